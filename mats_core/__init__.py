@@ -1,0 +1,57 @@
+"""MaTS Explorer's library: merge fine-tuned models, and see why a merge works.
+
+    load_recipe, parse_recipe     a recipe from YAML or a dictionary
+    merge                         recipe → Report
+    run                           recipe → events, for live callers
+    METHODS                       the merging methods
+    Statistics, measure_task      statistics of an expert on its task
+    InputError                    what bad input raises
+
+Names are imported when they are first used: `import mats_core` is quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .checks import InputError
+    from .methods import METHODS
+    from .pipeline import merge, run
+    from .recipe import Recipe, load_recipe, parse_recipe
+    from .report import Report
+    from .statistics import Statistics, measure_task
+
+__version__ = "0.1.0"
+__all__ = [
+    "METHODS",
+    "InputError",
+    "Recipe",
+    "Report",
+    "Statistics",
+    "load_recipe",
+    "measure_task",
+    "merge",
+    "parse_recipe",
+    "run",
+]
+
+_HOMES = {
+    "InputError": "checks",
+    "METHODS": "methods",
+    "Recipe": "recipe",
+    "Report": "report",
+    "Statistics": "statistics",
+    "load_recipe": "recipe",
+    "measure_task": "statistics",
+    "merge": "pipeline",
+    "parse_recipe": "recipe",
+    "run": "pipeline",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'mats_core' has no attribute '{name}'")
+    return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)

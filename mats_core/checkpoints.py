@@ -1,0 +1,476 @@
+"""Checkpoints on disk: lazy reading, fingerprints, and a writer that streams.
+
+Only `.safetensors` is read, single or sharded, from a directory or a file.  Headers are checked by
+the safetensors library; tensors are then read with plain positioned reads and never memory-mapped,
+because truncating a mapped file kills the process that reads it.  Outputs are written beside their
+place and renamed, so that they appear whole or not at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from torch import Tensor
+
+from .checks import InputError, existing, listing
+
+DTYPES: dict[str, torch.dtype] = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+HEADER_LIMIT = 50_000_000  # bytes; a 7B model's header has 50 kB
+SHARD_BYTES = 5_000_000_000  # the Hugging Face default
+CHUNK = 1 << 24
+
+
+@dataclass(frozen=True)
+class TensorEntry:
+    """Where one tensor lies: file, byte offset, dtype and shape."""
+
+    file: Path
+    offset: int
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+
+    @property
+    def elements(self) -> int:
+        count = 1
+        for size in self.shape:
+            count *= size
+        return count
+
+    @property
+    def nbytes(self) -> int:
+        return self.elements * self.dtype.itemsize
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A read-only view of a checkpoint; nothing but headers is read until `read` is called."""
+
+    path: Path
+    tensors: Mapping[str, TensorEntry]
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def open(cls, path: str | Path) -> Checkpoint:
+        """Open a directory or a `.safetensors` file (or its `.index.json`).
+
+        Raises `InputError` for a missing path, a pickle (with the command that converts it), a
+        malformed header, an unknown dtype, or a tensor that two shards both hold.
+        """
+        path = existing("checkpoint", path)
+        tensors: dict[str, TensorEntry] = {}
+        metadata: dict[str, str] = {}
+        for file in _weight_files(path):
+            entries, file_metadata = read_header(file)
+            twice = sorted(tensors.keys() & entries.keys())
+            if twice:
+                raise InputError(
+                    f"checkpoint '{path}'",
+                    expected="each tensor in one shard",
+                    found=f"{listing(twice)} in two",
+                    remedy="Remove the stale shard.",
+                )
+            tensors.update(entries)
+            metadata.update(file_metadata)
+        return cls(path, dict(sorted(tensors.items())), metadata)
+
+    @property
+    def directory(self) -> Path | None:
+        """The directory with `config.json`, or None for a bare file."""
+        folder = self.path if self.path.is_dir() else self.path.parent
+        return folder if (folder / "config.json").is_file() else None
+
+    @functools.cached_property
+    def config(self) -> dict[str, Any]:
+        """The parsed `config.json`, empty where there is none."""
+        if self.directory is None:
+            return {}
+        try:
+            config = json.loads((self.directory / "config.json").read_text("utf-8"))
+        except ValueError as error:
+            raise InputError(
+                f"'{self.directory / 'config.json'}'", expected="JSON", found=str(error)
+            ) from None
+        return config if isinstance(config, dict) else {}
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names in `id2label`, in the order of the ids; empty where there are none."""
+        labels = self.config.get("id2label") or {}
+        return tuple(str(labels[key]) for key in sorted(labels, key=int))
+
+    @property
+    def nbytes(self) -> int:
+        return sum(entry.nbytes for entry in self.tensors.values())
+
+    def read(
+        self,
+        name: str,
+        *,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> Tensor:
+        """One tensor, freshly allocated; `dtype` and `device` as stored and CPU by default."""
+        entry = self.tensors[name]
+        buffer = bytearray(entry.nbytes)
+        with open(entry.file, "rb") as handle:
+            handle.seek(entry.offset)
+            if handle.readinto(buffer) != entry.nbytes:
+                raise InputError(
+                    f"tensor '{name}' of '{entry.file}'",
+                    expected=f"{entry.nbytes} bytes",
+                    found="fewer: the file changed while it was open",
+                    remedy="Copy the checkpoint again.",
+                )
+        if not buffer:
+            return torch.empty(entry.shape, dtype=dtype or entry.dtype, device=device)
+        flat = torch.frombuffer(buffer, dtype=entry.dtype)
+        return flat.reshape(entry.shape).to(device=device, dtype=dtype)
+
+    def digest(self, name: str) -> str:
+        """SHA-256 of one tensor's dtype, shape and bytes."""
+        return _digest(self.tensors[name])
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over names and contents: the same for any sharding, file order or metadata."""
+        total = hashlib.sha256()
+        for name in self.tensors:
+            total.update(f"{name}\0{self.digest(name)}\n".encode())
+        return total.hexdigest()
+
+
+def _digest(entry: TensorEntry) -> str:
+    status = os.stat(entry.file)
+    return _digest_at(entry, status.st_mtime_ns, status.st_size)
+
+
+@functools.lru_cache(maxsize=65_536)
+def _digest_at(entry: TensorEntry, mtime_ns: int, size: int) -> str:
+    # The file's time and size are arguments only to be part of the key of this cache.
+    digest = hashlib.sha256(f"{DTYPE_NAMES[entry.dtype]}{list(entry.shape)}".encode())
+    with open(entry.file, "rb") as handle:
+        handle.seek(entry.offset)
+        left = entry.nbytes
+        while left:
+            block = handle.read(min(CHUNK, left))
+            if not block:
+                raise InputError(
+                    f"'{entry.file}'", expected="a whole file", found="a truncated one"
+                )
+            digest.update(block)
+            left -= len(block)
+    return digest.hexdigest()
+
+
+def _weight_files(path: Path) -> list[Path]:
+    if path.is_file():
+        if path.name.endswith(".safetensors.index.json"):
+            return _indexed(path)
+        if path.suffix == ".safetensors":
+            return [path]
+        raise _refusal(path)
+    index = path / "model.safetensors.index.json"
+    if index.is_file():
+        return _indexed(index)
+    single = path / "model.safetensors"
+    if single.is_file():
+        return [single]
+    found = sorted(path.glob("*.safetensors"))
+    if len(found) == 1:
+        return found
+    pickles = sorted(file for file in path.iterdir() if file.suffix in PICKLES)
+    if pickles and not found:
+        raise _refusal(pickles[0])
+    raise InputError(
+        f"checkpoint '{path}'",
+        expected="model.safetensors, or shards with model.safetensors.index.json",
+        found=f"{len(found)} other .safetensors files" if found else "no .safetensors file",
+        remedy="Point at one file." if found else "Save the model with save_pretrained first.",
+    )
+
+
+def _indexed(index: Path) -> list[Path]:
+    try:
+        names = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise InputError(
+            f"'{index}'", expected="a JSON object with a 'weight_map'", found="something else"
+        ) from None
+    for name in names:
+        if Path(name).name != name:
+            raise InputError(f"'{index}'", expected="shards in its own folder", found=f"'{name}'")
+    return [existing("shard", index.parent / name) for name in names]
+
+
+def _refusal(path: Path) -> InputError:
+    if path.suffix not in PICKLES:
+        return InputError(
+            f"'{path}'", expected="a .safetensors file or a directory", found=f"'{path.name}'"
+        )
+    command = (
+        'python -c "import torch; from safetensors.torch import save_file; '
+        f"d = torch.load('{path}', map_location='cpu', weights_only=True); "
+        "save_file({k: v.clone().contiguous() for k, v in d.items()}, "
+        f"'{path.with_suffix('.safetensors')}')\""
+    )
+    return InputError(
+        f"'{path}' is a pickle",
+        expected="safetensors",
+        found=f"'{path.suffix}', which can run code when it is opened",
+        remedy=f"Convert it once, on a machine you trust it on: {command}",
+    )
+
+
+def read_header(file: Path) -> tuple[dict[str, TensorEntry], dict[str, str]]:
+    """The entries and metadata of one `.safetensors` file.
+
+    The safetensors library validates the layout first; duplicate names, which it lets pass, and
+    headers beyond `HEADER_LIMIT` are refused here.
+    """
+    with open(file, "rb") as handle:
+        length = int.from_bytes(handle.read(8), "little")
+        if length > HEADER_LIMIT:
+            raise InputError(
+                f"'{file}'", expected=f"a header under {HEADER_LIMIT} bytes", found=f"{length}"
+            )
+        raw = handle.read(length)
+    try:
+        with safetensors.safe_open(file, framework="pt"):
+            pass
+        header = json.loads(raw, object_pairs_hook=_without_duplicates)
+    except (safetensors.SafetensorError, ValueError, OSError) as error:
+        raise InputError(
+            f"'{file}'",
+            expected="a well-formed safetensors file",
+            found=str(error),
+            remedy="Copy or download it again.",
+        ) from None
+    metadata = header.pop("__metadata__", {})
+    entries: dict[str, TensorEntry] = {}
+    for name, value in header.items():
+        if value["dtype"] not in DTYPES:
+            raise InputError(
+                f"tensor '{name}' of '{file}'",
+                expected=f"a dtype of {', '.join(DTYPES)}",
+                found=value["dtype"],
+                remedy="Dequantise the checkpoint first.",
+            )
+        start = 8 + length + value["data_offsets"][0]
+        entries[name] = TensorEntry(file, start, DTYPES[value["dtype"]], tuple(value["shape"]))
+    return entries, metadata
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        raise ValueError("the same name stands twice in the header")
+    return result
+
+
+# Writing ------------------------------------------------------------------------------------------
+
+Spec = tuple[torch.dtype, tuple[int, ...]]
+
+
+class TensorFileWriter:
+    """Writes one `.safetensors` file tensor by tensor, in any order.
+
+    Names, dtypes and shapes are given first, so the header is fixed and each tensor goes straight
+    to its place: peak memory is one tensor.
+    """
+
+    def __init__(
+        self, file: Path, specs: Mapping[str, Spec], metadata: Mapping[str, str] | None = None
+    ) -> None:
+        header: dict[str, Any] = {"__metadata__": {"format": "pt", **(metadata or {})}}
+        offset = 0
+        self._places: dict[str, int] = {}
+        # Wide dtypes first keeps every tensor aligned, as the format's own writer does.
+        for name in sorted(specs, key=lambda name: (-specs[name][0].itemsize, name)):
+            dtype, shape = specs[name]
+            size = TensorEntry(file, 0, dtype, shape).nbytes
+            header[name] = {
+                "dtype": DTYPE_NAMES[dtype],
+                "shape": list(shape),
+                "data_offsets": [offset, offset + size],
+            }
+            self._places[name] = offset
+            offset += size
+        raw = json.dumps(header, separators=(",", ":")).encode()
+        raw += b" " * (-len(raw) % 8)
+        self._specs, self._missing = dict(specs), set(specs)
+        self._handle = file.open("wb")  # noqa: SIM115  closed by close()
+        self._handle.write(len(raw).to_bytes(8, "little") + raw)
+        self._start = 8 + len(raw)
+        self._handle.truncate(self._start + offset)
+
+    def add(self, name: str, value: Tensor) -> None:
+        dtype, shape = self._specs[name]
+        if tuple(value.shape) != shape:
+            raise ValueError(f"{name}: shape {tuple(value.shape)} where {shape} was announced")
+        data = value.detach().to(device="cpu", dtype=dtype).contiguous()
+        self._handle.seek(self._start + self._places[name])
+        if data.numel():
+            self._handle.write(data.reshape(-1).view(torch.uint8).numpy().data)
+        self._missing.discard(name)
+
+    def close(self) -> None:
+        """Flush to disk.  Raises `ValueError` if an announced tensor never came."""
+        self._handle.flush()
+        os.fsync(self._handle.fileno())
+        self._handle.close()
+        if self._missing:
+            raise ValueError(f"never written: {listing(sorted(self._missing))}")
+
+
+class CheckpointWriter:
+    """Writes `model.safetensors`, or shards with an index above `shard_bytes`, into a folder."""
+
+    def __init__(
+        self,
+        folder: Path,
+        specs: Mapping[str, Spec],
+        *,
+        metadata: Mapping[str, str] | None = None,
+        shard_bytes: int = SHARD_BYTES,
+    ) -> None:
+        self.specs = specs
+        shards = _shards(specs, shard_bytes)
+        total = len(shards)
+        self._of: dict[str, TensorFileWriter] = {}
+        self._writers: list[TensorFileWriter] = []
+        weight_map: dict[str, str] = {}
+        for number, names in enumerate(shards, 1):
+            file = (
+                "model.safetensors"
+                if total == 1
+                else f"model-{number:05d}-of-{total:05d}.safetensors"
+            )
+            writer = TensorFileWriter(folder / file, {n: specs[n] for n in names}, metadata)
+            self._writers.append(writer)
+            self._of.update(dict.fromkeys(names, writer))
+            weight_map.update(dict.fromkeys(names, file))
+        if total > 1:
+            size = sum(TensorEntry(folder, 0, *spec).nbytes for spec in specs.values())
+            index = {"metadata": {"total_size": size}, "weight_map": weight_map}
+            (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2))
+
+    def add(self, name: str, value: Tensor) -> None:
+        self._of[name].add(name, value)
+
+    def close(self) -> None:
+        for writer in self._writers:
+            writer.close()
+
+
+def _shards(specs: Mapping[str, Spec], limit: int) -> list[list[str]]:
+    shards: list[list[str]] = [[]]
+    filled = 0
+    for name, (dtype, shape) in specs.items():
+        size = TensorEntry(Path(), 0, dtype, shape).nbytes
+        if shards[-1] and filled + size > limit:
+            shards.append([])
+            filled = 0
+        shards[-1].append(name)
+        filled += size
+    return shards
+
+
+@contextlib.contextmanager
+def staged_directory(target: Path, *, force: bool = False) -> Iterator[Path]:
+    """A folder beside `target` that takes its name only if the block succeeds.
+
+    Raises `InputError` if `target` exists and `force` is not set; what stood there is replaced
+    only after the new folder is complete.
+    """
+    target = Path(target)
+    refuse_existing(target, force)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(
+        tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent)
+    )
+    try:
+        yield staging
+        os.chmod(staging, 0o777 & ~_umask())
+        if target.exists():
+            old = Path(
+                tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".old", dir=target.parent)
+            )
+            os.rename(target, old / "old")
+            os.rename(staging, target)
+            shutil.rmtree(old)
+        else:
+            os.rename(staging, target)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def refuse_existing(target: Path, force: bool) -> None:
+    """Raise `InputError` if `target` exists and may not be replaced."""
+    if Path(target).exists() and not force:
+        raise InputError(
+            f"output '{target}'",
+            expected="a path where nothing is yet",
+            found="an existing one",
+            remedy="Choose another output, or pass --force to replace it.",
+        )
+
+
+def write_atomically(file: Path, data: bytes) -> None:
+    """Write `file` beside its place and rename it there."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(name, 0o666 & ~_umask())
+        os.replace(name, file)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name)
+
+
+def config_files(folder: Path) -> Sequence[Path]:
+    """The files beside the weights that a merged directory takes over from its base."""
+    skipped = (".safetensors", ".md", *PICKLES, ".h5", ".msgpack", ".onnx", ".gguf")
+    return sorted(
+        file
+        for file in folder.iterdir()
+        if file.is_file()
+        and not file.name.startswith(".")
+        and not file.name.endswith(skipped)
+        and not file.name.endswith(".index.json")
+    )

@@ -1,0 +1,91 @@
+"""Validation at the door, and the one style of error.
+
+Every error a user can cause is an `InputError`: it names the thing, what was expected, what was
+found and how to mend it.  The inside of the library trusts its inputs.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+
+import pydantic
+
+
+class InputError(ValueError):
+    """Bad input, in one clear sentence; callers show `str(error)` and never a traceback."""
+
+    def __init__(
+        self, thing: str, *, expected: str = "", found: str = "", remedy: str = ""
+    ) -> None:
+        self.thing, self.expected, self.found, self.remedy = thing, expected, found, remedy
+        detail = ", ".join(
+            part
+            for part in (
+                f"expected {expected}" if expected else "",
+                f"found {found}" if found else "",
+            )
+            if part
+        )
+        sentence = f"{thing}: {detail}" if detail else thing
+        super().__init__(f"{sentence}. {remedy}".strip() if remedy else sentence)
+
+
+def listing(names: Iterable[str], most: int = 6) -> str:
+    """`a, b, c and 4 more`: a list short enough for a sentence."""
+    names = list(names)
+    shown = ", ".join(names[:most])
+    return f"{shown} and {len(names) - most} more" if len(names) > most else shown
+
+
+def nearest(name: str, choices: Iterable[str]) -> str:
+    """A remedy that names the nearest valid choice, or lists them all."""
+    choices = list(choices)
+    close = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
+    if close:
+        return f"Did you mean '{close[0]}'?"
+    return (
+        f"Choose one of: {', '.join(choices)}." if choices else "There is nothing to choose from."
+    )
+
+
+def member(thing: str, name: str, choices: Iterable[str]) -> str:
+    """`name` if it is one of `choices`, else an `InputError` with the nearest valid name."""
+    choices = list(choices)
+    if name not in choices:
+        raise InputError(
+            thing,
+            expected=f"one of {listing(choices, 20)}",
+            found=f"'{name}'",
+            remedy=nearest(name, choices),
+        )
+    return name
+
+
+def existing(thing: str, path: str | Path) -> Path:
+    """`path` if something is there, else an `InputError`."""
+    path = Path(path)
+    if not path.exists():
+        raise InputError(
+            f"{thing} '{path}'",
+            expected="an existing file or directory",
+            found="nothing there",
+            remedy="Check the spelling; relative paths start at the recipe's folder.",
+        )
+    return path
+
+
+def from_validation(
+    thing: str, error: pydantic.ValidationError, fields: Iterable[str]
+) -> InputError:
+    """A pydantic error as one `InputError`; unknown keys name the nearest valid one."""
+    fields = list(fields)
+    sentences: list[str] = []
+    for problem in error.errors():
+        where = ".".join(str(part) for part in problem["loc"]) or thing
+        if problem["type"] == "extra_forbidden":
+            sentences.append(f"'{where}' is not an option here. {nearest(where, fields)}")
+        else:
+            sentences.append(f"'{where}': {problem['msg'].lower()}, found {problem['input']!r}.")
+    return InputError(thing, found=" ".join(dict.fromkeys(sentences)).rstrip("."), remedy="")

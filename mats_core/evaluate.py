@@ -1,0 +1,155 @@
+"""Accuracy per task with its interval, and the two summaries of a merge."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from . import models
+from .checks import InputError
+from .families import Expert, Family
+from .tasks import Split, Task
+
+BATCH = 256
+
+
+@dataclass(frozen=True)
+class Score:
+    """Correct answers out of `examples`."""
+
+    correct: int
+    examples: int
+
+    @property
+    def accuracy(self) -> float:
+        return self.correct / self.examples
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        return wilson(self.correct, self.examples)
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """A merge on one task, beside the expert and the pre-trained encoder with the expert's head."""
+
+    name: str
+    merged: Score
+    finetuned: Score
+    pretrained: Score
+
+
+def wilson(correct: int, examples: int, z: float = 1.959964) -> tuple[float, float]:
+    """Wilson's 95 % interval of a proportion."""
+    if not examples:
+        raise InputError("interval", expected="at least one example", found="none")
+    p = correct / examples
+    centre = (p + z * z / (2 * examples)) / (1 + z * z / examples)
+    half = z / (1 + z * z / examples)
+    half *= math.sqrt(p * (1 - p) / examples + z * z / (4 * examples**2))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def normalised_accuracy(results: Sequence[TaskResult]) -> float:
+    """Mean over tasks of merged / fine-tuned accuracy."""
+    return sum(r.merged.accuracy / max(r.finetuned.accuracy, 1e-12) for r in results) / len(results)
+
+
+def gap_recovered(results: Sequence[TaskResult]) -> float | None:
+    """(merged − pre-trained) / (fine-tuned − pre-trained) of the means; None without a gap."""
+    merged = sum(r.merged.accuracy for r in results)
+    pretrained = sum(r.pretrained.accuracy for r in results)
+    gap = sum(r.finetuned.accuracy for r in results) - pretrained
+    return (merged - pretrained) / gap if abs(gap) > 1e-12 else None
+
+
+def score(
+    directory: Path | None,
+    tensors: Mapping[str, Tensor],
+    split: Split,
+    *,
+    device: torch.device | str = "cpu",
+) -> Score:
+    """How many of a split's labels the model with these tensors predicts."""
+    model = models.build(directory, tensors, device=device)
+    correct = 0
+    with torch.inference_mode():
+        for start in range(0, len(split), BATCH):
+            images = split.inputs[start : start + BATCH]
+            logits = model(
+                pixel_values=models.pixel_values(images, directory, device=device)
+            ).logits
+            labels = torch.from_numpy(split.labels[start : start + BATCH]).to(logits.device)
+            correct += int((logits.argmax(-1) == labels).sum())
+    return Score(correct, len(split))
+
+
+def check_task(expert: Expert, task: Task) -> None:
+    """Raise `InputError` if the task's classes are not those of the expert's head."""
+    names = expert.checkpoint.class_names
+    if names and len(names) != len(task.classes):
+        raise InputError(
+            f"task '{task.name}' of expert '{expert.name}'",
+            expected=f"{len(names)} classes, as in its config.json",
+            found=f"{len(task.classes)}",
+            remedy="Give the expert the task that it was fine-tuned for.",
+        )
+
+
+def with_head(encoder: Mapping[str, Tensor], family: Family, expert: Expert) -> dict[str, Tensor]:
+    """An encoder's tensors with the head of one expert."""
+    tensors = {name: value for name, value in encoder.items() if family.roles.get(name) != "head"}
+    for name in family.head_of(expert):
+        tensors[name] = expert.checkpoint.read(name).float()
+    return tensors
+
+
+def evaluate_expert(
+    encoder: Mapping[str, Tensor],
+    family: Family,
+    expert: Expert,
+    split: Split,
+    *,
+    device: torch.device | str = "cpu",
+) -> Score:
+    """Accuracy of an encoder with the head and the configuration of one expert."""
+    tensors = with_head(encoder, family, expert)
+    return score(expert.checkpoint.directory, tensors, split, device=device)
+
+
+def baselines(
+    family: Family, expert: Expert, task: Task, split: str, examples: int | None, device: str
+) -> tuple[Score, Score]:
+    """The expert itself, and the pre-trained encoder with its head; remembered by content."""
+    key = (family.base.fingerprint, expert.checkpoint.fingerprint, task.digest, split, examples)
+    return _baselines(_ByContent(key, family, expert, task), device)
+
+
+class _ByContent:
+    """Arguments of a cached function that are equal if their fingerprints are."""
+
+    def __init__(self, key: tuple[object, ...], family: Family, expert: Expert, task: Task) -> None:
+        self.key, self.family, self.expert, self.task = key, family, expert, task
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _ByContent) and self.key == other.key
+
+
+@functools.lru_cache(maxsize=512)
+def _baselines(what: _ByContent, device: str) -> tuple[Score, Score]:
+    split = what.task.split(str(what.key[3])).first(what.key[4])  # type: ignore[arg-type]
+    own = models.tensors_of(what.expert.checkpoint)
+    base = models.tensors_of(what.family.base)
+    return (
+        evaluate_expert(own, what.family, what.expert, split, device=device),
+        evaluate_expert(base, what.family, what.expert, split, device=device),
+    )

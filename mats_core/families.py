@@ -1,0 +1,228 @@
+"""A family: one base checkpoint and the experts fine-tuned from it.
+
+`examine` is the preflight.  It compares keys, shapes and dtypes of every expert with the base,
+looks for NaN and infinity, and decides in one place what each tensor is:
+
+    matrix   a weight of a linear layer, which a method can treat by its own mathematics
+    vector   any other floating-point parameter (bias, LayerNorm, embedding, convolution)
+    head     differs by task (shape, class names, or missing from the base); never merged
+    copied   not floating point (position ids, counters); taken from the base
+    tied     the same bytes as an earlier tensor in every checkpoint; follows that one
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+
+from .checkpoints import Checkpoint
+from .checks import InputError, listing
+
+Role = Literal["matrix", "vector", "head", "copied", "tied"]
+HEAD_MODULES = {
+    "classifier", "classification_head", "score", "head", "heads", "qa_outputs", "cls", "fc",
+    "fc_out", "lin_cls",
+}  # fmt: skip
+GENERIC_LABEL = re.compile(r"LABEL_\d+")
+
+
+@dataclass(frozen=True)
+class Expert:
+    """One fine-tuned checkpoint and the name of what it was tuned for."""
+
+    name: str
+    checkpoint: Checkpoint
+    task: str = ""
+
+
+@dataclass(frozen=True)
+class Family:
+    """Base, experts, and the role of every tensor (see the module's text)."""
+
+    base: Checkpoint
+    experts: tuple[Expert, ...]
+    roles: Mapping[str, Role]
+    tied_to: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def shared(self) -> tuple[str, ...]:
+        """Names of the tensors that are merged in one way or another."""
+        return tuple(n for n, role in self.roles.items() if role in ("matrix", "vector"))
+
+    def head_of(self, expert: Expert) -> tuple[str, ...]:
+        return tuple(n for n in expert.checkpoint.tensors if self.roles[n] == "head")
+
+    @property
+    def groups(self) -> dict[str, tuple[str, ...]]:
+        """Like layers: names that differ only in dot-separated integer components."""
+        groups: dict[str, list[str]] = {}
+        for name in self.shared:
+            groups.setdefault(group_of(name), []).append(name)
+        return {group: tuple(names) for group, names in groups.items()}
+
+
+def group_of(name: str) -> str:
+    """`block.3.fc1.weight` → `block.*.fc1.weight`: the key of a group of like layers."""
+    return ".".join("*" if part.isdigit() else part for part in name.split("."))
+
+
+def module_of(name: str) -> str:
+    """`encoder.fc1.weight` → `encoder.fc1`."""
+    return name.rpartition(".")[0]
+
+
+def is_matrix(name: str, shape: Sequence[int]) -> bool:
+    """Whether a tensor looks like the weight of a linear layer: 2-D, `*.weight`, no embedding.
+
+    Statistics decide where there are any (`pipeline`); this is the rule without them.
+    """
+    return len(shape) == 2 and name.endswith(".weight") and "embed" not in name.lower()
+
+
+def examine(
+    base: Checkpoint, experts: Sequence[Expert], *, heads: Sequence[str] | None = None
+) -> Family:
+    """Check a family and assign every tensor its role.
+
+    `heads`: shell-style patterns of the tensors that belong to a task's head.  They replace the
+    automatic recognition; an empty list says that there is no head.
+
+    Raises `InputError` that names file, tensor, both shapes (or dtypes) and the way out.
+    """
+    if not experts:
+        raise InputError("experts", expected="at least one expert", found="none")
+    names = [expert.name for expert in experts]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise InputError("experts", expected="a name of its own for each", found=listing(twice))
+    head_names = _heads(base, experts, heads)
+    problems = [
+        problem
+        for expert in experts
+        for problem in _mismatches(base, expert.checkpoint, head_names)
+    ]
+    if problems:
+        more = f" (and {len(problems) - 4} more)" if len(problems) > 4 else ""
+        raise InputError(
+            "the experts do not all fit the base",
+            found="; ".join(problems[:4]) + more,
+            remedy="Every expert must be fine-tuned from this base. If a tensor belongs to a "
+            "task's head, name it in the recipe's 'heads' list.",
+        )
+    for checkpoint in (base, *(expert.checkpoint for expert in experts)):
+        _finite(checkpoint)
+    tied_to = _ties(base, experts, head_names)
+    roles: dict[str, Role] = {}
+    for name in sorted({*base.tensors, *head_names}):
+        if name in head_names:
+            roles[name] = "head"
+        elif name in tied_to:
+            roles[name] = "tied"
+        elif not base.tensors[name].dtype.is_floating_point:
+            roles[name] = "copied"
+        else:
+            roles[name] = "matrix" if is_matrix(name, base.tensors[name].shape) else "vector"
+    return Family(base, tuple(experts), roles, tied_to)
+
+
+def _heads(base: Checkpoint, experts: Sequence[Expert], patterns: Sequence[str] | None) -> set[str]:
+    everything = set(base.tensors).union(*(expert.checkpoint.tensors for expert in experts))
+    if patterns is not None:
+        chosen = {n for n in everything if any(fnmatch.fnmatchcase(n, p) for p in patterns)}
+        for pattern in patterns:
+            if not any(fnmatch.fnmatchcase(n, pattern) for n in everything):
+                raise InputError(
+                    f"heads pattern '{pattern}'", expected="a match", found="no such tensor"
+                )
+        return chosen
+    candidates = {name for name in everything if _named_like_a_head(name)}
+    differ = _tasks_differ(experts)
+    return {
+        name
+        for name in candidates
+        if differ or len({_shape(c, name) for c in (base, *(e.checkpoint for e in experts))}) > 1
+    }
+
+
+def _named_like_a_head(name: str) -> bool:
+    for part in name.split("."):
+        if part.isdigit():
+            return False  # inside a numbered block: a part of the encoder
+        if part in HEAD_MODULES:
+            return True
+    return False
+
+
+def _shape(checkpoint: Checkpoint, name: str) -> tuple[int, ...] | None:
+    return checkpoint.tensors[name].shape if name in checkpoint.tensors else None
+
+
+def _tasks_differ(experts: Sequence[Expert]) -> bool:
+    """Evidence that equal-shaped heads mean different things.
+
+    Class names decide; `LABEL_0` and the like say nothing, and then the recipe's tasks decide.
+    """
+    labels = {expert.checkpoint.class_names for expert in experts}
+    named = {names for names in labels if not all(GENERIC_LABEL.fullmatch(n) for n in names)}
+    if named:
+        return len(labels) > 1
+    return len({expert.task for expert in experts if expert.task}) > 1
+
+
+def _mismatches(base: Checkpoint, expert: Checkpoint, heads: set[str]) -> list[str]:
+    problems: list[str] = []
+    for name in sorted((base.tensors.keys() | expert.tensors.keys()) - heads):
+        ours, theirs = base.tensors.get(name), expert.tensors.get(name)
+        if ours is None:
+            problems.append(f"'{expert.path}' has '{name}', which the base '{base.path}' lacks")
+        elif theirs is None:
+            problems.append(f"'{expert.path}' lacks '{name}' {list(ours.shape)} of the base")
+        elif ours.shape != theirs.shape:
+            problems.append(
+                f"'{name}' has shape {list(theirs.shape)} in '{expert.path}' "
+                f"and {list(ours.shape)} in the base '{base.path}'"
+            )
+        elif ours.dtype.is_floating_point != theirs.dtype.is_floating_point:
+            problems.append(
+                f"'{name}' is {theirs.dtype} in '{expert.path}' and {ours.dtype} in '{base.path}'"
+            )
+    return problems
+
+
+def _finite(checkpoint: Checkpoint) -> None:
+    for name, entry in checkpoint.tensors.items():
+        if not entry.dtype.is_floating_point:
+            continue
+        bad = int((~torch.isfinite(checkpoint.read(name))).sum())
+        if bad:
+            raise InputError(
+                f"tensor '{name}' of '{checkpoint.path}'",
+                expected="finite numbers",
+                found=f"{bad} of {entry.elements} that are NaN or infinite",
+                remedy="That checkpoint is damaged or its training diverged; use another one.",
+            )
+
+
+def _ties(base: Checkpoint, experts: Sequence[Expert], heads: set[str]) -> dict[str, str]:
+    """Tensors whose bytes equal an earlier matrix in the base and in every expert.
+
+    Constant tensors (freshly initialised norms, zeros) agree by accident and are not ties.
+    """
+    checkpoints = [base, *(expert.checkpoint for expert in experts)]
+    first: dict[tuple[str, ...], str] = {}
+    tied: dict[str, str] = {}
+    shapes = [entry.shape for entry in base.tensors.values()]
+    for name, entry in base.tensors.items():
+        if name in heads or len(entry.shape) < 2 or shapes.count(entry.shape) < 2:
+            continue
+        key = tuple(checkpoint.digest(name) for checkpoint in checkpoints)
+        if key in first and float(base.read(name).double().std()) > 0:
+            tied[name] = first[key]
+        else:
+            first.setdefault(key, name)
+    return tied

@@ -1,0 +1,340 @@
+"""From a recipe to layers: the preflight, and one layer at a time read from disk.
+
+A layer is the unit of work: all that a method needs of one tensor (base, experts, statistics) is
+read, merged, written and freed before the next.
+"""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .checkpoints import Checkpoint
+from .checks import InputError, listing
+from .families import Expert, Family, examine, is_matrix, module_of
+from .methods import METHODS, Layer, LayerStatistics, Method, Options
+from .methods.curvature import STARTS
+from .recipe import Recipe
+from .statistics import Statistics
+from .statistics.gram import with_bias
+
+DTYPES = {
+    "float32": torch.float32,
+    "float64": torch.float64,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A recipe's files, opened and checked: what does not depend on method and options."""
+
+    family: Family
+    statistics: tuple[Statistics | None, ...]
+    base_statistics: Statistics | None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Job:
+    """One merge, ready to run."""
+
+    recipe: Recipe
+    inputs: Inputs
+    method: Method
+    options: Options
+    device: str
+    reason: str
+    dtype: torch.dtype
+    weights: tuple[float, ...]
+    kinds: frozenset[str]
+    keep: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Unit:
+    """The tensors that are merged as one layer: a tensor, or a weight with its bias folded in."""
+
+    name: str
+    bias: str | None = None
+
+
+def open_inputs(recipe: Recipe) -> Inputs:
+    """Open and check every file of a recipe; raises `InputError` before any work is done."""
+    base = Checkpoint.open(recipe.path(recipe.base))
+    _expect(base, recipe.base_fingerprint)
+    experts = []
+    for entry in recipe.experts:
+        checkpoint = Checkpoint.open(recipe.path(entry.model))
+        _expect(checkpoint, entry.fingerprint)
+        experts.append(Expert(entry.name, checkpoint, entry.task or ""))
+    family = examine(base, experts, heads=recipe.heads)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        statistics = tuple(
+            _statistics(recipe, entry.statistics, expert.checkpoint)
+            for entry, expert in zip(recipe.experts, experts, strict=True)
+        )
+        base_statistics = _statistics(recipe, recipe.base_statistics, base)
+    notes = tuple(str(warning.message) for warning in caught)
+    return Inputs(family, statistics, base_statistics, notes)
+
+
+def _expect(checkpoint: Checkpoint, fingerprint: str | None) -> None:
+    if fingerprint and fingerprint != checkpoint.fingerprint:
+        raise InputError(
+            f"checkpoint '{checkpoint.path}'",
+            expected=f"fingerprint {fingerprint[:12]}, as the recipe says",
+            found=checkpoint.fingerprint[:12],
+            remedy="It changed since the recipe was written; remove the fingerprint to use it.",
+        )
+
+
+def _statistics(recipe: Recipe, reference: str | None, on: Checkpoint) -> Statistics | None:
+    if reference is None:
+        return None
+    statistics = Statistics.open(recipe.path(reference))
+    statistics.check(on.fingerprint)
+    return statistics
+
+
+def prepare(recipe: Recipe, inputs: Inputs | None = None, keep: Sequence[int] = ()) -> Job:
+    """Everything that can be wrong with a merge, found before it starts."""
+    inputs = inputs or open_inputs(recipe)
+    method, options = METHODS[recipe.method], recipe.parsed_options()
+    device, reason = choose_device(recipe.device)
+    if device == "mps" and recipe.dtype == "float64":
+        raise InputError("dtype 'float64'", expected="cpu or cuda", found="mps")
+    kinds = method.reads(options)
+    _require_statistics(recipe, inputs, method, options)
+    return Job(
+        recipe=recipe,
+        inputs=inputs,
+        method=method,
+        options=options,
+        device=device,
+        reason=reason,
+        dtype=DTYPES[recipe.dtype],
+        weights=_weights(recipe, method),
+        kinds=kinds,
+        keep=tuple(keep),
+    )
+
+
+def choose_device(wanted: str) -> tuple[str, str]:
+    """The device and why: the fastest there is for `auto`; `InputError` if it is not there."""
+    available = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if wanted == "auto":
+        device = next(name for name, there in available.items() if there)
+        absent = [name for name, there in available.items() if not there]
+        return device, f"chosen automatically; not here: {', '.join(absent) or 'none'}"
+    if not available[wanted]:
+        raise InputError(
+            f"device '{wanted}'",
+            expected=f"one of {', '.join(name for name, there in available.items() if there)}",
+            found="no such device on this machine",
+            remedy="Use 'auto'.",
+        )
+    return wanted, "as the recipe says"
+
+
+def _weights(recipe: Recipe, method: Method) -> tuple[float, ...]:
+    weights = [entry.weight for entry in recipe.experts]
+    if recipe.weighting == "examples":
+        missing = [entry.name for entry in recipe.experts if entry.examples is None]
+        if missing:
+            raise InputError(
+                "weighting 'examples'",
+                expected="'examples' for every expert",
+                found=f"none for {listing(missing)}",
+            )
+        weights = [w * (e.examples or 0) for w, e in zip(weights, recipe.experts, strict=True)]
+    if not sum(weights) > 0:
+        raise InputError("weights", expected="at least one above zero", found="only zeros")
+    if not method.weighted and len(set(weights)) > 1:
+        raise InputError(
+            f"weights of '{method.name}'",
+            expected="equal ones: the method treats its experts alike",
+            found=", ".join(f"{w:g}" for w in weights),
+            remedy="Leave an expert out, or choose a weighted method such as 'task_arithmetic'.",
+        )
+    return tuple(weights)
+
+
+def _require_statistics(recipe: Recipe, inputs: Inputs, method: Method, options: Options) -> None:
+    required = set(method.requires)
+    if getattr(options, "fold_bias", False):
+        required.add("input_mean")
+    for entry, statistics in zip(recipe.experts, inputs.statistics, strict=True):
+        if not required:
+            break
+        if statistics is None:
+            raise InputError(
+                f"method '{method.name}'",
+                expected="statistics for every expert",
+                found=f"none for '{entry.name}'",
+                remedy="Run `python -m mats_core measure` on it and name the file in the recipe.",
+            )
+        there = {name.rpartition(".")[2] for name in statistics.shapes}
+        if required - there:
+            raise InputError(
+                f"statistics '{statistics.source}' of '{entry.name}'",
+                expected=f"{listing(sorted(required))} for '{method.name}'",
+                found=f"no {listing(sorted(required - there))}",
+                remedy="Measure again.",
+            )
+    if getattr(options, "prior", None) == "pretrained" and inputs.base_statistics is None:
+        raise InputError(
+            "option 'prior' of 'gradient_matching'",
+            expected="'base_statistics' in the recipe",
+            found="none",
+            remedy="Measure the base as well, or give a number δ for the prior δ I.",
+        )
+
+
+# Layers -------------------------------------------------------------------------------------------
+
+
+def units(job: Job) -> list[Unit]:
+    """The layers of a job, in the order of the checkpoint."""
+    shared = job.inputs.family.shared
+    folded: dict[str, str] = {}
+    if job.method.folds(job.options):
+        for name in shared:
+            bias = f"{module_of(name)}.bias"
+            if name.endswith(".weight") and bias in shared and _foldable(job, module_of(name)):
+                folded[name] = bias
+    biases = set(folded.values())
+    return [Unit(name, folded.get(name)) for name in shared if name not in biases]
+
+
+def _foldable(job: Job, module: str) -> bool:
+    wanted = (f"{module}.input_gram", f"{module}.input_mean")
+    return all(s is not None and all(n in s.shapes for n in wanted) for s in job.inputs.statistics)
+
+
+def read_layer(job: Job, unit: Unit, *, with_statistics: bool = True) -> Layer:
+    """One layer's tensors and statistics, in the job's dtype and on its device."""
+    family = job.inputs.family
+    shape = family.base.tensors[unit.name].shape
+    module = module_of(unit.name)
+    measured = len(shape) == 2 and any(
+        s is not None and f"{module}.input_gram" in s.shapes for s in job.inputs.statistics
+    )
+    read_statistics = with_statistics and bool(job.kinds)
+    empty = LayerStatistics()
+    return Layer(
+        name=unit.name,
+        base=_tensor(job, family.base, unit),
+        experts=tuple(_tensor(job, e.checkpoint, unit) for e in family.experts),
+        weights=job.weights,
+        labels=tuple(expert.name for expert in family.experts),
+        is_matrix=is_matrix(unit.name, shape) or (measured and unit.name.endswith(".weight")),
+        statistics=tuple(
+            _layer_statistics(job, s, unit, shape) if s else empty for s in job.inputs.statistics
+        )
+        if read_statistics
+        else (),
+        base_statistics=_layer_statistics(job, job.inputs.base_statistics, unit, shape)
+        if read_statistics and job.inputs.base_statistics
+        else empty,
+        seed=job.recipe.seed,
+        keep=job.keep,
+        starts=_starts(job, unit),
+    )
+
+
+def read_layers(job: Job) -> Iterator[Layer]:
+    """All layers without statistics, for a method's survey."""
+    for unit in units(job):
+        yield read_layer(job, unit, with_statistics=False)
+
+
+def _tensor(job: Job, checkpoint: Checkpoint, unit: Unit) -> Tensor:
+    value = checkpoint.read(unit.name, dtype=job.dtype, device=job.device)
+    if unit.bias is None:
+        return value
+    bias = checkpoint.read(unit.bias, dtype=job.dtype, device=job.device)
+    return torch.cat([value, bias[:, None]], 1)
+
+
+def _starts(job: Job, unit: Unit) -> Any:
+    """A reader of the checkpoint that the option `start` names, if it names one."""
+    start = getattr(job.options, "start", None)
+    if start is None or start in STARTS:
+        return None
+
+    def read(name: str) -> Tensor:
+        checkpoint = _opened(str(job.recipe.path(start)))
+        for part in (unit.name, *((unit.bias,) if unit.bias else ())):
+            ours = job.inputs.family.base.tensors[part].shape
+            theirs = checkpoint.tensors.get(part)
+            if theirs is None or theirs.shape != ours:
+                raise InputError(
+                    f"start '{start}'",
+                    expected=f"'{part}' with shape {list(ours)}",
+                    found=f"shape {list(theirs.shape)}" if theirs else "no such tensor",
+                    remedy="Start from a checkpoint of the same family.",
+                )
+        return _tensor(job, checkpoint, unit)
+
+    return read
+
+
+@functools.lru_cache(maxsize=4)
+def _opened(path: str) -> Checkpoint:
+    return Checkpoint.open(path)
+
+
+def _layer_statistics(
+    job: Job, statistics: Statistics, unit: Unit, shape: tuple[int, ...]
+) -> LayerStatistics:
+    module = module_of(unit.name)
+    elements = 1
+    for size in shape:
+        elements *= size
+
+    def read(kind: str, name: str, expected: tuple[int, ...]) -> Tensor | None:
+        if kind not in job.kinds:
+            return None
+        return statistics.read(name, expected, dtype=job.dtype, device=job.device)
+
+    matrix = len(shape) == 2 and unit.name.endswith(".weight")
+    found = LayerStatistics(
+        input_gram=read("input_gram", f"{module}.input_gram", (shape[1],) * 2) if matrix else None,
+        input_mean=read("input_mean", f"{module}.input_mean", (shape[1],)) if matrix else None,
+        output_gradient_gram=read(
+            "output_gradient_gram", f"{module}.output_gradient_gram", (shape[0],) * 2
+        )
+        if matrix
+        else None,
+        fisher=read("fisher", f"{unit.name}.fisher", shape),
+        block=read("block", f"{unit.name}.block", (elements, elements)),
+    )
+    return _folded(job, statistics, unit, found) if unit.bias else found
+
+
+def _folded(
+    job: Job, statistics: Statistics, unit: Unit, found: LayerStatistics
+) -> LayerStatistics:
+    """The statistics of `[W b]`: the Gram of `[x; 1]`, and both Fishers side by side."""
+    if found.input_gram is None or found.input_mean is None or unit.bias is None:
+        return found
+    gram = with_bias(found.input_gram, found.input_mean)
+    fisher = found.fisher
+    if fisher is not None:
+        rows = job.inputs.family.base.tensors[unit.bias].shape
+        bias = statistics.read(f"{unit.bias}.fisher", rows, dtype=job.dtype, device=job.device)
+        fisher = None if bias is None else torch.cat([fisher, bias[:, None]], 1)
+    return replace(found, input_gram=gram, fisher=fisher)

@@ -1,0 +1,170 @@
+"""The literal table of merging methods: a new one is a file, a row here, a row in the tests."""
+
+from __future__ import annotations
+
+from . import averaging, curvature, elementwise, essential, sparsified, spectral
+from .base import Layer, LayerStatistics, Merged, Method, Options
+
+__all__ = ["METHODS", "Layer", "LayerStatistics", "Merged", "Method", "Options"]
+
+_FISHER = frozenset({"fisher"})
+
+METHODS: dict[str, Method] = {
+    method.name: method
+    for method in (
+        Method(
+            name="average",
+            title="Average",
+            group="weights",
+            summary="The (weighted) mean of the experts: every direction counts the same.",
+            formula=r"W = \sum_m \alpha_m W_m \,/\, \sum_m \alpha_m",
+            source="model soups, arXiv 2203.05482; FedAvg, arXiv 1602.05629",
+            options=averaging.AverageOptions,
+            merge=averaging.average,
+        ),
+        Method(
+            name="task_arithmetic",
+            title="Task arithmetic",
+            group="task vectors",
+            summary="Adds up what each expert learned, scaled down so that the sum does not "
+            "overshoot.",
+            formula=r"W = W_0 + \lambda \sum_m \alpha_m \Delta_m",
+            source="arXiv 2212.04089",
+            options=averaging.ArithmeticOptions,
+            merge=averaging.task_arithmetic,
+        ),
+        Method(
+            name="ties",
+            title="TIES",
+            group="task vectors",
+            summary="Keeps each expert's largest changes, elects a sign for every parameter, and "
+            "averages those that agree.",
+            formula=r"W = W_0 + \lambda\, \mathrm{mean}\{\hat\Delta_m : "
+            r"\mathrm{sgn}\,\hat\Delta_m = \mathrm{sgn}\sum_s \hat\Delta_s\}",
+            source="arXiv 2306.01708",
+            options=sparsified.TiesOptions,
+            merge=sparsified.ties,
+            survey=sparsified.global_thresholds,
+        ),
+        Method(
+            name="dare",
+            title="DARE",
+            group="task vectors",
+            summary="Drops most of each expert's changes at random and enlarges the rest, so that "
+            "they collide less.",
+            formula=r"\tilde\Delta_m = \frac{z_m \circ \Delta_m}{1-p},\quad z_m \sim "
+            r"\mathrm{Bernoulli}(1-p)",
+            source="arXiv 2311.03099",
+            options=sparsified.DareOptions,
+            merge=sparsified.dare,
+        ),
+        Method(
+            name="fisher",
+            title="Diagonal Fisher",
+            group="statistics",
+            summary="A mean in which each expert's parameters weigh as much as its predictions "
+            "depend on them.",
+            formula=r"W = \sum_m \alpha_m F_m \circ W_m \,/\, \sum_m \alpha_m F_m",
+            source="arXiv 2111.09832",
+            options=elementwise.FisherOptions,
+            merge=elementwise.fisher,
+            reads=lambda options: _FISHER,
+            requires=_FISHER,
+        ),
+        Method(
+            name="regmean",
+            title="RegMean (input Gram)",
+            group="statistics",
+            summary="Per layer, the matrix whose outputs are closest to every expert's on that "
+            "expert's own inputs.",
+            formula=r"W = \Big(\sum_m \alpha_m W_m A_m\Big)\Big(\sum_m \alpha_m A_m\Big)^{-1}",
+            source="arXiv 2212.09849",
+            options=curvature.RegMeanOptions,
+            merge=curvature.regmean,
+            reads=curvature.regmean_reads,
+            requires=frozenset({"input_gram"}),
+            folds=lambda options: options.fold_bias,
+        ),
+        Method(
+            name="kfac",
+            title="K-FAC block (MaTS)",
+            group="statistics",
+            summary="Matches the experts in the directions their losses are curved in, by "
+            "conjugate gradients.",
+            formula=r"\sum_m \alpha_m B_m W A_m = \sum_m \alpha_m B_m W_m A_m",
+            source="MaTS, arXiv 2312.04339",
+            options=curvature.KfacOptions,
+            merge=curvature.kfac,
+            reads=curvature.kfac_reads,
+            requires=frozenset({"input_gram", "output_gradient_gram"}),
+            folds=lambda options: options.fold_bias,
+        ),
+        Method(
+            name="tsv_m",
+            title="TSV-M",
+            group="task vectors",
+            summary="Keeps each task's strongest singular directions and makes them orthogonal "
+            "to one another.",
+            formula=r"W = W_0 + \alpha\, U_\perp\, \mathrm{diag}(\sigma)\, V_\perp^\top",
+            source="arXiv 2412.00081",
+            options=spectral.SpectralOptions,
+            merge=spectral.tsv_m,
+            weighted=False,
+        ),
+        Method(
+            name="iso_c",
+            title="Iso-C",
+            group="task vectors",
+            summary="Adds up the task matrices and makes every direction of the sum equally "
+            "strong.",
+            formula=r"W = W_0 + \alpha\, \bar\sigma\, U V^\top,\quad U \Sigma V^\top = "
+            r"\sum_m \Delta_m",
+            source="arXiv 2502.04959",
+            options=spectral.SpectralOptions,
+            merge=spectral.iso_c,
+            weighted=False,
+        ),
+        Method(
+            name="iso_cts",
+            title="Iso-CTS",
+            group="task vectors",
+            summary="Like Iso-C, with a share of the directions reserved for what only one task "
+            "needs.",
+            formula=r"W = W_0 + \alpha\, \bar\sigma\, [U_c\,U_1 \cdots U_T]_\perp\, "
+            r"[V_c\,V_1 \cdots V_T]_\perp^\top",
+            source="arXiv 2502.04959",
+            options=spectral.IsoCtsOptions,
+            merge=spectral.iso_cts,
+            weighted=False,
+        ),
+        Method(
+            name="essential",
+            title="Essential Subspace Merging",
+            group="statistics",
+            summary="Keeps the directions in which each expert really moves its outputs, and lets "
+            "strong tasks, dimensions and layers speak louder.",
+            formula=r"W = W_0 + 2\alpha\, E_\perp C_\perp,\quad E_t = "
+            r"\mathrm{eig}_r(\Delta_t A_t \Delta_t^\top),\ C_t = E_t^\top \Delta_t",
+            source="arXiv 2602.20208",
+            options=essential.EssentialOptions,
+            merge=essential.essential,
+            reads=essential.reads,
+            rescale=essential.layer_factors,
+            weighted=False,
+        ),
+        Method(
+            name="gradient_matching",
+            title="Gradient matching",
+            group="statistics",
+            summary="Task arithmetic in which curvature decides how far each parameter follows "
+            "each expert.",
+            formula=r"W = W_0 + \sum_m \alpha_m \bar H^{-1}(H_0 + H_m)\Delta_m,\quad "
+            r"\bar H = H_0 + \sum_m \alpha_m H_m",
+            source="arXiv 2310.12808",
+            options=elementwise.MatchingOptions,
+            merge=elementwise.gradient_matching,
+            reads=lambda options: _FISHER,
+            requires=_FISHER,
+        ),
+    )
+}

@@ -1,0 +1,183 @@
+"""What every method is made of: a layer, its options, and what came out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.config import JsonDict
+from torch import Tensor
+
+from ..solver import Solution
+
+Group = Literal["weights", "task vectors", "statistics"]
+Treatment = Literal["merged", "averaged", "head", "copied", "tied"]
+
+
+class Options(BaseModel):
+    """Base of every method's options: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def option(
+    default: Any,
+    help: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    above: float | None = None,
+    step: float | None = None,
+    source: str = "",
+) -> Any:
+    """One option, declared once: YAML schema, command line, widgets and reference derive from it.
+
+    `low`/`high` are inclusive bounds, `above` an exclusive lower one; `step` is what a slider
+    moves by; `source` says where the default comes from.
+    """
+    extra: JsonDict = {key: value for key, value in (("step", step), ("source", source)) if value}
+    return Field(default, description=help, ge=low, le=high, gt=above, json_schema_extra=extra)
+
+
+@dataclass(frozen=True)
+class LayerStatistics:
+    """One expert's statistics of one layer (see `mats_core.statistics`); None: not measured."""
+
+    input_gram: Tensor | None = None
+    input_mean: Tensor | None = None
+    output_gradient_gram: Tensor | None = None
+    fisher: Tensor | None = None
+    block: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Everything a method may need of one tensor (or of `[W b]`, where the bias is folded in).
+
+    name         the tensor's name in the checkpoint
+    base         W0, in the tensor's own shape
+    experts      W_m, in the order of the recipe
+    weights      α_m as the recipe gives them, not normalised
+    labels       the experts' names, which seed what is random
+    is_matrix    whether methods for linear layers apply
+    """
+
+    name: str
+    base: Tensor
+    experts: tuple[Tensor, ...]
+    weights: tuple[float, ...]
+    labels: tuple[str, ...]
+    is_matrix: bool
+    statistics: tuple[LayerStatistics, ...] = ()
+    base_statistics: LayerStatistics = LayerStatistics()
+    seed: int = 0
+    keep: tuple[int, ...] = ()
+    starts: Callable[[str], Tensor] | None = None
+
+    @property
+    def updates(self) -> tuple[Tensor, ...]:
+        """The task matrices Δ_m = W_m − W0."""
+        return tuple(expert - self.base for expert in self.experts)
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """α_m normalised to sum one."""
+        total = sum(self.weights)
+        return tuple(weight / total for weight in self.weights)
+
+    def measured(self, kind: str) -> tuple[Tensor, ...] | None:
+        """One kind of statistics of all experts, or None if any expert lacks it."""
+        values = tuple(getattr(own, kind) for own in self.statistics)
+        if not values or any(value is None for value in values):
+            return None
+        return values
+
+    @property
+    def mean_update(self) -> Tensor:
+        """Σ α_m Δ_m with normalised weights: the mean task vector."""
+        return weighted_sum(self.updates, self.shares)
+
+
+@dataclass(frozen=True)
+class Merged:
+    """What a method made of one layer.
+
+    value        the merged tensor W, in the layer's shape
+    method       what was really applied (a fallback has another name than the recipe's method)
+    treatment    `merged`, or `averaged` where the mean task vector was taken
+    solution     the solver's trace, where there was a solve
+    details      numbers worth showing, such as the weight each task really got
+    """
+
+    value: Tensor
+    method: str
+    treatment: Treatment = "merged"
+    status: str = "exact"
+    solution: Solution | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+Survey = Callable[[Callable[[], Iterable[Layer]], Any], Any]
+
+
+def reads_nothing(options: Any) -> frozenset[str]:
+    return frozenset()
+
+
+def never(options: Any) -> bool:
+    return False
+
+
+@dataclass(frozen=True)
+class Method:
+    """One row of `METHODS`.
+
+    group      what it needs: nothing but weights, task vectors, or statistics
+    merge      (layer, options, survey) → Merged
+    reads      kinds of statistics that it would use, given its options
+    requires   kinds without which the whole merge makes no sense
+    survey     a first pass over all layers, for methods with a view of the whole model
+    rescale    a second pass: norms of all updates and options → a factor for each
+    weighted   whether the experts' weights enter
+    folds      whether biases join their weight, given its options
+    """
+
+    name: str
+    title: str
+    group: Group
+    summary: str
+    formula: str
+    source: str
+    options: type[Options]
+    merge: Callable[[Layer, Any, Any], Merged]
+    reads: Callable[[Any], frozenset[str]] = reads_nothing
+    requires: frozenset[str] = frozenset()
+    survey: Survey | None = None
+    rescale: Callable[[Mapping[str, float], Any], Mapping[str, float]] | None = None
+    weighted: bool = True
+    folds: Callable[[Any], bool] = never
+
+
+def weighted_sum(values: Iterable[Tensor], weights: Iterable[float]) -> Tensor:
+    """Σ_m α_m V_m."""
+    total: Tensor | None = None
+    for value, weight in zip(values, weights, strict=True):
+        total = value * weight if total is None else total.add_(value, alpha=weight)
+    if total is None:
+        raise ValueError("nothing to sum")
+    return total
+
+
+def averaged(layer: Layer) -> Merged:
+    """The weighted mean, for parameters that a method leaves aside."""
+    return Merged(weighted_sum(layer.experts, layer.shares), "mean", "averaged")
+
+
+def norm(value: Tensor) -> float:
+    """Frobenius norm, accumulated in float64 where the device has it."""
+    if value.device.type == "mps":
+        return float(value.norm())
+    return float(torch.linalg.vector_norm(value, dtype=torch.float64))

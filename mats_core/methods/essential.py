@@ -1,0 +1,155 @@
+"""Essential Subspace Merging (arXiv 2602.20208): where the outputs move, scaled by who moves them.
+
+Steps and symbols as in the paper; numbers in comments are its published ViT code's.  Step 7 needs
+the norms of all layers and runs as a second pass (`layer_factors`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from ..families import group_of
+from ..linalg import eigh_descending, polar
+from .base import Layer, Merged, Options, averaged, norm, option
+from .spectral import tsv_update
+
+PUBLISHED = "arXiv 2602.20208, ViT code"
+
+
+class EssentialOptions(Options):
+    scaling: float = option(
+        1.0, "α, the factor of the merged task matrices", low=0, high=3, step=0.05
+    )
+    task_power: float = option(
+        2.0,
+        "polarized scaling, level 1: tasks with a larger update in a layer weigh more (0: off)",
+        low=0,
+        high=4,
+        step=0.25,
+        source=PUBLISHED,
+    )
+    dimension_power: float = option(
+        2.0,
+        "polarized scaling, level 2: input dimensions with larger coordinates weigh more (0: off)",
+        low=0,
+        high=4,
+        step=0.25,
+        source=PUBLISHED,
+    )
+    layer_power: float = option(
+        2.0,
+        "polarized scaling, level 3: layers with a larger update than their like weigh more "
+        "(0: off)",
+        low=0,
+        high=4,
+        step=0.25,
+        source=PUBLISHED,
+    )
+    eigenvalue_power: float = option(
+        0.15,
+        "weight of the stronger essential directions, (λ/mean λ)^power (0: off)",
+        low=0,
+        high=1,
+        step=0.05,
+        source=PUBLISHED,
+    )
+    rank: int | None = option(
+        None, "essential directions a task; ⌊d_out / T⌋ by default", low=1, source=PUBLISHED
+    )
+    centre: bool = option(
+        False, "centre the output shifts before their principal directions", source=PUBLISHED
+    )
+
+
+def relative_power(values: Tensor, power: float) -> Tensor:
+    """`(v / mean v)^power`; all ones where the mean is zero (nothing moved) or power is 0."""
+    mean = values.mean()
+    if power == 0 or not float(mean) > 0:
+        return torch.ones_like(values)
+    return (values / mean).clamp_min(0) ** power
+
+
+def shift_covariance(update: Tensor, gram: Tensor, mean: Tensor | None = None) -> Tensor:
+    """`Δ A Δᵀ`, the second moment of the output shift `Δ x` (its covariance, given the mean).
+
+    The published N/(N − 1) changes neither directions nor relative eigenvalues and is left out.
+    """
+    if mean is not None:
+        gram = gram - torch.outer(mean, mean)
+    return update @ gram @ update.mT
+
+
+def essential_subspace(
+    update: Tensor, gram: Tensor, rank: int, mean: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """E_t (d_out, r) and eigenvalues λ (r,): the principal directions of the output shift.
+
+    The expected squared error of `E Eᵀ Δ x` against `Δ x` is the sum of the discarded eigenvalues
+    (the paper's theorem).
+    """
+    values, vectors = eigh_descending(shift_covariance(update, gram, mean), rank)
+    return vectors, values.clamp_min(0)
+
+
+def essential_update(
+    updates: tuple[Tensor, ...],
+    grams: tuple[Tensor, ...],
+    means: tuple[Tensor, ...] | None,
+    options: EssentialOptions,
+) -> tuple[Tensor, dict[str, list[float]]]:
+    """Steps 1–6: the merged update of one layer, and the weights that tasks and dimensions got."""
+    d_out = updates[0].shape[0]
+    rank = min(options.rank or max(1, d_out // len(updates)), d_out)
+    norms = torch.tensor([norm(update) for update in updates], dtype=torch.float64)
+    task_weights = relative_power(norms, options.task_power).tolist()  # 2
+    directions, coordinates = [], []
+    for index, (update, gram) in enumerate(zip(updates, grams, strict=True)):
+        mean = means[index] if means else None
+        e, eigenvalues = essential_subspace(update, gram, rank, mean)  # 1
+        s = relative_power(eigenvalues, options.eigenvalue_power)  # 3
+        s = s / s.mean()
+        directions.append(e * s)
+        coordinates.append((e.mT @ update) * task_weights[index] * s[:, None])
+    e_cat, c_cat = torch.cat(directions, 1), torch.cat(coordinates, 0)  # 4
+    dimension_weights = relative_power(c_cat.norm(dim=0), options.dimension_power)
+    c_cat = c_cat * dimension_weights  # 5
+    e_o, e_values = polar(e_cat)  # 6
+    c_o, c_values = polar(c_cat)
+    update = 2 * (e_o * e_values.mean()) @ (c_o * c_values.mean())
+    return update, {
+        "task_weights": task_weights,
+        "dimension_weights": dimension_weights.tolist(),
+    }
+
+
+def essential(layer: Layer, options: EssentialOptions, survey: object = None) -> Merged:
+    """W = W0 + α Δ before level 3; matrices without statistics fall back to TSV-M."""
+    if not layer.is_matrix:
+        return averaged(layer)
+    grams = layer.measured("input_gram")
+    means = layer.measured("input_mean") if options.centre else None
+    if grams is None or (options.centre and means is None):
+        update = tsv_update(layer.updates)
+        return Merged(layer.base + options.scaling * update, "tsv_m")
+    update, details = essential_update(layer.updates, grams, means, options)
+    return Merged(layer.base + options.scaling * update, "essential", details=details)
+
+
+def reads(options: EssentialOptions) -> frozenset[str]:
+    return frozenset({"input_gram", "input_mean"} if options.centre else {"input_gram"})
+
+
+def layer_factors(norms: Mapping[str, float], options: EssentialOptions) -> dict[str, float]:
+    """Step 7: `(‖Δ_ℓ‖_F / mean over the layers like ℓ)^p_layer` for each layer's name."""
+    groups: dict[str, list[str]] = {}
+    for name in norms:
+        groups.setdefault(group_of(name), []).append(name)
+    factors: dict[str, float] = {}
+    for names in groups.values():
+        values = torch.tensor([norms[name] for name in names], dtype=torch.float64)
+        weights = relative_power(values, options.layer_power)
+        factors.update(zip(names, weights.tolist(), strict=True))
+    return factors

@@ -1,0 +1,82 @@
+"""Methods that live in the singular-value decomposition of the task matrices.
+
+Sources: TSV-M (arXiv 2412.00081), Iso-C and Iso-CTS (arXiv 2502.04959).  All treat the experts
+alike, apply to matrices, and give every other parameter the mean task vector with factor 1.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..linalg import polar, svd
+from .base import Layer, Merged, Options, averaged, option, weighted_sum
+
+
+class SpectralOptions(Options):
+    scaling: float = option(
+        1.0, "α, the factor of the merged task matrices", low=0, high=3, step=0.05
+    )
+
+
+class IsoCtsOptions(SpectralOptions):
+    common: float = option(
+        0.8,
+        "share of the rank that is given to directions common to all tasks",
+        low=0,
+        high=1,
+        step=0.05,
+        source="arXiv 2502.04959",
+    )
+
+
+def tsv_update(updates: tuple[Tensor, ...]) -> Tensor:
+    """`U_o diag(σ_cat) V_o`: the top ⌊min(d)/T⌋ triples of each task, factors orthogonalised."""
+    rank = max(1, min(updates[0].shape) // len(updates))
+    triples = [svd(update) for update in updates]
+    left = torch.cat([u[:, :rank] for u, _, _ in triples], 1)
+    values = torch.cat([s[:rank] for _, s, _ in triples])
+    right = torch.cat([v[:rank] for _, _, v in triples], 0)
+    return (polar(left)[0] * values) @ polar(right)[0]
+
+
+def tsv_m(layer: Layer, options: SpectralOptions, survey: Any = None) -> Merged:
+    """W = W0 + α U_o diag(σ_cat) V_o."""
+    if not layer.is_matrix:
+        return averaged(layer)
+    return Merged(layer.base + options.scaling * tsv_update(layer.updates), "tsv_m")
+
+
+def iso_c(layer: Layer, options: SpectralOptions, survey: Any = None) -> Merged:
+    """W = W0 + α σ̄ U Vᵀ of the SVD of Σ Δ_m: all singular values replaced by their mean."""
+    if not layer.is_matrix:
+        return averaged(layer)
+    direction, values = polar(_total(layer))
+    return Merged(layer.base + options.scaling * values.mean() * direction, "iso_c")
+
+
+def iso_cts(layer: Layer, options: IsoCtsOptions, survey: Any = None) -> Merged:
+    """Common directions of Σ Δ_m, task-specific ones of (I − U_c U_cᵀ) Δ_m, uniform spectrum."""
+    if not layer.is_matrix:
+        return averaged(layer)
+    tasks, rank = len(layer.experts), min(layer.base.shape)
+    # As published: the task-specific part is a multiple of T, the common part takes what is left.
+    per_task = min(round((rank - int(rank * options.common)) / tasks), rank // tasks)
+    common = rank - per_task * tasks
+    u, s, v = svd(_total(layer))
+    u_common = u[:, :common]
+    left, values, right = [u_common], [s[:common]], [v[:common]]
+    for update in layer.updates:
+        specific = update - u_common @ (u_common.mT @ update)
+        u_t, s_t, v_t = svd(specific)
+        left.append(u_t[:, :per_task])
+        values.append(s_t[:per_task])
+        right.append(v_t[:per_task])
+    direction = polar(torch.cat(left, 1))[0] @ polar(torch.cat(right, 0))[0]
+    return Merged(layer.base + options.scaling * torch.cat(values).mean() * direction, "iso_cts")
+
+
+def _total(layer: Layer) -> Tensor:
+    return weighted_sum(layer.updates, (1.0,) * len(layer.experts))

@@ -1,0 +1,455 @@
+"""`run(recipe)`: the single way from a recipe to a merged model, for all callers.
+
+A merge is a generator of events, ended by `Finished`.  Whoever stops iterating cancels it: an
+unfinished output folder never takes its name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from . import evaluate, tasks
+from .checkpoints import (
+    SHARD_BYTES,
+    Checkpoint,
+    CheckpointWriter,
+    Spec,
+    TensorFileWriter,
+    config_files,
+    refuse_existing,
+    staged_directory,
+)
+from .checks import InputError
+from .evaluate import TaskResult
+from .families import Expert
+from .layers import DTYPES, Inputs, Job, Unit, open_inputs, prepare, read_layer, read_layers, units
+from .methods import Layer, Merged
+from .methods.base import norm
+from .recipe import Evaluation, Recipe, dump_recipe
+from .report import (
+    Event,
+    Finished,
+    LayerDone,
+    LayerReport,
+    Report,
+    Started,
+    TaskDone,
+    Trial,
+    TrialDone,
+)
+
+
+class Sink(Protocol):
+    """Where merged tensors go; `specs` are the dtype and shape of each."""
+
+    specs: Mapping[str, Spec]
+
+    def add(self, name: str, value: Tensor) -> None: ...
+
+
+class MemorySink:
+    """Keeps the merged tensors, in the output's dtypes."""
+
+    def __init__(self, specs: Mapping[str, Spec]) -> None:
+        self.specs, self.tensors = specs, dict[str, Tensor]()
+
+    def add(self, name: str, value: Tensor) -> None:
+        self.tensors[name] = value.to(device="cpu", dtype=self.specs[name][0])
+
+
+def merge(recipe: Recipe, *, force: bool = False, inputs: Inputs | None = None) -> Report:
+    """Run a recipe to its end and return the report.  Raises `InputError` for bad input."""
+    for event in run(recipe, force=force, inputs=inputs):
+        if isinstance(event, Finished):
+            return event.report
+    raise RuntimeError("the pipeline ended without a report")
+
+
+def run(
+    recipe: Recipe,
+    *,
+    force: bool = False,
+    inputs: Inputs | None = None,
+    keep: Sequence[int] = (),
+    shard_bytes: int = SHARD_BYTES,
+) -> Iterator[Event]:
+    """Merge, write and evaluate: a stream of events that ends with `Finished`.
+
+    `inputs`: files opened before (`open_inputs`), to skip the preflight.  `keep`: CG iterations
+    whose iterates the `LayerDone` events carry.  With `output` the model is written there, else
+    `Finished.tensors` holds it.  Raises `InputError` before any work for bad input.
+    """
+    started = time.perf_counter()
+    target = recipe.path(recipe.output) if recipe.output else None
+    if target is not None:
+        refuse_existing(target, force)
+    inputs = inputs or open_inputs(recipe)
+    trials: tuple[Trial, ...] = ()
+    if recipe.search:
+        chosen, trials = yield from _search(recipe, inputs)
+        recipe = chosen
+    job = prepare(recipe, inputs, keep)
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(staged_directory(target, force=force)) if target else None
+        finished = yield from _merge_into(job, folder, started, trials, shard_bytes)
+    yield finished  # after the output took its name
+
+
+def _merge_into(
+    job: Job, folder: Path | None, started: float, trials: tuple[Trial, ...], shard_bytes: int
+) -> Generator[Event, None, Finished]:
+    specs = output_specs(job)
+    memory = MemorySink(specs)
+    writer = CheckpointWriter(folder, specs, shard_bytes=shard_bytes) if folder else None
+    layers = yield from _merge_layers(job, writer or memory)
+    layers += _take_over(job, writer or memory)
+    if writer is not None and folder is not None:
+        writer.close()
+        merged = Checkpoint.open(folder)
+        encoder = {name: merged.read(name) for name in merged.tensors} if _tasks(job) else {}
+    else:
+        encoder = memory.tensors
+    results = yield from _evaluate(job, encoder)
+    report = _report(job, layers, results, trials, time.perf_counter() - started)
+    if folder is not None:
+        _finish_directory(job, folder, report)
+    return Finished(report, {} if folder is not None else memory.tensors)
+
+
+def output_specs(job: Job) -> dict[str, Spec]:
+    """Name, dtype and shape of every tensor of the merged checkpoint.
+
+    A tensor that the configuration ties to another is written once, with that one.
+    """
+    family = job.inputs.family
+    written_once = family.tied_to if family.base.config.get("tie_word_embeddings") else {}
+    override = DTYPES[job.recipe.output_dtype] if job.recipe.output_dtype else None
+    return {
+        name: (
+            override if override and entry.dtype.is_floating_point else entry.dtype,
+            entry.shape,
+        )
+        for name, entry in family.base.tensors.items()
+        if name not in written_once
+    }
+
+
+def _merge_layers(job: Job, sink: Sink) -> Generator[LayerDone | Started, None, list[LayerReport]]:
+    """Merge layer by layer; returns the reports (as the generator's value)."""
+    todo = units(job)
+    yield Started(len(todo), job.device, job.reason)
+    survey = job.method.survey(lambda: read_layers(job), job.options) if job.method.survey else None
+    reports: list[LayerReport] = []
+    with _Spool(job) as spool:
+        norms: dict[str, float] = {}
+        for index, unit in enumerate(todo):
+            begun = time.perf_counter()
+            layer = read_layer(job, unit)
+            merged = job.method.merge(layer, job.options, survey)
+            if job.method.rescale:
+                spool.add(unit.name, merged.value)
+                if merged.method == job.method.name:
+                    norms[unit.name] = norm(merged.value - layer.base)
+            else:
+                _emit(job, unit, merged.value, sink)
+            report = _layer_report(unit, merged, time.perf_counter() - begun)
+            reports.append(report)
+            iterates = merged.solution.iterates if merged.solution else {}
+            yield LayerDone(report, index, len(todo), iterates)
+        if job.method.rescale:
+            reports = _second_pass(job, spool, norms, reports, sink)
+    return [*reports, *_bias_reports(todo, reports)]
+
+
+def _second_pass(
+    job: Job,
+    spool: _Spool,
+    norms: Mapping[str, float],
+    reports: Sequence[LayerReport],
+    sink: Sink,
+) -> list[LayerReport]:
+    """Scale each update by the factor that the norms of all of them give it."""
+    assert job.method.rescale is not None
+    factors = job.method.rescale(norms, job.options)
+    final: list[LayerReport] = []
+    for report in reports:
+        value, factor = spool.read(report.name), factors.get(report.name)
+        if factor is not None:
+            base = job.inputs.family.base.read(report.name, dtype=job.dtype, device=job.device)
+            value = base + factor * (value - base)
+            details = {**report.details, "layer_weight": factor}
+            report = LayerReport(**{**vars(report), "details": details})
+        _emit(job, Unit(report.name), value, sink)
+        final.append(report)
+    return final
+
+
+class _Spool:
+    """Values between the two passes: on disk when the output is, else in memory."""
+
+    def __init__(self, job: Job) -> None:
+        self.job, self.tensors = job, dict[str, Tensor]()
+        self.folder: Path | None = None
+        self.writer: TensorFileWriter | None = None
+        self.checkpoint: Checkpoint | None = None
+
+    def __enter__(self) -> _Spool:
+        job = self.job
+        if job.recipe.output and job.method.rescale:
+            self.folder = Path(tempfile.mkdtemp(prefix="mats-"))
+            base = job.inputs.family.base.tensors
+            specs = {unit.name: (job.dtype, base[unit.name].shape) for unit in units(job)}
+            self.writer = TensorFileWriter(self.folder / "spool.safetensors", specs)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self.folder is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def add(self, name: str, value: Tensor) -> None:
+        if self.writer is not None:
+            self.writer.add(name, value)
+        else:
+            self.tensors[name] = value
+
+    def read(self, name: str) -> Tensor:
+        if self.writer is None or self.folder is None:
+            return self.tensors.pop(name)
+        if self.checkpoint is None:
+            self.writer.close()
+            self.checkpoint = Checkpoint.open(self.folder / "spool.safetensors")
+        return self.checkpoint.read(name, device=self.job.device)
+
+
+def _emit(job: Job, unit: Unit, value: Tensor, sink: Sink) -> None:
+    """Check what comes out and hand it on, folded biases unfolded and ties followed."""
+    parts = {unit.name: value}
+    if unit.bias is not None:
+        parts = {unit.name: value[:, :-1], unit.bias: value[:, -1]}
+    for name, part in parts.items():
+        names = [name, *(n for n, source in job.inputs.family.tied_to.items() if source == name)]
+        for written in names:
+            if written not in sink.specs:
+                continue
+            stored = part.to(sink.specs[written][0])
+            if not bool(torch.isfinite(stored).all()):
+                raise InputError(
+                    f"merged tensor '{written}'",
+                    expected="finite numbers",
+                    found=f"NaN or infinity in {stored.dtype} after '{job.method.name}'",
+                    remedy="Raise the damping, use dtype float64, or a wider output_dtype.",
+                )
+            sink.add(written, stored)
+
+
+def _layer_report(unit: Unit, merged: Merged, seconds: float) -> LayerReport:
+    solution = merged.solution
+    return LayerReport(
+        name=unit.name,
+        treatment=merged.treatment,
+        method=merged.method,
+        status=merged.status,
+        iterations=solution.iterations if solution else 0,
+        residuals=solution.residuals if solution else (),
+        objectives=solution.objectives if solution else (),
+        distances=solution.distances if solution else (),
+        seconds=seconds,
+        details=merged.details,
+    )
+
+
+def _bias_reports(todo: Sequence[Unit], reports: Sequence[LayerReport]) -> list[LayerReport]:
+    by_name = {report.name: report for report in reports}
+    return [
+        LayerReport(
+            unit.bias,
+            by_name[unit.name].treatment,
+            by_name[unit.name].method,
+            f"folded into {unit.name}",
+        )
+        for unit in todo
+        if unit.bias is not None
+    ]
+
+
+def _take_over(job: Job, sink: Sink) -> list[LayerReport]:
+    """What is not merged: heads stay the base's, other tensors are copied, ties are followed."""
+    family = job.inputs.family
+    reports: list[LayerReport] = []
+    for name, role in family.roles.items():
+        if role in ("matrix", "vector"):
+            continue
+        if role in ("head", "copied") and name in family.base.tensors:
+            value = family.base.read(name)
+            sink.add(name, value.to(sink.specs[name][0]))
+        status = {
+            "head": "one a task, kept apart",
+            "copied": "as in the base",
+            "tied": f"follows {family.tied_to.get(name)}",
+        }[role]
+        reports.append(LayerReport(name, role, status=status))
+    return reports
+
+
+# Evaluation and search ----------------------------------------------------------------------------
+
+
+def _tasks(job: Job) -> list[tuple[Expert, str]]:
+    """The experts that can be evaluated; none for raw families or where it is switched off."""
+    if job.recipe.evaluate is False:
+        return []
+    return [
+        (expert, expert.task)
+        for expert in job.inputs.family.experts
+        if expert.task and expert.checkpoint.directory is not None
+    ]
+
+
+def _evaluate(
+    job: Job, encoder: Mapping[str, Tensor]
+) -> Generator[TaskDone, None, list[TaskResult]]:
+    todo = _tasks(job)
+    settings = job.recipe.evaluate
+    results: list[TaskResult] = []
+    if not todo or not isinstance(settings, Evaluation):
+        return results
+    family = job.inputs.family
+    for index, (expert, reference) in enumerate(todo):
+        task = tasks.load(reference, root=job.recipe.folder)
+        evaluate.check_task(expert, task)
+        split = task.split(settings.split).first(settings.examples)
+        finetuned, pretrained = evaluate.baselines(
+            family, expert, task, settings.split, settings.examples, job.device
+        )
+        merged = evaluate.evaluate_expert(encoder, family, expert, split, device=job.device)
+        results.append(TaskResult(expert.name, merged, finetuned, pretrained))
+        yield TaskDone(results[-1], index, len(todo))
+    return results
+
+
+def _search(
+    recipe: Recipe, inputs: Inputs
+) -> Generator[TrialDone, None, tuple[Recipe, tuple[Trial, ...]]]:
+    """Try the grid on validation data; returns the best recipe and the table of trials."""
+    if not any(expert.task for expert in inputs.family.experts):
+        raise InputError("search", expected="experts with tasks, for validation data", found="none")
+    grid = recipe.search or {}
+    points = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+    examples = recipe.evaluate.examples if isinstance(recipe.evaluate, Evaluation) else None
+    trials: list[Trial] = []
+    for index, point in enumerate(points):
+        options = {**recipe.options, **point}
+        trial_recipe = recipe.model_copy(
+            update={
+                "options": options,
+                "search": None,
+                "output": None,
+                "evaluate": Evaluation(split="validation", examples=examples),
+            }
+        )
+        accuracy = merge(trial_recipe, inputs=inputs).normalised_accuracy
+        if accuracy is None:
+            raise InputError("search", expected="tasks that can be evaluated", found="none")
+        trials.append(Trial(point, accuracy))
+        yield TrialDone(trials[-1], index, len(points))
+    best = max(trials, key=lambda trial: trial.normalised_accuracy)
+    chosen = recipe.model_copy(
+        update={"options": {**recipe.options, **best.options}, "search": None}
+    )
+    return chosen, tuple(trials)
+
+
+# Report and output directory ----------------------------------------------------------------------
+
+
+def _report(
+    job: Job,
+    layers: Sequence[LayerReport],
+    results: Sequence[TaskResult],
+    trials: tuple[Trial, ...],
+    seconds: float,
+) -> Report:
+    family, settings = job.inputs.family, job.recipe.evaluate
+    notes = list(job.inputs.notes)
+    fallbacks = [layer for layer in layers if layer.method == "tsv_m" != job.method.name]
+    if fallbacks:
+        notes.append(f"{len(fallbacks)} matrices without statistics fell back to TSV-M")
+    return Report(
+        method=job.method.name,
+        options=job.options.model_dump(),
+        seed=job.recipe.seed,
+        device=job.device,
+        device_reason=job.reason,
+        dtype=job.recipe.dtype,
+        seconds=seconds,
+        layers=tuple(layers),
+        tasks=tuple(results),
+        split=settings.split if isinstance(settings, Evaluation) else "test",
+        search=trials,
+        warnings=tuple(notes),
+        fingerprints={
+            "base": family.base.fingerprint,
+            **{expert.name: expert.checkpoint.fingerprint for expert in family.experts},
+        },
+        output=str(job.recipe.path(job.recipe.output)) if job.recipe.output else None,
+    )
+
+
+def _finish_directory(job: Job, folder: Path, report: Report) -> None:
+    """Everything beside the weights: the base's files, the heads, the recipe and the report."""
+    family = job.inputs.family
+    if family.base.directory is not None:
+        for file in config_files(family.base.directory):
+            if not (folder / file.name).exists():
+                shutil.copyfile(file, folder / file.name)
+    for expert in family.experts:
+        names = family.head_of(expert)
+        if not names:
+            continue
+        place = folder / "heads" / expert.name
+        place.mkdir(parents=True)
+        entries = expert.checkpoint.tensors
+        specs = {name: (entries[name].dtype, entries[name].shape) for name in names}
+        writer = TensorFileWriter(place / "head.safetensors", specs)
+        for name in names:
+            writer.add(name, expert.checkpoint.read(name))
+        writer.close()
+        if expert.checkpoint.directory is not None:
+            shutil.copyfile(expert.checkpoint.directory / "config.json", place / "config.json")
+    (folder / "recipe.yaml").write_text(dump_recipe(pinned(job), absolute=True), "utf-8")
+    (folder / "report.json").write_text(report.to_json(), "utf-8")
+    if job.recipe.output_dtype and (folder / "config.json").is_file():
+        config = json.loads((folder / "config.json").read_text("utf-8"))
+        config.pop("torch_dtype", None)
+        config["dtype"] = job.recipe.output_dtype
+        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", "utf-8")
+
+
+def pinned(job: Job) -> Recipe:
+    """The recipe with all options resolved and every input's fingerprint."""
+    family, recipe = job.inputs.family, job.recipe
+    entries = tuple(
+        entry.model_copy(update={"fingerprint": expert.checkpoint.fingerprint})
+        for entry, expert in zip(recipe.experts, family.experts, strict=True)
+    )
+    return recipe.model_copy(
+        update={
+            "experts": entries,
+            "base_fingerprint": family.base.fingerprint,
+            "options": job.options.model_dump(),
+        }
+    )
+
+
+__all__ = ["Layer", "MemorySink", "merge", "output_specs", "pinned", "run"]

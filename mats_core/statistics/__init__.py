@@ -1,0 +1,21 @@
+"""Statistics of an expert on its own task: measured once, kept in a file, used by every method.
+
+Symbols and normalisation, once for the whole package.  For one linear layer `y = W x + b`, token n
+has the input `x_n` (d_in,) and the gradient `g_n` (d_out,) of its example's log-likelihood with
+respect to `y_n`; N counts real tokens, padding is left out.
+
+    input Gram             A = (1/N) Σ_n x_n x_nᵀ                       (d_in, d_in)
+    input mean             μ = (1/N) Σ_n x_n                            (d_in,)
+    output-gradient Gram   B = (1/N) Σ_n g_n g_nᵀ                       (d_out, d_out)
+    diagonal Fisher        F = mean over examples of (∇_θ log p(y|x))²  the parameter's shape
+    block Fisher           mean over examples of vec(∇_θ) vec(∇_θ)ᵀ     (numel, numel)
+
+The log-likelihood is summed over a batch and never averaged, so that nothing depends on the batch
+size.  *Empirical* statistics take the true label, *true* ones a label sampled from the model's own
+prediction (Martens & Grosse, arXiv 1503.05671, section 5; Kunstner et al., arXiv 1905.12558).
+"""
+
+from .collect import measure, measure_task
+from .store import Statistics
+
+__all__ = ["Statistics", "measure", "measure_task"]

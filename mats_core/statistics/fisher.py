@@ -1,0 +1,57 @@
+"""Per-example gradients from what a layer saw: pure functions, no model.
+
+Inputs x (examples, tokens, d_in) and output gradients g (examples, tokens, d_out) give the gradient
+of each example's log-likelihood with respect to the layer's parameters; the diagonal Fisher is the
+mean of their squares.  Symbols as in the package's text.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+CHUNK_BYTES = 1 << 28  # of per-example weight gradients held at once
+
+
+def linear_weight_square_sum(x: Tensor, g: Tensor) -> Tensor:
+    """Σ_examples (Σ_tokens g xᵀ)²: (d_out, d_in)."""
+    if x.shape[1] == 1:  # one token an example: the square of a product is a product of squares
+        return (g[:, 0] ** 2).T @ (x[:, 0] ** 2)
+    total = torch.zeros(g.shape[-1], x.shape[-1], dtype=x.dtype, device=x.device)
+    chunk = max(1, CHUNK_BYTES // (total.numel() * total.itemsize))
+    for start in range(0, len(x), chunk):
+        part = slice(start, start + chunk)
+        gradients = g[part].transpose(1, 2) @ x[part]
+        total += gradients.square_().sum(0)
+    return total
+
+
+def bias(g: Tensor) -> Tensor:
+    """Per-example gradient of a bias: (examples, d_out)."""
+    return g.sum(1)
+
+
+def layer_norm_weight(x: Tensor, g: Tensor, epsilon: float) -> Tensor:
+    """Per-example gradient of a LayerNorm's weight: (examples, d)."""
+    normalised = functional.layer_norm(x, x.shape[-1:], eps=epsilon)
+    return (g * normalised).sum(1)
+
+
+def embedding_square_sum(ids: Tensor, g: Tensor, rows: int) -> Tensor:
+    """Σ_examples (gradient of an embedding table)²: (rows, d), from ids (examples, tokens)."""
+    total = torch.zeros(rows, g.shape[-1], dtype=g.dtype, device=g.device)
+    for example_ids, example_gradient in zip(ids, g, strict=True):
+        distinct, where = example_ids.unique(return_inverse=True)
+        summed = torch.zeros(len(distinct), g.shape[-1], dtype=g.dtype, device=g.device)
+        summed.index_add_(0, where, example_gradient)
+        total.index_add_(0, distinct, summed**2)
+    return total
+
+
+def convolution_patches(x: Tensor, layer: torch.nn.Conv2d) -> Tensor:
+    """The patches that a convolution sees, as tokens: (examples, positions, channels · kh · kw)."""
+    if isinstance(layer.padding, str):
+        raise NotImplementedError("convolutions with named padding")
+    patches = functional.unfold(x, layer.kernel_size, layer.dilation, layer.padding, layer.stride)
+    return patches.transpose(1, 2)

@@ -1,0 +1,136 @@
+"""The file format `mats-statistics-1`: one safetensors file an expert, sharable without its data.
+
+Tensors, by the names of the checkpoint's own modules and parameters:
+
+    <module>.input_gram              A (d_in, d_in)
+    <module>.input_mean              μ (d_in,); needed to fold biases in and to centre
+    <module>.output_gradient_gram    B (d_out, d_out)
+    <parameter>.fisher               F, the parameter's shape
+    <parameter>.block                (numel, numel), for small parameters, where asked for
+
+Metadata, all strings: `format`, `examples`, `tokens`, `seed`, `labels` (`empirical` or `true`),
+`fingerprint` of the checkpoint, and `task`.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from ..checkpoints import Checkpoint, write_atomically
+from ..checks import InputError
+
+FORMAT = "mats-statistics-1"
+KINDS = ("input_gram", "input_mean", "output_gradient_gram", "fisher", "block")
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Statistics of one checkpoint, in memory or read lazily from a file."""
+
+    shapes: Mapping[str, tuple[int, ...]]
+    metadata: Mapping[str, str]
+    _read: Callable[[str], Tensor]
+    source: str = "memory"
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Statistics:
+        shapes = {name: tuple(value.shape) for name, value in tensors.items()}
+        return cls(shapes, dict(metadata), tensors.__getitem__)
+
+    @classmethod
+    def open(cls, path: str | Path) -> Statistics:
+        """Open a file.  Raises `InputError` if its format is unknown or it holds no statistics."""
+        checkpoint = Checkpoint.open(path)
+        found = checkpoint.metadata.get("format", FORMAT)
+        # "pt" is what other writers of safetensors put there: taken as a file of unknown origin.
+        if found not in (FORMAT, "pt"):
+            raise InputError(
+                f"statistics '{path}'",
+                expected=f"format '{FORMAT}'",
+                found=f"'{found}'",
+                remedy="Measure again with this version.",
+            )
+        shapes = {
+            name: entry.shape
+            for name, entry in checkpoint.tensors.items()
+            if name.rpartition(".")[2] in KINDS
+        }
+        if not shapes:
+            raise InputError(
+                f"statistics '{path}'",
+                expected="tensors named <module>.input_gram, <parameter>.fisher, ...",
+                found="none",
+                remedy="Is this the model instead of its statistics?",
+            )
+        return cls(shapes, checkpoint.metadata, checkpoint.read, str(path))
+
+    def save(self, path: str | Path) -> None:
+        """Write the file whole or not at all."""
+        tensors = {name: self._read(name).contiguous().cpu() for name in self.shapes}
+        write_atomically(Path(path), save(tensors, dict(self.metadata)))
+
+    def check(self, fingerprint: str) -> None:
+        """Raise `InputError` if this was measured on another checkpoint; warn if nobody knows."""
+        own = self.metadata.get("fingerprint", "")
+        if not own:
+            warnings.warn(
+                f"statistics '{self.source}' do not say which checkpoint they were measured on; "
+                "taken as they are",
+                stacklevel=2,
+            )
+        elif own != fingerprint:
+            raise InputError(
+                f"statistics '{self.source}'",
+                expected=f"those of the checkpoint with fingerprint {fingerprint[:12]}",
+                found=f"fingerprint {own[:12]}",
+                remedy="They were measured on another checkpoint; run `measure` on this one.",
+            )
+
+    @property
+    def tokens(self) -> int | None:
+        value = self.metadata.get("tokens", "")
+        return int(value) if value.isdigit() else None
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Modules with an input Gram."""
+        suffix = ".input_gram"
+        return tuple(n.removesuffix(suffix) for n in self.shapes if n.endswith(suffix))
+
+    def read(
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> Tensor | None:
+        """One tensor, or None where it was not measured.
+
+        Raises `InputError` if its shape is not `shape` or a number in it is not finite.
+        """
+        if name not in self.shapes:
+            return None
+        if self.shapes[name] != shape:
+            raise InputError(
+                f"'{name}' of statistics '{self.source}'",
+                expected=f"shape {list(shape)}",
+                found=f"{list(self.shapes[name])}",
+                remedy="Measure this checkpoint again.",
+            )
+        value = self._read(name).to(device=device, dtype=dtype)
+        if not bool(torch.isfinite(value).all()):
+            raise InputError(
+                f"'{name}' of statistics '{self.source}'",
+                expected="finite numbers",
+                found="NaN or infinity",
+                remedy="Measure this checkpoint again.",
+            )
+        return value

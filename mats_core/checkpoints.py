@@ -324,7 +324,7 @@ class TensorFileWriter:
         raw = json.dumps(header, separators=(",", ":")).encode()
         raw += b" " * (-len(raw) % 8)
         self._specs, self._missing = dict(specs), set(specs)
-        self._handle = file.open("wb")  # noqa: SIM115  closed by close()
+        self._handle = file.open("wb")
         self._handle.write(len(raw).to_bytes(8, "little") + raw)
         self._start = 8 + len(raw)
         self._handle.truncate(self._start + offset)

@@ -1,0 +1,54 @@
+"""Statistics measured once a machine: files named by what they were measured on and how."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from ..checkpoints import Checkpoint
+from ..tasks import Task
+from .collect import Labels, measure_task
+from .store import FORMAT
+
+
+def cache_folder() -> Path:
+    """`MATS_CACHE`, else `~/.cache/mats-explorer`."""
+    configured = os.environ.get("MATS_CACHE")
+    return Path(configured) if configured else Path.home() / ".cache" / "mats-explorer"
+
+
+def cached_path(
+    checkpoint: Checkpoint, task: Task, *, examples: int, labels: Labels, seed: int
+) -> Path:
+    """Where these statistics lie, whether or not they were measured yet."""
+    parts = (FORMAT, checkpoint.fingerprint, task.digest, str(examples), labels, str(seed))
+    key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
+    return cache_folder() / "statistics" / f"{task.name}-{key}.safetensors"
+
+
+def measured(
+    checkpoint: Checkpoint,
+    task: Task,
+    *,
+    examples: int = 256,
+    labels: Labels = "empirical",
+    seed: int = 0,
+    device: str = "cpu",
+    on_batch: Callable[[int], None] | None = None,
+) -> Path:
+    """The statistics file of a checkpoint on its task, measured now if it is not there yet."""
+    path = cached_path(checkpoint, task, examples=examples, labels=labels, seed=seed)
+    if not path.is_file():
+        statistics = measure_task(
+            checkpoint,
+            task,
+            examples=examples,
+            labels=labels,
+            seed=seed,
+            device=device,
+            on_batch=on_batch,
+        )
+        statistics.save(path)
+    return path

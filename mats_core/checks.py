@@ -88,4 +88,4 @@ def from_validation(
             sentences.append(f"'{where}' is not an option here. {nearest(where, fields)}")
         else:
             sentences.append(f"'{where}': {problem['msg'].lower()}, found {problem['input']!r}.")
-    return InputError(thing, found=" ".join(dict.fromkeys(sentences)).rstrip("."), remedy="")
+    return InputError(f"{thing}: {' '.join(dict.fromkeys(sentences))}")

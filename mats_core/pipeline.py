@@ -36,7 +36,7 @@ from .families import Expert
 from .layers import DTYPES, Inputs, Job, Unit, open_inputs, prepare, read_layer, read_layers, units
 from .methods import Layer, Merged
 from .methods.base import norm
-from .recipe import Evaluation, Recipe, dump_recipe
+from .recipe import Evaluation, Recipe, dump_recipe, load_recipe
 from .report import (
     Event,
     Finished,
@@ -48,6 +48,7 @@ from .report import (
     Trial,
     TrialDone,
 )
+from .tasks import SplitName
 
 
 class Sink(Protocol):
@@ -316,13 +317,35 @@ def _tasks(job: Job) -> list[tuple[Expert, str]]:
     ]
 
 
+def evaluate_output(directory: Path, split: SplitName) -> list[TaskResult]:
+    """Evaluate a directory that `run` wrote, by the recipe it holds.
+
+    Raises `InputError` where there is no recipe, or its experts name no tasks.
+    """
+    file = Path(directory) / "recipe.yaml"
+    if not file.is_file():
+        raise InputError(
+            f"model '{directory}'",
+            expected="an output of `merge`, with its recipe.yaml",
+            found="none",
+            remedy="Name a task with --task.",
+        )
+    recipe = load_recipe(file).model_copy(update={"evaluate": Evaluation(split=split)})
+    job = prepare(recipe)
+    if not _tasks(job):
+        raise InputError(f"recipe '{file}'", expected="experts with tasks", found="none")
+    merged = Checkpoint.open(directory)
+    events = _evaluate(job, {name: merged.read(name) for name in merged.tensors})
+    return [event.result for event in events]
+
+
 def _evaluate(
     job: Job, encoder: Mapping[str, Tensor]
 ) -> Generator[TaskDone, None, list[TaskResult]]:
     todo = _tasks(job)
     settings = job.recipe.evaluate
     results: list[TaskResult] = []
-    if not todo or not isinstance(settings, Evaluation):
+    if not isinstance(settings, Evaluation):
         return results
     family = job.inputs.family
     for index, (expert, reference) in enumerate(todo):

@@ -45,7 +45,7 @@ class Evaluation(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    split: Literal["validation", "test"] = "test"
+    split: Literal["train", "validation", "test"] = "test"
     examples: int | None = Field(default=None, ge=1, description="at most so many a task")
 
 

@@ -90,7 +90,7 @@ class Report:
             "normalised_accuracy": self.normalised_accuracy,
             "gap_recovered": self.gap_recovered,
             "split": self.split,
-            "tasks": [_task(result) for result in self.tasks],
+            "tasks": [task_dict(result) for result in self.tasks],
             "search": [
                 {"options": dict(t.options), "normalised_accuracy": t.normalised_accuracy}
                 for t in self.search
@@ -108,7 +108,8 @@ class Report:
 VERSION = "0.1.0"
 
 
-def _task(result: TaskResult) -> dict[str, Any]:
+def task_dict(result: TaskResult) -> dict[str, Any]:
+    """One row of `tasks` in `report.json`."""
     return {
         "name": result.name,
         "accuracy": result.merged.accuracy,

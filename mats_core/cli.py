@@ -1,0 +1,406 @@
+"""`python -m mats_core`: the same recipes without a browser.
+
+Exit code 0 for success, 2 and one clear paragraph for bad input.  Heavy imports happen inside the
+commands, so that `--help` and `methods` answer at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import textwrap
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from .checks import InputError
+
+EXAMPLES = """\
+examples:
+  python -m mats_core methods
+  python -m mats_core measure --family sample_models/drawn --out outputs/statistics
+  python -m mats_core merge docs/recipes/kfac.yaml --set damping=0.3
+  python -m mats_core evaluate outputs/first
+  python -m mats_core inspect sample_models/drawn/digits
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line's grammar; the options of the methods come from their declarations."""
+    top = argparse.ArgumentParser(
+        prog="python -m mats_core",
+        description="Merge fine-tuned models in their task subspaces, and see why a merge works.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    merge = commands.add_parser(
+        "merge",
+        help="merge experts as a recipe says",
+        description="Merge the experts of a recipe, write the model, and evaluate it on every "
+        "expert's task where the recipe names one.",
+    )
+    merge.add_argument("recipe", type=Path, help="YAML file; docs/recipes.md describes it")
+    merge.add_argument("--output", help="directory to write, instead of the recipe's")
+    merge.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="OPTION=VALUE",
+        help="override an option of the method (repeatable); `methods NAME` lists them",
+    )
+    merge.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"))
+    merge.add_argument("--no-evaluate", action="store_true", help="write the model and stop")
+    merge.add_argument("--force", action="store_true", help="replace an existing output")
+    merge.set_defaults(run=_merge)
+
+    measure = commands.add_parser(
+        "measure",
+        help="measure the statistics of an expert, or of a whole family",
+        description="One forward and backward pass over calibration examples of the expert's own "
+        "task: input Grams, output-gradient Grams, diagonal Fisher. The file can be shared "
+        "without the data; docs/statistics.md describes it.",
+    )
+    measure.add_argument("model", type=Path, nargs="?", help="the expert's directory")
+    measure.add_argument("--task", help="an .npz file, or sample:NAME")
+    measure.add_argument("--family", type=Path, help="a family.yaml, instead of one model")
+    measure.add_argument("--out", type=Path, required=True, help="file (one model) or directory")
+    measure.add_argument("--examples", type=int, default=256, help="calibration examples [256]")
+    measure.add_argument("--batch-size", type=int, default=64, help="[64]; the result is the same")
+    measure.add_argument(
+        "--labels", choices=("empirical", "true"), default="empirical",
+        help="true labels of the data, or sampled from the model ('true' Fisher) [empirical]",
+    )  # fmt: skip
+    measure.add_argument("--seed", type=int, default=0)
+    measure.add_argument(
+        "--blocks", type=int, default=0, metavar="N",
+        help="also the full Fisher block of parameters of at most N elements [0]",
+    )  # fmt: skip
+    measure.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
+    measure.add_argument("--force", action="store_true", help="replace existing files")
+    measure.set_defaults(run=_measure)
+
+    evaluate = commands.add_parser(
+        "evaluate",
+        help="accuracy of a merged directory on its tasks, or of one model on one",
+        description="For an output of `merge`: accuracy per task beside the expert and the "
+        "pre-trained encoder, from the recipe it holds. For any other model: give --task.",
+    )
+    evaluate.add_argument("model", type=Path)
+    evaluate.add_argument("--task", help="an .npz file, or sample:NAME")
+    evaluate.add_argument("--split", choices=("train", "validation", "test"), default="test")
+    evaluate.add_argument("--json", action="store_true", help="print JSON")
+    evaluate.set_defaults(run=_evaluate)
+
+    inspect = commands.add_parser(
+        "inspect",
+        help="what a checkpoint, a statistics file or a recipe holds",
+        description="For a recipe: the whole preflight and the role of every tensor, without "
+        "merging. For a checkpoint: tensors, dtypes, classes, fingerprint.",
+    )
+    inspect.add_argument("path", type=Path)
+    inspect.add_argument("--json", action="store_true", help="print JSON")
+    inspect.set_defaults(run=_inspect)
+
+    methods = commands.add_parser("methods", help="the merging methods and their options")
+    methods.add_argument("name", nargs="?", help="one method only")
+    methods.add_argument("--json", action="store_true", help="print JSON")
+    methods.set_defaults(run=_methods)
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    options = parser().parse_args(arguments)
+    command: Callable[[argparse.Namespace], None] = options.run
+    try:
+        command(options)
+    except InputError as error:
+        print(textwrap.fill(f"error: {error}", 100, break_long_words=False), file=sys.stderr)
+        return 2
+    except (PermissionError, IsADirectoryError, NotADirectoryError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        return 0
+    return 0
+
+
+def _merge(arguments: argparse.Namespace) -> None:
+    from tqdm import tqdm
+
+    from .pipeline import run
+    from .recipe import load_recipe, parse_recipe
+    from .report import Finished, LayerDone, Started, TaskDone, TrialDone
+
+    recipe = load_recipe(arguments.recipe)
+    changes: dict[str, Any] = {}
+    if arguments.output:
+        changes["output"] = str(Path(arguments.output).resolve())
+    if arguments.device:
+        changes["device"] = arguments.device
+    if arguments.no_evaluate:
+        changes["evaluate"] = False
+    if arguments.set:
+        changes["options"] = {**recipe.options, **_assignments(arguments.set)}
+    if changes:
+        content = {**recipe.model_dump(exclude_defaults=True), **changes}
+        recipe = parse_recipe(content, recipe.folder)
+    if recipe.output is None:
+        raise InputError(
+            f"recipe '{arguments.recipe}'",
+            expected="'output', the directory to write",
+            found="none",
+            remedy="Add it to the recipe or pass --output.",
+        )
+    bar: tqdm[Any] | None = None
+    for event in run(recipe, force=arguments.force):
+        if isinstance(event, Started):
+            bar = _next_bar(bar, event.total, "layers")
+            bar.write(f"device: {event.device} ({event.reason})", file=sys.stderr)
+        elif isinstance(event, TrialDone):
+            bar = _next_bar(bar, event.total, "search") if event.index == 0 else bar
+        elif isinstance(event, TaskDone) and event.index == 0:
+            bar = _next_bar(bar, event.total, "tasks")
+        if bar is not None and isinstance(event, LayerDone | TaskDone | TrialDone):
+            bar.update()
+        if isinstance(event, Finished):
+            _next_bar(bar, 0, "").close()
+            print(_summary(event.report))
+
+
+def _next_bar(bar: Any, total: int, what: str) -> Any:
+    from tqdm import tqdm
+
+    if bar is not None:
+        bar.close()
+    return tqdm(total=total, desc=what, unit="", disable=None if total else True, leave=False)
+
+
+def _assignments(pairs: Sequence[str]) -> dict[str, Any]:
+    import yaml
+
+    found: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise InputError(f"--set {pair}", expected="OPTION=VALUE", found=f"'{pair}'")
+        found[name.strip()] = yaml.safe_load(value)
+    return found
+
+
+def _summary(report: Any) -> str:
+    counted = ", ".join(f"{count} {kind}" for kind, count in report.coverage.items() if count)
+    lines = [f"{report.method}: {counted}; {report.seconds:.1f} s on {report.device}"]
+    lines += [f"note: {warning}" for warning in report.warnings]
+    for trial in report.search:
+        tried = ", ".join(f"{name}={value}" for name, value in trial.options.items())
+        lines.append(f"  tried {tried}: {100 * trial.normalised_accuracy:.1f} % (validation)")
+    lines += _task_table(report.tasks)
+    if report.tasks:
+        lines.append(f"normalised accuracy {100 * report.normalised_accuracy:.1f} %")
+        if report.gap_recovered is not None:
+            lines[-1] += f", gap recovered {100 * report.gap_recovered:.1f} %"
+    if report.output:
+        lines.append(f"written to {report.output}")
+    return "\n".join(lines)
+
+
+def _task_table(results: Sequence[Any]) -> list[str]:
+    if not results:
+        return []
+    rows = [f"{'task':<16} {'merged':>8} {'95 % interval':>15} {'expert':>8} {'pre-trained':>12}"]
+    for result in results:
+        low, high = result.merged.interval
+        rows.append(
+            f"{result.name:<16} {100 * result.merged.accuracy:>7.1f}% "
+            f"{100 * low:>6.1f} – {100 * high:<6.1f} {100 * result.finetuned.accuracy:>7.1f}% "
+            f"{100 * result.pretrained.accuracy:>11.1f}%"
+        )
+    return rows
+
+
+def _measure(arguments: argparse.Namespace) -> None:
+    from tqdm import tqdm
+
+    from . import tasks
+    from .checkpoints import Checkpoint, refuse_existing
+    from .collection import load_collection
+    from .layers import choose_device
+    from .statistics import measure_task
+
+    if (arguments.model is None) == (arguments.family is None):
+        raise InputError(
+            "measure", expected="either a model with --task, or --family", found="both or neither"
+        )
+    if arguments.examples < 1 or arguments.batch_size < 1:
+        raise InputError("--examples and --batch-size", expected="at least 1", found="less")
+    device, _ = choose_device(arguments.device)
+    if arguments.family:
+        collection = load_collection(arguments.family)
+        members = [
+            (
+                path,
+                tasks.load(reference, root=collection.folder),
+                arguments.out / f"{name}.stats.safetensors",
+            )
+            for name, path, reference in collection.members(with_base=True)
+        ]
+    else:
+        if not arguments.task:
+            raise InputError("measure", expected="--task", found="none")
+        members = [(arguments.model, tasks.load(arguments.task), arguments.out)]
+    for _, _, out in members:
+        refuse_existing(out, arguments.force)
+    for path, task, out in members:
+        total = min(arguments.examples, len(task.train))
+        with tqdm(total=total, desc=task.name, unit="", disable=None, leave=False) as bar:
+
+            def advance(done: int, bar: Any = bar) -> None:
+                bar.update(done - bar.n)
+
+            statistics = measure_task(
+                Checkpoint.open(path),
+                task,
+                examples=arguments.examples,
+                batch_size=arguments.batch_size,
+                labels=arguments.labels,
+                seed=arguments.seed,
+                blocks=arguments.blocks,
+                device=device,
+                on_batch=advance,
+            )
+        statistics.save(out)
+        print(f"{out}: {len(statistics.layers)} layers, {statistics.metadata['examples']} examples")
+
+
+def _evaluate(arguments: argparse.Namespace) -> None:
+    from . import evaluate, models, tasks
+    from .checkpoints import Checkpoint
+    from .pipeline import evaluate_output
+
+    if arguments.task:
+        checkpoint = Checkpoint.open(arguments.model)
+        task = tasks.load(arguments.task)
+        split = task.split(arguments.split)
+        found = evaluate.score(checkpoint.directory, models.tensors_of(checkpoint), split)
+        if arguments.json:
+            content = {"task": task.name, "accuracy": found.accuracy, "examples": found.examples}
+            print(json.dumps({**content, "interval": list(found.interval)}))
+        else:
+            low, high = (100 * bound for bound in found.interval)
+            print(f"{task.name}: {100 * found.accuracy:.1f} % ({low:.1f} – {high:.1f})")
+        return
+    results = evaluate_output(arguments.model, arguments.split)
+    if arguments.json:
+        from .report import task_dict
+
+        summary = {
+            "tasks": [task_dict(result) for result in results],
+            "normalised_accuracy": evaluate.normalised_accuracy(results),
+            "gap_recovered": evaluate.gap_recovered(results),
+        }
+        print(json.dumps(summary, indent=2))
+    else:
+        print("\n".join(_task_table(results)))
+        print(f"normalised accuracy {100 * evaluate.normalised_accuracy(results):.1f} %")
+
+
+def _inspect(arguments: argparse.Namespace) -> None:
+    from .checkpoints import Checkpoint
+
+    path: Path = arguments.path
+    if path.suffix in (".yaml", ".yml"):
+        content = _inspect_recipe(path)
+    else:
+        checkpoint = Checkpoint.open(path)
+        dtypes: dict[str, int] = {}
+        for entry in checkpoint.tensors.values():
+            kind = str(entry.dtype).removeprefix("torch.")
+            dtypes[kind] = dtypes.get(kind, 0) + 1
+        content = {
+            "path": str(path),
+            "fingerprint": checkpoint.fingerprint,
+            "tensors": len(checkpoint.tensors),
+            "parameters": sum(entry.elements for entry in checkpoint.tensors.values()),
+            "bytes": checkpoint.nbytes,
+            "dtypes": dtypes,
+            "classes": list(checkpoint.class_names),
+            "metadata": dict(checkpoint.metadata),
+            "shapes": {name: list(entry.shape) for name, entry in checkpoint.tensors.items()},
+        }
+    if arguments.json:
+        print(json.dumps(content, indent=2, ensure_ascii=False))
+        return
+    for key, value in content.items():
+        if isinstance(value, dict) and value:
+            print(f"{key}:")
+            width = max(len(str(name)) for name in value)
+            for name, item in value.items():
+                print(f"  {name!s:<{width}}  {item}")
+        elif value not in ([], {}):
+            print(f"{key}: {value}")
+
+
+def _inspect_recipe(path: Path) -> dict[str, Any]:
+    from collections import Counter
+
+    from .layers import prepare
+    from .recipe import load_recipe
+
+    job = prepare(load_recipe(path))
+    family = job.inputs.family
+    return {
+        "recipe": str(path),
+        "method": job.method.name,
+        "options": job.options.model_dump(),
+        "device": f"{job.device} ({job.reason})",
+        "experts": {e.name: e.checkpoint.fingerprint[:12] for e in family.experts},
+        "notes": list(job.inputs.notes),
+        "roles": dict(Counter(family.roles.values())),
+        "tensors": dict(family.roles),
+    }
+
+
+def _methods(arguments: argparse.Namespace) -> None:
+    from .checks import member
+    from .methods import METHODS
+    from .recipe import describe
+
+    names = [member("method", arguments.name, METHODS)] if arguments.name else list(METHODS)
+    if arguments.json:
+        print(json.dumps([_method_dict(name) for name in names], indent=2, ensure_ascii=False))
+        return
+    for name in names:
+        method = METHODS[name]
+        print(f"{name} — {method.title} (needs {method.group})")
+        print(textwrap.indent(textwrap.fill(method.summary, 94), "  "))
+        print(f"  source: {method.source}")
+        for field in describe(name):
+            bounds = f" [{field.low:g} … {field.high:g}]" if field.high is not None else ""
+            choices = f" ({' | '.join(field.choices)})" if field.choices else ""
+            print(f"    {field.name} = {field.default}{bounds}{choices}")
+            print(textwrap.indent(textwrap.fill(field.help, 88), "        "))
+        print()
+
+
+def _method_dict(name: str) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    from .methods import METHODS
+    from .recipe import describe
+
+    method = METHODS[name]
+    return {
+        "name": name,
+        "title": method.title,
+        "needs": method.group,
+        "summary": method.summary,
+        "formula": method.formula,
+        "source": method.source,
+        "weighted": method.weighted,
+        "options": [asdict(field) for field in describe(name)],
+        "schema": method.options.model_json_schema(),
+    }

@@ -107,6 +107,7 @@ def parser() -> argparse.ArgumentParser:
     methods = commands.add_parser("methods", help="the merging methods and their options")
     methods.add_argument("name", nargs="?", help="one method only")
     methods.add_argument("--json", action="store_true", help="print JSON")
+    methods.add_argument("--markdown", action="store_true", help="print docs/methods.md")
     methods.set_defaults(run=_methods)
     return top
 
@@ -158,8 +159,8 @@ def _merge(arguments: argparse.Namespace) -> None:
     bar: tqdm[Any] | None = None
     for event in run(recipe, force=arguments.force):
         if isinstance(event, Started):
+            print(f"device: {event.device} ({event.reason})", file=sys.stderr)
             bar = _next_bar(bar, event.total, "layers")
-            bar.write(f"device: {event.device} ({event.reason})", file=sys.stderr)
         elif isinstance(event, TrialDone):
             bar = _next_bar(bar, event.total, "search") if event.index == 0 else bar
         elif isinstance(event, TaskDone) and event.index == 0:
@@ -365,13 +366,18 @@ def _inspect_recipe(path: Path) -> dict[str, Any]:
 
 
 def _methods(arguments: argparse.Namespace) -> None:
+    from . import reference
     from .checks import member
     from .methods import METHODS
     from .recipe import describe
 
+    if arguments.markdown:
+        print(reference.markdown(), end="")
+        return
     names = [member("method", arguments.name, METHODS)] if arguments.name else list(METHODS)
     if arguments.json:
-        print(json.dumps([_method_dict(name) for name in names], indent=2, ensure_ascii=False))
+        content = [reference.as_dict(name) for name in names]
+        print(json.dumps(content, indent=2, ensure_ascii=False))
         return
     for name in names:
         method = METHODS[name]
@@ -379,28 +385,6 @@ def _methods(arguments: argparse.Namespace) -> None:
         print(textwrap.indent(textwrap.fill(method.summary, 94), "  "))
         print(f"  source: {method.source}")
         for field in describe(name):
-            bounds = f" [{field.low:g} … {field.high:g}]" if field.high is not None else ""
-            choices = f" ({' | '.join(field.choices)})" if field.choices else ""
-            print(f"    {field.name} = {field.default}{bounds}{choices}")
+            print(f"    {field.name} = {field.default}   [{reference.bounds(field)}]")
             print(textwrap.indent(textwrap.fill(field.help, 88), "        "))
         print()
-
-
-def _method_dict(name: str) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    from .methods import METHODS
-    from .recipe import describe
-
-    method = METHODS[name]
-    return {
-        "name": name,
-        "title": method.title,
-        "needs": method.group,
-        "summary": method.summary,
-        "formula": method.formula,
-        "source": method.source,
-        "weighted": method.weighted,
-        "options": [asdict(field) for field in describe(name)],
-        "schema": method.options.model_json_schema(),
-    }

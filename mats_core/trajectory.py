@@ -7,7 +7,7 @@ value, and parameters that are not solved for (biases, norms) are the same in al
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,11 +16,11 @@ from torch import Tensor
 from . import evaluate, tasks
 from .checks import InputError
 from .evaluate import TaskResult
-from .families import Family, module_of
+from .families import Expert, Family, module_of
 from .layers import Inputs, open_inputs
 from .pipeline import run
-from .recipe import Evaluation, Recipe
-from .report import Event, Finished, LayerDone, Report
+from .recipe import Recipe
+from .report import Event, Finished, LayerDone, Report, TaskDone
 from .tasks import SplitName
 
 GRID = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)
@@ -78,7 +78,8 @@ def follow(
     split: SplitName = "validation",
     examples: int | None = 200,
 ) -> Iterator[Event | PointDone | TrajectoryDone]:
-    """Solve once, then evaluate the iterates: the merge's events, a `PointDone` each, and the end.
+    """Solve once, then evaluate the iterates: the merge's events, a `PointDone` each, and the
+    end.
 
     `keep`: the iterations to look at (`grid` of the recipe's by default).  Whoever stops iterating
     cancels it.  Raises `InputError` for a method without iterations or a family without tasks.
@@ -108,10 +109,15 @@ def follow(
             yield event
     assert finished is not None
     points: list[Point] = []
+    scorers = _scorers(recipe, inputs.family, split, examples)
     for index, iteration in enumerate(wanted):
         encoder = assemble(finished.tensors, kept, iteration)
-        results = tuple(_scores(encoder, recipe, inputs.family, split, examples))
-        points.append(Point(iteration, results))
+        results: list[TaskResult] = []
+        for place, score in enumerate(scorers):
+            results.append(score(encoder))
+            done = index * len(scorers) + place
+            yield TaskDone(results[-1], done, len(wanted) * len(scorers))
+        points.append(Point(iteration, tuple(results)))
         yield PointDone(points[-1], index, len(wanted))
     yield TrajectoryDone(
         Trajectory(options.model_dump(), tuple(points), finished.report, split, examples)
@@ -139,22 +145,24 @@ def assemble(
     return tensors
 
 
-def _scores(
-    encoder: Mapping[str, Tensor],
-    recipe: Recipe,
-    family: Family,
-    split: SplitName,
-    examples: int | None,
-) -> Iterator[TaskResult]:
-    for expert in family.experts:
-        if not expert.task:
-            continue
+def _scorers(
+    recipe: Recipe, family: Family, split: SplitName, examples: int | None
+) -> list[Callable[[Mapping[str, Tensor]], TaskResult]]:
+    """For each expert with a task, a function from an encoder to its result."""
+
+    def scorer(expert: Expert) -> Callable[[Mapping[str, Tensor]], TaskResult]:
         task = tasks.load(expert.task, root=recipe.folder)
         evaluate.check_task(expert, task)
         part = task.split(split).first(examples)
         finetuned, pretrained = evaluate.baselines(family, expert, task, split, examples, "cpu")
-        merged = evaluate.evaluate_expert(encoder, family, expert, part)
-        yield TaskResult(expert.name, merged, finetuned, pretrained)
+
+        def score(encoder: Mapping[str, Tensor]) -> TaskResult:
+            merged = evaluate.evaluate_expert(encoder, family, expert, part)
+            return TaskResult(expert.name, merged, finetuned, pretrained)
+
+        return score
+
+    return [scorer(expert) for expert in family.experts if expert.task]
 
 
 __all__ = [

@@ -12,6 +12,7 @@ Colours are float arrays in [0, 1] of shape (n, 3); canvases are (n, size, size,
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -132,14 +133,18 @@ def regular(corners: int, radius: float = 0.9, inner: float | None = None) -> li
     radii = np.full(n, radius)
     if inner is not None:
         radii[1::2] = inner
-    return [(float(r * np.cos(a)), float(r * np.sin(a))) for r, a in zip(radii, angles, strict=True)]
+    return [
+        (float(r * np.cos(a)), float(r * np.sin(a))) for r, a in zip(radii, angles, strict=True)
+    ]
 
 
-def stroke(at: Frame, lines: Sequence[Sequence[tuple[float, float]]], width: Array | float) -> Array:
+def stroke(
+    at: Frame, lines: Sequence[Sequence[tuple[float, float]]], width: Array | float
+) -> Array:
     """Polylines drawn with a round pen of the given half-width."""
     distance = np.full(at.x.shape, np.inf, dtype=np.float32)
     for line in lines:
-        for (ax, ay), (bx, by) in zip(line[:-1], line[1:], strict=True):
+        for (ax, ay), (bx, by) in itertools.pairwise(line):
             distance = np.minimum(distance, _segment(at, ax, ay, bx, by))
     return distance - _column(width)
 

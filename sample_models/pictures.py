@@ -21,9 +21,7 @@ FLAGS = ("tricolour", "pale", "cross", "saltire", "disc", "canton", "wedge", "bo
 
 
 def _heart(at: d.Frame) -> Array:
-    lobes = np.minimum(
-        np.hypot(at.x - 0.4, at.y + 0.3), np.hypot(at.x + 0.4, at.y + 0.3)
-    ) - 0.48
+    lobes = np.minimum(np.hypot(at.x - 0.4, at.y + 0.3), np.hypot(at.x + 0.4, at.y + 0.3)) - 0.48
     return np.minimum(lobes, d.polygon(at, [(-0.82, -0.05), (0.82, -0.05), (0, 0.9)]))
 
 
@@ -112,8 +110,10 @@ def _weave(f: d.Frame) -> Array:
 
 _PATTERNS = (
     _bricks,
-    lambda f: np.sign(_tile(f.x, 2.4) * _tile(f.y, 2.4))
-    * np.minimum(np.abs(_tile(f.x, 1.2)), np.abs(_tile(f.y, 1.2))),
+    lambda f: (
+        np.sign(_tile(f.x, 2.4) * _tile(f.y, 2.4))
+        * np.minimum(np.abs(_tile(f.x, 1.2)), np.abs(_tile(f.y, 1.2)))
+    ),
     lambda f: np.hypot(_tile(f.x, 1.6), _tile(f.y, 1.6)) - 0.45,
     lambda f: np.minimum(np.abs(_tile(f.x, 1.5)), np.abs(_tile(f.y, 1.5))) - 0.15,
     _scales,

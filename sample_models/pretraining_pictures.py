@@ -52,19 +52,23 @@ _SOLIDS = (
     lambda f: d.polygon(f, d.regular(5)),
     lambda f: d.polygon(f, d.regular(6)),
     lambda f: np.maximum(d.disc(f, 0.9), -d.disc(f.shifted(0.35, 0), 0.7)),
-    lambda f: d.polygon(f, [(0, -1), (0.7, -0.1), (0.3, -0.1), (0.3, 0.9), (-0.3, 0.9),
-                            (-0.3, -0.1), (-0.7, -0.1)]),  # fmt: skip
-    lambda f: d.polygon(f, [(-0.6, -0.9), (-0.05, -0.9), (-0.05, 0.4), (0.7, 0.4), (0.7, 0.9),
-                            (-0.6, 0.9)]),  # fmt: skip
+    lambda f: d.polygon(
+        f, [(0, -1), (0.7, -0.1), (0.3, -0.1), (0.3, 0.9), (-0.3, 0.9), (-0.3, -0.1), (-0.7, -0.1)]
+    ),
+    lambda f: d.polygon(
+        f, [(-0.6, -0.9), (-0.05, -0.9), (-0.05, 0.4), (0.7, 0.4), (0.7, 0.9), (-0.6, 0.9)]
+    ),
     lambda f: np.minimum(d.box(f.shifted(0, -0.6), 0.85, 0.28), d.box(f, 0.28, 0.88)),
     lambda f: d.polygon(f, [(-0.4, -0.6), (0.4, -0.6), (0.95, 0.6), (-0.95, 0.6)]),
     lambda f: d.disc(f, 0.5, 1.9),
     lambda f: np.maximum(d.disc(f.shifted(0, 0.4), 0.9), f.y - 0.4),
     lambda f: d.polygon(f, d.regular(6, 1.0, 0.5)),
-    lambda f: d.polygon(f, [(-0.9, 0.2), (0, -0.7), (0.9, 0.2), (0.9, 0.8), (0, -0.1),
-                            (-0.9, 0.8)]),  # fmt: skip
-    lambda f: d.polygon(f, [(-0.7, -0.9), (0.7, -0.9), (0.12, 0), (0.7, 0.9), (-0.7, 0.9),
-                            (-0.12, 0)]),  # fmt: skip
+    lambda f: d.polygon(
+        f, [(-0.9, 0.2), (0, -0.7), (0.9, 0.2), (0.9, 0.8), (0, -0.1), (-0.9, 0.8)]
+    ),
+    lambda f: d.polygon(
+        f, [(-0.7, -0.9), (0.7, -0.9), (0.12, 0), (0.7, 0.9), (-0.7, 0.9), (-0.12, 0)]
+    ),
 )
 
 
@@ -182,22 +186,70 @@ def runes(rng: np.random.Generator, labels: np.ndarray) -> Array:
 _PLAIN = [(_dot(-0.33, -0.25, 0.11), INK), (_dot(0.33, -0.25, 0.11), INK)]
 _BLUE, _BROWN, _GREEN = (0.15, 0.25, 0.7), (0.4, 0.22, 0.1), (0.1, 0.5, 0.2)
 _HEADS = (
-    [*_PLAIN, (_pen(d.arc(0, 1, 0.24, -0.33, -0.25), d.arc(0, 1, 0.24, 0.33, -0.25),
-                    [(-0.1, -0.25), (0.1, -0.25)], width=0.05), INK)],  # fmt: skip
-    [*_PLAIN, (lambda f: np.minimum(d.box(f.shifted(0, -0.85), 0.5, 0.3),
-                                    d.box(f.shifted(0, -0.6), 0.9, 0.08)), _BLUE)],  # fmt: skip
+    [
+        *_PLAIN,
+        (
+            _pen(
+                d.arc(0, 1, 0.24, -0.33, -0.25),
+                d.arc(0, 1, 0.24, 0.33, -0.25),
+                [(-0.1, -0.25), (0.1, -0.25)],
+                width=0.05,
+            ),
+            INK,
+        ),
+    ],
+    [
+        *_PLAIN,
+        (
+            lambda f: np.minimum(
+                d.box(f.shifted(0, -0.85), 0.5, 0.3), d.box(f.shifted(0, -0.6), 0.9, 0.08)
+            ),
+            _BLUE,
+        ),
+    ],
     [*_PLAIN, (lambda f: np.maximum(d.disc(f, 0.85), 0.25 - f.y), _BROWN)],
     [*_PLAIN, (_pen([(-0.4, 0.3), (0, 0.18), (0.4, 0.3)], width=0.12), _BROWN)],
     [*_PLAIN, (_dot(-0.75, -0.6, 0.28), _BROWN), (_dot(0.75, -0.6, 0.28), _BROWN)],
     [*_PLAIN, (_pen([(-0.3, -0.75), (-0.5, -1.1)], [(0.3, -0.75), (0.5, -1.1)]), _GREEN)],
     [_PLAIN[1], (_dot(-0.33, -0.25, 0.24), INK), (_pen([(-0.8, -0.5), (0.6, -0.65)]), INK)],
-    [*_PLAIN, *[(_dot(x, y, 0.08), RED) for x, y in [(-0.5, 0.1), (-0.3, 0.25), (-0.6, 0.3),
-                                                     (0.5, 0.1), (0.3, 0.25), (0.6, 0.3)]]],
-    [(lambda f: d.box(f.shifted(0, -0.25), 0.8, 0.2), INK), (_dot(-0.33, -0.25, 0.1), WHITE),
-     (_dot(0.33, -0.25, 0.1), WHITE)],
-    [*_PLAIN, (lambda f: d.polygon(f, [(-0.6, -0.5), (-0.6, -1.1), (-0.3, -0.8), (0, -1.1),
-                                       (0.3, -0.8), (0.6, -1.1), (0.6, -0.5)]), RED)],
-)  # fmt: skip
+    [
+        *_PLAIN,
+        *[
+            (_dot(x, y, 0.08), RED)
+            for x, y in [
+                (-0.5, 0.1),
+                (-0.3, 0.25),
+                (-0.6, 0.3),
+                (0.5, 0.1),
+                (0.3, 0.25),
+                (0.6, 0.3),
+            ]
+        ],
+    ],
+    [
+        (lambda f: d.box(f.shifted(0, -0.25), 0.8, 0.2), INK),
+        (_dot(-0.33, -0.25, 0.1), WHITE),
+        (_dot(0.33, -0.25, 0.1), WHITE),
+    ],
+    [
+        *_PLAIN,
+        (
+            lambda f: d.polygon(
+                f,
+                [
+                    (-0.6, -0.5),
+                    (-0.6, -1.1),
+                    (-0.3, -0.8),
+                    (0, -1.1),
+                    (0.3, -0.8),
+                    (0.6, -1.1),
+                    (0.6, -0.5),
+                ],
+            ),
+            RED,
+        ),
+    ],
+)
 
 
 def heads(rng: np.random.Generator, labels: np.ndarray) -> Array:

@@ -8,6 +8,7 @@ split once by a fixed seed); all others are drawn. Everything is a function of `
 from __future__ import annotations
 
 import zlib
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +45,7 @@ _DRAWERS: dict[str, tuple[tuple[str, ...], worlds.Drawer]] = {**_DRAWN, **_EARLI
 
 TASKS: tuple[str, ...] = ("digits", *_DRAWN)
 PRETRAINING: tuple[str, ...] = tuple(_EARLIER)
+NAMES: tuple[str, ...] = (*TASKS, "pretraining")  # what `sample:NAME` may name
 
 DESCRIPTIONS: dict[str, str] = {
     "digits": "scanned handwritten digits (scikit-learn's `load_digits`), 0 to 9",
@@ -61,7 +63,7 @@ _TRAIN, _TEST = 0, 1
 
 def arrays(
     name: str, *, train: int = 4000, test: int = 500, seed: int = 0
-) -> dict[str, NDArray[np.generic]]:
+) -> dict[str, NDArray[Any]]:
     """Images, labels and class names of one task.
 
     `train` and `test` are upper bounds for `digits`, which has 1,197 and 600. The training images
@@ -69,6 +71,8 @@ def arrays(
     """
     if name == "digits":
         return _digits(train, test)
+    if name == "pretraining":
+        return _joint(train, test, seed)
     if name not in _DRAWERS:
         raise ValueError(f"unknown task {name!r}; expected one of {(*TASKS, *PRETRAINING)}")
     classes, drawer = _DRAWERS[name]
@@ -83,6 +87,31 @@ def arrays(
     }
 
 
+def _joint(train: int, test: int, seed: int) -> dict[str, NDArray[Any]]:
+    """What the base was trained on: all its tasks as one, over the union of their classes.
+
+    `train` and `test` images in all, in random order; the classes are in the order of the base's
+    own head.
+    """
+    parts, offset = [], 0
+    for name in PRETRAINING:
+        share = -(-train // len(PRETRAINING)), -(-test // len(PRETRAINING))
+        part = arrays(name, train=share[0], test=share[1], seed=seed)
+        part["y_train"], part["y_test"] = part["y_train"] + offset, part["y_test"] + offset
+        part["classes"] = np.array([f"{name}: {label}" for label in part["classes"]])
+        offset += len(part["classes"])
+        parts.append(part)
+    joint = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+    rng = np.random.default_rng(seed)
+    for half, n in (("train", train), ("test", test)):
+        order = rng.permutation(len(joint[f"y_{half}"]))[:n]
+        joint[f"x_{half}"], joint[f"y_{half}"] = (
+            joint[f"x_{half}"][order],
+            joint[f"y_{half}"][order],
+        )
+    return joint
+
+
 def _draw(
     name: str, drawer: worlds.Drawer, classes: int, n: int, seed: int, half: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
@@ -92,10 +121,10 @@ def _draw(
     return drawing.bytes_of(drawer(rng, labels)), labels
 
 
-def _digits(train: int, test: int) -> dict[str, NDArray[np.generic]]:
+def _digits(train: int, test: int) -> dict[str, NDArray[Any]]:
     from sklearn.datasets import load_digits  # slow to import, needed by one task only
 
-    data = load_digits()
+    data: Any = load_digits()
     images = worlds.enlarge(data.images / 16)
     images = drawing.bytes_of(np.repeat(images[..., None], 3, axis=3))
     labels = data.target.astype(np.int64)

@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 from ..checkpoints import Checkpoint
+from ..places import cache_folder
 from ..tasks import Task
 from .collect import Labels, measure_task
 from .store import FORMAT
-
-
-def cache_folder() -> Path:
-    """`MATS_CACHE`, else `~/.cache/mats-explorer`."""
-    configured = os.environ.get("MATS_CACHE")
-    return Path(configured) if configured else Path.home() / ".cache" / "mats-explorer"
 
 
 def cached_path(

@@ -227,10 +227,11 @@ def _measure(arguments: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from . import tasks
-    from .checkpoints import Checkpoint, refuse_existing
+    from .checkpoints import Checkpoint
     from .collection import load_collection
     from .layers import choose_device
     from .statistics import measure_task
+    from .writer import refuse_existing
 
     if (arguments.model is None) == (arguments.family is None):
         raise InputError(

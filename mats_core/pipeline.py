@@ -8,35 +8,22 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
-import shutil
-import tempfile
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
 
-import torch
 from torch import Tensor
 
 from . import evaluate, tasks
-from .checkpoints import (
-    SHARD_BYTES,
-    Checkpoint,
-    CheckpointWriter,
-    Spec,
-    TensorFileWriter,
-    config_files,
-    refuse_existing,
-    staged_directory,
-)
+from .checkpoints import Checkpoint
 from .checks import InputError
 from .evaluate import TaskResult
 from .families import Expert
-from .layers import DTYPES, Inputs, Job, Unit, open_inputs, prepare, read_layer, read_layers, units
-from .methods import Layer, Merged
+from .layers import Inputs, Job, Unit, open_inputs, prepare, read_layer, read_layers, units
+from .methods import Merged
 from .methods.base import norm
-from .recipe import Evaluation, Recipe, dump_recipe, load_recipe
+from .output import MemorySink, Sink, Spool, emit, finish_directory, output_specs, take_over
+from .recipe import Evaluation, Recipe, load_recipe
 from .report import (
     Event,
     Finished,
@@ -49,24 +36,7 @@ from .report import (
     TrialDone,
 )
 from .tasks import SplitName
-
-
-class Sink(Protocol):
-    """Where merged tensors go; `specs` are the dtype and shape of each."""
-
-    specs: Mapping[str, Spec]
-
-    def add(self, name: str, value: Tensor) -> None: ...
-
-
-class MemorySink:
-    """Keeps the merged tensors, in the output's dtypes."""
-
-    def __init__(self, specs: Mapping[str, Spec]) -> None:
-        self.specs, self.tensors = specs, dict[str, Tensor]()
-
-    def add(self, name: str, value: Tensor) -> None:
-        self.tensors[name] = value.to(device="cpu", dtype=self.specs[name][0])
+from .writer import SHARD_BYTES, CheckpointWriter, refuse_existing, staged_directory
 
 
 def merge(recipe: Recipe, *, force: bool = False, inputs: Inputs | None = None) -> Report:
@@ -114,7 +84,7 @@ def _merge_into(
     memory = MemorySink(specs)
     writer = CheckpointWriter(folder, specs, shard_bytes=shard_bytes) if folder else None
     layers = yield from _merge_layers(job, writer or memory)
-    layers += _take_over(job, writer or memory)
+    layers += take_over(job, writer or memory)
     if writer is not None and folder is not None:
         writer.close()
         merged = Checkpoint.open(folder)
@@ -124,26 +94,8 @@ def _merge_into(
     results = yield from _evaluate(job, encoder)
     report = _report(job, layers, results, trials, time.perf_counter() - started)
     if folder is not None:
-        _finish_directory(job, folder, report)
+        finish_directory(job, folder, report)
     return Finished(report, {} if folder is not None else memory.tensors)
-
-
-def output_specs(job: Job) -> dict[str, Spec]:
-    """Name, dtype and shape of every tensor of the merged checkpoint.
-
-    A tensor that the configuration ties to another is written once, with that one.
-    """
-    family = job.inputs.family
-    written_once = family.tied_to if family.base.config.get("tie_word_embeddings") else {}
-    override = DTYPES[job.recipe.output_dtype] if job.recipe.output_dtype else None
-    return {
-        name: (
-            override if override and entry.dtype.is_floating_point else entry.dtype,
-            entry.shape,
-        )
-        for name, entry in family.base.tensors.items()
-        if name not in written_once
-    }
 
 
 def _merge_layers(job: Job, sink: Sink) -> Generator[LayerDone | Started, None, list[LayerReport]]:
@@ -152,7 +104,7 @@ def _merge_layers(job: Job, sink: Sink) -> Generator[LayerDone | Started, None, 
     yield Started(len(todo), job.device, job.reason)
     survey = job.method.survey(lambda: read_layers(job), job.options) if job.method.survey else None
     reports: list[LayerReport] = []
-    with _Spool(job) as spool:
+    with Spool(job) as spool:
         norms: dict[str, float] = {}
         for index, unit in enumerate(todo):
             begun = time.perf_counter()
@@ -163,7 +115,7 @@ def _merge_layers(job: Job, sink: Sink) -> Generator[LayerDone | Started, None, 
                 if merged.method == job.method.name:
                     norms[unit.name] = norm(merged.value - layer.base)
             else:
-                _emit(job, unit, merged.value, sink)
+                emit(job, unit, merged.value, sink)
             report = _layer_report(unit, merged, time.perf_counter() - begun)
             reports.append(report)
             iterates = merged.solution.iterates if merged.solution else {}
@@ -175,7 +127,7 @@ def _merge_layers(job: Job, sink: Sink) -> Generator[LayerDone | Started, None, 
 
 def _second_pass(
     job: Job,
-    spool: _Spool,
+    spool: Spool,
     norms: Mapping[str, float],
     reports: Sequence[LayerReport],
     sink: Sink,
@@ -191,67 +143,9 @@ def _second_pass(
             value = base + factor * (value - base)
             details = {**report.details, "layer_weight": factor}
             report = LayerReport(**{**vars(report), "details": details})
-        _emit(job, Unit(report.name), value, sink)
+        emit(job, Unit(report.name), value, sink)
         final.append(report)
     return final
-
-
-class _Spool:
-    """Values between the two passes: on disk when the output is, else in memory."""
-
-    def __init__(self, job: Job) -> None:
-        self.job, self.tensors = job, dict[str, Tensor]()
-        self.folder: Path | None = None
-        self.writer: TensorFileWriter | None = None
-        self.checkpoint: Checkpoint | None = None
-
-    def __enter__(self) -> _Spool:
-        job = self.job
-        if job.recipe.output and job.method.rescale:
-            self.folder = Path(tempfile.mkdtemp(prefix="mats-"))
-            base = job.inputs.family.base.tensors
-            specs = {unit.name: (job.dtype, base[unit.name].shape) for unit in units(job)}
-            self.writer = TensorFileWriter(self.folder / "spool.safetensors", specs)
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        if self.folder is not None:
-            shutil.rmtree(self.folder, ignore_errors=True)
-
-    def add(self, name: str, value: Tensor) -> None:
-        if self.writer is not None:
-            self.writer.add(name, value)
-        else:
-            self.tensors[name] = value
-
-    def read(self, name: str) -> Tensor:
-        if self.writer is None or self.folder is None:
-            return self.tensors.pop(name)
-        if self.checkpoint is None:
-            self.writer.close()
-            self.checkpoint = Checkpoint.open(self.folder / "spool.safetensors")
-        return self.checkpoint.read(name, device=self.job.device)
-
-
-def _emit(job: Job, unit: Unit, value: Tensor, sink: Sink) -> None:
-    """Check what comes out and hand it on, folded biases unfolded and ties followed."""
-    parts = {unit.name: value}
-    if unit.bias is not None:
-        parts = {unit.name: value[:, :-1], unit.bias: value[:, -1]}
-    for name, part in parts.items():
-        names = [name, *(n for n, source in job.inputs.family.tied_to.items() if source == name)]
-        for written in names:
-            if written not in sink.specs:
-                continue
-            stored = part.to(sink.specs[written][0])
-            if not bool(torch.isfinite(stored).all()):
-                raise InputError(
-                    f"merged tensor '{written}'",
-                    expected="finite numbers",
-                    found=f"NaN or infinity in {stored.dtype} after '{job.method.name}'",
-                    remedy="Raise the damping, use dtype float64, or a wider output_dtype.",
-                )
-            sink.add(written, stored)
 
 
 def _layer_report(unit: Unit, merged: Merged, seconds: float) -> LayerReport:
@@ -282,25 +176,6 @@ def _bias_reports(todo: Sequence[Unit], reports: Sequence[LayerReport]) -> list[
         for unit in todo
         if unit.bias is not None
     ]
-
-
-def _take_over(job: Job, sink: Sink) -> list[LayerReport]:
-    """What is not merged: heads stay the base's, other tensors are copied, ties are followed."""
-    family = job.inputs.family
-    reports: list[LayerReport] = []
-    for name, role in family.roles.items():
-        if role in ("matrix", "vector"):
-            continue
-        if role in ("head", "copied") and name in family.base.tensors:
-            value = family.base.read(name)
-            sink.add(name, value.to(sink.specs[name][0]))
-        status = {
-            "head": "one a task, kept apart",
-            "copied": "as in the base",
-            "tied": f"follows {family.tied_to.get(name)}",
-        }[role]
-        reports.append(LayerReport(name, role, status=status))
-    return reports
 
 
 # Evaluation and search ----------------------------------------------------------------------------
@@ -427,52 +302,3 @@ def _report(
         },
         output=str(job.recipe.path(job.recipe.output)) if job.recipe.output else None,
     )
-
-
-def _finish_directory(job: Job, folder: Path, report: Report) -> None:
-    """Everything beside the weights: the base's files, the heads, the recipe and the report."""
-    family = job.inputs.family
-    if family.base.directory is not None:
-        for file in config_files(family.base.directory):
-            if not (folder / file.name).exists():
-                shutil.copyfile(file, folder / file.name)
-    for expert in family.experts:
-        names = family.head_of(expert)
-        if not names:
-            continue
-        place = folder / "heads" / expert.name
-        place.mkdir(parents=True)
-        entries = expert.checkpoint.tensors
-        specs = {name: (entries[name].dtype, entries[name].shape) for name in names}
-        writer = TensorFileWriter(place / "head.safetensors", specs)
-        for name in names:
-            writer.add(name, expert.checkpoint.read(name))
-        writer.close()
-        if expert.checkpoint.directory is not None:
-            shutil.copyfile(expert.checkpoint.directory / "config.json", place / "config.json")
-    (folder / "recipe.yaml").write_text(dump_recipe(pinned(job), absolute=True), "utf-8")
-    (folder / "report.json").write_text(report.to_json(), "utf-8")
-    if job.recipe.output_dtype and (folder / "config.json").is_file():
-        config = json.loads((folder / "config.json").read_text("utf-8"))
-        config.pop("torch_dtype", None)
-        config["dtype"] = job.recipe.output_dtype
-        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", "utf-8")
-
-
-def pinned(job: Job) -> Recipe:
-    """The recipe with all options resolved and every input's fingerprint."""
-    family, recipe = job.inputs.family, job.recipe
-    entries = tuple(
-        entry.model_copy(update={"fingerprint": expert.checkpoint.fingerprint})
-        for entry, expert in zip(recipe.experts, family.experts, strict=True)
-    )
-    return recipe.model_copy(
-        update={
-            "experts": entries,
-            "base_fingerprint": family.base.fingerprint,
-            "options": job.options.model_dump(),
-        }
-    )
-
-
-__all__ = ["Layer", "MemorySink", "merge", "output_specs", "pinned", "run"]

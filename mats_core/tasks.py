@@ -20,9 +20,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from .checkpoints import write_atomically
 from .checks import InputError, existing, member
 from .places import cache_folder
+from .writer import write_atomically
 
 SplitName = Literal["train", "validation", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")

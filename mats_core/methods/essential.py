@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from ..families import group_of
-from ..linalg import eigh_descending, polar
+from ..linalg import eigh_descending, exact, like, polar
 from .base import Layer, Merged, Options, averaged, norm, option
 from .spectral import tsv_update
 
 PUBLISHED = "arXiv 2602.20208, ViT code"
+SHIFT_TOLERANCE = 1e-6  # of the largest eigenvalue: below it is the rounding of a float32 Gram
 
 
 class EssentialOptions(Options):
@@ -88,10 +89,13 @@ def essential_subspace(
     """E_t (d_out, r) and eigenvalues λ (r,): the principal directions of the output shift.
 
     The expected squared error of `E Eᵀ Δ x` against `Δ x` is the sum of the discarded eigenvalues
-    (the paper's theorem).
+    (the paper's theorem).  Directions in which no output moves (d_out > d_in, few tokens) are
+    zero: rounding alone would choose them, and the 0.15th power would make it visible.
     """
-    values, vectors = eigh_descending(shift_covariance(update, gram, mean), rank)
-    return vectors, values.clamp_min(0)
+    moment = shift_covariance(exact(update), exact(gram), None if mean is None else exact(mean))
+    values, vectors = eigh_descending(moment, rank)
+    moves = values > SHIFT_TOLERANCE * values[:1]
+    return like(vectors * moves, update), like(values * moves, update)
 
 
 def essential_update(

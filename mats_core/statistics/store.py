@@ -23,8 +23,9 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from ..checkpoints import Checkpoint, write_atomically
+from ..checkpoints import Checkpoint
 from ..checks import InputError
+from ..writer import write_atomically
 
 FORMAT = "mats-statistics-1"
 KINDS = ("input_gram", "input_mean", "output_gradient_gram", "fisher", "block")

@@ -1,0 +1,181 @@
+"""Where merged tensors go, and what lies beside them in an output directory."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from .checkpoints import Checkpoint
+from .checks import InputError
+from .layers import DTYPES, Job, Unit, units
+from .recipe import Recipe, dump_recipe
+from .report import LayerReport, Report
+from .writer import Spec, TensorFileWriter, config_files
+
+
+class Sink(Protocol):
+    """Where merged tensors go; `specs` are the dtype and shape of each."""
+
+    specs: Mapping[str, Spec]
+
+    def add(self, name: str, value: Tensor) -> None: ...
+
+
+class MemorySink:
+    """Keeps the merged tensors, in the output's dtypes."""
+
+    def __init__(self, specs: Mapping[str, Spec]) -> None:
+        self.specs, self.tensors = specs, dict[str, Tensor]()
+
+    def add(self, name: str, value: Tensor) -> None:
+        self.tensors[name] = value.to(device="cpu", dtype=self.specs[name][0])
+
+
+def output_specs(job: Job) -> dict[str, Spec]:
+    """Name, dtype and shape of every tensor of the merged checkpoint.
+
+    A tensor that the configuration ties to another is written once, with that one.
+    """
+    family = job.inputs.family
+    written_once = family.tied_to if family.base.config.get("tie_word_embeddings") else {}
+    override = DTYPES[job.recipe.output_dtype] if job.recipe.output_dtype else None
+    return {
+        name: (
+            override if override and entry.dtype.is_floating_point else entry.dtype,
+            entry.shape,
+        )
+        for name, entry in family.base.tensors.items()
+        if name not in written_once
+    }
+
+
+class Spool:
+    """Values between the two passes: on disk when the output is, else in memory."""
+
+    def __init__(self, job: Job) -> None:
+        self.job, self.tensors = job, dict[str, Tensor]()
+        self.folder: Path | None = None
+        self.writer: TensorFileWriter | None = None
+        self.checkpoint: Checkpoint | None = None
+
+    def __enter__(self) -> Spool:
+        job = self.job
+        if job.recipe.output and job.method.rescale:
+            # Beside the output: that disk has room for the model, a temporary one may not.
+            beside = job.recipe.path(job.recipe.output).parent
+            self.folder = Path(tempfile.mkdtemp(prefix=".mats-spool-", dir=beside))
+            base = job.inputs.family.base.tensors
+            specs = {unit.name: (job.dtype, base[unit.name].shape) for unit in units(job)}
+            self.writer = TensorFileWriter(self.folder / "spool.safetensors", specs)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self.folder is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def add(self, name: str, value: Tensor) -> None:
+        if self.writer is not None:
+            self.writer.add(name, value)
+        else:
+            self.tensors[name] = value
+
+    def read(self, name: str) -> Tensor:
+        if self.writer is None or self.folder is None:
+            return self.tensors.pop(name)
+        if self.checkpoint is None:
+            self.writer.close()
+            self.checkpoint = Checkpoint.open(self.folder / "spool.safetensors")
+        return self.checkpoint.read(name, device=self.job.device)
+
+
+def emit(job: Job, unit: Unit, value: Tensor, sink: Sink) -> None:
+    """Check what comes out and hand it on, folded biases unfolded and ties followed."""
+    parts = {unit.name: value}
+    if unit.bias is not None:
+        parts = {unit.name: value[:, :-1], unit.bias: value[:, -1]}
+    for name, part in parts.items():
+        names = [name, *(n for n, source in job.inputs.family.tied_to.items() if source == name)]
+        for written in names:
+            if written not in sink.specs:
+                continue
+            stored = part.to(sink.specs[written][0])
+            if not bool(torch.isfinite(stored).all()):
+                raise InputError(
+                    f"merged tensor '{written}'",
+                    expected="finite numbers",
+                    found=f"NaN or infinity in {stored.dtype} after '{job.method.name}'",
+                    remedy="Raise the damping, use dtype float64, or a wider output_dtype.",
+                )
+            sink.add(written, stored)
+
+
+def take_over(job: Job, sink: Sink) -> list[LayerReport]:
+    """What is not merged: heads stay the base's, other tensors are copied, ties are followed."""
+    family = job.inputs.family
+    reports: list[LayerReport] = []
+    for name, role in family.roles.items():
+        if role in ("matrix", "vector"):
+            continue
+        if role in ("head", "copied") and name in family.base.tensors:
+            value = family.base.read(name)
+            sink.add(name, value.to(sink.specs[name][0]))
+        status = {
+            "head": "one a task, kept apart",
+            "copied": "as in the base",
+            "tied": f"follows {family.tied_to.get(name)}",
+        }[role]
+        reports.append(LayerReport(name, role, status=status))
+    return reports
+
+
+def finish_directory(job: Job, folder: Path, report: Report) -> None:
+    """Everything beside the weights: the base's files, the heads, the recipe and the report."""
+    family = job.inputs.family
+    if family.base.directory is not None:
+        for file in config_files(family.base.directory):
+            if not (folder / file.name).exists():
+                shutil.copyfile(file, folder / file.name)
+    for expert in family.experts:
+        names = family.head_of(expert)
+        if not names:
+            continue
+        place = folder / "heads" / expert.name
+        place.mkdir(parents=True)
+        entries = expert.checkpoint.tensors
+        specs = {name: (entries[name].dtype, entries[name].shape) for name in names}
+        writer = TensorFileWriter(place / "head.safetensors", specs)
+        for name in names:
+            writer.add(name, expert.checkpoint.read(name))
+        writer.close()
+        if expert.checkpoint.directory is not None:
+            shutil.copyfile(expert.checkpoint.directory / "config.json", place / "config.json")
+    (folder / "recipe.yaml").write_text(dump_recipe(pinned(job), absolute=True), "utf-8")
+    (folder / "report.json").write_text(report.to_json(), "utf-8")
+    if job.recipe.output_dtype and (folder / "config.json").is_file():
+        config = json.loads((folder / "config.json").read_text("utf-8"))
+        config.pop("torch_dtype", None)
+        config["dtype"] = job.recipe.output_dtype
+        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", "utf-8")
+
+
+def pinned(job: Job) -> Recipe:
+    """The recipe with all options resolved and every input's fingerprint."""
+    family, recipe = job.inputs.family, job.recipe
+    entries = tuple(
+        entry.model_copy(update={"fingerprint": expert.checkpoint.fingerprint})
+        for entry, expert in zip(recipe.experts, family.experts, strict=True)
+    )
+    return recipe.model_copy(
+        update={
+            "experts": entries,
+            "base_fingerprint": family.base.fingerprint,
+            "options": job.options.model_dump(),
+        }
+    )

@@ -39,6 +39,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--base-steps", type=int, help="pre-training steps")
     parser.add_argument("--no-table", action="store_true", help="leave the README's table as it is")
     chosen = parser.parse_args(arguments)
+    if chosen.images is not None and chosen.out == HERE / "drawn":
+        parser.error("--images needs --out DIR, so that the sample family is not overwritten")
     settings = Settings()
     if chosen.steps is not None:
         settings = replace(settings, steps=chosen.steps)
@@ -69,7 +71,7 @@ def build(
         shutil.copytree(base, out / "base", dirs_exist_ok=True)
     jobs = [(out, name, reference, settings) for name, reference in sources.items()]
     with context.Pool(PROCESSES) as pool:
-        for line in pool.starmap(_build_expert, jobs, chunksize=1):
+        for line in pool.imap(_build_expert, jobs):
             print(line, flush=True)
     _write_family(out, sources, drawn_base=images is None)
 
@@ -92,12 +94,16 @@ def _build_base(folder: Path, settings: Settings) -> None:
 
     def progress(step: int, loss: float) -> None:
         seconds = time.perf_counter() - started
-        print(f"base: step {step} of {settings.base_steps}, loss {loss:.2f}, {seconds:.0f} s")
+        print(
+            f"base: step {step} of {settings.base_steps}, loss {loss:.2f}, {seconds:.0f} s",
+            flush=True,
+        )
 
     training.save(training.pretrain(drawn, settings, progress), folder)
 
 
-def _build_expert(out: Path, name: str, reference: str, settings: Settings) -> str:
+def _build_expert(job: tuple[Path, str, str, Settings]) -> str:
+    out, name, reference, settings = job
     started = time.perf_counter()
     base = training.load(out / "base")
     settings = replace(

@@ -1,7 +1,8 @@
 """The drawn pre-training tasks: the worlds of the fine-tuning tasks with other classes, and more.
 
-No class here is a class of a fine-tuning task. The first eight tasks share one world each with a
-fine-tuning task; the others (signs, arrows, charts, colours, corners, sizes) add breadth.
+The first eight tasks share one world (palette, noise, background) each with a fine-tuning task, with
+classes of other names and pictures; `planks` comes close to `bricks`. The others (signs, arrows,
+charts, colours, corners, sizes) add breadth.
 """
 
 from __future__ import annotations

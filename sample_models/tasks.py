@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sample_models import drawing, pictures, worlds
+from sample_models import more_pictures as more
 from sample_models import pretraining_pictures as earlier
 
 _DRAWN = {
@@ -40,6 +41,9 @@ _EARLIER = {
     "colours": (earlier.COLOURS, earlier.colours),
     "corners": (earlier.CORNERS, earlier.corners),
     "sizes": (earlier.SIZES, earlier.sizes),
+    "berries": (more.BERRIES, more.berries),
+    "dice": (more.DICE, more.dice),
+    "outlines": (more.OUTLINES, more.outlines),
 }
 _DRAWERS: dict[str, tuple[tuple[str, ...], worlds.Drawer]] = {**_DRAWN, **_EARLIER}
 

@@ -35,11 +35,11 @@ class Settings:
     hidden: int = 576
     image: int = 24
     patch: int = 6
-    base_steps: int = 4000
+    base_steps: int = 5000
     base_batch: int = 64
     base_rate: float = 1e-3
     base_images: int = 4000  # a task
-    steps: int = 300
+    steps: int = 400
     batch: int = 64
     encoder_rate: float = 1.5e-4
     head_rate: float = 3e-3
@@ -111,7 +111,7 @@ def train(
         nn.utils.clip_grad_norm_(trained, 1.0)
         optimiser.step()
         if progress is not None and (step + 1) % 250 == 0:
-            progress(step + 1, float(loss))
+            progress(step + 1, loss.item())
     model.eval()
 
 

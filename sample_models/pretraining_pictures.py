@@ -1,8 +1,8 @@
 """The drawn pre-training tasks: the worlds of the fine-tuning tasks with other classes, and more.
 
-The first eight tasks share one world (palette, noise, background) each with a fine-tuning task, with
-classes of other names and pictures; `planks` comes close to `bricks`. The others (signs, arrows,
-charts, colours, corners, sizes) add breadth.
+The first eight tasks share one world (palette, noise, background) each with a fine-tuning task,
+with classes of other names and pictures; `planks` comes close to `bricks`. The others (signs,
+arrows, charts, colours, corners, sizes) add breadth.
 """
 
 from __future__ import annotations

@@ -39,9 +39,9 @@ class Settings:
     base_batch: int = 64
     base_rate: float = 1e-3
     base_images: int = 4000  # a task
-    steps: int = 400
+    steps: int = 200
     batch: int = 64
-    encoder_rate: float = 1.5e-4
+    encoder_rate: float = 1e-4
     head_rate: float = 3e-3
     only_matrices: bool = False  # fine-tune only the encoder's linear weights
     seed: int = 0

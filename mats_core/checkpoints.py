@@ -79,7 +79,8 @@ class Checkpoint:
         path = existing("checkpoint", path)
         tensors: dict[str, TensorEntry] = {}
         metadata: dict[str, str] = {}
-        for file in _weight_files(path):
+        files, promised = _weight_files(path)
+        for file in files:
             entries, file_metadata = read_header(file)
             twice = sorted(tensors.keys() & entries.keys())
             if twice:
@@ -91,6 +92,13 @@ class Checkpoint:
                 )
             tensors.update(entries)
             metadata.update(file_metadata)
+        if promised - tensors.keys():
+            raise InputError(
+                f"checkpoint '{path}'",
+                expected="every tensor of its index",
+                found=f"no {listing(sorted(promised - tensors.keys()))}",
+                remedy="A shard is not the one that the index was written for; copy it again.",
+            )
         return cls(path, dict(sorted(tensors.items())), metadata)
 
     @property
@@ -182,22 +190,23 @@ def _digest_at(entry: TensorEntry, mtime_ns: int, size: int) -> str:
     return digest.hexdigest()
 
 
-def _weight_files(path: Path) -> list[Path]:
+def _weight_files(path: Path) -> tuple[list[Path], frozenset[str]]:
+    """The files of a checkpoint, and the tensors that its index (if any) says they hold."""
     if path.is_file():
         if path.name.endswith(".safetensors.index.json"):
             return _indexed(path)
         if path.suffix == ".safetensors":
-            return [path]
+            return [path], frozenset()
         raise _refusal(path)
     index = path / "model.safetensors.index.json"
     if index.is_file():
         return _indexed(index)
     single = path / "model.safetensors"
     if single.is_file():
-        return [single]
+        return [single], frozenset()
     found = sorted(path.glob("*.safetensors"))
     if len(found) == 1:
-        return found
+        return found, frozenset()
     pickles = sorted(file for file in path.iterdir() if file.suffix in PICKLES)
     if pickles and not found:
         raise _refusal(pickles[0])
@@ -209,9 +218,10 @@ def _weight_files(path: Path) -> list[Path]:
     )
 
 
-def _indexed(index: Path) -> list[Path]:
+def _indexed(index: Path) -> tuple[list[Path], frozenset[str]]:
     try:
-        names = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
+        weight_map = json.loads(index.read_text("utf-8"))["weight_map"]
+        names = sorted(set(weight_map.values()))
     except (ValueError, KeyError, TypeError, AttributeError):
         raise InputError(
             f"'{index}'", expected="a JSON object with a 'weight_map'", found="something else"
@@ -219,7 +229,7 @@ def _indexed(index: Path) -> list[Path]:
     for name in names:
         if Path(name).name != name:
             raise InputError(f"'{index}'", expected="shards in its own folder", found=f"'{name}'")
-    return [existing("shard", index.parent / name) for name in names]
+    return [existing("shard", index.parent / name) for name in names], frozenset(weight_map)
 
 
 def _refusal(path: Path) -> InputError:

@@ -85,7 +85,8 @@ def from_validation(
     for problem in error.errors():
         where = ".".join(str(part) for part in problem["loc"]) or thing
         if problem["type"] == "extra_forbidden":
-            sentences.append(f"'{where}' is not an option here. {nearest(where, fields)}")
+            last = str(problem["loc"][-1])
+            sentences.append(f"'{where}' is not an option here. {nearest(last, fields)}")
         else:
             sentences.append(f"'{where}': {problem['msg'].lower()}, found {problem['input']!r}.")
     return InputError(f"{thing}: {' '.join(dict.fromkeys(sentences))}")

@@ -140,22 +140,25 @@ def _heads(base: Checkpoint, experts: Sequence[Expert], patterns: Sequence[str] 
                     f"heads pattern '{pattern}'", expected="a match", found="no such tensor"
                 )
         return chosen
-    candidates = {name for name in everything if _named_like_a_head(name)}
-    differ = _tasks_differ(experts)
-    return {
-        name
-        for name in candidates
-        if differ or len({_shape(c, name) for c in (base, *(e.checkpoint for e in experts))}) > 1
-    }
+    modules = {name: module for name in everything if (module := _head_module(name))}
+    if _tasks_differ(experts):
+        return set(modules)
+    checkpoints = (base, *(expert.checkpoint for expert in experts))
+    # One tensor that differs makes its whole module a head: `classifier.dense` goes with
+    # `classifier.out_proj`, though its shape is the same everywhere.
+    differ = {m for name, m in modules.items() if len({_shape(c, name) for c in checkpoints}) > 1}
+    return {name for name, module in modules.items() if module in differ}
 
 
-def _named_like_a_head(name: str) -> bool:
-    for part in name.split("."):
+def _head_module(name: str) -> str | None:
+    """`classifier` of `classifier.dense.weight`; None where a name is not like a head's."""
+    parts = name.split(".")
+    for index, part in enumerate(parts):
         if part.isdigit():
-            return False  # inside a numbered block: a part of the encoder
+            return None  # inside a numbered block: a part of the encoder
         if part in HEAD_MODULES:
-            return True
-    return False
+            return ".".join(parts[: index + 1])
+    return None
 
 
 def _shape(checkpoint: Checkpoint, name: str) -> tuple[int, ...] | None:

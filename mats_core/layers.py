@@ -6,7 +6,6 @@ read, merged, written and freed before the next.
 
 from __future__ import annotations
 
-import functools
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -56,6 +55,7 @@ class Job:
     weights: tuple[float, ...]
     kinds: frozenset[str]
     keep: tuple[int, ...] = ()
+    start: Checkpoint | None = None
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,14 @@ def prepare(recipe: Recipe, inputs: Inputs | None = None, keep: Sequence[int] = 
         weights=_weights(recipe, method),
         kinds=kinds,
         keep=tuple(keep),
+        start=_start(recipe, options),
     )
+
+
+def _start(recipe: Recipe, options: Options) -> Checkpoint | None:
+    """The checkpoint that the option `start` names, if it names one."""
+    start = getattr(options, "start", None)
+    return None if start is None or start in STARTS else Checkpoint.open(recipe.path(start))
 
 
 def choose_device(wanted: str) -> tuple[str, str]:
@@ -270,19 +277,18 @@ def _tensor(job: Job, checkpoint: Checkpoint, unit: Unit) -> Tensor:
 
 
 def _starts(job: Job, unit: Unit) -> Any:
-    """A reader of the checkpoint that the option `start` names, if it names one."""
-    start = getattr(job.options, "start", None)
-    if start is None or start in STARTS:
+    """A reader of the checkpoint that CG starts from, if there is one."""
+    checkpoint = job.start
+    if checkpoint is None:
         return None
 
     def read(name: str) -> Tensor:
-        checkpoint = _opened(str(job.recipe.path(start)))
         for part in (unit.name, *((unit.bias,) if unit.bias else ())):
             ours = job.inputs.family.base.tensors[part].shape
             theirs = checkpoint.tensors.get(part)
             if theirs is None or theirs.shape != ours:
                 raise InputError(
-                    f"start '{start}'",
+                    f"start '{checkpoint.path}'",
                     expected=f"'{part}' with shape {list(ours)}",
                     found=f"shape {list(theirs.shape)}" if theirs else "no such tensor",
                     remedy="Start from a checkpoint of the same family.",
@@ -290,11 +296,6 @@ def _starts(job: Job, unit: Unit) -> Any:
         return _tensor(job, checkpoint, unit)
 
     return read
-
-
-@functools.lru_cache(maxsize=4)
-def _opened(path: str) -> Checkpoint:
-    return Checkpoint.open(path)
 
 
 def _layer_statistics(

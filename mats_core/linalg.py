@@ -23,6 +23,15 @@ def like(value: Tensor, reference: Tensor) -> Tensor:
     return value.to(device=reference.device, dtype=reference.dtype)
 
 
+def singular_below(dtype: torch.dtype) -> float:
+    """The share of the largest eigenvalue below which one is the rounding of a matrix's entries.
+
+    A Gram of few tokens that was kept in float32 has eigenvalues of 1e-8 where it should have
+    zeros; to divide by them fills the answer with noise.
+    """
+    return max(1e-12, 4 * torch.finfo(dtype).eps)
+
+
 def symmetric(matrix: Tensor) -> Tensor:
     """The symmetric part, which removes the rounding of an accumulated Gram."""
     return (matrix + matrix.mT) / 2
@@ -60,7 +69,7 @@ def solve_positive(matrix: Tensor, right: Tensor) -> Tensor | None:
         return None
     diagonal = factor.diagonal()
     # Cholesky of a singular matrix can succeed by rounding; its smallest pivot gives it away.
-    if float(diagonal.min()) ** 2 <= 1e-13 * float(diagonal.max()) ** 2:
+    if float(diagonal.min()) ** 2 <= singular_below(matrix.dtype) * float(diagonal.max()) ** 2:
         return None
     return like(torch.cholesky_solve(exact(right).mT, factor).mT, right)
 
@@ -68,6 +77,6 @@ def solve_positive(matrix: Tensor, right: Tensor) -> Tensor | None:
 def pseudo_solve(matrix: Tensor, right: Tensor, anchor: Tensor) -> Tensor:
     """The solution X of `X matrix = right` nearest to `anchor`, for a singular symmetric matrix."""
     values, vectors = torch.linalg.eigh(symmetric(exact(matrix)))
-    kept = values > 1e-12 * values.max().clamp_min(1e-300)
+    kept = values > singular_below(matrix.dtype) * values.max().clamp_min(1e-300)
     residual = (exact(right) - exact(anchor) @ exact(matrix)) @ vectors[:, kept]
     return anchor + like((residual / values[kept]) @ vectors[:, kept].mT, anchor)

@@ -143,7 +143,8 @@ class Spectral(Operator):
         return self.values.reshape(-1).sort(descending=True).values
 
     def dense(self) -> Tensor:
-        basis = torch.kron(self.q_b, self.q_a)
+        # kron takes no flipped views, which eigenvectors in descending order are.
+        basis = torch.kron(self.q_b.contiguous(), self.q_a.contiguous())
         return basis @ torch.diag(self.values.reshape(-1)) @ basis.mT
 
 

@@ -117,7 +117,7 @@ def parse_recipe(content: Any, folder: str | Path = ".") -> Recipe:
     try:
         recipe = Recipe.model_validate({**content, "folder": Path(folder)})
     except ValidationError as error:
-        fields = [*Recipe.model_fields, *ExpertEntry.model_fields]
+        fields = [*Recipe.model_fields, *ExpertEntry.model_fields, *Evaluation.model_fields]
         raise from_validation("recipe", error, fields) from None
     options = recipe.parsed_options()
     for name, values in (recipe.search or {}).items():

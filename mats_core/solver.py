@@ -13,7 +13,7 @@ from enum import StrEnum
 import torch
 from torch import Tensor
 
-from .linalg import eigh_descending, exact, like, symmetric
+from .linalg import eigh_descending, exact, like, singular_below, symmetric
 from .operators import Kronecker
 
 Apply = Callable[[Tensor], Tensor]
@@ -90,11 +90,14 @@ def cg(
     z = preconditioner(r) if preconditioner else r
     p = z.clone()
     rz = float((r * z).sum())
+    size = 0.0  # the largest ‖K p‖ / ‖p‖ so far, a lower bound of ‖K‖
     for iteration in range(1, iterations + 1):
         q = matvec(p)
-        curvature = float((p * q).sum())
-        if not curvature > 0 or not rz > 0:
-            status = Status.STAGNATED if curvature == 0 or rz == 0 else Status.NOT_POSITIVE
+        curvature, length = float((p * q).sum()), float(p.norm())
+        size = max(size, float(q.norm()) / length) if length else size
+        if not (curvature > 0 and rz > 0):  # zero, NaN or rounding: stuck; below that: no norm
+            negative = curvature < -_rounding(rhs) * size * length**2 or rz < 0
+            status = Status.NOT_POSITIVE if negative else Status.STAGNATED
             break
         alpha = rz / curvature
         x = x + alpha * p
@@ -181,7 +184,7 @@ def two_models(
     (d_a, v_a), (d_b, v_b) = basis_a, basis_b
     values = weights[0] * torch.outer(1 - d_b, 1 - d_a) + weights[1] * torch.outer(d_b, d_a)
     # A direction that one task sees only by its outputs and the other only by its inputs.
-    if float(values.min()) <= 1e-13 * float(values.max()):
+    if float(values.min()) <= singular_below(rhs.dtype) * float(values.max()):
         return None
     value = like(v_b @ ((v_b.mT @ exact(rhs) @ v_a) / values) @ v_a.mT, rhs)
 
@@ -200,7 +203,8 @@ def _joint_basis(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor] | None:
     total = symmetric(exact(first) + exact(second))
     factor, info = torch.linalg.cholesky_ex(total)
     diagonal = factor.diagonal()
-    if int(info) or float(diagonal.min()) ** 2 <= 1e-13 * float(diagonal.max()) ** 2:
+    limit = singular_below(first.dtype)
+    if int(info) or float(diagonal.min()) ** 2 <= limit * float(diagonal.max()) ** 2:
         return None
     half = torch.linalg.solve_triangular(factor, symmetric(exact(second)), upper=False)
     whitened = torch.linalg.solve_triangular(factor, half.mT, upper=False)

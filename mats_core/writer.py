@@ -150,7 +150,12 @@ def staged_directory(target: Path, *, force: bool = False) -> Iterator[Path]:
                 tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".old", dir=target.parent)
             )
             os.rename(target, old / "old")
-            os.rename(staging, target)
+            try:
+                os.rename(staging, target)
+            except BaseException:
+                os.rename(old / "old", target)
+                old.rmdir()
+                raise
             shutil.rmtree(old)
         else:
             os.rename(staging, target)

@@ -107,7 +107,7 @@ METHODS: dict[str, Method] = {
             "to one another.",
             formula=r"W = W_0 + \alpha\, U_\perp\, \mathrm{diag}(\sigma)\, V_\perp^\top",
             source="arXiv 2412.00081",
-            options=spectral.SpectralOptions,
+            options=spectral.TsvOptions,
             merge=spectral.tsv_m,
             weighted=False,
         ),
@@ -120,7 +120,7 @@ METHODS: dict[str, Method] = {
             formula=r"W = W_0 + \alpha\, \bar\sigma\, U V^\top,\quad U \Sigma V^\top = "
             r"\sum_m \Delta_m",
             source="arXiv 2502.04959",
-            options=spectral.SpectralOptions,
+            options=spectral.IsoOptions,
             merge=spectral.iso_c,
             weighted=False,
         ),

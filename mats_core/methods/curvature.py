@@ -52,7 +52,7 @@ class RegMeanOptions(Options):
         source="arXiv 2212.09849 uses 0.9; damping does the same work here",
     )
     damping: float = option(
-        0.1,
+        0.01,
         "δ, Tikhonov damping as a share of the mean eigenvalue of A",
         low=0,
         high=10,

@@ -38,7 +38,7 @@ class MatchingOptions(Options):
         step=0.05,
         source="arXiv 2310.12808: α_m = 1",
     )
-    prior: Literal["pretrained"] | Annotated[float, Field(gt=0)] = option(
+    prior: Literal["pretrained"] | Annotated[float, Field(gt=0, allow_inf_nan=False)] = option(
         "pretrained",
         "H_0: the pre-trained model's own Fisher (needs `base_statistics`), or a number δ for δ I",
         source="arXiv 2310.12808",

@@ -14,16 +14,14 @@ from torch import Tensor
 from ..families import group_of
 from ..linalg import eigh_descending, exact, like, polar
 from .base import Layer, Merged, Options, averaged, norm, option
-from .spectral import tsv_update
+from .spectral import MEASURED, SCALING, tsv_update
 
 PUBLISHED = "arXiv 2602.20208, ViT code"
 SHIFT_TOLERANCE = 1e-6  # of the largest eigenvalue: below it is the rounding of a float32 Gram
 
 
 class EssentialOptions(Options):
-    scaling: float = option(
-        1.0, "α, the factor of the merged task matrices", low=0, high=3, step=0.05
-    )
+    scaling: float = option(1.5, SCALING, low=0, high=3, step=0.05, source=MEASURED)
     task_power: float = option(
         2.0,
         "polarized scaling, level 1: tasks with a larger update in a layer weigh more (0: off)",

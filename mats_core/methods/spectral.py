@@ -14,14 +14,19 @@ from torch import Tensor
 from ..linalg import polar, svd
 from .base import Layer, Merged, Options, averaged, option, weighted_sum
 
-
-class SpectralOptions(Options):
-    scaling: float = option(
-        1.0, "α, the factor of the merged task matrices", low=0, high=3, step=0.05
-    )
+MEASURED = "validation split of the sample family; published: 1"
+SCALING = "α, the factor of the merged task matrices"
 
 
-class IsoCtsOptions(SpectralOptions):
+class TsvOptions(Options):
+    scaling: float = option(1.5, SCALING, low=0, high=3, step=0.05, source=MEASURED)
+
+
+class IsoOptions(Options):
+    scaling: float = option(2.0, SCALING, low=0, high=3, step=0.05, source=MEASURED)
+
+
+class IsoCtsOptions(IsoOptions):
     common: float = option(
         0.8,
         "share of the rank that is given to directions common to all tasks",
@@ -42,14 +47,14 @@ def tsv_update(updates: tuple[Tensor, ...]) -> Tensor:
     return (polar(left)[0] * values) @ polar(right)[0]
 
 
-def tsv_m(layer: Layer, options: SpectralOptions, survey: Any = None) -> Merged:
+def tsv_m(layer: Layer, options: TsvOptions, survey: Any = None) -> Merged:
     """W = W0 + α U_o diag(σ_cat) V_o."""
     if not layer.is_matrix:
         return averaged(layer)
     return Merged(layer.base + options.scaling * tsv_update(layer.updates), "tsv_m")
 
 
-def iso_c(layer: Layer, options: SpectralOptions, survey: Any = None) -> Merged:
+def iso_c(layer: Layer, options: IsoOptions, survey: Any = None) -> Merged:
     """W = W0 + α σ̄ U Vᵀ of the SVD of Σ Δ_m: all singular values replaced by their mean."""
     if not layer.is_matrix:
         return averaged(layer)

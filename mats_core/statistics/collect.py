@@ -69,7 +69,7 @@ class Capture:
                 output = output.detach().expand(self.examples, *output.shape[1:]).clone()
                 seen = seen.expand(self.examples, *seen.shape[1:])
             if not output.requires_grad:  # the first layers: nothing before them needs a gradient
-                output.requires_grad_()
+                output = output.requires_grad_().clone()  # a leaf could not be changed in place
             output.register_hook(lambda g: self.uses[name].append((seen, g.detach())))
             return output
 
@@ -100,7 +100,9 @@ class Accumulator:
     def add(self, capture: Capture, mask: Tensor | None) -> None:
         """Add what `capture` noted in one batch; `mask` (examples, tokens) leaves padding out."""
         self.examples += capture.examples
-        seen: dict[object, Tensor] = {}  # query, key and value share one input: one Gram for three
+        # Query, key and value share one input: one Gram for three.  The input itself is kept with
+        # it, because the address of a freed one could come back with other contents.
+        seen: dict[object, tuple[Tensor, Tensor]] = {}
         for name, uses in capture.uses.items():
             module = self.modules[name]
             if isinstance(module, nn.Linear):
@@ -112,7 +114,7 @@ class Accumulator:
                 self._per_example(f"{name}.bias", fisher.bias(g))
             elif isinstance(module, nn.Embedding):
                 self._embedding(name, module, uses, capture.examples)
-            elif isinstance(module, nn.Conv2d) and module.groups == 1:
+            elif isinstance(module, nn.Conv2d) and fisher.unfolds(module):
                 self._convolution(name, module, uses)
         for name, leaf in capture.expanded.items():
             if leaf.grad is not None:
@@ -124,7 +126,7 @@ class Accumulator:
         uses: list[tuple[Tensor, Tensor]],
         examples: int,
         mask: Tensor | None,
-        seen: dict[object, Tensor],
+        seen: dict[object, tuple[Tensor, Tensor]],
     ) -> None:
         layer = module_of(self.names.get(f"{name}.weight", ""))
         x, g = _joined(uses, examples, mask)
@@ -132,8 +134,8 @@ class Accumulator:
             # The whole layout is the key: a view such as hidden[:, 0] starts at the same address.
             key = (x.data_ptr(), tuple(x.shape), x.stride(), mask is None)
             if mask is not None or key not in seen:
-                seen[key] = gram.gram_sum(x)
-            self._sum(f"{layer}.input_gram", seen[key])
+                seen[key] = x, gram.gram_sum(x)
+            self._sum(f"{layer}.input_gram", seen[key][1])
             self._sum(f"{layer}.input_mean", x.sum((0, 1)))
             self._sum(f"{layer}.output_gradient_gram", gram.gram_sum(g))
             self.tokens[layer] += sum(
@@ -222,7 +224,7 @@ def measure(
     own = {name: name for name, _ in model.named_parameters()} if names is None else names
     accumulator = Accumulator(model, own, blocks)
     sampler = np.random.default_rng(seed)
-    training = model.training
+    modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
         for inputs, truth in batches:
@@ -240,7 +242,8 @@ def measure(
             if on_batch is not None:
                 on_batch(accumulator.examples)
     finally:
-        model.train(training)
+        for module, training in modes.items():
+            module.training = training
     if not accumulator.examples:
         raise InputError("calibration set", expected="at least one example", found="none")
     description = {

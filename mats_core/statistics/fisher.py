@@ -49,9 +49,15 @@ def embedding_square_sum(ids: Tensor, g: Tensor, rows: int) -> Tensor:
     return total
 
 
+def unfolds(layer: torch.nn.Conv2d) -> bool:
+    """Whether `convolution_patches` applies; other convolutions are left without statistics."""
+    named = isinstance(layer.padding, str)
+    return layer.groups == 1 and layer.padding_mode == "zeros" and not named
+
+
 def convolution_patches(x: Tensor, layer: torch.nn.Conv2d) -> Tensor:
     """The patches that a convolution sees, as tokens: (examples, positions, channels · kh · kw)."""
-    if isinstance(layer.padding, str):
-        raise NotImplementedError("convolutions with named padding")
-    patches = functional.unfold(x, layer.kernel_size, layer.dilation, layer.padding, layer.stride)
+    padding = layer.padding
+    assert not isinstance(padding, str)  # `unfolds` said no
+    patches = functional.unfold(x, layer.kernel_size, layer.dilation, padding, layer.stride)
     return patches.transpose(1, 2)

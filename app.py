@@ -1,0 +1,25 @@
+"""MaTS Explorer: merge fine-tuned models in their task subspaces, and see why a merge works.
+
+Start it with `streamlit run app.py`.
+"""
+
+import sys
+from pathlib import Path
+
+import streamlit as st
+
+PICTURES = Path(__file__).parent / "pages" / "shared"
+PAGES = [
+    st.Page("pages/merge.py", title="Merge", icon=":material/merge:", default=True),
+    st.Page("pages/subspaces.py", title="Subspaces", icon=":material/area_chart:"),
+    st.Page("pages/family.py", title="Family", icon=":material/account_tree:"),
+]
+
+# Pictures from our own files: an icon by name would be fetched from the network.
+st.set_page_config("MaTS Explorer", str(PICTURES / "icon.svg"), layout="wide")
+st.logo(PICTURES / "logo.svg", size="large")
+page = st.navigation(PAGES, position="top")
+if "torch" not in sys.modules:
+    with st.spinner("Loading PyTorch, once"):
+        import torch  # noqa: F401
+page.run()

@@ -1,0 +1,193 @@
+"""Accuracy of a merge, task by task, against expert and base."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import plotly.graph_objects as go
+
+from ..evaluate import TaskResult, gap_recovered, normalised_accuracy
+from ..report import Report
+from .base import (
+    GREY,
+    Figure,
+    Look,
+    laid_out,
+    pale,
+    percent,
+    safe,
+    share,
+)
+
+
+def accuracy_bars(
+    results: Sequence[TaskResult],
+    tasks: Mapping[str, Look],
+    *,
+    label: str = "merged",
+    beside: Sequence[TaskResult] = (),
+    beside_label: str = "beside",
+) -> Figure:
+    """A bar a task that fills the expert's pale one; a second, hatched, for the run beside.
+
+    Bars carry their 95 % interval; a diamond is the pre-trained encoder with the expert's head.
+    """
+    figure = go.Figure()
+    _experts(figure, results, tasks)
+    width = WIDTH / 2 - 0.05 if beside else WIDTH - 0.16
+    places = [r.name for r in results]
+    _bars(figure, results, places, tasks, label, -width if beside else -width / 2, width)
+    if beside:
+        _bars(figure, beside, places, tasks, beside_label, 0.0, width, hatched=True)
+    _pretrained(figure, results)
+    _frame(figure, results)
+    ours = normalised_accuracy(results)
+    worst, best = min(results, key=share), max(results, key=share)
+    caption = (
+        f"On average the merged model keeps {percent(ours)} of each expert's accuracy: "
+        f"most on {best.name} ({percent(share(best))}), least on {worst.name} "
+        f"({percent(share(worst))}). "
+    )
+    if beside:
+        difference = 100 * (ours - normalised_accuracy(beside))
+        caption += f"That is {difference:+.1f} points against {beside_label} (hatched). "
+    caption += "Whiskers are 95 % intervals."
+    alt = (
+        f"Bars of accuracy by task. {label}: {percent(ours)} of the experts' accuracy on average, "
+        f"from {percent(share(worst))} on {worst.name} to {percent(share(best))} on {best.name}."
+    )
+    return Figure(figure, alt, caption)
+
+
+def baseline_bars(results: Sequence[TaskResult], tasks: Mapping[str, Look]) -> Figure:
+    """Experts against the pre-trained encoder: the gap that a merge can close."""
+    figure = go.Figure()
+    _experts(figure, results, tasks)
+    _pretrained(figure, results)
+    _frame(figure, results)
+    tuned = statistics.mean(r.finetuned.accuracy for r in results)
+    base = statistics.mean(r.pretrained.accuracy for r in results)
+    text = (
+        f"Before any merge: the experts reach {percent(tuned)} on average, each on its own task; "
+        f"the pre-trained encoder with their heads {percent(base)}. "
+    )
+    if tuned > base:
+        text += (
+            f"A merge has to close this gap of {100 * (tuned - base):.1f} points with one encoder "
+            f"for all {len(results)} tasks."
+        )
+    else:
+        text += "There is no gap to close: these experts are no better than their base."
+    return Figure(figure, f"Bars of accuracy by task. {text}", text)
+
+
+WIDTH = 0.84  # of a task's place on the axis
+
+
+def _experts(figure: go.Figure, results: Sequence[TaskResult], tasks: Mapping[str, Look]) -> None:
+    """What there is to reach: a pale bar, as wide as the task's place."""
+    colours = [tasks[r.name].colour for r in results]
+    figure.add_bar(
+        x=list(range(len(results))),
+        y=[r.finetuned.accuracy for r in results],
+        width=WIDTH,
+        marker={"color": [pale(c) for c in colours], "line": {"color": colours, "width": 1}},
+        customdata=[safe(r.name) for r in results],
+        hovertemplate="%{customdata}: expert %{y:.1%}<extra></extra>",
+        showlegend=False,
+    )
+    figure.add_scatter(
+        x=[None], y=[None], mode="markers", name="expert",
+        marker={"symbol": "square", "size": 12, "color": pale(GREY),
+                "line": {"color": GREY, "width": 1}},
+    )  # fmt: skip
+
+
+def _bars(
+    figure: go.Figure,
+    results: Sequence[TaskResult],
+    places: Sequence[str],
+    tasks: Mapping[str, Look],
+    label: str,
+    offset: float,
+    width: float,
+    *,
+    hatched: bool = False,
+) -> None:
+    colours = [tasks[r.name].colour for r in results]
+    marker: dict[str, Any] = {"color": colours}
+    if hatched:
+        marker = {
+            "color": [pale(c) for c in colours],
+            "line": {"color": colours, "width": 1.5},
+            "pattern": {"shape": "/", "fgcolor": colours, "size": 6, "solidity": 0.3},
+        }
+    figure.add_bar(
+        x=[places.index(r.name) for r in results],
+        y=[r.merged.accuracy for r in results],
+        offset=offset,
+        width=width,
+        customdata=[[safe(r.name), share(r)] for r in results],
+        marker=marker,
+        showlegend=False,
+        hovertemplate=f"{safe(label)}<br>%{{customdata[0]}}: %{{y:.1%}}, "
+        "%{customdata[1]:.1%} of the expert<extra></extra>",
+    )
+    # Whiskers as a trace of their own: error bars of shifted bars are not drawn at their middle.
+    figure.add_scatter(
+        x=[places.index(r.name) + offset + width / 2 for r in results],
+        y=[r.merged.accuracy for r in results],
+        mode="markers",
+        marker={"opacity": 0, "size": 1},
+        error_y={
+            "type": "data", "symmetric": False, "color": GREY, "thickness": 1.5, "width": 3,
+            "array": [r.merged.interval[1] - r.merged.accuracy for r in results],
+            "arrayminus": [r.merged.accuracy - r.merged.interval[0] for r in results],
+        },
+        hoverinfo="skip",
+        showlegend=False,
+    )  # fmt: skip
+    figure.add_scatter(
+        x=[None], y=[None], mode="markers", name=safe(label),
+        marker={"symbol": "square-open" if hatched else "square", "size": 12, "color": GREY},
+    )  # fmt: skip
+
+
+def _pretrained(figure: go.Figure, results: Sequence[TaskResult]) -> None:
+    figure.add_scatter(
+        x=list(range(len(results))),
+        y=[r.pretrained.accuracy for r in results],
+        mode="markers",
+        name="pre-trained encoder",
+        marker={
+            "symbol": "diamond", "size": 10, "color": "#FFFFFF",
+            "line": {"width": 2, "color": "#4A5561"},
+        },
+        customdata=[safe(r.name) for r in results],
+        hovertemplate="%{customdata}: pre-trained %{y:.1%}<extra></extra>",
+    )  # fmt: skip
+
+
+def _frame(figure: go.Figure, results: Sequence[TaskResult]) -> None:
+    laid_out(figure, barmode="overlay")
+    figure.update_xaxes(
+        tickvals=list(range(len(results))),
+        ticktext=[safe(r.name) for r in results],
+        range=[-0.6, len(results) - 0.4],
+        showgrid=False,
+        zeroline=False,
+    )
+    figure.update_yaxes(range=[0, 1.04], tickformat=".0%", title="accuracy")
+
+
+def headline(report: Report) -> dict[str, float | None]:
+    """The numbers over a result: None where nothing was evaluated."""
+    if not report.tasks:
+        return {"normalised": None, "gap": None, "accuracy": None}
+    return {
+        "normalised": normalised_accuracy(report.tasks),
+        "gap": gap_recovered(report.tasks),
+        "accuracy": statistics.mean(r.merged.accuracy for r in report.tasks),
+    }

@@ -1,0 +1,121 @@
+"""What all figures share: the palette, a look for each task, names as text, the layout."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import plotly.graph_objects as go
+
+from ..evaluate import TaskResult
+
+ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILLION, PURPLE, GREY = (
+    "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#8A8F96",
+)  # fmt: skip
+# Neighbours in this order differ in lightness as well as in hue.
+PALETTE = (BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILLION, GREY, YELLOW)
+DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "solid", "dash")
+MARKERS = (
+    "circle", "square", "diamond", "triangle-up", "cross", "x", "star", "triangle-down",
+)  # fmt: skip
+MOST_POINTS = 2000  # of a curve: more are thinned out, the eye sees no difference
+HEIGHT = 380
+
+
+@dataclass(frozen=True)
+class Figure:
+    """What to draw, its alternative text, and what it says about this result."""
+
+    figure: go.Figure
+    alt: str
+    caption: str
+
+
+@dataclass(frozen=True)
+class Look:
+    """How one task is drawn, everywhere."""
+
+    colour: str
+    dash: str
+    marker: str
+
+
+def look(index: int) -> Look:
+    """The look of the `index`-th task; after eight the dashes and markers move on."""
+    turn = index // len(PALETTE)
+    return Look(
+        PALETTE[index % len(PALETTE)],
+        DASHES[(index + turn) % len(DASHES)],
+        MARKERS[(index + turn) % len(MARKERS)],
+    )
+
+
+def looks(names: Iterable[str]) -> dict[str, Look]:
+    """A look for each task of a family, by its place there."""
+    return {name: look(index) for index, name in enumerate(names)}
+
+
+def safe(name: str) -> str:
+    """A name as text: plotly reads HTML in labels."""
+    return html.escape(name, quote=False)
+
+
+def short_names(names: Sequence[str]) -> dict[str, str]:
+    """Layer names without what all of them share: `vit.encoder.layer.0.attention.query.weight` →
+    `0 · attention · query`."""
+    parts = {name: _parts(name) for name in names}
+    lists = list(parts.values())
+    shared = 0
+    while len(lists) > 1 and all(
+        len(p) > shared + 1 and p[shared] == lists[0][shared] for p in lists
+    ):
+        shared += 1
+    return {name: " · ".join(p[shared:]) for name, p in parts.items()}
+
+
+def _parts(name: str) -> list[str]:
+    parts = [part for part in name.split(".") if part]
+    if len(parts) > 1 and parts[-1] == "weight":
+        parts = parts[:-1]
+    return [p for i, p in enumerate(parts) if i == 0 or p != parts[i - 1]]
+
+
+def percent(value: float, digits: int = 1) -> str:
+    return f"{100 * value:.{digits}f} %"
+
+
+def share(result: TaskResult) -> float:
+    """Merged accuracy as a share of the expert's."""
+    return result.merged.accuracy / max(result.finetuned.accuracy, 1e-12)
+
+
+def laid_out(figure: go.Figure, height: int = HEIGHT, **layout: Any) -> go.Figure:
+    figure.update_layout(
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        margin={"l": 8, "r": 8, "t": 8, "b": 8},
+        height=height,
+        legend={"orientation": "h", "y": -0.2, "x": 0, "title": None},
+        hoverlabel={"namelength": -1},
+        modebar={"bgcolor": "rgba(0,0,0,0)", "color": GREY, "activecolor": BLUE},
+        **layout,
+    )
+    figure.update_xaxes(automargin=True)
+    figure.update_yaxes(automargin=True)
+    return figure
+
+
+def thinned(values: Sequence[float]) -> tuple[list[int], list[float]]:
+    step = max(1, math.ceil(len(values) / MOST_POINTS))
+    chosen = list(range(0, len(values), step))
+    if chosen and chosen[-1] != len(values) - 1:
+        chosen.append(len(values) - 1)
+    return chosen, [values[i] for i in chosen]
+
+
+def pale(colour: str) -> str:
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({red},{green},{blue},0.2)"

@@ -1,0 +1,1 @@
+"""The pages: controls → a frozen recipe → a job in the worker → figures."""

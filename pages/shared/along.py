@@ -1,0 +1,86 @@
+"""Conjugate gradients of one run: residuals, and accuracy along the iterations."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import streamlit as st
+
+from mats_core import figures
+from mats_core.figures import Look
+
+from . import cached, show, work
+from .jobs import Job
+from .runs import Run
+from .work import UNDAMPED, Prepared
+
+EXAMPLES = 200
+AS_IT_IS, UNDAMPED_LABEL = "with these settings", "undamped"
+
+
+def convergence(run: Run, looks: dict[str, Look], prepared: Prepared) -> None:
+    """The residuals of every layer, then what they mean for the accuracy."""
+    drawn = figures.residual_curves(run.report.layers)
+    if drawn:
+        show.figure(drawn, f"residuals {run.number}")
+    st.subheader("Accuracy along the iterations")
+    if not run.report.tasks:
+        st.info("The experts of this family name no tasks, so there is no accuracy to follow.")
+        return
+    st.write(
+        "Does solving the equations better also merge better? The same solve is stopped early, at "
+        "several places, and each time the model is tested on validation examples."
+    )
+    _controls(run, prepared)
+    if run.trajectories:
+        _curves(run, looks)
+
+
+def _controls(run: Run, prepared: Prepared) -> None:
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        upto = st.segmented_control(
+            "Follow up to", [50, 100, 200, 500], default=200, required=True,
+            key="trajectory length", persist_state="session",
+        )  # fmt: skip
+        both = st.toggle(
+            "Undamped as well", value=True, key="trajectory undamped", persist_state="session",
+            help="The same solve with damping 0 and nothing else to hold it back.",
+        )  # fmt: skip
+        if st.button("Trace the accuracy", icon=":material/timeline:"):
+            show.forget()
+            recipes = {AS_IT_IS: run.recipe.model_copy(
+                update={"options": {**run.recipe.options, "iterations": int(upto)}}
+            )}  # fmt: skip
+            if both:
+                options = {**run.recipe.options, **UNDAMPED, "iterations": int(upto)}
+                recipes[UNDAMPED_LABEL] = run.recipe.model_copy(update={"options": options})
+            todo = partial(work.follow, recipes, EXAMPLES, lambda: prepared)
+            job = Job(run.number, "Tracing the accuracy", todo)
+            st.session_state["tracing"] = cached.worker().submit(job)
+            st.rerun()
+
+
+def collect(run: Run | None) -> None:
+    """Hand a finished trace to its run, once."""
+    job: Job | None = st.session_state.get("tracing")
+    if job is None or job.active:
+        return
+    now = job.snapshot()
+    if now.state == "failed":
+        show.keep("error", now.error)
+    if now.state == "done" and run is not None and run.number == job.request:
+        run.trajectories = now.result
+    del st.session_state["tracing"]
+
+
+def _curves(run: Run, looks: dict[str, Look]) -> None:
+    drawn = figures.trajectory_curves(run.trajectories)
+    show.figure(drawn, f"trajectory {run.number}")
+    names = list(run.trajectories)
+    chosen = names[0]
+    if len(names) > 1:
+        chosen = st.segmented_control(
+            "Task by task", names, default=names[-1], required=True, key="trajectory which"
+        )
+    drawn = figures.trajectory_tasks(run.trajectories[str(chosen)], looks)
+    show.figure(drawn, f"trajectory tasks {run.number} {chosen}")

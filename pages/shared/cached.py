@@ -1,0 +1,41 @@
+"""The only caches of the pages: bounded, and keyed by fingerprints."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from mats_core.layers import Inputs
+from mats_core.spectra import Kind, Spectrum, layer_spectra
+
+from .jobs import Worker
+
+
+@st.cache_resource(scope="session", on_release=Worker.close, max_entries=1, show_spinner=False)
+def worker() -> Worker:
+    """The session's worker thread; its jobs are cancelled when the tab is closed."""
+    return Worker()
+
+
+def spectra(inputs: Inputs, layer: str, kind: Kind) -> dict[str, Spectrum]:
+    """Spectra of one weight, for every task that has the statistics."""
+    return _spectra(identity(inputs), layer, kind, inputs)
+
+
+def identity(inputs: Inputs) -> tuple[str, ...]:
+    """What a family's files hold: the fingerprints of checkpoints and the statistics' sources."""
+    family = inputs.family
+    return (
+        family.base.fingerprint,
+        *(f"{e.name}:{e.checkpoint.fingerprint}" for e in family.experts),
+        *(s.source if s else "" for s in inputs.statistics),
+    )
+
+
+@st.cache_data(max_entries=64, show_spinner="Computing the spectra")
+def _spectra(key: tuple[str, ...], layer: str, kind: Kind, _inputs: Inputs) -> dict[str, Spectrum]:
+    statistics = {
+        expert.name: own
+        for expert, own in zip(_inputs.family.experts, _inputs.statistics, strict=True)
+        if own is not None
+    }
+    return layer_spectra(_inputs.family, statistics, layer, kind)

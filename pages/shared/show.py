@@ -1,0 +1,74 @@
+"""Small ways to show things: text as text, figures with their words, jobs with their progress."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import streamlit as st
+
+from mats_core.figures import Figure
+
+from .jobs import Job
+
+POLL = 0.5  # seconds; the chart is not redrawn meanwhile, only the progress bar
+
+
+def plain(text: str) -> str:
+    """Text whose every character is shown as it is: names never become markdown."""
+    return re.sub(r"([\\`*_{}\[\]()#+\-.!|~$<>:])", r"\\\1", text)
+
+
+def problem(text: str) -> None:
+    """An error, as a sentence."""
+    st.error(plain(text), icon=":material/error:")
+
+
+def keep(kind: str, text: str) -> None:
+    """Say something on this page until the next piece of work begins."""
+    st.session_state["notice"] = (kind, text)
+
+
+def forget() -> None:
+    st.session_state.pop("notice", None)
+
+
+def notices() -> None:
+    """What was kept to be said."""
+    kind, text = st.session_state.get("notice", ("", ""))
+    if kind == "error":
+        problem(text)
+    elif kind == "info":
+        st.info(plain(text))
+
+
+def figure(drawn: Figure, key: str) -> None:
+    """A figure, with what it says about this result under it."""
+    st.plotly_chart(
+        drawn.figure,
+        theme="streamlit",
+        key=key,
+        alt=drawn.alt,
+        config={"displaylogo": False, "modeBarButtonsToRemove": ["lasso2d", "select2d"]},
+    )
+    st.markdown(f":small[{plain(drawn.caption)}]")
+
+
+def progress(jobs: Sequence[Job | None], *, cancel: Job | None = None) -> None:
+    """The first active job's progress; reruns the page when any of them ends."""
+    there = [job for job in jobs if job is not None]
+    before = [job.active for job in there]
+
+    def poll() -> None:
+        if [job.active for job in there] != before:
+            st.rerun()
+        active = [job.snapshot() for job in there if job.active]
+        if not active:
+            return
+        now = next((one for one in active if one.state == "running"), active[0])
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.progress(now.fraction, text=plain(now.text))
+            if cancel is not None and cancel.active:
+                st.button("Cancel", on_click=cancel.cancel, icon=":material/close:")
+
+    st.fragment(poll, run_every=POLL if any(before) else None)()

@@ -1,0 +1,226 @@
+"""K-FAC merging against dense solves of the Kronecker system in float64."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from mats_core.methods.curvature import STARTS, KfacOptions, kfac_reads
+from mats_core.pipeline import Finished, run
+from tests.layer_cases import SEEDS, close, merged, random_case, raw_recipe, value, with_statistics
+
+EXACT = {"iterations": 1000, "tolerance": 0.0, "damping": 0.0, "off_diagonal": 1.0,
+         "normalise": False}  # fmt: skip
+
+
+def formed(factor, *, off_diagonal=1.0, damping=0.0, normalise=False):
+    factor = factor.numpy()
+    if normalise:
+        factor = factor / np.trace(factor)
+    factor = off_diagonal * factor + (1 - off_diagonal) * np.diag(np.diag(factor))
+    return factor + damping * np.trace(factor) / len(factor) * np.eye(len(factor))
+
+
+def system(case, **forms):
+    """The dense matrices α_m B_m ⊗ A_m and the right-hand side, of row-major vec."""
+    terms = [
+        a * np.kron(formed(out, **forms), formed(inner, **forms))
+        for a, out, inner in zip(case.layer.shares, case.output_grams, case.grams, strict=True)
+    ]
+    right = sum(c @ w.numpy().ravel() for c, w in zip(terms, case.layer.experts, strict=True))
+    return terms, right
+
+
+def solved(case, **forms):
+    terms, right = system(case, **forms)
+    return np.linalg.solve(sum(terms), right).reshape(tuple(case.layer.base.shape))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("experts", [3, 5])
+def test_kfac_equals_the_dense_kronecker_solve(seed, experts):
+    case = random_case(seed, experts=experts)
+    close(value(case.layer, "kfac", **EXACT), solved(case), 1e-9)
+
+
+@pytest.mark.parametrize("start", STARTS)
+@pytest.mark.parametrize("preconditioner", ["none", "jacobi", "kronecker"])
+def test_every_start_and_preconditioner_ends_at_the_same_solution(start, preconditioner):
+    case = random_case(1).with_weights(1.0, 2.0, 0.5)
+    options = {**EXACT, "start": start, "preconditioner": preconditioner}
+    close(value(case.layer, "kfac", **options), solved(case), 1e-8)
+
+
+def test_where_each_start_is():
+    case = random_case(2)
+    layer = case.layer
+    expected = {
+        "zero": torch.zeros_like(layer.base),
+        "pretrained": layer.base,
+        "average": torch.stack(layer.experts).mean(0),
+        "task_arithmetic": layer.base + 0.3 * sum(layer.updates),
+        "regmean": value(layer, "regmean", damping=0),
+        "fisher": value(layer, "fisher"),
+    }
+    assert set(expected) == set(STARTS)
+    for start, where in expected.items():
+        close(value(layer, "kfac", **{**EXACT, "iterations": 0, "start": start}), where)
+
+
+def test_regmean_start_uses_the_regularised_grams():
+    layer = random_case(2).layer
+    options = {**EXACT, "iterations": 0, "start": "regmean", "damping": 0.3, "off_diagonal": 0.8}
+    close(value(layer, "kfac", **options), value(layer, "regmean", damping=0.3, off_diagonal=0.8))
+
+
+@pytest.mark.parametrize(
+    "forms",
+    [
+        {"off_diagonal": 0.7},
+        {"damping": 0.1},
+        {"normalise": True},
+        {"off_diagonal": 0.5, "damping": 0.01, "normalise": True},
+    ],
+)
+@pytest.mark.parametrize("experts", [2, 3])
+def test_regularised_factors(forms, experts):
+    case = random_case(3, experts=experts)
+    close(value(case.layer, "kfac", **{**EXACT, **forms}), solved(case, **forms), 1e-8)
+
+
+def test_normalise_makes_the_scale_of_a_task_irrelevant():
+    case = random_case(4)
+    loud = with_statistics(
+        case, output_gradient_gram=[b * 100.0**m for m, b in enumerate(case.output_grams)]
+    )
+    options = {**EXACT, "normalise": True}
+    close(value(loud, "kfac", **options), value(case.layer, "kfac", **options), 1e-8)
+
+
+@pytest.mark.parametrize("anchor", [0.01, 1.0])
+@pytest.mark.parametrize("experts", [2, 3])
+@pytest.mark.parametrize("preconditioner", ["none", "jacobi", "kronecker"])
+def test_the_anchor_is_a_proximal_term(anchor, experts, preconditioner):
+    case = random_case(5, experts=experts).with_weights(*(1.0, 3.0, 2.0)[:experts])
+    terms, right = system(case)
+    matrix = np.sum(terms, axis=0)
+    pull = anchor * np.mean(np.diag(matrix))
+    start = case.layer.base.numpy().ravel()
+    expected = np.linalg.solve(matrix + pull * np.eye(len(matrix)), right + pull * start)
+    options = {**EXACT, "anchor": anchor, "start": "pretrained", "preconditioner": preconditioner}
+    close(value(case.layer, "kfac", **options), expected.reshape(6, 5), 1e-8)
+
+
+# Two models ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_two_models_are_solved_in_closed_form(seed):
+    case = random_case(seed, experts=2).with_weights(1.0, 3.0)
+    result = merged(case.layer, "kfac", **{**EXACT, "iterations": 0})
+    assert result.status == "closed form"
+    close(result.value, solved(case), 1e-10)
+    assert result.solution is not None
+    assert result.solution.residuals[-1] < 1e-10
+
+
+def test_two_models_with_a_singular_operator_iterate_instead():
+    case = random_case(6, experts=2, tokens=2)
+    result = merged(case.layer, "kfac", **EXACT)
+    assert "closed form" not in result.status
+    terms, right = system(case)
+    start = torch.stack(case.layer.experts).mean(0).numpy().ravel()
+    nearest = start + np.linalg.pinv(sum(terms), rcond=1e-9) @ (right - sum(terms) @ start)
+    close(result.value, nearest.reshape(6, 5), 1e-6)
+
+
+# Truncation ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("rank", [3, 8, 30])
+@pytest.mark.parametrize("start", ["average", "pretrained"])
+def test_rank_keeps_the_top_directions_and_lands_nearest_to_the_start(seed, rank, start):
+    case = random_case(seed)
+    cut = []
+    for term in system(case)[0]:
+        eigenvalues, vectors = np.linalg.eigh(term)
+        top, q = eigenvalues[-rank:], vectors[:, -rank:]
+        cut.append((q * top) @ q.T)
+    right = sum(c @ w.numpy().ravel() for c, w in zip(cut, case.layer.experts, strict=True))
+    first = torch.stack(case.layer.experts).mean(0) if start == "average" else case.layer.base
+    x0 = first.numpy().ravel()
+    matrix = sum(cut)
+    nearest = x0 + np.linalg.pinv(matrix, rcond=1e-10, hermitian=True) @ (right - matrix @ x0)
+    result = value(case.layer, "kfac", **{**EXACT, "rank": rank, "start": start})
+    close(result, nearest.reshape(6, 5), 1e-6)
+
+
+def test_a_full_rank_is_no_truncation():
+    case = random_case(7)
+    close(value(case.layer, "kfac", **{**EXACT, "rank": 30}), solved(case), 1e-8)
+
+
+# Traces, failures and fallbacks -------------------------------------------------------------------
+
+
+def test_the_trace_is_that_of_the_system():
+    case = random_case(8)
+    result = merged(case.layer, "kfac", **{**EXACT, "iterations": 5, "start": "zero"})
+    assert result.solution is not None
+    assert result.solution.residuals[0] == pytest.approx(1.0)  # ‖b − K 0‖ / ‖b‖
+    assert result.solution.iterations == 5
+    assert result.status == "iteration limit"
+    terms, right = system(case)
+    error = np.linalg.norm(right - sum(terms) @ result.value.numpy().ravel())
+    assert result.solution.residuals[-1] == pytest.approx(error / np.linalg.norm(right), rel=1e-6)
+
+
+def test_a_failing_preconditioner_gives_way_to_plain_cg():
+    case = random_case(9)
+    # A Gram that is not positive semi-definite breaks the Kronecker preconditioner's promise.
+    bad = with_statistics(case, output_gradient_gram=[-b for b in case.output_grams])
+    result = merged(bad, "kfac", **{**EXACT, "preconditioner": "kronecker"})
+    assert result.status == (
+        "not positive semi-definite (plain CG after the kronecker preconditioner failed)"
+    )
+    # Nothing was gained: the start comes back.
+    close(result.value, torch.stack(bad.experts).mean(0))
+
+
+def test_kept_iterates_are_those_of_the_recursion():
+    case = random_case(1)
+    layer = replace(case.layer, keep=(0, 2))
+    solution = merged(layer, "kfac", **{**EXACT, "iterations": 4}).solution
+    assert solution is not None
+    assert sorted(solution.iterates) == [0, 2]
+    close(solution.iterates[2], value(case.layer, "kfac", **{**EXACT, "iterations": 2}))
+
+
+def test_kfac_starts_from_a_checkpoint(tmp_path):
+    case = random_case(2)
+    name, module = case.layer.name, "block.0.fc1"
+    statistics = [
+        {f"{module}.input_gram": a, f"{module}.output_gradient_gram": b}
+        for a, b in zip(case.grams, case.output_grams, strict=True)
+    ]
+    recipe = raw_recipe(
+        tmp_path,
+        {name: case.layer.base},
+        [{name: w} for w in case.layer.experts],
+        "kfac",
+        {**EXACT, "iterations": 0, "start": "e1.safetensors"},
+        statistics=statistics,
+    )
+    *_, last = run(recipe)
+    assert isinstance(last, Finished)
+    close(last.tensors[name], case.layer.experts[1])
+
+
+def test_what_is_read_follows_the_options():
+    assert kfac_reads(KfacOptions()) == {"input_gram", "output_gradient_gram"}
+    assert "fisher" in kfac_reads(KfacOptions(start="fisher"))
+    assert {"input_mean", "block"} <= kfac_reads(KfacOptions(fold_bias=True, remaining="block"))

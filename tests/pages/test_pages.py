@@ -1,0 +1,254 @@
+"""Every page opens, does its work, and says in a sentence what is wrong."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from mats_core import METHODS
+from mats_core.recipe import describe
+from tests.pages.conftest import sentences, settle
+
+Open = Callable[..., AppTest]
+
+
+def press(app: AppTest, label: str) -> AppTest:
+    return next(b for b in app.button if b.label == label).click().run()
+
+
+def labelled(app: AppTest, label: str) -> Any:
+    """The widget with this label, of whichever kind."""
+    kinds = (app.slider, app.select_slider, app.selectbox, app.number_input, app.toggle)
+    return next(w for kind in kinds for w in kind if w.label == label)
+
+
+def spec(app: AppTest, index: int = 0) -> dict:
+    return json.loads(app.get("plotly_chart")[index].proto.spec)
+
+
+def merge(app: AppTest) -> AppTest:
+    return settle(press(app, "Merge"), "preparation", "merging")
+
+
+@pytest.mark.parametrize("page", ["merge", "subspaces", "family"])
+def test_every_page_opens_while_the_family_is_prepared_and_after(open_app: Open, page: str):
+    app = open_app(page).run()
+    assert sentences(app) == ""
+    settle(app, "preparation")
+    assert sentences(app) == ""
+    assert len(app.get("plotly_chart")) >= 1
+
+
+def test_first_merge_is_essential_and_shows_accuracy_against_expert_and_base(open_app: Open):
+    app = merge(open_app())
+    assert sentences(app) == ""
+    assert [m.label for m in app.metric][:2] == ["Normalised accuracy", "Gap recovered"]
+    assert app.metric[0].value.endswith("%")
+    assert {"Accuracy", "Polarized scaling", "Layers", "Spectra", "All runs"} == {
+        tab.label for tab in app.tabs
+    }
+    names = {trace.get("name") for trace in spec(app)["data"]}
+    assert {"expert", "pre-trained encoder", "1 · ESM"} <= names
+    run = app.session_state["runs"][0]
+    assert run.recipe.method == "essential"
+    assert len(run.report.tasks) == 3
+
+
+def test_second_run_stands_beside_the_first_with_what_differs(open_app: Open):
+    app = merge(open_app())
+    labelled(app, "Level 3: layers").set_value(0.0).run()
+    merge(app)
+    first, second = app.session_state["runs"]
+    assert (first.number, second.number) == (1, 2)
+    assert app.session_state["shown run"] == 2
+    assert app.session_state["beside run"] == 1
+    assert second.label == "2 · ESM · layer power 0.0"
+    assert app.metric[0].delta.endswith("points")
+    names = {trace.get("name") for trace in spec(app)["data"]}
+    assert {first.label, second.label} <= names
+    app.session_state["result view"] = "All runs"
+    app.run()
+    assert sentences(app) == ""
+    table, changed = app.dataframe[0].value, app.dataframe[1].value
+    assert list(table.columns) == [first.label, second.label]
+    assert list(table.index) == ["e0", "e1", "e2", "all tasks"]
+    assert changed.values.tolist() == [["layer power", "0.0", "2.0"]]
+
+
+def test_a_pinned_run_stays_beside(open_app: Open):
+    app = merge(merge(open_app()))
+    labelled(app, "Pin").set_value(True).run()
+    merge(app)
+    assert app.session_state["shown run"] == 3
+    assert app.session_state["beside run"] == 1
+
+
+def test_conjugate_gradients_show_residuals_and_accuracy_along_the_iterations(open_app: Open):
+    app = open_app()
+    labelled(app, "Method").set_value("kfac").run()
+    merge(app)
+    app.session_state["result view"] = "Convergence"
+    app.run()
+    assert spec(app)["layout"]["yaxis"]["type"] == "log"
+    assert spec(app)["layout"]["yaxis"]["dtick"] == 1
+    app.session_state["trajectory length"] = 50
+    press(app, "Trace the accuracy")
+    settle(app, "tracing")
+    assert sentences(app) == ""
+    curves = spec(app, 1)["data"]
+    assert [trace["name"] for trace in curves] == ["with these settings", "undamped"]
+    assert curves[0]["x"] == ["0", "1", "2", "5", "10", "20", "50"]
+    undamped = app.session_state["runs"][0].trajectories["undamped"]
+    assert undamped.options["damping"] == 0
+
+
+@pytest.mark.parametrize("view", ["Polarized scaling", "Layers", "Spectra"])
+def test_every_view_of_a_result_opens(open_app: Open, view: str):
+    app = merge(open_app())
+    app.session_state["result view"] = view
+    app.run()
+    assert sentences(app) == ""
+    assert app.get("plotly_chart") or app.dataframe
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_gets_its_widgets_and_their_defaults_are_its_own(open_app: Open, method: str):
+    app = open_app()
+    app.session_state["group 0"] = METHODS[method].group
+    app.run()
+    labelled(app, "Method").set_value(method).run()
+    merge(app)
+    assert sentences(app) == ""
+    run = app.session_state["runs"][0]
+    assert run.recipe.method == method
+    defaults = {field.name: field.default for field in describe(method)}
+    assert dict(run.report.options) == defaults
+    assert run.report.normalised_accuracy is not None
+
+
+def test_reset_gives_every_knob_its_default(open_app: Open):
+    app = open_app()
+    labelled(app, "Level 1: tasks").set_value(0.5).run()
+    press(app, "Reset")
+    assert labelled(app, "Level 1: tasks").value == 2.0
+
+
+def test_merging_a_part_of_the_experts(open_app: Open):
+    app = open_app()
+    app.session_state["experts Tiny three 0"] = ["e0", "e2"]
+    merge(app)
+    report = app.session_state["runs"][0].report
+    assert [task.name for task in report.tasks] == ["e0", "e2"]
+
+
+def test_no_expert_at_all_is_a_sentence(open_app: Open):
+    app = open_app()
+    app.session_state["experts Tiny three 0"] = []
+    press(app, "Merge")
+    assert "expected at least one expert to merge, found none" in sentences(app)
+
+
+def test_cancelled_merge_leaves_nothing_behind(open_app: Open):
+    app = press(open_app(), "Merge")
+    app.session_state["merging"].cancel()
+    settle(app, "merging")
+    assert sentences(app) == ""
+    assert any("cancelled" in info.value for info in app.info) or "runs" not in app.session_state
+
+
+def test_spectra_of_all_tasks_in_one_plot_with_ranks(open_app: Open):
+    app = settle(open_app("subspaces"), "preparation")
+    assert [trace["name"] for trace in spec(app)["data"]] == ["e0", "e1", "e2"]
+    assert spec(app)["layout"]["yaxis"]["dtick"] == 1
+    assert list(app.dataframe[0].value["task"]) == ["e0", "e1", "e2"]
+    assert app.slider[0].value == 24 // 3 or app.slider[0].value == 40 // 3
+
+
+def test_family_page_shows_tasks_and_their_accuracy(open_app: Open):
+    app = settle(open_app("family"), "preparation")
+    assert {"e0", "e1", "e2"} <= {s.value.replace("\\", "") for s in app.subheader}
+    assert sum(m.label == "Expert" for m in app.metric) == 3
+
+
+# What a person can get wrong ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def broken(tiny_family: Path, tmp_path: Path) -> Path:
+    """A copy of the family that may be damaged."""
+    return Path(shutil.copytree(tiny_family, tmp_path / "broken"))
+
+
+@pytest.mark.parametrize("page", ["merge", "subspaces", "family"])
+def test_no_family_is_a_sentence(open_app: Open, tmp_path: Path, page: str):
+    app = open_app(page, tmp_path).run()
+    assert "There is no family of models to open" in sentences(app)
+    assert "MATS_FAMILIES" in sentences(app)
+
+
+def test_bad_yaml_is_a_sentence(open_app: Open, broken: Path):
+    (broken / "family.yaml").write_text("name: [unclosed")
+    assert "expected YAML" in sentences(open_app(family=broken).run())
+
+
+def test_unknown_key_names_the_nearest(open_app: Open, broken: Path):
+    text = (broken / "family.yaml").read_text().replace("experts:", "expert:")
+    (broken / "family.yaml").write_text(text)
+    assert "Did you mean 'experts'?" in sentences(open_app(family=broken).run())
+
+
+def test_missing_checkpoint_is_a_sentence(open_app: Open, broken: Path):
+    shutil.rmtree(broken / "e1")
+    app = settle(open_app(family=broken), "preparation")
+    assert "e1" in sentences(app)
+    assert "Traceback" not in sentences(app)
+
+
+def test_pickle_is_refused_with_the_way_out(open_app: Open, broken: Path):
+    (broken / "e1" / "model.safetensors").rename(broken / "e1" / "pytorch_model.bin")
+    app = settle(open_app(family=broken), "preparation")
+    assert "safetensors" in sentences(app)
+
+
+def test_other_shapes_are_a_sentence(open_app: Open, broken: Path):
+    from tests.conftest import vit
+
+    other = vit(4, [f"k{i}" for i in range(4)], seed=3)
+    other.vit.embeddings.position_embeddings = type(other.vit.embeddings.position_embeddings)(
+        other.vit.embeddings.position_embeddings[:, :5].clone()
+    )
+    other.save_pretrained(broken / "e1")
+    app = settle(open_app(family=broken), "preparation")
+    assert "position_embeddings" in sentences(app)
+
+
+def test_a_family_without_tasks_still_merges_its_weights(open_app: Open, broken: Path):
+    lines = (broken / "family.yaml").read_text().splitlines()
+    kept = [line for line in lines if "task" not in line]
+    (broken / "family.yaml").write_text("\n".join(kept))
+    app = open_app(family=broken)
+    app.session_state["group 0"] = "weights"
+    app.run()
+    merge(app)
+    assert sentences(app) == ""
+    assert any("not evaluated" in info.value for info in app.info)
+    app.session_state["group 0"] = "statistics"
+    app.run()
+    labelled(app, "Method").set_value("fisher").run()
+    merge(app)
+    assert "statistics for every expert" in sentences(app)
+
+
+def test_what_nobody_expected_is_a_sentence_too(open_app: Open, monkeypatch: pytest.MonkeyPatch):
+    def broken_run(*args: object, **kwargs: object):
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr("pages.shared.work.run", broken_run)
+    app = merge(open_app())
+    assert "stopped unexpectedly (ZeroDivisionError: a bug)" in sentences(app)

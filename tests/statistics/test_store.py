@@ -1,0 +1,126 @@
+"""The file format: round trip, metadata, and what is refused."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from mats_core.checkpoints import Checkpoint
+from mats_core.checks import InputError
+from mats_core.statistics import Statistics
+from mats_core.statistics.cache import cached_path, measured
+from mats_core.tasks import load as load_task
+
+
+@pytest.fixture
+def tensors():
+    generator = torch.Generator().manual_seed(1)
+    return {
+        "enc.fc.input_gram": torch.randn(4, 4, generator=generator),
+        "enc.fc.input_mean": torch.randn(4, generator=generator),
+        "enc.fc.output_gradient_gram": torch.randn(3, 3, generator=generator),
+        "enc.fc.weight.fisher": torch.randn(3, 4, generator=generator),
+        "enc.fc.bias.block": torch.randn(3, 3, generator=generator),
+    }
+
+
+def test_round_trip(tensors, tmp_path):
+    file = tmp_path / "deep" / "one.safetensors"
+    Statistics.of(tensors, {"tokens": "12", "fingerprint": "abc"}).save(file)
+    found = Statistics.open(file)
+    for name, value in tensors.items():
+        read = found.read(name, tuple(value.shape))
+        assert read is not None
+        assert torch.equal(read, value)
+    assert found.tokens == 12
+    assert found.layers == ("enc.fc",)
+    assert found.read("absent.fisher", (1,)) is None
+    double = found.read("enc.fc.input_mean", (4,), dtype=torch.float64)
+    assert double is not None
+    assert double.dtype == torch.float64
+
+
+def test_metadata_is_as_the_contract_says(tiny_family):
+    with safe_open(tiny_family / "e0.stats.safetensors", framework="pt") as file:
+        metadata, names = file.metadata(), set(file.keys())
+    checkpoint = Checkpoint.open(tiny_family / "e0")
+    assert metadata["format"] == "mats-statistics-1"
+    assert metadata["examples"] == "48"
+    assert metadata["tokens"] == str(48 * 10)
+    assert metadata["seed"] == "0"
+    assert metadata["labels"] == "empirical"
+    assert metadata["fingerprint"] == checkpoint.fingerprint
+    assert all(isinstance(value, str) for value in metadata.values())
+    for name in (n for n in checkpoint.tensors if n.endswith("query.weight")):
+        module = name.removesuffix(".weight")
+        assert {f"{module}.input_gram", f"{module}.output_gradient_gram", f"{name}.fisher",
+                f"{module}.bias.fisher"} <= names  # fmt: skip
+
+
+def test_the_fingerprint_is_checked(tensors):
+    Statistics.of(tensors, {"fingerprint": "abc"}).check("abc")
+    with pytest.raises(InputError, match="another checkpoint"):
+        Statistics.of(tensors, {"fingerprint": "abc"}).check("abd")
+    with pytest.warns(UserWarning, match="do not say which checkpoint"):
+        Statistics.of(tensors, {}).check("abc")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Statistics.of(tensors, {"fingerprint": "abc"}).check("abc")
+
+
+@pytest.mark.parametrize("metadata", [None, {"format": "pt"}])
+def test_files_of_other_tools_are_taken(tensors, tmp_path, metadata):
+    save_file(tensors, tmp_path / "other.safetensors", metadata)
+    with pytest.warns(UserWarning, match="taken as they are"):
+        Statistics.open(tmp_path / "other.safetensors").check("abc")
+
+
+def test_unknown_formats_models_and_pickles_are_refused(tensors, tmp_path):
+    save_file(tensors, tmp_path / "new.safetensors", {"format": "mats-statistics-9"})
+    with pytest.raises(InputError, match="mats-statistics-9"):
+        Statistics.open(tmp_path / "new.safetensors")
+    save_file({"enc.fc.weight": torch.ones(2, 2)}, tmp_path / "model.safetensors")
+    with pytest.raises(InputError, match="the model instead of its statistics"):
+        Statistics.open(tmp_path / "model.safetensors")
+    (tmp_path / "stats.pt").write_bytes(b"anything")
+    with pytest.raises(InputError, match="pickle"):
+        Statistics.open(tmp_path / "stats.pt")
+    with pytest.raises(InputError, match="nothing there"):
+        Statistics.open(tmp_path / "absent.safetensors")
+
+
+def test_wrong_shapes_and_numbers_that_are_not_finite_are_refused(tensors, tmp_path):
+    tensors["enc.fc.input_mean"][1] = float("nan")
+    statistics = Statistics.of(tensors, {})
+    with pytest.raises(InputError, match=r"\[5, 5\].*\[4, 4\]"):
+        statistics.read("enc.fc.input_gram", (5, 5))
+    with pytest.raises(InputError, match=r"enc\.fc\.input_mean.*finite"):
+        statistics.read("enc.fc.input_mean", (4,))
+
+
+def test_the_cache_measures_once_and_again_for_anything_that_matters(
+    tiny_family, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("MATS_CACHE", str(tmp_path))
+    checkpoint, task = Checkpoint.open(tiny_family / "e0"), load_task(tiny_family / "t0.npz")
+    calls: list[int] = []
+    first = measured(checkpoint, task, examples=4, on_batch=calls.append)
+    assert measured(checkpoint, task, examples=4, on_batch=calls.append) == first
+    assert calls == [4]
+    assert first.is_relative_to(tmp_path)
+    Statistics.open(first).check(checkpoint.fingerprint)
+    settings = {"examples": 4, "labels": "empirical", "seed": 0}
+    places = {
+        cached_path(checkpoint, task, **settings),
+        cached_path(checkpoint, task, **{**settings, "examples": 5}),
+        cached_path(checkpoint, task, **{**settings, "labels": "true"}),
+        cached_path(checkpoint, task, **{**settings, "seed": 1}),
+        cached_path(Checkpoint.open(tiny_family / "e1"), task, **settings),
+        cached_path(checkpoint, load_task(tiny_family / "t1.npz"), **settings),
+    }
+    assert first in places
+    assert len(places) == 6

@@ -1,0 +1,44 @@
+"""Docs that run: the README's snippet, the recipes, and the generated reference."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from mats_core import reference
+from mats_core.recipe import load_recipe
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_the_reference_is_the_declaration():
+    committed = (ROOT / "docs" / "methods.md").read_text("utf-8")
+    assert committed == reference.markdown(), (
+        "docs/methods.md is stale: python -m mats_core methods --markdown > docs/methods.md"
+    )
+
+
+def test_the_readme_s_snippet_runs(monkeypatch, capsys):
+    snippet = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.S)
+    assert len(snippet) == 1
+    monkeypatch.chdir(ROOT)
+    exec(compile(snippet[0], "README.md", "exec"), {})
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) == 9  # eight tasks and the summary
+    accuracy = float(printed[-1].split()[0])
+    assert 0.5 < accuracy <= 1.05
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "docs" / "recipes").glob("*.yaml")), ids=str)
+def test_every_recipe_in_the_docs_is_valid(file):
+    recipe = load_recipe(file)
+    assert recipe.path(recipe.base).is_dir()
+    assert all(recipe.path(expert.model).is_dir() for expert in recipe.experts)
+
+
+def test_links_in_the_docs_lead_somewhere():
+    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *ROOT.glob("*/README.md")]:
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text("utf-8")):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"

@@ -1,0 +1,92 @@
+"""Decompositions against numpy, and what they promise of degenerate matrices."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from mats_core import linalg
+from tests.layer_cases import close
+from tests.operator_cases import positive
+
+
+def test_eigh_descending():
+    matrix = positive(6, 1)
+    values, vectors = linalg.eigh_descending(matrix, 4)
+    assert values.tolist() == pytest.approx(np.linalg.eigvalsh(matrix.numpy())[::-1][:4])
+    close(matrix @ vectors, vectors * values, 1e-12)
+
+
+def test_float32_is_decomposed_in_float64():
+    # Eigenvalues over eight orders of magnitude: float32 eigh would lose the small ones.
+    matrix = torch.diag(torch.logspace(0, -8, 5))
+    values, _ = linalg.eigh_descending(matrix)
+    assert values.dtype == torch.float32
+    assert values.tolist() == pytest.approx(torch.logspace(0, -8, 5).tolist(), rel=1e-5)
+
+
+def test_svd_and_polar():
+    matrix = torch.randn(5, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    u, s, vt = linalg.svd(matrix)
+    close((u * s) @ vt, matrix, 1e-12)
+    factor, values = linalg.polar(matrix)
+    close(factor, u @ vt, 1e-12)
+    close(values, s, 1e-12)
+    close(factor.T @ factor, torch.eye(3).double(), 1e-12)
+
+
+def test_polar_of_a_rank_deficient_matrix_is_a_partial_isometry():
+    generator = torch.Generator().manual_seed(2)
+    matrix = torch.randn(6, 2, dtype=torch.float64, generator=generator) @ torch.randn(
+        2, 5, dtype=torch.float64, generator=generator
+    )
+    factor, _ = linalg.polar(matrix)
+    singular = torch.linalg.svdvals(factor)
+    assert singular.tolist() == pytest.approx([1, 1, 0, 0, 0], abs=1e-10)
+    assert float(linalg.polar(torch.zeros(3, 2))[0].abs().max()) == 0
+
+
+def test_solve_positive():
+    matrix = positive(5, 3)
+    right = torch.randn(4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    result = linalg.solve_positive(matrix, right)
+    assert result is not None
+    close(result @ matrix, right, 1e-12)
+    assert linalg.solve_positive(positive(5, 3, rank=3), right) is None
+    assert linalg.solve_positive(-matrix, right) is None
+    assert linalg.solve_positive(torch.full((5, 5), float("nan")).double(), right) is None
+
+
+def test_pseudo_solve_is_the_nearest_solution():
+    matrix = positive(5, 4, rank=3)
+    generator = torch.Generator().manual_seed(4)
+    hidden, anchor = (torch.randn(2, 5, dtype=torch.float64, generator=generator) for _ in range(2))
+    right = hidden @ matrix
+    result = linalg.pseudo_solve(matrix, right, anchor)
+    close(result @ matrix, right, 1e-10)
+    inverse = torch.linalg.pinv(matrix, rtol=1e-10)
+    close(result, anchor + (right - anchor @ matrix) @ inverse, 1e-10)
+
+
+def test_exact_like_symmetric():
+    value = torch.ones(2, dtype=torch.float16)
+    assert linalg.exact(value).dtype == torch.float64
+    assert linalg.like(linalg.exact(value), value).dtype == torch.float16
+    assert linalg.symmetric(torch.tensor([[1.0, 2.0], [0.0, 1.0]])).tolist() == [[1, 1], [1, 1]]
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_a_singular_gram_in_float32_is_solved_like_the_exact_one(seed):
+    """Rounding fills the null space with eigenvalues of 1e-8: they must not be inverted."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(12, 30, dtype=torch.float64, generator=generator)
+    gram = x.T @ x / 12
+    hidden, anchor = (
+        torch.randn(4, 30, dtype=torch.float64, generator=generator) for _ in range(2)
+    )
+    right = hidden @ gram
+    assert linalg.solve_positive(gram.float(), right.float()) is None
+    result = linalg.pseudo_solve(gram.float(), right.float(), anchor.float())
+    close(result, linalg.pseudo_solve(gram, right, anchor), 1e-4)
+    assert linalg.singular_below(torch.float64) == 1e-12

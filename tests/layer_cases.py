@@ -98,8 +98,13 @@ def with_statistics(case: Case, **tensors: Sequence[Tensor | None]) -> Layer:
 
 
 def merged(layer: Layer, method: str, survey: Any = None, **options: Any) -> Merged:
-    """What a method makes of one layer."""
+    """What a method makes of one layer; spectral methods at scaling 1 unless told.
+
+    Defaults come from measurements and may change; the oracles here are of the formulas.
+    """
     row = METHODS[method]
+    if method in ("tsv_m", "iso_c", "iso_cts", "essential"):
+        options = {"scaling": 1.0, **options}
     return row.merge(layer, row.options(**options), survey)
 
 

@@ -23,10 +23,10 @@ OPTIONS: dict[str, dict[str, object]] = {
     "fisher": {},
     "regmean": {},
     "kfac": {"iterations": 500, "tolerance": 0},
-    "tsv_m": {},
-    "iso_c": {},
-    "iso_cts": {},
-    "essential": {},
+    "tsv_m": {"scaling": 1.0},
+    "iso_c": {"scaling": 1.0},
+    "iso_cts": {"scaling": 1.0},
+    "essential": {"scaling": 1.0},
     "gradient_matching": {},
 }
 EXACT = {"iterations": 1000, "tolerance": 0, "damping": 0, "normalise": False}

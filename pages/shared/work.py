@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import math
 import threading
 from collections.abc import Callable
@@ -114,6 +115,7 @@ def _prepare(collection: Collection, tell: Tell) -> Prepared:
     import transformers
 
     _ = transformers.AutoConfig, transformers.ViTForImageClassification
+    gc.freeze()  # the libraries' 400,000 objects live for ever: no collection need look at them
     tell(0.05, "Checking that the experts fit their base")
     inputs = open_inputs(collection.recipe("average"))
     tell(0.1, "Reading the tasks")

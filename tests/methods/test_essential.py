@@ -108,7 +108,7 @@ def test_each_level_alone_and_none(seed, on):
     case = random_case(seed)
     powers = {**OFF, on: POWERS[on] * 1.5} if on else OFF
     expected = case.layer.base.numpy() + esm(case, **powers)
-    close(value(case.layer, "essential", **powers), expected, 1e-8)
+    close(value(case.layer, "essential", scaling=1, **powers), expected, 1e-8)
 
 
 @pytest.mark.parametrize("rank", [1, 3, 6])
@@ -118,7 +118,7 @@ def test_rank_and_centring(rank, centre):
     case = random_case(3, d_in=7)
     powers = {**POWERS, "rank": rank, "centre": centre}
     expected = case.layer.base.numpy() + esm(case, **powers)
-    close(value(case.layer, "essential", **powers), expected, 1e-7)
+    close(value(case.layer, "essential", scaling=1, **powers), expected, 1e-7)
 
 
 def test_the_default_rank_shares_the_outputs_among_the_tasks():
@@ -209,7 +209,7 @@ def test_layers_without_statistics_fall_back_to_tsv_m(tmp_path):
     names = NAMES[:2]
     base, experts, statistics = model_of(cases, names)
     statistics = [{k: v for k, v in own.items() if ".1." not in k} for own in statistics]
-    recipe = raw_recipe(tmp_path, base, experts, "essential", statistics=statistics)
+    recipe = raw_recipe(tmp_path, base, experts, "essential", {"scaling": 1}, statistics=statistics)
     *_, last = run(recipe)
     assert isinstance(last, Finished)
     deltas = [w.numpy() - cases[1].layer.base.numpy() for w in cases[1].layer.experts]

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mats_core.methods.curvature import RegMeanOptions, regmean_reads
-from mats_core.methods.elementwise import fisher_average
+from mats_core.methods.elementwise import FisherOptions, fisher_average
 from mats_core.pipeline import Finished, run
 from tests.layer_cases import SEEDS, close, merged, random_case, raw_recipe, value, with_statistics
 
@@ -140,8 +140,8 @@ def test_remaining_parameters(method):
     mean = torch.stack(layer.experts).mean(0)
     close(value(layer, method), mean)
     assert merged(layer, method, remaining="mean").treatment == "averaged"
-    # The published default floor of Fisher merging, 0.1 of the mean.
-    fishers = tuple(f.clamp_min(0.1 * float(f.mean())) for f in case.fishers)
+    floor = FisherOptions().floor  # that of Fisher merging by itself
+    fishers = tuple(f.clamp_min(floor * float(f.mean())) for f in case.fishers)
     by_fisher = fisher_average(layer.experts, fishers, layer.shares)
     close(value(layer, method, remaining="fisher"), by_fisher)
     # No block was measured: the Fisher is next best.

@@ -77,7 +77,8 @@ def energy_curves(found: Mapping[str, Spectrum], tasks: Mapping[str, Look], rank
         )
     figure.add_vline(x=rank, line={"color": GREY, "width": 2, "dash": "dash"})
     laid_out(figure, 320)
-    figure.update_xaxes(title="directions kept")
+    most = max(len(own.values) for own in found.values())
+    figure.update_xaxes(title="directions kept", range=[0, min(most, max(10, 3 * rank))])
     figure.update_yaxes(range=[0, 1.02], tickformat=".0%", title="energy kept")
     kept = {name: own.energy(rank) for name, own in found.items()}
     best, worst = max(kept, key=lambda n: kept[n]), min(kept, key=lambda n: kept[n])

@@ -177,7 +177,7 @@ def _description(reference: str) -> str:
         return ""
     from sample_models.tasks import DESCRIPTIONS
 
-    return DESCRIPTIONS.get(reference.removeprefix(tasks.SAMPLE), "")
+    return DESCRIPTIONS.get(reference.removeprefix(tasks.SAMPLE), "").replace("`", "")
 
 
 def merge(request: Request, ready: Callable[[], Prepared], tell: Tell) -> Outcome:

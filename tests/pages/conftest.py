@@ -39,6 +39,7 @@ def open_app(
     opened: list[AppTest] = []
 
     def start(page: str = "merge", family: Path = tiny_family) -> AppTest:
+        monkeypatch.setenv("OMP_NUM_THREADS", "1")  # the worker then keeps the session's one thread
         monkeypatch.setenv("MATS_FAMILIES", str(family))
         monkeypatch.setattr("pages.shared.families.SAMPLES", family / "no samples")
         app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=PATIENCE)

@@ -52,7 +52,7 @@ PRETRAINING: tuple[str, ...] = tuple(_EARLIER)
 NAMES: tuple[str, ...] = (*TASKS, "pretraining")  # what `sample:NAME` may name
 
 DESCRIPTIONS: dict[str, str] = {
-    "digits": "scanned handwritten digits (scikit-learn's `load_digits`), 0 to 9",
+    "digits": "scanned handwritten digits from scikit-learn, 0 to 9",
     "shapes": "eight filled shapes cut from coloured paper",
     "counting": "one to eight lights in a night sky",
     "orientation": "gratings at eight angles, in green light and strong noise",

@@ -300,5 +300,5 @@ def _report(
             "base": family.base.fingerprint,
             **{expert.name: expert.checkpoint.fingerprint for expert in family.experts},
         },
-        output=str(job.recipe.path(job.recipe.output)) if job.recipe.output else None,
+        output=str(job.recipe.path(job.recipe.output).resolve()) if job.recipe.output else None,
     )

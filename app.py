@@ -3,10 +3,16 @@
 Start it with `streamlit run app.py`.
 """
 
+import os
 import sys
 from pathlib import Path
 
 import streamlit as st
+
+# Read when torch is loaded.  Threads that spin while they wait make a merge on a busy machine ten
+# times slower; threads that sleep cost a quiet one nothing.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("GOMP_SPINCOUNT", "0")
 
 PICTURES = Path(__file__).parent / "pages" / "shared"
 PAGES = [

@@ -109,11 +109,7 @@ class Job:
 
 
 def _leave_a_core() -> None:
-    """One core is the page's, where there are more than two.
-
-    On two quiet cores both are worth it (a merge of the sample family takes 5 s instead of 7).  On
-    two busy ones threads wait for each other at every small product: OMP_NUM_THREADS=1 helps there.
-    """
+    """One core is the page's, where there are more than two; OMP_NUM_THREADS decides otherwise."""
     if "OMP_NUM_THREADS" not in os.environ:
         cores = os.cpu_count() or 2
         torch.set_num_threads(min(cores, max(2, cores - 1)))

@@ -14,11 +14,10 @@ from pathlib import Path
 
 from torch import Tensor
 
-from . import evaluate, tasks
 from .checkpoints import Checkpoint
 from .checks import InputError
 from .evaluate import TaskResult
-from .families import Expert
+from .examiner import Asked, exam
 from .layers import Inputs, Job, Unit, open_inputs, prepare, read_layer, read_layers, units
 from .methods import Merged
 from .methods.base import norm
@@ -181,15 +180,12 @@ def _bias_reports(todo: Sequence[Unit], reports: Sequence[LayerReport]) -> list[
 # Evaluation and search ----------------------------------------------------------------------------
 
 
-def _tasks(job: Job) -> list[tuple[Expert, str]]:
-    """The experts that can be evaluated; none for raw families or where it is switched off."""
-    if job.recipe.evaluate is False:
-        return []
-    return [
-        (expert, expert.task)
+def _tasks(job: Job) -> bool:
+    """Whether there is anything to evaluate: not for raw families, nor where it is switched off."""
+    return job.recipe.evaluate is not False and any(
+        expert.task and expert.checkpoint.directory is not None
         for expert in job.inputs.family.experts
-        if expert.task and expert.checkpoint.directory is not None
-    ]
+    )
 
 
 def evaluate_output(directory: Path, split: SplitName) -> list[TaskResult]:
@@ -211,29 +207,25 @@ def evaluate_output(directory: Path, split: SplitName) -> list[TaskResult]:
         raise InputError(f"recipe '{file}'", expected="experts with tasks", found="none")
     merged = Checkpoint.open(directory)
     events = _evaluate(job, {name: merged.read(name) for name in merged.tensors})
-    return [event.result for event in events]
+    return [event.result for event in events if isinstance(event, TaskDone)]
 
 
 def _evaluate(
     job: Job, encoder: Mapping[str, Tensor]
-) -> Generator[TaskDone, None, list[TaskResult]]:
-    todo = _tasks(job)
+) -> Generator[Asked | TaskDone, None, list[TaskResult]]:
     settings = job.recipe.evaluate
-    results: list[TaskResult] = []
-    if not isinstance(settings, Evaluation):
-        return results
-    family = job.inputs.family
-    for index, (expert, reference) in enumerate(todo):
-        task = tasks.load(reference, root=job.recipe.folder)
-        evaluate.check_task(expert, task)
-        split = task.split(settings.split).first(settings.examples)
-        finetuned, pretrained = evaluate.baselines(
-            family, expert, task, settings.split, settings.examples, job.device
-        )
-        merged = evaluate.evaluate_expert(encoder, family, expert, split, device=job.device)
-        results.append(TaskResult(expert.name, merged, finetuned, pretrained))
-        yield TaskDone(results[-1], index, len(todo))
-    return results
+    if not isinstance(settings, Evaluation) or not _tasks(job):
+        return []
+    found = exam(
+        job.inputs.family, job.recipe.folder, settings.split, settings.examples, job.device
+    )
+    asked: Asked | None = None
+    for asked in found.take(encoder, precision=settings.precision):
+        yield asked
+    assert asked is not None
+    for index, result in enumerate(asked.results):
+        yield TaskDone(result, index, len(asked.results))
+    return list(asked.results)
 
 
 def _search(

@@ -162,8 +162,15 @@ def kronecker(a_sum: Tensor, b_sum: Tensor, shift: float = 0.0) -> Apply:
     `a_sum` and `b_sum` are scaled so that their Kronecker product has the size of the operator;
     `shift` is the proximal term μ s.
     """
-    values_a, q_a = eigh_descending(a_sum)
-    values_b, q_b = eigh_descending(b_sum)
+    return kronecker_in(eigh_descending(a_sum), eigh_descending(b_sum), shift)
+
+
+Eigen = tuple[Tensor, Tensor]
+
+
+def kronecker_in(a: Eigen, b: Eigen, shift: float = 0.0) -> Apply:
+    """`kronecker`, from the (eigenvalues, eigenvectors) of its two sums."""
+    (values_a, q_a), (values_b, q_b) = a, b
     values = torch.outer(values_b, values_a) + shift
     values = values.clamp_min(1e-12 * float(values.max()) or 1e-300)
     return lambda r: q_b @ ((q_b.mT @ r @ q_a) / values) @ q_a.mT

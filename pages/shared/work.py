@@ -17,10 +17,11 @@ from mats_core import evaluate, tasks, trajectory
 from mats_core.checks import InputError
 from mats_core.collection import Collection, measure_all, missing_statistics
 from mats_core.evaluate import TaskResult
+from mats_core.examiner import Asked
 from mats_core.layers import Inputs, open_inputs
 from mats_core.pipeline import run
 from mats_core.recipe import Recipe
-from mats_core.report import Finished, LayerDone, Report, TaskDone
+from mats_core.report import Finished, LayerDone, Report
 from mats_core.trajectory import Trajectory, TrajectoryDone
 
 from .jobs import Tell
@@ -190,9 +191,8 @@ def merge(request: Request, ready: Callable[[], Prepared], tell: Tell) -> Outcom
             if isinstance(event, LayerDone):
                 done = (event.index + 1) / event.total
                 tell(0.6 * done, f"Merging layer {event.index + 1} of {event.total}")
-            elif isinstance(event, TaskDone):
-                done = (event.index + 1) / event.total
-                tell(0.6 + 0.4 * done, f"Testing on {event.result.name}")
+            elif isinstance(event, Asked):
+                tell(0.6 + 0.4 * event.fraction, "Testing on every task")
             elif isinstance(event, Finished):
                 return Outcome(recipe, event.report)
     raise RuntimeError("the merge ended without a report")
@@ -218,8 +218,8 @@ def follow(
             for event in events:
                 if isinstance(event, LayerDone):
                     part, text = 0.4 * event.index / event.total, f"Solving, {label}"
-                elif isinstance(event, TaskDone):
-                    part = 0.4 + 0.6 * event.index / event.total
+                elif isinstance(event, Asked):
+                    part = 0.4 + 0.6 * event.fraction
                     text = f"Testing the iterates, {label}"
                 elif isinstance(event, TrajectoryDone):
                     found[label] = event.trajectory

@@ -58,6 +58,7 @@ class Job:
     kinds: frozenset[str]
     keep: tuple[int, ...] = ()
     start: Checkpoint | None = None
+    pulse: Callable[[int, float], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -274,6 +275,7 @@ def read_layer(job: Job, unit: Unit, *, with_statistics: bool = True) -> Layer:
         keep=job.keep,
         starts=_starts(job, unit),
         remember=remember,
+        pulse=job.pulse,
     )
 
 

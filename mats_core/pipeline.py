@@ -9,7 +9,8 @@ from __future__ import annotations
 import contextlib
 import itertools
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor
@@ -52,13 +53,15 @@ def run(
     force: bool = False,
     inputs: Inputs | None = None,
     keep: Sequence[int] = (),
+    pulse: Callable[[int, float], None] | None = None,
     shard_bytes: int = SHARD_BYTES,
 ) -> Iterator[Event]:
     """Merge, write and evaluate: a stream of events that ends with `Finished`.
 
     `inputs`: files opened before (`open_inputs`), to skip the preflight.  `keep`: CG iterations
-    whose iterates the `LayerDone` events carry.  With `output` the model is written there, else
-    `Finished.tensors` holds it.  Raises `InputError` before any work for bad input.
+    whose iterates the `LayerDone` events carry.  `pulse(iteration, residual)` is called while a
+    layer is being solved; an exception from it ends the merge.  With `output` the model is written
+    there, else `Finished.tensors` holds it.  Raises `InputError` before any work for bad input.
     """
     started = time.perf_counter()
     target = recipe.path(recipe.output) if recipe.output else None
@@ -69,7 +72,7 @@ def run(
     if recipe.search:
         chosen, trials = yield from _search(recipe, inputs)
         recipe = chosen
-    job = prepare(recipe, inputs, keep)
+    job = replace(prepare(recipe, inputs, keep), pulse=pulse)
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(staged_directory(target, force=force)) if target else None
         finished = yield from _merge_into(job, folder, started, trials, shard_bytes)

@@ -65,6 +65,7 @@ def cg(
     tolerance: float = 0.0,
     preconditioner: Apply | None = None,
     keep: Iterable[int] = (),
+    callback: Callable[[int, float], None] | None = None,
 ) -> Solution:
     """Preconditioned conjugate gradients for `K X = b` from `start`.
 
@@ -73,6 +74,7 @@ def cg(
     then the best iterate so far is returned.  Without a preconditioner it never leaves `start`
     plus the range of K, so on a consistent singular system it lands on the solution nearest to
     `start`; with one it does not, and the system should be damped or anchored.
+    `callback(iteration, relative residual)` is called after each; what it raises ends the solve.
     """
     wanted = set(keep)
     scale = float(rhs.norm()) or 1.0
@@ -109,6 +111,8 @@ def cg(
         residuals.append(residual)
         objectives.append(_objective(x, r, rhs))
         distances.append(float((x - start).norm()))
+        if callback is not None:
+            callback(iteration, residual)
         if iteration in wanted:
             iterates[iteration] = x.clone()
         if residual < best_residual:

@@ -7,7 +7,7 @@ value, and parameters that are not solved for (biases, norms) are the same in al
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -78,11 +78,13 @@ def follow(
     keep: Sequence[int] | None = None,
     split: SplitName = "validation",
     examples: int | None = 200,
+    pulse: Callable[[int, float], None] | None = None,
 ) -> Iterator[Event | PointDone | TrajectoryDone]:
     """Solve once, then evaluate the iterates: the merge's events, a `PointDone` each, and the
     end.
 
-    `keep`: the iterations to look at (`grid` of the recipe's by default).  Whoever stops iterating
+    `keep`: the iterations to look at (`grid` of the recipe's by default).  `pulse`: see `run`.
+    Whoever stops iterating
     cancels it.  Raises `InputError` for a method without iterations or a family without tasks.
     """
     options = recipe.parsed_options()
@@ -101,7 +103,7 @@ def follow(
     wanted = tuple(keep) if keep is not None else grid(iterations)
     kept: dict[str, Mapping[int, Tensor]] = {}
     finished: Finished | None = None
-    for event in run(silent, inputs=inputs, keep=wanted):
+    for event in run(silent, inputs=inputs, keep=wanted, pulse=pulse):
         if isinstance(event, LayerDone) and event.iterates:
             kept[event.layer.name] = event.iterates
         if isinstance(event, Finished):

@@ -64,6 +64,7 @@ class Layer:
     weights      α_m as the recipe gives them, not normalised
     labels       the experts' names, which seed what is random
     is_matrix    whether methods for linear layers apply
+    pulse        called with (iteration, residual) while a solve is under way; may raise to end it
     remember     (what, compute) → what this layer remembers of an earlier merge, or computes now;
                  `what` names the quantity and every option that it depends on
     """
@@ -80,6 +81,7 @@ class Layer:
     keep: tuple[int, ...] = ()
     starts: Callable[[str], Tensor] | None = None
     remember: Callable[[Hashable, Callable[[], Any]], Any] = forgetful
+    pulse: Callable[[int, float], None] | None = None
 
     @property
     def updates(self) -> tuple[Tensor, ...]:

@@ -261,6 +261,7 @@ def _solve(
             tolerance=options.tolerance,
             preconditioner=preconditioner,
             keep=layer.keep,
+            callback=layer.pulse,
         )
 
     preconditioner = _preconditioner(options, operator, layer, shift)

@@ -36,6 +36,7 @@ ORDER = [
     "methods.spectral",
     "methods.essential",
     "methods.curvature",
+    "methods.kfac",
     "methods",
     "recipe",
     "reference",

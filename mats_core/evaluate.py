@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -121,6 +122,38 @@ def evaluate_expert(
     """Accuracy of an encoder with the head and the configuration of one expert."""
     tensors = with_head(encoder, family, expert)
     return score(expert.checkpoint.directory, tensors, split, device=device)
+
+
+def probabilities(
+    encoder: Mapping[str, Tensor],
+    family: Family,
+    expert: Expert,
+    split: Split,
+    *,
+    device: torch.device | str = "cpu",
+) -> np.ndarray:
+    """What an encoder with an expert's head says to each example: (n, classes), rows sum to 1."""
+    directory = expert.checkpoint.directory
+    model = models.build(directory, with_head(encoder, family, expert), device=device)
+    found = []
+    with torch.inference_mode():
+        for start in range(0, len(split), BATCH):
+            images = split.inputs[start : start + BATCH]
+            values = models.pixel_values(images, directory, device=device)
+            found.append(model(pixel_values=values).logits.softmax(-1).cpu().numpy())
+    return np.concatenate(found)
+
+
+def predictions(
+    encoder: Mapping[str, Tensor],
+    family: Family,
+    expert: Expert,
+    split: Split,
+    *,
+    device: torch.device | str = "cpu",
+) -> np.ndarray:
+    """The class (n,) that an encoder with an expert's head takes each example for."""
+    return probabilities(encoder, family, expert, split, device=device).argmax(1)
 
 
 def baselines(

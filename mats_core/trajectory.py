@@ -109,7 +109,7 @@ def follow(
             yield event
     assert finished is not None
     points: list[Point] = []
-    scorers = _scorers(recipe, inputs.family, split, examples)
+    scorers = scorers(recipe, inputs.family, split, examples)
     for index, iteration in enumerate(wanted):
         encoder = assemble(finished.tensors, kept, iteration)
         results: list[TaskResult] = []
@@ -145,7 +145,7 @@ def assemble(
     return tensors
 
 
-def _scorers(
+def scorers(
     recipe: Recipe, family: Family, split: SplitName, examples: int | None
 ) -> list[Callable[[Mapping[str, Tensor]], TaskResult]]:
     """For each expert with a task, a function from an encoder to its result."""
@@ -167,4 +167,5 @@ def _scorers(
 
 __all__ = [
     "GRID", "Point", "PointDone", "Trajectory", "TrajectoryDone", "assemble", "follow", "grid",
+    "scorers",
 ]  # fmt: skip

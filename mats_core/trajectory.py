@@ -109,14 +109,14 @@ def follow(
             yield event
     assert finished is not None
     points: list[Point] = []
-    scorers = scorers(recipe, inputs.family, split, examples)
+    scores = scorers(recipe, inputs.family, split, examples)
     for index, iteration in enumerate(wanted):
         encoder = assemble(finished.tensors, kept, iteration)
         results: list[TaskResult] = []
-        for place, score in enumerate(scorers):
+        for place, score in enumerate(scores):
             results.append(score(encoder))
-            done = index * len(scorers) + place
-            yield TaskDone(results[-1], done, len(wanted) * len(scorers))
+            done = index * len(scores) + place
+            yield TaskDone(results[-1], done, len(wanted) * len(scores))
         points.append(Point(iteration, tuple(results)))
         yield PointDone(points[-1], index, len(wanted))
     yield TrajectoryDone(

@@ -7,7 +7,7 @@ page's theme.
 """
 
 from .accuracy import accuracy_bars, baseline_bars, headline
-from .base import PALETTE, Figure, Look, look, looks, percent, safe, short_names
+from .base import PALETTE, Figure, Look, look, looks, percent, safe, short_names, to_csv
 from .confusion import confusion, confusion_change, largest_mistake, worth_showing
 from .loading import loading_curves, loading_steps
 from .scaling import dimension_weights, task_weights
@@ -36,6 +36,7 @@ __all__ = [
     "short_names",
     "spectra",
     "task_weights",
+    "to_csv",
     "trajectory_curves",
     "trajectory_tasks",
     "worth_showing",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from collections.abc import Callable
 
@@ -83,10 +84,7 @@ def loading_steps(loading: Loading, task: str | None = None) -> Figure:
 
 def gains(steps: tuple[Step, ...], value: Callable[[Step], float]) -> dict[str, float]:
     """What each part adds to the value when it is swapped in."""
-    return {
-        str(now.part): value(now) - value(before)
-        for before, now in zip(steps, steps[1:], strict=False)
-    }
+    return {str(now.part): value(now) - value(before) for before, now in itertools.pairwise(steps)}
 
 
 def enough_after(steps: tuple[Step, ...], value: Callable[[Step], float]) -> int:

@@ -114,7 +114,7 @@ def load(
     there = parts(family, grain)
     base = models.tensors_of(family.base)
     norms = [update_norm(part, base, merged) for part in there]
-    orders = {ordering: order(norms, ordering) for ordering in orderings}
+    orders: dict[Ordering, tuple[int, ...]] = {o: order(norms, o) for o in orderings}
     wanted = list(dict.fromkeys(state for path in orders.values() for state in _states(path)))
     found: dict[frozenset[int], tuple[TaskResult, ...]] = {}
     for index, state in enumerate(wanted):
@@ -125,7 +125,7 @@ def load(
             yield TaskDone(results[-1], index * len(scores) + place, len(wanted) * len(scores))
         found[state] = tuple(results)
         yield StepDone(Step(None, found[state]), index, len(wanted))
-    curves = {
+    curves: dict[Ordering, tuple[Step, ...]] = {
         ordering: tuple(
             Step(there[path[k - 1]].name if k else None, found[state])
             for k, state in enumerate(_states(path))

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 import plotly.graph_objects as go
 
-from .base import BLUE, GREY, ORANGE, VERMILLION, Figure, laid_out, percent, safe
+from .base import BLUE, GREY, NO_DATA, ORANGE, VERMILLION, Figure, laid_out, percent, safe
 
 # Right answers are blue and mistakes orange; empty cells stay the page's own colour.
-RIGHT = [(0, "#D6E6F2"), (1, BLUE)]
-MISTAKEN = [(0, "#FBE6D3"), (1, VERMILLION)]
-MORE_FEWER = [(0, BLUE), (0.5, "#F4F4F2"), (1, ORANGE)]
+RIGHT = [(0.0, "#D6E6F2"), (1.0, BLUE)]
+MISTAKEN = [(0.0, "#FBE6D3"), (1.0, VERMILLION)]
+MORE_FEWER = [(0.0, BLUE), (0.5, "#F4F4F2"), (1.0, ORANGE)]
 MOST_CLASSES = 40  # in one matrix: more are narrowed down to those with the most mistakes
 NUMBERED = 20  # up to so many classes each cell shows its count
-SHORTEST = 14  # letters of a class name on an axis
+LONGEST = 14  # letters of a class name on an axis
 
 Cell = tuple[int, int]
 
@@ -36,17 +37,20 @@ def confusion(
     customdata; `chosen` is framed.
     """
     shown = list(worth_showing(counts) if shown is None else shown)
-    part = counts[np.ix_(shown, shown)]
-    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    visible = shares[np.ix_(shown, shown)]
+    axis, grid = _axis(shown, classes), np.ix_(shown, shown)
+    part, shares = counts[grid], (counts / np.maximum(counts.sum(1, keepdims=True), 1))[grid]
     diagonal = np.eye(len(shown), dtype=bool)
+    top = max(largest_mistake(counts) if most is None else most, 0.02)
     figure = go.Figure()
-    _cells(figure, np.where(diagonal & (part > 0), visible, np.nan), RIGHT, 1.0)
-    top = largest_mistake(counts) if most is None else most
-    _cells(figure, np.where(~diagonal & (part > 0), visible, np.nan), MISTAKEN, max(top, 0.02))
-    _handles(figure, part, visible, shown, classes, who)
-    _numbers(figure, part, np.where(diagonal, visible, visible / max(top, 0.02)))
-    _frame(figure, shown, classes, chosen, f"what the {who} says")
+    for name, where, scale, high in (
+        ("right, share of the true class", diagonal, RIGHT, 1.0),
+        ("mistaken, share of the true class", ~diagonal, MISTAKEN, top),
+    ):
+        _cells(figure, name, part, shares, where & (part > 0), axis, scale, (0.0, high))
+    said = [f"{n} images, {share:.0%} of the class"
+            for n, share in zip(part[part > 0], shares[part > 0], strict=True)]  # fmt: skip
+    _handles(figure, part, said, shown, axis)
+    _frame(figure, axis, shown, chosen, f"what the {who} says")
     right, total = int(np.trace(counts)), int(counts.sum())
     caption = f"The {who} is right on {right} of {total} images ({percent(right / max(total, 1))})."
     mistake = commonest(counts)
@@ -72,13 +76,12 @@ def confusion_change(
     """After minus before, cell by cell: orange where there are more, blue where there are fewer."""
     change = after - before
     shown = list(worth_showing(np.abs(change)))
-    part = change[np.ix_(shown, shown)]
+    axis, part = _axis(shown, classes), change[np.ix_(shown, shown)]
     top = float(np.abs(change).max(initial=0)) or 1.0
     figure = go.Figure()
-    _cells(figure, np.where(part != 0, part, np.nan), MORE_FEWER, top, low=-top)
-    _handles(figure, part, None, shown, classes, f"{who[1]} minus {who[0]}")
-    _numbers(figure, part, np.abs(part) / top, signed=True)
-    _frame(figure, shown, classes, chosen, "what the model says")
+    _cells(figure, "more images", part, part, part != 0, axis, MORE_FEWER, (-top, top), signed=True)
+    _handles(figure, part, [f"{n:+d} images" for n in part[part != 0]], shown, axis)
+    _frame(figure, axis, shown, chosen, "what the model says")
     difference = int(np.trace(after) - np.trace(before))
     direction = "more" if difference > 0 else "fewer"
     caption = (
@@ -121,86 +124,70 @@ def commonest(counts: np.ndarray) -> Cell | None:
 
 
 def _cells(
-    figure: go.Figure, values: np.ndarray, scale: list, high: float, *, low: float = 0.0
+    figure: go.Figure,
+    name: str,
+    part: np.ndarray,
+    values: np.ndarray,
+    where: np.ndarray,
+    axis: Sequence[str],
+    scale: list[tuple[float, str]],
+    span: tuple[float, float],
+    *,
+    signed: bool = False,
 ) -> None:
+    """Coloured cells with their counts where `where`; the others stay empty."""
     # The markers of `_handles` lie over the cells and speak for them.
     figure.add_heatmap(
-        z=values, zmin=low, zmax=high, colorscale=scale, showscale=False, hoverinfo="skip",
+        name=name, x=axis, y=axis,
+        z=[[float(v) if w else None for v, w in zip(*pair, strict=True)]
+           for pair in zip(values, where, strict=True)],
+        zmin=span[0], zmax=span[1], colorscale=scale, showscale=False, hoverinfo="skip",
+        text=[[(f"{v:+d}" if signed else str(v)) if w else "" for v, w in zip(*pair, strict=True)]
+              for pair in zip(part, where, strict=True)],
+        texttemplate="%{text}" if len(part) <= NUMBERED else None,
+        textfont={"size": 12 if len(part) <= 12 else 9},
         xgap=2, ygap=2,
     )  # fmt: skip
 
 
 def _handles(
-    figure: go.Figure,
-    part: np.ndarray,
-    shares: np.ndarray | None,
-    shown: Sequence[int],
-    classes: Sequence[str],
-    who: str,
-) -> None:
+    figure: go.Figure, part: np.ndarray, said: Sequence[str], shown: Sequence[int],
+    axis: Sequence[str],
+) -> None:  # fmt: skip
     """Unseen markers that can be clicked and hovered: a heatmap's cells cannot be selected."""
-    rows, columns = np.nonzero(part)
-    said = [
-        f"{part[i, j]:+d} images" if shares is None else f"{part[i, j]} images, {shares[i, j]:.0%}"
-        for i, j in zip(rows, columns, strict=True)
-    ]
+    rows, columns = (places.tolist() for places in np.nonzero(part))
     unseen = {"marker": {"opacity": 0}}
     figure.add_scatter(
-        x=columns.tolist(),
-        y=rows.tolist(),
+        x=[axis[j] for j in columns],
+        y=[axis[i] for i in rows],
         mode="markers",
         marker={"symbol": "square", "size": 26, "opacity": 0, "color": GREY},
         selected=unseen,
         unselected=unseen,
         customdata=[[shown[i], shown[j]] for i, j in zip(rows, columns, strict=True)],
         text=[
-            f"{safe(classes[shown[i]])}, taken for {safe(classes[shown[j]])}: {what}"
+            f"{axis[i]}, taken for {axis[j]}: {what}"
             for i, j, what in zip(rows, columns, said, strict=True)
         ],
-        hovertemplate=f"{safe(who)}<br>%{{text}}<extra></extra>",
+        hovertemplate="%{text}<extra></extra>",
         showlegend=False,
+        meta=NO_DATA,
     )
 
 
-def _numbers(
-    figure: go.Figure, part: np.ndarray, depth: np.ndarray, *, signed: bool = False
-) -> None:
-    """Counts in the cells, white on deep colours and dark on pale ones."""
-    if len(part) > NUMBERED:
-        return
-    rows, columns = np.nonzero(part)
-    size = 12 if len(part) <= 12 else 9
-    figure.add_scatter(
-        x=columns.tolist(),
-        y=rows.tolist(),
-        mode="text",
-        text=[f"{part[i, j]:+d}" if signed else str(part[i, j])
-              for i, j in zip(rows, columns, strict=True)],
-        textfont={"size": size, "color": [
-            "#FFFFFF" if depth[i, j] > 0.6 and not (signed and part[i, j] > 0) else "#1B1F24"
-            for i, j in zip(rows, columns, strict=True)]},
-        hoverinfo="skip",
-        showlegend=False,
-    )  # fmt: skip
-
-
 def _frame(
-    figure: go.Figure,
-    shown: Sequence[int],
-    classes: Sequence[str],
-    chosen: Cell | None,
-    title: str,
+    figure: go.Figure, axis: Sequence[str], shown: Sequence[int], chosen: Cell | None, title: str
 ) -> None:
-    count = len(shown)
+    count = len(axis)
     laid_out(figure, min(640, max(300, 130 + 26 * count)))
-    names = [_short(classes[i]) for i in shown]
-    step = max(1, count // 24 + (count % 24 > 0)) if count > 24 else 1
+    step = math.ceil(count / 24)
     ticks = {
-        "tickvals": list(range(0, count, step)), "ticktext": names[::step], "showgrid": False,
-        "zeroline": False, "tickfont": {"size": 11}, "range": [-0.5, count - 0.5],
+        "type": "category", "tickvals": list(axis[::step]),
+        "ticktext": [_short(name) for name in axis[::step]], "tickfont": {"size": 11},
+        "showgrid": False, "zeroline": False,
     }  # fmt: skip
-    figure.update_xaxes(**ticks, title=title, side="bottom")
-    figure.update_yaxes(**{**ticks, "range": [count - 0.5, -0.5]}, title="true class")
+    figure.update_xaxes(**ticks, title=title, range=[-0.5, count - 0.5])
+    figure.update_yaxes(**ticks, title="true class", range=[count - 0.5, -0.5])
     if chosen is not None and chosen[0] in shown and chosen[1] in shown:
         y, x = shown.index(chosen[0]), shown.index(chosen[1])
         figure.add_shape(
@@ -209,8 +196,15 @@ def _frame(
         )  # fmt: skip
 
 
+def _axis(shown: Sequence[int], classes: Sequence[str]) -> list[str]:
+    """Names of the shown classes; where two are alike their numbers tell them apart."""
+    names = [safe(classes[i]) for i in shown]
+    alike = len(set(names)) < len(names)
+    return [f"{name} ({i})" if alike else name for i, name in zip(shown, names, strict=True)]
+
+
 def _short(name: str) -> str:
-    return safe(name if len(name) <= SHORTEST else f"{name[: SHORTEST - 1]}…")
+    return name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"
 
 
 def _left_out(shown: Sequence[int], classes: Sequence[str]) -> str:

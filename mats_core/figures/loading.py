@@ -115,11 +115,12 @@ def _story(loading: Loading, value: Callable[[Step], float]) -> str:
     soon: dict[Ordering, int] = {o: enough_after(steps, value) for o, steps in curves.items()}
     parts = "; ".join(f"{count} {ORDERINGS[o]}" for o, count in soon.items())
     text += f"Parts needed for {ENOUGH:.0%} of the gain, of {len(loading.parts)}: {parts}. "
-    high = max((value(s), o, k) for o, steps in curves.items() for k, s in enumerate(steps))
-    if high[0] - last >= SMALL:
+    ordering = max(curves, key=lambda o: max(value(step) for step in curves[o]))
+    values = [value(step) for step in curves[ordering]]
+    if max(values) - last >= SMALL:
         text += (
-            f"With only {high[2]} parts ({ORDERINGS[high[1]]}) it is {100 * (high[0] - last):.1f} "
-            "points better than with all of them. "
+            f"With only {values.index(max(values))} parts ({ORDERINGS[ordering]}) it is "
+            f"{100 * (max(values) - last):.1f} points better than with all of them. "
         )
     return text
 

@@ -156,7 +156,7 @@ def _card(task: tasks.Task, reference: str) -> TaskCard:
     chosen = first[:PICTURES]
     return TaskCard(
         classes=task.classes,
-        images=tuple(_picture(split.inputs[i]) for i in chosen),
+        images=tuple(picture(split.inputs[i]) for i in chosen),
         captions=tuple(task.classes[int(split.labels[i])] for i in chosen),
         train=len(task.train),
         validation=len(task.validation),
@@ -165,7 +165,7 @@ def _card(task: tasks.Task, reference: str) -> TaskCard:
     )
 
 
-def _picture(image: np.ndarray) -> np.ndarray:
+def picture(image: np.ndarray) -> np.ndarray:
     """RGB, enlarged by whole pixels so that small images stay crisp."""
     rgb = np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
     times = max(1, math.ceil(72 / max(rgb.shape[:2])))
@@ -184,7 +184,7 @@ def merge(request: Request, ready: Callable[[], Prepared], tell: Tell) -> Outcom
     """Run the request's recipe to its end; `ready` is asked when the merge's turn has come."""
     prepared = ready()
     recipe = request.recipe(prepared.files)
-    inputs = _inputs(prepared, recipe)
+    inputs = inputs_of(prepared, recipe)
     with contextlib.closing(run(recipe, inputs=inputs)) as events:  # type: ignore[type-var]
         for event in events:
             if isinstance(event, LayerDone):
@@ -198,7 +198,7 @@ def merge(request: Request, ready: Callable[[], Prepared], tell: Tell) -> Outcom
     raise RuntimeError("the merge ended without a report")
 
 
-def _inputs(prepared: Prepared, recipe: Recipe) -> Inputs:
+def inputs_of(prepared: Prepared, recipe: Recipe) -> Inputs:
     """The family's open files where the recipe is over all of them, else its own preflight."""
     if len(recipe.experts) == len(prepared.inputs.family.experts):
         return prepared.inputs
@@ -212,7 +212,7 @@ def follow(
     prepared = ready()
     found: dict[str, Trajectory] = {}
     for place, (label, recipe) in enumerate(recipes.items()):
-        inputs = _inputs(prepared, recipe)
+        inputs = inputs_of(prepared, recipe)
         events = trajectory.follow(recipe, inputs=inputs, examples=examples)
         with contextlib.closing(events):  # type: ignore[type-var]
             for event in events:
@@ -231,6 +231,6 @@ def follow(
 
 
 __all__ = [
-    "UNDAMPED", "Outcome", "Prepared", "Request", "TaskCard", "follow", "merge",
-    "prepare",
+    "UNDAMPED", "Outcome", "Prepared", "Request", "TaskCard", "follow", "inputs_of",
+    "merge", "picture", "prepare",
 ]  # fmt: skip

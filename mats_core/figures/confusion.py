@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import plotly.graph_objects as go
 
-from .base import BLUE, GREY, NO_DATA, ORANGE, VERMILLION, Figure, laid_out, percent, safe
+from .base import BLUE, GREY, NO_DATA, ORANGE, PURPLE, VERMILLION, Figure, laid_out, percent, safe
 
 # Right answers are blue and mistakes orange; empty cells stay the page's own colour.
 RIGHT = [(0.0, "#D6E6F2"), (1.0, BLUE)]
@@ -47,7 +47,7 @@ def confusion(
         ("mistaken, share of the true class", ~diagonal, MISTAKEN, top),
     ):
         _cells(figure, name, part, shares, where & (part > 0), axis, scale, (0.0, high))
-    said = [f"{n} images, {share:.0%} of the class"
+    said = [f"{n} images, {percent(share, 0)} of the class"
             for n, share in zip(part[part > 0], shares[part > 0], strict=True)]  # fmt: skip
     _handles(figure, part, said, shown, axis)
     _frame(figure, axis, shown, chosen, f"what the {who} says")
@@ -192,7 +192,7 @@ def _frame(
         y, x = shown.index(chosen[0]), shown.index(chosen[1])
         figure.add_shape(
             type="rect", x0=x - 0.5, x1=x + 0.5, y0=y - 0.5, y1=y + 0.5,
-            line={"color": GREY, "width": 3},
+            line={"color": PURPLE, "width": 4},
         )  # fmt: skip
 
 

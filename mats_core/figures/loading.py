@@ -110,11 +110,12 @@ def _story(loading: Loading, value: Callable[[Step], float]) -> str:
         return text + "The merge gains nothing here, so there is no part to thank. "
     alone = {steps[1].part: value(steps[1]) - first for steps in curves.values() if len(steps) > 1}
     best = max(alone, key=lambda part: alone[part])
-    text += f"{str(best)[:1].upper()}{str(best)[1:]} alone brings {alone[best] / gain:.0%} of that "
-    text += "gain. " if len(alone) == 1 else "gain, the most of the parts that come first. "
+    name, part = str(best), percent(alone[best] / gain, 0)
+    text += f"{name[:1].upper()}{name[1:]} alone brings {part} of that gain"
+    text += ". " if len(alone) == 1 else ", the most of the parts that come first. "
     soon: dict[Ordering, int] = {o: enough_after(steps, value) for o, steps in curves.items()}
     parts = "; ".join(f"{count} {ORDERINGS[o]}" for o, count in soon.items())
-    text += f"Parts needed for {ENOUGH:.0%} of the gain, of {len(loading.parts)}: {parts}. "
+    text += f"Parts needed for {percent(ENOUGH, 0)} of the gain, of {len(loading.parts)}: {parts}. "
     ordering = max(curves, key=lambda o: max(value(step) for step in curves[o]))
     values = [value(step) for step in curves[ordering]]
     if max(values) - last >= SMALL:

@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from mats_core import outcomes
+from mats_core import figures, outcomes
 from mats_core.outcomes import Changes
 
 from .looking import Answers
@@ -15,6 +15,7 @@ from .looking import Answers
 Before = Literal["expert", "pre-trained encoder"]
 BEFORE: tuple[Before, ...] = ("expert", "pre-trained encoder")
 AFTER = "merge"
+CLOSE = 0.6  # probability of the wrong class, below which a mistake is a close call
 COMMONEST = 8  # of the merge's mistakes that can be chosen from the list
 GROUPS = {
     "lost": "Lost: right before, wrong after",
@@ -82,9 +83,10 @@ def story(found: Compared) -> str:
     sure = found.answers.merged[lost].max(1) if len(lost) else np.zeros(0)
     text += f". It won {len(won)} that the {found.who} has wrong."
     if len(sure):
+        median = float(np.median(sure))
         text += (
-            f" In its lost answers the merge is {np.median(sure):.0%} sure (median), so these are "
-            + ("close calls." if np.median(sure) < 0.6 else "not close calls.")
+            f" In its lost answers the merge is {figures.percent(median, 0)} sure (median), so "
+            f"these are {'' if median < CLOSE else 'not '}close calls."
         )
     return text
 

@@ -174,19 +174,19 @@ def card(found: Compared, row: int) -> None:
     """One image and what is said about it."""
     classes = found.answers.classes
     true = classes[int(found.labels[row])]
-    lines = []
+    said: list[tuple[str, bool]] = []
     for who in (found.who, AFTER):
-        said = found.probabilities(who)[row]
-        taken = int(said.argmax())
-        mark = ":material/check:" if taken == found.labels[row] else ":material/close:"
-        lines.append((who, classes[taken], float(said[taken]), mark))
-    alt = f"An image of {true}; " + "; ".join(f"{w}: {c} ({p:.0%})" for w, c, p, _ in lines)
-    with st.container(border=True, width=148, gap="xxsmall"):
-        st.image(picture(found.answers.images[row]), width=96, alt=alt)
+        chances = found.probabilities(who)[row]
+        taken = int(chances.argmax())
+        text = f"{who}: {classes[taken]} {figures.percent(float(chances[taken]), 0)}"
+        said.append((text, taken == found.labels[row]))
+    alt = "; ".join([f"An image of {true}", *(text for text, _ in said)])
+    with st.container(border=True, width=166, gap="xxsmall"):
+        st.image(picture(found.answers.images[row]), width=112, alt=alt)
         st.markdown(f"**{show.plain(true)}**")
-        for who, name, sure, mark in lines:
-            label = "pre-trained" if who == "pre-trained encoder" else who
-            st.markdown(f":small[{mark} {show.plain(f'{label}: {name} {sure:.0%}')}]")
+        for text, right in said:
+            mark = ":material/check:" if right else ":material/close:"
+            st.markdown(f":small[{mark} {show.plain(text.replace(' encoder', ''))}]")
 
 
 __all__ = ["LOOKING", "section", "view"]

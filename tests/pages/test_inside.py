@@ -77,7 +77,7 @@ def test_images_and_matrices_are_those_of_the_merge_itself(open_app: Open, tiny_
     assert before["layout"]["xaxis"]["title"]["text"] == "what the expert says"
     choice = next(w for w in app.selectbox if w.label == "Show the images")
     assert choice.options[0] == f"Lost: right before, wrong after ({lost})"
-    assert len(app.get("imgs")) == min(lost, 24)
+    assert len(app.get("image")) == min(lost, 24)
     assert not app.warning, "made again, the merge is the same"
 
 
@@ -88,7 +88,7 @@ def test_another_group_and_a_cell_can_be_chosen(open_app: Open):
     assert kinds
     choice.select(kinds[0]).run()
     count = int(kinds[0].rpartition("(")[2].rstrip(")"))
-    assert len(app.get("imgs")) == min(count, 24)
+    assert len(app.get("image")) == min(count, 24)
     assert any("shapes" in spec["layout"] for spec in specs(app)), "the cell is framed"
 
 

@@ -17,12 +17,11 @@ from torch import Tensor
 from . import evaluate, models
 from .checks import InputError, member
 from .evaluate import TaskResult
+from .examiner import Asked, exam
 from .families import Family, module_of
 from .layers import Inputs
 from .recipe import Recipe
-from .report import TaskDone
 from .tasks import SplitName
-from .trajectory import scorers
 
 Ordering = Literal["input first", "output first", "largest first", "smallest first"]
 ORDERINGS: dict[Ordering, str] = {
@@ -98,9 +97,9 @@ def load(
     orderings: Sequence[Ordering] = THREE,
     split: SplitName = "validation",
     examples: int | None = 200,
-) -> Iterator[TaskDone | StepDone | LoadingDone]:
-    """Swap the parts in by each ordering: a `TaskDone` for each task of each state, a `StepDone`
-    for each state, and the end.
+) -> Iterator[Asked | StepDone | LoadingDone]:
+    """Swap the parts in by each ordering: `Asked` while a state is tested (`fraction` of the
+    whole), a `StepDone` for each state, and the end.
 
     A state that two orderings share is evaluated once.  Whoever stops iterating cancels it.  Raises
     `InputError` for a family without tasks or an unknown ordering.
@@ -108,8 +107,7 @@ def load(
     for ordering in orderings:
         member("ordering", ordering, ORDERINGS)
     family = inputs.family
-    scores = scorers(recipe, family, split, examples)
-    if not scores:
+    if not any(expert.task for expert in family.experts):
         raise InputError("layer-by-layer loading", expected="tasks", found="none")
     there = parts(family, grain)
     base = models.tensors_of(family.base)
@@ -117,13 +115,14 @@ def load(
     orders: dict[Ordering, tuple[int, ...]] = {o: order(norms, o) for o in orderings}
     wanted = list(dict.fromkeys(state for path in orders.values() for state in _states(path)))
     found: dict[frozenset[int], tuple[TaskResult, ...]] = {}
+    questions = exam(family, recipe.folder, split, examples)
     for index, state in enumerate(wanted):
         encoder = assemble(base, merged, [there[i] for i in state])
-        results: list[TaskResult] = []
-        for place, score in enumerate(scores):
-            results.append(score(encoder))
-            yield TaskDone(results[-1], index * len(scores) + place, len(wanted) * len(scores))
-        found[state] = tuple(results)
+        asked: Asked | None = None
+        for asked in questions.take(encoder):
+            yield replace(asked, fraction=(index + asked.fraction) / len(wanted))
+        assert asked is not None
+        found[state] = asked.results
         yield StepDone(Step(None, found[state]), index, len(wanted))
     curves: dict[Ordering, tuple[Step, ...]] = {
         ordering: tuple(

@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ORDER = [
     "checks",
     "places",
+    "memo",
     "linalg",
     "operators",
     "solver",
@@ -42,6 +43,7 @@ ORDER = [
     "layers",
     "evaluate",
     "outcomes",
+    "examiner",
     "report",
     "output",
     "pipeline",

@@ -11,7 +11,7 @@ from .base import PALETTE, Figure, Look, look, looks, percent, safe, short_names
 from .confusion import confusion, confusion_change, largest_mistake, worth_showing
 from .loading import loading_curves, loading_steps
 from .scaling import dimension_weights, task_weights
-from .solving import residual_curves, trajectory_curves, trajectory_tasks
+from .solving import residual_curves, solve_at, trajectory_curves, trajectory_tasks
 from .spectral import energy_curves, spectra
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "residual_curves",
     "safe",
     "short_names",
+    "solve_at",
     "spectra",
     "task_weights",
     "to_csv",

@@ -18,12 +18,13 @@ from torch import Tensor
 
 from mats_core import evaluate, loading, models, tasks
 from mats_core.checks import InputError, listing
+from mats_core.examiner import Asked
 from mats_core.families import Expert, Family
 from mats_core.layers import Inputs
-from mats_core.loading import Grain, Loading, LoadingDone, Ordering
+from mats_core.loading import Grain, Loading, LoadingDone, Ordering, StepDone
 from mats_core.pipeline import run as merge_again
 from mats_core.recipe import Recipe
-from mats_core.report import Finished, LayerDone, TaskDone
+from mats_core.report import Finished, LayerDone
 
 from .jobs import Tell
 from .runs import Run
@@ -127,12 +128,13 @@ def load(
     events = loading.load(
         recipe, looked.encoder, inputs=inputs, grain=grain, orderings=orderings, examples=EXAMPLES
     )
-    asked = sum(1 for expert in inputs.family.experts if expert.task)
+    done = 0
     with contextlib.closing(events):  # type: ignore[type-var]
         for event in events:
-            if isinstance(event, TaskDone):
-                state, count = event.index // asked + 1, event.total // asked
-                tell(0.1 + 0.9 * event.index / event.total, f"Testing state {state} of {count}")
+            if isinstance(event, Asked):
+                tell(0.1 + 0.9 * event.fraction, f"Testing state {done + 1}")
+            elif isinstance(event, StepDone):
+                done = event.index + 1
             elif isinstance(event, LoadingDone):
                 looked.loadings[grain, orderings] = event.loading
 
@@ -177,12 +179,18 @@ def _looked(
     looked = shelf.get(run)
     if looked is not None:
         return looked
-    events = merge_again(recipe, inputs=inputs)
+    at, text = 0.0, "Merging again, the first layer"
+
+    def pulse(iteration: int, residual: float) -> None:
+        tell(share * at, f"{text}, iteration {iteration}")
+
+    events = merge_again(recipe, inputs=inputs, pulse=pulse)
     with contextlib.closing(events):  # type: ignore[type-var]
         for event in events:
             if isinstance(event, LayerDone):
                 at = (event.index + 1) / event.total
-                tell(share * at, f"Merging again, layer {event.index + 1} of {event.total}")
+                text = f"Merging again, layer {event.index + 1} of {event.total}"
+                tell(share * at, text)
             elif isinstance(event, Finished):
                 return shelf.put(run, event.tensors)
     raise RuntimeError("the merge ended without tensors")

@@ -8,6 +8,8 @@ page's theme.
 
 from .accuracy import accuracy_bars, baseline_bars, headline
 from .base import PALETTE, Figure, Look, look, looks, percent, safe, short_names, to_csv
+from .confusion import confusion, confusion_change, largest_mistake, worth_showing
+from .loading import loading_curves, loading_steps
 from .scaling import dimension_weights, task_weights
 from .solving import residual_curves, solve_at, trajectory_curves, trajectory_tasks
 from .spectral import energy_curves, spectra
@@ -18,9 +20,14 @@ __all__ = [
     "Look",
     "accuracy_bars",
     "baseline_bars",
+    "confusion",
+    "confusion_change",
     "dimension_weights",
     "energy_curves",
     "headline",
+    "largest_mistake",
+    "loading_curves",
+    "loading_steps",
     "look",
     "looks",
     "percent",
@@ -33,4 +40,5 @@ __all__ = [
     "to_csv",
     "trajectory_curves",
     "trajectory_tasks",
+    "worth_showing",
 ]

@@ -11,6 +11,7 @@ from .base import PALETTE, Figure, Look, look, looks, percent, safe, short_names
 from .scaling import dimension_weights, task_weights
 from .solving import residual_curves, trajectory_curves, trajectory_tasks
 from .spectral import energy_curves, spectra
+from .toy import toy_losses, toy_polar, toy_progress, toy_scaling
 
 __all__ = [
     "PALETTE",
@@ -29,6 +30,10 @@ __all__ = [
     "short_names",
     "spectra",
     "task_weights",
+    "toy_losses",
+    "toy_polar",
+    "toy_progress",
+    "toy_scaling",
     "trajectory_curves",
     "trajectory_tasks",
 ]

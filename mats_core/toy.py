@@ -110,7 +110,10 @@ class Essential:
     freed        columns of polar(E_cat) · mean σ, in the tasks' order
     weights      polarized scaling, level 1: (‖Δ_m‖ / mean)^p
     moves        what each task adds to the merge: its freed direction · ‖Δ_m‖ · weight
-    point        origin + their sum
+    point        origin + the sum of the moves
+    kept         share of each task's own move that the merge contains (`kept`)
+    plain        origin + Σ Δ_m, task arithmetic, and
+    plain_kept   the same shares of it
     """
 
     updates: tuple[Point, ...]
@@ -120,6 +123,9 @@ class Essential:
     weights: tuple[float, ...]
     moves: tuple[Point, ...]
     point: Point
+    kept: tuple[float, ...]
+    plain: Point
+    plain_kept: tuple[float, ...]
 
 
 def solutions(tasks: Sequence[Task]) -> tuple[Merged, ...]:
@@ -195,9 +201,9 @@ def essential_step(
 ) -> Essential:
     """Steps 1, 2, 4 and 6 of ESM (arXiv 2602.20208) on one essential direction a task.
 
-    The result is `origin + ½ Δ` with the Δ of `methods.essential.essential_update` (whose factor
-    2 a scaling of ½ takes back): moves in orthogonal directions are added, moves in one direction
-    are averaged.  Tasks that did not move have no direction.
+    The moves sum to ½ Δ with the Δ of `methods.essential.essential_update` (½ takes its factor 2
+    back): moves in orthogonal directions are added, moves in one direction are averaged.  Tasks
+    that did not move have no direction.
     """
     _some(tasks)
     base, one = _tensor(origin), torch.ones(1, 1, dtype=torch.float64)
@@ -213,6 +219,7 @@ def essential_step(
     freed = factor * spread.mean()
     weights = relative_power(torch.stack([update.norm() for update in updates]), task_power)
     moves = freed * (_tensor(lengths) * weights)
+    point, plain = _point(base + moves.sum(1)), _point(base + torch.cat(updates, 1).sum(1))
     return Essential(
         updates=_columns(torch.cat(updates, 1)),
         directions=_columns(e_cat),
@@ -220,8 +227,26 @@ def essential_step(
         freed=_columns(freed),
         weights=tuple(weights.tolist()),
         moves=_columns(moves),
-        point=_point(base + moves.sum(1)),
+        point=point,
+        kept=kept(tasks, point, origin),
+        plain=plain,
+        plain_kept=kept(tasks, plain, origin),
     )
+
+
+def kept(tasks: Sequence[Task], point: Point, origin: Point = (0.0, 0.0)) -> tuple[float, ...]:
+    """`⟨w − origin, Δ_m⟩ / ‖Δ_m‖²`: 1 where the merge goes as far along Δ_m as expert m did.
+
+    Above 1 it overshoots (others push the same way), below 1 others hold it back.  0 for a task
+    that did not move.
+    """
+    way = _tensor(point) - _tensor(origin)
+    shares = []
+    for task in tasks:
+        own = _tensor(task.centre) - _tensor(origin)
+        square = float(own @ own)
+        shares.append(float(way @ own) / square if square > 0 else 0.0)
+    return tuple(shares)
 
 
 def _exact(tasks: Sequence[Task], terms: Sequence[Operator]) -> Tensor:
@@ -272,5 +297,5 @@ def _columns(matrix: Tensor) -> tuple[Point, ...]:
 
 __all__ = [
     "Essential", "Merged", "Point", "Preconditioner", "Task", "Walk", "essential_step",
-    "solutions", "summed_curvature", "walk",
+    "kept", "solutions", "summed_curvature", "walk",
 ]  # fmt: skip

@@ -11,7 +11,13 @@ from scipy.optimize import minimize
 
 from mats_core.checks import InputError
 from mats_core.methods.essential import EssentialOptions, essential_update
-from mats_core.toy import Task, essential_step, solutions, summed_curvature, walk
+from mats_core.toy import (
+    Task,
+    essential_step,
+    solutions,
+    summed_curvature,
+    walk,
+)
 
 SEEDS = (0, 1, 2)
 
@@ -156,7 +162,7 @@ def test_the_essential_step_is_half_of_the_methods_update(seed, power):
     grams = tuple(torch.ones(1, 1, dtype=torch.float64) for _ in tasks)
     update, details = essential_update(updates, grams, None, options)
     found = essential_step(tasks, task_power=power, origin=origin)
-    assert found.point == pytest.approx((np.array(origin) + update[:, 0].numpy() / 2).tolist())
+    assert np.sum(found.moves, axis=0) == pytest.approx(update[:, 0].numpy() / 2)
     assert found.weights == pytest.approx(details["task_weights"])
     assert found.updates == tuple(pytest.approx(u[:, 0].tolist()) for u in updates)
 
@@ -185,16 +191,16 @@ def test_the_polar_step_spreads_directions_evenly_and_symmetrically(degrees):
 
 def test_orthogonal_moves_are_added_and_equal_directions_averaged():
     orthogonal = [Task("a", (2, 0), 0, (1, 1)), Task("b", (0, 1), 0, (1, 1))]
-    assert essential_step(orthogonal).point == pytest.approx((2, 1))
+    assert np.sum(essential_step(orthogonal).moves, axis=0) == pytest.approx((2, 1))
     alike = [Task("a", (2, 2), 0, (1, 1)), Task("b", (1, 1), 0, (1, 1))]
-    assert essential_step(alike).point == pytest.approx((1.5, 1.5))
+    assert np.sum(essential_step(alike).moves, axis=0) == pytest.approx((1.5, 1.5))
 
 
 def test_polarized_scaling_makes_the_loud_louder():
     tasks = [Task("a", (3, 0), 0, (1, 1)), Task("b", (0, 1), 0, (1, 1))]
     found = essential_step(tasks, task_power=2.0)
     assert found.weights == pytest.approx((1.5**2, 0.5**2))
-    assert found.point == pytest.approx((3 * 2.25, 0.25))
+    assert np.sum(found.moves, axis=0) == pytest.approx((3 * 2.25, 0.25))
     assert essential_step(tasks).weights == (1, 1)
 
 
@@ -203,7 +209,25 @@ def test_a_task_that_did_not_move_adds_nothing():
     found = essential_step(tasks)
     assert found.directions[0] == (0, 0)
     assert found.moves[0] == pytest.approx((0, 0))
+    assert found.kept[0] == 0
+    still = [Task("a", (1, 2), 0, (1, 1)), Task("b", (1, 2), 0, (1, 1))]
+    assert essential_step(still, task_power=2.0, origin=(1, 2)).point == (1, 2)
     assert all(math.isfinite(v) for v in found.point)
+
+
+@pytest.mark.parametrize("degrees", [0.0, 30.0, 60.0, 90.0, 120.0, 170.0])
+def test_what_is_kept_of_two_equally_long_moves_follows_their_angle(degrees):
+    """Task arithmetic keeps 1 + cos θ of each; after the polar step it is (1 + cos θ + sin θ)/2."""
+    angle = math.radians(degrees)
+    tasks = [
+        Task("a", (2.5, 0.5), 0, (1, 1)),
+        Task("b", (0.5 + 2 * math.cos(angle), 0.5 + 2 * math.sin(angle)), 0, (1, 1)),
+    ]
+    found = essential_step(tasks, origin=(0.5, 0.5))
+    cosine, sine = math.cos(angle), math.sin(angle)
+    assert found.plain_kept == pytest.approx((1 + cosine, 1 + cosine))
+    assert found.kept == pytest.approx(((1 + cosine + sine) / 2,) * 2)
+    assert found.plain == pytest.approx((2.5 + 2 * cosine, 0.5 + 2 * sine))
 
 
 # What can be wrong --------------------------------------------------------------------------------

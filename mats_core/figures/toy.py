@@ -19,7 +19,7 @@ ROUND = [2 * math.pi * i / 90 for i in range(91)]
 def toy_losses(found: Sequence[Merged], tasks: Mapping[str, Look]) -> Figure:
     """Loss of every task under every way to merge, stacked to their sum."""
     figure = go.Figure()
-    titles = [TITLES.get(one.name, one.name) for one in found]
+    titles = [one.name for one in found]
     for index, (name, how) in enumerate(tasks.items()):
         figure.add_bar(
             x=titles,
@@ -28,7 +28,9 @@ def toy_losses(found: Sequence[Merged], tasks: Mapping[str, Look]) -> Figure:
             marker={"color": how.colour, "pattern": {"shape": "" if index == 0 else "/"}},
             hovertemplate=f"task {safe(name)}, %{{x}}: %{{y:.2f}}<extra></extra>",
         )
-    laid_out(figure, 260, barmode="stack")
+    laid_out(figure, 240, barmode="stack")
+    figure.update_layout(legend={"traceorder": "normal"})
+    figure.update_xaxes(tickangle=0)
     figure.update_yaxes(title="loss", rangemode="tozero")
     worst, best = max(found, key=_total), min(found, key=_total)
     if worst.total - best.total < NEAR:
@@ -112,14 +114,12 @@ def toy_polar(step: Essential, tasks: Mapping[str, Look]) -> Figure:
         )  # fmt: skip
         for (name, how), arrow in zip(tasks.items(), arrows, strict=True):
             _arrow(figure, arrow, name, how, column)
-    laid_out(figure, 300)
-    figure.update_layout(margin={"t": 30}, legend={"y": -0.05})
-    figure.update_xaxes(range=[-1.6, 1.6], visible=False)
+    laid_out(figure, 230, showlegend=False)
+    figure.update_layout(margin={"t": 30})
+    figure.update_xaxes(range=[-1.5, 1.5], visible=False)
     for column in (1, 2):
         axis = "x" if column == 1 else f"x{column}"
-        figure.update_yaxes(
-            range=[-1.6, 1.6], visible=False, scaleanchor=axis, row=1, col=column
-        )
+        figure.update_yaxes(range=[-1.5, 1.5], visible=False, scaleanchor=axis, row=1, col=column)
     large, small = step.spread[0], step.spread[-1]
     angle = _between(*step.directions)
     if angle is None:
@@ -138,11 +138,12 @@ def toy_polar(step: Essential, tasks: Mapping[str, Look]) -> Figure:
 
 def _arrow(figure: go.Figure, arrow: Point, name: str, how: Look, column: int) -> None:
     figure.add_scatter(
-        x=[0, arrow[0]], y=[0, arrow[1]], mode="lines+markers", name=f"task {safe(name)}",
-        line={"color": how.colour, "width": 4, "dash": how.dash},
-        marker={"color": how.colour, "symbol": ["circle", "arrow"], "size": [1, 16],
+        x=[0, arrow[0]], y=[0, arrow[1]], mode="lines+markers+text", name=f"task {safe(name)}",
+        text=["", safe(name)], textposition="bottom right", textfont={"size": 15},
+        line={"color": how.colour, "width": 4},
+        marker={"color": how.colour, "symbol": ["circle", "arrow"], "size": [1, 16], "opacity": 1,
                 "angleref": "previous"},
-        legendgroup=name, showlegend=column == 1, row=1, col=column,
+        row=1, col=column,
         hovertemplate=f"task {safe(name)}: %{{x:.2f}}, %{{y:.2f}}<extra></extra>",
     )  # fmt: skip
 

@@ -36,22 +36,24 @@ def _losses(settings: dict[str, Any]) -> figures.Figure:
 
 def _walk_controls() -> dict[str, Any]:
     keep = {"persist_state": "session"}
-    iterations = st.slider(
+    left, right = st.columns(2)
+    iterations = left.slider(
         "CG iterations", 0, 2, 2, key="toy iterations", **keep,
         help="With two parameters, two are enough. A real layer has a hundred thousand.",
     )  # fmt: skip
-    jacobi = st.toggle(
+    jacobi = right.toggle(
         "Precondition", key="toy jacobi", **keep,
         help="Divide each parameter by its own curvature first (Jacobi).",
     )  # fmt: skip
     steps = [0.0, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0]
-    damping = st.select_slider(
+    damping = left.select_slider(
         "Damping δ", steps, key="toy damping", **keep,
         help="Adds δ times the mean curvature of each task in every direction: flat directions "
         "are no longer quite flat.",
     )  # fmt: skip
-    anchor = st.select_slider(
-        "Anchor μ", steps, key="toy anchor", **keep, help="Pulls the solution towards the start."
+    anchor = right.select_slider(
+        "Anchor μ", steps, key="toy anchor", **keep,
+        help="Pulls the solution towards the start.",
     )  # fmt: skip
     return {
         "iterations": int(iterations), "preconditioner": "jacobi" if jacobi else "none",
@@ -98,7 +100,7 @@ STEPS = (
         "ellipse means that the task hardly minds moves in that direction, a short one that it "
         "minds them a lot. **One model must serve both.** The simplest is the average, the grey "
         "circle: the table says what it costs.",
-        r"L_m(w) = \tfrac12\,(w-w_m)^\top C_m\,(w-w_m)",
+        r"L_m(w) = \tfrac12\,(w-w_m)^{\!\top} C_m\,(w-w_m)",
         "Drag a centre, or the end of an ellipse to turn and stretch it. Can you make the average "
         "good for both?",
         {"solutions": ["average"], "axes": True},
@@ -110,8 +112,7 @@ STEPS = (
         "(how much each parameter matters by itself), the full curvature also how parameters work "
         "together. The thin lines are the summed loss; its lowest point is where full curvature "
         "lands.",
-        r"w^\star = \Big(\sum_m C_m\Big)^{-1} \sum_m C_m\, w_m \qquad "
-        r"C_m \in \{\,I,\ \mathrm{diag}(C_m),\ C_m\}",
+        r"\textstyle w^\star = \big(\sum_m C_m\big)^{-1} \sum_m C_m\, w_m",
         "Turn both ellipses upright: now the diagonal knows everything. Turn them by 45°: now it "
         "knows nothing that the average does not.",
         {"solutions": ["average", "Fisher", "full"], "axes": True, "contours": True},
@@ -124,8 +125,9 @@ STEPS = (
         "Steep directions are settled first, flat ones last. *Preconditioning* makes the bowl "
         "rounder, so that the first step already points the right way; *damping* moves the goal "
         "itself to where no flat direction has to be trusted.",
-        r"\Big(\sum_m \bar C_m + \mu s I\Big) w = \sum_m \bar C_m w_m + \mu s\, w_0, \qquad "
-        r"\bar C_m = C_m + \delta\,\tfrac{\mathrm{tr}\, C_m}{2} I",
+        r"\begin{gathered} (K + \mu s I)\, w = b + \mu s\, w_0 \\ \textstyle K = \sum_m \bar C_m, "
+        r"\quad b = \sum_m \bar C_m w_m \\ \bar C_m = C_m + \tfrac12\,\delta\,\mathrm{tr}(C_m)\,I"
+        r"\end{gathered}",
         "Drag the start, the pink square. Where must it stand for one iteration to be enough?",
         {"solutions": ["full"], "axes": True, "contours": True, "walk": True},
         _walk_controls, _progress,
@@ -133,11 +135,12 @@ STEPS = (
     Step(
         "Polar step",
         "Essential Subspace Merging (ESM) asks another question: what did fine-tuning *move*? Each "
-        "dashed arrow is a task's move from the pre-trained model. Where the moves point alike, a "
-        "plain sum (grey circle) counts what they share twice. The polar step turns their "
-        "directions until they are at right angles, each as little as possible (solid arrows). "
-        "Moves at right angles are added; moves in one direction are averaged.",
-        r"E = [\,E_A\ E_B\,] = U \Sigma V^\top \ \longmapsto\ \bar\sigma\, U V^\top",
+        "dashed arrow is a task's move from the pre-trained model. Task arithmetic sums them (grey "
+        "circle), and what both push along counts twice: where they point alike, it overshoots. "
+        "The polar step turns their directions until they are at right angles, each as little as "
+        "possible (solid arrows). Then every task gets about 100 % of its own move, whatever the "
+        "angle: moves at right angles are added, moves in one direction averaged.",
+        r"[\,E_A\ E_B\,] = U \Sigma V^{\top} \;\mapsto\; \bar\sigma\, U V^{\top}",
         "Drag the pre-trained model so that both tasks lie behind each other, then so that it "
         "stands in the corner of a right angle.",
         {"solutions": [], "essential": True}, drawn=_polar,
@@ -148,7 +151,8 @@ STEPS = (
         "therefore makes the loud louder: the weight of a task is its length over the mean length, "
         "to a power. In a real model the same is done twice more, for the input dimensions of a "
         "layer and for whole layers.",
-        r"\mathrm{weight}_m = \Big(\|\Delta_m\| \,/\, \tfrac1M \textstyle\sum_s\|\Delta_s\|\Big)^p",
+        r"\textstyle \mathrm{weight}_m = \big(\|\Delta_m\| / "
+        r"\tfrac1M \sum_s\|\Delta_s\|\big)^p",
         "Raise the power until one task has the merge to itself. Then drag the pre-trained model "
         "to where both are heard.",
         {"solutions": [], "essential": True}, _power, _scaling,

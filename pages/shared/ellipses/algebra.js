@@ -102,6 +102,11 @@ function freedDirections(first, second) {
   return { spread: [large, small], columns: [combine(first, second), combine(second, first)] };
 }
 
+// How far along each task's own move a point lies; 1: as far as the expert.
+function kept(updates, way) {
+  return updates.map((u) => (dot(u, u) > 0 ? dot(way, u) / dot(u, u) : 0));
+}
+
 function essential(tasks, origin, power) {
   const updates = tasks.map((task) => plus([task.x, task.y], origin, -1));
   const lengths = updates.map((u) => Math.hypot(...u));
@@ -116,7 +121,12 @@ function essential(tasks, origin, power) {
     const length = size * lengths[i] * weights[i];
     return [column[0] * length, column[1] * length];
   });
-  return { updates, spread, weights, moves, point: plus(plus(origin, moves[0]), moves[1]) };
+  const [total, sum] = [plus(moves[0], moves[1]), plus(updates[0], updates[1])];
+  return {
+    updates, spread, weights, moves,
+    point: plus(origin, total), kept: kept(updates, total),
+    plain: plus(origin, sum), plain_kept: kept(updates, sum),
+  };
 }
 
 function everything(state, settings) {

@@ -13,7 +13,7 @@ const COLOURS = {
 const SHAPES = { average: "circle", Fisher: "square", full: "diamond", target: "cross",
   sum: "circle", essential: "diamond", walk: "dot" };
 const WORDS = { average: "average", Fisher: "diagonal Fisher", full: "full curvature",
-  sum: "plain sum of the moves", essential: "after this step", walk: "CG stands here",
+  sum: "task arithmetic", essential: "after this step", walk: "CG stands here",
   target: "CG goes here" };
 const open = new WeakMap();
 
@@ -185,16 +185,15 @@ class Picture {
       this.arrow(origin, plus(origin, update), colour, 1.5, "5 4");
       this.arrow(origin, plus(origin, essential.moves[i]), colour, 4);
     });
-    this.mark("circle", this.summed(essential), COLOURS.sum);
+    this.mark("circle", essential.plain, COLOURS.sum);
     this.mark("diamond", essential.point, COLOURS.essential);
   }
 
-  summed(essential) {
-    return essential.updates.reduce((s, u) => plus(s, u), this.state.origin);
-  }
-
   mark(shape, point, colour) {
-    this.under.appendChild(glyph(shape, ...this.px(point), 8, colour));
+    const [x, y] = this.px(point);
+    const [inX, inY] = [clamp(x, 10, this.width - 10), clamp(y, 10, this.height - 10)];
+    const made = this.under.appendChild(glyph(shape, inX, inY, 8, colour));
+    if (inX !== x || inY !== y) made.setAttribute("opacity", 0.45); // it lies further out
   }
 
   // Handles are kept between drawings, so that focus and capture survive.
@@ -229,6 +228,7 @@ class Picture {
       handle.setAttribute("transform",
         `translate(${clamp(x, 10, this.width - 10)} ${clamp(y, 10, this.height - 10)})`);
       handle.setAttribute("aria-label", label);
+      handle.querySelector("text.small")?.setAttribute("y", y > this.height - 40 ? -22 : 24);
     }
   }
 
@@ -336,29 +336,38 @@ class Picture {
   // The numbers of now: a row for each marker, which makes it the legend as well.
   rows(found, show) {
     const { tasks } = this.state;
-    const rows = found.solutions.filter((one) => show.solutions.includes(one.name));
-    const more = (name, point) => rows.push(merged(name, tasks, point));
-    if (show.walk) more("walk", found.walk.points.at(-1));
-    if (show.walk && show.target) more("target", found.walk.target);
     if (show.essential) {
-      more("sum", this.summed(found.essential));
-      more("essential", found.essential.point);
+      const { point, kept, plain, plain_kept } = found.essential;
+      const percent = (v) => `${Math.round(100 * v)} %`;
+      this.fill(tasks.map((task) => `${task.name}'s own move`), [
+        { name: "sum", point: plain, texts: plain_kept.map(percent) },
+        { name: "essential", point, texts: kept.map(percent) },
+      ]);
+      return;
     }
-    const total = (one) => one.losses.reduce((s, l) => s + l, 0);
-    const least = Math.min(...rows.map(total));
-    const head = cells("th", ["", ...tasks.map((task) => `loss ${task.name}`), "sum"]);
-    const body = rows.map((one) => {
-      const row = cells("td", ["", ...one.losses.map(number), number(total(one))]);
+    const rows = found.solutions.filter((one) => show.solutions.includes(one.name));
+    if (show.walk) rows.push(merged("walk", tasks, found.walk.points.at(-1)));
+    if (show.walk && show.target) rows.push(merged("target", tasks, found.walk.target));
+    const totals = rows.map((one) => one.losses.reduce((s, l) => s + l, 0));
+    const least = Math.min(...totals) + 1e-9;
+    this.fill([...tasks.map((task) => `loss ${task.name}`), "sum"], rows.map((one, i) => ({
+      ...one, texts: [...one.losses, totals[i]].map(number),
+      best: rows.length > 1 && totals[i] <= least,
+    })));
+  }
+
+  fill(titles, rows) {
+    this.table.tHead.replaceChildren(cells("th", ["", ...titles]));
+    this.table.tBodies[0].replaceChildren(...rows.map((one) => {
+      const row = cells("td", ["", ...one.texts]);
       const icon = node("svg", { viewBox: "-9 -9 18 18", class: "glyph", "aria-hidden": "true" });
       icon.append(glyph(SHAPES[one.name], 0, 0, 8, COLOURS[one.name] ?? COLOURS.walk));
       row.firstChild.append(icon, WORDS[one.name]);
       row.dataset.name = one.name;
       row.dataset.point = one.point.join(" ");
-      row.className = rows.length > 1 && total(one) <= least ? "best" : "";
+      row.className = one.best ? "best" : "";
       return row;
-    });
-    this.table.tHead.replaceChildren(head);
-    this.table.tBodies[0].replaceChildren(...body);
+    }));
   }
 
   close() {

@@ -41,13 +41,13 @@ def _scene(*tasks: tuple[float, float, int, float, float]) -> dict[str, Any]:
             {"name": name, **dict(zip(LIMITS, numbers, strict=True))}
             for name, numbers in zip(NAMES, tasks, strict=True)
         ],
-        "start": [-3.2, 1.2],
-        "origin": [-3.2, -2.4],
+        "start": [-3.2, 1.6],
+        "origin": [-3.2, -2.0],
     }
 
 
 PRESETS = {
-    "Crossed valleys": _scene((-2.0, -0.4, 15, 2.4, 0.5), (0.6, -2.0, 65, 2.2, 0.5)),
+    "Crossed valleys": _scene((-2.0, 0.0, 15, 2.4, 0.5), (0.6, -1.6, 65, 2.2, 0.5)),
     "Upright": _scene((-1.8, 0.8, 0, 2.4, 0.5), (1.2, -1.2, 90, 2.2, 0.5)),
     "Equally round": _scene((-1.6, 0.6, 0, 0.9, 0.9), (1.6, -0.8, 0, 0.9, 0.9)),
     "One valley": _scene((-1.6, -0.6, 20, 2.6, 0.4), (1.6, 0.56, 20, 2.6, 0.4)),

@@ -46,6 +46,7 @@ def _walk_controls() -> dict[str, Any]:
         help="Divide each parameter by its own curvature first (Jacobi).",
     )  # fmt: skip
     steps = [0.0, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0]
+    left, right = st.columns(2)
     damping = left.select_slider(
         "Damping δ", steps, key="toy damping", **keep,
         help="Adds δ times the mean curvature of each task in every direction: flat directions "
@@ -138,8 +139,8 @@ STEPS = (
         "dashed arrow is a task's move from the pre-trained model. Task arithmetic sums them (grey "
         "circle), and what both push along counts twice: where they point alike, it overshoots. "
         "The polar step turns their directions until they are at right angles, each as little as "
-        "possible (solid arrows). Then every task gets about 100 % of its own move, whatever the "
-        "angle: moves at right angles are added, moves in one direction averaged.",
+        "possible (solid arrows). That brings both nearer to 100 % of their own move: moves at "
+        "right angles are added, moves in one direction averaged.",
         r"[\,E_A\ E_B\,] = U \Sigma V^{\top} \;\mapsto\; \bar\sigma\, U V^{\top}",
         "Drag the pre-trained model so that both tasks lie behind each other, then so that it "
         "stands in the corner of a right angle.",

@@ -200,9 +200,14 @@ def _onward(index: int) -> None:
         st.markdown("Now the same on real models: the **five lessons** below.")
         return
     label = f"Next: {STEPS[index + 1].title}"
-    if st.button(label, icon=":material/arrow_forward:", key=f"toy next {index}"):
-        st.session_state["toy wanted"] = index + 1
-        st.rerun(scope="fragment")
+    st.button(
+        label, icon=":material/arrow_forward:", key=f"toy next {index}",
+        on_click=_want, args=(index + 1,),
+    )  # fmt: skip
+
+
+def _want(step: int) -> None:
+    st.session_state["toy wanted"] = step
 
 
 def _data(step: Step, settings: dict[str, Any]) -> dict[str, Any]:

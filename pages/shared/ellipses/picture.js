@@ -94,13 +94,13 @@ class Picture {
     this.grid();
     if (show.contours) this.contours(found);
     this.state.tasks.forEach((task, i) => this.ellipse(task, this.data.looks[i], show));
-    if (show.walk) this.path(found.walk);
     if (show.essential) this.arrows(found.essential);
     for (const one of found.solutions) {
       if (show.solutions.includes(one.name)) {
-        this.mark(SHAPES[one.name], one.point, COLOURS[one.name]);
+        this.mark(SHAPES[one.name], one.point, COLOURS[one.name], show.walk ? 13 : 8);
       }
     }
+    if (show.walk) this.path(found.walk, show.target);
     this.placeHandles(show);
     this.rows(found, show);
   }
@@ -152,11 +152,11 @@ class Picture {
     }
   }
 
-  path(walk) {
+  path(walk, target) {
     const points = walk.points.map((p) => this.px(p));
     const line = { fill: "none", stroke: COLOURS.walk, "stroke-width": 3 };
     this.add("polyline", { points: points.map((p) => p.join(",")).join(" "), ...line });
-    this.mark("cross", walk.target, COLOURS.walk);
+    if (target) this.mark("cross", walk.target, COLOURS.walk);
     points.forEach(([x, y], i) => {
       if (i === 0) return;
       this.add("circle", { cx: x, cy: y, r: 9, fill: COLOURS.walk, class: "mark" });
@@ -189,10 +189,10 @@ class Picture {
     this.mark("diamond", essential.point, COLOURS.essential);
   }
 
-  mark(shape, point, colour) {
+  mark(shape, point, colour, size = 8) {
     const [x, y] = this.px(point);
     const [inX, inY] = [clamp(x, 10, this.width - 10), clamp(y, 10, this.height - 10)];
-    const made = this.under.appendChild(glyph(shape, inX, inY, 8, colour));
+    const made = this.under.appendChild(glyph(shape, inX, inY, size, colour));
     if (inX !== x || inY !== y) made.setAttribute("opacity", 0.45); // it lies further out
   }
 

@@ -108,9 +108,8 @@ def test_what_the_picture_sends_moves_the_sliders(open_app: Open):
 
 def test_presets_set_the_scene_and_the_scene_survives_another_page(open_app: Open):
     app = open_app("learn").run()
-    app.session_state[toy_state.PRESET] = None
     pills = next(b for b in app.button_group if "Upright" in b.options)
-    pills.set_value(["Upright"]).run()
+    pills.set_value("Upright").run()
     assert [t["angle"] for t in picture(app)["state"]["tasks"]] == [0, 90]
     app.switch_page("pages/family.py").run()
     app.switch_page("pages/learn.py").run()

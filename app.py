@@ -20,6 +20,7 @@ PAGES = [
     st.Page("pages/inside.py", title="Inside", icon=":material/search:"),
     st.Page("pages/subspaces.py", title="Subspaces", icon=":material/area_chart:"),
     st.Page("pages/family.py", title="Family", icon=":material/account_tree:"),
+    st.Page("pages/learn.py", title="Learn", icon=":material/school:"),
 ]
 
 # Pictures from our own files: an icon by name would be fetched from the network.

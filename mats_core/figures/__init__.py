@@ -13,6 +13,7 @@ from .loading import loading_curves, loading_steps
 from .scaling import dimension_weights, task_weights
 from .solving import residual_curves, solve_at, trajectory_curves, trajectory_tasks
 from .spectral import energy_curves, spectra
+from .toy import toy_losses, toy_polar, toy_progress, toy_scaling
 
 __all__ = [
     "PALETTE",
@@ -38,6 +39,10 @@ __all__ = [
     "spectra",
     "task_weights",
     "to_csv",
+    "toy_losses",
+    "toy_polar",
+    "toy_progress",
+    "toy_scaling",
     "trajectory_curves",
     "trajectory_tasks",
     "worth_showing",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -21,10 +21,15 @@ BATCH = 256
 
 @dataclass(frozen=True)
 class Score:
-    """Correct answers out of `examples`."""
+    """Correct answers out of `examples`.
+
+    `answers`: "1" for right and "0" for wrong, example by example, from the first of the split on;
+    "-" where an example was not asked.  Empty where it is not known.
+    """
 
     correct: int
     examples: int
+    answers: str = field(default="", repr=False)
 
     @property
     def accuracy(self) -> float:

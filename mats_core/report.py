@@ -10,8 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .evaluate import TaskResult, gap_recovered, normalised_accuracy
+from .evaluate import Score, TaskResult, gap_recovered, normalised_accuracy
 
+KINDS_OF_SCORE = ("merged", "finetuned", "pretrained")
+SERIES = ("residuals", "objectives", "distances")
 TREATMENTS = ("merged", "averaged", "head", "copied", "tied")
 
 
@@ -104,6 +106,24 @@ class Report:
     def to_json(self) -> str:
         return json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Report:
+        """The report that `to_dict` made, but for `output`.
+
+        Raises `KeyError` or `TypeError` for anything else.
+        """
+        same = (
+            "method", "options", "seed", "device", "device_reason", "dtype", "seconds", "split",
+            "fingerprints",
+        )  # fmt: skip
+        return cls(
+            **{key: content[key] for key in same},
+            layers=tuple(_layer_of(layer) for layer in content["layers"]),
+            tasks=tuple(_task(task) for task in content["tasks"]),
+            search=tuple(Trial(**trial) for trial in content["search"]),
+            warnings=tuple(content["warnings"]),
+        )
+
 
 VERSION = "0.1.0"
 
@@ -117,7 +137,18 @@ def task_dict(result: TaskResult) -> dict[str, Any]:
         "pretrained": result.pretrained.accuracy,
         "examples": result.merged.examples,
         "interval": list(result.merged.interval),
+        "scores": {kind: vars(getattr(result, kind)) for kind in KINDS_OF_SCORE},
     }
+
+
+def _task(content: Mapping[str, Any]) -> TaskResult:
+    scores = content["scores"]
+    return TaskResult(content["name"], **{kind: Score(**scores[kind]) for kind in KINDS_OF_SCORE})
+
+
+def _layer_of(content: Mapping[str, Any]) -> LayerReport:
+    series = {key: tuple(content.get(key, ())) for key in SERIES}
+    return LayerReport(**{**content, **series})
 
 
 def _layer(layer: LayerReport) -> dict[str, Any]:
@@ -127,9 +158,9 @@ def _layer(layer: LayerReport) -> dict[str, Any]:
         "method": layer.method,
         "status": layer.status,
         "iterations": layer.iterations,
-        "residuals": list(layer.residuals),
         "seconds": round(layer.seconds, 6),
     }
+    plain |= {key: list(getattr(layer, key)) for key in SERIES if getattr(layer, key)}
     if layer.details:
         plain["details"] = dict(layer.details)
     return plain

@@ -62,7 +62,7 @@ def collect(collection: Collection) -> None:
     if now.state == "done":
         outcome: work.Outcome = now.result
         home = job.request.collection
-        runs.add(home.name, len(home.experts), outcome.recipe, outcome.report)
+        runs.show(runs.add(home.name, len(home.experts), outcome.recipe, outcome.report))
     elif now.state == "failed":
         show.keep("error", now.error)
     elif now.state == "cancelled":

@@ -25,6 +25,7 @@ def quiet_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MATS_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("MATS_RESULTS", str(tmp_path_factory.mktemp("results")))
         patch.setenv("HF_HUB_OFFLINE", "1")
         patch.setenv("HF_HOME", str(tmp_path_factory.mktemp("hub")))
         yield

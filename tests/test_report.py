@@ -62,3 +62,18 @@ def test_json():
 def test_json_is_strict():
     with pytest.raises(ValueError, match="JSON"):
         report(seconds=float("nan")).to_json()
+
+
+def test_a_report_comes_back_from_its_json():
+    scores = [Score(2, 3, "101"), Score(3, 3, "111"), Score(0, 3)]
+    layer = LayerReport(
+        "w", "merged", "kfac", "converged", 1, (1.0, 0.5), 0.25, (-1.0, -2.0), (0.0, 3.0),
+        {"task_weights": [1.0, 2.0]},
+    )  # fmt: skip
+    whole = report(
+        tasks=(TaskResult("t", *scores),), layers=(layer,), warnings=("careful",),
+        search=(Trial({"scaling": 0.3}, 0.9),), fingerprints={"base": "ab"},
+    )  # fmt: skip
+    assert Report.from_dict(json.loads(whole.to_json())) == whole
+    with pytest.raises(KeyError):
+        Report.from_dict({"method": "average"})

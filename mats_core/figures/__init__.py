@@ -7,7 +7,7 @@ page's theme.
 """
 
 from .accuracy import accuracy_bars, baseline_bars, headline
-from .base import PALETTE, Figure, Look, look, looks, percent, safe, short_names
+from .base import PALETTE, Figure, Look, look, looks, percent, safe, short_names, to_csv
 from .scaling import dimension_weights, task_weights
 from .solving import residual_curves, trajectory_curves, trajectory_tasks
 from .spectral import energy_curves, spectra
@@ -29,6 +29,7 @@ __all__ = [
     "short_names",
     "spectra",
     "task_weights",
+    "to_csv",
     "trajectory_curves",
     "trajectory_tasks",
 ]

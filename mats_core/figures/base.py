@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import html
+import io
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -90,6 +92,26 @@ def percent(value: float, digits: int = 1) -> str:
 def share(result: TaskResult) -> float:
     """Merged accuracy as a share of the expert's."""
     return result.merged.accuracy / max(result.finetuned.accuracy, 1e-12)
+
+
+def to_csv(figure: go.Figure) -> str:
+    """What a figure shows, as a table: trace, x, y and (heatmaps) z, one row a point."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["trace", "x", "y", "z"])
+    for number, trace in enumerate(figure.data):
+        name = html.unescape(trace.name or f"trace {number + 1}")
+        if getattr(trace, "z", None) is not None:
+            rows, columns = len(trace.z), len(trace.z[0]) if len(trace.z) else 0
+            xs = trace.x if trace.x is not None else range(columns)
+            ys = trace.y if trace.y is not None else range(rows)
+            for y, row in zip(ys, trace.z, strict=True):
+                writer.writerows([name, x, y, z] for x, z in zip(xs, row, strict=True))
+        elif getattr(trace, "y", None) is not None:
+            xs = trace.x if trace.x is not None else range(len(trace.y))
+            pairs = zip(xs, trace.y, strict=True)
+            writer.writerows([name, x, y, ""] for x, y in pairs if not (x is None and y is None))
+    return out.getvalue()
 
 
 def laid_out(figure: go.Figure, height: int = HEIGHT, **layout: Any) -> go.Figure:

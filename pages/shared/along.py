@@ -9,7 +9,7 @@ import streamlit as st
 from mats_core import figures
 from mats_core.figures import Look
 
-from . import cached, show, work
+from . import cached, runs, show, work
 from .jobs import Job
 from .runs import Run
 from .work import UNDAMPED, Prepared
@@ -22,7 +22,7 @@ def convergence(run: Run, looks: dict[str, Look], prepared: Prepared) -> None:
     """The residuals of every layer, then what they mean for the accuracy."""
     drawn = figures.residual_curves(run.report.layers)
     if drawn:
-        show.figure(drawn, f"residuals {run.number}")
+        show.figure(drawn, f"residuals {run.id}")
     st.subheader("Accuracy along the iterations")
     if not run.report.tasks:
         st.info("The experts of this family name no tasks, so there is no accuracy to follow.")
@@ -32,7 +32,7 @@ def convergence(run: Run, looks: dict[str, Look], prepared: Prepared) -> None:
         "several places, and each time the model is tested on validation examples."
     )
     _controls(run, prepared)
-    if run.trajectories:
+    if runs.trajectories(run):
         _curves(run, looks)
 
 
@@ -55,7 +55,7 @@ def _controls(run: Run, prepared: Prepared) -> None:
                 options = {**run.recipe.options, **UNDAMPED, "iterations": int(upto)}
                 recipes[UNDAMPED_LABEL] = run.recipe.model_copy(update={"options": options})
             todo = partial(work.follow, recipes, EXAMPLES, lambda: prepared)
-            job = Job(run.number, "Tracing the accuracy", todo)
+            job = Job(run.id, "Tracing the accuracy", todo)
             st.session_state["tracing"] = cached.worker().submit(job)
             st.rerun()
 
@@ -68,19 +68,20 @@ def collect(run: Run | None) -> None:
     now = job.snapshot()
     if now.state == "failed":
         show.keep("error", now.error)
-    if now.state == "done" and run is not None and run.number == job.request:
-        run.trajectories = now.result
+    if now.state == "done" and run is not None and run.id == job.request:
+        runs.trace(run, now.result)
     del st.session_state["tracing"]
 
 
 def _curves(run: Run, looks: dict[str, Look]) -> None:
-    drawn = figures.trajectory_curves(run.trajectories)
-    show.figure(drawn, f"trajectory {run.number}")
-    names = list(run.trajectories)
+    found = runs.trajectories(run)
+    drawn = figures.trajectory_curves(found)
+    show.figure(drawn, f"trajectory {run.id}")
+    names = list(found)
     chosen = names[0]
     if len(names) > 1:
         chosen = st.segmented_control(
             "Task by task", names, default=names[-1], required=True, key="trajectory which"
         )
-    drawn = figures.trajectory_tasks(run.trajectories[str(chosen)], looks)
-    show.figure(drawn, f"trajectory tasks {run.number} {chosen}")
+    drawn = figures.trajectory_tasks(found[str(chosen)], looks)
+    show.figure(drawn, f"trajectory tasks {run.id} {chosen}")

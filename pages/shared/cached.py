@@ -7,12 +7,18 @@ import streamlit as st
 from mats_core.layers import Inputs
 from mats_core.spectra import Kind, Spectrum, layer_spectra
 
-from .jobs import Worker
+from .jobs import Desk, Worker
 
 
-@st.cache_resource(scope="session", on_release=Worker.close, max_entries=1, show_spinner=False)
-def worker() -> Worker:
-    """The session's worker thread; its jobs are cancelled when the tab is closed."""
+@st.cache_resource(scope="session", on_release=Desk.close, max_entries=1, show_spinner=False)
+def worker() -> Desk:
+    """The session's way to the worker; its jobs are cancelled when the tab is closed."""
+    return Desk(_worker())
+
+
+@st.cache_resource(max_entries=1, show_spinner=False)
+def _worker() -> Worker:
+    """The one worker of the process."""
     return Worker()
 
 

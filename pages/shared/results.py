@@ -27,30 +27,38 @@ CELL = 168  # pixels: two beside each other on a phone
 
 def pick(family: str) -> tuple[Run, Run | None]:
     """Which run is shown, and which one stands beside it."""
-    kept = {run.number: run for run in runs.everything(family)}
+    kept = {run.id: run for run in runs.everything(family)}
     for key in ("shown run", "beside run"):
         if st.session_state.get(key) not in kept:
-            st.session_state[key] = max(kept) if key == "shown run" else None
+            st.session_state[key] = next(reversed(kept)) if key == "shown run" else None
     if len(kept) < 2:
-        return kept[max(kept)], None
+        return next(iter(kept.values())), None
     left, right, pin = st.columns([5, 5, 2], vertical_alignment="bottom")
-    names = {number: run.label for number, run in kept.items()}
+    names = {id: run.label for id, run in kept.items()}
+    newest_first = list(reversed(kept))
     left.selectbox(
-        "Showing", sorted(kept, reverse=True), format_func=lambda n: names[n], key="shown run",
+        "Showing", newest_first, format_func=lambda n: names[n], key="shown run",
         persist_state="session",
     )  # fmt: skip
     right.selectbox(
-        "Compare with", [None, *sorted(kept, reverse=True)], key="beside run",
+        "Compare with", [None, *newest_first], key="beside run",
         format_func=lambda n: "nothing" if n is None else names[n],
         persist_state="session",
     )  # fmt: skip
+    pinned = runs.chosen(family, "baseline")
     pin.toggle(
-        "Pin", key="pin", persist_state="session",
+        "Pin", pinned is not None, key=f"pin {pinned.id if pinned else ''}", on_change=_pin,
         help="Keep the run beside as the baseline of the runs to come.",
     )  # fmt: skip
     shown, beside = runs.chosen(family, "shown run"), runs.chosen(family, "beside run")
     assert shown is not None
     return shown, beside if beside is not shown else None
+
+
+def _pin() -> None:
+    """Make the run beside the baseline, or have none."""
+    pinned = st.session_state.get("baseline") is not None
+    st.session_state["baseline"] = None if pinned else st.session_state.get("beside run")
 
 
 def headline(run: Run, beside: Run | None) -> None:
@@ -116,14 +124,14 @@ def accuracy(run: Run, beside: Run | None, looks: dict[str, figures.Look]) -> No
         report.tasks, looks, label=run.label,
         beside=other, beside_label=beside.label if beside else "",
     )  # fmt: skip
-    show.figure(drawn, f"accuracy {run.number} {beside.number if beside else 0}")
+    show.figure(drawn, f"accuracy {run.id} {beside.id if beside else 0}")
 
 
 def polarized(run: Run) -> None:
     names = [entry.name for entry in run.recipe.experts]
     drawn = figures.task_weights(run.report, names)
     if drawn:
-        show.figure(drawn, f"weights {run.number}")
+        show.figure(drawn, f"weights {run.id}")
     found = {la.name: la for la in run.report.layers if la.details.get("dimension_weights")}
     titles = figures.short_names(list(found))
     st.markdown("**Level 2: the input dimensions of one layer**")
@@ -133,7 +141,7 @@ def polarized(run: Run) -> None:
     )  # fmt: skip
     drawn = figures.dimension_weights(found[chosen])
     if drawn:
-        show.figure(drawn, f"dimensions {run.number} {chosen}")
+        show.figure(drawn, f"dimensions {run.id} {chosen}")
 
 
 def layers(report: Report) -> None:

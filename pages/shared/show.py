@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import streamlit as st
 
+from mats_core import figures
 from mats_core.figures import Figure
 
 from .jobs import Job
@@ -42,16 +44,34 @@ def notices() -> None:
         st.info(plain(text))
 
 
-def figure(drawn: Figure, key: str) -> None:
-    """A figure, with what it says about this result under it."""
-    st.plotly_chart(
-        drawn.figure,
-        theme="streamlit",
-        key=key,
-        alt=drawn.alt,
-        config={"displaylogo": False, "modeBarButtonsToRemove": ["lasso2d", "select2d"]},
-    )
-    st.markdown(f":small[{plain(drawn.caption)}]")
+def figure(drawn: Figure, key: str, **chart: Any) -> Any:
+    """A figure, with what it says about this result under it, and its numbers to take away.
+
+    `chart` goes to `st.plotly_chart` (`on_select`, ...), whose answer is returned.  The camera in
+    the figure's own bar saves a PNG.
+    """
+    name = re.sub(r"[^\w]+", "-", key).strip("-").lower()
+    with st.container(gap="xsmall"):
+        answer = st.plotly_chart(
+            drawn.figure,
+            theme="streamlit",
+            key=key,
+            alt=drawn.alt,
+            config={
+                "displaylogo": False,
+                "modeBarButtonsToRemove": ["lasso2d", "select2d"],
+                "toImageButtonOptions": {"format": "png", "filename": name, "scale": 2},
+            },
+            **chart,
+        )
+        with st.container(horizontal=True, vertical_alignment="top", gap="small"):
+            st.markdown(f":small[{plain(drawn.caption)}]", width="stretch")
+            st.download_button(
+                "CSV", lambda: figures.to_csv(drawn.figure).encode(), f"{name}.csv", "text/csv",
+                key=f"csv {key}", type="tertiary", icon=":material/download:", on_click="ignore",
+                help="The numbers of this figure. The camera above it saves a picture.",
+            )  # fmt: skip
+    return answer
 
 
 def progress(jobs: Sequence[Job | None], *, cancel: Job | None = None) -> None:

@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from pages.shared.jobs import Job
+from pages.shared.runs import Run, everything
+
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 120.0  # seconds: the first script run imports torch, on any machine
 
@@ -31,9 +34,14 @@ def sentences(app: AppTest) -> str:
     return " ".join(e.value.replace("\\", "") for e in app.error)
 
 
+def kept(family: str = "Tiny three") -> list[Run]:
+    """The runs on disk, oldest first."""
+    return everything(family)
+
+
 @pytest.fixture
 def open_app(
-    tiny_family: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_family: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[..., AppTest]]:
     """`open_app(page, family=...)`: a fresh session on a page, not yet run."""
     opened: list[AppTest] = []
@@ -41,6 +49,7 @@ def open_app(
     def start(page: str = "merge", family: Path = tiny_family) -> AppTest:
         monkeypatch.setenv("OMP_NUM_THREADS", "1")  # the worker then keeps the session's one thread
         monkeypatch.setenv("MATS_FAMILIES", str(family))
+        monkeypatch.setenv("MATS_RESULTS", str(tmp_path / "results"))
         monkeypatch.setattr("pages.shared.families.SAMPLES", family / "no samples")
         app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=PATIENCE)
         app.run()
@@ -51,6 +60,6 @@ def open_app(
 
     yield start
     for app in opened:
-        for name in ("preparation", "merging", "tracing"):
-            if name in app.session_state:
-                app.session_state[name].cancel()
+        for value in app.session_state._state.filtered_state.values():
+            if isinstance(value, Job):
+                value.cancel()

@@ -12,8 +12,9 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from mats_core import METHODS
+from mats_core.places import results_folder
 from mats_core.recipe import describe
-from tests.pages.conftest import sentences, settle
+from tests.pages.conftest import kept, sentences, settle
 
 Open = Callable[..., AppTest]
 
@@ -55,7 +56,7 @@ def test_first_merge_is_essential_and_shows_accuracy_against_expert_and_base(ope
     }
     names = {trace.get("name") for trace in spec(app)["data"]}
     assert {"expert", "pre-trained encoder", "1 · ESM"} <= names
-    run = app.session_state["runs"][0]
+    run = kept()[0]
     assert run.recipe.method == "essential"
     assert len(run.report.tasks) == 3
 
@@ -64,10 +65,10 @@ def test_second_run_stands_beside_the_first_with_what_differs(open_app: Open):
     app = merge(open_app())
     labelled(app, "Level 3: layers").set_value(0.0).run()
     merge(app)
-    first, second = app.session_state["runs"]
+    first, second = kept()
     assert (first.number, second.number) == (1, 2)
-    assert app.session_state["shown run"] == 2
-    assert app.session_state["beside run"] == 1
+    assert app.session_state["shown run"] == second.id
+    assert app.session_state["beside run"] == first.id
     assert second.label == "2 · ESM · layer power 0.0"
     assert app.metric[0].delta.endswith("points")
     names = {trace.get("name") for trace in spec(app)["data"]}
@@ -82,11 +83,35 @@ def test_second_run_stands_beside_the_first_with_what_differs(open_app: Open):
 
 
 def test_a_pinned_run_stays_beside(open_app: Open):
-    app = merge(merge(open_app()))
-    labelled(app, "Pin").set_value(True).run()
-    merge(app)
-    assert app.session_state["shown run"] == 3
-    assert app.session_state["beside run"] == 1
+    app = merge(open_app())
+    for power in (0.0, 1.0):
+        labelled(app, "Level 3: layers").set_value(power).run()
+        merge(app)
+        labelled(app, "Pin").set_value(True).run() if power == 0 else None
+    first, _, third = kept()
+    assert app.session_state["shown run"] == third.id
+    assert app.session_state["beside run"] == app.session_state["baseline"] == first.id
+
+
+def test_the_same_settings_are_one_run(open_app: Open):
+    merge(merge(open_app()))
+    assert [run.number for run in kept()] == [1]
+
+
+def test_runs_survive_the_session(open_app: Open):
+    merge(open_app())
+    app = settle(open_app(), "preparation")
+    assert [m.label for m in app.metric][:1] == ["Normalised accuracy"]
+    assert app.session_state["shown run"] == kept()[0].id
+
+
+def test_a_file_that_is_no_run_is_passed_over(open_app: Open):
+    app = merge(open_app())
+    file = next(results_folder().glob("runs/*/*.json"))
+    file.with_name("other.json").write_text("{")
+    file.with_name("newer.json").write_text(file.read_text().replace('"format": 1', '"format": 9'))
+    assert [run.number for run in kept()] == [1]
+    assert sentences(app.run()) == ""
 
 
 def test_conjugate_gradients_show_residuals_and_accuracy_along_the_iterations(open_app: Open):
@@ -104,7 +129,7 @@ def test_conjugate_gradients_show_residuals_and_accuracy_along_the_iterations(op
     curves = spec(app, 1)["data"]
     assert [trace["name"] for trace in curves] == ["with these settings", "undamped"]
     assert curves[0]["x"] == ["0", "1", "2", "5", "10", "20", "50"]
-    undamped = app.session_state["runs"][0].trajectories["undamped"]
+    undamped = app.session_state["trajectories"][kept()[0].id]["undamped"]
     assert undamped.options["damping"] == 0
 
 
@@ -125,7 +150,7 @@ def test_every_method_gets_its_widgets_and_their_defaults_are_its_own(open_app: 
     labelled(app, "Method").set_value(method).run()
     merge(app)
     assert sentences(app) == ""
-    run = app.session_state["runs"][0]
+    run = kept()[0]
     assert run.recipe.method == method
     defaults = {field.name: field.default for field in describe(method)}
     assert dict(run.report.options) == defaults
@@ -143,7 +168,7 @@ def test_merging_a_part_of_the_experts(open_app: Open):
     app = open_app()
     app.session_state["experts Tiny three 0"] = ["e0", "e2"]
     merge(app)
-    report = app.session_state["runs"][0].report
+    report = kept()[0].report
     assert [task.name for task in report.tasks] == ["e0", "e2"]
 
 
@@ -159,7 +184,7 @@ def test_cancelled_merge_leaves_nothing_behind(open_app: Open):
     app.session_state["merging"].cancel()
     settle(app, "merging")
     assert sentences(app) == ""
-    assert any("cancelled" in info.value for info in app.info) or "runs" not in app.session_state
+    assert any("cancelled" in info.value for info in app.info) or not kept()
 
 
 def test_spectra_of_all_tasks_in_one_plot_with_ranks(open_app: Open):

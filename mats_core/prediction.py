@@ -69,7 +69,7 @@ class Interference:
         both = np.isfinite(x) & np.isfinite(y)
         if both.sum() < 3 or np.ptp(x[both]) == 0 or np.ptp(y[both]) == 0:
             return None
-        return float(spearmanr(x[both], y[both]).statistic)
+        return float(spearmanr(x[both], y[both])[0])  # type: ignore[arg-type]
 
 
 def interference(

@@ -8,11 +8,12 @@ point that cannot be merged is a cell with a reason; it ends nothing.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from .checks import InputError
+from .comparison import normalised_interval
 from .layers import Inputs, open_inputs, prepare
 from .pipeline import run
 from .recipe import Evaluation, OptionField, Recipe, describe, parse_options
@@ -33,12 +34,14 @@ class Axis:
 
 @dataclass(frozen=True)
 class Cell:
-    """One point: the mean normalised accuracy, or why there is none."""
+    """One point: the mean normalised accuracy with its 95 % interval, or why there is none."""
 
     x: int
     y: int
     options: dict[str, Any]
     accuracy: float | None
+    low: float = 0.0
+    high: float = 1.0
     reason: str = ""
 
 
@@ -116,8 +119,8 @@ def sweep(
     for index, (i, j) in enumerate(places):
         changed = {x.option: x.values[i], y.option: y.values[j]}
         options = {**recipe.options, **changed}
-        accuracy, reason = yield from _try(point.model_copy(update={"options": options}), inputs)
-        yield CellDone(Cell(i, j, changed, accuracy, reason), index, len(places))
+        found = yield from _try(point.model_copy(update={"options": options}), inputs)
+        yield CellDone(Cell(i, j, changed, **found), index, len(places))
 
 
 def _check(recipe: Recipe, x: Axis, y: Axis) -> None:
@@ -136,18 +139,22 @@ def _check(recipe: Recipe, x: Axis, y: Axis) -> None:
                 raise InputError(f"sweep over '{axis.option}': {error}") from None
 
 
-def _try(recipe: Recipe, inputs: Inputs) -> Any:
-    """The events of one merge; its accuracy, or the reason why it failed, as the value."""
+def _try(recipe: Recipe, inputs: Inputs) -> Generator[Event, None, dict[str, Any]]:
+    """The events of one merge; what its cell holds, as the value."""
     try:
         for event in run(recipe, inputs=inputs):
             if isinstance(event, Finished):
-                return event.report.normalised_accuracy, ""
+                low, high = normalised_interval(event.report.tasks)
+                accuracy = event.report.normalised_accuracy
+                return {"accuracy": accuracy, "low": low, "high": high}
             yield event
+        reason = "the merge ended without a result"
     except InputError as error:
-        return None, str(error)
+        reason = str(error)
     except (ArithmeticError, RuntimeError) as error:  # torch's own numerical errors are the latter
-        return None, f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
-    return None, "the merge ended without a result"
+        lines = str(error).strip().splitlines() or ["no reason given"]
+        reason = f"{type(error).__name__}: {lines[0]}"
+    return {"accuracy": None, "reason": reason}
 
 
 def best(cells: Sequence[Cell]) -> Cell | None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from mats_core.checks import InputError
+from mats_core.comparison import normalised_interval
 from mats_core.methods import METHODS
 from mats_core.pipeline import merge
 from mats_core.recipe import Evaluation, Recipe, describe, parse_options, parse_recipe
@@ -37,7 +38,10 @@ def test_every_cell_is_the_merge_with_its_options_on_validation_data(recipe: Rec
                 "evaluate": Evaluation(split="validation", examples=20),
             }
         )
-        assert cell.accuracy == merge(alone).normalised_accuracy
+        report = merge(alone)
+        assert cell.accuracy == report.normalised_accuracy
+        assert (cell.low, cell.high) == normalised_interval(report.tasks)
+        assert cell.low < cell.accuracy < cell.high
     assert len({cell.accuracy for cell in found}) > 1
     assert found[0].accuracy == found[1].accuracy  # scaling 0 is the base, whatever the density
 
@@ -95,7 +99,7 @@ def test_the_events_of_each_merge_pass_through_so_that_it_can_be_stopped(recipe:
 def test_best_is_the_first_of_the_highest():
     found = [
         Cell(0, 0, {}, 0.5),
-        Cell(0, 1, {}, None, "failed"),
+        Cell(0, 1, {}, None, reason="failed"),
         Cell(1, 0, {}, 0.9),
         Cell(1, 1, {}, 0.9),
     ]

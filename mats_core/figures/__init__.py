@@ -8,26 +8,36 @@ page's theme.
 
 from .accuracy import accuracy_bars, baseline_bars, headline
 from .base import PALETTE, Figure, Look, look, looks, percent, safe, short_names, to_csv
+from .comparing import ALL_TASKS, count_clear, difference_lines, run_lines
+from .forecasting import interference_map, predicted_against_measured
 from .scaling import dimension_weights, task_weights
 from .solving import residual_curves, trajectory_curves, trajectory_tasks
 from .spectral import energy_curves, spectra
+from .sweeping import sweep_map
 
 __all__ = [
+    "ALL_TASKS",
     "PALETTE",
     "Figure",
     "Look",
     "accuracy_bars",
     "baseline_bars",
+    "count_clear",
+    "difference_lines",
     "dimension_weights",
     "energy_curves",
     "headline",
+    "interference_map",
     "look",
     "looks",
     "percent",
+    "predicted_against_measured",
     "residual_curves",
+    "run_lines",
     "safe",
     "short_names",
     "spectra",
+    "sweep_map",
     "task_weights",
     "to_csv",
     "trajectory_curves",

@@ -11,7 +11,7 @@ from .base import PALETTE, Figure, Look, look, looks, percent, safe, short_names
 from .comparing import ALL_TASKS, count_clear, difference_lines, run_lines
 from .forecasting import interference_map, predicted_against_measured
 from .scaling import dimension_weights, task_weights
-from .solving import residual_curves, trajectory_curves, trajectory_tasks
+from .solving import residual_curves, solve_at, trajectory_curves, trajectory_tasks
 from .spectral import energy_curves, spectra
 from .sweeping import sweep_map
 
@@ -36,6 +36,7 @@ __all__ = [
     "run_lines",
     "safe",
     "short_names",
+    "solve_at",
     "spectra",
     "sweep_map",
     "task_weights",

@@ -31,11 +31,12 @@ def sweep_map(
         grid[cell.y][cell.x] = cell.accuracy
     there = [cell.accuracy for cell in cells if cell.accuracy is not None]
     low, high = (min(there), max(there)) if there else (0.0, 1.0)
+    high = max(high, low + 0.01)
     figure = go.Figure(
         go.Heatmap(
             z=grid, x=columns, y=rows, colorscale="Cividis", xgap=2, ygap=2, hoverinfo="skip",
-            zmin=low, zmax=high if high > low else low + 0.01, name="accuracy",
-            colorbar={"tickformat": ".0%", "thickness": 12},
+            zmin=low, zmax=high, name="accuracy",
+            colorbar={"tickformat": ".0%" if high - low > 0.05 else ".1%", "thickness": 12},
         )
     )  # fmt: skip
     top = best(cells)

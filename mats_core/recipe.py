@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .checks import InputError, existing, from_validation, member
 from .methods import METHODS, Options
-from .methods.curvature import STARTS, KfacOptions
+from .methods.kfac import STARTS, KfacOptions
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Arithmetic = Literal["float32", "float64"]
@@ -47,6 +47,12 @@ class Evaluation(BaseModel):
 
     split: Literal["train", "validation", "test"] = "test"
     examples: int | None = Field(default=None, ge=1, description="at most so many a task")
+    precision: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="stop once half the 95 % interval of the normalised accuracy is at most this",
+    )
 
 
 class Recipe(BaseModel):

@@ -8,8 +8,10 @@ page's theme.
 
 from .accuracy import accuracy_bars, baseline_bars, headline
 from .base import PALETTE, Figure, Look, look, looks, percent, safe, short_names, to_csv
+from .confusion import confusion, confusion_change, largest_mistake, worth_showing
+from .loading import loading_curves, loading_steps
 from .scaling import dimension_weights, task_weights
-from .solving import residual_curves, trajectory_curves, trajectory_tasks
+from .solving import residual_curves, solve_at, trajectory_curves, trajectory_tasks
 from .spectral import energy_curves, spectra
 from .toy import toy_losses, toy_polar, toy_progress, toy_scaling
 
@@ -19,15 +21,21 @@ __all__ = [
     "Look",
     "accuracy_bars",
     "baseline_bars",
+    "confusion",
+    "confusion_change",
     "dimension_weights",
     "energy_curves",
     "headline",
+    "largest_mistake",
+    "loading_curves",
+    "loading_steps",
     "look",
     "looks",
     "percent",
     "residual_curves",
     "safe",
     "short_names",
+    "solve_at",
     "spectra",
     "task_weights",
     "to_csv",
@@ -37,4 +45,5 @@ __all__ = [
     "toy_scaling",
     "trajectory_curves",
     "trajectory_tasks",
+    "worth_showing",
 ]

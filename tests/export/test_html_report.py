@@ -62,9 +62,7 @@ def report(made: Finished, **settings) -> str:
         ),
     ],
 )
-def test_every_figure_of_the_run_with_caption_and_alternative_text(
-    finish: Finish, method, headings
-):
+def test_every_figure_with_caption_and_alternative_text(finish: Finish, method, headings):
     made = finish(method, {"iterations": 7} if method == "kfac" else None)
     figures = run_figures(made, LOOKS)
     assert len(figures) == len(headings)
@@ -109,7 +107,8 @@ def test_it_needs_nothing_from_outside(finish: Finish):
         assert not {"src", "href", "srcset", "action"} & set(attributes), tag
         assert tag not in ("link", "iframe", "img", "object", "form")
     policy = next(a["content"] for t, a in page.tags if a.get("http-equiv"))
-    assert policy and policy.startswith("default-src 'none'")
+    assert policy is not None
+    assert policy.startswith("default-src 'none'")
     assert "http" not in policy
     assert text.count(plotly_script()) == 1
     own = text.replace(plotly_script(), "")

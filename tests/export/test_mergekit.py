@@ -65,9 +65,7 @@ def interpret(config: dict, folder: Path, name: str) -> torch.Tensor:
 
 @pytest.mark.parametrize(("method", "options"), SAME)
 @pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["equal", "weighted"])
-def test_the_configuration_computes_our_tensors(
-    finish: Finish, own_family, method, options, weights
-):
+def test_it_computes_our_tensors(finish: Finish, own_family, method, options, weights):
     made = finish(method, options, **({"weights": weights} if weights else {}))
     found = mergekit(made)
     assert found.agreement == "same"

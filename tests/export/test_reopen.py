@@ -144,6 +144,7 @@ def test_only_the_family_s_own_files_are_opened(finish: Finish, family, opened):
     for entry in content["experts"]:
         entry |= {"model": "/etc/e", "statistics": "/etc/s", "task": "/etc/t.npz"}
     content["base"] = "../../etc"
+    opened.clear()
     back = reopen(encoded(content), [family])
     assert back.experts == ("e0", "e1", "e2")
     assert opened

@@ -134,7 +134,7 @@ def _merge(arguments: argparse.Namespace) -> None:
 
     from .pipeline import run
     from .recipe import load_recipe, parse_recipe
-    from .report import Finished, LayerDone, Started, TaskDone, TrialDone
+    from .report import Asked, Finished, LayerDone, Started, TrialDone
 
     recipe = load_recipe(arguments.recipe)
     changes: dict[str, Any] = {}
@@ -163,13 +163,19 @@ def _merge(arguments: argparse.Namespace) -> None:
             bar = _next_bar(bar, event.total, "layers")
         elif isinstance(event, TrialDone):
             bar = _next_bar(bar, event.total, "search") if event.index == 0 else bar
-        elif isinstance(event, TaskDone) and event.index == 0:
-            bar = _next_bar(bar, event.total, "tasks")
-        if bar is not None and isinstance(event, LayerDone | TaskDone | TrialDone):
+        elif isinstance(event, Asked):
+            bar = (
+                bar if bar is not None and bar.total == PERCENT else _next_bar(bar, PERCENT, "test")
+            )
+            bar.update(round(PERCENT * event.fraction) - bar.n)
+        if bar is not None and isinstance(event, LayerDone | TrialDone):
             bar.update()
         if isinstance(event, Finished):
             _next_bar(bar, 0, "").close()
             print(_summary(event.report))
+
+
+PERCENT = 100
 
 
 def _next_bar(bar: Any, total: int, what: str) -> Any:

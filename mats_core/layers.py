@@ -7,8 +7,8 @@ read, merged, written and freed before the next.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor
 from .checkpoints import Checkpoint
 from .checks import InputError, listing
 from .families import Expert, Family, examine, is_matrix, module_of
+from .memo import Memo
 from .methods import METHODS, Layer, LayerStatistics, Method, Options
 from .methods.curvature import STARTS
 from .recipe import Recipe
@@ -39,6 +40,7 @@ class Inputs:
     statistics: tuple[Statistics | None, ...]
     base_statistics: Statistics | None
     notes: tuple[str, ...] = ()
+    memo: Memo = field(default_factory=Memo, compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ class Job:
     kinds: frozenset[str]
     keep: tuple[int, ...] = ()
     start: Checkpoint | None = None
+    pulse: Callable[[int, float], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -66,8 +69,11 @@ class Unit:
     bias: str | None = None
 
 
-def open_inputs(recipe: Recipe) -> Inputs:
-    """Open and check every file of a recipe; raises `InputError` before any work is done."""
+def open_inputs(recipe: Recipe, memo: Memo | None = None) -> Inputs:
+    """Open and check every file of a recipe; raises `InputError` before any work is done.
+
+    With a `memo`, merges over these inputs remember what the next one can use.
+    """
     base = Checkpoint.open(recipe.path(recipe.base))
     _expect(base, recipe.base_fingerprint)
     experts = []
@@ -84,7 +90,7 @@ def open_inputs(recipe: Recipe) -> Inputs:
         )
         base_statistics = _statistics(recipe, recipe.base_statistics, base)
     notes = tuple(str(warning.message) for warning in caught)
-    return Inputs(family, statistics, base_statistics, notes)
+    return Inputs(family, statistics, base_statistics, notes, memo or Memo())
 
 
 def _expect(checkpoint: Checkpoint, fingerprint: str | None) -> None:
@@ -241,24 +247,35 @@ def read_layer(job: Job, unit: Unit, *, with_statistics: bool = True) -> Layer:
     )
     read_statistics = with_statistics and bool(job.kinds)
     empty = LayerStatistics()
+    place = (unit, job.dtype, job.device)
+
+    def remember(what: Hashable, compute: Callable[[], Any]) -> Any:
+        return job.inputs.memo.get((place, what), compute)
+
+    def measured_by(statistics: Statistics | None) -> LayerStatistics:
+        if statistics is None:
+            return empty
+        what = ("statistics", statistics.source, job.kinds)
+        return remember(what, lambda: _layer_statistics(job, statistics, unit, shape))
+
     return Layer(
         name=unit.name,
-        base=_tensor(job, family.base, unit),
-        experts=tuple(_tensor(job, e.checkpoint, unit) for e in family.experts),
+        base=remember("base", lambda: _tensor(job, family.base, unit)),
+        experts=remember(
+            "experts", lambda: tuple(_tensor(job, e.checkpoint, unit) for e in family.experts)
+        ),
         weights=job.weights,
         labels=tuple(expert.name for expert in family.experts),
         is_matrix=is_matrix(unit.name, shape) or (measured and unit.name.endswith(".weight")),
-        statistics=tuple(
-            _layer_statistics(job, s, unit, shape) if s else empty for s in job.inputs.statistics
-        )
+        statistics=tuple(measured_by(own) for own in job.inputs.statistics)
         if read_statistics
         else (),
-        base_statistics=_layer_statistics(job, job.inputs.base_statistics, unit, shape)
-        if read_statistics and job.inputs.base_statistics
-        else empty,
+        base_statistics=measured_by(job.inputs.base_statistics) if read_statistics else empty,
         seed=job.recipe.seed,
         keep=job.keep,
         starts=_starts(job, unit),
+        remember=remember,
+        pulse=job.pulse,
     )
 
 

@@ -8,8 +8,10 @@ the translation is read off by loading tensors that carry their own number (`par
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +70,57 @@ def load(
 ) -> nn.Module:
     """The module of a checkpoint directory."""
     return build(checkpoint.directory, tensors_of(checkpoint, dtype), device=device, dtype=dtype)
+
+
+Forward = Callable[[Mapping[str, Tensor], Tensor], Tensor]
+
+
+def forward(
+    directory: Path | None, tensors: Mapping[str, Tensor], *, device: torch.device | str = "cpu"
+) -> Forward:
+    """A function (tensors, pixel_values) → logits for tensors with these names and shapes.
+
+    The module is built once for each configuration and holds no weights of its own; tensors are
+    used where they lie, in their own dtype as float32.  Raises `InputError` as `build` does.
+    """
+    if directory is None:
+        _architecture(directory)  # raises
+    config = _file(directory, "config.json")
+    shapes = tuple((name, tuple(value.shape)) for name, value in tensors.items())
+    return _forward(_Plan(directory, config, shapes), str(device))
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What a module is built from; equal if the contents are."""
+
+    directory: Path | None = field(compare=False)
+    config: str
+    shapes: tuple[tuple[str, tuple[int, ...]], ...]
+
+
+@functools.lru_cache(maxsize=32)
+def _forward(plan: _Plan, device: str) -> Forward:
+    like = {name: torch.empty(shape, device="meta") for name, shape in plan.shapes}
+    names = parameter_names(plan.directory, like)
+    zeros = {name: torch.zeros(shape) for name, shape in plan.shapes}
+    module = build(plan.directory, zeros, device=device)
+    whole = all(parameter in names for parameter, _ in module.named_parameters())
+    if whole:
+        for owner in module.modules():
+            for name, parameter in owner._parameters.items():
+                if parameter is not None:
+                    owner._parameters[name] = nn.Parameter(parameter.to("meta"), False)
+
+    def called(tensors: Mapping[str, Tensor], pixels: Tensor) -> Tensor:
+        own = {name: tensors[source].float() for name, source in names.items()}
+        return torch.func.functional_call(module, own, kwargs={"pixel_values": pixels}).logits
+
+    def rebuilt(tensors: Mapping[str, Tensor], pixels: Tensor) -> Tensor:
+        # transformers puts a parameter of this architecture together from several tensors.
+        return build(plan.directory, tensors, device=device)(pixel_values=pixels).logits
+
+    return called if whole else rebuilt
 
 
 def parameter_names(directory: Path | None, tensors: Mapping[str, Tensor]) -> dict[str, str]:
@@ -175,5 +228,10 @@ def pixel_values(
 
 
 def _json(directory: Path | None, name: str) -> dict[str, Any]:
+    return json.loads(_file(directory, name) or "{}")
+
+
+def _file(directory: Path | None, name: str) -> str:
+    """The text of a file beside a checkpoint; empty where there is none."""
     file = directory / name if directory else None
-    return json.loads(file.read_text("utf-8")) if file and file.is_file() else {}
+    return file.read_text("utf-8") if file and file.is_file() else ""

@@ -201,8 +201,9 @@ def damped(factor: Tensor, damping: float) -> Tensor:
     """Tikhonov: `C + δ (tr C / d) I`."""
     if not damping:
         return factor
-    shift = damping * factor.diagonal().mean()
-    return factor + shift * torch.eye(len(factor), dtype=factor.dtype, device=factor.device)
+    moved = factor.clone()
+    moved.diagonal().add_(damping * factor.diagonal().mean())
+    return moved
 
 
 def off_diagonal_scaled(factor: Tensor, scale: float) -> Tensor:

@@ -9,16 +9,16 @@ from __future__ import annotations
 import contextlib
 import itertools
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor
 
-from . import evaluate, tasks
 from .checkpoints import Checkpoint
 from .checks import InputError
 from .evaluate import TaskResult
-from .families import Expert
+from .examiner import Asked, exam
 from .layers import Inputs, Job, Unit, open_inputs, prepare, read_layer, read_layers, units
 from .methods import Merged
 from .methods.base import norm
@@ -53,13 +53,15 @@ def run(
     force: bool = False,
     inputs: Inputs | None = None,
     keep: Sequence[int] = (),
+    pulse: Callable[[int, float], None] | None = None,
     shard_bytes: int = SHARD_BYTES,
 ) -> Iterator[Event]:
     """Merge, write and evaluate: a stream of events that ends with `Finished`.
 
     `inputs`: files opened before (`open_inputs`), to skip the preflight.  `keep`: CG iterations
-    whose iterates the `LayerDone` events carry.  With `output` the model is written there, else
-    `Finished.tensors` holds it.  Raises `InputError` before any work for bad input.
+    whose iterates the `LayerDone` events carry.  `pulse(iteration, residual)` is called while a
+    layer is being solved; an exception from it ends the merge.  With `output` the model is written
+    there, else `Finished.tensors` holds it.  Raises `InputError` before any work for bad input.
     """
     started = time.perf_counter()
     target = recipe.path(recipe.output) if recipe.output else None
@@ -70,7 +72,7 @@ def run(
     if recipe.search:
         chosen, trials = yield from _search(recipe, inputs)
         recipe = chosen
-    job = prepare(recipe, inputs, keep)
+    job = replace(prepare(recipe, inputs, keep), pulse=pulse)
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(staged_directory(target, force=force)) if target else None
         finished = yield from _merge_into(job, folder, started, trials, shard_bytes)
@@ -181,15 +183,12 @@ def _bias_reports(todo: Sequence[Unit], reports: Sequence[LayerReport]) -> list[
 # Evaluation and search ----------------------------------------------------------------------------
 
 
-def _tasks(job: Job) -> list[tuple[Expert, str]]:
-    """The experts that can be evaluated; none for raw families or where it is switched off."""
-    if job.recipe.evaluate is False:
-        return []
-    return [
-        (expert, expert.task)
+def _tasks(job: Job) -> bool:
+    """Whether there is anything to evaluate: not for raw families, nor where it is switched off."""
+    return job.recipe.evaluate is not False and any(
+        expert.task and expert.checkpoint.directory is not None
         for expert in job.inputs.family.experts
-        if expert.task and expert.checkpoint.directory is not None
-    ]
+    )
 
 
 def evaluate_output(directory: Path, split: SplitName) -> list[TaskResult]:
@@ -211,29 +210,25 @@ def evaluate_output(directory: Path, split: SplitName) -> list[TaskResult]:
         raise InputError(f"recipe '{file}'", expected="experts with tasks", found="none")
     merged = Checkpoint.open(directory)
     events = _evaluate(job, {name: merged.read(name) for name in merged.tensors})
-    return [event.result for event in events]
+    return [event.result for event in events if isinstance(event, TaskDone)]
 
 
 def _evaluate(
     job: Job, encoder: Mapping[str, Tensor]
-) -> Generator[TaskDone, None, list[TaskResult]]:
-    todo = _tasks(job)
+) -> Generator[Asked | TaskDone, None, list[TaskResult]]:
     settings = job.recipe.evaluate
-    results: list[TaskResult] = []
-    if not isinstance(settings, Evaluation):
-        return results
-    family = job.inputs.family
-    for index, (expert, reference) in enumerate(todo):
-        task = tasks.load(reference, root=job.recipe.folder)
-        evaluate.check_task(expert, task)
-        split = task.split(settings.split).first(settings.examples)
-        finetuned, pretrained = evaluate.baselines(
-            family, expert, task, settings.split, settings.examples, job.device
-        )
-        merged = evaluate.evaluate_expert(encoder, family, expert, split, device=job.device)
-        results.append(TaskResult(expert.name, merged, finetuned, pretrained))
-        yield TaskDone(results[-1], index, len(todo))
-    return results
+    if not isinstance(settings, Evaluation) or not _tasks(job):
+        return []
+    found = exam(
+        job.inputs.family, job.recipe.folder, settings.split, settings.examples, job.device
+    )
+    asked: Asked | None = None
+    for asked in found.take(encoder, precision=settings.precision):
+        yield asked
+    assert asked is not None
+    for index, result in enumerate(asked.results):
+        yield TaskDone(result, index, len(asked.results))
+    return list(asked.results)
 
 
 def _search(

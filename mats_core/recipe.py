@@ -47,6 +47,12 @@ class Evaluation(BaseModel):
 
     split: Literal["train", "validation", "test"] = "test"
     examples: int | None = Field(default=None, ge=1, description="at most so many a task")
+    precision: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="stop once half the 95 % interval of the normalised accuracy is at most this",
+    )
 
 
 class Recipe(BaseModel):

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .evaluate import Score, TaskResult, gap_recovered, normalised_accuracy
+from .examiner import Asked
 
 KINDS_OF_SCORE = ("merged", "finetuned", "pretrained")
 SERIES = ("residuals", "objectives", "distances")
@@ -160,7 +161,11 @@ def _layer(layer: LayerReport) -> dict[str, Any]:
         "iterations": layer.iterations,
         "seconds": round(layer.seconds, 6),
     }
-    plain |= {key: list(getattr(layer, key)) for key in SERIES if getattr(layer, key)}
+    plain |= {
+        key: list(getattr(layer, key))
+        for key in SERIES
+        if key == "residuals" or getattr(layer, key)
+    }
     if layer.details:
         plain["details"] = dict(layer.details)
     return plain
@@ -214,4 +219,4 @@ class Finished:
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
 
 
-Event = Started | LayerDone | TaskDone | TrialDone | Finished
+Event = Started | LayerDone | Asked | TaskDone | TrialDone | Finished

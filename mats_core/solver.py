@@ -65,6 +65,7 @@ def cg(
     tolerance: float = 0.0,
     preconditioner: Apply | None = None,
     keep: Iterable[int] = (),
+    callback: Callable[[int, float], None] | None = None,
 ) -> Solution:
     """Preconditioned conjugate gradients for `K X = b` from `start`.
 
@@ -73,6 +74,7 @@ def cg(
     then the best iterate so far is returned.  Without a preconditioner it never leaves `start`
     plus the range of K, so on a consistent singular system it lands on the solution nearest to
     `start`; with one it does not, and the system should be damped or anchored.
+    `callback(iteration, relative residual)` is called after each; what it raises ends the solve.
     """
     wanted = set(keep)
     scale = float(rhs.norm()) or 1.0
@@ -109,6 +111,8 @@ def cg(
         residuals.append(residual)
         objectives.append(_objective(x, r, rhs))
         distances.append(float((x - start).norm()))
+        if callback is not None:
+            callback(iteration, residual)
         if iteration in wanted:
             iterates[iteration] = x.clone()
         if residual < best_residual:
@@ -162,8 +166,15 @@ def kronecker(a_sum: Tensor, b_sum: Tensor, shift: float = 0.0) -> Apply:
     `a_sum` and `b_sum` are scaled so that their Kronecker product has the size of the operator;
     `shift` is the proximal term μ s.
     """
-    values_a, q_a = eigh_descending(a_sum)
-    values_b, q_b = eigh_descending(b_sum)
+    return kronecker_in(eigh_descending(a_sum), eigh_descending(b_sum), shift)
+
+
+Eigen = tuple[Tensor, Tensor]
+
+
+def kronecker_in(a: Eigen, b: Eigen, shift: float = 0.0) -> Apply:
+    """`kronecker`, from the (eigenvalues, eigenvectors) of its two sums."""
+    (values_a, q_a), (values_b, q_b) = a, b
     values = torch.outer(values_b, values_a) + shift
     values = values.clamp_min(1e-12 * float(values.max()) or 1e-300)
     return lambda r: q_b @ ((q_b.mT @ r @ q_a) / values) @ q_a.mT

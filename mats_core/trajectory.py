@@ -8,19 +8,20 @@ value, and parameters that are not solved for (biases, norms) are the same in al
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor
 
-from . import evaluate, tasks
+from . import evaluate
 from .checks import InputError
 from .evaluate import TaskResult
-from .families import Expert, Family, module_of
+from .examiner import Asked, exam
+from .families import module_of
 from .layers import Inputs, open_inputs
 from .pipeline import run
 from .recipe import Recipe
-from .report import Event, Finished, LayerDone, Report, TaskDone
+from .report import Event, Finished, LayerDone, Report
 from .tasks import SplitName
 
 GRID = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)
@@ -77,11 +78,13 @@ def follow(
     keep: Sequence[int] | None = None,
     split: SplitName = "validation",
     examples: int | None = 200,
+    pulse: Callable[[int, float], None] | None = None,
 ) -> Iterator[Event | PointDone | TrajectoryDone]:
     """Solve once, then evaluate the iterates: the merge's events, a `PointDone` each, and the
     end.
 
-    `keep`: the iterations to look at (`grid` of the recipe's by default).  Whoever stops iterating
+    `keep`: the iterations to look at (`grid` of the recipe's by default).  `pulse`: see `run`.
+    Whoever stops iterating
     cancels it.  Raises `InputError` for a method without iterations or a family without tasks.
     """
     options = recipe.parsed_options()
@@ -100,7 +103,7 @@ def follow(
     wanted = tuple(keep) if keep is not None else grid(iterations)
     kept: dict[str, Mapping[int, Tensor]] = {}
     finished: Finished | None = None
-    for event in run(silent, inputs=inputs, keep=wanted):
+    for event in run(silent, inputs=inputs, keep=wanted, pulse=pulse):
         if isinstance(event, LayerDone) and event.iterates:
             kept[event.layer.name] = event.iterates
         if isinstance(event, Finished):
@@ -109,15 +112,13 @@ def follow(
             yield event
     assert finished is not None
     points: list[Point] = []
-    scorers = _scorers(recipe, inputs.family, split, examples)
+    questions = exam(inputs.family, recipe.folder, split, examples)
     for index, iteration in enumerate(wanted):
-        encoder = assemble(finished.tensors, kept, iteration)
-        results: list[TaskResult] = []
-        for place, score in enumerate(scorers):
-            results.append(score(encoder))
-            done = index * len(scorers) + place
-            yield TaskDone(results[-1], done, len(wanted) * len(scorers))
-        points.append(Point(iteration, tuple(results)))
+        asked: Asked | None = None
+        for asked in questions.take(assemble(finished.tensors, kept, iteration)):
+            yield replace(asked, fraction=(index + asked.fraction) / len(wanted))
+        assert asked is not None
+        points.append(Point(iteration, asked.results))
         yield PointDone(points[-1], index, len(wanted))
     yield TrajectoryDone(
         Trajectory(options.model_dump(), tuple(points), finished.report, split, examples)
@@ -143,26 +144,6 @@ def assemble(
             value = value[:, :-1]
         tensors[name] = value.to("cpu", weight.dtype)
     return tensors
-
-
-def _scorers(
-    recipe: Recipe, family: Family, split: SplitName, examples: int | None
-) -> list[Callable[[Mapping[str, Tensor]], TaskResult]]:
-    """For each expert with a task, a function from an encoder to its result."""
-
-    def scorer(expert: Expert) -> Callable[[Mapping[str, Tensor]], TaskResult]:
-        task = tasks.load(expert.task, root=recipe.folder)
-        evaluate.check_task(expert, task)
-        part = task.split(split).first(examples)
-        finetuned, pretrained = evaluate.baselines(family, expert, task, split, examples, "cpu")
-
-        def score(encoder: Mapping[str, Tensor]) -> TaskResult:
-            merged = evaluate.evaluate_expert(encoder, family, expert, part)
-            return TaskResult(expert.name, merged, finetuned, pretrained)
-
-        return score
-
-    return [scorer(expert) for expert in family.experts if expert.task]
 
 
 __all__ = [

@@ -2,72 +2,12 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import streamlit as st
 
 from mats_core import figures
-from mats_core.checks import InputError
-from mats_core.collection import Collection
-from pages.shared import along, cached, families, results, runs, show, widgets, work
-from pages.shared.jobs import Job
+from pages.shared import along, families, merging, results, runs, settings, show, widgets, work
 
 DEFAULT = "essential"
-
-
-def controls(collection: Collection, method: str) -> work.Request:
-    """Every knob of a method, and whom to merge, as one frozen request."""
-    names = [expert.name for expert in collection.experts]
-    options = widgets.options(method)
-    with st.expander(f"Experts and arithmetic · all {len(names)}", icon=":material/group_work:"):
-        experts = st.pills(
-            "Experts", names, selection_mode="multi", default=names,
-            key=f"experts {collection.name} {widgets.version()}", persist_state="session",
-            help="Leave some out to see whom they disturb.",
-        )  # fmt: skip
-        seed = st.number_input(
-            "Seed", 0, value=0, key=f"seed {widgets.version()}", persist_state="session"
-        )
-        dtype = st.segmented_control(
-            "Arithmetic", ["float32", "float64"], default="float32", required=True,
-            key=f"dtype {widgets.version()}", persist_state="session",
-        )  # fmt: skip
-    return work.Request(
-        collection, method, options, tuple(n for n in names if n in (experts or [])),
-        seed=int(seed), dtype=str(dtype),
-    )  # fmt: skip
-
-
-def start(request: work.Request, preparing: Job) -> None:
-    """Check the request, and hand it to the worker."""
-    show.forget()
-    try:
-        request.recipe()
-    except InputError as error:
-        show.keep("error", str(error))
-        return
-    if (job := st.session_state.get("merging")) is not None:
-        job.cancel()
-    todo = partial(work.merge, request, preparing.outcome)
-    job = Job(request, f"Merging by {widgets.METHODS[request.method].title}", todo)
-    st.session_state["merging"] = cached.worker().submit(job)
-
-
-def collect(collection: Collection) -> None:
-    """Keep a merge that has just finished; say why where it failed."""
-    job: Job | None = st.session_state.get("merging")
-    if job is None or job.active:
-        return
-    now = job.snapshot()
-    if now.state == "done":
-        outcome: work.Outcome = now.result
-        home = job.request.collection
-        runs.show(runs.add(home.name, len(home.experts), outcome.recipe, outcome.report))
-    elif now.state == "failed":
-        show.keep("error", now.error)
-    elif now.state == "cancelled":
-        show.keep("info", "The merge was cancelled; nothing was kept of it.")
-    del st.session_state["merging"]
 
 
 def welcome(prepared: work.Prepared | None) -> None:
@@ -87,6 +27,8 @@ collection = families.header(
     "single encoder that serves them all, and see what each task keeps.",
 )
 preparing = families.preparation(collection)
+merging.follow_link(collection)
+settings.take_over(collection)
 left, right = st.columns([5, 11], gap="medium")
 with left, st.container(border=True):
     method = widgets.method(DEFAULT)
@@ -94,16 +36,26 @@ with left, st.container(border=True):
     run_it, again = st.columns([5, 4])
     clicked = run_it.button("Merge", type="primary", icon=":material/play_arrow:", width="stretch")
     again.button("Reset", on_click=widgets.reset, icon=":material/undo:", width="stretch")
-    request = controls(collection, method)
+    named, live = st.columns([5, 4], vertical_alignment="center")
+    with named:
+        settings.presets()
+    at_once = live.toggle(
+        "Live", key="live", persist_state="session",
+        help="Merge again at every change of a knob.",
+    )  # fmt: skip
+    request = settings.controls(collection, method)
     widgets.explain(method)
 with right:
-    if clicked:
-        start(request, preparing)
-    collect(collection)
+    if clicked or (at_once and merging.is_new(request)):
+        merging.start(request, preparing)
+    merging.collect(collection)
     along.collect(runs.chosen(collection.name, "shown run"))
     show.notices()
-    merging, tracing = st.session_state.get("merging"), st.session_state.get("tracing")
-    show.progress([preparing, merging, tracing], cancel=merging or tracing)
+    job, tracing = st.session_state.get("merging"), st.session_state.get("tracing")
+    show.progress(
+        [preparing, job, tracing], cancel=job or tracing, quiet=merging.refining(),
+        live=results.live,
+    )  # fmt: skip
     prepared = families.prepared(preparing)
     if prepared and prepared.problem:
         st.warning(show.plain(f"Without statistics: {prepared.problem}"))
@@ -111,5 +63,6 @@ with right:
         welcome(prepared)
     else:
         shown, beside = results.pick(collection.name)
+        results.changed(request, shown)
         results.headline(shown, beside)
         results.tabs(shown, beside, prepared)

@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ORDER = [
     "checks",
     "places",
+    "memo",
     "linalg",
     "operators",
     "solver",
@@ -41,6 +42,7 @@ ORDER = [
     "collection",
     "layers",
     "evaluate",
+    "examiner",
     "report",
     "output",
     "pipeline",

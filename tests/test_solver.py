@@ -288,3 +288,18 @@ def test_two_models_refuses_a_singular_operator():
     )
     rhs = torch.ones(2, 2).double()
     assert two_models(Kronecker(e1, e1), Kronecker(e2, e2), (0.5, 0.5), rhs, rhs) is None
+
+
+def test_the_callback_hears_every_iteration_and_can_end_the_solve():
+    operator, rhs, start = problem(1)
+    heard = []
+    solution = cg(
+        operator.apply, rhs, start, iterations=5, callback=lambda i, r: heard.append((i, r))
+    )
+    assert heard == list(enumerate(solution.residuals))[1:]
+
+    def stop(iteration, residual):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        cg(operator.apply, rhs, start, iterations=5, callback=stop)

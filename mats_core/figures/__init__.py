@@ -9,7 +9,7 @@ page's theme.
 from .accuracy import accuracy_bars, baseline_bars, headline
 from .base import PALETTE, Figure, Look, look, looks, percent, safe, short_names, to_csv
 from .scaling import dimension_weights, task_weights
-from .solving import residual_curves, trajectory_curves, trajectory_tasks
+from .solving import residual_curves, solve_at, trajectory_curves, trajectory_tasks
 from .spectral import energy_curves, spectra
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "residual_curves",
     "safe",
     "short_names",
+    "solve_at",
     "spectra",
     "task_weights",
     "to_csv",

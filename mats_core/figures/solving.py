@@ -80,6 +80,17 @@ def residual_curves(layers: Sequence[LayerReport]) -> Figure | None:
     return Figure(figure, f"Residual of each layer against CG iterations. {caption}", caption)
 
 
+def solve_at(layers: Sequence[LayerReport], iteration: int) -> tuple[float, float]:
+    """(median relative residual, distance ‖X − X₀‖_F over all layers) after so many iterations.
+
+    A layer that stopped before keeps its last values.
+    """
+    solved = [layer for layer in layers if layer.residuals]
+    residuals = [la.residuals[min(iteration, len(la.residuals) - 1)] for la in solved]
+    moved = [la.distances[min(iteration, len(la.distances) - 1)] for la in solved if la.distances]
+    return statistics.median(residuals or [0.0]), sum(d * d for d in moved) ** 0.5
+
+
 def trajectory_curves(runs: Mapping[str, Trajectory]) -> Figure:
     """Mean normalised accuracy against CG iterations, a line for each solve."""
     figure = go.Figure()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 from torch import Tensor
 
+from ..memo import forgetful
 from ..solver import Solution
 
 Group = Literal["weights", "task vectors", "statistics"]
@@ -63,6 +64,9 @@ class Layer:
     weights      α_m as the recipe gives them, not normalised
     labels       the experts' names, which seed what is random
     is_matrix    whether methods for linear layers apply
+    pulse        called with (iteration, residual) while a solve is under way; may raise to end it
+    remember     (what, compute) → what this layer remembers of an earlier merge, or computes now;
+                 `what` names the quantity and every option that it depends on
     """
 
     name: str
@@ -76,6 +80,8 @@ class Layer:
     seed: int = 0
     keep: tuple[int, ...] = ()
     starts: Callable[[str], Tensor] | None = None
+    remember: Callable[[Hashable, Callable[[], Any]], Any] = forgetful
+    pulse: Callable[[int, float], None] | None = None
 
     @property
     def updates(self) -> tuple[Tensor, ...]:

@@ -6,13 +6,16 @@ the norms of all layers and runs as a second pass (`layer_factors`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..families import group_of
 from ..linalg import eigh_descending, exact, like, polar
+from ..memo import forgetful
 from .base import Layer, Merged, Options, averaged, norm, option
 from .spectral import MEASURED, SCALING, tsv_update
 
@@ -121,8 +124,10 @@ def essential_update(
     grams: tuple[Tensor, ...],
     means: tuple[Tensor, ...] | None,
     options: EssentialOptions,
+    remember: Callable[[Hashable, Callable[[], Any]], Any] = forgetful,
 ) -> tuple[Tensor, dict[str, list[float]]]:
     """Steps 1–6: the merged update of one layer, and the weights that tasks and dimensions got."""
+    subspace = (options.rank, options.centre)
     d_out = updates[0].shape[0]
     rank = min(options.rank or max(1, d_out // len(updates)), d_out)
     norms = torch.tensor([norm(update) for update in updates], dtype=torch.float64)
@@ -130,7 +135,10 @@ def essential_update(
     directions, coordinates = [], []
     for index, (update, gram) in enumerate(zip(updates, grams, strict=True)):
         mean = means[index] if means else None
-        e, eigenvalues = essential_subspace(update, gram, rank, mean)  # 1
+        e, eigenvalues = remember(  # 1
+            ("essential subspace", index, subspace),
+            functools.partial(essential_subspace, update, gram, rank, mean),
+        )
         s = relative_power(eigenvalues, options.eigenvalue_power)  # 3
         s = s / s.mean()
         directions.append(e * s)
@@ -138,7 +146,9 @@ def essential_update(
     e_cat, c_cat = torch.cat(directions, 1), torch.cat(coordinates, 0)  # 4
     dimension_weights = relative_power(c_cat.norm(dim=0), options.dimension_power)
     c_cat = c_cat * dimension_weights  # 5
-    e_o, e_values = polar(e_cat)  # 6
+    e_o, e_values = remember(  # 6
+        ("essential polar", subspace, options.eigenvalue_power), lambda: polar(e_cat)
+    )
     c_o, c_values = polar(c_cat)
     update = 2 * (e_o * e_values.mean()) @ (c_o * c_values.mean())
     return update, {
@@ -154,9 +164,14 @@ def essential(layer: Layer, options: EssentialOptions, survey: object = None) ->
     grams = layer.measured("input_gram")
     means = layer.measured("input_mean") if options.centre else None
     if grams is None or (options.centre and means is None):
-        update = tsv_update(layer.updates)
+        update = layer.remember("tsv_m", lambda: tsv_update(layer.updates))
         return Merged(layer.base + options.scaling * update, "tsv_m")
-    update, details = essential_update(layer.updates, grams, means, options)
+    # Neither scaling nor level 3 enters here.
+    depends = options.model_dump(exclude={"scaling", "layer_power"})
+    update, details = layer.remember(
+        ("essential", tuple(depends.items())),
+        lambda: essential_update(layer.updates, grams, means, options, layer.remember),
+    )
     return Merged(layer.base + options.scaling * update, "essential", details=details)
 
 

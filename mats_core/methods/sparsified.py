@@ -72,10 +72,11 @@ def agree_and_average(updates: list[Tensor], weights: tuple[float, ...]) -> Tens
 
 def ties(layer: Layer, options: TiesOptions, survey: tuple[float, ...] | None = None) -> Merged:
     """Trim, elect, average: W = W0 + λ τ.  `survey` holds one threshold an expert (global)."""
-    thresholds = survey or tuple(threshold([update], options.density) for update in layer.updates)
+    updates = layer.updates
+    thresholds = survey or tuple(threshold([update], options.density) for update in updates)
     trimmed = [
         torch.where(update.abs() >= limit, update, 0)
-        for update, limit in zip(layer.updates, thresholds, strict=True)
+        for update, limit in zip(updates, thresholds, strict=True)
     ]
     merged = agree_and_average(trimmed, layer.weights)
     return Merged(
@@ -94,7 +95,8 @@ def global_thresholds(
     first = next(iter(layers()))
     return tuple(
         streamed_threshold(
-            lambda expert=expert: (layer.updates[expert] for layer in layers()), options.density
+            lambda expert=expert: (layer.experts[expert] - layer.base for layer in layers()),
+            options.density,
         )
         for expert in range(len(first.experts))
     )

@@ -51,14 +51,15 @@ def tsv_m(layer: Layer, options: TsvOptions, survey: Any = None) -> Merged:
     """W = W0 + α U_o diag(σ_cat) V_o."""
     if not layer.is_matrix:
         return averaged(layer)
-    return Merged(layer.base + options.scaling * tsv_update(layer.updates), "tsv_m")
+    update = layer.remember("tsv_m", lambda: tsv_update(layer.updates))
+    return Merged(layer.base + options.scaling * update, "tsv_m")
 
 
 def iso_c(layer: Layer, options: IsoOptions, survey: Any = None) -> Merged:
     """W = W0 + α σ̄ U Vᵀ of the SVD of Σ Δ_m: all singular values replaced by their mean."""
     if not layer.is_matrix:
         return averaged(layer)
-    direction, values = polar(_total(layer))
+    direction, values = layer.remember("iso_c", lambda: polar(_total(layer)))
     return Merged(layer.base + options.scaling * values.mean() * direction, "iso_c")
 
 
@@ -66,11 +67,19 @@ def iso_cts(layer: Layer, options: IsoCtsOptions, survey: Any = None) -> Merged:
     """Common directions of Σ Δ_m, task-specific ones of (I − U_c U_cᵀ) Δ_m, uniform spectrum."""
     if not layer.is_matrix:
         return averaged(layer)
+    update = layer.remember(
+        ("iso_cts", options.common), lambda: iso_cts_update(layer, options.common)
+    )
+    return Merged(layer.base + options.scaling * update, "iso_cts")
+
+
+def iso_cts_update(layer: Layer, share: float) -> Tensor:
+    """σ̄ U V over the common and the task-specific directions, before scaling."""
     tasks, rank = len(layer.experts), min(layer.base.shape)
     # As published: the task-specific part is a multiple of T, the common part takes what is left.
-    per_task = min(round((rank - int(rank * options.common)) / tasks), rank // tasks)
+    per_task = min(round((rank - int(rank * share)) / tasks), rank // tasks)
     common = rank - per_task * tasks
-    u, s, v = svd(_total(layer))
+    u, s, v = layer.remember("svd of the sum", lambda: svd(_total(layer)))
     u_common = u[:, :common]
     left, values, right = [u_common], [s[:common]], [v[:common]]
     for update in layer.updates:
@@ -80,7 +89,7 @@ def iso_cts(layer: Layer, options: IsoCtsOptions, survey: Any = None) -> Merged:
         values.append(s_t[:per_task])
         right.append(v_t[:per_task])
     direction = polar(torch.cat(left, 1))[0] @ polar(torch.cat(right, 0))[0]
-    return Merged(layer.base + options.scaling * torch.cat(values).mean() * direction, "iso_cts")
+    return torch.cat(values).mean() * direction
 
 
 def _total(layer: Layer) -> Tensor:

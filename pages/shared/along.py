@@ -8,12 +8,14 @@ import streamlit as st
 
 from mats_core import figures
 from mats_core.figures import Look
+from mats_core.trajectory import Trajectory
 
 from . import cached, runs, show, work
 from .jobs import Job
 from .runs import Run
 from .work import UNDAMPED, Prepared
 
+CELL = 190  # pixels
 EXAMPLES = 200
 AS_IT_IS, UNDAMPED_LABEL = "with these settings", "undamped"
 
@@ -85,3 +87,32 @@ def _curves(run: Run, looks: dict[str, Look]) -> None:
         )
     drawn = figures.trajectory_tasks(found[str(chosen)], looks)
     show.figure(drawn, f"trajectory tasks {run.id} {chosen}")
+    _film(run, found[str(chosen)], looks, str(chosen))
+
+
+@st.fragment
+def _film(run: Run, trajectory: Trajectory, looks: dict[str, Look], label: str) -> None:
+    """One solve, iteration by iteration: nothing is solved again."""
+    st.markdown("**The solve as a film**")
+    points = {point.iteration: point for point in trajectory.points}
+    steps = list(points)
+    best = max(points.values(), key=lambda p: p.normalised_accuracy)
+    now = st.select_slider(
+        "Iteration", steps, value=best.iteration, key=f"film {run.id} {label} {steps[-1]}",
+        help="Starts at the best one.",
+    )  # fmt: skip
+    point, start = points[int(now)], points[steps[0]]
+    residual, distance = figures.solve_at(trajectory.report.layers, int(now))
+    with st.container(horizontal=True):
+        gain = 100 * (point.normalised_accuracy - start.normalised_accuracy)
+        st.metric(
+            "Normalised accuracy", figures.percent(point.normalised_accuracy),
+            delta=f"{gain:+.1f} points", delta_description="vs the start", width=CELL,
+        )  # fmt: skip
+        st.metric("Residual", f"{residual:.1e}", help="Median over the layers.", width=CELL)
+        st.metric(
+            "Distance to the start", f"{distance:.2f}", width=CELL,
+            help="How far all solved weights have moved, as a Frobenius norm.",
+        )  # fmt: skip
+    drawn = figures.accuracy_bars(point.results, looks, label=f"after {now}")
+    show.figure(drawn, f"film {run.id} {label}")

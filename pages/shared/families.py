@@ -91,7 +91,7 @@ def preparation(collection: Collection) -> Job:
     if job is None or job.request != key:
         if job is not None:
             job.cancel()
-        job = Job(key, "Preparing the family", partial(work.prepare, collection))
+        job = Job(key, "Preparing the family", partial(work.prepare, collection, key))
         st.session_state["preparation"] = cached.worker().submit(job)
     return job
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
+
 import pandas as pd
 import streamlit as st
 
 from mats_core import figures
-from mats_core.evaluate import TaskResult
+from mats_core.evaluate import half_width
 from mats_core.report import Report
 
-from . import along, runs, show, spectra
+from . import along, runs, settings, show, spectra
 from .runs import Run
-from .work import Prepared
+from .work import Prepared, Request, Residuals
 
 NUMBERS = {
     "normalised": ("Normalised accuracy", "Mean over the tasks of merged / expert accuracy."),
@@ -61,6 +63,21 @@ def _pin() -> None:
     st.session_state["baseline"] = None if pinned else st.session_state.get("beside run")
 
 
+def changed(request: Request, run: Run) -> None:
+    """Say where the knobs no longer stand as they stood for the run that is shown."""
+    differences = settings.changed(request, run.recipe)
+    if not differences:
+        return
+    more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
+    with st.container(horizontal=True, vertical_alignment="center"):
+        text = f"Settings changed since this run: {', '.join(differences[:3])}{more}."
+        st.markdown(f":material/edit: :small[{show.plain(text)}]", width="stretch")
+        st.button(
+            "Back to this run's", icon=":material/history:", type="tertiary",
+            on_click=settings.want, args=(run.recipe,),
+        )  # fmt: skip
+
+
 def headline(run: Run, beside: Run | None) -> None:
     """Four numbers, with their change against the run beside."""
     now = figures.headline(run.report)
@@ -80,8 +97,42 @@ def headline(run: Run, beside: Run | None) -> None:
             )
         seconds = run.report.seconds
         st.metric("Time", f"{seconds:.1f} s", help=f"On {run.report.device}.", width=CELL)
+    st.caption(show.plain(_tested(run.report)))
     for warning in run.report.warnings:
         st.warning(show.plain(warning))
+
+
+def _tested(report: Report) -> str:
+    """How sure the numbers are."""
+    if not report.tasks:
+        return ""
+    half = 100 * half_width(report.tasks)
+    asked = sum(task.merged.examples for task in report.tasks)
+    left = sum(task.merged.answers.count("-") for task in report.tasks)
+    text = f"Normalised accuracy is known to ± {half:.1f} points: {asked:,} {report.split} examples"
+    if left:
+        return f"{text} so far, the other {left:,} follow in the background."
+    return f"{text}, all there are."
+
+
+def live(found: Residuals) -> None:
+    """Residuals of a solve under way: the layer that is being solved, and those before it."""
+    curves = [*list(found.layers.values())[-5:], found.current]
+    longest = max(len(curve) for curve in curves)
+    table = pd.DataFrame(
+        {
+            "layer now" if curve is found.current else f"layer −{len(curves) - 1 - index}": [
+                math.log10(max(value, 1e-12)) for value in curve
+            ]
+            + [None] * (longest - len(curve))
+            for index, curve in enumerate(curves)
+            if curve
+        }
+    )
+    st.line_chart(
+        table, height=220, x_label="CG iteration", y_label="log₁₀ of the relative residual",
+        alt="Residuals of the layers solved so far against CG iterations.",
+    )  # fmt: skip
 
 
 @st.fragment
@@ -93,7 +144,7 @@ def tabs(run: Run, beside: Run | None, prepared: Prepared) -> None:
     names = ["Accuracy"]
     names += ["Convergence"] if iterative else []
     names += ["Polarized scaling"] if weighted else []
-    names += ["Layers", "Spectra", "All runs"]
+    names += ["Layers", "Spectra", "Next"]
     views = dict(zip(names, st.tabs(names, key="result view", on_change="rerun"), strict=True))
     for name, view in views.items():
         if not view.open:
@@ -110,7 +161,7 @@ def tabs(run: Run, beside: Run | None, prepared: Prepared) -> None:
             elif name == "Spectra":
                 spectra.view(prepared.inputs, key="merge spectra")
             else:
-                comparison(run, beside)
+                onwards(run)
 
 
 def accuracy(run: Run, beside: Run | None, looks: dict[str, figures.Look]) -> None:
@@ -175,31 +226,13 @@ def layers(report: Report) -> None:
     )
 
 
-def comparison(run: Run, beside: Run | None) -> None:
-    """Tasks × runs, and the settings in which the two chosen runs differ."""
-    kept = runs.everything(run.family)
-    columns = {r.label: _shares(r.report.tasks) for r in kept if r.report.tasks}
-    if columns:
-        table = pd.DataFrame(columns)
-        table.loc["all tasks"] = table.mean()
-        st.markdown("**Share of the expert's accuracy, in percent**")
-        styled = table.style.highlight_max(
-            axis=1, props="font-weight: 700; background-color: rgba(0, 158, 115, 0.22)"
-        ).format("{:.1f}", na_rep="–")
-        st.dataframe(styled, alt="Normalised accuracy by task and run.")
-        st.caption("The best run of each row is marked. The last eight runs are kept.")
-    if beside is None:
-        st.info("Merge once more with other settings, and both runs stand side by side here.")
-        return
-    changed = runs.differences(run, beside)
-    st.markdown("**Settings that differ**")
-    if not changed:
-        st.write("None: both runs have the same settings.")
-        return
-    st.dataframe(
-        pd.DataFrame(changed, columns=["setting", run.label, beside.label]), hide_index=True
-    )
-
-
-def _shares(results: tuple[TaskResult, ...]) -> dict[str, float]:
-    return {r.name: 100 * r.merged.accuracy / max(r.finetuned.accuracy, 1e-12) for r in results}
+def onwards(run: Run) -> None:
+    """Where this run goes from here."""
+    st.markdown("**Go on with this run**")
+    for page, icon, text in (
+        ("compare", "compare_arrows", "Compare it with your other runs, or sweep two of its knobs"),
+        ("inside", "search", "Look inside: which images it lost, and which layers matter"),
+        ("export", "ios_share", "Take it away: model, recipe, notebook, report"),
+    ):
+        st.page_link(f"pages/{page}.py", label=text, icon=f":material/{icon}:")
+    st.caption(f"The address of this page names this run, {run.id}: keep it as a bookmark.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import streamlit as st
@@ -11,7 +11,8 @@ import streamlit as st
 from mats_core import figures
 from mats_core.figures import Figure
 
-from .jobs import Job
+from . import cached
+from .jobs import Job, Snapshot
 
 POLL = 0.5  # seconds; the chart is not redrawn meanwhile, only the progress bar
 
@@ -74,21 +75,45 @@ def figure(drawn: Figure, key: str, **chart: Any) -> Any:
     return answer
 
 
-def progress(jobs: Sequence[Job | None], *, cancel: Job | None = None) -> None:
-    """The first active job's progress; reruns the page when any of them ends."""
+def progress(
+    jobs: Sequence[Job | None],
+    *,
+    cancel: Job | None = None,
+    quiet: Sequence[Job] = (),
+    live: Callable[[Any], None] | None = None,
+) -> None:
+    """The first active job's progress; reruns the page when any of them ends.
+
+    `quiet` jobs are watched too, without a bar.  `live` draws what the job has found so far.
+    """
     there = [job for job in jobs if job is not None]
-    before = [job.active for job in there]
+    before = [job.active for job in (*there, *quiet)]
 
     def poll() -> None:
-        if [job.active for job in there] != before:
+        if [job.active for job in (*there, *quiet)] != before:
             st.rerun()
-        active = [job.snapshot() for job in there if job.active]
+        active = [job for job in there if job.active]
         if not active:
             return
-        now = next((one for one in active if one.state == "running"), active[0])
+        job = next((one for one in active if one.snapshot().state == "running"), active[0])
+        now = job.snapshot()
         with st.container(horizontal=True, vertical_alignment="center"):
-            st.progress(now.fraction, text=plain(now.text))
+            st.progress(now.fraction, text=plain(_where(job, now)))
             if cancel is not None and cancel.active:
                 st.button("Cancel", on_click=cancel.cancel, icon=":material/close:")
+        if live is not None and now.partial is not None:
+            live(now.partial)
 
     st.fragment(poll, run_every=POLL if any(before) else None)()
+
+
+def _where(job: Job, now: Snapshot) -> str:
+    """What the job does, and for how long it still will."""
+    if now.state == "waiting":
+        ahead = cached.worker().ahead(job)
+        jobs = "1 other piece of work" if ahead == 1 else f"{ahead} other pieces of work"
+        return f"Waiting: {jobs} before this one" if ahead else "Next in line"
+    if now.fraction < 0.08 or now.seconds < 1.5:
+        return now.text
+    left = now.seconds * (1 - now.fraction) / now.fraction
+    return f"{now.text} · about {left:.0f} s left" if left >= 1 else now.text

@@ -42,6 +42,7 @@ LEADING = {
     "kfac": ("iterations", "damping", "start", "preconditioner"),
     "essential": ("scaling", "task_power", "dimension_power", "layer_power"),
 }
+LEVELS = SECTIONS["Polarized scaling: who speaks louder"]
 SUGGESTED = {"start": STARTS}
 OWN_NUMBER = "a number"
 MOST_STEPS = 100  # of a slider; a wider range is typed
@@ -52,7 +53,7 @@ def method(default: str) -> str:
     group = st.segmented_control(
         "Method, by what it needs",
         list(GROUPS),
-        default=str(METHODS[default].group),
+        **_unless_set(f"group {version()}", default=str(METHODS[default].group)),
         required=True,
         format_func=lambda g: GROUPS[g],
         key=f"group {version()}",
@@ -63,7 +64,9 @@ def method(default: str) -> str:
     name = st.selectbox(
         "Method",
         names,
-        index=names.index(default) if default in names else 0,
+        **_unless_set(
+            f"method {group} {version()}", index=names.index(default) if default in names else 0
+        ),
         format_func=lambda n: METHODS[n].title,
         key=f"method {group} {version()}",
         persist_state="session",
@@ -113,6 +116,46 @@ def options(name: str) -> dict[str, Any]:
     return values
 
 
+def put(field: OptionField, owner: str, value: Any) -> None:
+    """Give an option's widget a value before it is drawn."""
+    key = f"{owner} {field.name} {version()}"
+    if field.name in LEVELS:
+        st.session_state[f"{key} on"] = bool(value)
+        if value:
+            st.session_state[key] = float(value)
+    elif field.kind == "choice" or field.name in SUGGESTED:
+        named = value in (field.choices or SUGGESTED[field.name])
+        st.session_state[key] = value if named else OWN_NUMBER
+        if not named:
+            st.session_state[f"{key} number"] = float(value)
+    elif field.kind in ("int", "float") and value is not None:
+        st.session_state[key] = (int if field.kind == "int" else float)(value)
+    elif value is not None:
+        st.session_state[key] = value
+
+
+def _level(field: OptionField, common: dict[str, Any]) -> float:
+    """A level of polarized scaling: a switch, and its power."""
+    key = common["key"]
+    switch, power = st.columns([6, 7], vertical_alignment="center")
+    on = switch.toggle(
+        common["label"], **_unless_set(f"{key} on", value=bool(field.default)),
+        key=f"{key} on", help=common["help"], persist_state="session",
+    )  # fmt: skip
+    low = float(field.step or 0.25)
+    value = power.slider(
+        f"Power of {common['label'].lower()}", low, float(field.high or 4),
+        **_unless_set(key, value=float(field.default or low)), step=low, key=key, disabled=not on,
+        label_visibility="collapsed", persist_state="session", format="power %g",
+    )  # fmt: skip
+    return float(value) if on else 0.0
+
+
+def _unless_set(key: str, **default: Any) -> dict[str, Any]:
+    """A default, unless the widget was given a value already: Streamlit wants one of the two."""
+    return {} if key in st.session_state else default
+
+
 def widget(field: OptionField, owner: str) -> Any:
     """The widget that fits one option."""
     common: dict[str, Any] = {
@@ -121,12 +164,15 @@ def widget(field: OptionField, owner: str) -> Any:
         "help": _help(field),
         "persist_state": "session",
     }
+    if field.name in LEVELS:
+        return _level(field, common)
     if field.kind == "bool":
-        return st.toggle(value=bool(field.default), **common)
+        return st.toggle(**_unless_set(common["key"], value=bool(field.default)), **common)
     if field.kind == "choice" or field.name in SUGGESTED:
         return _choice(field, common)
     if field.kind == "text":
-        return st.text_input(value=field.default or "", **common) or None
+        default = _unless_set(common["key"], value=field.default or "")
+        return st.text_input(**default, **common) or None
     return _number(field, common)
 
 
@@ -143,7 +189,7 @@ def _choice(field: OptionField, common: dict[str, Any]) -> Any:
     shown = [*choices, OWN_NUMBER] if field.numeric else choices
     picked = st.selectbox(
         options=shown,
-        index=shown.index(field.default) if named else len(shown) - 1,
+        **_unless_set(common["key"], index=shown.index(field.default) if named else len(shown) - 1),
         format_func=lambda c: str(c).replace("_", " "),
         **common,
     )
@@ -151,7 +197,7 @@ def _choice(field: OptionField, common: dict[str, Any]) -> Any:
         return picked
     return st.number_input(
         f"{common['label']}, as a number",
-        value=0.1 if named else float(field.default),
+        **_unless_set(f"{common['key']} number", value=0.1 if named else float(field.default)),
         min_value=0.0,
         format="%g",
         key=f"{common['key']} number",
@@ -166,19 +212,17 @@ def _number(field: OptionField, common: dict[str, Any]) -> Any:
     step = None if field.step is None else kind(field.step)
     if field.optional or field.default is None:
         return st.number_input(
-            value=field.default, min_value=low, max_value=high, step=step,
-            placeholder="by default", **common,
+            **_unless_set(common["key"], value=field.default), min_value=low, max_value=high,
+            step=step, placeholder="by default", **common,
         )  # fmt: skip
     if low is not None and high is not None and step and (high - low) / step <= MOST_STEPS:
-        return st.slider(
-            min_value=low, max_value=high, value=kind(field.default), step=step, **common
-        )
+        default = _unless_set(common["key"], value=kind(field.default))
+        return st.slider(min_value=low, max_value=high, step=step, **default, **common)
     if low == 0 and high is not None and step and float(step) != 1:
         return _series(field, high, kind, common)
     shape = {} if kind is int else {"format": "%g"}
-    return st.number_input(
-        value=kind(field.default), min_value=low, max_value=high, step=step, **shape, **common
-    )
+    default = _unless_set(common["key"], value=kind(field.default))
+    return st.number_input(min_value=low, max_value=high, step=step, **default, **shape, **common)
 
 
 def _series(field: OptionField, high: float, kind: type, common: dict[str, Any]) -> Any:
@@ -186,10 +230,10 @@ def _series(field: OptionField, high: float, kind: type, common: dict[str, Any])
     first = 0 if kind is int else -4 + math.floor(math.log10(high))
     powers = range(first, math.ceil(math.log10(high)) + 1)
     values = {kind(float(f"{digit}e{power}")) for power in powers for digit in (1, 2, 3, 5, 7)}
-    chosen = sorted({kind(0), kind(field.default), *(v for v in values if v <= high)})
-    return st.select_slider(
-        options=chosen, value=kind(field.default), format_func=lambda v: f"{v:g}", **common
-    )
+    own = {kind(st.session_state.get(common["key"], 0))}  # of a preset, between the marks
+    chosen = sorted({kind(0), kind(field.default), *own, *(v for v in values if v <= high)})
+    default = _unless_set(common["key"], value=kind(field.default))
+    return st.select_slider(options=chosen, format_func=lambda v: f"{v:g}", **default, **common)
 
 
 def version() -> int:

@@ -5,28 +5,32 @@ from __future__ import annotations
 import contextlib
 import gc
 import math
-import threading
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import os
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from mats_core import evaluate, tasks, trajectory
 from mats_core.checks import InputError
 from mats_core.collection import Collection, measure_all, missing_statistics
 from mats_core.evaluate import TaskResult
+from mats_core.examiner import Asked, exam
 from mats_core.layers import Inputs, open_inputs
+from mats_core.memo import Memo
 from mats_core.pipeline import run
-from mats_core.recipe import Recipe
-from mats_core.report import Finished, LayerDone, Report, TaskDone
+from mats_core.recipe import Evaluation, Recipe
+from mats_core.report import Finished, LayerDone, Report
 from mats_core.trajectory import Trajectory, TrajectoryDone
 
 from .jobs import Tell
 
 PICTURES = 12
-_PREPARING = threading.Lock()
+FAMILIES = 3  # kept ready
+_READY: dict[Hashable, Prepared] = {}  # only the one worker thread reads and writes it
 UNDAMPED = {"damping": 0.0, "anchor": 0.0, "off_diagonal": 1.0}
 
 
@@ -38,9 +42,11 @@ class Request:
     method: str
     options: dict[str, Any]
     experts: tuple[str, ...]
+    weights: tuple[tuple[str, float], ...] = ()
     seed: int = 0
     dtype: str = "float32"
     device: str = "auto"
+    precision: float | None = None
 
     def recipe(self, files: dict[str, Path] | None = None) -> Recipe:
         """The recipe; raises `InputError` for anything wrong with method and options."""
@@ -56,6 +62,8 @@ class Request:
             self.options,
             statistics=files,
             experts=self.experts,
+            weights=dict(self.weights),
+            evaluate={"precision": self.precision},
             seed=self.seed,
             dtype=self.dtype,
             device=self.device,
@@ -92,20 +100,28 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A finished merge."""
+    """A finished merge; `tensors` wait for the examples that were not asked yet."""
 
     recipe: Recipe
     report: Report
+    tensors: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
 
 
-def prepare(collection: Collection, tell: Tell) -> Prepared:
-    """`_prepare`, one session at a time: the second finds what the first has measured."""
-    while not _PREPARING.acquire(timeout=0.3):
-        tell(0.0, "Waiting: another window is preparing a family")
-    try:
-        return _prepare(collection, tell)
-    finally:
-        _PREPARING.release()
+@dataclass(frozen=True)
+class Residuals:
+    """What can be watched while a merge solves: each layer's relative residuals so far."""
+
+    layers: Mapping[str, tuple[float, ...]]
+    current: tuple[float, ...] = ()
+
+
+def prepare(collection: Collection, key: Hashable, tell: Tell) -> Prepared:
+    """`_prepare`, unless another window has prepared the same files (`key`) already."""
+    if key not in _READY:
+        _READY[key] = _prepare(collection, tell)
+        while len(_READY) > FAMILIES:
+            del _READY[next(iter(_READY))]
+    return _READY[key]
 
 
 def _prepare(collection: Collection, tell: Tell) -> Prepared:
@@ -121,7 +137,7 @@ def _prepare(collection: Collection, tell: Tell) -> Prepared:
     tell(0.1, "Reading the tasks")
     files, problem = _measure(collection, tell)
     if files:
-        inputs = open_inputs(collection.recipe("average", statistics=files))
+        inputs = open_inputs(collection.recipe("average", statistics=files), Memo(_room()))
     baselines, cards = [], {}
     for index, expert in enumerate(inputs.family.experts):
         if not expert.task:
@@ -133,6 +149,12 @@ def _prepare(collection: Collection, tell: Tell) -> Prepared:
             tuned, base = evaluate.baselines(inputs.family, expert, task, "test", None, "cpu")
             baselines.append(TaskResult(expert.name, base, tuned, base))
     return Prepared(collection, inputs, files, tuple(baselines), cards, problem)
+
+
+def _room() -> int:
+    """Bytes that merges may remember: a tenth of the memory, at most a gigabyte."""
+    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min(2**30, physical // 10)
 
 
 def _measure(collection: Collection, tell: Tell) -> tuple[dict[str, Path], str]:
@@ -185,17 +207,56 @@ def merge(request: Request, ready: Callable[[], Prepared], tell: Tell) -> Outcom
     prepared = ready()
     recipe = request.recipe(prepared.files)
     inputs = _inputs(prepared, recipe)
-    with contextlib.closing(run(recipe, inputs=inputs)) as events:  # type: ignore[type-var]
+    solving = _Solving(tell)
+    events = run(recipe, inputs=inputs, pulse=solving.pulse)
+    with contextlib.closing(events):  # type: ignore[type-var]
         for event in events:
             if isinstance(event, LayerDone):
-                done = (event.index + 1) / event.total
-                tell(0.6 * done, f"Merging layer {event.index + 1} of {event.total}")
-            elif isinstance(event, TaskDone):
-                done = (event.index + 1) / event.total
-                tell(0.6 + 0.4 * done, f"Testing on {event.result.name}")
+                solving.layer_done(event)
+            elif isinstance(event, Asked):
+                tell(0.6 + 0.4 * event.fraction, "Testing on every task")
             elif isinstance(event, Finished):
-                return Outcome(recipe, event.report)
+                return Outcome(recipe, event.report, event.tensors)
     raise RuntimeError("the merge ended without a report")
+
+
+class _Solving:
+    """Tells about the layers of a merge, and about the iterations within one."""
+
+    def __init__(self, tell: Tell) -> None:
+        self.tell, self.done = tell, 0.0
+        self.layers: dict[str, tuple[float, ...]] = {}
+        self.current: list[float] = []
+        self.text = "Reading the first layer"
+
+    def pulse(self, iteration: int, residual: float) -> None:
+        self.current.append(residual)
+        seen = Residuals(dict(self.layers), tuple(self.current))
+        self.tell(self.done, f"{self.text}, iteration {iteration}", seen)
+
+    def layer_done(self, event: LayerDone) -> None:
+        self.done = 0.6 * (event.index + 1) / event.total
+        self.text = f"Merging layer {event.index + 1} of {event.total}"
+        if len(event.layer.residuals) > 1:
+            self.layers[event.layer.name] = event.layer.residuals
+        self.current = []
+        seen = Residuals(dict(self.layers)) if self.layers else None
+        self.tell(self.done, self.text, seen)
+
+
+def refine(outcome: Outcome, ready: Callable[[], Prepared], tell: Tell) -> Outcome:
+    """Ask the examples that the first, quick test left out."""
+    recipe = outcome.recipe
+    inputs = _inputs(ready(), recipe)
+    settings = recipe.evaluate
+    assert isinstance(settings, Evaluation)
+    questions = exam(inputs.family, recipe.folder, settings.split, settings.examples)
+    results = outcome.report.tasks
+    for asked in questions.take(outcome.tensors, known=results):
+        tell(asked.fraction, "Testing on the remaining examples")
+        results = asked.results
+    whole = recipe.model_copy(update={"evaluate": settings.model_copy(update={"precision": None})})
+    return Outcome(whole, replace(outcome.report, tasks=results))
 
 
 def _inputs(prepared: Prepared, recipe: Recipe) -> Inputs:
@@ -213,13 +274,18 @@ def follow(
     found: dict[str, Trajectory] = {}
     for place, (label, recipe) in enumerate(recipes.items()):
         inputs = _inputs(prepared, recipe)
-        events = trajectory.follow(recipe, inputs=inputs, examples=examples)
+        part, text = 0.0, f"Solving, {label}"
+
+        def pulse(iteration: int, residual: float) -> None:
+            tell((place + part) / len(recipes), text)  # noqa: B023  (used in this turn only)
+
+        events = trajectory.follow(recipe, inputs=inputs, examples=examples, pulse=pulse)
         with contextlib.closing(events):  # type: ignore[type-var]
             for event in events:
                 if isinstance(event, LayerDone):
                     part, text = 0.4 * event.index / event.total, f"Solving, {label}"
-                elif isinstance(event, TaskDone):
-                    part = 0.4 + 0.6 * event.index / event.total
+                elif isinstance(event, Asked):
+                    part = 0.4 + 0.6 * event.fraction
                     text = f"Testing the iterates, {label}"
                 elif isinstance(event, TrajectoryDone):
                     found[label] = event.trajectory
@@ -231,6 +297,6 @@ def follow(
 
 
 __all__ = [
-    "UNDAMPED", "Outcome", "Prepared", "Request", "TaskCard", "follow", "merge",
-    "prepare",
+    "UNDAMPED", "Outcome", "Prepared", "Request", "Residuals", "TaskCard", "follow", "merge",
+    "prepare", "refine",
 ]  # fmt: skip

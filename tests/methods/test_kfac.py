@@ -47,7 +47,7 @@ def test_kfac_equals_the_dense_kronecker_solve(seed, experts):
 
 
 @pytest.mark.parametrize("start", STARTS)
-@pytest.mark.parametrize("preconditioner", ["none", "jacobi", "kronecker"])
+@pytest.mark.parametrize("preconditioner", ["auto", "none", "jacobi", "kronecker"])
 def test_every_start_and_preconditioner_ends_at_the_same_solution(start, preconditioner):
     case = random_case(1).with_weights(1.0, 2.0, 0.5)
     options = {**EXACT, "start": start, "preconditioner": preconditioner}
@@ -224,3 +224,17 @@ def test_what_is_read_follows_the_options():
     assert kfac_reads(KfacOptions()) == {"input_gram", "output_gradient_gram"}
     assert "fisher" in kfac_reads(KfacOptions(start="fisher"))
     assert {"input_mean", "block"} <= kfac_reads(KfacOptions(fold_bias=True, remaining="block"))
+
+
+def test_auto_preconditions_only_what_is_regular():
+    case = random_case(2, experts=3).layer
+
+    def trace(**options):
+        return merged(case, "kfac", **{"tolerance": 0.0, "iterations": 6, **options}).solution
+
+    for regular in ({"damping": 0.1}, {"damping": 0.0, "anchor": 0.1}):
+        automatic, named = trace(**regular), trace(**regular, preconditioner="kronecker")
+        assert automatic.residuals == named.residuals
+    for singular in ({"damping": 0.0}, {"rank": 4}):
+        automatic, named = trace(**singular), trace(**singular, preconditioner="none")
+        assert automatic.residuals == named.residuals

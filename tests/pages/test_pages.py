@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from streamlit.testing.v1 import AppTest
 
 from mats_core import METHODS
 from mats_core.places import results_folder
-from mats_core.recipe import describe
+from mats_core.recipe import describe, parse_options
+from pages.shared.presets import PRESETS, Preset
 from tests.pages.conftest import kept, sentences, settle
 
 Open = Callable[..., AppTest]
@@ -51,7 +53,7 @@ def test_first_merge_is_essential_and_shows_accuracy_against_expert_and_base(ope
     assert sentences(app) == ""
     assert [m.label for m in app.metric][:2] == ["Normalised accuracy", "Gap recovered"]
     assert app.metric[0].value.endswith("%")
-    assert {"Accuracy", "Polarized scaling", "Layers", "Spectra", "All runs"} == {
+    assert {"Accuracy", "Polarized scaling", "Layers", "Spectra", "Next"} == {
         tab.label for tab in app.tabs
     }
     names = {trace.get("name") for trace in spec(app)["data"]}
@@ -63,7 +65,7 @@ def test_first_merge_is_essential_and_shows_accuracy_against_expert_and_base(ope
 
 def test_second_run_stands_beside_the_first_with_what_differs(open_app: Open):
     app = merge(open_app())
-    labelled(app, "Level 3: layers").set_value(0.0).run()
+    labelled(app, "Level 3: layers").set_value(False).run()
     merge(app)
     first, second = kept()
     assert (first.number, second.number) == (1, 2)
@@ -73,21 +75,15 @@ def test_second_run_stands_beside_the_first_with_what_differs(open_app: Open):
     assert app.metric[0].delta.endswith("points")
     names = {trace.get("name") for trace in spec(app)["data"]}
     assert {first.label, second.label} <= names
-    app.session_state["result view"] = "All runs"
-    app.run()
-    assert sentences(app) == ""
-    table, changed = app.dataframe[0].value, app.dataframe[1].value
-    assert list(table.columns) == [first.label, second.label]
-    assert list(table.index) == ["e0", "e1", "e2", "all tasks"]
-    assert changed.values.tolist() == [["layer power", "0.0", "2.0"]]
+    assert any("Settings changed" in m.value for m in app.markdown) is False
 
 
 def test_a_pinned_run_stays_beside(open_app: Open):
     app = merge(open_app())
-    for power in (0.0, 1.0):
-        labelled(app, "Level 3: layers").set_value(power).run()
-        merge(app)
-        labelled(app, "Pin").set_value(True).run() if power == 0 else None
+    labelled(app, "Level 3: layers").set_value(False).run()
+    labelled(merge(app), "Pin").set_value(True).run()
+    labelled(app, "Level 1: tasks").set_value(False).run()
+    merge(app)
     first, _, third = kept()
     assert app.session_state["shown run"] == third.id
     assert app.session_state["beside run"] == app.session_state["baseline"] == first.id
@@ -133,6 +129,97 @@ def test_conjugate_gradients_show_residuals_and_accuracy_along_the_iterations(op
     assert undamped.options["damping"] == 0
 
 
+def test_the_film_shows_each_iteration_without_solving_again(
+    open_app: Open, monkeypatch: pytest.MonkeyPatch
+):
+    app = open_app()
+    labelled(app, "Method").set_value("kfac").run()
+    merge(app)
+    app.session_state["result view"] = "Convergence"
+    app.session_state["trajectory length"] = 50
+    app.run()
+    press(app, "Trace the accuracy")
+    settle(app, "tracing")
+
+    def never(*arguments: object, **named: object):
+        raise AssertionError("solved again")
+
+    monkeypatch.setattr("mats_core.solver.cg", never)
+    traced = app.session_state["trajectories"][kept()[0].id]["undamped"]
+    for point in traced.points:
+        labelled(app, "Iteration").set_value(point.iteration).run()
+        assert sentences(app) == ""
+        shown = [m for m in app.metric if m.label == "Normalised accuracy"][-1]
+        assert shown.value == f"{100 * point.normalised_accuracy:.1f} %"
+        moved = next(m for m in app.metric if m.label == "Distance to the start")
+        assert (float(moved.value) == 0) == (point.iteration == 0)
+
+
+def test_presets_set_every_knob_and_a_change_is_said(open_app: Open):
+    app = merge(open_app())
+    press(app, "MaTS as published")
+    assert labelled(app, "Method").value == "kfac"
+    assert labelled(app, "Damping").value == 0
+    assert labelled(app, "Preconditioner").value == "none"
+    assert any("Settings changed since this run" in m.value for m in app.markdown)
+    press(app, "Back to this run's")
+    assert labelled(app, "Method").value == "essential"
+    assert not any("Settings changed since this run" in m.value for m in app.markdown)
+
+
+@pytest.mark.parametrize("preset", PRESETS, ids=lambda preset: preset.title)
+def test_every_preset_is_a_valid_recipe(preset: Preset):
+    parse_options(preset.method, preset.options)
+
+
+def test_what_another_page_wants_is_taken_over(open_app: Open):
+    app = open_app()
+    app.session_state["wanted"] = {
+        "method": "task_arithmetic", "options": {"scaling": 0.15}, "experts": ("e0", "e2"),
+        "weights": {"e0": 2.0, "e2": 1.0}, "seed": 3, "dtype": "float64",
+    }  # fmt: skip
+    merge(app.run())
+    (run,) = kept()
+    assert run.recipe.method == "task_arithmetic"
+    assert run.report.options["scaling"] == 0.15
+    assert [(e.name, e.weight) for e in run.recipe.experts] == [("e0", 2.0), ("e2", 1.0)]
+    assert (run.recipe.seed, run.recipe.dtype) == (3, "float64")
+
+
+def test_a_link_opens_its_run_and_a_strange_one_is_a_sentence(open_app: Open):
+    merge(open_app())
+    app = open_app()
+    app.query_params["run"] = kept()[0].id
+    settle(app, "preparation")
+    assert app.session_state["shown run"] == kept()[0].id
+    strange = open_app()
+    strange.query_params["run"] = "0123456789"
+    settle(strange, "preparation")
+    assert any("not made on this machine" in info.value for info in strange.info)
+
+
+def test_live_merges_at_every_change(open_app: Open):
+    app = merge(open_app())
+    labelled(app, "Live").set_value(True).run()
+    labelled(app, "Scaling").set_value(0.5).run()
+    settle(app, "merging")
+    assert [run.report.options["scaling"] for run in kept()] == [1.5, 0.5]
+
+
+def test_a_quick_answer_is_refined_in_the_background(
+    open_app: Open, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("mats_core.examiner.ROUND", 8)
+    monkeypatch.setattr("pages.shared.settings.QUICK", 0.3)
+    app = merge(open_app())
+    until = time.monotonic() + 60
+    while any("-" in t.merged.answers for t in kept()[0].report.tasks):
+        assert time.monotonic() < until
+        app.run()
+    assert any("all there are" in c.value for c in app.caption)
+    assert [t.merged.examples for t in kept()[0].report.tasks] == [60, 60, 60]
+
+
 @pytest.mark.parametrize("view", ["Polarized scaling", "Layers", "Spectra"])
 def test_every_view_of_a_result_opens(open_app: Open, view: str):
     app = merge(open_app())
@@ -159,9 +246,11 @@ def test_every_method_gets_its_widgets_and_their_defaults_are_its_own(open_app: 
 
 def test_reset_gives_every_knob_its_default(open_app: Open):
     app = open_app()
-    labelled(app, "Level 1: tasks").set_value(0.5).run()
+    labelled(app, "Power of level 1: tasks").set_value(0.5).run()
+    labelled(app, "Level 2: dimensions").set_value(False).run()
     press(app, "Reset")
-    assert labelled(app, "Level 1: tasks").value == 2.0
+    assert labelled(app, "Power of level 1: tasks").value == 2.0
+    assert labelled(app, "Level 2: dimensions").value is True
 
 
 def test_merging_a_part_of_the_experts(open_app: Open):

@@ -1,0 +1,52 @@
+"""Settings under a name: where to begin, and what the papers did."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A method with options, and one sentence about them."""
+
+    title: str
+    method: str
+    options: dict[str, Any]
+    sentence: str
+
+
+PRESETS = (
+    Preset(
+        "Safe defaults",
+        "essential",
+        {},
+        "Essential Subspace Merging with this app's measured defaults: no solve that could go "
+        "wrong, and good on every family tried so far.",
+    ),
+    Preset(
+        "ESM as published",
+        "essential",
+        {
+            "scaling": 1.0, "task_power": 2.0, "dimension_power": 2.0, "layer_power": 2.0,
+            "eigenvalue_power": 0.15, "centre": True,
+        },
+        "The powers of the paper's ViT code, centred output shifts, and scaling 1.",
+    ),
+    Preset(
+        "MaTS as published",
+        "kfac",
+        {
+            "iterations": 100, "tolerance": 0.0, "damping": 0.0, "start": "task_arithmetic",
+            "preconditioner": "none", "normalise": False,
+        },
+        "K-FAC blocks, plain conjugate gradients from task arithmetic, no damping and no "
+        "normalisation: watch the accuracy along its iterations.",
+    ),
+    Preset(
+        "RegMean as published",
+        "regmean",
+        {"off_diagonal": 0.9, "damping": 0.0},
+        "Input Grams with their off-diagonal entries scaled by 0.9, and no damping.",
+    ),
+)  # fmt: skip

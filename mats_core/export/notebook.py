@@ -13,11 +13,18 @@ from .command import one_line
 from .portable import Finished
 
 KERNEL = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
+FIND_ROOT = """\
+import sys
+from pathlib import Path
+
+HERE = Path.cwd()
+ROOT = next((p for p in (HERE, *HERE.parents) if (p / "mats_core").is_dir()), HERE)
+sys.path.insert(0, str(ROOT))"""
 PARAMETERS = "parameters"  # the tag by which papermill and others find the cell
 
 
 def notebook(merge: Finished, place: str) -> str:
-    """The notebook as JSON; `place` is the family's folder, from where the notebook is opened."""
+    """The notebook as JSON; `place` is the family's folder, from that of MaTS Explorer."""
     return dump(
         [
             ("markdown", _opening(merge)),
@@ -66,8 +73,9 @@ def _opening(merge: Finished) -> str:
     lines = [
         f"# {plain(merge.title)}",
         f"A merge of {len(merge.recipe.experts)} experts of the family {plain(merge.family)}, "
-        "made by MaTS Explorer. Run all cells in the folder of MaTS Explorer: the merge is made "
-        "again, and the last cell compares its numbers with those of the run.",
+        "made by MaTS Explorer. Save it anywhere inside the folder of MaTS Explorer and run all "
+        "cells: the merge is made again, and the last cell compares its numbers with those of the "
+        "run.",
     ]
     if merge.report.normalised_accuracy is not None:
         lines.append(
@@ -96,7 +104,7 @@ def _parameters(merge: Finished, place: str) -> str:
         settings["evaluate"] = recipe.evaluate.model_dump(exclude_none=True)
     return "\n".join(
         [
-            f"FAMILY = {place!r}  # the folder with family.yaml",
+            f"FAMILY = {place!r}  # the folder with family.yaml, from that of MaTS Explorer",
             f"METHOD = {recipe.method!r}",
             f"OPTIONS = {_literal(dict(recipe.options))}",
             f"WEIGHTS = {_literal({entry.name: entry.weight for entry in recipe.experts})}",
@@ -126,10 +134,10 @@ def _run(merge: Finished) -> str:
     )
     imports = "load_collection, measure_all" if how else "load_collection"
     return (
-        "from pathlib import Path\n\n"
+        f"{FIND_ROOT}\n\n"
         "import mats_core\n"
         f"from mats_core.collection import {imports}\n\n"
-        "family = load_collection(Path(FAMILY).expanduser())\n"
+        "family = load_collection(ROOT / Path(FAMILY).expanduser())\n"
         f"{measure}"
         "recipe = family.recipe(\n"
         "    METHOD, OPTIONS, statistics=statistics, experts=tuple(WEIGHTS), weights=WEIGHTS, "

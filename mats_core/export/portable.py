@@ -121,9 +121,7 @@ class Finished:
         if not isinstance(settings, Evaluation) or not self.report.tasks:
             return settings
         everything = not any("-" in task.merged.answers for task in self.report.tasks)
-        if everything and getattr(settings, "precision", None) is not None:
-            return settings.model_copy(update={"precision": None})
-        return settings
+        return settings.model_copy(update={"precision": None}) if everything else settings
 
 
 def within(folder: Path, reference: str) -> str | None:

@@ -16,6 +16,7 @@ from mats_core.checks import InputError
 from mats_core.collection import Collection
 from mats_core.export import Finished, Reopened, recipe_yaml, reopen
 from mats_core.pipeline import run
+from mats_core.recipe import Evaluation, Recipe
 from mats_core.report import Finished as Ended
 from mats_core.report import LayerDone, TaskDone
 
@@ -87,9 +88,9 @@ def write(made: Run, ready: Callable[[], Prepared], tell: Tell) -> Path:
     raise RuntimeError("the merge ended without a report")
 
 
-def _with_files(made: Run, prepared: Prepared):
-    """The run's recipe with all options settled, on statistics that are there and the checkpoints
-    that it was made from."""
+def _with_files(made: Run, prepared: Prepared) -> Recipe:
+    """The run's recipe with all options settled, for statistics that are there and the checkpoints
+    that it was made from, tested on all examples."""
     prints = made.report.fingerprints
     entries = tuple(
         entry.model_copy(
@@ -100,13 +101,16 @@ def _with_files(made: Run, prepared: Prepared):
         )
         for entry in made.recipe.experts
     )
-    base = prepared.files.get("base")
+    base, evaluate = prepared.files.get("base"), made.recipe.evaluate
+    if isinstance(evaluate, Evaluation):
+        evaluate = evaluate.model_copy(update={"precision": None})
     return made.recipe.model_copy(
         update={
             "experts": entries,
             "base_fingerprint": prints.get("base"),
             "base_statistics": str(base) if base else made.recipe.base_statistics,
             "options": dict(made.report.options),
+            "evaluate": evaluate,
             "search": None,
         }
     )

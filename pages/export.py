@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from pages.shared import exporting, families, merging, show
+from pages.shared import bringing, exporting, families, merging, show
 
 collection = families.header(
     "Export",
@@ -33,9 +33,9 @@ with left:
         with first:
             exporting.model(run, preparing)
         with second:
-            exporting.report(run)
+            exporting.report(run, collection)
             exporting.notebook(run)
         exporting.recipe(run)
         exporting.mergekit(run)
 with right:
-    exporting.bring_back(collection)
+    bringing.bring_back(collection)

@@ -20,6 +20,7 @@ from ..figures import (
     headline,
     percent,
     residual_curves,
+    short_names,
     task_weights,
     trajectory_curves,
 )
@@ -60,7 +61,8 @@ def run_figures(
     scaled = [layer for layer in report.layers if layer.details.get("dimension_weights")]
     if scaled:
         first = max(scaled, key=lambda layer: max(layer.details["dimension_weights"]))
-        drawn.append((f"Polarized scaling: dimensions of {first.name}", dimension_weights(first)))
+        title = short_names([layer.name for layer in scaled])[first.name]
+        drawn.append((f"Polarized scaling: dimensions of {title}", dimension_weights(first)))
     return [(heading, figure) for heading, figure in drawn if figure is not None]
 
 

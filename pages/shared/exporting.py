@@ -1,20 +1,20 @@
-"""The parts of the page Export: one card for each way to take a run along, one to bring it back."""
+"""The cards of the page Export: one for each way to take a run along."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import streamlit as st
 
 from mats_core import export, figures
 from mats_core.checks import InputError
-from mats_core.collection import Collection, load_collection
-from mats_core.export import Finished
+from mats_core.collection import Collection
 from mats_core.methods import METHODS
 
-from . import cached, families, runs, show, takeaway
+from . import cached, runs, show, takeaway
 from .jobs import Job
 from .runs import Run
 from .takeaway import Written
@@ -56,19 +56,17 @@ def published(run: Run) -> str:
     return "" if Path(where).is_absolute() else where
 
 
-def card(title: str, icon: str, text: str):
-    box = st.container(border=True, height="stretch")
-    box.markdown(f"#### :material/{icon}: {title}")
+def card(title: str, icon: str, text: str, *, height: Literal["stretch", "content"] = "stretch"):
+    box = st.container(border=True, height=height)
+    box.subheader(f":material/{icon}: {title}", anchor=False)
     box.markdown(text)
     return box
 
 
-def download(
-    label: str, make: Callable[[], object], name: str, kind: str, *, primary: bool = False
-) -> None:
+def download(label: str, make: Callable[[], object], name: str, kind: str) -> None:
     st.download_button(
         label, make, name, kind, key=f"export {name}", icon=":material/download:",  # type: ignore[arg-type]
-        on_click="ignore", type="primary" if primary else "secondary",
+        on_click="ignore",
     )  # fmt: skip
 
 
@@ -172,23 +170,22 @@ def notebook(run: Run) -> None:
         download("Notebook", lambda: make().encode(), f"{merge.stem}.ipynb", IPYNB)
 
 
-def report(run: Run) -> None:
+def report(run: Run, collection: Collection) -> None:
     merge = takeaway.finished(run)
     with card(
         "Report", "lab_profile",
         "One HTML file to mail or to archive: all plots of this run, live, with every number and "
         "setting. It opens without a network.",
     ):  # fmt: skip
-        make = partial(_report, merge, runs.trajectories(run), run, published(run))
+        # By the place in the whole family: the colours are those of the pages.
+        looks = figures.looks(expert.name for expert in collection.experts)
+        traced = runs.trajectories(run)
+
+        def make() -> bytes:
+            drawn = export.run_figures(merge, looks, traced)
+            return export.html_report(merge, drawn, published(run), run.created[:10]).encode()
+
         download("Report", make, f"{merge.stem}.html", HTML)
-
-
-def _report(merge: Finished, traced: dict, run: Run, where: str) -> bytes:
-    names = [expert.name for expert in run.recipe.experts]
-    with_all = load_collection(run.recipe.folder)  # colours by the place in the whole family
-    looks = figures.looks([expert.name for expert in with_all.experts] or names)
-    drawn = export.run_figures(merge, looks, traced)
-    return export.html_report(merge, drawn, where, run.created).encode()
 
 
 def mergekit(run: Run) -> None:
@@ -204,83 +201,3 @@ def mergekit(run: Run) -> None:
         with st.expander("Read it"):
             st.code(found.config, language="yaml", wrap_lines=True)
             st.caption(f"Its paths start at {start}.")
-
-
-# Back in -----------------------------------------------------------------------------------------
-
-
-def bring_back(collection: Collection) -> None:
-    """A recipe file becomes settings of the Merge page."""
-    with card(
-        "Bring a recipe back", "upload_file",
-        "A recipe that was downloaded here or written by hand becomes the settings of the page "
-        "Merge.",
-    ):  # fmt: skip
-        file = st.file_uploader(
-            "Recipe", ["yaml", "yml"], key="export upload", label_visibility="collapsed",
-            max_upload_size=1,
-        )  # fmt: skip
-        if file is None:
-            st.session_state.pop("reading", None)
-            return
-        job: Job | None = st.session_state.get("reading")
-        if job is None or job.request != file.file_id:
-            known = _known(collection)
-            todo = partial(takeaway.read_back, file.getvalue(), known)
-            job = cached.worker().submit(Job(file.file_id, "Reading the recipe", todo))
-            st.session_state["reading"] = job
-        show.progress([job])
-        now = job.snapshot()
-        if now.state == "failed":
-            show.problem(now.error)
-        elif now.state == "done":
-            _found(now.result)
-
-
-def _known(current: Collection) -> list[Collection]:
-    """Every family that the app can open, the chosen one first."""
-    known = [current]
-    for file in families.found().values():
-        try:
-            other = load_collection(file)
-        except InputError:
-            continue
-        if other.folder.resolve() != current.folder.resolve():
-            known.append(other)
-    return known
-
-
-def _found(back: export.Reopened) -> None:
-    experts = figures_list(back.experts)
-    st.success(
-        show.plain(
-            f"{METHODS[back.method].title} of {experts} of the family {back.collection.name}."
-        ),
-        icon=":material/check_circle:",
-    )
-    for note in back.notes:
-        st.caption(show.plain(note))
-    if st.button(
-        "Open in Merge", type="primary", icon=":material/merge:", on_click=_take, args=(back,)
-    ):
-        st.switch_page("pages/merge.py")
-
-
-def figures_list(names: tuple[str, ...]) -> str:
-    return f"{len(names)} experts" if len(names) > 3 else " and ".join(names)
-
-
-def _take(back: export.Reopened) -> None:
-    """Ask the Merge page for these settings, over the family that they belong to."""
-    folder = back.collection.folder.resolve()
-    for label, file in families.found().items():
-        if file.parent.resolve() == folder:
-            st.session_state["family"] = label
-    st.session_state["wanted"] = {
-        "method": back.method,
-        "options": dict(back.options),
-        "experts": back.experts,
-        "weights": dict(back.weights),
-        "seed": back.seed,
-        "dtype": back.dtype,
-    }

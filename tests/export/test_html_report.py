@@ -78,7 +78,7 @@ def test_every_figure_with_caption_and_alternative_text(finish: Finish, method, 
     drawn = json.loads(data[1])
     assert list(drawn) == [f"figure-{n}" for n in range(1, len(figures) + 1)]
     for (_, figure), one in zip(figures, drawn.values(), strict=True):
-        assert len(one["data"]) == len(figure.figure.data)
+        assert len(one["data"]) == len(figure.figure.to_dict()["data"])
 
 
 def test_the_numbers_of_the_run_are_in_it(finish: Finish, own_family):

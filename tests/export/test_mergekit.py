@@ -38,13 +38,14 @@ def interpret(config: dict, folder: Path, name: str) -> torch.Tensor:
     settings = config["parameters"]
     if config["merge_method"] == "linear":
         assert settings["normalize"] is True
-        total = sum(w * v for w, v in zip(weights, values, strict=True))
-        return total / sum(weights)
+        return torch.stack([w * v for w, v in zip(weights, values, strict=True)]).sum(0) / sum(
+            weights
+        )
     base = read(config["base_model"])
     deltas = [v - base for v in values]
     if config["merge_method"] == "task_arithmetic":
         assert settings["normalize"] is False
-        return base + sum(w * d for w, d in zip(weights, deltas, strict=True))
+        return base + torch.stack([w * d for w, d in zip(weights, deltas, strict=True)]).sum(0)
     assert config["merge_method"] == "ties"
     assert settings["normalize"] is True
     kept = []

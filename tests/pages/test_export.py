@@ -32,9 +32,7 @@ def outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def export_page(
-    open_app: Open, outputs: Path, tiny_family: Path
-) -> Iterator[Callable[..., AppTest]]:
+def export_page(open_app: Open, outputs: Path, tiny_family: Path) -> Callable[..., AppTest]:
     """`export_page(method, options, **settings)`: the page on a run that is on disk already."""
     statistics = measure_all(load_collection(tiny_family))
 

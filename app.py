@@ -22,6 +22,7 @@ PAGES = [
     st.Page("pages/subspaces.py", title="Subspaces", icon=":material/area_chart:"),
     st.Page("pages/family.py", title="Family", icon=":material/account_tree:"),
     st.Page("pages/learn.py", title="Learn", icon=":material/school:"),
+    st.Page("pages/export.py", title="Export", icon=":material/ios_share:"),
 ]
 
 # Pictures from our own files: an icon by name would be fetched from the network.

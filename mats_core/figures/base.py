@@ -100,6 +100,8 @@ def to_csv(figure: go.Figure) -> str:
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["trace", "x", "y", "z"])
     for number, trace in enumerate(figure.data):
+        if trace.opacity == 0:  # there to be clicked at, not to be read
+            continue
         name = html.unescape(trace.name or f"trace {number + 1}")
         if getattr(trace, "z", None) is not None:
             rows, columns = len(trace.z), len(trace.z[0]) if len(trace.z) else 0

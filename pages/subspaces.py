@@ -65,8 +65,12 @@ if not spectra.matrices(prepared.inputs):
     st.info("No tensor of this family is the weight of a linear layer: there is nothing to show.")
     st.stop()
 found = overview.survey(prepared.inputs)
-st.subheader("All layers, all tasks", anchor=False)
-overview.heatmap(prepared.inputs, found)
-st.subheader("One layer", anchor=False)
-layer, task = choose(prepared.inputs)
-detail(prepared.inputs, found if isinstance(found, Survey) else None, layer, task)
+overview.choice(prepared.inputs)  # before anything reads or shows it
+whole, one = st.columns([5, 6], gap="large")
+with whole:
+    st.subheader("All layers, all tasks", anchor=False)
+    overview.heatmap(prepared.inputs, found)
+with one:
+    st.subheader("One layer", anchor=False)
+    layer, task = choose(prepared.inputs)
+    detail(prepared.inputs, found if isinstance(found, Survey) else None, layer, task)

@@ -12,12 +12,10 @@ from torch import Tensor
 from ..interference import chance_conflict
 from ..spectra import KINDS, Kind
 from ..survey import Quantity, Survey
-from .base import BLUE, GREY, ORANGE, Figure, Look, laid_out, safe, short_names
+from .base import AROUND, GREY, INK, UPWARDS, Figure, Look, laid_out, pale, safe, short_names
 
-SEQUENTIAL = "Cividis"
-DIVERGING = [(0, BLUE), (0.5, "#F4F4F2"), (1, ORANGE)]
 MOST_LABELLED = 60  # layers: more of them, and the numbers in the cells become unreadable
-ROW, MOST_HEIGHT = 24, 1500  # pixels
+ROW, MOST_HEIGHT = 23, 1500  # pixels
 
 
 @dataclass(frozen=True)
@@ -108,7 +106,7 @@ def family_heatmap(
         go.Heatmap(
             x=columns, y=rows, z=[[v if math.isfinite(v) else None for v in row] for row in table],
             text=[[how.cell(v) for v in row] for row in table],
-            texttemplate="%{text}" if labelled else None, textfont={"size": 12},
+            texttemplate="%{text}" if labelled else None, textfont=INK,
             hoverinfo="skip", xgap=2, ygap=2, showscale=not labelled,
             colorbar={"thickness": 10, "outlinewidth": 0, "title": None},
             **_colours(survey, quantity),
@@ -143,11 +141,11 @@ def _colours(survey: Survey, quantity: Quantity) -> dict[str, object]:
     """Diverging around what chance gives where there is such a number, else sequential."""
     middle = _chance(survey, quantity)
     if middle is None:
-        return {"colorscale": SEQUENTIAL}
+        return {"colorscale": UPWARDS}
     values = survey.values(quantity)
     spread = max(float((values - middle).nan_to_num().abs().max()), 0.02)
     low, high = middle - spread, middle + spread
-    return {"colorscale": DIVERGING, "zmid": middle, "zmin": low, "zmax": high}
+    return {"colorscale": AROUND, "zmid": middle, "zmin": low, "zmax": high}
 
 
 def _chance(survey: Survey, quantity: Quantity) -> float | None:
@@ -221,7 +219,7 @@ def layer_profile(
         figure.add_scatter(
             x=[v if math.isfinite(v) else None for v in column], y=rows,
             mode="lines+markers", name=safe(task),
-            line={"color": look.colour, "dash": look.dash, "width": 1.2},
+            line={"color": pale(look.colour), "dash": look.dash, "width": 1.5},
             marker={"symbol": look.marker, "size": 8, "color": look.colour},
             hovertemplate=f"{safe(task)}, %{{y}}: %{{x:{'.1%' if how.percent else '.3g'}}}"
             "<extra></extra>",

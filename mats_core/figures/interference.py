@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from torch import Tensor
 
 from ..interference import others_mean
-from .base import BLUE, GREY, ORANGE, Figure, laid_out, percent, safe
+from .base import AROUND, BLUE, GREY, INK, UPWARDS, Figure, laid_out, percent, safe
 
 Pairs = Literal["overlap", "cosine"]
 
@@ -31,17 +31,17 @@ def pair_matrix(
     numbers = [[_number(v, what) for v in row] for row in rows]
     # Fixed ends, so that two layers can be compared by their colours.
     scale = (
-        {"colorscale": "Cividis", "zmin": 0, "zmax": 1}
+        {"colorscale": UPWARDS, "zmin": 0, "zmax": 1}
         if what == "overlap"
         else {
-            "colorscale": [(0, BLUE), (0.5, "#F4F4F2"), (1, ORANGE)],
+            "colorscale": AROUND,
             "zmid": 0, "zmin": -0.5, "zmax": 0.5,
         }
     )  # fmt: skip
     figure = go.Figure(
         go.Heatmap(
             x=names, y=names, z=rows, text=numbers,
-            texttemplate="%{text}" if len(tasks) <= 12 else None,
+            texttemplate="%{text}" if len(tasks) <= 12 else None, textfont=INK,
             hoverinfo="skip", xgap=2, ygap=2, showscale=len(tasks) > 12,
             colorbar={"thickness": 10, "outlinewidth": 0, "title": None}, **scale,
         )
@@ -80,7 +80,7 @@ def _pairs_caption(pairs: Tensor, tasks: Sequence[str], what: Pairs, chance: flo
         )
         return f"{told[0]} share most of their directions, {told[1]} least; {beside}"
     beside = "0 is a right angle" + (
-        ": these task vectors hardly point at or against each other, so the conflict is not there."
+        ": as a whole these changes neither help nor fight each other, they get mixed up."
         if max(abs(v) for v in value.values()) < 0.1
         else "; below it two tasks pull the weight apart."
     )

@@ -19,7 +19,7 @@ from .looking import look_around
 from .spectra import TITLES, matrices
 
 LAYER, TASK = "subspaces layer", "subspaces task"
-POLL = 1.0  # seconds between two drawings of a heatmap that grows
+POLL = 1.5  # seconds between two drawings of a heatmap that grows
 NEED_STATISTICS: tuple[Quantity, ...] = ("overlap", "cost of averaging")
 
 
@@ -56,8 +56,8 @@ def controls(inputs: Inputs) -> tuple[Quantity, Kind, int]:
     """What the heatmap shows."""
     measured = any(own is not None for own in inputs.statistics)
     offered = [q for q in figures.QUANTITIES if measured or q not in NEED_STATISTICS]
-    left, middle, right = st.columns([4, 5, 4], gap="medium", vertical_alignment="bottom")
-    quantity: Quantity = left.selectbox(
+    row = st.container(horizontal=True)
+    quantity: Quantity = row.selectbox(
         "Show", offered, format_func=lambda q: figures.QUANTITIES[q].title,
         key="subspaces quantity", persist_state="session",
     )  # fmt: skip
@@ -65,7 +65,7 @@ def controls(inputs: Inputs) -> tuple[Quantity, Kind, int]:
     rank = 1
     if quantity in OF_A_KIND:
         kinds: list[Kind] = [k for k in KINDS if measured or k == "task matrix"]
-        kind = middle.selectbox(
+        kind = row.selectbox(
             "Spectrum of", kinds, index=kinds.index(kind), format_func=lambda k: TITLES[k],
             key="subspaces family kind", persist_state="session",
         )  # fmt: skip
@@ -73,7 +73,7 @@ def controls(inputs: Inputs) -> tuple[Quantity, Kind, int]:
         shapes = [inputs.family.base.tensors[name].shape for name in matrices(inputs)]
         most = max(min(shape) for shape in shapes)
         room = max(1, min(shape[0] for shape in shapes) // len(inputs.family.experts))
-        rank = right.slider(
+        rank = st.slider(
             "Directions kept, r", 1, most, min(room, most), key="subspaces family rank",
             persist_state="session",
         )  # fmt: skip
@@ -83,6 +83,7 @@ def controls(inputs: Inputs) -> tuple[Quantity, Kind, int]:
 def heatmap(inputs: Inputs, found: Job | Survey) -> None:
     """Controls and heatmap; while the survey runs, as many rows as there are."""
     quantity, kind, rank = controls(inputs)
+    st.caption("Click a cell to open its layer and task.")
     names = matrices(inputs)
     if isinstance(found, Survey):
         chosen = choice(inputs)
@@ -95,7 +96,6 @@ def heatmap(inputs: Inputs, found: Job | Survey) -> None:
         show.figure(
             drawn, key, on_select=partial(follow, key, (LAYER, TASK)), selection_mode="points"
         )
-        st.caption("Click a cell to open its layer and task below.")
         return
     grow(found, names, quantity, kind, rank)
 

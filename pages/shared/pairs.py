@@ -14,7 +14,7 @@ from mats_core.survey import Quantity, Survey
 
 from . import cached, overview, show, spectra
 
-FIRST, SECOND = "overlap first", "overlap second"
+OTHER = "overlap with"
 BY_LAYER: dict[Quantity, str] = {
     "sign conflict": "Sign conflict",
     "relative norm": "Norm",
@@ -40,45 +40,32 @@ def overlap(inputs: Inputs, layer: str, task: str) -> None:
         "Directions a task", 1, most, min(room, most), key=f"overlap rank {most} {room}",
         persist_state="session", help=f"d_out / T is {room} here.",
     )  # fmt: skip
-    left, right = st.columns(2, gap="large")
-    with left:
-        drawn = figures.pair_matrix(
-            overlaps(bases, rank), list(bases), "overlap", chance=rank / size
-        )
-        pair = _pair(list(bases), task)
-        if drawn:
-            key = f"overlap {layer} {kind} {rank} {pair}"
-            show.figure(
-                drawn, key, on_select=partial(overview.follow, key, (FIRST, SECOND)),
-                selection_mode="points",
-            )  # fmt: skip
-    with right:
-        _choose(list(bases))
-        if pair[0] == pair[1]:
-            st.info("Choose two different tasks, or click a cell of the matrix.")
-            return
-        angles = principal_angles(*(bases[name][:, :rank] for name in pair))
-        chance = cached.chance_angles(size, rank)
-        curves = figures.angle_curves(angles, chance, pair, size)
-        if curves:
-            show.figure(curves, f"angles {layer} {kind} {rank} {pair}")
+    pair = (task, _other(list(bases), task))
+    drawn = figures.pair_matrix(overlaps(bases, rank), list(bases), "overlap", chance=rank / size)
+    if drawn:
+        key = f"overlap {layer} {kind} {rank} {pair}"
+        follow = partial(overview.follow, key, (overview.TASK, OTHER))
+        show.figure(drawn, key, on_select=follow, selection_mode="points")
+    if task not in bases:
+        st.info(show.plain(f"There are no statistics of {task} in this layer."))
+        return
+    st.selectbox(
+        f"Principal angles of {show.plain(task)} with", [name for name in bases if name != task],
+        key=OTHER, persist_state="session", help="Or click a cell of the matrix.",
+    )  # fmt: skip
+    angles = principal_angles(*(bases[name][:, :rank] for name in pair))
+    curves = figures.angle_curves(angles, cached.chance_angles(size, rank), pair, size)
+    if curves:
+        show.figure(curves, f"angles {layer} {kind} {rank} {pair}")
 
 
-def _pair(names: list[str], task: str) -> tuple[str, str]:
-    """The pair that is chosen; at first the chosen task and its neighbour."""
-    first = st.session_state.get(FIRST)
-    if first not in names:
-        first = st.session_state[FIRST] = task if task in names else names[0]
-    second = st.session_state.get(SECOND)
-    if second not in names:
-        second = st.session_state[SECOND] = next(name for name in names if name != first)
-    return first, second
-
-
-def _choose(names: list[str]) -> None:
-    with st.container(horizontal=True):
-        for label, key in (("Principal angles of", FIRST), ("and", SECOND)):
-            st.selectbox(label, names, key=key, persist_state="session", width="stretch")
+def _other(names: list[str], task: str) -> str:
+    """The second task of the pair; at first the one after the chosen task."""
+    others = [name for name in names if name != task]
+    if st.session_state.get(OTHER) not in others:
+        following = names.index(task) if task in names else 0
+        st.session_state[OTHER] = others[following % len(others)]
+    return st.session_state[OTHER]
 
 
 def interference(inputs: Inputs, found: Survey | None, layer: str) -> None:
@@ -91,22 +78,19 @@ def interference(inputs: Inputs, found: Survey | None, layer: str) -> None:
         st.info("This appears as soon as every layer has been looked at.")
         return
     looks = figures.looks(expert.name for expert in inputs.family.experts)
-    left, right = st.columns([3, 2], gap="large")
-    with left:
-        quantity: Quantity | None = st.segmented_control(
-            "By layer", list(BY_LAYER), default="sign conflict", required=True,
-            format_func=lambda q: BY_LAYER[q], key="interference quantity", persist_state="session",
-        )  # fmt: skip
-        drawn = figures.layer_profile(found, quantity or "sign conflict", looks, layer)
-        if drawn is None:
-            st.info("This needs statistics, and no task of this family has any.")
-        else:
-            show.figure(drawn, f"profile {quantity} {layer}")
-    with right:
-        st.markdown("**Cosine between the task vectors of the chosen layer**")
-        own = next((la for la in found.layers if la.name == layer), None)
-        matrix = figures.pair_matrix(own.cosines, found.tasks, "cosine") if own else None
-        if matrix is None:
-            st.info("One task alone has nothing to disagree with.")
-        else:
-            show.figure(matrix, f"cosine {layer}")
+    quantity: Quantity | None = st.segmented_control(
+        "By layer", list(BY_LAYER), default="sign conflict", required=True,
+        format_func=lambda q: BY_LAYER[q], key="interference quantity", persist_state="session",
+    )  # fmt: skip
+    drawn = figures.layer_profile(found, quantity or "sign conflict", looks, layer)
+    if drawn is None:
+        st.info("This needs statistics, and no task of this family has any.")
+    else:
+        show.figure(drawn, f"profile {quantity} {layer}")
+    st.markdown("**Cosine between the task vectors of the chosen layer**")
+    own = next((la for la in found.layers if la.name == layer), None)
+    matrix = figures.pair_matrix(own.cosines, found.tasks, "cosine") if own else None
+    if matrix is None:
+        st.info("One task alone has nothing to disagree with.")
+    else:
+        show.figure(matrix, f"cosine {layer}")

@@ -34,14 +34,11 @@ def view(inputs: Inputs, layer: str, task: str) -> None:
     show.figure(figures.protection_maps(pair, task), f"maps {layer} {task} {left} {right}")
     d_out = inputs.family.base.tensors[layer].shape[0]
     room = max(1, d_out // len(inputs.family.experts))
-    one, other = st.columns(2, gap="large")
-    with one:
-        st.markdown("**Along what the expert learnt**")
-        drawn = figures.protection_along(list(found.values()), task, room)
-        show.figure(drawn, f"along {layer} {task}")
-    with other:
-        st.markdown("**How picky each subspace is**")
-        show.figure(figures.concentration(found), f"concentration {layer} {task}")
+    st.markdown("**Along what the expert learnt**")
+    drawn = figures.protection_along(list(found.values()), task, room)
+    show.figure(drawn, f"along {layer} {task}")
+    st.markdown("**How picky each subspace is**")
+    show.figure(figures.concentration(found), f"concentration {layer} {task}")
 
 
 def _choose(names: list[Subspace]) -> tuple[Subspace, Subspace]:

@@ -79,11 +79,8 @@ def energies(inputs: Inputs, layer: str, found: dict[str, Spectrum], key: str) -
         help=f"With {len(inputs.family.experts)} tasks in {d_out} output dimensions each has room "
         f"for {share} (d_out / T): that is what Essential Subspace Merging and TSV-M keep.",
     )  # fmt: skip
-    left, right = st.columns([3, 2], gap="large")
-    with left:
-        show.figure(figures.energy_curves(found, looks, rank), f"{key} energy {layer} {rank}")
-    with right:
-        ranks(found, rank)
+    show.figure(figures.energy_curves(found, looks, rank), f"{key} energy {layer} {rank}")
+    ranks(found, rank)
 
 
 def ranks(found: dict[str, Spectrum], rank: int) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,7 +31,11 @@ def sign_conflict(updates: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         entries.append(float(against.sum()) / max(1, int((update != 0).sum())))
         total = float(magnitude.sum())
         mass.append(float(magnitude[against].sum()) / total if total > 0 else 0.0)
-    return torch.tensor(entries), torch.tensor(mass)
+    return _exact(entries), _exact(mass)
+
+
+def _exact(numbers: list[Any]) -> Tensor:
+    return torch.tensor(numbers, dtype=torch.float64)
 
 
 def chance_conflict(tasks: int) -> tuple[float, float]:
@@ -47,7 +52,7 @@ def cosines(updates: Sequence[Tensor]) -> Tensor:
     """(T, T): cosine between the task vectors; 0 beside a task that changed nothing."""
     flat = [update.reshape(-1).double() for update in updates]
     unit = [v / v.norm() if float(v.norm()) > 0 else v for v in flat]
-    return torch.tensor([[float(v @ w) for w in unit] for v in unit]).clamp(-1, 1)
+    return _exact([[float(v @ w) for w in unit] for v in unit]).clamp(-1, 1)
 
 
 def overlaps(bases: Mapping[str, Tensor], rank: int) -> Tensor:
@@ -58,7 +63,7 @@ def overlaps(bases: Mapping[str, Tensor], rank: int) -> Tensor:
     if rank < 1:
         raise InputError("rank of the subspaces", expected="at least 1", found=str(rank))
     kept = [basis[:, :rank] for basis in bases.values()]
-    return torch.tensor([[overlap(e, f) for f in kept] for e in kept])
+    return _exact([[overlap(e, f) for f in kept] for e in kept])
 
 
 def others_mean(pairs: Tensor) -> Tensor:

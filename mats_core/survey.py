@@ -74,7 +74,7 @@ class Survey:
         """
         if quantity in OF_A_KIND:
             rows = [[_of(s, quantity, rank) for s in la.spectra[kind]] for la in self.layers]
-            return torch.tensor(rows)
+            return torch.tensor(rows, dtype=torch.float64)
         if quantity == "cost of averaging":
             losses = torch.stack([layer.losses for layer in self.layers])
             return losses / losses.nansum(0).clamp_min(1e-300)
@@ -148,7 +148,7 @@ def survey_layer(
         shape=(d_out, d_in),
         room=room,
         base_norm=norm(base),
-        norms=torch.tensor([norm(update) for update in updates]),
+        norms=torch.tensor([norm(update) for update in updates], dtype=torch.float64),
         spectra={kind: tuple(values) for kind, values in spectra.items()},
         conflict=torch.stack(sign_conflict(updates)),
         cosines=cosines(updates),
@@ -159,6 +159,7 @@ def survey_layer(
                 if task.a is not None and task.b is not None
                 else float("nan")
                 for task in found
-            ]
+            ],
+            dtype=torch.float64,
         ),
     )

@@ -124,7 +124,7 @@ def family_heatmap(
     laid_out(figure, min(MOST_HEIGHT, 60 + ROW * len(rows)), hoverdistance=-1, dragmode=False)
     figure.update_yaxes(range=[len(rows) - 0.5, -0.5], showgrid=False, zeroline=False)
     figure.update_xaxes(side="top", range=[-0.5, len(columns) - 0.5], showgrid=False)
-    caption = _caption(survey, values, quantity, kind, rank)
+    caption = _caption(survey, values, quantity, titles, kind, rank)
     return Figure(figure, f"Heatmap of layers by tasks: {how.title}. {caption}", caption)
 
 
@@ -154,9 +154,15 @@ def _chance(survey: Survey, quantity: Quantity) -> float | None:
     return {"sign conflict": entries, "sign conflict by mass": mass, "cosine": 0.0}.get(quantity)
 
 
-def _caption(survey: Survey, values: Tensor, quantity: Quantity, kind: Kind, rank: int) -> str:
+def _caption(
+    survey: Survey,
+    values: Tensor,
+    quantity: Quantity,
+    titles: Mapping[str, str],
+    kind: Kind = "essential",
+    rank: int = 1,
+) -> str:
     how = QUANTITIES[quantity]
-    titles = short_names([layer.name for layer in survey.layers])
     flat = values.reshape(-1)
 
     def place(index: int) -> str:
@@ -231,5 +237,5 @@ def layer_profile(
     figure.update_yaxes(range=[len(rows) - 0.5, -0.5])
     figure.update_xaxes(title=how.title, tickformat=".0%" if how.percent else None)
     figure.update_layout(legend={"y": -0.12})
-    caption = _caption(survey, values, quantity, "essential", 1)
+    caption = _caption(survey, values, quantity, titles)
     return Figure(figure, f"{how.title} by layer, a line a task. {caption}", caption)

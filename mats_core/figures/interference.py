@@ -110,9 +110,7 @@ def angle_curves(
         )  # fmt: skip
     laid_out(figure, 340)
     figure.update_xaxes(title="principal angle, smallest first")
-    figure.update_yaxes(
-        title="degrees", range=[-3, 93], tickvals=[0, 15, 30, 45, 60, 75, 90], ticksuffix="°"
-    )
+    figure.update_yaxes(title="degrees", range=[-3, 93], tickvals=[0, 15, 30, 45, 60, 75, 90])
     shared, chance = (int((a.rad2deg() < 30).sum()) for a in (angles, unrelated))
     caption = (
         f"0° is a direction that both tasks use, 90° one that the other never touches. Of their "

@@ -46,7 +46,7 @@ def protection_maps(found: Sequence[Protection], task: str) -> Figure:
     """Cost of every direction `u_i v_jᵀ` under each subspace: maps side by side, one scale."""
     figure = make_subplots(
         1, len(found), shared_yaxes=True, horizontal_spacing=0.04,
-        subplot_titles=[called(own.subspace) for own in found],
+        subplot_titles=[own.subspace for own in found],
     )  # fmt: skip
     for column, own in enumerate(found, 1):
         means, step = pooled(own.costs)

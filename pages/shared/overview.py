@@ -83,7 +83,6 @@ def controls(inputs: Inputs) -> tuple[Quantity, Kind, int]:
 def heatmap(inputs: Inputs, found: Job | Survey) -> None:
     """Controls and heatmap; while the survey runs, as many rows as there are."""
     quantity, kind, rank = controls(inputs)
-    st.caption("Click a cell to open its layer and task.")
     names = matrices(inputs)
     if isinstance(found, Survey):
         chosen = choice(inputs)
@@ -93,6 +92,7 @@ def heatmap(inputs: Inputs, found: Job | Survey) -> None:
             return
         # The key holds the choice: a cell that was clicked before can be clicked again.
         key = f"family {quantity} {chosen}"
+        st.caption("Click a cell to open its layer and task.")
         show.figure(
             drawn, key, on_select=partial(follow, key, (LAYER, TASK)), selection_mode="points"
         )

@@ -17,9 +17,10 @@ from typing import Any
 from .machine import CALL, EIGH, GEMM, HISTOGRAM, RANDOM, STREAM, SVD, Work
 from .methods.averaging import ArithmeticOptions, AverageOptions
 from .methods.base import Treatment
-from .methods.curvature import KfacOptions, RegMeanOptions
+from .methods.curvature import RegMeanOptions
 from .methods.elementwise import FisherOptions, MatchingOptions
 from .methods.essential import EssentialOptions
+from .methods.kfac import KfacOptions
 from .methods.sparsified import DareOptions, TiesOptions
 from .methods.spectral import IsoCtsOptions, IsoOptions, TsvOptions
 
@@ -224,7 +225,7 @@ def kfac(s: Shape, options: KfacOptions) -> Cost:
 
 
 def kronecker(options: KfacOptions) -> bool:
-    """Whether CG runs with the Kronecker preconditioner; the rule of `curvature`."""
+    """Whether CG runs with the Kronecker preconditioner; the rule of `kfac`."""
     regular = bool(options.damping and options.rank is None) or options.anchor > 0
     return options.preconditioner == "kronecker" or (options.preconditioner == "auto" and regular)
 

@@ -300,7 +300,9 @@ def _testing(job: Job, examples: Mapping[str, int]) -> Cost:
         passes(4 * batch * pixels, 6 * rounds),
         passes(stored * parameters, rounds),  # the encoder as float32, once a batch
         passes(4 * parameters, rounds),
-        Counter({(CALL,): 40.0 * len(family.shared) ** 0.5 * rounds + 8.0 * len(matrices) * rounds}),
+        Counter(
+            {(CALL,): 40.0 * len(family.shared) ** 0.5 * rounds + 8.0 * len(matrices) * rounds}
+        ),
     )
     kept = sum(k for count in counts if (k := 4 * pixels * count) <= KEPT)
     widest = max((shape[0] for shape in matrices), default=0)
@@ -333,7 +335,9 @@ def _pixels(config: Mapping[str, Any]) -> int:
 def _convolutions(job: Job, tokens: int) -> int:
     """A patch embedding is one product a token; other convolutions are taken as the same."""
     base, roles = job.inputs.family.base, job.inputs.family.roles
-    kernels = [e.elements for n, e in base.tensors.items() if len(e.shape) == 4 and roles[n] != "head"]
+    kernels = [
+        e.elements for n, e in base.tensors.items() if len(e.shape) == 4 and roles[n] != "head"
+    ]
     return 2 * tokens * sum(kernels)
 
 
@@ -345,16 +349,17 @@ def _attention(config: Mapping[str, Any], tokens: int) -> int:
 # Memory -------------------------------------------------------------------------------------------
 
 
-def _memory(
-    job: Job, layers: _Layers, testing: float, output: int
-) -> tuple[dict[str, float], int]:
+def _memory(job: Job, layers: _Layers, testing: float, output: int) -> tuple[dict[str, float], int]:
     """Bytes of the parts of the peak, and those on a GPU of its own."""
     to_disk, tested = bool(job.recipe.output), testing > 0
     remembered = min(layers.kept, max(0, job.inputs.memo.limit - job.inputs.memo.used))
     own = job.device == "cuda"
     layer, on_device = (0.0, layers.peak) if own else (layers.peak, 0.0)
     testing, test_device = (0.0, testing) if own else (testing, 0.0)
-    merging = {"merged model": 0.0 if to_disk else max(output, layers.spool), "largest layer": layer}
+    merging = {
+        "merged model": 0.0 if to_disk else max(output, layers.spool),
+        "largest layer": layer,
+    }
     # What was written is read again to be tested.
     asking = {"merged model": float(output if tested or not to_disk else 0), "testing": testing}
     peak = max(merging, asking, key=lambda parts: sum(parts.values()))
@@ -436,6 +441,7 @@ def _would_fit(plan: Plan, **changes: Any) -> bool:
     recipe = plan.recipe.model_copy(update=changes)
     inputs = _chosen(plan.inputs, recipe)
     return fits(_estimate(prepare(recipe, inputs), replace(plan, inputs=inputs, recipe=recipe)))
+
 
 # Words --------------------------------------------------------------------------------------------
 

@@ -102,9 +102,7 @@ def examine(
         raise InputError("experts", expected="a name of its own for each", found=listing(twice))
     heads_found = head_names(base, experts, heads)
     problems = [
-        problem.sentence
-        for expert in experts
-        for problem in _mismatches(base, expert, heads_found)
+        problem.sentence for expert in experts for problem in _mismatches(base, expert, heads_found)
     ]
     if problems:
         more = f" (and {len(problems) - 4} more)" if len(problems) > 4 else ""

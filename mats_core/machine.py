@@ -65,7 +65,9 @@ class Rates:
             return _between(self.svd, short, 3) * svd_flops(long, short) / svd_flops(short, short)
         if kind == STREAM:
             return _between(self.stream, size[0], 1)
-        return 1 / float(getattr(self, kind)) if kind not in (CALL, OPENING) else getattr(self, kind)
+        return (
+            1 / float(getattr(self, kind)) if kind not in (CALL, OPENING) else getattr(self, kind)
+        )
 
 
 def _between(points: tuple[Point, Point], size: float, power: float) -> float:
@@ -133,9 +135,7 @@ def _rates(device: str) -> Rates:
     matrices = [draw((n, n), exact).cpu() for n in sides]
     matrices = [m.double().to("cpu" if device == "mps" else device) for m in matrices]
     eigh = [timed(functools.partial(torch.linalg.eigh, m @ m.mT), 4) for m in matrices]
-    svd = [
-        timed(functools.partial(torch.linalg.svd, m, full_matrices=False), 4) for m in matrices
-    ]
+    svd = [timed(functools.partial(torch.linalg.svd, m, full_matrices=False), 4) for m in matrices]
     stream = [_stream(nbytes, device, timed) for nbytes in (SMALL, LARGE)]
     numbers = torch.randn(1 << 17, generator=generator).to(device)
     few = numbers[:8]

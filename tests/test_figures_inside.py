@@ -148,6 +148,8 @@ def test_steps_are_the_differences_of_the_curves():
     assert list(cells.text[1]) == ["+26.0", "+10.0"]
     assert "b brings most (+18.0 points on average)" in drawn.caption
     assert "The largest update is that of b: size and use agree" in drawn.caption
+    still = figures.loading_steps(loading(40, 76, 60, 80))
+    assert traces(still)[0].text[0] == ["0", "0"], "a part that changes nothing has no sign"
     worse = figures.loading_steps(loading(30, 76, 60, 85))
     assert "a costs most (-7.5)" in worse.caption
 

@@ -56,7 +56,7 @@ def loading_steps(loading: Loading, task: str | None = None) -> Figure:
             x=[_column(ordering) for ordering in orderings],
             y=[safe(part) for part in loading.parts],
             z=rows,
-            text=[[f"{v:+.1f}" for v in row] for row in rows],
+            text=[[f"{v:+.1f}" if abs(v) >= 0.05 else "0" for v in row] for row in rows],
             texttemplate="%{text}",
             zmid=0, zmin=-top, zmax=top,
             colorscale=[(0, ORANGE), (0.5, "#F4F4F2"), (1, BLUE)],
@@ -127,8 +127,10 @@ def _story(loading: Loading, value: Callable[[Step], float]) -> str:
 
 
 def _measured(loading: Loading) -> str:
-    size = f"{loading.examples} " if loading.examples else ""
-    return f"Measured on {size}{loading.split} images a task."
+    first = next(iter(loading.curves.values()))[0]
+    sizes = sorted({result.merged.examples for result in first.results})
+    size = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
+    return f"Measured on {size} {loading.split} images a task."
 
 
 def _column(ordering: Ordering) -> str:

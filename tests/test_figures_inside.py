@@ -118,7 +118,9 @@ def test_loading_curves_draw_every_state_and_say_where_the_gain_is():
     assert traces(drawn)[0].customdata == ("nothing yet: the base", "+ a", "+ b", "+ c")
     assert "from 40.0 % with the base to 80.0 % with the whole merge" in drawn.caption
     assert "C alone brings 50 % of that gain" in drawn.caption
-    assert "of 3: 2 from the input to the output; 3 from the output to the input" in drawn.caption
+    assert "of 3: 2 (from the input to the output), 3 (from the output to the input)" in (
+        drawn.caption
+    )
     assert "100 validation images a task" in drawn.caption
     assert "better than with all" not in drawn.caption
 

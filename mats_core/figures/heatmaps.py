@@ -126,7 +126,8 @@ def family_heatmap(
     )  # fmt: skip
     figure.add_scatter(
         x=columns * len(rows), y=[row for row in rows for _ in columns],
-        mode="markers", opacity=0, meta=NO_DATA, marker={"size": 12, "color": GREY}, showlegend=False,
+        mode="markers", opacity=0, meta=NO_DATA, marker={"size": 12, "color": GREY},
+        showlegend=False,
         customdata=[[name, task] for name in names for task in survey.tasks],
         text=[how.number(v) if math.isfinite(v) else "not measured" for row in table for v in row],
         hovertemplate="%{y}<br>%{x}: %{text}<extra></extra>",

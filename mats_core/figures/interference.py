@@ -49,7 +49,8 @@ def pair_matrix(
     couples = [(i, j) for i in range(len(tasks)) for j in range(len(tasks)) if i != j]
     figure.add_scatter(
         x=[names[j] for _, j in couples], y=[names[i] for i, _ in couples],
-        mode="markers", opacity=0, meta=NO_DATA, marker={"size": 12, "color": GREY}, showlegend=False,
+        mode="markers", opacity=0, meta=NO_DATA, marker={"size": 12, "color": GREY},
+        showlegend=False,
         customdata=[[tasks[i], tasks[j]] for i, j in couples],
         text=[numbers[i][j] for i, j in couples],
         hovertemplate="%{y} and %{x}: %{text}<extra></extra>",

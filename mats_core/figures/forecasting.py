@@ -34,6 +34,9 @@ def interference_map(found: Interference) -> Figure:
     laid_out(figure, min(900, max(300, 90 + 17 * len(rows))))
     figure.update_yaxes(autorange="reversed", showgrid=False, dtick=1 if len(rows) <= 60 else None)
     figure.update_xaxes(side="top", showgrid=False)
+    if not np.isfinite(shown).any():
+        caption = "The merge is where every expert is: no cost at all is predicted."
+        return Figure(figure, f"Heatmap of predicted loss. {caption}", caption)
     layer, task = np.unravel_index(np.nanargmax(found.predicted), found.predicted.shape)
     totals = found.totals
     worst = int(np.nanargmax(totals))
@@ -48,7 +51,7 @@ def interference_map(found: Interference) -> Figure:
 
 def _decades(values: np.ndarray) -> dict[str, Any]:
     """Colour-bar labels at whole powers of ten."""
-    there = values[np.isfinite(values)]
+    there = values[np.isfinite(values)] if np.isfinite(values).any() else np.ones(1)
     low, high = (math.floor(np.log10(there.min())), math.ceil(np.log10(there.max())))
     ticks = list(range(low, high + 1))
     return {

@@ -145,7 +145,7 @@ def test_table_holds_accuracy_difference_and_interval(compare_page: AppTest):
     assert found.mean.paired
     for name, part in [*found.tasks.items(), ("all tasks, normalised", found.mean)]:
         cell = table[third.label][name].replace("−", "-")
-        value, rest = cell.split(maxsplit=1)
+        _, rest = cell.split(maxsplit=1)
         assert f"{100 * part.value:+.1f} ({100 * part.low:+.1f} to {100 * part.high:+.1f})" in rest
         assert ("▲" in rest, "▼" in rest) == (part.low > 0, part.high < 0)
     accuracy = third.report.tasks[0].merged.accuracy
@@ -228,7 +228,7 @@ def test_a_run_of_other_files_is_not_predicted(compare_page: AppTest, monkeypatc
 def start_sweep(app: AppTest, across: list[str], upwards: list[str]) -> AppTest:
     view(app, SWEEP)
     box(app, "Method").set_value("ties").run()
-    for widget, values in zip([m for m in app.multiselect], (across, upwards), strict=True):
+    for widget, values in zip(list(app.multiselect), (across, upwards), strict=True):
         widget.set_value(values)
     app.run()
     return press(app, "Sweep")

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -140,6 +141,39 @@ def evaluate_expert(
     """Accuracy of an encoder with the head and the configuration of one expert."""
     tensors = with_head(encoder, family, expert)
     return score(expert.checkpoint.directory, tensors, split, device=device)
+
+
+def probabilities(
+    encoder: Mapping[str, Tensor],
+    family: Family,
+    expert: Expert,
+    split: Split,
+    *,
+    device: torch.device | str = "cpu",
+) -> np.ndarray:
+    """What an encoder with an expert's head says to each example: (n, classes), rows sum to 1."""
+    directory = expert.checkpoint.directory
+    tensors = {n: value.to(device) for n, value in with_head(encoder, family, expert).items()}
+    forward = models.forward(directory, tensors, device=device)
+    found: list[Tensor] = []
+    with torch.inference_mode():
+        for start in range(0, len(split), BATCH):
+            images = split.inputs[start : start + BATCH]
+            logits = forward(tensors, models.pixel_values(images, directory, device=device))
+            found.append(logits.softmax(-1))
+    return torch.cat(found).cpu().numpy()
+
+
+def predictions(
+    encoder: Mapping[str, Tensor],
+    family: Family,
+    expert: Expert,
+    split: Split,
+    *,
+    device: torch.device | str = "cpu",
+) -> np.ndarray:
+    """The class (n,) that an encoder with an expert's head takes each example for."""
+    return probabilities(encoder, family, expert, split, device=device).argmax(1)
 
 
 def baselines(

@@ -19,7 +19,7 @@ from .checks import InputError, listing
 from .families import Expert, Family, examine, is_matrix, module_of
 from .memo import Memo
 from .methods import METHODS, Layer, LayerStatistics, Method, Options
-from .methods.curvature import STARTS
+from .methods.kfac import STARTS
 from .recipe import Recipe
 from .statistics import Statistics
 from .statistics.gram import with_bias

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .checks import InputError, existing, from_validation, member
 from .methods import METHODS, Options
-from .methods.curvature import STARTS, KfacOptions
+from .methods.kfac import STARTS, KfacOptions
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Arithmetic = Literal["float32", "float64"]

@@ -5,7 +5,18 @@ from __future__ import annotations
 import streamlit as st
 
 from mats_core import figures
-from pages.shared import along, families, merging, results, runs, settings, show, widgets, work
+from pages.shared import (
+    along,
+    families,
+    lessons,
+    merging,
+    results,
+    runs,
+    settings,
+    show,
+    widgets,
+    work,
+)
 
 DEFAULT = "essential"
 
@@ -29,20 +40,18 @@ collection = families.header(
 preparing = families.preparation(collection)
 merging.follow_link(collection)
 settings.take_over(collection)
+lessons.banner()
 left, right = st.columns([5, 11], gap="medium")
 with left, st.container(border=True):
     method = widgets.method(DEFAULT)
     # Above the knobs, so that it is on the screen of a laptop and of a phone.
-    run_it, again = st.columns([5, 4])
-    clicked = run_it.button("Merge", type="primary", icon=":material/play_arrow:", width="stretch")
-    again.button("Reset", on_click=widgets.reset, icon=":material/undo:", width="stretch")
-    named, live = st.columns([5, 4], vertical_alignment="center")
-    with named:
+    with st.container(horizontal=True, vertical_alignment="center"):
+        clicked = st.button("Merge", type="primary", icon=":material/play_arrow:", width="stretch")
         settings.presets()
-    at_once = live.toggle(
-        "Live", key="live", persist_state="session",
-        help="Merge again at every change of a knob.",
-    )  # fmt: skip
+        st.button("Reset", on_click=widgets.reset, icon=":material/undo:")
+    at_once = st.toggle(
+        "Live: merge at every change of a knob", key="live", persist_state="session"
+    )
     request = settings.controls(collection, method)
     widgets.explain(method)
 with right:

@@ -15,6 +15,8 @@ from mats_core.evaluate import (
     evaluate_expert,
     gap_recovered,
     normalised_accuracy,
+    predictions,
+    probabilities,
     score,
     wilson,
     with_head,
@@ -77,3 +79,15 @@ def test_experts_evaluate_as_themselves(family, tiny_family):
 def test_a_task_of_other_classes_is_refused(family, tiny_family):
     with pytest.raises(InputError, match="5 classes"):
         check_task(family.experts[2], load(tiny_family / "t0.npz"))
+
+
+def test_predictions_are_those_that_the_score_counts(family, tiny_family):
+    expert, task = family.experts[1], load(tiny_family / "t1.npz")
+    encoder = tensors_of(family.base)
+    said = probabilities(encoder, family, expert, task.test)
+    assert said.shape == (60, 4)
+    assert said.sum(1) == pytest.approx(1, abs=1e-5)
+    taken = predictions(encoder, family, expert, task.test)
+    assert (taken == said.argmax(1)).all()
+    counted = evaluate_expert(encoder, family, expert, task.test)
+    assert (taken == task.test.labels).sum() == counted.correct

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from mats_core.checks import InputError
 from mats_core.methods import METHODS
-from mats_core.methods.curvature import STARTS
+from mats_core.methods.kfac import STARTS
 from mats_core.recipe import (
     describe,
     dump_recipe,
@@ -47,7 +47,7 @@ def test_the_contracts_recipe(tmp_path):
     assert recipe.path("~/x") == Path.home() / "x"
     options = recipe.parsed_options()
     assert options.model_dump()["iterations"] == 50
-    assert options.model_dump()["preconditioner"] == "none"
+    assert options.model_dump()["preconditioner"] == "auto"
     assert (recipe.seed, recipe.device, recipe.dtype, recipe.output_dtype) == (
         0, "auto", "float32", None,
     )  # fmt: skip

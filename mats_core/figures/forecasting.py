@@ -71,7 +71,7 @@ def predicted_against_measured(found: Interference, looks: Mapping[str, Look]) -
         name, look = safe(found.tasks[i]), looks[found.tasks[i]]
         figure.add_scatter(
             x=[totals[i]], y=[measured[i]], name=name, mode="markers+text", text=[name],
-            textposition="top center", showlegend=False,
+            textposition="middle right", showlegend=False,
             marker={"color": look.colour, "symbol": look.marker, "size": 12},
             error_y={"type": "data", "array": [1.96 * found.errors[i]], "color": look.colour},
             hovertemplate=f"{name}<br>predicted %{{x:.3g}} nats<br>measured %{{y:.3g}} nats"
@@ -82,7 +82,7 @@ def predicted_against_measured(found: Interference, looks: Mapping[str, Look]) -
     low, high = math.log10(min(totals[places])), math.log10(max(totals[places]))
     room = 0.15 * (high - low) + 0.15  # for the names
     figure.update_xaxes(
-        type="log", dtick=1, exponentformat="power", range=[low - room, high + room],
+        type="log", dtick=1, exponentformat="power", range=[low - room / 2, high + 1.5 * room],
         title="predicted increase of the loss, nats",
     )  # fmt: skip
     figure.update_yaxes(title="measured increase of the loss, nats")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import averaging, curvature, elementwise, essential, sparsified, spectral
+from . import averaging, curvature, elementwise, essential, kfac, sparsified, spectral
 from .base import Layer, LayerStatistics, Merged, Method, Options
 
 __all__ = ["METHODS", "Layer", "LayerStatistics", "Merged", "Method", "Options"]
@@ -93,9 +93,9 @@ METHODS: dict[str, Method] = {
             "conjugate gradients.",
             formula=r"\sum_m \alpha_m B_m W A_m = \sum_m \alpha_m B_m W_m A_m",
             source="MaTS, arXiv 2312.04339",
-            options=curvature.KfacOptions,
-            merge=curvature.kfac,
-            reads=curvature.kfac_reads,
+            options=kfac.KfacOptions,
+            merge=kfac.kfac,
+            reads=kfac.kfac_reads,
             requires=frozenset({"input_gram", "output_gradient_gram"}),
             folds=lambda options: options.fold_bias,
         ),

@@ -21,8 +21,8 @@ PRESETS = (
         "Safe defaults",
         "essential",
         {},
-        "Essential Subspace Merging with this app's measured defaults: no solve that could go "
-        "wrong, and good on every family tried so far.",
+        "Essential Subspace Merging with the defaults that were measured on the sample family: "
+        "there is no solve that could go wrong.",
     ),
     Preset(
         "ESM as published",

@@ -61,7 +61,7 @@ def want(recipe: Recipe) -> None:
 
 def presets() -> None:
     """Buttons that set everything at once."""
-    with st.popover("Presets", icon=":material/bookmarks:", width="stretch"):
+    with st.popover("Presets", icon=":material/bookmarks:"):
         for preset in PRESETS:
             st.button(
                 preset.title, key=f"preset {preset.title}", width="stretch", on_click=_preset,

@@ -8,7 +8,7 @@ from typing import Any
 import streamlit as st
 
 from mats_core.methods import METHODS
-from mats_core.methods.curvature import STARTS
+from mats_core.methods.kfac import STARTS
 from mats_core.recipe import OptionField, describe
 
 from . import show
@@ -24,9 +24,9 @@ NEEDS = {
     "statistics": "needs statistics that were measured on each expert's own task",
 }
 LABELS = {
-    "task_power": "Level 1: tasks",
-    "dimension_power": "Level 2: dimensions",
-    "layer_power": "Level 3: layers",
+    "task_power": "1 · tasks",
+    "dimension_power": "2 · dimensions",
+    "layer_power": "3 · layers",
     "eigenvalue_power": "Directions",
     "iterations": "CG iterations",
     "normalise": "Normalise each task",
@@ -37,6 +37,10 @@ LABELS = {
 # What stands together under a heading, and what waits behind "More settings".
 SECTIONS = {
     "Polarized scaling: who speaks louder": ("task_power", "dimension_power", "layer_power"),
+}
+HEADINGS = {
+    "Polarized scaling: who speaks louder": "What moved further in fine-tuning gets more weight: "
+    "whole tasks, input dimensions, and layers among their like. Power 0 or off: all alike.",
 }
 LEADING = {
     "kfac": ("iterations", "damping", "start", "preconditioner"),
@@ -107,6 +111,7 @@ def options(name: str) -> dict[str, Any]:
         if heading and heading not in headings:
             headings.add(heading)
             st.markdown(f"**{heading}**")
+            st.caption(HEADINGS[heading])
         values[option] = widget(fields[option], name)
     rest = [n for n in fields if n not in leading]
     if rest:
@@ -140,11 +145,11 @@ def _level(field: OptionField, common: dict[str, Any]) -> float:
     switch, power = st.columns([6, 7], vertical_alignment="center")
     on = switch.toggle(
         common["label"], **_unless_set(f"{key} on", value=bool(field.default)),
-        key=f"{key} on", help=common["help"], persist_state="session",
+        key=f"{key} on", persist_state="session",
     )  # fmt: skip
     low = float(field.step or 0.25)
     value = power.slider(
-        f"Power of {common['label'].lower()}", low, float(field.high or 4),
+        f"Power of {common['label']}", low, float(field.high or 4),
         **_unless_set(key, value=float(field.default or low)), step=low, key=key, disabled=not on,
         label_visibility="collapsed", persist_state="session", format="power %g",
     )  # fmt: skip

@@ -178,7 +178,7 @@ def _card(task: tasks.Task, reference: str) -> TaskCard:
     chosen = first[:PICTURES]
     return TaskCard(
         classes=task.classes,
-        images=tuple(_picture(split.inputs[i]) for i in chosen),
+        images=tuple(picture(split.inputs[i]) for i in chosen),
         captions=tuple(task.classes[int(split.labels[i])] for i in chosen),
         train=len(task.train),
         validation=len(task.validation),
@@ -187,7 +187,7 @@ def _card(task: tasks.Task, reference: str) -> TaskCard:
     )
 
 
-def _picture(image: np.ndarray) -> np.ndarray:
+def picture(image: np.ndarray) -> np.ndarray:
     """RGB, enlarged by whole pixels so that small images stay crisp."""
     rgb = np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
     times = max(1, math.ceil(72 / max(rgb.shape[:2])))
@@ -206,7 +206,7 @@ def merge(request: Request, ready: Callable[[], Prepared], tell: Tell) -> Outcom
     """Run the request's recipe to its end; `ready` is asked when the merge's turn has come."""
     prepared = ready()
     recipe = request.recipe(prepared.files)
-    inputs = _inputs(prepared, recipe)
+    inputs = inputs_of(prepared, recipe)
     solving = _Solving(tell)
     events = run(recipe, inputs=inputs, pulse=solving.pulse)
     with contextlib.closing(events):  # type: ignore[type-var]
@@ -247,7 +247,7 @@ class _Solving:
 def refine(outcome: Outcome, ready: Callable[[], Prepared], tell: Tell) -> Outcome:
     """Ask the examples that the first, quick test left out."""
     recipe = outcome.recipe
-    inputs = _inputs(ready(), recipe)
+    inputs = inputs_of(ready(), recipe)
     settings = recipe.evaluate
     assert isinstance(settings, Evaluation)
     questions = exam(inputs.family, recipe.folder, settings.split, settings.examples)
@@ -259,7 +259,7 @@ def refine(outcome: Outcome, ready: Callable[[], Prepared], tell: Tell) -> Outco
     return Outcome(whole, replace(outcome.report, tasks=results))
 
 
-def _inputs(prepared: Prepared, recipe: Recipe) -> Inputs:
+def inputs_of(prepared: Prepared, recipe: Recipe) -> Inputs:
     """The family's open files where the recipe is over all of them, else its own preflight."""
     if len(recipe.experts) == len(prepared.inputs.family.experts):
         return prepared.inputs
@@ -273,7 +273,7 @@ def follow(
     prepared = ready()
     found: dict[str, Trajectory] = {}
     for place, (label, recipe) in enumerate(recipes.items()):
-        inputs = _inputs(prepared, recipe)
+        inputs = inputs_of(prepared, recipe)
         part, text = 0.0, f"Solving, {label}"
 
         def pulse(iteration: int, residual: float) -> None:
@@ -297,6 +297,6 @@ def follow(
 
 
 __all__ = [
-    "UNDAMPED", "Outcome", "Prepared", "Request", "Residuals", "TaskCard", "follow", "merge",
-    "prepare", "refine",
+    "UNDAMPED", "Outcome", "Prepared", "Request", "Residuals", "TaskCard", "follow",
+    "inputs_of", "merge", "picture", "prepare", "refine",
 ]  # fmt: skip

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from mats_core.methods.curvature import STARTS, KfacOptions, kfac_reads
+from mats_core.methods.kfac import STARTS, KfacOptions, kfac_reads
 from mats_core.pipeline import Finished, run
 from tests.layer_cases import SEEDS, close, merged, random_case, raw_recipe, value, with_statistics
 

@@ -228,7 +228,7 @@ def test_a_run_of_other_files_is_not_predicted(compare_page: AppTest, monkeypatc
 def start_sweep(app: AppTest, across: list[str], upwards: list[str]) -> AppTest:
     view(app, SWEEP)
     box(app, "Method").set_value("ties").run()
-    for widget, values in zip(list(app.multiselect), (across, upwards), strict=True):
+    for widget, values in zip(app.multiselect, (across, upwards), strict=True):
         widget.set_value(values)
     app.run()
     return press(app, "Sweep")

@@ -65,7 +65,7 @@ def test_first_merge_is_essential_and_shows_accuracy_against_expert_and_base(ope
 
 def test_second_run_stands_beside_the_first_with_what_differs(open_app: Open):
     app = merge(open_app())
-    labelled(app, "Level 3: layers").set_value(False).run()
+    labelled(app, "3 · layers").set_value(False).run()
     merge(app)
     first, second = kept()
     assert (first.number, second.number) == (1, 2)
@@ -80,9 +80,9 @@ def test_second_run_stands_beside_the_first_with_what_differs(open_app: Open):
 
 def test_a_pinned_run_stays_beside(open_app: Open):
     app = merge(open_app())
-    labelled(app, "Level 3: layers").set_value(False).run()
+    labelled(app, "3 · layers").set_value(False).run()
     labelled(merge(app), "Pin").set_value(True).run()
-    labelled(app, "Level 1: tasks").set_value(False).run()
+    labelled(app, "1 · tasks").set_value(False).run()
     merge(app)
     first, _, third = kept()
     assert app.session_state["shown run"] == third.id
@@ -246,11 +246,11 @@ def test_every_method_gets_its_widgets_and_their_defaults_are_its_own(open_app: 
 
 def test_reset_gives_every_knob_its_default(open_app: Open):
     app = open_app()
-    labelled(app, "Power of level 1: tasks").set_value(0.5).run()
-    labelled(app, "Level 2: dimensions").set_value(False).run()
+    labelled(app, "Power of 1 · tasks").set_value(0.5).run()
+    labelled(app, "2 · dimensions").set_value(False).run()
     press(app, "Reset")
-    assert labelled(app, "Power of level 1: tasks").value == 2.0
-    assert labelled(app, "Level 2: dimensions").value is True
+    assert labelled(app, "Power of 1 · tasks").value == 2.0
+    assert labelled(app, "2 · dimensions").value is True
 
 
 def test_merging_a_part_of_the_experts(open_app: Open):
@@ -274,14 +274,6 @@ def test_cancelled_merge_leaves_nothing_behind(open_app: Open):
     settle(app, "merging")
     assert sentences(app) == ""
     assert any("cancelled" in info.value for info in app.info) or not kept()
-
-
-def test_spectra_of_all_tasks_in_one_plot_with_ranks(open_app: Open):
-    app = settle(open_app("subspaces"), "preparation")
-    assert [trace["name"] for trace in spec(app)["data"]] == ["e0", "e1", "e2"]
-    assert spec(app)["layout"]["yaxis"]["dtick"] == 1
-    assert list(app.dataframe[0].value["task"]) == ["e0", "e1", "e2"]
-    assert app.slider[0].value == 24 // 3 or app.slider[0].value == 40 // 3
 
 
 def test_family_page_shows_tasks_and_their_accuracy(open_app: Open):

@@ -1,0 +1,214 @@
+"""Confusion matrices: what is taken for what, before and after a merge, and what changed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import plotly.graph_objects as go
+
+from .base import BLUE, GREY, NO_DATA, ORANGE, PURPLE, VERMILLION, Figure, laid_out, percent, safe
+
+# Right answers are blue and mistakes orange; empty cells stay the page's own colour.
+RIGHT = [(0.0, "#D6E6F2"), (1.0, BLUE)]
+MISTAKEN = [(0.0, "#FBE6D3"), (1.0, VERMILLION)]
+MORE_FEWER = [(0.0, BLUE), (0.5, "#F4F4F2"), (1.0, ORANGE)]
+MOST_CLASSES = 40  # in one matrix: more are narrowed down to those with the most mistakes
+NUMBERED = 20  # up to so many classes each cell shows its count
+LONGEST = 14  # letters of a class name on an axis
+
+Cell = tuple[int, int]
+
+
+def confusion(
+    counts: np.ndarray,
+    classes: Sequence[str],
+    *,
+    who: str,
+    chosen: Cell | None = None,
+    shown: Sequence[int] | None = None,
+    most: float | None = None,
+) -> Figure:
+    """A confusion matrix (row: true class, column: what `who` says), coloured by share of the row.
+
+    `shown`: class numbers to draw (`worth_showing` by default); `most`: the share of a class that
+    has the deepest orange, to give two matrices the same scale.  Cells carry `(true, predicted)` as
+    customdata; `chosen` is framed.
+    """
+    shown = list(worth_showing(counts) if shown is None else shown)
+    axis, grid = _axis(shown, classes), np.ix_(shown, shown)
+    part, shares = counts[grid], (counts / np.maximum(counts.sum(1, keepdims=True), 1))[grid]
+    diagonal = np.eye(len(shown), dtype=bool)
+    top = max(largest_mistake(counts) if most is None else most, 0.02)
+    figure = go.Figure()
+    for name, where, scale, high in (
+        ("right, share of the true class", diagonal, RIGHT, 1.0),
+        ("mistaken, share of the true class", ~diagonal, MISTAKEN, top),
+    ):
+        _cells(figure, name, part, shares, where & (part > 0), axis, scale, (0.0, high))
+    said = [f"{n} images, {percent(share, 0)} of the class"
+            for n, share in zip(part[part > 0], shares[part > 0], strict=True)]  # fmt: skip
+    _handles(figure, part, said, shown, axis)
+    _frame(figure, axis, shown, chosen, f"what the {who} says")
+    right, total = int(np.trace(counts)), int(counts.sum())
+    caption = f"The {who} is right on {right} of {total} images ({percent(right / max(total, 1))})."
+    mistake = commonest(counts)
+    if mistake is not None:
+        true, taken = mistake
+        size = int(counts[true].sum())
+        caption += (
+            f" Its commonest mistake: {int(counts[true, taken])} of {size} images of "
+            f"{classes[true]} are taken for {classes[taken]}."
+        )
+    caption += _left_out(shown, classes)
+    return Figure(figure, f"Confusion matrix of the {who}. {caption}", caption)
+
+
+def confusion_change(
+    before: np.ndarray,
+    after: np.ndarray,
+    classes: Sequence[str],
+    *,
+    who: Sequence[str] = ("expert", "merge"),
+    chosen: Cell | None = None,
+) -> Figure:
+    """After minus before, cell by cell: orange where there are more, blue where there are fewer."""
+    change = after - before
+    shown = list(worth_showing(np.abs(change)))
+    axis, part = _axis(shown, classes), change[np.ix_(shown, shown)]
+    top = float(np.abs(change).max(initial=0)) or 1.0
+    figure = go.Figure()
+    _cells(figure, "more images", part, part, part != 0, axis, MORE_FEWER, (-top, top), signed=True)
+    _handles(figure, part, [f"{n:+d} images" for n in part[part != 0]], shown, axis)
+    _frame(figure, axis, shown, chosen, "what the model says")
+    difference = int(np.trace(after) - np.trace(before))
+    direction = "more" if difference > 0 else "fewer"
+    caption = (
+        f"Orange: more images with the {who[1]} than with the {who[0]}; blue: fewer. The "
+        f"{who[1]} has {abs(difference)} {direction} right answers on the diagonal."
+    )
+    off = np.where(np.eye(len(change), dtype=bool), 0, change)
+    if off.max(initial=0) > 0:
+        true, taken = (int(i) for i in np.unravel_index(off.argmax(), off.shape))
+        caption += (
+            f" The mistake that grew most: {classes[true]} taken for {classes[taken]}, from "
+            f"{int(before[true, taken])} to {int(after[true, taken])}."
+        )
+    else:
+        caption += " No mistake became more frequent."
+    caption += _left_out(shown, classes)
+    return Figure(figure, f"Difference of two confusion matrices. {caption}", caption)
+
+
+def worth_showing(counts: np.ndarray, most: int = MOST_CLASSES) -> tuple[int, ...]:
+    """All classes, or the `most` with the most mistakes (as true or as predicted class)."""
+    off = counts - np.diag(np.diag(counts))
+    involved = off.sum(0) + off.sum(1)
+    return tuple(sorted(np.argsort(-involved, kind="stable")[:most].tolist()))
+
+
+def largest_mistake(counts: np.ndarray) -> float:
+    """The largest share of a class that is taken for one other class."""
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    return float((shares - np.diag(np.diag(shares))).max(initial=0))
+
+
+def commonest(counts: np.ndarray) -> Cell | None:
+    """The mistake with the most images; None where there is none."""
+    off = counts - np.diag(np.diag(counts))
+    if off.max(initial=0) == 0:
+        return None
+    true, taken = np.unravel_index(off.argmax(), off.shape)
+    return int(true), int(taken)
+
+
+def _cells(
+    figure: go.Figure,
+    name: str,
+    part: np.ndarray,
+    values: np.ndarray,
+    where: np.ndarray,
+    axis: Sequence[str],
+    scale: list[tuple[float, str]],
+    span: tuple[float, float],
+    *,
+    signed: bool = False,
+) -> None:
+    """Coloured cells with their counts where `where`; the others stay empty."""
+    # The markers of `_handles` lie over the cells and speak for them.
+    figure.add_heatmap(
+        name=name, x=axis, y=axis,
+        z=[[float(v) if w else None for v, w in zip(*pair, strict=True)]
+           for pair in zip(values, where, strict=True)],
+        zmin=span[0], zmax=span[1], colorscale=scale, showscale=False, hoverinfo="skip",
+        text=[[(f"{v:+d}" if signed else str(v)) if w else "" for v, w in zip(*pair, strict=True)]
+              for pair in zip(part, where, strict=True)],
+        texttemplate="%{text}" if len(part) <= NUMBERED else None,
+        textfont={"size": 12 if len(part) <= 12 else 9},
+        xgap=2, ygap=2,
+    )  # fmt: skip
+
+
+def _handles(
+    figure: go.Figure, part: np.ndarray, said: Sequence[str], shown: Sequence[int],
+    axis: Sequence[str],
+) -> None:  # fmt: skip
+    """Unseen markers that can be clicked and hovered: a heatmap's cells cannot be selected."""
+    rows, columns = (places.tolist() for places in np.nonzero(part))
+    unseen = {"marker": {"opacity": 0}}
+    figure.add_scatter(
+        x=[axis[j] for j in columns],
+        y=[axis[i] for i in rows],
+        mode="markers",
+        marker={"symbol": "square", "size": 26, "opacity": 0, "color": GREY},
+        selected=unseen,
+        unselected=unseen,
+        customdata=[[shown[i], shown[j]] for i, j in zip(rows, columns, strict=True)],
+        text=[
+            f"{axis[i]}, taken for {axis[j]}: {what}"
+            for i, j, what in zip(rows, columns, said, strict=True)
+        ],
+        hovertemplate="%{text}<extra></extra>",
+        showlegend=False,
+        meta=NO_DATA,
+    )
+
+
+def _frame(
+    figure: go.Figure, axis: Sequence[str], shown: Sequence[int], chosen: Cell | None, title: str
+) -> None:
+    count = len(axis)
+    laid_out(figure, min(640, max(300, 130 + 26 * count)))
+    step = math.ceil(count / 24)
+    ticks = {
+        "type": "category", "tickvals": list(axis[::step]),
+        "ticktext": [_short(name) for name in axis[::step]], "tickfont": {"size": 11},
+        "showgrid": False, "zeroline": False,
+    }  # fmt: skip
+    figure.update_xaxes(**ticks, title=title, range=[-0.5, count - 0.5])
+    figure.update_yaxes(**ticks, title="true class", range=[count - 0.5, -0.5])
+    if chosen is not None and chosen[0] in shown and chosen[1] in shown:
+        y, x = shown.index(chosen[0]), shown.index(chosen[1])
+        figure.add_shape(
+            type="rect", x0=x - 0.5, x1=x + 0.5, y0=y - 0.5, y1=y + 0.5,
+            line={"color": PURPLE, "width": 4},
+        )  # fmt: skip
+
+
+def _axis(shown: Sequence[int], classes: Sequence[str]) -> list[str]:
+    """Names of the shown classes; where two are alike their numbers tell them apart."""
+    names = [safe(classes[i]) for i in shown]
+    alike = len(set(names)) < len(names)
+    return [f"{name} ({i})" if alike else name for i, name in zip(shown, names, strict=True)]
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"
+
+
+def _left_out(shown: Sequence[int], classes: Sequence[str]) -> str:
+    hidden = len(classes) - len(shown)
+    if not hidden:
+        return ""
+    return f" Of {len(classes)} classes the {len(shown)} with the most mistakes are shown."

@@ -1,0 +1,138 @@
+"""Layer-by-layer loading: accuracy while merged parts are swapped in, and what each part brings."""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+from collections.abc import Callable
+
+import plotly.graph_objects as go
+
+from ..loading import ORDERINGS, Loading, Ordering, Step
+from .base import BLUE, HEIGHT, ORANGE, Figure, laid_out, look, percent, safe, share
+
+ENOUGH = 0.9  # of the gain: how soon an ordering has that much
+SMALL = 0.005  # a gain that is not worth dividing by
+
+
+def loading_curves(loading: Loading, task: str | None = None) -> Figure:
+    """Share of the experts' accuracy against the number of parts swapped in, by ordering.
+
+    `task`: that task alone instead of the mean over all of them.
+    """
+    value = _value(task)
+    figure = go.Figure()
+    for index, (ordering, steps) in enumerate(loading.curves.items()):
+        how = look(index)
+        figure.add_scatter(
+            x=list(range(len(steps))),
+            y=[value(step) for step in steps],
+            mode="lines+markers",
+            name=ORDERINGS[ordering],
+            line={"color": how.colour, "dash": how.dash, "width": 3},
+            marker={"symbol": how.marker, "size": 9},
+            customdata=[f"+ {safe(s.part)}" if s.part else "nothing yet: the base" for s in steps],
+            hovertemplate=f"{ORDERINGS[ordering]}<br>%{{customdata}}: %{{y:.1%}}<extra></extra>",
+        )
+    laid_out(figure)
+    figure.update_xaxes(
+        title="merged parts swapped in", dtick=1 if len(loading.parts) <= 20 else None
+    )
+    figure.update_yaxes(tickformat=".0%", title="share of the experts' accuracy")
+    whose = task if task is not None else "Mean over the tasks"
+    caption = f"{whose}: {_story(loading, value)}{_measured(loading)}"
+    return Figure(figure, f"Accuracy while merged parts are swapped in. {caption}", caption)
+
+
+def loading_steps(loading: Loading, task: str | None = None) -> Figure:
+    """Points that each part brings at its step, a row for each part and a column an ordering."""
+    value = _value(task)
+    orderings = list(loading.curves)
+    brought = {ordering: gains(loading.curves[ordering], value) for ordering in orderings}
+    rows = [[100 * brought[o][part] for o in orderings] for part in loading.parts]
+    top = max((abs(v) for row in rows for v in row), default=0.0) or 1.0
+    figure = go.Figure(
+        go.Heatmap(
+            x=[_column(ordering) for ordering in orderings],
+            y=[safe(part) for part in loading.parts],
+            z=rows,
+            text=[[f"{v:+.1f}" for v in row] for row in rows],
+            texttemplate="%{text}",
+            zmid=0, zmin=-top, zmax=top,
+            colorscale=[(0, ORANGE), (0.5, "#F4F4F2"), (1, BLUE)],
+            showscale=False, xgap=2, ygap=2,
+            hovertemplate="%{y}, %{x}: %{text} points<extra></extra>",
+        )
+    )  # fmt: skip
+    figure.update_yaxes(autorange="reversed")
+    figure.update_xaxes(side="top")
+    laid_out(figure, max(HEIGHT, 80 + 24 * len(loading.parts)))
+    mean = {part: statistics.mean(brought[o][part] for o in orderings) for part in loading.parts}
+    best, worst = max(mean, key=lambda p: mean[p]), min(mean, key=lambda p: mean[p])
+    caption = (
+        f"Points that each part adds when its turn comes, blue for a gain. Over the orderings "
+        f"{best} brings most ({100 * mean[best]:+.1f} points on average)"
+    )
+    if mean[worst] < 0:
+        caption += f", {worst} costs most ({100 * mean[worst]:+.1f})"
+    largest = max(loading.norms, key=lambda p: loading.norms[p])
+    caption += f". The largest update is that of {largest}: " + (
+        "size and use agree." if largest == best else "the largest is not the most useful."
+    )
+    return Figure(figure, f"Heatmap of what each part brings, by ordering. {caption}", caption)
+
+
+def gains(steps: tuple[Step, ...], value: Callable[[Step], float]) -> dict[str, float]:
+    """What each part adds to the value when it is swapped in."""
+    return {str(now.part): value(now) - value(before) for before, now in itertools.pairwise(steps)}
+
+
+def enough_after(steps: tuple[Step, ...], value: Callable[[Step], float]) -> int:
+    """The number of parts after which `ENOUGH` of the gain from first to last is there."""
+    first, last = value(steps[0]), value(steps[-1])
+    goal = first + ENOUGH * (last - first)
+    return next(k for k, step in enumerate(steps) if value(step) >= goal)
+
+
+def _value(task: str | None) -> Callable[[Step], float]:
+    if task is None:
+        return lambda step: step.normalised_accuracy
+    return lambda step: share(next(r for r in step.results if r.name == task))
+
+
+def _story(loading: Loading, value: Callable[[Step], float]) -> str:
+    curves = loading.curves
+    any_steps = next(iter(curves.values()))
+    first, last = value(any_steps[0]), value(any_steps[-1])
+    gain = last - first
+    text = f"from {percent(first)} with the base to {percent(last)} with the whole merge. "
+    if gain < SMALL:
+        return text + "The merge gains nothing here, so there is no part to thank. "
+    alone = {steps[1].part: value(steps[1]) - first for steps in curves.values() if len(steps) > 1}
+    best = max(alone, key=lambda part: alone[part])
+    name, part = str(best), percent(alone[best] / gain, 0)
+    text += f"{name[:1].upper()}{name[1:]} alone brings {part} of that gain"
+    text += ". " if len(alone) == 1 else ", the most of the parts that come first. "
+    soon: dict[Ordering, int] = {o: enough_after(steps, value) for o, steps in curves.items()}
+    parts = "; ".join(f"{count} {ORDERINGS[o]}" for o, count in soon.items())
+    text += f"Parts needed for {percent(ENOUGH, 0)} of the gain, of {len(loading.parts)}: {parts}. "
+    ordering = max(curves, key=lambda o: max(value(step) for step in curves[o]))
+    values = [value(step) for step in curves[ordering]]
+    if max(values) - last >= SMALL:
+        text += (
+            f"With only {values.index(max(values))} parts ({ORDERINGS[ordering]}) it is "
+            f"{100 * (max(values) - last):.1f} points better than with all of them. "
+        )
+    return text
+
+
+def _measured(loading: Loading) -> str:
+    size = f"{loading.examples} " if loading.examples else ""
+    return f"Measured on {size}{loading.split} images a task."
+
+
+def _column(ordering: Ordering) -> str:
+    return ordering.replace(" ", "<br>")
+
+
+__all__ = ["enough_after", "gains", "loading_curves", "loading_steps"]

@@ -1,0 +1,312 @@
+"""Matching models by their K-FAC blocks, with conjugate gradients.
+
+Sources: MaTS (arXiv 2312.04339), K-FAC (arXiv 1503.05671).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from .. import solver
+from ..linalg import eigh_descending
+from ..operators import (
+    InputGram,
+    Kronecker,
+    Operator,
+    Spectral,
+    WeightedSum,
+    damped,
+    regularised,
+    truncated,
+)
+from ..solver import Solution, Status
+from .averaging import ArithmeticOptions, task_arithmetic
+from .base import Layer, Merged, Options, averaged, option, weighted_sum
+from .curvature import (
+    MEASURED,
+    Remaining,
+    merge_remaining,
+    regmean_value,
+    remaining_option,
+    remaining_reads,
+)
+from .elementwise import FisherOptions, fisher
+
+STARTS = ("zero", "pretrained", "average", "task_arithmetic", "regmean", "fisher")
+
+
+class KfacOptions(Options):
+    iterations: int = option(
+        50, "conjugate-gradient iterations at most", low=0, high=2000, step=5, source=MEASURED
+    )
+    tolerance: float = option(
+        1e-3, "relative residual at which a layer stops", low=0, high=1, source=MEASURED
+    )
+    off_diagonal: float = option(
+        1.0,
+        "λ, the factor of the off-diagonal entries of A and of B",
+        low=0,
+        high=1,
+        step=0.05,
+        source="arXiv 2312.04339",
+    )
+    damping: float = option(
+        0.1,
+        "δ, Tikhonov damping as a share of the mean eigenvalue, of A and of B",
+        low=0,
+        high=10,
+        step=0.01,
+        source=MEASURED,
+    )
+    anchor: float = option(
+        0.0,
+        "μ, proximal pull towards the start, as a share of the operator's mean diagonal",
+        low=0,
+        high=10,
+        step=0.01,
+    )
+    start: str = option(
+        "average",
+        "where CG starts: " + ", ".join(STARTS) + ", or the path of a checkpoint",
+        source="arXiv 2312.04339 starts at task arithmetic",
+    )
+    preconditioner: Literal["auto", "none", "jacobi", "kronecker"] = option(
+        "auto",
+        "what CG is preconditioned with; auto: kronecker where the system is damped or anchored, "
+        "none where only plain CG lands on the solution nearest to the start; on failure plain CG "
+        "takes over and says so",
+        source="a fifth of the products for the same residual, measured on the sample family; "
+        "published: none",
+    )
+    normalise: bool = option(
+        True, "divide each task's A and B by their traces, so that no task owns the operator"
+    )
+    fold_bias: bool = option(False, "merge [W b] as one matrix")
+    rank: int | None = option(
+        None, "keep only so many eigen-directions of each task's B ⊗ A; all by default", low=1
+    )
+    remaining: Remaining = remaining_option()
+
+
+def kfac(layer: Layer, options: KfacOptions, survey: Any = None) -> Merged:
+    """`Σ α_m B_m W A_m = Σ α_m B_m W_m A_m`, by CG, or in closed form for two models."""
+    inputs = layer.measured("input_gram") if layer.is_matrix else None
+    outputs = layer.measured("output_gradient_gram") if layer.is_matrix else None
+    if inputs is None or outputs is None:
+        return merge_remaining(layer, options.remaining, options.damping)
+    system = _system(layer, options)
+    basis = _basis(layer, options) if _rotates(options) else None
+    solution, how = _solve(layer, options, basis.into(system) if basis else system, basis)
+    return Merged(solution.value, "kfac", status=f"{solution.status}{how}", solution=solution)
+
+
+@dataclass(frozen=True)
+class System:
+    """`Σ α_m C_m X = Σ α_m C_m W_m`, to be solved from `start`."""
+
+    terms: tuple[Operator, ...]
+    experts: tuple[Tensor, ...]
+    start: Tensor
+
+
+def _system(layer: Layer, options: KfacOptions) -> System:
+    blocks = _blocks(layer, options, damping=0.0 if options.rank else options.damping)
+    terms = tuple(_subspace(block, options) for block in blocks)
+    return System(terms, layer.experts, starting_point(layer, options, blocks))
+
+
+def _blocks(layer: Layer, options: KfacOptions, *, damping: float) -> list[Kronecker]:
+    """Every task's `B ⊗ A`, normalised, scaled off the diagonal and damped."""
+    inputs, outputs = layer.measured("input_gram"), layer.measured("output_gradient_gram")
+    assert inputs is not None
+    assert outputs is not None
+    found = [
+        regularised(
+            Kronecker(b, a), off_diagonal=options.off_diagonal, damping=damping,
+            normalise=options.normalise,
+        )
+        for b, a in zip(outputs, inputs, strict=True)
+    ]  # fmt: skip
+    return [block for block in found if isinstance(block, Kronecker)]
+
+
+def _subspace(block: InputGram | Kronecker, options: KfacOptions) -> Operator:
+    """The block itself, or its top directions; those are damped after, not before, the cut."""
+    if options.rank is None:
+        return block
+    cut = truncated(block, options.rank)
+    return Spectral(cut.q_b, cut.q_a, cut.values + options.damping * cut.values.mean())
+
+
+def _solve(
+    layer: Layer, options: KfacOptions, system: System, basis: Basis | None
+) -> tuple[Solution, str]:
+    operator, start = WeightedSum(system.terms, layer.shares), system.start
+    right = weighted_sum(
+        (term.apply(expert) for term, expert in zip(system.terms, system.experts, strict=True)),
+        layer.shares,
+    )
+    shift = options.anchor * float(operator.diagonal().mean()) if options.anchor else 0.0
+    if shift:
+        right = right + shift * start
+
+    def matvec(x: Tensor) -> Tensor:
+        return operator.apply(x) + shift * x if shift else operator.apply(x)
+
+    pair = [term for term in system.terms if isinstance(term, Kronecker)]
+    if len(pair) == len(system.terms) == 2 and not shift:
+        shares = (layer.shares[0], layer.shares[1])
+        closed = solver.two_models(pair[0], pair[1], shares, right, start)
+        if closed is not None:
+            return (basis.back(closed) if basis else closed), ""
+
+    def run(preconditioner: solver.Apply | None) -> Solution:
+        solution = solver.cg(
+            matvec,
+            right,
+            start,
+            iterations=options.iterations,
+            tolerance=options.tolerance,
+            preconditioner=preconditioner,
+            keep=layer.keep,
+            callback=layer.pulse,
+        )
+        return basis.back(solution) if basis else solution
+
+    preconditioner = _preconditioner(layer, options, operator, basis, shift)
+    solution = run(preconditioner)
+    if preconditioner and solution.status in (Status.STAGNATED, Status.NOT_POSITIVE):
+        return run(None), f" (plain CG after the {_name(options)} preconditioner failed)"
+    return solution, ""
+
+
+# Preconditioning ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Basis:
+    """Eigenvectors of `Σ α_m A_m` and `Σ α_m B_m`, and the system turned into them.
+
+    There the Kronecker preconditioner is an elementwise division: turning once costs what it would
+    cost in every iteration.  `blocks` and `experts` are already turned, `blocks` not yet damped.
+    """
+
+    a: solver.Eigen
+    b: solver.Eigen
+    blocks: tuple[Kronecker, ...]
+    experts: tuple[Tensor, ...]
+    damping: float
+
+    def turned(self, x: Tensor) -> Tensor:
+        return self.b[1].mT @ x @ self.a[1]
+
+    def into(self, system: System) -> System:
+        terms = tuple(
+            Kronecker(damped(t.b, self.damping), damped(t.a, self.damping)) for t in self.blocks
+        )
+        return System(terms, self.experts, self.turned(system.start))
+
+    def back(self, solution: Solution) -> Solution:
+        """The solution in the weight's own coordinates; lengths are the same in both."""
+
+        def original(x: Tensor) -> Tensor:
+            return self.b[1] @ x @ self.a[1].mT
+
+        iterates = {step: original(x) for step, x in solution.iterates.items()}
+        return replace(solution, value=original(solution.value), iterates=iterates)
+
+    def values(self, shift: float) -> Tensor:
+        """`λ_B λ_Aᵀ` of the damped sums, plus the anchor's shift."""
+        # Damping moves the eigenvalues of the sums and leaves their vectors: one basis serves all.
+        a, b = (v + self.damping * v.mean() for v in (self.a[0], self.b[0]))
+        values = torch.outer(b, a) + shift
+        return values.clamp_min(1e-12 * float(values.max()) or 1e-300)
+
+
+def _preconditioner(
+    layer: Layer, options: KfacOptions, operator: WeightedSum, basis: Basis | None, shift: float
+) -> solver.Apply | None:
+    if basis is not None:
+        values = basis.values(shift)
+        return lambda r: r / values
+    if options.preconditioner == "jacobi":
+        return solver.jacobi(operator.diagonal() + shift)
+    if options.preconditioner == "kronecker":  # of a truncated block, which is not turned
+        a, b = _eigenbases(layer, _blocks(layer, options, damping=0.0))
+        return solver.kronecker_in(a, b, shift)
+    return None
+
+
+def _rotates(options: KfacOptions) -> bool:
+    """Whether the Kronecker preconditioner is used, in its own basis.
+
+    Only where the system is damped or anchored: elsewhere plain CG alone lands on the solution
+    nearest to the start.
+    """
+    if options.rank is not None:
+        return False
+    regular = options.damping > 0 or options.anchor > 0
+    return options.preconditioner == "kronecker" or (options.preconditioner == "auto" and regular)
+
+
+def _name(options: KfacOptions) -> str:
+    return "kronecker" if options.preconditioner == "auto" else options.preconditioner
+
+
+def _basis(layer: Layer, options: KfacOptions) -> Basis:
+    def compute() -> Basis:
+        blocks = _blocks(layer, options, damping=0.0)
+        a, b = _eigenbases(layer, blocks)
+        q_a, q_b = a[1], b[1]
+        turned = tuple(Kronecker(q_b.mT @ k.b @ q_b, q_a.mT @ k.a @ q_a) for k in blocks)
+        experts = tuple(q_b.mT @ expert @ q_a for expert in layer.experts)
+        return Basis(a, b, turned, experts, 0.0)
+
+    what = ("K-FAC eigenbasis", options.normalise, options.off_diagonal)
+    return replace(layer.remember(what, compute), damping=options.damping)
+
+
+def _eigenbases(layer: Layer, blocks: Sequence[Kronecker]) -> tuple[solver.Eigen, solver.Eigen]:
+    """Of `Σ α_m A_m` and `Σ α_m B_m`."""
+    return (
+        _contiguous(eigh_descending(weighted_sum((k.a for k in blocks), layer.shares))),
+        _contiguous(eigh_descending(weighted_sum((k.b for k in blocks), layer.shares))),
+    )
+
+
+def _contiguous(eigen: solver.Eigen) -> solver.Eigen:
+    return eigen[0], eigen[1].contiguous()  # a flipped view would be copied at every product
+
+
+def starting_point(layer: Layer, options: KfacOptions, blocks: list[Kronecker]) -> Tensor:
+    """X₀ for `options.start`."""
+    if options.start == "zero":
+        return torch.zeros_like(layer.base)
+    if options.start == "pretrained":
+        return layer.base.clone()
+    if options.start == "average":
+        return averaged(layer).value
+    if options.start == "task_arithmetic":
+        return task_arithmetic(layer, ArithmeticOptions()).value
+    if options.start == "regmean":
+        rows = len(layer.base)
+        return regmean_value(layer, [InputGram(block.a, rows) for block in blocks])[0]
+    if options.start == "fisher":
+        return fisher(layer, FisherOptions()).value
+    if layer.starts is None:
+        raise ValueError(f"no reader for the start '{options.start}'")
+    return layer.starts(layer.name)
+
+
+def kfac_reads(options: KfacOptions) -> frozenset[str]:
+    kinds = {"input_gram", "output_gradient_gram", *remaining_reads(options.remaining)}
+    if options.fold_bias:
+        kinds.add("input_mean")
+    if options.start == "fisher":
+        kinds.add("fisher")
+    return frozenset(kinds)

@@ -1,0 +1,84 @@
+"""Inside: what became of single images and of single layers in a finished merge."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import streamlit as st
+
+from mats_core import figures
+from mats_core.collection import Collection
+from pages.shared import examples, families, parts, runs, show
+from pages.shared.compared import BEFORE
+from pages.shared.looking import Shelf
+from pages.shared.runs import Run
+
+
+def pick_run(collection: Collection) -> Run | None:
+    """One of the kept runs; a run that was just shown elsewhere is taken over."""
+    kept = {run.id: run for run in reversed(runs.everything(collection.name))}
+    if not kept:
+        return None
+    shown = runs.chosen(collection.name, "shown run")
+    if shown is not None and st.session_state.get("inside follows") != shown.id:
+        st.session_state["inside follows"] = st.session_state["inside run"] = shown.id
+    if st.session_state.get("inside run") not in kept:
+        st.session_state["inside run"] = next(iter(kept))
+    chosen = st.selectbox(
+        "Run", list(kept), format_func=lambda id: kept[id].label, key="inside run",
+        persist_state="session",
+    )  # fmt: skip
+    return kept[chosen]
+
+
+def pick_task(run: Run) -> str:
+    """A task of the run, at first the one that lost most."""
+    kept = {r.name: r.merged.accuracy / max(r.finetuned.accuracy, 1e-12) for r in run.report.tasks}
+    key = f"inside task {run.family}"
+    if st.session_state.get(key) not in kept:
+        st.session_state[key] = min(kept, key=lambda name: kept[name])
+    return st.selectbox(
+        "Task", list(kept), key=key, persist_state="session",
+        format_func=lambda name: f"{name} · keeps {figures.percent(kept[name], 0)}",
+        help="Which share of the expert's accuracy the merge keeps. At first the task that lost "
+        "most is shown.",
+    )  # fmt: skip
+
+
+collection = families.header(
+    "Inside",
+    "One merge under the magnifying glass: which images it lost and won, what it takes for what, "
+    "and in which layers its gain lies.",
+)
+preparing = families.preparation(collection)
+shelf: Shelf = st.session_state.setdefault("inside shelf", Shelf())
+if not runs.everything(collection.name):
+    show.progress([preparing])
+    st.info("There is no merge of this family to look into yet. Make one, then come back.")
+    st.page_link("pages/merge.py", label="Go to Merge", icon=":material/play_arrow:")
+    st.stop()
+left, middle, right = st.columns([5, 4, 3], vertical_alignment="bottom")
+with left:
+    run = pick_run(collection)
+assert run is not None
+if not run.report.tasks:
+    st.info("The experts of this family name no tasks, so there are no images to look at.")
+    st.stop()
+with middle:
+    task = pick_task(run)
+who: Any = right.segmented_control(
+    "Before the merge", list(BEFORE), default="expert", required=True, key="inside before",
+    persist_state="session", format_func=lambda name: name.removesuffix(" encoder"),
+    help="What the merge is compared with: the expert itself, or the pre-trained encoder with the "
+    "expert's head.",
+)  # fmt: skip
+parts.collect()
+show.notices()
+prepared = families.prepared(preparing)
+top = st.container()  # filled last: the sections below start the work whose progress it shows
+examples.section(shelf, run, task, who, preparing)
+if prepared is not None:
+    parts.section(shelf, run, task, prepared)
+jobs = [preparing, st.session_state.get(examples.LOOKING), st.session_state.get(parts.JOB)]
+with top:
+    show.progress(jobs, cancel=next((job for job in jobs[1:] if job and job.active), None))

@@ -1,0 +1,17 @@
+"""Learn: what merging does, on two parameters that move; then five lessons on real models."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from pages.shared import lessons, toy_steps
+
+st.title("Learn", anchor=False)
+st.markdown(
+    "What merging is, small enough to see all of it: two tasks, two parameters. "
+    "**Drag the ellipses**; every point and number follows. Five steps lead from the average to "
+    "what the Merge page does with a real model."
+)
+toy_steps.explore()
+st.divider()
+lessons.overview()

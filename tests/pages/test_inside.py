@@ -1,0 +1,268 @@
+"""The Inside page: images and layers of a finished merge, and what can go wrong there."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from mats_core import evaluate, tasks
+from mats_core.checkpoints import Checkpoint
+from mats_core.collection import load_collection
+from mats_core.layers import open_inputs
+from mats_core.models import tensors_of
+from mats_core.pipeline import run as merge_again
+from mats_core.report import Finished
+from pages.shared import looking
+from pages.shared.compared import AFTER, choices, compared, story, title
+from pages.shared.looking import Answers, Shelf
+from tests.pages.conftest import kept, sentences, settle
+
+Open = Callable[..., AppTest]
+JOBS = ("preparation", "looking", "looking ahead", "loading parts")
+
+
+def press(app: AppTest, label: str) -> AppTest:
+    return next(b for b in app.button if b.label == label).click().run()
+
+
+def specs(app: AppTest) -> list[dict[str, Any]]:
+    return [json.loads(chart.proto.spec) for chart in app.get("plotly_chart")]
+
+
+def words(app: AppTest) -> str:
+    return " ".join(m.value.replace("\\", "") for m in (*app.markdown, *app.caption))
+
+
+def merged(open_app: Open, method: str = "average", **where: Any) -> AppTest:
+    """A session that has merged and opened the page; the worker has finished."""
+    app = open_app(**where)
+    app.session_state["group 0"] = "weights"
+    app.run()
+    next(w for w in app.selectbox if w.label == "Method").set_value(method).run()
+    settle(press(app, "Merge"), "preparation", "merging")
+    app.switch_page("pages/inside.py")
+    return settle(app, *JOBS)
+
+
+def test_before_the_first_merge_the_page_says_what_to_do(open_app: Open):
+    app = settle(open_app("inside"), "preparation")
+    assert sentences(app) == ""
+    assert "no merge of this family to look into yet" in app.info[0].value
+    assert [link.proto.label for link in app.get("page_link")] == ["Go to Merge"]
+
+
+def test_images_and_matrices_are_those_of_the_merge_itself(open_app: Open, tiny_family: Path):
+    app = merged(open_app)
+    assert sentences(app) == ""
+    results = {r.name: r for r in kept()[0].report.tasks}
+    worst = min(results, key=lambda n: results[n].merged.accuracy / results[n].finetuned.accuracy)
+    assert app.session_state["inside task Tiny three"] == worst
+    right = results[worst].merged.correct
+    metrics = {metric.label: metric for metric in app.metric}
+    assert metrics["Merge"].help == f"{right} of 60 test images are right."
+    lost, won = int(metrics["Lost"].value), int(metrics["Won"].value)
+    assert won - lost == right - results[worst].finetuned.correct
+    assert f"{worst} lost {lost} of 60 images" in words(app)
+    before, after = specs(app)[:2]
+    diagonal = sum(int(row[i] or 0) for i, row in enumerate(after["data"][0]["text"]))
+    assert diagonal == right
+    assert before["layout"]["xaxis"]["title"]["text"] == "what the expert says"
+    choice = next(w for w in app.selectbox if w.label == "Show the images")
+    assert choice.options[0] == f"Lost: right before, wrong after ({lost})"
+    assert len(app.get("image")) == min(lost, 24)
+    assert not app.warning, "made again, the merge is the same"
+
+
+def test_another_group_and_a_cell_can_be_chosen(open_app: Open):
+    app = merged(open_app)
+    choice = next(w for w in app.selectbox if w.label == "Show the images")
+    kinds = [option for option in choice.options if option.startswith("Merge: ")]
+    assert kinds
+    choice.select(kinds[0]).run()
+    count = int(kinds[0].rpartition("(")[2].rstrip(")"))
+    assert len(app.get("image")) == min(count, 24)
+    assert any("shapes" in spec["layout"] for spec in specs(app)), "the cell is framed"
+
+
+def test_the_difference_and_the_pretrained_encoder(open_app: Open):
+    app = merged(open_app)
+    app.session_state["inside matrices"] = "Difference"
+    app.session_state["inside before"] = "pre-trained encoder"
+    app.run()
+    assert sentences(app) == ""
+    assert [metric.label for metric in app.metric][:2] == ["Pre-trained encoder", "Merge"]
+    first = specs(app)[0]
+    assert len([t for t in first["data"] if t["type"] == "heatmap"]) == 1
+    assert "The merge has" in words(app)
+
+
+def test_every_other_task_is_there_without_waiting(open_app: Open):
+    app = merged(open_app)
+    shelf: Shelf = app.session_state["inside shelf"]
+    looked = shelf.get(kept()[0])
+    assert looked is not None
+    assert set(looked.answers) == {"e0", "e1", "e2"}
+    next(w for w in app.selectbox if w.label == "Task").set_value("e1").run()
+    assert "e1 lost" in words(app)
+    assert not app.session_state["looking"].active
+
+
+def test_loading_part_by_part(open_app: Open):
+    app = merged(open_app)
+    app.session_state["inside grain"] = "block"
+    app.run()
+    assert "4 parts, at most 11 states to test" in words(app)
+    press(app, "Load the parts one by one")
+    settle(app, *JOBS)
+    assert sentences(app) == ""
+    curves, steps = specs(app)[-2:]
+    assert len(curves["data"]) == 3
+    assert [len(trace["customdata"]) for trace in curves["data"]] == [5, 5, 5]
+    assert steps["data"][0]["y"] == ["embeddings", "block 0", "block 1", "final norm"]
+    assert "Mean over the tasks: from" in words(app)
+
+
+def test_a_cancelled_loading_leaves_nothing_behind(open_app: Open):
+    app = merged(open_app)
+    app.session_state["inside grain"] = "matrix"
+    app.run()
+    press(app, "Load the parts one by one")
+    app.session_state["loading parts"].cancel()
+    settle(app, *JOBS)
+    assert any("cancelled" in info.value for info in app.info)
+    assert not app.session_state["inside shelf"].get(kept()[0]).loadings
+
+
+def test_a_failure_is_a_sentence_and_can_be_tried_again(
+    open_app: Open, monkeypatch: pytest.MonkeyPatch
+):
+    def broken(*args: object, **kwargs: object) -> object:
+        raise ZeroDivisionError("a bug")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pages.shared.looking.merge_again", broken)
+        app = merged(open_app)
+        assert "stopped unexpectedly (ZeroDivisionError: a bug)" in sentences(app)
+        assert not app.metric
+    settle(press(app, "Try again"), *JOBS)
+    assert sentences(app) == ""
+    assert app.metric[0].label == "Expert"
+
+
+@pytest.fixture
+def copied(tiny_family: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_family, tmp_path / "copied"))
+
+
+def test_files_that_changed_since_the_run_are_said(open_app: Open, copied: Path):
+    app = merged(open_app, family=copied)
+    shutil.copy(copied / "e1" / "model.safetensors", copied / "e0" / "model.safetensors")
+    shutil.copy(copied / "e1" / "config.json", copied / "e0" / "config.json")
+    shutil.copy(copied / "t1.npz", copied / "t0.npz")
+    again = settle(open_app("inside", family=copied), *JOBS)
+    assert "others in place of e0. The files changed since this run; merge again" in (
+        sentences(again)
+    )
+    assert sentences(app) == ""
+
+
+def test_a_family_without_tasks_says_so(open_app: Open, copied: Path):
+    lines = (copied / "family.yaml").read_text().splitlines()
+    (copied / "family.yaml").write_text("\n".join(line for line in lines if "task" not in line))
+    app = merged(open_app, family=copied)
+    assert sentences(app) == ""
+    assert "name no tasks" in app.info[0].value
+    assert not app.get("plotly_chart")
+
+
+# Without the page ---------------------------------------------------------------------------------
+
+
+def answers(expert: list[int], merge: list[int], labels: list[int]) -> Answers:
+    """Three classes; an encoder is 90 % sure of what it says."""
+
+    def sure(taken: list[int]) -> np.ndarray:
+        return np.eye(3)[taken] * 0.85 + 0.05
+
+    images = np.zeros((len(labels), 4, 4, 1), np.uint8)
+    said = np.array(labels)
+    return Answers("pets", ("cat", "dog", "cow"), images, said, sure(expert), sure(expert),
+                   sure(merge))  # fmt: skip
+
+
+def test_the_story_counts_what_was_lost_and_for_what():
+    found = compared(answers([0, 0, 0, 1, 2], [1, 1, 0, 1, 2], [0, 0, 0, 1, 1]), "expert")
+    text = story(found)
+    assert "pets lost 2 of 5 images: 2 of them are cat taken for dog." in text
+    assert "won 0 that the expert has wrong" in text
+    assert "90 % sure (median), so these are not close calls" in text
+    nothing = story(compared(answers([0, 1], [0, 1], [0, 1]), "expert"))
+    assert nothing.endswith("lost 0 of 2 images. It won 0 that the expert has wrong.")
+
+
+def test_choices_are_the_groups_the_common_mistakes_and_the_cell_clicked_on():
+    found = compared(answers([0, 0, 0, 1, 2], [1, 1, 0, 1, 2], [0, 0, 0, 1, 1]), "expert")
+    offered = choices(found, ("expert", 1, 2))
+    assert offered == ["lost", "won", "wrong", (AFTER, 0, 1), (AFTER, 1, 2), ("expert", 1, 2)]
+    assert title(found, (AFTER, 0, 1)) == "Merge: cat taken for dog (2)"
+    assert title(found, (AFTER, 0, 0)) == "Merge: cat, right (1)"
+    assert found.rows((AFTER, 0, 1)).tolist() == [0, 1]
+    assert found.rows("wrong").tolist() == [4]
+
+
+def test_the_shelf_keeps_two_runs(merge_run):
+    shelf = Shelf()
+    first, second, third = (replace(merge_run, id=str(i)) for i in range(3))
+    place = shelf.put(first, {})
+    assert shelf.put(first, {}) is place, "a run has one place"
+    shelf.put(second, {})
+    shelf.put(third, {})
+    assert shelf.get(first) is None
+    assert shelf.get(second) is not None
+    assert shelf.get(third) is not None
+
+
+@pytest.fixture(scope="module")
+def merge_run(tiny_family: Path):
+    """A finished run of the tiny family, without a page."""
+    from pages.shared.runs import Run
+
+    collection = load_collection(tiny_family)
+    recipe = collection.recipe("average", device="cpu")
+    report = next(e for e in merge_again(recipe) if isinstance(e, Finished)).report
+    return Run("abc", 1, collection.name, 3, recipe, report)
+
+
+def test_made_again_a_run_answers_as_it_did(merge_run, tiny_family: Path):
+    from pages.shared.work import Prepared
+
+    collection = load_collection(tiny_family)
+    inputs = open_inputs(collection.recipe("average"))
+    told: list[float] = []
+    shelf = Shelf()
+
+    def tell(fraction: float, text: str, partial: Any = None) -> None:
+        told.append(fraction)
+
+    prepared = Prepared(collection, inputs, {})
+    looking.look(shelf, merge_run, ["e2"], lambda: prepared, tell)
+    looked = shelf.get(merge_run)
+    assert looked is not None
+    assert list(looked.answers) == ["e2"]
+    found = looked.answers["e2"]
+    own = tensors_of(Checkpoint.open(tiny_family / "e2"))
+    task = tasks.load(tiny_family / "t2.npz")
+    alone = evaluate.predictions(own, inputs.family, inputs.family.experts[2], task.test)
+    assert (found.expert.argmax(1) == alone).all()
+    assert looking.disagreements(merge_run, found) == 0
+    assert told == sorted(told)
+    wrong = replace(found, merged=np.roll(found.merged, 1, axis=1))
+    assert looking.disagreements(merge_run, wrong) > 0

@@ -1,0 +1,140 @@
+"""The worker: one thread for all, in order, and nobody waits for what nobody waits for."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from mats_core.checks import InputError
+from pages.shared.jobs import Desk, Job, Tell, Worker
+
+WAIT = 20.0
+
+
+@pytest.fixture
+def worker() -> Worker:
+    return Worker()
+
+
+def until(condition, what: str) -> None:
+    end = time.monotonic() + WAIT
+    while not condition():
+        assert time.monotonic() < end, what
+        time.sleep(0.005)
+
+
+def ended(job: Job) -> Job:
+    until(lambda: not job.active, f"{job.title} did not end")
+    return job
+
+
+class Gate:
+    """Work that goes on step by step, as long as the test lets it."""
+
+    def __init__(self, log: list[str], name: str) -> None:
+        self.log, self.name, self.open = log, name, threading.Event()
+        self.entered = threading.Event()
+
+    def __call__(self, tell: Tell) -> str:
+        self.log.append(f"{self.name} begins")
+        self.entered.set()
+        while not self.open.is_set():
+            tell(0.5, "working")
+            time.sleep(0.005)
+        self.log.append(f"{self.name} ends")
+        return self.name
+
+
+def test_jobs_of_all_sessions_run_one_after_another_in_order(worker):
+    log: list[str] = []
+    gates = [Gate(log, name) for name in "abc"]
+    desks = [Desk(worker) for _ in gates]
+    jobs = [desk.submit(Job(g.name, g.name, g)) for desk, g in zip(desks, gates, strict=True)]
+    assert gates[0].entered.wait(WAIT)
+    assert [desk.ahead(job) for desk, job in zip(desks, jobs, strict=True)] == [0, 0, 1]
+    for gate in gates:
+        gate.open.set()
+    assert [ended(job).outcome() for job in jobs] == ["a", "b", "c"]
+    assert log == [f"{n} {what}" for n in "abc" for what in ("begins", "ends")]
+
+
+def test_what_somebody_waits_for_goes_before_and_into_the_background(worker):
+    log: list[str] = []
+    sweep, merge, later = Gate(log, "sweep"), Gate(log, "merge"), Gate(log, "later")
+    desk = Desk(worker)
+    running = desk.submit(Job(0, "sweep", sweep, background=True))
+    assert sweep.entered.wait(WAIT)
+    waiting = desk.submit(Job(1, "later", later, background=True))
+    urgent = desk.submit(Job(2, "merge", merge))
+    merge.open.set()
+    assert ended(urgent).outcome() == "merge", "it ran while the sweep was under way"
+    assert running.active
+    assert waiting.snapshot().state == "waiting"
+    for gate in (sweep, later):
+        gate.open.set()
+    assert ended(waiting).outcome() == "later"
+    order = ["sweep begins", "merge begins", "merge ends", "sweep ends", "later begins"]
+    assert log[:5] == order
+
+
+def test_a_closed_session_ends_its_own_jobs_only(worker):
+    log: list[str] = []
+    mine, theirs = Gate(log, "mine"), Gate(log, "theirs")
+    me, them = Desk(worker), Desk(worker)
+    running = me.submit(Job(0, "mine", mine))
+    queued = me.submit(Job(1, "queued", lambda tell: log.append("queued")))
+    other = them.submit(Job(2, "theirs", theirs))
+    assert mine.entered.wait(WAIT)
+    me.close()
+    theirs.open.set()
+    assert ended(running).snapshot().state == "cancelled"
+    assert ended(queued).snapshot().state == "cancelled"
+    assert ended(other).outcome() == "theirs"
+    assert "queued" not in log
+
+
+def test_a_failure_is_a_sentence_and_the_next_job_runs(worker):
+    desk = Desk(worker)
+
+    def fails(tell: Tell) -> None:
+        raise ZeroDivisionError("a bug")
+
+    def refuses(tell: Tell) -> None:
+        raise InputError("scaling", expected="a number", found="none")
+
+    broken, refused = desk.submit(Job(0, "This", fails)), desk.submit(Job(1, "That", refuses))
+    fine = desk.submit(Job(2, "fine", lambda tell: 7))
+    assert ended(fine).outcome() == 7
+    assert "This stopped unexpectedly (ZeroDivisionError: a bug)" in broken.snapshot().error
+    assert refused.snapshot().error == "scaling: expected a number, found none"
+    with pytest.raises(InputError, match="a bug"):
+        broken.outcome()
+
+
+def test_ten_sessions_see_their_own_results_and_their_place(worker):
+    desks = [Desk(worker) for _ in range(10)]
+    gate = Gate([], "first")
+    desks[0].submit(Job(-1, "first", gate))
+    assert gate.entered.wait(WAIT)
+    jobs = [d.submit(Job(i, f"job {i}", lambda tell, i=i: i * i)) for i, d in enumerate(desks)]
+    assert [desk.ahead(job) for desk, job in zip(desks, jobs, strict=True)] == list(range(10))
+    gate.open.set()
+    assert [ended(job).outcome() for job in jobs] == [i * i for i in range(10)]
+
+
+def test_partial_results_can_be_watched(worker):
+    seen = threading.Event()
+
+    def work(tell: Tell) -> None:
+        tell(0.3, "a third", partial=[1, 2])
+        seen.wait(WAIT)
+        tell(0.6, "more")
+
+    job = Desk(worker).submit(Job(0, "work", work))
+    until(lambda: job.snapshot().partial is not None, "nothing partial")
+    assert job.snapshot().partial == [1, 2]
+    assert job.snapshot().fraction == 0.3
+    seen.set()
+    assert ended(job).snapshot().partial == [1, 2]

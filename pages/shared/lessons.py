@@ -83,7 +83,7 @@ LESSONS = (
         "solve its equations. Every iteration solves them better; here nothing damps them.",
         "Merge with 50 iterations, then with 200, and compare the accuracy. Under Convergence, see "
         "the residuals and follow the accuracy along the iterations.",
-        "The residual goes on falling. What happens to the accuracy, and why?",
+        "Most residuals still fall, slowly. What happens to the accuracy, and why?",
         "CG settles the steep directions first, which many examples have measured well. Later "
         "iterations follow flat ones, whose small curvature is mostly the noise of a few hundred "
         "examples, and walk far along them: the equations are solved better, the models are merged "

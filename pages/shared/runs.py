@@ -208,8 +208,8 @@ def differences(shown: Run, beside: Run) -> list[tuple[str, str, str]]:
 
     An option that one of the methods does not have counts where it is not at its default.
     """
-    first, second = _settings(shown), _settings(beside)
-    unremarkable = _defaults(shown) | _defaults(beside)
+    first, second = settings(shown), settings(beside)
+    unremarkable = defaults(shown) | defaults(beside)
     return [
         (name, first.get(name, "–"), second.get(name, "–"))
         for name in dict.fromkeys([*first, *second])
@@ -221,7 +221,8 @@ def differences(shown: Run, beside: Run) -> list[tuple[str, str, str]]:
     ]
 
 
-def _defaults(run: Run) -> dict[str, str]:
+def defaults(run: Run) -> dict[str, str]:
+    """What the options of a run's method are when nobody touches them, by title."""
     return {_title(f.name): _text(f.default) for f in describe(run.recipe.method)}
 
 
@@ -233,7 +234,8 @@ def _text(value: object) -> str:
     return "by default" if value is None else str(value)
 
 
-def _settings(run: Run) -> dict[str, str]:
+def settings(run: Run) -> dict[str, str]:
+    """Everything that was chosen for a run, by title, as text."""
     experts = ", ".join(entry.name for entry in run.recipe.experts)
     fixed = {
         "method": METHODS[run.recipe.method].title,

@@ -1,0 +1,151 @@
+"""Two merges on the same tasks: by how much they differ, and whether that could be chance.
+
+All intervals have 95 % coverage and are made of Wilson's interval of one proportion:
+
+    unpaired   the square-and-add interval of a difference (Newcombe, Statistics in Medicine 17,
+               873–890, 1998, method 10)
+    paired     the same with the correlation φ of the answers (Newcombe, Statistics in Medicine 17,
+               2635–2650, 1998, method 10): where both merges answered the very same examples
+    mean       distances to the limits add up in squares (Zou & Donner, Statistics in Medicine 27,
+               1693–1702, 2008), for tasks are tested on different examples
+
+The experts' accuracies, which normalised accuracy divides by, are taken as given: their own
+uncertainty is the same for all merges that are compared.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from .evaluate import Score, TaskResult, wilson
+
+SHARED = 0.8  # below it, leaving examples out costs more than pairing gains
+UNASKED = "-"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A difference (first − second) in shares, with its 95 % interval.
+
+    `paired`: both answered the same examples, whose answers are known.
+    """
+
+    value: float
+    low: float
+    high: float
+    paired: bool
+
+    @property
+    def clear(self) -> bool:
+        """Whether the interval excludes zero."""
+        return self.low > 0 or self.high < 0
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Differences in accuracy by task, and that of the mean normalised accuracy over them."""
+
+    tasks: Mapping[str, Difference]
+    mean: Difference | None
+
+
+def unpaired(first: Score, second: Score) -> Difference:
+    """Difference of two accuracies that were measured on different examples."""
+    return _square_and_add(first, second, 0.0, paired=False)
+
+
+def paired(first: str, second: str) -> Difference:
+    """Difference of two rows of answers ("1" right, "0" wrong) to the same examples."""
+    ours, theirs = (Score(row.count("1"), len(row)) for row in (first, second))
+    return _square_and_add(ours, theirs, _phi(first, second), paired=True)
+
+
+def _square_and_add(first: Score, second: Score, phi: float, *, paired: bool) -> Difference:
+    p, q = first.accuracy, second.accuracy
+    (p_low, p_high), (q_low, q_high) = first.interval, second.interval
+    below = _combine(p - p_low, q_high - q, phi)
+    above = _combine(p_high - p, q - q_low, phi)
+    return Difference(p - q, p - q - below, p - q + above, paired)
+
+
+def _combine(one: float, other: float, phi: float) -> float:
+    return math.sqrt(max(0.0, one * one - 2 * phi * one * other + other * other))
+
+
+def _phi(first: str, second: str) -> float:
+    """Correlation of two rows of answers, with the paper's continuity correction: a positive
+    association is taken as a little weaker than it looks."""
+    both = sum(a == b == "1" for a, b in zip(first, second, strict=True))
+    neither = sum(a == b == "0" for a, b in zip(first, second, strict=True))
+    only_first = first.count("1") - both
+    only_second = second.count("1") - both
+    margins = (
+        (both + only_first)
+        * (only_second + neither)
+        * (both + only_second)
+        * (only_first + neither)
+    )
+    if not margins:
+        return 0.0
+    excess = both * neither - only_first * only_second
+    if excess > 0:
+        excess = max(0.0, excess - len(first) / 2)
+    return excess / math.sqrt(margins)
+
+
+def difference(first: Score, second: Score, *, same_examples: bool) -> Difference:
+    """Paired where `same_examples` and both say which answers were right, else unpaired.
+
+    Answers are paired over the examples that both were asked, if these are at least `SHARED` of
+    the smaller number: an evaluation that stopped early has asked fewer.
+    """
+    if same_examples:
+        both = [
+            pair for pair in zip(first.answers, second.answers, strict=False) if UNASKED not in pair
+        ]
+        if both and len(both) >= SHARED * min(first.examples, second.examples):
+            return paired("".join(a for a, _ in both), "".join(b for _, b in both))
+    return unpaired(first, second)
+
+
+def compare(
+    first: Sequence[TaskResult], second: Sequence[TaskResult], *, same_examples: bool
+) -> Comparison:
+    """First minus second on the tasks that both were tested on.
+
+    `same_examples`: both were tested on the same split of the same tasks.
+    """
+    others = {result.name: result for result in second}
+    shared = [result for result in first if result.name in others]
+    found = {
+        r.name: difference(r.merged, others[r.name].merged, same_examples=same_examples)
+        for r in shared
+    }
+    weights = [1 / (len(shared) * max(r.finetuned.accuracy, 1e-12)) for r in shared]
+    return Comparison(found, _weighted_sum(list(found.values()), weights) if shared else None)
+
+
+def _weighted_sum(parts: Sequence[Difference], weights: Sequence[float]) -> Difference:
+    """Σ w_t δ_t with w_t > 0 and independent δ_t (Zou & Donner's recovered variances)."""
+    value = sum(w * part.value for w, part in zip(weights, parts, strict=True))
+    below = [w * (part.value - part.low) for w, part in zip(weights, parts, strict=True)]
+    above = [w * (part.high - part.value) for w, part in zip(weights, parts, strict=True)]
+    return Difference(
+        value,
+        value - math.hypot(*below),
+        value + math.hypot(*above),
+        all(part.paired for part in parts),
+    )
+
+
+def normalised_interval(results: Sequence[TaskResult]) -> tuple[float, float]:
+    """95 % interval of a merge's mean normalised accuracy.  Raises `InputError` for no examples."""
+    parts = []
+    for r in results:
+        low, high = wilson(r.merged.correct, r.merged.examples)
+        parts.append(Difference(r.merged.accuracy, low, high, paired=True))
+    weights = [1 / (len(results) * max(r.finetuned.accuracy, 1e-12)) for r in results]
+    whole = _weighted_sum(parts, weights)
+    return whole.low, whole.high

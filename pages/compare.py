@@ -1,0 +1,51 @@
+"""Compare: every finished run, what differs between them, and grids of runs to come."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from mats_core import figures
+from pages.shared import families, forecasts, runlist, runs, show, sweeps, versus
+
+collection = families.header(
+    "Compare",
+    "Every finished merge is kept here. Tick some to see what sets them apart and whether it could "
+    "be chance; sweep two settings to find better ones.",
+)
+preparing = families.preparation(collection)
+sweeps.collect()
+forecasts.collect()
+show.notices()
+prepared = families.prepared(preparing)
+kept = runs.everything(collection.name)
+names = ["Sweep two settings"]
+compared, baseline = [], None
+if kept:
+    compared, baseline = runlist.pick(collection.name, kept)
+    names = ["Accuracy", "Settings", "Predicted loss", *names]
+else:
+    st.info(
+        "There is no finished merge of this family yet. Make one on the Merge page, and it is "
+        "listed here, on this machine, also after a reload. Or let a sweep try many settings now.",
+        icon=":material/merge:",
+    )
+    st.page_link("pages/merge.py", label="Go to Merge", icon=":material/arrow_forward:")
+predicting, sweeping = st.session_state.get("predicting"), st.session_state.get("sweeping")
+busy = [job for job in (predicting, sweeping) if job is not None and job.active]
+show.progress([preparing, predicting, sweeping], cancel=busy[0] if busy else None)
+looks = figures.looks(expert.name for expert in collection.experts)
+views = dict(zip(names, st.tabs(names, key="compare view", on_change="rerun"), strict=True))
+for name, view in views.items():
+    if not view.open:
+        continue
+    with view:
+        if name == names[-1]:
+            sweeps.section(collection, kept, prepared)
+        elif baseline is None:
+            st.info("Tick at least one run in the list above.")
+        elif name == "Accuracy":
+            versus.accuracy(compared, baseline)
+        elif name == "Settings":
+            versus.settings(compared, baseline)
+        else:
+            forecasts.section(compared, prepared, looks)

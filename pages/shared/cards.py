@@ -1,4 +1,4 @@
-"""A family's models as cards: what each was trained for, its pictures, its size, how well it does."""
+"""A family's models as cards: what each was trained for, pictures, size, how well it does."""
 
 from __future__ import annotations
 

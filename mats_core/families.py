@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
 
-from .checkpoints import Checkpoint
+from .checkpoints import Checkpoint, TensorEntry
 from .checks import InputError, listing
 
 Role = Literal["matrix", "vector", "head", "copied", "tied"]
@@ -100,11 +100,9 @@ def examine(
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise InputError("experts", expected="a name of its own for each", found=listing(twice))
-    head_names = _heads(base, experts, heads)
+    heads_found = head_names(base, experts, heads)
     problems = [
-        problem
-        for expert in experts
-        for problem in _mismatches(base, expert.checkpoint, head_names)
+        problem.sentence for expert in experts for problem in _mismatches(base, expert, heads_found)
     ]
     if problems:
         more = f" (and {len(problems) - 4} more)" if len(problems) > 4 else ""
@@ -116,10 +114,10 @@ def examine(
         )
     for checkpoint in (base, *(expert.checkpoint for expert in experts)):
         _finite(checkpoint)
-    tied_to = _ties(base, experts, head_names)
+    tied_to = _ties(base, experts, heads_found)
     roles: dict[str, Role] = {}
-    for name in sorted({*base.tensors, *head_names}):
-        if name in head_names:
+    for name in sorted({*base.tensors, *heads_found}):
+        if name in heads_found:
             roles[name] = "head"
         elif name in tied_to:
             roles[name] = "tied"
@@ -130,7 +128,10 @@ def examine(
     return Family(base, tuple(experts), roles, tied_to)
 
 
-def _heads(base: Checkpoint, experts: Sequence[Expert], patterns: Sequence[str] | None) -> set[str]:
+def head_names(
+    base: Checkpoint, experts: Sequence[Expert], patterns: Sequence[str] | None = None
+) -> set[str]:
+    """Names of all tensors that belong to a task's head; the recognition behind `examine`."""
     everything = set(base.tensors).union(*(expert.checkpoint.tensors for expert in experts))
     if patterns is not None:
         chosen = {n for n in everything if any(fnmatch.fnmatchcase(n, p) for p in patterns)}
@@ -177,24 +178,48 @@ def _tasks_differ(experts: Sequence[Expert]) -> bool:
     return len({expert.task for expert in experts if expert.task}) > 1
 
 
-def _mismatches(base: Checkpoint, expert: Checkpoint, heads: set[str]) -> list[str]:
-    problems: list[str] = []
-    for name in sorted((base.tensors.keys() | expert.tensors.keys()) - heads):
-        ours, theirs = base.tensors.get(name), expert.tensors.get(name)
+@dataclass(frozen=True)
+class Mismatch:
+    """One tensor in which an expert differs from its base; what a file lacks is an empty text."""
+
+    expert: str
+    tensor: str
+    theirs: str
+    ours: str
+    sentence: str
+
+
+def mismatches(
+    base: Checkpoint, experts: Sequence[Expert], *, heads: Sequence[str] | None = None
+) -> list[Mismatch]:
+    """Every tensor that keeps an expert from fitting the base, from the files' headers alone."""
+    names = head_names(base, experts, heads)
+    return [found for expert in experts for found in _mismatches(base, expert, names)]
+
+
+def _mismatches(base: Checkpoint, expert: Expert, heads: set[str]) -> Iterator[Mismatch]:
+    checkpoint = expert.checkpoint
+    path, home = checkpoint.path, base.path
+    for name in sorted((base.tensors.keys() | checkpoint.tensors.keys()) - heads):
+        ours, theirs = base.tensors.get(name), checkpoint.tensors.get(name)
         if ours is None:
-            problems.append(f"'{expert.path}' has '{name}', which the base '{base.path}' lacks")
+            sentence = f"'{path}' has '{name}', which the base '{home}' lacks"
         elif theirs is None:
-            problems.append(f"'{expert.path}' lacks '{name}' {list(ours.shape)} of the base")
+            sentence = f"'{path}' lacks '{name}' {list(ours.shape)} of the base"
         elif ours.shape != theirs.shape:
-            problems.append(
-                f"'{name}' has shape {list(theirs.shape)} in '{expert.path}' "
-                f"and {list(ours.shape)} in the base '{base.path}'"
+            sentence = (
+                f"'{name}' has shape {list(theirs.shape)} in '{path}' "
+                f"and {list(ours.shape)} in the base '{home}'"
             )
         elif ours.dtype.is_floating_point != theirs.dtype.is_floating_point:
-            problems.append(
-                f"'{name}' is {theirs.dtype} in '{expert.path}' and {ours.dtype} in '{base.path}'"
-            )
-    return problems
+            sentence = f"'{name}' is {theirs.dtype} in '{path}' and {ours.dtype} in '{home}'"
+        else:
+            continue
+        yield Mismatch(expert.name, name, _described(theirs), _described(ours), sentence)
+
+
+def _described(entry: TensorEntry | None) -> str:
+    return f"{list(entry.shape)} {str(entry.dtype).removeprefix('torch.')}" if entry else ""
 
 
 def _finite(checkpoint: Checkpoint) -> None:

@@ -5,7 +5,18 @@ from __future__ import annotations
 import streamlit as st
 
 from mats_core import figures
-from pages.shared import along, families, merging, results, runs, settings, show, widgets, work
+from pages.shared import (
+    along,
+    families,
+    lessons,
+    merging,
+    results,
+    runs,
+    settings,
+    show,
+    widgets,
+    work,
+)
 
 DEFAULT = "essential"
 
@@ -29,6 +40,7 @@ collection = families.header(
 preparing = families.preparation(collection)
 merging.follow_link(collection)
 settings.take_over(collection)
+lessons.banner()
 left, right = st.columns([5, 11], gap="medium")
 with left, st.container(border=True):
     method = widgets.method(DEFAULT)

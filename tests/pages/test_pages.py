@@ -276,14 +276,6 @@ def test_cancelled_merge_leaves_nothing_behind(open_app: Open):
     assert any("cancelled" in info.value for info in app.info) or not kept()
 
 
-def test_spectra_of_all_tasks_in_one_plot_with_ranks(open_app: Open):
-    app = settle(open_app("subspaces"), "preparation")
-    assert [trace["name"] for trace in spec(app)["data"]] == ["e0", "e1", "e2"]
-    assert spec(app)["layout"]["yaxis"]["dtick"] == 1
-    assert list(app.dataframe[0].value["task"]) == ["e0", "e1", "e2"]
-    assert app.slider[0].value == 24 // 3 or app.slider[0].value == 40 // 3
-
-
 def test_family_page_shows_tasks_and_their_accuracy(open_app: Open):
     app = settle(open_app("family"), "preparation")
     assert {"e0", "e1", "e2"} <= {s.value.replace("\\", "") for s in app.subheader}

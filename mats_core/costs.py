@@ -1,0 +1,358 @@
+"""What each method has to do with one layer, counted before it is done.
+
+Symbols: a layer W (d_out, d_in), T experts, r directions a task.  Products are counted exactly
+(2mnk operations), decompositions as such, and everything elementwise as so many times that a tensor
+of the layer's size is read or written; constants in the counts are those passes, read off the code.
+`tests/test_estimate.py` holds treatments and counts against real runs, method by method.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from .machine import CALL, EIGH, GEMM, HISTOGRAM, RANDOM, STREAM, SVD, Work
+from .methods.averaging import ArithmeticOptions, AverageOptions
+from .methods.base import Treatment
+from .methods.curvature import RegMeanOptions
+from .methods.elementwise import FisherOptions, MatchingOptions
+from .methods.essential import EssentialOptions
+from .methods.kfac import KfacOptions
+from .methods.sparsified import DareOptions, TiesOptions
+from .methods.spectral import IsoCtsOptions, IsoOptions, TsvOptions
+
+EXACT = "float64"  # what `linalg` decomposes and solves in
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One layer as a method finds it.
+
+    size       the tensor's own shape (with a folded bias: one more column)
+    experts    T
+    dtype      of the arithmetic
+    is_matrix  whether methods for linear layers apply
+    measured   kinds of statistics that every expert has of it, among those that are read
+    prior      whether the base's own Fisher is there
+    """
+
+    size: tuple[int, ...]
+    experts: int
+    dtype: str
+    is_matrix: bool
+    measured: frozenset[str] = frozenset()
+    prior: bool = False
+
+    @property
+    def elements(self) -> int:
+        return math.prod(self.size)
+
+    @property
+    def width(self) -> int:
+        """Bytes of a number."""
+        return 8 if self.dtype == "float64" else 4
+
+    @property
+    def nbytes(self) -> int:
+        return self.elements * self.width
+
+    @property
+    def rows(self) -> int:
+        return self.size[0]
+
+    @property
+    def columns(self) -> int:
+        return self.size[1]
+
+    def passes(self, times: float) -> Work:
+        """The layer's tensor read or written so many times; an operation does three at once."""
+        return passes(self.nbytes, times)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a layer costs: its treatment, its work, and the bytes held beside its inputs."""
+
+    treatment: Treatment
+    work: Work = field(default_factory=Counter)
+    nbytes: float = 0.0
+
+
+def passes(nbytes: int, times: float) -> Work:
+    return Counter({(STREAM, nbytes): times, (CALL,): times / 3})
+
+
+def gemm(m: int, n: int, k: int, dtype: str, times: float = 1) -> Work:
+    """(m, k) @ (k, n)."""
+    return Counter({(GEMM, dtype): 2.0 * m * n * k * times, (CALL,): times})
+
+
+def together(*parts: Work) -> Work:
+    total: Work = Counter()
+    for part in parts:
+        total.update(part)
+    return total
+
+
+def times(work: Work, factor: float) -> Work:
+    return Counter({key: amount * factor for key, amount in work.items()})
+
+
+# Weights and task vectors -------------------------------------------------------------------------
+
+
+def averaged(s: Shape, treatment: Treatment = "averaged") -> Cost:
+    return Cost(treatment, s.passes(3 * s.experts), 2 * s.nbytes)
+
+
+def average(s: Shape, options: AverageOptions) -> Cost:
+    return averaged(s)
+
+
+def task_arithmetic(s: Shape, options: ArithmeticOptions) -> Cost:
+    return Cost("merged", s.passes(6 * s.experts + 5), (s.experts + 3) * s.nbytes)
+
+
+def ties(s: Shape, options: TiesOptions) -> Cost:
+    work = s.passes(30 * s.experts + 6)
+    if options.scope == "tensor":
+        work = together(work, selection(s))
+    return Cost("merged", work, (2 * s.experts + 6) * s.nbytes)
+
+
+def selection(s: Shape) -> Work:
+    """The threshold of every expert: two histograms, or (float64) a partial sort."""
+    sweeps = 2 * s.experts
+    return Counter({(HISTOGRAM,): float(sweeps * s.elements), (CALL,): 8.0 * sweeps})
+
+
+def dare(s: Shape, options: DareOptions) -> Cost:
+    drawn: Work = Counter({(RANDOM,): float(s.experts * s.elements)})
+    work = together(drawn, s.passes(16 * s.experts + 5))
+    return Cost("merged", work, (2 * s.experts + 5) * s.nbytes)
+
+
+# Elementwise curvature ----------------------------------------------------------------------------
+
+
+def fisher(s: Shape, options: FisherOptions) -> Cost:
+    if "fisher" not in s.measured:
+        return averaged(s)
+    each = 20 + (5 if options.normalise else 0)
+    return Cost("merged", s.passes(each * s.experts + 12), (3 * s.experts + 6) * s.nbytes)
+
+
+def gradient_matching(s: Shape, options: MatchingOptions) -> Cost:
+    if "fisher" not in s.measured or (options.prior == "pretrained" and not s.prior):
+        return averaged(s)
+    return Cost("merged", s.passes(21 * s.experts + 15), (2 * s.experts + 8) * s.nbytes)
+
+
+# Input Grams and K-FAC blocks ---------------------------------------------------------------------
+
+
+def remaining(s: Shape, choice: str) -> Cost:
+    """A parameter without a block of its own: see `curvature.merge_remaining`."""
+    n = s.elements
+    if choice == "block" and "block" in s.measured:
+        solve = Counter({(GEMM, EXACT): n**3 / 3 + 2.0 * n**2})
+        work = together(solve, passes(n * n * s.width, 6.0 * s.experts + 12))
+        return Cost("merged", work, (2 * s.experts * s.width + 4 * 8) * n * n)
+    if choice in ("fisher", "block") and "fisher" in s.measured:
+        return fisher(s, FisherOptions())
+    return averaged(s)
+
+
+def regmean(s: Shape, options: RegMeanOptions) -> Cost:
+    if not s.is_matrix or "input_gram" not in s.measured:
+        return remaining(s, options.remaining)
+    m, n, t = s.rows, s.columns, s.experts
+    work = together(
+        _forms(n, s, options.damping, options.off_diagonal),
+        gemm(m, n, n, s.dtype, t),
+        passes(n * n * s.width, 3 * t),
+        s.passes(9 * t + 6),
+        _solve(m, n),
+    )
+    return Cost("merged", work, t * (s.nbytes + n * n * s.width) + 8 * (5 * n * n + 2 * m * n))
+
+
+def _solve(m: int, n: int) -> Work:
+    """`linalg.solve_positive`: Cholesky of n×n for m right-hand sides."""
+    triangular = Counter({(GEMM, EXACT): n**3 / 3 + 2.0 * m * n * n, (CALL,): 12.0})
+    return together(triangular, passes(8 * n * n, 8))
+
+
+def _forms(n: int, s: Shape, damping: float, off_diagonal: float, normalise: bool = False) -> Work:
+    """Every task's regularised factor of size n."""
+    each = (5 if damping else 0) + (6 if off_diagonal != 1 else 0) + (2 if normalise else 0)
+    return passes(n * n * s.width, each * s.experts)
+
+
+def kfac(s: Shape, options: KfacOptions) -> Cost:
+    if not s.is_matrix or not {"input_gram", "output_gradient_gram"} <= s.measured:
+        return remaining(s, options.remaining)
+    m, n, t = s.rows, s.columns, s.experts
+    factors = (m * m + n * n) * s.width
+    product = together(gemm(m, n, m, s.dtype), gemm(m, n, n, s.dtype))
+    operator = together(times(product, t), s.passes(3 * t + 1))
+    work = together(
+        times(operator, 2),  # the right-hand side, and the first or the last residual
+        *(_forms(k, s, options.damping, options.off_diagonal, options.normalise) for k in (m, n)),
+        s.passes(6 * t),
+    )
+    copies = t * factors
+    if kronecker(options):
+        work = together(work, _turning(s, options))
+        copies = 3 * t * factors + t * s.nbytes
+    if t == 2 and options.rank is None and not options.anchor:
+        work = together(work, *(_joint_basis(k) for k in (m, n)), times(operator, 2))
+        return Cost("merged", work, copies + 8 * (6 * max(m, n) ** 2 + 6 * m * n))
+    if options.rank is not None:  # a basis for each task, and twice the products in it
+        work = together(work, Counter({(EIGH, m): float(t), (EIGH, n): float(t)}))
+        operator = times(operator, 2)
+    vectors = together(s.passes(27), Counter({(CALL,): 20.0}))  # dot products, steps and the trace
+    work = together(work, times(together(operator, vectors), iterations(options, t)))
+    return Cost("merged", work, copies + 12 * s.nbytes + 8 * 3 * max(m, n) ** 2)
+
+
+def _turning(s: Shape, options: KfacOptions) -> Work:
+    """The eigenbases of ΣA and ΣB, and every factor and expert turned into them."""
+    m, n, t = s.rows, s.columns, s.experts
+    return together(
+        Counter({(EIGH, m): 1.0, (EIGH, n): 1.0}),
+        *(times(gemm(k, k, k, s.dtype), 2 * t) for k in (m, n)),
+        times(together(gemm(m, n, m, s.dtype), gemm(m, n, n, s.dtype)), t + 2),
+        *(_forms(k, s, options.damping, options.off_diagonal, options.normalise) for k in (m, n)),
+        *(passes(k * k * s.width, 3 * t) for k in (m, n)),
+    )
+
+
+def kronecker(options: KfacOptions) -> bool:
+    """Whether CG runs in the basis of the Kronecker preconditioner; the rule of `methods.kfac`."""
+    regular = options.damping > 0 or options.anchor > 0
+    chosen = options.preconditioner == "kronecker" or (options.preconditioner == "auto" and regular)
+    return chosen and options.rank is None
+
+
+def iterations(options: KfacOptions, experts: int) -> float:
+    """How many iterations CG will probably need, which nobody knows before.
+
+    With the Kronecker preconditioner P of the mean factors, the eigenvalues of P⁻¹K are at most T
+    (K is one of the T products that P sums, and P has the mean 1 of them); with the smallest taken
+    as 1 the classical bound ½ √κ ln(2/ε) applies.  Without one: the limit.
+    """
+    if not kronecker(options) or not options.tolerance:
+        return options.iterations
+    bound = 0.5 * math.sqrt(experts) * math.log(2 / min(1, options.tolerance))
+    return min(options.iterations, math.ceil(bound))
+
+
+def _joint_basis(n: int) -> Work:
+    """`solver._joint_basis`: a Cholesky factor, three triangular solves, an eigenbasis."""
+    return Counter({(EIGH, n): 1.0, (GEMM, EXACT): n**3 * (1 / 3 + 3), (CALL,): 12.0})
+
+
+# Singular values and essential subspaces ----------------------------------------------------------
+
+
+def _svd(m: int, n: int, count: float = 1) -> Work:
+    decomposition: Work = Counter({(SVD, m, n): count})
+    return together(decomposition, times(passes(8 * m * n, 6), count))
+
+
+def _polar(m: int, n: int) -> Work:
+    return together(_svd(m, n), gemm(m, n, min(m, n), EXACT))
+
+
+def _svd_bytes(m: int, n: int) -> int:
+    """U, σ, V and the workspace of one decomposition in float64, beside its argument."""
+    k = min(m, n)
+    return 8 * (2 * m * n + 2 * k * (m + n) + 4 * k * k)
+
+
+def tsv_m(s: Shape, options: TsvOptions) -> Cost:
+    if not s.is_matrix:
+        return averaged(s)
+    m, n, t = s.rows, s.columns, s.experts
+    k = min(m, n)
+    r = max(1, k // t) * t
+    work = together(
+        _svd(m, n, t), _polar(m, r), _polar(r, n),
+        gemm(m, n, r, s.dtype), s.passes(3 * t + 8),
+    )  # fmt: skip
+    # All triples are kept until the last is there; the memo and the factors add the rest.
+    kept = t * (s.nbytes + k * (m + n) * s.width)
+    return Cost("merged", work, kept + _svd_bytes(m, n) + 2 * r * (m + n) * s.width)
+
+
+def iso_c(s: Shape, options: IsoOptions) -> Cost:
+    if not s.is_matrix:
+        return averaged(s)
+    m, n, t = s.rows, s.columns, s.experts
+    work = together(_polar(m, n), s.passes(6 * t + 8))
+    return Cost("merged", work, (t + 3) * s.nbytes + _svd_bytes(m, n))
+
+
+def iso_cts(s: Shape, options: IsoCtsOptions) -> Cost:
+    if not s.is_matrix:
+        return averaged(s)
+    m, n, t = s.rows, s.columns, s.experts
+    rank = min(m, n)
+    each = min(round((rank - int(rank * options.common)) / t), rank // t)
+    common = rank - each * t
+    work = together(
+        _svd(m, n, t + 1),
+        times(gemm(m, n, common, s.dtype), 2 * t),
+        _polar(m, rank), _polar(rank, n),
+        gemm(m, n, rank, s.dtype), s.passes(12 * t + 8),
+    )  # fmt: skip
+    kept = (t + 4) * s.nbytes + 3 * rank * (m + n) * s.width
+    return Cost("merged", work, kept + _svd_bytes(m, n))
+
+
+def essential(s: Shape, options: EssentialOptions) -> Cost:
+    if not s.is_matrix:
+        return averaged(s)
+    if "input_gram" not in s.measured or (options.centre and "input_mean" not in s.measured):
+        return tsv_m(s, TsvOptions())
+    m, n, t = s.rows, s.columns, s.experts
+    r = min(options.rank or max(1, m // t), m)
+    if m <= n:
+        subspace = together(gemm(m, n, n, EXACT), gemm(m, m, n, EXACT), Counter({(EIGH, m): 1.0}))
+    else:
+        subspace = together(
+            times(gemm(m, n, n, EXACT), 2), gemm(m, min(r, n), n, EXACT),
+            Counter({(EIGH, n): 2.0}),
+        )  # fmt: skip
+    each = together(
+        subspace, gemm(r, n, m, s.dtype), s.passes(8), passes(8 * n * n, 5 if options.centre else 3)
+    )
+    work = together(
+        times(each, t), _polar(m, r * t), _polar(r * t, n),
+        gemm(m, n, r * t, s.dtype), s.passes(12),
+    )  # fmt: skip
+    side = min(m, n)
+    decomposing = 8 * (2 * m * n + 2 * n * n + 4 * side * side)
+    orthogonal = _svd_bytes(m, r * t) if m > n else _svd_bytes(r * t, n)
+    kept = t * (s.nbytes + r * (m + n) * s.width)
+    return Cost("merged", work, kept + max(decomposing, orthogonal))
+
+
+COSTS: Mapping[str, Callable[[Shape, Any], Cost]] = {
+    "average": average,
+    "task_arithmetic": task_arithmetic,
+    "ties": ties,
+    "dare": dare,
+    "fisher": fisher,
+    "regmean": regmean,
+    "kfac": kfac,
+    "tsv_m": tsv_m,
+    "iso_c": iso_c,
+    "iso_cts": iso_cts,
+    "essential": essential,
+    "gradient_matching": gradient_matching,
+}

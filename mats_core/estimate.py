@@ -1,0 +1,464 @@
+"""What a merge will cost, before it is run: memory, time, and what happens to each tensor.
+
+`estimate(inputs, recipe)` reads shapes only.  Work is counted method by method (`costs.py`) and
+divided by speeds that were measured on this machine (`machine.py`).  `require` refuses a merge that
+cannot fit, and says what would.
+
+Memory is the peak beyond what the process holds already: the merged model (where it stays in
+memory), what is remembered for the next merge, and the larger of two moments: the largest layer
+with every expert, its statistics and the method's copies; or the test of the merged model.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from . import machine
+from .checks import InputError
+from .costs import COSTS, Cost, Shape, passes, selection, times, together
+from .evaluate import BATCH
+from .examiner import KEPT, ROUND
+from .families import is_matrix, module_of
+from .layers import Inputs, Job, Unit, prepare, units
+from .machine import ACTIVATION, CALL, GEMM, OPENING, Rates, Work
+from .methods.base import Treatment
+from .output import output_specs
+from .recipe import Evaluation, Recipe
+
+EXAMPLES = 500  # of a task, where nobody says how many there are
+TOKENS = 128  # of an example, where the configuration does not say
+TYPICAL = 0.8  # accuracy, for the number of examples that an interval needs
+DISK = 300e6  # bytes a second of a slow SSD; measuring it would mean writing
+RESERVE = 0.9  # share of the free memory that a merge may take
+
+WORKSPACE = 32 * 2**20  # bytes that the libraries keep for themselves, and the allocator's slack
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What one merge will cost.
+
+    memory_bytes   peak of the system's memory, beyond what is held now
+    device_bytes   peak of the GPU's own memory; 0 on a CPU
+    disk_bytes     what is written, with what lies beside it meanwhile
+    seconds        on this machine when it does nothing else, with nothing remembered
+    flops          floating-point operations of products and decompositions
+    parts          seconds of merging, testing, writing
+    memory         bytes of what makes the peak: merged model, remembered, largest layer, testing
+    largest        the layer that needs most
+    coverage       tensors by treatment; the counts add up to the checkpoint
+    """
+
+    method: str
+    device: str
+    memory_bytes: int
+    device_bytes: int
+    disk_bytes: int
+    seconds: float
+    flops: float
+    parts: Mapping[str, float]
+    memory: Mapping[str, int]
+    largest: str
+    coverage: Mapping[str, int]
+    plan: Plan = field(repr=False, compare=False)
+
+    @property
+    def sentence(self) -> str:
+        """What to expect, in a few words for a page."""
+        return f"About {duration(self.seconds)} and {size(self.memory_bytes)} of memory"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What an estimate is of."""
+
+    inputs: Inputs
+    recipe: Recipe
+    examples: Mapping[str, int]
+    speeds: Rates
+
+
+def estimate(
+    inputs: Inputs,
+    recipe: Recipe,
+    *,
+    examples: Mapping[str, int] | None = None,
+    speeds: Rates | None = None,
+) -> Estimate:
+    """The cost of `run(recipe, inputs=inputs)`, from shapes alone.
+
+    `examples`: how many there are to test on, by expert.  The experts' own accuracies are taken as
+    known, as they are once a family is open in the app.  `speeds`: `machine.rates` of the recipe's
+    device, which are measured now if they never were.  Raises `InputError` as `prepare` does.
+    """
+    inputs = _chosen(inputs, recipe)
+    job = prepare(recipe, inputs)
+    speeds = speeds or machine.rates(job.device)
+    return _estimate(job, Plan(inputs, recipe, dict(examples or {}), speeds))
+
+
+def _chosen(inputs: Inputs, recipe: Recipe) -> Inputs:
+    """The inputs of the recipe's experts only, where more were opened."""
+    names = {entry.name for entry in recipe.experts}
+    experts = inputs.family.experts
+    if len(names) == len(experts):
+        return inputs
+    kept = [index for index, expert in enumerate(experts) if expert.name in names]
+    return replace(
+        inputs,
+        family=replace(inputs.family, experts=tuple(experts[index] for index in kept)),
+        statistics=tuple(inputs.statistics[index] for index in kept),
+    )
+
+
+def _estimate(job: Job, plan: Plan) -> Estimate:
+    layers = _Layers(job)
+    output = sum(_bytes(shape, dtype.itemsize) for dtype, shape in output_specs(job).values())
+    written = output if job.recipe.output else 0
+    trials = math.prod(len(values) for values in (job.recipe.search or {}).values())
+    tested = _testing(job, plan.examples)
+    merging, testing = plan.speeds.seconds(layers.work), plan.speeds.seconds(tested.work)
+    if job.recipe.search:
+        merging, testing = merging * (trials + 1), testing * (trials + 1)
+    parts = {"merging": merging, "testing": testing, "writing": written / DISK}
+    memory, device = _memory(job, layers, tested.nbytes, output)
+    return Estimate(
+        method=job.method.name,
+        device=job.device,
+        memory_bytes=round(sum(memory.values())),
+        device_bytes=device,
+        disk_bytes=written + (round(layers.spool) if written else 0),
+        seconds=sum(parts.values()),
+        flops=(machine.flops(layers.work) + machine.flops(tested.work)) * max(1, trials + 1),
+        parts=parts,
+        memory={name: round(value) for name, value in memory.items()},
+        largest=layers.largest,
+        coverage=layers.coverage,
+        plan=plan,
+    )
+
+
+def _bytes(shape: tuple[int, ...], width: int) -> int:
+    return math.prod(shape) * width
+
+
+# Layers -------------------------------------------------------------------------------------------
+
+
+class _Layers:
+    """All layers of a job: their work, the largest one, and what becomes of each tensor.
+
+    Layers of one shape cost the same and are counted together, which keeps this fast.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.work: Work = Counter()
+        self.peak, self.largest = 0.0, ""
+        self.kept, self.spool = 0.0, 0.0
+        self.coverage = _untouched(job)
+        like: dict[Shape, list[Unit]] = {}
+        for unit in units(job):
+            like.setdefault(shape_of(job, unit), []).append(unit)
+        # As in `read_layer`: what is remembered is read once, whoever asks for it.
+        self.held = {shape: _inputs_bytes(job, shape) for shape in like}
+        everything = sum(self.held[shape] * len(alike) for shape, alike in like.items())
+        again = everything > job.inputs.memo.limit
+        for shape, alike in like.items():
+            cost = COSTS[job.method.name](shape, job.options)
+            self._add(shape, alike, cost, again)
+
+    def _add(self, shape: Shape, alike: list[Unit], cost: Cost, again: bool) -> None:
+        held, count = self.held[shape], len(alike)
+        work = together(cost.work, _reading(self.job, shape, alike[0]), _finishing(self.job, shape))
+        if self.job.method.survey and getattr(self.job.options, "scope", "") == "global":
+            sweeps = 2 * shape.experts
+            once = together(shape.passes(3 * shape.experts), Counter({(CALL,): 20.0}))
+            reading = _reading(self.job, replace(shape, measured=frozenset()), alike[0])
+            each = together(once, reading) if again else once
+            work = together(work, times(each, sweeps), selection(shape))
+        self.work.update(times(work, count))
+        if held + cost.nbytes > self.peak:
+            self.peak, self.largest = held + cost.nbytes, alike[0].name
+        # Beside its inputs a method remembers about one update a task.
+        self.kept += count * (held + shape.experts * shape.nbytes * (cost.treatment == "merged"))
+        self.spool += count * shape.nbytes * (self.job.method.rescale is not None)
+        self.coverage[cost.treatment] += sum(1 + (unit.bias is not None) for unit in alike)
+
+
+def _untouched(job: Job) -> dict[Treatment, int]:
+    roles = Counter(job.inputs.family.roles.values())
+    return {
+        "merged": 0,
+        "averaged": 0,
+        "head": roles["head"],
+        "copied": roles["copied"],
+        "tied": roles["tied"],
+    }
+
+
+def shape_of(job: Job, unit: Unit) -> Shape:
+    """How a method will find a layer; the rules of `layers.read_layer`."""
+    family = job.inputs.family
+    own = family.base.tensors[unit.name].shape
+    module = module_of(unit.name)
+    statistics = [s for s in job.inputs.statistics if s is not None]
+    square = len(own) == 2 and unit.name.endswith(".weight")
+    everywhere = len(statistics) == len(family.experts)
+    names = {"fisher": f"{unit.name}.fisher", "block": f"{unit.name}.block"}
+    if square:
+        kinds = ("input_gram", "input_mean", "output_gradient_gram")
+        names |= {kind: f"{module}.{kind}" for kind in kinds}
+    measured = frozenset(
+        kind
+        for kind, name in names.items()
+        if kind in job.kinds and everywhere and all(name in s.shapes for s in statistics)
+    )
+    base = job.inputs.base_statistics
+    gram = square and any(f"{module}.input_gram" in s.shapes for s in statistics)
+    return Shape(
+        size=(own[0], own[1] + 1) if unit.bias else own,
+        experts=len(family.experts),
+        dtype=job.recipe.dtype,
+        is_matrix=is_matrix(unit.name, own) or gram,
+        measured=measured,
+        prior=base is not None and names["fisher"] in base.shapes and "fisher" in job.kinds,
+    )
+
+
+def _statistics_sizes(shape: Shape) -> Iterator[tuple[int, int]]:
+    """(elements, how many) of each kind of statistics of a layer."""
+    n = shape.elements
+    sizes = {"fisher": n, "block": n * n}
+    if len(shape.size) == 2:
+        rows, columns = shape.size
+        grams = {"input_gram": columns**2, "output_gradient_gram": rows**2, "input_mean": columns}
+        sizes |= grams
+    for kind in shape.measured:
+        yield sizes[kind], shape.experts
+    if shape.prior:
+        yield n, 1
+
+
+def _inputs_bytes(job: Job, shape: Shape) -> float:
+    statistics = sum(elements * count for elements, count in _statistics_sizes(shape))
+    return (shape.experts + 1) * shape.nbytes + statistics * shape.width
+
+
+def _reading(job: Job, shape: Shape, unit: Unit) -> Work:
+    """Every tensor and statistic of a layer: read, converted, and (statistics) checked."""
+    stored = job.inputs.family.base.tensors[unit.name].dtype.itemsize
+    files = shape.experts + 1
+    parts = [
+        Counter({(OPENING,): float(files), (CALL,): 15.0 * files}),
+        passes(shape.elements * stored, 3.0 * files),
+        shape.passes(files),
+    ]
+    for elements, count in _statistics_sizes(shape):
+        parts += [
+            Counter({(OPENING,): float(count), (CALL,): 15.0 * count}),
+            passes(4 * elements, 5.0 * count),
+        ]
+    return together(*parts)
+
+
+def _finishing(job: Job, shape: Shape) -> Work:
+    """Check and keep what came out; a second pass scales it once more."""
+    again = 7 if job.method.rescale else 0
+    return together(shape.passes(4 + again), Counter({(CALL,): 30.0}))
+
+
+# The test of the merged model ---------------------------------------------------------------------
+
+
+def _testing(job: Job, examples: Mapping[str, int]) -> Cost:
+    """Forward passes on every task; nothing where no expert names one."""
+    settings, family = job.recipe.evaluate, job.inputs.family
+    tasks = [e for e in family.experts if e.task and e.checkpoint.directory is not None]
+    if not isinstance(settings, Evaluation) or not tasks:
+        return Cost("merged")
+    config = family.base.config
+    tokens, pixels = _tokens(config), _pixels(config)
+    counts = [_asked(examples.get(e.name, EXAMPLES), settings, len(tasks)) for e in tasks]
+    parameters = sum(family.base.tensors[name].elements for name in family.shared)
+    matrices = [
+        family.base.tensors[n].shape for n, role in family.roles.items() if role == "matrix"
+    ]
+    outputs = sum(shape[0] for shape in matrices) * tokens
+    products = 2 * tokens * sum(math.prod(shape) for shape in matrices)
+    products += _convolutions(job, tokens) + _attention(config, tokens)
+    total, rounds = sum(counts), sum(math.ceil(count / ROUND) for count in counts)
+    batch = min(ROUND, BATCH, max(counts))
+    stored = next(iter(output_specs(job).values()))[0].itemsize
+    work = together(
+        Counter({(GEMM, "float32"): float(products * total), (ACTIVATION,): outputs * total / 2}),
+        passes(4 * batch * outputs // max(1, len(matrices)), 5 * len(matrices) * rounds),
+        passes(4 * batch * pixels, 6 * rounds),
+        passes(stored * parameters, rounds),  # the encoder as float32, once a batch
+        passes(4 * parameters, rounds),
+        Counter(
+            {(CALL,): 40.0 * len(family.shared) ** 0.5 * rounds + 8.0 * len(matrices) * rounds}
+        ),
+    )
+    kept = sum(k for count in counts if (k := 4 * pixels * count) <= KEPT)
+    widest = max((shape[0] for shape in matrices), default=0)
+    alive = batch * (tokens * (4 * widest) + 3 * pixels) * 4
+    return Cost("merged", work, kept + alive + 4 * parameters)
+
+
+def _asked(there: int, settings: Evaluation, tasks: int) -> int:
+    """How many examples of a task will be asked."""
+    count = min(there, settings.examples or there)
+    if settings.precision is None:
+        return count
+    spread = 1.96**2 * TYPICAL * (1 - TYPICAL) / tasks / 0.9**2
+    enough = math.ceil(spread / settings.precision**2)
+    return min(count, ROUND * math.ceil(enough / ROUND))
+
+
+def _tokens(config: Mapping[str, Any]) -> int:
+    image, patch = config.get("image_size"), config.get("patch_size")
+    if isinstance(image, int) and isinstance(patch, int) and patch:
+        return (image // patch) ** 2 + 1
+    return TOKENS
+
+
+def _pixels(config: Mapping[str, Any]) -> int:
+    image = config.get("image_size")
+    return int(config.get("num_channels", 3)) * image**2 if isinstance(image, int) else TOKENS
+
+
+def _convolutions(job: Job, tokens: int) -> int:
+    """A patch embedding is one product a token; other convolutions are taken as the same."""
+    base, roles = job.inputs.family.base, job.inputs.family.roles
+    kernels = [
+        e.elements for n, e in base.tensors.items() if len(e.shape) == 4 and roles[n] != "head"
+    ]
+    return 2 * tokens * sum(kernels)
+
+
+def _attention(config: Mapping[str, Any], tokens: int) -> int:
+    width, depth = config.get("hidden_size", 0), config.get("num_hidden_layers", 0)
+    return 4 * tokens**2 * int(width) * int(depth)
+
+
+# Memory -------------------------------------------------------------------------------------------
+
+
+def _memory(job: Job, layers: _Layers, testing: float, output: int) -> tuple[dict[str, float], int]:
+    """Bytes of the parts of the peak, and those on a GPU of its own."""
+    to_disk, tested = bool(job.recipe.output), testing > 0
+    remembered = min(layers.kept, max(0, job.inputs.memo.limit - job.inputs.memo.used))
+    own = job.device == "cuda"
+    layer, on_device = (0.0, layers.peak) if own else (layers.peak, 0.0)
+    testing, test_device = (0.0, testing) if own else (testing, 0.0)
+    merging = {
+        "merged model": 0.0 if to_disk else max(output, layers.spool),
+        "largest layer": layer,
+    }
+    # What was written is read again to be tested.
+    asking = {"merged model": float(output if tested or not to_disk else 0), "testing": testing}
+    peak = max(merging, asking, key=lambda parts: sum(parts.values()))
+    place = remembered if own else 0.0
+    found = {**peak, "workspace": float(WORKSPACE)}
+    if remembered and not own:
+        found["remembered"] = remembered
+    return found, round(place + max(on_device, test_device + (output if own else 0)))
+
+
+# Whether it fits ----------------------------------------------------------------------------------
+
+
+def shortage(found: Estimate) -> tuple[str, int, int] | None:
+    """(whose memory, needed, available) if the merge cannot fit; None if it can or nobody knows."""
+    places = (
+        ("memory", found.memory_bytes, machine.available_memory()),
+        (f"memory of the {found.device} device", found.device_bytes,
+         machine.device_memory(found.device)),
+    )  # fmt: skip
+    for name, needed, free in places:
+        if free is not None and needed > RESERVE * free:
+            return name, needed, free
+    return None
+
+
+def fits(found: Estimate) -> bool:
+    """Whether the merge finds the memory that it needs."""
+    return shortage(found) is None
+
+
+def require(found: Estimate) -> None:
+    """Raise `InputError` with what is needed, what there is and what would fit, if it does not."""
+    missing = shortage(found)
+    if missing is None:
+        return
+    name, needed, free = missing
+    raise InputError(
+        f"{name} for '{found.method}' with {len(found.plan.recipe.experts)} experts",
+        expected=f"{size(needed)} (the largest part: {_largest_part(found)})",
+        found=f"{size(free)} free",
+        remedy=_advice(found.plan),
+    )
+
+
+def _largest_part(found: Estimate) -> str:
+    name = max(found.memory, key=lambda part: found.memory[part])
+    return f"layer '{found.largest}' of all experts" if name == "largest layer" else name
+
+
+def _advice(plan: Plan) -> str:
+    """What would fit, each tried by an estimate of its own."""
+    recipe, ways = plan.recipe, []
+    if recipe.dtype == "float64" and _would_fit(plan, dtype="float32"):
+        ways.append("choose float32 arithmetic")
+    fewer = next(
+        (
+            count
+            for count in range(len(recipe.experts) - 1, 0, -1)
+            if _would_fit(plan, experts=recipe.experts[:count])
+        ),
+        0,
+    )
+    if fewer:
+        ways.append(f"merge at most {fewer} expert{'s' if fewer > 1 else ''}")
+    if not recipe.output and _would_fit(plan, output="merged", evaluate=False):
+        ways.append(
+            "write the model to disk without a test, which holds one layer at a time "
+            "(`python -m mats_core merge recipe.yaml --output FOLDER --no-evaluate`)"
+        )
+    if recipe.method != "average" and _would_fit(plan, method="average", options={}, search=None):
+        ways.append("choose a method that needs no statistics, such as the average")
+    if not ways:
+        return "Free some memory, or run this on a machine that has more."
+    return f"{ways[0][:1].upper()}{'; or '.join(ways)[1:]}."
+
+
+def _would_fit(plan: Plan, **changes: Any) -> bool:
+    recipe = plan.recipe.model_copy(update=changes)
+    inputs = _chosen(plan.inputs, recipe)
+    return fits(_estimate(prepare(recipe, inputs), replace(plan, inputs=inputs, recipe=recipe)))
+
+
+# Words --------------------------------------------------------------------------------------------
+
+
+def size(nbytes: float) -> str:
+    """`120 MB`, `1.5 GB`: two digits where there are two."""
+    for unit, scale in (("GB", 1e9), ("MB", 1e6)):
+        if nbytes >= scale:
+            value = nbytes / scale
+            return f"{value:.1f} {unit}" if value < 9.95 else f"{value:.0f} {unit}"
+    return f"{nbytes / 1e3:.0f} kB" if nbytes >= 1e3 else f"{nbytes:.0f} bytes"
+
+
+def duration(seconds: float) -> str:
+    """`0.4 s`, `12 s`, `3 min`, `2.5 h`."""
+    if seconds < 0.1:
+        return "0.1 s"
+    if seconds < 90:
+        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

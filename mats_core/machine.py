@@ -1,0 +1,275 @@
+"""What this machine can do: its speed at the few things that merging is made of, and its memory.
+
+The work of a merge is counted first (`costs.py`) as a `Work`: so many operations of each kind.
+`Rates`, measured here in a third of a second and once a process, turn the count into seconds.
+They are the best of several short runs, so they are those of a machine that does nothing else.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+# Kinds of work, the keys of a `Work`: (kind, size) → how much of it.
+GEMM = "gemm"  # (GEMM, dtype) → floating-point operations
+EIGH = "eigh"  # (EIGH, n) → symmetric eigendecompositions n×n, in float64
+SVD = "svd"  # (SVD, m, n) → thin singular-value decompositions, in float64
+STREAM = "stream"  # (STREAM, bytes) → tensors of that size read or written
+RANDOM = "random"  # (RANDOM,) → random numbers
+HISTOGRAM = "histogram"  # (HISTOGRAM,) → numbers sorted into a histogram
+ACTIVATION = "activation"  # (ACTIVATION,) → values of a transcendental function
+CALL = "call"  # (CALL,) → operations on tensors, whatever their size
+OPENING = "opening"  # (OPENING,) → small pieces read from a file
+
+Work = Counter[tuple[Any, ...]]
+Point = tuple[float, float]  # (size, seconds)
+SMALL, LARGE = 1 << 19, 1 << 24  # bytes of a tensor that fits a cache, and of one that does not
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Speeds of one device; for kinds whose speed depends on the size, two measured points."""
+
+    device: str
+    gemm: Mapping[str, float]
+    eigh: tuple[Point, Point]
+    svd: tuple[Point, Point]
+    stream: tuple[Point, Point]
+    random: float
+    histogram: float
+    activation: float
+    call: float
+    opening: float
+
+    def seconds(self, work: Work) -> float:
+        """How long the work takes."""
+        return sum(amount * self._each(*key) for key, amount in work.items())
+
+    def _each(self, kind: str, *size: Any) -> float:
+        if kind == GEMM:
+            return 1 / self.gemm[size[0]]
+        if kind == EIGH:
+            return _between(self.eigh, size[0], 3)
+        if kind == SVD:
+            long, short = max(size), min(size)
+            return _between(self.svd, short, 3) * svd_flops(long, short) / svd_flops(short, short)
+        if kind == STREAM:
+            return _between(self.stream, size[0], 1)
+        return (
+            1 / float(getattr(self, kind)) if kind not in (CALL, OPENING) else getattr(self, kind)
+        )
+
+
+def _between(points: tuple[Point, Point], size: float, power: float) -> float:
+    """Seconds at a size: a power law through two points, `power` beyond the larger one."""
+    (n0, t0), (n1, t1) = points
+    if size >= n1:
+        return t1 * (size / n1) ** power
+    measured = min(max(math.log(t1 / t0) / math.log(n1 / n0), 0.5), 4)
+    # Below the smaller point the exponent of the theory: two noisy points are no guide down there.
+    return t1 * (size / n1) ** measured if size >= n0 else t0 * (size / n0) ** power
+
+
+def eigh_flops(n: int) -> float:
+    """Reduction to tridiagonal form, its eigenvectors, and back (Golub and Van Loan)."""
+    return 9.0 * n**3
+
+
+def svd_flops(m: int, n: int) -> float:
+    """Thin U, σ and V of m×n with m ≥ n (Golub and Van Loan, by way of QR)."""
+    return 6.0 * m * n**2 + 20.0 * n**3
+
+
+def flops(work: Work) -> float:
+    """Floating-point operations of the matrix work: products and decompositions."""
+    total = 0.0
+    for (kind, *size), amount in work.items():
+        if kind == GEMM:
+            total += amount
+        elif kind == EIGH:
+            total += amount * eigh_flops(size[0])
+        elif kind == SVD:
+            total += amount * svd_flops(max(size), min(size))
+    return total
+
+
+# Measuring ----------------------------------------------------------------------------------------
+
+_LOCK = threading.Lock()
+
+
+def rates(device: str = "cpu") -> Rates:
+    """The speeds of a device, measured when first asked for (about 0.3 s on a quiet CPU)."""
+    with _LOCK:  # two threads that measured at once would measure each other
+        return _rates(device)
+
+
+@functools.lru_cache(maxsize=4)
+def _rates(device: str) -> Rates:
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(shape: tuple[int, int], dtype: torch.dtype) -> torch.Tensor:
+        return torch.randn(shape, generator=generator).to(device=device, dtype=dtype)
+
+    def timed(work: Callable[[], Any], repeats: int) -> float:
+        return _best(work, repeats, device)
+
+    exact = torch.float32 if device == "mps" else torch.float64
+    scale = 1 if device == "cpu" else 8
+    gemm = {  # tall, as the products of a layer with many tokens are
+        name: _product_rate(1024 * scale, 512 * scale, 256 * scale, dtype, draw, timed)
+        for name, dtype in (("float32", torch.float32), ("float64", exact))
+    }
+    sides = (96, 256)
+    # MPS has no float64: there `linalg.exact` takes the decompositions to the CPU, as here.
+    matrices = [draw((n, n), exact).cpu() for n in sides]
+    matrices = [m.double().to("cpu" if device == "mps" else device) for m in matrices]
+    eigh = [timed(functools.partial(torch.linalg.eigh, m @ m.mT), 4) for m in matrices]
+    svd = [timed(functools.partial(torch.linalg.svd, m, full_matrices=False), 4) for m in matrices]
+    stream = [_stream(nbytes, device, timed) for nbytes in (SMALL, LARGE)]
+    numbers = torch.randn(1 << 17, generator=generator).to(device)
+    few = numbers[:8]
+    here = Path(__file__)
+    return Rates(
+        device=device,
+        gemm=gemm,
+        eigh=((sides[0], eigh[0]), (sides[1], eigh[1])),
+        svd=((sides[0], svd[0]), (sides[1], svd[1])),
+        stream=((SMALL, stream[0]), (LARGE, stream[1])),
+        random=(1 << 17) / _best(lambda: torch.rand(1 << 17), 6, "cpu"),
+        histogram=(1 << 17) / timed(lambda: _histogram(numbers), 6),
+        activation=(1 << 17) / timed(lambda: torch.nn.functional.gelu(numbers), 6),
+        call=timed(lambda: [few + few for _ in range(100)], 5) / 100,
+        opening=_best(lambda: _open(here), 20, "cpu"),
+    )
+
+
+def _product_rate(
+    m: int, n: int, k: int, dtype: torch.dtype, draw: Callable[..., torch.Tensor], timed: Any
+) -> float:
+    """Operations a second of (m, k) @ (k, n)."""
+    left, right = draw((m, k), dtype), draw((k, n), dtype)
+    return 2 * m * n * k / timed(lambda: left @ right, 8)
+
+
+def _best(work: Callable[[], Any], repeats: int, device: str) -> float:
+    work()  # the first call also loads kernels
+    best = math.inf
+    for _ in range(repeats):
+        _wait(device)
+        started = time.perf_counter()
+        work()
+        _wait(device)
+        best = min(best, time.perf_counter() - started)
+    return max(best, 1e-9)
+
+
+def _wait(device: str) -> None:
+    """A GPU answers before it is done."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+    elif device == "mps":
+        torch.mps.synchronize()
+
+
+def _stream(nbytes: int, device: str, timed: Callable[[Callable[[], Any], int], float]) -> float:
+    """Seconds to read or write one tensor of `nbytes`: an addition reads two and writes one."""
+    value = torch.ones(nbytes // 4, device=device)
+    return timed(lambda: value + value, 6) / 3
+
+
+def _histogram(numbers: torch.Tensor) -> torch.Tensor:
+    pattern = numbers.abs().cpu().view(torch.int32).long()
+    return torch.bincount((pattern >> 16) & 0xFFFF, minlength=1 << 16)
+
+
+def _open(file: Path) -> torch.Tensor:
+    """What reading a small tensor costs, whatever its size."""
+    buffer = bytearray(64)
+    with open(file, "rb") as handle:
+        handle.seek(8)
+        handle.readinto(buffer)
+    return torch.frombuffer(buffer, dtype=torch.float32).reshape(4, 4).to(dtype=torch.float64)
+
+
+# Memory -------------------------------------------------------------------------------------------
+
+MEMINFO = Path("/proc/meminfo")
+GROUPS = Path("/sys/fs/cgroup")
+OWN_GROUP = Path("/proc/self/cgroup")
+
+
+def available_memory() -> int | None:
+    """Bytes that this process can still take without swapping; None where nobody says.
+
+    The smaller of what the system has free and what its control group (a container's limit) leaves.
+    """
+    known = [free for free in (_system_memory(), _group_memory()) if free is not None]
+    return min(known) if known else None
+
+
+def device_memory(device: str) -> int | None:
+    """Free bytes of a GPU with memory of its own; None for devices that share the system's."""
+    return int(torch.cuda.mem_get_info()[0]) if device == "cuda" else None
+
+
+def _system_memory() -> int | None:
+    try:
+        for line in MEMINFO.read_text("ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    except (OSError, ValueError, IndexError):
+        pass
+    try:  # elsewhere: half of all there is
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    except (ValueError, OSError, AttributeError):
+        return None
+
+
+def _group_memory() -> int | None:
+    """What the control groups above this process leave; version 2, then version 1."""
+    try:
+        lines = [line.split(":", 2) for line in OWN_GROUP.read_text().splitlines()]
+    except OSError:
+        return None
+    found: list[int] = []
+    for _, controllers, path in (line for line in lines if len(line) == 3):
+        if not controllers:
+            root, most, used = GROUPS, "memory.max", "memory.current"
+        elif "memory" in controllers.split(","):
+            root, most, used = GROUPS / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"
+        else:
+            continue
+        folder = root / path.strip("/")
+        # Inside a container the path is often that of the host; its own group is then the root.
+        for place in {folder, *(p for p in folder.parents if p.is_relative_to(root)), root}:
+            limit, now = _number(place / most), _number(place / used)
+            if limit is not None and now is not None:
+                found.append(max(0, limit - now + _file_pages(place)))
+    return min(found, default=None)
+
+
+def _file_pages(place: Path) -> int:
+    """Cached files count as used, and are given up when memory is asked for."""
+    try:
+        rows = dict(line.split() for line in (place / "memory.stat").read_text().splitlines())
+    except (OSError, ValueError):
+        return 0
+    return int(rows.get("inactive_file", rows.get("total_inactive_file", 0)))
+
+
+def _number(file: Path) -> int | None:
+    try:
+        return int(file.read_text())
+    except (OSError, ValueError):  # "max": no limit
+        return None

@@ -91,6 +91,10 @@ def test_predicted_against_measured_says_order_and_amount():
     assert "in part" in drawn.caption
     assert "0.50; 1 is the same order" in drawn.caption
     assert "rose 30 times more than predicted" in drawn.caption
+    assert {p.textposition for p in points} == {"middle right"}
+    near = figures.predicted_against_measured(cost([[0.01, 0.011, 1.0]], [0.5, 0.51, 2.0]), LOOKS)
+    assert near is not None
+    assert [p.textposition.split()[1] for p in near.figure.data] == ["left", "right", "right"]
     close = figures.predicted_against_measured(cost([[0.1, 0.2, 0.3]], [0.1, 0.2, 0.25]), LOOKS)
     assert close is not None
     assert "0.6 nats were predicted and 0.55 measured" in close.caption
@@ -128,6 +132,10 @@ def test_a_sweep_is_drawn_cell_by_cell_with_the_best_framed_and_holes_named():
     (hole,) = drawn.figure.layout.annotations
     assert (hole.x, hole.y, hole.text) == (1, 0, "failed")
     assert list(points.customdata) == [0, 1, 2, 3]
+    assert figures.to_csv(drawn.figure).splitlines()[1:] == [
+        "accuracy,0.5,global,0.6", "accuracy,1,global,", "accuracy,0.5,tensor,0.9",
+        "accuracy,1,tensor,0.86",
+    ]  # fmt: skip
     assert "&lt;w&gt;" in points.hovertext[2]
     assert "90.0 % of the experts' accuracy with Scaling 0.5 and Scope tensor" in drawn.caption
     assert "one other point inside it" in drawn.caption

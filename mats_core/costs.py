@@ -17,9 +17,10 @@ from typing import Any
 from .machine import CALL, EIGH, GEMM, HISTOGRAM, RANDOM, STREAM, SVD, Work
 from .methods.averaging import ArithmeticOptions, AverageOptions
 from .methods.base import Treatment
-from .methods.curvature import KfacOptions, RegMeanOptions
+from .methods.curvature import RegMeanOptions
 from .methods.elementwise import FisherOptions, MatchingOptions
 from .methods.essential import EssentialOptions
+from .methods.kfac import KfacOptions
 from .methods.sparsified import DareOptions, TiesOptions
 from .methods.spectral import IsoCtsOptions, IsoOptions, TsvOptions
 
@@ -203,30 +204,38 @@ def kfac(s: Shape, options: KfacOptions) -> Cost:
         *(_forms(k, s, options.damping, options.off_diagonal, options.normalise) for k in (m, n)),
         s.passes(6 * t),
     )
+    copies = t * factors
+    if kronecker(options):
+        work = together(work, _turning(s, options))
+        copies = 3 * t * factors + t * s.nbytes
     if t == 2 and options.rank is None and not options.anchor:
         work = together(work, *(_joint_basis(k) for k in (m, n)), times(operator, 2))
-        return Cost("merged", work, t * factors + 8 * (6 * max(m, n) ** 2 + 6 * m * n))
+        return Cost("merged", work, copies + 8 * (6 * max(m, n) ** 2 + 6 * m * n))
     if options.rank is not None:  # a basis for each task, and twice the products in it
         work = together(work, Counter({(EIGH, m): float(t), (EIGH, n): float(t)}))
         operator = times(operator, 2)
-    if kronecker(options):
-        basis: Work = Counter({(EIGH, m): 1.0, (EIGH, n): 1.0})
-        work = together(
-            work, basis, *(_forms(k, s, 0, 1, options.normalise) for k in (m, n)),
-            passes(factors // 2, 6 * t),
-        )  # fmt: skip
-        operator = together(operator, times(product, 2), s.passes(3))
-    vectors = together(s.passes(24), Counter({(CALL,): 20.0}))  # dot products, steps and the trace
+    vectors = together(s.passes(27), Counter({(CALL,): 20.0}))  # dot products, steps and the trace
     work = together(work, times(together(operator, vectors), iterations(options, t)))
-    # Damped copies of every factor, those of the eigenbases meanwhile, and CG's own vectors.
-    copies = (2 if kronecker(options) else 1) * t * factors
     return Cost("merged", work, copies + 12 * s.nbytes + 8 * 3 * max(m, n) ** 2)
 
 
+def _turning(s: Shape, options: KfacOptions) -> Work:
+    """The eigenbases of ΣA and ΣB, and every factor and expert turned into them."""
+    m, n, t = s.rows, s.columns, s.experts
+    return together(
+        Counter({(EIGH, m): 1.0, (EIGH, n): 1.0}),
+        *(times(gemm(k, k, k, s.dtype), 2 * t) for k in (m, n)),
+        times(together(gemm(m, n, m, s.dtype), gemm(m, n, n, s.dtype)), t + 2),
+        *(_forms(k, s, options.damping, options.off_diagonal, options.normalise) for k in (m, n)),
+        *(passes(k * k * s.width, 3 * t) for k in (m, n)),
+    )
+
+
 def kronecker(options: KfacOptions) -> bool:
-    """Whether CG runs with the Kronecker preconditioner; the rule of `curvature`."""
-    regular = bool(options.damping and options.rank is None) or options.anchor > 0
-    return options.preconditioner == "kronecker" or (options.preconditioner == "auto" and regular)
+    """Whether CG runs in the basis of the Kronecker preconditioner; the rule of `methods.kfac`."""
+    regular = options.damping > 0 or options.anchor > 0
+    chosen = options.preconditioner == "kronecker" or (options.preconditioner == "auto" and regular)
+    return chosen and options.rank is None
 
 
 def iterations(options: KfacOptions, experts: int) -> float:

@@ -7,7 +7,7 @@ import streamlit as st
 from mats_core import figures
 from mats_core.layers import Inputs
 from mats_core.survey import Survey
-from pages.shared import families, overview, pairs, protected, show, spectra
+from pages.shared import families, lessons, overview, pairs, protected, show, spectra
 
 VIEWS = ("Spectra", "Overlap", "Interference", "Protected directions")
 
@@ -53,6 +53,7 @@ collection = families.header(
     "what fine-tuning changed (Δ), and of how that moves the outputs (ESD). Methods differ in "
     "which of these they protect. Nothing is merged here.",
 )
+lessons.banner()
 preparing = families.preparation(collection)
 show.progress([preparing])
 prepared = families.prepared(preparing)

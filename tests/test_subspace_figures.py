@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -18,6 +19,14 @@ from tests.layer_cases import random_case
 TASKS = ("cats", "<b>dogs</b>")
 NAMES = ["net.0.fc.weight", "net.1.fc.weight", "net.2.fc.weight"]
 LOOKS = figures.looks(TASKS)
+
+
+def traces(drawn: figures.Figure) -> Any:
+    return drawn.figure.data
+
+
+def layout(drawn: figures.Figure) -> Any:
+    return drawn.figure.layout
 
 
 def layer(name: str, *norms: float, conflict: float = 0.25, measured: bool = True) -> LayerSurvey:
@@ -43,7 +52,7 @@ WHOLE = Survey(TASKS, (layer(NAMES[0], 1, 2), layer(NAMES[1], 3, 0.5), layer(NAM
 def test_heatmap_draws_every_cell_and_says_where_most_and_least_is():
     drawn = figures.family_heatmap(WHOLE, NAMES, "relative norm", chosen=(NAMES[1], TASKS[0]))
     assert drawn is not None
-    cells, points = drawn.figure.data
+    cells, points = traces(drawn)
     assert [list(row) for row in cells.z] == [
         pytest.approx(row) for row in ([0.1, 0.2], [0.3, 0.05], [0.1, 0.1])
     ]
@@ -56,7 +65,7 @@ def test_heatmap_draws_every_cell_and_says_where_most_and_least_is():
     # Each cell can be clicked at and says whose it is.
     assert [tuple(c) for c in points.customdata] == [(n, t) for n in NAMES for t in TASKS]
     assert points.text[2] == "30.0 %"
-    frame = drawn.figure.layout.shapes[-1]
+    frame = layout(drawn).shapes[-1]
     assert (frame.x0, frame.x1, frame.y0, frame.y1) == (-0.5, 0.5, 0.5, 1.5)
 
 
@@ -71,7 +80,7 @@ def test_what_is_only_there_to_be_clicked_at_is_not_in_the_csv():
 def test_heatmap_of_the_first_layers_leaves_the_others_empty():
     drawn = figures.family_heatmap(Survey(TASKS, WHOLE.layers[:1]), NAMES, "norm")
     assert drawn is not None
-    assert [list(row) for row in drawn.figure.data[0].z] == [[1, 2], [None, None], [None, None]]
+    assert [list(row) for row in traces(drawn)[0].z] == [[1, 2], [None, None], [None, None]]
     assert "Most: <b>dogs</b> in 0 · fc (2.00)" in drawn.caption
 
 
@@ -81,8 +90,8 @@ def test_heatmap_without_statistics():
     assert figures.layer_profile(bare, "overlap", LOOKS, NAMES[0]) is None
     drawn = figures.family_heatmap(bare, NAMES, "effective rank")
     assert drawn is not None
-    assert drawn.figure.data[0].z[0][0] is None
-    assert drawn.figure.data[1].text[0] == "not measured"
+    assert traces(drawn)[0].z[0][0] is None
+    assert traces(drawn)[1].text[0] == "not measured"
 
 
 @pytest.mark.parametrize("quantity", figures.QUANTITIES)
@@ -90,7 +99,7 @@ def test_every_quantity_has_a_heatmap_with_its_own_words(quantity):
     drawn = figures.family_heatmap(WHOLE, NAMES, quantity, kind="input", rank=1)
     assert drawn is not None
     expected = WHOLE.values(quantity, "input", 1)
-    assert [list(row) for row in drawn.figure.data[0].z] == [
+    assert [list(row) for row in traces(drawn)[0].z] == [
         pytest.approx(row) for row in expected.tolist()
     ]
     assert figures.QUANTITIES[quantity].title in drawn.alt
@@ -110,20 +119,23 @@ def test_heatmap_captions_hold_the_numbers_against_something():
     assert "(75.0 %)" in words("energy", rank=1)
     assert "directions would have 50.0 %" in words("overlap")
     assert "right angle" in words("cosine")
+    energy = figures.family_heatmap(WHOLE, NAMES, "energy")
+    assert energy is not None
+    assert (traces(energy)[0].zmin, traces(energy)[0].zmax) == (0, 1)
     # The colour of chance is the middle of the scale.
     drawn = figures.family_heatmap(WHOLE, NAMES, "sign conflict")
     assert drawn is not None
-    assert drawn.figure.data[0].zmid == pytest.approx(chance)
+    assert traces(drawn)[0].zmid == pytest.approx(chance)
 
 
 def test_profile_is_a_line_a_task_with_the_chosen_layer_marked():
     drawn = figures.layer_profile(WHOLE, "sign conflict", LOOKS, NAMES[2])
     assert drawn is not None
-    first, second = drawn.figure.data
+    first, second = traces(drawn)
     assert list(first.x) == [0.25, 0.25, 0.25]
     assert list(second.x) == pytest.approx([0.1, 0.1, 0.1])
     assert first.marker.color == LOOKS["cats"].colour
-    band, chance = drawn.figure.layout.shapes
+    band, chance = layout(drawn).shapes
     assert (band.y0, band.y1) == (1.5, 2.5)
     assert chance.x0 == pytest.approx(0.25)
 
@@ -132,7 +144,7 @@ def test_pair_matrix_leaves_oneself_out_and_names_the_extremes():
     pairs = torch.tensor([[1.0, 0.5, 0.1], [0.5, 1.0, 0.3], [0.1, 0.3, 1.0]])
     drawn = figures.pair_matrix(pairs, ("a", "b", "<c>"), "overlap", chance=0.2)
     assert drawn is not None
-    cells, points = drawn.figure.data
+    cells, points = traces(drawn)
     assert [list(row) for row in cells.z] == [
         [None, pytest.approx(0.5), pytest.approx(0.1)],
         [pytest.approx(0.5), None, pytest.approx(0.3)],
@@ -156,7 +168,7 @@ def test_angles_are_in_degrees_beside_those_of_chance():
     chance = torch.tensor([math.pi / 4, math.pi / 3, math.pi / 2])
     drawn = figures.angle_curves(angles, chance, ("a", "b"), 10)
     assert drawn is not None
-    random, own = drawn.figure.data
+    random, own = traces(drawn)
     assert list(own.y) == pytest.approx([0, 20, 90])
     assert list(random.y) == pytest.approx([45, 60, 90])
     assert "Of their 3 directions in 10 dimensions, a and b share 2 almost fully" in drawn.caption
@@ -180,12 +192,12 @@ def found():
 def test_maps_stand_side_by_side_on_one_scale(found):
     pair = [found["identity"], found["K-FAC"]]
     drawn = figures.protection_maps(pair, "cats")
-    left, right = drawn.figure.data
+    left, right = traces(drawn)
     assert all(value == 0 for row in left.z for value in row), "the identity is x1 everywhere"
     expected = found["K-FAC"].costs.log10()
     assert [list(row) for row in right.z] == [pytest.approx(r) for r in expected.tolist()]
     assert left.coloraxis == right.coloraxis == "coloraxis"
-    titles = [note.text for note in drawn.figure.layout.annotations]
+    titles = [note.text for note in layout(drawn).annotations]
     assert titles == ["identity", "K-FAC"]
     assert "Identity (averaging) ×1" in drawn.caption
     assert f"K-FAC (MaTS) ×{found['K-FAC'].change:.2g}" in drawn.caption
@@ -202,9 +214,9 @@ def test_maps_are_pooled_by_means():
 
 def test_price_along_the_change(found):
     drawn = figures.protection_along(list(found.values()), "cats", 2)
-    traces = {t.name: t for t in drawn.figure.data}
-    assert list(traces["K-FAC (MaTS)"].y) == pytest.approx(found["K-FAC"].along.tolist())
-    assert list(traces["Identity (averaging)"].y) == [1] * 5
+    by_name = {t.name: t for t in traces(drawn)}
+    assert list(by_name["K-FAC (MaTS)"].y) == pytest.approx(found["K-FAC"].along.tolist())
+    assert list(by_name["Identity (averaging)"].y) == [1] * 5
     held = 100 * float(found["identity"].strengths[:2].sum())
     assert f"The first 2 directions hold {held:.1f} % of what cats changed" in drawn.caption
     assert f"K-FAC ×{float(found['K-FAC'].along[:2].mean()):.2g}" in drawn.caption
@@ -212,11 +224,11 @@ def test_price_along_the_change(found):
 
 def test_concentration_counts_directions(found):
     drawn = figures.concentration(found)
-    traces = {t.name: t for t in drawn.figure.data}
-    flat = traces["Identity (averaging)"]
+    by_name = {t.name: t for t in traces(drawn)}
+    flat = by_name["Identity (averaging)"]
     assert list(flat.x)[-1] == 30
     assert list(flat.y) == pytest.approx([x / 30 for x in flat.x])
-    assert list(traces["K-FAC (MaTS)"].y)[-1] == pytest.approx(1)
+    assert list(by_name["K-FAC (MaTS)"].y)[-1] == pytest.approx(1)
     assert f"K-FAC on {found['K-FAC'].needed()}" in drawn.caption
     assert "of 30 directions" in drawn.caption
     alone = figures.concentration({"identity": found["identity"]})

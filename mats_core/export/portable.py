@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ..checks import InputError
 from ..methods import METHODS
-from ..methods.curvature import STARTS
+from ..methods.kfac import STARTS
 from ..recipe import Evaluation, Recipe, parse_options
 from ..report import Report
 from ..statistics import Statistics

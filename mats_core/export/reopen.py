@@ -17,7 +17,7 @@ import yaml
 from ..checkpoints import Checkpoint
 from ..checks import InputError, listing
 from ..collection import Collection
-from ..methods.curvature import STARTS
+from ..methods.kfac import STARTS
 from ..recipe import ExpertEntry, Recipe, parse_recipe
 
 MOST_BYTES = 1_000_000

@@ -5,14 +5,19 @@ from __future__ import annotations
 import streamlit as st
 from torch import Tensor
 
+from mats_core import estimate
+from mats_core.checks import InputError
+from mats_core.estimate import Estimate
 from mats_core.interference import unrelated_angles
 from mats_core.layers import Inputs
+from mats_core.methods import METHODS
 from mats_core.protection import Protection, Subspace, layer_protection
 from mats_core.spectra import Kind, Spectrum, layer_spectra, layer_subspaces
 from mats_core.statistics import Statistics
 from mats_core.survey import Survey
 
 from .jobs import Desk, Worker
+from .work import Prepared
 
 
 @st.cache_resource(scope="session", on_release=Desk.close, max_entries=1, show_spinner=False)
@@ -67,6 +72,24 @@ def identity(inputs: Inputs) -> tuple[str, ...]:
         *(f"{e.name}:{e.checkpoint.fingerprint}" for e in family.experts),
         *(s.source if s else "" for s in inputs.statistics),
     )
+
+
+def estimates(prepared: Prepared) -> dict[str, Estimate | str]:
+    """What every method would cost with its defaults; a sentence where it cannot run."""
+    return _estimates(identity(prepared.inputs), prepared)
+
+
+@st.cache_resource(max_entries=8, show_spinner="Counting what each method would do")
+def _estimates(key: tuple[str, ...], _prepared: Prepared) -> dict[str, Estimate | str]:
+    found: dict[str, Estimate | str] = {}
+    tested = {name: card.test for name, card in _prepared.cards.items()}
+    for method in METHODS:
+        try:
+            recipe = _prepared.collection.recipe(method, statistics=_prepared.files)
+            found[method] = estimate.estimate(_prepared.inputs, recipe, examples=tested)
+        except InputError as error:
+            found[method] = str(error)
+    return found
 
 
 @st.cache_data(max_entries=64, show_spinner="Computing the spectra")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from functools import partial
 from pathlib import Path
 
@@ -11,50 +10,107 @@ import streamlit as st
 from mats_core.checks import InputError
 from mats_core.collection import Collection, load_collection
 
-from . import cached, show, work
+from . import cached, doorway, roots, show, work
 from .jobs import Job
+from .roots import ROOTS
 
-ROOTS = "MATS_FAMILIES"
 SAMPLES = Path(__file__).resolve().parents[2] / "sample_models"
+LINK = "family"  # the query parameter that names a family, by the name of its folder
+
+
+def places() -> list[Path]:
+    """The folders that families may lie in."""
+    return [*roots.named(), SAMPLES]
 
 
 def found() -> dict[str, Path]:
-    """Every `family.yaml` under the roots that the person who started the app named, and ours."""
-    named = [Path(root) for root in os.environ.get(ROOTS, "").split(os.pathsep) if root]
-    files: list[Path] = []
-    for root in (*named, SAMPLES):
-        files += [root / "family.yaml", *sorted(root.glob("*/family.yaml"))]
-    families: dict[str, Path] = {}
-    for file in files:
-        if file.is_file():
-            label = file.parent.name
-            while label in families and families[label] != file:
-                label += " (another)"
-            families[label] = file
-    return families
+    """Every family that can be chosen, those that this session opened by their path included."""
+    opened: list[Path] = []
+    for path in st.session_state.get("opened families", []):
+        try:  # a folder may have become a link since
+            opened.append(roots.locate(path, places()))
+        except InputError:
+            continue
+    return roots.found(places(), opened)
 
 
 def header(title: str, lead: str) -> Collection:
     """The top of every page: what it is for, and the family it works on."""
+    doorway.through_the_app()
     left, right = st.columns([11, 4], gap="large", vertical_alignment="bottom")
     with left:
         st.title(title, anchor=False)
         st.markdown(lead)
     with right:
-        _choose(found())
+        families = found()
+        _follow_link(families)
+        _choose(families)
     return current()
 
 
 def _choose(families: dict[str, Path]) -> None:
     if not families:
         return
-    st.selectbox(
+    chosen = st.selectbox(
         "Family of models",
         list(families),
         format_func=lambda label: _title(families[label]),
         key="family",
         persist_state="session",
         help="One pre-trained base and the experts that were fine-tuned from it.",
+    )
+    if st.query_params.get(LINK) != chosen:
+        st.query_params[LINK] = st.session_state["followed family"] = chosen
+
+
+def _follow_link(families: dict[str, Path]) -> None:
+    """Open the family that the address names, once; one that is not here leaves things as they are.
+
+    Not the widget's own binding: that writes the title that is shown, and only if it is not the
+    first one; a link has to name the folder, on any machine.
+    """
+    wanted = st.query_params.get(LINK)
+    if wanted is None or st.session_state.get("followed family") == wanted:
+        return
+    st.session_state["followed family"] = wanted
+    if wanted in families:
+        st.session_state["family"] = wanted
+    else:
+        st.toast(
+            f"The link names the family '{show.plain(wanted[:60])}', which is not on this machine.",
+            icon=":material/link_off:",
+        )
+
+
+def another() -> None:
+    """A field for the path of a family that is not in the list."""
+    with st.popover("Open another family", icon=":material/folder_open:"):
+        st.markdown(
+            "The path of a folder with a `family.yaml`. It must lie in one of the folders that "
+            "this app was started with:"
+        )
+        for place in places():
+            st.markdown(f"- {show.plain(str(place.resolve()))}")
+        st.text_input("Path", key="family path", placeholder="folder, or folder/family.yaml")
+        st.button("Open", on_click=_open, type="primary", key="family open")
+        if (problem := st.session_state.get("family path problem")) is not None:
+            show.problem(problem)
+
+
+def _open() -> None:
+    """Open what was typed, and choose it."""
+    text = st.session_state.get("family path", "")
+    try:
+        file = roots.locate(text, places())
+        load_collection(file)
+    except InputError as error:
+        st.session_state["family path problem"] = str(error)
+        return
+    st.session_state.pop("family path problem", None)
+    opened = st.session_state.get("opened families", [])
+    st.session_state["opened families"] = [*dict.fromkeys([*opened, str(file)])]
+    st.session_state["family"] = next(
+        label for label, other in found().items() if other.samefile(file)
     )
 
 

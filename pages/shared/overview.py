@@ -55,7 +55,9 @@ def choice(inputs: Inputs) -> tuple[str, str]:
 def controls(inputs: Inputs) -> tuple[Quantity, Kind, int]:
     """What the heatmap shows."""
     measured = any(own is not None for own in inputs.statistics)
-    offered = [q for q in figures.QUANTITIES if measured or q not in NEED_STATISTICS]
+    offered: list[Quantity] = [
+        q for q in figures.QUANTITIES if measured or q not in NEED_STATISTICS
+    ]
     row = st.container(horizontal=True)
     quantity: Quantity = row.selectbox(
         "Show", offered, format_func=lambda q: figures.QUANTITIES[q].title,

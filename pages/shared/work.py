@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from mats_core import evaluate, tasks, trajectory
+from mats_core import estimate, evaluate, machine, tasks, trajectory
 from mats_core.checks import InputError
 from mats_core.collection import Collection, measure_all, missing_statistics
+from mats_core.estimate import Estimate
 from mats_core.evaluate import TaskResult
 from mats_core.examiner import Asked, exam
-from mats_core.layers import Inputs, open_inputs
+from mats_core.layers import Inputs, choose_device, open_inputs
 from mats_core.memo import Memo
 from mats_core.pipeline import run
 from mats_core.recipe import Evaluation, Recipe
@@ -96,6 +97,7 @@ class Prepared:
     baselines: tuple[TaskResult, ...] = ()
     cards: dict[str, TaskCard] = field(default_factory=dict)
     problem: str = ""
+    base_card: TaskCard | None = None
 
 
 @dataclass(frozen=True)
@@ -148,7 +150,20 @@ def _prepare(collection: Collection, tell: Tell) -> Prepared:
         if expert.checkpoint.directory is not None:
             tuned, base = evaluate.baselines(inputs.family, expert, task, "test", None, "cpu")
             baselines.append(TaskResult(expert.name, base, tuned, base))
-    return Prepared(collection, inputs, files, tuple(baselines), cards, problem)
+    tell(1.0, "Timing this machine, once")
+    machine.rates(choose_device("auto")[0])
+    own = _base_card(collection)
+    return Prepared(collection, inputs, files, tuple(baselines), cards, problem, own)
+
+
+def _base_card(collection: Collection) -> TaskCard | None:
+    """What the base was pre-trained on, where the family says and the task can be read."""
+    if not collection.base_task:
+        return None
+    with contextlib.suppress(InputError):
+        task = tasks.load(collection.base_task, root=collection.folder)
+        return _card(task, collection.base_task)
+    return None
 
 
 def _room() -> int:
@@ -175,7 +190,8 @@ def _measure(collection: Collection, tell: Tell) -> tuple[dict[str, Path], str]:
 def _card(task: tasks.Task, reference: str) -> TaskCard:
     split = task.test
     first = [int(np.argmax(split.labels == k)) for k in range(len(task.classes))]
-    chosen = first[:PICTURES]
+    # Of many classes every so-manieth, so that the pictures are of different kinds.
+    chosen = first[:: math.ceil(len(first) / PICTURES)]
     return TaskCard(
         classes=task.classes,
         images=tuple(picture(split.inputs[i]) for i in chosen),
@@ -202,9 +218,16 @@ def _description(reference: str) -> str:
     return DESCRIPTIONS.get(reference.removeprefix(tasks.SAMPLE), "").replace("`", "")
 
 
+def estimated(request: Request, prepared: Prepared) -> Estimate:
+    """What a request will cost; raises `InputError` as the merge itself would."""
+    tested = {name: card.test for name, card in prepared.cards.items()}
+    return estimate.estimate(prepared.inputs, request.recipe(prepared.files), examples=tested)
+
+
 def merge(request: Request, ready: Callable[[], Prepared], tell: Tell) -> Outcome:
     """Run the request's recipe to its end; `ready` is asked when the merge's turn has come."""
     prepared = ready()
+    estimate.require(estimated(request, prepared))
     recipe = request.recipe(prepared.files)
     inputs = inputs_of(prepared, recipe)
     solving = _Solving(tell)

@@ -202,7 +202,6 @@ def test_a_downloaded_recipe_opens_in_merge_with_its_settings(export_page):
     assert sentences(app) == ""
     assert "Task arithmetic of e0 and e2" in app.success[0].value.replace("\\", "")
     press(app, "Open in Merge")
-    settle(app, "preparation")
     assert [title.value for title in app.title] == ["Merge"]
     assert sentences(app) == ""
     found = next(w for w in app.slider if w.label == "Scaling")

@@ -200,7 +200,7 @@ def test_a_link_opens_its_run_and_a_strange_one_is_a_sentence(open_app: Open):
 
 def test_live_merges_at_every_change(open_app: Open):
     app = merge(open_app())
-    labelled(app, "Live").set_value(True).run()
+    labelled(app, "Live: merge at every change of a knob").set_value(True).run()
     labelled(app, "Scaling").set_value(0.5).run()
     settle(app, "merging")
     assert [run.report.options["scaling"] for run in kept()] == [1.5, 0.5]

@@ -1,0 +1,119 @@
+"""A family's models as cards: what each was trained for, pictures, size, how well it does."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from mats_core import figures
+from mats_core.checkpoints import Checkpoint
+from mats_core.checks import listing
+from mats_core.compatibility import architecture, dtypes
+from mats_core.estimate import size
+from mats_core.evaluate import TaskResult
+from mats_core.families import Expert
+
+from . import show
+from .work import Prepared, TaskCard
+
+PICTURE = 56  # pixels
+CELL = 130
+
+
+def base(prepared: Prepared) -> None:
+    """The card of the pre-trained model, over the whole width."""
+    family, task = prepared.inputs.family, prepared.base_card
+    with st.container(border=True):
+        st.subheader("Base", anchor=False)
+        if task is None:
+            st.markdown("The pre-trained model that every expert was fine-tuned from.")
+        else:
+            kinds = kinds_of(task.classes)
+            st.markdown(
+                show.plain(
+                    f"The pre-trained model that every expert was fine-tuned from. It learned to "
+                    f"tell {len(task.classes)} classes apart, none of which is an expert's"
+                    if _apart(task, prepared)
+                    else f"The pre-trained model that every expert was fine-tuned from. It learned "
+                    f"to tell {len(task.classes)} classes apart"
+                )
+                + show.plain(f", of {len(kinds)} kinds: {listing(kinds, 8)}." if kinds else ".")
+            )
+            pictures(task)
+        metrics({"Parameters": _millions(family.base), "File": size(family.base.nbytes)})
+        st.caption(show.plain(_facts(family.base, task)))
+
+
+def expert(one: Expert, prepared: Prepared) -> None:
+    """One expert: what it was tuned for, what its images look like, how well it does."""
+    task = prepared.cards.get(one.name)
+    result = next((r for r in prepared.baselines if r.name == one.name), None)
+    with st.container(border=True, height="stretch"):
+        st.subheader(show.plain(one.name), anchor=False)
+        if task is None:
+            st.markdown("It names no task, so it can be merged but not tested.")
+        else:
+            if task.description:
+                st.markdown(show.plain(f"{task.description[:1].upper()}{task.description[1:]}."))
+            pictures(task)
+            st.markdown(
+                f":small[{show.plain(f'{len(task.classes)} classes: {listing(task.classes, 12)}')}]"
+            )
+        if result:
+            metrics(
+                {
+                    "Expert": figures.percent(result.finetuned.accuracy),
+                    "Pre-trained": figures.percent(result.pretrained.accuracy),
+                },
+                {name: _interval(result, name) for name in ("Expert", "Pre-trained")},
+            )
+        st.caption(show.plain(_facts(one.checkpoint, task)))
+
+
+def pictures(task: TaskCard) -> None:
+    """One picture of each of some classes; they wrap where the card is narrow."""
+    st.image(
+        list(task.images),
+        width=PICTURE,
+        alt=[f"A test image of the class {caption}" for caption in task.captions],
+    )
+
+
+def metrics(values: dict[str, str], help: dict[str, str] | None = None) -> None:
+    with st.container(horizontal=True):
+        for label, value in values.items():
+            st.metric(label, value, width=CELL, help=(help or {}).get(label))
+
+
+def _interval(result: TaskResult, name: str) -> str:
+    score = result.finetuned if name == "Expert" else result.pretrained
+    low, high = score.interval
+    own = "the expert" if name == "Expert" else "the pre-trained encoder with this expert's head"
+    return (
+        f"Accuracy of {own}: {score.correct} of {score.examples} test images, so between "
+        f"{100 * low:.0f} and {100 * high:.0f} % (95 % interval)."
+    )
+
+
+def kinds_of(classes: tuple[str, ...]) -> list[str]:
+    """`signs` of `signs: sign 3`, where every class is named in this way."""
+    kinds = [name.partition(":")[0] for name in classes if ":" in name]
+    return list(dict.fromkeys(kinds)) if len(kinds) == len(classes) else []
+
+
+def _apart(task: TaskCard, prepared: Prepared) -> bool:
+    return not any(set(task.classes) & set(card.classes) for card in prepared.cards.values())
+
+
+def _millions(checkpoint: Checkpoint) -> str:
+    count = sum(entry.elements for entry in checkpoint.tensors.values())
+    return f"{count / 1e6:.2f} M" if count >= 1e4 else f"{count:,}"
+
+
+def _facts(checkpoint: Checkpoint, task: TaskCard | None) -> str:
+    sizes = f"{task.train:,} training and {task.test:,} test images · " if task else ""
+    kind = architecture(checkpoint)
+    return (
+        f"{sizes}{kind + ' · ' if kind else ''}{_millions(checkpoint)} parameters, "
+        f"{size(checkpoint.nbytes)} as {dtypes(checkpoint)} · "
+        f"fingerprint {checkpoint.fingerprint[:12]}"
+    )

@@ -1,0 +1,148 @@
+"""Before a merge: whether the experts fit, what becomes of every tensor, and what it will cost."""
+
+from __future__ import annotations
+
+import pandas as pd
+import streamlit as st
+
+from mats_core import machine
+from mats_core.checkpoints import Checkpoint
+from mats_core.checks import InputError
+from mats_core.collection import Collection
+from mats_core.compatibility import Fit, compare
+from mats_core.estimate import Estimate, duration, fits, require, size
+from mats_core.families import Expert
+
+from . import cached, show
+from .widgets import METHODS
+from .work import Prepared
+
+NEEDS = {
+    "weights": "only weights",
+    "task vectors": "base and experts",
+    "statistics": "statistics of every expert",
+}
+TREATMENTS = {
+    "merged": "by the method's own mathematics",
+    "averaged": "by the mean of the experts",
+    "head": "kept apart, one for each task",
+    "copied": "taken from the base: not numbers to merge",
+    "tied": "following another tensor",
+}
+MOST = 200  # rows of a table of what does not fit
+
+
+def compatibility(collection: Collection, *, checked: bool) -> None:
+    """A row for each expert; `checked`: every number of every file was read and is finite."""
+    try:
+        rows = _compared(collection)
+    except InputError:  # a file is missing or broken, which the error above the table says
+        return
+    bad = [mismatch for row in rows for mismatch in row.mismatches]
+    if bad:
+        good = sum(row.fits for row in rows)
+        st.markdown(
+            f"**{len(rows) - good} of {len(rows)} experts do not fit the base.** These tensors "
+            "are in the way:"
+        )
+        table = [(m.expert, m.tensor, m.theirs or "missing", m.ours or "missing") for m in bad]
+        st.dataframe(
+            pd.DataFrame(
+                table[:MOST], columns=["expert", "tensor", "in the expert", "in the base"]
+            ),
+            hide_index=True,
+        )
+    st.dataframe(_table(rows, checked=checked), hide_index=True)
+
+
+def _compared(collection: Collection) -> list[Fit]:
+    folder = collection.folder
+    experts = [
+        Expert(entry.name, Checkpoint.open(folder / entry.model), entry.task or "")
+        for entry in collection.experts
+    ]
+    return compare(Checkpoint.open(folder / collection.base), experts)
+
+
+def _table(rows: list[Fit], *, checked: bool) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "expert": row.expert,
+            "fits": "yes" if row.fits else "no",
+            "same tensors": row.matching,
+            "missing": row.missing,
+            "not in the base": row.surplus,
+            "other shape": row.reshaped,
+            "head": f"{row.head} tensors" + (f", {row.classes} classes" if row.classes else ""),
+            "numbers": row.dtype + (", all finite" if checked else ""),
+            "architecture": row.architecture or "unknown",
+            "other settings": ", ".join(f"{k} {a}, not {b}" for k, a, b in row.settings) or "none",
+        }
+        for row in rows
+    )
+
+
+def view(prepared: Prepared) -> None:
+    """Coverage of one method, and the cost of all."""
+    found = cached.estimates(prepared)
+    st.markdown(
+        "What every method would take with its default settings, counted from the shapes of the "
+        "layers and from the speed of this machine, before anything runs. A second merge is "
+        "quicker where the first one's work can be used again."
+    )
+    st.dataframe(_costs(found), hide_index=True, column_config=_columns(), height="content")
+    free = machine.available_memory()
+    st.caption(
+        "Memory is what a merge takes beyond what the app holds already"
+        + (f"; {size(free)} are free here now." if free is not None else ".")
+    )
+    method = st.selectbox(
+        "What becomes of the tensors with", list(METHODS), key="family method",
+        format_func=lambda name: METHODS[name].title, index=list(METHODS).index("essential"),
+        persist_state="session",
+    )  # fmt: skip
+    _coverage(method, found[method])
+
+
+def _costs(found: dict[str, Estimate | str]) -> pd.DataFrame:
+    rows = []
+    for name, cost in found.items():
+        known = not isinstance(cost, str)
+        rows.append(
+            {
+                "method": METHODS[name].title,
+                "needs": NEEDS[METHODS[name].group],
+                "merging": duration(cost.parts["merging"]) if known else "–",
+                "testing": duration(cost.parts["testing"]) if known else "–",
+                "memory": size(cost.memory_bytes) if known else "–",
+                "fits": ("yes" if fits(cost) else "no") if known else "cannot run",
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _columns() -> dict[str, object]:
+    text = st.column_config.TextColumn
+    return {
+        "merging": text(help="Seconds of merging, nothing else running, nothing remembered."),
+        "testing": text(help="Seconds of testing the result on every example of every task."),
+        "memory": text(help="The most that is held at one moment, beyond what is held already."),
+        "fits": text(help="Whether that much memory is free now."),
+    }
+
+
+def _coverage(method: str, cost: Estimate | str) -> None:
+    if isinstance(cost, str):
+        st.info(show.plain(cost), icon=":material/info:")
+        return
+    counts = {name: count for name, count in cost.coverage.items() if count}
+    st.markdown(
+        f"**{METHODS[method].title}** makes something of all {sum(counts.values())} tensors: "
+        + ", ".join(f"**{count}** {TREATMENTS[name]}" for name, count in counts.items())
+        + f". {show.plain(cost.sentence)}; the layer that needs most is "
+        + f"{show.plain(cost.largest)}."
+    )
+    try:
+        require(cost)
+    except InputError as error:
+        show.problem(str(error))

@@ -39,6 +39,7 @@ def sweep_map(
         go.Heatmap(
             z=grid, x=columns, y=rows, colorscale="Cividis", xgap=2, ygap=2, hoverinfo="skip",
             zmin=low, zmax=high, name="accuracy", text=texts, texttemplate="%{text}",
+            textfont={"size": 12},
             colorbar={"tickformat": ".0%" if high - low > 0.05 else ".1%", "thickness": 12},
         )
     )  # fmt: skip

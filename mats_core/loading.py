@@ -33,9 +33,9 @@ ORDERINGS: dict[Ordering, str] = {
 THREE: tuple[Ordering, ...] = ("input first", "output first", "largest first")
 Grain = Literal["block", "half", "matrix"]
 GRAINS: dict[Grain, str] = {
-    "block": "whole blocks",
-    "half": "attention and MLP of each block",
-    "matrix": "every matrix",
+    "block": "blocks",
+    "half": "attention and MLP",
+    "matrix": "matrices",
 }
 EMBEDDING = ("embed", "patch", "conv1", "cls_token", "class_token", "ln_pre", "pre_layrnorm")
 ATTENTION = ("attn", "attention", "layernorm_before", "norm1", "ln_1", "input_layernorm")

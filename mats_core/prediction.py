@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from torch import Tensor
 
 from . import evaluate, models, tasks
 from .checks import InputError
+from .evaluate import ByContent
 from .families import Expert, Family, module_of
 from .layers import Inputs, open_inputs
 from .pipeline import run
@@ -173,19 +174,18 @@ def cross_entropy(
     expert: Expert,
     split: Split,
     *,
-    device: torch.device | str = "cpu",
+    device: str = "cpu",
 ) -> np.ndarray:
     """(examples,): −log p(label) in nats, of an encoder with one expert's head."""
     directory = expert.checkpoint.directory
-    model = models.build(directory, evaluate.with_head(encoder, family, expert), device=device)
+    tensors = evaluate.with_head(encoder, family, expert)
+    forward = models.forward(directory, tensors, device=device)
     losses = []
     with torch.inference_mode():
         for start in range(0, len(split), BATCH):
             images = split.inputs[start : start + BATCH]
             labels = torch.from_numpy(split.labels[start : start + BATCH]).to(device)
-            logits = model(
-                pixel_values=models.pixel_values(images, directory, device=device)
-            ).logits
+            logits = forward(tensors, models.pixel_values(images, directory, device=device))
             losses.append(torch.nn.functional.cross_entropy(logits, labels, reduction="none"))
     return torch.cat(losses).double().cpu().numpy()
 
@@ -209,26 +209,16 @@ def _measure(
         part = task.split(split).first(examples)
         key = (expert.checkpoint.fingerprint, task.digest, split, examples)
         increase = cross_entropy(merged, family, expert, part)
-        increase = increase - _own_losses(_Own(key, family, expert, part))
+        increase = increase - _own_losses(ByContent(key, (family, expert, part)))
         measured[place] = increase.mean()
         errors[place] = increase.std(ddof=1) / len(part) ** 0.5 if len(part) > 1 else np.nan
     return measured, errors
 
 
-@dataclass(frozen=True)
-class _Own:
-    """An expert on its own task; equal if the contents are."""
-
-    key: tuple[object, ...]
-    family: Family = field(compare=False)
-    expert: Expert = field(compare=False)
-    split: Split = field(compare=False)
-
-
 @functools.lru_cache(maxsize=64)
-def _own_losses(what: _Own) -> np.ndarray:
-    own = models.tensors_of(what.expert.checkpoint)
-    return cross_entropy(own, what.family, what.expert, what.split)
+def _own_losses(what: ByContent) -> np.ndarray:
+    family, expert, split = what.value
+    return cross_entropy(models.tensors_of(expert.checkpoint), family, expert, split)
 
 
 __all__ = [

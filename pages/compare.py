@@ -16,9 +16,6 @@ preparing = families.preparation(collection)
 sweeps.collect()
 forecasts.collect()
 show.notices()
-predicting, sweeping = st.session_state.get("predicting"), st.session_state.get("sweeping")
-busy = [job for job in (predicting, sweeping) if job is not None and job.active]
-show.progress([preparing, predicting, sweeping], cancel=busy[0] if busy else None)
 prepared = families.prepared(preparing)
 kept = runs.everything(collection.name)
 names = ["Sweep two settings"]
@@ -33,6 +30,9 @@ else:
         icon=":material/merge:",
     )
     st.page_link("pages/merge.py", label="Go to Merge", icon=":material/arrow_forward:")
+predicting, sweeping = st.session_state.get("predicting"), st.session_state.get("sweeping")
+busy = [job for job in (predicting, sweeping) if job is not None and job.active]
+show.progress([preparing, predicting, sweeping], cancel=busy[0] if busy else None)
 looks = figures.looks(expert.name for expert in collection.experts)
 views = dict(zip(names, st.tabs(names, key="compare view", on_change="rerun"), strict=True))
 for name, view in views.items():

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import streamlit as st
 
-from pages.shared import lessons, toy_steps
+from pages.shared import doorway, lessons, toy_steps
 
+doorway.through_the_app()
 st.title("Learn", anchor=False)
 st.markdown(
     "What merging is, small enough to see all of it: two tasks, two parameters. "

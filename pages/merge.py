@@ -5,7 +5,18 @@ from __future__ import annotations
 import streamlit as st
 
 from mats_core import figures
-from pages.shared import along, families, merging, results, runs, settings, show, widgets, work
+from pages.shared import (
+    along,
+    families,
+    lessons,
+    merging,
+    results,
+    runs,
+    settings,
+    show,
+    widgets,
+    work,
+)
 
 DEFAULT = "essential"
 
@@ -29,6 +40,7 @@ collection = families.header(
 preparing = families.preparation(collection)
 merging.follow_link(collection)
 settings.take_over(collection)
+lesson = st.container()  # filled at the end: its answer quotes the run that has just finished
 left, right = st.columns([5, 11], gap="medium")
 with left, st.container(border=True):
     method = widgets.method(DEFAULT)
@@ -37,11 +49,14 @@ with left, st.container(border=True):
         clicked = st.button("Merge", type="primary", icon=":material/play_arrow:", width="stretch")
         settings.presets()
         st.button("Reset", on_click=widgets.reset, icon=":material/undo:")
+    cost = st.empty()
     at_once = st.toggle(
         "Live: merge at every change of a knob", key="live", persist_state="session"
     )
     request = settings.controls(collection, method)
     widgets.explain(method)
+    with cost:
+        merging.cost(request, preparing)
 with right:
     if clicked or (at_once and merging.is_new(request)):
         merging.start(request, preparing)
@@ -63,3 +78,5 @@ with right:
         results.changed(request, shown)
         results.headline(shown, beside)
         results.tabs(shown, beside, prepared)
+with lesson:
+    lessons.banner()

@@ -1,42 +1,77 @@
-"""Subspaces: the spectra of a layer, without merging anything."""
+"""Subspaces: looking at a family's layers and tasks without merging anything."""
 
 from __future__ import annotations
 
 import streamlit as st
 
 from mats_core import figures
-from pages.shared import families, show, spectra
+from mats_core.layers import Inputs
+from mats_core.survey import Survey
+from pages.shared import families, lessons, overview, pairs, protected, show, spectra
+
+VIEWS = ("Spectra", "Overlap", "Interference", "Protected directions")
+
+
+def choose(inputs: Inputs) -> tuple[str, str]:
+    """Layer and task of the detail; a click on the heatmap sets the same two."""
+    names = spectra.matrices(inputs)
+    titles = figures.short_names(names)
+    left, right = st.columns(2, gap="medium")
+    layer = left.selectbox(
+        "Layer", names, format_func=lambda n: titles[n], key=overview.LAYER,
+        persist_state="session",
+    )  # fmt: skip
+    task = right.selectbox(
+        "Task", [expert.name for expert in inputs.family.experts], key=overview.TASK,
+        persist_state="session",
+    )  # fmt: skip
+    return layer, task
+
+
+def detail(inputs: Inputs, found: Survey | None, layer: str, task: str) -> None:
+    """One layer, in four views; only the open one is computed."""
+    views = st.tabs(list(VIEWS), key="subspaces view", on_change="rerun")
+    for name, view in zip(VIEWS, views, strict=True):
+        if not view.open:
+            continue
+        with view:
+            if name == "Spectra":
+                shown = spectra.plot(inputs, layer, "subspaces")
+                if shown:
+                    spectra.energies(inputs, layer, shown, "subspaces")
+            elif name == "Overlap":
+                pairs.overlap(inputs, layer, task)
+            elif name == "Interference":
+                pairs.interference(inputs, found, layer)
+            else:
+                protected.view(inputs, layer, task)
+
 
 collection = families.header(
     "Subspaces",
     "In each layer a task uses few directions: of its inputs (A), of its output gradients (B), of "
     "what fine-tuning changed (Δ), and of how that moves the outputs (ESD). Methods differ in "
-    "which of these they protect.",
+    "which of these they protect. Nothing is merged here.",
 )
+lessons.banner()
 preparing = families.preparation(collection)
 show.progress([preparing])
 prepared = families.prepared(preparing)
 if prepared is None:
-    st.info("The spectra appear here as soon as the statistics are measured.")
+    st.info("The layers appear here as soon as the statistics are measured.")
     st.stop()
 if prepared.problem:
     st.warning(show.plain(f"Without statistics: {prepared.problem}"))
-inputs = prepared.inputs
-layer, found = spectra.view(inputs, "subspaces")
-if found:
-    looks = figures.looks(expert.name for expert in inputs.family.experts)
-    d_out = inputs.family.base.tensors[layer].shape[0]
-    share = max(1, d_out // len(inputs.family.experts))
-    most = len(next(iter(found.values())).values)
-    st.subheader("What a few directions keep", anchor=False)
-    rank = st.slider(
-        "Directions a task", 1, most, min(share, most), key=f"subspaces rank {most} {share}",
-        persist_state="session",
-        help=f"With {len(inputs.family.experts)} tasks in {d_out} output dimensions each has room "
-        f"for {share} (d_out / T): that is what Essential Subspace Merging and TSV-M keep.",
-    )  # fmt: skip
-    left, right = st.columns([3, 2], gap="large")
-    with left:
-        show.figure(figures.energy_curves(found, looks, rank), f"energy {layer} {rank}")
-    with right:
-        spectra.ranks(found, rank)
+if not spectra.matrices(prepared.inputs):
+    st.info("No tensor of this family is the weight of a linear layer: there is nothing to show.")
+    st.stop()
+found = overview.survey(prepared.inputs)
+overview.choice(prepared.inputs)  # before anything reads or shows it
+whole, one = st.columns([5, 6], gap="large")
+with whole:
+    st.subheader("All layers, all tasks", anchor=False)
+    overview.heatmap(prepared.inputs, found)
+with one:
+    st.subheader("One layer", anchor=False)
+    layer, task = choose(prepared.inputs)
+    detail(prepared.inputs, found if isinstance(found, Survey) else None, layer, task)

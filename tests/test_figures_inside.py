@@ -118,7 +118,9 @@ def test_loading_curves_draw_every_state_and_say_where_the_gain_is():
     assert traces(drawn)[0].customdata == ("nothing yet: the base", "+ a", "+ b", "+ c")
     assert "from 40.0 % with the base to 80.0 % with the whole merge" in drawn.caption
     assert "C alone brings 50 % of that gain" in drawn.caption
-    assert "of 3: 2 from the input to the output; 3 from the output to the input" in drawn.caption
+    assert "of 3: 2 (from the input to the output), 3 (from the output to the input)" in (
+        drawn.caption
+    )
     assert "100 validation images a task" in drawn.caption
     assert "better than with all" not in drawn.caption
 
@@ -148,6 +150,8 @@ def test_steps_are_the_differences_of_the_curves():
     assert list(cells.text[1]) == ["+26.0", "+10.0"]
     assert "b brings most (+18.0 points on average)" in drawn.caption
     assert "The largest update is that of b: size and use agree" in drawn.caption
+    still = figures.loading_steps(loading(40, 76, 60, 80))
+    assert traces(still)[0].text[0] == ["0", "0"], "a part that changes nothing has no sign"
     worse = figures.loading_steps(loading(30, 76, 60, 85))
     assert "a costs most (-7.5)" in worse.caption
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -45,7 +46,7 @@ def merged(tiny_family: Path) -> tuple[Recipe, Inputs, Finished]:
 
 
 @pytest.fixture(scope="module")
-def loaded(merged: tuple[Recipe, Inputs, Finished]) -> tuple[list[object], Loading]:
+def loaded(merged: tuple[Recipe, Inputs, Finished]) -> tuple[list[Any], Loading]:
     recipe, inputs, finished = merged
     *before, last = load(recipe, finished.tensors, inputs=inputs, examples=None)
     assert isinstance(last, LoadingDone)

@@ -11,11 +11,14 @@ from mats_core.families import Expert, examine
 from mats_core.spectra import (
     KINDS,
     Spectrum,
+    TaskLayer,
     layer_spectra,
+    measures,
     overlap,
     predicted_loss,
     principal_angles,
     spectrum,
+    subspace,
 )
 from mats_core.statistics import Statistics
 from tests.layer_cases import random_case
@@ -125,3 +128,53 @@ def test_predicted_loss_is_the_loss_of_a_linear_layer_to_second_order():
         case.layer.base, fitted, case.grams[0], torch.eye(6, dtype=torch.float64)
     )
     assert predicted == pytest.approx(float(excess), rel=1e-9)
+
+
+@pytest.mark.parametrize("shape", [(6, 5), (4, 7), (5, 5)])
+@pytest.mark.parametrize("kind", KINDS)
+def test_spectra_and_directions_on_either_side(kind, shape):
+    case = random_case(4, d_out=shape[0], d_in=shape[1])
+    delta, a, b = case.layer.updates[0], case.grams[0], case.output_grams[0]
+    whole = {
+        "input": a,
+        "output gradient": b,
+        "essential": delta @ a @ delta.T,
+        "task matrix": delta @ delta.T,
+    }[kind]
+    values, vectors = np.linalg.eigh(whole.numpy())
+    found = spectrum(kind, delta, a, b)
+    assert found is not None
+    expected = np.sort(values)[::-1].clip(0)
+    assert found.values.tolist() == pytest.approx(expected[: len(found.values)], abs=1e-9)
+    assert expected[len(found.values) :] == pytest.approx(0, abs=1e-9)
+    basis = subspace(kind, delta, a, b, 3)
+    assert basis is not None
+    # The projector onto the three strongest directions does not depend on signs.
+    top = vectors[:, ::-1][:, :3]
+    assert (basis @ basis.T).numpy() == pytest.approx(top @ top.T, abs=1e-7)
+
+
+def test_directions_without_statistics():
+    case = random_case(5)
+    delta, a, b = case.layer.updates[0], case.grams[0], case.output_grams[0]
+    assert subspace("essential", delta, None, b, 2) is None
+    assert subspace("input", delta, None, b, 2) is None
+    assert subspace("output gradient", delta, a, None, 2) is None
+    assert subspace("task matrix", delta, None, None, 2) is not None
+
+
+def test_measures_are_all_spectra_and_the_essential_directions():
+    case = random_case(6)
+    delta, a, b = case.layer.updates[0], case.grams[0], case.output_grams[0]
+    expert = Expert("one", None)  # type: ignore[arg-type]
+    own, basis = measures(TaskLayer(expert, delta, a, b), 2)
+    for kind in KINDS:
+        found, single = own[kind], spectrum(kind, delta, a, b)
+        assert found is not None
+        assert single is not None
+        assert found.values.tolist() == pytest.approx(single.values.tolist())
+    assert basis is not None
+    assert overlap(basis, subspace("essential", delta, a, b, 2)) == pytest.approx(1)  # type: ignore
+    own, basis = measures(TaskLayer(expert, delta, None, None), 2)
+    assert basis is None
+    assert [kind for kind, found in own.items() if found is not None] == ["task matrix"]

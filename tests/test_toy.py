@@ -118,8 +118,8 @@ def test_two_steps_reach_the_solution_and_each_minimises_along_its_way(seed, pre
     assert found.points[0] == start
     assert found.points[2] == pytest.approx(solutions(tasks)[2].point, abs=1e-9)
     assert found.target == pytest.approx(found.points[2], abs=1e-9)
-    k = sum(matrix(task) for task in tasks)
-    gradient = sum(matrix(task) @ (np.array(start) - task.centre) for task in tasks)
+    k = np.sum([matrix(task) for task in tasks], axis=0)
+    gradient = np.sum([matrix(t) @ (np.array(start) - t.centre) for t in tasks], axis=0)
     way = gradient / np.diag(k) if preconditioner == "jacobi" else gradient
     best = np.array(start) - way * (gradient @ way) / (way @ k @ way)
     assert found.points[1] == pytest.approx(best, abs=1e-9)

@@ -16,7 +16,8 @@ LOOKS = figures.looks("AB")
 
 
 def bars(drawn: figures.Figure) -> list[Any]:
-    return [trace for trace in drawn.figure.data if trace.type == "bar"]  # type: ignore[attr-defined]
+    data: Any = drawn.figure.data
+    return [trace for trace in data if trace.type == "bar"]
 
 
 def test_losses_are_stacked_and_the_caption_compares_the_best_with_the_worst():
@@ -68,7 +69,8 @@ def test_progress_without_iterations_or_without_anything_to_gain():
 def test_the_polar_figure_shows_an_ellipse_become_a_circle():
     step = essential_step(CROSSED, origin=(-3.2, -2.0))
     drawn = figures.toy_polar(step, LOOKS)
-    outlines = [t for t in drawn.figure.data if t.mode == "lines"]  # type: ignore[attr-defined]
+    data: Any = drawn.figure.data
+    outlines = [trace for trace in data if trace.mode == "lines"]
     before, after = (np.hypot(t.x, t.y) for t in outlines)
     assert before.max() == pytest.approx(step.spread[0], rel=1e-2)
     assert before.min() == pytest.approx(step.spread[1], rel=1e-2)

@@ -11,7 +11,10 @@ from .base import PALETTE, Figure, Look, look, looks, percent, safe, short_names
 from .comparing import ALL_TASKS, count_clear, difference_lines, run_lines
 from .confusion import confusion, confusion_change, largest_mistake, worth_showing
 from .forecasting import interference_map, predicted_against_measured
+from .heatmaps import QUANTITIES, family_heatmap, layer_profile
+from .interference import angle_curves, pair_matrix
 from .loading import loading_curves, loading_steps
+from .protection import concentration, protection_along, protection_maps
 from .scaling import dimension_weights, task_weights
 from .solving import residual_curves, solve_at, trajectory_curves, trajectory_tasks
 from .spectral import energy_curves, spectra
@@ -21,25 +24,33 @@ from .toy import toy_losses, toy_polar, toy_progress, toy_scaling
 __all__ = [
     "ALL_TASKS",
     "PALETTE",
+    "QUANTITIES",
     "Figure",
     "Look",
     "accuracy_bars",
+    "angle_curves",
     "baseline_bars",
+    "concentration",
     "confusion",
     "confusion_change",
     "count_clear",
     "difference_lines",
     "dimension_weights",
     "energy_curves",
+    "family_heatmap",
     "headline",
     "interference_map",
     "largest_mistake",
+    "layer_profile",
     "loading_curves",
     "loading_steps",
     "look",
     "looks",
+    "pair_matrix",
     "percent",
     "predicted_against_measured",
+    "protection_along",
+    "protection_maps",
     "residual_curves",
     "run_lines",
     "safe",

@@ -26,6 +26,10 @@ MARKERS = (
 MOST_POINTS = 2000  # of a curve: more are thinned out, the eye sees no difference
 HEIGHT = 380
 NO_DATA = "no data"  # as `meta`: a trace that is only there to be clicked, left out of the table
+# Heatmaps with numbers in their cells: light enough for one dark ink, on either page.
+UPWARDS = [(0, "#F4F4F2"), (0.5, "#A6D3EE"), (1, "#3A96CC")]
+AROUND = [(0, "#56B4E9"), (0.5, "#F4F4F2"), (1, "#E69F00")]
+INK = {"color": "#1D2733", "size": 12}
 
 
 @dataclass(frozen=True)

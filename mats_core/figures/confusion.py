@@ -8,12 +8,22 @@ from collections.abc import Sequence
 import numpy as np
 import plotly.graph_objects as go
 
-from .base import BLUE, GREY, NO_DATA, ORANGE, PURPLE, VERMILLION, Figure, laid_out, percent, safe
+from .base import (
+    AROUND,
+    GREY,
+    INK,
+    NO_DATA,
+    ORANGE,
+    PURPLE,
+    UPWARDS,
+    Figure,
+    laid_out,
+    percent,
+    safe,
+)
 
 # Right answers are blue and mistakes orange; empty cells stay the page's own colour.
-RIGHT = [(0.0, "#D6E6F2"), (1.0, BLUE)]
-MISTAKEN = [(0.0, "#FBE6D3"), (1.0, VERMILLION)]
-MORE_FEWER = [(0.0, BLUE), (0.5, "#F4F4F2"), (1.0, ORANGE)]
+MISTAKEN = [(0.0, "#FBE9C6"), (1.0, ORANGE)]
 MOST_CLASSES = 40  # in one matrix: more are narrowed down to those with the most mistakes
 NUMBERED = 20  # up to so many classes each cell shows its count
 LONGEST = 14  # letters of a class name on an axis
@@ -43,7 +53,7 @@ def confusion(
     top = max(largest_mistake(counts) if most is None else most, 0.02)
     figure = go.Figure()
     for name, where, scale, high in (
-        ("right, share of the true class", diagonal, RIGHT, 1.0),
+        ("right, share of the true class", diagonal, UPWARDS, 1.0),
         ("mistaken, share of the true class", ~diagonal, MISTAKEN, top),
     ):
         _cells(figure, name, part, shares, where & (part > 0), axis, scale, (0.0, high))
@@ -79,7 +89,7 @@ def confusion_change(
     axis, part = _axis(shown, classes), change[np.ix_(shown, shown)]
     top = float(np.abs(change).max(initial=0)) or 1.0
     figure = go.Figure()
-    _cells(figure, "more images", part, part, part != 0, axis, MORE_FEWER, (-top, top), signed=True)
+    _cells(figure, "more images", part, part, part != 0, axis, AROUND, (-top, top), signed=True)
     _handles(figure, part, [f"{n:+d} images" for n in part[part != 0]], shown, axis)
     _frame(figure, axis, shown, chosen, "what the model says")
     difference = int(np.trace(after) - np.trace(before))
@@ -145,7 +155,7 @@ def _cells(
         text=[[(f"{v:+d}" if signed else str(v)) if w else "" for v, w in zip(*pair, strict=True)]
               for pair in zip(part, where, strict=True)],
         texttemplate="%{text}" if len(part) <= NUMBERED else None,
-        textfont={"size": 12 if len(part) <= 12 else 9},
+        textfont=INK if len(part) <= 12 else {**INK, "size": 9},
         xgap=2, ygap=2,
     )  # fmt: skip
 

@@ -34,6 +34,9 @@ def interference_map(found: Interference) -> Figure:
     laid_out(figure, min(900, max(300, 90 + 17 * len(rows))))
     figure.update_yaxes(autorange="reversed", showgrid=False, dtick=1 if len(rows) <= 60 else None)
     figure.update_xaxes(side="top", showgrid=False)
+    if not np.isfinite(shown).any():
+        caption = "The merge is where every expert is: no cost at all is predicted."
+        return Figure(figure, f"Heatmap of predicted loss. {caption}", caption)
     layer, task = np.unravel_index(np.nanargmax(found.predicted), found.predicted.shape)
     totals = found.totals
     worst = int(np.nanargmax(totals))
@@ -48,7 +51,7 @@ def interference_map(found: Interference) -> Figure:
 
 def _decades(values: np.ndarray) -> dict[str, Any]:
     """Colour-bar labels at whole powers of ten."""
-    there = values[np.isfinite(values)]
+    there = values[np.isfinite(values)] if np.isfinite(values).any() else np.ones(1)
     low, high = (math.floor(np.log10(there.min())), math.ceil(np.log10(there.max())))
     ticks = list(range(low, high + 1))
     return {
@@ -68,7 +71,7 @@ def predicted_against_measured(found: Interference, looks: Mapping[str, Look]) -
         name, look = safe(found.tasks[i]), looks[found.tasks[i]]
         figure.add_scatter(
             x=[totals[i]], y=[measured[i]], name=name, mode="markers+text", text=[name],
-            textposition="top center", showlegend=False,
+            textposition="middle right", showlegend=False,
             marker={"color": look.colour, "symbol": look.marker, "size": 12},
             error_y={"type": "data", "array": [1.96 * found.errors[i]], "color": look.colour},
             hovertemplate=f"{name}<br>predicted %{{x:.3g}} nats<br>measured %{{y:.3g}} nats"
@@ -79,7 +82,7 @@ def predicted_against_measured(found: Interference, looks: Mapping[str, Look]) -
     low, high = math.log10(min(totals[places])), math.log10(max(totals[places]))
     room = 0.15 * (high - low) + 0.15  # for the names
     figure.update_xaxes(
-        type="log", dtick=1, exponentformat="power", range=[low - room, high + room],
+        type="log", dtick=1, exponentformat="power", range=[low - room / 2, high + 1.5 * room],
         title="predicted increase of the loss, nats",
     )  # fmt: skip
     figure.update_yaxes(title="measured increase of the loss, nats")

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import plotly.graph_objects as go
 
 from ..loading import ORDERINGS, Loading, Ordering, Step
-from .base import BLUE, HEIGHT, ORANGE, Figure, laid_out, look, percent, safe, share
+from .base import AROUND, HEIGHT, INK, Figure, laid_out, look, percent, safe, share
 
 ENOUGH = 0.9  # of the gain: how soon an ordering has that much
 SMALL = 0.005  # a gain that is not worth dividing by
@@ -56,10 +56,10 @@ def loading_steps(loading: Loading, task: str | None = None) -> Figure:
             x=[_column(ordering) for ordering in orderings],
             y=[safe(part) for part in loading.parts],
             z=rows,
-            text=[[f"{v:+.1f}" for v in row] for row in rows],
+            text=[[f"{v:+.1f}" if abs(v) >= 0.05 else "0" for v in row] for row in rows],
             texttemplate="%{text}",
             zmid=0, zmin=-top, zmax=top,
-            colorscale=[(0, ORANGE), (0.5, "#F4F4F2"), (1, BLUE)],
+            colorscale=AROUND, reversescale=True, textfont=INK,
             showscale=False, xgap=2, ygap=2,
             hovertemplate="%{y}, %{x}: %{text} points<extra></extra>",
         )
@@ -73,7 +73,7 @@ def loading_steps(loading: Loading, task: str | None = None) -> Figure:
         f"Points that each part adds when its turn comes, blue for a gain. Over the orderings "
         f"{best} brings most ({100 * mean[best]:+.1f} points on average)"
     )
-    if mean[worst] < 0:
+    if mean[worst] <= -0.0005:
         caption += f", {worst} costs most ({100 * mean[worst]:+.1f})"
     largest = max(loading.norms, key=lambda p: loading.norms[p])
     caption += f". The largest update is that of {largest}: " + (
@@ -114,7 +114,7 @@ def _story(loading: Loading, value: Callable[[Step], float]) -> str:
     text += f"{name[:1].upper()}{name[1:]} alone brings {part} of that gain"
     text += ". " if len(alone) == 1 else ", the most of the parts that come first. "
     soon: dict[Ordering, int] = {o: enough_after(steps, value) for o, steps in curves.items()}
-    parts = "; ".join(f"{count} {ORDERINGS[o]}" for o, count in soon.items())
+    parts = ", ".join(f"{count} ({ORDERINGS[o]})" for o, count in soon.items())
     text += f"Parts needed for {percent(ENOUGH, 0)} of the gain, of {len(loading.parts)}: {parts}. "
     ordering = max(curves, key=lambda o: max(value(step) for step in curves[o]))
     values = [value(step) for step in curves[ordering]]
@@ -127,8 +127,10 @@ def _story(loading: Loading, value: Callable[[Step], float]) -> str:
 
 
 def _measured(loading: Loading) -> str:
-    size = f"{loading.examples} " if loading.examples else ""
-    return f"Measured on {size}{loading.split} images a task."
+    first = next(iter(loading.curves.values()))[0]
+    sizes = sorted({result.merged.examples for result in first.results})
+    size = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
+    return f"Measured on {size} {loading.split} images a task."
 
 
 def _column(ordering: Ordering) -> str:

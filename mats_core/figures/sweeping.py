@@ -8,9 +8,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from ..sweep import Axis, Cell, best
-from .base import BLUE, GREY, ORANGE, Figure, laid_out, percent, safe
-
-INK, PAPER = "#10161C", "#FFFFFF"
+from .base import VERMILLION, Figure, laid_out, percent, safe
 
 
 def sweep_map(
@@ -29,59 +27,56 @@ def sweep_map(
     grid: list[list[float | None]] = [[None] * len(columns) for _ in rows]
     for cell in cells:
         grid[cell.y][cell.x] = cell.accuracy
+    top = best(cells)
+    texts = [[""] * len(columns) for _ in rows]
+    for cell in cells:
+        value = "" if cell.accuracy is None else f"{100 * cell.accuracy:.1f}"
+        texts[cell.y][cell.x] = f"<b>{value}</b>" if cell is top else value
     there = [cell.accuracy for cell in cells if cell.accuracy is not None]
     low, high = (min(there), max(there)) if there else (0.0, 1.0)
+    high = max(high, low + 0.01)
     figure = go.Figure(
         go.Heatmap(
             z=grid, x=columns, y=rows, colorscale="Cividis", xgap=2, ygap=2, hoverinfo="skip",
-            zmin=low, zmax=high if high > low else low + 0.01, name="accuracy",
-            colorbar={"tickformat": ".0%", "thickness": 12},
+            zmin=low, zmax=high, name="accuracy", text=texts, texttemplate="%{text}",
+            colorbar={"tickformat": ".0%" if high - low > 0.05 else ".1%", "thickness": 12},
         )
     )  # fmt: skip
-    top = best(cells)
-    if top is not None:
-        figure.add_scatter(
-            x=[columns[top.x]], y=[rows[top.y]], mode="markers", hoverinfo="skip",
-            showlegend=False, name="best",
-            marker={"symbol": "square-open", "size": 44, "color": ORANGE,
-                    "line": {"width": 4, "color": ORANGE}},
-        )  # fmt: skip
-    _numbers(figure, columns, rows, cells, top, (low, high))
+    _points(figure, columns, rows, cells)
     laid_out(figure, min(620, 130 + 62 * len(rows)))
     for axis, option in ((figure.update_xaxes, x.option), (figure.update_yaxes, y.option)):
         axis(type="category", title=safe(titles.get(option, option)), showgrid=False)
     figure.update_xaxes(categoryarray=columns, range=[-0.5, len(columns) - 0.5])
     figure.update_yaxes(categoryarray=rows, range=[-0.5, len(rows) - 0.5])
+    # Annotations and shapes do not fade when a point is selected; holes have no text of their own.
+    for cell in cells:
+        if cell.accuracy is None:
+            figure.add_annotation(x=cell.x, y=cell.y, text="failed", showarrow=False)
+    if top is not None:
+        figure.add_shape(
+            type="rect", x0=top.x - 0.47, x1=top.x + 0.47, y0=top.y - 0.46, y1=top.y + 0.46,
+            line={"color": VERMILLION, "width": 4},
+        )  # fmt: skip
     caption = _about(x, y, cells, top, titles, examples)
     return Figure(figure, f"Heatmap of mean normalised accuracy. {caption}", caption)
 
 
-def _numbers(
-    figure: go.Figure,
-    columns: Sequence[str],
-    rows: Sequence[str],
-    cells: Sequence[Cell],
-    top: Cell | None,
-    limits: tuple[float, float],
+def _points(
+    figure: go.Figure, columns: Sequence[str], rows: Sequence[str], cells: Sequence[Cell]
 ) -> None:
-    """The value in every cell, in the ink that can be read on its colour; these are clickable."""
-    texts, inks, hovers = [], [], []
-    middle = limits[0] + 0.55 * (limits[1] - limits[0])
-    for cell in cells:
-        if cell.accuracy is None:
-            texts.append("failed")
-            inks.append(GREY)
-            hovers.append(safe(cell.reason))
-            continue
-        value = f"{100 * cell.accuracy:.1f}"
-        texts.append(f"<b>{value}</b>" if cell is top else value)
-        inks.append(INK if cell.accuracy >= middle else PAPER)
-        hovers.append(f"{percent(cell.accuracy)} ({percent(cell.low)} to {percent(cell.high)})")
+    """What can be clicked in every cell: a heatmap itself cannot be.  A ring shows the choice."""
+    hovers = [
+        safe(cell.reason)
+        if cell.accuracy is None
+        else f"{percent(cell.accuracy)} ({percent(cell.low)} to {percent(cell.high)})"
+        for cell in cells
+    ]
     figure.add_scatter(
         x=[columns[cell.x] for cell in cells], y=[rows[cell.y] for cell in cells],
-        mode="markers+text", text=texts, textfont={"color": inks, "size": 13},
-        marker={"symbol": "square", "size": 40, "color": BLUE, "opacity": 0},
-        selected={"marker": {"opacity": 0}}, unselected={"marker": {"opacity": 0}},
+        mode="markers",
+        marker={"symbol": "circle-open", "size": 42, "color": VERMILLION, "opacity": 0,
+                "line": {"width": 3}},
+        selected={"marker": {"opacity": 1}}, unselected={"marker": {"opacity": 0}},
         customdata=list(range(len(cells))), hovertext=hovers, showlegend=False, name="points",
         hovertemplate="%{hovertext}<extra></extra>",
     )  # fmt: skip

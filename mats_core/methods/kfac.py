@@ -101,7 +101,7 @@ def kfac(layer: Layer, options: KfacOptions, survey: Any = None) -> Merged:
         return merge_remaining(layer, options.remaining, options.damping)
     system = _system(layer, options)
     basis = _basis(layer, options) if _rotates(options) else None
-    solution, how = _solve(layer, options, basis.into(system) if basis else system, basis)
+    solution, how = _solve(layer, options, system, basis)
     return Merged(solution.value, "kfac", status=f"{solution.status}{how}", solution=solution)
 
 
@@ -146,6 +146,9 @@ def _subspace(block: InputGram | Kronecker, options: KfacOptions) -> Operator:
 def _solve(
     layer: Layer, options: KfacOptions, system: System, basis: Basis | None
 ) -> tuple[Solution, str]:
+    own_start = system.start
+    if basis is not None:
+        system = basis.into(system)
     operator, start = WeightedSum(system.terms, layer.shares), system.start
     right = weighted_sum(
         (term.apply(expert) for term, expert in zip(system.terms, system.experts, strict=True)),
@@ -163,7 +166,7 @@ def _solve(
         shares = (layer.shares[0], layer.shares[1])
         closed = solver.two_models(pair[0], pair[1], shares, right, start)
         if closed is not None:
-            return (basis.back(closed) if basis else closed), ""
+            return (basis.back(closed, own_start) if basis else closed), ""
 
     def run(preconditioner: solver.Apply | None) -> Solution:
         solution = solver.cg(
@@ -176,7 +179,7 @@ def _solve(
             keep=layer.keep,
             callback=layer.pulse,
         )
-        return basis.back(solution) if basis else solution
+        return basis.back(solution, own_start) if basis else solution
 
     preconditioner = _preconditioner(layer, options, operator, basis, shift)
     solution = run(preconditioner)
@@ -211,14 +214,18 @@ class Basis:
         )
         return System(terms, self.experts, self.turned(system.start))
 
-    def back(self, solution: Solution) -> Solution:
-        """The solution in the weight's own coordinates; lengths are the same in both."""
+    def back(self, solution: Solution, start: Tensor) -> Solution:
+        """The solution in the weight's own coordinates; lengths are the same in both.
+
+        The start comes back as it was, without the rounding of the way there and back.
+        """
 
         def original(x: Tensor) -> Tensor:
             return self.b[1] @ x @ self.a[1].mT
 
-        iterates = {step: original(x) for step, x in solution.iterates.items()}
-        return replace(solution, value=original(solution.value), iterates=iterates)
+        iterates = {step: original(x) if step else start for step, x in solution.iterates.items()}
+        value = original(solution.value) if solution.iterations else start
+        return replace(solution, value=value, iterates=iterates)
 
     def values(self, shift: float) -> Tensor:
         """`λ_B λ_Aᵀ` of the damped sums, plus the anchor's shift."""

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import streamlit as st
+from torch import Tensor
 
 from mats_core import estimate
 from mats_core.checks import InputError
 from mats_core.estimate import Estimate
+from mats_core.interference import unrelated_angles
 from mats_core.layers import Inputs
 from mats_core.methods import METHODS
-from mats_core.spectra import Kind, Spectrum, layer_spectra
+from mats_core.protection import Protection, Subspace, layer_protection
+from mats_core.spectra import Kind, Spectrum, layer_spectra, layer_subspaces
+from mats_core.statistics import Statistics
+from mats_core.survey import Survey
 
 from .jobs import Desk, Worker
 from .work import Prepared
@@ -29,7 +34,34 @@ def _worker() -> Worker:
 
 def spectra(inputs: Inputs, layer: str, kind: Kind) -> dict[str, Spectrum]:
     """Spectra of one weight, for every task that has the statistics."""
+    known = survey(inputs)
+    surveyed = next((la for la in known.layers if la.name == layer), None) if known else None
+    if known and surveyed:
+        pairs = zip(known.tasks, surveyed.spectra[kind], strict=True)
+        return {task: own for task, own in pairs if own is not None}
     return _spectra(identity(inputs), layer, kind, inputs)
+
+
+MOST_SURVEYS = 4
+
+
+@st.cache_resource(max_entries=1, show_spinner=False)
+def _surveys() -> dict[tuple[str, ...], Survey]:
+    """Finished surveys of the process, so that a reload or a second window finds them."""
+    return {}
+
+
+def survey(inputs: Inputs) -> Survey | None:
+    """The family's survey, where a job has made it."""
+    return _surveys().get(identity(inputs))
+
+
+def keep_survey(inputs: Inputs, found: Survey) -> None:
+    """Keep a finished survey; the oldest one goes."""
+    surveys = _surveys()
+    surveys[identity(inputs)] = found
+    while len(surveys) > MOST_SURVEYS:
+        surveys.pop(next(iter(surveys)), None)
 
 
 def identity(inputs: Inputs) -> tuple[str, ...]:
@@ -62,9 +94,38 @@ def _estimates(key: tuple[str, ...], _prepared: Prepared) -> dict[str, Estimate 
 
 @st.cache_data(max_entries=64, show_spinner="Computing the spectra")
 def _spectra(key: tuple[str, ...], layer: str, kind: Kind, _inputs: Inputs) -> dict[str, Spectrum]:
-    statistics = {
-        expert.name: own
-        for expert, own in zip(_inputs.family.experts, _inputs.statistics, strict=True)
-        if own is not None
-    }
-    return layer_spectra(_inputs.family, statistics, layer, kind)
+    return layer_spectra(_inputs.family, by_task(_inputs), layer, kind)
+
+
+def by_task(inputs: Inputs) -> dict[str, Statistics]:
+    """The statistics of every task that has some."""
+    pairs = zip(inputs.family.experts, inputs.statistics, strict=True)
+    return {expert.name: own for expert, own in pairs if own is not None}
+
+
+def subspaces(inputs: Inputs, layer: str, kind: Kind) -> dict[str, Tensor]:
+    """Directions of one weight, strongest first, for every task that has the statistics."""
+    return _subspaces(identity(inputs), layer, kind, inputs)
+
+
+@st.cache_data(max_entries=16, show_spinner="Computing the directions")
+def _subspaces(key: tuple[str, ...], layer: str, kind: Kind, _inputs: Inputs) -> dict[str, Tensor]:
+    return layer_subspaces(_inputs.family, by_task(_inputs), layer, kind)
+
+
+@st.cache_data(max_entries=64, show_spinner=False)
+def chance_angles(size: int, rank: int) -> Tensor:
+    """Principal angles of two random subspaces."""
+    return unrelated_angles(size, rank)
+
+
+def protection(inputs: Inputs, layer: str, task: str) -> dict[Subspace, Protection]:
+    """What each subspace of a task protects in one weight; raises `InputError`."""
+    return _protection(identity(inputs), layer, task, inputs)
+
+
+@st.cache_data(max_entries=16, show_spinner="Comparing the subspaces")
+def _protection(
+    key: tuple[str, ...], layer: str, task: str, _inputs: Inputs
+) -> dict[Subspace, Protection]:
+    return layer_protection(_inputs.family, by_task(_inputs), layer, task)

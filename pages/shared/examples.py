@@ -114,7 +114,8 @@ def matrices(found: Compared, choice_key: str) -> None:
         drawn = figures.confusion_change(
             before, after, classes, who=(found.who, AFTER), chosen=cell[1:]
         )
-        _clickable(drawn, f"{choice_key} difference", choice_key, AFTER, found)
+        with st.columns([3, 2])[0]:
+            _clickable(drawn, f"{choice_key} difference", choice_key, AFTER, found)
         return
     shown = figures.worth_showing(before + after)
     most = max(figures.largest_mistake(before), figures.largest_mistake(after))

@@ -10,7 +10,7 @@ import streamlit as st
 from mats_core.checks import InputError
 from mats_core.collection import Collection, load_collection
 
-from . import cached, roots, show, work
+from . import cached, doorway, roots, show, work
 from .jobs import Job
 from .roots import ROOTS
 
@@ -36,6 +36,7 @@ def found() -> dict[str, Path]:
 
 def header(title: str, lead: str) -> Collection:
     """The top of every page: what it is for, and the family it works on."""
+    doorway.through_the_app()
     left, right = st.columns([11, 4], gap="large", vertical_alignment="bottom")
     with left:
         st.title(title, anchor=False)

@@ -17,7 +17,7 @@ from mats_core.recipe import describe
 from . import families, runs, show
 from .runs import Run
 
-INDEX, WANTED = "lesson", "wanted"
+INDEX, WANTED, GO = "lesson", "wanted", "lesson goes to"
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ LESSONS = (
         "solve its equations. Every iteration solves them better; here nothing damps them.",
         "Merge with 50 iterations, then with 200, and compare the accuracy. Under Convergence, see "
         "the residuals and follow the accuracy along the iterations.",
-        "The residual goes on falling. What happens to the accuracy, and why?",
+        "Most residuals still fall, slowly. What happens to the accuracy, and why?",
         "CG settles the steep directions first, which many examples have measured well. Later "
         "iterations follow flat ones, whose small curvature is mostly the noise of a few hundred "
         "examples, and walk far along them: the equations are solved better, the models are merged "
@@ -138,6 +138,7 @@ LESSONS = (
 
 def overview() -> None:
     """The lessons as cards, each of which opens the page that it is about."""
+    _follow()
     st.header("Five lessons on the sample family", anchor=False)
     st.markdown(
         "A real transformer and eight experts. Each lesson sets up another page for you, and stays "
@@ -156,15 +157,18 @@ def overview() -> None:
 def _card(index: int, lesson: Lesson) -> None:
     with st.container(border=True, height="stretch", vertical_alignment="distribute"):
         st.markdown(f"**{index + 1} · {lesson.title}**\n\n{lesson.before}")
-        if st.button(
+        st.button(
             "Open this lesson", key=f"lesson {index}", icon=":material/play_lesson:",
-            width="stretch",
-        ):  # fmt: skip
-            open_lesson(index)
+            width="stretch", on_click=open_lesson, args=(index,),
+        )  # fmt: skip
+
+
+# A preset may be for a widget of this very page, which only a callback may set; a page can be left
+# only outside of one.  So the callbacks below say where to go, and the next run goes there.
 
 
 def open_lesson(index: int) -> None:
-    """Go to a lesson's first page, with its preset, on the sample family where there is one."""
+    """A callback: a lesson's first page, with its preset, on the sample family if there is one."""
     st.session_state[INDEX] = index
     samples = [
         label for label, file in families.found().items() if file.is_relative_to(families.SAMPLES)
@@ -175,18 +179,28 @@ def open_lesson(index: int) -> None:
 
 
 def set_up(setup: Setup) -> None:
-    """Put a preset where its page finds it, and go there."""
+    """A callback: put a preset where its page finds it, and say that the next run goes there."""
     if setup.method:
         st.session_state[WANTED] = {
             "method": setup.method, "options": dict(setup.options), "experts": None
         }  # fmt: skip
     for key, value in setup.controls.items():
         st.session_state[key] = value
-    st.switch_page(f"pages/{setup.page}.py")
+    st.session_state[GO] = setup.page
+
+
+def _follow() -> None:
+    page = st.session_state.pop(GO, None)
+    if page is not None:
+        st.switch_page(f"pages/{page}.py")
 
 
 def banner() -> None:
-    """The open lesson: what to do, its question, the answer with the numbers of the runs so far."""
+    """The open lesson: what to do, its question, the answer with the numbers of the runs so far.
+
+    Nothing where no lesson is open.
+    """
+    _follow()
     index = st.session_state.get(INDEX)
     if not isinstance(index, int) or not 0 <= index < len(LESSONS):
         return
@@ -204,9 +218,8 @@ def banner() -> None:
         st.markdown(lesson.look)
         with st.container(horizontal=True):
             for number, setup in enumerate(lesson.setups):
-                if st.button(setup.label, key=f"lesson {index} setup {number}",
-                             icon=_icon(setup)):  # fmt: skip
-                    set_up(setup)
+                st.button(setup.label, key=f"lesson {index} setup {number}", icon=_icon(setup),
+                          on_click=set_up, args=(setup,))  # fmt: skip
         st.markdown(f":material/help: **{lesson.question}**")
         with st.expander("Answer"):
             st.markdown(lesson.answer)
@@ -219,19 +232,23 @@ def _close() -> None:
     st.session_state[INDEX] = None
 
 
+def _back() -> None:
+    _close()
+    st.session_state[GO] = "learn"
+
+
 def _icon(setup: Setup) -> str:
     return ":material/tune:" if setup.method else ":material/area_chart:"
 
 
 def _next(index: int) -> None:
-    if index + 1 < len(LESSONS):
-        if st.button(f"Next lesson: {LESSONS[index + 1].title}", key="lesson next",
-                     type="tertiary", icon=":material/arrow_forward:"):  # fmt: skip
-            open_lesson(index + 1)
-    elif st.button("Back to Learn", key="lesson next", type="tertiary",
-                   icon=":material/school:"):  # fmt: skip
-        _close()
-        st.switch_page("pages/learn.py")
+    last = index + 1 == len(LESSONS)
+    label = "Back to Learn" if last else f"Next lesson: {LESSONS[index + 1].title}"
+    st.button(
+        label, key="lesson next", type="tertiary",
+        icon=":material/school:" if last else ":material/arrow_forward:",
+        on_click=_back if last else open_lesson, args=() if last else (index + 1,),
+    )  # fmt: skip
 
 
 def _kept() -> list[Run]:

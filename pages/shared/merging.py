@@ -8,6 +8,7 @@ import streamlit as st
 
 from mats_core.checks import InputError
 from mats_core.collection import Collection
+from mats_core.estimate import fits
 from mats_core.methods import METHODS
 
 from . import cached, runs, settings, show, work
@@ -39,6 +40,19 @@ def follow_link(collection: Collection) -> None:
 def is_new(request: work.Request) -> bool:
     """Whether a request differs from the last one that was started."""
     return st.session_state.get("asked") not in (None, request)
+
+
+def cost(request: work.Request, preparing: Job) -> None:
+    """What the merge will take, before it is started."""
+    prepared: work.Prepared | None = preparing.snapshot().result
+    if prepared is None:
+        return
+    try:
+        found = work.estimated(request, prepared)
+    except InputError:  # said when somebody presses Merge
+        return
+    need = "" if fits(found) else " More than is free here: it would be refused."
+    st.caption(show.plain(f"{found.sentence}, if nothing is remembered.{need}"))
 
 
 def start(request: work.Request, preparing: Job) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -13,8 +12,9 @@ import streamlit as st
 from mats_core import figures
 from mats_core.comparison import normalised_interval
 from mats_core.methods import METHODS
+from mats_core.recipe import Recipe
 
-from . import runs, show
+from . import runs, settings, show
 from .runs import Run
 
 FIRST = 4  # so many runs are ticked for somebody who has ticked none yet
@@ -115,6 +115,8 @@ def changed(run: Run) -> str:
     ]
     if len(run.recipe.experts) < run.family_size:
         found.append(f"{len(run.recipe.experts)} experts")
+    if len({entry.weight for entry in run.recipe.experts}) > 1:
+        found.append("own weights")
     if run.recipe.seed:
         found.append(f"seed {run.recipe.seed}")
     return ", ".join(found) or "none"
@@ -140,7 +142,7 @@ def _actions(family: str, newest: list[Run], chosen: set[str]) -> None:
             "Back to these settings", icon=":material/undo:", key="compare back",
             help="Opens Merge with every knob as it was for this run.",
         ):  # fmt: skip
-            want(wanted(run))
+            want(run.recipe)
         with st.popover("Delete", icon=":material/delete:"):
             st.markdown(f"Forget **{show.plain(run.label)}** for good?")
             st.button(
@@ -153,19 +155,7 @@ def _pin(id: str | None) -> None:
     st.session_state["baseline"] = id
 
 
-def wanted(run: Run) -> dict[str, Any]:
-    """A run's settings as the Merge page takes them."""
-    names = tuple(entry.name for entry in run.recipe.experts)
-    return {
-        "method": run.recipe.method,
-        "options": dict(run.report.options),
-        "experts": None if len(names) == run.family_size else names,
-        "seed": run.recipe.seed,
-        "dtype": run.recipe.dtype,
-    }
-
-
-def want(settings: Mapping[str, Any]) -> None:
-    """Go to the Merge page with these settings."""
-    st.session_state["wanted"] = dict(settings)
+def want(recipe: Recipe) -> None:
+    """Go to the Merge page with the settings of a recipe."""
+    settings.want(recipe)
     st.switch_page("pages/merge.py")

@@ -50,15 +50,37 @@ def pick_kind(key: str) -> Kind:
 def view(inputs: Inputs, key: str) -> tuple[str, dict[str, Spectrum]]:
     """Controls and plot; returns what was chosen."""
     layer = pick_layer(inputs, key)
+    return layer, plot(inputs, layer, key)
+
+
+def plot(inputs: Inputs, layer: str, key: str) -> dict[str, Spectrum]:
+    """The spectra of one layer, all tasks in one plot; returns them."""
     kind = pick_kind(key)
     found = cached.spectra(inputs, layer, kind)
     looks = figures.looks(expert.name for expert in inputs.family.experts)
     drawn = figures.spectra(found, kind, looks)
     if drawn is None:
         st.info("There are no statistics of this layer; choose the task matrices Δ.")
-        return layer, {}
+        return {}
     show.figure(drawn, f"{key} {layer} {kind}")
-    return layer, found
+    return found
+
+
+def energies(inputs: Inputs, layer: str, found: dict[str, Spectrum], key: str) -> None:
+    """What a few directions keep: a slider, the curves, and the ranks beside them."""
+    looks = figures.looks(expert.name for expert in inputs.family.experts)
+    d_out = inputs.family.base.tensors[layer].shape[0]
+    share = max(1, d_out // len(inputs.family.experts))
+    most = len(next(iter(found.values())).values)
+    st.subheader("What a few directions keep", anchor=False)
+    rank = st.slider(
+        "Directions a task", 1, most, min(share, most), key=f"{key} rank {most} {share}",
+        persist_state="session",
+        help=f"With {len(inputs.family.experts)} tasks in {d_out} output dimensions each has room "
+        f"for {share} (d_out / T): that is what Essential Subspace Merging and TSV-M keep.",
+    )  # fmt: skip
+    show.figure(figures.energy_curves(found, looks, rank), f"{key} energy {layer} {rank}")
+    ranks(found, rank)
 
 
 def ranks(found: dict[str, Spectrum], rank: int) -> None:

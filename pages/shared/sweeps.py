@@ -11,6 +11,7 @@ import streamlit as st
 from mats_core import figures
 from mats_core.collection import Collection
 from mats_core.methods import METHODS
+from mats_core.recipe import Recipe
 from mats_core.sweep import Cell, best
 
 from . import cached, runlist, show, sweepknobs, trials
@@ -115,7 +116,7 @@ def _finished(job: Job, kept: list[Run]) -> None:
             "Use these settings", type="primary", icon=":material/merge:", key="sweep use",
             help="Opens Merge with this point's settings.",
         ):  # fmt: skip
-            runlist.want(wanted(request, cells[chosen]))
+            runlist.want(taken(request, cells[chosen]))
 
 
 def _clicked(answer: Any, job: int, cells: Sequence[Cell]) -> None:
@@ -137,14 +138,7 @@ def _name(cell: Cell, request: SweepRequest) -> str:
     return f"{figures.percent(cell.accuracy or 0)} · {values}"
 
 
-def wanted(request: SweepRequest, cell: Cell) -> dict[str, Any]:
-    """A point's settings as the Merge page takes them."""
-    recipe = request.recipe
-    options = {**recipe.parsed_options().model_dump(), **cell.options}
-    return {
-        "method": recipe.method,
-        "options": options,
-        "experts": tuple(entry.name for entry in recipe.experts),
-        "seed": recipe.seed,
-        "dtype": recipe.dtype,
-    }
+def taken(request: SweepRequest, cell: Cell) -> Recipe:
+    """The recipe of one point."""
+    options = {**request.recipe.options, **cell.options}
+    return request.recipe.model_copy(update={"options": options})

@@ -35,25 +35,24 @@ def _losses(settings: dict[str, Any]) -> figures.Figure:
 
 
 def _walk_controls() -> dict[str, Any]:
-    keep = {"persist_state": "session"}
     left, right = st.columns(2)
     iterations = left.slider(
-        "CG iterations", 0, 2, 2, key="toy iterations", **keep,
+        "CG iterations", 0, 2, 2, key="toy iterations", persist_state="session",
         help="With two parameters, two are enough. A real layer has a hundred thousand.",
     )  # fmt: skip
     jacobi = right.toggle(
-        "Precondition", key="toy jacobi", **keep,
+        "Precondition", key="toy jacobi", persist_state="session",
         help="Divide each parameter by its own curvature first (Jacobi).",
     )  # fmt: skip
     steps = [0.0, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0]
     left, right = st.columns(2)
     damping = left.select_slider(
-        "Damping δ", steps, key="toy damping", **keep,
+        "Damping δ", steps, key="toy damping", persist_state="session",
         help="Adds δ times the mean curvature of each task in every direction: flat directions "
         "are no longer quite flat.",
     )  # fmt: skip
     anchor = right.select_slider(
-        "Anchor μ", steps, key="toy anchor", **keep,
+        "Anchor μ", steps, key="toy anchor", persist_state="session",
         help="Pulls the solution towards the start.",
     )  # fmt: skip
     return {

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from mats_core import evaluate, machine, tasks, trajectory
+from mats_core import estimate, evaluate, machine, tasks, trajectory
 from mats_core.checks import InputError
 from mats_core.collection import Collection, measure_all, missing_statistics
+from mats_core.estimate import Estimate
 from mats_core.evaluate import TaskResult
 from mats_core.examiner import Asked, exam
 from mats_core.layers import Inputs, choose_device, open_inputs
@@ -217,9 +218,16 @@ def _description(reference: str) -> str:
     return DESCRIPTIONS.get(reference.removeprefix(tasks.SAMPLE), "").replace("`", "")
 
 
+def estimated(request: Request, prepared: Prepared) -> Estimate:
+    """What a request will cost; raises `InputError` as the merge itself would."""
+    tested = {name: card.test for name, card in prepared.cards.items()}
+    return estimate.estimate(prepared.inputs, request.recipe(prepared.files), examples=tested)
+
+
 def merge(request: Request, ready: Callable[[], Prepared], tell: Tell) -> Outcome:
     """Run the request's recipe to its end; `ready` is asked when the merge's turn has come."""
     prepared = ready()
+    estimate.require(estimated(request, prepared))
     recipe = request.recipe(prepared.files)
     inputs = inputs_of(prepared, recipe)
     solving = _Solving(tell)

@@ -191,17 +191,15 @@ def test_a_card_opens_its_lesson_on_the_other_page(open_app: Open, index: int):
 
 def test_opening_leaves_the_preset_for_the_page(monkeypatch: pytest.MonkeyPatch):
     state: dict[str, Any] = {}
-    went: list[str] = []
     monkeypatch.setattr("pages.shared.lessons.st.session_state", state)
-    monkeypatch.setattr("pages.shared.lessons.st.switch_page", went.append)
     lessons.open_lesson(2)
     assert state["wanted"] == {
         "method": "kfac", "options": {"damping": 0.0, "iterations": 50}, "experts": None
     }  # fmt: skip
-    assert state["lesson"] == 2
+    assert (state["lesson"], state[lessons.GO]) == (2, "merge")
     lessons.set_up(lessons.LESSONS[1].setups[2])
     assert state["subspaces kind"] == "input"
-    assert went == ["pages/merge.py", "pages/subspaces.py"]
+    assert state[lessons.GO] == "subspaces"
 
 
 def test_without_a_family_the_lessons_say_so_and_the_picture_still_works(
@@ -216,11 +214,42 @@ def test_without_a_family_the_lessons_say_so_and_the_picture_still_works(
 def banner_alone() -> None:
     import streamlit as st
 
-    from pages.shared import lessons
+    from pages.shared import families, lessons
 
     if "begun" not in st.session_state:
         st.session_state["begun"], st.session_state["lesson"] = True, 0
+    families.header("A page", "with the widgets of a page")
     lessons.banner()
+
+
+@pytest.fixture
+def went(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Where `st.switch_page` was asked to go."""
+    pages: list[str] = []
+    monkeypatch.setattr("pages.shared.lessons.st.switch_page", pages.append)
+    return pages
+
+
+def test_the_banner_leads_to_setups_to_the_next_lesson_and_back(
+    open_app: Open, tiny_family: Path, went: list[str], monkeypatch: pytest.MonkeyPatch
+):
+    open_app()
+    monkeypatch.setattr("pages.shared.families.SAMPLES", tiny_family)
+    banner = AppTest.from_function(banner_alone, default_timeout=60).run()
+    banner.button(key="lesson 0 setup 1").click().run()
+    assert sentences(banner) == ""
+    assert banner.session_state["wanted"]["method"] == "essential"
+    assert went == ["pages/merge.py"]
+    for index in LESSONS[1:]:
+        banner.button(key="lesson next").click().run()
+        assert sentences(banner) == ""
+        assert banner.session_state["lesson"] == index
+        assert banner.session_state["wanted"]["method"] == lessons.LESSONS[index].setups[0].method
+        assert lessons.LESSONS[index].question in text(banner)
+    assert banner.button(key="lesson next").label == "Back to Learn"
+    banner.button(key="lesson next").click().run()
+    assert banner.session_state["lesson"] is None
+    assert went[-1] == "pages/learn.py"
 
 
 def test_the_banner_asks_answers_with_the_runs_and_closes(open_app: Open):
@@ -240,7 +269,7 @@ def test_the_banner_asks_answers_with_the_runs_and_closes(open_app: Open):
     assert f"**Average** (run 1): {100 * share:.1f} % of the experts' accuracy" in said
     assert "**ESM**: not merged yet" in said
     banner.button(key="lesson close").click().run()
-    assert text(banner) == ""
+    assert lessons.LESSONS[0].question not in text(banner)
 
 
 def test_the_banner_says_what_is_missing_and_nothing_without_a_lesson(open_app: Open):
@@ -249,7 +278,7 @@ def test_the_banner_says_what_is_missing_and_nothing_without_a_lesson(open_app: 
     assert "their numbers appear here" in text(banner)
     for nothing in (None, 99, -1, "x"):
         banner.session_state["lesson"] = nothing
-        assert text(banner.run()) == ""
+        assert "Lesson" not in text(banner.run())
         assert sentences(banner) == ""
 
 

@@ -200,7 +200,7 @@ def test_a_link_opens_its_run_and_a_strange_one_is_a_sentence(open_app: Open):
 
 def test_live_merges_at_every_change(open_app: Open):
     app = merge(open_app())
-    labelled(app, "Live").set_value(True).run()
+    labelled(app, "Live: merge at every change of a knob").set_value(True).run()
     labelled(app, "Scaling").set_value(0.5).run()
     settle(app, "merging")
     assert [run.report.options["scaling"] for run in kept()] == [1.5, 0.5]
@@ -274,14 +274,6 @@ def test_cancelled_merge_leaves_nothing_behind(open_app: Open):
     settle(app, "merging")
     assert sentences(app) == ""
     assert any("cancelled" in info.value for info in app.info) or not kept()
-
-
-def test_spectra_of_all_tasks_in_one_plot_with_ranks(open_app: Open):
-    app = settle(open_app("subspaces"), "preparation")
-    assert [trace["name"] for trace in spec(app)["data"]] == ["e0", "e1", "e2"]
-    assert spec(app)["layout"]["yaxis"]["dtick"] == 1
-    assert list(app.dataframe[0].value["task"]) == ["e0", "e1", "e2"]
-    assert app.slider[0].value == 24 // 3 or app.slider[0].value == 40 // 3
 
 
 def test_family_page_shows_tasks_and_their_accuracy(open_app: Open):

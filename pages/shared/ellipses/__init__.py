@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import streamlit as st
+from streamlit.components.v2 import component
 
 HERE = Path(__file__).parent
 HTML = """
@@ -27,7 +28,7 @@ def script() -> str:
     return "\n".join((HERE / name).read_text("utf-8") for name in ("algebra.js", "picture.js"))
 
 
-_mount = st.components.v2.component(
+_mount = component(
     "toy_ellipses", html=HTML, css=(HERE / "picture.css").read_text("utf-8"), js=script()
 )
 
@@ -39,5 +40,5 @@ def show(key: str, data: dict[str, Any], on_move: Callable[[], None]) -> None:
 
 def moved(key: str) -> Any:
     """What the picture sent last."""
-    value = st.session_state.get(key)
+    value: Any = st.session_state.get(key)
     return value.get("state") if hasattr(value, "get") else None

@@ -1,0 +1,58 @@
+"""The recipe file of a merge, and the command lines that repeat it from a fresh clone."""
+
+from __future__ import annotations
+
+from ..recipe import dump_recipe
+from .portable import STATISTICS, Finished, Measuring, quoted
+
+
+def commands(merge: Finished, place: str) -> tuple[str, ...]:
+    """What to call, in order: measure the statistics where the method reads any, then merge.
+
+    `place`: the family's folder as it is typed where the commands are called; the recipe
+    (`recipe_yaml`) lies in it under the name `<stem>.yaml`.
+    """
+    folder = quoted(place.rstrip("/") or "/")
+    lines = []
+    if merge.measuring is not None:
+        lines.append(
+            f"python -m mats_core measure --family {folder} --out {folder}/{STATISTICS}"
+            f"{_measuring(merge.measuring)} --device cpu"
+        )
+    lines.append(f"python -m mats_core merge {folder}/{merge.stem}.yaml")
+    return tuple(lines)
+
+
+def _measuring(how: Measuring) -> str:
+    """The options that are not `measure`'s own defaults."""
+    usual = Measuring()
+    parts = [
+        f" --{name} {value}"
+        for name, value, default in (
+            ("examples", how.examples, usual.examples),
+            ("labels", how.labels, usual.labels),
+            ("seed", how.seed, usual.seed),
+        )
+        if value != default
+    ]
+    return "".join(parts)
+
+
+def recipe_yaml(merge: Finished, place: str = "") -> str:
+    """The portable recipe as a file; its first lines say where to put it and what to call.
+
+    `place`: the family's folder, from the folder of MaTS Explorer; a placeholder by default.
+    """
+    place = place or f"path/to/{merge.recipe.folder.resolve().name}"
+    lines = [
+        f"{one_line(merge.title)}: a merge of the family '{one_line(merge.family)}'.",
+        "Put this file into the family's folder: all its paths start there.  Then, from the",
+        "folder of MaTS Explorer:",
+        *(f"  {line}" for line in commands(merge, place)),
+    ]
+    return "".join(f"# {line}\n" for line in lines) + dump_recipe(merge.portable)
+
+
+def one_line(text: str) -> str:
+    """Text that stays on its line, so that a name cannot end a comment."""
+    return "".join(c if c.isprintable() else " " for c in text)

@@ -1,0 +1,198 @@
+"""A notebook that runs a finished merge again and asserts that its numbers are the same.
+
+The same merge always gives the same bytes: cell ids are counted, and nothing is stamped.
+"""
+
+from __future__ import annotations
+
+import pprint
+from typing import Any
+
+from ..recipe import Evaluation
+from .command import one_line
+from .portable import Finished
+
+KERNEL = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
+FIND_ROOT = """\
+import sys
+from pathlib import Path
+
+HERE = Path.cwd()
+ROOT = next((p for p in (HERE, *HERE.parents) if (p / "mats_core").is_dir()), HERE)
+sys.path.insert(0, str(ROOT))"""
+PARAMETERS = "parameters"  # the tag by which papermill and others find the cell
+
+
+def notebook(merge: Finished, place: str) -> str:
+    """The notebook as JSON; `place` is the family's folder, from that of MaTS Explorer."""
+    return dump(
+        [
+            ("markdown", _opening(merge)),
+            (PARAMETERS, _parameters(merge, place)),
+            ("markdown", _about_the_merge(merge)),
+            ("code", _run(merge)),
+            ("markdown", "## What the merged model can do"),
+            ("code", _SHOW if merge.report.tasks else _COVERAGE),
+            (
+                "markdown",
+                "## The same numbers?\n\nThis cell fails where the files, the settings or the "
+                "results differ from the run that this notebook was made from.",
+            ),
+            ("code", _expected(merge)),
+            ("code", _CHECK),
+        ]
+    )
+
+
+def dump(cells: list[tuple[str, str]]) -> str:
+    """A notebook of (kind, text) cells without outputs; kind `parameters` is code with that tag.
+
+    Raises `nbformat.ValidationError` for anything that is not a notebook.
+    """
+    import nbformat
+    from nbformat import v4
+
+    made = []
+    for number, (kind, text) in enumerate(cells):
+        new = v4.new_markdown_cell if kind == "markdown" else v4.new_code_cell
+        cell = new(text.strip("\n"), id=f"cell-{number:02d}")
+        if kind == PARAMETERS:
+            cell.metadata["tags"] = [PARAMETERS]
+        made.append(cell)
+    whole = v4.new_notebook(cells=made, metadata=KERNEL, nbformat=4, nbformat_minor=5)
+    nbformat.validate(whole)
+    return nbformat.writes(whole, version=nbformat.NO_CONVERT) + "\n"
+
+
+def plain(text: str) -> str:
+    """A name as text in a markdown cell."""
+    return "".join(f"\\{c}" if c in "\\`*_{}[]()#+-.!|~$<>:&" else c for c in one_line(text))
+
+
+def _opening(merge: Finished) -> str:
+    lines = [
+        f"# {plain(merge.title)}",
+        f"A merge of {len(merge.recipe.experts)} experts of the family {plain(merge.family)}, "
+        "made by MaTS Explorer. Save it anywhere inside the folder of MaTS Explorer and run all "
+        "cells: the merge is made again, and the last cell compares its numbers with those of the "
+        "run.",
+    ]
+    if merge.report.normalised_accuracy is not None:
+        lines.append(
+            f"In that run the merged model kept {100 * merge.report.normalised_accuracy:.1f} % of "
+            "its experts' accuracy."
+        )
+    return "\n\n".join(lines)
+
+
+def _parameters(merge: Finished, place: str) -> str:
+    recipe = merge.portable
+    settings: dict[str, Any] = {
+        "seed": recipe.seed,
+        "dtype": recipe.dtype,
+        "device": recipe.device,
+    }
+    if recipe.output_dtype:
+        settings["output_dtype"] = recipe.output_dtype
+    if recipe.weighting != "weights":
+        settings["weighting"] = recipe.weighting
+    if recipe.heads is not None:
+        settings["heads"] = list(recipe.heads)
+    if recipe.evaluate is False:
+        settings["evaluate"] = False
+    elif isinstance(recipe.evaluate, Evaluation) and recipe.evaluate != Evaluation():
+        settings["evaluate"] = recipe.evaluate.model_dump(exclude_none=True)
+    return "\n".join(
+        [
+            f"FAMILY = {place!r}  # the folder with family.yaml, from that of MaTS Explorer",
+            f"METHOD = {recipe.method!r}",
+            f"OPTIONS = {_literal(dict(recipe.options))}",
+            f"WEIGHTS = {_literal({entry.name: entry.weight for entry in recipe.experts})}",
+            f"SETTINGS = {_literal(settings)}",
+            "TOLERANCE = 0  # answers a task that may differ: another processor rounds differently",
+        ]
+    )
+
+
+def _about_the_merge(merge: Finished) -> str:
+    text = "## The merge\n\n"
+    if merge.reads_statistics:
+        text += (
+            "This method reads statistics of each expert on its own task. They are measured where "
+            "this machine's cache does not hold them yet. "
+        )
+    return text + "The merged model stays in memory: nothing is written."
+
+
+def _run(merge: Finished) -> str:
+    how = merge.measuring
+    measure = (
+        "statistics = measure_all(\n"
+        f"    family, examples={how.examples}, labels={how.labels!r}, seed={how.seed}\n)\n"
+        if how
+        else "statistics = {}\n"
+    )
+    imports = "load_collection, measure_all" if how else "load_collection"
+    return (
+        f"{FIND_ROOT}\n\n"
+        "import mats_core\n"
+        f"from mats_core.collection import {imports}\n\n"
+        "family = load_collection(ROOT / Path(FAMILY).expanduser())\n"
+        f"{measure}"
+        "recipe = family.recipe(\n"
+        "    METHOD, OPTIONS, statistics=statistics, experts=tuple(WEIGHTS), weights=WEIGHTS, "
+        "**SETTINGS\n)\n"
+        "report = mats_core.merge(recipe)\n"
+        "report.coverage"
+    )
+
+
+_SHOW = """\
+from mats_core import figures
+
+for task in report.tasks:
+    low, high = task.merged.interval
+    print(
+        f"{task.name:<16} {task.merged.accuracy:6.1%}  ({low:.1%} to {high:.1%})"
+        f"   expert {task.finetuned.accuracy:6.1%}   pre-trained {task.pretrained.accuracy:6.1%}"
+    )
+shown = figures.accuracy_bars(
+    report.tasks, figures.looks(e.name for e in family.experts), label=METHOD
+)
+print(shown.caption)
+shown.figure"""
+
+_COVERAGE = """\
+for treatment, tensors in report.coverage.items():
+    print(f"{tensors:5} tensors {treatment}")"""
+
+_CHECK = """\
+for name, fingerprint in FINGERPRINTS.items():
+    assert report.fingerprints[name] == fingerprint, f"the files of {name!r} are not the same"
+assert report.coverage == COVERAGE, f"other tensors were merged: {report.coverage}"
+found = {task.name: (task.merged.correct, task.merged.examples) for task in report.tasks}
+assert list(found) == list(CORRECT), f"other tasks: {list(found)}"
+for name, (correct, examples) in CORRECT.items():
+    assert found[name][1] == examples, f"{name}: {found[name][1]} examples instead of {examples}"
+    difference = abs(found[name][0] - correct)
+    assert difference <= TOLERANCE, f"{name}: {found[name][0]} right instead of {correct}"
+print("The numbers are the same.")"""
+
+
+def _expected(merge: Finished) -> str:
+    report = merge.report
+    correct = {task.name: (task.merged.correct, task.merged.examples) for task in report.tasks}
+    return "\n".join(
+        [
+            "# right answers and examples of each task",
+            f"CORRECT = {_literal(correct)}",
+            f"COVERAGE = {_literal(report.coverage)}",
+            f"FINGERPRINTS = {_literal(dict(report.fingerprints))}",
+        ]
+    )
+
+
+def _literal(value: object) -> str:
+    """Python source of plain values, one entry a line where it is long."""
+    short = repr(value)
+    return short if len(short) <= 60 else pprint.pformat(value, width=96, sort_dicts=False)

@@ -1,0 +1,237 @@
+"""A recipe that somebody hands in, matched with a family that is known here.
+
+Nothing that the file names is opened: its paths are only compared with those of the known
+families, and every checkpoint that is read afterwards is the family's own.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import yaml
+
+from ..checkpoints import Checkpoint
+from ..checks import InputError, listing
+from ..collection import Collection
+from ..methods.kfac import STARTS
+from ..recipe import ExpertEntry, Recipe, parse_recipe
+
+MOST_BYTES = 1_000_000
+PATHS = ("model", "statistics", "task")  # of an expert
+Tell = Callable[[float, str], Any]
+
+
+@dataclass(frozen=True)
+class Reopened:
+    """A recipe over a known family.
+
+    `experts` and the keys of `weights` are the family's names; `notes` say, a sentence each, what
+    of the file is not taken over.
+    """
+
+    collection: Collection
+    method: str
+    options: Mapping[str, Any]
+    experts: tuple[str, ...]
+    weights: Mapping[str, float]
+    seed: int
+    dtype: str
+    notes: tuple[str, ...] = ()
+
+
+def reopen(
+    data: bytes, families: Sequence[Collection], tell: Tell = lambda fraction, text: None
+) -> Reopened:
+    """The recipe in `data`, over the first of `families` that it belongs to.
+
+    Raises `InputError` for what is no recipe, or one of a family that is not known here.
+    """
+    content = _parsed(data)
+    _refuse_foreign_paths(content)
+    recipe = parse_recipe(content)
+    problems: list[InputError] = []
+    for number, family in enumerate(families):
+        tell(number / len(families), f"Comparing with {family.name}")
+        try:
+            names, by_name = _matched(recipe, family)
+        except InputError as error:
+            problems.append(error)
+            continue
+        if names:
+            return _reopened(recipe, family, names, by_name)
+    if problems:
+        raise problems[0]
+    raise InputError(
+        "recipe",
+        expected=f"one of a family that is open here ({listing(f.name for f in families)})",
+        found=f"the base '{recipe.base}' and experts {listing(e.name for e in recipe.experts)}",
+        remedy="Put the family's folder under sample_models/, or name it in MATS_FAMILIES before "
+        "the start. A recipe that was downloaded here holds fingerprints and is found by them.",
+    )
+
+
+class _Plain(yaml.SafeLoader):
+    """YAML without aliases: a few of them can stand for more text than fits into memory."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases (*name) are not taken in a recipe")
+        return super().compose_node(parent, index)
+
+
+def _parsed(data: bytes) -> Mapping[str, Any]:
+    if len(data) > MOST_BYTES:
+        raise InputError(
+            "recipe", expected=f"at most {MOST_BYTES // 1000} kB", found=f"{len(data) // 1000} kB"
+        )
+    try:
+        content = yaml.load(data.decode("utf-8"), _Plain)
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError("recipe", expected="a YAML file", found=reason) from None
+    if not isinstance(content, Mapping):
+        raise InputError("recipe", expected="a YAML mapping", found=type(content).__name__)
+    return content
+
+
+def _refuse_foreign_paths(content: Mapping[str, Any]) -> None:
+    """Before anything looks at a path: none of another machine, no checkpoint to start from."""
+    experts = content.get("experts")
+    entries = [e for e in experts if isinstance(e, Mapping)] if isinstance(experts, list) else []
+    paths = [content.get(key) for key in ("base", "base_statistics", "output")]
+    paths += [entry.get(key) for entry in entries for key in PATHS]
+    for path in paths:
+        if isinstance(path, str) and (path.startswith(("//", "\\\\")) or "\0" in path):
+            raise InputError(
+                f"path '{path}'",
+                expected="a path on this machine",
+                found="one of a network share" if "\0" not in path else "a character that ends it",
+            )
+    for starts in _starts(content):
+        if starts not in STARTS:
+            raise InputError(
+                "option 'start'",
+                expected=f"one of {', '.join(STARTS)} on this page",
+                found=f"'{starts}'",
+                remedy="To start from a checkpoint, run the recipe from the command line.",
+            )
+
+
+def _starts(content: Mapping[str, Any]) -> list[Any]:
+    """Every value of the one option that may be a path."""
+    options, search = content.get("options"), content.get("search")
+    found = [options["start"]] if isinstance(options, Mapping) and "start" in options else []
+    if isinstance(search, Mapping) and isinstance(search.get("start"), list):
+        found += search["start"]
+    return found
+
+
+# Which family ------------------------------------------------------------------------------------
+
+
+def inside(folder: Path, reference: str) -> Path | None:
+    """Where a path leads, started at `folder`; None if that is not inside, links followed.
+
+    A path that leads out by its own words is turned away without asking the disk.
+    """
+    root = folder.resolve()
+    plain = Path(os.path.normpath(root / reference))
+    if not plain.is_relative_to(root):
+        return None
+    found = plain.resolve()
+    return found if found.is_relative_to(root) else None
+
+
+def _matched(recipe: Recipe, family: Collection) -> tuple[dict[str, str], bool]:
+    """Names in the recipe → the family's names, and whether some were found by name alone.
+
+    Empty where the base is another.  Raises `InputError` where the base is the family's and an
+    expert is not.
+    """
+    kind = _same(recipe.base, recipe.base_fingerprint, family, family.base)
+    if not kind:
+        return {}, False
+    kinds, names = {kind}, {}
+    for entry in recipe.experts:
+        expert, kind = _expert(entry, family)
+        if expert in names.values():
+            raise InputError(
+                f"expert '{entry.name}'", expected="each expert once", found=f"'{expert}' again"
+            )
+        names[entry.name] = expert
+        kinds.add(kind)
+    return names, "name" in kinds
+
+
+def _expert(entry: ExpertEntry, family: Collection) -> tuple[str, str]:
+    """The family's expert that an entry means, and how it was found."""
+    # Those of its own name first: copies have one fingerprint.
+    for own in sorted(family.experts, key=lambda own: own.name != entry.name):
+        kind = _same(entry.model, entry.fingerprint, family, own.model)
+        if kind and (kind != "name" or own.name == entry.name):
+            return own.name, kind
+    changed = entry.fingerprint and any(own.name == entry.name for own in family.experts)
+    raise InputError(
+        f"expert '{entry.name}'",
+        expected="the checkpoint that the recipe's fingerprint names"
+        if changed
+        else f"one of the family {family.name}: {listing(e.name for e in family.experts)}",
+        found="another one of that name" if changed else f"'{entry.model}'",
+        remedy="It was trained again since. Remove the fingerprint from the recipe to use it."
+        if changed
+        else "",
+    )
+
+
+def _same(reference: str, fingerprint: str | None, family: Collection, member: str) -> str:
+    """How `reference` and the family's `member` were found to be one: fingerprint, path or name."""
+    own = family.folder / member
+    if fingerprint:
+        return "fingerprint" if Checkpoint.open(own).fingerprint == fingerprint else ""
+    root = family.folder.resolve()
+    if os.path.normpath(root / reference) == os.path.normpath(root / member):
+        return "path"
+    found = inside(family.folder, reference)
+    if found is not None:
+        return "path" if found == own.resolve() else ""
+    # Written from elsewhere, such as ../../sample_models/drawn/base: only its words are compared.
+    parts = PurePosixPath(reference.replace("\\", "/")).parts
+    tail = (root.name, *PurePosixPath(member).parts)
+    return "name" if parts[-len(tail) :] == tail else ""
+
+
+def _reopened(
+    recipe: Recipe, family: Collection, names: Mapping[str, str], by_name: bool
+) -> Reopened:
+    notes = []
+    if by_name:
+        notes.append(
+            f"The recipe names files elsewhere; those of {family.name} with the same names are "
+            "used. It holds no fingerprints that would tell whether they are the same."
+        )
+    for key, what in (
+        ("search", "The search over options"),
+        ("output_dtype", "The type of the stored numbers"),
+        ("heads", "The patterns of head tensors"),
+    ):
+        if getattr(recipe, key) is not None:
+            notes.append(f"{what} is for the command line only.")
+    by_examples = recipe.weighting == "examples"
+    chosen = set(names.values())
+    return Reopened(
+        collection=family,
+        method=recipe.method,
+        options=recipe.parsed_options().model_dump(),
+        experts=tuple(e.name for e in family.experts if e.name in chosen),
+        weights={
+            names[entry.name]: entry.weight * (entry.examples or 1 if by_examples else 1)
+            for entry in recipe.experts
+        },
+        seed=recipe.seed,
+        dtype=recipe.dtype,
+        notes=tuple(notes),
+    )

@@ -1,0 +1,41 @@
+"""Export: take a run along, in whichever form it is needed, and bring a recipe back."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from pages.shared import bringing, exporting, families, merging, show
+
+collection = families.header(
+    "Export",
+    "Everything that a merge leaves you with: the model, what repeats it, and what tells others "
+    "about it.",
+)
+preparing = families.preparation(collection)
+merging.collect(collection)
+exporting.collect()
+left, right = st.columns([8, 3], gap="medium")
+with left:
+    show.notices()
+    writing = st.session_state.get("writing")
+    show.progress([preparing, writing], cancel=writing)
+    families.prepared(preparing)  # says where the family cannot be opened
+    run = exporting.pick(collection.name)
+    if run is None:
+        st.info(
+            "There is nothing to take along yet. Merge something first: it is then listed here.",
+            icon=":material/info:",
+        )
+        st.page_link("pages/merge.py", label="Go to Merge", icon=":material/merge:")
+    else:
+        exporting.headline(run)
+        first, second = st.columns(2)
+        with first:
+            exporting.model(run, preparing)
+        with second:
+            exporting.report(run, collection)
+            exporting.notebook(run)
+        exporting.recipe(run)
+        exporting.mergekit(run)
+with right:
+    bringing.bring_back(collection)

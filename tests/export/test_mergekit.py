@@ -1,0 +1,120 @@
+"""The mergekit configuration: its arithmetic, computed anew from its documentation, is ours.
+
+`interpret` follows the published formulas of mergekit 0.1.5 on plain tensors; it shares no code
+with `mats_core.methods`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from mats_core.export import mergekit
+from mats_core.methods import METHODS
+from mats_core.pipeline import run
+from mats_core.report import Finished as Ended
+from tests.export.conftest import Finish
+
+WEIGHTS = {"e0": 1.0, "e1": 0.5, "e2": 2.0}
+SAME = [
+    ("average", {}),
+    ("task_arithmetic", {"scaling": 0.7}),
+    ("ties", {"scope": "tensor", "density": 0.35, "scaling": 1.4}),
+]
+
+
+def interpret(config: dict, folder: Path, name: str) -> torch.Tensor:
+    """One tensor, as mergekit computes it."""
+
+    def read(model: str) -> torch.Tensor:
+        return load_file(folder / model / "model.safetensors")[name].float()
+
+    weights = [m["parameters"]["weight"] for m in config["models"]]
+    values = [read(m["model"]) for m in config["models"]]
+    settings = config["parameters"]
+    if config["merge_method"] == "linear":
+        assert settings["normalize"] is True
+        return torch.stack([w * v for w, v in zip(weights, values, strict=True)]).sum(0) / sum(
+            weights
+        )
+    base = read(config["base_model"])
+    deltas = [v - base for v in values]
+    if config["merge_method"] == "task_arithmetic":
+        assert settings["normalize"] is False
+        return base + torch.stack([w * d for w, d in zip(weights, deltas, strict=True)]).sum(0)
+    assert config["merge_method"] == "ties"
+    assert settings["normalize"] is True
+    kept = []
+    for model, delta in zip(config["models"], deltas, strict=True):
+        flat = delta.flatten().abs()
+        most = flat.argsort(descending=True)[: int(model["parameters"]["density"] * len(flat))]
+        mask = torch.zeros(len(flat))
+        mask[most] = 1
+        kept.append(delta * mask.reshape(delta.shape))
+    weighted = torch.stack([w * d for w, d in zip(weights, kept, strict=True)])
+    majority = torch.where(weighted.sum(0) >= 0, 1.0, -1.0)
+    agrees = (weighted.sign() == majority).float()
+    shares = torch.tensor(weights).reshape(-1, *[1] * base.ndim)
+    divisor = (shares * agrees).sum(0)
+    mixed = (weighted * agrees).sum(0) / torch.where(divisor == 0, 1.0, divisor)
+    return base + settings["lambda"] * mixed
+
+
+@pytest.mark.parametrize(("method", "options"), SAME)
+@pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["equal", "weighted"])
+def test_it_computes_our_tensors(finish: Finish, own_family, method, options, weights):
+    made = finish(method, options, **({"weights": weights} if weights else {}))
+    found = mergekit(made)
+    assert found.agreement == "same"
+    config = yaml.safe_load(found.config)
+    merged = next(e.tensors for e in run(made.recipe) if isinstance(e, Ended))
+    compared = 0
+    for layer in made.report.layers:
+        if layer.treatment not in ("merged", "averaged"):
+            continue
+        theirs = interpret(config, own_family, layer.name)
+        torch.testing.assert_close(merged[layer.name].float(), theirs, rtol=1e-5, atol=1e-6)
+        compared += 1
+    assert compared == made.report.coverage["merged"] + made.report.coverage["averaged"] > 30
+
+
+def test_the_oracle_tells_other_settings_apart(finish: Finish, own_family: Path):
+    made = finish("ties", {"scope": "tensor", "density": 0.35, "scaling": 1.4})
+    merged = next(e.tensors for e in run(made.recipe) if isinstance(e, Ended))
+    config = yaml.safe_load(mergekit(made).config)
+    config["models"][0]["parameters"]["density"] = 0.3
+    name = next(n for n in merged if n.endswith("query.weight"))
+    assert not torch.allclose(merged[name].float(), interpret(config, own_family, name), atol=1e-4)
+
+
+@pytest.mark.parametrize("method", sorted(set(METHODS) - {"average", "task_arithmetic"}))
+def test_what_mergekit_does_not_have_is_said_and_passed_on(finish: Finish, method: str):
+    found = mergekit(finish(method), "outputs/x y")
+    assert found.agreement == "passthrough"
+    assert yaml.safe_load(found.config) == {
+        "merge_method": "passthrough",
+        "models": [{"model": "outputs/x y"}],
+    }
+    assert "mergekit" in found.sentence
+    assert "passes the merged model on" in found.sentence
+
+
+def test_the_reasons(finish: Finish):
+    assert "L1 norm" in mergekit(finish("dare")).sentence
+    assert "over the whole model" in mergekit(finish("ties")).sentence
+    assert "none of its methods reads statistics" in mergekit(finish("kfac")).sentence
+    float64 = finish("average", dtype="float64")
+    assert "float64" in mergekit(float64).sentence
+    assert mergekit(float64).agreement == "passthrough"
+
+
+def test_stored_type_and_heads(finish: Finish):
+    found = mergekit(finish("task_arithmetic", output_dtype="bfloat16"))
+    assert yaml.safe_load(found.config)["out_dtype"] == "bfloat16"
+    assert any("classifier.weight" in note for note in found.notes)
+    linear = mergekit(finish("average"))
+    assert any("stops where their shapes differ" in note for note in linear.notes)

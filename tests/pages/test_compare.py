@@ -1,0 +1,294 @@
+"""Compare: the list of runs, differences, settings, predicted loss and sweeps."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from mats_core.collection import load_collection, measure_all
+from mats_core.comparison import compare, normalised_interval
+from mats_core.pipeline import merge
+from pages.shared import runs
+from tests.pages.conftest import kept, sentences, settle
+
+Open = Callable[..., AppTest]
+SWEEP, SETTINGS, LOSS = "Sweep two settings", "Settings", "Predicted loss"
+
+
+def press(app: AppTest, label: str) -> AppTest:
+    return next(b for b in app.button if b.label == label).click().run()
+
+
+def box(app: AppTest, label: str) -> Any:
+    return next(w for w in (*app.selectbox, *app.multiselect, *app.toggle) if w.label == label)
+
+
+def spec(app: AppTest, index: int = 0) -> dict:
+    return json.loads(app.get("plotly_chart")[index].proto.spec)
+
+
+def texts(app: AppTest) -> str:
+    return " ".join(m.value.replace("\\", "") for m in (*app.markdown, *app.info, *app.caption))
+
+
+def make(family: Path, method: str, **settings: Any) -> runs.Run:
+    """A finished run, kept as the Merge page keeps it."""
+    collection = load_collection(family)
+    options = settings.pop("options", {})
+    recipe = collection.recipe(method, options, statistics=measure_all(collection), **settings)
+    return runs.add(collection.name, len(collection.experts), recipe, merge(recipe))
+
+
+@pytest.fixture
+def compare_page(open_app: Open, tiny_family: Path) -> AppTest:
+    """The page, prepared, with three runs; the last two differ in one setting."""
+    app = open_app("compare")
+    make(tiny_family, "average")
+    make(tiny_family, "ties", options={"scaling": 0.5})
+    make(tiny_family, "ties", options={"scaling": 3.0})
+    return settle(app, "preparation")
+
+
+def view(app: AppTest, name: str) -> AppTest:
+    app.session_state["compare view"] = name
+    return app.run()
+
+
+# The list -----------------------------------------------------------------------------------------
+
+
+def test_without_runs_the_page_says_what_to_do_and_still_sweeps(open_app: Open):
+    app = settle(open_app("compare"), "preparation")
+    assert sentences(app) == ""
+    assert "no finished merge of this family yet" in texts(app)
+    assert [tab.label for tab in app.tabs] == [SWEEP]
+
+
+def test_every_finished_run_is_listed_newest_first_with_its_interval(compare_page: AppTest):
+    table = compare_page.dataframe[0].value
+    assert list(table["run"]) == [3, 2, 1]
+    assert list(table["settings changed"]) == ["scaling 3.0", "scaling 0.5", "none"]
+    for row, run in zip(table.itertuples(), reversed(kept()), strict=True):
+        assert row.normalised == pytest.approx(100 * run.report.normalised_accuracy)
+        low, high = normalised_interval(run.report.tasks)
+        assert table["95 % interval"][row.Index] == f"{100 * low:.1f} – {100 * high:.1f}"
+    assert "role" not in table.columns
+
+
+def test_one_run_alone_is_shown_without_differences(open_app: Open, tiny_family: Path):
+    app = open_app("compare")
+    make(tiny_family, "average")
+    settle(app, "preparation")
+    assert sentences(app) == ""
+    table = app.dataframe[1].value
+    assert list(table.columns) == ["1 · Average (baseline)"]
+    assert "Tick another run" in texts(app)
+    view(app, SETTINGS)
+    assert "Average" in app.dataframe[1].value.to_string()
+    assert not any(t.label == "Only what differs" for t in app.toggle)
+
+
+def test_ticking_nothing_says_so(compare_page: AppTest):
+    compare_page.session_state["compared"] = []
+    compare_page.session_state["baseline"] = kept()[0].id  # another list widget
+    compare_page.run()
+    assert sentences(compare_page) == ""
+    assert "Tick at least one run" in texts(compare_page)
+
+
+def test_pinning_marks_the_baseline_and_everything_is_measured_against_it(compare_page: AppTest):
+    box(compare_page, "With run").set_value(kept()[1].id).run()
+    press(compare_page, "Pin as baseline")
+    assert sentences(compare_page) == ""
+    assert compare_page.session_state["baseline"] == kept()[1].id
+    assert list(compare_page.dataframe[0].value["role"]) == ["", "baseline", ""]
+    assert next(iter(compare_page.dataframe[1].value)).endswith("scaling 0.5 (baseline)")
+    assert "the pinned run" in texts(compare_page)
+    box(compare_page, "With run").set_value(kept()[1].id).run()
+    press(compare_page, "Unpin")
+    assert compare_page.session_state["baseline"] is None
+
+
+def test_deleting_a_run_forgets_it(compare_page: AppTest):
+    box(compare_page, "With run").set_value(kept()[0].id).run()
+    press(compare_page, "Delete this run")
+    assert sentences(compare_page) == ""
+    assert [run.number for run in kept()] == [2, 3]
+    assert list(compare_page.dataframe[0].value["run"]) == [3, 2]
+
+
+def test_back_to_the_settings_of_an_earlier_run(compare_page: AppTest):
+    box(compare_page, "With run").set_value(kept()[1].id).run()
+    press(compare_page, "Back to these settings")
+    assert sentences(compare_page) == ""
+    assert compare_page.title[0].value == "Merge"
+    slider = next(s for s in compare_page.slider if s.label == "Scaling")
+    assert slider.value == 0.5
+    assert box(compare_page, "Method").value == "ties"
+
+
+# What sets runs apart -----------------------------------------------------------------------------
+
+
+def test_table_holds_accuracy_difference_and_interval(compare_page: AppTest):
+    first, second, third = kept()
+    table = compare_page.dataframe[1].value
+    assert list(table.columns) == [f"{first.label} (baseline)", second.label, third.label]
+    assert list(table.index) == ["e0", "e1", "e2", "all tasks, normalised"]
+    found = compare(third.report.tasks, first.report.tasks, same_examples=True)
+    assert found.mean is not None
+    assert found.mean.paired
+    for name, part in [*found.tasks.items(), ("all tasks, normalised", found.mean)]:
+        cell = table[third.label][name].replace("−", "-")
+        _, rest = cell.split(maxsplit=1)
+        assert f"{100 * part.value:+.1f} ({100 * part.low:+.1f} to {100 * part.high:+.1f})" in rest
+        assert ("▲" in rest, "▼" in rest) == (part.low > 0, part.high < 0)
+    accuracy = third.report.tasks[0].merged.accuracy
+    assert table[third.label]["e0"].startswith(f"{100 * accuracy:.1f} ")
+    assert "answer by answer" in texts(compare_page)
+
+
+def test_lines_and_differences(compare_page: AppTest):
+    names = [trace.get("name") for trace in spec(compare_page)["data"]]
+    assert names[0].endswith("(baseline)")
+    assert len(names) == 3
+    compare_page.session_state["compare lines"] = "Difference to the baseline"
+    compare_page.run()
+    assert sentences(compare_page) == ""
+    traces = spec(compare_page)["data"]
+    assert [trace["name"] for trace in traces] == [run.label for run in kept()[1:]]
+    assert all("error_y" in trace for trace in traces)
+
+
+def test_only_the_settings_that_differ(compare_page: AppTest):
+    view(compare_page, SETTINGS)
+    table = compare_page.dataframe[1].value
+    assert list(table.index) == ["method", "scaling"]
+    assert list(table.loc["scaling"]) == ["–", "0.5", "3.0"]
+    box(compare_page, "Only what differs").set_value(False).run()
+    assert {"seed", "experts", "density"} <= set(compare_page.dataframe[1].value.index)
+
+
+def test_a_run_of_fewer_experts_is_compared_on_the_tasks_in_common(
+    compare_page: AppTest, tiny_family: Path
+):
+    make(tiny_family, "average", experts=("e0", "e2"))
+    compare_page.session_state["compared"] = [run.id for run in kept()]
+    compare_page.run()
+    assert sentences(compare_page) == ""
+    table = compare_page.dataframe[1].value
+    few = kept()[3]
+    assert table[few.label]["e1"] == "–"
+    assert "(" in table[few.label]["all tasks, normalised"]
+    assert compare_page.dataframe[0].value["settings changed"][0] == "2 experts"
+
+
+# Predicted loss -----------------------------------------------------------------------------------
+
+
+def test_predicted_loss_beside_measured(compare_page: AppTest):
+    view(compare_page, LOSS)
+    box(compare_page, "Run").set_value(kept()[0].id).run()
+    press(compare_page, "Predict and measure")
+    settle(compare_page, "predicting")
+    assert sentences(compare_page) == ""
+    heat, points = spec(compare_page, 0)["data"], spec(compare_page, 1)["data"]
+    assert heat[0]["type"] == "heatmap"
+    assert heat[0]["x"] == ["e0", "e1", "e2"]
+    assert [trace["name"] for trace in points] == ["e0", "e1", "e2"]
+    found = compare_page.session_state["forecasts"][kept()[0].id]
+    assert [trace["y"][0] for trace in points] == pytest.approx(list(found.measured))
+    assert box(compare_page, "Run").value == kept()[0].id
+
+
+def test_a_run_of_other_files_is_not_predicted(compare_page: AppTest, monkeypatch: Any):
+    real = runs.everything
+
+    def other(family: str) -> list[runs.Run]:
+        found = real(family)
+        for run in found:
+            run.report.fingerprints["e1"] = "something else"  # type: ignore[index]
+        return found
+
+    monkeypatch.setattr(runs, "everything", other)
+    view(compare_page, LOSS)
+    press(compare_page, "Predict and measure")
+    settle(compare_page, "predicting")
+    assert "files have changed since" in sentences(compare_page)
+
+
+# Sweeps -------------------------------------------------------------------------------------------
+
+
+def start_sweep(app: AppTest, across: list[str], upwards: list[str]) -> AppTest:
+    view(app, SWEEP)
+    box(app, "Method").set_value("ties").run()
+    for widget, values in zip(app.multiselect, (across, upwards), strict=True):
+        widget.set_value(values)
+    app.run()
+    return press(app, "Sweep")
+
+
+def test_a_sweep_fills_a_grid_and_its_best_point_goes_over_to_merge(compare_page: AppTest):
+    app = start_sweep(compare_page, ["0.2", "1"], ["0", "1"])
+    settle(app, "sweeping")
+    assert sentences(app) == ""
+    cells = app.session_state["sweep"].snapshot().result
+    assert [(c.options["density"], c.options["scaling"]) for c in cells] == [
+        (0.2, 0.0), (0.2, 1.0), (1.0, 0.0), (1.0, 1.0),
+    ]  # fmt: skip
+    data = spec(app)["data"]
+    assert data[0]["z"] == [
+        [cells[0].accuracy, cells[2].accuracy],
+        [cells[1].accuracy, cells[3].accuracy],
+    ]
+    assert data[-1]["customdata"] == [0, 1, 2, 3]
+    point = box(app, "Point (or click one above)")
+    assert cells[point.value].accuracy == max(c.accuracy for c in cells)
+    point.set_value(1).run()
+    press(app, "Use these settings")
+    assert sentences(app) == ""
+    assert app.title[0].value == "Merge"
+    sliders = {s.label: s.value for s in app.slider}
+    assert (sliders["Density"], sliders["Scaling"]) == (0.2, 1.0)
+    assert len(kept()) == 3  # nothing was kept of the sweep
+
+
+def test_values_of_ones_own_can_be_typed_and_bad_ones_are_sentences(compare_page: AppTest):
+    app = view(compare_page, SWEEP)
+    box(app, "Method").set_value("ties").run()
+    app.session_state["sweep values Across ties density"] = ["0.2", "often"]
+    app.run()
+    assert "expected a number, found 'often'" in sentences(app)
+    app.session_state["sweep values Across ties density"] = ["0.2", "7"]
+    app.run()
+    assert "less than or equal to 1" in sentences(app)
+    app.session_state["sweep values Across ties density"] = []
+    app.run()
+    assert "at least one" in sentences(app)
+    assert next(b for b in app.button if b.label == "Sweep").disabled
+
+
+def test_a_cancelled_sweep_says_how_far_it_came(compare_page: AppTest):
+    app = start_sweep(compare_page, ["0.2", "0.4", "0.6", "0.8"], ["0", "1", "2"])
+    app.session_state["sweep"].cancel()
+    settle(app, "sweeping")
+    assert sentences(app) == ""
+    assert "The sweep was stopped after" in texts(app)
+
+
+def test_all_other_settings_can_be_those_of_a_run(compare_page: AppTest, tiny_family: Path):
+    run = make(tiny_family, "ties", options={"scope": "tensor"}, experts=("e0", "e1"))
+    view(compare_page, SWEEP)
+    box(compare_page, "Method").set_value("ties").run()
+    box(compare_page, "All other settings").set_value(run.id).run()
+    app = start_sweep(compare_page, ["0.2"], ["1"])
+    settle(app, "sweeping")
+    request = app.session_state["sweep"].request
+    assert request.recipe.options == {"scope": "tensor"}
+    assert [entry.name for entry in request.recipe.experts] == ["e0", "e1"]

@@ -212,7 +212,7 @@ def kfac(s: Shape, options: KfacOptions) -> Cost:
         work = together(work, *(_joint_basis(k) for k in (m, n)), times(operator, 2))
         return Cost("merged", work, copies + 8 * (6 * max(m, n) ** 2 + 6 * m * n))
     if options.rank is not None:  # a basis for each task, and twice the products in it
-        work = together(work, Counter({(EIGH, m): float(t), (EIGH, n): float(t)}))
+        work = together(work, times(_eigenbases(m, n), t))
         operator = times(operator, 2)
     vectors = together(s.passes(27), Counter({(CALL,): 20.0}))  # dot products, steps and the trace
     work = together(work, times(together(operator, vectors), iterations(options, t)))
@@ -223,12 +223,16 @@ def _turning(s: Shape, options: KfacOptions) -> Work:
     """The eigenbases of ΣA and ΣB, and every factor and expert turned into them."""
     m, n, t = s.rows, s.columns, s.experts
     return together(
-        Counter({(EIGH, m): 1.0, (EIGH, n): 1.0}),
+        _eigenbases(m, n),
         *(times(gemm(k, k, k, s.dtype), 2 * t) for k in (m, n)),
         times(together(gemm(m, n, m, s.dtype), gemm(m, n, n, s.dtype)), t + 2),
         *(_forms(k, s, options.damping, options.off_diagonal, options.normalise) for k in (m, n)),
         *(passes(k * k * s.width, 3 * t) for k in (m, n)),
     )
+
+
+def _eigenbases(m: int, n: int) -> Work:
+    return together(Counter({(EIGH, m): 1.0}), Counter({(EIGH, n): 1.0}))
 
 
 def kronecker(options: KfacOptions) -> bool:

@@ -18,20 +18,17 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from . import machine
+from . import memory as machine_memory
 from .checks import InputError
 from .costs import COSTS, Cost, Shape, passes, selection, times, together
-from .evaluate import BATCH
-from .examiner import KEPT, ROUND
 from .families import is_matrix, module_of
 from .layers import Inputs, Job, Unit, prepare, units
-from .machine import ACTIVATION, CALL, GEMM, OPENING, Rates, Work
+from .machine import CALL, OPENING, Rates, Work
 from .methods.base import Treatment
 from .output import output_specs
-from .recipe import Evaluation, Recipe
+from .recipe import Recipe
+from .testing_cost import testing
 
-EXAMPLES = 500  # of a task, where nobody says how many there are
-TOKENS = 128  # of an example, where the configuration does not say
-TYPICAL = 0.8  # accuracy, for the number of examples that an interval needs
 DISK = 300e6  # bytes a second of a slow SSD; measuring it would mean writing
 RESERVE = 0.9  # share of the free memory that a merge may take
 
@@ -119,23 +116,25 @@ def _estimate(job: Job, plan: Plan) -> Estimate:
     layers = _Layers(job)
     output = sum(_bytes(shape, dtype.itemsize) for dtype, shape in output_specs(job).values())
     written = output if job.recipe.output else 0
-    trials = math.prod(len(values) for values in (job.recipe.search or {}).values())
-    tested = _testing(job, plan.examples)
-    merging, testing = plan.speeds.seconds(layers.work), plan.speeds.seconds(tested.work)
-    if job.recipe.search:
-        merging, testing = merging * (trials + 1), testing * (trials + 1)
-    parts = {"merging": merging, "testing": testing, "writing": written / DISK}
-    memory, device = _memory(job, layers, tested.nbytes, output)
+    searched = (job.recipe.search or {}).values()
+    merges = 1 + math.prod(len(values) for values in searched) if searched else 1
+    tested = testing(job, plan.examples)
+    parts = {
+        "merging": merges * plan.speeds.seconds(layers.work),
+        "testing": merges * plan.speeds.seconds(tested.work),
+        "writing": written / DISK,
+    }
+    peak, device = _memory(job, layers, tested.nbytes, output)
     return Estimate(
         method=job.method.name,
         device=job.device,
-        memory_bytes=round(sum(memory.values())),
+        memory_bytes=round(sum(peak.values())),
         device_bytes=device,
         disk_bytes=written + (round(layers.spool) if written else 0),
         seconds=sum(parts.values()),
-        flops=(machine.flops(layers.work) + machine.flops(tested.work)) * max(1, trials + 1),
+        flops=merges * (machine.flops(layers.work) + machine.flops(tested.work)),
         parts=parts,
-        memory={name: round(value) for name, value in memory.items()},
+        memory={name: round(value) for name, value in peak.items()},
         largest=layers.largest,
         coverage=layers.coverage,
         plan=plan,
@@ -272,80 +271,6 @@ def _finishing(job: Job, shape: Shape) -> Work:
     return together(shape.passes(4 + again), Counter({(CALL,): 30.0}))
 
 
-# The test of the merged model ---------------------------------------------------------------------
-
-
-def _testing(job: Job, examples: Mapping[str, int]) -> Cost:
-    """Forward passes on every task; nothing where no expert names one."""
-    settings, family = job.recipe.evaluate, job.inputs.family
-    tasks = [e for e in family.experts if e.task and e.checkpoint.directory is not None]
-    if not isinstance(settings, Evaluation) or not tasks:
-        return Cost("merged")
-    config = family.base.config
-    tokens, pixels = _tokens(config), _pixels(config)
-    counts = [_asked(examples.get(e.name, EXAMPLES), settings, len(tasks)) for e in tasks]
-    parameters = sum(family.base.tensors[name].elements for name in family.shared)
-    matrices = [
-        family.base.tensors[n].shape for n, role in family.roles.items() if role == "matrix"
-    ]
-    outputs = sum(shape[0] for shape in matrices) * tokens
-    products = 2 * tokens * sum(math.prod(shape) for shape in matrices)
-    products += _convolutions(job, tokens) + _attention(config, tokens)
-    total, rounds = sum(counts), sum(math.ceil(count / ROUND) for count in counts)
-    batch = min(ROUND, BATCH, max(counts))
-    stored = next(iter(output_specs(job).values()))[0].itemsize
-    work = together(
-        Counter({(GEMM, "float32"): float(products * total), (ACTIVATION,): outputs * total / 2}),
-        passes(4 * batch * outputs // max(1, len(matrices)), 5 * len(matrices) * rounds),
-        passes(4 * batch * pixels, 6 * rounds),
-        passes(stored * parameters, rounds),  # the encoder as float32, once a batch
-        passes(4 * parameters, rounds),
-        Counter(
-            {(CALL,): 40.0 * len(family.shared) ** 0.5 * rounds + 8.0 * len(matrices) * rounds}
-        ),
-    )
-    kept = sum(k for count in counts if (k := 4 * pixels * count) <= KEPT)
-    widest = max((shape[0] for shape in matrices), default=0)
-    alive = batch * (tokens * (4 * widest) + 3 * pixels) * 4
-    return Cost("merged", work, kept + alive + 4 * parameters)
-
-
-def _asked(there: int, settings: Evaluation, tasks: int) -> int:
-    """How many examples of a task will be asked."""
-    count = min(there, settings.examples or there)
-    if settings.precision is None:
-        return count
-    spread = 1.96**2 * TYPICAL * (1 - TYPICAL) / tasks / 0.9**2
-    enough = math.ceil(spread / settings.precision**2)
-    return min(count, ROUND * math.ceil(enough / ROUND))
-
-
-def _tokens(config: Mapping[str, Any]) -> int:
-    image, patch = config.get("image_size"), config.get("patch_size")
-    if isinstance(image, int) and isinstance(patch, int) and patch:
-        return (image // patch) ** 2 + 1
-    return TOKENS
-
-
-def _pixels(config: Mapping[str, Any]) -> int:
-    image = config.get("image_size")
-    return int(config.get("num_channels", 3)) * image**2 if isinstance(image, int) else TOKENS
-
-
-def _convolutions(job: Job, tokens: int) -> int:
-    """A patch embedding is one product a token; other convolutions are taken as the same."""
-    base, roles = job.inputs.family.base, job.inputs.family.roles
-    kernels = [
-        e.elements for n, e in base.tensors.items() if len(e.shape) == 4 and roles[n] != "head"
-    ]
-    return 2 * tokens * sum(kernels)
-
-
-def _attention(config: Mapping[str, Any], tokens: int) -> int:
-    width, depth = config.get("hidden_size", 0), config.get("num_hidden_layers", 0)
-    return 4 * tokens**2 * int(width) * int(depth)
-
-
 # Memory -------------------------------------------------------------------------------------------
 
 
@@ -356,10 +281,8 @@ def _memory(job: Job, layers: _Layers, testing: float, output: int) -> tuple[dic
     own = job.device == "cuda"
     layer, on_device = (0.0, layers.peak) if own else (layers.peak, 0.0)
     testing, test_device = (0.0, testing) if own else (testing, 0.0)
-    merging = {
-        "merged model": 0.0 if to_disk else max(output, layers.spool),
-        "largest layer": layer,
-    }
+    kept = 0.0 if to_disk else float(max(output, layers.spool))
+    merging = {"merged model": kept, "largest layer": layer}
     # What was written is read again to be tested.
     asking = {"merged model": float(output if tested or not to_disk else 0), "testing": testing}
     peak = max(merging, asking, key=lambda parts: sum(parts.values()))
@@ -376,9 +299,9 @@ def _memory(job: Job, layers: _Layers, testing: float, output: int) -> tuple[dic
 def shortage(found: Estimate) -> tuple[str, int, int] | None:
     """(whose memory, needed, available) if the merge cannot fit; None if it can or nobody knows."""
     places = (
-        ("memory", found.memory_bytes, machine.available_memory()),
+        ("memory", found.memory_bytes, machine_memory.available_memory()),
         (f"memory of the {found.device} device", found.device_bytes,
-         machine.device_memory(found.device)),
+         machine_memory.device_memory(found.device)),
     )  # fmt: skip
     for name, needed, free in places:
         if free is not None and needed > RESERVE * free:

@@ -1,7 +1,8 @@
-"""A family's models as cards: what each was trained for, pictures, size, how well it does."""
+"""A family's models as cards: what each was trained for, its pictures, how well it does."""
 
 from __future__ import annotations
 
+import numpy as np
 import streamlit as st
 
 from mats_core import figures
@@ -28,18 +29,14 @@ def base(prepared: Prepared) -> None:
             st.markdown("The pre-trained model that every expert was fine-tuned from.")
         else:
             kinds = kinds_of(task.classes)
-            st.markdown(
-                show.plain(
-                    f"The pre-trained model that every expert was fine-tuned from. It learned to "
-                    f"tell {len(task.classes)} classes apart, none of which is an expert's"
-                    if _apart(task, prepared)
-                    else f"The pre-trained model that every expert was fine-tuned from. It learned "
-                    f"to tell {len(task.classes)} classes apart"
-                )
-                + show.plain(f", of {len(kinds)} kinds: {listing(kinds, 8)}." if kinds else ".")
+            text = (
+                f"The pre-trained model that every expert was fine-tuned from. It learned to tell "
+                f"{len(task.classes)} classes apart"
+                + (f", of {len(kinds)} kinds: {listing(kinds, 8)}" if kinds else "")
+                + (". None of them is a class of an expert." if _apart(task, prepared) else ".")
             )
+            st.markdown(show.plain(text))
             pictures(task)
-        metrics({"Parameters": _millions(family.base), "File": size(family.base.nbytes)})
         st.caption(show.plain(_facts(family.base, task)))
 
 
@@ -53,7 +50,7 @@ def expert(one: Expert, prepared: Prepared) -> None:
             st.markdown("It names no task, so it can be merged but not tested.")
         else:
             if task.description:
-                st.markdown(show.plain(f"{task.description[:1].upper()}{task.description[1:]}."))
+                st.markdown(show.plain(_sentence(task.description)))
             pictures(task)
             st.markdown(
                 f":small[{show.plain(f'{len(task.classes)} classes: {listing(task.classes, 12)}')}]"
@@ -72,10 +69,17 @@ def expert(one: Expert, prepared: Prepared) -> None:
 def pictures(task: TaskCard) -> None:
     """One picture of each of some classes; they wrap where the card is narrow."""
     st.image(
-        list(task.images),
+        [_framed(image) for image in task.images],
         width=PICTURE,
         alt=[f"A test image of the class {caption}" for caption in task.captions],
     )
+
+
+def _framed(image: np.ndarray) -> np.ndarray:
+    """With a border that lets the page through: pictures in a row would touch each other."""
+    opaque = np.full((*image.shape[:2], 1), 255, np.uint8)
+    frame = max(1, len(image) // 24)
+    return np.pad(np.concatenate([image, opaque], 2), ((frame, frame), (frame, frame), (0, 0)))
 
 
 def metrics(values: dict[str, str], help: dict[str, str] | None = None) -> None:
@@ -92,6 +96,10 @@ def _interval(result: TaskResult, name: str) -> str:
         f"Accuracy of {own}: {score.correct} of {score.examples} test images, so between "
         f"{100 * low:.0f} and {100 * high:.0f} % (95 % interval)."
     )
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}" + ("" if text.endswith((".", "…", "!", "?")) else ".")
 
 
 def kinds_of(classes: tuple[str, ...]) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
-from mats_core import machine
+from mats_core import memory
 from mats_core.checkpoints import Checkpoint
 from mats_core.checks import InputError
 from mats_core.collection import Collection
@@ -17,11 +17,6 @@ from . import cached, show
 from .widgets import METHODS
 from .work import Prepared
 
-NEEDS = {
-    "weights": "only weights",
-    "task vectors": "base and experts",
-    "statistics": "statistics of every expert",
-}
 TREATMENTS = {
     "merged": "by the method's own mathematics",
     "averaged": "by the mean of the experts",
@@ -47,9 +42,7 @@ def compatibility(collection: Collection, *, checked: bool) -> None:
         )
         table = [(m.expert, m.tensor, m.theirs or "missing", m.ours or "missing") for m in bad]
         st.dataframe(
-            pd.DataFrame(
-                table[:MOST], columns=["expert", "tensor", "in the expert", "in the base"]
-            ),
+            pd.DataFrame(table[:MOST], columns=["expert", "tensor", "its own", "the base's"]),
             hide_index=True,
         )
     st.dataframe(_table(rows, checked=checked), hide_index=True)
@@ -69,10 +62,7 @@ def _table(rows: list[Fit], *, checked: bool) -> pd.DataFrame:
         {
             "expert": row.expert,
             "fits": "yes" if row.fits else "no",
-            "same tensors": row.matching,
-            "missing": row.missing,
-            "not in the base": row.surplus,
-            "other shape": row.reshaped,
+            "tensors": _tensors(row),
             "head": f"{row.head} tensors" + (f", {row.classes} classes" if row.classes else ""),
             "numbers": row.dtype + (", all finite" if checked else ""),
             "architecture": row.architecture or "unknown",
@@ -80,6 +70,16 @@ def _table(rows: list[Fit], *, checked: bool) -> pd.DataFrame:
         }
         for row in rows
     )
+
+
+def _tensors(row: Fit) -> str:
+    counts = (
+        (row.matching, "as in the base"),
+        (row.reshaped, "of another shape"),
+        (row.missing, "missing"),
+        (row.surplus, "that the base lacks"),
+    )
+    return ", ".join(f"{count} {what}" for count, what in counts if count)
 
 
 def view(prepared: Prepared) -> None:
@@ -91,7 +91,7 @@ def view(prepared: Prepared) -> None:
         "quicker where the first one's work can be used again."
     )
     st.dataframe(_costs(found), hide_index=True, column_config=_columns(), height="content")
-    free = machine.available_memory()
+    free = memory.available_memory()
     st.caption(
         "Memory is what a merge takes beyond what the app holds already"
         + (f"; {size(free)} are free here now." if free is not None else ".")
@@ -111,11 +111,11 @@ def _costs(found: dict[str, Estimate | str]) -> pd.DataFrame:
         rows.append(
             {
                 "method": METHODS[name].title,
-                "needs": NEEDS[METHODS[name].group],
                 "merging": duration(cost.parts["merging"]) if known else "–",
                 "testing": duration(cost.parts["testing"]) if known else "–",
                 "memory": size(cost.memory_bytes) if known else "–",
                 "fits": ("yes" if fits(cost) else "no") if known else "cannot run",
+                "needs": METHODS[name].group,
             }
         )
     return pd.DataFrame(rows)

@@ -244,7 +244,7 @@ def test_where_the_model_itself_is_too_large_it_can_be_written(tiny_family, inpu
     monkeypatch.setattr(estimates, "WORKSPACE", 0)
     found = of(inputs, tiny_family, "average")
     monkeypatch.setattr(memory, "available_memory", lambda: found.memory_bytes // 2)
-    with pytest.raises(InputError, match="recipe.yaml --output FOLDER --no-evaluate") as caught:
+    with pytest.raises(InputError, match=r"recipe\.yaml --output FOLDER --no-evaluate") as caught:
         require(found)
     assert "needs no statistics" not in str(caught.value)  # it is the average already
 

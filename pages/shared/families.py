@@ -51,14 +51,18 @@ def header(title: str, lead: str) -> Collection:
 def _choose(families: dict[str, Path]) -> None:
     if not families:
         return
+    # Kept here and not by the widget, which forgets on another page what a link had chosen.
+    kept = st.session_state.get("chosen family")
+    if st.session_state.get("family") not in families and kept in families:
+        st.session_state["family"] = kept
     chosen = st.selectbox(
         "Family of models",
         list(families),
         format_func=lambda label: _title(families[label]),
         key="family",
-        persist_state="session",
         help="One pre-trained base and the experts that were fine-tuned from it.",
     )
+    st.session_state["chosen family"] = chosen
     if st.query_params.get(LINK) != chosen:
         st.query_params[LINK] = st.session_state["followed family"] = chosen
 

@@ -51,10 +51,11 @@ def header(title: str, lead: str) -> Collection:
 def _choose(families: dict[str, Path]) -> None:
     if not families:
         return
-    # Kept here and not by the widget, which forgets on another page what a link had chosen.
-    kept = st.session_state.get("chosen family")
-    if st.session_state.get("family") not in families and kept in families:
-        st.session_state["family"] = kept
+    # Set in every run: on another page the widget is a new one and would begin at its first choice.
+    wanted = (st.session_state.get(key) for key in ("family", "chosen family"))
+    st.session_state["family"] = next(
+        (one for one in wanted if one in families), next(iter(families))
+    )
     chosen = st.selectbox(
         "Family of models",
         list(families),

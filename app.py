@@ -5,7 +5,6 @@ Start it with `streamlit run app.py`.
 
 import os
 import sys
-from pathlib import Path
 
 import streamlit as st
 
@@ -16,21 +15,7 @@ from pages.shared import doorway
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
 
-PICTURES = Path(__file__).parent / "pages" / "shared"
-PAGES = [
-    st.Page("pages/merge.py", title="Merge", icon=":material/merge:", default=True),
-    st.Page("pages/compare.py", title="Compare", icon=":material/compare_arrows:"),
-    st.Page("pages/inside.py", title="Inside", icon=":material/search:"),
-    st.Page("pages/subspaces.py", title="Subspaces", icon=":material/area_chart:"),
-    st.Page("pages/family.py", title="Family", icon=":material/account_tree:"),
-    st.Page("pages/learn.py", title="Learn", icon=":material/school:"),
-    st.Page("pages/export.py", title="Export", icon=":material/ios_share:"),
-]
-
-# Pictures from our own files: an icon by name would be fetched from the network.
-st.set_page_config("MaTS Explorer", str(PICTURES / "icon.svg"), layout="wide")
-st.logo(PICTURES / "logo.svg", size="large")
-page = st.navigation(PAGES, position="top")
+page = doorway.frame()
 doorway.enter()
 if "torch" not in sys.modules:
     with st.spinner("Loading PyTorch, once"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -12,6 +14,12 @@ from mats_core.prediction import Interference
 from mats_core.sweep import Axis, Cell
 
 LOOKS = figures.looks(["one <b>", "two", "three"])
+
+
+def parts(drawn: figures.Figure | None) -> Any:
+    """The plotly figure, whose attributes no type checker knows."""
+    assert drawn is not None
+    return drawn.figure
 
 
 def results(*accuracies: int, names: str = "abc") -> list[TaskResult]:
@@ -25,7 +33,7 @@ def results(*accuracies: int, names: str = "abc") -> list[TaskResult]:
 def test_a_line_for_each_run_ends_at_its_mean_and_gaps_where_a_task_is_missing():
     runs = {"one <b>": results(40, 80, 60), "two": results(20, 80, names="ab")}
     drawn = figures.run_lines(runs, LOOKS, "two")
-    first, second = drawn.figure.data
+    first, second = parts(drawn).data
     assert list(first.y) == pytest.approx([0.5, 1.0, 0.75, 0.75])
     assert list(second.y) == pytest.approx([0.25, 1.0, None, 0.625])
     assert first.name == "one &lt;b&gt;"
@@ -40,11 +48,11 @@ def test_differences_carry_their_intervals_and_are_counted():
     base = results(20, 70, 60)
     found = {"two": compare(results(60, 71, 30), base, same_examples=True)}
     drawn = figures.difference_lines(found, LOOKS, "one <b>")
-    (trace,) = drawn.figure.data
-    parts = [*found["two"].tasks.values(), found["two"].mean]
-    assert list(trace.y) == pytest.approx([part.value for part in parts])
+    (trace,) = parts(drawn).data
+    expected: list[Any] = [*found["two"].tasks.values(), found["two"].mean]
+    assert list(trace.y) == pytest.approx([part.value for part in expected])
     low = [y - down for y, down in zip(trace.y, trace.error_y.arrayminus, strict=True)]
-    assert low == pytest.approx([part.low for part in parts])
+    assert low == pytest.approx([part.low for part in expected])
     assert "of 3 differences 1 are clearly above zero and 1 clearly below" in drawn.caption
     mean = found["two"].mean
     assert mean is not None
@@ -66,7 +74,7 @@ def cost(predicted: list[list[float]], measured: list[float]) -> Interference:
 def test_the_map_of_predicted_loss_is_logarithmic_and_names_the_worst():
     found = cost([[1e-4, 1e-2, 0.0], [1e-3, 1e-1, np.nan]], [0.1, 0.2, 0.3])
     drawn = figures.interference_map(found)
-    (heat,) = drawn.figure.data
+    (heat,) = parts(drawn).data
     assert heat.z[0][:2] == pytest.approx((-4, -2))
     assert heat.z[0][2] is None
     assert heat.z[1][2] is None
@@ -85,12 +93,16 @@ def test_predicted_against_measured_says_order_and_amount():
     found = cost([[0.01, 0.02, 0.03]], [0.5, 0.7, 0.6])
     drawn = figures.predicted_against_measured(found, LOOKS)
     assert drawn is not None
-    points = drawn.figure.data
+    points = parts(drawn).data
     assert [(p.x[0], p.y[0]) for p in points] == [(0.01, 0.5), (0.02, 0.7), (0.03, 0.6)]
     assert points[0].error_y.array[0] == pytest.approx(0.0196)
     assert "in part" in drawn.caption
     assert "0.50; 1 is the same order" in drawn.caption
     assert "rose 30 times more than predicted" in drawn.caption
+    assert {p.textposition for p in points} == {"middle right"}
+    near = figures.predicted_against_measured(cost([[0.01, 0.011, 1.0]], [0.5, 0.51, 2.0]), LOOKS)
+    assert near is not None
+    assert [p.textposition.split()[1] for p in parts(near).data] == ["left", "right", "right"]
     close = figures.predicted_against_measured(cost([[0.1, 0.2, 0.3]], [0.1, 0.2, 0.25]), LOOKS)
     assert close is not None
     assert "0.6 nats were predicted and 0.55 measured" in close.caption
@@ -119,15 +131,19 @@ def test_a_sweep_is_drawn_cell_by_cell_with_the_best_framed_and_holes_named():
         cell(1, 1, 0.86),
     ]
     drawn = figures.sweep_map(X, Y, cells, TITLES, examples=150)
-    heat, points = drawn.figure.data
-    (frame,) = drawn.figure.layout.shapes
+    heat, points = parts(drawn).data
+    (frame,) = parts(drawn).layout.shapes
     assert list(map(list, heat.z)) == [[0.6, None], [0.9, 0.86]]
     assert (frame.x0 < 0 < frame.x1, frame.y0 < 1 < frame.y1) == (True, True)
     assert frame.x1 - frame.x0 < 1 > frame.y1 - frame.y0
     assert list(map(list, heat.text)) == [["60.0", ""], ["<b>90.0</b>", "86.0"]]
-    (hole,) = drawn.figure.layout.annotations
+    (hole,) = parts(drawn).layout.annotations
     assert (hole.x, hole.y, hole.text) == (1, 0, "failed")
     assert list(points.customdata) == [0, 1, 2, 3]
+    assert figures.to_csv(drawn.figure).splitlines()[1:] == [
+        "accuracy,0.5,global,0.6", "accuracy,1,global,", "accuracy,0.5,tensor,0.9",
+        "accuracy,1,tensor,0.86",
+    ]  # fmt: skip
     assert "&lt;w&gt;" in points.hovertext[2]
     assert "90.0 % of the experts' accuracy with Scaling 0.5 and Scope tensor" in drawn.caption
     assert "one other point inside it" in drawn.caption
@@ -139,12 +155,12 @@ def test_a_sweep_that_has_begun_shows_how_far_it_is():
     nothing = figures.sweep_map(X, Y, [], TITLES)
     assert "0 of 4 points so far" in nothing.caption
     one = figures.sweep_map(X, Y, [cell(0, 0, 0.6)], TITLES)
-    heat = one.figure.data[0]
+    heat = parts(one).data[0]
     assert heat.zmax > heat.zmin
     assert "1 of 4 points so far" in one.caption
 
 
 def test_a_sweep_without_any_success_frames_nothing():
     drawn = figures.sweep_map(X, Y, [cell(0, 0, None, reason="no.")], TITLES)
-    assert not drawn.figure.layout.shapes
-    assert drawn.figure.layout.annotations[0].text == "failed"
+    assert not parts(drawn).layout.shapes
+    assert parts(drawn).layout.annotations[0].text == "failed"

@@ -119,6 +119,9 @@ def test_heatmap_captions_hold_the_numbers_against_something():
     assert "(75.0 %)" in words("energy", rank=1)
     assert "directions would have 50.0 %" in words("overlap")
     assert "right angle" in words("cosine")
+    energy = figures.family_heatmap(WHOLE, NAMES, "energy")
+    assert energy is not None
+    assert (traces(energy)[0].zmin, traces(energy)[0].zmax) == (0, 1)
     # The colour of chance is the middle of the scale.
     drawn = figures.family_heatmap(WHOLE, NAMES, "sign conflict")
     assert drawn is not None

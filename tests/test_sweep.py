@@ -41,6 +41,7 @@ def test_every_cell_is_the_merge_with_its_options_on_validation_data(recipe: Rec
         report = merge(alone)
         assert cell.accuracy == report.normalised_accuracy
         assert (cell.low, cell.high) == normalised_interval(report.tasks)
+        assert cell.accuracy is not None
         assert cell.low < cell.accuracy < cell.high
     assert len({cell.accuracy for cell in found}) > 1
     assert found[0].accuracy == found[1].accuracy  # scaling 0 is the base, whatever the density
@@ -77,7 +78,9 @@ def test_an_error_of_torch_is_a_hole_too(recipe: Recipe, monkeypatch: pytest.Mon
 
     def fragile(recipe: Recipe, **kwargs):
         if recipe.options["scaling"] == 2.0:
-            raise torch.linalg.LinAlgError("did not converge\nand more")
+            raise torch.linalg.LinAlgError(  # type: ignore[reportPrivateImportUsage]
+                "did not converge\nand more"
+            )
         return real(recipe, **kwargs)
 
     monkeypatch.setattr(module, "run", fragile)
@@ -92,7 +95,7 @@ def test_the_events_of_each_merge_pass_through_so_that_it_can_be_stopped(recipe:
     events = sweep(recipe, *axes, examples=10)
     first = next(event for event in events if isinstance(event, LayerDone))
     assert first.index == 0
-    events.close()  # type: ignore[attr-defined]
+    events.close()  # type: ignore[reportPrivateImportUsage]
     assert list(events) == []
 
 
@@ -126,13 +129,13 @@ def test_what_is_wrong_everywhere_is_an_error_before_any_work(
 
 def test_a_family_without_tasks_and_a_method_without_statistics_are_errors(tiny_family: Path):
     content = family_recipe(tiny_family, "ties")
-    for expert in content["experts"]:  # type: ignore[attr-defined]
+    for expert in content["experts"]:  # type: ignore[reportPrivateImportUsage]
         del expert["task"]
     axes = Axis("scaling", (1.0,)), Axis("density", (0.2,))
     with pytest.raises(InputError, match="experts with tasks"):
         next(sweep(parse_recipe(content, tiny_family), *axes))
     content = family_recipe(tiny_family, "regmean")
-    for expert in content["experts"]:  # type: ignore[attr-defined]
+    for expert in content["experts"]:  # type: ignore[reportPrivateImportUsage]
         del expert["statistics"]
     axes = Axis("damping", (0.1,)), Axis("off_diagonal", (0.2,))
     with pytest.raises(InputError, match="statistics for every expert"):

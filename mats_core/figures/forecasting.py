@@ -56,7 +56,7 @@ def _decades(values: np.ndarray) -> dict[str, Any]:
     ticks = list(range(low, high + 1))
     return {
         "title": {"text": "nats", "side": "top"}, "thickness": 12, "tickvals": ticks,
-        "ticktext": [f"{10.0**tick:g}" for tick in ticks],
+        "ticktext": [f"10<sup>{tick}</sup>" for tick in ticks],
     }  # fmt: skip
 
 
@@ -71,7 +71,7 @@ def predicted_against_measured(found: Interference, looks: Mapping[str, Look]) -
         name, look = safe(found.tasks[i]), looks[found.tasks[i]]
         figure.add_scatter(
             x=[totals[i]], y=[measured[i]], name=name, mode="markers+text", text=[name],
-            textposition="middle right", showlegend=False,
+            textposition=_side(totals, measured, places, i), showlegend=False,
             marker={"color": look.colour, "symbol": look.marker, "size": 12},
             error_y={"type": "data", "array": [1.96 * found.errors[i]], "color": look.colour},
             hovertemplate=f"{name}<br>predicted %{{x:.3g}} nats<br>measured %{{y:.3g}} nats"
@@ -88,6 +88,18 @@ def predicted_against_measured(found: Interference, looks: Mapping[str, Look]) -
     figure.update_yaxes(title="measured increase of the loss, nats")
     caption = _verdict(found, places)
     return Figure(figure, f"Predicted against measured loss by task. {caption}", caption)
+
+
+def _side(x: np.ndarray, y: np.ndarray, places: Sequence[int], own: int) -> str:
+    """Where a point's name does not cover its neighbour: left if one stands close to its right."""
+    wide = np.log10(x[places]).max() - np.log10(x[places]).min()
+    tall = y[places].max() - y[places].min()
+    crowded = any(
+        0 <= np.log10(x[i] / x[own]) < 0.15 * wide and abs(y[i] - y[own]) < 0.06 * tall
+        for i in places
+        if i != own
+    )
+    return "middle left" if crowded else "middle right"
 
 
 def _verdict(found: Interference, places: Sequence[int]) -> str:

@@ -153,6 +153,8 @@ def _frame(figure: go.Figure, row: int, column: int) -> None:
 def _colours(survey: Survey, quantity: Quantity) -> dict[str, object]:
     """Diverging around what chance gives where there is such a number, else sequential."""
     middle = _chance(survey, quantity)
+    if quantity == "energy":  # 98 beside 100 % is no contrast
+        return {"colorscale": UPWARDS, "zmin": 0, "zmax": 1}
     if middle is None:
         return {"colorscale": UPWARDS}
     values = survey.values(quantity)

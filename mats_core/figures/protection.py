@@ -117,9 +117,9 @@ def concentration(found: Mapping[Subspace, Protection]) -> Figure:
     for own in found.values():
         look, total = LOOKS[own.subspace], len(own.eigenvalues)
         chosen = sorted({min(total, round(10 ** (k / 40))) for k in range(40 * 9)} | {total})
-        share = own.eigenvalues.cumsum(0)
+        share = own.eigenvalues.cumsum(0)[[i - 1 for i in chosen]]
         figure.add_scatter(
-            x=chosen, y=[float(share[i - 1]) for i in chosen], name=called(own.subspace),
+            x=chosen, y=share.tolist(), name=called(own.subspace),
             mode="lines+markers", line={"color": look.colour, "dash": look.dash, "width": 2},
             marker={"symbol": look.marker, "size": 7, "maxdisplayed": 8},
             hovertemplate="%{x:,} directions: %{y:.0%}<extra>%{fullData.name}</extra>",

@@ -8,7 +8,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from ..sweep import Axis, Cell, best
-from .base import VERMILLION, Figure, laid_out, percent, safe
+from .base import NO_DATA, VERMILLION, Figure, laid_out, percent, safe
 
 
 def sweep_map(
@@ -39,6 +39,7 @@ def sweep_map(
         go.Heatmap(
             z=grid, x=columns, y=rows, colorscale="Cividis", xgap=2, ygap=2, hoverinfo="skip",
             zmin=low, zmax=high, name="accuracy", text=texts, texttemplate="%{text}",
+            textfont={"size": 12},
             colorbar={"tickformat": ".0%" if high - low > 0.05 else ".1%", "thickness": 12},
         )
     )  # fmt: skip
@@ -73,7 +74,7 @@ def _points(
     ]
     figure.add_scatter(
         x=[columns[cell.x] for cell in cells], y=[rows[cell.y] for cell in cells],
-        mode="markers",
+        mode="markers", meta=NO_DATA,
         marker={"symbol": "circle-open", "size": 42, "color": VERMILLION, "opacity": 0,
                 "line": {"width": 3}},
         selected={"marker": {"opacity": 1}}, unselected={"marker": {"opacity": 0}},

@@ -7,9 +7,34 @@ the navigation and the settings of app.py.
 
 from __future__ import annotations
 
-import streamlit as st
+from pathlib import Path
 
+import streamlit as st
+from streamlit.navigation.page import Page
+
+PICTURES = Path(__file__).parent
 ENTERED = "entered"
+PAGES = (
+    ("merge", "Merge", "merge"),
+    ("compare", "Compare", "compare_arrows"),
+    ("inside", "Inside", "search"),
+    ("subspaces", "Subspaces", "area_chart"),
+    ("family", "Family", "account_tree"),
+    ("learn", "Learn", "school"),
+    ("export", "Export", "ios_share"),
+)
+
+
+def frame() -> Page:
+    """Title, icon, logo and navigation; returns the page that was asked for."""
+    # Pictures from our own files: an icon by name would be fetched from the network.
+    st.set_page_config("MaTS Explorer", str(PICTURES / "icon.svg"), layout="wide")
+    st.logo(PICTURES / "logo.svg", size="large")
+    pages = [
+        st.Page(f"pages/{file}.py", title=title, icon=f":material/{icon}:", default=file == "merge")
+        for file, title, icon in PAGES
+    ]
+    return st.navigation(pages, position="top")
 
 
 def enter() -> None:
@@ -20,5 +45,5 @@ def enter() -> None:
 def through_the_app() -> None:
     """In a page: start over through app.py where it was passed by."""
     if not st.session_state.get(ENTERED):
-        st.navigation([st.Page(lambda: None, title="MaTS Explorer")], position="hidden")
+        frame()
         st.rerun()

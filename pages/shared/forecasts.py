@@ -33,9 +33,9 @@ def section(compared: list[Run], prepared: Prepared | None, looks: dict[str, Loo
             "Run", list(labels), format_func=lambda i: labels[i], width=320,
             key=f"forecast run {' '.join(labels)}",
         )  # fmt: skip
-        clicked = st.button(
+        clicked = id not in found and st.button(
             "Predict and measure", icon=":material/online_prediction:", key="forecast start",
-            disabled=prepared is None or id in found, type="primary",
+            disabled=prepared is None, type="primary",
         )  # fmt: skip
     run = next(run for run in compared if run.id == id)
     if clicked and prepared is not None:

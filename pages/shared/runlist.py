@@ -49,8 +49,8 @@ def _table(newest: list[Run]) -> list[int]:
     # Rows are ticked by their place: another list of runs is another widget.
     state = "".join(run.id for run in newest) + str(st.session_state.get("baseline"))
     table = pd.DataFrame([_row(run) for run in newest])
-    if not table[ROLE].any():
-        del table[ROLE]
+    if not any(run.id == st.session_state.get("baseline") for run in newest):
+        table = table.drop(columns=ROLE)
     answer: Any = st.dataframe(
         table,
         key=f"compare list {hashlib.sha256(state.encode()).hexdigest()[:12]}",

@@ -32,6 +32,11 @@ def spec(app: AppTest, index: int = 0) -> dict:
     return json.loads(app.get("plotly_chart")[index].proto.spec)
 
 
+def table_of(app: AppTest, index: int) -> Any:
+    """A table's values: pandas' types are too wide for a type checker."""
+    return app.dataframe[index].value
+
+
 def texts(app: AppTest) -> str:
     return " ".join(m.value.replace("\\", "") for m in (*app.markdown, *app.info, *app.caption))
 
@@ -70,11 +75,13 @@ def test_without_runs_the_page_says_what_to_do_and_still_sweeps(open_app: Open):
 
 
 def test_every_finished_run_is_listed_newest_first_with_its_interval(compare_page: AppTest):
-    table = compare_page.dataframe[0].value
+    table = table_of(compare_page, 0)
     assert list(table["run"]) == [3, 2, 1]
     assert list(table["settings changed"]) == ["scaling 3.0", "scaling 0.5", "none"]
     for row, run in zip(table.itertuples(), reversed(kept()), strict=True):
-        assert row.normalised == pytest.approx(100 * run.report.normalised_accuracy)
+        accuracy = run.report.normalised_accuracy
+        assert accuracy is not None
+        assert row.normalised == pytest.approx(100 * accuracy)
         low, high = normalised_interval(run.report.tasks)
         assert table["95 % interval"][row.Index] == f"{100 * low:.1f} – {100 * high:.1f}"
     assert "role" not in table.columns
@@ -85,11 +92,11 @@ def test_one_run_alone_is_shown_without_differences(open_app: Open, tiny_family:
     make(tiny_family, "average")
     settle(app, "preparation")
     assert sentences(app) == ""
-    table = app.dataframe[1].value
+    table = table_of(app, 1)
     assert list(table.columns) == ["1 · Average (baseline)"]
     assert "Tick another run" in texts(app)
     view(app, SETTINGS)
-    assert "Average" in app.dataframe[1].value.to_string()
+    assert "Average" in table_of(app, 1).to_string()
     assert not any(t.label == "Only what differs" for t in app.toggle)
 
 
@@ -106,8 +113,8 @@ def test_pinning_marks_the_baseline_and_everything_is_measured_against_it(compar
     press(compare_page, "Pin as baseline")
     assert sentences(compare_page) == ""
     assert compare_page.session_state["baseline"] == kept()[1].id
-    assert list(compare_page.dataframe[0].value["role"]) == ["", "baseline", ""]
-    assert next(iter(compare_page.dataframe[1].value)).endswith("scaling 0.5 (baseline)")
+    assert list(table_of(compare_page, 0)["role"]) == ["", "baseline", ""]
+    assert next(iter(table_of(compare_page, 1))).endswith("scaling 0.5 (baseline)")
     assert "the pinned run" in texts(compare_page)
     box(compare_page, "With run").set_value(kept()[1].id).run()
     press(compare_page, "Unpin")
@@ -119,7 +126,7 @@ def test_deleting_a_run_forgets_it(compare_page: AppTest):
     press(compare_page, "Delete this run")
     assert sentences(compare_page) == ""
     assert [run.number for run in kept()] == [2, 3]
-    assert list(compare_page.dataframe[0].value["run"]) == [3, 2]
+    assert list(table_of(compare_page, 0)["run"]) == [3, 2]
 
 
 def test_back_to_the_settings_of_an_earlier_run(compare_page: AppTest):
@@ -137,7 +144,7 @@ def test_back_to_the_settings_of_an_earlier_run(compare_page: AppTest):
 
 def test_table_holds_accuracy_difference_and_interval(compare_page: AppTest):
     first, second, third = kept()
-    table = compare_page.dataframe[1].value
+    table = table_of(compare_page, 1)
     assert list(table.columns) == [f"{first.label} (baseline)", second.label, third.label]
     assert list(table.index) == ["e0", "e1", "e2", "all tasks, normalised"]
     found = compare(third.report.tasks, first.report.tasks, same_examples=True)
@@ -167,11 +174,11 @@ def test_lines_and_differences(compare_page: AppTest):
 
 def test_only_the_settings_that_differ(compare_page: AppTest):
     view(compare_page, SETTINGS)
-    table = compare_page.dataframe[1].value
+    table = table_of(compare_page, 1)
     assert list(table.index) == ["method", "scaling"]
     assert list(table.loc["scaling"]) == ["–", "0.5", "3.0"]
     box(compare_page, "Only what differs").set_value(False).run()
-    assert {"seed", "experts", "density"} <= set(compare_page.dataframe[1].value.index)
+    assert {"seed", "experts", "density"} <= set(table_of(compare_page, 1).index)
 
 
 def test_a_run_of_fewer_experts_is_compared_on_the_tasks_in_common(
@@ -181,11 +188,11 @@ def test_a_run_of_fewer_experts_is_compared_on_the_tasks_in_common(
     compare_page.session_state["compared"] = [run.id for run in kept()]
     compare_page.run()
     assert sentences(compare_page) == ""
-    table = compare_page.dataframe[1].value
+    table = table_of(compare_page, 1)
     few = kept()[3]
     assert table[few.label]["e1"] == "–"
     assert "(" in table[few.label]["all tasks, normalised"]
-    assert compare_page.dataframe[0].value["settings changed"][0] == "2 experts"
+    assert table_of(compare_page, 0)["settings changed"][0] == "2 experts"
 
 
 # Predicted loss -----------------------------------------------------------------------------------

@@ -84,4 +84,6 @@ def _convolutions(job: Job, tokens: int) -> int:
 
 def _attention(config: Mapping[str, Any], tokens: int) -> int:
     width, depth = config.get("hidden_size", 0), config.get("num_hidden_layers", 0)
-    return 4 * tokens**2 * int(width) * int(depth)
+    # Products of single heads over few tokens run at a fraction of the rate of a large one.
+    slower = max(2.0, 256 / tokens)
+    return round(slower * 4 * tokens**2 * int(width) * int(depth))

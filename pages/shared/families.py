@@ -51,14 +51,19 @@ def header(title: str, lead: str) -> Collection:
 def _choose(families: dict[str, Path]) -> None:
     if not families:
         return
+    # Set in every run: on another page the widget is a new one and would begin at its first choice.
+    wanted = (st.session_state.get(key) for key in ("family", "chosen family"))
+    st.session_state["family"] = next(
+        (one for one in wanted if one in families), next(iter(families))
+    )
     chosen = st.selectbox(
         "Family of models",
         list(families),
         format_func=lambda label: _title(families[label]),
         key="family",
-        persist_state="session",
         help="One pre-trained base and the experts that were fine-tuned from it.",
     )
+    st.session_state["chosen family"] = chosen
     if st.query_params.get(LINK) != chosen:
         st.query_params[LINK] = st.session_state["followed family"] = chosen
 

@@ -52,28 +52,27 @@ def locate(text: str, roots: Sequence[Path]) -> Path:
     # A network path is refused before anything asks the network for it.
     if text.startswith(("\\\\", "//")) or "\0" in text or not text.isprintable():
         raise _refusal(text, roots)
-    candidates = [Path(text)] if Path(text).is_absolute() else [root / text for root in roots]
     homes = [root.resolve() for root in roots]
-    inside = []
-    for candidate in candidates:
+    typed = [Path(text)] if Path(text).is_absolute() else [root / text for root in roots]
+    led_out = False
+    for candidate in typed:
         try:
             place = candidate.resolve()
+            # Resolved once more: the file itself may be a link that leads out.
+            file = (place if place.name == FILE else place / FILE).resolve()
         except (OSError, ValueError, RuntimeError):  # a loop of links, a name that is too long
             continue
-        if any(place.is_relative_to(home) for home in homes):
-            inside.append(place)
-    if not inside:
-        raise _refusal(text, roots)
-    for place in inside:
-        # Resolved once more: the file itself may be a link that leads out.
-        file = (place if place.name == FILE else place / FILE).resolve()
-        if _is_file(file) and any(file.is_relative_to(home) for home in homes):
+        if not all(any(p.is_relative_to(home) for home in homes) for p in (place, file)):
+            led_out = True
+        elif _is_file(file):
             return file
+    if led_out:
+        raise _refusal(text, roots)
     raise InputError(
-        f"family '{text}'",
+        f"family '{text[:200]}'",
         expected=f"a folder with a {FILE} of its own",
         found="none there",
-        remedy="docs/development.md says what it holds; sample_models/drawn has one to copy.",
+        remedy="The README says what it holds; sample_models/drawn has one to copy.",
     )
 
 

@@ -93,7 +93,7 @@ def test_merge_by_conjugate_gradients_and_the_film(visitor: Visitor):
     page.get_by_test_id("stButtonGroup").get_by_text("50", exact=True).click()
     page.get_by_role("button", name="Trace the accuracy").click()
     page.get_by_text("The solve as a film").wait_for()
-    film = page.get_by_role("slider", name="Iteration", exact=True)
+    film = page.get_by_role("slider", name=re.compile("^Iteration"))
     film.focus()
     film.press("Home")
     page.get_by_test_id("stMetric").filter(has_text="Distance to the start").get_by_text(

@@ -130,8 +130,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _merge(arguments: argparse.Namespace) -> None:
-    from tqdm import tqdm
-
     from .pipeline import run
     from .recipe import load_recipe, parse_recipe
     from .report import Asked, Finished, LayerDone, Started, TrialDone
@@ -156,7 +154,8 @@ def _merge(arguments: argparse.Namespace) -> None:
             found="none",
             remedy="Add it to the recipe or pass --output.",
         )
-    bar: tqdm[Any] | None = None
+    bar: Any = None
+    testing = False
     for event in run(recipe, force=arguments.force):
         if isinstance(event, Started):
             print(f"device: {event.device} ({event.reason})", file=sys.stderr)
@@ -164,9 +163,8 @@ def _merge(arguments: argparse.Namespace) -> None:
         elif isinstance(event, TrialDone):
             bar = _next_bar(bar, event.total, "search") if event.index == 0 else bar
         elif isinstance(event, Asked):
-            bar = (
-                bar if bar is not None and bar.total == PERCENT else _next_bar(bar, PERCENT, "test")
-            )
+            bar = bar if testing and bar is not None else _next_bar(bar, PERCENT, "test")
+            testing = True
             bar.update(round(PERCENT * event.fraction) - bar.n)
         if bar is not None and isinstance(event, LayerDone | TrialDone):
             bar.update()

@@ -166,4 +166,5 @@ def exam(
 
 @functools.lru_cache(maxsize=64)
 def _kept(what: ByContent, device: str) -> Examiner:
-    return Examiner(*what.value, device)
+    family, expert, part = what.value
+    return Examiner(family, expert, part, device)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -120,5 +122,6 @@ def test_a_recipe_may_say_how_precise(tiny_family, monkeypatch):
 
 def test_experts_of_other_names_are_not_mixed_up(tiny_family):
     content = family_recipe(tiny_family, "average")
-    content["experts"][0]["name"] = "someone else"
-    assert merge(parse_recipe(content, tiny_family)).tasks[0].name == "someone else"
+    renamed = json.loads(json.dumps(content))
+    renamed["experts"][0]["name"] = "someone else"
+    assert merge(parse_recipe(renamed, tiny_family)).tasks[0].name == "someone else"

@@ -104,7 +104,8 @@ def to_csv(figure: go.Figure) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["trace", "x", "y", "z"])
-    for number, trace in enumerate(figure.data):
+    traces: Any = figure.data
+    for number, trace in enumerate(traces):
         if trace.meta == NO_DATA:
             continue
         name = html.unescape(trace.name or f"trace {number + 1}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 import streamlit as st
 
@@ -121,7 +123,7 @@ def _costs(found: dict[str, Estimate | str]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _columns() -> dict[str, object]:
+def _columns() -> dict[str, Any]:
     text = st.column_config.TextColumn
     return {
         "merging": text(help="Seconds of merging, nothing else running, nothing remembered."),

@@ -118,10 +118,10 @@ def _weights(method: str, chosen: tuple[str, ...]) -> dict[str, float]:
     columns = st.columns(2)
     for index, name in enumerate(chosen):
         key = f"weight {name} {version}"
+        st.session_state.setdefault(key, 1.0)
         found[name] = columns[index % 2].number_input(
-            show.plain(name), 0.0, 100.0, **({} if key in st.session_state else {"value": 1.0}),
-            step=0.25, key=key, persist_state="session", format="%g",
-        )  # fmt: skip
+            show.plain(name), 0.0, 100.0, step=0.25, key=key, persist_state="session", format="%g"
+        )
     return found
 
 

@@ -112,7 +112,7 @@ class Visitor:
             viewport={"width": width, "height": height}, color_scheme=scheme,
             accept_downloads=True,
         )  # fmt: skip
-        self.address, self.name = address, f"{scheme}-{width}"
+        self.address, self.name, self.narrow = address, f"{scheme}-{width}", width < 600
         self.page.set_default_timeout(PATIENCE)
         self.outside: list[str] = []
         self.complaints: list[str] = []
@@ -132,10 +132,9 @@ class Visitor:
 
     def go(self, title: str) -> None:
         """To another page by the navigation; on a phone that waits behind a button."""
-        link = self.page.get_by_role("link", name=title, exact=True)
-        if not link.first.is_visible():
+        if self.narrow:
             self.page.get_by_test_id("stExpandSidebarButton").click()
-        link.first.click()
+        self.page.get_by_role("link", name=title, exact=True).first.click()
         self.page.get_by_role("heading", name=title, level=1, exact=True).wait_for()
 
     def merge(self) -> None:

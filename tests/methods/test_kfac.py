@@ -230,7 +230,9 @@ def test_auto_preconditions_only_what_is_regular():
     case = random_case(2, experts=3).layer
 
     def trace(**options):
-        return merged(case, "kfac", **{"tolerance": 0.0, "iterations": 6, **options}).solution
+        found = merged(case, "kfac", **{"tolerance": 0.0, "iterations": 6, **options}).solution
+        assert found is not None
+        return found
 
     for regular in ({"damping": 0.1}, {"damping": 0.0, "anchor": 0.1}):
         automatic, named = trace(**regular), trace(**regular, preconditioner="kronecker")

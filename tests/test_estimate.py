@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mats_core import estimate as estimates
 from mats_core import machine, memory
@@ -87,7 +88,7 @@ def test_coverage_of_bare_files_adds_up_to_the_checkpoint(raw_family):
     assert found.parts["testing"] == 0  # no task, no test
 
 
-class Counted(torch.utils._python_dispatch.TorchDispatchMode):
+class Counted(TorchDispatchMode):
     """Counts the matrix work of whatever runs inside it, by PyTorch's own dispatcher."""
 
     def __init__(self) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 import streamlit as st
 
@@ -37,8 +39,8 @@ def compatibility(collection: Collection, *, checked: bool) -> None:
     if bad:
         good = sum(row.fits for row in rows)
         st.markdown(
-            f"**{len(rows) - good} of {len(rows)} experts do not fit the base.** These tensors "
-            "are in the way:"
+            f"**Of {len(rows)} experts, {len(rows) - good} cannot be merged with the base as they "
+            "are.** These tensors are in the way:"
         )
         table = [(m.expert, m.tensor, m.theirs or "missing", m.ours or "missing") for m in bad]
         st.dataframe(
@@ -121,7 +123,7 @@ def _costs(found: dict[str, Estimate | str]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _columns() -> dict[str, object]:
+def _columns() -> dict[str, Any]:
     text = st.column_config.TextColumn
     return {
         "merging": text(help="Seconds of merging, nothing else running, nothing remembered."),

@@ -27,7 +27,7 @@ from mats_core.evaluate import half_width
 from pages.shared import settings, work
 
 ROOT = Path(__file__).resolve().parents[1]
-TURNS = 7
+TURNS = 5
 # The knob of each method that a person would turn, and how: new values all the time.
 KNOBS: dict[str, Callable[[int], dict[str, float]]] = {
     "average": lambda i: {},
@@ -71,7 +71,7 @@ def row(
     turned = [
         timed(ask(options=knob(i), precision=settings.QUICK), prepared) for i in range(1, TURNS + 1)
     ]
-    whole = [timed(ask(options=knob(i)), prepared) for i in range(1, 4)]
+    whole = [timed(ask(options=knob(i)), prepared) for i in range(1, 3)]
     wall, cpu = (statistics.median(t[k] for t in turned) for k in (0, 1))
     outcome = turned[-1][2]
     goal = GOALS.get(method, 1.0)

@@ -117,9 +117,10 @@ def _verdict(found: Interference, places: Sequence[int]) -> str:
         factor = ratio if ratio >= 2 else 1 / ratio
         text += (
             f"The amount is another matter: the loss really rose {_plain(factor)} times "
-            f"{'more' if ratio >= 2 else 'less'} than predicted, for the prediction looks at the "
-            "curvature right at each expert, where its training examples are almost solved, and "
-            "at one layer at a time. Read the order and the place, not the height."
+            f"{'more' if ratio >= 2 else 'less'} than predicted, probably "
+            "because the prediction looks at the curvature right at each expert, where its "
+            "training examples are almost solved, and at one layer at a time. Read the order "
+            "and the place, not the height."
         )
     else:
         text += f"In sum {predicted:.2g} nats were predicted and {measured:.2g} measured."

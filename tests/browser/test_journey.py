@@ -1,146 +1,200 @@
-"""One journey in a real browser, on the sample family: open, choose, turn a knob, merge, read.
-
-Nothing may be asked of any other machine on the way, and the console stays free of our errors.
-"""
+"""Every point of the explorer, walked through in a real browser on the sample family."""
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-FAMILY = ROOT / "sample_models" / "drawn"
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-PATIENCE = 180_000  # milliseconds: the first start measures statistics
-OURS = re.compile(r"^(https?|wss?)://(127\.0\.0\.1|localhost)[:/]|^(data|blob|about):")
+from tests.browser.conftest import Visitor
 
 pytestmark = pytest.mark.browser
 
 
-def missing(what: str) -> None:
-    """Without a browser there is nothing to see: a failure where tests are kept honest."""
-    if os.environ.get("CI"):
-        pytest.fail(f"{what} is missing")
-    pytest.skip(f"{what} is missing")
-
-
 @pytest.fixture(scope="module")
-def chromium() -> str:
-    named = os.environ.get("CHROMIUM")
-    found = named or next((p for p in map(shutil.which, BROWSERS) if p), None)
-    if found is None:
-        missing("a Chromium (Debian's package 'chromium', or its path in CHROMIUM)")
-    pytest.importorskip("playwright")
-    return str(found)
+def visitor(browser: Any, address: str) -> Iterator[Visitor]:
+    """One visitor who goes through all tests of this module, in their order."""
+    visitor = Visitor(browser, address)
+    visitor.page.goto(address)
+    yield visitor
+    visitor.leave()
 
 
-@pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The app on a free port."""
-    if not (FAMILY / "family.yaml").is_file():
-        missing("the sample family")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    log = tmp_path_factory.mktemp("app") / "log"
-    environment = {key: value for key, value in os.environ.items() if key != "MATS_FAMILIES"}
-    with log.open("w") as stream:
-        app = subprocess.Popen(
-            [sys.executable, "-m", "streamlit", "run", "app.py", "--server.headless", "true",
-             "--server.port", str(port)],
-            cwd=ROOT, env=environment, stdout=stream, stderr=subprocess.STDOUT,
-        )  # fmt: skip
-    try:
-        _wait(f"http://127.0.0.1:{port}/_stcore/health", log)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        app.terminate()
-        app.wait(20)
-    assert "Traceback" not in log.read_text(), log.read_text()
+def normalised(page: Any) -> float:
+    tile = page.get_by_test_id("stMetric").filter(has_text="Normalised accuracy").first
+    tile.wait_for()
+    found = re.search(r"(\d+\.\d) %", tile.inner_text())
+    assert found, tile.inner_text()
+    return float(found[1])
 
 
-def _wait(health: str, log: Path) -> None:
-    until = time.monotonic() + 60
-    while time.monotonic() < until:
-        try:
-            urllib.request.urlopen(health, timeout=2)
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.2)
-        else:
-            return
-    raise AssertionError(f"the app did not start: {log.read_text()}")
+def tab(page: Any, name: str) -> None:
+    page.get_by_role("tab", name=name, exact=True).click()
 
 
-def test_from_opening_the_app_to_reading_the_accuracy_of_a_merge(chromium: str, address: str):
-    from playwright.sync_api import expect, sync_playwright
+def test_merge_from_the_opening_to_the_accuracy(visitor: Visitor):
+    page = visitor.page
+    page.get_by_text("Before any merge").wait_for()
+    visitor.picture("merge-welcome")
 
-    outside: list[str] = []
-    complaints: list[str] = []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
-        page = browser.new_page(viewport={"width": 1360, "height": 1000})
-        page.set_default_timeout(PATIENCE)
-        page.on("request", lambda r: None if OURS.match(r.url) else outside.append(r.url))
-        page.on("console", lambda m: complaints.append(m.text) if m.type == "error" else None)
-        page.on("pageerror", lambda e: complaints.append(str(e)))
-        page.goto(address)
+    method = page.get_by_role("combobox", name="Method", exact=True)
+    method.click()
+    page.get_by_role("option", name="Essential Subspace Merging").click()
+    level = page.get_by_role("slider", name="Power of 3 · layers")
+    level.focus()
+    for _ in range(4):
+        level.press("ArrowLeft")
+    visitor.merge()
+    first = normalised(page)
+    assert 30 < first <= 130
+    page.get_by_text("On average the merged model keeps").wait_for()
+    chart = page.locator(".js-plotly-plot").first
+    chart.get_by_text("1 · ESM · layer power 1.0").wait_for()
+    page.get_by_text("all there are").wait_for()
+    assert "run=" in page.url
+    visitor.picture("merge-first")
+    tab(page, "Polarized scaling")
+    page.get_by_text("How loud each task speaks").wait_for()
+    visitor.picture("merge-weights")
 
-        # Open: the sample family is there, with the gap that a merge has to close.
-        page.get_by_text("Before any merge").wait_for()
-        expect(page.get_by_test_id("stException")).to_have_count(0)
 
-        # Choose Essential Subspace Merging, by hand.
-        method = page.get_by_role("combobox", name="Method", exact=True)
-        method.click()
-        page.get_by_role("option", name="Essential Subspace Merging").click()
+def test_merge_average_beside_it_and_settings_that_changed(visitor: Visitor):
+    page = visitor.page
+    page.get_by_text("Weights", exact=True).first.click()
+    page.get_by_text("Settings changed since this run").wait_for()
+    visitor.merge()
+    page.get_by_test_id("stMetric").filter(has_text="vs 1").first.wait_for()
+    tab(page, "Accuracy")
+    page.get_by_text("points against").wait_for()
+    visitor.picture("merge-beside")
 
-        # Move the third level of polarized scaling from 2 to 1.
-        level = page.get_by_role("slider", name="Level 3: layers")
-        level.focus()
-        for _ in range(4):
-            level.press("ArrowLeft")
-        expect(level).to_have_value("1")
 
-        # Merge, and read the accuracy.
-        page.get_by_test_id("stButton").get_by_role("button", name="Merge").click()
-        tile = page.get_by_test_id("stMetric").filter(has_text="Normalised accuracy")
-        tile.wait_for()
-        shown = re.search(r"(\d+\.\d) %", tile.inner_text())
-        assert shown, tile.inner_text()
-        assert 30 < float(shown[1]) <= 130
-        page.get_by_text("On average the merged model keeps").wait_for()
-        chart = page.locator(".js-plotly-plot").first
-        expect(chart.get_by_text("1 · ESM · layer power 1.0")).to_be_visible()
+def test_merge_by_conjugate_gradients_and_the_film(visitor: Visitor):
+    page = visitor.page
+    page.get_by_role("button", name="Presets").click()
+    page.get_by_role("button", name="MaTS as published").click()
+    page.get_by_role("slider", name="CG iterations").wait_for()
+    visitor.merge()
+    page.get_by_role("button", name="Cancel").wait_for()
+    page.get_by_role("button", name="Cancel").click()
+    page.get_by_text("The merge was cancelled").wait_for(timeout=10_000)
+    iterations = page.get_by_role("slider", name="CG iterations")
+    iterations.focus()
+    iterations.press("Home")
+    for _ in range(4):
+        iterations.press("ArrowRight")
+    visitor.merge()
+    tab(page, "Convergence")
+    page.get_by_text("layers converged").wait_for()
+    page.get_by_test_id("stButtonGroup").get_by_text("50", exact=True).click()
+    page.get_by_role("button", name="Trace the accuracy").click()
+    page.get_by_text("The solve as a film").wait_for()
+    film = page.get_by_role("slider", name="Iteration", exact=True)
+    film.focus()
+    film.press("Home")
+    page.get_by_test_id("stMetric").filter(has_text="Distance to the start").get_by_text(
+        "0.00"
+    ).wait_for()
+    visitor.picture("merge-film")
 
-        # What each level did, and the other pages.
-        page.get_by_role("tab", name="Polarized scaling").click()
-        page.get_by_text("How loud each task speaks").wait_for()
-        page.get_by_role("link", name="Subspaces").click()
-        page.get_by_text("What a few directions keep").wait_for()
-        page.get_by_role("link", name="Family").click()
-        page.get_by_text("The gap that a merge has to close").wait_for()
-        expect(page.get_by_test_id("stException")).to_have_count(0)
-        expect(page.get_by_test_id("stAlertContentError")).to_have_count(0)
-        browser.close()
-    assert outside == []
-    assert complaints == []
+
+def test_compare_lists_pins_and_sweeps(visitor: Visitor):
+    page = visitor.page
+    visitor.go("Compare")
+    page.get_by_text("Accuracy in percent").wait_for()
+    visitor.picture("compare-accuracy")
+    page.get_by_role("button", name="Pin as baseline").click()
+    tab(page, "Settings")
+    visitor.picture("compare-settings")
+    tab(page, "Predicted loss")
+    visitor.picture("compare-predicted")
+    tab(page, "Sweep two settings")
+    visitor.picture("compare-sweep")
+
+
+def test_inside_shows_lost_images(visitor: Visitor):
+    page = visitor.page
+    visitor.go("Inside")
+    page.get_by_text("The images", exact=True).wait_for()
+    page.get_by_test_id("stImage").first.wait_for()
+    visitor.picture("inside")
+
+
+def test_subspaces_shows_the_whole_family(visitor: Visitor):
+    page = visitor.page
+    visitor.go("Subspaces")
+    page.get_by_text("Click a cell to open").wait_for()
+    page.locator(".js-plotly-plot").nth(1).wait_for()
+    for name in ("Overlap", "Interference", "Protected directions"):
+        tab(page, name)
+        page.wait_for_timeout(1500)
+        visitor.picture(f"subspaces-{name.split()[0].lower()}")
+
+
+def test_family_shows_cards_costs_and_fit(visitor: Visitor):
+    page = visitor.page
+    visitor.go("Family")
+    page.get_by_test_id("stMetric").filter(has_text="Expert").first.wait_for()
+    visitor.picture("family")
+
+
+def test_a_lesson_leads_to_the_merge_page_and_asks(visitor: Visitor):
+    page = visitor.page
+    visitor.go("Learn")
+    visitor.picture("learn")
+    page.get_by_role("button", name=re.compile("lesson", re.I)).first.click()
+    page.get_by_text("Lesson 1 of 5").wait_for()
+    visitor.picture("lesson")
+
+
+def test_export_writes_the_model_and_hands_out_the_recipe(visitor: Visitor, tmp_path: Path):
+    page = visitor.page
+    visitor.go("Export")
+    page.get_by_role("button", name="Write the model").wait_for()
+    visitor.picture("export")
+    with page.expect_download() as started:
+        page.get_by_role("button", name="Report", exact=True).click()
+    report = tmp_path / "report.html"
+    started.value.save_as(report)
+    text = report.read_text("utf-8")
+    assert "Plotly" in text
+    assert "http-equiv" in text
+    assert not zipfile.is_zipfile(report)
+
+
+def test_a_reload_finds_the_runs_and_a_link_opens_one(visitor: Visitor, address: str):
+    page = visitor.page
+    visitor.go("Merge")
+    shown = normalised(page)
+    link = page.url
+    assert "run=" in link
+    page.goto(address)
+    assert normalised(page) > 0
+    page.goto(link)
+    assert normalised(page) == shown
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("dark", 1360), ("light", 390)])
+def test_every_page_in_the_dark_and_on_a_phone(
+    browser: Any, address: str, scheme: str, width: int, visitor: Visitor
+):
+    other = Visitor(browser, address, width, scheme)
+    other.page.goto(address)
+    normalised(other.page)
+    other.picture("merge")
+    for title, ready in (
+        ("Compare", "Accuracy in percent"),
+        ("Inside", "The images"),
+        ("Subspaces", "Click a cell to open"),
+        ("Family", "The gap that a merge has to close"),
+        ("Learn", "Try this"),
+        ("Export", "Write the model"),
+    ):
+        other.go(title)
+        other.page.get_by_text(ready).first.wait_for()
+        other.picture(title.lower())
+    other.leave()

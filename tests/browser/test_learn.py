@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,23 +12,11 @@ import numpy as np
 import pytest
 
 from mats_core import toy
-from tests.browser.test_journey import ARGUMENTS, OURS, address, chromium
-
-__all__ = ["address", "chromium"]  # fixtures
+from tests.browser.conftest import OURS
 
 pytestmark = pytest.mark.browser
 ALGEBRA = Path(__file__).resolve().parents[2] / "pages" / "shared" / "ellipses" / "algebra.js"
 PATIENCE = 90_000  # milliseconds
-
-
-@pytest.fixture(scope="module")
-def browser(chromium: str) -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
-        yield browser
-        browser.close()
 
 
 def scenes(count: int) -> list[dict[str, Any]]:

@@ -217,7 +217,8 @@ def banner_alone() -> None:
     from pages.shared import families, lessons
 
     if "begun" not in st.session_state:
-        st.session_state["begun"], st.session_state["lesson"] = True, 0
+        st.session_state["begun"] = st.session_state["entered"] = True
+        st.session_state["lesson"] = 0
     families.header("A page", "with the widgets of a page")
     lessons.banner()
 

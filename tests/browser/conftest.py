@@ -1,0 +1,163 @@
+"""The app and a browser, once for all journeys.
+
+Nothing may be asked of any other machine on the way, and the console stays free of our errors.
+With `MATS_SCREENSHOTS=folder` the journeys leave pictures there.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+FAMILY = ROOT / "sample_models" / "drawn"
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+PATIENCE = 180_000  # milliseconds: the first start measures statistics
+OURS = re.compile(r"^(https?|wss?)://(127\.0\.0\.1|localhost)[:/]|^(data|blob|about):")
+
+
+def missing(what: str) -> None:
+    """Without a browser there is nothing to see: a failure where tests are kept honest."""
+    if os.environ.get("CI"):
+        pytest.fail(f"{what} is missing")
+    pytest.skip(f"{what} is missing")
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    named = os.environ.get("CHROMIUM")
+    found = named or next((p for p in map(shutil.which, BROWSERS) if p), None)
+    if found is None:
+        missing("a Chromium (Debian's package 'chromium', or its path in CHROMIUM)")
+    pytest.importorskip("playwright")
+    return str(found)
+
+
+@pytest.fixture(scope="session")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The app on a free port."""
+    if not (FAMILY / "family.yaml").is_file():
+        missing("the sample family")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    log = tmp_path_factory.mktemp("app") / "log"
+    environment = {key: value for key, value in os.environ.items() if key != "MATS_FAMILIES"}
+    with log.open("w") as stream:
+        app = subprocess.Popen(
+            [sys.executable, "-m", "streamlit", "run", "app.py", "--server.headless", "true",
+             "--server.port", str(port)],
+            cwd=ROOT, env=environment, stdout=stream, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+    try:
+        _wait(f"http://127.0.0.1:{port}/_stcore/health", log)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        app.terminate()
+        app.wait(20)
+    assert "Traceback" not in log.read_text(), log.read_text()
+
+
+def _wait(health: str, log: Path) -> None:
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        try:
+            urllib.request.urlopen(health, timeout=2)
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.2)
+        else:
+            return
+    raise AssertionError(f"the app did not start: {log.read_text()}")
+
+
+@pytest.fixture(scope="session")
+def browser(chromium: str) -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+class Visitor:
+    """A window on the app that remembers what was asked outside, and what the console said."""
+
+    def __init__(
+        self, browser: Any, address: str, width: int = 1360, scheme: str = "light"
+    ) -> None:
+        height = 1000 if width > 600 else 844
+        self.page = browser.new_page(
+            viewport={"width": width, "height": height}, color_scheme=scheme,
+            accept_downloads=True,
+        )  # fmt: skip
+        self.address, self.name = address, f"{scheme}-{width}"
+        self.page.set_default_timeout(PATIENCE)
+        self.outside: list[str] = []
+        self.complaints: list[str] = []
+        self.page.on("request", self._asked)
+        self.page.on("console", self._said)
+        self.page.on("pageerror", lambda e: self.complaints.append(str(e)))
+
+    def _asked(self, request: Any) -> None:
+        if not OURS.match(request.url):
+            self.outside.append(request.url)
+
+    def _said(self, message: Any) -> None:
+        # Streamlit looks for its own server below an inner address first.
+        probe = "/_stcore/" in (message.location or {}).get("url", "")
+        if message.type == "error" and not probe:
+            self.complaints.append(message.text)
+
+    def go(self, title: str) -> None:
+        """To another page by the navigation; on a phone that waits behind a button."""
+        link = self.page.get_by_role("link", name=title, exact=True)
+        if not link.first.is_visible():
+            self.page.get_by_test_id("stExpandSidebarButton").click()
+        link.first.click()
+        self.page.get_by_role("heading", name=title, level=1, exact=True).wait_for()
+
+    def merge(self) -> None:
+        self.page.get_by_test_id("stButton").get_by_role("button", name="Merge", exact=True).click()
+
+    def picture(self, name: str) -> None:
+        """Check what every state of a page has to hold, and keep a picture if one is wanted."""
+        self.page.wait_for_timeout(400)
+        for broken in ("stException", "stAlertContentError"):
+            found = self.page.get_by_test_id(broken)
+            assert found.count() == 0, f"{name}: {found.first.inner_text()}"
+        wide = self.page.evaluate(
+            "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+        )
+        assert wide <= 0, f"{name} is {wide} px wider than the window"
+        folder = os.environ.get("MATS_SCREENSHOTS")
+        if folder:
+            self.page.wait_for_timeout(1500)
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            self.page.screenshot(path=f"{folder}/{self.name}-{name}.png", full_page=True)
+
+    def leave(self) -> None:
+        self.page.close()
+        assert self.outside == []
+        assert self.complaints == []

@@ -60,7 +60,7 @@ class Estimate:
     parts: Mapping[str, float]
     memory: Mapping[str, int]
     largest: str
-    coverage: Mapping[str, int]
+    coverage: Mapping[Treatment, int]
     plan: Plan = field(repr=False, compare=False)
 
     @property
@@ -253,13 +253,13 @@ def _reading(job: Job, shape: Shape, unit: Unit) -> Work:
     stored = job.inputs.family.base.tensors[unit.name].dtype.itemsize
     files = shape.experts + 1
     parts = [
-        Counter({(OPENING,): float(files), (CALL,): 15.0 * files}),
+        Counter({(OPENING,): float(files), (CALL,): 25.0 * files}),
         passes(shape.elements * stored, 3.0 * files),
         shape.passes(files),
     ]
     for elements, count in _statistics_sizes(shape):
         parts += [
-            Counter({(OPENING,): float(count), (CALL,): 15.0 * count}),
+            Counter({(OPENING,): float(count), (CALL,): 40.0 * count}),
             passes(4 * elements, 5.0 * count),
         ]
     return together(*parts)

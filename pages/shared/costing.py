@@ -39,8 +39,8 @@ def compatibility(collection: Collection, *, checked: bool) -> None:
     if bad:
         good = sum(row.fits for row in rows)
         st.markdown(
-            f"**{len(rows) - good} of {len(rows)} experts do not fit the base.** These tensors "
-            "are in the way:"
+            f"**Of {len(rows)} experts, {len(rows) - good} cannot be merged with the base as they "
+            "are.** These tensors are in the way:"
         )
         table = [(m.expert, m.tensor, m.theirs or "missing", m.ours or "missing") for m in bad]
         st.dataframe(

@@ -104,7 +104,10 @@ class Exam:
         """
         before = {result.name: result.merged.answers for result in known}
         scores: list[Score | None] = [None] * len(self.examiners)
-        moved = {name: value.to(self._device) for name, value in encoder.items()}
+        moved = {  # once, not at every batch
+            name: value.to(self._device, torch.float32 if value.is_floating_point() else None)
+            for name, value in encoder.items()
+        }
         while True:
             for index, examiner in enumerate(self.examiners):
                 score = scores[index]

@@ -136,6 +136,8 @@ class Visitor:
             self.page.get_by_test_id("stExpandSidebarButton").click()
         self.page.get_by_role("link", name=title, exact=True).first.click()
         self.page.get_by_role("heading", name=title, level=1, exact=True).wait_for()
+        if self.narrow:  # it stays open over the page
+            self.page.get_by_test_id("stSidebarCollapseButton").get_by_role("button").click()
 
     def merge(self) -> None:
         self.page.get_by_test_id("stButton").get_by_role("button", name="Merge", exact=True).click()

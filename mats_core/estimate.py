@@ -136,7 +136,7 @@ def _estimate(job: Job, plan: Plan) -> Estimate:
         parts=parts,
         memory={name: round(value) for name, value in peak.items()},
         largest=layers.largest,
-        coverage={str(kind): count for kind, count in layers.coverage.items()},
+        coverage=layers.coverage,
         plan=plan,
     )
 

@@ -272,8 +272,8 @@ def test_what_fits_is_let_through(tiny_family, inputs, monkeypatch):
 
 def test_available_memory_respects_the_limit_of_a_container(tmp_path, monkeypatch):
     (tmp_path / "meminfo").write_text("MemTotal: 9000 kB\nMemAvailable: 4000 kB\n")
-    (tmp_path / "own").write_text("0::/work/inner\n")
-    group = tmp_path / "group" / "work"
+    (tmp_path / "own").write_text("0::/outer/inner\n")
+    group = tmp_path / "group" / "outer"
     (group / "inner").mkdir(parents=True)
     monkeypatch.setattr(memory, "MEMINFO", tmp_path / "meminfo")
     monkeypatch.setattr(memory, "OWN_GROUP", tmp_path / "own")

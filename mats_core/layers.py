@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .adapters import open_expert
 from .checkpoints import Checkpoint
 from .checks import InputError, listing
 from .families import Expert, Family, examine, is_matrix, module_of
@@ -78,7 +79,7 @@ def open_inputs(recipe: Recipe, memo: Memo | None = None) -> Inputs:
     _expect(base, recipe.base_fingerprint)
     experts = []
     for entry in recipe.experts:
-        checkpoint = Checkpoint.open(recipe.path(entry.model))
+        checkpoint = open_expert(recipe.path(entry.model), base)
         _expect(checkpoint, entry.fingerprint)
         experts.append(Expert(entry.name, checkpoint, entry.task or ""))
     family = examine(base, experts, heads=recipe.heads)
@@ -90,6 +91,7 @@ def open_inputs(recipe: Recipe, memo: Memo | None = None) -> Inputs:
         )
         base_statistics = _statistics(recipe, recipe.base_statistics, base)
     notes = tuple(str(warning.message) for warning in caught)
+    notes += tuple(note for expert in experts for note in expert.checkpoint.notes)
     return Inputs(family, statistics, base_statistics, notes, memo or Memo())
 
 

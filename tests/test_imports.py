@@ -24,6 +24,13 @@ ORDER = [
     "compatibility",
     "tasks",
     "models",
+    "adapters.settings",
+    "adapters.parts",
+    "adapters.changes",
+    "adapters.folder",
+    "adapters.view",
+    "adapters.fitting",
+    "adapters",
     "statistics.gram",
     "statistics.fisher",
     "statistics.store",
@@ -129,6 +136,7 @@ def test_imports_go_downwards_only(name):
         if target == "mats_core" or target.startswith("mats_core."):
             inner = target.removeprefix("mats_core").removeprefix(".")
             if name.startswith(f"{inner}.") and inner in (
+                "adapters",
                 "methods",
                 "statistics",
                 "figures",

@@ -1,0 +1,158 @@
+"""An adapter over its base, read as the checkpoint that it stands for.
+
+Nothing is copied: a tensor that the adapter changes is put together when it is read, in float32 (or
+float64), and every other one is the base's.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..checkpoints import Checkpoint
+from .changes import Change, LowRank, Read, Replaced, Scaled, Shifted
+from .folder import architecture, model_folder
+from .settings import Settings
+
+
+@dataclass(frozen=True)
+class Vector:
+    """One (IA)³ vector: its key, its length, and the tensors it scales (name → axis).
+
+    side   `output`: y = l ⊙ (W x + b);  `input`: y = W (l ⊙ x) + b
+    """
+
+    key: str
+    size: int
+    side: str
+    scales: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Adapted(Checkpoint):
+    """A base with an adapter, under the base's names.
+
+    `tensors` and `nbytes` are those of the whole model, which is what reading it costs; the adapter
+    alone is `source`.  The fingerprint is one of the base's contents and the adapter's.
+
+    changes   the base's name of each tensor that differs → what is done to it, in order
+    vectors   (IA)³ only: `<module>.ia3_l` → the module's tensors that it scales
+    """
+
+    base: Checkpoint = field(kw_only=True)
+    source: Checkpoint = field(kw_only=True)
+    settings: Settings = field(kw_only=True)
+    changes: Mapping[str, tuple[Change, ...]] = field(kw_only=True)
+    vectors: Mapping[str, Vector] = field(kw_only=True)
+
+    @functools.cached_property
+    def folder(self) -> Path | None:
+        return model_folder(self.path, self.base, self.config)
+
+    @property
+    def directory(self) -> Path | None:
+        """A folder with the configuration of the model that was trained; made when asked for."""
+        return self.folder
+
+    @functools.cached_property
+    def config(self) -> dict[str, Any]:
+        saved = {name for name, changes in self.changes.items() if _replaced(changes)}
+        return architecture(self.path, self.base, self.settings, self.tensors, saved)
+
+    @property
+    def form(self) -> str:
+        if self.settings.kind == "ia3":
+            return f"(IA)³, {len(self.vectors)} vectors"
+        ranks = sorted(
+            {
+                self.source.tensors[change.a].shape[0]
+                for changes in self.changes.values()
+                for change in changes
+                if isinstance(change, LowRank)
+            }
+        )
+        shown = f"{ranks[0]} to {ranks[-1]}" if len(ranks) > 1 else "".join(map(str, ranks))
+        return f"{'rsLoRA' if self.settings.rank_stabilised else 'LoRA'} of rank {shown or 0}"
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a person should know: the base that the adapter names, if it looks like another."""
+        said = self.settings.base_model
+        own = {self.base.path.name, str(self.base.config.get("_name_or_path") or "")}
+        last = Path(said).name.casefold()
+        if not said or last in {Path(name).name.casefold() for name in own if name}:
+            return ()
+        return (
+            f"adapter '{self.path}' says that it was trained on '{said}'; it is put on the base "
+            f"given here, '{self.base.path}'. Whether the two are one, only their names could tell",
+        )
+
+    def read(
+        self,
+        name: str,
+        *,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> Tensor:
+        changes = self.changes.get(name)
+        if not changes:
+            return self.base.read(name, dtype=dtype, device=device)
+        wanted = dtype or self.tensors[name].dtype
+        work = torch.float64 if wanted == torch.float64 else torch.float32
+        read = functools.partial(self.source.read, dtype=work, device=device)
+        return changed(self.base, name, changes, read, work, device).to(wanted)
+
+    def digest(self, name: str) -> str:
+        changes = self.changes.get(name)
+        if not changes:
+            return self.base.digest(name)
+        first, last = changes[0], changes[-1]
+        if isinstance(last, Replaced):
+            return self.source.digest(last.key)
+        total = hashlib.sha256()
+        if not isinstance(first, Replaced):
+            total.update(self.base.digest(name).encode())
+        for change in changes:
+            keys = {key: self.source.digest(key) for key in change.keys}
+            total.update(f"{type(change).__name__}{_numbers(change)}".encode())
+            total.update("".join(keys.values()).encode())
+        return total.hexdigest()
+
+
+def changed(
+    base: Checkpoint,
+    name: str,
+    changes: tuple[Change, ...],
+    read: Read,
+    dtype: torch.dtype,
+    device: torch.device | str | None,
+) -> Tensor:
+    """A tensor of the base after an adapter's changes; `read` gives the adapter's tensors."""
+    first, rest = changes[0], changes
+    if isinstance(first, Replaced):
+        value, rest = read(first.key), changes[1:]
+    else:
+        value = base.read(name, dtype=dtype, device=device)
+    for change in rest:
+        value = change.apply(value, read)
+    return value
+
+
+def _replaced(changes: tuple[Change, ...]) -> bool:
+    return any(isinstance(change, Replaced) for change in changes)
+
+
+def _numbers(change: Change) -> str:
+    """What a change does beyond its tensors."""
+    if isinstance(change, LowRank):
+        return f"{change.scale!r} {change.transposed}"
+    if isinstance(change, Shifted):
+        return repr(change.scale)
+    return str(change.axis) if isinstance(change, Scaled) else ""

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .adapters import open_expert
+from .adapters import VectorFamily, open_expert, vector_family, why_not
 from .checkpoints import Checkpoint
 from .checks import InputError, listing
 from .families import Expert, Family, examine, is_matrix, module_of
@@ -35,12 +35,16 @@ DTYPES = {
 
 @dataclass(frozen=True)
 class Inputs:
-    """A recipe's files, opened and checked: what does not depend on method and options."""
+    """A recipe's files, opened and checked: what does not depend on method and options.
+
+    `vectors`: what is merged in place of the family's tensors where all experts are (IA)³ adapters.
+    """
 
     family: Family
     statistics: tuple[Statistics | None, ...]
     base_statistics: Statistics | None
     notes: tuple[str, ...] = ()
+    vectors: VectorFamily | None = None
     memo: Memo = field(default_factory=Memo, compare=False, repr=False)
 
 
@@ -92,7 +96,9 @@ def open_inputs(recipe: Recipe, memo: Memo | None = None) -> Inputs:
         base_statistics = _statistics(recipe, recipe.base_statistics, base)
     notes = tuple(str(warning.message) for warning in caught)
     notes += tuple(note for expert in experts for note in expert.checkpoint.notes)
-    return Inputs(family, statistics, base_statistics, notes, memo or Memo())
+    vectors = vector_family(family)
+    notes += why_not(family)
+    return Inputs(family, statistics, base_statistics, notes, vectors, memo or Memo())
 
 
 def _expect(checkpoint: Checkpoint, fingerprint: str | None) -> None:
@@ -117,6 +123,8 @@ def prepare(recipe: Recipe, inputs: Inputs | None = None, keep: Sequence[int] = 
     """Everything that can be wrong with a merge, found before it starts."""
     inputs = inputs or open_inputs(recipe)
     method, options = METHODS[recipe.method], recipe.parsed_options()
+    if inputs.vectors is not None:
+        options = _with_blocks(options, inputs)
     device, reason = choose_device(recipe.device)
     if device == "mps" and recipe.dtype == "float64":
         raise InputError("dtype 'float64'", expected="cpu or cuda", found="mps")
@@ -135,6 +143,27 @@ def prepare(recipe: Recipe, inputs: Inputs | None = None, keep: Sequence[int] = 
         keep=tuple(keep),
         start=_start(recipe, options),
     )
+
+
+def _with_blocks(options: Options, inputs: Inputs) -> Options:
+    """(IA)³ vectors take their full block unless the recipe asks for something else."""
+    if "remaining" not in type(options).model_fields or "remaining" in options.model_fields_set:
+        return options
+    assert inputs.vectors is not None
+    for expert, statistics in zip(inputs.family.experts, inputs.statistics, strict=True):
+        missing = [
+            name
+            for name in inputs.vectors.vectors
+            if statistics is not None and f"{name}.block" not in statistics.shapes
+        ]
+        if statistics is not None and missing:
+            raise InputError(
+                f"statistics '{statistics.source}' of '{expert.name}'",
+                expected="the full block of every (IA)³ vector",
+                found=f"none for {listing(missing, 3)}",
+                remedy="Measure the adapter again, or set the option 'remaining'.",
+            )
+    return options.model_copy(update={"remaining": "block"})
 
 
 def _start(recipe: Recipe, options: Options) -> Checkpoint | None:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from .adapters import VectorFamily
 from .checkpoints import Checkpoint
 from .checks import InputError
 from .evaluate import TaskResult
@@ -22,7 +23,16 @@ from .examiner import Asked, exam
 from .layers import Inputs, Job, Unit, open_inputs, prepare, read_layer, read_layers, units
 from .methods import Merged
 from .methods.base import norm
-from .output import MemorySink, Sink, Spool, emit, finish_directory, output_specs, take_over
+from .output import (
+    MemorySink,
+    Sink,
+    Spool,
+    emit,
+    finish_directory,
+    fold_vectors,
+    output_specs,
+    take_over,
+)
 from .recipe import Evaluation, Recipe, load_recipe
 from .report import (
     Event,
@@ -85,7 +95,10 @@ def _merge_into(
     specs = output_specs(job)
     memory = MemorySink(specs)
     writer = CheckpointWriter(folder, specs, shard_bytes=shard_bytes) if folder else None
-    layers = yield from _merge_layers(job, writer or memory)
+    if job.inputs.vectors is not None:
+        layers = yield from _merge_vectors(job, job.inputs.vectors, writer or memory, folder)
+    else:
+        layers = yield from _merge_layers(job, writer or memory)
     layers += take_over(job, writer or memory)
     if writer is not None and folder is not None:
         writer.close()
@@ -125,6 +138,20 @@ def _merge_layers(job: Job, sink: Sink) -> Generator[LayerDone | Started, None, 
         if job.method.rescale:
             reports = _second_pass(job, spool, norms, reports, sink)
     return [*reports, *_bias_reports(todo, reports)]
+
+
+def _merge_vectors(
+    job: Job, vectors: VectorFamily, sink: Sink, folder: Path | None
+) -> Generator[LayerDone | Started, None, list[LayerReport]]:
+    """Merge (IA)³ vectors, save them as an adapter, and multiply them into the base."""
+    recipe = job.recipe.model_copy(update={"output": None, "output_dtype": None})
+    inputs = replace(job.inputs, family=vectors.family, vectors=None)
+    inner = replace(job, recipe=recipe, inputs=inputs)
+    memory = MemorySink(output_specs(inner))
+    layers = yield from _merge_layers(inner, memory)
+    if folder is not None:
+        vectors.save(folder / "adapter", memory.tensors)
+    return layers + fold_vectors(job, vectors, memory.tensors, sink)
 
 
 def _second_pass(

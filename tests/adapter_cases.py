@@ -1,6 +1,6 @@
-"""Tiny models with PEFT adapters, written by peft itself: base, adapter, and what peft makes of them.
+"""Tiny models with PEFT adapters that peft wrote: base, adapter, and what peft makes of them.
 
-Every parameter that an adapter trains is moved away from where it starts, so that nothing agrees by
+Every parameter that an adapter trains is moved from where it starts, so that nothing agrees by
 being zero.
 """
 

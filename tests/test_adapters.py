@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 
 from mats_core.adapters import Adapted, open_expert
 from mats_core.checkpoints import Checkpoint
-from mats_core.checks import InputError
-from mats_core.pipeline import merge, run
+from mats_core.pipeline import run
 from mats_core.recipe import parse_recipe
 from mats_core.report import Finished
 from tests.adapter_cases import MODELS, Written, write_adapter, write_base

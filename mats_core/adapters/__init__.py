@@ -9,6 +9,15 @@ from __future__ import annotations
 
 from .fitting import open_expert
 from .settings import is_adapter
+from .vectors import VectorFamily, vector_family, why_not
 from .view import Adapted, Vector
 
-__all__ = ["Adapted", "Vector", "is_adapter", "open_expert"]
+__all__ = [
+    "Adapted",
+    "Vector",
+    "VectorFamily",
+    "is_adapter",
+    "open_expert",
+    "vector_family",
+    "why_not",
+]

@@ -107,10 +107,13 @@ def _forward(plan: _Plan, device: str) -> Forward:
     module = build(plan.directory, zeros, device=device)
     whole = all(parameter in names for parameter, _ in module.named_parameters())
     if whole:
+        # A parameter that two modules share stays one: functional_call follows such ties.
+        empty: dict[int, nn.Parameter] = {}
         for owner in module.modules():
             for name, parameter in owner._parameters.items():
                 if parameter is not None:
-                    owner._parameters[name] = nn.Parameter(parameter.to("meta"), False)
+                    like_it = nn.Parameter(parameter.to("meta"), False)
+                    owner._parameters[name] = empty.setdefault(id(parameter), like_it)
 
     def called(tensors: Mapping[str, Tensor], pixels: Tensor) -> Tensor:
         own = {name: tensors[source].float() for name, source in names.items()}
@@ -141,6 +144,22 @@ def parameter_names(directory: Path | None, tensors: Mapping[str, Tensor]) -> di
         if bool((value == first).all()):
             found[parameter] = names[int(first)]
     return found
+
+
+def ties_word_embeddings(checkpoint: Checkpoint) -> bool:
+    """Whether the model of a checkpoint ties its output to its embedding when it is loaded.
+
+    Where `config.json` does not say, the architecture's own default decides; False for a model
+    that transformers does not know.
+    """
+    said = checkpoint.config.get("tie_word_embeddings")
+    if said is not None or checkpoint.directory is None:
+        return bool(said)
+    try:
+        config, _ = _architecture(checkpoint.directory)
+    except InputError:
+        return False
+    return bool(getattr(config, "tie_word_embeddings", False))
 
 
 TASK_CLASSES = {

@@ -11,15 +11,12 @@ import torch
 from .. import models
 from ..checkpoints import Checkpoint, TensorEntry
 from ..checks import InputError, listing
-from ..families import module_of
+from ..names import CONV1D_MODELS, is_conv1d, module_of
 from .changes import Change, LowRank, Replaced, Scaled, Shifted
 from .parts import Parts, Translation, sort_out, translate
 from .settings import MERGE_FIRST, WEIGHTS, Settings, is_adapter, read_settings
 from .view import Adapted, Vector
 
-# GPT-2 and its relatives keep linear layers as y = x W + b, W (d_in, d_out).
-CONV1D_MODELS = frozenset({"gpt2", "openai-gpt", "imagegpt", "decision_transformer"})
-CONV1D_MODULES = frozenset({"c_attn", "q_attn", "c_proj", "c_fc"})
 WHOLE = ("model.safetensors", "model.safetensors.index.json")
 
 
@@ -201,11 +198,10 @@ class _Fitting:
         peft corrects its `fan_in_fan_out` module by module and saves the last one's; what is known
         of the architecture goes first.
         """
-        if len(shape) != 2:
-            return False
-        if self.base.config.get("model_type") in CONV1D_MODELS:
-            return module.rpartition(".")[2] in CONV1D_MODULES
-        return self.settings.transposed
+        model = str(self.base.config.get("model_type"))
+        if model in CONV1D_MODELS:
+            return is_conv1d(f"{module}.weight", shape, (model,))
+        return len(shape) == 2 and self.settings.transposed
 
     def _misfit(self, module: str, expected: str, found: str) -> InputError:
         return InputError(

@@ -16,7 +16,7 @@ from typing import Any
 
 from .. import models
 from ..checkpoints import Checkpoint, TensorEntry
-from ..families import HEAD_MODULES
+from ..heads import HEAD_MODULES
 from ..places import cache_folder
 from ..writer import config_files, staged_directory
 from .settings import CONFIG, Settings

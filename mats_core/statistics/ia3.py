@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..adapters import Adapted
 from ..checkpoints import Checkpoint
-from ..families import module_of
+from ..names import module_of
 
 
 @dataclass(frozen=True)

@@ -223,7 +223,8 @@ def _weight_files(path: Path) -> tuple[list[Path], frozenset[str]]:
             f"'{path}' is a PEFT adapter",
             expected="a whole checkpoint",
             found="an update of one",
-            remedy="Name it as an expert beside its base, in a recipe or a family.yaml.",
+            remedy="Name it as an expert beside its base, in a recipe or a family.yaml (on the "
+            "command line: --base).",
         )
     found = sorted(path.glob("*.safetensors"))
     if len(found) == 1:

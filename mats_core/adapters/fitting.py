@@ -20,15 +20,15 @@ from .view import Adapted, Vector
 WHOLE = ("model.safetensors", "model.safetensors.index.json")
 
 
-def open_expert(path: str | Path, base: Checkpoint | str | Path) -> Checkpoint:
+def open_expert(path: str | Path, base: Checkpoint | str | Path | None) -> Checkpoint:
     """A checkpoint, or an adapter over `base` (opened only if it is needed).
 
     Raises `InputError` for what `Checkpoint.open` refuses, for an adapter of another method (by
     name), and for one that does not fit the base (naming what does not match).
     """
     path = Path(path)
-    if not is_adapter(path):
-        return Checkpoint.open(path)
+    if base is None or not is_adapter(path):
+        return Checkpoint.open(path)  # which refuses an adapter without its base
     base = base if isinstance(base, Checkpoint) else Checkpoint.open(base)
     return open_adapter(path, base)
 

@@ -69,6 +69,7 @@ CASES: dict[str, tuple[str, Callable[[], Any]]] = {
         "gpt2",
         lambda: ia3(["c_attn", "mlp.c_proj"], ["mlp.c_proj"], fan_in_fan_out=True),
     ),
+    "tied embedding": ("gpt2", lambda: lora(target_modules=["wte"], fan_in_fan_out=True)),
     "T5": ("t5", lambda: lora(target_modules=["q", "v", "wi", "wo"])),
     "T5, ia3": ("t5", lambda: ia3(["q", "k", "v", "wo"], ["wo"])),
     "Llama": ("llama", lambda: lora(target_modules="all-linear")),
@@ -156,7 +157,7 @@ def two_ranks(bases: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) 
     ]
 
 
-@pytest.mark.parametrize("method", ["average", "task_arithmetic", "tsv_m"])
+@pytest.mark.parametrize("method", ["average", "task_arithmetic", "tsv_m", "iso_c", "iso_cts"])
 def test_adapters_of_different_ranks_merge_like_the_full_checkpoints(method, two_ranks):
     def merged(kind: str) -> dict[str, torch.Tensor]:
         experts = [
@@ -305,6 +306,13 @@ def test_the_base_that_an_adapter_names_is_shown_and_never_opened(written, tmp_p
     (copied / "adapter_config.json").write_text(json.dumps(named))
     report = merge(recipe(Written(files.base, copied, files.merged), "average"))
     assert any("org/some-other-model" in warning for warning in report.warnings)
+
+
+def test_an_embedding_that_the_output_is_tied_to_is_told(written):
+    notes = open_expert(*files_of(written("tied embedding"))).notes
+    assert len(notes) == 1
+    assert "transformer.wte.weight" in notes[0]
+    assert not open_expert(*files_of(written("embedding"))).notes  # BERT's classifier has no output
 
 
 # What is refused ----------------------------------------------------------------------------------

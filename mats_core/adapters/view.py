@@ -16,7 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .. import models
 from ..checkpoints import Checkpoint
+from ..checks import listing
 from .changes import Change, LowRank, Read, Replaced, Scaled, Shifted
 from .folder import architecture, model_folder
 from .settings import Settings
@@ -83,7 +85,10 @@ class Adapted(Checkpoint):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a person should know: the base that the adapter names, if it looks like another."""
+        """What a person should know of how the adapter was put on its base."""
+        return (*self._other_base(), *self._tied_embedding())
+
+    def _other_base(self) -> tuple[str, ...]:
         said = self.settings.base_model
         own = {self.base.path.name, str(self.base.config.get("_name_or_path") or "")}
         last = Path(said).name.casefold()
@@ -92,6 +97,17 @@ class Adapted(Checkpoint):
         return (
             f"adapter '{self.path}' says that it was trained on '{said}'; it is put on the base "
             f"given here, '{self.base.path}'. Whether the two are one, only their names could tell",
+        )
+
+    def _tied_embedding(self) -> tuple[str, ...]:
+        embeddings = [name for name, own in self.changes.items() if any(map(_embedding, own))]
+        words = str((self.config.get("architectures") or [""])[0])
+        speaks = any(part in words for part in ("LM", "ConditionalGeneration"))
+        if not embeddings or not speaks or not models.ties_word_embeddings(self.base):
+            return ()
+        return (
+            f"adapter '{self.path}' changes {listing(embeddings)}, to which the output layer is "
+            "tied: merged, it changes both, where the adapter alone changes the input",
         )
 
     def read(
@@ -147,6 +163,10 @@ def changed(
 
 def _replaced(changes: tuple[Change, ...]) -> bool:
     return any(isinstance(change, Replaced) for change in changes)
+
+
+def _embedding(change: Change) -> bool:
+    return isinstance(change, LowRank) and "lora_embedding_A" in change.a
 
 
 def _numbers(change: Change) -> str:

@@ -282,9 +282,13 @@ def measure_task(
     blocks: int = 0,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
+    tensors: Mapping[str, Tensor] | None = None,
     on_batch: Callable[[int], None] | None = None,
 ) -> Statistics:
-    """Statistics of a checkpoint directory on seeded draws from its task's train split."""
+    """Statistics of a checkpoint directory on seeded draws from its task's train split.
+
+    `tensors` are measured in place of the checkpoint's own: a merge with this checkpoint's head.
+    """
     if checkpoint.class_names and len(checkpoint.class_names) != len(task.classes):
         raise InputError(
             f"task '{task.name}'",
@@ -292,7 +296,8 @@ def measure_task(
             found=f"{len(task.classes)}",
             remedy="Measure an expert on the task that it was fine-tuned for.",
         )
-    tensors = models.tensors_of(checkpoint, dtype)
+    if tensors is None:
+        tensors = models.tensors_of(checkpoint, dtype)
     model = models.build(checkpoint.directory, tensors, device=device, dtype=dtype)
     order = np.random.default_rng(seed).permutation(len(task.train))[:examples]
 

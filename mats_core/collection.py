@@ -13,12 +13,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from . import tasks
 from .checkpoints import Checkpoint
-from .checks import InputError, existing, from_validation
+from .checks import existing, from_validation, read_yaml
 from .recipe import ExpertEntry, Recipe, parse_recipe
 from .statistics.cache import cached_path, measured
 
@@ -84,14 +83,7 @@ def load_collection(path: str | Path) -> Collection:
     path = existing("family", path)
     if path.is_dir():
         path = existing("family", path / "family.yaml")
-    try:
-        content = yaml.safe_load(path.read_text("utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"family '{path}'", expected="YAML", found=str(error).replace("\n", " ")
-        ) from None
-    if not isinstance(content, Mapping):
-        raise InputError(f"family '{path}'", expected="a YAML mapping", found="something else")
+    content = read_yaml("family", path)
     try:
         return Collection.model_validate({**content, "folder": path.parent})
     except ValidationError as error:

@@ -16,13 +16,8 @@ from . import forecast, page, way
 from .questions import SECTIONS
 from .trials import Bench, Store
 
-ALL = [
-    "search",
-    "table",
-    "way",
-    "predicted",
-    *(s for s in SECTIONS if s not in ("search", "table")),
-]
+FIRST = ("search", "table", "way", "predicted")
+ALL = [*FIRST, *(section for section in SECTIONS if section not in FIRST)]
 RESULTS = Path(__file__).parent / "results"
 
 

@@ -56,7 +56,7 @@ def _compared(collection: Collection) -> list[Fit]:
         Expert(entry.name, Checkpoint.open(folder / entry.model), entry.task or "")
         for entry in collection.experts
     ]
-    return compare(Checkpoint.open(folder / collection.base), experts)
+    return compare(Checkpoint.open(folder / collection.base), experts, heads=collection.heads)
 
 
 def _table(rows: list[Fit], *, checked: bool) -> pd.DataFrame:

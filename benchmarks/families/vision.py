@@ -42,9 +42,9 @@ class Vision:
     base_batch: int = 64
     base_rate: float = 1e-3
     base_threads: int = 2
-    steps: int = 300
+    steps: int = 600
     batch: int = 64
-    encoder_rate: float = 1.5e-4
+    encoder_rate: float = 4e-4
     head_rate: float = 3e-3
     shift: int = 2  # pixels, at most, in each direction
     seed: int = 0

@@ -14,7 +14,7 @@ import numpy as np
 
 from .trials import Bench, Trial
 
-TRIALS = 8
+TRIALS = 6
 ASKED = 128  # validation examples a task
 SEEDS = (0, 1, 2)
 # These methods read statistics (or draw masks): other calibration data may change them.

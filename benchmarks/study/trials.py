@@ -64,6 +64,16 @@ class Store:
             json.loads(file.read_text("utf-8")) if file.is_file() else {"results": {}}
         )
 
+    @classmethod
+    def of(cls, folder: Path, name: str) -> Store:
+        """Everything that is kept of a family, from all parts that were run side by side."""
+        store = cls(folder / f"{name}.json")
+        for file in sorted(folder.glob(f"{name}.*.json")):
+            part = json.loads(file.read_text("utf-8"))
+            results = {**part["results"], **store.content["results"]}
+            store.content = {**part, **store.content, "results": results}
+        return store
+
     def get(self, trial: Trial) -> dict[str, Any] | None:
         return self.content["results"].get(trial.key)
 

@@ -23,7 +23,7 @@ from .questions import ASKED
 from .trials import TEST_ASKED, Bench, Trial, scores
 
 Encoder = Mapping[str, Tensor]
-DAMPINGS = (0.01, 0.03, 0.1)
+DAMPINGS = (0.01, 0.03)
 FOLDED = {"fold_bias": True, "remaining": "fisher"}
 
 

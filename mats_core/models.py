@@ -170,6 +170,22 @@ def _names(
     return found
 
 
+def ties_word_embeddings(checkpoint: Checkpoint) -> bool:
+    """Whether the model of a checkpoint ties its output to its embedding when it is loaded.
+
+    Where `config.json` does not say, the architecture's own default decides; False for a model
+    that transformers does not know.
+    """
+    said = checkpoint.config.get("tie_word_embeddings")
+    if said is not None or checkpoint.directory is None:
+        return bool(said)
+    try:
+        config, _ = _architecture(checkpoint.directory)
+    except InputError:
+        return False
+    return bool(getattr(config, "tie_word_embeddings", False))
+
+
 # What a configuration says ------------------------------------------------------------------------
 
 Reads = Literal["image", "text", "causal", "seq2seq", ""]

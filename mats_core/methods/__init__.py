@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from . import averaging, curvature, elementwise, essential, kfac, sparsified, spectral
-from .base import Layer, LayerStatistics, Merged, Method, Options
+from .base import Layer, LayerStatistics, Merged, Method, Options, but_matrices, every_tensor
 
 __all__ = ["METHODS", "Layer", "LayerStatistics", "Merged", "Method", "Options"]
 
@@ -21,6 +21,7 @@ METHODS: dict[str, Method] = {
             source="model soups, arXiv 2203.05482; FedAvg, arXiv 1602.05629",
             options=averaging.AverageOptions,
             merge=averaging.average,
+            pieces=every_tensor,
         ),
         Method(
             name="task_arithmetic",
@@ -32,6 +33,7 @@ METHODS: dict[str, Method] = {
             source="arXiv 2212.04089",
             options=averaging.ArithmeticOptions,
             merge=averaging.task_arithmetic,
+            pieces=every_tensor,
         ),
         Method(
             name="ties",
@@ -44,7 +46,9 @@ METHODS: dict[str, Method] = {
             source="arXiv 2306.01708",
             options=sparsified.TiesOptions,
             merge=sparsified.ties,
-            survey=sparsified.global_thresholds,
+            survey=sparsified.thresholds,
+            surveys=sparsified.ties_surveys,
+            pieces=every_tensor,
         ),
         Method(
             name="dare",
@@ -57,6 +61,7 @@ METHODS: dict[str, Method] = {
             source="arXiv 2311.03099",
             options=sparsified.DareOptions,
             merge=sparsified.dare,
+            pieces=every_tensor,
         ),
         Method(
             name="fisher",
@@ -81,6 +86,7 @@ METHODS: dict[str, Method] = {
             source="arXiv 2212.09849",
             options=curvature.RegMeanOptions,
             merge=curvature.regmean,
+            pieces=curvature.means_by_pieces,
             reads=curvature.regmean_reads,
             requires=frozenset({"input_gram"}),
             folds=lambda options: options.fold_bias,
@@ -95,6 +101,7 @@ METHODS: dict[str, Method] = {
             source="MaTS, arXiv 2312.04339",
             options=kfac.KfacOptions,
             merge=kfac.kfac,
+            pieces=curvature.means_by_pieces,
             reads=kfac.kfac_reads,
             requires=frozenset({"input_gram", "output_gradient_gram"}),
             folds=lambda options: options.fold_bias,
@@ -109,6 +116,7 @@ METHODS: dict[str, Method] = {
             source="arXiv 2412.00081",
             options=spectral.TsvOptions,
             merge=spectral.tsv_m,
+            pieces=but_matrices,
             weighted=False,
         ),
         Method(
@@ -122,6 +130,7 @@ METHODS: dict[str, Method] = {
             source="arXiv 2502.04959",
             options=spectral.IsoOptions,
             merge=spectral.iso_c,
+            pieces=but_matrices,
             weighted=False,
         ),
         Method(
@@ -135,6 +144,7 @@ METHODS: dict[str, Method] = {
             source="arXiv 2502.04959",
             options=spectral.IsoCtsOptions,
             merge=spectral.iso_cts,
+            pieces=but_matrices,
             weighted=False,
         ),
         Method(
@@ -148,6 +158,7 @@ METHODS: dict[str, Method] = {
             source="arXiv 2602.20208",
             options=essential.EssentialOptions,
             merge=essential.essential,
+            pieces=but_matrices,
             reads=essential.reads,
             rescale=essential.layer_factors,
             weighted=False,

@@ -207,10 +207,10 @@ def _head(expert: Expert) -> Sequence[str]:
         "from safetensors.torch import load_file",
         f"from transformers import AutoConfig, {named}",
         "",
-        f'model = {named}(AutoConfig.from_pretrained("{place}"))',
-        'files = [*glob("*.safetensors"), "' + place + '/head.safetensors"]',
+        f'files = [*glob("*.safetensors"), "{place}/head.safetensors"]',
         "tensors = {name: value for file in files for name, value in load_file(file).items()}",
-        "model.load_state_dict(tensors, strict=False)",
+        f'config = AutoConfig.from_pretrained("{place}")',
+        f"model = {named}.from_pretrained(None, config=config, state_dict=tensors)",
         "```",
     )
 

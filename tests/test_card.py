@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 
+from mats_core import models
 from mats_core.card import front_matter
 from mats_core.checkpoints import Checkpoint
 from mats_core.pipeline import merge
@@ -27,11 +28,12 @@ def family(tiny_family, tmp_path_factory):
     return folder
 
 
-def card_of(folder, *, experts=3, method="ties", **settings):
-    content = family_recipe(folder, method, output=str(folder / "out"), **settings)
+def card_of(folder, *, experts, method="ties", **settings):
+    place = folder / f"out{experts}"
+    content = family_recipe(folder, method, output=str(place), **settings)
     content["experts"] = content["experts"][:experts]
-    merge(parse_recipe(content, folder), force=True)
-    return folder / "out"
+    merge(parse_recipe(content, folder))
+    return place
 
 
 @pytest.fixture(scope="module")
@@ -101,13 +103,15 @@ def test_the_snippets_load_the_merge_with_a_head(output, monkeypatch):
     for code in (first.replace("PATH OF THIS FOLDER", str(output)), second):
         spaces.append({})
         exec(compile(code, "README.md", "exec"), spaces[-1])
-    merged = Checkpoint.open(output)
-    head = Checkpoint.open(output / "heads" / "e0" / "head.safetensors")
-    own = spaces[1]["model"].state_dict()
-    for name, value in own.items():
-        source = head if name in head.tensors else merged
-        assert torch.equal(value, source.read(name)), name
-    assert len(own) == len(merged.tensors)
+    place = output / "heads" / "e0"
+    head = Checkpoint.open(place / "head.safetensors")
+    own = models.tensors_of(Checkpoint.open(output)) | {n: head.read(n) for n in head.tensors}
+    pixels = torch.rand(3, 1, 12, 12, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        merged, headed = (space["model"].eval()(pixel_values=pixels).logits for space in spaces)
+        assert torch.equal(headed, models.build(place, own)(pixel_values=pixels).logits)
+    assert merged.shape[1] == 5  # the base's own head
+    assert headed.shape[1] == 3
 
 
 @pytest.mark.parametrize("text", ["", "# no front", "---\n: [\n---\n", "---\n- a\n---\n"])

@@ -129,12 +129,8 @@ def test_the_command_line_refuses_to_throw_work_away_and_resumes(tiny_family, wh
         "journal.Journal.layer = last\n"
         f"main(['merge', {str(file)!r}])\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        cwd=Path(__file__).parents[1],
-        check=False,
-    )
+    root = Path(__file__).parents[1]
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=root, check=False)
     assert done.returncode == -signal.SIGKILL
     assert main(["merge", str(file)]) == 2
     assert layers_done(tmp_path / ".out.partial") == 9  # still there

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .. import models
+from .. import encoding, models
 from ..checkpoints import Checkpoint
 from ..checks import InputError, member
 from ..names import module_of
@@ -293,31 +293,29 @@ def measure_task(
     blocks: int = 0,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
+    tensors: Mapping[str, Tensor] | None = None,
     only: Container[str] | None = None,
     on_batch: Callable[[int], None] | None = None,
 ) -> Statistics:
     """Statistics of a checkpoint directory on seeded draws from its task's train split.
 
+    `tensors` are measured in place of the checkpoint's own: a merge with this checkpoint's head.
     `only`: parameters, by the checkpoint's names; all by default (`passes.py` has the reason).
     """
-    if checkpoint.class_names and len(checkpoint.class_names) != len(task.classes):
-        raise InputError(
-            f"task '{task.name}'",
-            expected=f"the {len(checkpoint.class_names)} classes of '{checkpoint.path}'",
-            found=f"{len(task.classes)}",
-            remedy="Measure an expert on the task that it was fine-tuned for.",
-        )
-    tensors = models.tensors_of(checkpoint, dtype)
+    encoding.check(checkpoint, task)
+    if tensors is None:
+        tensors = models.tensors_of(checkpoint, dtype)
     model = models.build(checkpoint.directory, tensors, device=device, dtype=dtype)
     order = np.random.default_rng(seed).permutation(len(task.train))[:examples]
+    chosen = task.train.take(order)
+    rows = encoding.encode(chosen, checkpoint.directory, device=device, dtype=dtype)
+    # Texts of like length side by side; of images nothing moves.
+    places = np.argsort(-rows.lengths, kind="stable")
 
     def batches() -> Iterable[Batch]:
-        for start in range(0, len(order), batch_size):
-            rows = order[start : start + batch_size]
-            pixels = models.pixel_values(
-                task.train.inputs[rows], checkpoint.directory, device=device, dtype=dtype
-            )
-            yield {"pixel_values": pixels}, torch.from_numpy(task.train.labels[rows])
+        for start in range(0, len(places), batch_size):
+            some = places[start : start + batch_size]
+            yield rows.batch(some).inputs, torch.from_numpy(chosen.labels[some])
 
     return measure(
         model,

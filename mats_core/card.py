@@ -37,7 +37,7 @@ def card(recipe: Recipe, report: Report, family: Family) -> str:
         f"---\n{front}---",
         _title(recipe),
         _method(recipe, report),
-        _accuracy(report),
+        _results(report),
         _origins(inputs, licences, report),
         _loading(family),
         _repeating(recipe, report),
@@ -129,7 +129,7 @@ def _method(recipe: Recipe, report: Report) -> str:
     return "\n".join(line for line in lines)
 
 
-def _accuracy(report: Report) -> str:
+def _results(report: Report) -> str:
     if not report.tasks:
         return ""
     rows = []
@@ -138,16 +138,17 @@ def _accuracy(report: Report) -> str:
         rows.append(
             (
                 result.name,
-                f"{100 * result.merged.accuracy:.1f} % ({100 * low:.1f} – {100 * high:.1f})",
-                f"{100 * result.finetuned.accuracy:.1f} %",
-                f"{100 * result.pretrained.accuracy:.1f} %",
+                result.merged.metric,
+                f"{100 * result.merged.value:.1f} % ({100 * low:.1f} – {100 * high:.1f})",
+                f"{100 * result.finetuned.value:.1f} %",
+                f"{100 * result.pretrained.value:.1f} %",
                 f"{result.merged.examples}",
             )
         )
-    heads = ["task", "merged (95 % interval)", "expert", "pre-trained", "examples"]
-    lines = [f"## Accuracy on the {report.split} split", "", *_table(heads, rows)]
+    heads = ["task", "metric", "merged (95 % interval)", "expert", "pre-trained", "examples"]
+    lines = [f"## Results on the {report.split} split", "", *_table(heads, rows)]
     if report.normalised_accuracy is not None:
-        summary = f"Normalised accuracy (merged / expert) {100 * report.normalised_accuracy:.1f} %"
+        summary = f"Mean of merged / expert {100 * report.normalised_accuracy:.1f} %"
         if report.gap_recovered is not None:
             summary += f"; of the gap from pre-trained to expert {100 * report.gap_recovered:.1f} %"
         lines += ["", f"{summary}. Every task is asked with its own expert's head."]

@@ -64,7 +64,7 @@ def test_without_any_licence_none_is_made_up(tiny_family, tmp_path):
     merge(parse_recipe(content, tiny_family))
     assert "license" not in front_matter(tmp_path / "o" / "README.md")
     assert (tmp_path / "o" / "README.md").read_text().count("| not stated |") == 4
-    assert "## Accuracy" not in (tmp_path / "o" / "README.md").read_text()
+    assert "## Results" not in (tmp_path / "o" / "README.md").read_text()
 
 
 def test_numbers_and_options_are_the_report_s(output):
@@ -73,7 +73,7 @@ def test_numbers_and_options_are_the_report_s(output):
     for task in report["tasks"]:
         low, high = task["interval"]
         assert (
-            f"| {task['name']} | {100 * task['accuracy']:.1f} % "
+            f"| {task['name']} | accuracy | {100 * task['accuracy']:.1f} % "
             f"({100 * low:.1f} – {100 * high:.1f}) | {100 * task['finetuned']:.1f} % "
             f"| {100 * task['pretrained']:.1f} % | {task['examples']} |"
         ) in text

@@ -6,7 +6,7 @@ Hooks note what each layer saw; the mathematics lives in `gram.py` and `fisher.p
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from typing import Literal
 
 import numpy as np
@@ -21,6 +21,7 @@ from ..tasks import Task
 from . import fisher, gram
 from .store import FORMAT, Statistics
 
+EXAMPLES = 256  # a task, where nobody says how many
 Labels = Literal["empirical", "true"]
 Batch = tuple[Mapping[str, Tensor], Tensor | None]  # the model's keyword arguments, labels (n,)
 HANDLED = (nn.Linear, nn.LayerNorm, nn.Embedding, nn.Conv2d)
@@ -189,10 +190,12 @@ class Accumulator:
             self.sums[name] = value.clone()
 
     def means(self) -> dict[str, Tensor]:
-        """The sums divided by N tokens (Grams, means) or by the examples (Fishers, blocks)."""
+        """The sums divided by N tokens (Grams, means) or by the examples (Fishers, blocks).
+
+        In place, for the sums can be as large as the model: they are the means afterwards.
+        """
         return {
-            name: value
-            / (
+            name: value.div_(
                 self.examples
                 if name.endswith((".fisher", ".block"))
                 else self.tokens[module_of(name)]
@@ -283,7 +286,7 @@ def measure_task(
     checkpoint: Checkpoint,
     task: Task,
     *,
-    examples: int = 256,
+    examples: int = EXAMPLES,
     batch_size: int = 64,
     labels: Labels = "empirical",
     seed: int = 0,
@@ -291,11 +294,13 @@ def measure_task(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
     tensors: Mapping[str, Tensor] | None = None,
+    only: Container[str] | None = None,
     on_batch: Callable[[int], None] | None = None,
 ) -> Statistics:
     """Statistics of a checkpoint directory on seeded draws from its task's train split.
 
     `tensors` are measured in place of the checkpoint's own: a merge with this checkpoint's head.
+    `only`: parameters, by the checkpoint's names; all by default (`passes.py` has the reason).
     """
     encoding.check(checkpoint, task)
     if tensors is None:
@@ -315,7 +320,11 @@ def measure_task(
     return measure(
         model,
         batches(),
-        names=models.parameter_names(checkpoint.directory, tensors),
+        names={
+            own: name
+            for own, name in models.parameter_names(checkpoint.directory, tensors).items()
+            if only is None or name in only
+        },
         labels=labels,
         seed=seed,
         blocks=blocks,

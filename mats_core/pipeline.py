@@ -15,6 +15,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from . import rounds
 from .checkpoints import Checkpoint
 from .checks import InputError
 from .estimate import estimate, require
@@ -22,9 +23,10 @@ from .evaluate import TaskResult
 from .examiner import Asked, exam
 from .journal import NAME as JOURNAL
 from .layers import Inputs, Job, open_inputs, prepare
+from .methods import METHODS
 from .output import MemorySink, finish_directory, take_over
 from .recipe import Evaluation, Recipe, load_recipe
-from .report import Event, Finished, LayerReport, Report, TaskDone, Trial, TrialDone
+from .report import Event, Finished, LayerReport, Report, RoundDone, TaskDone, Trial, TrialDone
 from .streaming import merge_layers, open_place
 from .tasks import SplitName
 from .writer import SHARD_BYTES, refuse_existing, staged_directory
@@ -70,13 +72,15 @@ def run(
     target = recipe.path(recipe.output) if recipe.output else None
     if target is not None:
         refuse_existing(target, force)
-    if check_fit:
-        require(estimate(inputs or open_inputs(recipe, contents=False), recipe))
+    if check_fit and inputs is None:
+        require(estimate(open_inputs(recipe, contents=False), recipe))
     inputs = inputs or open_inputs(recipe)
     trials: tuple[Trial, ...] = ()
     if recipe.search:
         chosen, trials = yield from _search(recipe, inputs)
         recipe = chosen
+    for number in range(2, recipe.rounds + 1):
+        inputs = yield from _measured_again(recipe, inputs, number, pulse)
     job = replace(prepare(recipe, inputs, keep), pulse=pulse)
     with contextlib.ExitStack() as stack:
         folder = None
@@ -113,6 +117,29 @@ def _merge_into(
     if folder is not None:
         finish_directory(job, folder, report)
     return Finished(report, {} if folder is not None else encoder)
+
+
+def _measured_again(
+    recipe: Recipe, inputs: Inputs, number: int, pulse: Callable[[int, float], None] | None
+) -> Generator[Event, None, Inputs]:
+    """Merge in memory and measure there (see `rounds`): the inputs of round `number`."""
+    if not METHODS[recipe.method].reads(recipe.parsed_options()):
+        raise InputError(
+            f"'rounds' {recipe.rounds} with method '{recipe.method}'",
+            expected="a method that reads statistics",
+            found="one that reads none: a second round would change nothing",
+            remedy="Leave 'rounds' out.",
+        )
+    silent = recipe.model_copy(
+        update={"evaluate": False, "output": None, "search": None, "rounds": 1}
+    )
+    for event in run(silent, inputs=inputs, pulse=pulse):
+        if isinstance(event, Finished):
+            device = prepare(silent, inputs).device
+            yield RoundDone(number - 1, recipe.rounds)
+            return rounds.measured_at(inputs, event.tensors, recipe.folder, device=device)
+        yield event
+    raise RuntimeError("the pipeline ended without a report")
 
 
 # Evaluation and search ----------------------------------------------------------------------------

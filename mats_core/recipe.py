@@ -83,6 +83,13 @@ class Recipe(BaseModel):
         None, description="statistics of the base, for gradient matching"
     )
     base_fingerprint: str | None = None
+    rounds: int = Field(
+        1,
+        ge=1,
+        le=5,
+        description="2: measure statistics again at the merge, on the experts' own calibration "
+        "examples, and merge once more; 3: and again",
+    )
     evaluate: Evaluation | Literal[False] = Evaluation()
     search: dict[str, tuple[Any, ...]] | None = Field(
         None, description="options → values to try on validation data; the best is used"

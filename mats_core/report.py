@@ -214,6 +214,14 @@ class TrialDone:
 
 
 @dataclass(frozen=True)
+class RoundDone:
+    """All layers are merged once; statistics are measured there and round `index` + 1 follows."""
+
+    index: int
+    total: int
+
+
+@dataclass(frozen=True)
 class Finished:
     """The end.  `tensors` is the merged encoder where nothing was written to disk."""
 
@@ -221,4 +229,4 @@ class Finished:
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
 
 
-Event = Started | LayerDone | Asked | TaskDone | TrialDone | Finished
+Event = Started | LayerDone | RoundDone | Asked | TaskDone | TrialDone | Finished

@@ -11,6 +11,7 @@ from mats_core.layers import Inputs, open_inputs, prepare, read_layer, units
 from mats_core.memo import Memo
 from mats_core.pipeline import Finished, run
 from mats_core.recipe import parse_recipe
+from mats_core.report import RoundDone
 from mats_core.rounds import mean_of, measured_at
 from mats_core.statistics import Statistics
 from tests.conftest import family_recipe
@@ -101,3 +102,21 @@ def test_what_a_further_round_needs_is_said(tiny_family):
         bare = open_inputs(parse_recipe({**content, "experts": changed}, tiny_family))
         with pytest.raises(InputError, match=f"e0.*{sentence}"):
             measured_at(bare, {}, tiny_family)
+
+
+def test_a_recipe_with_two_rounds_is_merged_measured_and_merged_again(recipe, inputs, tiny_family):
+    first = merged(recipe, inputs)
+    expected = merged(recipe, measured_at(inputs, first, tiny_family))
+    events = list(run(recipe.model_copy(update={"rounds": 2}), inputs=inputs))
+    assert [(e.index, e.total) for e in events if isinstance(e, RoundDone)] == [(1, 2)]
+    found = events[-1]
+    assert isinstance(found, Finished)
+    assert found.tensors.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert torch.equal(found.tensors[name], tensor), name
+
+
+def test_rounds_of_a_method_without_statistics_are_refused(tiny_family):
+    content = {**family_recipe(tiny_family, "ties"), "rounds": 2}
+    with pytest.raises(InputError, match=r"'rounds' 2 with method 'ties'.*reads statistics"):
+        list(run(parse_recipe(content, tiny_family)))

@@ -55,7 +55,19 @@ def parser() -> argparse.ArgumentParser:
     )
     merge.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"))
     merge.add_argument("--no-evaluate", action="store_true", help="write the model and stop")
-    merge.add_argument("--force", action="store_true", help="replace an existing output")
+    merge.add_argument(
+        "--force", action="store_true", help="replace an existing output, or an unfinished one"
+    )
+    merge.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on where this merge was stopped, and leave what is done if it is stopped again",
+    )
+    merge.add_argument(
+        "--no-estimate",
+        action="store_true",
+        help="do not refuse a merge that finds too little memory or disk",
+    )
     merge.set_defaults(run=_merge)
 
     measure = commands.add_parser(
@@ -81,6 +93,11 @@ def parser() -> argparse.ArgumentParser:
         "--blocks", type=int, default=0, metavar="N",
         help="also the full Fisher block of parameters of at most N elements [0]",
     )  # fmt: skip
+    measure.add_argument(
+        "--memory",
+        metavar="SIZE",
+        help="what the sums may take, such as 4GB; above it, several passes [half of what is free]",
+    )
     measure.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
     measure.add_argument("--force", action="store_true", help="replace existing files")
     measure.set_defaults(run=_measure)
@@ -159,9 +176,16 @@ def _merge(arguments: argparse.Namespace) -> None:
             found="none",
             remedy="Add it to the recipe or pass --output.",
         )
+    _refuse_unfinished(recipe.path(recipe.output), arguments)
     bar: Any = None
     testing = False
-    for event in run(recipe, force=arguments.force):
+    events = run(
+        recipe,
+        force=arguments.force,
+        resume=arguments.resume,
+        check_fit=not arguments.no_estimate,
+    )
+    for event in events:
         if isinstance(event, Started):
             print(f"device: {event.device} ({event.reason})", file=sys.stderr)
             bar = _next_bar(bar, event.total, "layers")
@@ -176,6 +200,21 @@ def _merge(arguments: argparse.Namespace) -> None:
         if isinstance(event, Finished):
             _next_bar(bar, 0, "").close()
             print(_summary(event.report))
+
+
+def _refuse_unfinished(target: Path, arguments: argparse.Namespace) -> None:
+    """Nobody's hours of work are thrown away without being asked for."""
+    from .journal import layers_done
+    from .writer import partial_of
+
+    done = layers_done(partial_of(target))
+    if done and not (arguments.resume or arguments.force):
+        raise InputError(
+            f"output '{target}'",
+            expected="no unfinished merge beside it",
+            found=f"one that has done {done} layers",
+            remedy="Pass --resume to go on with it, or --force to start again.",
+        )
 
 
 PERCENT = 100
@@ -239,7 +278,8 @@ def _measure(arguments: argparse.Namespace) -> None:
     from .adapters import open_expert
     from .collection import load_collection
     from .layers import choose_device
-    from .statistics import measure_task
+    from .memory import parse_bytes
+    from .statistics import measure_to_file
     from .writer import refuse_existing
 
     if (arguments.model is None) == (arguments.family is None):
@@ -248,6 +288,7 @@ def _measure(arguments: argparse.Namespace) -> None:
         )
     if arguments.examples < 1 or arguments.batch_size < 1:
         raise InputError("--examples and --batch-size", expected="at least 1", found="less")
+    budget = parse_bytes(arguments.memory) if arguments.memory else None
     device, _ = choose_device(arguments.device)
     if arguments.family:
         collection = load_collection(arguments.family)
@@ -274,9 +315,11 @@ def _measure(arguments: argparse.Namespace) -> None:
             def advance(done: int, bar: Any = bar) -> None:
                 bar.update(done - bar.n)
 
-            statistics = measure_task(
+            statistics = measure_to_file(
                 open_expert(path, base),
                 task,
+                out,
+                memory=budget,
                 examples=arguments.examples,
                 batch_size=arguments.batch_size,
                 labels=arguments.labels,
@@ -285,7 +328,6 @@ def _measure(arguments: argparse.Namespace) -> None:
                 device=device,
                 on_batch=advance,
             )
-        statistics.save(out)
         print(f"{out}: {len(statistics.layers)} layers, {statistics.metadata['examples']} examples")
 
 

@@ -3,6 +3,7 @@
 name: Drawn eight
 base: base
 base_task: sample:pretraining        # optional; gradient matching measures the base on it
+heads: ["classifier.*"]              # optional; patterns of head tensors, if not recognised
 experts:
   - {name: digits, model: digits, task: "sample:digits"}
 """
@@ -13,13 +14,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from . import hub, tasks
 from .adapters import open_expert
 from .checkpoints import Checkpoint
-from .checks import InputError, existing, from_validation
+from .checks import existing, from_validation, read_yaml
 from .recipe import ExpertEntry, Recipe, parse_recipe
 from .statistics.cache import cached_path, measured
 
@@ -32,6 +32,7 @@ class Collection(BaseModel):
     name: str = Field(min_length=1)
     base: str
     base_task: str | None = None
+    heads: tuple[str, ...] | None = None
     experts: tuple[ExpertEntry, ...] = Field(min_length=1)
     folder: Path = Field(Path(), exclude=True)
 
@@ -76,6 +77,8 @@ class Collection(BaseModel):
             if weights and expert.name in weights:
                 entry["weight"] = weights[expert.name]
             entries.append(entry)
+        if self.heads is not None:
+            settings.setdefault("heads", self.heads)
         if "base" in statistics:
             settings["base_statistics"] = str(Path(statistics["base"]).resolve())
         content = {
@@ -93,14 +96,7 @@ def load_collection(path: str | Path) -> Collection:
     path = existing("family", path)
     if path.is_dir():
         path = existing("family", path / "family.yaml")
-    try:
-        content = yaml.safe_load(path.read_text("utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"family '{path}'", expected="YAML", found=str(error).replace("\n", " ")
-        ) from None
-    if not isinstance(content, Mapping):
-        raise InputError(f"family '{path}'", expected="a YAML mapping", found="something else")
+    content = read_yaml("family", path)
     try:
         return Collection.model_validate({**content, "folder": path.parent})
     except ValidationError as error:

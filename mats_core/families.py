@@ -89,12 +89,17 @@ class Family:
 
 
 def examine(
-    base: Checkpoint, experts: Sequence[Expert], *, heads: Sequence[str] | None = None
+    base: Checkpoint,
+    experts: Sequence[Expert],
+    *,
+    heads: Sequence[str] | None = None,
+    contents: bool = True,
 ) -> Family:
     """Check a family and assign every tensor its role.
 
     `heads`: shell-style patterns of the tensors that belong to a task's head.  They replace the
-    automatic recognition; an empty list says that there is no head.
+    automatic recognition; an empty list says that there is no head.  Without `contents` headers
+    are all that is read: numbers that are not finite and equal tensors are not looked for.
 
     Raises `InputError` that names file, tensor, both shapes (or dtypes) and the way out.
     """
@@ -108,11 +113,11 @@ def examine(
     spares = spare(base, experts)
     heads_found = head_names(base, experts, heads, spares)
     _refuse(base, experts, heads_found, spares)
-    for checkpoint in (base, *(expert.checkpoint for expert in experts)):
+    for checkpoint in (base, *(expert.checkpoint for expert in experts)) if contents else ():
         _finite(checkpoint)
     apart = heads_found | spares.names
     copies = {n: target for n, target in spares.copies.items() if n not in heads_found}
-    tied_to = {**copies, **_ties(base, experts, apart)}
+    tied_to = {**copies, **(_ties(base, experts, apart) if contents else {})}
     tied_to = {name: tied_to.get(source, source) for name, source in tied_to.items()}
     kinds = {str(c.config.get("model_type")) for c in (base, *(e.checkpoint for e in experts))}
     roles: dict[str, Role] = {}
@@ -226,7 +231,7 @@ def _finite(checkpoint: Checkpoint) -> None:
     for name, entry in checkpoint.tensors.items():
         if not entry.dtype.is_floating_point:
             continue
-        bad = int((~torch.isfinite(checkpoint.read(name))).sum())
+        bad = sum(int((~torch.isfinite(part)).sum()) for part in checkpoint.parts(name))
         if bad:
             raise InputError(
                 f"tensor '{name}' of '{checkpoint.path}'",
@@ -251,11 +256,16 @@ def _ties(base: Checkpoint, experts: Sequence[Expert], apart: set[str]) -> dict[
         if name in apart or len(shape) < 2 or shapes.count(shape) < 2:
             continue
         key = tuple(checkpoint.digest(name) for checkpoint in checkpoints)
-        if key in first and float(base.read(name).double().std()) > 0:
+        if key in first and not _constant(base, name):
             tied[name] = first[key]
         else:
             first.setdefault(key, name)
     return tied
+
+
+def _constant(checkpoint: Checkpoint, name: str) -> bool:
+    extremes = [part.aminmax() for part in checkpoint.parts(name) if part.numel()]
+    return len({float(value) for pair in extremes for value in pair}) <= 1
 
 
 def _leads(name: str) -> tuple[int, str]:

@@ -6,6 +6,7 @@ read, merged, written and freed before the next.
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 from .adapters import VectorFamily, open_expert, vector_family, why_not
-from .checkpoints import Checkpoint
+from .checkpoints import PIECE, Checkpoint
 from .checks import InputError, listing
 from .families import Expert, Family, examine
 from .memo import Memo
@@ -36,17 +37,18 @@ DTYPES = {
 
 @dataclass(frozen=True)
 class Inputs:
-    """A recipe's files, opened and checked: what does not depend on method and options.
-
-    `vectors`: what is merged in place of the family's tensors where all experts are (IA)³ adapters.
-    """
+    """A recipe's files, opened and checked: what does not depend on method and options."""
 
     family: Family
     statistics: tuple[Statistics | None, ...]
     base_statistics: Statistics | None
     notes: tuple[str, ...] = ()
-    vectors: VectorFamily | None = None
     memo: Memo = field(default_factory=Memo, compare=False, repr=False)
+
+    @functools.cached_property
+    def vectors(self) -> VectorFamily | None:
+        """What is merged in place of the family's tensors where all experts are (IA)³ adapters."""
+        return vector_family(self.family)
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,15 @@ class Job:
     start: Checkpoint | None = None
     pulse: Callable[[int, float], None] | None = None
 
+    def of_vectors(self) -> Job:
+        """The job that is really done: over the vectors, where the experts are (IA)³ adapters."""
+        if self.inputs.vectors is None:
+            return self
+        # Folded into the base in the arithmetic's own precision, and rounded once.
+        recipe = self.recipe.model_copy(update={"output": None, "output_dtype": None})
+        inputs = replace(self.inputs, family=self.inputs.vectors.family)
+        return replace(self, recipe=recipe, inputs=inputs)
+
 
 @dataclass(frozen=True)
 class Unit:
@@ -75,32 +86,31 @@ class Unit:
     bias: str | None = None
 
 
-def open_inputs(recipe: Recipe, memo: Memo | None = None) -> Inputs:
+def open_inputs(recipe: Recipe, memo: Memo | None = None, *, contents: bool = True) -> Inputs:
     """Open and check every file of a recipe; raises `InputError` before any work is done.
 
-    With a `memo`, merges over these inputs remember what the next one can use.
+    With a `memo`, merges over these inputs remember what the next one can use.  Without `contents`
+    only headers are read: enough to estimate a merge, not to run it.
     """
     base = Checkpoint.open(recipe.model_path(recipe.base))
-    _expect(base, recipe.base_fingerprint)
+    _expect(base, recipe.base_fingerprint if contents else None)
     experts = []
     for entry in recipe.experts:
         checkpoint = open_expert(recipe.model_path(entry.model), base)
-        _expect(checkpoint, entry.fingerprint)
+        _expect(checkpoint, entry.fingerprint if contents else None)
         experts.append(Expert(entry.name, checkpoint, entry.task or ""))
-    family = examine(base, experts, heads=recipe.heads)
+    family = examine(base, experts, heads=recipe.heads, contents=contents)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         statistics = tuple(
-            _statistics(recipe, entry.statistics, expert.checkpoint)
+            _statistics(recipe, entry.statistics, expert.checkpoint, contents)
             for entry, expert in zip(recipe.experts, family.experts, strict=True)
         )
-        base_statistics = _statistics(recipe, recipe.base_statistics, base)
+        base_statistics = _statistics(recipe, recipe.base_statistics, base, contents)
     notes = tuple(str(warning.message) for warning in caught)
     notes += tuple(note for expert in experts for note in expert.checkpoint.notes)
-    vectors = vector_family(family)
-    notes += why_not(family)
-    notes = family.notes + notes
-    return Inputs(family, statistics, base_statistics, notes, vectors, memo or Memo())
+    notes = (*family.notes, *notes, *why_not(family))
+    return Inputs(family, statistics, base_statistics, notes, memo or Memo())
 
 
 def _expect(checkpoint: Checkpoint, fingerprint: str | None) -> None:
@@ -113,11 +123,14 @@ def _expect(checkpoint: Checkpoint, fingerprint: str | None) -> None:
         )
 
 
-def _statistics(recipe: Recipe, reference: str | None, on: Checkpoint) -> Statistics | None:
+def _statistics(
+    recipe: Recipe, reference: str | None, on: Checkpoint, contents: bool
+) -> Statistics | None:
     if reference is None:
         return None
     statistics = Statistics.open(recipe.path(reference))
-    statistics.check(on.fingerprint)
+    if contents:
+        statistics.check(on.fingerprint)
     return statistics.under({on.own(name): name for name in on.tensors})
 
 
@@ -274,10 +287,6 @@ def read_layer(job: Job, unit: Unit, *, with_statistics: bool = True) -> Layer:
     """One layer's tensors and statistics, in the job's dtype and on its device."""
     family = job.inputs.family
     shape = family.shape(unit.name)
-    module = module_of(unit.name)
-    measured = len(shape) == 2 and any(
-        s is not None and f"{module}.input_gram" in s.shapes for s in job.inputs.statistics
-    )
     read_statistics = with_statistics and bool(job.kinds)
     empty = LayerStatistics()
     place = (unit, job.dtype, job.device)
@@ -299,7 +308,7 @@ def read_layer(job: Job, unit: Unit, *, with_statistics: bool = True) -> Layer:
         ),
         weights=job.weights,
         labels=tuple(expert.name for expert in family.experts),
-        is_matrix=is_matrix(unit.name, shape) or (measured and is_weight(unit.name)),
+        is_matrix=treated_as_matrix(job, unit.name),
         statistics=tuple(measured_by(own) for own in job.inputs.statistics)
         if read_statistics
         else (),
@@ -312,10 +321,73 @@ def read_layer(job: Job, unit: Unit, *, with_statistics: bool = True) -> Layer:
     )
 
 
+def treated_as_matrix(job: Job, name: str) -> bool:
+    """Whether methods for linear layers apply: by the name, or because it was measured as one."""
+    shape, gram = job.inputs.family.shape(name), f"{module_of(name)}.input_gram"
+    if is_matrix(name, shape):
+        return True
+    measured = any(s is not None and gram in s.shapes for s in job.inputs.statistics)
+    return len(shape) == 2 and is_weight(name) and measured
+
+
 def read_layers(job: Job) -> Iterator[Layer]:
-    """All layers without statistics, for a method's survey."""
+    """All layers without statistics, large ones in pieces, for a method's survey."""
     for unit in units(job):
+        yield from read_pieces(job, unit)
+
+
+# Pieces -------------------------------------------------------------------------------------------
+
+
+def pieces(job: Job, unit: Unit) -> list[tuple[int, int]]:
+    """(start, stop) of the pieces in which a tensor is merged; empty for one that is read whole.
+
+    Only tensors of more than `PIECE` elements, where the method says that every element of the
+    result depends on its own elements alone, and where all files can be read so.
+    """
+    family, name = job.inputs.family, unit.name
+    elements = family.base.tensors[name].elements
+    checkpoints = (family.base, *(expert.checkpoint for expert in family.experts))
+    if elements <= PIECE or unit.bias is not None:
+        return []
+    if not job.method.pieces(job.options, treated_as_matrix(job, name)):
+        return []
+    if not all(checkpoint.reads_parts(name) for checkpoint in checkpoints):
+        return []
+    return [(start, min(start + PIECE, elements)) for start in range(0, elements, PIECE)]
+
+
+def read_pieces(job: Job, unit: Unit) -> Iterator[Layer]:
+    """A layer without statistics, in pieces if it has any."""
+    spans = pieces(job, unit)
+    for start, stop in spans:
+        yield _read_piece(job, unit, start, stop)
+    if not spans:
         yield read_layer(job, unit, with_statistics=False)
+
+
+def _read_piece(job: Job, unit: Unit, start: int, stop: int) -> Layer:
+    family = job.inputs.family
+    place = (unit, start, job.dtype, job.device)
+
+    def remember(what: Hashable, compute: Callable[[], Any]) -> Any:
+        return job.inputs.memo.get((place, what), compute)
+
+    def part(checkpoint: Checkpoint) -> Tensor:
+        return checkpoint.part(unit.name, start, stop, dtype=job.dtype, device=job.device)
+
+    return Layer(
+        name=unit.name,
+        base=remember("base", lambda: part(family.base)),
+        experts=remember("experts", lambda: tuple(part(e.checkpoint) for e in family.experts)),
+        weights=job.weights,
+        labels=tuple(expert.name for expert in family.experts),
+        is_matrix=False,
+        seed=job.recipe.seed,
+        offset=start,
+        remember=remember,
+        pulse=job.pulse,
+    )
 
 
 def _tensor(job: Job, checkpoint: Checkpoint, unit: Unit) -> Tensor:

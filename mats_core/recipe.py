@@ -18,9 +18,10 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from . import hub
-from .checks import InputError, existing, from_validation, member
+from .checks import InputError, from_validation, member, read_yaml
 from .methods import METHODS, Options
 from .methods.kfac import STARTS, KfacOptions
+from .tasks import names_file
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Arithmetic = Literal["float32", "float64"]
@@ -38,7 +39,9 @@ class ExpertEntry(BaseModel):
     )
     statistics: str | None = Field(None, description="statistics file of this checkpoint")
     weight: float = Field(1.0, ge=0, allow_inf_nan=False, description="task weight α_m")
-    task: str | None = Field(None, description="an .npz file or sample:NAME; evaluated if given")
+    task: str | None = Field(
+        None, description="a .yaml or .npz file, or sample:NAME; evaluated if given"
+    )
     examples: int | None = Field(None, ge=1, description="training examples, for FedAvg")
     fingerprint: str | None = Field(None, description="if given, the checkpoint must have it")
 
@@ -82,6 +85,13 @@ class Recipe(BaseModel):
         None, description="statistics of the base, for gradient matching"
     )
     base_fingerprint: str | None = None
+    rounds: int = Field(
+        1,
+        ge=1,
+        le=5,
+        description="2: measure statistics again at the merge, on the experts' own calibration "
+        "examples, and merge once more; 3: and again",
+    )
     evaluate: Evaluation | Literal[False] = Evaluation()
     search: dict[str, tuple[Any, ...]] | None = Field(
         None, description="options → values to try on validation data; the best is used"
@@ -144,14 +154,7 @@ def parse_recipe(content: Any, folder: str | Path = ".") -> Recipe:
 
 def load_recipe(path: str | Path) -> Recipe:
     """Read a recipe file.  Raises `InputError` for a missing file, bad YAML or a bad recipe."""
-    path = existing("recipe", path)
-    try:
-        content = yaml.safe_load(path.read_text("utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise InputError(
-            f"recipe '{path}'", expected="YAML", found=str(error).replace("\n", " ")
-        ) from None
-    return parse_recipe(content, path.parent)
+    return parse_recipe(read_yaml("recipe", path), Path(path).parent)
 
 
 def _elsewhere(recipe: Recipe, reference: str) -> str:
@@ -184,7 +187,7 @@ def dump_recipe(recipe: Recipe, *, absolute: bool = False) -> str:
             expert["model"] = _elsewhere(recipe, expert["model"])
             if expert.get("statistics"):
                 expert["statistics"] = str(recipe.path(expert["statistics"]).resolve())
-            if str(expert.get("task", "")).endswith(".npz"):
+            if names_file(expert.get("task") or ""):
                 expert["task"] = str(recipe.path(expert["task"]).resolve())
         if recipe.method == "kfac" and content.get("options", {}).get("start", "") not in (
             "", *STARTS

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .costs import Cost, passes, together
-from .evaluate import BATCH
+from .encoding import BATCH
 from .examiner import KEPT, ROUND
 from .layers import Job
 from .machine import ACTIVATION, CALL, GEMM

@@ -65,7 +65,7 @@ class VectorFamily:
             if isinstance(change, Replaced) and name in merged
         }
         shapes = {name: first.source.tensors[key].shape for name, key in keys.items()}
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)  # a merge that is resumed left one
         specs = {key: (merged[name].dtype, shapes[name]) for name, key in keys.items()}
         writer = TensorFileWriter(folder / WEIGHTS, specs)
         for name, key in keys.items():

@@ -125,6 +125,21 @@ class Adapted(Checkpoint):
         read = functools.partial(self.source.read, dtype=work, device=device)
         return changed(self.base, name, changes, read, work, device).to(wanted)
 
+    def reads_parts(self, name: str) -> bool:
+        """What the adapter leaves alone is the base's, and read as that is."""
+        return not self.changes.get(name) and self.base.reads_parts(name)
+
+    def part(
+        self,
+        name: str,
+        start: int,
+        stop: int,
+        *,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> Tensor:
+        return self.base.part(name, start, stop, dtype=dtype, device=device)
+
     def digest(self, name: str) -> str:
         changes = self.changes.get(name)
         if not changes:

@@ -10,6 +10,7 @@ ones: directions below the rounding of float32 weights (`rounding`) are left out
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -51,7 +52,7 @@ def rounding(layer: Layer) -> float:
     return torch.finfo(torch.float32).eps * norm(layer.base) * (m**-0.5 + n**-0.5)
 
 
-def tsv_update(updates: tuple[Tensor, ...], floor: float = 0.0) -> Tensor:
+def tsv_update(updates: Sequence[Tensor], floor: float = 0.0) -> Tensor:
     """`U_o diag(σ_cat) V_o`: the top ⌊min(d)/T⌋ triples of each task, factors orthogonalised.
 
     Triples with a singular value at or under `floor` are left out.
@@ -67,10 +68,10 @@ def tsv_update(updates: tuple[Tensor, ...], floor: float = 0.0) -> Tensor:
 
 
 def _largest(update: Tensor, rank: int, floor: float) -> tuple[Tensor, Tensor, Tensor]:
-    """The `rank` largest singular triples above `floor`."""
+    """The `rank` largest triples above `floor`, as copies: a view would hold the rest as well."""
     u, s, v = svd(update)
     kept = min(rank, int((s > floor).sum()))
-    return u[:, :kept], s[:kept], v[:kept]
+    return u[:, :kept].clone(), s[:kept].clone(), v[:kept].clone()
 
 
 def tsv_m(layer: Layer, options: TsvOptions, survey: Any = None) -> Merged:

@@ -42,14 +42,16 @@ class IsoCtsOptions(IsoOptions):
     )
 
 
-def rounding(layer: Layer) -> float:
-    """The largest singular value that float32 rounding alone may give `W_m − W0`.
+def rounding(layer: Layer, terms: int = 1) -> float:
+    """More than the largest singular value that float32 rounding gives a sum of `W_m − W0`.
 
-    A matrix of independent entries of size ε ‖W0‖ / √(m n) has about `ε ‖W0‖ (1/√m + 1/√n)`; the
-    error of a rounding is a fifth of ε on average.
+    A matrix of independent entries, each `ε |w|` at most, has about `ε ‖W0‖ (1/√m + 1/√n)`; the
+    error of one rounding is a fifth of ε in the mean square, and half of ε is asked for here.
+    Errors of several terms add up in squares.
     """
     m, n = layer.base.shape
-    return torch.finfo(torch.float32).eps * norm(layer.base) * (m**-0.5 + n**-0.5)
+    each = torch.finfo(torch.float32).eps / 2 * norm(layer.base) * (m**-0.5 + n**-0.5)
+    return each * terms**0.5
 
 
 def tsv_update(updates: Sequence[Tensor], floor: float = 0.0) -> Tensor:
@@ -86,7 +88,7 @@ def iso_c(layer: Layer, options: IsoOptions, survey: Any = None) -> Merged:
     """W = W0 + α σ̄ U Vᵀ of the SVD of Σ Δ_m: all singular values replaced by their mean."""
     if not layer.is_matrix:
         return averaged(layer)
-    direction, values = layer.remember("iso_c", lambda: polar(_total(layer), rounding(layer)))
+    direction, values = layer.remember("iso_c", lambda: polar(_total(layer), rounding(layer, len(layer.experts))))
     return Merged(layer.base + options.scaling * values.mean() * direction, "iso_c")
 
 
@@ -108,7 +110,7 @@ def iso_cts_update(layer: Layer, share: float) -> Tensor:
     common = rank - per_task * tasks
     u, s, v = layer.remember("svd of the sum", lambda: svd(_total(layer)))
     floor = rounding(layer)
-    common = min(common, int((s > floor).sum()))
+    common = min(common, int((s > rounding(layer, tasks)).sum()))
     u_common = u[:, :common]
     left, values, right = [u_common], [s[:common]], [v[:common]]
     for update in layer.updates:

@@ -21,6 +21,7 @@ from .methods.curvature import RegMeanOptions
 from .methods.elementwise import FisherOptions, MatchingOptions
 from .methods.essential import EssentialOptions
 from .methods.kfac import KfacOptions
+from .methods.matching import KfacMatchingOptions
 from .methods.sparsified import DareOptions, TiesOptions
 from .methods.spectral import IsoCtsOptions, IsoOptions, TsvOptions
 
@@ -219,6 +220,24 @@ def kfac(s: Shape, options: KfacOptions) -> Cost:
     return Cost("merged", work, copies + 12 * s.nbytes + 8 * 3 * max(m, n) ** 2)
 
 
+def kfac_matching(s: Shape, options: KfacMatchingOptions) -> Cost:
+    if not s.is_matrix or not {"input_gram", "output_gradient_gram"} <= s.measured:
+        return remaining(s, options.remaining)
+    m, n = s.rows, s.columns
+    t = s.experts + (options.prior == "pretrained")
+    factors = (m * m + n * n) * s.width
+    both = together(gemm(m, n, m, s.dtype), gemm(m, n, n, s.dtype))
+    operator = together(times(both, t), s.passes(3 * t + 1))
+    each = together(operator, times(both, 2), s.passes(27), Counter({(CALL,): 25.0}))
+    needed = _bound(options.iterations, options.tolerance, s.experts)
+    work = together(
+        times(operator, 3), _eigenbases(m, n), s.passes(8 * t),
+        *(_forms(k, s, options.damping, 1.0, options.normalise) for k in (m, n)),
+        times(each, needed),
+    )  # fmt: skip
+    return Cost("merged", work, t * factors + 14 * s.nbytes + 8 * 3 * max(m, n) ** 2)
+
+
 def _turning(s: Shape, options: KfacOptions) -> Work:
     """The eigenbases of ΣA and ΣB, and every factor and expert turned into them."""
     m, n, t = s.rows, s.columns, s.experts
@@ -249,10 +268,16 @@ def iterations(options: KfacOptions, experts: int) -> float:
     (K is one of the T products that P sums, and P has the mean 1 of them); with the smallest taken
     as 1 the classical bound ½ √κ ln(2/ε) applies.  Without one: the limit.
     """
-    if not kronecker(options) or not options.tolerance:
+    if not kronecker(options):
         return options.iterations
-    bound = 0.5 * math.sqrt(experts) * math.log(2 / min(1, options.tolerance))
-    return min(options.iterations, math.ceil(bound))
+    return _bound(options.iterations, options.tolerance, experts)
+
+
+def _bound(most: int, tolerance: float, experts: int) -> float:
+    """At most `most`, and the classical bound for condition number T."""
+    if not tolerance:
+        return most
+    return min(most, math.ceil(0.5 * math.sqrt(experts) * math.log(2 / min(1, tolerance))))
 
 
 def _joint_basis(n: int) -> Work:
@@ -359,4 +384,5 @@ COSTS: Mapping[str, Callable[[Shape, Any], Cost]] = {
     "iso_cts": iso_cts,
     "essential": essential,
     "gradient_matching": gradient_matching,
+    "kfac_matching": kfac_matching,
 }

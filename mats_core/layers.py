@@ -209,7 +209,7 @@ def _require_statistics(recipe: Recipe, inputs: Inputs, method: Method, options:
             )
     if getattr(options, "prior", None) == "pretrained" and inputs.base_statistics is None:
         raise InputError(
-            "option 'prior' of 'gradient_matching'",
+            f"option 'prior' of '{method.name}'",
             expected="'base_statistics' in the recipe",
             found="none",
             remedy="Measure the base as well, or give a number δ for the prior δ I.",

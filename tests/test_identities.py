@@ -28,6 +28,7 @@ OPTIONS: dict[str, dict[str, object]] = {
     "iso_cts": {"scaling": 1.0},
     "essential": {"scaling": 1.0},
     "gradient_matching": {},
+    "kfac_matching": {"iterations": 500, "tolerance": 0},
 }
 EXACT = {"iterations": 1000, "tolerance": 0, "damping": 0, "normalise": False}
 seeds = st.integers(0, 10_000)
@@ -208,13 +209,13 @@ def test_identical_experts_come_back(method, seed):
 
 
 @pytest.mark.parametrize("method", ["task_arithmetic", "ties", "dare", "tsv_m", "iso_c", "iso_cts",
-                                    "essential", "gradient_matching"])  # fmt: skip
+                                    "essential", "gradient_matching", "kfac_matching"])  # fmt: skip
 @quick
 @given(seed=seeds)
 def test_a_scaling_of_zero_is_the_base_and_the_update_is_linear_in_it(method, seed):
     layer = random_case(seed).layer
     close(run(layer, method, scaling=0), layer.base, 1e-12)
-    if method != "gradient_matching":  # there it weighs the tasks against the prior
+    if not method.endswith("matching"):  # there it weighs the tasks against the prior
         half, whole = (run(layer, method, scaling=s) - layer.base for s in (0.5, 1.0))
         close(2 * half, whole, 1e-9)
 
@@ -259,6 +260,6 @@ def test_a_layer_without_any_statistics_merges_with_every_method():
     case: Case = random_case(9)
     bare = replace(case.layer, statistics=(), base_statistics=LayerStatistics())
     mean = value(bare, "average")
-    for method in ("fisher", "regmean", "kfac", "gradient_matching"):
+    for method in ("fisher", "regmean", "kfac", "gradient_matching", "kfac_matching"):
         close(run(bare, method), mean)
     close(run(bare, "essential"), run(bare, "tsv_m"))

@@ -28,6 +28,7 @@ TURNS = {  # two settings of every method: the second finds what the first has l
         {"centre": True}, {"dimension_power": 1.0, "scaling": 0.7},
     ],
     "gradient_matching": [{"scaling": 1.0}, {"scaling": 0.5}],
+    "kfac_matching": [{"scaling": 1.0}, {"scaling": 0.5}],
 }  # fmt: skip
 
 

@@ -217,6 +217,7 @@ def test_every_method_is_completely_described():
         "essential": {"scaling", "task_power", "dimension_power", "layer_power",
                       "eigenvalue_power", "rank", "centre"},
         "gradient_matching": {"scaling", "prior"},
+        "kfac_matching": {"scaling", "prior", "damping", "iterations", "tolerance", "normalise"},
     }  # fmt: skip
     assert set(contract) == set(METHODS)
     for name, options in contract.items():

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from . import averaging, curvature, elementwise, essential, kfac, sparsified, spectral
+from . import averaging, curvature, elementwise, essential, kfac, matching, sparsified, spectral
 from .base import Layer, LayerStatistics, Merged, Method, Options
 
 __all__ = ["METHODS", "Layer", "LayerStatistics", "Merged", "Method", "Options"]
 
 _FISHER = frozenset({"fisher"})
+_KFAC = frozenset({"input_gram", "output_gradient_gram"})
 
 METHODS: dict[str, Method] = {
     method.name: method
@@ -165,6 +166,20 @@ METHODS: dict[str, Method] = {
             merge=elementwise.gradient_matching,
             reads=lambda options: _FISHER,
             requires=_FISHER,
+        ),
+        Method(
+            name="kfac_matching",
+            title="K-FAC gradient matching",
+            group="statistics",
+            summary="Gradient matching with K-FAC blocks as curvature: directions decide, not "
+            "single parameters.",
+            formula=r"\left(H_0 + \sum_m \alpha_m H_m\right)(W - W_0) = "
+            r"\sum_m \alpha_m (H_0 + H_m)\Delta_m,\quad H_m = B_m \otimes A_m",
+            source="the K-FAC form of arXiv 2310.12808, not published before",
+            options=matching.KfacMatchingOptions,
+            merge=matching.kfac_matching,
+            reads=matching.kfac_matching_reads,
+            requires=_KFAC,
         ),
     )
 }

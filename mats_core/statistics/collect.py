@@ -282,11 +282,16 @@ def measure_task(
     blocks: int = 0,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
+    tensors: Mapping[str, Tensor] | None = None,
     on_batch: Callable[[int], None] | None = None,
 ) -> Statistics:
-    """Statistics of a checkpoint directory on seeded draws from its task's train split."""
+    """Statistics of a checkpoint directory on seeded draws from its task's train split.
+
+    `tensors` are measured in place of the checkpoint's own: a merge with this checkpoint's head.
+    """
     encoding.check(checkpoint, task)
-    tensors = models.tensors_of(checkpoint, dtype)
+    if tensors is None:
+        tensors = models.tensors_of(checkpoint, dtype)
     model = models.build(checkpoint.directory, tensors, device=device, dtype=dtype)
     order = np.random.default_rng(seed).permutation(len(task.train))[:examples]
     chosen = task.train.take(order)

@@ -14,6 +14,7 @@ Metadata, all strings: `format`, `examples`, `tokens`, `seed`, `labels` (`empiri
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from ..checks import InputError
 from ..writer import write_atomically
 
 FORMAT = "mats-statistics-1"
+_NUMBERS = itertools.count()
 KINDS = ("input_gram", "input_mean", "output_gradient_gram", "fisher", "block")
 
 
@@ -43,7 +45,8 @@ class Statistics:
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Statistics:
         shapes = {name: tuple(value.shape) for name, value in tensors.items()}
-        return cls(shapes, dict(metadata), tensors.__getitem__)
+        # A name of its own: what is remembered of one expert must not pass for another's.
+        return cls(shapes, dict(metadata), tensors.__getitem__, f"memory:{next(_NUMBERS)}")
 
     @classmethod
     def open(cls, path: str | Path) -> Statistics:

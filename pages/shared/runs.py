@@ -35,6 +35,7 @@ SHORT = {
     "kfac": "K-FAC",
     "regmean": "RegMean",
     "fisher": "Fisher",
+    "kfac_matching": "K-FAC matching",
     "dare": "DARE",
 }
 log = logging.getLogger(__name__)

@@ -1,0 +1,171 @@
+"""One trial of the study: a merge, scored; every result is kept and never computed twice."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mats_core import pipeline
+from mats_core.checkpoints import Checkpoint
+from mats_core.collection import Collection, load_collection
+from mats_core.evaluate import TaskResult, gap_recovered, half_width, normalised_accuracy
+from mats_core.layers import Inputs, open_inputs
+from mats_core.memo import Memo
+from mats_core.recipe import Evaluation, Recipe
+from mats_core.report import Finished
+from mats_core.statistics.cache import measured
+from mats_core.tasks import SplitName, load
+
+MEMO = 6 * 2**30  # bytes that are remembered between merges over the same files
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What is merged and how, in names that mean the same on any machine.
+
+    examples, labels, seed   what the statistics are measured on
+    experts                  those that are merged; all for an empty tuple
+    asked                    examples a task that the merge is tested on; all for None
+    """
+
+    method: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    examples: int = 256
+    labels: str = "empirical"
+    experts: tuple[str, ...] = ()
+    weights: tuple[float, ...] = ()
+    split: SplitName = "validation"
+    asked: int | None = None
+
+    @property
+    def key(self) -> str:
+        content = json.dumps(dataclasses.asdict(self), sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+    def on_test(self, seed: int = 0) -> Trial:
+        """The same merge, on the test halves."""
+        return dataclasses.replace(self, split="test", asked=None, seed=seed)
+
+
+class Store:
+    """Results by trial, in one JSON file: readable, and a difference shows what changed."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.content: dict[str, Any] = (
+            json.loads(file.read_text("utf-8")) if file.is_file() else {"results": {}}
+        )
+
+    def get(self, trial: Trial) -> dict[str, Any] | None:
+        return self.content["results"].get(trial.key)
+
+    def put(self, trial: Trial, result: Mapping[str, Any]) -> None:
+        self.content["results"][trial.key] = {"trial": dataclasses.asdict(trial), **result}
+        self.save()
+
+    def save(self) -> None:
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        beside = self.file.with_suffix(".partial")
+        beside.write_text(json.dumps(self.content, indent=0, sort_keys=True) + "\n", "utf-8")
+        beside.replace(self.file)
+
+
+class Bench:
+    """A family on which trials are run; opened files are kept from one trial to the next."""
+
+    def __init__(self, folder: Path, store: Store, *, device: str = "cpu") -> None:
+        self.collection: Collection = load_collection(folder)
+        self.store, self.device = store, device
+        self._opened: tuple[object, Inputs] | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(expert.name for expert in self.collection.experts)
+
+    def statistics(self, trial: Trial) -> dict[str, Path]:
+        """Statistics of every member, measured now where there are none."""
+        found = {}
+        for name, path, reference in self.collection.members(with_base=True):
+            found[name] = measured(
+                Checkpoint.open(path),
+                load(reference, root=self.collection.folder),
+                examples=trial.examples,
+                labels=trial.labels,  # type: ignore[arg-type]
+                seed=trial.seed,
+                device=self.device,
+            )
+        return found
+
+    def recipe(self, trial: Trial) -> Recipe:
+        chosen = trial.experts or self.names
+        weights = dict(zip(chosen, trial.weights, strict=True)) if trial.weights else None
+        return self.collection.recipe(
+            trial.method,
+            trial.options,
+            statistics=self.statistics(trial),
+            experts=chosen,
+            weights=weights,
+            seed=trial.seed,
+            device=self.device,
+            evaluate=Evaluation(split=trial.split, examples=trial.asked),
+        )
+
+    def inputs(self, trial: Trial) -> Inputs:
+        """The files of a trial, opened; remembered while the next trial reads the same."""
+        key = (trial.seed, trial.examples, trial.labels, trial.experts)
+        if self._opened is None or self._opened[0] != key:
+            self._opened = None  # before the next ones are opened: both would not fit
+            self._opened = key, open_inputs(self.recipe(trial), Memo(MEMO))
+        return self._opened[1]
+
+    def score(self, trial: Trial) -> dict[str, Any]:
+        """The result of a trial, from the store or by running it."""
+        known = self.store.get(trial)
+        if known is None:
+            started = time.perf_counter()
+            for event in pipeline.run(self.recipe(trial), inputs=self.inputs(trial)):
+                if isinstance(event, Finished):
+                    self.store.put(trial, summary(event, time.perf_counter() - started))
+            known = self.store.get(trial)
+            assert known is not None
+        return known
+
+    def best(self, trials: Iterable[Trial]) -> Trial:
+        """The trial with the highest normalised accuracy; the first of equals."""
+        return max(trials, key=lambda trial: self.score(trial)["normalised"])
+
+
+def summary(finished: Finished, seconds: float) -> dict[str, Any]:
+    """What the page needs of a run."""
+    report = finished.report
+    residuals = [layer.residuals[-1] for layer in report.layers if layer.residuals]
+    return {
+        **scores(report.tasks),
+        "seconds": round(seconds, 2),
+        "residual": max(residuals) if residuals else None,
+    }
+
+
+def scores(results: tuple[TaskResult, ...]) -> dict[str, Any]:
+    """Normalised accuracy, gap recovered, half of the interval, and the accuracies by task."""
+    return {
+        "normalised": normalised_accuracy(results),
+        "gap": gap_recovered(results),
+        "half_width": half_width(results),
+        "tasks": {
+            r.name: [
+                r.merged.accuracy,
+                r.finetuned.accuracy,
+                r.pretrained.accuracy,
+                r.merged.examples,
+            ]
+            for r in results
+        },
+    }

@@ -154,6 +154,10 @@ class Checkpoint:
         flat = torch.frombuffer(buffer, dtype=entry.dtype)
         return flat.reshape(entry.shape).to(device=device, dtype=dtype)
 
+    def own(self, name: str) -> str:
+        """The name that the files have for a tensor; a renamed view's is another."""
+        return name
+
     def digest(self, name: str) -> str:
         """SHA-256 of one tensor's dtype, shape and bytes."""
         return _digest(self.tensors[name])

@@ -63,7 +63,7 @@ def parser() -> argparse.ArgumentParser:
         "task: input Grams, output-gradient Grams, diagonal Fisher. The file can be shared "
         "without the data; docs/statistics.md describes it.",
     )
-    measure.add_argument("model", type=Path, nargs="?", help="the expert's directory")
+    measure.add_argument("model", nargs="?", help="the expert's directory, or a hub id")
     measure.add_argument("--task", help="an .npz file, or sample:NAME")
     measure.add_argument("--family", type=Path, help="a family.yaml, instead of one model")
     measure.add_argument("--out", type=Path, required=True, help="file (one model) or directory")
@@ -88,7 +88,7 @@ def parser() -> argparse.ArgumentParser:
         description="For an output of `merge`: accuracy per task beside the expert and the "
         "pre-trained encoder, from the recipe it holds. For any other model: give --task.",
     )
-    evaluate.add_argument("model", type=Path)
+    evaluate.add_argument("model", help="a directory; with --task also a hub id")
     evaluate.add_argument("--task", help="an .npz file, or sample:NAME")
     evaluate.add_argument("--split", choices=("train", "validation", "test"), default="test")
     evaluate.add_argument("--json", action="store_true", help="print JSON")
@@ -100,7 +100,7 @@ def parser() -> argparse.ArgumentParser:
         description="For a recipe: the whole preflight and the role of every tensor, without "
         "merging. For a checkpoint: tensors, dtypes, classes, fingerprint.",
     )
-    inspect.add_argument("path", type=Path)
+    inspect.add_argument("path", help="a file, a directory, or a hub id")
     inspect.add_argument("--json", action="store_true", help="print JSON")
     inspect.set_defaults(run=_inspect)
 
@@ -230,7 +230,7 @@ def _task_table(results: Sequence[Any]) -> list[str]:
 def _measure(arguments: argparse.Namespace) -> None:
     from tqdm import tqdm
 
-    from . import tasks
+    from . import hub, tasks
     from .checkpoints import Checkpoint
     from .collection import load_collection
     from .layers import choose_device
@@ -257,7 +257,8 @@ def _measure(arguments: argparse.Namespace) -> None:
     else:
         if not arguments.task:
             raise InputError("measure", expected="--task", found="none")
-        members = [(arguments.model, tasks.load(arguments.task), arguments.out)]
+        model = hub.locate(arguments.model)
+        members = [(model, tasks.load(arguments.task), arguments.out)]
     for _, _, out in members:
         refuse_existing(out, arguments.force)
     for path, task, out in members:
@@ -283,12 +284,12 @@ def _measure(arguments: argparse.Namespace) -> None:
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
-    from . import evaluate, models, tasks
+    from . import evaluate, hub, models, tasks
     from .checkpoints import Checkpoint
     from .pipeline import evaluate_output
 
     if arguments.task:
-        checkpoint = Checkpoint.open(arguments.model)
+        checkpoint = Checkpoint.open(hub.locate(arguments.model))
         task = tasks.load(arguments.task)
         split = task.split(arguments.split)
         found = evaluate.score(checkpoint.directory, models.tensors_of(checkpoint), split)
@@ -299,7 +300,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
             low, high = (100 * bound for bound in found.interval)
             print(f"{task.name}: {100 * found.accuracy:.1f} % ({low:.1f} – {high:.1f})")
         return
-    results = evaluate_output(arguments.model, arguments.split)
+    results = evaluate_output(Path(arguments.model), arguments.split)
     if arguments.json:
         from .report import task_dict
 
@@ -315,13 +316,14 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
 
 def _inspect(arguments: argparse.Namespace) -> None:
+    from . import hub
     from .checkpoints import Checkpoint
 
-    path: Path = arguments.path
+    path = Path(arguments.path)
     if path.suffix in (".yaml", ".yml"):
         content = _inspect_recipe(path)
     else:
-        checkpoint = Checkpoint.open(path)
+        checkpoint = Checkpoint.open(hub.locate(arguments.path))
         dtypes: dict[str, int] = {}
         for entry in checkpoint.tensors.values():
             kind = str(entry.dtype).removeprefix("torch.")

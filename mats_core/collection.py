@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from . import tasks
+from . import hub, tasks
 from .checkpoints import Checkpoint
 from .checks import existing, from_validation, read_yaml
 from .recipe import ExpertEntry, Recipe, parse_recipe
@@ -33,15 +33,19 @@ class Collection(BaseModel):
     experts: tuple[ExpertEntry, ...] = Field(min_length=1)
     folder: Path = Field(Path(), exclude=True)
 
+    def model_path(self, reference: str) -> Path:
+        """The directory or file of a checkpoint, which may be a hub id (see `hub.locate`)."""
+        return hub.locate(reference, self.folder)
+
     def members(self, *, with_base: bool = False) -> list[tuple[str, Path, str]]:
         """(name, checkpoint, task) of everything that can be measured."""
         found = [
-            (expert.name, self.folder / expert.model, expert.task)
+            (expert.name, self.model_path(expert.model), expert.task)
             for expert in self.experts
             if expert.task
         ]
         if with_base and self.base_task:
-            found.append(("base", self.folder / self.base, self.base_task))
+            found.append(("base", self.model_path(self.base), self.base_task))
         return found
 
     def recipe(

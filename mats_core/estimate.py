@@ -21,10 +21,10 @@ from . import machine
 from . import memory as machine_memory
 from .checks import InputError
 from .costs import COSTS, Cost, Shape, passes, selection, times, together
-from .families import is_matrix, module_of
 from .layers import Inputs, Job, Unit, prepare, units
 from .machine import CALL, OPENING, Rates, Work
 from .methods.base import Treatment
+from .names import is_matrix, is_weight, module_of
 from .output import output_specs
 from .recipe import Recipe
 from .testing_cost import testing
@@ -203,10 +203,10 @@ def _untouched(job: Job) -> dict[Treatment, int]:
 def shape_of(job: Job, unit: Unit) -> Shape:
     """How a method will find a layer; the rules of `layers.read_layer`."""
     family = job.inputs.family
-    own = family.base.tensors[unit.name].shape
+    own = family.shape(unit.name)
     module = module_of(unit.name)
     statistics = [s for s in job.inputs.statistics if s is not None]
-    square = len(own) == 2 and unit.name.endswith(".weight")
+    square = len(own) == 2 and is_weight(unit.name)
     everywhere = len(statistics) == len(family.experts)
     names = {"fisher": f"{unit.name}.fisher", "block": f"{unit.name}.block"}
     if square:

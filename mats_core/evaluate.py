@@ -71,11 +71,26 @@ def check_task(expert: Expert, task: Task) -> None:
 
 
 def with_head(encoder: Mapping[str, Tensor], family: Family, expert: Expert) -> dict[str, Tensor]:
-    """An encoder's tensors with the head of one expert."""
-    tensors = {name: value for name, value in encoder.items() if family.roles.get(name) != "head"}
+    """An encoder's tensors with the head of one expert, by the names that the expert itself uses.
+
+    The encoder has the base's names; what the expert's model does not have (another head, the
+    other tower of a CLIP) is left out.
+    """
+    tensors = for_expert(encoder, family, expert)
     for name in family.head_of(expert):
-        tensors[name] = expert.checkpoint.read(name).float()
+        tensors[expert.own(name)] = expert.checkpoint.read(name).float()
     return tensors
+
+
+def for_expert(encoder: Mapping[str, Tensor], family: Family, expert: Expert) -> dict[str, Tensor]:
+    """The tensors of an encoder that an expert's model shares, by the expert's own names."""
+    there = expert.checkpoint.tensors
+    shared = {n: v for n, v in encoder.items() if n in there and family.roles.get(n) != "head"}
+    for name, source in family.tied_to.items():
+        # Written once in the encoder; the expert's model may hold it a second time.
+        if name in there and name not in shared and source in encoder:
+            shared[name] = encoder[source]
+    return {expert.own(name): value for name, value in shared.items()}
 
 
 def evaluate_expert(

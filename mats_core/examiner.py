@@ -30,7 +30,7 @@ class Examiner:
     """Asks encoders about one expert's task, with that expert's head."""
 
     def __init__(self, family: Family, expert: Expert, split: Split, device: str = "cpu") -> None:
-        self.expert, self.split, self.device = expert, split, device
+        self.family, self.expert, self.split, self.device = family, expert, split, device
         self.directory = expert.checkpoint.directory
         own = evaluate.with_head({}, family, expert)
         self.head = {name: value.to(device) for name, value in own.items()}
@@ -39,7 +39,7 @@ class Examiner:
 
     def logits(self, encoder: Mapping[str, Tensor], places: np.ndarray) -> Tensor:
         """What an encoder says to these examples, in the order of `places`."""
-        tensors = {**encoder, **self.head}
+        tensors = {**evaluate.for_expert(encoder, self.family, self.expert), **self.head}
         forward = models.forward(self.directory, tensors, device=self.device)
         return evaluate.logits(forward, tensors, self.rows, self.split, places)
 

@@ -16,10 +16,11 @@ from torch import Tensor
 
 from .checkpoints import Checkpoint
 from .checks import InputError, listing
-from .families import Expert, Family, examine, is_matrix, module_of
+from .families import Expert, Family, examine
 from .memo import Memo
 from .methods import METHODS, Layer, LayerStatistics, Method, Options
 from .methods.kfac import STARTS
+from .names import bias_of, is_matrix, is_weight, module_of
 from .recipe import Recipe
 from .statistics import Statistics
 from .statistics.gram import with_bias
@@ -74,11 +75,11 @@ def open_inputs(recipe: Recipe, memo: Memo | None = None) -> Inputs:
 
     With a `memo`, merges over these inputs remember what the next one can use.
     """
-    base = Checkpoint.open(recipe.path(recipe.base))
+    base = Checkpoint.open(recipe.model_path(recipe.base))
     _expect(base, recipe.base_fingerprint)
     experts = []
     for entry in recipe.experts:
-        checkpoint = Checkpoint.open(recipe.path(entry.model))
+        checkpoint = Checkpoint.open(recipe.model_path(entry.model))
         _expect(checkpoint, entry.fingerprint)
         experts.append(Expert(entry.name, checkpoint, entry.task or ""))
     family = examine(base, experts, heads=recipe.heads)
@@ -86,11 +87,11 @@ def open_inputs(recipe: Recipe, memo: Memo | None = None) -> Inputs:
         warnings.simplefilter("always")
         statistics = tuple(
             _statistics(recipe, entry.statistics, expert.checkpoint)
-            for entry, expert in zip(recipe.experts, experts, strict=True)
+            for entry, expert in zip(recipe.experts, family.experts, strict=True)
         )
         base_statistics = _statistics(recipe, recipe.base_statistics, base)
     notes = tuple(str(warning.message) for warning in caught)
-    return Inputs(family, statistics, base_statistics, notes, memo or Memo())
+    return Inputs(family, statistics, base_statistics, family.notes + notes, memo or Memo())
 
 
 def _expect(checkpoint: Checkpoint, fingerprint: str | None) -> None:
@@ -108,7 +109,7 @@ def _statistics(recipe: Recipe, reference: str | None, on: Checkpoint) -> Statis
         return None
     statistics = Statistics.open(recipe.path(reference))
     statistics.check(on.fingerprint)
-    return statistics
+    return statistics.under({on.own(name): name for name in on.tensors})
 
 
 def prepare(recipe: Recipe, inputs: Inputs | None = None, keep: Sequence[int] = ()) -> Job:
@@ -225,8 +226,8 @@ def units(job: Job) -> list[Unit]:
     folded: dict[str, str] = {}
     if job.method.folds(job.options):
         for name in shared:
-            bias = f"{module_of(name)}.bias"
-            if name.endswith(".weight") and bias in shared and _foldable(job, module_of(name)):
+            bias = bias_of(name)
+            if is_weight(name) and bias in shared and _foldable(job, module_of(name)):
                 folded[name] = bias
     biases = set(folded.values())
     return [Unit(name, folded.get(name)) for name in shared if name not in biases]
@@ -240,7 +241,7 @@ def _foldable(job: Job, module: str) -> bool:
 def read_layer(job: Job, unit: Unit, *, with_statistics: bool = True) -> Layer:
     """One layer's tensors and statistics, in the job's dtype and on its device."""
     family = job.inputs.family
-    shape = family.base.tensors[unit.name].shape
+    shape = family.shape(unit.name)
     module = module_of(unit.name)
     measured = len(shape) == 2 and any(
         s is not None and f"{module}.input_gram" in s.shapes for s in job.inputs.statistics
@@ -266,7 +267,7 @@ def read_layer(job: Job, unit: Unit, *, with_statistics: bool = True) -> Layer:
         ),
         weights=job.weights,
         labels=tuple(expert.name for expert in family.experts),
-        is_matrix=is_matrix(unit.name, shape) or (measured and unit.name.endswith(".weight")),
+        is_matrix=is_matrix(unit.name, shape) or (measured and is_weight(unit.name)),
         statistics=tuple(measured_by(own) for own in job.inputs.statistics)
         if read_statistics
         else (),
@@ -286,7 +287,7 @@ def read_layers(job: Job) -> Iterator[Layer]:
 
 
 def _tensor(job: Job, checkpoint: Checkpoint, unit: Unit) -> Tensor:
-    value = checkpoint.read(unit.name, dtype=job.dtype, device=job.device)
+    value = job.inputs.family.weight(checkpoint, unit.name, dtype=job.dtype, device=job.device)
     if unit.bias is None:
         return value
     bias = checkpoint.read(unit.bias, dtype=job.dtype, device=job.device)
@@ -328,7 +329,10 @@ def _layer_statistics(
             return None
         return statistics.read(name, expected, dtype=job.dtype, device=job.device)
 
-    matrix = len(shape) == 2 and unit.name.endswith(".weight")
+    # A Fisher has the parameter's own layout, as the file does.
+    family = job.inputs.family
+    fisher = read("fisher", f"{unit.name}.fisher", family.base.tensors[unit.name].shape)
+    matrix = len(shape) == 2 and is_weight(unit.name)
     found = LayerStatistics(
         input_gram=read("input_gram", f"{module}.input_gram", (shape[1],) * 2) if matrix else None,
         input_mean=read("input_mean", f"{module}.input_mean", (shape[1],)) if matrix else None,
@@ -337,8 +341,11 @@ def _layer_statistics(
         )
         if matrix
         else None,
-        fisher=read("fisher", f"{unit.name}.fisher", shape),
-        block=read("block", f"{unit.name}.block", (elements, elements)),
+        fisher=None if fisher is None else family.oriented(unit.name, fisher),
+        # The block of a matrix would have to be permuted with it; only vectors are measured.
+        block=None
+        if unit.name in family.transposed
+        else read("block", f"{unit.name}.block", (elements, elements)),
     )
     return _folded(job, statistics, unit, found) if unit.bias else found
 

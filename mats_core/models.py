@@ -234,6 +234,20 @@ def _padding(config: Any) -> int:
         if token is not None:
             return int(token[0] if isinstance(token, list) else token)
     return 0
+def ties_word_embeddings(checkpoint: Checkpoint) -> bool:
+    """Whether the model of a checkpoint ties its output to its embedding when it is loaded.
+
+    Where `config.json` does not say, the architecture's own default decides; False for a model
+    that transformers does not know.
+    """
+    said = checkpoint.config.get("tie_word_embeddings")
+    if said is not None or checkpoint.directory is None:
+        return bool(said)
+    try:
+        config, _ = _architecture(checkpoint.directory)
+    except InputError:
+        return False
+    return bool(getattr(config, "tie_word_embeddings", False))
 
 
 def _architecture(directory: Path | None) -> tuple[Any, Any]:

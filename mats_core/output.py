@@ -12,10 +12,13 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from . import models
 from .checkpoints import Checkpoint
 from .checks import InputError
+from .families import Family
 from .layers import DTYPES, Job, Unit, units
-from .recipe import Recipe, dump_recipe
+from .names import is_table
+from .recipe import Recipe, dump_recipe, pinned_models
 from .report import LayerReport, Report
 from .writer import Spec, TensorFileWriter, config_files
 
@@ -44,7 +47,7 @@ def output_specs(job: Job) -> dict[str, Spec]:
     A tensor that the configuration ties to another is written once, with that one.
     """
     family = job.inputs.family
-    written_once = family.tied_to if family.base.config.get("tie_word_embeddings") else {}
+    written_once = _written_once(family)
     override = DTYPES[job.recipe.output_dtype] if job.recipe.output_dtype else None
     return {
         name: (
@@ -54,6 +57,12 @@ def output_specs(job: Job) -> dict[str, Spec]:
         for name, entry in family.base.tensors.items()
         if name not in written_once
     }
+
+
+def _written_once(family: Family) -> set[str]:
+    """Tensors that the loaded model ties to its embedding by itself."""
+    follow = {name for name, source in family.tied_to.items() if is_table(source)}
+    return follow if follow and models.ties_word_embeddings(family.base) else set()
 
 
 class Spool:
@@ -71,8 +80,8 @@ class Spool:
             # Beside the output: that disk has room for the model, a temporary one may not.
             beside = job.recipe.path(job.recipe.output).parent
             self.folder = Path(tempfile.mkdtemp(prefix=".mats-spool-", dir=beside))
-            base = job.inputs.family.base.tensors
-            specs = {unit.name: (job.dtype, base[unit.name].shape) for unit in units(job)}
+            family = job.inputs.family
+            specs = {unit.name: (job.dtype, family.shape(unit.name)) for unit in units(job)}
             self.writer = TensorFileWriter(self.folder / "spool.safetensors", specs)
         return self
 
@@ -97,11 +106,13 @@ class Spool:
 
 def emit(job: Job, unit: Unit, value: Tensor, sink: Sink) -> None:
     """Check what comes out and hand it on, folded biases unfolded and ties followed."""
+    family = job.inputs.family
     parts = {unit.name: value}
     if unit.bias is not None:
         parts = {unit.name: value[:, :-1], unit.bias: value[:, -1]}
+    parts[unit.name] = family.oriented(unit.name, parts[unit.name])
     for name, part in parts.items():
-        names = [name, *(n for n, source in job.inputs.family.tied_to.items() if source == name)]
+        names = [name, *(n for n, source in family.tied_to.items() if source == name)]
         for written in names:
             if written not in sink.specs:
                 continue
@@ -149,10 +160,10 @@ def finish_directory(job: Job, folder: Path, report: Report) -> None:
         place = folder / "heads" / expert.name
         place.mkdir(parents=True)
         entries = expert.checkpoint.tensors
-        specs = {name: (entries[name].dtype, entries[name].shape) for name in names}
+        specs = {expert.own(name): (entries[name].dtype, entries[name].shape) for name in names}
         writer = TensorFileWriter(place / "head.safetensors", specs)
         for name in names:
-            writer.add(name, expert.checkpoint.read(name))
+            writer.add(expert.own(name), expert.checkpoint.read(name))
         writer.close()
         if expert.checkpoint.directory is not None:
             shutil.copyfile(expert.checkpoint.directory / "config.json", place / "config.json")
@@ -167,7 +178,7 @@ def finish_directory(job: Job, folder: Path, report: Report) -> None:
 
 def pinned(job: Job) -> Recipe:
     """The recipe with all options resolved and every input's fingerprint."""
-    family, recipe = job.inputs.family, job.recipe
+    family, recipe = job.inputs.family, pinned_models(job.recipe)
     entries = tuple(
         entry.model_copy(update={"fingerprint": expert.checkpoint.fingerprint})
         for entry, expert in zip(recipe.experts, family.experts, strict=True)

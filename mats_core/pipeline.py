@@ -141,7 +141,8 @@ def _second_pass(
     for report in reports:
         value, factor = spool.read(report.name), factors.get(report.name)
         if factor is not None:
-            base = job.inputs.family.base.read(report.name, dtype=job.dtype, device=job.device)
+            family = job.inputs.family
+            base = family.weight(family.base, report.name, dtype=job.dtype, device=job.device)
             value = base + factor * (value - base)
             details = {**report.details, "layer_weight": factor}
             report = LayerReport(**{**vars(report), "details": details})

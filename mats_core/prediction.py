@@ -23,9 +23,10 @@ from torch import Tensor
 
 from . import evaluate, models, tasks
 from .checks import InputError
-from .families import Expert, Family, module_of
+from .families import Expert, Family
 from .layers import Inputs, open_inputs
 from .memo import ByContent
+from .names import bias_of, module_of
 from .pipeline import run
 from .recipe import Recipe
 from .report import Finished, LayerDone
@@ -140,14 +141,14 @@ def layer_costs(inputs: Inputs, merged: Mapping[str, Tensor], name: str) -> list
 def _cost(
     family: Family, expert: Expert, own: Statistics, merged: Mapping[str, Tensor], name: str
 ) -> float:
-    module, (d_out, d_in) = module_of(name), family.base.tensors[name].shape
+    module, (d_out, d_in) = module_of(name), family.shape(name)
     a = own.read(f"{module}.input_gram", (d_in, d_in))
     b = own.read(f"{module}.output_gradient_gram", (d_out, d_out))
     if a is None or b is None:
         return float("nan")
-    value = merged[name].float()
-    target = expert.checkpoint.read(name, dtype=torch.float32)
-    bias, mean = f"{module}.bias", own.read(f"{module}.input_mean", (d_in,))
+    value = family.oriented(name, merged[name].float())
+    target = family.weight(expert.checkpoint, name, dtype=torch.float32)
+    bias, mean = bias_of(name), own.read(f"{module}.input_mean", (d_in,))
     if mean is not None and bias in family.shared:
         a = with_bias(a, mean)
         value = torch.cat([value, merged[bias].float()[:, None]], 1)

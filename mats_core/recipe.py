@@ -17,6 +17,7 @@ import annotated_types
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from . import hub
 from .checks import InputError, from_validation, member, read_yaml
 from .methods import METHODS, Options
 from .methods.kfac import STARTS, KfacOptions
@@ -33,7 +34,7 @@ class ExpertEntry(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = Field(min_length=1, pattern=r"^[\w .+-]+$", description="name of the expert")
-    model: str = Field(description="checkpoint: a directory or a .safetensors file")
+    model: str = Field(description="checkpoint: a directory, a .safetensors file or a hub id")
     statistics: str | None = Field(None, description="statistics file of this checkpoint")
     weight: float = Field(1.0, ge=0, allow_inf_nan=False, description="task weight α_m")
     task: str | None = Field(
@@ -92,6 +93,10 @@ class Recipe(BaseModel):
         """A path of the recipe as one that can be opened."""
         return self.folder / Path(reference).expanduser()
 
+    def model_path(self, reference: str) -> Path:
+        """The directory or file of a checkpoint, which may be a hub id (see `hub.locate`)."""
+        return hub.locate(reference, self.folder)
+
     def parsed_options(self) -> Options:
         """The method's options, validated, with defaults filled in."""
         return parse_options(self.method, self.options, self.folder)
@@ -143,18 +148,36 @@ def load_recipe(path: str | Path) -> Recipe:
     return parse_recipe(read_yaml("recipe", path), Path(path).parent)
 
 
+def _elsewhere(recipe: Recipe, reference: str) -> str:
+    """A checkpoint as any folder can name it: a hub id as it is, a path from the root."""
+    if hub.is_id(reference, recipe.folder):
+        return reference
+    return str(recipe.path(reference).resolve())
+
+
+def pinned_models(recipe: Recipe) -> Recipe:
+    """The recipe with the commit of every hub id; paths stay as they are."""
+    experts = tuple(
+        entry.model_copy(update={"model": hub.pinned(entry.model, recipe.folder)})
+        for entry in recipe.experts
+    )
+    base = hub.pinned(recipe.base, recipe.folder)
+    return recipe.model_copy(update={"base": base, "experts": experts})
+
+
 def dump_recipe(recipe: Recipe, *, absolute: bool = False) -> str:
     """YAML of a recipe; with `absolute` paths it can be moved anywhere on this machine."""
     content = recipe.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
     content = {"base": recipe.base, **content, "method": recipe.method, "seed": recipe.seed}
     if absolute:
-        for key in ("base", "base_statistics", "output"):
+        content["base"] = _elsewhere(recipe, content["base"])
+        for key in ("base_statistics", "output"):
             if content.get(key):
                 content[key] = str(recipe.path(content[key]).resolve())
         for expert in content["experts"]:
-            for key in ("model", "statistics"):
-                if expert.get(key):
-                    expert[key] = str(recipe.path(expert[key]).resolve())
+            expert["model"] = _elsewhere(recipe, expert["model"])
+            if expert.get("statistics"):
+                expert["statistics"] = str(recipe.path(expert["statistics"]).resolve())
             if names_file(expert.get("task") or ""):
                 expert["task"] = str(recipe.path(expert["task"]).resolve())
         if recipe.method == "kfac" and content.get("options", {}).get("start", "") not in (

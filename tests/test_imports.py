@@ -13,12 +13,17 @@ ROOT = Path(__file__).resolve().parent.parent
 
 ORDER = [
     "checks",
+    "names",
+    "hub",
     "places",
     "memo",
     "linalg",
     "operators",
     "solver",
     "checkpoints",
+    "experts",
+    "heads",
+    "vocabulary",
     "writer",
     "families",
     "compatibility",

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from .. import encoding, models
 from ..checkpoints import Checkpoint
 from ..checks import InputError, member
-from ..families import module_of
+from ..names import module_of
 from ..tasks import Task
 from . import fisher, gram
 from .store import FORMAT, Statistics
@@ -24,6 +24,11 @@ from .store import FORMAT, Statistics
 Labels = Literal["empirical", "true"]
 Batch = tuple[Mapping[str, Tensor], Tensor | None]  # the model's keyword arguments, labels (n,)
 HANDLED = (nn.Linear, nn.LayerNorm, nn.Embedding, nn.Conv2d)
+
+
+def _is_conv1d(module: nn.Module) -> bool:
+    """GPT-2's linear layer, `y = x W + b`; by name, for transformers takes seconds to import."""
+    return type(module).__name__ == "Conv1D" and hasattr(module, "nf")
 
 
 class Capture:
@@ -47,7 +52,7 @@ class Capture:
                     parameter.requires_grad_(False)
                     self._undo.append(lambda p=parameter: p.requires_grad_(True))
             for name, module in self.model.named_modules():
-                if isinstance(module, HANDLED):
+                if isinstance(module, HANDLED) or _is_conv1d(module):
                     hook = module.register_forward_hook(self._note(name))
                     self._undo.append(hook.remove)
                 else:
@@ -105,7 +110,7 @@ class Accumulator:
         seen: dict[object, tuple[Tensor, Tensor]] = {}
         for name, uses in capture.uses.items():
             module = self.modules[name]
-            if isinstance(module, nn.Linear):
+            if isinstance(module, nn.Linear) or _is_conv1d(module):
                 self._linear(name, uses, capture.examples, mask, seen)
             elif isinstance(module, nn.LayerNorm):
                 x, g = _joined(uses, capture.examples, mask)
@@ -141,7 +146,10 @@ class Accumulator:
             self.tokens[layer] += sum(
                 gram.token_count(gram.tokens_of(used, examples), mask) for used, _ in uses
             )
-            self._sum(f"{layer}.weight.fisher", fisher.linear_weight_square_sum(x, g))
+            square = fisher.linear_weight_square_sum(x, g)
+            # The Fisher has the parameter's own layout, which Conv1D stores as (d_in, d_out).
+            own = square.T if _is_conv1d(self.modules[name]) else square
+            self._sum(f"{layer}.weight.fisher", own)
         self._per_example(f"{name}.bias", fisher.bias(g))
 
     def _embedding(

@@ -17,7 +17,7 @@ from __future__ import annotations
 import itertools
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -26,6 +26,7 @@ from torch import Tensor
 
 from ..checkpoints import Checkpoint
 from ..checks import InputError
+from ..names import module_of
 from ..writer import write_atomically
 
 FORMAT = "mats-statistics-1"
@@ -74,6 +75,21 @@ class Statistics:
                 remedy="Is this the model instead of its statistics?",
             )
         return cls(shapes, checkpoint.metadata, checkpoint.read, str(path))
+
+    def under(self, names: Mapping[str, str]) -> Statistics:
+        """The same statistics under other names: `names` maps a parameter's own to the wanted one.
+
+        A statistic of a module is renamed with the module's parameters.
+        """
+        if all(own == name for own, name in names.items()):
+            return self
+        stems = {module_of(own): module_of(name) for own, name in names.items()} | dict(names)
+        own_names = {}
+        for stored in self.shapes:
+            stem, _, kind = stored.rpartition(".")
+            own_names[f"{stems.get(stem, stem)}.{kind}"] = stored
+        shapes = {name: self.shapes[stored] for name, stored in own_names.items()}
+        return replace(self, shapes=shapes, _read=lambda name: self._read(own_names[name]))
 
     def save(self, path: str | Path) -> None:
         """Write the file whole or not at all."""

@@ -3,6 +3,7 @@
 name: Drawn eight
 base: base
 base_task: sample:pretraining        # optional; gradient matching measures the base on it
+heads: ["classifier.*"]              # optional; patterns of head tensors, if not recognised
 experts:
   - {name: digits, model: digits, task: "sample:digits"}
 """
@@ -30,6 +31,7 @@ class Collection(BaseModel):
     name: str = Field(min_length=1)
     base: str
     base_task: str | None = None
+    heads: tuple[str, ...] | None = None
     experts: tuple[ExpertEntry, ...] = Field(min_length=1)
     folder: Path = Field(Path(), exclude=True)
 
@@ -70,6 +72,8 @@ class Collection(BaseModel):
             if weights and expert.name in weights:
                 entry["weight"] = weights[expert.name]
             entries.append(entry)
+        if self.heads is not None:
+            settings.setdefault("heads", self.heads)
         if "base" in statistics:
             settings["base_statistics"] = str(Path(statistics["base"]).resolve())
         content = {

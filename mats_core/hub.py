@@ -68,7 +68,7 @@ def _snapshot(reference: str) -> Path:
     except (LocalEntryNotFoundError, OSError):
         pass
     try:
-        return snapshot(local=False)
+        found = snapshot(local=False)
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError, ValueError) as error:
         raise InputError(
             f"checkpoint '{reference}'",
@@ -78,6 +78,15 @@ def _snapshot(reference: str) -> Path:
             remedy=f"Check the spelling, or fetch it once where there is a network: hf download "
             f"{repo}{f' --revision {revision}' if revision else ''}",
         ) from None
+    if not _complete(found):
+        raise InputError(
+            f"checkpoint '{reference}'",
+            expected="weights in safetensors",
+            found="none, or not all of them, in the top folder of that revision",
+            remedy="If it has pickles only: load it with transformers where you trust it, "
+            "save_pretrained it, and name that folder.",
+        )
+    return found
 
 
 def _complete(folder: Path) -> bool:

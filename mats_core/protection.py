@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from .checks import InputError
-from .families import Family, module_of
+from .families import Family
 from .linalg import svd
+from .names import module_of
 from .operators import Diagonal, Identity, InputGram, Kronecker, Operator
 from .statistics import Statistics
 

@@ -96,12 +96,14 @@ def test_a_snapshot_without_its_weights_is_not_taken(cache, monkeypatch):
     hub.locate("org/base@main")
     assert [local for _, local, _ in asked] == [True]
     (there / "model.safetensors").unlink()
-    hub.locate("org/base@main")
+    with pytest.raises(InputError, match="pickles only"):
+        hub.locate("org/base@main")
     assert [local for _, local, _ in asked] == [True, True, False]
     index = {"weight_map": {"a": "model-1-of-2.safetensors", "b": "model-2-of-2.safetensors"}}
     (there / "model.safetensors.index.json").write_text(json.dumps(index))
     (there / "model-1-of-2.safetensors").write_bytes(b"")
-    hub.locate("org/base@main")
+    with pytest.raises(InputError, match="not all of them"):
+        hub.locate("org/base@main")
     assert [local for _, local, _ in asked][3:] == [True, False]
     repo, _, settings = asked[-1]
     assert (repo, settings["revision"]) == ("org/base", "main")

@@ -16,13 +16,8 @@ from . import forecast, page, way
 from .questions import SECTIONS
 from .trials import Bench, Store
 
-ALL = [
-    "search",
-    "table",
-    "way",
-    "predicted",
-    *(s for s in SECTIONS if s not in ("search", "table")),
-]
+FIRST = ("search", "table", "way", "predicted")
+ALL = [*FIRST, *(section for section in SECTIONS if section not in FIRST)]
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -34,21 +29,23 @@ def main() -> None:
     run.add_argument("folder", type=Path, help="what `python -m benchmarks.families` built")
     run.add_argument("--sections", nargs="+", default=ALL, choices=ALL)
     run.add_argument("--device", default="cpu")
+    run.add_argument("--part", default="", help="keep the results in a file of this name's own")
     commands.add_parser("write", help="make docs/study.md from the results")
     options = parser.parse_args()
     if options.command == "write":
         page.write(RESULTS)
     else:
-        answer(options.name, options.folder, options.sections, options.device)
+        part = f".{options.part}" if options.part else ""
+        store = Store(RESULTS / f"{options.name}{part}.json")
+        answer(Bench(options.folder, store, device=options.device), options.sections)
 
 
-def answer(name: str, folder: Path, sections: list[str], device: str) -> None:
-    store = Store(RESULTS / f"{name}.json")
-    bench = Bench(folder, store, device=device)
+def answer(bench: Bench, sections: list[str]) -> None:
+    store = bench.store
     store.content["machine"] = {
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
-        "device": device,
+        "device": bench.device,
         "system": f"{platform.system()} {platform.machine()}",
     }
     for section in sections:

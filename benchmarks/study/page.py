@@ -24,7 +24,7 @@ Stores = Mapping[str, Store]
 
 def write(results: Path) -> None:
     """Write the page and its plots; what was not run is said to be missing."""
-    stores = {name: Store(results / f"{name}.json") for name in TITLES}
+    stores = {name: Store.of(results, name) for name in TITLES}
     stores = {name: store for name, store in stores.items() if store.content["results"]}
     parts = [INTRODUCTION, _families(stores), _table(stores)]
     for name, section in ANSWERS.items():

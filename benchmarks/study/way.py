@@ -20,10 +20,10 @@ from mats_core.report import Finished
 from mats_core.tasks import SplitName
 
 from .questions import ASKED
-from .trials import Bench, Trial, scores
+from .trials import TEST_ASKED, Bench, Trial, scores
 
 Encoder = Mapping[str, Tensor]
-DAMPINGS = (0.01, 0.03, 0.1)
+DAMPINGS = (0.01, 0.03)
 FOLDED = {"fold_bias": True, "remaining": "fisher"}
 
 
@@ -32,7 +32,7 @@ def walk(bench: Bench, report: Callable[[str], None] = print) -> None:
     steps: list[dict[str, Any]] = []
     for label, encoder in _steps(Walker(bench)):
         step: dict[str, Any] = {"label": label}
-        for split, asked in (("validation", ASKED), ("test", None)):
+        for split, asked in (("validation", ASKED), ("test", TEST_ASKED)):
             step[split] = score(bench, encoder, split, asked)  # type: ignore[arg-type]
         steps.append(step)
         report(f"{label}: {100 * step['test']['normalised']:.2f}")

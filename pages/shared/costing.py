@@ -55,7 +55,8 @@ def _compared(collection: Collection) -> list[Fit]:
         Expert(entry.name, Checkpoint.open(collection.model_path(entry.model)), entry.task or "")
         for entry in collection.experts
     ]
-    return compare(Checkpoint.open(collection.model_path(collection.base)), experts)
+    base = Checkpoint.open(collection.model_path(collection.base))
+    return compare(base, experts, heads=collection.heads)
 
 
 def _table(rows: list[Fit], *, checked: bool) -> pd.DataFrame:

@@ -24,6 +24,7 @@ from .costs import COSTS, Cost, Shape, passes, selection, times, together
 from .families import is_matrix, module_of
 from .layers import Inputs, Job, Unit, prepare, units
 from .machine import CALL, OPENING, Rates, Work
+from .methods import METHODS
 from .methods.base import Treatment
 from .output import output_specs
 from .recipe import Recipe
@@ -338,10 +339,11 @@ def _advice(plan: Plan) -> str:
     recipe, ways = plan.recipe, []
     if recipe.dtype == "float64" and _would_fit(plan, dtype="float32"):
         ways.append("choose float32 arithmetic")
+    fixed = METHODS[recipe.method].experts is not None
     fewer = next(
         (
             count
-            for count in range(len(recipe.experts) - 1, 0, -1)
+            for count in range(0 if fixed else len(recipe.experts) - 1, 0, -1)
             if _would_fit(plan, experts=recipe.experts[:count])
         ),
         0,

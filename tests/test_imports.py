@@ -35,6 +35,7 @@ ORDER = [
     "methods.elementwise",
     "methods.sparsified",
     "methods.spectral",
+    "methods.spherical",
     "methods.essential",
     "methods.curvature",
     "methods.kfac",

@@ -24,6 +24,7 @@ from .methods.kfac import KfacOptions
 from .methods.matching import KfacMatchingOptions
 from .methods.sparsified import DareOptions, TiesOptions
 from .methods.spectral import IsoCtsOptions, IsoOptions, TsvOptions
+from .methods.spherical import PIECE, SlerpOptions
 
 EXACT = "float64"  # what `linalg` decomposes and solves in
 
@@ -111,6 +112,14 @@ def averaged(s: Shape, treatment: Treatment = "averaged") -> Cost:
 
 def average(s: Shape, options: AverageOptions) -> Cost:
     return averaged(s)
+
+
+def slerp(s: Shape, options: SlerpOptions) -> Cost:
+    """Three inner products, each of two tensors widened piece by piece, and a weighted sum."""
+    pieces = math.ceil(s.elements / PIECE)
+    widened = passes(8 * min(s.elements, PIECE), 12 * pieces)
+    work = together(widened, s.passes(6 + 6), Counter({(CALL,): 6.0}))
+    return Cost("merged", work, s.nbytes + 2 * 8 * min(s.elements, PIECE))
 
 
 def task_arithmetic(s: Shape, options: ArithmeticOptions) -> Cost:
@@ -373,6 +382,7 @@ def essential(s: Shape, options: EssentialOptions) -> Cost:
 
 COSTS: Mapping[str, Callable[[Shape, Any], Cost]] = {
     "average": average,
+    "slerp": slerp,
     "task_arithmetic": task_arithmetic,
     "ties": ties,
     "dare": dare,

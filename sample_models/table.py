@@ -14,7 +14,6 @@ from typing import Any
 from mats_core.collection import Collection, load_collection, measure_all
 from mats_core.evaluate import TaskResult
 from mats_core.layers import Inputs, open_inputs
-from mats_core.methods import METHODS
 from mats_core.pipeline import merge
 from mats_core.report import Report
 
@@ -49,7 +48,7 @@ def write_table(family: Path, readme: Path | None) -> str:
     statistics = measure_all(collection)
     inputs = open_inputs(collection.recipe("average", statistics=statistics))
     rows, per_task = [], {}
-    for method in METHODS:
+    for method in GRIDS:
         default = _run(collection, statistics, inputs, method, {})
         searched = default
         if GRIDS[method]:

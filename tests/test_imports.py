@@ -55,6 +55,7 @@ ORDER = [
     "methods.elementwise",
     "methods.sparsified",
     "methods.spectral",
+    "methods.spherical",
     "methods.essential",
     "methods.curvature",
     "methods.kfac",

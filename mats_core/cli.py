@@ -25,6 +25,8 @@ examples:
   python -m mats_core inspect sample_models/drawn/digits
 """
 
+ADAPTERS_BASE = "the base of a PEFT adapter: its directory, or a hub id"
+
 
 def parser() -> argparse.ArgumentParser:
     """The command line's grammar; the options of the methods come from their declarations."""
@@ -76,6 +78,7 @@ def parser() -> argparse.ArgumentParser:
         "without the data; docs/statistics.md describes it.",
     )
     measure.add_argument("model", nargs="?", help="the expert's directory, or a hub id")
+    measure.add_argument("--base", help=ADAPTERS_BASE)
     measure.add_argument("--task", help="a .yaml or .npz file, or sample:NAME")
     measure.add_argument("--family", type=Path, help="a family.yaml, instead of one model")
     measure.add_argument("--out", type=Path, required=True, help="file (one model) or directory")
@@ -106,6 +109,7 @@ def parser() -> argparse.ArgumentParser:
         "pre-trained encoder, from the recipe it holds. For any other model: give --task.",
     )
     evaluate.add_argument("model", help="a directory; with --task also a hub id")
+    evaluate.add_argument("--base", help=ADAPTERS_BASE)
     evaluate.add_argument("--task", help="a .yaml or .npz file, or sample:NAME")
     evaluate.add_argument("--split", choices=("train", "validation", "test"), default="test")
     evaluate.add_argument("--json", action="store_true", help="print JSON")
@@ -118,6 +122,7 @@ def parser() -> argparse.ArgumentParser:
         "merging. For a checkpoint: tensors, dtypes, classes, fingerprint.",
     )
     inspect.add_argument("path", help="a file, a directory, or a hub id")
+    inspect.add_argument("--base", help=ADAPTERS_BASE)
     inspect.add_argument("--json", action="store_true", help="print JSON")
     inspect.set_defaults(run=_inspect)
 
@@ -271,7 +276,7 @@ def _measure(arguments: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from . import hub, tasks
-    from .checkpoints import Checkpoint
+    from .adapters import open_expert
     from .collection import load_collection
     from .layers import choose_device
     from .memory import parse_bytes
@@ -288,6 +293,7 @@ def _measure(arguments: argparse.Namespace) -> None:
     device, _ = choose_device(arguments.device)
     if arguments.family:
         collection = load_collection(arguments.family)
+        base = collection.model_path(collection.base)
         members = [
             (
                 path,
@@ -299,7 +305,7 @@ def _measure(arguments: argparse.Namespace) -> None:
     else:
         if not arguments.task:
             raise InputError("measure", expected="--task", found="none")
-        model = hub.locate(arguments.model)
+        model, base = hub.locate(arguments.model), _base_of(arguments)
         members = [(model, tasks.load(arguments.task), arguments.out)]
     for _, _, out in members:
         refuse_existing(out, arguments.force)
@@ -311,7 +317,7 @@ def _measure(arguments: argparse.Namespace) -> None:
                 bar.update(done - bar.n)
 
             statistics = measure_to_file(
-                Checkpoint.open(path),
+                open_expert(path, base),
                 task,
                 out,
                 memory=budget,
@@ -324,6 +330,13 @@ def _measure(arguments: argparse.Namespace) -> None:
                 on_batch=advance,
             )
         print(f"{out}: {len(statistics.layers)} layers, {statistics.metadata['examples']} examples")
+
+
+def _base_of(arguments: argparse.Namespace) -> Path | None:
+    """The base of an adapter, where one was named."""
+    from . import hub
+
+    return hub.locate(arguments.base) if arguments.base else None
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
@@ -353,9 +366,9 @@ def _evaluate_one(arguments: argparse.Namespace) -> None:
     import numpy as np
 
     from . import encoding, evaluate, hub, metrics, models, tasks
-    from .checkpoints import Checkpoint
+    from .adapters import open_expert
 
-    checkpoint = Checkpoint.open(hub.locate(arguments.model))
+    checkpoint = open_expert(hub.locate(arguments.model), _base_of(arguments))
     task = tasks.load(arguments.task)
     encoding.check(checkpoint, task)
     split = task.split(arguments.split)
@@ -380,19 +393,21 @@ def _evaluate_one(arguments: argparse.Namespace) -> None:
 
 def _inspect(arguments: argparse.Namespace) -> None:
     from . import hub
-    from .checkpoints import Checkpoint
+    from .adapters import open_expert
 
     path = Path(arguments.path)
     if path.suffix in (".yaml", ".yml"):
         content = _inspect_recipe(path)
     else:
-        checkpoint = Checkpoint.open(hub.locate(arguments.path))
+        checkpoint = open_expert(hub.locate(arguments.path), _base_of(arguments))
         dtypes: dict[str, int] = {}
         for entry in checkpoint.tensors.values():
             kind = str(entry.dtype).removeprefix("torch.")
             dtypes[kind] = dtypes.get(kind, 0) + 1
         content = {
             "path": str(path),
+            **({"adapter": checkpoint.form} if checkpoint.form else {}),
+            **({"notes": list(checkpoint.notes)} if checkpoint.notes else {}),
             "fingerprint": checkpoint.fingerprint,
             "tensors": len(checkpoint.tensors),
             "parameters": sum(entry.elements for entry in checkpoint.tensors.values()),

@@ -116,7 +116,8 @@ def _chosen(inputs: Inputs, recipe: Recipe) -> Inputs:
 
 
 def _estimate(job: Job, plan: Plan) -> Estimate:
-    layers = _Layers(job)
+    layers = _Layers(job.of_vectors())
+    layers.fold(job)
     output = sum(_bytes(shape, dtype.itemsize) for dtype, shape in output_specs(job).values())
     written = output if job.recipe.output else 0
     searched = (job.recipe.search or {}).values()
@@ -202,6 +203,20 @@ class _Layers:
         stored = self.job.inputs.family.base.tensors[alike[0].name].dtype.itemsize
         self.wider += count * shape.elements * (shape.width - stored) * spooled
         self.coverage[cost.treatment] += sum(1 + (unit.bias is not None) for unit in alike)
+
+    def fold(self, job: Job) -> None:
+        """Where vectors are merged: every tensor of the base is read, scaled and written."""
+        vectors = job.inputs.vectors
+        if vectors is None:
+            return
+        self.coverage = Counter(self.coverage) + Counter(_untouched(job))
+        for name in job.inputs.family.shared:
+            if name in vectors.family.base.tensors:
+                continue
+            self.coverage["merged" if vectors.scaling(name) else "copied"] += 1
+            size = 2 * _bytes(job.inputs.family.shape(name), job.dtype.itemsize)
+            if size > self.peak:
+                self.peak, self.largest = size, name
 
     def _cost(self, shape: Shape) -> Cost:
         return COSTS[self.job.method.name](shape, self.job.options)

@@ -195,6 +195,24 @@ def ties_word_embeddings(checkpoint: Checkpoint) -> bool:
     return bool(getattr(config, "tie_word_embeddings", False))
 
 
+TASK_CLASSES = {
+    "SEQ_CLS": "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES",
+    "TOKEN_CLS": "MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES",
+    "QUESTION_ANS": "MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES",
+    "CAUSAL_LM": "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES",
+    "SEQ_2_SEQ_LM": "MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES",
+}
+
+
+def class_for(model_type: str, task: str) -> str:
+    """The class of transformers for a kind of model and a task (peft's names); empty if unknown."""
+    if task not in TASK_CLASSES:
+        return ""
+    from transformers.models.auto import modeling_auto
+
+    return str(getattr(modeling_auto, TASK_CLASSES[task]).get(model_type) or "")
+
+
 def architecture(directory: Path | None) -> tuple[Any, Any]:
     """The configuration in a directory and the class of transformers that it names."""
     if directory is None:

@@ -19,7 +19,7 @@ from ..checks import InputError, member
 from ..encoding import IGNORED, Rows
 from ..names import module_of
 from ..tasks import Split, Task
-from . import fisher, gram
+from . import fisher, gram, ia3
 from .capture import Capture, is_conv1d, is_rms_norm
 from .store import FORMAT, Statistics
 
@@ -33,9 +33,15 @@ Batch = tuple[Mapping[str, Tensor], Tensor | None]  # the model's keyword argume
 class Accumulator:
     """Sums over examples and tokens, by the checkpoint's names."""
 
-    def __init__(self, model: nn.Module, names: Mapping[str, str], blocks: int) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        names: Mapping[str, str],
+        blocks: int,
+        vectors: Mapping[str, ia3.Rescaled] | None = None,
+    ) -> None:
         self.model, self.modules = model, dict(model.named_modules())
-        self.names, self.blocks = names, blocks
+        self.names, self.blocks, self.vectors = names, blocks, vectors or {}
         self.sums: dict[str, Tensor] = {}
         self.tokens: dict[str, int] = defaultdict(int)
         self.examples = 0
@@ -107,6 +113,9 @@ class Accumulator:
             # The Fisher has the parameter's own layout, which Conv1D stores as (d_in, d_out).
             own = square.T if is_conv1d(self.modules[name]) else square
             self._sum(f"{layer}.weight.fisher", own)
+            vector = self.vectors.get(f"{layer}.weight")
+            if vector is not None:
+                self._squares(vector.vector, ia3.vector_gradients(x, g, vector), block=True)
         self._per_example(f"{name}.bias", fisher.bias(g))
 
     def _tied(
@@ -154,10 +163,13 @@ class Accumulator:
         parameter = self.names.get(name)
         if parameter is None:
             return
+        self._squares(parameter, gradients, block=gradients[0].numel() <= self.blocks)
+
+    def _squares(self, parameter: str, gradients: Tensor, *, block: bool) -> None:
         square = (gradients**2).sum(0)
         # An expanded parameter keeps its leading 1.
         self._sum(f"{parameter}.fisher", square[None] if gradients.ndim > 2 else square)
-        if square.numel() <= self.blocks:
+        if block:
             rows = gradients.flatten(1)
             self._sum(f"{parameter}.block", rows.T @ rows)
 
@@ -218,6 +230,7 @@ def measure(
     labels: Labels = "empirical",
     seed: int = 0,
     blocks: int = 0,
+    vectors: Mapping[str, ia3.Rescaled] | None = None,
     metadata: Mapping[str, str] | None = None,
     on_batch: Callable[[int], None] | None = None,
 ) -> Statistics:
@@ -227,11 +240,12 @@ def measure(
     and labels: classes (n,), or the token that each place's logits should name (n, tokens), where
     `IGNORED` asks nothing.  `names`: the checkpoint's name of each parameter, by the module's; the
     same names by default.  `blocks`: parameters of at most so many elements get their full block.
+    `vectors`: layers with an (IA)³ vector multiplied in, whose own full block is measured always.
     Raises `InputError` for an empty calibration set or a loss that is not finite.
     """
     member("labels", labels, ("empirical", "true"))
     own = {name: name for name, _ in model.named_parameters()} if names is None else names
-    accumulator = Accumulator(model, own, blocks)
+    accumulator = Accumulator(model, own, blocks, vectors)
     sampler = np.random.default_rng(seed)
     modes = {module: module.training for module in model.modules()}
     model.eval()
@@ -341,6 +355,7 @@ def measure_task(
         labels=drawn,
         seed=seed,
         blocks=blocks,
+        vectors=ia3.rescaled_layers(checkpoint, dtype=dtype, device=device),
         metadata={"fingerprint": checkpoint.fingerprint, "task": task.name, "labels": labels},
         on_batch=on_batch,
     )

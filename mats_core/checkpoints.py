@@ -11,10 +11,11 @@ import functools
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+import zlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import safetensors
 import torch
@@ -38,6 +39,7 @@ DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 HEADER_LIMIT = 50_000_000  # bytes; a 7B model's header has 50 kB
 CHUNK = 1 << 24
+PIECE = 1 << 20  # elements of a large tensor that are held at once where its parts are independent
 
 
 @dataclass(frozen=True)
@@ -139,20 +141,37 @@ class Checkpoint:
     ) -> Tensor:
         """One tensor, freshly allocated; `dtype` and `device` as stored and CPU by default."""
         entry = self.tensors[name]
-        buffer = bytearray(entry.nbytes)
-        with open(entry.file, "rb") as handle:
-            handle.seek(entry.offset)
-            if handle.readinto(buffer) != entry.nbytes:
-                raise InputError(
-                    f"tensor '{name}' of '{entry.file}'",
-                    expected=f"{entry.nbytes} bytes",
-                    found="fewer: the file changed while it was open",
-                    remedy="Copy the checkpoint again.",
-                )
-        if not buffer:
-            return torch.empty(entry.shape, dtype=dtype or entry.dtype, device=device)
-        flat = torch.frombuffer(buffer, dtype=entry.dtype)
-        return flat.reshape(entry.shape).to(device=device, dtype=dtype)
+        whole = _elements(name, entry, 0, entry.elements, dtype)
+        return whole.reshape(entry.shape).to(device=device)
+
+    def reads_parts(self, name: str) -> bool:
+        """Whether `part` can read this tensor; a view that computes its tensors says no."""
+        return type(self) is Checkpoint
+
+    def part(
+        self,
+        name: str,
+        start: int,
+        stop: int,
+        *,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> Tensor:
+        """Elements `start` to `stop` of a tensor, flat, in the order of the file."""
+        return _elements(name, self.tensors[name], start, stop, dtype).to(device=device)
+
+    def parts(self, name: str, size: int = PIECE) -> Iterator[Tensor]:
+        """A tensor piece by piece, flat and as stored; in one piece where it cannot be read so."""
+        if not self.reads_parts(name):
+            yield self.read(name)
+            return
+        elements = self.tensors[name].elements
+        for start in range(0, elements, size):
+            yield self.part(name, start, min(start + size, elements))
+
+    def own(self, name: str) -> str:
+        """The name that the files have for a tensor; a renamed view's is another."""
+        return name
 
     def digest(self, name: str) -> str:
         """SHA-256 of one tensor's dtype, shape and bytes."""
@@ -165,6 +184,36 @@ class Checkpoint:
         for name in self.tensors:
             total.update(f"{name}\0{self.digest(name)}\n".encode())
         return total.hexdigest()
+
+
+def _elements(
+    name: str, entry: TensorEntry, start: int, stop: int, dtype: torch.dtype | None
+) -> Tensor:
+    """Read in place where the dtype stays; else converted block by block, never as a whole."""
+    value = torch.empty(stop - start, dtype=dtype or entry.dtype)
+    if not len(value):
+        return value
+    with open(entry.file, "rb") as handle:
+        handle.seek(entry.offset + start * entry.dtype.itemsize)
+        if value.dtype == entry.dtype:
+            _fill(handle, value, name, entry)
+            return value
+        block = torch.empty(min(len(value), CHUNK // entry.dtype.itemsize), dtype=entry.dtype)
+        for at in range(0, len(value), len(block)):
+            part = block[: len(value) - at]
+            _fill(handle, part, name, entry)
+            value[at : at + len(part)] = part
+    return value
+
+
+def _fill(handle: BinaryIO, value: Tensor, name: str, entry: TensorEntry) -> None:
+    if handle.readinto(value.view(torch.uint8).numpy()) != value.nbytes:  # type: ignore[attr-defined]
+        raise InputError(
+            f"tensor '{name}' of '{entry.file}'",
+            expected=f"{entry.nbytes} bytes",
+            found="fewer: the file changed while it was open",
+            remedy="Copy the checkpoint again.",
+        )
 
 
 def _digest(entry: TensorEntry) -> str:
@@ -188,6 +237,16 @@ def _digest_at(entry: TensorEntry, mtime_ns: int, size: int) -> str:
             digest.update(block)
             left -= len(block)
     return digest.hexdigest()
+
+
+def checksum(entry: TensorEntry) -> int:
+    """CRC-32 of a tensor's bytes, as `writer.TensorFileWriter.checksum` took it."""
+    found, left = 0, entry.nbytes
+    with open(entry.file, "rb") as handle:
+        handle.seek(entry.offset)
+        while left and (block := handle.read(min(CHUNK, left))):
+            found, left = zlib.crc32(block, found), left - len(block)
+    return found
 
 
 def _weight_files(path: Path) -> tuple[list[Path], frozenset[str]]:

@@ -7,10 +7,12 @@ found and how to mend it.  The inside of the library trusts its inputs.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pydantic
+import yaml
 
 
 class InputError(ValueError):
@@ -74,6 +76,22 @@ def existing(thing: str, path: str | Path) -> Path:
             remedy="Check the spelling; relative paths start at the recipe's folder.",
         )
     return path
+
+
+def read_yaml(thing: str, path: str | Path) -> dict[str, Any]:
+    """The mapping that a YAML file holds, else an `InputError`."""
+    path = existing(thing, path)
+    try:
+        content = yaml.safe_load(path.read_text("utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise InputError(
+            f"{thing} '{path}'", expected="YAML", found=str(error).replace("\n", " ")
+        ) from None
+    if not isinstance(content, Mapping):
+        raise InputError(
+            f"{thing} '{path}'", expected="a YAML mapping", found=type(content).__name__
+        )
+    return dict(content)
 
 
 def from_validation(

@@ -53,7 +53,19 @@ def parser() -> argparse.ArgumentParser:
     )
     merge.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"))
     merge.add_argument("--no-evaluate", action="store_true", help="write the model and stop")
-    merge.add_argument("--force", action="store_true", help="replace an existing output")
+    merge.add_argument(
+        "--force", action="store_true", help="replace an existing output, or an unfinished one"
+    )
+    merge.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on where this merge was stopped, and leave what is done if it is stopped again",
+    )
+    merge.add_argument(
+        "--no-estimate",
+        action="store_true",
+        help="do not refuse a merge that finds too little memory or disk",
+    )
     merge.set_defaults(run=_merge)
 
     measure = commands.add_parser(
@@ -63,7 +75,7 @@ def parser() -> argparse.ArgumentParser:
         "task: input Grams, output-gradient Grams, diagonal Fisher. The file can be shared "
         "without the data; docs/statistics.md describes it.",
     )
-    measure.add_argument("model", type=Path, nargs="?", help="the expert's directory")
+    measure.add_argument("model", nargs="?", help="the expert's directory, or a hub id")
     measure.add_argument("--task", help="an .npz file, or sample:NAME")
     measure.add_argument("--family", type=Path, help="a family.yaml, instead of one model")
     measure.add_argument("--out", type=Path, required=True, help="file (one model) or directory")
@@ -78,6 +90,11 @@ def parser() -> argparse.ArgumentParser:
         "--blocks", type=int, default=0, metavar="N",
         help="also the full Fisher block of parameters of at most N elements [0]",
     )  # fmt: skip
+    measure.add_argument(
+        "--memory",
+        metavar="SIZE",
+        help="what the sums may take, such as 4GB; above it, several passes [half of what is free]",
+    )
     measure.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
     measure.add_argument("--force", action="store_true", help="replace existing files")
     measure.set_defaults(run=_measure)
@@ -88,7 +105,7 @@ def parser() -> argparse.ArgumentParser:
         description="For an output of `merge`: accuracy per task beside the expert and the "
         "pre-trained encoder, from the recipe it holds. For any other model: give --task.",
     )
-    evaluate.add_argument("model", type=Path)
+    evaluate.add_argument("model", help="a directory; with --task also a hub id")
     evaluate.add_argument("--task", help="an .npz file, or sample:NAME")
     evaluate.add_argument("--split", choices=("train", "validation", "test"), default="test")
     evaluate.add_argument("--json", action="store_true", help="print JSON")
@@ -100,7 +117,7 @@ def parser() -> argparse.ArgumentParser:
         description="For a recipe: the whole preflight and the role of every tensor, without "
         "merging. For a checkpoint: tensors, dtypes, classes, fingerprint.",
     )
-    inspect.add_argument("path", type=Path)
+    inspect.add_argument("path", help="a file, a directory, or a hub id")
     inspect.add_argument("--json", action="store_true", help="print JSON")
     inspect.set_defaults(run=_inspect)
 
@@ -154,9 +171,16 @@ def _merge(arguments: argparse.Namespace) -> None:
             found="none",
             remedy="Add it to the recipe or pass --output.",
         )
+    _refuse_unfinished(recipe.path(recipe.output), arguments)
     bar: Any = None
     testing = False
-    for event in run(recipe, force=arguments.force):
+    events = run(
+        recipe,
+        force=arguments.force,
+        resume=arguments.resume,
+        check_fit=not arguments.no_estimate,
+    )
+    for event in events:
         if isinstance(event, Started):
             print(f"device: {event.device} ({event.reason})", file=sys.stderr)
             bar = _next_bar(bar, event.total, "layers")
@@ -171,6 +195,21 @@ def _merge(arguments: argparse.Namespace) -> None:
         if isinstance(event, Finished):
             _next_bar(bar, 0, "").close()
             print(_summary(event.report))
+
+
+def _refuse_unfinished(target: Path, arguments: argparse.Namespace) -> None:
+    """Nobody's hours of work are thrown away without being asked for."""
+    from .journal import layers_done
+    from .writer import partial_of
+
+    done = layers_done(partial_of(target))
+    if done and not (arguments.resume or arguments.force):
+        raise InputError(
+            f"output '{target}'",
+            expected="no unfinished merge beside it",
+            found=f"one that has done {done} layers",
+            remedy="Pass --resume to go on with it, or --force to start again.",
+        )
 
 
 PERCENT = 100
@@ -230,11 +269,12 @@ def _task_table(results: Sequence[Any]) -> list[str]:
 def _measure(arguments: argparse.Namespace) -> None:
     from tqdm import tqdm
 
-    from . import tasks
+    from . import hub, tasks
     from .checkpoints import Checkpoint
     from .collection import load_collection
     from .layers import choose_device
-    from .statistics import measure_task
+    from .memory import parse_bytes
+    from .statistics import measure_to_file
     from .writer import refuse_existing
 
     if (arguments.model is None) == (arguments.family is None):
@@ -243,6 +283,7 @@ def _measure(arguments: argparse.Namespace) -> None:
         )
     if arguments.examples < 1 or arguments.batch_size < 1:
         raise InputError("--examples and --batch-size", expected="at least 1", found="less")
+    budget = parse_bytes(arguments.memory) if arguments.memory else None
     device, _ = choose_device(arguments.device)
     if arguments.family:
         collection = load_collection(arguments.family)
@@ -257,7 +298,8 @@ def _measure(arguments: argparse.Namespace) -> None:
     else:
         if not arguments.task:
             raise InputError("measure", expected="--task", found="none")
-        members = [(arguments.model, tasks.load(arguments.task), arguments.out)]
+        model = hub.locate(arguments.model)
+        members = [(model, tasks.load(arguments.task), arguments.out)]
     for _, _, out in members:
         refuse_existing(out, arguments.force)
     for path, task, out in members:
@@ -267,9 +309,11 @@ def _measure(arguments: argparse.Namespace) -> None:
             def advance(done: int, bar: Any = bar) -> None:
                 bar.update(done - bar.n)
 
-            statistics = measure_task(
+            statistics = measure_to_file(
                 Checkpoint.open(path),
                 task,
+                out,
+                memory=budget,
                 examples=arguments.examples,
                 batch_size=arguments.batch_size,
                 labels=arguments.labels,
@@ -278,17 +322,16 @@ def _measure(arguments: argparse.Namespace) -> None:
                 device=device,
                 on_batch=advance,
             )
-        statistics.save(out)
         print(f"{out}: {len(statistics.layers)} layers, {statistics.metadata['examples']} examples")
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
-    from . import evaluate, models, tasks
+    from . import evaluate, hub, models, tasks
     from .checkpoints import Checkpoint
     from .pipeline import evaluate_output
 
     if arguments.task:
-        checkpoint = Checkpoint.open(arguments.model)
+        checkpoint = Checkpoint.open(hub.locate(arguments.model))
         task = tasks.load(arguments.task)
         split = task.split(arguments.split)
         found = evaluate.score(checkpoint.directory, models.tensors_of(checkpoint), split)
@@ -299,7 +342,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
             low, high = (100 * bound for bound in found.interval)
             print(f"{task.name}: {100 * found.accuracy:.1f} % ({low:.1f} – {high:.1f})")
         return
-    results = evaluate_output(arguments.model, arguments.split)
+    results = evaluate_output(Path(arguments.model), arguments.split)
     if arguments.json:
         from .report import task_dict
 
@@ -315,13 +358,14 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
 
 def _inspect(arguments: argparse.Namespace) -> None:
+    from . import hub
     from .checkpoints import Checkpoint
 
-    path: Path = arguments.path
+    path = Path(arguments.path)
     if path.suffix in (".yaml", ".yml"):
         content = _inspect_recipe(path)
     else:
-        checkpoint = Checkpoint.open(path)
+        checkpoint = Checkpoint.open(hub.locate(arguments.path))
         dtypes: dict[str, int] = {}
         for entry in checkpoint.tensors.values():
             kind = str(entry.dtype).removeprefix("torch.")

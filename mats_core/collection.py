@@ -3,6 +3,7 @@
 name: Drawn eight
 base: base
 base_task: sample:pretraining        # optional; gradient matching measures the base on it
+heads: ["classifier.*"]              # optional; patterns of head tensors, if not recognised
 experts:
   - {name: digits, model: digits, task: "sample:digits"}
 """
@@ -13,12 +14,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from . import tasks
+from . import hub, tasks
 from .checkpoints import Checkpoint
-from .checks import InputError, existing, from_validation
+from .checks import existing, from_validation, read_yaml
 from .recipe import ExpertEntry, Recipe, parse_recipe
 from .statistics.cache import cached_path, measured
 
@@ -31,18 +31,23 @@ class Collection(BaseModel):
     name: str = Field(min_length=1)
     base: str
     base_task: str | None = None
+    heads: tuple[str, ...] | None = None
     experts: tuple[ExpertEntry, ...] = Field(min_length=1)
     folder: Path = Field(Path(), exclude=True)
+
+    def model_path(self, reference: str) -> Path:
+        """The directory or file of a checkpoint, which may be a hub id (see `hub.locate`)."""
+        return hub.locate(reference, self.folder)
 
     def members(self, *, with_base: bool = False) -> list[tuple[str, Path, str]]:
         """(name, checkpoint, task) of everything that can be measured."""
         found = [
-            (expert.name, self.folder / expert.model, expert.task)
+            (expert.name, self.model_path(expert.model), expert.task)
             for expert in self.experts
             if expert.task
         ]
         if with_base and self.base_task:
-            found.append(("base", self.folder / self.base, self.base_task))
+            found.append(("base", self.model_path(self.base), self.base_task))
         return found
 
     def recipe(
@@ -67,6 +72,8 @@ class Collection(BaseModel):
             if weights and expert.name in weights:
                 entry["weight"] = weights[expert.name]
             entries.append(entry)
+        if self.heads is not None:
+            settings.setdefault("heads", self.heads)
         if "base" in statistics:
             settings["base_statistics"] = str(Path(statistics["base"]).resolve())
         content = {
@@ -84,14 +91,7 @@ def load_collection(path: str | Path) -> Collection:
     path = existing("family", path)
     if path.is_dir():
         path = existing("family", path / "family.yaml")
-    try:
-        content = yaml.safe_load(path.read_text("utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"family '{path}'", expected="YAML", found=str(error).replace("\n", " ")
-        ) from None
-    if not isinstance(content, Mapping):
-        raise InputError(f"family '{path}'", expected="a YAML mapping", found="something else")
+    content = read_yaml("family", path)
     try:
         return Collection.model_validate({**content, "folder": path.parent})
     except ValidationError as error:

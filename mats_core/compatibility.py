@@ -11,7 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .checkpoints import Checkpoint
-from .families import Expert, Mismatch, head_names, mismatches
+from .experts import Expert, aligned
+from .families import Mismatch, mismatches
+from .heads import head_names
 
 # What must be the same in `config.json` for the same numbers to mean the same thing.
 ARCHITECTURE = (
@@ -53,7 +55,12 @@ class Fit:
 def compare(
     base: Checkpoint, experts: Sequence[Expert], *, heads: Sequence[str] | None = None
 ) -> list[Fit]:
-    """A row for each expert; reads headers and `config.json`, no tensor."""
+    """A row for each expert, under the base's names.
+
+    Reads headers and `config.json`, and tensors only where one file has a copy of its embedding
+    that another file has not.
+    """
+    experts = aligned(base, experts)
     apart = head_names(base, experts, heads)
     every = mismatches(base, experts, heads=heads)
     return [

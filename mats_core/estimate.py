@@ -21,17 +21,19 @@ from . import machine
 from . import memory as machine_memory
 from .checks import InputError
 from .costs import COSTS, Cost, Shape, passes, selection, times, together
-from .families import is_matrix, module_of
-from .layers import Inputs, Job, Unit, prepare, units
+from .layers import Inputs, Job, Unit, pieces, prepare, units
 from .machine import CALL, OPENING, Rates, Work
 from .methods import METHODS
 from .methods.base import Treatment
+from .names import is_matrix, is_weight, module_of
 from .output import output_specs
 from .recipe import Recipe
 from .testing_cost import testing
+from .writer import partial_of
 
 DISK = 300e6  # bytes a second of a slow SSD; measuring it would mean writing
 RESERVE = 0.9  # share of the free memory that a merge may take
+DISK_RESERVE = 16 * 2**20  # bytes for what lies beside the weights, and the file system's own
 
 WORKSPACE = 32 * 2**20  # bytes that the libraries keep for themselves, and the allocator's slack
 
@@ -131,7 +133,7 @@ def _estimate(job: Job, plan: Plan) -> Estimate:
         device=job.device,
         memory_bytes=round(sum(peak.values())),
         device_bytes=device,
-        disk_bytes=written + (round(layers.spool) if written else 0),
+        disk_bytes=written + _heads(job) + round(layers.spool) if written else 0,
         seconds=sum(parts.values()),
         flops=merges * (machine.flops(layers.work) + machine.flops(tested.work)),
         parts=parts,
@@ -139,6 +141,15 @@ def _estimate(job: Job, plan: Plan) -> Estimate:
         largest=layers.largest,
         coverage=layers.coverage,
         plan=plan,
+    )
+
+
+def _heads(job: Job) -> int:
+    family = job.inputs.family
+    return sum(
+        expert.checkpoint.tensors[name].nbytes
+        for expert in family.experts
+        for name in family.head_of(expert)
     )
 
 
@@ -159,7 +170,7 @@ class _Layers:
         self.job = job
         self.work: Work = Counter()
         self.peak, self.largest = 0.0, ""
-        self.kept, self.spool = 0.0, 0.0
+        self.kept, self.spool, self.wider = 0.0, 0.0, 0.0
         self.coverage = _untouched(job)
         like: dict[Shape, list[Unit]] = {}
         for unit in units(job):
@@ -169,25 +180,40 @@ class _Layers:
         everything = sum(self.held[shape] * len(alike) for shape, alike in like.items())
         again = everything > job.inputs.memo.limit
         for shape, alike in like.items():
-            cost = COSTS[job.method.name](shape, job.options)
-            self._add(shape, alike, cost, again)
+            self._add(shape, alike, again)
 
-    def _add(self, shape: Shape, alike: list[Unit], cost: Cost, again: bool) -> None:
-        held, count = self.held[shape], len(alike)
+    def _add(self, shape: Shape, alike: list[Unit], again: bool) -> None:
+        held, count, cost = self.held[shape], len(alike), self._cost(shape)
         work = together(cost.work, _reading(self.job, shape, alike[0]), _finishing(self.job, shape))
-        if self.job.method.survey and getattr(self.job.options, "scope", "") == "global":
-            sweeps = 2 * shape.experts
+        if self.job.method.surveys(self.job.options) == "model":
+            sweeps = 4 if shape.width == 8 else 2
             once = together(shape.passes(3 * shape.experts), Counter({(CALL,): 20.0}))
             reading = _reading(self.job, replace(shape, measured=frozenset()), alike[0])
             each = together(once, reading) if again else once
             work = together(work, times(each, sweeps), selection(shape))
         self.work.update(times(work, count))
-        if held + cost.nbytes > self.peak:
-            self.peak, self.largest = held + cost.nbytes, alike[0].name
+        at_once = self._at_once(shape, alike[0], held + cost.nbytes)
+        if at_once > self.peak:
+            self.peak, self.largest = at_once, alike[0].name
         # Beside its inputs a method remembers about one update a task.
         self.kept += count * (held + shape.experts * shape.nbytes * (cost.treatment == "merged"))
-        self.spool += count * shape.nbytes * (self.job.method.rescale is not None)
+        spooled = self.job.method.rescale is not None and cost.treatment == "merged"
+        self.spool += count * shape.nbytes * spooled
+        stored = self.job.inputs.family.base.tensors[alike[0].name].dtype.itemsize
+        self.wider += count * shape.elements * (shape.width - stored) * spooled
         self.coverage[cost.treatment] += sum(1 + (unit.bias is not None) for unit in alike)
+
+    def _cost(self, shape: Shape) -> Cost:
+        return COSTS[self.job.method.name](shape, self.job.options)
+
+    def _at_once(self, shape: Shape, unit: Unit, whole: float) -> float:
+        """Bytes that a layer takes: all of it, or a piece where it comes in pieces."""
+        spans = pieces(self.job, unit)
+        if not spans:
+            return whole
+        start, stop = spans[0]
+        piece = replace(shape, size=(stop - start,), is_matrix=False, measured=frozenset())
+        return _inputs_bytes(self.job, piece) + self._cost(piece).nbytes
 
 
 def _untouched(job: Job) -> dict[Treatment, int]:
@@ -204,10 +230,10 @@ def _untouched(job: Job) -> dict[Treatment, int]:
 def shape_of(job: Job, unit: Unit) -> Shape:
     """How a method will find a layer; the rules of `layers.read_layer`."""
     family = job.inputs.family
-    own = family.base.tensors[unit.name].shape
+    own = family.shape(unit.name)
     module = module_of(unit.name)
     statistics = [s for s in job.inputs.statistics if s is not None]
-    square = len(own) == 2 and unit.name.endswith(".weight")
+    square = len(own) == 2 and is_weight(unit.name)
     everywhere = len(statistics) == len(family.experts)
     names = {"fisher": f"{unit.name}.fisher", "block": f"{unit.name}.block"}
     if square:
@@ -282,10 +308,14 @@ def _memory(job: Job, layers: _Layers, testing: float, output: int) -> tuple[dic
     own = job.device == "cuda"
     layer, on_device = (0.0, layers.peak) if own else (layers.peak, 0.0)
     testing, test_device = (0.0, testing) if own else (testing, 0.0)
-    kept = 0.0 if to_disk else float(max(output, layers.spool))
+    # A search merges in memory, whatever becomes of the best one; what waits for a second pass has
+    # the width of the arithmetic.
+    searched = bool(job.recipe.search)
+    kept = 0.0 if to_disk and not searched else output + max(0.0, layers.wider)
     merging = {"merged model": kept, "largest layer": layer}
     # What was written is read again to be tested.
-    asking = {"merged model": float(output if tested or not to_disk else 0), "testing": testing}
+    held = tested or searched or not to_disk
+    asking = {"merged model": float(output if held else 0), "testing": testing}
     peak = max(merging, asking, key=lambda parts: sum(parts.values()))
     place = remembered if own else 0.0
     found = {**peak, "workspace": float(WORKSPACE)}
@@ -317,6 +347,7 @@ def fits(found: Estimate) -> bool:
 
 def require(found: Estimate) -> None:
     """Raise `InputError` with what is needed, what there is and what would fit, if it does not."""
+    _require_disk(found)
     missing = shortage(found)
     if missing is None:
         return
@@ -326,6 +357,27 @@ def require(found: Estimate) -> None:
         expected=f"{size(needed)} (the largest part: {_largest_part(found)})",
         found=f"{size(free)} free",
         remedy=_advice(found.plan),
+    )
+
+
+def _require_disk(found: Estimate) -> None:
+    recipe = found.plan.recipe
+    if not recipe.output:
+        return
+    target = recipe.path(recipe.output)
+    free = machine_memory.free_disk(target)
+    needed = found.disk_bytes + DISK_RESERVE
+    if free is None or needed <= free + machine_memory.allocated(partial_of(target)):
+        return
+    ways = ["free some", "choose an output on another disk"]
+    wide = [d for d, _ in output_specs(prepare(recipe, found.plan.inputs)).values()]
+    if recipe.output_dtype is None and any(d.itemsize > 2 for d in wide if d.is_floating_point):
+        ways.append("write half as much with `output_dtype: bfloat16`")
+    raise InputError(
+        f"disk for '{target}'",
+        expected=f"{size(needed)} for '{found.method}'",
+        found=f"{size(free)} free",
+        remedy=f"{ways[0].capitalize()}, {' or '.join(ways[1:])}.",
     )
 
 

@@ -16,61 +16,42 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import evaluate, models, tasks
-from .evaluate import ByContent, Score, TaskResult
+from . import encoding, evaluate, models, scores, tasks
 from .families import Expert, Family
+from .memo import ByContent
+from .scores import Score, TaskResult
 from .tasks import Split, SplitName
 
 ROUND = 64  # examples of a task between two looks at the interval
 KEPT = 32 * 2**20  # bytes of prepared images that are worth keeping, a task
-NOT_ASKED = "-"
 
 
 class Examiner:
     """Asks encoders about one expert's task, with that expert's head."""
 
     def __init__(self, family: Family, expert: Expert, split: Split, device: str = "cpu") -> None:
-        self.expert, self.split, self.device = expert, split, device
+        self.family, self.expert, self.split, self.device = family, expert, split, device
         self.directory = expert.checkpoint.directory
         own = evaluate.with_head({}, family, expert)
         self.head = {name: value.to(device) for name, value in own.items()}
         self.order = np.random.default_rng(0).permutation(len(split))
-        self._labels = torch.from_numpy(split.labels).to(device)
-        self._pixels: Tensor | None = None
-
-    def images(self, places: np.ndarray) -> Tensor:
-        """`pixel_values` of these examples."""
-        if self._pixels is None:
-            one = models.pixel_values(self.split.inputs[:1], self.directory)
-            if one.nbytes * len(self.split) > KEPT:
-                chosen = self.split.inputs[places]
-                return models.pixel_values(chosen, self.directory, device=self.device)
-            self._pixels = models.pixel_values(
-                self.split.inputs, self.directory, device=self.device
-            )
-        return self._pixels[torch.from_numpy(places).to(self.device)]
+        self.rows = encoding.encode(split, self.directory, device=device, kept=KEPT)
 
     def logits(self, encoder: Mapping[str, Tensor], places: np.ndarray) -> Tensor:
-        """(examples, classes), in the order of `places`."""
-        tensors = {**encoder, **self.head}
+        """What an encoder says to these examples, in the order of `places`."""
+        tensors = {**evaluate.for_expert(encoder, self.family, self.expert), **self.head}
         forward = models.forward(self.directory, tensors, device=self.device)
-        with torch.inference_mode():
-            parts = [
-                forward(tensors, self.images(places[start : start + evaluate.BATCH]))
-                for start in range(0, len(places), evaluate.BATCH)
-            ]
-        return torch.cat(parts)
+        return evaluate.logits(forward, tensors, self.rows, self.split, places)
 
-    def ask(self, encoder: Mapping[str, Tensor], known: str = "", most: int | None = None) -> Score:
+    def ask(
+        self, encoder: Mapping[str, Tensor], known: Score | None = None, most: int | None = None
+    ) -> Score:
         """`known` with at most `most` more examples asked (all that are left by default)."""
-        answers = np.array(list(known or NOT_ASKED * len(self.split)))
-        left = self.order[answers[self.order] == NOT_ASKED][:most]
+        marks = scores.marks(self.split, known)
+        left = self.order[~scores.asked(marks)[self.order]][:most]
         if len(left):
-            right = self.logits(encoder, left).argmax(-1) == self._labels[left]
-            answers[left] = np.where(right.cpu().numpy(), "1", "0")
-        return Score(
-            int((answers == "1").sum()), int((answers != NOT_ASKED).sum()), "".join(answers)
-        )
+            marks[left] = evaluate.marks(self.logits(encoder, left), self.split)
+        return scores.score(self.split, marks)
 
 
 @dataclass(frozen=True)
@@ -102,19 +83,18 @@ class Exam:
         precision   stop once half the 95 % interval of the normalised accuracy is at most this
         known       results of the same encoder on some of the same examples
         """
-        before = {result.name: result.merged.answers for result in known}
-        scores: list[Score | None] = [None] * len(self.examiners)
+        before = {result.name: result.merged for result in known}
+        found: list[Score | None] = [None] * len(self.examiners)
         moved = {  # once, not at every batch
             name: value.to(self._device, torch.float32 if value.is_floating_point() else None)
             for name, value in encoder.items()
         }
         while True:
             for index, examiner in enumerate(self.examiners):
-                score = scores[index]
-                so_far = score.answers if score else before.get(examiner.expert.name, "")
-                scores[index] = examiner.ask(moved, so_far, ROUND)
-                if all(s is not None for s in scores):
-                    asked = self._asked(scores, index == len(scores) - 1, precision)
+                so_far = found[index] or before.get(examiner.expert.name)
+                found[index] = examiner.ask(moved, so_far, ROUND)
+                if all(s is not None for s in found):
+                    asked = self._asked(found, index == len(found) - 1, precision)
                     yield asked
                     if asked.done:
                         return
@@ -124,14 +104,14 @@ class Exam:
         return self.examiners[0].device if self.examiners else "cpu"
 
     def _asked(
-        self, scores: Sequence[Score | None], whole_round: bool, precision: float | None
+        self, found: Sequence[Score | None], whole_round: bool, precision: float | None
     ) -> Asked:
         results = tuple(
             TaskResult(examiner.expert.name, score, *pair)
-            for examiner, score, pair in zip(self.examiners, scores, self.baselines, strict=True)
+            for examiner, score, pair in zip(self.examiners, found, self.baselines, strict=True)
             if score is not None
         )
-        half = evaluate.half_width(results)
+        half = scores.half_width(results)
         asked = sum(r.merged.examples for r in results)
         total = sum(len(examiner.split) for examiner in self.examiners)
         enough = precision is not None and whole_round and half <= precision

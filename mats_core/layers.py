@@ -14,12 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .checkpoints import Checkpoint
+from .checkpoints import PIECE, Checkpoint
 from .checks import InputError, listing
-from .families import Expert, Family, examine, is_matrix, module_of
+from .families import Expert, Family, examine
 from .memo import Memo
 from .methods import METHODS, Layer, LayerStatistics, Method, Options
 from .methods.kfac import STARTS
+from .names import bias_of, is_matrix, is_weight, module_of
 from .recipe import Recipe
 from .statistics import Statistics
 from .statistics.gram import with_bias
@@ -69,28 +70,29 @@ class Unit:
     bias: str | None = None
 
 
-def open_inputs(recipe: Recipe, memo: Memo | None = None) -> Inputs:
+def open_inputs(recipe: Recipe, memo: Memo | None = None, *, contents: bool = True) -> Inputs:
     """Open and check every file of a recipe; raises `InputError` before any work is done.
 
-    With a `memo`, merges over these inputs remember what the next one can use.
+    With a `memo`, merges over these inputs remember what the next one can use.  Without `contents`
+    only headers are read: enough to estimate a merge, not to run it.
     """
-    base = Checkpoint.open(recipe.path(recipe.base))
-    _expect(base, recipe.base_fingerprint)
+    base = Checkpoint.open(recipe.model_path(recipe.base))
+    _expect(base, recipe.base_fingerprint if contents else None)
     experts = []
     for entry in recipe.experts:
-        checkpoint = Checkpoint.open(recipe.path(entry.model))
-        _expect(checkpoint, entry.fingerprint)
+        checkpoint = Checkpoint.open(recipe.model_path(entry.model))
+        _expect(checkpoint, entry.fingerprint if contents else None)
         experts.append(Expert(entry.name, checkpoint, entry.task or ""))
-    family = examine(base, experts, heads=recipe.heads)
+    family = examine(base, experts, heads=recipe.heads, contents=contents)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         statistics = tuple(
-            _statistics(recipe, entry.statistics, expert.checkpoint)
-            for entry, expert in zip(recipe.experts, experts, strict=True)
+            _statistics(recipe, entry.statistics, expert.checkpoint, contents)
+            for entry, expert in zip(recipe.experts, family.experts, strict=True)
         )
-        base_statistics = _statistics(recipe, recipe.base_statistics, base)
+        base_statistics = _statistics(recipe, recipe.base_statistics, base, contents)
     notes = tuple(str(warning.message) for warning in caught)
-    return Inputs(family, statistics, base_statistics, notes, memo or Memo())
+    return Inputs(family, statistics, base_statistics, family.notes + notes, memo or Memo())
 
 
 def _expect(checkpoint: Checkpoint, fingerprint: str | None) -> None:
@@ -103,12 +105,15 @@ def _expect(checkpoint: Checkpoint, fingerprint: str | None) -> None:
         )
 
 
-def _statistics(recipe: Recipe, reference: str | None, on: Checkpoint) -> Statistics | None:
+def _statistics(
+    recipe: Recipe, reference: str | None, on: Checkpoint, contents: bool
+) -> Statistics | None:
     if reference is None:
         return None
     statistics = Statistics.open(recipe.path(reference))
-    statistics.check(on.fingerprint)
-    return statistics
+    if contents:
+        statistics.check(on.fingerprint)
+    return statistics.under({on.own(name): name for name in on.tensors})
 
 
 def prepare(recipe: Recipe, inputs: Inputs | None = None, keep: Sequence[int] = ()) -> Job:
@@ -237,8 +242,8 @@ def units(job: Job) -> list[Unit]:
     folded: dict[str, str] = {}
     if job.method.folds(job.options):
         for name in shared:
-            bias = f"{module_of(name)}.bias"
-            if name.endswith(".weight") and bias in shared and _foldable(job, module_of(name)):
+            bias = bias_of(name)
+            if is_weight(name) and bias in shared and _foldable(job, module_of(name)):
                 folded[name] = bias
     biases = set(folded.values())
     return [Unit(name, folded.get(name)) for name in shared if name not in biases]
@@ -252,11 +257,7 @@ def _foldable(job: Job, module: str) -> bool:
 def read_layer(job: Job, unit: Unit, *, with_statistics: bool = True) -> Layer:
     """One layer's tensors and statistics, in the job's dtype and on its device."""
     family = job.inputs.family
-    shape = family.base.tensors[unit.name].shape
-    module = module_of(unit.name)
-    measured = len(shape) == 2 and any(
-        s is not None and f"{module}.input_gram" in s.shapes for s in job.inputs.statistics
-    )
+    shape = family.shape(unit.name)
     read_statistics = with_statistics and bool(job.kinds)
     empty = LayerStatistics()
     place = (unit, job.dtype, job.device)
@@ -278,7 +279,7 @@ def read_layer(job: Job, unit: Unit, *, with_statistics: bool = True) -> Layer:
         ),
         weights=job.weights,
         labels=tuple(expert.name for expert in family.experts),
-        is_matrix=is_matrix(unit.name, shape) or (measured and unit.name.endswith(".weight")),
+        is_matrix=treated_as_matrix(job, unit.name),
         statistics=tuple(measured_by(own) for own in job.inputs.statistics)
         if read_statistics
         else (),
@@ -291,14 +292,77 @@ def read_layer(job: Job, unit: Unit, *, with_statistics: bool = True) -> Layer:
     )
 
 
+def treated_as_matrix(job: Job, name: str) -> bool:
+    """Whether methods for linear layers apply: by the name, or because it was measured as one."""
+    shape, gram = job.inputs.family.shape(name), f"{module_of(name)}.input_gram"
+    if is_matrix(name, shape):
+        return True
+    measured = any(s is not None and gram in s.shapes for s in job.inputs.statistics)
+    return len(shape) == 2 and is_weight(name) and measured
+
+
 def read_layers(job: Job) -> Iterator[Layer]:
-    """All layers without statistics, for a method's survey."""
+    """All layers without statistics, large ones in pieces, for a method's survey."""
     for unit in units(job):
+        yield from read_pieces(job, unit)
+
+
+# Pieces -------------------------------------------------------------------------------------------
+
+
+def pieces(job: Job, unit: Unit) -> list[tuple[int, int]]:
+    """(start, stop) of the pieces in which a tensor is merged; empty for one that is read whole.
+
+    Only tensors of more than `PIECE` elements, where the method says that every element of the
+    result depends on its own elements alone, and where all files can be read so.
+    """
+    family, name = job.inputs.family, unit.name
+    elements = family.base.tensors[name].elements
+    checkpoints = (family.base, *(expert.checkpoint for expert in family.experts))
+    if elements <= PIECE or unit.bias is not None:
+        return []
+    if not job.method.pieces(job.options, treated_as_matrix(job, name)):
+        return []
+    if not all(checkpoint.reads_parts(name) for checkpoint in checkpoints):
+        return []
+    return [(start, min(start + PIECE, elements)) for start in range(0, elements, PIECE)]
+
+
+def read_pieces(job: Job, unit: Unit) -> Iterator[Layer]:
+    """A layer without statistics, in pieces if it has any."""
+    spans = pieces(job, unit)
+    for start, stop in spans:
+        yield _read_piece(job, unit, start, stop)
+    if not spans:
         yield read_layer(job, unit, with_statistics=False)
 
 
+def _read_piece(job: Job, unit: Unit, start: int, stop: int) -> Layer:
+    family = job.inputs.family
+    place = (unit, start, job.dtype, job.device)
+
+    def remember(what: Hashable, compute: Callable[[], Any]) -> Any:
+        return job.inputs.memo.get((place, what), compute)
+
+    def part(checkpoint: Checkpoint) -> Tensor:
+        return checkpoint.part(unit.name, start, stop, dtype=job.dtype, device=job.device)
+
+    return Layer(
+        name=unit.name,
+        base=remember("base", lambda: part(family.base)),
+        experts=remember("experts", lambda: tuple(part(e.checkpoint) for e in family.experts)),
+        weights=job.weights,
+        labels=tuple(expert.name for expert in family.experts),
+        is_matrix=False,
+        seed=job.recipe.seed,
+        offset=start,
+        remember=remember,
+        pulse=job.pulse,
+    )
+
+
 def _tensor(job: Job, checkpoint: Checkpoint, unit: Unit) -> Tensor:
-    value = checkpoint.read(unit.name, dtype=job.dtype, device=job.device)
+    value = job.inputs.family.weight(checkpoint, unit.name, dtype=job.dtype, device=job.device)
     if unit.bias is None:
         return value
     bias = checkpoint.read(unit.bias, dtype=job.dtype, device=job.device)
@@ -340,7 +404,10 @@ def _layer_statistics(
             return None
         return statistics.read(name, expected, dtype=job.dtype, device=job.device)
 
-    matrix = len(shape) == 2 and unit.name.endswith(".weight")
+    # A Fisher has the parameter's own layout, as the file does.
+    family = job.inputs.family
+    fisher = read("fisher", f"{unit.name}.fisher", family.base.tensors[unit.name].shape)
+    matrix = len(shape) == 2 and is_weight(unit.name)
     found = LayerStatistics(
         input_gram=read("input_gram", f"{module}.input_gram", (shape[1],) * 2) if matrix else None,
         input_mean=read("input_mean", f"{module}.input_mean", (shape[1],)) if matrix else None,
@@ -349,8 +416,11 @@ def _layer_statistics(
         )
         if matrix
         else None,
-        fisher=read("fisher", f"{unit.name}.fisher", shape),
-        block=read("block", f"{unit.name}.block", (elements, elements)),
+        fisher=None if fisher is None else family.oriented(unit.name, fisher),
+        # The block of a matrix would have to be permuted with it; only vectors are measured.
+        block=None
+        if unit.name in family.transposed
+        else read("block", f"{unit.name}.block", (elements, elements)),
     )
     return _folded(job, statistics, unit, found) if unit.bias else found
 

@@ -18,8 +18,9 @@ from . import evaluate, models
 from .checks import InputError, member
 from .evaluate import TaskResult
 from .examiner import Asked, exam
-from .families import Family, module_of
+from .families import Family
 from .layers import Inputs
+from .names import module_of
 from .recipe import Recipe
 from .tasks import SplitName
 

@@ -62,6 +62,19 @@ class Memo:
         return value
 
 
+class ByContent:
+    """Arguments of a cached function that are equal if the fingerprints in `key` are."""
+
+    def __init__(self, key: tuple[object, ...], value: Any) -> None:
+        self.key, self.value = key, value
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ByContent) and self.key == other.key
+
+
 def forgetful(key: Hashable, compute: Callable[[], T]) -> T:
     """No memo at all."""
     return compute()

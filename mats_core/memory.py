@@ -1,12 +1,18 @@
-"""How much memory a merge can still take: the system's, a container's, and a GPU's."""
+"""What a merge can still take: memory of the system, a container and a GPU, and disk."""
 
 from __future__ import annotations
 
 import os
+import re
+import shutil
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 
+from .checks import InputError
+
+UNITS = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 MEMINFO = Path("/proc/meminfo")
 GROUPS = Path("/sys/fs/cgroup")
 OWN_GROUP = Path("/proc/self/cgroup")
@@ -24,6 +30,36 @@ def available_memory() -> int | None:
 def device_memory(device: str) -> int | None:
     """Free bytes of a GPU with memory of its own; None for devices that share the system's."""
     return int(torch.cuda.mem_get_info()[0]) if device == "cuda" else None
+
+
+def parse_bytes(text: str) -> float:
+    """`4GB`, `500 MB`, `2e9`: a number of bytes.  Raises `InputError` for anything else."""
+    found = re.fullmatch(r"\s*([\d.]+(?:e\d+)?)\s*([kKMGT]?)i?B?\s*", text)
+    try:
+        return float(found[1]) * UNITS[found[2].upper()] if found else _refused(text)
+    except ValueError:
+        return _refused(text)
+
+
+def _refused(text: str) -> NoReturn:
+    raise InputError("size", expected="a number of bytes such as 4GB or 500MB", found=f"'{text}'")
+
+
+def free_disk(path: Path) -> int | None:
+    """Free bytes of the disk on which `path` is to be made; None where nobody says."""
+    place = path.absolute()
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    try:
+        return shutil.disk_usage(place).free
+    except OSError:
+        return None
+
+
+def allocated(folder: Path) -> int:
+    """Bytes that the files in a folder take on their disk; holes take none."""
+    files = [file for file in folder.rglob("*") if file.is_file()] if folder.is_dir() else []
+    return sum(getattr(file.stat(), "st_blocks", 0) * 512 for file in files)
 
 
 def _system_memory() -> int | None:

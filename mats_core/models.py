@@ -13,7 +13,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from .checkpoints import Checkpoint
 from .checks import InputError, listing
+from .memo import ByContent
 
 
 def tensors_of(checkpoint: Checkpoint, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
@@ -44,7 +45,7 @@ def build(
     code that comes with a checkpoint is never run.
     """
     config, model_class = _architecture(directory)
-    with _quiet():
+    with quiet():
         model, loading = model_class.from_pretrained(
             None,
             config=config,
@@ -59,6 +60,9 @@ def build(
             found=f"no {listing(sorted(loading['missing_keys']))}",
             remedy="Was it saved with its head?",
         )
+    if "SequenceClassification" in model_class.__name__ and config.pad_token_id is None:
+        # A decoder looks for each text's last token, and has to know what is none.
+        model.config.pad_token_id = _padding(config)
     return model.to(device).eval()
 
 
@@ -72,13 +76,14 @@ def load(
     return build(checkpoint.directory, tensors_of(checkpoint, dtype), device=device, dtype=dtype)
 
 
-Forward = Callable[[Mapping[str, Tensor], Tensor], Tensor]
+Forward = Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], Tensor]
 
 
 def forward(
     directory: Path | None, tensors: Mapping[str, Tensor], *, device: torch.device | str = "cpu"
 ) -> Forward:
-    """A function (tensors, pixel_values) → logits for tensors with these names and shapes.
+    """A function (tensors, inputs) → logits for tensors with these names and shapes; inputs are
+    the model's keyword arguments.
 
     The module is built once for each configuration and holds no weights of its own; tensors are
     used where they lie, in their own dtype as float32.  Raises `InputError` as `build` does.
@@ -102,25 +107,36 @@ class _Plan:
 @functools.lru_cache(maxsize=32)
 def _forward(plan: _Plan, device: str) -> Forward:
     like = {name: torch.empty(shape, device="meta") for name, shape in plan.shapes}
-    names = parameter_names(plan.directory, like)
+    names = _names(plan.directory, like)
     zeros = {name: torch.zeros(shape) for name, shape in plan.shapes}
     module = build(plan.directory, zeros, device=device)
     whole = all(parameter in names for parameter, _ in module.named_parameters())
     if whole:
-        for owner in module.modules():
-            for name, parameter in owner._parameters.items():
-                if parameter is not None:
-                    owner._parameters[name] = nn.Parameter(parameter.to("meta"), False)
+        _emptied(module)
 
-    def called(tensors: Mapping[str, Tensor], pixels: Tensor) -> Tensor:
-        own = {name: tensors[source].float() for name, source in names.items()}
-        return torch.func.functional_call(module, own, kwargs={"pixel_values": pixels}).logits
+    def called(tensors: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> Tensor:
+        own = {name: _floating(tensors[source]) for name, source in names.items()}
+        return torch.func.functional_call(module, own, kwargs=dict(inputs)).logits
 
-    def rebuilt(tensors: Mapping[str, Tensor], pixels: Tensor) -> Tensor:
+    def rebuilt(tensors: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> Tensor:
         # transformers puts a parameter of this architecture together from several tensors.
-        return build(plan.directory, tensors, device=device)(pixel_values=pixels).logits
+        return build(plan.directory, tensors, device=device)(**inputs).logits
 
     return called if whole else rebuilt
+
+
+def _floating(value: Tensor) -> Tensor:
+    return value.float() if value.is_floating_point() else value
+
+
+def _emptied(module: nn.Module) -> None:
+    """Free all parameters; what was tied stays tied, so that one tensor serves all its places."""
+    shells: dict[int, nn.Parameter] = {}
+    for owner in module.modules():
+        for name, parameter in owner._parameters.items():
+            if parameter is not None:
+                shell = nn.Parameter(parameter.to("meta"), False)
+                owner._parameters[name] = shells.setdefault(id(parameter), shell)
 
 
 def parameter_names(directory: Path | None, tensors: Mapping[str, Tensor]) -> dict[str, str]:
@@ -129,18 +145,111 @@ def parameter_names(directory: Path | None, tensors: Mapping[str, Tensor]) -> di
     A parameter that transformers assembles from several tensors has no single name and is left
     out: its statistics could not be matched with a tensor of the file.
     """
+    return _names(directory, tensors, buffers=False)
+
+
+def _names(
+    directory: Path | None, tensors: Mapping[str, Tensor], *, buffers: bool = True
+) -> dict[str, str]:
+    """`parameter_names`, and those of the buffers that are saved (running means and the like)."""
     names = list(tensors)
     numbered = {
         name: torch.full(tuple(tensors[name].shape), float(number))
         for number, name in enumerate(names)
     }
     model = build(directory, numbered)
+    saved = model.state_dict()
+    values = dict(model.named_parameters())
+    if buffers:
+        values |= {name: value for name, value in model.named_buffers() if name in saved}
     found: dict[str, str] = {}
-    for parameter, value in model.named_parameters():
+    for own, value in values.items():
         first = value.reshape(-1)[0]
         if bool((value == first).all()):
-            found[parameter] = names[int(first)]
+            found[own] = names[int(first)]
     return found
+
+
+def ties_word_embeddings(checkpoint: Checkpoint) -> bool:
+    """Whether the model of a checkpoint ties its output to its embedding when it is loaded.
+
+    Where `config.json` does not say, the architecture's own default decides; False for a model
+    that transformers does not know.
+    """
+    said = checkpoint.config.get("tie_word_embeddings")
+    if said is not None or checkpoint.directory is None:
+        return bool(said)
+    try:
+        config, _ = _architecture(checkpoint.directory)
+    except InputError:
+        return False
+    return bool(getattr(config, "tie_word_embeddings", False))
+
+
+# What a configuration says ------------------------------------------------------------------------
+
+Reads = Literal["image", "text", "causal", "seq2seq", ""]
+KINDS: dict[str, Reads] = {  # by what the class's name holds
+    "ImageClassification": "image",
+    "SequenceClassification": "text",
+    "CausalLM": "causal",
+    "LMHeadModel": "causal",
+    "ForConditionalGeneration": "seq2seq",
+}
+# Position ids of these begin after that of the padding.
+OFFSET_POSITIONS = ("roberta", "camembert", "mpnet", "longformer", "data2vec-text")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """How a model wants to be called.
+
+    name       of its class
+    reads      what it is: a classifier of images or texts, or a language model; empty if unknown
+    pad        the token that fills texts up
+    start      the token that a decoder's answer begins with, where the configuration says
+    positions  tokens that it can take, None without a limit
+    segments   whether it tells the two texts of a pair apart by `token_type_ids`
+    """
+
+    name: str
+    reads: Reads
+    pad: int
+    start: int | None
+    positions: int | None
+    segments: bool
+
+
+def facts(directory: Path | None) -> Facts:
+    """What the configuration in a directory says; raises `InputError` as `build` does."""
+    return _facts(ByContent((_file(directory, "config.json"), directory is None), directory))
+
+
+@functools.lru_cache(maxsize=64)
+def _facts(what: ByContent) -> Facts:
+    config, model_class = _architecture(what.value)
+    name = model_class.__name__
+    positions = getattr(config, "max_position_embeddings", None)
+    if positions and any(kind in config.model_type for kind in OFFSET_POSITIONS):
+        positions -= _padding(config) + 1
+    return Facts(
+        name=name,
+        reads=next((kind for part, kind in KINDS.items() if part in name), ""),
+        pad=_padding(config),
+        start=getattr(config, "decoder_start_token_id", None),
+        positions=positions or None,
+        segments=(getattr(config, "type_vocab_size", 0) or 0) > 1,
+    )
+
+
+def _padding(config: Any) -> int:
+    """The configuration's own token, else the end token: padding is masked, but models that look
+    for it must find this one."""
+    for name in ("pad_token_id", "eos_token_id"):
+        token = getattr(config, name, None)
+        if token is not None:
+            return int(token[0] if isinstance(token, list) else token)
+    return 0
 
 
 def _architecture(directory: Path | None) -> tuple[Any, Any]:
@@ -175,7 +284,7 @@ def _architecture(directory: Path | None) -> tuple[Any, Any]:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     from transformers.utils import logging
 
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from . import card, models
 from .checkpoints import Checkpoint
 from .checks import InputError
-from .layers import DTYPES, Job, Unit, units
-from .recipe import Recipe, dump_recipe
+from .families import Family
+from .layers import DTYPES, Job, Unit
+from .names import is_table
+from .recipe import Recipe, dump_recipe, pinned_models
 from .report import LayerReport, Report
 from .writer import Spec, TensorFileWriter, config_files
+
+SPOOL = ".spool.safetensors"
 
 
 class Sink(Protocol):
@@ -25,7 +29,9 @@ class Sink(Protocol):
 
     specs: Mapping[str, Spec]
 
-    def add(self, name: str, value: Tensor) -> None: ...
+    def add(self, name: str, value: Tensor, start: int | None = None) -> None:
+        """A tensor, or its elements from `start` on, flat."""
+        ...
 
 
 class MemorySink:
@@ -34,8 +40,14 @@ class MemorySink:
     def __init__(self, specs: Mapping[str, Spec]) -> None:
         self.specs, self.tensors = specs, dict[str, Tensor]()
 
-    def add(self, name: str, value: Tensor) -> None:
-        self.tensors[name] = value.to(device="cpu", dtype=self.specs[name][0])
+    def add(self, name: str, value: Tensor, start: int | None = None) -> None:
+        dtype, shape = self.specs[name]
+        if start is None:
+            self.tensors[name] = value.to(device="cpu", dtype=dtype)
+            return
+        if not start:
+            self.tensors[name] = torch.empty(shape, dtype=dtype)
+        self.tensors[name].view(-1)[start : start + len(value)] = value.to("cpu")
 
 
 def output_specs(job: Job) -> dict[str, Spec]:
@@ -44,7 +56,7 @@ def output_specs(job: Job) -> dict[str, Spec]:
     A tensor that the configuration ties to another is written once, with that one.
     """
     family = job.inputs.family
-    written_once = family.tied_to if family.base.config.get("tie_word_embeddings") else {}
+    written_once = _written_once(family)
     override = DTYPES[job.recipe.output_dtype] if job.recipe.output_dtype else None
     return {
         name: (
@@ -56,52 +68,70 @@ def output_specs(job: Job) -> dict[str, Spec]:
     }
 
 
-class Spool:
-    """Values between the two passes: on disk when the output is, else in memory."""
+def _written_once(family: Family) -> set[str]:
+    """Tensors that the loaded model ties to its embedding by itself."""
+    follow = {name for name, source in family.tied_to.items() if is_table(source)}
+    return follow if follow and models.ties_word_embeddings(family.base) else set()
 
-    def __init__(self, job: Job) -> None:
+
+class Spool:
+    """Values between the two passes: on disk when the output is, else in memory.
+
+    `folder`: the output's, unfinished; `done`: tensors that an earlier, killed merge left there.
+    """
+
+    def __init__(
+        self, job: Job, names: Sequence[str], folder: Path | None, done: Collection[str] = ()
+    ) -> None:
         self.job, self.tensors = job, dict[str, Tensor]()
-        self.folder: Path | None = None
+        self.file = folder / SPOOL if folder is not None and names else None
         self.writer: TensorFileWriter | None = None
         self.checkpoint: Checkpoint | None = None
+        if self.file is not None:
+            family = job.inputs.family
+            specs = {name: (job.dtype, family.shape(name)) for name in names}
+            self.writer = TensorFileWriter(self.file, specs, done=done)
 
-    def __enter__(self) -> Spool:
-        job = self.job
-        if job.recipe.output and job.method.rescale:
-            # Beside the output: that disk has room for the model, a temporary one may not.
-            beside = job.recipe.path(job.recipe.output).parent
-            self.folder = Path(tempfile.mkdtemp(prefix=".mats-spool-", dir=beside))
-            base = job.inputs.family.base.tensors
-            specs = {unit.name: (job.dtype, base[unit.name].shape) for unit in units(job)}
-            self.writer = TensorFileWriter(self.folder / "spool.safetensors", specs)
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        if self.folder is not None:
-            shutil.rmtree(self.folder, ignore_errors=True)
-
-    def add(self, name: str, value: Tensor) -> None:
-        if self.writer is not None:
-            self.writer.add(name, value)
-        else:
+    def add(self, name: str, value: Tensor) -> dict[str, int]:
+        """Keep a value; returns its checksum, by its name, where it lies on disk."""
+        if self.writer is None:
             self.tensors[name] = value
+            return {}
+        self.writer.add(name, value)
+        return {name: self.writer.checksum(name)}
 
     def read(self, name: str) -> Tensor:
-        if self.writer is None or self.folder is None:
+        if self.file is None:
             return self.tensors.pop(name)
         if self.checkpoint is None:
-            self.writer.close()
-            self.checkpoint = Checkpoint.open(self.folder / "spool.safetensors")
+            self.sync()
+            self.checkpoint = Checkpoint.open(self.file)
         return self.checkpoint.read(name, device=self.job.device)
 
+    def sync(self) -> None:
+        if self.writer is not None:
+            self.writer.sync()
 
-def emit(job: Job, unit: Unit, value: Tensor, sink: Sink) -> None:
-    """Check what comes out and hand it on, folded biases unfolded and ties followed."""
+    def remove(self) -> None:
+        if self.writer is not None and self.file is not None:
+            self.writer.discard()
+            self.file.unlink()
+
+
+def emit(job: Job, unit: Unit, value: Tensor, sink: Sink, start: int | None = None) -> list[str]:
+    """Check what comes out and hand it on, folded biases unfolded and ties followed.
+
+    `start`: the value is a flat piece, from this element on.  Returns the names written.
+    """
+    family = job.inputs.family
     parts = {unit.name: value}
     if unit.bias is not None:
         parts = {unit.name: value[:, :-1], unit.bias: value[:, -1]}
+    if start is None:
+        parts[unit.name] = family.oriented(unit.name, parts[unit.name])
+    found: list[str] = []
     for name, part in parts.items():
-        names = [name, *(n for n, source in job.inputs.family.tied_to.items() if source == name)]
+        names = [name, *(n for n, source in family.tied_to.items() if source == name)]
         for written in names:
             if written not in sink.specs:
                 continue
@@ -113,7 +143,9 @@ def emit(job: Job, unit: Unit, value: Tensor, sink: Sink) -> None:
                     found=f"NaN or infinity in {stored.dtype} after '{job.method.name}'",
                     remedy="Raise the damping, use dtype float64, or a wider output_dtype.",
                 )
-            sink.add(written, stored)
+            sink.add(written, stored, start)
+            found.append(written)
+    return found
 
 
 def take_over(job: Job, sink: Sink) -> list[LayerReport]:
@@ -124,8 +156,7 @@ def take_over(job: Job, sink: Sink) -> list[LayerReport]:
         if role in ("matrix", "vector"):
             continue
         if role in ("head", "copied") and name in family.base.tensors:
-            value = family.base.read(name)
-            sink.add(name, value.to(sink.specs[name][0]))
+            sink.add(name, family.base.read(name, dtype=sink.specs[name][0]))
         status = {
             "head": "one a task, kept apart",
             "copied": "as in the base",
@@ -147,17 +178,18 @@ def finish_directory(job: Job, folder: Path, report: Report) -> None:
         if not names:
             continue
         place = folder / "heads" / expert.name
-        place.mkdir(parents=True)
+        place.mkdir(parents=True, exist_ok=True)
         entries = expert.checkpoint.tensors
-        specs = {name: (entries[name].dtype, entries[name].shape) for name in names}
+        specs = {expert.own(name): (entries[name].dtype, entries[name].shape) for name in names}
         writer = TensorFileWriter(place / "head.safetensors", specs)
         for name in names:
-            writer.add(name, expert.checkpoint.read(name))
+            writer.add(expert.own(name), expert.checkpoint.read(name))
         writer.close()
         if expert.checkpoint.directory is not None:
             shutil.copyfile(expert.checkpoint.directory / "config.json", place / "config.json")
     (folder / "recipe.yaml").write_text(dump_recipe(pinned(job), absolute=True), "utf-8")
     (folder / "report.json").write_text(report.to_json(), "utf-8")
+    (folder / card.NAME).write_text(card.card(pinned(job), report, family), "utf-8")
     if job.recipe.output_dtype and (folder / "config.json").is_file():
         config = json.loads((folder / "config.json").read_text("utf-8"))
         config.pop("torch_dtype", None)
@@ -167,7 +199,7 @@ def finish_directory(job: Job, folder: Path, report: Report) -> None:
 
 def pinned(job: Job) -> Recipe:
     """The recipe with all options resolved and every input's fingerprint."""
-    family, recipe = job.inputs.family, job.recipe
+    family, recipe = job.inputs.family, pinned_models(job.recipe)
     entries = tuple(
         entry.model_copy(update={"fingerprint": expert.checkpoint.fingerprint})
         for entry, expert in zip(recipe.experts, family.experts, strict=True)

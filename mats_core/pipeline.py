@@ -15,33 +15,33 @@ from pathlib import Path
 
 from torch import Tensor
 
+from . import rounds
 from .checkpoints import Checkpoint
 from .checks import InputError
+from .estimate import estimate, require
 from .evaluate import TaskResult
 from .examiner import Asked, exam
-from .layers import Inputs, Job, Unit, open_inputs, prepare, read_layer, read_layers, units
-from .methods import Merged
-from .methods.base import norm
-from .output import MemorySink, Sink, Spool, emit, finish_directory, output_specs, take_over
+from .journal import NAME as JOURNAL
+from .layers import Inputs, Job, open_inputs, prepare
+from .methods import METHODS
+from .output import MemorySink, finish_directory, take_over
 from .recipe import Evaluation, Recipe, load_recipe
-from .report import (
-    Event,
-    Finished,
-    LayerDone,
-    LayerReport,
-    Report,
-    Started,
-    TaskDone,
-    Trial,
-    TrialDone,
-)
+from .report import Event, Finished, LayerReport, Report, RoundDone, TaskDone, Trial, TrialDone
+from .streaming import merge_layers, open_place
 from .tasks import SplitName
-from .writer import SHARD_BYTES, CheckpointWriter, refuse_existing, staged_directory
+from .writer import SHARD_BYTES, refuse_existing, staged_directory
 
 
-def merge(recipe: Recipe, *, force: bool = False, inputs: Inputs | None = None) -> Report:
-    """Run a recipe to its end and return the report.  Raises `InputError` for bad input."""
-    for event in run(recipe, force=force, inputs=inputs):
+def merge(
+    recipe: Recipe,
+    *,
+    force: bool = False,
+    resume: bool = False,
+    check_fit: bool = True,
+    inputs: Inputs | None = None,
+) -> Report:
+    """Run a recipe to its end and return the report; the arguments are those of `run`."""
+    for event in run(recipe, force=force, resume=resume, check_fit=check_fit, inputs=inputs):
         if isinstance(event, Finished):
             return event.report
     raise RuntimeError("the pipeline ended without a report")
@@ -51,6 +51,8 @@ def run(
     recipe: Recipe,
     *,
     force: bool = False,
+    resume: bool = False,
+    check_fit: bool = True,
     inputs: Inputs | None = None,
     keep: Sequence[int] = (),
     pulse: Callable[[int, float], None] | None = None,
@@ -61,123 +63,83 @@ def run(
     `inputs`: files opened before (`open_inputs`), to skip the preflight.  `keep`: CG iterations
     whose iterates the `LayerDone` events carry.  `pulse(iteration, residual)` is called while a
     layer is being solved; an exception from it ends the merge.  With `output` the model is written
-    there, else `Finished.tensors` holds it.  Raises `InputError` before any work for bad input.
+    there, else `Finished.tensors` holds it.  `resume`: go on from the layers that an unfinished
+    merge by the same recipe has written, and leave what this one has done if it is stopped.
+    `check_fit`: refuse what finds neither memory nor disk, from the files' headers alone.  Raises
+    `InputError` before any work for bad input.
     """
     started = time.perf_counter()
     target = recipe.path(recipe.output) if recipe.output else None
     if target is not None:
         refuse_existing(target, force)
+    if check_fit and inputs is None:
+        require(estimate(open_inputs(recipe, contents=False), recipe))
     inputs = inputs or open_inputs(recipe)
     trials: tuple[Trial, ...] = ()
     if recipe.search:
         chosen, trials = yield from _search(recipe, inputs)
         recipe = chosen
+    for number in range(2, recipe.rounds + 1):
+        inputs = yield from _measured_again(recipe, inputs, number, pulse)
     job = replace(prepare(recipe, inputs, keep), pulse=pulse)
     with contextlib.ExitStack() as stack:
-        folder = stack.enter_context(staged_directory(target, force=force)) if target else None
-        finished = yield from _merge_into(job, folder, started, trials, shard_bytes)
+        folder = None
+        if target is not None:
+            staged = staged_directory(target, force=force, resume=resume)
+            folder = stack.enter_context(staged)
+        finished = yield from _merge_into(job, folder, started, trials, shard_bytes, resume)
+    if target is not None:
+        (target / JOURNAL).unlink(missing_ok=True)  # last: until here a merge can be resumed
     yield finished  # after the output took its name
 
 
 def _merge_into(
-    job: Job, folder: Path | None, started: float, trials: tuple[Trial, ...], shard_bytes: int
+    job: Job,
+    folder: Path | None,
+    started: float,
+    trials: tuple[Trial, ...],
+    shard_bytes: int,
+    resume: bool,
 ) -> Generator[Event, None, Finished]:
-    specs = output_specs(job)
-    memory = MemorySink(specs)
-    writer = CheckpointWriter(folder, specs, shard_bytes=shard_bytes) if folder else None
-    layers = yield from _merge_layers(job, writer or memory)
-    layers += take_over(job, writer or memory)
-    if writer is not None and folder is not None:
-        writer.close()
+    place = open_place(job, folder, shard_bytes=shard_bytes, resume=resume)
+    with contextlib.closing(place.journal):
+        layers = yield from merge_layers(job, place)
+        layers += take_over(job, place.sink)
+        place.finish()
+    if folder is not None:
         merged = Checkpoint.open(folder)
         encoder = {name: merged.read(name) for name in merged.tensors} if _tasks(job) else {}
     else:
-        encoder = memory.tensors
+        assert isinstance(place.sink, MemorySink)
+        encoder = place.sink.tensors
     results = yield from _evaluate(job, encoder)
     report = _report(job, layers, results, trials, time.perf_counter() - started)
     if folder is not None:
         finish_directory(job, folder, report)
-    return Finished(report, {} if folder is not None else memory.tensors)
+    return Finished(report, {} if folder is not None else encoder)
 
 
-def _merge_layers(job: Job, sink: Sink) -> Generator[LayerDone | Started, None, list[LayerReport]]:
-    """Merge layer by layer; returns the reports (as the generator's value)."""
-    todo = units(job)
-    yield Started(len(todo), job.device, job.reason)
-    survey = job.method.survey(lambda: read_layers(job), job.options) if job.method.survey else None
-    reports: list[LayerReport] = []
-    with Spool(job) as spool:
-        norms: dict[str, float] = {}
-        for index, unit in enumerate(todo):
-            begun = time.perf_counter()
-            layer = read_layer(job, unit)
-            merged = job.method.merge(layer, job.options, survey)
-            if job.method.rescale:
-                spool.add(unit.name, merged.value)
-                if merged.method == job.method.name:
-                    norms[unit.name] = norm(merged.value - layer.base)
-            else:
-                emit(job, unit, merged.value, sink)
-            report = _layer_report(unit, merged, time.perf_counter() - begun)
-            reports.append(report)
-            iterates = merged.solution.iterates if merged.solution else {}
-            yield LayerDone(report, index, len(todo), iterates)
-        if job.method.rescale:
-            reports = _second_pass(job, spool, norms, reports, sink)
-    return [*reports, *_bias_reports(todo, reports)]
-
-
-def _second_pass(
-    job: Job,
-    spool: Spool,
-    norms: Mapping[str, float],
-    reports: Sequence[LayerReport],
-    sink: Sink,
-) -> list[LayerReport]:
-    """Scale each update by the factor that the norms of all of them give it."""
-    assert job.method.rescale is not None
-    factors = job.method.rescale(norms, job.options)
-    final: list[LayerReport] = []
-    for report in reports:
-        value, factor = spool.read(report.name), factors.get(report.name)
-        if factor is not None:
-            base = job.inputs.family.base.read(report.name, dtype=job.dtype, device=job.device)
-            value = base + factor * (value - base)
-            details = {**report.details, "layer_weight": factor}
-            report = LayerReport(**{**vars(report), "details": details})
-        emit(job, Unit(report.name), value, sink)
-        final.append(report)
-    return final
-
-
-def _layer_report(unit: Unit, merged: Merged, seconds: float) -> LayerReport:
-    solution = merged.solution
-    return LayerReport(
-        name=unit.name,
-        treatment=merged.treatment,
-        method=merged.method,
-        status=merged.status,
-        iterations=solution.iterations if solution else 0,
-        residuals=solution.residuals if solution else (),
-        objectives=solution.objectives if solution else (),
-        distances=solution.distances if solution else (),
-        seconds=seconds,
-        details=merged.details,
-    )
-
-
-def _bias_reports(todo: Sequence[Unit], reports: Sequence[LayerReport]) -> list[LayerReport]:
-    by_name = {report.name: report for report in reports}
-    return [
-        LayerReport(
-            unit.bias,
-            by_name[unit.name].treatment,
-            by_name[unit.name].method,
-            f"folded into {unit.name}",
+def _measured_again(
+    recipe: Recipe, inputs: Inputs, number: int, pulse: Callable[[int, float], None] | None
+) -> Generator[Event, None, Inputs]:
+    """Merge in memory and measure there (see `rounds`): the inputs of round `number`."""
+    if not METHODS[recipe.method].reads(recipe.parsed_options()):
+        raise InputError(
+            f"'rounds' {recipe.rounds} with method '{recipe.method}'",
+            expected="a method that reads statistics",
+            found="one that reads none: a second round would change nothing",
+            remedy="Leave 'rounds' out.",
         )
-        for unit in todo
-        if unit.bias is not None
-    ]
+    silent = recipe.model_copy(
+        update={"evaluate": False, "output": None, "search": None, "rounds": 1}
+    )
+    for event in run(silent, inputs=inputs, pulse=pulse):
+        if isinstance(event, Finished):
+            device = prepare(silent, inputs).device
+            yield RoundDone(number - 1, recipe.rounds)
+            return rounds.measured_at(inputs, event.tensors, recipe.folder, device=device)
+        yield event
+    raise RuntimeError("the pipeline ended without a report")
 
 
 # Evaluation and search ----------------------------------------------------------------------------
@@ -251,7 +213,7 @@ def _search(
                 "evaluate": Evaluation(split="validation", examples=examples),
             }
         )
-        accuracy = merge(trial_recipe, inputs=inputs).normalised_accuracy
+        accuracy = merge(trial_recipe, check_fit=False, inputs=inputs).normalised_accuracy
         if accuracy is None:
             raise InputError("search", expected="tasks that can be evaluated", found="none")
         trials.append(Trial(point, accuracy))

@@ -23,9 +23,10 @@ from torch import Tensor
 
 from . import evaluate, models, tasks
 from .checks import InputError
-from .evaluate import ByContent
-from .families import Expert, Family, module_of
+from .families import Expert, Family
 from .layers import Inputs, open_inputs
+from .memo import ByContent
+from .names import bias_of, module_of
 from .pipeline import run
 from .recipe import Recipe
 from .report import Finished, LayerDone
@@ -35,7 +36,6 @@ from .statistics.gram import with_bias
 from .tasks import Split, SplitName
 
 Step = Callable[[float, str], None]
-BATCH = 256
 
 
 @dataclass(frozen=True)
@@ -141,14 +141,14 @@ def layer_costs(inputs: Inputs, merged: Mapping[str, Tensor], name: str) -> list
 def _cost(
     family: Family, expert: Expert, own: Statistics, merged: Mapping[str, Tensor], name: str
 ) -> float:
-    module, (d_out, d_in) = module_of(name), family.base.tensors[name].shape
+    module, (d_out, d_in) = module_of(name), family.shape(name)
     a = own.read(f"{module}.input_gram", (d_in, d_in))
     b = own.read(f"{module}.output_gradient_gram", (d_out, d_out))
     if a is None or b is None:
         return float("nan")
-    value = merged[name].float()
-    target = expert.checkpoint.read(name, dtype=torch.float32)
-    bias, mean = f"{module}.bias", own.read(f"{module}.input_mean", (d_in,))
+    value = family.oriented(name, merged[name].float())
+    target = family.weight(expert.checkpoint, name, dtype=torch.float32)
+    bias, mean = bias_of(name), own.read(f"{module}.input_mean", (d_in,))
     if mean is not None and bias in family.shared:
         a = with_bias(a, mean)
         value = torch.cat([value, merged[bias].float()[:, None]], 1)
@@ -176,18 +176,15 @@ def cross_entropy(
     *,
     device: str = "cpu",
 ) -> np.ndarray:
-    """(examples,): −log p(label) in nats, of an encoder with one expert's head."""
-    directory = expert.checkpoint.directory
+    """(examples,): −log p(label) in nats, of an encoder with one expert's head; of a language task
+    the loss of each text."""
     tensors = evaluate.with_head(encoder, family, expert)
-    forward = models.forward(directory, tensors, device=device)
-    losses = []
-    with torch.inference_mode():
-        for start in range(0, len(split), BATCH):
-            images = split.inputs[start : start + BATCH]
-            labels = torch.from_numpy(split.labels[start : start + BATCH]).to(device)
-            logits = forward(tensors, models.pixel_values(images, directory, device=device))
-            losses.append(torch.nn.functional.cross_entropy(logits, labels, reduction="none"))
-    return torch.cat(losses).double().cpu().numpy()
+    said = evaluate.asked(expert.checkpoint.directory, tensors, split, device=device)
+    if not split.form.classified:
+        return said[:, 0].double().cpu().numpy()
+    labels = torch.from_numpy(split.labels).to(said.device)
+    losses = torch.nn.functional.cross_entropy(said, labels, reduction="none")
+    return losses.double().cpu().numpy()
 
 
 def _measure(

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from .checks import InputError
-from .families import Family, module_of
+from .families import Family
 from .linalg import svd
+from .names import module_of
 from .operators import Diagonal, Identity, InputGram, Kronecker, Operator
 from .statistics import Statistics
 
@@ -131,13 +132,14 @@ def layer_protection(
         raise InputError(
             "task", expected=f"one of {', '.join(e.name for e in family.experts)}", found=repr(task)
         )
-    base = family.base.read(name, dtype=torch.float32)
+    base = family.weight(family.base, name, dtype=torch.float32)
     d_out, d_in = base.shape
     own, module = statistics.get(task), module_of(name)
     a = own.read(f"{module}.input_gram", (d_in, d_in)) if own else None
     b = own.read(f"{module}.output_gradient_gram", (d_out, d_out)) if own else None
-    fisher = own.read(f"{name}.fisher", (d_out, d_in)) if own else None
-    update = expert.checkpoint.read(name, dtype=torch.float32) - base
+    fisher = own.read(f"{name}.fisher", family.base.tensors[name].shape) if own else None
+    fisher = None if fisher is None else family.oriented(name, fisher)
+    update = family.weight(expert.checkpoint, name, dtype=torch.float32) - base
     found: dict[Subspace, Protection] = {}
     for subspace in SUBSPACES:
         c = operator(subspace, (d_out, d_in), a=a, b=b, fisher=fisher)

@@ -17,9 +17,11 @@ import annotated_types
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from .checks import InputError, existing, from_validation, member
+from . import hub
+from .checks import InputError, from_validation, member, read_yaml
 from .methods import METHODS, Options
 from .methods.kfac import STARTS, KfacOptions
+from .tasks import names_file
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Arithmetic = Literal["float32", "float64"]
@@ -32,10 +34,12 @@ class ExpertEntry(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = Field(min_length=1, pattern=r"^[\w .+-]+$", description="name of the expert")
-    model: str = Field(description="checkpoint: a directory or a .safetensors file")
+    model: str = Field(description="checkpoint: a directory, a .safetensors file or a hub id")
     statistics: str | None = Field(None, description="statistics file of this checkpoint")
     weight: float = Field(1.0, ge=0, allow_inf_nan=False, description="task weight α_m")
-    task: str | None = Field(None, description="an .npz file or sample:NAME; evaluated if given")
+    task: str | None = Field(
+        None, description="a .yaml or .npz file, or sample:NAME; evaluated if given"
+    )
     examples: int | None = Field(None, ge=1, description="training examples, for FedAvg")
     fingerprint: str | None = Field(None, description="if given, the checkpoint must have it")
 
@@ -79,6 +83,13 @@ class Recipe(BaseModel):
         None, description="statistics of the base, for gradient matching"
     )
     base_fingerprint: str | None = None
+    rounds: int = Field(
+        1,
+        ge=1,
+        le=5,
+        description="2: measure statistics again at the merge, on the experts' own calibration "
+        "examples, and merge once more; 3: and again",
+    )
     evaluate: Evaluation | Literal[False] = Evaluation()
     search: dict[str, tuple[Any, ...]] | None = Field(
         None, description="options → values to try on validation data; the best is used"
@@ -88,6 +99,10 @@ class Recipe(BaseModel):
     def path(self, reference: str) -> Path:
         """A path of the recipe as one that can be opened."""
         return self.folder / Path(reference).expanduser()
+
+    def model_path(self, reference: str) -> Path:
+        """The directory or file of a checkpoint, which may be a hub id (see `hub.locate`)."""
+        return hub.locate(reference, self.folder)
 
     def parsed_options(self) -> Options:
         """The method's options, validated, with defaults filled in."""
@@ -137,14 +152,24 @@ def parse_recipe(content: Any, folder: str | Path = ".") -> Recipe:
 
 def load_recipe(path: str | Path) -> Recipe:
     """Read a recipe file.  Raises `InputError` for a missing file, bad YAML or a bad recipe."""
-    path = existing("recipe", path)
-    try:
-        content = yaml.safe_load(path.read_text("utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise InputError(
-            f"recipe '{path}'", expected="YAML", found=str(error).replace("\n", " ")
-        ) from None
-    return parse_recipe(content, path.parent)
+    return parse_recipe(read_yaml("recipe", path), Path(path).parent)
+
+
+def _elsewhere(recipe: Recipe, reference: str) -> str:
+    """A checkpoint as any folder can name it: a hub id as it is, a path from the root."""
+    if hub.is_id(reference, recipe.folder):
+        return reference
+    return str(recipe.path(reference).resolve())
+
+
+def pinned_models(recipe: Recipe) -> Recipe:
+    """The recipe with the commit of every hub id; paths stay as they are."""
+    experts = tuple(
+        entry.model_copy(update={"model": hub.pinned(entry.model, recipe.folder)})
+        for entry in recipe.experts
+    )
+    base = hub.pinned(recipe.base, recipe.folder)
+    return recipe.model_copy(update={"base": base, "experts": experts})
 
 
 def dump_recipe(recipe: Recipe, *, absolute: bool = False) -> str:
@@ -152,14 +177,15 @@ def dump_recipe(recipe: Recipe, *, absolute: bool = False) -> str:
     content = recipe.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
     content = {"base": recipe.base, **content, "method": recipe.method, "seed": recipe.seed}
     if absolute:
-        for key in ("base", "base_statistics", "output"):
+        content["base"] = _elsewhere(recipe, content["base"])
+        for key in ("base_statistics", "output"):
             if content.get(key):
                 content[key] = str(recipe.path(content[key]).resolve())
         for expert in content["experts"]:
-            for key in ("model", "statistics"):
-                if expert.get(key):
-                    expert[key] = str(recipe.path(expert[key]).resolve())
-            if str(expert.get("task", "")).endswith(".npz"):
+            expert["model"] = _elsewhere(recipe, expert["model"])
+            if expert.get("statistics"):
+                expert["statistics"] = str(recipe.path(expert["statistics"]).resolve())
+            if names_file(expert.get("task") or ""):
                 expert["task"] = str(recipe.path(expert["task"]).resolve())
         if recipe.method == "kfac" and content.get("options", {}).get("start", "") not in (
             "", *STARTS

@@ -100,7 +100,7 @@ class Report:
             ],
             "warnings": list(self.warnings),
             "fingerprints": dict(self.fingerprints),
-            "layers": [_layer(layer) for layer in self.layers],
+            "layers": [layer_dict(layer) for layer in self.layers],
             "versions": {"torch": torch.__version__, "mats_core": VERSION},
         }
 
@@ -119,7 +119,7 @@ class Report:
         )  # fmt: skip
         return cls(
             **{key: content[key] for key in same},
-            layers=tuple(_layer_of(layer) for layer in content["layers"]),
+            layers=tuple(layer_of(layer) for layer in content["layers"]),
             tasks=tuple(_task(task) for task in content["tasks"]),
             search=tuple(Trial(**trial) for trial in content["search"]),
             warnings=tuple(content["warnings"]),
@@ -147,12 +147,14 @@ def _task(content: Mapping[str, Any]) -> TaskResult:
     return TaskResult(content["name"], **{kind: Score(**scores[kind]) for kind in KINDS_OF_SCORE})
 
 
-def _layer_of(content: Mapping[str, Any]) -> LayerReport:
+def layer_of(content: Mapping[str, Any]) -> LayerReport:
+    """The layer that `layer_dict` wrote."""
     series = {key: tuple(content.get(key, ())) for key in SERIES}
     return LayerReport(**{**content, **series})
 
 
-def _layer(layer: LayerReport) -> dict[str, Any]:
+def layer_dict(layer: LayerReport) -> dict[str, Any]:
+    """One row of `layers` in `report.json`."""
     plain = {
         "name": layer.name,
         "treatment": layer.treatment,
@@ -212,6 +214,14 @@ class TrialDone:
 
 
 @dataclass(frozen=True)
+class RoundDone:
+    """All layers are merged once; statistics are measured there and round `index` + 1 follows."""
+
+    index: int
+    total: int
+
+
+@dataclass(frozen=True)
 class Finished:
     """The end.  `tensors` is the merged encoder where nothing was written to disk."""
 
@@ -219,4 +229,4 @@ class Finished:
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
 
 
-Event = Started | LayerDone | Asked | TaskDone | TrialDone | Finished
+Event = Started | LayerDone | RoundDone | Asked | TaskDone | TrialDone | Finished

@@ -12,9 +12,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from .families import Expert, Family, module_of
+from .families import Expert, Family
 from .linalg import eigh_descending, exact, svd, symmetric
 from .methods.essential import essential_subspace
+from .names import module_of
 from .operators import Kronecker
 from .statistics import Statistics
 
@@ -116,14 +117,14 @@ def task_layers(
 
     Raises `InputError` where statistics do not fit the weight.
     """
-    base = family.base.read(name, dtype=torch.float32) if base is None else base
+    base = family.weight(family.base, name, dtype=torch.float32) if base is None else base
     d_out, d_in = base.shape
     module = module_of(name)
     for expert in family.experts:
         own = statistics.get(expert.name)
         yield TaskLayer(
             expert,
-            expert.checkpoint.read(name, dtype=torch.float32) - base,
+            family.weight(expert.checkpoint, name, dtype=torch.float32) - base,
             own.read(f"{module}.input_gram", (d_in, d_in)) if own else None,
             own.read(f"{module}.output_gradient_gram", (d_out, d_out)) if own else None,
         )
@@ -159,7 +160,7 @@ def layer_subspaces(
     family: Family, statistics: Mapping[str, Statistics], name: str, kind: Kind
 ) -> dict[str, Tensor]:
     """Every task's directions in one weight, strongest first: (d, min(d_out, d_in)) each."""
-    most = min(family.base.tensors[name].shape)
+    most = min(family.shape(name))
     found: dict[str, Tensor] = {}
     for task in task_layers(family, statistics, name):
         basis = subspace(kind, task.update, task.a, task.b, most)

@@ -127,7 +127,7 @@ def survey_layer(
     on_task: Callable[[int], None] = lambda task: None,
 ) -> LayerSurvey:
     """Everything that the survey says about one weight."""
-    base = family.base.read(name, dtype=torch.float32)
+    base = family.weight(family.base, name, dtype=torch.float32)
     d_out, d_in = base.shape
     room = max(1, d_out // len(family.experts))
     spectra: dict[Kind, list[Spectrum | None]] = {kind: [] for kind in KINDS}

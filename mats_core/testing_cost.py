@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .costs import Cost, passes, together
-from .evaluate import BATCH
+from .encoding import BATCH
 from .examiner import KEPT, ROUND
 from .layers import Job
 from .machine import ACTIVATION, CALL, GEMM
@@ -30,9 +30,7 @@ def testing(job: Job, examples: Mapping[str, int]) -> Cost:
     tokens, pixels = _tokens(config), _pixels(config)
     counts = [_asked(examples.get(e.name, EXAMPLES), settings, len(tasks)) for e in tasks]
     parameters = sum(family.base.tensors[name].elements for name in family.shared)
-    matrices = [
-        family.base.tensors[n].shape for n, role in family.roles.items() if role == "matrix"
-    ]
+    matrices = [family.shape(n) for n, role in family.roles.items() if role == "matrix"]
     outputs = sum(shape[0] for shape in matrices) * tokens
     products = 2 * tokens * sum(math.prod(shape) for shape in matrices)
     products += _convolutions(job, tokens) + _attention(config, tokens)

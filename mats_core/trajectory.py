@@ -7,7 +7,7 @@ value, and parameters that are not solved for (biases, norms) are the same in al
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,8 +17,8 @@ from . import evaluate
 from .checks import InputError
 from .evaluate import TaskResult
 from .examiner import Asked, exam
-from .families import module_of
 from .layers import Inputs, open_inputs
+from .names import bias_of
 from .pipeline import run
 from .recipe import Recipe
 from .report import Event, Finished, LayerDone, Report
@@ -113,9 +113,10 @@ def follow(
     assert finished is not None
     points: list[Point] = []
     questions = exam(inputs.family, recipe.folder, split, examples)
+    turned = inputs.family.transposed
     for index, iteration in enumerate(wanted):
         asked: Asked | None = None
-        for asked in questions.take(assemble(finished.tensors, kept, iteration)):
+        for asked in questions.take(assemble(finished.tensors, kept, iteration, turned)):
             yield replace(asked, fraction=(index + asked.fraction) / len(wanted))
         assert asked is not None
         points.append(Point(iteration, asked.results))
@@ -126,22 +127,27 @@ def follow(
 
 
 def assemble(
-    final: Mapping[str, Tensor], kept: Mapping[str, Mapping[int, Tensor]], iteration: int
+    final: Mapping[str, Tensor],
+    kept: Mapping[str, Mapping[int, Tensor]],
+    iteration: int,
+    transposed: Collection[str] = (),
 ) -> dict[str, Tensor]:
     """The merged tensors with the layers' iterates of one iteration put in.
 
-    An iterate with one column more than its weight carries the folded bias in it.
+    An iterate with one column more than its weight carries the folded bias in it.  The weights
+    `transposed` are (d_in, d_out) in the files.
     """
     tensors = dict(final)
     for name, iterates in kept.items():
         value = iterates.get(iteration)
         if value is None:
             continue  # the layer had stopped before
-        weight = final[name]
+        weight = final[name].mT if name in transposed else final[name]
         if value.shape != weight.shape:
-            bias = f"{module_of(name)}.bias"
+            bias = bias_of(name)
             tensors[bias] = value[:, -1].to("cpu", final[bias].dtype)
             value = value[:, :-1]
+        value = value.mT.contiguous() if name in transposed else value
         tensors[name] = value.to("cpu", weight.dtype)
     return tensors
 

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+import zlib
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,11 @@ from torch import Tensor
 
 from .checkpoints import DTYPE_NAMES, PICKLES, TensorEntry
 from .checks import InputError, listing
+
+try:
+    import fcntl
+except ImportError:
+    fcntl = None
 
 SHARD_BYTES = 5_000_000_000  # the Hugging Face default
 
@@ -29,11 +36,17 @@ class TensorFileWriter:
     """Writes one `.safetensors` file tensor by tensor, in any order.
 
     Names, dtypes and shapes are given first, so the header is fixed and each tensor goes straight
-    to its place: peak memory is one tensor.
+    to its place: peak memory is one tensor, or one piece of it.  `done`: tensors that a writer of
+    the same file, which did not come to its end, has written already.
     """
 
     def __init__(
-        self, file: Path, specs: Mapping[str, Spec], metadata: Mapping[str, str] | None = None
+        self,
+        file: Path,
+        specs: Mapping[str, Spec],
+        metadata: Mapping[str, str] | None = None,
+        *,
+        done: Collection[str] = (),
     ) -> None:
         header: dict[str, Any] = {"__metadata__": {"format": "pt", **(metadata or {})}}
         offset = 0
@@ -51,26 +64,54 @@ class TensorFileWriter:
             offset += size
         raw = json.dumps(header, separators=(",", ":")).encode()
         raw += b" " * (-len(raw) % 8)
-        self._specs, self._missing = dict(specs), set(specs)
-        self._handle = file.open("wb")
-        self._handle.write(len(raw).to_bytes(8, "little") + raw)
-        self._start = 8 + len(raw)
-        self._handle.truncate(self._start + offset)
+        self._specs, self._missing = dict(specs), set(specs).difference(done)
+        self._sums: dict[str, int] = {}
+        head = len(raw).to_bytes(8, "little") + raw
+        self._start = len(head)
+        self._handle = file.open("r+b" if done else "wb")
+        if not done:
+            self._handle.write(head)
+            self._handle.truncate(self._start + offset)
+        elif self._handle.read(len(head)) != head:
+            raise ValueError(f"{file}: not the file that was begun")
+        self._dirty = True
 
-    def add(self, name: str, value: Tensor) -> None:
+    def add(self, name: str, value: Tensor, start: int | None = None) -> None:
+        """Write a tensor, or its elements from `start` on, flat; pieces come in their order."""
         dtype, shape = self._specs[name]
-        if tuple(value.shape) != shape:
+        if start is None and tuple(value.shape) != shape:
             raise ValueError(f"{name}: shape {tuple(value.shape)} where {shape} was announced")
+        end = (start or 0) + value.numel()
+        elements = math.prod(shape)
+        if end > elements:
+            raise ValueError(f"{name}: {end} elements where {elements} were announced")
         data = value.detach().to(device="cpu", dtype=dtype).contiguous()
-        self._handle.seek(self._start + self._places[name])
-        if data.numel():
-            self._handle.write(data.reshape(-1).view(torch.uint8).numpy().data)
-        self._missing.discard(name)
+        self._handle.seek(self._start + self._places[name] + (start or 0) * dtype.itemsize)
+        raw = data.reshape(-1).view(torch.uint8).numpy().data if data.numel() else b""
+        self._handle.write(raw)
+        self._sums[name] = zlib.crc32(raw, self._sums.get(name, 0) if start else 0)
+        self._dirty = True
+        if end == elements:
+            self._missing.discard(name)
+
+    def checksum(self, name: str) -> int:
+        """CRC-32 of what was written of a tensor (`checkpoints.checksum` reads it back)."""
+        return self._sums[name]
+
+    def sync(self) -> None:
+        """What was written so far is on the disk afterwards."""
+        if self._dirty:
+            self._handle.flush()
+            os.fsync(self._handle.fileno())
+            self._dirty = False
+
+    def discard(self) -> None:
+        """Let go of a file that is not wanted any more."""
+        self._handle.close()
 
     def close(self) -> None:
         """Flush to disk.  Raises `ValueError` if an announced tensor never came."""
-        self._handle.flush()
-        os.fsync(self._handle.fileno())
+        self.sync()
         self._handle.close()
         if self._missing:
             raise ValueError(f"never written: {listing(sorted(self._missing))}")
@@ -86,6 +127,7 @@ class CheckpointWriter:
         *,
         metadata: Mapping[str, str] | None = None,
         shard_bytes: int = SHARD_BYTES,
+        done: Collection[str] = (),
     ) -> None:
         self.specs = specs
         shards = _shards(specs, shard_bytes)
@@ -99,7 +141,12 @@ class CheckpointWriter:
                 if total == 1
                 else f"model-{number:05d}-of-{total:05d}.safetensors"
             )
-            writer = TensorFileWriter(folder / file, {n: specs[n] for n in names}, metadata)
+            writer = TensorFileWriter(
+                folder / file,
+                {n: specs[n] for n in names},
+                metadata,
+                done=[name for name in names if name in done],
+            )
             self._writers.append(writer)
             self._of.update(dict.fromkeys(names, writer))
             weight_map.update(dict.fromkeys(names, file))
@@ -108,8 +155,15 @@ class CheckpointWriter:
             index = {"metadata": {"total_size": size}, "weight_map": weight_map}
             (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2))
 
-    def add(self, name: str, value: Tensor) -> None:
-        self._of[name].add(name, value)
+    def add(self, name: str, value: Tensor, start: int | None = None) -> None:
+        self._of[name].add(name, value, start)
+
+    def checksum(self, name: str) -> int:
+        return self._of[name].checksum(name)
+
+    def sync(self) -> None:
+        for writer in self._writers:
+            writer.sync()
 
     def close(self) -> None:
         for writer in self._writers:
@@ -129,38 +183,79 @@ def _shards(specs: Mapping[str, Spec], limit: int) -> list[list[str]]:
     return shards
 
 
+def partial_of(target: Path) -> Path:
+    """Where an output lies until it is complete."""
+    return Path(target).with_name(f".{Path(target).name}.partial")
+
+
 @contextlib.contextmanager
-def staged_directory(target: Path, *, force: bool = False) -> Iterator[Path]:
+def staged_directory(target: Path, *, force: bool = False, resume: bool = False) -> Iterator[Path]:
     """A folder beside `target` that takes its name only if the block succeeds.
 
-    Raises `InputError` if `target` exists and `force` is not set; what stood there is replaced
-    only after the new folder is complete.
+    `resume`: what an earlier block left there is kept, and so is what this one leaves if it fails.
+    Raises `InputError` if `target` exists and `force` is not set (what stood there is replaced only
+    after the new folder is complete), or if another process is writing it.
     """
     target = Path(target)
     refuse_existing(target, force)
     target.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(
-        tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent)
-    )
+    staging = partial_of(target)
+    with _alone_in(staging, target):
+        refuse_existing(target, force)  # whoever was waited for may have made it
+        if not resume:
+            _empty(staging)
+        try:
+            yield staging
+            _take_name(staging, target)
+        finally:
+            if not resume:
+                shutil.rmtree(staging, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path, target: Path) -> Iterator[None]:
+    """Hold a lock on a folder, which goes with the process however it ends."""
+    folder.mkdir(exist_ok=True)
+    if fcntl is None:  # no such locks on Windows
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
     try:
-        yield staging
-        os.chmod(staging, 0o777 & ~_umask())
-        if target.exists():
-            old = Path(
-                tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".old", dir=target.parent)
-            )
-            os.rename(target, old / "old")
-            try:
-                os.rename(staging, target)
-            except BaseException:
-                os.rename(old / "old", target)
-                old.rmdir()
-                raise
-            shutil.rmtree(old)
-        else:
-            os.rename(staging, target)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"output '{target}'",
+                expected="nobody who is writing it",
+                found="another merge at work",
+                remedy="Wait for it, or choose another output.",
+            ) from None
+        yield
     finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        os.close(handle)
+
+
+def _empty(folder: Path) -> None:
+    for entry in folder.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
+
+
+def _take_name(staging: Path, target: Path) -> None:
+    if not target.exists():
+        os.rename(staging, target)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".old", dir=target.parent))
+    os.rename(target, old / "old")
+    try:
+        os.rename(staging, target)
+    except BaseException:
+        os.rename(old / "old", target)
+        old.rmdir()
+        raise
+    shutil.rmtree(old)
 
 
 def _umask() -> int:
@@ -180,20 +275,27 @@ def refuse_existing(target: Path, force: bool) -> None:
         )
 
 
-def write_atomically(file: Path, data: bytes) -> None:
-    """Write `file` beside its place and rename it there."""
+@contextlib.contextmanager
+def staged_file(file: Path) -> Iterator[Path]:
+    """A path beside `file` that takes its name only if the block succeeds."""
     file.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
+    os.close(handle)
     try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
+        yield Path(name)
         os.chmod(name, 0o666 & ~_umask())
         os.replace(name, file)
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name)
+
+
+def write_atomically(file: Path, data: bytes) -> None:
+    """Write `file` beside its place and rename it there."""
+    with staged_file(file) as place, place.open("wb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
 
 
 def config_files(folder: Path) -> Sequence[Path]:

@@ -46,6 +46,16 @@ def test_recipes_over_a_part_of_the_family(tiny_family):
     assert (recipe.seed, recipe.output, recipe.folder) == (4, "out", tiny_family)
 
 
+def test_heads_that_are_not_recognised_are_named_in_the_family(tiny_family):
+    family = load_collection(tiny_family)
+    assert family.recipe("average").heads is None
+    named = family.model_copy(update={"heads": ("classifier.*", "vit.layernorm.*")})
+    assert named.recipe("average").heads == ("classifier.*", "vit.layernorm.*")
+    assert named.recipe("average", heads=("classifier.*",)).heads == ("classifier.*",)
+    whole, apart = (merge(it.recipe("average", evaluate=False)) for it in (family, named))
+    assert apart.coverage["head"] == whole.coverage["head"] + 2
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [

@@ -36,7 +36,7 @@ def test_the_shared_module_gives_the_logits_of_the_built_one(inputs, tiny_family
         pixels = pixel_values(images, expert.checkpoint.directory)
         with torch.inference_mode():
             slow = build(expert.checkpoint.directory, own)(pixel_values=pixels).logits
-            fast = forward(expert.checkpoint.directory, own)(own, pixels)
+            fast = forward(expert.checkpoint.directory, own)(own, {"pixel_values": pixels})
         assert torch.equal(slow, fast)
 
 

@@ -56,7 +56,7 @@ def output(tiny_family, tmp_path_factory):
 
 def test_the_output_directory_is_as_the_contract_says(output, tiny_family):
     assert {p.name for p in output.iterdir()} == {
-        "model.safetensors", "config.json", "recipe.yaml", "report.json", "heads",
+        "model.safetensors", "config.json", "recipe.yaml", "report.json", "heads", "README.md",
     }  # fmt: skip
     assert filecmp.cmp(output / "config.json", tiny_family / "base" / "config.json", shallow=False)
     assert [p.name for p in output.parent.iterdir()] == ["first"]
@@ -318,7 +318,7 @@ def raw(folder, method, **settings):
 def test_raw_families_merge_without_any_config(raw_family, tmp_path):
     merge(raw(raw_family, "tsv_m", output=str(tmp_path / "out")))
     assert {p.name for p in (tmp_path / "out").iterdir()} == {
-        "model.safetensors", "recipe.yaml", "report.json",
+        "model.safetensors", "recipe.yaml", "report.json", "README.md",
     }  # fmt: skip
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["tasks"] == []

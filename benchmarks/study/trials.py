@@ -22,6 +22,7 @@ from mats_core.report import Finished
 from mats_core.statistics.cache import measured
 from mats_core.tasks import SplitName, load
 
+TEST_ASKED = 400  # test examples a task
 MEMO = 6 * 2**30  # bytes that are remembered between merges over the same files
 
 
@@ -51,7 +52,7 @@ class Trial:
 
     def on_test(self, seed: int = 0) -> Trial:
         """The same merge, on the test halves."""
-        return dataclasses.replace(self, split="test", asked=None, seed=seed)
+        return dataclasses.replace(self, split="test", asked=TEST_ASKED, seed=seed)
 
 
 class Store:
@@ -62,6 +63,16 @@ class Store:
         self.content: dict[str, Any] = (
             json.loads(file.read_text("utf-8")) if file.is_file() else {"results": {}}
         )
+
+    @classmethod
+    def of(cls, folder: Path, name: str) -> Store:
+        """Everything that is kept of a family, from all parts that were run side by side."""
+        store = cls(folder / f"{name}.json")
+        for file in sorted(folder.glob(f"{name}.*.json")):
+            part = json.loads(file.read_text("utf-8"))
+            results = {**part["results"], **store.content["results"]}
+            store.content = {**part, **store.content, "results": results}
+        return store
 
     def get(self, trial: Trial) -> dict[str, Any] | None:
         return self.content["results"].get(trial.key)

@@ -18,6 +18,7 @@ from ..methods.kfac import STARTS
 from ..recipe import Evaluation, Recipe, parse_options
 from ..report import Report
 from ..statistics import Statistics
+from ..tasks import names_file
 
 STATISTICS = "statistics"
 OUTPUT = "merged"
@@ -152,7 +153,7 @@ def _inside(folder: Path, reference: str) -> str:
 
 
 def _task(folder: Path, task: str | None) -> str | None:
-    return _inside(folder, task) if task and task.endswith(".npz") else task
+    return _inside(folder, task) if task and names_file(task) else task
 
 
 def _metadata(path: Path) -> Measuring:

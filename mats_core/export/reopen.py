@@ -191,7 +191,8 @@ def _same(reference: str, fingerprint: str | None, family: Collection, member: s
     """How `reference` and the family's `member` were found to be one: fingerprint, path or name."""
     own = family.folder / member
     if fingerprint:
-        return "fingerprint" if Checkpoint.open(own).fingerprint == fingerprint else ""
+        there = Checkpoint.open(family.model_path(member))
+        return "fingerprint" if there.fingerprint == fingerprint else ""
     root = family.folder.resolve()
     if os.path.normpath(root / reference) == os.path.normpath(root / member):
         return "path"

@@ -13,7 +13,7 @@ from . import (
     spectral,
     spherical,
 )
-from .base import Layer, LayerStatistics, Merged, Method, Options
+from .base import Layer, LayerStatistics, Merged, Method, Options, but_matrices, every_tensor
 
 __all__ = ["METHODS", "Layer", "LayerStatistics", "Merged", "Method", "Options"]
 
@@ -32,6 +32,7 @@ METHODS: dict[str, Method] = {
             source="model soups, arXiv 2203.05482; FedAvg, arXiv 1602.05629",
             options=averaging.AverageOptions,
             merge=averaging.average,
+            pieces=every_tensor,
         ),
         Method(
             name="slerp",
@@ -57,6 +58,7 @@ METHODS: dict[str, Method] = {
             source="arXiv 2212.04089",
             options=averaging.ArithmeticOptions,
             merge=averaging.task_arithmetic,
+            pieces=every_tensor,
         ),
         Method(
             name="ties",
@@ -69,7 +71,9 @@ METHODS: dict[str, Method] = {
             source="arXiv 2306.01708",
             options=sparsified.TiesOptions,
             merge=sparsified.ties,
-            survey=sparsified.global_thresholds,
+            survey=sparsified.thresholds,
+            surveys=sparsified.ties_surveys,
+            pieces=every_tensor,
         ),
         Method(
             name="dare",
@@ -82,6 +86,7 @@ METHODS: dict[str, Method] = {
             source="arXiv 2311.03099",
             options=sparsified.DareOptions,
             merge=sparsified.dare,
+            pieces=every_tensor,
         ),
         Method(
             name="fisher",
@@ -106,6 +111,7 @@ METHODS: dict[str, Method] = {
             source="arXiv 2212.09849",
             options=curvature.RegMeanOptions,
             merge=curvature.regmean,
+            pieces=curvature.means_by_pieces,
             reads=curvature.regmean_reads,
             requires=frozenset({"input_gram"}),
             folds=lambda options: options.fold_bias,
@@ -120,6 +126,7 @@ METHODS: dict[str, Method] = {
             source="MaTS, arXiv 2312.04339",
             options=kfac.KfacOptions,
             merge=kfac.kfac,
+            pieces=curvature.means_by_pieces,
             reads=kfac.kfac_reads,
             requires=frozenset({"input_gram", "output_gradient_gram"}),
             folds=lambda options: options.fold_bias,
@@ -134,6 +141,7 @@ METHODS: dict[str, Method] = {
             source="arXiv 2412.00081",
             options=spectral.TsvOptions,
             merge=spectral.tsv_m,
+            pieces=but_matrices,
             weighted=False,
         ),
         Method(
@@ -147,6 +155,7 @@ METHODS: dict[str, Method] = {
             source="arXiv 2502.04959",
             options=spectral.IsoOptions,
             merge=spectral.iso_c,
+            pieces=but_matrices,
             weighted=False,
         ),
         Method(
@@ -160,6 +169,7 @@ METHODS: dict[str, Method] = {
             source="arXiv 2502.04959",
             options=spectral.IsoCtsOptions,
             merge=spectral.iso_cts,
+            pieces=but_matrices,
             weighted=False,
         ),
         Method(
@@ -173,6 +183,7 @@ METHODS: dict[str, Method] = {
             source="arXiv 2602.20208",
             options=essential.EssentialOptions,
             merge=essential.essential,
+            pieces=but_matrices,
             reads=essential.reads,
             rescale=essential.layer_factors,
             weighted=False,
@@ -202,6 +213,7 @@ METHODS: dict[str, Method] = {
             source="the K-FAC form of arXiv 2310.12808, not published before",
             options=matching.KfacMatchingOptions,
             merge=matching.kfac_matching,
+            pieces=curvature.means_by_pieces,
             reads=matching.kfac_matching_reads,
             requires=_KFAC,
         ),

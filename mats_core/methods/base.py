@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -65,6 +65,8 @@ class Layer:
     labels       the experts' names, which seed what is random
     is_matrix    whether methods for linear layers apply
     pulse        called with (iteration, residual) while a solve is under way; may raise to end it
+    offset       elements of the tensor before these: a large tensor that is merged element by
+                 element comes in flat pieces, in the order of the file; None for a whole one
     remember     (what, compute) → what this layer remembers of an earlier merge, or computes now;
                  `what` names the quantity and every option that it depends on
     """
@@ -79,14 +81,15 @@ class Layer:
     base_statistics: LayerStatistics = LayerStatistics()
     seed: int = 0
     keep: tuple[int, ...] = ()
+    offset: int | None = None
     starts: Callable[[str], Tensor] | None = None
     remember: Callable[[Hashable, Callable[[], Any]], Any] = forgetful
     pulse: Callable[[int, float], None] | None = None
 
     @property
-    def updates(self) -> tuple[Tensor, ...]:
+    def updates(self) -> Updates:
         """The task matrices Δ_m = W_m − W0."""
-        return tuple(expert - self.base for expert in self.experts)
+        return Updates(self.base, self.experts)
 
     @property
     def shares(self) -> tuple[float, ...]:
@@ -105,6 +108,25 @@ class Layer:
     def mean_update(self) -> Tensor:
         """Σ α_m Δ_m with normalised weights: the mean task vector."""
         return weighted_sum(self.updates, self.shares)
+
+
+class Updates(Sequence[Tensor]):
+    """Δ_m = W_m − W0, each subtracted when it is asked for: no copy of every expert at once."""
+
+    def __init__(self, base: Tensor, experts: tuple[Tensor, ...]) -> None:
+        self._base, self._experts = base, experts
+
+    def __len__(self) -> int:
+        return len(self._experts)
+
+    @overload
+    def __getitem__(self, index: int) -> Tensor: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Tensor]: ...
+    def __getitem__(self, index: int | slice) -> Tensor | Sequence[Tensor]:
+        if isinstance(index, slice):
+            return Updates(self._base, self._experts[index])
+        return self._experts[index] - self._base
 
 
 @dataclass(frozen=True)
@@ -126,6 +148,7 @@ class Merged:
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
+SurveyScope = Literal["model", "tensor", "none"]
 Survey = Callable[[Callable[[], Iterable[Layer]], Any], Any]
 
 
@@ -137,6 +160,23 @@ def never(options: Any) -> bool:
     return False
 
 
+def no_survey(options: Any) -> SurveyScope:
+    return "none"
+
+
+def no_tensor(options: Any, is_matrix: bool) -> bool:
+    return False
+
+
+def every_tensor(options: Any, is_matrix: bool) -> bool:
+    return True
+
+
+def but_matrices(options: Any, is_matrix: bool) -> bool:
+    """Elementwise are those that only take the mean."""
+    return not is_matrix
+
+
 @dataclass(frozen=True)
 class Method:
     """One row of `METHODS`.
@@ -145,7 +185,11 @@ class Method:
     merge      (layer, options, survey) → Merged
     reads      kinds of statistics that it would use, given its options
     requires   kinds without which the whole merge makes no sense
-    survey     a first pass over all layers, for methods with a view of the whole model
+    survey     a first pass over all layers of `surveys`, for methods with a view of more than one
+               element; what it returns must survive JSON, which keeps it for a resumed merge
+    surveys    whether the survey is of the model, or of each tensor that comes in pieces
+    pieces     (options, whether it is a matrix) → whether a tensor may be merged piece by piece,
+               because no element of the result depends on any other
     rescale    a second pass: norms of all updates and options → a factor for each
     weighted   whether the experts' weights enter
     folds      whether biases join their weight, given its options
@@ -163,6 +207,8 @@ class Method:
     reads: Callable[[Any], frozenset[str]] = reads_nothing
     requires: frozenset[str] = frozenset()
     survey: Survey | None = None
+    surveys: Callable[[Any], SurveyScope] = no_survey
+    pieces: Callable[[Any, bool], bool] = no_tensor
     rescale: Callable[[Mapping[str, float], Any], Mapping[str, float]] | None = None
     weighted: bool = True
     folds: Callable[[Any], bool] = never

@@ -82,6 +82,11 @@ def _block(layer: Layer, blocks: tuple[Tensor, ...], damping: float) -> Merged:
     return Merged(value.reshape(layer.base.shape), "block", status=str(Status.CLOSED_FORM))
 
 
+def means_by_pieces(options: Any, is_matrix: bool) -> bool:
+    """Whether a tensor is sure to take the mean."""
+    return not is_matrix and options.remaining == "mean"
+
+
 def remaining_reads(remaining: Remaining) -> set[str]:
     return {"mean": set(), "fisher": {"fisher"}, "block": {"fisher", "block"}}[remaining]
 

@@ -5,6 +5,7 @@ Sources: Fisher merging (arXiv 2111.09832), gradient matching (arXiv 2310.12808)
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import torch
@@ -54,11 +55,11 @@ def floored(values: Tensor, floor: float, normalise: bool = False) -> Tensor:
 
 
 def fisher_average(
-    values: tuple[Tensor, ...], fishers: tuple[Tensor, ...], shares: tuple[float, ...]
+    values: Sequence[Tensor], fishers: tuple[Tensor, ...], shares: tuple[float, ...]
 ) -> Tensor:
     """Σ α_m F_m ∘ V_m / Σ α_m F_m, and the plain mean where every F_m is zero."""
     total = weighted_sum(fishers, shares)
-    weighted = [f * v for f, v in zip(fishers, values, strict=True)]
+    weighted = (f * v for f, v in zip(fishers, values, strict=True))
     mean = weighted_sum(values, shares)
     safe = torch.where(total > 0, total, 1)
     return torch.where(total > 0, weighted_sum(weighted, shares) / safe, mean)
@@ -86,7 +87,7 @@ def gradient_matching(layer: Layer, options: MatchingOptions, survey: Any = None
         return averaged(layer)
     weights = tuple(options.scaling * weight for weight in layer.weights)
     total = prior + weighted_sum(hessians, weights)
-    terms = [(prior + h) * update for h, update in zip(hessians, layer.updates, strict=True)]
+    terms = ((prior + h) * update for h, update in zip(hessians, layer.updates, strict=True))
     # Where nothing was ever measured every H is zero; equal curvature is the limit there.
     limit = weighted_sum(layer.updates, weights) / (1 + sum(weights)) * 2 if sum(weights) else 0
     matched = torch.where(

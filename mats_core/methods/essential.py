@@ -7,7 +7,7 @@ the norms of all layers and runs as a second pass (`layer_factors`).
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -120,7 +120,7 @@ def _from_the_inputs(delta: Tensor, second: Tensor, rank: int) -> tuple[Tensor, 
 
 
 def essential_update(
-    updates: tuple[Tensor, ...],
+    updates: Sequence[Tensor],
     grams: tuple[Tensor, ...],
     means: tuple[Tensor, ...] | None,
     options: EssentialOptions,

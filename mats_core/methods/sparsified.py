@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from .base import Layer, Merged, Options, option, weighted_sum
+from .base import Layer, Merged, Options, SurveyScope, option, weighted_sum
 
 
 class TiesOptions(Options):
@@ -70,13 +71,12 @@ def agree_and_average(updates: list[Tensor], weights: tuple[float, ...]) -> Tens
     return total / torch.where(mass > 0, mass, 1)
 
 
-def ties(layer: Layer, options: TiesOptions, survey: tuple[float, ...] | None = None) -> Merged:
-    """Trim, elect, average: W = W0 + λ τ.  `survey` holds one threshold an expert (global)."""
-    updates = layer.updates
-    thresholds = survey or tuple(threshold([update], options.density) for update in updates)
+def ties(layer: Layer, options: TiesOptions, survey: Sequence[float] | None = None) -> Merged:
+    """Trim, elect, average: W = W0 + λ τ.  `survey` holds one threshold an expert."""
+    limits = survey or thresholds(lambda: [layer], options)
     trimmed = [
         torch.where(update.abs() >= limit, update, 0)
-        for update, limit in zip(updates, thresholds, strict=True)
+        for update, limit in zip(layer.updates, limits, strict=True)
     ]
     merged = agree_and_average(trimmed, layer.weights)
     return Merged(
@@ -86,67 +86,85 @@ def ties(layer: Layer, options: TiesOptions, survey: tuple[float, ...] | None = 
     )
 
 
-def global_thresholds(
-    layers: Callable[[], Iterable[Layer]], options: TiesOptions
-) -> tuple[float, ...] | None:
-    """The magnitude that each expert's kept entries reach, over the whole model."""
-    if options.scope == "tensor":
-        return None
-    first = next(iter(layers()))
-    return tuple(
-        streamed_threshold(
-            lambda expert=expert: (layer.experts[expert] - layer.base for layer in layers()),
-            options.density,
-        )
-        for expert in range(len(first.experts))
-    )
+def thresholds(layers: Callable[[], Iterable[Layer]], options: TiesOptions) -> tuple[float, ...]:
+    """The magnitude that each expert's kept entries reach, over all the layers given."""
+    return streamed_thresholds(lambda: (layer.updates for layer in layers()), options.density)
+
+
+def ties_surveys(options: TiesOptions) -> SurveyScope:
+    return "model" if options.scope == "global" else "tensor"
 
 
 def threshold(updates: list[Tensor], density: float) -> float:
     """The magnitude of the k-th largest entry, k = ⌊density · entries⌋ (at least 1)."""
-    return streamed_threshold(lambda: updates, density)
+    return streamed_thresholds(lambda: ([update] for update in updates), density)[0]
 
 
-def streamed_threshold(chunks: Callable[[], Iterable[Tensor]], density: float) -> float:
-    """Exact k-th largest magnitude without holding or sorting the whole.
+@dataclass
+class Selection:
+    """A radix selection under way: the leading bits found, and the rank among what shares them."""
+
+    counts: Tensor
+    prefix: int = 0
+    wanted: int = 0
+
+
+def streamed_thresholds(
+    chunks: Callable[[], Iterable[Sequence[Tensor]]], density: float
+) -> tuple[float, ...]:
+    """Exact k-th largest magnitude of each column of `chunks`, without holding or sorting any.
 
     Magnitudes of floating-point numbers order like their bit patterns, so a radix selection over
-    16 bits at a time needs one histogram of 65,536 counts a pass (two passes for float32).
+    16 bits at a time needs one histogram of 65,536 counts a column and pass: two passes for
+    float32, four for float64.
     """
-    bits, integer = 32, torch.int32
-    prefix, wanted, passed = 0, 0, 0
-    while passed < bits:
-        shift = bits - 16 - passed
-        counts = torch.zeros(1 << 16, dtype=torch.int64)
+    found: list[Selection] = []
+    wide, passed = False, 0
+    while passed < (64 if wide else 32):
+        for own in found:
+            own.counts.zero_()
         for chunk in chunks():
-            if chunk.dtype == torch.float64 and bits == 32:
-                return _restart_wide(chunks, density)
-            pattern = chunk.abs().reshape(-1).cpu().contiguous().view(integer).long()
-            if passed:
-                pattern = pattern[(pattern >> (shift + 16)) == prefix]
-            counts += torch.bincount((pattern >> shift) & 0xFFFF, minlength=1 << 16)
-        if not passed:
-            wanted = max(1, int(density * int(counts.sum())))
-        above = counts.flip(0).cumsum(0)
-        digit = int((above >= wanted).nonzero()[0])
-        wanted -= int(above[digit - 1]) if digit else 0
-        prefix = (prefix << 16) | ((1 << 16) - 1 - digit)
+            found = found or [Selection(torch.zeros(1 << 16, dtype=torch.int64)) for _ in chunk]
+            for own, values in zip(found, chunk, strict=True):
+                wide = values.dtype == torch.float64
+                _count(own, values, passed)
+        for own in found:
+            _narrow(own, density if not passed else None)
         passed += 16
-    return float(torch.tensor(prefix, dtype=torch.int64).to(integer).view(torch.float32))
+    integer, real = (torch.int64, torch.float64) if wide else (torch.int32, torch.float32)
+    return tuple(
+        float(torch.tensor(own.prefix, dtype=torch.int64).to(integer).view(real)) for own in found
+    )
 
 
-def _restart_wide(chunks: Callable[[], Iterable[Tensor]], density: float) -> float:
-    """The same for float64, which has no streamed form here: magnitudes are partially sorted."""
-    values = torch.cat([chunk.abs().reshape(-1).cpu() for chunk in chunks()])
-    k = max(1, int(density * len(values)))
-    return float(values.kthvalue(len(values) - k + 1).values)
+def _count(own: Selection, values: Tensor, passed: int) -> None:
+    """Add to the histogram of the 16 bits after the `passed` ones that are known."""
+    wide = values.dtype == torch.float64
+    shift = (64 if wide else 32) - 16 - passed
+    pattern = values.abs().reshape(-1).cpu().contiguous()
+    pattern = pattern.view(torch.int64 if wide else torch.int32).long()
+    if passed:
+        pattern = pattern[(pattern >> (shift + 16)) == own.prefix]
+    own.counts += torch.bincount((pattern >> shift) & 0xFFFF, minlength=1 << 16)
+
+
+def _narrow(own: Selection, density: float | None) -> None:
+    """Fix the next 16 bits; the first time, `density` says which rank is wanted."""
+    if density is not None:
+        own.wanted = max(1, int(density * int(own.counts.sum())))
+    above = own.counts.flip(0).cumsum(0)
+    digit = int((above >= own.wanted).nonzero()[0])
+    own.wanted -= int(above[digit - 1]) if digit else 0
+    own.prefix = (own.prefix << 16) | ((1 << 16) - 1 - digit)
 
 
 def dare(layer: Layer, options: DareOptions, survey: Any = None) -> Merged:
     """Drop entries with probability p, rescale the rest by 1/(1 − p), combine."""
     seed = layer.seed if options.seed is None else options.seed
     rescaled = [
-        update * keep_mask(update, options.drop, seed, layer.name, label) / (1 - options.drop)
+        update
+        * keep_mask(update, options.drop, seed, layer.name, label, layer.offset or 0)
+        / (1 - options.drop)
         for update, label in zip(layer.updates, layer.labels, strict=True)
     ]
     if options.then == "ties":
@@ -157,12 +175,15 @@ def dare(layer: Layer, options: DareOptions, survey: Any = None) -> Merged:
     return Merged(layer.base + options.scaling * merged, "dare")
 
 
-def keep_mask(update: Tensor, drop: float, seed: int, name: str, label: str) -> Tensor:
-    """Ones with probability 1 − p, drawn on the CPU from (seed, tensor, expert).
+def keep_mask(
+    update: Tensor, drop: float, seed: int, name: str, label: str, offset: int = 0
+) -> Tensor:
+    """Ones with probability 1 − p, drawn on the CPU from (seed, tensor, expert, piece).
 
-    The draw depends on neither the device nor the order of layers and experts.
+    The draw depends on neither the device nor the order of layers, experts and pieces.
     """
-    key = hashlib.sha256(f"{seed}\0{name}\0{label}".encode()).digest()
+    piece = f"\0{offset}" if offset else ""
+    key = hashlib.sha256(f"{seed}\0{name}\0{label}{piece}".encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(key[:7], "big"))
     uniform = torch.rand(update.shape, generator=generator)
     return (uniform >= drop).to(device=update.device, dtype=update.dtype)

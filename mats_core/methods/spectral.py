@@ -6,6 +6,7 @@ alike, apply to matrices, and give every other parameter the mean task vector wi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -37,14 +38,20 @@ class IsoCtsOptions(IsoOptions):
     )
 
 
-def tsv_update(updates: tuple[Tensor, ...]) -> Tensor:
+def tsv_update(updates: Sequence[Tensor]) -> Tensor:
     """`U_o diag(σ_cat) V_o`: the top ⌊min(d)/T⌋ triples of each task, factors orthogonalised."""
     rank = max(1, min(updates[0].shape) // len(updates))
-    triples = [svd(update) for update in updates]
-    left = torch.cat([u[:, :rank] for u, _, _ in triples], 1)
-    values = torch.cat([s[:rank] for _, s, _ in triples])
-    right = torch.cat([v[:rank] for _, _, v in triples], 0)
+    triples = [_top(svd(update), rank) for update in updates]
+    left = torch.cat([u for u, _, _ in triples], 1)
+    values = torch.cat([s for _, s, _ in triples])
+    right = torch.cat([v for _, _, v in triples], 0)
     return (polar(left)[0] * values) @ polar(right)[0]
+
+
+def _top(triple: tuple[Tensor, Tensor, Tensor], rank: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The first `rank` triples, as copies: a view would hold the rest of all tasks as well."""
+    u, s, v = triple
+    return u[:, :rank].clone(), s[:rank].clone(), v[:rank].clone()
 
 
 def tsv_m(layer: Layer, options: TsvOptions, survey: Any = None) -> Merged:
@@ -84,10 +91,10 @@ def iso_cts_update(layer: Layer, share: float) -> Tensor:
     left, values, right = [u_common], [s[:common]], [v[:common]]
     for update in layer.updates:
         specific = update - u_common @ (u_common.mT @ update)
-        u_t, s_t, v_t = svd(specific)
-        left.append(u_t[:, :per_task])
-        values.append(s_t[:per_task])
-        right.append(v_t[:per_task])
+        u_t, s_t, v_t = _top(svd(specific), per_task)
+        left.append(u_t)
+        values.append(s_t)
+        right.append(v_t)
     direction = polar(torch.cat(left, 1))[0] @ polar(torch.cat(right, 0))[0]
     return torch.cat(values).mean() * direction
 

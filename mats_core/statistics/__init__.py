@@ -16,6 +16,7 @@ prediction (Martens & Grosse, arXiv 1503.05671, section 5; Kunstner et al., arXi
 """
 
 from .collect import measure, measure_task
+from .passes import measure_to_file
 from .store import Statistics
 
-__all__ = ["Statistics", "measure", "measure_task"]
+__all__ = ["Statistics", "measure", "measure_task", "measure_to_file"]

@@ -9,7 +9,8 @@ from pathlib import Path
 from ..checkpoints import Checkpoint
 from ..places import cache_folder
 from ..tasks import Task
-from .collect import Labels, measure_task
+from .collect import Labels
+from .passes import measure_to_file
 from .store import FORMAT
 
 
@@ -35,14 +36,14 @@ def measured(
     """The statistics file of a checkpoint on its task, measured now if it is not there yet."""
     path = cached_path(checkpoint, task, examples=examples, labels=labels, seed=seed)
     if not path.is_file():
-        statistics = measure_task(
+        measure_to_file(
             checkpoint,
             task,
+            path,
             examples=examples,
             labels=labels,
             seed=seed,
             device=device,
             on_batch=on_batch,
         )
-        statistics.save(path)
     return path

@@ -6,24 +6,30 @@ Hooks note what each layer saw; the mathematics lives in `gram.py` and `fisher.p
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .. import models
+from .. import encoding, models
 from ..checkpoints import Checkpoint
 from ..checks import InputError, member
-from ..families import module_of
+from ..names import module_of
 from ..tasks import Task
 from . import fisher, gram
 from .store import FORMAT, Statistics
 
+EXAMPLES = 256  # a task, where nobody says how many
 Labels = Literal["empirical", "true"]
 Batch = tuple[Mapping[str, Tensor], Tensor | None]  # the model's keyword arguments, labels (n,)
 HANDLED = (nn.Linear, nn.LayerNorm, nn.Embedding, nn.Conv2d)
+
+
+def _is_conv1d(module: nn.Module) -> bool:
+    """GPT-2's linear layer, `y = x W + b`; by name, for transformers takes seconds to import."""
+    return type(module).__name__ == "Conv1D" and hasattr(module, "nf")
 
 
 class Capture:
@@ -47,7 +53,7 @@ class Capture:
                     parameter.requires_grad_(False)
                     self._undo.append(lambda p=parameter: p.requires_grad_(True))
             for name, module in self.model.named_modules():
-                if isinstance(module, HANDLED):
+                if isinstance(module, HANDLED) or _is_conv1d(module):
                     hook = module.register_forward_hook(self._note(name))
                     self._undo.append(hook.remove)
                 else:
@@ -105,7 +111,7 @@ class Accumulator:
         seen: dict[object, tuple[Tensor, Tensor]] = {}
         for name, uses in capture.uses.items():
             module = self.modules[name]
-            if isinstance(module, nn.Linear):
+            if isinstance(module, nn.Linear) or _is_conv1d(module):
                 self._linear(name, uses, capture.examples, mask, seen)
             elif isinstance(module, nn.LayerNorm):
                 x, g = _joined(uses, capture.examples, mask)
@@ -141,7 +147,10 @@ class Accumulator:
             self.tokens[layer] += sum(
                 gram.token_count(gram.tokens_of(used, examples), mask) for used, _ in uses
             )
-            self._sum(f"{layer}.weight.fisher", fisher.linear_weight_square_sum(x, g))
+            square = fisher.linear_weight_square_sum(x, g)
+            # The Fisher has the parameter's own layout, which Conv1D stores as (d_in, d_out).
+            own = square.T if _is_conv1d(self.modules[name]) else square
+            self._sum(f"{layer}.weight.fisher", own)
         self._per_example(f"{name}.bias", fisher.bias(g))
 
     def _embedding(
@@ -181,10 +190,12 @@ class Accumulator:
             self.sums[name] = value.clone()
 
     def means(self) -> dict[str, Tensor]:
-        """The sums divided by N tokens (Grams, means) or by the examples (Fishers, blocks)."""
+        """The sums divided by N tokens (Grams, means) or by the examples (Fishers, blocks).
+
+        In place, for the sums can be as large as the model: they are the means afterwards.
+        """
         return {
-            name: value
-            / (
+            name: value.div_(
                 self.examples
                 if name.endswith((".fisher", ".block"))
                 else self.tokens[module_of(name)]
@@ -275,39 +286,45 @@ def measure_task(
     checkpoint: Checkpoint,
     task: Task,
     *,
-    examples: int = 256,
+    examples: int = EXAMPLES,
     batch_size: int = 64,
     labels: Labels = "empirical",
     seed: int = 0,
     blocks: int = 0,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
+    tensors: Mapping[str, Tensor] | None = None,
+    only: Container[str] | None = None,
     on_batch: Callable[[int], None] | None = None,
 ) -> Statistics:
-    """Statistics of a checkpoint directory on seeded draws from its task's train split."""
-    if checkpoint.class_names and len(checkpoint.class_names) != len(task.classes):
-        raise InputError(
-            f"task '{task.name}'",
-            expected=f"the {len(checkpoint.class_names)} classes of '{checkpoint.path}'",
-            found=f"{len(task.classes)}",
-            remedy="Measure an expert on the task that it was fine-tuned for.",
-        )
-    tensors = models.tensors_of(checkpoint, dtype)
+    """Statistics of a checkpoint directory on seeded draws from its task's train split.
+
+    `tensors` are measured in place of the checkpoint's own: a merge with this checkpoint's head.
+    `only`: parameters, by the checkpoint's names; all by default (`passes.py` has the reason).
+    """
+    encoding.check(checkpoint, task)
+    if tensors is None:
+        tensors = models.tensors_of(checkpoint, dtype)
     model = models.build(checkpoint.directory, tensors, device=device, dtype=dtype)
     order = np.random.default_rng(seed).permutation(len(task.train))[:examples]
+    chosen = task.train.take(order)
+    rows = encoding.encode(chosen, checkpoint.directory, device=device, dtype=dtype)
+    # Texts of like length side by side; of images nothing moves.
+    places = np.argsort(-rows.lengths, kind="stable")
 
     def batches() -> Iterable[Batch]:
-        for start in range(0, len(order), batch_size):
-            rows = order[start : start + batch_size]
-            pixels = models.pixel_values(
-                task.train.inputs[rows], checkpoint.directory, device=device, dtype=dtype
-            )
-            yield {"pixel_values": pixels}, torch.from_numpy(task.train.labels[rows])
+        for start in range(0, len(places), batch_size):
+            some = places[start : start + batch_size]
+            yield rows.batch(some).inputs, torch.from_numpy(chosen.labels[some])
 
     return measure(
         model,
         batches(),
-        names=models.parameter_names(checkpoint.directory, tensors),
+        names={
+            own: name
+            for own, name in models.parameter_names(checkpoint.directory, tensors).items()
+            if only is None or name in only
+        },
         labels=labels,
         seed=seed,
         blocks=blocks,

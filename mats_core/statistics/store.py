@@ -14,20 +14,22 @@ Metadata, all strings: `format`, `examples`, `tokens`, `seed`, `labels` (`empiri
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from safetensors.torch import save
 from torch import Tensor
 
 from ..checkpoints import Checkpoint
 from ..checks import InputError
-from ..writer import write_atomically
+from ..names import module_of
+from ..writer import TensorFileWriter, staged_file
 
 FORMAT = "mats-statistics-1"
+_NUMBERS = itertools.count()
 KINDS = ("input_gram", "input_mean", "output_gradient_gram", "fisher", "block")
 
 
@@ -43,7 +45,8 @@ class Statistics:
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Statistics:
         shapes = {name: tuple(value.shape) for name, value in tensors.items()}
-        return cls(shapes, dict(metadata), tensors.__getitem__)
+        # A name of its own: what is remembered of one expert must not pass for another's.
+        return cls(shapes, dict(metadata), tensors.__getitem__, f"memory:{next(_NUMBERS)}")
 
     @classmethod
     def open(cls, path: str | Path) -> Statistics:
@@ -72,10 +75,33 @@ class Statistics:
             )
         return cls(shapes, checkpoint.metadata, checkpoint.read, str(path))
 
+    def under(self, names: Mapping[str, str]) -> Statistics:
+        """The same statistics under other names: `names` maps a parameter's own to the wanted one.
+
+        A statistic of a module is renamed with the module's parameters.
+        """
+        if all(own == name for own, name in names.items()):
+            return self
+        stems = {module_of(own): module_of(name) for own, name in names.items()} | dict(names)
+        own_names = {}
+        for stored in self.shapes:
+            stem, _, kind = stored.rpartition(".")
+            own_names[f"{stems.get(stem, stem)}.{kind}"] = stored
+        shapes = {name: self.shapes[stored] for name, stored in own_names.items()}
+        return replace(self, shapes=shapes, _read=lambda name: self._read(own_names[name]))
+
     def save(self, path: str | Path) -> None:
-        """Write the file whole or not at all."""
-        tensors = {name: self._read(name).contiguous().cpu() for name in self.shapes}
-        write_atomically(Path(path), save(tensors, dict(self.metadata)))
+        """Write the file whole or not at all, tensor by tensor."""
+        specs = {name: (self._read(name).dtype, shape) for name, shape in self.shapes.items()}
+        with staged_file(Path(path)) as place:
+            writer = TensorFileWriter(place, specs, dict(self.metadata))
+            for name in specs:
+                writer.add(name, self._read(name))
+            writer.close()
+
+    def stored(self, name: str) -> Tensor:
+        """One tensor as it lies in the file, unchecked."""
+        return self._read(name)
 
     def check(self, fingerprint: str) -> None:
         """Raise `InputError` if this was measured on another checkpoint; warn if nobody knows."""

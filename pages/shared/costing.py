@@ -51,12 +51,12 @@ def compatibility(collection: Collection, *, checked: bool) -> None:
 
 
 def _compared(collection: Collection) -> list[Fit]:
-    folder = collection.folder
     experts = [
-        Expert(entry.name, Checkpoint.open(folder / entry.model), entry.task or "")
+        Expert(entry.name, Checkpoint.open(collection.model_path(entry.model)), entry.task or "")
         for entry in collection.experts
     ]
-    return compare(Checkpoint.open(folder / collection.base), experts)
+    base = Checkpoint.open(collection.model_path(collection.base))
+    return compare(base, experts, heads=collection.heads)
 
 
 def _table(rows: list[Fit], *, checked: bool) -> pd.DataFrame:

@@ -72,7 +72,7 @@ def controls(inputs: Inputs) -> tuple[Quantity, Kind, int]:
             key="subspaces family kind", persist_state="session",
         )  # fmt: skip
     if quantity == "energy":
-        shapes = [inputs.family.base.tensors[name].shape for name in matrices(inputs)]
+        shapes = [inputs.family.shape(name) for name in matrices(inputs)]
         most = max(min(shape) for shape in shapes)
         room = max(1, min(shape[0] for shape in shapes) // len(inputs.family.experts))
         rank = st.slider(

@@ -35,7 +35,7 @@ def overlap(inputs: Inputs, layer: str, task: str) -> None:
         st.info("This needs two tasks with statistics of this layer; choose the task matrices Δ.")
         return
     size, most = next(iter(bases.values())).shape
-    room = max(1, inputs.family.base.tensors[layer].shape[0] // len(inputs.family.experts))
+    room = max(1, inputs.family.shape(layer)[0] // len(inputs.family.experts))
     rank = st.slider(
         "Directions a task", 1, most, min(room, most), key=f"overlap rank {most} {room}",
         persist_state="session", help=f"d_out / T is {room} here.",

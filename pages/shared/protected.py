@@ -32,7 +32,7 @@ def view(inputs: Inputs, layer: str, task: str) -> None:
     left, right = _choose(list(found))
     pair = [found[name] for name in dict.fromkeys((left, right))]
     show.figure(figures.protection_maps(pair, task), f"maps {layer} {task} {left} {right}")
-    d_out = inputs.family.base.tensors[layer].shape[0]
+    d_out = inputs.family.shape(layer)[0]
     room = max(1, d_out // len(inputs.family.experts))
     st.markdown("**Along what the expert learnt**")
     drawn = figures.protection_along(list(found.values()), task, room)

@@ -69,7 +69,7 @@ def plot(inputs: Inputs, layer: str, key: str) -> dict[str, Spectrum]:
 def energies(inputs: Inputs, layer: str, found: dict[str, Spectrum], key: str) -> None:
     """What a few directions keep: a slider, the curves, and the ranks beside them."""
     looks = figures.looks(expert.name for expert in inputs.family.experts)
-    d_out = inputs.family.base.tensors[layer].shape[0]
+    d_out = inputs.family.shape(layer)[0]
     share = max(1, d_out // len(inputs.family.experts))
     most = len(next(iter(found.values())).values)
     st.subheader("What a few directions keep", anchor=False)

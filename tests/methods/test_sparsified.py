@@ -12,9 +12,10 @@ from mats_core.methods.sparsified import (
     DareOptions,
     TiesOptions,
     agree_and_average,
-    global_thresholds,
     keep_mask,
     threshold,
+    thresholds,
+    ties_surveys,
 )
 from mats_core.pipeline import Finished, run
 from tests.layer_cases import SEEDS, close, merged, random_case, raw_recipe, value
@@ -82,10 +83,11 @@ def test_ties_trims_over_the_whole_model(tmp_path, dtype):
         )
 
 
-def test_ties_of_global_scope_needs_a_survey_and_tensor_scope_none():
+def test_ties_surveys_the_model_or_the_tensor():
     layer = random_case(0).layer
-    assert global_thresholds(lambda: [layer], TiesOptions(scope="tensor")) is None
-    found = global_thresholds(lambda: [layer], TiesOptions(density=0.5))
+    assert ties_surveys(TiesOptions(scope="tensor")) == "tensor"
+    assert ties_surveys(TiesOptions()) == "model"
+    found = thresholds(lambda: [layer], TiesOptions(density=0.5))
     assert found == pytest.approx(
         [float(u.abs().reshape(-1).sort(descending=True).values[14]) for u in layer.updates]
     )

@@ -1,0 +1,73 @@
+"""`python -m benchmarks.study run NAME FOLDER [--sections …]`, and `… write` for the page."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import time
+from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import torch
+
+from . import forecast, page, way
+from .questions import SECTIONS
+from .trials import Bench, Store
+
+FIRST = ("search", "table", "way", "predicted")
+ALL = [*FIRST, *(section for section in SECTIONS if section not in FIRST)]
+RESULTS = Path(__file__).parent / "results"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.study", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("run", help="run what is missing of a family")
+    run.add_argument("name", choices=("text", "vision"))
+    run.add_argument("folder", type=Path, help="what `python -m benchmarks.families` built")
+    run.add_argument("--sections", nargs="+", default=ALL, choices=ALL)
+    run.add_argument("--device", default="cpu")
+    run.add_argument("--part", default="", help="keep the results in a file of this name's own")
+    commands.add_parser("write", help="make docs/study.md from the results")
+    options = parser.parse_args()
+    if options.command == "write":
+        page.write(RESULTS)
+    else:
+        part = f".{options.part}" if options.part else ""
+        store = Store(RESULTS / f"{options.name}{part}.json")
+        answer(Bench(options.folder, store, device=options.device), options.sections)
+
+
+def answer(bench: Bench, sections: list[str]) -> None:
+    store = bench.store
+    store.content["machine"] = {
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "device": bench.device,
+        "system": f"{platform.system()} {platform.machine()}",
+    }
+    for section in sections:
+        if section == "way":
+            way.walk(bench, lambda line: print("way:", line, flush=True))
+            continue
+        if section == "predicted":
+            forecast.run(bench)
+            continue
+        trials = SECTIONS[section](bench)
+        for index, trial in enumerate(trials):
+            started = time.perf_counter()
+            new = store.get(trial) is None
+            result = bench.score(trial)
+            if new:
+                print(
+                    f"{section} {index + 1}/{len(trials)}  {trial.method} {dict(trial.options)} "
+                    f"seed {trial.seed} {trial.split}  {100 * result['normalised']:.2f}  "
+                    f"{time.perf_counter() - started:.1f} s",
+                    flush=True,
+                )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,30 @@
+"""Does the quadratic loss predict the measured one?  Every method's merge, task by task."""
+
+from __future__ import annotations
+
+from mats_core.prediction import interference
+
+from .questions import ASKED
+from .trials import Bench, Trial
+
+METHODS = ("average", "task_arithmetic", "ties", "tsv_m", "essential", "regmean", "kfac")
+
+
+def run(bench: Bench) -> None:
+    """Keep (predicted, measured) loss in nats under `predicted`, and ρ within each merge."""
+    points: list[list[float]] = []
+    within: dict[str, float | None] = {}
+    for method in METHODS:
+        trial = Trial(method, asked=ASKED)
+        found = interference(
+            bench.recipe(trial), inputs=bench.inputs(trial), split="validation", examples=ASKED
+        )
+        within[method] = found.rank_correlation
+        points += [
+            [float(predicted), float(measured)]
+            for predicted, measured in zip(found.totals, found.measured, strict=True)
+        ]
+        print(f"predicted: {method} ρ {found.rank_correlation}", flush=True)
+    bench.store.content["predicted"] = points
+    bench.store.content["predicted_within"] = within
+    bench.store.save()

@@ -1,0 +1,430 @@
+"""`docs/study.md` from the kept results: tables and plots, with the sentences of `readings.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from scipy.stats import spearmanr
+
+from mats_core.methods import METHODS
+
+from . import plots, questions
+from .readings import READINGS
+from .trials import Store, Trial
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+FIGURES = DOCS / "study"
+TITLES = {"text": "text (MiniLM-L6)", "vision": "vision (small ViT)"}
+Stores = Mapping[str, Store]
+
+
+def write(results: Path) -> None:
+    """Write the page and its plots; what was not run is said to be missing."""
+    stores = {name: Store.of(results, name) for name in TITLES}
+    stores = {name: store for name, store in stores.items() if store.content["results"]}
+    parts = [INTRODUCTION, _families(stores), _table(stores)]
+    for name, section in ANSWERS.items():
+        body = section(stores)
+        if body:
+            parts.append(f"## {TITLE_OF[name]}\n\n{body}\n\n{READINGS.get(name, '')}".rstrip())
+    parts.append(READINGS.get("end", ""))
+    (DOCS / "study.md").write_text("\n\n".join(part for part in parts if part) + "\n", "utf-8")
+
+
+INTRODUCTION = """# The study: which method wins on real data
+
+Two families of real checkpoints (`benchmarks/families`), every method, the same number of trials
+each. Written by `make study` from the results kept in `benchmarks/study/results/`; the sentences
+under the plots were written by people for exactly these numbers. *Normalised* is the mean over
+tasks of merged / expert accuracy; *gap* is the share of the way from the pre-trained encoder (with
+the expert's head) to the experts. Everything was chosen on validation data; only the first table
+looks at the test halves."""
+
+
+# The families and the table of methods ------------------------------------------------------------
+
+
+def _families(stores: Stores) -> str:
+    lines = []
+    for name, store in stores.items():
+        known = [r for r in store.content["results"].values() if r["trial"]["split"] == "test"]
+        if not known:
+            continue
+        tasks = known[0]["tasks"]
+        lines += [
+            f"**{TITLES[name]}**, test accuracy of expert / of the pre-trained encoder with its "
+            "head: "
+            + ", ".join(f"{task} {100 * v[1]:.1f} / {100 * v[2]:.1f}" for task, v in tasks.items())
+            + f" (of {min(v[3] for v in tasks.values())} examples or more).",
+            "",
+        ]
+    return "\n".join(lines).rstrip()
+
+
+def _table(stores: Stores) -> str:
+    parts = ["## Every method, default and searched (test halves)"]
+    for name, store in stores.items():
+        rows = [_row(store, method) for method in questions.SEARCH]
+        rows = [row for row in rows if row]
+        if not rows:
+            continue
+        parts += [
+            f"### {TITLES[name]}",
+            "| method | default: normalised | gap | searched: normalised | gap | found by the "
+            "search |\n| --- | --- | --- | --- | --- | --- |\n" + "\n".join(rows),
+        ]
+        if READINGS.get(f"table {name}"):
+            parts.append(READINGS[f"table {name}"])
+    seeds = len(questions.SEEDS)
+    parts.append(
+        "± is half a 95 % interval over the test examples, the experts' accuracies taken as given; "
+        f"in brackets the standard deviation over {seeds} seeds of calibration data, for methods "
+        f"that read any. {questions.TRIALS} trials a method, the defaults among them, on "
+        f"{questions.ASKED} validation examples a task."
+    )
+    return "\n\n".join(parts)
+
+
+def _row(store: Store, method: str) -> str:
+    first = questions.default(method)
+    tried = [(t, store.get(t)) for t in questions.candidates(method)]
+    known = [(trial, result) for trial, result in tried if result]
+    if not known:
+        return ""
+    best = max(known, key=lambda pair: pair[1]["normalised"])[0]
+    cells = [METHODS[method].title, *_on_test(store, first), *_on_test(store, best)]
+    changed = {k: v for k, v in best.options.items() if first.options.get(k, ...) != v}
+    cells.append(", ".join(f"{k} {_plain(v)}" for k, v in changed.items()) or "the defaults")
+    return "| " + " | ".join(cells) + " |"
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _on_test(store: Store, trial: Trial) -> tuple[str, str]:
+    found = [store.get(trial.on_test(seed)) for seed in questions.SEEDS]
+    known = [result for result in found if result]
+    if not known:
+        return "–", "–"
+    values = [100 * result["normalised"] for result in known]
+    spread = f" ({stdev(values):.1f})" if len(values) > 1 else ""
+    gap = mean(100 * result["gap"] for result in known)
+    return f"{mean(values):.1f} ± {100 * known[0]['half_width']:.1f}{spread}", f"{gap:.0f} %"
+
+
+# Questions ----------------------------------------------------------------------------------------
+
+
+def _points(
+    store: Store, trials: Iterable[Trial], x: Callable[[Trial], float]
+) -> list[tuple[float, float]]:
+    found = [(x(trial), store.get(trial)) for trial in trials]
+    return [(place, 100 * result["normalised"]) for place, result in found if result]
+
+
+def _picture(name: str, panels: Mapping[str, Any], draw: Callable[..., None], **how: Any) -> str:
+    shown = {TITLES[key]: value for key, value in panels.items() if value}
+    if not shown:
+        return ""
+    draw(FIGURES / f"{name}.svg", shown, **how)
+    return f"![{TITLE_OF[name]}](study/{name}.svg)"
+
+
+def _lines(
+    name: str,
+    stores: Stores,
+    series: Callable[[Store], dict[str, list[tuple[float, float]]]],
+    **how: Any,
+) -> str:
+    panels = {key: {k: v for k, v in series(store).items() if v} for key, store in stores.items()}
+    return _picture(name, panels, plots.lines, y="normalised accuracy, %", **how)
+
+
+def _kfac(**options: Any) -> Trial:
+    return Trial("kfac", {"tolerance": 0.0, **options}, asked=questions.ASKED)
+
+
+def _damping(stores: Stores) -> str:
+    steps = (2, 5, 15, 50)
+
+    def series(store: Store) -> dict[str, list[tuple[float, float]]]:
+        found = {
+            f"δ = {d:g}": _points(
+                store,
+                [_kfac(damping=d, iterations=i) for i in steps],
+                lambda t: t.options["iterations"],
+            )
+            for d in (0.0, 0.01, 0.1, 1.0)
+        }
+        for d in (0.0, 0.1):
+            found[f"δ = {d:g}, from RegMean"] = _points(
+                store,
+                [_kfac(damping=d, iterations=i, start="regmean") for i in (5, 50)],
+                lambda t: t.options["iterations"],
+            )
+        return found
+
+    picture = _lines("damping", stores, series, x="CG iterations", log=True)
+    rows = []
+    for label, options in (
+        ("Tikhonov 0.1", {"damping": 0.1}),
+        ("Tikhonov 0.01", {"damping": 0.01}),
+        *((f"proximal {a:g}", {"damping": 0.0, "anchor": a}) for a in (0.001, 0.01, 0.1)),
+        *((f"off-diagonal {o:g}", {"damping": 0.0, "off_diagonal": o}) for o in (0.5, 0.9)),
+        ("nothing", {"damping": 0.0}),
+    ):
+        rows.append((label, _kfac(**options, iterations=50)))
+    return "\n\n".join(part for part in (picture, _small_table(stores, rows)) if part)
+
+
+def _small_table(stores: Stores, rows: Iterable[tuple[str, Trial]]) -> str:
+    lines = ["| | " + " | ".join(TITLES[name] for name in stores) + " |"]
+    lines.append("| --- |" + " --- |" * len(stores))
+    filled = False
+    for label, trial in rows:
+        found = [store.get(trial) for store in stores.values()]
+        filled = filled or any(found)
+        cells = [f"{100 * result['normalised']:.1f}" if result else "–" for result in found]
+        lines.append(f"| {label} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) if filled else ""
+
+
+def _rank(stores: Stores) -> str:
+    off = {"task_power": 0.0, "dimension_power": 0.0, "layer_power": 0.0}
+    asked = questions.ASKED
+
+    def series(store: Store) -> dict[str, list[tuple[float, float]]]:
+        ranks = (1, 2, 4, 8, 16, 32, 64)
+        return {
+            "ESM": _points(
+                store,
+                [Trial("essential", {"rank": r}, asked=asked) for r in ranks],
+                lambda t: t.options["rank"],
+            ),
+            "ESM, no scaling": _points(
+                store,
+                [Trial("essential", {"rank": r, **off}, asked=asked) for r in ranks],
+                lambda t: t.options["rank"],
+            ),
+        }
+
+    picture = _lines("rank", stores, series, x="directions kept of each task", log=True)
+    rows = [
+        (
+            f"K-FAC, {r:,} directions of B ⊗ A",
+            Trial("kfac", {"rank": r, "iterations": 20}, asked=asked),
+        )
+        for r in (30, 300, 3000, 30_000)
+    ]
+    return "\n\n".join(part for part in (picture, _small_table(stores, rows)) if part)
+
+
+def _calibration(stores: Stores) -> str:
+    asked = questions.ASKED
+
+    def series(store: Store) -> dict[str, list[tuple[float, float]]]:
+        return {
+            METHODS[method].title: _points(
+                store,
+                [Trial(method, examples=n, asked=asked) for n in (8, 32, 128, 256, 512)],
+                lambda t: t.examples,
+            )
+            for method in ("essential", "regmean", "kfac")
+        }
+
+    picture = _lines("calibration", stores, series, x="examples measured a task", log=True)
+    rows = []
+    for method in ("kfac", "fisher"):
+        title = METHODS[method].title
+        rows += [
+            (f"{title}, empirical Fisher (default)", Trial(method, asked=asked)),
+            (f"{title}, true Fisher", Trial(method, labels="true", asked=asked)),
+            (f"{title}, normalised by task", Trial(method, {"normalise": True}, asked=asked)),
+            (f"{title}, not normalised", Trial(method, {"normalise": False}, asked=asked)),
+        ]
+    for method in ("regmean", "kfac"):
+        title = METHODS[method].title
+        rows += [
+            (f"{title}, bias folded in", Trial(method, {"fold_bias": True}, asked=asked)),
+            (f"{title}, the rest by Fisher", Trial(method, {"remaining": "fisher"}, asked=asked)),
+        ]
+    return "\n\n".join(part for part in (picture, _small_table(stores, rows)) if part)
+
+
+def _levels(stores: Stores) -> str:
+    asked, off = questions.ASKED, dict.fromkeys(questions.LEVELS, 0.0)
+
+    def series(store: Store) -> dict[str, list[tuple[float, float]]]:
+        return {
+            f"only {level.removesuffix('_power')}": [
+                *_points(store, [Trial("essential", off, asked=asked)], lambda t: 0.0),
+                *_points(
+                    store,
+                    [
+                        Trial("essential", {**off, level: p}, asked=asked)
+                        for p in (0.5, 1.0, 2.0, 4.0)
+                    ],
+                    lambda t, level=level: t.options[level],
+                ),
+            ]
+            for level in questions.LEVELS
+        }
+
+    picture = _lines("levels", stores, series, x="power")
+    on = dict.fromkeys(questions.LEVELS, 2.0)
+    rows = [("all off", Trial("essential", off, asked=asked))]
+    rows += [
+        (
+            f"all but {level.removesuffix('_power')}",
+            Trial("essential", {**on, level: 0.0}, asked=asked),
+        )
+        for level in questions.LEVELS
+    ]
+    rows.append(("all at 2 (published)", Trial("essential", on, asked=asked)))
+    return "\n\n".join(part for part in (picture, _small_table(stores, rows)) if part)
+
+
+def _number(stores: Stores) -> str:
+    def series(store: Store) -> dict[str, list[tuple[float, float]]]:
+        found: dict[str, dict[int, list[float]]] = {}
+        for result in store.content["results"].values():
+            trial = result["trial"]
+            whole = len(result["tasks"])
+            if trial["split"] != "validation" or trial["asked"] != questions.ASKED:
+                continue
+            plain = not trial["options"] and trial["examples"] == 256
+            if trial["weights"] or not plain or trial["labels"] != "empirical":
+                continue
+            title = METHODS[trial["method"]].title
+            found.setdefault(title, {}).setdefault(whole, []).append(100 * result["normalised"])
+        shown = ("average", "task_arithmetic", "tsv_m", "essential", "regmean", "kfac")
+        return {
+            METHODS[m].title: [(n, mean(v)) for n, v in found.get(METHODS[m].title, {}).items()]
+            for m in shown
+        }
+
+    return _lines("number", stores, series, x="tasks merged")
+
+
+def _pairs(stores: Stores) -> str:
+    panels = {}
+    for name, store in stores.items():
+        losses: dict[str, float] = {}
+        for result in store.content["results"].values():
+            trial = result["trial"]
+            if trial["method"] == "average" and len(trial["experts"]) == 2 and not trial["weights"]:
+                label = " + ".join(trial["experts"])
+                losses[label] = 100 - 100 * result["normalised"]
+        worst = sorted(losses.items(), key=lambda pair: -pair[1])[:10]
+        panels[name] = {label: (value, 0.0) for label, value in worst}
+    picture = _picture("pairs", panels, plots.bars, x="normalised accuracy lost, points")
+    return "\n\n".join(part for part in (picture, _predicted(stores)) if part)
+
+
+def _predicted(stores: Stores) -> str:
+    """Rank correlation of predicted and measured loss, over tasks and methods."""
+    panels, sentences = {}, []
+    for name, store in stores.items():
+        points = [tuple(point) for point in store.content.get("predicted", [])]
+        if len(points) < 8:
+            continue
+        rank = spearmanr(*zip(*points, strict=True)).statistic
+        panels[name] = points
+        sentences.append(f"{TITLES[name]}: rank correlation {rank:.2f} over {len(points)} pairs")
+    if not panels:
+        return ""
+    picture = _picture(
+        "predicted", panels, plots.scatter,
+        x="predicted loss, nats", y="measured loss, nats",
+    )  # fmt: skip
+    return picture + "\n\n" + "; ".join(sentences) + "."
+
+
+def _donor(stores: Stores) -> str:
+    def series(store: Store) -> dict[str, list[tuple[float, float]]]:
+        found: dict[str, list[tuple[float, float]]] = {}
+        for result in store.content["results"].values():
+            trial = result["trial"]
+            if trial["weights"] and trial["method"] == "regmean":
+                target, giver = trial["experts"]
+                merged, expert = result["tasks"][target][:2]
+                label = f"{target} with {giver}"
+                found.setdefault(label, []).append((trial["weights"][1], 100 * (merged - expert)))
+        return found
+
+    panels = {key: series(store) for key, store in stores.items()}
+    return _picture(
+        "donor",
+        panels,
+        plots.lines,
+        x="weight of the donor",
+        y="target's accuracy − expert's, points",
+    )
+
+
+def _matching(stores: Stores) -> str:
+    rows = [
+        (METHODS[method].title + f", {options}", replace(trial, seed=0))
+        for method in ("gradient_matching", "kfac_matching", "fisher", "kfac")
+        for trial in questions.candidates(method)
+        for options in [
+            ", ".join(f"{k} {_plain(v)}" for k, v in trial.options.items()) or "default"
+        ]
+    ]
+    return _small_table(stores, rows)
+
+
+def _way(stores: Stores) -> str:
+    """The ablation towards the goal: each step by itself, in the order it was added."""
+    lines = []
+    for name, store in stores.items():
+        steps = store.content.get("way", [])
+        if not steps:
+            continue
+        lines += [f"### {TITLES[name]}", ""]
+        lines += ["| step | validation: normalised | gap | test: normalised | gap |"]
+        lines += ["| --- | --- | --- | --- | --- |"]
+        for step in steps:
+            cells = [step["label"]]
+            for split in ("validation", "test"):
+                result = step.get(split)
+                cells += (
+                    [f"{100 * result['normalised']:.1f} ± {100 * result['half_width']:.1f}",
+                     f"{100 * result['gap']:.0f} %"]
+                    if result else ["–", "–"]
+                )  # fmt: skip
+            lines.append("| " + " | ".join(cells) + " |")
+        lines.append("")
+    return "\n".join(lines).rstrip()
+
+
+TITLE_OF = {
+    "way": "The way to the whole gap: an ablation",
+    "damping": "Which damping, and does stopping early regularise?",
+    "rank": "How many directions does a task need?",
+    "calibration": "How many examples, which Fisher, which form?",
+    "levels": "Polarized scaling, level by level",
+    "number": "From two tasks to eight",
+    "pairs": "Who interferes with whom, and can it be predicted?",
+    "predicted": "Predicted and measured loss",
+    "donor": "A donor for a target",
+    "matching": "Gradient matching with K-FAC blocks",
+}
+ANSWERS: Mapping[str, Callable[[Stores], str]] = {
+    "way": _way,
+    "damping": _damping,
+    "rank": _rank,
+    "calibration": _calibration,
+    "levels": _levels,
+    "number": _number,
+    "pairs": _pairs,
+    "donor": _donor,
+    "matching": _matching,
+}

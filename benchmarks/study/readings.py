@@ -1,0 +1,3 @@
+"""The sentences of the page, written for the results that are kept beside this file."""
+
+READINGS: dict[str, str] = {}

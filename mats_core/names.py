@@ -1,0 +1,71 @@
+"""What a tensor's name says about it: pure text, no file is opened.
+
+Names are those of transformers' checkpoints.  Three conventions are told apart here:
+
+fused projections   `attn.in_proj_weight` (nn.MultiheadAttention), `c_attn`, `qkv`: query, key and
+                    value stacked in one matrix.  It is merged as the one matrix that it is: the
+                    three share one input, so one Gram serves all of them exactly, and B keeps the
+                    cross-covariances of their output gradients, which three blocks would drop.
+Conv1D              GPT-2 and its relatives store a linear layer as `y = x W + b`, W (d_in, d_out):
+                    the transpose of nn.Linear, in which all mathematics here is written.
+tables              a row for each token or position: an embedding is looked up, not multiplied.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+FUSED = {"in_proj_weight": "in_proj_bias"}
+TABLES = frozenset({"wte", "wpe", "shared", "relative_attention_bias"})
+CONV1D_MODELS = frozenset({"gpt2", "openai-gpt", "imagegpt", "decision_transformer"})
+CONV1D_MODULES = frozenset({"c_attn", "q_attn", "c_proj", "c_fc"})
+# Computed by the model's own code; whether a file holds them depends on who saved it.
+BUFFER = re.compile(r"(^|\.)(position_ids|token_type_ids|rotary_emb\.inv_freq)$")
+MASK = re.compile(r"(^|\.)(attn|attention)\.(bias|masked_bias)$")
+
+
+def group_of(name: str) -> str:
+    """`block.3.fc1.weight` → `block.*.fc1.weight`: the key of a group of like layers."""
+    return ".".join("*" if part.isdigit() else part for part in name.split("."))
+
+
+def module_of(name: str) -> str:
+    """`encoder.fc1.weight` → `encoder.fc1`."""
+    return name.rpartition(".")[0]
+
+
+def is_weight(name: str) -> bool:
+    """Whether a name is that of a layer's weight: `*.weight`, or a fused projection's."""
+    return name.endswith(".weight") or name.rpartition(".")[2] in FUSED
+
+
+def bias_of(name: str) -> str:
+    """The name of a weight's bias: `a.weight` → `a.bias`, `a.in_proj_weight` → `a.in_proj_bias`."""
+    module, dot, last = name.rpartition(".")
+    return f"{module}{dot}{FUSED.get(last, 'bias')}"
+
+
+def is_table(name: str) -> bool:
+    """Whether a name is that of an embedding table."""
+    return "embed" in name.lower() or module_of(name).rpartition(".")[2] in TABLES
+
+
+def is_matrix(name: str, shape: Sequence[int]) -> bool:
+    """Whether a tensor looks like the weight of a linear layer: 2-D, a weight, no embedding.
+
+    Statistics decide where there are any (`layers`); this is the rule without them.
+    """
+    return len(shape) == 2 and is_weight(name) and not is_table(name)
+
+
+def is_conv1d(name: str, shape: Sequence[int], models: Iterable[str]) -> bool:
+    """Whether a weight is stored as (d_in, d_out); `models` are the family's `model_type`s."""
+    module = module_of(name).rpartition(".")[2]
+    named = len(shape) == 2 and name.endswith(".weight") and module in CONV1D_MODULES
+    return named and not CONV1D_MODELS.isdisjoint(models)
+
+
+def is_buffer(name: str, shape: Sequence[int]) -> bool:
+    """Whether a tensor is no parameter: position ids, causal masks, rotary frequencies."""
+    return bool(BUFFER.search(name)) or (len(shape) in (0, 4) and bool(MASK.search(name)))

@@ -1,0 +1,117 @@
+"""A second round: statistics measured again where the merge landed.
+
+A merge by curvature minimises `Σ α_m ½ (W − W_m)ᵀ C_m (W − W_m)` with C_m measured at the expert.
+But an expert is sure of its own examples: its gradients there are small and say little about what
+hurts further out.  What the loss really does between W_m and the merge W is governed by the
+curvature *along the way*,
+
+    ∇L_m(W) − ∇L_m(W_m) = ∫₀¹ H_m(W_m + t (W − W_m)) dt · (W − W_m),
+
+so each further round measures A, B and F once more, of the merged encoder with the expert's head on
+the expert's own calibration examples, and merges the experts again with those statistics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from torch import Tensor
+
+from . import tasks
+from .checks import InputError
+from .evaluate import with_head
+from .families import Expert, Family
+from .layers import Inputs
+from .memo import Memo
+from .statistics import Statistics
+from .statistics.collect import Labels, measure_task
+
+Member = Callable[[str, int, int], None]
+
+
+def measured_at(
+    inputs: Inputs,
+    encoder: Mapping[str, Tensor],
+    folder: Path,
+    *,
+    labels: Labels | None = None,
+    device: str = "cpu",
+    on_member: Member | None = None,
+) -> Inputs:
+    """The same files with statistics of `encoder` instead of the experts'.
+
+    encoder     merged tensors by the base's names, as a merge returns them
+    folder      where the experts' task references start
+    labels      `empirical` or `true`; as the experts' statistics were measured by default
+
+    Number of examples and seed are those of each expert's statistics.  Raises `InputError` for an
+    expert without statistics or task.
+    """
+    found = []
+    for index, (expert, own) in enumerate(
+        zip(inputs.family.experts, inputs.statistics, strict=True)
+    ):
+        if on_member is not None:
+            on_member(expert.name, index, len(inputs.statistics))
+        found.append(_measured(inputs.family, expert, own, encoder, folder, labels, device))
+    # What was remembered belongs to the statistics before.
+    return replace(inputs, statistics=tuple(found), memo=Memo(inputs.memo.limit))
+
+
+def _measured(
+    family: Family,
+    expert: Expert,
+    own: Statistics | None,
+    encoder: Mapping[str, Tensor],
+    folder: Path,
+    labels: Labels | None,
+    device: str,
+) -> Statistics:
+    if own is None or not expert.task:
+        raise InputError(
+            f"a further round for expert '{expert.name}'",
+            expected="its statistics and its task, to measure again at the merge",
+            found="no statistics" if own is None else "no task",
+            remedy="Name both in the recipe, or leave 'rounds' at 1.",
+        )
+    return measure_task(
+        expert.checkpoint,
+        tasks.load(expert.task, root=folder),
+        tensors=with_head(encoder, family, expert),
+        examples=_number(own, "examples", 256),
+        labels=labels or ("true" if own.metadata.get("labels") == "true" else "empirical"),
+        seed=_number(own, "seed", 0),
+        device=device,
+    )
+
+
+def _number(own: Statistics, key: str, default: int) -> int:
+    text = own.metadata.get(key, "")
+    return int(text) if text.isdigit() else default
+
+
+def mean_of(rounds: Sequence[Inputs]) -> Inputs:
+    """Inputs with the mean of the statistics of several rounds: a quadrature of the way between.
+
+    Kinds and layers that one of them lacks are left out.
+    """
+    first = rounds[0]
+    statistics = tuple(
+        _mean([inputs.statistics[index] for inputs in rounds])
+        for index in range(len(first.statistics))
+    )
+    return replace(first, statistics=statistics, memo=Memo(first.memo.limit))
+
+
+def _mean(parts: Sequence[Statistics | None]) -> Statistics | None:
+    known = [part for part in parts if part is not None]
+    if len(known) < len(parts):
+        return None
+    shared = set(known[0].shapes).intersection(*(part.shapes for part in known))
+    tensors = {}
+    for name in sorted(shared):
+        values = [part.read(name, part.shapes[name]) for part in known]
+        tensors[name] = sum(value for value in values if value is not None) / len(known)
+    return Statistics.of(tensors, known[0].metadata)  # type: ignore[arg-type]

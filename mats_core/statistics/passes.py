@@ -1,0 +1,115 @@
+"""Statistics into a file, within a budget of memory: several passes over the same batches.
+
+The sums of one layer do not depend on those of another, so a pass may keep those of some layers
+only.  Where all of them are more than the budget, layers are put into groups that fit, every group
+has a pass of its own (same examples, same seed, same batches: the same numbers, bit for bit), and
+its result goes to disk before the next.  A layer whose own statistics exceed the budget has a pass
+to itself.  The model and its activations come on top.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..checkpoints import Checkpoint
+from ..memory import available_memory
+from ..names import is_matrix, module_of
+from ..tasks import Task
+from .collect import EXAMPLES, measure_task
+from .store import Statistics
+
+SHARE = 0.5  # of the available memory, where no budget is given; the model takes its part, too
+WIDTH = 4  # bytes of a number: sums are float32
+
+
+def measure_to_file(
+    checkpoint: Checkpoint,
+    task: Task,
+    path: str | Path,
+    *,
+    memory: float | None = None,
+    on_batch: Callable[[int], None] | None = None,
+    **how: Any,
+) -> Statistics:
+    """`measure_task(checkpoint, task, **how)` into a file, which appears whole or not at all.
+
+    `memory`: bytes that the sums may take; half of what is available by default.  `on_batch` is
+    told how many examples are done, counted as if there were one pass.  Returns the file, opened.
+    """
+    path = Path(path)
+    total = min(how.get("examples", EXAMPLES), len(task.train))
+    groups = grouped(checkpoint, _budget(memory), blocks=how.get("blocks", 0))
+    if len(groups) == 1:
+        measure_task(checkpoint, task, on_batch=on_batch, **how).save(path)
+        return Statistics.open(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".mats-measure-", dir=path.parent) as folder:
+        parts = []
+        for index, names in enumerate(groups):
+            told = _share_of(on_batch, index, len(groups), total)
+            found = measure_task(checkpoint, task, only=names, on_batch=told, **how)
+            file = Path(folder) / f"{index}.safetensors"
+            if found.shapes:
+                found.save(file)
+                parts.append(Statistics.open(file))
+        joined(parts).save(path)
+    return Statistics.open(path)
+
+
+def _budget(memory: float | None) -> float:
+    if memory is not None:
+        return memory
+    free = available_memory()
+    return float("inf") if free is None else SHARE * free
+
+
+def _share_of(
+    on_batch: Callable[[int], None] | None, index: int, passes: int, total: int
+) -> Callable[[int], None] | None:
+    """Progress of one pass as progress of all of them."""
+    if on_batch is None:
+        return None
+    return lambda done: on_batch((index * total + done) // passes)
+
+
+def grouped(checkpoint: Checkpoint, budget: float, *, blocks: int = 0) -> list[frozenset[str]]:
+    """The parameters of a checkpoint in groups whose sums fit, modules kept together."""
+    modules: dict[str, list[str]] = {}
+    for name in checkpoint.tensors:
+        modules.setdefault(module_of(name), []).append(name)
+    groups: list[list[str]] = [[]]
+    filled = 0.0
+    for names in modules.values():
+        size = sum(statistics_bytes(n, checkpoint.tensors[n].shape, blocks) for n in names)
+        if groups[-1] and filled + size > budget:
+            groups.append([])
+            filled = 0.0
+        groups[-1] += names
+        filled += size
+    return [frozenset(names) for names in groups]
+
+
+def statistics_bytes(name: str, shape: Sequence[int], blocks: int = 0) -> int:
+    """Bytes of what is summed up for a parameter, as its name and shape let one expect."""
+    elements = 1
+    for size in shape:
+        elements *= size
+    found = elements + (elements**2 if elements <= blocks else 0)
+    if is_matrix(name, shape):
+        found += shape[0] ** 2 + shape[1] ** 2 + shape[1]
+    return WIDTH * found
+
+
+def joined(parts: Sequence[Statistics]) -> Statistics:
+    """Statistics of different layers of one model as one; read from their files when asked for."""
+    of: Mapping[str, Statistics] = {name: part for part in parts for name in part.shapes}
+    tokens = max((part.tokens or 0) for part in parts)
+    return Statistics(
+        {name: part.shapes[name] for name, part in of.items()},
+        {**parts[0].metadata, "tokens": str(tokens)},
+        lambda name: of[name].stored(name),
+        "several passes",
+    )

@@ -1,0 +1,26 @@
+"""What a task is: examples in three splits with their labels, and where they come from.
+
+A reference names a task: `sample:NAME`, the path of an `.npz` of images, or the path of a `.yaml`
+that says which files hold the rows and what is asked about them (docs/tasks.md).  Validation
+examples are held out from the training half; hyper-parameters are chosen on them and never on test
+examples.
+"""
+
+from .base import (
+    KINDS,
+    METRICS,
+    SPLITS,
+    VALIDATION_MOST,
+    Form,
+    Kind,
+    MetricName,
+    Split,
+    SplitName,
+    Task,
+)
+from .loading import SAMPLE, load, names_file
+
+__all__ = [
+    "KINDS", "METRICS", "SAMPLE", "SPLITS", "VALIDATION_MOST", "Form", "Kind", "MetricName",
+    "Split", "SplitName", "Task", "load", "names_file",
+]  # fmt: skip

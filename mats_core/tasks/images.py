@@ -1,0 +1,1 @@
+"""Folders and tables of images: decoded once a machine, then read where they lie."""

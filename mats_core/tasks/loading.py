@@ -1,0 +1,86 @@
+"""`load`: the one door to a task."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import numpy as np
+
+from ..checks import InputError, existing
+from . import description, rows
+from .base import Task
+from .samples import sample
+
+SAMPLE = "sample:"
+DESCRIBED = (".yaml", ".yml")
+FILES = (".npz", *DESCRIBED)
+
+
+def names_file(reference: str) -> bool:
+    """Whether a reference is a path, which starts at its recipe's folder."""
+    return reference.lower().endswith(FILES)
+
+
+def load(reference: str | Path, *, root: Path | None = None) -> Task:
+    """The task that `reference` names: `sample:NAME`, or a `.yaml` or `.npz` (under `root`).
+
+    Raises `InputError` for anything that is missing, unknown or does not fit together.
+    """
+    reference = str(reference)
+    if reference.startswith(SAMPLE):
+        return sample(reference.removeprefix(SAMPLE))
+    path = Path(reference) if root is None else root / reference
+    existing("task", path)
+    if path.suffix.lower() in DESCRIBED:
+        return _described(path)
+    if path.suffix != ".npz":
+        raise InputError(
+            f"task '{reference}'",
+            expected="a .yaml or .npz file, or sample:NAME",
+            found=f"'{path.name}'",
+            remedy="A table of texts or a folder of images needs a short .yaml: docs/tasks.md.",
+        )
+    return arrays(path.stem, path)
+
+
+def arrays(name: str, path: Path) -> Task:
+    """The task in an `.npz` file."""
+    try:
+        with np.load(path, allow_pickle=False) as found:
+            return Task.from_arrays(name, dict(found))
+    except (ValueError, OSError, EOFError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(
+            f"task '{path}'", expected="an .npz file of plain arrays", found=str(error)
+        ) from None
+
+
+def _described(path: Path) -> Task:
+    told = description.read(path)
+    files = [path]
+    for where in (told.train, told.validation, told.test, told.classes):
+        if isinstance(where, str) and (told.dataset is None or where is told.classes):
+            files.append(told.path(where))
+    return _kept(path.resolve(), tuple(_state(file) for file in files))
+
+
+def _state(file: Path) -> tuple[int, int]:
+    """Changes when a file does."""
+    try:
+        status = file.stat()
+    except OSError:
+        return 0, 0  # the reader says what is missing
+    return status.st_mtime_ns, status.st_size
+
+
+@functools.lru_cache(maxsize=16)
+def _kept(path: Path, state: tuple[tuple[int, int], ...]) -> Task:
+    # A merge asks for its tasks again and again; tables take a while to read.
+    told = description.read(path)
+    if told.kind == "image":
+        from . import images
+
+        return images.image_task(told)
+    return rows.text_task(told)

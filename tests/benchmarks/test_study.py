@@ -1,0 +1,85 @@
+"""The study's bookkeeping: nothing runs twice, nothing sees test data too early."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from benchmarks.study import questions
+from benchmarks.study.trials import Bench, Store, Trial
+from benchmarks.study.way import coefficient
+from mats_core import pipeline
+from mats_core.methods import METHODS
+from mats_core.recipe import parse_options
+from tests.layer_cases import random_case
+
+QUICK = Trial("task_arithmetic", {"scaling": 0.5}, examples=16, asked=20)
+
+
+@pytest.fixture
+def bench(tiny_family, tmp_path):
+    return Bench(tiny_family, Store(tmp_path / "results.json"))
+
+
+def test_a_result_is_kept_and_not_computed_twice(bench, tiny_family, tmp_path, monkeypatch):
+    first = bench.score(QUICK)
+    assert first["tasks"].keys() == {"e0", "e1", "e2"}
+    assert all(values[3] == 20 for values in first["tasks"].values())
+    monkeypatch.setattr(pipeline, "run", lambda *a, **k: pytest.fail("it was run again"))
+    again = Bench(tiny_family, Store(tmp_path / "results.json"))
+    assert again.score(QUICK) == json.loads(json.dumps(first))
+
+
+def test_trials_that_differ_in_anything_are_kept_apart():
+    others = [
+        Trial("task_arithmetic", {"scaling": 0.6}, examples=16, asked=20),
+        Trial("task_arithmetic", {"scaling": 0.5}, examples=8, asked=20),
+        Trial("task_arithmetic", {"scaling": 0.5}, examples=16, asked=20, seed=1),
+        Trial("task_arithmetic", {"scaling": 0.5}, examples=16, asked=20, experts=("e0", "e1")),
+        QUICK.on_test(),
+    ]
+    assert len({trial.key for trial in [QUICK, *others]}) == 6
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_gets_the_same_number_of_trials_defaults_first(method):
+    if method == "slerp":
+        pytest.skip("two models only")
+    found = questions.candidates(method)
+    assert found[0] == questions.default(method)
+    assert len(found) == (1 if method == "average" else questions.TRIALS)
+    assert len({trial.key for trial in found}) == len(found)
+    for trial in found:
+        parse_options(method, trial.options)
+        assert trial.split == "validation"
+
+
+def test_only_the_table_sees_test_data(bench, monkeypatch):
+    monkeypatch.setattr(Bench, "best", lambda self, trials: trials[-1])
+    for name, section in questions.SECTIONS.items():
+        splits = {trial.split for trial in section(bench)}
+        assert splits == ({"test"} if name in ("table", "seeds") else {"validation"}), name
+
+
+def test_the_coefficient_is_where_the_predicted_loss_is_least():
+    layer = random_case(0).layer
+    update = layer.mean_update
+    found = coefficient(layer, update)
+    assert found is not None
+
+    def loss(factor: float) -> float:
+        total = 0.0
+        for own, task in zip(layer.statistics, layer.updates, strict=True):
+            a, b = own.input_gram, own.output_gradient_gram
+            assert a is not None
+            assert b is not None
+            a, b = a / a.trace(), b / b.trace()
+            a = a + 0.1 * a.trace() / len(a) * torch.eye(len(a), dtype=a.dtype)
+            b = b + 0.1 * b.trace() / len(b) * torch.eye(len(b), dtype=b.dtype)
+            away = factor * update - task
+            total += float((away * (b @ away @ a)).sum())
+        return total
+
+    assert loss(found) < min(loss(found - 0.01), loss(found + 0.01))

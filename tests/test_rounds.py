@@ -1,0 +1,122 @@
+"""A second round: statistics measured again at the merge."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from mats_core import models
+from mats_core.checks import InputError
+from mats_core.layers import Inputs, open_inputs, prepare, read_layer, units
+from mats_core.memo import Memo
+from mats_core.pipeline import Finished, run
+from mats_core.recipe import parse_recipe
+from mats_core.report import RoundDone
+from mats_core.rounds import mean_of, measured_at
+from mats_core.statistics import Statistics
+from tests.conftest import family_recipe
+
+
+@pytest.fixture(scope="module")
+def recipe(tiny_family):
+    content = {**family_recipe(tiny_family, "kfac"), "evaluate": False}
+    return parse_recipe(content, tiny_family)
+
+
+@pytest.fixture(scope="module")
+def inputs(recipe):
+    return open_inputs(recipe)
+
+
+def value(statistics: Statistics | None, name: str) -> torch.Tensor:
+    assert statistics is not None
+    found = statistics.read(name, statistics.shapes[name])
+    assert found is not None
+    return found
+
+
+def merged(recipe, inputs: Inputs) -> dict[str, torch.Tensor]:
+    return next(e.tensors for e in run(recipe, inputs=inputs) if isinstance(e, Finished))
+
+
+def test_at_an_expert_itself_its_own_statistics_come_back(recipe, inputs, tiny_family):
+    """With expert 1's encoder in every model, expert 1's statistics are those of its file."""
+    encoder = models.tensors_of(inputs.family.experts[1].checkpoint)
+    again = measured_at(inputs, encoder, tiny_family)
+    own, found = inputs.statistics[1], again.statistics[1]
+    assert own is not None
+    assert found is not None
+    assert found.metadata["examples"] == own.metadata["examples"] == "48"
+    for name in found.shapes:
+        torch.testing.assert_close(value(found, name), value(own, name), rtol=1e-5, atol=1e-9)
+    other = "vit.encoder.layer.1.output.dense.output_gradient_gram"
+    assert not torch.allclose(
+        value(again.statistics[0], other), value(inputs.statistics[0], other), rtol=0.01
+    )
+
+
+def test_a_second_round_merges_with_what_was_measured_at_the_first(recipe, inputs, tiny_family):
+    first = merged(recipe, inputs)
+    again = measured_at(inputs, first, tiny_family)
+    second = merged(recipe, again)
+    job = prepare(recipe, again)
+    unit = next(u for u in units(job) if u.name.endswith("1.output.dense.weight"))
+    layer = read_layer(job, unit)
+    gram = layer.measured("input_gram")
+    assert gram is not None
+    module = unit.name.removesuffix(".weight")
+    torch.testing.assert_close(gram[2], value(again.statistics[2], f"{module}.input_gram"))
+    assert not torch.equal(first[unit.name], second[unit.name])
+
+
+def test_the_mean_of_two_rounds(recipe, inputs, tiny_family):
+    again = measured_at(inputs, models.tensors_of(inputs.family.base), tiny_family, labels="true")
+    both = mean_of([inputs, again])
+    name = "vit.encoder.layer.0.intermediate.dense.input_gram"
+    for index in range(3):
+        expected = (
+            value(inputs.statistics[index], name) + value(again.statistics[index], name)
+        ) / 2
+        torch.testing.assert_close(value(both.statistics[index], name), expected)
+
+
+def test_statistics_in_memory_are_not_mistaken_for_one_another(recipe, inputs, tiny_family):
+    """Every expert's layer is read with its own statistics, though none of them has a file."""
+    remembering = open_inputs(recipe, Memo(2**28))
+    again = measured_at(remembering, models.tensors_of(inputs.family.base), tiny_family)
+    job = prepare(recipe, again)
+    unit = next(u for u in units(job) if u.name.endswith("0.output.dense.weight"))
+    grams = read_layer(job, unit).measured("output_gradient_gram")
+    assert grams is not None
+    module = unit.name.removesuffix(".weight")
+    for gram, own in zip(grams, again.statistics, strict=True):
+        torch.testing.assert_close(gram, value(own, f"{module}.output_gradient_gram"))
+    assert not torch.equal(grams[0], grams[1])
+
+
+def test_what_a_further_round_needs_is_said(tiny_family):
+    content = {**family_recipe(tiny_family, "average"), "evaluate": False}
+    experts = [dict(entry) for entry in content["experts"]]  # type: ignore[union-attr]
+    for missing, sentence in (("task", "no task"), ("statistics", "no statistics")):
+        changed = [{k: v for k, v in experts[0].items() if k != missing}, *experts[1:]]
+        bare = open_inputs(parse_recipe({**content, "experts": changed}, tiny_family))
+        with pytest.raises(InputError, match=f"e0.*{sentence}"):
+            measured_at(bare, {}, tiny_family)
+
+
+def test_a_recipe_with_two_rounds_is_merged_measured_and_merged_again(recipe, inputs, tiny_family):
+    first = merged(recipe, inputs)
+    expected = merged(recipe, measured_at(inputs, first, tiny_family))
+    events = list(run(recipe.model_copy(update={"rounds": 2}), inputs=inputs))
+    assert [(e.index, e.total) for e in events if isinstance(e, RoundDone)] == [(1, 2)]
+    found = events[-1]
+    assert isinstance(found, Finished)
+    assert found.tensors.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert torch.equal(found.tensors[name], tensor), name
+
+
+def test_rounds_of_a_method_without_statistics_are_refused(tiny_family):
+    content = {**family_recipe(tiny_family, "ties"), "rounds": 2}
+    with pytest.raises(InputError, match=r"'rounds' 2 with method 'ties'.*reads statistics"):
+        list(run(parse_recipe(content, tiny_family)))

@@ -266,7 +266,7 @@ def _fisher(experts: Experts, models: Any, data: Any) -> dict[str, Any]:
 
 
 def _certainty(scale: float, data: Any) -> dict[str, Any]:
-    """FusionBench's Fisher against the definition, by batch size, at one certainty of the models."""
+    """FusionBench's Fisher against the definition, by batch size; `scale`: see `family`."""
     _, models = family(scale)
     exact = [expected_fisher(m, rows) for m, rows in zip(models, data, strict=True)]
     names = list(exact[0])

@@ -38,6 +38,7 @@ GRIDS: dict[str, dict[str, list[Any]]] = {
         "layer_power": [0.0, 2.0],
     },
     "gradient_matching": {"scaling": [0.1, 0.2, 0.3, 0.5, 1.0]},
+    "kfac_matching": {"prior": [0.03, 0.1, 0.3], "damping": [0.03, 0.1]},
 }
 VALIDATION_EXAMPLES = 250
 

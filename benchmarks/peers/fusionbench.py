@@ -251,23 +251,47 @@ def _fisher(experts: Experts, models: Any, data: Any) -> dict[str, Any]:
 
     alone, together = (their_fishers(models, data, size)[1] for size in (1, 16))
     ours_by_batch = [ours(m, rows, 1) for m, rows in zip(models, data, strict=True)]
-    mass = {size: numbers.mean(_mass(a, b, names) for a, b in zip(found, exact, strict=True))
-            for size, (found, _) in measured.items()}  # fmt: skip
     keys = [f"{n}.fisher" for n in names]
     return {
         "fisher_tensors": len(names),
+        # Not 0: it would be 0/0 where no expert has a Fisher, such as at words that never came.
         "fisher_same": apart(
-            ours_, theirs(normalize_fisher_weight=False, minimal_fisher_weight=0.0), names
+            ours_, theirs(normalize_fisher_weight=False, minimal_fisher_weight=1e-30), names
         ),
         "fisher_minimal": apart(ours_, theirs(normalize_fisher_weight=False), names),
         "fisher_defaults": apart(default, theirs(), names),
-        "fisher_mass": mass,
-        "fisher_statistics": {
-            size: mean_apart(exact, found, names) for size, (found, _) in measured.items()
-        },
-        "fisher_merge_by_batch": apart(measured[1][1], measured[16][1], names),
+        "fisher_merge_by_batch": apart(alone, together, names),
         "fisher_ours_by_batch": mean_apart(ours_by_batch, experts.statistics, keys),
     }
+
+
+def _certainty(scale: float, data: Any) -> dict[str, Any]:
+    """FusionBench's Fisher against the definition, by batch size; `scale`: see `family`."""
+    _, models = family(scale)
+    exact = [expected_fisher(m, rows) for m, rows in zip(models, data, strict=True)]
+    names = list(exact[0])
+    found = {size: their_fishers(models, data, size)[0] for size in (1, 4, 16)}
+    with torch.no_grad():
+        tops = [
+            model(**{k: v for k, v in batch.items() if k != "labels"}).logits.softmax(-1).amax(-1)
+            for model, rows in zip(models, data, strict=True)
+            for batch in batches(rows, EXAMPLES)
+        ]
+    return {
+        "top": float(torch.cat(tops).mean()),
+        "mass": {size: _mean(_mass, fishers, exact, names) for size, fishers in found.items()},
+        "pattern": {size: _mean(_cosine, fishers, exact, names) for size, fishers in found.items()},
+    }
+
+
+def _mean(compare: Callable[..., float], found: Any, exact: Any, names: Sequence[str]) -> float:
+    return numbers.mean(compare(a, b, names) for a, b in zip(found, exact, strict=True))
+
+
+def _cosine(found: dict[str, Tensor], exact: dict[str, Tensor], names: Sequence[str]) -> float:
+    """The cosine of two Fishers as one long vector each: 1 where they weigh alike."""
+    a, b = (torch.cat([own[n].reshape(-1) for n in names]) for own in (found, exact))
+    return float(a @ b / (a.norm() * b.norm()))
 
 
 def _mass(found: dict[str, Tensor], exact: dict[str, Tensor], names: Sequence[str]) -> float:

@@ -159,6 +159,8 @@ def _fusion(found: Mapping[str, Any] | None, costs: Mapping[str, Any]) -> str:
             "| --- | --- |",
             *(f"| {what} | {_number(value)} |" for what, value in _own(found)),
             "",
+            *_batches(found["certainty"]),
+            "",
             *_costs(costs),
         ]
     )
@@ -177,20 +179,7 @@ SAME = (
 
 
 def _own(found: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    mass = found["fisher_mass"]
     return [
-        *(
-            (
-                f"Sum of its Fisher in batches of {size}, as a share of the definition's "
-                "(Σ over examples and classes of p (∂ log p)²)",
-                mass[size],
-            )
-            for size in mass
-        ),
-        *(
-            (f"Difference of that Fisher from the definition, batches of {size}", value)
-            for size, value in found["fisher_statistics"].items()
-        ),
         ("Our Fisher in batches of 1 against batches of 16", found["fisher_ours_by_batch"]),
         ("Its merged model, batches of 1 against batches of 16", found["fisher_merge_by_batch"]),
         ("Share of tokens that are not padding", found["real_tokens"]),
@@ -204,6 +193,22 @@ def _own(found: Mapping[str, Any]) -> list[tuple[str, Any]]:
         ("The same, our default damping", found["singular_ours"]),
         ("For comparison: the experts' own distance from their average", found["experts_apart"]),
     ]
+
+
+def _batches(certainty: Sequence[Mapping[str, Any]]) -> list[str]:
+    sizes = list(certainty[0]["mass"])
+    lines = [
+        "Its Fisher is the square of a gradient that is summed over the classes (by √p) and over "
+        "the batch; the definition sums squares, Σ p (∂ log p)² for each example. Sum of all "
+        "entries as a share of the definition's, and the cosine between the two:",
+        "",
+        "| mean top probability | " + " | ".join(f"batches of {size}" for size in sizes) + " |",
+        "| --- |" + " --- |" * len(sizes),
+    ]
+    for one in certainty:
+        cells = [f"{100 * one['mass'][s]:.1f} %, {one['pattern'][s]:.2f}" for s in sizes]
+        lines.append(f"| {one['top']:.2f} | {' | '.join(cells)} |")
+    return lines
 
 
 def _costs(costs: Mapping[str, Any]) -> list[str]:

@@ -24,6 +24,7 @@ def page(results: Mapping[str, Any]) -> str:
     """The whole page."""
     parts = [
         "# Other tools beside this one",
+        results.get("note", ""),
         "Written by `python -m benchmarks.peers`; how to make the peers' environments stands in "
         "`benchmarks/peers/__init__.py`.",
         _machine(results["machine"]),
@@ -57,8 +58,8 @@ def _mergekit(results: Mapping[str, Any]) -> str:
     lines = [
         "## mergekit",
         "",
-        f"mergekit runs the YAML that *Export* gives. {results['machine']['checkpoints']} All of "
-        f"its {2 * repeats * len(cases)} runs and ours ended with exit code 0. Each side is a "
+        f"mergekit runs the YAML that *Export* gives. {results['machine']['checkpoints']} All "
+        f"{2 * repeats * len(cases)} runs, its and ours, ended with exit code 0. Each side is a "
         f"process of its own; the two take turns; medians of {repeats}. Load average "
         f"{min(loads):.0f} to {max(loads):.0f} on {results['machine']['cores']} cores: on a busy "
         "machine CPU seconds (user and system) say more than seconds on the wall.",
@@ -131,6 +132,13 @@ def _apart(cases: Sequence[Mapping[str, Any]]) -> list[str]:
         off = sum(one["off"] for one in found.values())
         total = sum(one["entries"] for one in found.values())
         lines.append(f"| {_title(case)} | {' | '.join(cells)} | {off:,} of {total:,} |")
+    lines += [
+        "",
+        "TIES: the two cut differently where several changes are as large as the threshold. Ours "
+        "keeps all of them, mergekit exactly ⌊density · entries⌋. In float32 that is an entry now "
+        "and then; changes between bfloat16 numbers take few values, and such ties are many. (Read "
+        "from both codes; whether it is the whole difference in bfloat16 was not checked.)",
+    ]
     return lines
 
 

@@ -209,7 +209,8 @@ class _Layers:
         vectors = job.inputs.vectors
         if vectors is None:
             return
-        self.coverage = Counter(self.coverage) + Counter(_untouched(job))
+        for treatment, count in _untouched(job).items():
+            self.coverage[treatment] += count
         for name in job.inputs.family.shared:
             if name in vectors.family.base.tensors:
                 continue

@@ -56,9 +56,16 @@ def _facts(what: ByContent) -> Facts:
         positions -= padding_token(config) + 1
     return Facts(
         name=name,
-        reads=next((kind for part, kind in KINDS.items() if part in name), ""),
+        reads=_reads(name),
         pad=padding_token(config),
         start=getattr(config, "decoder_start_token_id", None),
         positions=positions or None,
         segments=(getattr(config, "type_vocab_size", 0) or 0) > 1,
     )
+
+
+def _reads(name: str) -> Reads:
+    for part, kind in KINDS.items():
+        if part in name:
+            return kind
+    return ""

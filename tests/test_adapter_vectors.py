@@ -21,6 +21,8 @@ from mats_core.adapters import Adapted, open_expert
 from mats_core.checkpoints import Checkpoint
 from mats_core.checks import InputError
 from mats_core.collection import load_collection, measure_all
+from mats_core.estimate import estimate
+from mats_core.layers import open_inputs
 from mats_core.pipeline import evaluate_output, merge, run
 from mats_core.recipe import parse_recipe
 from mats_core.report import Finished
@@ -166,6 +168,11 @@ def test_the_default_is_the_block_and_a_recipe_may_ask_for_the_mean(experts):
     scaled = [layer for layer in report.layers if "times" in layer.status]
     assert {layer.treatment for layer in scaled} == {"merged"}
 
+    estimated = estimate(open_inputs(recipe(experts, "regmean")), recipe(experts, "regmean"))
+    assert dict(estimated.coverage) == {"averaged": 0, "head": 0, "tied": 0} | {
+        kind: count for kind, count in report.coverage.items() if count
+    }
+
     asked = merge_tensors(recipe(experts, "regmean", options={"remaining": "mean"}))
     average = merge_tensors(recipe(experts, "average"))
     for name, value in average.items():
@@ -285,7 +292,8 @@ def test_a_family_of_adapters_is_measured_merged_and_evaluated(kind, family, tmp
     collection = load_collection(family(kind))
     files = measure_all(collection, examples=8)
     out = tmp_path / "out"
-    report = merge(collection.recipe("kfac", statistics=files, output=str(out), device="cpu"))
+    settings = {"output": str(out), "device": "cpu", "rounds": 2 if kind == "ia3" else 1}
+    report = merge(collection.recipe("kfac", statistics=files, **settings))
     assert [task.name for task in report.tasks] == ["task0", "task1"]
     assert report.coverage["head"] == 2
     expert = open_expert(collection.model_path(collection.experts[1].model), collection.base)

@@ -146,6 +146,7 @@ def test_tokens_that_reach_over_the_border_belong_to_the_answers(tmp_path):
     rows = [{"q": "ab:", "label": 0}] * 6
     split = load(tmp_path, {"kind": "choices", "prompt": "{q}", "choices": ["x", "yz", "z"]}, rows)
     batch = encoding.encode(split, tmp_path).batch(np.array([0]))
+    assert batch.targets is not None
     asked = [[tokenizer.id_to_token(t) for t in row if t >= 0] for row in batch.targets.tolist()]
     # `ab:x` is `ab` and `:x`: the colon is asked of every answer, or of none.
     assert asked == [[":x"], [":y", "z"], [":", "z"]]

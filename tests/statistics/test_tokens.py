@@ -101,8 +101,15 @@ def alone(split, folder, answers=None):
         if width is not None:
             for name in ("decoder_input_ids", "decoder_attention_mask"):
                 keep[name] = keep[name][:, :width]
+            assert targets is not None
             targets = targets[:, :width]
         yield keep, targets
+
+
+def numbers(statistics, name) -> torch.Tensor:
+    found = statistics.read(name, statistics.shapes[name], dtype=torch.float64)
+    assert found is not None
+    return found
 
 
 @pytest.mark.parametrize("told", [LANGUAGE, CHOICES], ids=["language", "choices"])
@@ -113,7 +120,7 @@ def test_everything_equals_brute_force(case, told, tmp_path):
     expected = brute_force(model, list(alone(split, folder, answers)))
     batch = encoding.encode(split, folder).batch(np.arange(len(split)), answers)
     found = measure(model, [(batch.inputs, batch.targets)])
-    read = {n: found.read(n, s, dtype=torch.float64) for n, s in found.shapes.items()}
+    read = {n: numbers(found, n) for n in found.shapes}
     # The biases of relative positions are shared by a batch before anything else sees them.
     missing = {n for n in expected if n not in read}
     tied = {n for n in missing if n.startswith("lm_head")} if name != "llama" else set()
@@ -142,10 +149,8 @@ def test_batches_and_padding_do_not_matter(case, told, labels, tmp_path):
     )
     assert whole.metadata == single.metadata
     assert whole.metadata["labels"] == labels
-    for name, shape in whole.shapes.items():
-        a, b = (s.read(name, shape, dtype=torch.float64) for s in (whole, single))
-        assert a is not None
-        assert b is not None
+    for name in whole.shapes:
+        a, b = (numbers(s, name) for s in (whole, single))
         if float(a.norm()) > 1e-20:
             close(a, b, 1e-7)
 
@@ -173,7 +178,7 @@ def test_true_and_empirical_differ(case, tmp_path):
         measure_task(Checkpoint.open(folder), task, labels=kind) for kind in ("true", "empirical")
     )
     name = next(n for n in true.shapes if n.endswith("output_gradient_gram"))
-    a, b = (s.read(name, s.shapes[name]) for s in (true, empirical))
+    a, b = (numbers(s, name) for s in (true, empirical))
     assert not torch.allclose(a, b, rtol=1e-2)
 
 

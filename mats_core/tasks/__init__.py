@@ -7,6 +7,7 @@ examples.
 """
 
 from .base import (
+    ARRAYS,
     IMAGES,
     KINDS,
     METRICS,
@@ -22,6 +23,7 @@ from .base import (
 from .loading import SAMPLE, load, names_file
 
 __all__ = [
+    "ARRAYS",
     "IMAGES",
     "KINDS",
     "METRICS",

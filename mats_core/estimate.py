@@ -23,6 +23,7 @@ from .checks import InputError
 from .costs import COSTS, Cost, Shape, passes, selection, times, together
 from .layers import Inputs, Job, Unit, pieces, prepare, units
 from .machine import CALL, OPENING, Rates, Work
+from .methods import METHODS
 from .methods.base import Treatment
 from .names import is_matrix, is_weight, module_of
 from .output import output_specs
@@ -406,10 +407,11 @@ def _advice(plan: Plan) -> str:
     recipe, ways = plan.recipe, []
     if recipe.dtype == "float64" and _would_fit(plan, dtype="float32"):
         ways.append("choose float32 arithmetic")
+    fixed = METHODS[recipe.method].experts is not None
     fewer = next(
         (
             count
-            for count in range(len(recipe.experts) - 1, 0, -1)
+            for count in range(0 if fixed else len(recipe.experts) - 1, 0, -1)
             if _would_fit(plan, experts=recipe.experts[:count])
         ),
         0,

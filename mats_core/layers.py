@@ -144,6 +144,7 @@ def prepare(recipe: Recipe, inputs: Inputs | None = None, keep: Sequence[int] = 
     if device == "mps" and recipe.dtype == "float64":
         raise InputError("dtype 'float64'", expected="cpu or cuda", found="mps")
     kinds = method.reads(options)
+    _require_experts(recipe, method)
     _require_statistics(recipe, inputs, method, options)
     return Job(
         recipe=recipe,
@@ -229,6 +230,17 @@ def _weights(recipe: Recipe, method: Method) -> tuple[float, ...]:
             remedy="Leave an expert out, or choose a weighted method such as 'task_arithmetic'.",
         )
     return tuple(weights)
+
+
+def _require_experts(recipe: Recipe, method: Method) -> None:
+    if method.experts not in (None, len(recipe.experts)):
+        raise InputError(
+            f"method '{method.name}'",
+            expected=f"exactly {method.experts} experts",
+            found=f"{len(recipe.experts)}: {listing([e.name for e in recipe.experts])}",
+            remedy=f"Choose the {method.experts} to merge, or a method for any number such as "
+            "'average'.",
+        )
 
 
 def _require_statistics(recipe: Recipe, inputs: Inputs, method: Method, options: Options) -> None:

@@ -67,8 +67,9 @@ def suggested(method: str, field: OptionField, points: int = 5) -> tuple[Any, ..
     """
     if field.kind == "bool":
         return (False, True)
-    if field.kind == "choice":
-        return field.choices
+    if field.kind == "choice":  # its default may be a number, where one is allowed
+        named = field.default in (None, *field.choices)
+        return field.choices if named else (*field.choices, field.default)
     kind = int if field.kind == "int" else float
     low, high, step = field.low, field.high, field.step
     default = field.default if isinstance(field.default, int | float) else None
@@ -81,7 +82,8 @@ def suggested(method: str, field: OptionField, points: int = 5) -> tuple[Any, ..
             values[values.index(min(inner, key=lambda v: abs(v - default)))] = kind(default)
     elif default:
         factors = (0.25, 0.5, 1, 2, 4) if kind is int else (0.01, 0.1, 1, 10, 100)
-        values = [kind(float(f"{default * factor:.3g}")) for factor in factors]
+        scaled = (float(f"{default * factor:.3g}") for factor in factors if factor != 1)
+        values = [kind(default), *map(kind, scaled)]
     else:
         values = [kind(v) for v in ((1, 2, 5, 10, 20) if kind is int else (0, 0.1, 0.3, 1, 3))]
     return tuple(sorted(v for v in set(values) if _allowed(method, field.name, v)))

@@ -138,7 +138,7 @@ def test_decoders_that_classify_find_their_last_token(tmp_path):
     torch.manual_seed(1)
     model = GPT2ForSequenceClassification(GPT2Config(
         vocab_size=text_cases.VOCABULARY, n_embd=16, n_layer=2, n_head=2, n_positions=32,
-        eos_token_id=text_cases.END, bos_token_id=text_cases.END, num_labels=2,
+        eos_token_id=text_cases.END, bos_token_id=text_cases.END, num_labels=2,  # type: ignore[call-arg]
     )).eval()  # fmt: skip
     assert model.config.pad_token_id is None
     folder = save(model, tmp_path / "m", "gpt2")

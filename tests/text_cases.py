@@ -88,7 +88,8 @@ def t5(seed: int = 0) -> Any:
     return T5ForConditionalGeneration(T5Config(
         vocab_size=VOCABULARY, d_model=16, d_kv=8, d_ff=20, num_layers=2, num_heads=2,
         relative_attention_num_buckets=4, relative_attention_max_distance=8,
-        pad_token_id=PAD, eos_token_id=END, decoder_start_token_id=PAD, tie_word_embeddings=True,
+        pad_token_id=PAD, eos_token_id=END,
+        decoder_start_token_id=PAD, tie_word_embeddings=True,  # type: ignore[call-arg]
     ))  # fmt: skip
 
 

@@ -7,6 +7,8 @@ examples.
 """
 
 from .base import (
+    ARRAYS,
+    IMAGES,
     KINDS,
     METRICS,
     SPLITS,
@@ -21,6 +23,19 @@ from .base import (
 from .loading import SAMPLE, load, names_file
 
 __all__ = [
-    "KINDS", "METRICS", "SAMPLE", "SPLITS", "VALIDATION_MOST", "Form", "Kind", "MetricName",
-    "Split", "SplitName", "Task", "load", "names_file",
+    "ARRAYS",
+    "IMAGES",
+    "KINDS",
+    "METRICS",
+    "SAMPLE",
+    "SPLITS",
+    "VALIDATION_MOST",
+    "Form",
+    "Kind",
+    "MetricName",
+    "Split",
+    "SplitName",
+    "Task",
+    "load",
+    "names_file",
 ]  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import string
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,14 +15,16 @@ from .description import Description
 if TYPE_CHECKING:
     import pandas as pd
 
+    Frames = dict[SplitName, pd.DataFrame]
+
 HUB_SPLITS = {"train": "train", "test": "test"}
 
 
 def text_task(told: Description) -> Task:
     """A task of kind text, choices or language; raises `InputError`."""
-    frames = {name: frame for name in SPLITS if (frame := _frame(told, name)) is not None}
+    frames: Frames = {name: f for name in SPLITS if (f := _frame(told, name)) is not None}
     classes, labels = _labelled(told, frames) if told.form.classified else ((), {})
-    splits = {}
+    splits: dict[SplitName, Split] = {}
     for name, frame in frames.items():
         inputs = _inputs(told, _thing(told, name), frame)
         none = np.zeros(len(inputs), dtype=np.int64)
@@ -49,11 +51,12 @@ def _frame(told: Description, name: SplitName) -> pd.DataFrame | None:
 
 
 def _labelled(
-    told: Description, frames: dict[SplitName, pd.DataFrame]
+    told: Description, frames: Frames
 ) -> tuple[tuple[str, ...], dict[SplitName, np.ndarray]]:
     """Class names in the order of the labels, and the labels of every split."""
-    columns = {
-        name: tables.column(_thing(told, name), frame, told.label) for name, frame in frames.items()
+    columns: dict[SplitName, list[Any]] = {
+        name: list(tables.column(_thing(told, name), frame, told.label))
+        for name, frame in frames.items()
     }
     values = [value for column in columns.values() for value in column]
     if told.kind == "choices":

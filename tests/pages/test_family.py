@@ -66,8 +66,9 @@ def test_every_method_has_its_cost_before_a_merge(open_app: Open):
     assert sentences(app) == ""
     table = app.dataframe[0].value
     assert list(table["method"]) == [method.title for method in METHODS.values()]
-    assert set(table["fits"]) == {"yes"}
-    assert all(value.endswith(" s") for value in table["merging"])
+    runs = [method.experts in (None, 3) for method in METHODS.values()]
+    assert list(table["fits"]) == ["yes" if can else "cannot run" for can in runs]
+    assert [value.endswith(" s") for value in table["merging"]] == runs
     assert "free here now" in words(app)
 
 
@@ -85,7 +86,9 @@ def test_coverage_follows_the_chosen_method(open_app: Open):
 def test_what_cannot_fit_says_so_with_advice(open_app: Open, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(memory, "available_memory", lambda: 1000)
     app = view(settle(open_app("family"), "preparation"), "Before a merge")
-    assert set(app.dataframe[0].value["fits"]) == {"no"}
+    table = app.dataframe[0].value
+    assert set(table["fits"]) == {"no", "cannot run"}
+    assert list(table["method"][table["fits"] == "cannot run"]) == ["SLERP"]  # two experts only
     assert "Free some memory" in sentences(app)
 
 

@@ -88,7 +88,9 @@ def iso_c(layer: Layer, options: IsoOptions, survey: Any = None) -> Merged:
     """W = W0 + α σ̄ U Vᵀ of the SVD of Σ Δ_m: all singular values replaced by their mean."""
     if not layer.is_matrix:
         return averaged(layer)
-    direction, values = layer.remember("iso_c", lambda: polar(_total(layer), rounding(layer, len(layer.experts))))
+    direction, values = layer.remember(
+        "iso_c", lambda: polar(_total(layer), rounding(layer, len(layer.experts)))
+    )
     return Merged(layer.base + options.scaling * values.mean() * direction, "iso_c")
 
 

@@ -45,12 +45,13 @@ class IsoCtsOptions(IsoOptions):
 def rounding(layer: Layer, terms: int = 1) -> float:
     """More than the largest singular value that float32 rounding gives a sum of `W_m − W0`.
 
-    A matrix of independent entries, each `ε |w|` at most, has about `ε ‖W0‖ (1/√m + 1/√n)`; the
+    A matrix of independent entries, each `ε |w|` at most, has about `ε ‖W‖ (1/√m + 1/√n)`; the
     error of one rounding is a fifth of ε in the mean square, and half of ε is asked for here.
     Errors of several terms add up in squares.
     """
     m, n = layer.base.shape
-    each = torch.finfo(torch.float32).eps / 2 * norm(layer.base) * (m**-0.5 + n**-0.5)
+    largest = max(map(norm, (layer.base, *layer.experts)))
+    each = torch.finfo(torch.float32).eps / 2 * largest * (m**-0.5 + n**-0.5)
     return each * terms**0.5
 
 

@@ -43,7 +43,7 @@ def t5() -> Any:
 
     config = T5Config(
         d_model=16, d_kv=8, d_ff=24, num_layers=1, num_heads=2, vocab_size=VOCABULARY,
-        decoder_start_token_id=0, dropout_rate=0.0,
+        decoder_start_token_id=0, dropout_rate=0.0,  # type: ignore[call-arg]
     )  # fmt: skip
     return T5ForConditionalGeneration(config)
 

@@ -155,7 +155,7 @@ def test_vectors_merge_by_their_full_block_fisher(method, damping, experts):
         torch.testing.assert_close(tensors[weight].double(), expected, rtol=1e-4, atol=1e-5)
 
 
-def merge_tensors(recipe: Any) -> dict[str, Tensor]:
+def merge_tensors(recipe: Any) -> Mapping[str, Tensor]:
     return next(event.tensors for event in run(recipe) if isinstance(event, Finished))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +107,7 @@ def recipe(written: Written, method: str, **settings: Any) -> Any:
     return parse_recipe({**content, "evaluate": False, **settings})
 
 
-def merged_tensors(recipe: Any) -> dict[str, torch.Tensor]:
+def merged_tensors(recipe: Any) -> Mapping[str, torch.Tensor]:
     return next(event.tensors for event in run(recipe) if isinstance(event, Finished))
 
 
@@ -159,7 +159,7 @@ def two_ranks(bases: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest.mark.parametrize("method", ["average", "task_arithmetic", "tsv_m", "iso_c", "iso_cts"])
 def test_adapters_of_different_ranks_merge_like_the_full_checkpoints(method, two_ranks):
-    def merged(kind: str) -> dict[str, torch.Tensor]:
+    def merged(kind: str) -> Mapping[str, torch.Tensor]:
         experts = [
             {"name": f"expert {index}", "model": str(getattr(one, kind))}
             for index, one in enumerate(two_ranks)

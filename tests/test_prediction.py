@@ -90,6 +90,7 @@ def test_one_example_of_one_token_is_the_squared_directional_derivative():
     own = Tensors({"fc.weight": torch.randn(2, 3), "fc.bias": torch.randn(2)})
     family = Named(
         base=Named(tensors={"fc.weight": torch.empty(2, 3)}),
+        shape=lambda name: (2, 3),
         experts=[Named(checkpoint=own)],
         shared={"fc.weight", "fc.bias"},
     )

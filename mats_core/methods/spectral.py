@@ -45,11 +45,12 @@ class IsoCtsOptions(IsoOptions):
 def rounding(layer: Layer) -> float:
     """The largest singular value that float32 rounding alone may give `W_m − W0`.
 
-    A matrix of independent entries of size ε ‖W0‖ / √(m n) has about `ε ‖W0‖ (1/√m + 1/√n)`; the
-    error of a rounding is a fifth of ε on average.
+    A matrix of independent entries of size ε ‖W‖ / √(m n) has about `ε ‖W‖ (1/√m + 1/√n)`; the
+    error of a rounding is a fifth of ε on average.  W is the largest of base and experts.
     """
     m, n = layer.base.shape
-    return torch.finfo(torch.float32).eps * norm(layer.base) * (m**-0.5 + n**-0.5)
+    size = max(norm(layer.base), *(norm(expert) for expert in layer.experts))
+    return torch.finfo(torch.float32).eps * size * (m**-0.5 + n**-0.5)
 
 
 def tsv_update(updates: Sequence[Tensor], floor: float = 0.0) -> Tensor:

@@ -15,11 +15,10 @@ from mats_core.checkpoints import Checkpoint
 from mats_core.layers import open_inputs, prepare, read_layer, units
 from mats_core.methods import METHODS
 from mats_core.pipeline import merge, run
-from mats_core.report import Finished
 from mats_core.prediction import layer_costs
 from mats_core.protection import layer_protection
 from mats_core.recipe import Recipe, parse_recipe
-from mats_core.report import LayerDone
+from mats_core.report import Finished, LayerDone
 from mats_core.spectra import layer_spectra
 from mats_core.statistics import Statistics, measure
 from mats_core.survey import survey

@@ -22,7 +22,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from .checkpoints import Checkpoint, TensorEntry
+from .checkpoints import Checkpoint, TensorEntry, all_finite
 from .checks import InputError, listing
 from .experts import Expert, aligned
 from .heads import Spare, head_names, spare
@@ -231,8 +231,8 @@ def _finite(checkpoint: Checkpoint) -> None:
     for name, entry in checkpoint.tensors.items():
         if not entry.dtype.is_floating_point:
             continue
-        bad = sum(int((~torch.isfinite(part)).sum()) for part in checkpoint.parts(name))
-        if bad:
+        if not all(all_finite(part) for part in checkpoint.parts(name)):
+            bad = sum(int((~torch.isfinite(part)).sum()) for part in checkpoint.parts(name))
             raise InputError(
                 f"tensor '{name}' of '{checkpoint.path}'",
                 expected="finite numbers",

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from . import card, models
 from .adapters import VectorFamily
-from .checkpoints import Checkpoint
+from .checkpoints import Checkpoint, all_finite
 from .checks import InputError
 from .families import Family
 from .layers import DTYPES, Job, Unit
@@ -143,7 +143,7 @@ def emit(job: Job, unit: Unit, value: Tensor, sink: Sink, start: int | None = No
 
 def _store(job: Job, name: str, value: Tensor, sink: Sink, start: int | None = None) -> None:
     stored = value.to(sink.specs[name][0])
-    if not bool(torch.isfinite(stored).all()):
+    if not all_finite(stored):
         raise InputError(
             f"merged tensor '{name}'",
             expected="finite numbers",

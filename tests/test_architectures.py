@@ -237,7 +237,7 @@ def test_ties_are_written_once_as_the_base_has_them(tmp_path):
     written = load_file(tmp_path / "out" / "model.safetensors")
     assert "shared.weight" in written
     assert not set(copies) & set(written)
-    _, loading = transformers.T5ForConditionalGeneration.from_pretrained(
+    _, loading = transformers.T5ForConditionalGeneration.from_pretrained(  # type: ignore[misc]
         tmp_path / "out", output_loading_info=True
     )
     assert not loading["missing_keys"]
@@ -312,7 +312,7 @@ def test_buffers_and_old_names_of_norms_are_no_difference(tmp_path):
     experts = [load_file(tmp_path / f"e{m}" / "model.safetensors") for m in range(2)]
     mean = sum(tensors[gamma.replace("gamma", "weight")] for tensors in experts) / 2
     torch.testing.assert_close(merged[gamma], mean)
-    model, loading = transformers.BertForMaskedLM.from_pretrained(
+    model, loading = transformers.BertForMaskedLM.from_pretrained(  # type: ignore[misc]
         tmp_path / "out", output_loading_info=True
     )
     assert not loading["missing_keys"]

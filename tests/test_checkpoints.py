@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from mats_core.checkpoints import Checkpoint
+from mats_core.checkpoints import Checkpoint, all_finite
 from mats_core.checks import InputError
 
 
@@ -222,3 +222,15 @@ def test_a_file_that_shrinks_while_open_is_an_error_and_not_a_crash(tmp_path):
         checkpoint.read("w")
     with pytest.raises(InputError, match="truncated"):
         checkpoint.digest("w")
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("place", [0, 37, 99, 100])
+def test_one_number_that_is_not_finite_is_found_anywhere(dtype, bad, place):
+    values = torch.randn(101, generator=torch.Generator().manual_seed(0)).to(dtype)
+    assert all_finite(values)
+    values[place] = bad
+    assert not all_finite(values)
+    assert all_finite(values[:0])
+    assert all_finite(torch.full((3,), torch.finfo(dtype).max, dtype=dtype))

@@ -6,9 +6,12 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from mats_core import hub, reference
 from mats_core.recipe import load_recipe
+from mats_core.tasks import KINDS
+from mats_core.tasks.description import Description
 
 ROOT = Path(__file__).parent.parent
 FROM_THE_HUB = {"clip_vit_b32_eight_tasks.yaml": 8}
@@ -30,6 +33,13 @@ def test_the_readme_s_snippet_runs(monkeypatch, capsys):
     assert len(printed) == 9  # eight tasks and the summary
     accuracy = float(printed[-1].split()[0])
     assert 0.5 < accuracy <= 1.05
+
+
+def test_every_task_in_the_docs_is_valid():
+    told = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "tasks.md").read_text("utf-8"), re.S)
+    found = [Description.model_validate(yaml.safe_load(content)) for content in told]
+    assert {one.kind for one in found} == set(KINDS)
+    assert any(one.dataset for one in found)
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "docs" / "recipes").glob("*.yaml")), ids=str)

@@ -55,6 +55,7 @@ ORDER = [
     "statistics.ia3",
     "statistics.store",
     "statistics.capture",
+    "statistics.accumulate",
     "statistics.collect",
     "statistics.passes",
     "statistics",

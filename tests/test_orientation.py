@@ -18,7 +18,7 @@ from mats_core.pipeline import merge, run
 from mats_core.prediction import layer_costs
 from mats_core.protection import layer_protection
 from mats_core.recipe import Recipe, parse_recipe
-from mats_core.report import LayerDone
+from mats_core.report import Finished, LayerDone
 from mats_core.spectra import layer_spectra
 from mats_core.statistics import Statistics, measure
 from mats_core.survey import survey
@@ -100,13 +100,14 @@ def recipe(folder: Path, method: str, **settings: object) -> Recipe:
     )
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [name for name, row in METHODS.items() if row.experts is None])
 @pytest.mark.parametrize("on_disk", [True, False])
 def test_every_method_gives_exactly_the_transpose(both, method, on_disk, tmp_path):
     found = []
     for folder in both:
         output = {"output": str(tmp_path / folder.name)} if on_disk else {}
         *_, last = run(recipe(folder, method, **output))
+        assert isinstance(last, Finished)
         found.append(
             load_file(tmp_path / folder.name / "model.safetensors") if on_disk else last.tensors
         )
@@ -149,7 +150,7 @@ def test_looking_without_merging_sees_the_same(both):
         (surveyed,) = survey(opened.family, own, [name])
         protected = layer_protection(opened.family, own, name, "e0")
         merged = {n: opened.family.base.read(n) for n in opened.family.base.tensors}
-        spectrum = layer_spectra(opened.family, own, name, "update")["e1"]
+        spectrum = layer_spectra(opened.family, own, name, "task matrix")["e1"]
         seen.append(
             (surveyed.shape, surveyed.norms, surveyed.losses, spectrum.values,
              torch.tensor(layer_costs(opened, merged, name)),
@@ -230,6 +231,7 @@ def test_a_fused_projection_is_one_matrix(tmp_path):
     assert inputs_.family.roles[name] == "matrix"
     assert inputs_.family.roles[bias] == "vector"
     *_, last = run(made)
+    assert isinstance(last, Finished)
     w = [fused(1 + m)[name].double() for m in range(2)]
     expected = (w[0] @ grams[0] + w[1] @ grams[1]) @ torch.linalg.inv(grams[0] + grams[1])
     torch.testing.assert_close(last.tensors[name].double(), expected, rtol=1e-4, atol=1e-5)

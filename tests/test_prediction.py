@@ -90,6 +90,9 @@ def test_one_example_of_one_token_is_the_squared_directional_derivative():
     own = Tensors({"fc.weight": torch.randn(2, 3), "fc.bias": torch.randn(2)})
     family = Named(
         base=Named(tensors={"fc.weight": torch.empty(2, 3)}),
+        shape=lambda name: (2, 3),
+        oriented=lambda name, value: value,
+        weight=lambda checkpoint, name, dtype: checkpoint.read(name, dtype=dtype),
         experts=[Named(checkpoint=own)],
         shared={"fc.weight", "fc.bias"},
     )

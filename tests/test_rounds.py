@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pytest
 import torch
 
@@ -35,7 +37,7 @@ def value(statistics: Statistics | None, name: str) -> torch.Tensor:
     return found
 
 
-def merged(recipe, inputs: Inputs) -> dict[str, torch.Tensor]:
+def merged(recipe, inputs: Inputs) -> Mapping[str, torch.Tensor]:
     return next(e.tensors for e in run(recipe, inputs=inputs) if isinstance(e, Finished))
 
 

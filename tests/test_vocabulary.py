@@ -67,7 +67,10 @@ def test_what_cannot_be_read_says_nothing(tmp_path, files):
 
 def test_a_larger_embedding_names_its_tokens(tmp_path):
     base = write(tmp_path / "base", 3, WRITTEN["wordpiece"])
-    more = {"vocab.json": NUMBERS, "added_tokens.json": {"<user>": 3, "<bot>": 4}}
+    more: dict[str, object] = {
+        "vocab.json": NUMBERS,
+        "added_tokens.json": {"<user>": 3, "<bot>": 4},
+    }
     expert = Expert("chat", write(tmp_path / "chat", 5, more))
     with pytest.raises(InputError) as caught:
         examine(base, [expert])
@@ -134,5 +137,5 @@ def test_tokenizer_and_processor_files_are_carried_along(tmp_path):
     for name in CARRIED:
         one, other = (tmp_path / place / name for place in ("base", "out"))
         assert one.read_bytes() == other.read_bytes(), name
-    left = {"model.safetensors", "recipe.yaml", "report.json"}
+    left = {"model.safetensors", "recipe.yaml", "report.json", "README.md"}
     assert {file.name for file in (tmp_path / "out").iterdir()} - left == set(CARRIED)

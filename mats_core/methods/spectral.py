@@ -5,7 +5,8 @@ alike, apply to matrices, and give every other parameter the mean task vector wi
 
 The update of a LoRA expert has a low rank.  Its other singular vectors are what rounding left, or
 whatever the SVD routine returns for a zero, and would take part in an orthogonalisation like real
-ones: directions below the rounding of float32 weights (`rounding`) are left out.
+ones: TSV-M and Iso-C leave out directions below the rounding of float32 weights (`rounding`).
+Iso-CTS asks for more directions than such experts have; there is no cure for that here.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ def tsv_update(updates: Sequence[Tensor], floor: float = 0.0) -> Tensor:
     return (polar(left)[0] * values) @ polar(right)[0]
 
 
-def _largest(update: Tensor, rank: int, floor: float) -> tuple[Tensor, Tensor, Tensor]:
+def _largest(update: Tensor, rank: int, floor: float = -1.0) -> tuple[Tensor, Tensor, Tensor]:
     """The `rank` largest triples above `floor`, as copies: a view would hold the rest as well."""
     u, s, v = svd(update)
     kept = min(rank, int((s > floor).sum()))
@@ -112,18 +113,14 @@ def iso_cts_update(layer: Layer, share: float) -> Tensor:
     per_task = min(round((rank - int(rank * share)) / tasks), rank // tasks)
     common = rank - per_task * tasks
     u, s, v = layer.remember("svd of the sum", lambda: svd(_total(layer)))
-    floor = rounding(layer)
-    common = min(common, int((s > rounding(layer, tasks)).sum()))
     u_common = u[:, :common]
     left, values, right = [u_common], [s[:common]], [v[:common]]
     for update in layer.updates:
         specific = update - u_common @ (u_common.mT @ update)
-        u_t, s_t, v_t = _largest(specific, per_task, floor)
+        u_t, s_t, v_t = _largest(specific, per_task)
         left.append(u_t)
         values.append(s_t)
         right.append(v_t)
-    if not sum(map(len, values)):
-        return torch.zeros_like(layer.base)
     direction = polar(torch.cat(left, 1))[0] @ polar(torch.cat(right, 0))[0]
     return torch.cat(values).mean() * direction
 

@@ -23,7 +23,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..checkpoints import Checkpoint
+from ..checkpoints import Checkpoint, all_finite
 from ..checks import InputError
 from ..names import module_of
 from ..writer import TensorFileWriter, staged_file
@@ -153,7 +153,7 @@ class Statistics:
                 remedy="Measure this checkpoint again.",
             )
         value = self._read(name).to(device=device, dtype=dtype)
-        if not bool(torch.isfinite(value).all()):
+        if not all_finite(value):
             raise InputError(
                 f"'{name}' of statistics '{self.source}'",
                 expected="finite numbers",

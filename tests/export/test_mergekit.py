@@ -36,7 +36,8 @@ def interpret(config: dict, folder: Path, name: str) -> torch.Tensor:
     values = [read(m["model"]) for m in config["models"]]
     settings = config["parameters"]
     if config["merge_method"] == "slerp":
-        return slerp(*values, settings["t"], config)
+        first, second = values
+        return slerp(first, second, settings["t"], config)
     weights = [m["parameters"]["weight"] for m in config["models"]]
     if config["merge_method"] == "linear":
         assert settings["normalize"] is True

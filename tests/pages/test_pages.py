@@ -253,7 +253,7 @@ def test_a_method_for_two_refuses_three_with_a_sentence(open_app: Open):
     labelled(app, "Method").set_value("slerp").run()
     assert any("exactly 2 experts" in c.value for c in app.caption)
     merge(app)
-    assert "expected exactly 2 experts; found 3: e0, e1, e2" in sentences(app)
+    assert "expected exactly 2 experts, found 3: e0, e1, e2" in sentences(app)
     assert kept() == []
 
 

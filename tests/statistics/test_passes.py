@@ -25,7 +25,7 @@ def test_several_passes_give_the_bytes_of_one(expert, tmp_path, labels):
     told = []
     file = tmp_path / "deep" / "x.safetensors"
     found = measure_to_file(
-        *expert, file, memory=30_000, on_batch=told.append, **HOW, labels=labels
+        expert[0], expert[1], file, memory=30_000, on_batch=told.append, **HOW, labels=labels
     )
     assert len(grouped(expert[0], 30_000, blocks=30)) > 3
     assert found.shapes == dict(sorted(once.shapes.items()))

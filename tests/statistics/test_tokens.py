@@ -10,7 +10,7 @@ from mats_core import encoding, models, tasks
 from mats_core.checkpoints import Checkpoint
 from mats_core.checks import InputError
 from mats_core.encoding import IGNORED
-from mats_core.statistics import collect, measure, measure_task
+from mats_core.statistics import accumulate, collect, measure, measure_task
 from tests import text_cases
 from tests.layer_cases import close
 from tests.text_cases import save, write_task
@@ -183,7 +183,7 @@ def test_true_and_empirical_differ(case, tmp_path):
 
 
 def test_a_vocabulary_gets_no_gram_of_its_gradients(tmp_path, monkeypatch):
-    monkeypatch.setattr(collect, "GRAM_MOST", text_cases.VOCABULARY - 1)
+    monkeypatch.setattr(accumulate, "GRAM_MOST", text_cases.VOCABULARY - 1)
     folder = save(text_cases.llama(), tmp_path / "m", "gpt2")
     task = tasks.load(write_task(tmp_path, "t", ROWS, ROWS, **LANGUAGE))
     found = measure_task(Checkpoint.open(folder), task)

@@ -35,6 +35,7 @@ ROOT = Path(__file__).resolve().parents[1]
 EXPERTS = 4
 SHARD = 400_000_000
 PIECE = 1 << 22
+SHIFTS = 1_000_003
 SLACK = 100e6
 DECOMPOSING = ("tsv_m", "iso_c", "iso_cts")
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -93,22 +94,28 @@ def make(folder: Path, size: Size, dtype: torch.dtype, *, statistics: bool = Fal
     for name in names:
         (folder / name).mkdir(parents=True)
         writers.append(CheckpointWriter(folder / name, specs, shard_bytes=SHARD))
+    pool = torch.randn(PIECE + SHIFTS, generator=torch.Generator().manual_seed(0))
     for index, (name, shape) in enumerate(shapes.items()):
-        generator = torch.Generator().manual_seed(index)
         elements = torch.Size(shape).numel()
         for start in range(0, elements, PIECE):
             count = min(PIECE, elements - start)
-            base = 0.02 * torch.randn(count, generator=generator)
+            base = 0.02 * _drawn(pool, count, index, start)
             for m, writer in enumerate(writers):
-                noise = 0.002 * torch.randn(count, generator=generator) if m else 0.0
+                value = base + 0.002 * _drawn(pool, count, index, start + m) if m else base
                 whole = count == elements
-                value = (base + noise).to(dtype)
+                value = value.to(dtype)
                 writer.add(name, value.reshape(shape) if whole else value, None if whole else start)
     for writer in writers:
         writer.close()
     if statistics:
         for m, name in enumerate(names):
             _statistics(folder / f"{name}.stats.safetensors", shapes, m)
+
+
+def _drawn(pool: torch.Tensor, count: int, tensor: int, place: int) -> torch.Tensor:
+    """Normal numbers from somewhere in the pool: drawing 2.5 billion of them would take longer."""
+    at = (7919 * tensor + 104_729 * place) % SHIFTS
+    return pool[at : at + count]
 
 
 def _statistics(file: Path, shapes: Mapping[str, tuple[int, ...]], seed: int) -> None:
@@ -161,9 +168,14 @@ def recipe(folder: Path, method: str, options: Mapping[str, Any], statistics: bo
 
 @dataclass(frozen=True)
 class Peak:
-    """What a process took: bytes of memory at its peak, seconds, bytes read and written."""
+    """What a process took: bytes of memory at its peak, seconds, bytes read and written.
+
+    `expected`: bytes of memory by the estimate before the merge, `estimating` its seconds.
+    """
 
     memory: int
+    expected: int
+    estimating: float
     seconds: float
     read: int
     written: int
@@ -171,14 +183,26 @@ class Peak:
 
 def child(file: str) -> None:
     """In the process that is measured: merge, or only import; print what it took."""
+    from mats_core import machine
+    from mats_core.estimate import estimate
+    from mats_core.layers import open_inputs
     from mats_core.pipeline import merge
     from mats_core.recipe import load_recipe
 
-    begun = time.perf_counter()
+    speeds = machine.rates()  # measured once a process, whatever is estimated
+    begun, expected, estimating = time.perf_counter(), 0, 0.0
     if file:
-        merge(load_recipe(file))
-    seconds = time.perf_counter() - begun
-    print(json.dumps({"memory": _status("VmHWM"), "seconds": seconds, **_traffic()}))
+        recipe = load_recipe(file)
+        found = estimate(open_inputs(recipe, contents=False), recipe, speeds=speeds)
+        expected, estimating = found.memory_bytes, time.perf_counter() - begun
+        merge(recipe)
+    result = {
+        "memory": _status("VmHWM"),
+        "expected": expected,
+        "estimating": estimating,
+        "seconds": time.perf_counter() - begun,
+    }
+    print(json.dumps({**result, **_traffic()}))
 
 
 def _status(key: str) -> int:
@@ -217,7 +241,8 @@ def without_statistics(folder: Path, size: Size, cases: Any, empty: Peak) -> Ite
         yield (
             f"| {label} | {total / 1e9:.1f} GB | {largest / 1e6:.0f} MB | **{extra / 1e6:.0f} MB** "
             f"| {bound / 1e6:,.0f} MB | {'yes' if extra <= bound else '**no**'} "
-            f"| {found.seconds:.0f} | {found.read / 1e9:.1f} | {found.written / 1e9:.1f} |"
+            f"| {found.expected / 1e6:.0f} MB | {found.estimating:.2f} | {found.seconds:.0f} "
+            f"| {found.read / 1e9:.1f} | {found.written / 1e9:.1f} |"
         )
     shutil.rmtree(place)
 
@@ -235,7 +260,8 @@ def with_statistics(folder: Path, empty: Peak) -> Iterator[str]:
         extra = found.memory - empty.memory
         yield (
             f"| {method} | {largest / 1e6:.0f} MB | **{extra / 1e6:.0f} MB** "
-            f"| {extra / largest:.1f} | {found.seconds:.0f} | {found.read / 1e9:.1f} |"
+            f"| {extra / largest:.1f} | {found.expected / 1e6:.0f} MB | {found.seconds:.0f} "
+            f"| {found.read / 1e9:.1f} |"
         )
     shutil.rmtree(place)
 
@@ -270,17 +296,17 @@ def tables(folder: Path) -> str:
             f"written to disk; *bound* is (M + 2) × the largest tensor as stored + "
             f"{SLACK / 1e6:.0f} MB:",
             "",
-            "| method | inputs | largest tensor | peak | bound | kept | seconds | GB read | GB "
-            "written |",
-            "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+            "| method | inputs | largest tensor | peak | bound | kept | estimated | in s | seconds "
+            "| GB read | GB written |",
+            "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
             *rows,
             "",
             "Methods with statistics, float32, one block of width "
             f"{MEASURED.hidden}/{MEASURED.inner}; *largest layer* is its base, its experts and "
             "their statistics of the kinds that the method reads:",
             "",
-            "| method | largest layer | peak | times that | seconds | GB read |",
-            "| --- | --- | --- | --- | --- | --- |",
+            "| method | largest layer | peak | times that | estimated | seconds | GB read |",
+            "| --- | --- | --- | --- | --- | --- | --- |",
             *own,
         ]
     )

@@ -129,6 +129,16 @@ class Checkpoint:
         return tuple(str(labels[key]) for key in sorted(labels, key=int))
 
     @property
+    def form(self) -> str:
+        """What the files hold, where it is not simply a model: an adapter of some kind."""
+        return ""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a person should know about how this was opened."""
+        return ()
+
+    @property
     def nbytes(self) -> int:
         return sum(entry.nbytes for entry in self.tensors.values())
 
@@ -263,6 +273,14 @@ def _weight_files(path: Path) -> tuple[list[Path], frozenset[str]]:
     single = path / "model.safetensors"
     if single.is_file():
         return [single], frozenset()
+    if (path / "adapter_config.json").is_file():
+        raise InputError(
+            f"'{path}' is a PEFT adapter",
+            expected="a whole checkpoint",
+            found="an update of one",
+            remedy="Name it as an expert beside its base, in a recipe or a family.yaml (on the "
+            "command line: --base).",
+        )
     found = sorted(path.glob("*.safetensors"))
     if len(found) == 1:
         return found, frozenset()

@@ -25,6 +25,8 @@ examples:
   python -m mats_core inspect sample_models/drawn/digits
 """
 
+ADAPTERS_BASE = "the base of a PEFT adapter: its directory, or a hub id"
+
 
 def parser() -> argparse.ArgumentParser:
     """The command line's grammar; the options of the methods come from their declarations."""
@@ -76,7 +78,8 @@ def parser() -> argparse.ArgumentParser:
         "without the data; docs/statistics.md describes it.",
     )
     measure.add_argument("model", nargs="?", help="the expert's directory, or a hub id")
-    measure.add_argument("--task", help="an .npz file, or sample:NAME")
+    measure.add_argument("--base", help=ADAPTERS_BASE)
+    measure.add_argument("--task", help="a .yaml or .npz file, or sample:NAME")
     measure.add_argument("--family", type=Path, help="a family.yaml, instead of one model")
     measure.add_argument("--out", type=Path, required=True, help="file (one model) or directory")
     measure.add_argument("--examples", type=int, default=256, help="calibration examples [256]")
@@ -106,7 +109,8 @@ def parser() -> argparse.ArgumentParser:
         "pre-trained encoder, from the recipe it holds. For any other model: give --task.",
     )
     evaluate.add_argument("model", help="a directory; with --task also a hub id")
-    evaluate.add_argument("--task", help="an .npz file, or sample:NAME")
+    evaluate.add_argument("--base", help=ADAPTERS_BASE)
+    evaluate.add_argument("--task", help="a .yaml or .npz file, or sample:NAME")
     evaluate.add_argument("--split", choices=("train", "validation", "test"), default="test")
     evaluate.add_argument("--json", action="store_true", help="print JSON")
     evaluate.set_defaults(run=_evaluate)
@@ -118,6 +122,7 @@ def parser() -> argparse.ArgumentParser:
         "merging. For a checkpoint: tensors, dtypes, classes, fingerprint.",
     )
     inspect.add_argument("path", help="a file, a directory, or a hub id")
+    inspect.add_argument("--base", help=ADAPTERS_BASE)
     inspect.add_argument("--json", action="store_true", help="print JSON")
     inspect.set_defaults(run=_inspect)
 
@@ -259,9 +264,10 @@ def _task_table(results: Sequence[Any]) -> list[str]:
     for result in results:
         low, high = result.merged.interval
         rows.append(
-            f"{result.name:<16} {100 * result.merged.accuracy:>7.1f}% "
-            f"{100 * low:>6.1f} – {100 * high:<6.1f} {100 * result.finetuned.accuracy:>7.1f}% "
-            f"{100 * result.pretrained.accuracy:>11.1f}%"
+            f"{result.name:<16} {100 * result.merged.value:>7.1f}% "
+            f"{100 * low:>6.1f} – {100 * high:<6.1f} {100 * result.finetuned.value:>7.1f}% "
+            f"{100 * result.pretrained.value:>11.1f}%"
+            + (f"  {result.merged.metric}" if result.merged.metric != "accuracy" else "")
         )
     return rows
 
@@ -270,7 +276,7 @@ def _measure(arguments: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from . import hub, tasks
-    from .checkpoints import Checkpoint
+    from .adapters import open_expert
     from .collection import load_collection
     from .layers import choose_device
     from .memory import parse_bytes
@@ -287,6 +293,7 @@ def _measure(arguments: argparse.Namespace) -> None:
     device, _ = choose_device(arguments.device)
     if arguments.family:
         collection = load_collection(arguments.family)
+        base = collection.model_path(collection.base)
         members = [
             (
                 path,
@@ -298,7 +305,7 @@ def _measure(arguments: argparse.Namespace) -> None:
     else:
         if not arguments.task:
             raise InputError("measure", expected="--task", found="none")
-        model = hub.locate(arguments.model)
+        model, base = hub.locate(arguments.model), _base_of(arguments)
         members = [(model, tasks.load(arguments.task), arguments.out)]
     for _, _, out in members:
         refuse_existing(out, arguments.force)
@@ -310,7 +317,7 @@ def _measure(arguments: argparse.Namespace) -> None:
                 bar.update(done - bar.n)
 
             statistics = measure_to_file(
-                Checkpoint.open(path),
+                open_expert(path, base),
                 task,
                 out,
                 memory=budget,
@@ -325,22 +332,19 @@ def _measure(arguments: argparse.Namespace) -> None:
         print(f"{out}: {len(statistics.layers)} layers, {statistics.metadata['examples']} examples")
 
 
+def _base_of(arguments: argparse.Namespace) -> Path | None:
+    """The base of an adapter, where one was named."""
+    from . import hub
+
+    return hub.locate(arguments.base) if arguments.base else None
+
+
 def _evaluate(arguments: argparse.Namespace) -> None:
-    from . import evaluate, hub, models, tasks
-    from .checkpoints import Checkpoint
+    from . import evaluate
     from .pipeline import evaluate_output
 
     if arguments.task:
-        checkpoint = Checkpoint.open(hub.locate(arguments.model))
-        task = tasks.load(arguments.task)
-        split = task.split(arguments.split)
-        found = evaluate.score(checkpoint.directory, models.tensors_of(checkpoint), split)
-        if arguments.json:
-            content = {"task": task.name, "accuracy": found.accuracy, "examples": found.examples}
-            print(json.dumps({**content, "interval": list(found.interval)}))
-        else:
-            low, high = (100 * bound for bound in found.interval)
-            print(f"{task.name}: {100 * found.accuracy:.1f} % ({low:.1f} – {high:.1f})")
+        _evaluate_one(arguments)
         return
     results = evaluate_output(Path(arguments.model), arguments.split)
     if arguments.json:
@@ -357,21 +361,53 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         print(f"normalised accuracy {100 * evaluate.normalised_accuracy(results):.1f} %")
 
 
+def _evaluate_one(arguments: argparse.Namespace) -> None:
+    """Any model on one task."""
+    import numpy as np
+
+    from . import encoding, evaluate, hub, metrics, models, tasks
+    from .adapters import open_expert
+
+    checkpoint = open_expert(hub.locate(arguments.model), _base_of(arguments))
+    task = tasks.load(arguments.task)
+    encoding.check(checkpoint, task)
+    split = task.split(arguments.split)
+    found = evaluate.score(checkpoint.directory, models.tensors_of(checkpoint), split)
+    right = np.array([answer == "1" for answer in found.answers])
+    each = metrics.per_class(split.labels, right, len(task.classes)) if task.classes else ()
+    classes = dict(zip(task.classes, map(float, each), strict=True))
+    if arguments.json:
+        content = {"task": task.name, found.metric: found.value, "examples": found.examples}
+        content["interval"] = list(found.interval)
+        content["classes"] = {name: None if k != k else k for name, k in classes.items()}
+        print(json.dumps(content, ensure_ascii=False))
+        return
+    low, high = (100 * bound for bound in found.interval)
+    named = "" if found.metric == "accuracy" else f"{found.metric} "
+    print(f"{task.name}: {named}{100 * found.value:.1f} % ({low:.1f} – {high:.1f})")
+    width = max(map(len, classes), default=0)
+    for name, accuracy in classes.items():
+        there = "none there" if accuracy != accuracy else f"{100 * accuracy:.1f} %"
+        print(f"  {name:<{width}}  {there}")
+
+
 def _inspect(arguments: argparse.Namespace) -> None:
     from . import hub
-    from .checkpoints import Checkpoint
+    from .adapters import open_expert
 
     path = Path(arguments.path)
     if path.suffix in (".yaml", ".yml"):
         content = _inspect_recipe(path)
     else:
-        checkpoint = Checkpoint.open(hub.locate(arguments.path))
+        checkpoint = open_expert(hub.locate(arguments.path), _base_of(arguments))
         dtypes: dict[str, int] = {}
         for entry in checkpoint.tensors.values():
             kind = str(entry.dtype).removeprefix("torch.")
             dtypes[kind] = dtypes.get(kind, 0) + 1
         content = {
             "path": str(path),
+            **({"adapter": checkpoint.form} if checkpoint.form else {}),
+            **({"notes": list(checkpoint.notes)} if checkpoint.notes else {}),
             "fingerprint": checkpoint.fingerprint,
             "tensors": len(checkpoint.tensors),
             "parameters": sum(entry.elements for entry in checkpoint.tensors.values()),

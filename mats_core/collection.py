@@ -17,6 +17,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from . import hub, tasks
+from .adapters import open_expert
 from .checkpoints import Checkpoint
 from .checks import existing, from_validation, read_yaml
 from .recipe import ExpertEntry, Recipe, parse_recipe
@@ -49,6 +50,10 @@ class Collection(BaseModel):
         if with_base and self.base_task:
             found.append(("base", self.model_path(self.base), self.base_task))
         return found
+
+    def open(self, path: Path) -> Checkpoint:
+        """A member's checkpoint; an adapter is opened over the family's base."""
+        return open_expert(path, self.model_path(self.base))
 
     def recipe(
         self,
@@ -119,7 +124,7 @@ def measure_all(
         if on_member is not None:
             on_member(name, index, len(members))
         files[name] = measured(
-            Checkpoint.open(path),
+            collection.open(path),
             tasks.load(reference, root=collection.folder),
             examples=examples,
             labels=labels,
@@ -135,7 +140,7 @@ def missing_statistics(collection: Collection, *, examples: int = 256, seed: int
     for name, path, reference in collection.members(with_base=True):
         task = tasks.load(reference, root=collection.folder)
         place = cached_path(
-            Checkpoint.open(path), task, examples=examples, labels="empirical", seed=seed
+            collection.open(path), task, examples=examples, labels="empirical", seed=seed
         )
         if not place.is_file():
             missing.append(name)

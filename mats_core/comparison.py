@@ -1,6 +1,7 @@
 """Two merges on the same tasks: by how much they differ, and whether that could be chance.
 
-All intervals have 95 % coverage and are made of Wilson's interval of one proportion:
+All intervals have 95 % coverage and are made of the interval of one score (Wilson's for a
+proportion; another metric has its own, and its differences are taken as unpaired):
 
     unpaired   the square-and-add interval of a difference (Newcombe, Statistics in Medicine 17,
                873–890, 1998, method 10)
@@ -19,7 +20,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from .evaluate import Score, TaskResult, wilson
+from .scores import Score, TaskResult
 
 SHARED = 0.8  # below it, leaving examples out costs more than pairing gains
 UNASKED = "-"
@@ -63,7 +64,7 @@ def paired(first: str, second: str) -> Difference:
 
 
 def _square_and_add(first: Score, second: Score, phi: float, *, paired: bool) -> Difference:
-    p, q = first.accuracy, second.accuracy
+    p, q = first.value, second.value
     (p_low, p_high), (q_low, q_high) = first.interval, second.interval
     below = _combine(p - p_low, q_high - q, phi)
     above = _combine(p_high - p, q - q_low, phi)
@@ -101,7 +102,7 @@ def difference(first: Score, second: Score, *, same_examples: bool) -> Differenc
     Answers are paired over the examples that both were asked, if these are at least `SHARED` of
     the smaller number: an evaluation that stopped early has asked fewer.
     """
-    if same_examples:
+    if same_examples and first.limits is None:  # answers make up an accuracy, and no other metric
         both = [
             pair for pair in zip(first.answers, second.answers, strict=False) if UNASKED not in pair
         ]
@@ -123,7 +124,7 @@ def compare(
         r.name: difference(r.merged, others[r.name].merged, same_examples=same_examples)
         for r in shared
     }
-    weights = [1 / (len(shared) * max(r.finetuned.accuracy, 1e-12)) for r in shared]
+    weights = [1 / (len(shared) * max(r.finetuned.value, 1e-12)) for r in shared]
     return Comparison(found, _weighted_sum(list(found.values()), weights) if shared else None)
 
 
@@ -144,8 +145,8 @@ def normalised_interval(results: Sequence[TaskResult]) -> tuple[float, float]:
     """95 % interval of a merge's mean normalised accuracy.  Raises `InputError` for no examples."""
     parts = []
     for r in results:
-        low, high = wilson(r.merged.correct, r.merged.examples)
-        parts.append(Difference(r.merged.accuracy, low, high, paired=True))
-    weights = [1 / (len(results) * max(r.finetuned.accuracy, 1e-12)) for r in results]
+        low, high = r.merged.interval
+        parts.append(Difference(r.merged.value, low, high, paired=True))
+    weights = [1 / (len(results) * max(r.finetuned.value, 1e-12)) for r in results]
     whole = _weighted_sum(parts, weights)
     return whole.low, whole.high

@@ -88,9 +88,9 @@ def _fit(base: Checkpoint, expert: Expert, apart: set[str], found: list[Mismatch
 
 
 def architecture(checkpoint: Checkpoint) -> str:
-    """The class that `config.json` names; empty for a bare file."""
+    """The class that `config.json` names (empty for a bare file), and what is put on it."""
     names = checkpoint.config.get("architectures") or [checkpoint.config.get("model_type", "")]
-    return str(names[0])
+    return ", ".join(part for part in (str(names[0]), checkpoint.form) if part)
 
 
 def dtypes(checkpoint: Checkpoint) -> str:

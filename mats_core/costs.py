@@ -24,6 +24,7 @@ from .methods.kfac import KfacOptions
 from .methods.matching import KfacMatchingOptions
 from .methods.sparsified import DareOptions, TiesOptions
 from .methods.spectral import IsoCtsOptions, IsoOptions, TsvOptions
+from .methods.spherical import PIECE, SlerpOptions
 
 EXACT = "float64"  # what `linalg` decomposes and solves in
 
@@ -113,15 +114,23 @@ def average(s: Shape, options: AverageOptions) -> Cost:
     return averaged(s)
 
 
+def slerp(s: Shape, options: SlerpOptions) -> Cost:
+    """Three inner products, each of two tensors widened piece by piece, and a weighted sum."""
+    pieces = math.ceil(s.elements / PIECE)
+    widened = passes(8 * min(s.elements, PIECE), 12 * pieces)
+    work = together(widened, s.passes(6 + 6), Counter({(CALL,): 6.0}))
+    return Cost("merged", work, s.nbytes + 2 * 8 * min(s.elements, PIECE))
+
+
 def task_arithmetic(s: Shape, options: ArithmeticOptions) -> Cost:
-    return Cost("merged", s.passes(6 * s.experts + 5), (s.experts + 3) * s.nbytes)
+    return Cost("merged", s.passes(6 * s.experts + 5), 4 * s.nbytes)
 
 
 def ties(s: Shape, options: TiesOptions) -> Cost:
     work = s.passes(30 * s.experts + 6)
     if options.scope == "tensor":
         work = together(work, selection(s))
-    return Cost("merged", work, (2 * s.experts + 6) * s.nbytes)
+    return Cost("merged", work, (s.experts + 8) * s.nbytes)
 
 
 def selection(s: Shape) -> Work:
@@ -133,7 +142,7 @@ def selection(s: Shape) -> Work:
 def dare(s: Shape, options: DareOptions) -> Cost:
     drawn: Work = Counter({(RANDOM,): float(s.experts * s.elements)})
     work = together(drawn, s.passes(16 * s.experts + 5))
-    return Cost("merged", work, (2 * s.experts + 5) * s.nbytes)
+    return Cost("merged", work, (s.experts + 7) * s.nbytes)
 
 
 # Elementwise curvature ----------------------------------------------------------------------------
@@ -143,13 +152,13 @@ def fisher(s: Shape, options: FisherOptions) -> Cost:
     if "fisher" not in s.measured:
         return averaged(s)
     each = 20 + (5 if options.normalise else 0)
-    return Cost("merged", s.passes(each * s.experts + 12), (3 * s.experts + 6) * s.nbytes)
+    return Cost("merged", s.passes(each * s.experts + 12), (s.experts + 8) * s.nbytes)
 
 
 def gradient_matching(s: Shape, options: MatchingOptions) -> Cost:
     if "fisher" not in s.measured or (options.prior == "pretrained" and not s.prior):
         return averaged(s)
-    return Cost("merged", s.passes(21 * s.experts + 15), (2 * s.experts + 8) * s.nbytes)
+    return Cost("merged", s.passes(21 * s.experts + 15), 10 * s.nbytes)
 
 
 # Input Grams and K-FAC blocks ---------------------------------------------------------------------
@@ -178,7 +187,7 @@ def regmean(s: Shape, options: RegMeanOptions) -> Cost:
         s.passes(9 * t + 6),
         _solve(m, n),
     )
-    return Cost("merged", work, t * (s.nbytes + n * n * s.width) + 8 * (5 * n * n + 2 * m * n))
+    return Cost("merged", work, 2 * s.nbytes + t * n * n * s.width + 8 * (5 * n * n + 2 * m * n))
 
 
 def _solve(m: int, n: int) -> Work:
@@ -313,9 +322,9 @@ def tsv_m(s: Shape, options: TsvOptions) -> Cost:
         _svd(m, n, t), _polar(m, r), _polar(r, n),
         gemm(m, n, r, s.dtype), s.passes(3 * t + 8),
     )  # fmt: skip
-    # All triples are kept until the last is there; the memo and the factors add the rest.
-    kept = t * (s.nbytes + k * (m + n) * s.width)
-    return Cost("merged", work, kept + _svd_bytes(m, n) + 2 * r * (m + n) * s.width)
+    # Every task's own share of triples is kept until the last is there.
+    kept = 2 * s.nbytes + 3 * r * (m + n) * s.width
+    return Cost("merged", work, kept + _svd_bytes(m, n))
 
 
 def iso_c(s: Shape, options: IsoOptions) -> Cost:
@@ -323,7 +332,7 @@ def iso_c(s: Shape, options: IsoOptions) -> Cost:
         return averaged(s)
     m, n, t = s.rows, s.columns, s.experts
     work = together(_polar(m, n), s.passes(6 * t + 8))
-    return Cost("merged", work, (t + 3) * s.nbytes + _svd_bytes(m, n))
+    return Cost("merged", work, 4 * s.nbytes + _svd_bytes(m, n))
 
 
 def iso_cts(s: Shape, options: IsoCtsOptions) -> Cost:
@@ -339,7 +348,7 @@ def iso_cts(s: Shape, options: IsoCtsOptions) -> Cost:
         _polar(m, rank), _polar(rank, n),
         gemm(m, n, rank, s.dtype), s.passes(12 * t + 8),
     )  # fmt: skip
-    kept = (t + 4) * s.nbytes + 3 * rank * (m + n) * s.width
+    kept = 5 * s.nbytes + 3 * rank * (m + n) * s.width
     return Cost("merged", work, kept + _svd_bytes(m, n))
 
 
@@ -367,12 +376,13 @@ def essential(s: Shape, options: EssentialOptions) -> Cost:
     side = min(m, n)
     decomposing = 8 * (2 * m * n + 2 * n * n + 4 * side * side)
     orthogonal = _svd_bytes(m, r * t) if m > n else _svd_bytes(r * t, n)
-    kept = t * (s.nbytes + r * (m + n) * s.width)
+    kept = 3 * s.nbytes + 2 * t * r * (m + n) * s.width
     return Cost("merged", work, kept + max(decomposing, orthogonal))
 
 
 COSTS: Mapping[str, Callable[[Shape, Any], Cost]] = {
     "average": average,
+    "slerp": slerp,
     "task_arithmetic": task_arithmetic,
     "ties": ties,
     "dare": dare,

@@ -14,7 +14,7 @@ prompt and are asked for the answer, its end token included (as MaTS asks T5).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -26,9 +26,11 @@ from torch import Tensor
 from . import models
 from .checkpoints import Checkpoint
 from .checks import InputError, listing
+from .facts import facts_of
 from .tasks import Split, Task
 from .tokens import IGNORED, Tokenised, padding, tokenised
 
+Call = Callable[[Mapping[str, Tensor]], Tensor]  # keyword arguments → logits
 BATCH = 128  # of small images: the activations stay near the caches
 TOKENS = 8192  # of one batch of texts, padding included
 
@@ -55,8 +57,8 @@ class Rows(Protocol):
 
     def __len__(self) -> int: ...
 
-    def batch(self, places: np.ndarray) -> Batch:
-        """These examples, in this order."""
+    def batch(self, places: np.ndarray, answers: np.ndarray | None = None) -> Batch:
+        """These examples, in this order; of choices only the answers (n,) that are named."""
         ...
 
     def batches(self, places: np.ndarray) -> Iterator[Batch]:
@@ -100,7 +102,7 @@ def check(checkpoint: Checkpoint, task: Task, whose: str = "") -> None:
     """Raise `InputError` if a model cannot be asked a task, or names other classes than it has."""
     thing = f"task '{task.name}'{whose}"
     kind = task.form.kind
-    facts = models.facts(checkpoint.directory)
+    facts = facts_of(checkpoint.directory)
     if facts.reads not in ASKED[kind]:
         raise InputError(
             thing,
@@ -139,6 +141,17 @@ def answers(logits: Tensor, batch: Batch, split: Split) -> Tensor:
     return likelihoods.reshape(len(batch.rows), -1)
 
 
+def ask(call: Call, rows: Rows, split: Split, places: np.ndarray) -> Tensor:
+    """What a model says to these examples of a split, in their order: `answers` of all of them."""
+    parts, order = [], []
+    for batch in rows.batches(places):
+        parts.append(answers(call(batch.inputs), batch, split))
+        order.append(batch.rows)
+    back = torch.from_numpy(np.argsort(np.concatenate(order)))
+    found = torch.cat(parts)
+    return found[back.to(found.device)]
+
+
 def token_likelihoods(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """Σ log p(target) over the tokens of each sequence (sequences,), and how many these are."""
     there = targets != IGNORED
@@ -172,7 +185,7 @@ class Pixels:
     def __len__(self) -> int:
         return len(self.split)
 
-    def batch(self, places: np.ndarray) -> Batch:
+    def batch(self, places: np.ndarray, answers: np.ndarray | None = None) -> Batch:
         return Batch(np.arange(len(places)), {"pixel_values": self._values(places)})
 
     def batches(self, places: np.ndarray) -> Iterator[Batch]:
@@ -208,8 +221,8 @@ class Texts:
     def __len__(self) -> int:
         return len(self.lengths)
 
-    def batch(self, places: np.ndarray) -> Batch:
-        return self._batch(np.arange(len(places)), places)
+    def batch(self, places: np.ndarray, answers: np.ndarray | None = None) -> Batch:
+        return self._batch(np.arange(len(places)), places, answers)
 
     def batches(self, places: np.ndarray) -> Iterator[Batch]:
         # Texts of like length side by side: less padding is less work.
@@ -222,9 +235,12 @@ class Texts:
             yield self._batch(rows, places[rows])
             start += count
 
-    def _batch(self, rows: np.ndarray, places: np.ndarray) -> Batch:
+    def _batch(
+        self, rows: np.ndarray, places: np.ndarray, answers: np.ndarray | None = None
+    ) -> Batch:
         each = self.tokens.each
-        chosen = [self.tokens.texts[p * each + k] for p in places for k in range(each)]
+        which = np.arange(each)[None] if answers is None else answers[:, None]
+        chosen = [self.tokens.texts[i] for i in (places[:, None] * each + which).reshape(-1)]
         padded = {
             name: torch.from_numpy(values).to(self.device)
             for name, values in padding(chosen, self.tokens.pad).items()

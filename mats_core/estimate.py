@@ -23,6 +23,7 @@ from .checks import InputError
 from .costs import COSTS, Cost, Shape, passes, selection, times, together
 from .layers import Inputs, Job, Unit, pieces, prepare, units
 from .machine import CALL, OPENING, Rates, Work
+from .methods import METHODS
 from .methods.base import Treatment
 from .names import is_matrix, is_weight, module_of
 from .output import output_specs
@@ -115,7 +116,8 @@ def _chosen(inputs: Inputs, recipe: Recipe) -> Inputs:
 
 
 def _estimate(job: Job, plan: Plan) -> Estimate:
-    layers = _Layers(job)
+    layers = _Layers(job.of_vectors())
+    layers.fold(job)
     output = sum(_bytes(shape, dtype.itemsize) for dtype, shape in output_specs(job).values())
     written = output if job.recipe.output else 0
     searched = (job.recipe.search or {}).values()
@@ -201,6 +203,21 @@ class _Layers:
         stored = self.job.inputs.family.base.tensors[alike[0].name].dtype.itemsize
         self.wider += count * shape.elements * (shape.width - stored) * spooled
         self.coverage[cost.treatment] += sum(1 + (unit.bias is not None) for unit in alike)
+
+    def fold(self, job: Job) -> None:
+        """Where vectors are merged: every tensor of the base is read, scaled and written."""
+        vectors = job.inputs.vectors
+        if vectors is None:
+            return
+        for treatment, count in _untouched(job).items():
+            self.coverage[treatment] += count
+        for name in job.inputs.family.shared:
+            if name in vectors.family.base.tensors:
+                continue
+            self.coverage["merged" if vectors.scaling(name) else "copied"] += 1
+            size = 2 * _bytes(job.inputs.family.shape(name), job.dtype.itemsize)
+            if size > self.peak:
+                self.peak, self.largest = size, name
 
     def _cost(self, shape: Shape) -> Cost:
         return COSTS[self.job.method.name](shape, self.job.options)
@@ -390,10 +407,11 @@ def _advice(plan: Plan) -> str:
     recipe, ways = plan.recipe, []
     if recipe.dtype == "float64" and _would_fit(plan, dtype="float32"):
         ways.append("choose float32 arithmetic")
+    fixed = METHODS[recipe.method].experts is not None
     fewer = next(
         (
             count
-            for count in range(len(recipe.experts) - 1, 0, -1)
+            for count in range(0 if fixed else len(recipe.experts) - 1, 0, -1)
             if _would_fit(plan, experts=recipe.experts[:count])
         ),
         0,

@@ -25,14 +25,8 @@ def logits(
 ) -> Tensor:
     """What a model says to these examples of a split, in their order: (examples, classes), of a
     language task (examples, 2); see `mats_core.encoding`."""
-    parts, order = [], []
     with torch.inference_mode():
-        for batch in rows.batches(places):
-            parts.append(encoding.answers(forward(tensors, batch.inputs), batch, split))
-            order.append(batch.rows)
-    found = torch.cat(parts)
-    back = torch.from_numpy(np.argsort(np.concatenate(order)))
-    return found[back.to(found.device)]
+        return encoding.ask(lambda inputs: forward(tensors, inputs), rows, split, places)
 
 
 def marks(said: Tensor, split: Split) -> np.ndarray:

@@ -6,6 +6,7 @@ read, merged, written and freed before the next.
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .adapters import VectorFamily, open_expert, vector_family, why_not
 from .checkpoints import PIECE, Checkpoint
 from .checks import InputError, listing
 from .families import Expert, Family, examine
@@ -43,6 +45,11 @@ class Inputs:
     notes: tuple[str, ...] = ()
     memo: Memo = field(default_factory=Memo, compare=False, repr=False)
 
+    @functools.cached_property
+    def vectors(self) -> VectorFamily | None:
+        """What is merged in place of the family's tensors where all experts are (IA)³ adapters."""
+        return vector_family(self.family)
+
 
 @dataclass(frozen=True)
 class Job:
@@ -60,6 +67,15 @@ class Job:
     keep: tuple[int, ...] = ()
     start: Checkpoint | None = None
     pulse: Callable[[int, float], None] | None = None
+
+    def of_vectors(self) -> Job:
+        """The job that is really done: over the vectors, where the experts are (IA)³ adapters."""
+        if self.inputs.vectors is None:
+            return self
+        # Folded into the base in the arithmetic's own precision, and rounded once.
+        recipe = self.recipe.model_copy(update={"output": None, "output_dtype": None})
+        inputs = replace(self.inputs, family=self.inputs.vectors.family)
+        return replace(self, recipe=recipe, inputs=inputs)
 
 
 @dataclass(frozen=True)
@@ -80,7 +96,7 @@ def open_inputs(recipe: Recipe, memo: Memo | None = None, *, contents: bool = Tr
     _expect(base, recipe.base_fingerprint if contents else None)
     experts = []
     for entry in recipe.experts:
-        checkpoint = Checkpoint.open(recipe.model_path(entry.model))
+        checkpoint = open_expert(recipe.model_path(entry.model), base)
         _expect(checkpoint, entry.fingerprint if contents else None)
         experts.append(Expert(entry.name, checkpoint, entry.task or ""))
     family = examine(base, experts, heads=recipe.heads, contents=contents)
@@ -92,7 +108,9 @@ def open_inputs(recipe: Recipe, memo: Memo | None = None, *, contents: bool = Tr
         )
         base_statistics = _statistics(recipe, recipe.base_statistics, base, contents)
     notes = tuple(str(warning.message) for warning in caught)
-    return Inputs(family, statistics, base_statistics, family.notes + notes, memo or Memo())
+    notes += tuple(note for expert in experts for note in expert.checkpoint.notes)
+    notes = (*family.notes, *notes, *why_not(family))
+    return Inputs(family, statistics, base_statistics, notes, memo or Memo())
 
 
 def _expect(checkpoint: Checkpoint, fingerprint: str | None) -> None:
@@ -120,10 +138,13 @@ def prepare(recipe: Recipe, inputs: Inputs | None = None, keep: Sequence[int] = 
     """Everything that can be wrong with a merge, found before it starts."""
     inputs = inputs or open_inputs(recipe)
     method, options = METHODS[recipe.method], recipe.parsed_options()
+    if inputs.vectors is not None:
+        options = _with_blocks(options, inputs)
     device, reason = choose_device(recipe.device)
     if device == "mps" and recipe.dtype == "float64":
         raise InputError("dtype 'float64'", expected="cpu or cuda", found="mps")
     kinds = method.reads(options)
+    _require_experts(recipe, method)
     _require_statistics(recipe, inputs, method, options)
     return Job(
         recipe=recipe,
@@ -138,6 +159,27 @@ def prepare(recipe: Recipe, inputs: Inputs | None = None, keep: Sequence[int] = 
         keep=tuple(keep),
         start=_start(recipe, options),
     )
+
+
+def _with_blocks(options: Options, inputs: Inputs) -> Options:
+    """(IA)³ vectors take their full block unless the recipe asks for something else."""
+    if "remaining" not in type(options).model_fields or "remaining" in options.model_fields_set:
+        return options
+    assert inputs.vectors is not None
+    for expert, statistics in zip(inputs.family.experts, inputs.statistics, strict=True):
+        missing = [
+            name
+            for name in inputs.vectors.vectors
+            if statistics is not None and f"{name}.block" not in statistics.shapes
+        ]
+        if statistics is not None and missing:
+            raise InputError(
+                f"statistics '{statistics.source}' of '{expert.name}'",
+                expected="the full block of every (IA)³ vector",
+                found=f"none for {listing(missing, 3)}",
+                remedy="Measure the adapter again, or set the option 'remaining'.",
+            )
+    return options.model_copy(update={"remaining": "block"})
 
 
 def _start(recipe: Recipe, options: Options) -> Checkpoint | None:
@@ -188,6 +230,17 @@ def _weights(recipe: Recipe, method: Method) -> tuple[float, ...]:
             remedy="Leave an expert out, or choose a weighted method such as 'task_arithmetic'.",
         )
     return tuple(weights)
+
+
+def _require_experts(recipe: Recipe, method: Method) -> None:
+    if method.experts not in (None, len(recipe.experts)):
+        raise InputError(
+            f"method '{method.name}'",
+            expected=f"exactly {method.experts} experts",
+            found=f"{len(recipe.experts)}: {listing([e.name for e in recipe.experts])}",
+            remedy=f"Choose the {method.experts} to merge, or a method for any number such as "
+            "'average'.",
+        )
 
 
 def _require_statistics(recipe: Recipe, inputs: Inputs, method: Method, options: Options) -> None:

@@ -50,15 +50,15 @@ def svd(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return like(left, matrix), like(values, matrix), like(right, matrix)
 
 
-def polar(matrix: Tensor) -> tuple[Tensor, Tensor]:
+def polar(matrix: Tensor, floor: float = 0.0) -> tuple[Tensor, Tensor]:
     """The polar factor `U Vᵀ` of a thin SVD, and the singular values.
 
     For a rank-deficient matrix `U Vᵀ` is not defined (any completion of the null space is as
     good); here it is the partial isometry over the singular values above `RANK_TOLERANCE` times
-    the largest.  Published code keeps whatever the SVD routine returns there.
+    the largest, and above `floor`.  Published code keeps whatever the SVD routine returns there.
     """
     left, values, right = torch.linalg.svd(exact(matrix), full_matrices=False)
-    kept = values > RANK_TOLERANCE * values[:1]
+    kept = (values > RANK_TOLERANCE * values[:1]) & (values > floor)
     return like(left[:, kept] @ right[kept], matrix), like(values, matrix)
 
 

@@ -56,10 +56,11 @@ def interval(
     right = cells[:, 0] == cells[:, 1]
     total = int(counts.sum())
     if right.all() or not right.any():
-        commonest = int(cells[counts.argmax(), 0])
+        commonest, last = int(cells[counts.argmax(), 0]), int(cells.max())
         # Taken for another class that occurs; with one class alone, for the other of two.
         other = next((int(k) for k in cells[:, 0] if k != commonest), int(commonest == 0))
-        cells = np.vstack([cells, [commonest, other if right.all() else commonest]])
+        # A right answer is one of the last class, for of two that is the positive one.
+        cells = np.vstack([cells, [commonest, other] if right.all() else [last, last]])
         counts = np.append(counts, 1)
     shares = counts / counts.sum()
     drawn = np.random.default_rng(seed).multinomial(total, shares, size=RESAMPLES)

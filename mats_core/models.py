@@ -13,7 +13,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +21,6 @@ from torch import Tensor, nn
 
 from .checkpoints import Checkpoint
 from .checks import InputError, listing
-from .memo import ByContent
 
 
 def tensors_of(checkpoint: Checkpoint, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
@@ -44,7 +43,7 @@ def build(
     Raises `InputError` when the architecture is unknown to transformers or a tensor is missing;
     code that comes with a checkpoint is never run.
     """
-    config, model_class = _architecture(directory)
+    config, model_class = architecture(directory)
     with quiet():
         model, loading = model_class.from_pretrained(
             None,
@@ -62,7 +61,7 @@ def build(
         )
     if "SequenceClassification" in model_class.__name__ and config.pad_token_id is None:
         # A decoder looks for each text's last token, and has to know what is none.
-        model.config.pad_token_id = _padding(config)
+        model.config.pad_token_id = padding_token(config)
     return model.to(device).eval()
 
 
@@ -89,8 +88,8 @@ def forward(
     used where they lie, in their own dtype as float32.  Raises `InputError` as `build` does.
     """
     if directory is None:
-        _architecture(directory)  # raises
-    config = _file(directory, "config.json")
+        architecture(directory)  # raises
+    config = file_text(directory, "config.json")
     shapes = tuple((name, tuple(value.shape)) for name, value in tensors.items())
     return _forward(_Plan(directory, config, shapes), str(device))
 
@@ -170,6 +169,16 @@ def _names(
     return found
 
 
+def padding_token(config: Any) -> int:
+    """The configuration's own token, else the end token: padding is masked, but models that look
+    for it must find this one."""
+    for name in ("pad_token_id", "eos_token_id"):
+        token = getattr(config, name, None)
+        if token is not None:
+            return int(token[0] if isinstance(token, list) else token)
+    return 0
+
+
 def ties_word_embeddings(checkpoint: Checkpoint) -> bool:
     """Whether the model of a checkpoint ties its output to its embedding when it is loaded.
 
@@ -180,79 +189,32 @@ def ties_word_embeddings(checkpoint: Checkpoint) -> bool:
     if said is not None or checkpoint.directory is None:
         return bool(said)
     try:
-        config, _ = _architecture(checkpoint.directory)
+        config, _ = architecture(checkpoint.directory)
     except InputError:
         return False
     return bool(getattr(config, "tie_word_embeddings", False))
 
 
-# What a configuration says ------------------------------------------------------------------------
-
-Reads = Literal["image", "text", "causal", "seq2seq", ""]
-KINDS: dict[str, Reads] = {  # by what the class's name holds
-    "ImageClassification": "image",
-    "SequenceClassification": "text",
-    "CausalLM": "causal",
-    "LMHeadModel": "causal",
-    "ForConditionalGeneration": "seq2seq",
+TASK_CLASSES = {
+    "SEQ_CLS": "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES",
+    "TOKEN_CLS": "MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES",
+    "QUESTION_ANS": "MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES",
+    "CAUSAL_LM": "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES",
+    "SEQ_2_SEQ_LM": "MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES",
 }
-# Position ids of these begin after that of the padding.
-OFFSET_POSITIONS = ("roberta", "camembert", "mpnet", "longformer", "data2vec-text")
 
 
-@dataclass(frozen=True)
-class Facts:
-    """How a model wants to be called.
+def class_for(model_type: str, task: str) -> str:
+    """The class of transformers for a kind of model and a task (peft's names); empty if unknown."""
+    if task not in TASK_CLASSES:
+        return ""
+    from transformers.models.auto import modeling_auto
 
-    name       of its class
-    reads      what it is: a classifier of images or texts, or a language model; empty if unknown
-    pad        the token that fills texts up
-    start      the token that a decoder's answer begins with, where the configuration says
-    positions  tokens that it can take, None without a limit
-    segments   whether it tells the two texts of a pair apart by `token_type_ids`
-    """
-
-    name: str
-    reads: Reads
-    pad: int
-    start: int | None
-    positions: int | None
-    segments: bool
+    return str(getattr(modeling_auto, TASK_CLASSES[task]).get(model_type) or "")
 
 
-def facts(directory: Path | None) -> Facts:
-    """What the configuration in a directory says; raises `InputError` as `build` does."""
-    return _facts(ByContent((_file(directory, "config.json"), directory is None), directory))
-
-
-@functools.lru_cache(maxsize=64)
-def _facts(what: ByContent) -> Facts:
-    config, model_class = _architecture(what.value)
-    name = model_class.__name__
-    positions = getattr(config, "max_position_embeddings", None)
-    if positions and any(kind in config.model_type for kind in OFFSET_POSITIONS):
-        positions -= _padding(config) + 1
-    return Facts(
-        name=name,
-        reads=next((kind for part, kind in KINDS.items() if part in name), ""),
-        pad=_padding(config),
-        start=getattr(config, "decoder_start_token_id", None),
-        positions=positions or None,
-        segments=(getattr(config, "type_vocab_size", 0) or 0) > 1,
-    )
-
-
-def _padding(config: Any) -> int:
-    """The configuration's own token, else the end token: padding is masked, but models that look
-    for it must find this one."""
-    for name in ("pad_token_id", "eos_token_id"):
-        token = getattr(config, name, None)
-        if token is not None:
-            return int(token[0] if isinstance(token, list) else token)
-    return 0
-
-
-def _architecture(directory: Path | None) -> tuple[Any, Any]:
+def architecture(directory: Path | None) -> tuple[Any, Any]:
+    """The configuration in a directory and the class of transformers that it names."""
     if directory is None:
         raise InputError(
             "model",
@@ -337,10 +299,10 @@ def pixel_values(
 
 
 def _json(directory: Path | None, name: str) -> dict[str, Any]:
-    return json.loads(_file(directory, name) or "{}")
+    return json.loads(file_text(directory, name) or "{}")
 
 
-def _file(directory: Path | None, name: str) -> str:
+def file_text(directory: Path | None, name: str) -> str:
     """The text of a file beside a checkpoint; empty where there is none."""
     file = directory / name if directory else None
     return file.read_text("utf-8") if file and file.is_file() else ""

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from . import card, models
+from .adapters import VectorFamily
 from .checkpoints import Checkpoint
 from .checks import InputError
 from .families import Family
@@ -135,17 +136,46 @@ def emit(job: Job, unit: Unit, value: Tensor, sink: Sink, start: int | None = No
         for written in names:
             if written not in sink.specs:
                 continue
-            stored = part.to(sink.specs[written][0])
-            if not bool(torch.isfinite(stored).all()):
-                raise InputError(
-                    f"merged tensor '{written}'",
-                    expected="finite numbers",
-                    found=f"NaN or infinity in {stored.dtype} after '{job.method.name}'",
-                    remedy="Raise the damping, use dtype float64, or a wider output_dtype.",
-                )
-            sink.add(written, stored, start)
+            _store(job, written, part, sink, start)
             found.append(written)
     return found
+
+
+def _store(job: Job, name: str, value: Tensor, sink: Sink, start: int | None = None) -> None:
+    stored = value.to(sink.specs[name][0])
+    if not bool(torch.isfinite(stored).all()):
+        raise InputError(
+            f"merged tensor '{name}'",
+            expected="finite numbers",
+            found=f"NaN or infinity in {stored.dtype} after '{job.method.name}'",
+            remedy="Raise the damping, use dtype float64, or a wider output_dtype.",
+        )
+    sink.add(name, stored, start)
+
+
+def fold_vectors(
+    job: Job, vectors: VectorFamily, merged: Mapping[str, Tensor], sink: Sink
+) -> list[LayerReport]:
+    """The base with merged (IA)³ vectors multiplied in, tensor by tensor."""
+    family = job.inputs.family
+    reports: list[LayerReport] = []
+    for name in sink.specs:
+        role = family.roles[name]
+        if role in ("head", "copied"):
+            continue
+        _store(job, name, vectors.fold(name, merged, job.dtype), sink)
+        if role == "tied" or name in merged:  # reported with the others
+            continue
+        scaling = vectors.scaling(name)
+        reports.append(
+            LayerReport(
+                name,
+                "merged" if scaling else "copied",
+                "ia3" if scaling else "",
+                f"the base's, times {' and '.join(scaling)}" if scaling else "as in the base",
+            )
+        )
+    return reports
 
 
 def take_over(job: Job, sink: Sink) -> list[LayerReport]:

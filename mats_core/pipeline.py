@@ -16,6 +16,7 @@ from pathlib import Path
 from torch import Tensor
 
 from . import rounds
+from .adapters import VectorFamily
 from .checkpoints import Checkpoint
 from .checks import InputError
 from .estimate import estimate, require
@@ -24,10 +25,10 @@ from .examiner import Asked, exam
 from .journal import NAME as JOURNAL
 from .layers import Inputs, Job, open_inputs, prepare
 from .methods import METHODS
-from .output import MemorySink, finish_directory, take_over
+from .output import MemorySink, Sink, finish_directory, fold_vectors, take_over
 from .recipe import Evaluation, Recipe, load_recipe
 from .report import Event, Finished, LayerReport, Report, RoundDone, TaskDone, Trial, TrialDone
-from .streaming import merge_layers, open_place
+from .streaming import Layers, merge_layers, open_place
 from .tasks import SplitName
 from .writer import SHARD_BYTES, refuse_existing, staged_directory
 
@@ -103,7 +104,10 @@ def _merge_into(
 ) -> Generator[Event, None, Finished]:
     place = open_place(job, folder, shard_bytes=shard_bytes, resume=resume)
     with contextlib.closing(place.journal):
-        layers = yield from merge_layers(job, place)
+        if job.inputs.vectors is not None:
+            layers = yield from _merge_vectors(job, job.inputs.vectors, place.sink, folder)
+        else:
+            layers = yield from merge_layers(job, place)
         layers += take_over(job, place.sink)
         place.finish()
     if folder is not None:
@@ -117,6 +121,18 @@ def _merge_into(
     if folder is not None:
         finish_directory(job, folder, report)
     return Finished(report, {} if folder is not None else encoder)
+
+
+def _merge_vectors(job: Job, vectors: VectorFamily, sink: Sink, folder: Path | None) -> Layers:
+    """Merge (IA)³ vectors, save them as an adapter, and multiply them into the base."""
+    inner = job.of_vectors()
+    place = open_place(inner, None, shard_bytes=SHARD_BYTES)
+    layers = yield from merge_layers(inner, place)
+    assert isinstance(place.sink, MemorySink)
+    merged = place.sink.tensors
+    if folder is not None:
+        vectors.save(folder / "adapter", merged)
+    return layers + fold_vectors(job, vectors, merged, sink)
 
 
 def _measured_again(

@@ -34,7 +34,9 @@ class ExpertEntry(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = Field(min_length=1, pattern=r"^[\w .+-]+$", description="name of the expert")
-    model: str = Field(description="checkpoint: a directory, a .safetensors file or a hub id")
+    model: str = Field(
+        description="checkpoint or PEFT adapter: a directory, a .safetensors file or a hub id"
+    )
     statistics: str | None = Field(None, description="statistics file of this checkpoint")
     weight: float = Field(1.0, ge=0, allow_inf_nan=False, description="task weight α_m")
     task: str | None = Field(

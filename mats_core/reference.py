@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from .methods import METHODS
+from .methods import METHODS, Method
 from .recipe import OptionField, describe
 
 
@@ -56,7 +56,7 @@ def markdown() -> str:
             f"$${method.formula}$$",
             "",
             f"Needs {_needs(method.group)}. Task weights: "
-            f"{'used' if method.weighted else 'not used, tasks are treated alike'}. "
+            f"{_weights(method)}. "
             f"Source: {method.source}.",
         ]
         fields = describe(name)
@@ -68,6 +68,13 @@ def markdown() -> str:
                 for f in fields
             ]
     return "\n".join(lines) + "\n"
+
+
+def _weights(method: Method) -> str:
+    if method.weighted:
+        return "used"
+    alike = "not used, tasks are treated alike"
+    return alike if method.experts is None else f"not used; exactly {method.experts} experts"
 
 
 def _needs(group: str) -> str:

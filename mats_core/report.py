@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .evaluate import Score, TaskResult, gap_recovered, normalised_accuracy
 from .examiner import Asked
+from .scores import Score, TaskResult, gap_recovered, normalised_accuracy
 
 KINDS_OF_SCORE = ("merged", "finetuned", "pretrained")
 SERIES = ("residuals", "objectives", "distances")
@@ -131,20 +131,23 @@ VERSION = "0.1.0"
 
 def task_dict(result: TaskResult) -> dict[str, Any]:
     """One row of `tasks` in `report.json`."""
+    metric, value = result.merged.metric, result.merged.value
     return {
         "name": result.name,
-        "accuracy": result.merged.accuracy,
-        "finetuned": result.finetuned.accuracy,
-        "pretrained": result.pretrained.accuracy,
+        **({"accuracy": value} if metric == "accuracy" else {"metric": metric, "value": value}),
+        "finetuned": result.finetuned.value,
+        "pretrained": result.pretrained.value,
         "examples": result.merged.examples,
         "interval": list(result.merged.interval),
-        "scores": {kind: vars(getattr(result, kind)) for kind in KINDS_OF_SCORE},
+        "scores": {kind: getattr(result, kind).to_dict() for kind in KINDS_OF_SCORE},
     }
 
 
 def _task(content: Mapping[str, Any]) -> TaskResult:
     scores = content["scores"]
-    return TaskResult(content["name"], **{kind: Score(**scores[kind]) for kind in KINDS_OF_SCORE})
+    return TaskResult(
+        content["name"], **{kind: Score.from_dict(scores[kind]) for kind in KINDS_OF_SCORE}
+    )
 
 
 def layer_of(content: Mapping[str, Any]) -> LayerReport:

@@ -19,8 +19,8 @@ import numpy as np
 
 from . import models
 from .checks import InputError
+from .facts import Facts, facts_of
 from .memo import ByContent
-from .models import Facts
 from .tasks import Split
 
 IGNORED = -100  # a target that nobody asks for
@@ -61,7 +61,7 @@ def tokenised(split: Split, directory: Path | None) -> Tokenised:
 
     Raises `InputError` for a model that cannot be asked this, or without tokenizer files.
     """
-    facts = models.facts(directory)
+    facts = facts_of(directory)
     assert directory is not None  # `facts` has refused that
     key = (split.digest, tokenizer_digest(directory), facts)
     return _tokenised(ByContent(key, (split, directory, facts)))

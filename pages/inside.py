@@ -8,6 +8,7 @@ import streamlit as st
 
 from mats_core import figures
 from mats_core.collection import Collection
+from mats_core.scores import share
 from pages.shared import examples, families, parts, runs, show
 from pages.shared.compared import BEFORE
 from pages.shared.looking import Shelf
@@ -33,7 +34,7 @@ def pick_run(collection: Collection) -> Run | None:
 
 def pick_task(run: Run) -> str:
     """A task of the run, at first the one that lost most."""
-    kept = {r.name: r.merged.accuracy / max(r.finetuned.accuracy, 1e-12) for r in run.report.tasks}
+    kept = {r.name: share(r) for r in run.report.tasks}
     key = f"inside task {run.family}"
     if st.session_state.get(key) not in kept:
         st.session_state[key] = min(kept, key=lambda name: kept[name])
@@ -47,7 +48,7 @@ def pick_task(run: Run) -> str:
 
 collection = families.header(
     "Inside",
-    "One merge under the magnifying glass: which images it lost and won, what it takes for what, "
+    "One merge under the magnifying glass: which examples it lost and won, what it takes for what, "
     "and in which layers its gain lies.",
 )
 preparing = families.preparation(collection)
@@ -62,7 +63,7 @@ with left:
     run = pick_run(collection)
 assert run is not None
 if not run.report.tasks:
-    st.info("The experts of this family name no tasks, so there are no images to look at.")
+    st.info("The experts of this family name no tasks, so there are no examples to look at.")
     st.stop()
 with middle:
     task = pick_task(run)

@@ -14,7 +14,6 @@ from typing import Any
 from mats_core.collection import Collection, load_collection, measure_all
 from mats_core.evaluate import TaskResult
 from mats_core.layers import Inputs, open_inputs
-from mats_core.methods import METHODS
 from mats_core.pipeline import merge
 from mats_core.report import Report
 
@@ -39,6 +38,7 @@ GRIDS: dict[str, dict[str, list[Any]]] = {
         "layer_power": [0.0, 2.0],
     },
     "gradient_matching": {"scaling": [0.1, 0.2, 0.3, 0.5, 1.0]},
+    "kfac_matching": {"prior": [0.03, 0.1, 0.3], "damping": [0.03, 0.1]},
 }
 VALIDATION_EXAMPLES = 250
 
@@ -49,7 +49,7 @@ def write_table(family: Path, readme: Path | None) -> str:
     statistics = measure_all(collection)
     inputs = open_inputs(collection.recipe("average", statistics=statistics))
     rows, per_task = [], {}
-    for method in METHODS:
+    for method in GRIDS:
         default = _run(collection, statistics, inputs, method, {})
         searched = default
         if GRIDS[method]:

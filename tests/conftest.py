@@ -12,6 +12,7 @@ import torch
 import yaml
 
 from mats_core.checkpoints import Checkpoint
+from mats_core.methods import METHODS
 from mats_core.statistics import measure_task
 from mats_core.tasks import load
 from tests.layer_cases import write_raw
@@ -118,7 +119,10 @@ def tiny_family(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def family_recipe(folder: Path, method: str, **settings: object) -> dict[str, object]:
-    """A recipe over the tiny family, as a dictionary; paths start at its folder."""
+    """A recipe over the tiny family, as a dictionary; paths start at its folder.
+
+    Over all three experts, or over as many as the method takes.
+    """
     return {
         "base": "base",
         "base_statistics": "base.stats.safetensors",
@@ -129,7 +133,7 @@ def family_recipe(folder: Path, method: str, **settings: object) -> dict[str, ob
                 "task": f"t{m}.npz",
                 "statistics": f"e{m}.stats.safetensors",
             }
-            for m in range(3)
+            for m in range(METHODS[method].experts or 3)
         ],
         "method": method,
         "device": "cpu",

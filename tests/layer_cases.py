@@ -97,6 +97,18 @@ def with_statistics(case: Case, **tensors: Sequence[Tensor | None]) -> Layer:
     return replace(case.layer, statistics=statistics)
 
 
+def enough(layer: Layer, method: str) -> Layer:
+    """The layer with no more experts than the method takes."""
+    most = METHODS[method].experts
+    return replace(
+        layer,
+        experts=layer.experts[:most],
+        weights=layer.weights[:most],
+        labels=layer.labels[:most],
+        statistics=layer.statistics[:most],
+    )
+
+
 def merged(layer: Layer, method: str, survey: Any = None, **options: Any) -> Merged:
     """What a method makes of one layer; spectral methods at scaling 1 unless told.
 

@@ -14,6 +14,7 @@ from tests.conftest import family_recipe
 
 TURNS = {  # two settings of every method: the second finds what the first has left
     "average": [{}, {}],
+    "slerp": [{"t": 0.5}, {"t": 0.2}],
     "task_arithmetic": [{"scaling": 0.3}, {"scaling": 0.6}],
     "ties": [{"density": 0.2}, {"density": 0.5}],
     "dare": [{"scaling": 0.3}, {"scaling": 0.6}],

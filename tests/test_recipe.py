@@ -204,6 +204,7 @@ def test_describe_agrees_with_the_declaration(method):
 def test_every_method_is_completely_described():
     contract = {
         "average": set(),
+        "slerp": {"t", "parallel"},
         "task_arithmetic": {"scaling"},
         "ties": {"density", "scaling", "scope"},
         "dare": {"drop", "scaling", "seed"},

@@ -132,7 +132,8 @@ def test_the_grids_cover_every_method():
     from mats_core.methods import METHODS
     from mats_core.recipe import parse_options
 
-    assert set(table.GRIDS) == set(METHODS)
+    # The table is over the whole family: a method for two experts has no row in it.
+    assert set(table.GRIDS) == {name for name, row in METHODS.items() if row.experts is None}
     for method, grid in table.GRIDS.items():
         for name, values in grid.items():
             for value in values:

@@ -126,10 +126,10 @@ def _accuracies(report: Report) -> str:
     rows = [
         [
             escape(result.name),
-            percent(result.merged.accuracy),
+            percent(result.merged.value),
             _interval(result),
-            percent(result.finetuned.accuracy),
-            percent(result.pretrained.accuracy),
+            percent(result.finetuned.value),
+            percent(result.pretrained.value),
             str(result.merged.examples),
         ]
         for result in report.tasks

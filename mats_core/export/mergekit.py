@@ -1,7 +1,8 @@
 """A mergekit configuration of a merge where one exists, and an honest sentence where none does.
 
-Checked against mergekit 0.1.5's formulas: `linear`, `task_arithmetic` and `ties` are the same
-arithmetic; its DARE rescales by the L1 norm; nothing of it reads curvature or subspaces.
+Checked against mergekit 0.1.5: `linear`, `slerp`, `task_arithmetic` and `ties` are the same
+arithmetic (`docs/peers.md`); its DARE rescales by the L1 norm; nothing of it reads curvature or
+subspaces.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from ..methods import METHODS
 from .portable import OUTPUT, Finished
 
 Agreement = Literal["same", "passthrough"]
+_PARALLEL = 0.9995  # the cosine above which mergekit's SLERP turns linear: no setting of it
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ def mergekit(merge: Finished, written: str = "") -> Mergekit:
         config = _passthrough(merge, written or f"{OUTPUT}/{merge.stem}")
         return Mergekit(config, "passthrough", reason)
     content, sentence = {
-        "average": _linear, "task_arithmetic": _task_arithmetic, "ties": _ties,
+        "average": _linear, "slerp": _slerp, "task_arithmetic": _task_arithmetic, "ties": _ties,
     }[merge.recipe.method](merge)  # fmt: skip
     content["dtype"] = "float32"
     if merge.recipe.output_dtype:
@@ -70,7 +72,12 @@ def _no_counterpart(merge: Finished) -> str:
             "mergekit has a DARE, but not this one: it rescales what is kept so that the L1 norm "
             "stays, where the paper divides by 1 − p, and it draws other masks." + then
         )
-    if method not in ("average", "task_arithmetic", "ties"):
+    if method == "slerp" and options["parallel"] != _PARALLEL:
+        return (
+            f"mergekit interpolates linearly above a cosine of {_PARALLEL}, always; this merge has "
+            f"its limit at {options['parallel']:g}." + then
+        )
+    if method not in ("average", "slerp", "task_arithmetic", "ties"):
         title = METHODS[method].title
         if METHODS[method].group == "statistics":
             return f"mergekit has no {title}: none of its methods reads statistics of a layer." + (
@@ -86,6 +93,20 @@ def _linear(merge: Finished) -> tuple[dict[str, Any], str]:
     ]
     content = {"merge_method": "linear", "models": models, "parameters": {"normalize": True}}
     return content, "The same arithmetic: mergekit's linear is the weighted average."
+
+
+def _slerp(merge: Finished) -> tuple[dict[str, Any], str]:
+    (first, _), (second, _) = _experts(merge)
+    content = {
+        "merge_method": "slerp",
+        "base_model": first,
+        "models": [{"model": first}, {"model": second}],
+        "parameters": {"t": float(merge.report.options["t"])},
+    }
+    return content, (
+        "The same arithmetic: the arc from the first expert, which mergekit calls the base model, "
+        "to the second."
+    )
 
 
 def _task_arithmetic(merge: Finished) -> tuple[dict[str, Any], str]:

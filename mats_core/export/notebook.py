@@ -153,8 +153,8 @@ from mats_core import figures
 for task in report.tasks:
     low, high = task.merged.interval
     print(
-        f"{task.name:<16} {task.merged.accuracy:6.1%}  ({low:.1%} to {high:.1%})"
-        f"   expert {task.finetuned.accuracy:6.1%}   pre-trained {task.pretrained.accuracy:6.1%}"
+        f"{task.name:<16} {task.merged.value:6.1%}  ({low:.1%} to {high:.1%})"
+        f"   expert {task.finetuned.value:6.1%}   pre-trained {task.pretrained.value:6.1%}"
     )
 shown = figures.accuracy_bars(
     report.tasks, figures.looks(e.name for e in family.experts), label=METHOD

@@ -14,7 +14,6 @@ from typing import Any
 
 import yaml
 
-from ..checkpoints import Checkpoint
 from ..checks import InputError, listing
 from ..collection import Collection
 from ..methods.kfac import STARTS
@@ -191,7 +190,7 @@ def _same(reference: str, fingerprint: str | None, family: Collection, member: s
     """How `reference` and the family's `member` were found to be one: fingerprint, path or name."""
     own = family.folder / member
     if fingerprint:
-        there = Checkpoint.open(family.model_path(member))
+        there = family.open(family.model_path(member))
         return "fingerprint" if there.fingerprint == fingerprint else ""
     root = family.folder.resolve()
     if os.path.normpath(root / reference) == os.path.normpath(root / member):

@@ -8,8 +8,8 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from ..evaluate import TaskResult, gap_recovered, normalised_accuracy
 from ..report import Report
+from ..scores import TaskResult, gap_recovered, normalised_accuracy, share
 from .base import (
     GREY,
     Figure,
@@ -18,7 +18,6 @@ from .base import (
     pale,
     percent,
     safe,
-    share,
 )
 
 
@@ -67,8 +66,8 @@ def baseline_bars(results: Sequence[TaskResult], tasks: Mapping[str, Look]) -> F
     _experts(figure, results, tasks)
     _pretrained(figure, results)
     _frame(figure, results)
-    tuned = statistics.mean(r.finetuned.accuracy for r in results)
-    base = statistics.mean(r.pretrained.accuracy for r in results)
+    tuned = statistics.mean(r.finetuned.value for r in results)
+    base = statistics.mean(r.pretrained.value for r in results)
     text = (
         f"Before any merge: the experts reach {percent(tuned)} on average, each on its own task; "
         f"the pre-trained encoder with their heads {percent(base)}. "
@@ -91,7 +90,7 @@ def _experts(figure: go.Figure, results: Sequence[TaskResult], tasks: Mapping[st
     colours = [tasks[r.name].colour for r in results]
     figure.add_bar(
         x=list(range(len(results))),
-        y=[r.finetuned.accuracy for r in results],
+        y=[r.finetuned.value for r in results],
         width=WIDTH,
         marker={"color": [pale(c) for c in colours], "line": {"color": colours, "width": 1}},
         customdata=[safe(r.name) for r in results],
@@ -126,7 +125,7 @@ def _bars(
         }
     figure.add_bar(
         x=[places.index(r.name) for r in results],
-        y=[r.merged.accuracy for r in results],
+        y=[r.merged.value for r in results],
         offset=offset,
         width=width,
         customdata=[[safe(r.name), share(r)] for r in results],
@@ -138,13 +137,13 @@ def _bars(
     # Whiskers as a trace of their own: error bars of shifted bars are not drawn at their middle.
     figure.add_scatter(
         x=[places.index(r.name) + offset + width / 2 for r in results],
-        y=[r.merged.accuracy for r in results],
+        y=[r.merged.value for r in results],
         mode="markers",
         marker={"opacity": 0, "size": 1},
         error_y={
             "type": "data", "symmetric": False, "color": GREY, "thickness": 1.5, "width": 3,
-            "array": [r.merged.interval[1] - r.merged.accuracy for r in results],
-            "arrayminus": [r.merged.accuracy - r.merged.interval[0] for r in results],
+            "array": [r.merged.interval[1] - r.merged.value for r in results],
+            "arrayminus": [r.merged.value - r.merged.interval[0] for r in results],
         },
         hoverinfo="skip",
         showlegend=False,
@@ -158,7 +157,7 @@ def _bars(
 def _pretrained(figure: go.Figure, results: Sequence[TaskResult]) -> None:
     figure.add_scatter(
         x=list(range(len(results))),
-        y=[r.pretrained.accuracy for r in results],
+        y=[r.pretrained.value for r in results],
         mode="markers",
         name="pre-trained encoder",
         marker={
@@ -174,12 +173,20 @@ def _frame(figure: go.Figure, results: Sequence[TaskResult]) -> None:
     laid_out(figure, barmode="overlay")
     figure.update_xaxes(
         tickvals=list(range(len(results))),
-        ticktext=[safe(r.name) for r in results],
+        ticktext=[_named(r) for r in results],
         range=[-0.6, len(results) - 0.4],
         showgrid=False,
         zeroline=False,
     )
-    figure.update_yaxes(range=[0, 1.04], tickformat=".0%", title="accuracy")
+    lowest = min(s.value for r in results for s in (r.merged, r.finetuned, r.pretrained))
+    start = 1.04 * lowest if lowest < 0 else 0  # Matthews correlation can be below it
+    figure.update_yaxes(range=[start, 1.04], tickformat=".0%", title="accuracy")
+
+
+def _named(result: TaskResult) -> str:
+    """A task's name, and its metric where that is not accuracy."""
+    metric = result.merged.metric
+    return safe(result.name) + ("" if metric == "accuracy" else f"<br>({metric})")
 
 
 def headline(report: Report) -> dict[str, float | None]:
@@ -189,5 +196,5 @@ def headline(report: Report) -> dict[str, float | None]:
     return {
         "normalised": normalised_accuracy(report.tasks),
         "gap": gap_recovered(report.tasks),
-        "accuracy": statistics.mean(r.merged.accuracy for r in report.tasks),
+        "accuracy": statistics.mean(r.merged.value for r in report.tasks),
     }

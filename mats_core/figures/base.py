@@ -12,8 +12,6 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from ..evaluate import TaskResult
-
 ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILLION, PURPLE, GREY = (
     "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#8A8F96",
 )  # fmt: skip
@@ -92,11 +90,6 @@ def _parts(name: str) -> list[str]:
 
 def percent(value: float, digits: int = 1) -> str:
     return f"{100 * value:.{digits}f} %"
-
-
-def share(result: TaskResult) -> float:
-    """Merged accuracy as a share of the expert's."""
-    return result.merged.accuracy / max(result.finetuned.accuracy, 1e-12)
 
 
 def to_csv(figure: go.Figure) -> str:

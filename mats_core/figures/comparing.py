@@ -9,8 +9,8 @@ import plotly.graph_objects as go
 
 from ..checks import listing
 from ..comparison import Comparison, Difference
-from ..evaluate import TaskResult, normalised_accuracy
-from .base import GREY, Figure, Look, laid_out, percent, safe, share
+from ..scores import TaskResult, normalised_accuracy, share
+from .base import GREY, Figure, Look, laid_out, percent, safe
 
 ALL_TASKS = "all tasks"
 

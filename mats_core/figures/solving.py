@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 
 from ..families import group_of
 from ..report import LayerReport
+from ..scores import share
 from ..trajectory import Trajectory
 from .base import (
     GREY,
@@ -18,7 +19,6 @@ from .base import (
     look,
     percent,
     safe,
-    share,
     short_names,
     thinned,
 )

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from . import averaging, curvature, elementwise, essential, kfac, matching, sparsified, spectral
+from . import (
+    averaging,
+    curvature,
+    elementwise,
+    essential,
+    kfac,
+    matching,
+    sparsified,
+    spectral,
+    spherical,
+)
 from .base import Layer, LayerStatistics, Merged, Method, Options, but_matrices, every_tensor
 
 __all__ = ["METHODS", "Layer", "LayerStatistics", "Merged", "Method", "Options"]
@@ -23,6 +33,20 @@ METHODS: dict[str, Method] = {
             options=averaging.AverageOptions,
             merge=averaging.average,
             pieces=every_tensor,
+        ),
+        Method(
+            name="slerp",
+            title="SLERP",
+            group="weights",
+            summary="Two experts, met on the arc between them: what both share keeps its length, "
+            "where a mean would shorten it.",
+            formula=r"W = \frac{\sin((1-t)\,\theta)}{\sin\theta}\, W_1 + "
+            r"\frac{\sin(t\,\theta)}{\sin\theta}\, W_2,\quad \theta = \angle(W_1, W_2)",
+            source="Shoemake 1985; for weights mergekit, arXiv 2403.13257",
+            options=spherical.SlerpOptions,
+            merge=spherical.slerp,
+            weighted=False,
+            experts=2,
         ),
         Method(
             name="task_arithmetic",

@@ -193,6 +193,7 @@ class Method:
     rescale    a second pass: norms of all updates and options → a factor for each
     weighted   whether the experts' weights enter
     folds      whether biases join their weight, given its options
+    experts    how many experts it merges; None: any number
     """
 
     name: str
@@ -211,6 +212,7 @@ class Method:
     rescale: Callable[[Mapping[str, float], Any], Mapping[str, float]] | None = None
     weighted: bool = True
     folds: Callable[[Any], bool] = never
+    experts: int | None = None
 
 
 def weighted_sum(values: Iterable[Tensor], weights: Iterable[float]) -> Tensor:

@@ -17,7 +17,7 @@ from ..families import group_of
 from ..linalg import eigh_descending, exact, like, polar
 from ..memo import forgetful
 from .base import Layer, Merged, Options, averaged, norm, option
-from .spectral import MEASURED, SCALING, tsv_update
+from .spectral import MEASURED, SCALING, rounding, tsv_update
 
 PUBLISHED = "arXiv 2602.20208, ViT code"
 SHIFT_TOLERANCE = 1e-6  # of the largest eigenvalue: below it is the rounding of a float32 Gram
@@ -164,7 +164,7 @@ def essential(layer: Layer, options: EssentialOptions, survey: object = None) ->
     grams = layer.measured("input_gram")
     means = layer.measured("input_mean") if options.centre else None
     if grams is None or (options.centre and means is None):
-        update = layer.remember("tsv_m", lambda: tsv_update(layer.updates))
+        update = layer.remember("tsv_m", lambda: tsv_update(layer.updates, rounding(layer)))
         return Merged(layer.base + options.scaling * update, "tsv_m")
     # Neither scaling nor level 3 enters here.
     depends = options.model_dump(exclude={"scaling", "layer_power"})

@@ -2,6 +2,10 @@
 
 Sources: TSV-M (arXiv 2412.00081), Iso-C and Iso-CTS (arXiv 2502.04959).  All treat the experts
 alike, apply to matrices, and give every other parameter the mean task vector with factor 1.
+
+The update of a LoRA expert has a low rank.  Its other singular vectors are what rounding left, or
+whatever the SVD routine returns for a zero, and would take part in an orthogonalisation like real
+ones: directions below the rounding of float32 weights (`rounding`) are left out.
 """
 
 from __future__ import annotations
@@ -13,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..linalg import polar, svd
-from .base import Layer, Merged, Options, averaged, option, weighted_sum
+from .base import Layer, Merged, Options, averaged, norm, option, weighted_sum
 
 MEASURED = "validation split of the sample family; published: 1"
 SCALING = "α, the factor of the merged task matrices"
@@ -38,27 +42,43 @@ class IsoCtsOptions(IsoOptions):
     )
 
 
-def tsv_update(updates: Sequence[Tensor]) -> Tensor:
-    """`U_o diag(σ_cat) V_o`: the top ⌊min(d)/T⌋ triples of each task, factors orthogonalised."""
+def rounding(layer: Layer) -> float:
+    """The largest singular value that float32 rounding alone may give `W_m − W0`.
+
+    A matrix of independent entries of size ε ‖W0‖ / √(m n) has about `ε ‖W0‖ (1/√m + 1/√n)`; the
+    error of a rounding is a fifth of ε on average.
+    """
+    m, n = layer.base.shape
+    return torch.finfo(torch.float32).eps * norm(layer.base) * (m**-0.5 + n**-0.5)
+
+
+def tsv_update(updates: Sequence[Tensor], floor: float = 0.0) -> Tensor:
+    """`U_o diag(σ_cat) V_o`: the top ⌊min(d)/T⌋ triples of each task, factors orthogonalised.
+
+    Triples with a singular value at or under `floor` are left out.
+    """
     rank = max(1, min(updates[0].shape) // len(updates))
-    triples = [_top(svd(update), rank) for update in updates]
+    triples = [_largest(update, rank, floor) for update in updates]
     left = torch.cat([u for u, _, _ in triples], 1)
     values = torch.cat([s for _, s, _ in triples])
     right = torch.cat([v for _, _, v in triples], 0)
+    if not len(values):
+        return torch.zeros_like(updates[0])
     return (polar(left)[0] * values) @ polar(right)[0]
 
 
-def _top(triple: tuple[Tensor, Tensor, Tensor], rank: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The first `rank` triples, as copies: a view would hold the rest of all tasks as well."""
-    u, s, v = triple
-    return u[:, :rank].clone(), s[:rank].clone(), v[:rank].clone()
+def _largest(update: Tensor, rank: int, floor: float) -> tuple[Tensor, Tensor, Tensor]:
+    """The `rank` largest triples above `floor`, as copies: a view would hold the rest as well."""
+    u, s, v = svd(update)
+    kept = min(rank, int((s > floor).sum()))
+    return u[:, :kept].clone(), s[:kept].clone(), v[:kept].clone()
 
 
 def tsv_m(layer: Layer, options: TsvOptions, survey: Any = None) -> Merged:
     """W = W0 + α U_o diag(σ_cat) V_o."""
     if not layer.is_matrix:
         return averaged(layer)
-    update = layer.remember("tsv_m", lambda: tsv_update(layer.updates))
+    update = layer.remember("tsv_m", lambda: tsv_update(layer.updates, rounding(layer)))
     return Merged(layer.base + options.scaling * update, "tsv_m")
 
 
@@ -66,7 +86,7 @@ def iso_c(layer: Layer, options: IsoOptions, survey: Any = None) -> Merged:
     """W = W0 + α σ̄ U Vᵀ of the SVD of Σ Δ_m: all singular values replaced by their mean."""
     if not layer.is_matrix:
         return averaged(layer)
-    direction, values = layer.remember("iso_c", lambda: polar(_total(layer)))
+    direction, values = layer.remember("iso_c", lambda: polar(_total(layer), rounding(layer)))
     return Merged(layer.base + options.scaling * values.mean() * direction, "iso_c")
 
 
@@ -87,14 +107,18 @@ def iso_cts_update(layer: Layer, share: float) -> Tensor:
     per_task = min(round((rank - int(rank * share)) / tasks), rank // tasks)
     common = rank - per_task * tasks
     u, s, v = layer.remember("svd of the sum", lambda: svd(_total(layer)))
+    floor = rounding(layer)
+    common = min(common, int((s > floor).sum()))
     u_common = u[:, :common]
     left, values, right = [u_common], [s[:common]], [v[:common]]
     for update in layer.updates:
         specific = update - u_common @ (u_common.mT @ update)
-        u_t, s_t, v_t = _top(svd(specific), per_task)
+        u_t, s_t, v_t = _largest(specific, per_task, floor)
         left.append(u_t)
         values.append(s_t)
         right.append(v_t)
+    if not sum(map(len, values)):
+        return torch.zeros_like(layer.base)
     direction = polar(torch.cat(left, 1))[0] @ polar(torch.cat(right, 0))[0]
     return torch.cat(values).mean() * direction
 

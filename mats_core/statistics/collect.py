@@ -6,7 +6,7 @@ Hooks note what each layer saw; the mathematics lives in `gram.py` and `fisher.p
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -16,108 +16,58 @@ from torch import Tensor, nn
 from .. import encoding, models
 from ..checkpoints import Checkpoint
 from ..checks import InputError, member
+from ..encoding import IGNORED, Rows
 from ..names import module_of
-from ..tasks import Task
-from . import fisher, gram
+from ..tasks import Split, Task
+from . import fisher, gram, ia3
+from .capture import Capture, is_conv1d, is_rms_norm
 from .store import FORMAT, Statistics
 
 EXAMPLES = 256  # a task, where nobody says how many
 Labels = Literal["empirical", "true"]
+MASKS = ("attention_mask", "decoder_attention_mask")
+GRAM_MOST = 16_384  # numbers of an output: a vocabulary gets no output-gradient Gram
 Batch = tuple[Mapping[str, Tensor], Tensor | None]  # the model's keyword arguments, labels (n,)
-HANDLED = (nn.Linear, nn.LayerNorm, nn.Embedding, nn.Conv2d)
-
-
-def _is_conv1d(module: nn.Module) -> bool:
-    """GPT-2's linear layer, `y = x W + b`; by name, for transformers takes seconds to import."""
-    return type(module).__name__ == "Conv1D" and hasattr(module, "nf")
-
-
-class Capture:
-    """While active, notes the input and the output gradient of every layer of a model.
-
-    Parameters do not require gradients meanwhile (their own are never formed; what is needed is
-    computed per example from what was noted), and parameters of shape (1, ...) that a module holds
-    itself, such as a class token, are expanded to one copy an example.  All is restored on exit.
-    """
-
-    def __init__(self, model: nn.Module, examples: int) -> None:
-        self.model, self.examples = model, examples
-        self.uses: dict[str, list[tuple[Tensor, Tensor]]] = defaultdict(list)
-        self.expanded: dict[str, Tensor] = {}
-        self._undo: list[Callable[[], object]] = []
-
-    def __enter__(self) -> Capture:
-        try:
-            for parameter in self.model.parameters():
-                if parameter.requires_grad:
-                    parameter.requires_grad_(False)
-                    self._undo.append(lambda p=parameter: p.requires_grad_(True))
-            for name, module in self.model.named_modules():
-                if isinstance(module, HANDLED) or _is_conv1d(module):
-                    hook = module.register_forward_hook(self._note(name))
-                    self._undo.append(hook.remove)
-                else:
-                    self._expand(name, module)
-        except BaseException:
-            self.__exit__()
-            raise
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        while self._undo:
-            self._undo.pop()()
-
-    def _note(self, name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
-        def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-            seen = inputs[0].detach()
-            if isinstance(module, nn.Embedding) and len(output) == 1 < self.examples:
-                # Position ids are shared by the batch; a copy an example has its own gradient.
-                output = output.detach().expand(self.examples, *output.shape[1:]).clone()
-                seen = seen.expand(self.examples, *seen.shape[1:])
-            if not output.requires_grad:  # the first layers: nothing before them needs a gradient
-                output = output.requires_grad_().clone()  # a leaf could not be changed in place
-            output.register_hook(lambda g: self.uses[name].append((seen, g.detach())))
-            return output
-
-        return hook
-
-    def _expand(self, name: str, module: nn.Module) -> None:
-        for key, parameter in list(module._parameters.items()):
-            if parameter is None or parameter.ndim < 3 or parameter.shape[0] != 1:
-                continue
-            copies = parameter.detach().expand(self.examples, *parameter.shape[1:])
-            leaf = copies.clone().requires_grad_()
-            # A plain tensor stands in for the parameter, so the declared type does not fit.
-            module._parameters[key] = leaf  # type: ignore[assignment]
-            self.expanded[f"{name}.{key}" if name else key] = leaf
-            self._undo.append(lambda m=module, k=key, p=parameter: m._parameters.__setitem__(k, p))
 
 
 class Accumulator:
     """Sums over examples and tokens, by the checkpoint's names."""
 
-    def __init__(self, model: nn.Module, names: Mapping[str, str], blocks: int) -> None:
-        self.modules = dict(model.named_modules())
-        self.names, self.blocks = names, blocks
+    def __init__(
+        self,
+        model: nn.Module,
+        names: Mapping[str, str],
+        blocks: int,
+        vectors: Mapping[str, ia3.Rescaled] | None = None,
+    ) -> None:
+        self.model, self.modules = model, dict(model.named_modules())
+        self.names, self.blocks, self.vectors = names, blocks, vectors or {}
         self.sums: dict[str, Tensor] = {}
         self.tokens: dict[str, int] = defaultdict(int)
         self.examples = 0
 
-    def add(self, capture: Capture, mask: Tensor | None) -> None:
-        """Add what `capture` noted in one batch; `mask` (examples, tokens) leaves padding out."""
+    def add(self, capture: Capture, masks: Sequence[Tensor]) -> None:
+        """Add what `capture` noted in one batch; `masks` (examples, tokens) leave padding out, each
+        of the layers with as many tokens."""
         self.examples += capture.examples
         # Query, key and value share one input: one Gram for three.  The input itself is kept with
         # it, because the address of a freed one could come back with other contents.
         seen: dict[object, tuple[Tensor, Tensor]] = {}
-        for name, uses in capture.uses.items():
+        for name, owners in self._used(capture).items():
+            uses = [use for owner in owners for use in capture.uses[owner]]
             module = self.modules[name]
-            if isinstance(module, nn.Linear) or _is_conv1d(module):
-                self._linear(name, uses, capture.examples, mask, seen)
+            if len({type(self.modules[owner]) for owner in owners}) > 1:
+                self._tied(name, owners, capture, masks)
+            elif isinstance(module, nn.Linear) or is_conv1d(module):
+                self._linear(name, uses, capture.examples, masks, seen)
             elif isinstance(module, nn.LayerNorm):
-                x, g = _joined(uses, capture.examples, mask)
+                x, g = _joined(uses, capture.examples, masks)
                 weight = fisher.layer_norm_weight(x, g, module.eps)
                 self._per_example(f"{name}.weight", weight)
                 self._per_example(f"{name}.bias", fisher.bias(g))
+            elif is_rms_norm(module):
+                x, g = _joined(uses, capture.examples, masks)
+                self._per_example(f"{name}.weight", fisher.rms_norm_weight(x, g, module))
             elif isinstance(module, nn.Embedding):
                 self._embedding(name, module, uses, capture.examples)
             elif isinstance(module, nn.Conv2d) and fisher.unfolds(module):
@@ -126,32 +76,69 @@ class Accumulator:
             if leaf.grad is not None:
                 self._per_example(name, leaf.grad)
 
+    def _used(self, capture: Capture) -> dict[str, list[str]]:
+        """The modules that were used, those with one weight together under the first one's name."""
+        first = {id(p): module_of(name) for name, p in self.model.named_parameters()}
+        groups: dict[str, list[str]] = {}
+        for name in capture.uses:
+            weight = getattr(self.modules[name], "weight", None)
+            groups.setdefault(first.get(id(weight), name), []).append(name)
+        return groups
+
     def _linear(
         self,
         name: str,
         uses: list[tuple[Tensor, Tensor]],
         examples: int,
-        mask: Tensor | None,
+        masks: Sequence[Tensor],
         seen: dict[object, tuple[Tensor, Tensor]],
     ) -> None:
         layer = module_of(self.names.get(f"{name}.weight", ""))
-        x, g = _joined(uses, examples, mask)
+        x, g = _joined(uses, examples, masks)
         if layer:
+            source = uses[0][0] if len(uses) == 1 else x  # before padding was set to zero
             # The whole layout is the key: a view such as hidden[:, 0] starts at the same address.
-            key = (x.data_ptr(), tuple(x.shape), x.stride(), mask is None)
-            if mask is not None or key not in seen:
-                seen[key] = x, gram.gram_sum(x)
+            key = (source.data_ptr(), tuple(source.shape), source.stride())
+            if key not in seen:
+                seen[key] = source, gram.gram_sum(x)
             self._sum(f"{layer}.input_gram", seen[key][1])
             self._sum(f"{layer}.input_mean", x.sum((0, 1)))
-            self._sum(f"{layer}.output_gradient_gram", gram.gram_sum(g))
+            if g.shape[-1] <= GRAM_MOST:
+                self._sum(f"{layer}.output_gradient_gram", gram.gram_sum(g))
             self.tokens[layer] += sum(
-                gram.token_count(gram.tokens_of(used, examples), mask) for used, _ in uses
+                gram.token_count(gram.tokens_of(used, examples), _mask(used, examples, masks))
+                for used, _ in uses
             )
             square = fisher.linear_weight_square_sum(x, g)
             # The Fisher has the parameter's own layout, which Conv1D stores as (d_in, d_out).
-            own = square.T if _is_conv1d(self.modules[name]) else square
+            own = square.T if is_conv1d(self.modules[name]) else square
             self._sum(f"{layer}.weight.fisher", own)
+            vector = self.vectors.get(f"{layer}.weight")
+            if vector is not None:
+                self._squares(vector.vector, ia3.vector_gradients(x, g, vector), block=True)
         self._per_example(f"{name}.bias", fisher.bias(g))
+
+    def _tied(
+        self, name: str, owners: list[str], capture: Capture, masks: Sequence[Tensor]
+    ) -> None:
+        """An embedding that is also the output's weight: only its Fisher, of both uses at once."""
+        examples = capture.examples
+        ids, into, x, out = [], [], [], []
+        for owner in owners:
+            module = self.modules[owner]
+            if isinstance(module, nn.Embedding):
+                for used, g in capture.uses[owner]:
+                    ids.append(used.reshape(examples, -1))
+                    into.append(gram.tokens_of(g, examples))
+            elif isinstance(module, nn.Linear):
+                seen, g = _joined(capture.uses[owner], examples, masks)
+                x.append(seen)
+                out.append(g)
+                self._per_example(f"{owner}.bias", fisher.bias(g))
+        parameter = self.names.get(f"{name}.weight")
+        if parameter is not None:
+            parts = (torch.cat(part, 1) for part in (ids, into, x, out))
+            self._sum(f"{parameter}.fisher", fisher.tied_square_sum(*parts))
 
     def _embedding(
         self, name: str, module: nn.Embedding, uses: list[tuple[Tensor, Tensor]], examples: int
@@ -176,10 +163,13 @@ class Accumulator:
         parameter = self.names.get(name)
         if parameter is None:
             return
+        self._squares(parameter, gradients, block=gradients[0].numel() <= self.blocks)
+
+    def _squares(self, parameter: str, gradients: Tensor, *, block: bool) -> None:
         square = (gradients**2).sum(0)
         # An expanded parameter keeps its leading 1.
         self._sum(f"{parameter}.fisher", square[None] if gradients.ndim > 2 else square)
-        if square.numel() <= self.blocks:
+        if block:
             rows = gradients.flatten(1)
             self._sum(f"{parameter}.block", rows.T @ rows)
 
@@ -205,12 +195,31 @@ class Accumulator:
 
 
 def _joined(
-    uses: list[tuple[Tensor, Tensor]], examples: int, mask: Tensor | None
+    uses: list[tuple[Tensor, Tensor]], examples: int, masks: Sequence[Tensor]
 ) -> tuple[Tensor, Tensor]:
     """Inputs and output gradients of all uses of one layer, side by side along the tokens."""
-    x = [gram.tokens_of(used, examples, mask) for used, _ in uses]
-    g = [gram.tokens_of(gradient, examples, mask) for _, gradient in uses]
+    x = [gram.tokens_of(used, examples, _mask(used, examples, masks)) for used, _ in uses]
+    g = [gram.tokens_of(given, examples, _mask(given, examples, masks)) for _, given in uses]
     return (x[0], g[0]) if len(uses) == 1 else (torch.cat(x, 1), torch.cat(g, 1))
+
+
+def _mask(values: Tensor, examples: int, masks: Sequence[Tensor]) -> Tensor | None:
+    """The mask with as many tokens as the values (examples, ..., d) have, if there is one."""
+    tokens = values.numel() // (examples * values.shape[-1])
+    return next((mask for mask in masks if mask.shape[1] == tokens), None)
+
+
+def _masks(inputs: Mapping[str, Tensor]) -> list[Tensor]:
+    """What an encoder and its decoder read; told apart by their widths."""
+    found = [inputs[name] for name in MASKS if name in inputs]
+    if len({mask.shape[1] for mask in found}) < len(found):
+        raise InputError(
+            " and ".join(MASKS),
+            expected="different widths, by which layers are told apart",
+            found=f"{found[0].shape[1]} both times",
+            remedy="Pad the decoder's tokens by one more place.",
+        )
+    return found
 
 
 def measure(
@@ -221,35 +230,41 @@ def measure(
     labels: Labels = "empirical",
     seed: int = 0,
     blocks: int = 0,
+    vectors: Mapping[str, ia3.Rescaled] | None = None,
     metadata: Mapping[str, str] | None = None,
     on_batch: Callable[[int], None] | None = None,
 ) -> Statistics:
-    """Statistics of a classifier from one forward and backward pass a batch.
+    """Statistics of a model from one forward and backward pass a batch.
 
     `batches`: keyword arguments of the model (an `attention_mask` (n, tokens) leaves padding out)
-    and labels (n,).  `names`: the checkpoint's name of each parameter, by the module's; the same
-    names by default.  `blocks`: parameters of at most so many elements get their full block, too.
+    and labels: classes (n,), or the token that each place's logits should name (n, tokens), where
+    `IGNORED` asks nothing.  `names`: the checkpoint's name of each parameter, by the module's; the
+    same names by default.  `blocks`: parameters of at most so many elements get their full block.
+    `vectors`: layers with an (IA)³ vector multiplied in, whose own full block is measured always.
     Raises `InputError` for an empty calibration set or a loss that is not finite.
     """
     member("labels", labels, ("empirical", "true"))
     own = {name: name for name, _ in model.named_parameters()} if names is None else names
-    accumulator = Accumulator(model, own, blocks)
+    accumulator = Accumulator(model, own, blocks, vectors)
     sampler = np.random.default_rng(seed)
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
         for inputs, truth in batches:
-            examples = len(next(iter(inputs.values())))
+            examples, masks = len(next(iter(inputs.values()))), _masks(inputs)
             with Capture(model, examples) as capture, torch.enable_grad():
                 output = model(**inputs)
                 logits = output.logits if hasattr(output, "logits") else output
+                if truth is not None and truth.ndim == 2:  # tokens: those that are asked for
+                    there = truth != IGNORED
+                    logits, truth = logits[there], truth[there]
                 scores = torch.log_softmax(logits, -1)
                 chosen = _labels(scores, truth, labels, sampler)
                 likelihood = scores.gather(1, chosen[:, None]).sum()
                 if not torch.isfinite(likelihood):
                     raise InputError("log-likelihood", expected="a finite number", found="none")
                 likelihood.backward()
-            accumulator.add(capture, inputs.get("attention_mask"))
+            accumulator.add(capture, masks)
             if on_batch is not None:
                 on_batch(accumulator.examples)
     finally:
@@ -275,7 +290,12 @@ def _labels(
         if truth is None:
             raise InputError("labels", expected="true labels", found="none", remedy="Use 'true'.")
         return truth.to(scores.device)
-    # One uniform number an example, in order: the draw does not depend on the batch size.
+    return _sampled(scores, sampler)
+
+
+def _sampled(scores: Tensor, sampler: np.random.Generator) -> Tensor:
+    """A class drawn from each row of log-probabilities (n, classes)."""
+    # One uniform number a row, in order: the draw does not depend on the batch size.
     uniform = torch.from_numpy(sampler.random(len(scores))).to(scores.device)
     cumulative = scores.detach().double().exp().cumsum(-1)
     chosen = torch.searchsorted(cumulative, uniform[:, None] * cumulative[:, -1:]).squeeze(1)
@@ -311,11 +331,18 @@ def measure_task(
     rows = encoding.encode(chosen, checkpoint.directory, device=device, dtype=dtype)
     # Texts of like length side by side; of images nothing moves.
     places = np.argsort(-rows.lengths, kind="stable")
+    given, drawn = chosen.labels, labels
+    if task.form.kind == "choices" and labels == "true":
+        # An answer drawn from all of them; its tokens are then as good as true ones.
+        given, drawn = given.copy(), "empirical"
+        given[places] = _drawn_answers(model, rows, chosen, places, seed)
 
     def batches() -> Iterable[Batch]:
         for start in range(0, len(places), batch_size):
             some = places[start : start + batch_size]
-            yield rows.batch(some).inputs, torch.from_numpy(chosen.labels[some])
+            batch = rows.batch(some, given[some] if task.form.kind == "choices" else None)
+            classes = torch.from_numpy(chosen.labels[some])
+            yield batch.inputs, classes if batch.targets is None else batch.targets
 
     return measure(
         model,
@@ -325,9 +352,20 @@ def measure_task(
             for own, name in models.parameter_names(checkpoint.directory, tensors).items()
             if only is None or name in only
         },
-        labels=labels,
+        labels=drawn,
         seed=seed,
         blocks=blocks,
-        metadata={"fingerprint": checkpoint.fingerprint, "task": task.name},
+        vectors=ia3.rescaled_layers(checkpoint, dtype=dtype, device=device),
+        metadata={"fingerprint": checkpoint.fingerprint, "task": task.name, "labels": labels},
         on_batch=on_batch,
     )
+
+
+def _drawn_answers(
+    model: nn.Module, rows: Rows, split: Split, places: np.ndarray, seed: int
+) -> np.ndarray:
+    """For each example one answer, drawn by the model's own probabilities of all of them."""
+    with torch.inference_mode():
+        scores = encoding.ask(lambda inputs: model(**inputs).logits, rows, split, places)
+    drawn = _sampled(scores.log_softmax(-1), np.random.default_rng(seed))
+    return drawn.cpu().numpy()

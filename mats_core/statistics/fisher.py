@@ -38,6 +38,27 @@ def layer_norm_weight(x: Tensor, g: Tensor, epsilon: float) -> Tensor:
     return (g * normalised).sum(1)
 
 
+def rms_norm_weight(x: Tensor, g: Tensor, module: torch.nn.Module) -> Tensor:
+    """Per-example gradient of an RMSNorm's weight: (examples, d); so too where it adds 1 to it."""
+    epsilon = getattr(module, "variance_epsilon", getattr(module, "eps", None))
+    return (g * functional.rms_norm(x, x.shape[-1:], eps=epsilon)).sum(1)
+
+
+def tied_square_sum(ids: Tensor, into: Tensor, x: Tensor, out: Tensor) -> Tensor:
+    """Σ_examples (gradient of a table that embeds and predicts)²: (rows, d).
+
+    ids (examples, tokens) with the gradients `into` (examples, tokens, d) of the rows that they
+    took; inputs x (examples, places, d) of the product with the table, gradients `out` (examples,
+    places, rows) of its outputs.
+    """
+    total = torch.zeros(out.shape[-1], x.shape[-1], dtype=x.dtype, device=x.device)
+    for own_ids, own_into, own_x, own_out in zip(ids, into, x, out, strict=True):
+        gradient = own_out.T @ own_x
+        gradient.index_add_(0, own_ids, own_into)
+        total += gradient.square_()
+    return total
+
+
 def embedding_square_sum(ids: Tensor, g: Tensor, rows: int) -> Tensor:
     """Σ_examples (gradient of an embedding table)²: (rows, d), from ids (examples, tokens)."""
     total = torch.zeros(rows, g.shape[-1], dtype=g.dtype, device=g.device)

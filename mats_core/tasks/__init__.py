@@ -7,6 +7,7 @@ examples.
 """
 
 from .base import (
+    IMAGES,
     KINDS,
     METRICS,
     SPLITS,
@@ -21,6 +22,18 @@ from .base import (
 from .loading import SAMPLE, load, names_file
 
 __all__ = [
-    "KINDS", "METRICS", "SAMPLE", "SPLITS", "VALIDATION_MOST", "Form", "Kind", "MetricName",
-    "Split", "SplitName", "Task", "load", "names_file",
+    "IMAGES",
+    "KINDS",
+    "METRICS",
+    "SAMPLE",
+    "SPLITS",
+    "VALIDATION_MOST",
+    "Form",
+    "Kind",
+    "MetricName",
+    "Split",
+    "SplitName",
+    "Task",
+    "load",
+    "names_file",
 ]  # fmt: skip

@@ -51,6 +51,11 @@ class Form:
         """Whether every example has one right class."""
         return self.kind != "language"
 
+    @property
+    def noun(self) -> str:
+        """What an example is called."""
+        return "image" if self.kind == "image" else "text"
+
 
 IMAGES = Form()
 

@@ -88,7 +88,10 @@ NEEDS: dict[str, tuple[str, ...]] = {
 }
 OF_OTHERS: dict[str, tuple[str, ...]] = {
     "text": ("prompt", "choices", "target", "length_normalised", "size"),
-    "image": ("prompt", "choices", "target", "length_normalised", "max_length"),
+    "image": (
+        "prompt", "choices", "target", "length_normalised", "max_length", "dataset", "subset",
+        "revision",
+    ),
     "choices": ("inputs", "target", "size"),
     "language": (
         "label", "classes", "choices", "metric", "length_normalised", "size",
@@ -126,6 +129,8 @@ def _check(found: Description, content: Mapping[str, Any], path: Path) -> None:
         )
     if found.kind == "language" and len(found.inputs) > 1:
         raise InputError(thing, expected="one column in 'inputs'", found=f"{len(found.inputs)}")
+    if found.kind == "image" and (found.train or "").endswith(".npz"):
+        return  # holds both halves
     if found.dataset is None and (found.train is None or found.test is None):
         absent = "train" if found.train is None else "test"
         raise InputError(

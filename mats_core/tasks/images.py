@@ -1,1 +1,165 @@
-"""Folders and tables of images: decoded once a machine, then read where they lie."""
+"""Folders and tables of images, decoded once a machine and then read where they lie.
+
+Images of one size stay as they are; others, or all where `size` says so, are scaled until their
+shorter side has that many pixels and cut to the square in the middle, as most image processors do.
+The decoded arrays lie in the machine's cache under a name made of the files' contents; they are
+mapped into memory, so that a large folder does not have to fit into it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ..checks import InputError, existing, listing
+from ..places import cache_folder
+from . import tables
+from .base import SPLITS, Split, SplitName, Task
+from .description import Description
+from .rows import checked_classes, finished
+
+ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
+GREY = {"1", "L", "I", "I;16", "F"}
+SIZE = 224  # pixels of a side, where images differ and nobody says
+
+
+def image_task(told: Description) -> Task:
+    """A task of kind image: folders with one subfolder a class, or tables with a column of paths.
+
+    Raises `InputError` for a folder without images, a file that is none, or unknown classes.
+    """
+    listed: dict[SplitName, tuple[list[Path], list[str]]] = {}
+    for name in SPLITS:
+        where = getattr(told, name)
+        if isinstance(where, str):
+            listed[name] = _listed(told, f"{name} images of task '{told.name}'", told.path(where))
+    values = [label for _, labels in listed.values() for label in labels]
+    classes = told.class_names() or tables.distinct([tables.class_name(v) for v in values])
+    checked_classes(told, classes)
+    named = tables.are_names(values, classes)
+    everything = [file for files, _ in listed.values() for file in files]
+    size, channels = _surveyed(everything)
+    size = told.size or size
+    splits = {}
+    for name, (files, values) in listed.items():
+        thing = f"{name} images of task '{told.name}'"
+        labels = tables.labels(thing, values, classes, named=named)
+        # Folders are sorted by class; a share or the first examples should hold all of them.
+        order = np.random.default_rng(told.seed).permutation(len(files))
+        pictures = decoded([files[i] for i in order], size, channels)
+        splits[name] = Split(pictures, labels[order], told.form)
+    return finished(told, classes, splits)
+
+
+def state(told: Description) -> tuple[tuple[str, int, int], ...]:
+    """Changes when an image does: names, times and sizes of everything in the folders."""
+    found = []
+    for name in SPLITS:
+        where = getattr(told, name)
+        if isinstance(where, str) and told.path(where).is_dir():
+            for folder, _, files in sorted(os.walk(told.path(where))):
+                for file in sorted(files):
+                    status = os.stat(os.path.join(folder, file))
+                    found.append((os.path.join(folder, file), status.st_mtime_ns, status.st_size))
+    return tuple(found)
+
+
+def _listed(told: Description, thing: str, path: Path) -> tuple[list[Path], list[str]]:
+    """Files of images and the label of each, from a folder or a table."""
+    existing(thing, path)
+    if path.is_dir():
+        files = sorted(f for f in path.glob("*/*") if f.suffix.lower() in ENDINGS)
+        if not files:
+            raise InputError(
+                f"{thing} '{path}'",
+                expected=f"a subfolder of images ({listing(ENDINGS, 3)}) for each class",
+                found="none",
+            )
+        return files, [file.parent.name for file in files]
+    frame = tables.read_table(thing, path)
+    column = told.inputs[0] if told.inputs else "image"
+    files = [path.parent / str(file) for file in tables.texts(thing, frame, column)]
+    missing = [str(file) for file in files if not file.is_file()]
+    if missing:
+        raise InputError(
+            thing,
+            expected=f"every file in the column '{column}'",
+            found=f"no {listing(missing, 2)}",
+            remedy="Paths in a table start at its own folder.",
+        )
+    return files, list(tables.column(thing, frame, told.label))
+
+
+def _surveyed(files: Sequence[Path]) -> tuple[int | None, int]:
+    """The side to bring all images to (None where they have one size), and their channels."""
+    from PIL import Image
+
+    sizes, modes = set(), set()
+    for file in files:
+        try:
+            with Image.open(file) as image:
+                sizes.add(image.size)
+                modes.add(image.mode)
+        except (OSError, ValueError, Image.DecompressionBombError) as error:
+            raise _unreadable(file, error) from None
+    return SIZE if len(sizes) > 1 else None, 1 if modes <= GREY else 3
+
+
+def decoded(files: Sequence[Path], size: int | None, channels: int) -> np.ndarray:
+    """uint8 images (n, height, width, channels), read-only and mapped from the machine's cache."""
+    digest = hashlib.sha256(f"{size} {channels}".encode())
+    for file in files:
+        content = file.read_bytes()
+        digest.update(f"{len(content)}:".encode())
+        digest.update(content)
+    place = cache_folder() / "tasks" / f"images-{digest.hexdigest()[:32]}.npy"
+    if not place.is_file():
+        _decode(files, size, channels, place)
+    return np.load(place, mmap_mode="r", allow_pickle=False)
+
+
+def _decode(files: Sequence[Path], size: int | None, channels: int, place: Path) -> None:
+    """Write the array beside its place, then give it its name: never half of it."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    draft = place.with_name(f"{place.stem}.{os.getpid()}.partial")
+    shape = (len(files), *_picture(files[0], size, channels).shape)
+    try:
+        array = np.lib.format.open_memmap(draft, mode="w+", dtype=np.uint8, shape=shape)
+        for row, file in enumerate(files):
+            array[row] = _picture(file, size, channels)
+        array.flush()
+        del array
+        os.replace(draft, place)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _picture(file: Path, size: int | None, channels: int) -> np.ndarray:
+    """(height, width, channels) uint8."""
+    from PIL import Image
+
+    try:
+        with Image.open(file) as image:
+            picture = image.convert("L" if channels == 1 else "RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise _unreadable(file, error) from None
+    if size is not None:
+        factor = size / min(picture.size)
+        width, height = (max(size, round(side * factor)) for side in picture.size)
+        picture = picture.resize((width, height), Image.Resampling.BICUBIC)
+        left, top = (width - size) // 2, (height - size) // 2
+        picture = picture.crop((left, top, left + size, top + size))
+    return np.asarray(picture).reshape(picture.height, picture.width, channels)
+
+
+def _unreadable(file: Path, error: Exception) -> InputError:
+    return InputError(
+        f"image '{file}'",
+        expected="a picture that Pillow can read",
+        found=str(error).splitlines()[0][:200],
+        remedy="Remove or replace it.",
+    )

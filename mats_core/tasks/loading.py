@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Hashable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from ..checks import InputError, existing
-from . import description, rows
-from .base import Task
+from . import description, images, rows
+from .base import SPLITS, Task
 from .samples import sample
 
 SAMPLE = "sample:"
@@ -63,7 +65,8 @@ def _described(path: Path) -> Task:
     for where in (told.train, told.validation, told.test, told.classes):
         if isinstance(where, str) and (told.dataset is None or where is told.classes):
             files.append(told.path(where))
-    return _kept(path.resolve(), tuple(_state(file) for file in files))
+    pictures = images.state(told) if told.kind == "image" else ()
+    return _kept(path.resolve(), (*map(_state, files), pictures))
 
 
 def _state(file: Path) -> tuple[int, int]:
@@ -76,11 +79,13 @@ def _state(file: Path) -> tuple[int, int]:
 
 
 @functools.lru_cache(maxsize=16)
-def _kept(path: Path, state: tuple[tuple[int, int], ...]) -> Task:
-    # A merge asks for its tasks again and again; tables take a while to read.
+def _kept(path: Path, state: Hashable) -> Task:
+    # A merge asks for its tasks again and again, and tables take a while to read.
     told = description.read(path)
-    if told.kind == "image":
-        from . import images
-
-        return images.image_task(told)
-    return rows.text_task(told)
+    if told.kind != "image":
+        return rows.text_task(told)
+    if told.train is not None and told.train.endswith(".npz"):
+        task = arrays(told.name, existing("task", told.path(told.train)))
+        splits = {name: replace(task.split(name), form=told.form) for name in SPLITS}
+        return replace(task, **splits, description=told.description)
+    return images.image_task(told)

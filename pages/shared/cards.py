@@ -17,6 +17,12 @@ from . import show
 from .work import Prepared, TaskCard
 
 PICTURE = 56  # pixels
+METRICS = {
+    "f1": "F1",
+    "macro": "Mean F1 of the classes",
+    "matthews": "Matthews correlation",
+    "likelihood": "Mean probability of a token (one over the perplexity)",
+}
 CELL = 130
 
 
@@ -25,7 +31,7 @@ def base(prepared: Prepared) -> None:
     family, task = prepared.inputs.family, prepared.base_card
     with st.container(border=True):
         st.subheader("Base", anchor=False)
-        if task is None:
+        if task is None or not task.classes:
             st.markdown("The pre-trained model that every expert was fine-tuned from.")
         else:
             kinds = kinds_of(task.classes)
@@ -52,22 +58,27 @@ def expert(one: Expert, prepared: Prepared) -> None:
             if task.description:
                 st.markdown(show.plain(_sentence(task.description)))
             pictures(task)
-            st.markdown(
-                f":small[{show.plain(f'{len(task.classes)} classes: {listing(task.classes, 12)}')}]"
-            )
+            if task.classes:
+                listed = f"{len(task.classes)} classes: {listing(task.classes, 12)}"
+                st.markdown(f":small[{show.plain(listed)}]")
         if result:
             metrics(
                 {
-                    "Expert": figures.percent(result.finetuned.accuracy),
-                    "Pre-trained": figures.percent(result.pretrained.accuracy),
+                    "Expert": figures.percent(result.finetuned.value),
+                    "Pre-trained": figures.percent(result.pretrained.value),
                 },
-                {name: _interval(result, name) for name in ("Expert", "Pre-trained")},
+                {name: _interval(result, name, task) for name in ("Expert", "Pre-trained")},
             )
         st.caption(show.plain(_facts(one.checkpoint, task)))
 
 
 def pictures(task: TaskCard) -> None:
-    """One picture of each of some classes; they wrap where the card is narrow."""
+    """One picture (or text) of some classes; pictures wrap where the card is narrow."""
+    for place, text in enumerate(task.texts):
+        caption = f"**{show.plain(task.captions[place])}** · " if task.captions else ""
+        st.markdown(f":small[{caption}{show.plain(text)}]")
+    if task.texts:
+        return
     st.image(
         [_framed(image) for image in task.images],
         width=PICTURE,
@@ -88,14 +99,15 @@ def metrics(values: dict[str, str], help: dict[str, str] | None = None) -> None:
             st.metric(label, value, width=CELL, help=(help or {}).get(label))
 
 
-def _interval(result: TaskResult, name: str) -> str:
+def _interval(result: TaskResult, name: str, task: TaskCard | None) -> str:
     score = result.finetuned if name == "Expert" else result.pretrained
     low, high = score.interval
     own = "the expert" if name == "Expert" else "the pre-trained encoder with this expert's head"
-    return (
-        f"Accuracy of {own}: {score.correct} of {score.examples} test images, so between "
-        f"{100 * low:.0f} and {100 * high:.0f} % (95 % interval)."
-    )
+    noun = task.noun if task else "image"
+    between = f"between {100 * low:.0f} and {100 * high:.0f} % (95 % interval)."
+    if score.metric != "accuracy":
+        return f"{METRICS[score.metric]} of {own} on {score.examples} test {noun}s: {between}"
+    return f"Accuracy of {own}: {score.correct} of {score.examples} test {noun}s, so {between}"
 
 
 def _sentence(text: str) -> str:
@@ -118,7 +130,7 @@ def _millions(checkpoint: Checkpoint) -> str:
 
 
 def _facts(checkpoint: Checkpoint, task: TaskCard | None) -> str:
-    sizes = f"{task.train:,} training and {task.test:,} test images · " if task else ""
+    sizes = f"{task.train:,} training and {task.test:,} test {task.noun}s · " if task else ""
     kind = architecture(checkpoint)
     return (
         f"{sizes}{kind + ' · ' if kind else ''}{_millions(checkpoint)} parameters, "

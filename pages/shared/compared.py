@@ -72,7 +72,7 @@ def compared(answers: Answers, who: Before) -> Compared:
 def story(found: Compared) -> str:
     """`digits lost 31 of 500 images: 12 of them are images of 4 taken for 9. It won 5.`"""
     lost, won = found.changes.lost, found.changes.won
-    text = f"{found.answers.name} lost {len(lost)} of {len(found.labels)} images"
+    text = f"{found.answers.name} lost {len(lost)} of {len(found.labels)} {found.answers.noun}s"
     common = outcomes.mistakes(found.labels, found.after, lost)
     if common and common[0].count > 1:
         first, classes = common[0], found.answers.classes

@@ -52,7 +52,7 @@ def compatibility(collection: Collection, *, checked: bool) -> None:
 
 def _compared(collection: Collection) -> list[Fit]:
     experts = [
-        Expert(entry.name, Checkpoint.open(collection.model_path(entry.model)), entry.task or "")
+        Expert(entry.name, collection.open(collection.model_path(entry.model)), entry.task or "")
         for entry in collection.experts
     ]
     base = Checkpoint.open(collection.model_path(collection.base))

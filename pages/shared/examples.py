@@ -14,20 +14,25 @@ from .compared import AFTER, GROUPS, Before, Compared, choices, compared, story,
 from .jobs import Job
 from .looking import Answers, Shelf
 from .runs import Run
-from .work import picture
+from .work import clipped, picture
 
 LOOKING, AHEAD = "looking", "looking ahead"
 SIDES, DIFFERENCE = "Side by side", "Difference"
 PAGE = 24  # images at a time
+SAID = 400  # characters of a text
 NONE = {
-    "lost": "The merge lost no image of this task.",
-    "won": "The merge won no image of this task.",
-    "wrong": "No image was wrong both times.",
+    "lost": "The merge lost no {} of this task.",
+    "won": "The merge won no {} of this task.",
+    "wrong": "No {} was wrong both times.",
 }
 
 
 def section(shelf: Shelf, run: Run, task: str, who: Before, preparing: Job) -> None:
     """What became of a task's images, as soon as the worker knows it."""
+    result = next((r for r in run.report.tasks if r.name == task), None)
+    if result is not None and result.merged.metric == "likelihood":
+        st.info("A language task has no classes: there is nothing to take for something else.")
+        return
     looked = shelf.get(run)
     answers = looked.answers.get(task) if looked else None
     if answers is not None:
@@ -37,7 +42,7 @@ def section(shelf: Shelf, run: Run, task: str, who: Before, preparing: Job) -> N
     _ask(shelf, run, task, preparing)
     now = st.session_state[LOOKING].snapshot()
     if now.active:
-        st.info("The merge is made again from its recipe, and asked about every test image.")
+        st.info("The merge is made again from its recipe, and asked about every test example.")
         return
     if now.state == "failed":
         show.problem(now.error)
@@ -52,7 +57,7 @@ def _ask(shelf: Shelf, run: Run, task: str, preparing: Job) -> None:
     job: Job | None = st.session_state.get(LOOKING)
     if job is not None and job.request == wanted and job.snapshot().state != "done":
         return
-    everything = [result.name for result in run.report.tasks]
+    everything = [r.name for r in run.report.tasks if r.merged.metric != "likelihood"]
     for key, names, background in ((LOOKING, [task], False), (AHEAD, everything, True)):
         if (before := st.session_state.get(key)) is not None:
             before.cancel()
@@ -65,7 +70,8 @@ def _check(run: Run, answers: Answers) -> None:
     differ = looking.disagreements(run, answers)
     if differ > 0.01 * len(answers.labels):
         st.warning(
-            f"Made again, this merge answers {differ} of {len(answers.labels)} images otherwise "
+            f"Made again, this merge answers {differ} of {len(answers.labels)} {answers.noun}s "
+            "otherwise "
             "than when it was first tested: its statistics or this machine differ since then."
         )
 
@@ -89,7 +95,7 @@ def numbers(found: Compared) -> None:
         for name, count in right.items():
             st.metric(
                 f"{name[:1].upper()}{name[1:]}", figures.percent(count / total), width=168,
-                help=f"{count} of {total} test images are right.",
+                help=f"{count} of {total} test {found.answers.noun}s are right.",
             )  # fmt: skip
         for name in ("lost", "won"):
             st.metric(
@@ -105,7 +111,7 @@ def matrices(found: Compared, choice_key: str) -> None:
         "Matrices", [SIDES, DIFFERENCE], default=SIDES, required=True, key="inside matrices",
         persist_state="session", label_visibility="collapsed",
     )  # fmt: skip
-    st.caption("Click a cell to see its images below.")
+    st.caption(f"Click a cell to see its {found.answers.noun}s below.")
     classes = found.answers.classes
     before, after = found.confusion(found.who), found.confusion(AFTER)
     chosen = st.session_state.get(choice_key)
@@ -143,16 +149,17 @@ def _clickable(drawn: figures.Figure, key: str, choice_key: str, who: str, found
 
 
 def images(found: Compared, choice_key: str) -> None:
-    """The images of the choice, each with its class and both predictions."""
-    st.subheader("The images", anchor=False)
+    """The examples of the choice, each with its class and both predictions."""
+    noun = found.answers.noun
+    st.subheader(f"The {noun}s", anchor=False)
     offered = choices(found, st.session_state.get(choice_key))
     choice: Any = st.selectbox(
-        "Show the images", offered, format_func=lambda c: title(found, c), key=choice_key,
+        f"Show the {noun}s", offered, format_func=lambda c: title(found, c), key=choice_key,
         persist_state="session", label_visibility="collapsed",
     )  # fmt: skip
     rows = found.rows(choice)
     if not len(rows):
-        st.info(NONE.get(str(choice), "There is no image in this cell."))
+        st.info(NONE.get(str(choice), "There is no {} in this cell.").format(noun))
         return
     pages = -(-len(rows) // PAGE)
     page = 1
@@ -163,8 +170,8 @@ def images(found: Compared, choice_key: str) -> None:
         ) if pages <= 12 else st.number_input("Page", 1, pages)  # fmt: skip
     shown = rows[(int(page) - 1) * PAGE : int(page) * PAGE]
     st.caption(
-        f"{len(shown)} of {len(rows)} test images; those on which the merge is surest come first. "
-        "Under each image: its true class, then both predictions with their probabilities."
+        f"{len(shown)} of {len(rows)} test {noun}s; those on which the merge is surest come first. "
+        f"Under each {noun}: its true class, then both predictions with their probabilities."
     )
     with st.container(horizontal=True, gap="small"):
         for row in shown:
@@ -172,7 +179,7 @@ def images(found: Compared, choice_key: str) -> None:
 
 
 def card(found: Compared, row: int) -> None:
-    """One image and what is said about it."""
+    """One example and what is said about it."""
     classes = found.answers.classes
     true = classes[int(found.labels[row])]
     said: list[tuple[str, bool]] = []
@@ -182,8 +189,12 @@ def card(found: Compared, row: int) -> None:
         text = f"{who}: {classes[taken]} {figures.percent(float(chances[taken]), 0)}"
         said.append((text, taken == found.labels[row]))
     alt = "; ".join([f"An image of {true}", *(text for text, _ in said)])
-    with st.container(border=True, width=166, gap="xxsmall"):
-        st.image(picture(found.answers.images[row]), width=112, alt=alt)
+    pictured = found.answers.noun == "image"
+    with st.container(border=True, width=166 if pictured else 340, gap="xxsmall"):
+        if pictured:
+            st.image(picture(found.answers.inputs[row]), width=112, alt=alt)
+        else:
+            st.markdown(show.plain(clipped(found.answers.text(row), SAID)))
         st.markdown(f"**{show.plain(true)}**")
         for text, right in said:
             mark = ":material/check:" if right else ":material/close:"

@@ -161,9 +161,14 @@ def _signature(collection: Collection) -> tuple[object, ...]:
     """Changes when the family's description or any of its files does."""
     paths = [collection.folder / collection.base]
     paths += [collection.folder / expert.model for expert in collection.experts]
-    files = [f for p in paths for f in (sorted(p.glob("*.safetensors")) if p.is_dir() else [p])]
+    kinds = ("*.safetensors", "adapter_config.json")
+    files = [f for p in paths for f in (_matching(p, kinds) if p.is_dir() else [p])]
     stamps = tuple((str(f), f.stat().st_mtime_ns if f.exists() else 0) for f in files)
     return (collection.model_dump_json(), str(collection.folder), *stamps)
+
+
+def _matching(folder: Path, patterns: tuple[str, ...]) -> list[Path]:
+    return sorted(file for pattern in patterns for file in folder.glob(pattern))
 
 
 def prepared(job: Job) -> work.Prepared | None:

@@ -13,6 +13,7 @@ from typing import Any
 import streamlit as st
 
 from mats_core.recipe import describe
+from mats_core.scores import share
 
 from . import families, runs, show
 from .runs import Run
@@ -267,10 +268,10 @@ def evidence(lesson: Lesson, kept: Sequence[Run]) -> str:
             lines.append(f"- **{setup.label}**: not merged yet.")
             continue
         found.append((setup, run))
-        low = min(run.report.tasks, key=_share)
+        low = min(run.report.tasks, key=share)
         lines.append(
             f"- **{setup.label}** (run {run.number}): {100 * overall:.1f} % of the experts' "
-            f"accuracy; least on {show.plain(low.name)}, {100 * _share(low):.0f} %."
+            f"accuracy; least on {show.plain(low.name)}, {100 * share(low):.0f} %."
         )
     if not found:
         return "Merge the presets of this lesson, and their numbers appear here."
@@ -282,8 +283,8 @@ def _largest_difference(found: list[tuple[Setup, Run]]) -> list[str]:
     if len(found) < 2:
         return []
     (first, one), (second, other) = found[:2]
-    before = {task.name: _share(task) for task in one.report.tasks}
-    changes = {t.name: _share(t) - before[t.name] for t in other.report.tasks if t.name in before}
+    before = {task.name: share(task) for task in one.report.tasks}
+    changes = {t.name: share(t) - before[t.name] for t in other.report.tasks if t.name in before}
     if not changes:
         return []
     most = max(changes, key=lambda name: abs(changes[name]))
@@ -292,10 +293,6 @@ def _largest_difference(found: list[tuple[Setup, Run]]) -> list[str]:
         f"From {first.label} to {second.label}, {show.plain(most)} changes most: "
         f"{100 * changes[most]:+.1f} points.".replace("-", "−"),
     ]
-
-
-def _share(task: Any) -> float:
-    return task.merged.accuracy / max(task.finetuned.accuracy, 1e-12)
 
 
 def matches(run: Run, setup: Setup) -> bool:

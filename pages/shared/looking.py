@@ -25,6 +25,7 @@ from mats_core.loading import Grain, Loading, LoadingDone, Ordering, StepDone
 from mats_core.pipeline import run as merge_again
 from mats_core.recipe import Recipe
 from mats_core.report import Finished, LayerDone
+from mats_core.tasks import IMAGES, Form, Split
 
 from .jobs import Tell
 from .runs import Run
@@ -39,18 +40,27 @@ Ready = Callable[[], Prepared]
 
 @dataclass(frozen=True)
 class Answers:
-    """What three encoders with one expert's head say to its test images.
+    """What three encoders with one expert's head say to its test examples.
 
-    images (n, h, w, c), labels (n,); expert, pretrained and merged are probabilities (n, classes).
+    inputs as in the task's test split, labels (n,); expert, pretrained and merged are
+    probabilities (n, classes).
     """
 
     name: str
     classes: tuple[str, ...]
-    images: np.ndarray
+    inputs: np.ndarray
     labels: np.ndarray
     expert: np.ndarray
     pretrained: np.ndarray
     merged: np.ndarray
+    form: Form = IMAGES
+
+    @property
+    def noun(self) -> str:
+        return self.form.noun
+
+    def text(self, row: int) -> str:
+        return Split(self.inputs, self.labels, self.form).text(row)
 
 
 @dataclass
@@ -223,7 +233,10 @@ def _ask(
     own, base = shelf.reference(key, ask_references)
     say("merge", 0.6)
     merged = ask(looked.encoder)
-    return Answers(expert.name, task.classes, task.test.inputs, task.test.labels, own, base, merged)
+    rows = task.test
+    return Answers(
+        expert.name, task.classes, rows.inputs, rows.labels, own, base, merged, rows.form
+    )
 
 
 __all__ = ["EXAMPLES", "Answers", "Looked", "Shelf", "disagreements", "load", "look"]

@@ -54,8 +54,8 @@ def _controls(shelf: Shelf, run: Run, prepared: Prepared) -> None:
             disabled=not orderings or (job is not None and job.active),
         )  # fmt: skip
         st.caption(
-            f"{count} parts, at most {states} states to test on up to {EXAMPLES} validation images "
-            f"a task{_duration(shelf, run, states)}."
+            f"{count} parts, at most {states} states to test on up to {EXAMPLES} validation "
+            f"examples a task{_duration(shelf, run, states)}."
             if orderings
             else "Choose at least one ordering."
         )

@@ -231,7 +231,7 @@ def onwards(run: Run) -> None:
     st.markdown("**Go on with this run**")
     for page, icon, text in (
         ("compare", "compare_arrows", "Compare it with your other runs, or sweep two of its knobs"),
-        ("inside", "search", "Look inside: which images it lost, and which layers matter"),
+        ("inside", "search", "Look inside: which examples it lost, and which layers matter"),
         ("export", "ios_share", "Take it away: model, recipe, notebook, report"),
     ):
         st.page_link(f"pages/{page}.py", label=text, icon=f":material/{icon}:")

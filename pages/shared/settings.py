@@ -106,7 +106,12 @@ def _weights(method: str, chosen: tuple[str, ...]) -> dict[str, float]:
     """A weight for each expert, where the method knows weights and somebody wants them."""
     version = widgets.version()
     if not METHODS[method].weighted:
-        st.caption("This method treats all experts alike.")
+        count = METHODS[method].experts
+        st.caption(
+            f"This method merges exactly {count} experts, and takes no weights."
+            if count
+            else "This method treats all experts alike."
+        )
         return {}
     weigh = st.toggle(
         "Weigh the experts", key=f"weigh {version}", persist_state="session",

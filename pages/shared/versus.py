@@ -56,7 +56,7 @@ def _table(ordered: list[Run], others: dict[str, Comparison]) -> None:
     marks: dict[str, list[str]] = {}
     for place, run in enumerate(ordered):
         column = run.label + (" (baseline)" if place == 0 else "")
-        found = {r.name: r.merged.accuracy for r in run.report.tasks}
+        found = {r.name: r.merged.value for r in run.report.tasks}
         own = others.get(run.id)
         parts = [own.tasks.get(name) if own else None for name in names]
         values = [found.get(name) for name in names]

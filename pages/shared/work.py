@@ -30,6 +30,8 @@ from mats_core.trajectory import Trajectory, TrajectoryDone
 from .jobs import Tell
 
 PICTURES = 12
+TEXTS = 3
+SAID = 160  # characters of a text on a card
 FAMILIES = 3  # kept ready
 _READY: dict[Hashable, Prepared] = {}  # only the one worker thread reads and writes it
 UNDAMPED = {"damping": 0.0, "anchor": 0.0, "off_diagonal": 1.0}
@@ -73,7 +75,7 @@ class Request:
 
 @dataclass(frozen=True)
 class TaskCard:
-    """What a page shows of a task: classes, one image of each class first, and sizes."""
+    """What a page shows of a task: classes, an image (or text) of some of them, and sizes."""
 
     classes: tuple[str, ...]
     images: tuple[np.ndarray, ...]
@@ -82,6 +84,11 @@ class TaskCard:
     validation: int
     test: int
     description: str = ""
+    texts: tuple[str, ...] = ()
+
+    @property
+    def noun(self) -> str:
+        return "text" if self.texts else "image"
 
 
 @dataclass(frozen=True)
@@ -188,19 +195,28 @@ def _measure(collection: Collection, tell: Tell) -> tuple[dict[str, Path], str]:
 
 
 def _card(task: tasks.Task, reference: str) -> TaskCard:
-    split = task.test
+    split, pictured = task.test, task.form.kind == "image"
+    most = PICTURES if pictured else TEXTS
     first = [int(np.argmax(split.labels == k)) for k in range(len(task.classes))]
-    # Of many classes every so-manieth, so that the pictures are of different kinds.
-    chosen = first[:: math.ceil(len(first) / PICTURES)]
+    first = first or list(range(min(most, len(split))))  # of a language task any will do
+    # Of many classes every so-manieth, so that the examples are of different kinds.
+    chosen = first[:: math.ceil(len(first) / most)]
     return TaskCard(
         classes=task.classes,
-        images=tuple(picture(split.inputs[i]) for i in chosen),
-        captions=tuple(task.classes[int(split.labels[i])] for i in chosen),
+        images=tuple(picture(split.inputs[i]) for i in chosen) if pictured else (),
+        captions=tuple(task.classes[int(split.labels[i])] for i in chosen if task.classes),
         train=len(task.train),
         validation=len(task.validation),
         test=len(split),
-        description=_description(reference),
+        description=task.description or _description(reference),
+        texts=() if pictured else tuple(clipped(split.text(i)) for i in chosen),
     )
+
+
+def clipped(text: str, most: int = SAID) -> str:
+    """A text on one line, cut where it is long."""
+    line = " ".join(text.split())
+    return line if len(line) <= most else f"{line[: most - 1].rstrip()}…"
 
 
 def picture(image: np.ndarray) -> np.ndarray:

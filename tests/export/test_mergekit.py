@@ -13,7 +13,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from mats_core.export import mergekit
+from mats_core.export import Finished, mergekit
 from mats_core.methods import METHODS
 from mats_core.pipeline import run
 from mats_core.report import Finished as Ended
@@ -33,9 +33,11 @@ def interpret(config: dict, folder: Path, name: str) -> torch.Tensor:
     def read(model: str) -> torch.Tensor:
         return load_file(folder / model / "model.safetensors")[name].float()
 
-    weights = [m["parameters"]["weight"] for m in config["models"]]
     values = [read(m["model"]) for m in config["models"]]
     settings = config["parameters"]
+    if config["merge_method"] == "slerp":
+        return slerp(*values, settings["t"], config)
+    weights = [m["parameters"]["weight"] for m in config["models"]]
     if config["merge_method"] == "linear":
         assert settings["normalize"] is True
         return torch.stack([w * v for w, v in zip(weights, values, strict=True)]).sum(0) / sum(
@@ -64,21 +66,55 @@ def interpret(config: dict, folder: Path, name: str) -> torch.Tensor:
     return base + settings["lambda"] * mixed
 
 
+def same_tensors(made: Finished, config: dict, folder: Path) -> int:
+    """Assert that every merged tensor is the configuration's; how many there are."""
+    merged = next(e.tensors for e in run(made.recipe) if isinstance(e, Ended))
+    compared = 0
+    for layer in made.report.layers:
+        if layer.treatment not in ("merged", "averaged"):
+            continue
+        theirs = interpret(config, folder, layer.name)
+        torch.testing.assert_close(merged[layer.name].float(), theirs, rtol=1e-5, atol=1e-6)
+        compared += 1
+    return compared
+
+
+def slerp(first: torch.Tensor, second: torch.Tensor, t: float, config: dict) -> torch.Tensor:
+    assert config["base_model"] == config["models"][0]["model"]
+    dot = float((first / first.norm() * (second / second.norm())).sum())
+    if abs(dot) > 0.9995:
+        return (1 - t) * first + t * second
+    theta = torch.acos(torch.tensor(dot))
+    ends = torch.sin((1 - t) * theta) * first + torch.sin(t * theta) * second
+    return ends / torch.sin(theta)
+
+
+@pytest.mark.parametrize("t", [0.5, 0.2])
+def test_slerp_computes_our_tensors(finish: Finish, own_family, t):
+    made = finish("slerp", {"t": t}, experts=("e1", "e2"))
+    found = mergekit(made)
+    assert found.agreement == "same"
+    config = yaml.safe_load(found.config)
+    assert [m["model"] for m in config["models"]] == ["e1", "e2"]
+    compared = same_tensors(made, config, own_family)
+    assert compared == made.report.coverage["merged"] > 30
+    # Both ways are among them: the experts' LayerNorms are nearly parallel, their biases are not.
+    assert {layer.method for layer in made.report.layers if layer.method} == {"slerp", "lerp"}
+
+
+def test_a_limit_of_its_own_is_not_mergekits(finish: Finish):
+    found = mergekit(finish("slerp", {"parallel": 0.99}, experts=("e1", "e2")))
+    assert found.agreement == "passthrough"
+    assert "above a cosine of 0.9995" in found.sentence
+
+
 @pytest.mark.parametrize(("method", "options"), SAME)
 @pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["equal", "weighted"])
 def test_it_computes_our_tensors(finish: Finish, own_family, method, options, weights):
     made = finish(method, options, **({"weights": weights} if weights else {}))
     found = mergekit(made)
     assert found.agreement == "same"
-    config = yaml.safe_load(found.config)
-    merged = next(e.tensors for e in run(made.recipe) if isinstance(e, Ended))
-    compared = 0
-    for layer in made.report.layers:
-        if layer.treatment not in ("merged", "averaged"):
-            continue
-        theirs = interpret(config, own_family, layer.name)
-        torch.testing.assert_close(merged[layer.name].float(), theirs, rtol=1e-5, atol=1e-6)
-        compared += 1
+    compared = same_tensors(made, yaml.safe_load(found.config), own_family)
     assert compared == made.report.coverage["merged"] + made.report.coverage["averaged"] > 30
 
 
@@ -91,7 +127,7 @@ def test_the_oracle_tells_other_settings_apart(finish: Finish, own_family: Path)
     assert not torch.allclose(merged[name].float(), interpret(config, own_family, name), atol=1e-4)
 
 
-@pytest.mark.parametrize("method", sorted(set(METHODS) - {"average", "task_arithmetic"}))
+@pytest.mark.parametrize("method", sorted(set(METHODS) - {"average", "slerp", "task_arithmetic"}))
 def test_what_mergekit_does_not_have_is_said_and_passed_on(finish: Finish, method: str):
     found = mergekit(finish(method), "outputs/x y")
     assert found.agreement == "passthrough"

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from mats_core.methods import METHODS
 from mats_core.methods.base import Options, averaged, norm, option, weighted_sum
-from tests.layer_cases import close, random_case
+from tests.layer_cases import close, enough, random_case
 
 
 def test_weighted_sum_leaves_its_terms_alone():
@@ -73,7 +73,7 @@ def test_every_method_keeps_dtype_and_shape_and_its_inputs(name, dtype):
     before = [layer.base.clone(), *(w.clone() for w in layer.experts)]
     grams = [own.input_gram.clone() for own in layer.statistics if own.input_gram is not None]
     method = METHODS[name]
-    value = method.merge(layer, method.options(), None).value
+    value = method.merge(enough(layer, name), method.options(), None).value
     assert value.dtype == dtype
     assert value.shape == layer.base.shape
     for old, now in zip(before, (layer.base, *layer.experts), strict=True):
@@ -99,7 +99,7 @@ def test_float32_is_close_to_float64(name):
     method = METHODS[name]
     options = method.options()
     close(
-        method.merge(single, options, None).value,
-        method.merge(layer, options, None).value,
+        method.merge(enough(single, name), options, None).value,
+        method.merge(enough(layer, name), options, None).value,
         5e-4 if name in ("kfac", "ties") else 1e-5,
     )

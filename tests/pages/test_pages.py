@@ -235,6 +235,8 @@ def test_every_method_gets_its_widgets_and_their_defaults_are_its_own(open_app: 
     app.session_state["group 0"] = METHODS[method].group
     app.run()
     labelled(app, "Method").set_value(method).run()
+    if (count := METHODS[method].experts) is not None:
+        app.session_state["experts Tiny three 0"] = [f"e{m}" for m in range(count)]
     merge(app)
     assert sentences(app) == ""
     run = kept()[0]
@@ -242,6 +244,17 @@ def test_every_method_gets_its_widgets_and_their_defaults_are_its_own(open_app: 
     defaults = {field.name: field.default for field in describe(method)}
     assert dict(run.report.options) == defaults
     assert run.report.normalised_accuracy is not None
+
+
+def test_a_method_for_two_refuses_three_with_a_sentence(open_app: Open):
+    app = open_app()
+    app.session_state["group 0"] = "weights"
+    app.run()
+    labelled(app, "Method").set_value("slerp").run()
+    assert any("exactly 2 experts" in c.value for c in app.caption)
+    merge(app)
+    assert "expected exactly 2 experts; found 3: e0, e1, e2" in sentences(app)
+    assert kept() == []
 
 
 def test_reset_gives_every_knob_its_default(open_app: Open):

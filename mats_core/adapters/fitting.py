@@ -1,0 +1,216 @@
+"""Opening an adapter directory over its base: every module found, every shape checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from .. import models
+from ..checkpoints import Checkpoint, TensorEntry
+from ..checks import InputError, listing
+from ..names import CONV1D_MODELS, is_conv1d, module_of
+from .changes import Change, LowRank, Replaced, Scaled, Shifted
+from .parts import Parts, Translation, sort_out, translate
+from .settings import MERGE_FIRST, WEIGHTS, Settings, is_adapter, read_settings
+from .view import Adapted, Vector
+
+WHOLE = ("model.safetensors", "model.safetensors.index.json")
+
+
+def open_expert(path: str | Path, base: Checkpoint | str | Path | None) -> Checkpoint:
+    """A checkpoint, or an adapter over `base` (opened only if it is needed).
+
+    Raises `InputError` for what `Checkpoint.open` refuses, for an adapter of another method (by
+    name), and for one that does not fit the base (naming what does not match).
+    """
+    path = Path(path)
+    if base is None or not is_adapter(path):
+        return Checkpoint.open(path)  # which refuses an adapter without its base
+    base = base if isinstance(base, Checkpoint) else Checkpoint.open(base)
+    return open_adapter(path, base)
+
+
+def open_adapter(path: Path, base: Checkpoint) -> Adapted:
+    """An adapter directory over its base."""
+    settings, source = read_settings(path), _weights(path)
+    if base.config.get("quantization_config"):
+        raise InputError(
+            f"base '{base.path}'",
+            expected="weights of a floating-point type, to add an adapter to",
+            found="a quantised model",
+            remedy="Dequantise it and save it first, or give the base it was made from.",
+        )
+    parts = sort_out(source.tensors, f"adapter '{path}'")
+    translation = translate(
+        sorted(parts.modules),
+        base.tensors,
+        lambda: _renamed(base),
+        f"adapter '{path}' on the base '{base.path}'",
+    )
+    return _Fitting(path, base, source, settings, parts, translation).adapted()
+
+
+def _weights(path: Path) -> Checkpoint:
+    """The adapter's own file."""
+    whole = [
+        n for n in ("model.safetensors", "model.safetensors.index.json") if (path / n).exists()
+    ]
+    if whole:
+        raise InputError(
+            f"'{path}'",
+            expected="an adapter or a whole checkpoint",
+            found=f"both: adapter_config.json and {whole[0]}",
+            remedy="Move the one that is not meant out of the folder.",
+        )
+    if not (path / WEIGHTS).is_file() and (path / "adapter_model.bin").is_file():
+        return Checkpoint.open(path / "adapter_model.bin")  # refused, with the command to convert
+    if not (path / WEIGHTS).is_file():
+        raise InputError(
+            f"adapter '{path}'",
+            expected=WEIGHTS,
+            found="no such file",
+            remedy="Save the adapter with save_pretrained.",
+        )
+    return Checkpoint.open(path / WEIGHTS)
+
+
+def _renamed(base: Checkpoint) -> Mapping[str, str]:
+    """transformers' names of the base's parameters → the file's; empty for what it cannot build."""
+    try:
+        like = {name: torch.empty(e.shape, device="meta") for name, e in base.tensors.items()}
+        return models.parameter_names(base.directory, like)
+    except InputError:
+        return {}
+
+
+@dataclass(frozen=True)
+class _Fitting:
+    """Putting an adapter on its base, with every shape checked."""
+
+    path: Path
+    base: Checkpoint
+    source: Checkpoint
+    settings: Settings
+    parts: Parts
+    translation: Translation
+
+    def adapted(self) -> Adapted:
+        tensors: dict[str, TensorEntry] = dict(self.base.tensors)
+        changes: dict[str, tuple[Change, ...]] = {}
+        for own, key in self.parts.whole.items():
+            name = self.translation.parameter(own, self.base.tensors)
+            tensors[name] = self.source.tensors[key]
+            changes[name] = (Replaced(key),)
+        vectors: dict[str, Vector] = {}
+        for module, keys in self.parts.modules.items():
+            weight = self.translation.parameter(f"{module}.weight", self.base.tensors)
+            if not tensors[weight].dtype.is_floating_point:
+                raise self._misfit(module, "a floating-point weight", f"{tensors[weight].dtype}")
+            if self.settings.kind == "ia3":
+                vector = self._vector(module, keys, weight, tensors)
+                vectors[f"{module_of(weight)}.ia3_l"] = vector
+                found: dict[str, Change] = {
+                    name: Scaled(vector.key, axis) for name, axis in vector.scales.items()
+                }
+            else:
+                found = self._low_rank(module, keys, weight, tensors)
+            for name, change in found.items():
+                changes[name] = (*changes.get(name, ()), change)
+        return Adapted(
+            self.path,
+            dict(sorted(tensors.items())),
+            self.source.metadata,
+            base=self.base,
+            source=self.source,
+            settings=self.settings,
+            changes=changes,
+            vectors=dict(sorted(vectors.items())),
+        )
+
+    def _low_rank(
+        self,
+        module: str,
+        keys: Mapping[str, str],
+        weight: str,
+        tensors: Mapping[str, TensorEntry],
+    ) -> dict[str, Change]:
+        embedding = "lora_embedding_A" in keys
+        names = ("lora_embedding_A", "lora_embedding_B") if embedding else ("lora_A", "lora_B")
+        missing = [name for name in names if name not in keys]
+        if missing:
+            raise self._misfit(module, " and ".join(names), f"no {listing(missing)}")
+        a, b = (keys[name] for name in names)
+        shapes = self.source.tensors[a].shape, self.source.tensors[b].shape
+        rank, scale = self.settings.rank_of(module), self.settings.scale_of(module)
+        if shapes[0][:1] != (rank,) or shapes[1][1:2] != (rank,):
+            raise self._misfit(
+                module, f"rank {rank}, as adapter_config.json says", f"{_shown(*shapes)}"
+            )
+        transposed = embedding or self._transposed(module, tensors[weight].shape)
+        d_out, d_in = shapes[1][0], shapes[0][1:]
+        product = (*d_in, d_out) if transposed else (d_out, *d_in)
+        if product != tensors[weight].shape:
+            raise self._misfit(
+                module, f"factors of a weight {list(tensors[weight].shape)}", _shown(*shapes)
+            )
+        found: dict[str, Change] = {weight: LowRank(a, b, scale, transposed)}
+        if "lora_B.bias" in keys:
+            bias = f"{module_of(weight)}.bias"
+            if bias not in tensors:
+                raise self._misfit(module, "a bias to add lora_bias to", "none in the base")
+            found[bias] = Shifted(keys["lora_B.bias"], scale)
+        return found
+
+    def _vector(
+        self,
+        module: str,
+        keys: Mapping[str, str],
+        weight: str,
+        tensors: Mapping[str, TensorEntry],
+    ) -> Vector:
+        if "ia3_l" not in keys:
+            raise self._misfit(module, "ia3_l", f"{listing(sorted(keys))}")
+        key = keys["ia3_l"]
+        shape, own = self.source.tensors[key].shape, tensors[weight].shape
+        transposed = self._transposed(module, own)
+        if len(own) != 2 or len(shape) != 2 or 1 not in shape:
+            raise self._misfit(
+                module, "a vector (d, 1) or (1, d) on a linear layer", _shown(shape, own)
+            )
+        # peft writes (1, d_in) for a vector on the input (`feedforward_modules`), (d_out, 1) else.
+        side = "input" if shape[0] == 1 else "output"
+        axis = (side == "input") != transposed
+        size = shape[0] * shape[1]
+        if own[axis] != size:
+            raise self._misfit(module, f"an {side} vector of {own[axis]}", f"one of {size}")
+        scales = {weight: int(axis)}
+        bias = f"{module_of(weight)}.bias"
+        if side == "output" and bias in tensors:
+            scales[bias] = 0
+        return Vector(key, size, side, scales)
+
+    def _transposed(self, module: str, shape: tuple[int, ...]) -> bool:
+        """Whether the base stores this weight as (d_in, d_out).
+
+        peft corrects its `fan_in_fan_out` module by module and saves the last one's; what is known
+        of the architecture goes first.
+        """
+        model = str(self.base.config.get("model_type"))
+        if model in CONV1D_MODELS:
+            return is_conv1d(f"{module}.weight", shape, (model,))
+        return len(shape) == 2 and self.settings.transposed
+
+    def _misfit(self, module: str, expected: str, found: str) -> InputError:
+        return InputError(
+            f"'{module}' of adapter '{self.path}'",
+            expected=expected,
+            found=found,
+            remedy=f"Is '{self.base.path}' the base that it was trained on? {MERGE_FIRST}",
+        )
+
+
+def _shown(*shapes: tuple[int, ...]) -> str:
+    return "shapes " + " and ".join(str(list(shape)) for shape in shapes)

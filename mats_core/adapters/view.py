@@ -1,0 +1,193 @@
+"""An adapter over its base, read as the checkpoint that it stands for.
+
+Nothing is copied: a tensor that the adapter changes is put together when it is read, in float32 (or
+float64), and every other one is the base's.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import models
+from ..checkpoints import Checkpoint
+from ..checks import listing
+from .changes import Change, LowRank, Read, Replaced, Scaled, Shifted
+from .folder import architecture, model_folder
+from .settings import Settings
+
+
+@dataclass(frozen=True)
+class Vector:
+    """One (IA)³ vector: its key, its length, and the tensors it scales (name → axis).
+
+    side   `output`: y = l ⊙ (W x + b);  `input`: y = W (l ⊙ x) + b
+    """
+
+    key: str
+    size: int
+    side: str
+    scales: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Adapted(Checkpoint):
+    """A base with an adapter, under the base's names.
+
+    `tensors` and `nbytes` are those of the whole model, which is what reading it costs; the adapter
+    alone is `source`.  The fingerprint is one of the base's contents and the adapter's.
+
+    changes   the base's name of each tensor that differs → what is done to it, in order
+    vectors   (IA)³ only: `<module>.ia3_l` → the module's tensors that it scales
+    """
+
+    base: Checkpoint = field(kw_only=True)
+    source: Checkpoint = field(kw_only=True)
+    settings: Settings = field(kw_only=True)
+    changes: Mapping[str, tuple[Change, ...]] = field(kw_only=True)
+    vectors: Mapping[str, Vector] = field(kw_only=True)
+
+    @functools.cached_property
+    def folder(self) -> Path | None:
+        return model_folder(self.path, self.base, self.config)
+
+    @property
+    def directory(self) -> Path | None:
+        """A folder with the configuration of the model that was trained; made when asked for."""
+        return self.folder
+
+    @functools.cached_property
+    def config(self) -> dict[str, Any]:
+        saved = {name for name, changes in self.changes.items() if _replaced(changes)}
+        return architecture(self.path, self.base, self.settings, self.tensors, saved)
+
+    @property
+    def form(self) -> str:
+        if self.settings.kind == "ia3":
+            return f"(IA)³, {len(self.vectors)} vectors"
+        ranks = sorted(
+            {
+                self.source.tensors[change.a].shape[0]
+                for changes in self.changes.values()
+                for change in changes
+                if isinstance(change, LowRank)
+            }
+        )
+        shown = f"{ranks[0]} to {ranks[-1]}" if len(ranks) > 1 else "".join(map(str, ranks))
+        return f"{'rsLoRA' if self.settings.rank_stabilised else 'LoRA'} of rank {shown or 0}"
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a person should know of how the adapter was put on its base."""
+        return (*self._other_base(), *self._tied_embedding())
+
+    def _other_base(self) -> tuple[str, ...]:
+        said = self.settings.base_model
+        own = {self.base.path.name, str(self.base.config.get("_name_or_path") or "")}
+        last = Path(said).name.casefold()
+        if not said or last in {Path(name).name.casefold() for name in own if name}:
+            return ()
+        return (
+            f"adapter '{self.path}' says that it was trained on '{said}'; it is put on the base "
+            f"given here, '{self.base.path}'. Whether the two are one, only their names could tell",
+        )
+
+    def _tied_embedding(self) -> tuple[str, ...]:
+        embeddings = [name for name, own in self.changes.items() if any(map(_embedding, own))]
+        words = str((self.config.get("architectures") or [""])[0])
+        speaks = any(part in words for part in ("LM", "ConditionalGeneration"))
+        if not embeddings or not speaks or not models.ties_word_embeddings(self.base):
+            return ()
+        return (
+            f"adapter '{self.path}' changes {listing(embeddings)}, to which the output layer is "
+            "tied: merged, it changes both, where the adapter alone changes the input",
+        )
+
+    def read(
+        self,
+        name: str,
+        *,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> Tensor:
+        changes = self.changes.get(name)
+        if not changes:
+            return self.base.read(name, dtype=dtype, device=device)
+        wanted = dtype or self.tensors[name].dtype
+        work = torch.float64 if wanted == torch.float64 else torch.float32
+        read = functools.partial(self.source.read, dtype=work, device=device)
+        return changed(self.base, name, changes, read, work, device).to(wanted)
+
+    def reads_parts(self, name: str) -> bool:
+        """What the adapter leaves alone is the base's, and read as that is."""
+        return not self.changes.get(name) and self.base.reads_parts(name)
+
+    def part(
+        self,
+        name: str,
+        start: int,
+        stop: int,
+        *,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> Tensor:
+        return self.base.part(name, start, stop, dtype=dtype, device=device)
+
+    def digest(self, name: str) -> str:
+        changes = self.changes.get(name)
+        if not changes:
+            return self.base.digest(name)
+        first, last = changes[0], changes[-1]
+        if isinstance(last, Replaced):
+            return self.source.digest(last.key)
+        total = hashlib.sha256()
+        if not isinstance(first, Replaced):
+            total.update(self.base.digest(name).encode())
+        for change in changes:
+            keys = {key: self.source.digest(key) for key in change.keys}
+            total.update(f"{type(change).__name__}{_numbers(change)}".encode())
+            total.update("".join(keys.values()).encode())
+        return total.hexdigest()
+
+
+def changed(
+    base: Checkpoint,
+    name: str,
+    changes: tuple[Change, ...],
+    read: Read,
+    dtype: torch.dtype,
+    device: torch.device | str | None,
+) -> Tensor:
+    """A tensor of the base after an adapter's changes; `read` gives the adapter's tensors."""
+    first, rest = changes[0], changes
+    if isinstance(first, Replaced):
+        value, rest = read(first.key), changes[1:]
+    else:
+        value = base.read(name, dtype=dtype, device=device)
+    for change in rest:
+        value = change.apply(value, read)
+    return value
+
+
+def _replaced(changes: tuple[Change, ...]) -> bool:
+    return any(isinstance(change, Replaced) for change in changes)
+
+
+def _embedding(change: Change) -> bool:
+    return isinstance(change, LowRank) and "lora_embedding_A" in change.a
+
+
+def _numbers(change: Change) -> str:
+    """What a change does beyond its tensors."""
+    if isinstance(change, LowRank):
+        return f"{change.scale!r} {change.transposed}"
+    if isinstance(change, Shifted):
+        return repr(change.scale)
+    return str(change.axis) if isinstance(change, Scaled) else ""

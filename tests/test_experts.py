@@ -189,6 +189,7 @@ def test_statistics_of_an_expert_speak_its_own_names(measured_family, method):
         assert torch.equal(one.tensors[name], other.tensors[name]), name
     query = "encoder.layer.0.attention.self.query.weight"
     *_, average = run(measured_recipe(measured_family, "average"))
+    assert isinstance(average, Finished)
     # The statistics were used.
     assert not torch.allclose(one.tensors[query], average.tensors[query], atol=1e-4)
 

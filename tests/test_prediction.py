@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from scipy.stats import rankdata
 
 from mats_core.checkpoints import Checkpoint
 from mats_core.checks import InputError
-from mats_core.layers import open_inputs
+from mats_core.families import Expert, examine
+from mats_core.layers import Inputs, open_inputs
 from mats_core.models import tensors_of
 from mats_core.pipeline import run
 from mats_core.prediction import (
@@ -67,7 +69,7 @@ def test_a_layers_cost_is_the_dense_quadratic_form_with_its_bias(recipe: Recipe)
         assert cost == pytest.approx(0.5 * tokens * float(delta @ dense @ delta), rel=1e-5)
 
 
-def test_one_example_of_one_token_is_the_squared_directional_derivative():
+def test_one_example_of_one_token_is_the_squared_directional_derivative(tmp_path: Path):
     """½ (∇·δ)²: what the empirical Fisher of one example is, exactly."""
     x, g = torch.tensor([1.0, -2.0, 0.5]), torch.tensor([0.3, -0.7])
     statistics = Statistics.of(
@@ -79,26 +81,13 @@ def test_one_example_of_one_token_is_the_squared_directional_derivative():
         {"examples": "1", "tokens": "1"},
     )
 
-    class Tensors(dict):
-        def read(self, name: str, dtype: torch.dtype | None = None) -> torch.Tensor:
-            return self[name]
-
-    class Named:
-        def __init__(self, **values: object) -> None:
-            self.__dict__.update(values)
-
-    own = Tensors({"fc.weight": torch.randn(2, 3), "fc.bias": torch.randn(2)})
-    family = Named(
-        base=Named(tensors={"fc.weight": torch.empty(2, 3)}),
-        shape=lambda name: (2, 3),
-        oriented=lambda name, value: value,
-        weight=lambda checkpoint, name, dtype: checkpoint.read(name, dtype=dtype),
-        experts=[Named(checkpoint=own)],
-        shared={"fc.weight", "fc.bias"},
-    )
+    own = {"fc.weight": torch.randn(2, 3), "fc.bias": torch.randn(2)}
+    save_file({n: torch.randn(v.shape) for n, v in own.items()}, tmp_path / "base.safetensors")
+    save_file(own, tmp_path / "own.safetensors")
+    base, expert = (Checkpoint.open(tmp_path / f"{n}.safetensors") for n in ("base", "own"))
+    inputs = Inputs(examine(base, [Expert("own", expert)]), (statistics,), None)
     merged = {"fc.weight": torch.randn(2, 3), "fc.bias": torch.randn(2)}
-    inputs = Named(family=family, statistics=(statistics,))
-    (found,) = layer_costs(inputs, merged, "fc.weight")  # type: ignore[arg-type]
+    (found,) = layer_costs(inputs, merged, "fc.weight")
     shift = (merged["fc.weight"] - own["fc.weight"]) @ x + merged["fc.bias"] - own["fc.bias"]
     assert found == pytest.approx(0.5 * float(g @ shift) ** 2, rel=1e-5)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,7 @@ def model(rows: int, seed: int) -> dict[str, Tensor]:
     }
 
 
-def write(place: Path, rows: int, files: dict[str, object], seed: int = 0) -> Checkpoint:
+def write(place: Path, rows: int, files: Mapping[str, object], seed: int = 0) -> Checkpoint:
     place.mkdir(parents=True, exist_ok=True)
     save_file(model(rows, seed), place / "model.safetensors")
     for name, content in {"config.json": {}, **files}.items():

@@ -16,11 +16,11 @@ Inputs = Mapping[str, Tensor]
 Progress = Callable[[int, float], None]
 
 
-def prepare(seed: int, *, threads: int = 1) -> None:
-    """Few threads, fixed seed, deterministic kernels, no progress bars."""
+def prepare(seed: int) -> None:
+    """One thread, fixed seed, deterministic kernels, no progress bars."""
     from transformers.utils import logging
 
-    torch.set_num_threads(threads)
+    torch.set_num_threads(1)
     torch.manual_seed(seed)
     torch.use_deterministic_algorithms(True)
     logging.set_verbosity_error()

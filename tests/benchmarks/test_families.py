@@ -29,7 +29,7 @@ from mats_core.pipeline import merge
 WORDS = ("the", "a", "good", "fine", "bad", "poor", "film", "book", "very", "not", "cat", "dog")
 TINY_VISION = Vision(
     pretraining=("broad", "other"), tasks=("first", "second"), image=8, patch=4, width=16,
-    layers=1, attention_heads=2, hidden=16, base_steps=50, base_batch=16, base_threads=1,
+    layers=1, attention_heads=2, hidden=16, base_steps=50, base_batch=16,
     steps=70, batch=16, encoder_rate=1e-3, head_rate=1e-2, shift=1,
 )  # fmt: skip
 

@@ -22,10 +22,12 @@ CLASSES = (3, 4, 5)  # of the three tasks
 
 @pytest.fixture(scope="session", autouse=True)
 def quiet_machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """One thread, no network, and a cache of the session's own."""
+    """One thread, no network, and a cache of the session's own, shared by its workers."""
     torch.set_num_threads(1)
+    own = tmp_path_factory.getbasetemp()
+    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MATS_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("MATS_CACHE", str(shared / "cache"))
         patch.setenv("MATS_RESULTS", str(tmp_path_factory.mktemp("results")))
         patch.setenv("HF_HUB_OFFLINE", "1")
         patch.setenv("HF_HOME", str(tmp_path_factory.mktemp("hub")))

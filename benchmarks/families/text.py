@@ -92,9 +92,13 @@ class Text:
             model,
             self._shuffled(base, examples),
             [
-                {"params": list(model.bert.encoder.parameters()), "lr": self.encoder_rate},
-                {"params": list(model.bert.pooler.parameters()), "lr": self.pooler_rate},
-                {"params": list(model.classifier.parameters()), "lr": self.head_rate},
+                torch.optim.AdamW(
+                    [
+                        {"params": list(model.bert.encoder.parameters()), "lr": self.encoder_rate},
+                        {"params": list(model.bert.pooler.parameters()), "lr": self.pooler_rate},
+                        {"params": list(model.classifier.parameters()), "lr": self.head_rate},
+                    ]
+                )
             ],
             steps=self.epochs * len(examples) // self.batch,
         )

@@ -1,4 +1,4 @@
-"""The loop that trains a base or an expert: AdamW, warm-up, a cosine to zero.
+"""The loop that trains a base or an expert: warm-up, a cosine to zero.
 
 Runs are deterministic on one machine: one thread a process, fixed seeds, order from numpy.
 """
@@ -30,37 +30,39 @@ def prepare(seed: int) -> None:
 def train(
     model: nn.Module,
     batches: Iterable[tuple[Inputs, Tensor]],
-    groups: Sequence[dict[str, Any]],
+    optimisers: Sequence[torch.optim.Optimizer],
     *,
     steps: int,
     smoothing: float = 0.0,
     alike: Tensor | None = None,
     progress: Progress | None = None,
 ) -> None:
-    """`steps` of AdamW on `batches` of (the model's inputs, labels).
+    """`steps` on `batches` of (the model's inputs, labels).
 
-    `groups`: AdamW's parameter groups with their peak `lr`; other parameters stay as they are.
+    `optimisers` say which parameters move, and their peak `lr`; the others stay as they are.
     `alike` (classes, classes): which classes share a head with each class; the softmax of an
     example runs over those of its label only.  Dropout is off: these runs are far too short to
     overfit by much, and without it one pass is cheaper and needs no random numbers.
     """
     model.requires_grad_(False)
-    optimiser = torch.optim.AdamW([{**group, "peak": group["lr"]} for group in groups])
-    trained = [p for group in optimiser.param_groups for p in group["params"]]
+    groups = [group for optimiser in optimisers for group in optimiser.param_groups]
+    peaks = [group["lr"] for group in groups]
+    trained = [parameter for group in groups for parameter in group["params"]]
     for parameter in trained:
         parameter.requires_grad_(True)
     model.eval()
     warm_up = max(1, steps // 10)
     for step, (inputs, labels) in zip(range(steps), batches, strict=False):
         factor = min(1.0, (step + 1) / warm_up) * 0.5 * (1 + math.cos(math.pi * step / steps))
-        for group in optimiser.param_groups:
-            group["lr"] = group["peak"] * factor
+        for group, peak in zip(groups, peaks, strict=True):
+            group["lr"] = peak * factor
         logits = model(**inputs).logits
         loss = _loss(logits, labels, smoothing, None if alike is None else alike[labels])
-        optimiser.zero_grad()
+        model.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(trained, 1.0)
-        optimiser.step()
+        for optimiser in optimisers:
+            optimiser.step()
         if progress is not None and (step + 1) % 100 == 0:
             progress(step + 1, loss.item())
 

@@ -219,10 +219,12 @@ def measured(file: Path | None) -> Peak:
     command = [sys.executable, "-m", "benchmarks.memory", "--child", str(file or "")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise SystemExit(done.stderr)
+        raise SystemExit(f"{file}: exit code {done.returncode}\n{done.stderr}")
     if file is not None:
         shutil.rmtree(file.parent / "merged")
-    return Peak(**json.loads(done.stdout.splitlines()[-1]))
+    found = Peak(**json.loads(done.stdout.splitlines()[-1]))
+    print(f"{file and file.parent.name}: {found}", file=sys.stderr)
+    return found
 
 
 # Tables -------------------------------------------------------------------------------------------

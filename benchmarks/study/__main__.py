@@ -15,7 +15,7 @@ import torch
 from mats_core.places import cache_folder
 
 from . import forecast, page, way
-from .questions import SECTIONS
+from .questions import SECTIONS, one_solve
 from .trials import Bench, Store
 
 FIRST = ("search", "table", "way", "predicted")
@@ -59,6 +59,8 @@ def answer(bench: Bench, sections: list[str]) -> None:
             forecast.run(bench)
             continue
         trials = SECTIONS[section](bench)
+        for solve in one_solve(trials):
+            bench.along(solve)
         for index, trial in enumerate(trials):
             started = time.perf_counter()
             new = store.get(trial) is None

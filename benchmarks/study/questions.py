@@ -7,7 +7,8 @@ test halves.  Every method gets the same number of trials, its defaults among th
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -104,6 +105,16 @@ def damping(bench: Bench) -> list[Trial]:
     grid += product(damping=(0.0,), anchor=(0.001, 0.01, 0.1), iterations=(50,))
     grid += product(damping=(0.0,), off_diagonal=(0.5, 0.9), iterations=(50,))
     return [Trial("kfac", {"tolerance": 0.0, **options}, asked=ASKED) for options in grid]
+
+
+def one_solve(trials: Iterable[Trial]) -> list[list[Trial]]:
+    """Groups of trials that differ in the number of iterations alone and run all of them."""
+    groups: dict[str, list[Trial]] = {}
+    for trial in trials:
+        if "iterations" in trial.options and trial.options.get("tolerance") == 0.0:
+            rest = {k: v for k, v in trial.options.items() if k != "iterations"}
+            groups.setdefault(replace(trial, options=rest).key, []).append(trial)
+    return [group for group in groups.values() if len(group) > 1]
 
 
 def rank(bench: Bench) -> list[Trial]:

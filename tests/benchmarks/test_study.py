@@ -32,6 +32,22 @@ def test_a_result_is_kept_and_not_computed_twice(bench, tiny_family, tmp_path, m
     assert again.score(QUICK) == json.loads(json.dumps(first))
 
 
+def test_iterates_of_one_solve_score_as_solves_of_their_own(bench, tiny_family, tmp_path):
+    trials = [
+        Trial("kfac", {"tolerance": 0.0, "damping": 0.1, "iterations": n}, examples=16, asked=20)
+        for n in (2, 5)
+    ]
+    (solve,) = questions.one_solve([*trials, Trial("kfac", {"iterations": 5})])
+    assert solve == trials
+    bench.along(solve)
+    apart = Bench(tiny_family, Store(tmp_path / "apart.json"))
+    for trial in trials:
+        found, expected = bench.store.get(trial), apart.score(trial)
+        assert found["tasks"] == json.loads(json.dumps(expected["tasks"]))
+        assert found["residual"] == pytest.approx(expected["residual"], rel=1e-3)
+    assert found["residual"] < bench.store.get(trials[0])["residual"]
+
+
 def test_trials_that_differ_in_anything_are_kept_apart():
     others = [
         Trial("task_arithmetic", {"scaling": 0.6}, examples=16, asked=20),

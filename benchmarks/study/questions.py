@@ -100,7 +100,7 @@ def _compared(bench: Bench, method: str) -> list[Trial]:
 
 def damping(bench: Bench) -> list[Trial]:
     """Tikhonov, proximal, off-diagonal, and how many iterations."""
-    grid = product(damping=(0.0, 0.01, 0.1, 1.0), iterations=(2, 5, 15, 50))
+    grid = product(damping=(0.0, 0.1, 1.0, 0.01), iterations=(2, 5, 15, 50))
     grid += product(damping=(0.0, 0.1), iterations=(5, 50), start=("regmean",))
     grid += product(damping=(0.0,), anchor=(0.001, 0.01, 0.1), iterations=(50,))
     grid += product(damping=(0.0,), off_diagonal=(0.5, 0.9), iterations=(50,))

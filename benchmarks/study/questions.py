@@ -93,6 +93,16 @@ def seeds(bench: Bench) -> list[Trial]:
     ]
 
 
+TWICE: Mapping[str, Any] = {"damping": 0.03, "fold_bias": True, "remaining": "fisher"}
+
+
+def again(bench: Bench) -> list[Trial]:
+    """K-FAC with statistics measured once and twice, on the test halves, over the seeds."""
+    return [
+        Trial("kfac", TWICE, rounds=rounds).on_test(seed) for rounds in (1, 2) for seed in SEEDS
+    ]
+
+
 def _compared(bench: Bench, method: str) -> list[Trial]:
     own, best = default(method), bench.best(candidates(method))
     return [own] if best == own else [own, best]
@@ -196,6 +206,7 @@ SECTIONS: Mapping[str, Callable[[Bench], list[Trial]]] = {
     "search": search,
     "table": table,
     "seeds": seeds,
+    "again": again,
     "damping": damping,
     "levels": levels,
     "calibration": calibration,

@@ -34,6 +34,7 @@ class Trial:
     examples, labels, seed   what the statistics are measured on
     experts                  those that are merged; all for an empty tuple
     asked                    examples a task that the merge is tested on; all for None
+    rounds                   how often statistics are measured (`mats_core.rounds`)
     """
 
     method: str
@@ -45,10 +46,14 @@ class Trial:
     weights: tuple[float, ...] = ()
     split: SplitName = "validation"
     asked: int | None = None
+    rounds: int = 1
 
     @property
     def key(self) -> str:
-        content = json.dumps(dataclasses.asdict(self), sort_keys=True)
+        told = dataclasses.asdict(self)
+        if self.rounds == 1:
+            del told["rounds"]
+        content = json.dumps(told, sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
     def on_test(self, seed: int = 0) -> Trial:
@@ -118,7 +123,7 @@ class Bench:
     def recipe(self, trial: Trial) -> Recipe:
         chosen = trial.experts or self.names
         weights = dict(zip(chosen, trial.weights, strict=True)) if trial.weights else None
-        return self.collection.recipe(
+        recipe = self.collection.recipe(
             trial.method,
             trial.options,
             statistics=self.statistics(trial),
@@ -128,6 +133,7 @@ class Bench:
             device=self.device,
             evaluate=Evaluation(split=trial.split, examples=trial.asked),
         )
+        return recipe.model_copy(update={"rounds": trial.rounds})
 
     def inputs(self, trial: Trial) -> Inputs:
         """The files of a trial, opened; remembered while the next trial reads the same."""

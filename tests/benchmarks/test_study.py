@@ -54,9 +54,10 @@ def test_trials_that_differ_in_anything_are_kept_apart():
         Trial("task_arithmetic", {"scaling": 0.5}, examples=8, asked=20),
         Trial("task_arithmetic", {"scaling": 0.5}, examples=16, asked=20, seed=1),
         Trial("task_arithmetic", {"scaling": 0.5}, examples=16, asked=20, experts=("e0", "e1")),
+        Trial("task_arithmetic", {"scaling": 0.5}, examples=16, asked=20, rounds=2),
         QUICK.on_test(),
     ]
-    assert len({trial.key for trial in [QUICK, *others]}) == 6
+    assert len({trial.key for trial in [QUICK, *others]}) == 7
 
 
 @pytest.mark.parametrize("method", [name for name in METHODS if name != "slerp"])  # two models
@@ -74,7 +75,7 @@ def test_only_the_table_sees_test_data(bench, monkeypatch):
     monkeypatch.setattr(Bench, "best", lambda self, trials: trials[-1])
     for name, section in questions.SECTIONS.items():
         splits = {trial.split for trial in section(bench)}
-        assert splits == ({"test"} if name in ("table", "seeds") else {"validation"}), name
+        assert splits == ({"test"} if name in ("table", "seeds", "again") else {"validation"}), name
 
 
 def test_the_coefficient_is_where_the_predicted_loss_is_least():

@@ -33,7 +33,7 @@ def product(**values: tuple[Any, ...]) -> Grid:
 
 SEARCH: Mapping[str, Grid] = {
     "average": [{}],
-    "task_arithmetic": product(scaling=(0.1, 0.2, 0.4, 0.5, 0.6, 0.8, 1.0)),
+    "task_arithmetic": product(scaling=(0.1, 0.2, 0.4, 0.5, 0.6)),
     "ties": product(density=(0.2, 0.5), scaling=(1.5, 2.5)) + product(density=(0.1, 0.5, 0.8)),
     "dare": product(drop=(0.5, 0.9), scaling=(0.2, 0.4, 0.6)) + product(drop=(0.5,)),
     "fisher": product(floor=(0.0, 0.01, 0.3), normalise=(False, True))
@@ -44,10 +44,9 @@ SEARCH: Mapping[str, Grid] = {
     "kfac": product(damping=(0.003, 0.01, 0.03, 0.3))
     + product(damping=(0.01, 0.1), fold_bias=(True,), remaining=("fisher",))
     + product(damping=(0.03,), normalise=(False,)),
-    "tsv_m": product(scaling=(0.5, 0.75, 1.0, 1.25, 1.75, 2.0, 2.5)),
-    "iso_c": product(scaling=(0.5, 0.75, 1.0, 1.25, 1.5, 2.5, 3.0)),
-    "iso_cts": product(scaling=(1.0, 1.5, 2.5, 3.0))
-    + product(common=(0.5,), scaling=(1.5, 2.0, 2.5)),
+    "tsv_m": product(scaling=(0.75, 1.0, 1.25, 1.75, 2.0)),
+    "iso_c": product(scaling=(0.75, 1.5, 2.5, 3.0, 4.0)),
+    "iso_cts": product(scaling=(1.0, 2.5, 3.0, 4.0)) + product(common=(0.5,), scaling=(3.0,)),
     "essential": product(scaling=(1.0, 2.0))
     + product(task_power=(0.0,), scaling=(1.0, 1.5, 2.0))
     + product(task_power=(0.0,), dimension_power=(0.0,), layer_power=(0.0,), scaling=(1.5, 2.0)),

@@ -24,6 +24,7 @@ from .evaluate import TaskResult
 from .examiner import Asked, exam
 from .journal import NAME as JOURNAL
 from .layers import Inputs, Job, open_inputs, prepare
+from .memo import Memo
 from .output import MemorySink, Sink, finish_directory, fold_vectors, take_over
 from .recipe import Evaluation, Recipe, load_recipe
 from .report import Event, Finished, LayerReport, Report, RoundDone, TaskDone, Trial, TrialDone
@@ -146,9 +147,9 @@ def _measured_again(
         if isinstance(event, Finished):
             device = event.report.device
             yield RoundDone(number - 1, recipe.rounds)
-            return (
-                yield from rounds.measuring_at(inputs, event.tensors, recipe.folder, device=device)
-            )
+            steps = rounds.measuring_at(inputs, event.tensors, recipe.folder, device=device)
+            # Nobody merges with these statistics again: there is nothing to remember.
+            return replace((yield from steps), memo=Memo())
         yield event
     raise RuntimeError("the pipeline ended without a report")
 

@@ -50,6 +50,11 @@ class Measuring:
         """Of all experts' measuring."""
         return (self.index + self.examples / max(1, self.wanted)) / self.total
 
+    @property
+    def last(self) -> bool:
+        """Whether nothing is left to measure: the next round begins."""
+        return self.index == self.total - 1 and self.examples >= self.wanted
+
 
 def require(recipe: Recipe, inputs: Inputs) -> None:
     """Raise `InputError` where a recipe asks for a further round that cannot be."""

@@ -20,6 +20,7 @@ from pathlib import Path
 from torch import Tensor
 
 from . import tasks
+from .adapters import Adapted
 from .checks import InputError
 from .evaluate import with_head
 from .families import Expert, Family
@@ -96,8 +97,8 @@ def measured_at(
     folder      where the experts' task references start
     labels      `empirical` or `true`; as the experts' statistics were measured by default
 
-    Number of examples and seed are those of each expert's statistics.  Raises `InputError` for an
-    expert without statistics or task.
+    Number of examples, seed and full blocks are those of each expert's statistics.  Raises
+    `InputError` for an expert without statistics or task.
     """
     steps = measuring_at(inputs, encoder, folder, labels=labels, device=device)
     while True:
@@ -153,8 +154,16 @@ def _measuring(
         examples=examples_of(own),
         labels=labels or ("true" if own.metadata.get("labels") == "true" else "empirical"),
         seed=_number(own, "seed", 0),
+        blocks=_blocks(expert, own),
         device=device,
     )
+
+
+def _blocks(expert: Expert, own: Statistics) -> int:
+    """Up to how many elements parameters have a full Fisher block; vectors of (IA)³ always have."""
+    vectors = expert.checkpoint.vectors if isinstance(expert.checkpoint, Adapted) else {}
+    blocks = {n.removesuffix(".block"): s for n, s in own.shapes.items() if n.endswith(".block")}
+    return max((shape[0] for name, shape in blocks.items() if name not in vectors), default=0)
 
 
 def examples_of(own: Statistics) -> int:

@@ -124,6 +124,13 @@ def _method(recipe: Recipe, report: Report) -> str:
     ]
     if len(set(weights.values())) > 1:
         lines += ["", *_table(["expert", "weight"], [(n, f"{w:g}") for n, w in weights.items()])]
+    if report.rounds > 1:
+        lines += [
+            "",
+            f"Merged in {report.rounds} rounds: after each but the last, the statistics were "
+            "measured again at the merged model, with each expert's head and on its own "
+            "calibration examples, and the experts were merged once more.",
+        ]
     counted = ", ".join(f"{count} {kind}" for kind, count in report.coverage.items() if count)
     lines += ["", f"Tensors: {counted}. Arithmetic in {report.dtype}, seed {report.seed}."]
     return "\n".join(line for line in lines)

@@ -53,6 +53,12 @@ def parser() -> argparse.ArgumentParser:
         metavar="OPTION=VALUE",
         help="override an option of the method (repeatable); `methods NAME` lists them",
     )
+    merge.add_argument(
+        "--rounds",
+        type=int,
+        metavar="N",
+        help="measure statistics again at the merge and merge once more, N - 1 times",
+    )
     merge.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"))
     merge.add_argument("--no-evaluate", action="store_true", help="write the model and stop")
     merge.add_argument(
@@ -154,7 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _merge(arguments: argparse.Namespace) -> None:
     from .pipeline import run
     from .recipe import load_recipe, parse_recipe
-    from .report import Asked, Finished, LayerDone, Started, TrialDone
+    from .report import Finished
 
     recipe = load_recipe(arguments.recipe)
     changes: dict[str, Any] = {}
@@ -162,6 +168,8 @@ def _merge(arguments: argparse.Namespace) -> None:
         changes["output"] = str(Path(arguments.output).resolve())
     if arguments.device:
         changes["device"] = arguments.device
+    if arguments.rounds is not None:
+        changes["rounds"] = arguments.rounds
     if arguments.no_evaluate:
         changes["evaluate"] = False
     if arguments.set:
@@ -177,8 +185,7 @@ def _merge(arguments: argparse.Namespace) -> None:
             remedy="Add it to the recipe or pass --output.",
         )
     _refuse_unfinished(recipe.path(recipe.output), arguments)
-    bar: Any = None
-    testing = False
+    bars = _Bars()
     events = run(
         recipe,
         force=arguments.force,
@@ -186,19 +193,9 @@ def _merge(arguments: argparse.Namespace) -> None:
         check_fit=not arguments.no_estimate,
     )
     for event in events:
-        if isinstance(event, Started):
-            print(f"device: {event.device} ({event.reason})", file=sys.stderr)
-            bar = _next_bar(bar, event.total, "layers")
-        elif isinstance(event, TrialDone):
-            bar = _next_bar(bar, event.total, "search") if event.index == 0 else bar
-        elif isinstance(event, Asked):
-            bar = bar if testing and bar is not None else _next_bar(bar, PERCENT, "test")
-            testing = True
-            bar.update(round(PERCENT * event.fraction) - bar.n)
-        if bar is not None and isinstance(event, LayerDone | TrialDone):
-            bar.update()
+        bars.see(event)
         if isinstance(event, Finished):
-            _next_bar(bar, 0, "").close()
+            bars.close()
             print(_summary(event.report))
 
 
@@ -220,12 +217,49 @@ def _refuse_unfinished(target: Path, arguments: argparse.Namespace) -> None:
 PERCENT = 100
 
 
-def _next_bar(bar: Any, total: int, what: str) -> Any:
-    from tqdm import tqdm
+class _Bars:
+    """One progress bar after the other, for the parts of a merge."""
 
-    if bar is not None:
-        bar.close()
-    return tqdm(total=total, desc=what, unit="", disable=None if total else True, leave=False)
+    def __init__(self) -> None:
+        self.bar: Any = None
+        self.part = ""
+        self.device = ""
+
+    def see(self, event: Any) -> None:
+        from .report import Asked, LayerDone, Measuring, RoundDone, Started, TrialDone
+
+        if isinstance(event, Started):
+            if event.device != self.device:  # once, not in every round
+                print(f"device: {event.device} ({event.reason})", file=sys.stderr)
+            self.device = event.device
+            self._begin("layers", event.total)
+        elif isinstance(event, TrialDone):
+            self._begin("search", event.total, again=event.index == 0)
+        elif isinstance(event, RoundDone):
+            self.close()
+            line = f"round {event.index} of {event.total} is merged; measuring statistics there"
+            print(line, file=sys.stderr)
+        elif isinstance(event, Measuring):
+            self._begin(f"measure {event.name}", event.wanted, again=not event.examples)
+            self.bar.update(event.examples - self.bar.n)
+        elif isinstance(event, Asked):
+            self._begin("test", PERCENT, again=self.part != "test")
+            self.bar.update(round(PERCENT * event.fraction) - self.bar.n)
+        if self.bar is not None and isinstance(event, LayerDone | TrialDone):
+            self.bar.update()
+
+    def _begin(self, part: str, total: int, *, again: bool = True) -> None:
+        from tqdm import tqdm
+
+        if again or self.bar is None:
+            self.close()
+            self.bar = tqdm(total=total, desc=part, unit="", disable=None, leave=False)
+            self.part = part
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+        self.bar = None
 
 
 def _assignments(pairs: Sequence[str]) -> dict[str, Any]:
@@ -242,7 +276,8 @@ def _assignments(pairs: Sequence[str]) -> dict[str, Any]:
 
 def _summary(report: Any) -> str:
     counted = ", ".join(f"{count} {kind}" for kind, count in report.coverage.items() if count)
-    lines = [f"{report.method}: {counted}; {report.seconds:.1f} s on {report.device}"]
+    rounds = f" in {report.rounds} rounds" if report.rounds > 1 else ""
+    lines = [f"{report.method}{rounds}: {counted}; {report.seconds:.1f} s on {report.device}"]
     lines += [f"note: {warning}" for warning in report.warnings]
     for trial in report.search:
         tried = ", ".join(f"{name}={value}" for name, value in trial.options.items())
@@ -433,15 +468,18 @@ def _inspect(arguments: argparse.Namespace) -> None:
 def _inspect_recipe(path: Path) -> dict[str, Any]:
     from collections import Counter
 
+    from . import rounds
     from .layers import prepare
     from .recipe import load_recipe
 
     job = prepare(load_recipe(path))
+    rounds.require(job.recipe, job.inputs)
     family = job.inputs.family
     return {
         "recipe": str(path),
         "method": job.method.name,
         "options": job.options.model_dump(),
+        **({"rounds": job.recipe.rounds} if job.recipe.rounds > 1 else {}),
         "device": f"{job.device} ({job.reason})",
         "experts": {e.name: e.checkpoint.fingerprint[:12] for e in family.experts},
         "notes": list(job.inputs.notes),

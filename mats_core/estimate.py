@@ -5,8 +5,9 @@ divided by speeds that were measured on this machine (`machine.py`).  `require` 
 cannot fit, and says what would.
 
 Memory is the peak beyond what the process holds already: the merged model (where it stays in
-memory), what is remembered for the next merge, and the larger of two moments: the largest layer
-with every expert, its statistics and the method's copies; or the test of the merged model.
+memory), what is remembered for the next merge, and the largest of these moments: the largest layer
+with every expert, its statistics and the method's copies; the test of the merged model; and with
+`rounds` the measuring at a merge, whose statistics are held from then on.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from . import machine
+from . import machine, rounds
 from . import memory as machine_memory
 from .checks import InputError
 from .costs import COSTS, Cost, Shape, passes, selection, times, together
@@ -28,7 +29,7 @@ from .methods.base import Treatment
 from .names import is_matrix, is_weight, module_of
 from .output import output_specs
 from .recipe import Recipe
-from .testing_cost import testing
+from .testing_cost import measuring, statistics_bytes, testing
 from .writer import partial_of
 
 DISK = 300e6  # bytes a second of a slow SSD; measuring it would mean writing
@@ -47,8 +48,9 @@ class Estimate:
     disk_bytes     what is written, with what lies beside it meanwhile
     seconds        on this machine when it does nothing else, with nothing remembered
     flops          floating-point operations of products and decompositions
-    parts          seconds of merging, testing, writing
-    memory         bytes of what makes the peak: merged model, remembered, largest layer, testing
+    parts          seconds of merging, measuring again, testing, writing
+    memory         bytes of what makes the peak: merged model, remembered, largest layer, testing,
+                   measuring, statistics of the merge
     largest        the layer that needs most
     coverage       tensors by treatment; the counts add up to the checkpoint
     """
@@ -70,6 +72,14 @@ class Estimate:
     def sentence(self) -> str:
         """What to expect, in a few words for a page."""
         return f"About {duration(self.seconds)} and {size(self.memory_bytes)} of memory"
+
+    @property
+    def measuring_share(self) -> float:
+        """How long measuring again takes, in units of one round's merging."""
+        rounds = self.plan.recipe.rounds
+        if rounds == 1 or not self.parts["merging"]:
+            return 1.0
+        return self.parts["measuring"] / (rounds - 1) / (self.parts["merging"] / rounds)
 
 
 @dataclass(frozen=True)
@@ -96,6 +106,7 @@ def estimate(
     device, which are measured now if they never were.  Raises `InputError` as `prepare` does.
     """
     inputs = _chosen(inputs, recipe)
+    rounds.require(recipe, inputs)
     job = prepare(recipe, inputs)
     speeds = speeds or machine.rates(job.device)
     return _estimate(job, Plan(inputs, recipe, dict(examples or {}), speeds))
@@ -123,12 +134,16 @@ def _estimate(job: Job, plan: Plan) -> Estimate:
     searched = (job.recipe.search or {}).values()
     merges = 1 + math.prod(len(values) for values in searched) if searched else 1
     tested = testing(job, plan.examples)
+    again = job.recipe.rounds - 1
+    measured = measuring(job) if again else Cost("merged")
     parts = {
-        "merging": merges * plan.speeds.seconds(layers.work),
+        "merging": merges * (1 + again) * plan.speeds.seconds(layers.work),
+        "measuring": merges * again * plan.speeds.seconds(measured.work),
         "testing": merges * plan.speeds.seconds(tested.work),
         "writing": written / DISK,
     }
-    peak, device = _memory(job, layers, tested.nbytes, output)
+    peak, device = _memory(job, layers, tested.nbytes, measured.nbytes, output)
+    flops = (1 + again) * machine.flops(layers.work) + again * machine.flops(measured.work)
     return Estimate(
         method=job.method.name,
         device=job.device,
@@ -136,7 +151,7 @@ def _estimate(job: Job, plan: Plan) -> Estimate:
         device_bytes=device,
         disk_bytes=written + _heads(job) + round(layers.spool) if written else 0,
         seconds=sum(parts.values()),
-        flops=merges * (machine.flops(layers.work) + machine.flops(tested.work)),
+        flops=merges * (flops + machine.flops(tested.work)),
         parts=parts,
         memory={name: round(value) for name, value in peak.items()},
         largest=layers.largest,
@@ -317,12 +332,15 @@ def _finishing(job: Job, shape: Shape) -> Work:
 # Memory -------------------------------------------------------------------------------------------
 
 
-def _memory(job: Job, layers: _Layers, testing: float, output: int) -> tuple[dict[str, float], int]:
+def _memory(
+    job: Job, layers: _Layers, testing: float, measuring: float, output: int
+) -> tuple[dict[str, float], int]:
     """Bytes of the parts of the peak, and those on a GPU of its own."""
     to_disk, tested = bool(job.recipe.output), testing > 0
     remembered = min(layers.kept, max(0, job.inputs.memo.limit - job.inputs.memo.used))
     own = job.device == "cuda"
     layer, on_device = (0.0, layers.peak) if own else (layers.peak, 0.0)
+    on_device = max(on_device, measuring if own else 0.0)
     testing, test_device = (0.0, testing) if own else (testing, 0.0)
     # A search merges in memory, whatever becomes of the best one; what waits for a second pass has
     # the width of the arithmetic.
@@ -332,7 +350,20 @@ def _memory(job: Job, layers: _Layers, testing: float, output: int) -> tuple[dic
     # What was written is read again to be tested.
     held = tested or searched or not to_disk
     asking = {"merged model": float(output if held else 0), "testing": testing}
-    peak = max(merging, asking, key=lambda parts: sum(parts.values()))
+    moments = [merging, asking]
+    if job.recipe.rounds > 1:
+        held = float(statistics_bytes(job))  # those of the last round, until the end
+        merging["statistics of the merge"] = asking["statistics of the merge"] = held
+        # A third round measures while those of the second are still there.
+        sets = 1 if job.recipe.rounds == 2 else 2
+        moments.append(
+            {
+                "merged model": float(output),
+                "statistics of the merge": sets * held,
+                "measuring": 0.0 if own else measuring,
+            }
+        )
+    peak = max(moments, key=lambda parts: sum(parts.values()))
     place = remembered if own else 0.0
     found = {**peak, "workspace": float(WORKSPACE)}
     if remembered and not own:
@@ -418,12 +449,16 @@ def _advice(plan: Plan) -> str:
     )
     if fewer:
         ways.append(f"merge at most {fewer} expert{'s' if fewer > 1 else ''}")
+    if recipe.rounds > 1 and _would_fit(plan, rounds=1):
+        ways.append("merge in one round")
     if not recipe.output and _would_fit(plan, output="merged", evaluate=False):
         ways.append(
             "write the model to disk without a test, which holds one layer at a time "
             "(`python -m mats_core merge recipe.yaml --output FOLDER --no-evaluate`)"
         )
-    if recipe.method != "average" and _would_fit(plan, method="average", options={}, search=None):
+    if recipe.method != "average" and _would_fit(
+        plan, method="average", options={}, search=None, rounds=1
+    ):
         ways.append("choose a method that needs no statistics, such as the average")
     if not ways:
         return "Free some memory, or run this on a machine that has more."

@@ -24,7 +24,7 @@ from .evaluate import TaskResult
 from .examiner import Asked, exam
 from .journal import NAME as JOURNAL
 from .layers import Inputs, Job, open_inputs, prepare
-from .methods import METHODS
+from .memo import Memo
 from .output import MemorySink, Sink, finish_directory, fold_vectors, take_over
 from .recipe import Evaluation, Recipe, load_recipe
 from .report import Event, Finished, LayerReport, Report, RoundDone, TaskDone, Trial, TrialDone
@@ -76,6 +76,7 @@ def run(
     if check_fit and inputs is None:
         require(estimate(open_inputs(recipe, contents=False), recipe))
     inputs = inputs or open_inputs(recipe)
+    rounds.require(recipe, inputs)
     trials: tuple[Trial, ...] = ()
     if recipe.search:
         chosen, trials = yield from _search(recipe, inputs)
@@ -139,21 +140,16 @@ def _measured_again(
     recipe: Recipe, inputs: Inputs, number: int, pulse: Callable[[int, float], None] | None
 ) -> Generator[Event, None, Inputs]:
     """Merge in memory and measure there (see `rounds`): the inputs of round `number`."""
-    if not METHODS[recipe.method].reads(recipe.parsed_options()):
-        raise InputError(
-            f"'rounds' {recipe.rounds} with method '{recipe.method}'",
-            expected="a method that reads statistics",
-            found="one that reads none: a second round would change nothing",
-            remedy="Leave 'rounds' out.",
-        )
     silent = recipe.model_copy(
         update={"evaluate": False, "output": None, "search": None, "rounds": 1}
     )
     for event in run(silent, inputs=inputs, pulse=pulse):
         if isinstance(event, Finished):
-            device = prepare(silent, inputs).device
+            device = event.report.device
             yield RoundDone(number - 1, recipe.rounds)
-            return rounds.measured_at(inputs, event.tensors, recipe.folder, device=device)
+            steps = rounds.measuring_at(inputs, event.tensors, recipe.folder, device=device)
+            # Nobody merges with these statistics again: there is nothing to remember.
+            return replace((yield from steps), memo=Memo())
         yield event
     raise RuntimeError("the pipeline ended without a report")
 
@@ -274,4 +270,5 @@ def _report(
             **{expert.name: expert.checkpoint.fingerprint for expert in family.experts},
         },
         output=str(job.recipe.path(job.recipe.output).resolve()) if job.recipe.output else None,
+        rounds=job.recipe.rounds,
     )

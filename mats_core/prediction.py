@@ -28,8 +28,9 @@ from .layers import Inputs, open_inputs
 from .memo import ByContent
 from .names import bias_of, module_of
 from .pipeline import run
+from .progress import Progress
 from .recipe import Recipe
-from .report import Finished, LayerDone
+from .report import Finished
 from .spectra import predicted_loss
 from .statistics import Statistics
 from .statistics.gram import with_bias
@@ -107,9 +108,10 @@ def interference(
 
 def _merge_again(recipe: Recipe, inputs: Inputs, step: Step) -> Mapping[str, Tensor]:
     silent = recipe.model_copy(update={"evaluate": False, "output": None, "search": None})
+    progress = Progress(recipe.rounds, "Merging again:")
     for event in run(silent, inputs=inputs):
-        if isinstance(event, LayerDone):
-            step(0.4 * event.index / event.total, f"Merging again: layer {event.index + 1}")
+        if progress.see(event):
+            step(0.4 * progress.fraction, progress.text)
         elif isinstance(event, Finished):
             return event.tensors
     raise RuntimeError("the pipeline ended without a report")

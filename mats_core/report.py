@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .examiner import Asked
+from .rounds import Measuring
 from .scores import Score, TaskResult, gap_recovered, normalised_accuracy
 
 KINDS_OF_SCORE = ("merged", "finetuned", "pretrained")
@@ -65,6 +66,7 @@ class Report:
     warnings: tuple[str, ...] = ()
     fingerprints: Mapping[str, str] = field(default_factory=dict)
     output: str | None = None
+    rounds: int = 1
 
     @property
     def coverage(self) -> dict[str, int]:
@@ -84,6 +86,7 @@ class Report:
         return {
             "method": self.method,
             "options": dict(self.options),
+            **({"rounds": self.rounds} if self.rounds > 1 else {}),
             "seed": self.seed,
             "device": self.device,
             "device_reason": self.device_reason,
@@ -123,6 +126,7 @@ class Report:
             tasks=tuple(_task(task) for task in content["tasks"]),
             search=tuple(Trial(**trial) for trial in content["search"]),
             warnings=tuple(content["warnings"]),
+            rounds=content.get("rounds", 1),
         )
 
 
@@ -218,7 +222,8 @@ class TrialDone:
 
 @dataclass(frozen=True)
 class RoundDone:
-    """All layers are merged once; statistics are measured there and round `index` + 1 follows."""
+    """Round `index` of `total` is merged; statistics are measured there (`Measuring`), and the next
+    round follows."""
 
     index: int
     total: int
@@ -232,4 +237,4 @@ class Finished:
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
 
 
-Event = Started | LayerDone | RoundDone | Asked | TaskDone | TrialDone | Finished
+Event = Started | LayerDone | RoundDone | Measuring | Asked | TaskDone | TrialDone | Finished

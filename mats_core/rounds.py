@@ -13,22 +13,74 @@ the expert's own calibration examples, and merges the experts again with those s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import Tensor
 
 from . import tasks
+from .adapters import Adapted
 from .checks import InputError
 from .evaluate import with_head
 from .families import Expert, Family
 from .layers import Inputs
 from .memo import Memo
+from .methods import METHODS
+from .recipe import Recipe
 from .statistics import Statistics
-from .statistics.collect import Labels, measure_task
+from .statistics.collect import EXAMPLES, Labels, Steps, measuring_task
 
-Member = Callable[[str, int, int], None]
+
+@dataclass(frozen=True)
+class Measuring:
+    """An event: so many examples of one expert of `total` are measured at the merge.
+
+    index, total       of the experts
+    examples, wanted   of this expert's calibration examples
+    """
+
+    name: str
+    index: int
+    total: int
+    examples: int
+    wanted: int
+
+    @property
+    def fraction(self) -> float:
+        """Of all experts' measuring."""
+        return (self.index + self.examples / max(1, self.wanted)) / self.total
+
+    @property
+    def last(self) -> bool:
+        """Whether nothing is left to measure: the next round begins."""
+        return self.index == self.total - 1 and self.examples >= self.wanted
+
+
+def require(recipe: Recipe, inputs: Inputs) -> None:
+    """Raise `InputError` where a recipe asks for a further round that cannot be."""
+    if recipe.rounds == 1:
+        return
+    if not METHODS[recipe.method].reads(recipe.parsed_options()):
+        raise InputError(
+            f"'rounds' {recipe.rounds} with method '{recipe.method}'",
+            expected="a method that reads statistics",
+            found="one that reads none: a second round would change nothing",
+            remedy="Leave 'rounds' out.",
+        )
+    for expert, own in zip(inputs.family.experts, inputs.statistics, strict=True):
+        _require(expert, own)
+
+
+def _require(expert: Expert, own: Statistics | None) -> Statistics:
+    if own is None or not expert.task:
+        raise InputError(
+            f"a further round for expert '{expert.name}'",
+            expected="its statistics and its task, to measure again at the merge",
+            found="no statistics" if own is None else "no task",
+            remedy="Name both in the recipe, or leave 'rounds' at 1.",
+        )
+    return own
 
 
 def measured_at(
@@ -38,7 +90,6 @@ def measured_at(
     *,
     labels: Labels | None = None,
     device: str = "cpu",
-    on_member: Member | None = None,
 ) -> Inputs:
     """The same files with statistics of `encoder` instead of the experts'.
 
@@ -46,45 +97,78 @@ def measured_at(
     folder      where the experts' task references start
     labels      `empirical` or `true`; as the experts' statistics were measured by default
 
-    Number of examples and seed are those of each expert's statistics.  Raises `InputError` for an
-    expert without statistics or task.
+    Number of examples, seed and full blocks are those of each expert's statistics.  Raises
+    `InputError` for an expert without statistics or task.
     """
-    found = []
-    for index, (expert, own) in enumerate(
-        zip(inputs.family.experts, inputs.statistics, strict=True)
-    ):
-        if on_member is not None:
-            on_member(expert.name, index, len(inputs.statistics))
-        found.append(_measured(inputs.family, expert, own, encoder, folder, labels, device))
+    steps = measuring_at(inputs, encoder, folder, labels=labels, device=device)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
+
+
+def measuring_at(
+    inputs: Inputs,
+    encoder: Mapping[str, Tensor],
+    folder: Path,
+    *,
+    labels: Labels | None = None,
+    device: str = "cpu",
+) -> Generator[Measuring, None, Inputs]:
+    """`measured_at` with an event before each expert and after each batch of its examples.
+
+    Whoever stops iterating cancels it.
+    """
+    found: list[Statistics] = []
+    pairs = list(zip(inputs.family.experts, inputs.statistics, strict=True))
+    for index, (expert, maybe) in enumerate(pairs):
+        own = _require(expert, maybe)
+        wanted = examples_of(own)
+        yield Measuring(expert.name, index, len(pairs), 0, wanted)
+        steps = _measuring(inputs.family, expert, own, encoder, folder, labels, device)
+        while True:
+            try:
+                done = next(steps)
+            except StopIteration as end:
+                found.append(end.value)
+                break
+            yield Measuring(expert.name, index, len(pairs), min(done, wanted), wanted)
     # What was remembered belongs to the statistics before.
     return replace(inputs, statistics=tuple(found), memo=Memo(inputs.memo.limit))
 
 
-def _measured(
+def _measuring(
     family: Family,
     expert: Expert,
-    own: Statistics | None,
+    own: Statistics,
     encoder: Mapping[str, Tensor],
     folder: Path,
     labels: Labels | None,
     device: str,
-) -> Statistics:
-    if own is None or not expert.task:
-        raise InputError(
-            f"a further round for expert '{expert.name}'",
-            expected="its statistics and its task, to measure again at the merge",
-            found="no statistics" if own is None else "no task",
-            remedy="Name both in the recipe, or leave 'rounds' at 1.",
-        )
-    return measure_task(
+) -> Steps:
+    return measuring_task(
         expert.checkpoint,
         tasks.load(expert.task, root=folder),
         tensors=with_head(encoder, family, expert),
-        examples=_number(own, "examples", 256),
+        examples=examples_of(own),
         labels=labels or ("true" if own.metadata.get("labels") == "true" else "empirical"),
         seed=_number(own, "seed", 0),
+        blocks=_blocks(expert, own),
         device=device,
     )
+
+
+def _blocks(expert: Expert, own: Statistics) -> int:
+    """Up to how many elements parameters have a full Fisher block; vectors of (IA)³ always have."""
+    vectors = expert.checkpoint.vectors if isinstance(expert.checkpoint, Adapted) else {}
+    blocks = {n.removesuffix(".block"): s for n, s in own.shapes.items() if n.endswith(".block")}
+    return max((shape[0] for name, shape in blocks.items() if name not in vectors), default=0)
+
+
+def examples_of(own: Statistics) -> int:
+    """On how many examples statistics were measured."""
+    return _number(own, "examples", EXAMPLES)
 
 
 def _number(own: Statistics, key: str, default: int) -> int:

@@ -1,23 +1,81 @@
-"""What the test of a merged model costs: forward passes over the examples of every task."""
+"""What passes of the merged model over examples cost: its test, and measuring statistics at it."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from .costs import Cost, passes, together
+from .costs import Cost, passes, times, together
 from .encoding import BATCH
 from .examiner import KEPT, ROUND
 from .layers import Job
-from .machine import ACTIVATION, CALL, GEMM
+from .machine import ACTIVATION, CALL, GEMM, Work
 from .output import output_specs
 from .recipe import Evaluation
+from .rounds import examples_of
+from .statistics.fisher import CHUNK_BYTES
 
 EXAMPLES = 500  # of a task, where nobody says how many there are
 TOKENS = 128  # of an example, where the configuration does not say
 TYPICAL = 0.8  # accuracy, for the number of examples that an interval needs
+MEASURED = 64  # examples of a batch that is measured
+BUILDING = 2_000.0  # operations, whatever their size, to build a model for each matrix in it
+
+
+@dataclass(frozen=True)
+class Forward:
+    """One forward pass of the encoder.
+
+    matrices             shapes of the weights of linear layers
+    parameters           numbers that it has
+    tokens, pixels       of an example
+    products, outputs    operations, and numbers that linear layers give, of an example
+    """
+
+    matrices: tuple[tuple[int, ...], ...]
+    parameters: int
+    tokens: int
+    pixels: int
+    products: float
+    outputs: int
+
+    @classmethod
+    def of(cls, job: Job) -> Forward:
+        family = job.inputs.family
+        config = family.base.config
+        tokens = _tokens(config)
+        matrices = tuple(family.shape(n) for n, role in family.roles.items() if role == "matrix")
+        products = 2 * tokens * sum(math.prod(shape) for shape in matrices)
+        products += _convolutions(job, tokens) + _attention(config, tokens)
+        return cls(
+            matrices,
+            sum(family.base.tensors[name].elements for name in family.shared),
+            tokens,
+            _pixels(config),
+            float(products),
+            sum(shape[0] for shape in matrices) * tokens,
+        )
+
+    def values(self, examples: int) -> Work:
+        """Products and activations of so many examples."""
+        return Counter(
+            {
+                (GEMM, "float32"): self.products * examples,
+                (ACTIVATION,): self.outputs * examples / 2,
+            }
+        )
+
+    def batches(self, batch: int, number: int) -> Work:
+        """What passes through memory, beside the products."""
+        count = len(self.matrices)
+        return together(
+            passes(4 * batch * self.outputs // max(1, count), 5 * count * number),
+            passes(4 * batch * self.pixels, 6 * number),
+            Counter({(CALL,): 12.0 * count * number}),
+        )
 
 
 def testing(job: Job, examples: Mapping[str, int]) -> Cost:
@@ -26,29 +84,60 @@ def testing(job: Job, examples: Mapping[str, int]) -> Cost:
     tasks = [e for e in family.experts if e.task and e.checkpoint.directory is not None]
     if not isinstance(settings, Evaluation) or not tasks:
         return Cost("merged")
-    config = family.base.config
-    tokens, pixels = _tokens(config), _pixels(config)
+    forward = Forward.of(job)
     counts = [_asked(examples.get(e.name, EXAMPLES), settings, len(tasks)) for e in tasks]
-    parameters = sum(family.base.tensors[name].elements for name in family.shared)
-    matrices = [family.shape(n) for n, role in family.roles.items() if role == "matrix"]
-    outputs = sum(shape[0] for shape in matrices) * tokens
-    products = 2 * tokens * sum(math.prod(shape) for shape in matrices)
-    products += _convolutions(job, tokens) + _attention(config, tokens)
     total, rounds = sum(counts), sum(math.ceil(count / ROUND) for count in counts)
     batch = min(ROUND, BATCH, max(counts))
     stored = next(iter(output_specs(job).values()))[0].itemsize
     work = together(
-        Counter({(GEMM, "float32"): float(products * total), (ACTIVATION,): outputs * total / 2}),
-        passes(4 * batch * outputs // max(1, len(matrices)), 5 * len(matrices) * rounds),
-        passes(4 * batch * pixels, 6 * rounds),
-        passes(stored * parameters, rounds),  # the encoder as float32, once a batch
-        passes(4 * parameters, rounds),
-        Counter({(CALL,): 12.0 * len(matrices) * rounds + 4.0 * len(family.shared) * rounds}),
+        forward.values(total),
+        forward.batches(batch, rounds),
+        passes(stored * forward.parameters, rounds),  # the encoder as float32, once a batch
+        passes(4 * forward.parameters, rounds),
+        Counter({(CALL,): 4.0 * len(family.shared) * rounds}),
     )
-    kept = sum(k for count in counts if (k := 4 * pixels * count) <= KEPT)
-    widest = max((shape[0] for shape in matrices), default=0)
-    alive = batch * (tokens * (4 * widest) + 3 * pixels) * 4
-    return Cost("merged", work, kept + alive + 4 * parameters)
+    kept = sum(k for count in counts if (k := 4 * forward.pixels * count) <= KEPT)
+    widest = max((shape[0] for shape in forward.matrices), default=0)
+    alive = batch * (forward.tokens * (4 * widest) + 3 * forward.pixels) * 4
+    return Cost("merged", work, kept + alive + 4 * forward.parameters)
+
+
+def measuring(job: Job) -> Cost:
+    """All experts' statistics measured once at a merge (`rounds`): forward and backward, Grams, and
+    each example's own gradient of every weight.  The bytes are beside the statistics themselves."""
+    forward = Forward.of(job)
+    grams = 2.0 * forward.tokens * sum(m * m + n * n for m, n in forward.matrices)
+    weights = sum(math.prod(shape) for shape in forward.matrices)
+    gradients = 2.0 * forward.tokens * weights
+    parts: list[Work] = []
+    for own in job.inputs.statistics:
+        count = examples_of(own) if own is not None else 0
+        number = math.ceil(count / MEASURED)
+        each = Counter({(GEMM, "float32"): (grams + gradients) * count})
+        parts += [
+            times(forward.values(count), 2),
+            times(forward.batches(min(MEASURED, count), number), 3),
+            each,
+            # Every example's gradient: formed, squared, and summed up.
+            *(passes(4 * MEASURED * m * n, 4.0 * number) for m, n in forward.matrices),
+            passes(4 * forward.parameters, 6.0),
+            Counter({(CALL,): BUILDING * len(forward.matrices)}),
+        ]
+    seen = sum(shape[0] * 3 + shape[1] for shape in forward.matrices)
+    largest = max((math.prod(shape) for shape in forward.matrices), default=0)
+    alive = 4 * MEASURED * (forward.tokens * seen + 3 * forward.pixels)
+    chunk = max(4 * largest, min(CHUNK_BYTES, 4 * MEASURED * largest))
+    return Cost("merged", together(*parts), 4 * forward.parameters + alive + chunk)
+
+
+def statistics_bytes(job: Job) -> int:
+    """What statistics that were measured again take: all kinds, as float32, in memory."""
+    return sum(
+        4 * math.prod(shape)
+        for own in job.inputs.statistics
+        if own is not None
+        for shape in own.shapes.values()
+    )
 
 
 def _asked(there: int, settings: Evaluation, tasks: int) -> int:

@@ -34,6 +34,23 @@ def test_merge_writes_a_directory_and_prints_the_accuracies(recipe_file, tmp_pat
     assert str(out) in printed
 
 
+def test_rounds_are_said_on_the_way_in_the_report_and_in_the_card(recipe_file, tmp_path, capsys):
+    out = tmp_path / "twice"
+    arguments = ["merge", str(recipe_file), "--output", str(out), "--rounds", "2"]
+    assert main([*arguments, "--no-evaluate"]) == 0
+    printed = capsys.readouterr()
+    assert "round 1 of 2 is merged; measuring statistics there" in printed.err
+    assert printed.err.count("device: cpu") == 1
+    assert printed.out.startswith("kfac in 2 rounds: ")
+    assert json.loads((out / "report.json").read_text())["rounds"] == 2
+    assert yaml.safe_load((out / "recipe.yaml").read_text())["rounds"] == 2
+    assert "Merged in 2 rounds" in (out / "README.md").read_text()
+    assert main(["inspect", str(out / "recipe.yaml")]) == 0
+    assert "rounds: 2" in capsys.readouterr().out
+    assert main([*arguments[:-1], "9", "--force"]) == 2
+    assert "rounds" in capsys.readouterr().err
+
+
 def test_an_existing_output_needs_force(recipe_file, tmp_path, capsys):
     out = tmp_path / "first"
     out.mkdir()

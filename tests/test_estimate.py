@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
 
 from mats_core import estimate as estimates
-from mats_core import machine, memory
+from mats_core import machine, memory, models
 from mats_core.checks import InputError
 from mats_core.costs import COSTS, Shape, iterations
 from mats_core.estimate import Estimate, duration, estimate, fits, require, size
-from mats_core.layers import Inputs, open_inputs
+from mats_core.layers import Inputs, open_inputs, prepare
 from mats_core.machine import Rates
 from mats_core.memo import Memo
 from mats_core.methods import METHODS
@@ -24,6 +25,9 @@ from mats_core.methods.kfac import KfacOptions
 from mats_core.methods.spectral import IsoOptions
 from mats_core.pipeline import merge
 from mats_core.recipe import parse_recipe
+from mats_core.rounds import measured_at
+from mats_core.statistics import Statistics
+from mats_core.testing_cost import measuring, statistics_bytes
 from tests.conftest import family_recipe
 
 # A machine of round numbers: nothing here depends on the one that the tests run on.
@@ -204,6 +208,43 @@ def test_a_search_costs_a_merge_for_each_point(tiny_family, inputs):
     search = of(inputs, tiny_family, "task_arithmetic", search={"scaling": [0.1, 0.2, 0.3]})
     assert search.seconds == pytest.approx(4 * once.seconds)
     assert search.flops == pytest.approx(4 * once.flops)
+
+
+def test_rounds_cost_merges_and_measuring_between_them(tiny_family, inputs):
+    one, two, three = (of(inputs, tiny_family, "kfac", rounds=rounds) for rounds in (1, 2, 3))
+    assert one.parts["measuring"] == 0
+    assert two.parts["measuring"] > 0
+    assert three.parts["measuring"] == pytest.approx(2 * two.parts["measuring"])
+    assert three.parts["merging"] == pytest.approx(3 * one.parts["merging"])
+    assert three.parts["testing"] == one.parts["testing"]
+    assert two.measuring_share == pytest.approx(two.parts["measuring"] / one.parts["merging"])
+    searched = of(inputs, tiny_family, "kfac", rounds=2, search={"damping": [0.1, 0.3]})
+    assert searched.seconds == pytest.approx(3 * two.seconds)
+    with pytest.raises(InputError, match="reads statistics"):
+        of(inputs, tiny_family, "ties", rounds=2)
+
+
+def test_measuring_again_costs_what_it_does(tiny_family, inputs, monkeypatch):
+    """Products by PyTorch's own counter, and the bytes of what comes back."""
+    recipe = parse_recipe(tiny_recipe("kfac", rounds=2), tiny_family)
+    job = prepare(recipe, inputs)
+    # Attention is counted as slower than it is in operations.
+    monkeypatch.setattr("mats_core.testing_cost._attention", lambda config, tokens: 0)
+    with FlopCounterMode(display=False) as counter:
+        again = measured_at(inputs, models.tensors_of(inputs.family.base), tiny_family)
+    found = measuring(job)
+    assert machine.flops(found.work) == pytest.approx(counter.get_total_flops(), rel=0.25)
+    held = sum(value.nbytes for own in again.statistics if own for value in tensors_in(own))
+    assert statistics_bytes(job) == held
+    two, three = (of(inputs, tiny_family, "kfac", rounds=rounds) for rounds in (2, 3))
+    assert two.memory["statistics of the merge"] == held
+    assert three.memory["statistics of the merge"] == 2 * held
+    assert two.memory_bytes > of(inputs, tiny_family, "kfac").memory_bytes
+
+
+def tensors_in(own: Statistics) -> list[torch.Tensor]:
+    found = [own.read(name, shape) for name, shape in own.shapes.items()]
+    return [value for value in found if value is not None]
 
 
 def test_a_coarse_interval_needs_fewer_examples(tiny_family, inputs):

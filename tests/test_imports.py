@@ -80,6 +80,7 @@ ORDER = [
     "examiner",
     "rounds",
     "report",
+    "progress",
     "card",
     "output",
     "machine",

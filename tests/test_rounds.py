@@ -7,14 +7,16 @@ from collections.abc import Mapping
 import pytest
 import torch
 
+import mats_core.rounds
 from mats_core import models
 from mats_core.checks import InputError
 from mats_core.layers import Inputs, open_inputs, prepare, read_layer, units
 from mats_core.memo import Memo
 from mats_core.pipeline import Finished, run
+from mats_core.progress import Progress
 from mats_core.recipe import parse_recipe
-from mats_core.report import RoundDone
-from mats_core.rounds import mean_of, measured_at
+from mats_core.report import LayerDone, Report, RoundDone
+from mats_core.rounds import Measuring, mean_of, measured_at
 from mats_core.statistics import Statistics
 from tests.conftest import family_recipe
 
@@ -48,6 +50,7 @@ def test_at_an_expert_itself_its_own_statistics_come_back(recipe, inputs, tiny_f
     own, found = inputs.statistics[1], again.statistics[1]
     assert own is not None
     assert found is not None
+    assert found.shapes == own.shapes  # full Fisher blocks as well
     assert found.metadata["examples"] == own.metadata["examples"] == "48"
     for name in found.shapes:
         torch.testing.assert_close(value(found, name), value(own, name), rtol=1e-5, atol=1e-9)
@@ -104,6 +107,11 @@ def test_what_a_further_round_needs_is_said(tiny_family):
         bare = open_inputs(parse_recipe({**content, "experts": changed}, tiny_family))
         with pytest.raises(InputError, match=f"e0.*{sentence}"):
             measured_at(bare, {}, tiny_family)
+        again = parse_recipe(
+            {**content, "method": "regmean", "experts": changed, "rounds": 2}, tiny_family
+        )
+        with pytest.raises(InputError, match=f"e0.*{sentence}"):
+            next(iter(run(again, inputs=bare)))  # before any work
 
 
 def test_a_recipe_with_two_rounds_is_merged_measured_and_merged_again(recipe, inputs, tiny_family):
@@ -116,6 +124,59 @@ def test_a_recipe_with_two_rounds_is_merged_measured_and_merged_again(recipe, in
     assert found.tensors.keys() == expected.keys()
     for name, tensor in expected.items():
         assert torch.equal(found.tensors[name], tensor), name
+    content = found.report.to_dict()
+    assert (found.report.rounds, content["rounds"]) == (2, 2)
+    assert Report.from_dict(content).rounds == 2
+
+
+def test_the_report_of_one_round_is_as_it_was(recipe, inputs):
+    report = next(e.report for e in run(recipe, inputs=inputs) if isinstance(e, Finished))
+    assert "rounds" not in report.to_dict()
+    assert Report.from_dict(report.to_dict()).rounds == 1
+
+
+def test_measuring_says_whose_and_how_much_of_it_is_done(recipe, inputs):
+    events = list(run(recipe.model_copy(update={"rounds": 3}), inputs=inputs))
+    kinds = [type(e) for e in events if isinstance(e, LayerDone | RoundDone | Measuring)]
+    said = [kind for kind, before in zip(kinds, [None, *kinds], strict=False) if kind != before]
+    assert said == [LayerDone, *[RoundDone, Measuring, LayerDone] * 2]
+    measured = [e for e in events if isinstance(e, Measuring)]
+    once = [(e.name, e.examples, e.last) for e in measured[: len(measured) // 2]]
+    # 48 calibration examples each, which is one batch.
+    assert once == [
+        (f"e{m}", examples, (m, examples) == (2, 48)) for m in range(3) for examples in (0, 48)
+    ]
+
+
+@pytest.mark.parametrize("rounds", [1, 2, 3])
+def test_progress_goes_forwards_to_its_end_and_names_the_round(recipe, inputs, rounds):
+    progress = Progress(rounds, "Writing", measuring=0.7)
+    seen = []
+    for event in run(recipe.model_copy(update={"rounds": rounds}), inputs=inputs):
+        if progress.see(event):
+            seen.append((progress.fraction, progress.text))
+    fractions = [fraction for fraction, _ in seen]
+    assert fractions == sorted(fractions)
+    assert fractions[-1] == pytest.approx(1.0)
+    head = f"Round {rounds} of {rounds}: writing" if rounds > 1 else "Writing"
+    assert seen[-1][1].startswith(f"{head} layer ")
+    assert any("Round 1 of 2: merging layer 1 of" in text for _, text in seen) == (rounds == 2)
+    place = "Round 1 of 2: measuring statistics of e1 (2 of 3) at the merge"
+    assert (place in [text for _, text in seen]) == (rounds == 2)
+
+
+def test_whoever_stops_iterating_stops_the_measuring(recipe, inputs, monkeypatch):
+    begun = []
+    real = mats_core.rounds.with_head
+    monkeypatch.setattr(
+        "mats_core.rounds.with_head", lambda *given: begun.append(given[2].name) or real(*given)
+    )
+    events = run(recipe.model_copy(update={"rounds": 2}), inputs=inputs)
+    for event in events:
+        if isinstance(event, Measuring) and (event.name, event.examples) == ("e1", 48):
+            break
+    events.close()  # type: ignore[attr-defined]
+    assert begun == ["e0", "e1"]
 
 
 def test_rounds_of_a_method_without_statistics_are_refused(tiny_family):

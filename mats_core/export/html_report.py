@@ -166,6 +166,9 @@ def _settings(merge: Finished) -> str:
         ]
         for field in describe(merge.recipe.method)
     ]
+    if report.rounds > 1:
+        meaning = "statistics measured again at the merge, and the experts merged once more"
+        rows.append(["rounds of statistics", str(report.rounds), "changed", meaning])
     rows += [
         ["seed", str(report.seed), "", "of everything that is drawn at random"],
         ["arithmetic", escape(report.dtype), "", f"on {escape(report.device)}"],

@@ -92,6 +92,8 @@ def _parameters(merge: Finished, place: str) -> str:
         "dtype": recipe.dtype,
         "device": recipe.device,
     }
+    if recipe.rounds > 1:
+        settings["rounds"] = recipe.rounds
     if recipe.output_dtype:
         settings["output_dtype"] = recipe.output_dtype
     if recipe.weighting != "weights":

@@ -39,6 +39,7 @@ class Reopened:
     weights: Mapping[str, float]
     seed: int
     dtype: str
+    rounds: int = 1
     notes: tuple[str, ...] = ()
 
 
@@ -233,5 +234,6 @@ def _reopened(
         },
         seed=recipe.seed,
         dtype=recipe.dtype,
+        rounds=recipe.rounds,
         notes=tuple(notes),
     )

@@ -5,7 +5,7 @@ Hooks note what each layer saw (`capture.py`), `accumulate.py` sums it up.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Container, Generator, Iterable, Mapping
 from typing import Literal
 
 import numpy as np
@@ -26,6 +26,8 @@ EXAMPLES = 256  # a task, where nobody says how many
 Labels = Literal["empirical", "true"]
 MASKS = ("attention_mask", "decoder_attention_mask")
 Batch = tuple[Mapping[str, Tensor], Tensor | None]  # the model's keyword arguments, labels (n,)
+# Examples done so far, after each batch; whoever stops iterating stops the measuring.
+Steps = Generator[int, None, Statistics]
 
 
 def _masks(inputs: Mapping[str, Tensor]) -> list[Tensor]:
@@ -62,6 +64,41 @@ def measure(
     `vectors`: layers with an (IA)³ vector multiplied in, whose own full block is measured always.
     Raises `InputError` for an empty calibration set or a loss that is not finite.
     """
+    steps = measuring(
+        model,
+        batches,
+        names=names,
+        labels=labels,
+        seed=seed,
+        blocks=blocks,
+        vectors=vectors,
+        metadata=metadata,
+    )
+    return _drained(steps, on_batch)
+
+
+def _drained(steps: Steps, on_batch: Callable[[int], None] | None) -> Statistics:
+    while True:
+        try:
+            done = next(steps)
+        except StopIteration as end:
+            return end.value
+        if on_batch is not None:
+            on_batch(done)
+
+
+def measuring(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    *,
+    names: Mapping[str, str] | None = None,
+    labels: Labels = "empirical",
+    seed: int = 0,
+    blocks: int = 0,
+    vectors: Mapping[str, ia3.Rescaled] | None = None,
+    metadata: Mapping[str, str] | None = None,
+) -> Steps:
+    """`measure`, batch by batch."""
     member("labels", labels, ("empirical", "true"))
     own = {name: name for name, _ in model.named_parameters()} if names is None else names
     accumulator = Accumulator(model, own, blocks, vectors)
@@ -84,8 +121,7 @@ def measure(
                     raise InputError("log-likelihood", expected="a finite number", found="none")
                 likelihood.backward()
             accumulator.add(capture, masks)
-            if on_batch is not None:
-                on_batch(accumulator.examples)
+            yield accumulator.examples
     finally:
         for module, training in modes.items():
             module.training = training
@@ -141,6 +177,37 @@ def measure_task(
     `tensors` are measured in place of the checkpoint's own: a merge with this checkpoint's head.
     `only`: parameters, by the checkpoint's names; all by default (`passes.py` has the reason).
     """
+    steps = measuring_task(
+        checkpoint,
+        task,
+        examples=examples,
+        batch_size=batch_size,
+        labels=labels,
+        seed=seed,
+        blocks=blocks,
+        device=device,
+        dtype=dtype,
+        tensors=tensors,
+        only=only,
+    )
+    return _drained(steps, on_batch)
+
+
+def measuring_task(
+    checkpoint: Checkpoint,
+    task: Task,
+    *,
+    examples: int = EXAMPLES,
+    batch_size: int = 64,
+    labels: Labels = "empirical",
+    seed: int = 0,
+    blocks: int = 0,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    tensors: Mapping[str, Tensor] | None = None,
+    only: Container[str] | None = None,
+) -> Steps:
+    """`measure_task`, batch by batch."""
     encoding.check(checkpoint, task)
     if tensors is None:
         tensors = models.tensors_of(checkpoint, dtype)
@@ -163,20 +230,21 @@ def measure_task(
             classes = torch.from_numpy(chosen.labels[some])
             yield batch.inputs, classes if batch.targets is None else batch.targets
 
-    return measure(
-        model,
-        batches(),
-        names={
-            own: name
-            for own, name in models.parameter_names(checkpoint.directory, tensors).items()
-            if only is None or name in only
-        },
-        labels=drawn,
-        seed=seed,
-        blocks=blocks,
-        vectors=ia3.rescaled_layers(checkpoint, dtype=dtype, device=device),
-        metadata={"fingerprint": checkpoint.fingerprint, "task": task.name, "labels": labels},
-        on_batch=on_batch,
+    return (
+        yield from measuring(
+            model,
+            batches(),
+            names={
+                own: name
+                for own, name in models.parameter_names(checkpoint.directory, tensors).items()
+                if only is None or name in only
+            },
+            labels=drawn,
+            seed=seed,
+            blocks=blocks,
+            vectors=ia3.rescaled_layers(checkpoint, dtype=dtype, device=device),
+            metadata={"fingerprint": checkpoint.fingerprint, "task": task.name, "labels": labels},
+        )
     )
 
 

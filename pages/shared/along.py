@@ -33,6 +33,12 @@ def convergence(run: Run, looks: dict[str, Look], prepared: Prepared) -> None:
         "Does solving the equations better also merge better? The same solve is stopped early, at "
         "several places, and each time the model is tested on validation examples."
     )
+    if run.recipe.rounds > 1:
+        st.caption(
+            f"This run has {run.recipe.rounds} rounds of statistics: residuals and accuracies are "
+            "those of the last one. Tracing it solves the rounds before it again, each with the "
+            "settings that are traced."
+        )
     _controls(run, prepared)
     if runs.trajectories(run):
         _curves(run, looks)

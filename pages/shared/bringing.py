@@ -91,4 +91,5 @@ def _take(back: Reopened) -> None:
         "weights": dict(back.weights),
         "seed": back.seed,
         "dtype": back.dtype,
+        "rounds": back.rounds,
     }

@@ -73,6 +73,11 @@ def collect() -> None:
 
 
 def _figures(run: Run, found: Interference, looks: dict[str, Look]) -> None:
+    if run.recipe.rounds > 1:
+        st.caption(
+            f"The merge is that of round {run.recipe.rounds}. Its cost is predicted from the "
+            "statistics of the experts themselves, which are not those that it was merged with."
+        )
     left, right = st.columns(2, gap="large")
     with left:
         st.markdown("**Predicted, by layer and task**")

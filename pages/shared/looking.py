@@ -23,8 +23,9 @@ from mats_core.families import Expert, Family
 from mats_core.layers import Inputs
 from mats_core.loading import Grain, Loading, LoadingDone, Ordering, StepDone
 from mats_core.pipeline import run as merge_again
+from mats_core.progress import Progress
 from mats_core.recipe import Recipe
-from mats_core.report import Finished, LayerDone
+from mats_core.report import Finished
 from mats_core.tasks import IMAGES, Form, Split
 
 from .jobs import Tell
@@ -189,18 +190,16 @@ def _looked(
     looked = shelf.get(run)
     if looked is not None:
         return looked
-    at, text = 0.0, "Merging again, the first layer"
+    progress = Progress(recipe.rounds, "Merging again,")
 
     def pulse(iteration: int, residual: float) -> None:
-        tell(share * at, f"{text}, iteration {iteration}")
+        tell(share * progress.fraction, f"{progress.text}, iteration {iteration}")
 
     events = merge_again(recipe, inputs=inputs, pulse=pulse)
     with contextlib.closing(events):  # type: ignore[type-var]
         for event in events:
-            if isinstance(event, LayerDone):
-                at = (event.index + 1) / event.total
-                text = f"Merging again, layer {event.index + 1} of {event.total}"
-                tell(share * at, text)
+            if progress.see(event):
+                tell(share * progress.fraction, progress.text)
             elif isinstance(event, Finished):
                 return shelf.put(run, event.tensors)
     raise RuntimeError("the merge ended without tensors")

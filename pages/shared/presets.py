@@ -14,6 +14,7 @@ class Preset:
     method: str
     options: dict[str, Any]
     sentence: str
+    rounds: int = 1
 
 
 PRESETS = (
@@ -42,6 +43,14 @@ PRESETS = (
         },
         "K-FAC blocks, plain conjugate gradients from task arithmetic, no damping and no "
         "normalisation: watch the accuracy along its iterations.",
+    ),
+    Preset(
+        "K-FAC, measured twice",
+        "kfac",
+        {},
+        "K-FAC blocks with the defaults; their statistics are measured once more where the first "
+        "merge landed, and the experts are merged again.",
+        rounds=2,
     ),
     Preset(
         "RegMean as published",

@@ -159,6 +159,11 @@ def tabs(run: Run, beside: Run | None, prepared: Prepared) -> None:
             elif name == "Layers":
                 layers(run.report)
             elif name == "Spectra":
+                if run.recipe.rounds > 1:
+                    st.caption(
+                        "These are the statistics of the experts, with which the first round was "
+                        "merged; the last round used those measured at the merge before it."
+                    )
                 spectra.view(prepared.inputs, key="merge spectra")
             else:
                 onwards(run)

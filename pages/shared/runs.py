@@ -38,6 +38,7 @@ SHORT = {
     "kfac_matching": "K-FAC matching",
     "dare": "DARE",
 }
+ROUNDS = "rounds of statistics"
 log = logging.getLogger(__name__)
 _WRITING = threading.Lock()
 _READ: dict[Path, tuple[int, Run]] = {}  # by file: when it was written, and what it holds
@@ -68,6 +69,8 @@ class Run:
             for name, value in self.report.options.items()
             if value != defaults.get(name)
         ]
+        if self.recipe.rounds > 1:
+            changed.insert(0, f"{self.recipe.rounds} rounds")
         if len(self.recipe.experts) < self.family_size:
             changed.append(f"{len(self.recipe.experts)} experts")
         if len({expert.weight for expert in self.recipe.experts}) > 1:
@@ -95,6 +98,8 @@ def identity(recipe: Recipe, fingerprints: Mapping[str, str]) -> str:
         "base": fingerprints.get("base"),
         "rest": [recipe.seed, recipe.dtype, recipe.output_dtype, recipe.weighting, recipe.heads],
     }
+    if recipe.rounds > 1:  # those of one round keep the name that they had before there were more
+        content["rounds"] = recipe.rounds
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:10]
 
 
@@ -224,7 +229,13 @@ def differences(shown: Run, beside: Run) -> list[tuple[str, str, str]]:
 
 def defaults(run: Run) -> dict[str, str]:
     """What the options of a run's method are when nobody touches them, by title."""
-    return {_title(f.name): _text(f.default) for f in describe(run.recipe.method)}
+    found = {_title(f.name): _text(f.default) for f in describe(run.recipe.method)}
+    return found | ({ROUNDS: "1"} if _in_rounds(run) else {})
+
+
+def _in_rounds(run: Run) -> bool:
+    """Whether the method can be run in several rounds of statistics."""
+    return METHODS[run.recipe.method].group == "statistics"
 
 
 def _title(option: str) -> str:
@@ -244,6 +255,8 @@ def settings(run: Run) -> dict[str, str]:
         "seed": str(run.recipe.seed),
         "arithmetic": run.recipe.dtype,
     }
+    if _in_rounds(run):
+        fixed[ROUNDS] = str(run.recipe.rounds)
     weights = {entry.weight for entry in run.recipe.experts}
     if len(weights) > 1:
         fixed["weights"] = ", ".join(f"{e.name} {e.weight:g}" for e in run.recipe.experts)

@@ -7,14 +7,16 @@ from typing import Any
 
 import streamlit as st
 
+from mats_core.checks import InputError
 from mats_core.collection import Collection
 from mats_core.methods import METHODS
-from mats_core.recipe import Recipe, describe
+from mats_core.recipe import Recipe, describe, parse_options
 
 from . import show, widgets, work
 from .presets import PRESETS
 
 WANTED = "wanted"  # settings that another page, a preset or a link asks for
+MOST_ROUNDS = 3  # to choose from; a recipe may ask for more
 QUICK = 0.03  # half the interval of the first answer; the rest is tested in the background
 
 
@@ -42,7 +44,7 @@ def take_over(collection: Collection) -> None:
         st.session_state[f"weigh {version}"] = True
         for name in names:
             st.session_state[f"weight {name} {version}"] = float(weights.get(name, 1.0))
-    for key in ("seed", "dtype"):
+    for key in ("seed", "dtype", "rounds"):
         if wanted.get(key) is not None:
             st.session_state[f"{key} {version}"] = wanted[key]
 
@@ -56,6 +58,7 @@ def want(recipe: Recipe) -> None:
         "weights": {expert.name: expert.weight for expert in recipe.experts},
         "seed": recipe.seed,
         "dtype": recipe.dtype,
+        "rounds": recipe.rounds,
     }
 
 
@@ -65,19 +68,20 @@ def presets() -> None:
         for preset in PRESETS:
             st.button(
                 preset.title, key=f"preset {preset.title}", width="stretch", on_click=_preset,
-                args=(preset.method, preset.options),
+                args=(preset.method, preset.options, preset.rounds),
             )  # fmt: skip
             st.caption(show.plain(preset.sentence))
 
 
-def _preset(method: str, options: dict[str, Any]) -> None:
-    st.session_state[WANTED] = {"method": method, "options": options}
+def _preset(method: str, options: dict[str, Any], rounds: int) -> None:
+    st.session_state[WANTED] = {"method": method, "options": options, "rounds": rounds}
 
 
 def controls(collection: Collection, method: str) -> work.Request:
     """Every knob of a method, and whom to merge, as one frozen request."""
     names = [expert.name for expert in collection.experts]
     options = widgets.options(method)
+    again = st.container(gap="xsmall")  # filled once it is known whom to merge
     version = widgets.version()
     key = f"experts {collection.name} {version}"
     count = len(st.session_state.get(key, names) or [])
@@ -96,10 +100,37 @@ def controls(collection: Collection, method: str) -> work.Request:
             default=None if f"dtype {version}" in st.session_state else "float32", required=True,
             key=f"dtype {version}", persist_state="session",
         )  # fmt: skip
+    with again:
+        rounds = _rounds(collection, method, options, chosen)
     return work.Request(
         collection, method, options, chosen, tuple(sorted(weights.items())), int(seed or 0),
-        str(dtype or "float32"), precision=QUICK,
+        str(dtype or "float32"), precision=QUICK, rounds=rounds,
     )  # fmt: skip
+
+
+def _rounds(
+    collection: Collection, method: str, options: Mapping[str, Any], chosen: tuple[str, ...]
+) -> int:
+    """How often statistics are measured, where the method reads some and there are data to."""
+    try:
+        reads = METHODS[method].reads(parse_options(method, options, collection.folder))
+    except InputError:  # said when somebody presses Merge
+        return 1
+    if not reads or not all(e.task for e in collection.experts if e.name in chosen):
+        return 1
+    key = f"rounds {widgets.version()}"
+    most = max(MOST_ROUNDS, st.session_state.get(key) or 1)
+    rounds = st.segmented_control(
+        "Rounds of statistics", list(range(1, most + 1)),
+        default=None if key in st.session_state else 1, required=True, key=key,
+        persist_state="session",
+        help="An expert is sure of its own examples, so curvature measured at the expert says "
+        "little about what hurts further out, where the merge lands. A second round measures it "
+        "again at the merged model, with each expert's head and calibration examples, and merges "
+        "once more. Each further round costs a measuring and a merge.",
+    )  # fmt: skip
+    st.caption("2: measure again where the merge landed, and merge once more.")
+    return int(rounds or 1)
 
 
 def _weights(method: str, chosen: tuple[str, ...]) -> dict[str, float]:
@@ -146,6 +177,8 @@ def changed(request: work.Request, recipe: Recipe) -> list[str]:
         found.append(f"{len(request.experts)} experts instead of {len(recipe.experts)}")
     elif any(dict(request.weights).get(e.name, 1.0) != e.weight for e in recipe.experts):
         found.append("weights")
+    if request.rounds != recipe.rounds:
+        found.append(f"rounds of statistics {recipe.rounds} → {request.rounds}")
     if request.seed != recipe.seed:
         found.append(f"seed {recipe.seed} → {request.seed}")
     if request.dtype != recipe.dtype:

@@ -141,7 +141,8 @@ def _parsed(method: str, field: OptionField, texts: Sequence[str]) -> Axis:
 def estimate(request: SweepRequest, kept: list[Run]) -> None:
     points = len(request.x.values) * len(request.y.values)
     text = f"{points} merges"
-    times = [r.report.seconds for r in kept if r.recipe.method == request.recipe.method]
+    wanted = (request.recipe.method, request.recipe.rounds)
+    times = [r.report.seconds for r in kept if (r.recipe.method, r.recipe.rounds) == wanted]
     if times:
         seconds = points * times[-1]
         text += f", about {seconds:.0f} s" if seconds < 90 else f", about {seconds / 60:.0f} min"

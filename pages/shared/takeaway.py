@@ -16,9 +16,10 @@ from mats_core.checks import InputError
 from mats_core.collection import Collection
 from mats_core.export import Finished, Reopened, recipe_yaml, reopen
 from mats_core.pipeline import run
+from mats_core.progress import Progress
 from mats_core.recipe import Evaluation, Recipe
 from mats_core.report import Finished as Ended
-from mats_core.report import LayerDone, TaskDone
+from mats_core.report import TaskDone
 
 from .jobs import Tell
 from .runs import Run
@@ -75,11 +76,11 @@ def write(made: Run, ready: Callable[[], Prepared], tell: Tell) -> Path:
     prepared = ready()
     folder = (outputs_folder() / made.id).resolve()
     recipe = _with_files(made, prepared).model_copy(update={"output": str(folder)})
+    progress = Progress(recipe.rounds, "Writing")
     with contextlib.closing(run(recipe)) as events:  # type: ignore[type-var]
         for event in events:
-            if isinstance(event, LayerDone):
-                done = (event.index + 1) / event.total
-                tell(0.7 * done, f"Writing layer {event.index + 1} of {event.total}")
+            if progress.see(event):
+                tell(0.7 * progress.fraction, progress.text)
             elif isinstance(event, TaskDone):
                 done = (event.index + 1) / event.total
                 tell(0.7 + 0.3 * done, f"Testing on {event.result.name}")

@@ -10,8 +10,9 @@ from mats_core import prediction
 from mats_core.checks import InputError
 from mats_core.layers import Inputs, open_inputs
 from mats_core.prediction import Interference
+from mats_core.progress import Progress
 from mats_core.recipe import Recipe
-from mats_core.report import LayerDone, TaskDone
+from mats_core.report import TaskDone
 from mats_core.sweep import Axis, Cell, CellDone, sweep
 
 from .jobs import Tell
@@ -63,15 +64,16 @@ def run_sweep(request: SweepRequest, prepared: Prepared, tell: Tell) -> tuple[Ce
     total = len(request.x.values) * len(request.y.values)
     inputs = opened(prepared, request.recipe)
     events = sweep(request.recipe, request.x, request.y, inputs=inputs, examples=request.examples)
+    part, progress = 0.0, Progress(request.recipe.rounds)
     with contextlib.closing(events):  # type: ignore[type-var]
         for event in events:
-            part = 0.0
-            if isinstance(event, LayerDone):
-                part = 0.5 * event.index / event.total
+            if progress.see(event):
+                part = 0.5 * progress.fraction
             elif isinstance(event, TaskDone):
                 part = 0.5 + 0.5 * event.index / event.total
             elif isinstance(event, CellDone):
                 cells.append(event.cell)
+                part, progress = 0.0, Progress(request.recipe.rounds)
             now = min(total, len(cells) + 1)
             tell((len(cells) + part) / total, f"Sweeping: point {now} of {total}", tuple(cells))
     return tuple(cells)

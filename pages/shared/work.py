@@ -23,8 +23,9 @@ from mats_core.examiner import Asked, exam
 from mats_core.layers import Inputs, choose_device, open_inputs
 from mats_core.memo import Memo
 from mats_core.pipeline import run
+from mats_core.progress import Progress
 from mats_core.recipe import Evaluation, Recipe
-from mats_core.report import Finished, LayerDone, Report
+from mats_core.report import Finished, LayerDone, Report, RoundDone
 from mats_core.trajectory import Trajectory, TrajectoryDone
 
 from .jobs import Tell
@@ -50,6 +51,7 @@ class Request:
     dtype: str = "float32"
     device: str = "auto"
     precision: float | None = None
+    rounds: int = 1
 
     def recipe(self, files: dict[str, Path] | None = None) -> Recipe:
         """The recipe; raises `InputError` for anything wrong with method and options."""
@@ -70,6 +72,7 @@ class Request:
             seed=self.seed,
             dtype=self.dtype,
             device=self.device,
+            rounds=self.rounds,
         )
 
 
@@ -243,27 +246,34 @@ def estimated(request: Request, prepared: Prepared) -> Estimate:
 def merge(request: Request, ready: Callable[[], Prepared], tell: Tell) -> Outcome:
     """Run the request's recipe to its end; `ready` is asked when the merge's turn has come."""
     prepared = ready()
-    estimate.require(estimated(request, prepared))
+    expected = estimated(request, prepared)
+    estimate.require(expected)
     recipe = request.recipe(prepared.files)
     inputs = inputs_of(prepared, recipe)
-    solving = _Solving(tell)
+    # The test of a merge in several rounds is a smaller part of the whole.
+    share = 0.6 if recipe.rounds == 1 else 0.85
+    solving = _Solving(tell, share, Progress(recipe.rounds, measuring=expected.measuring_share))
     events = run(recipe, inputs=inputs, pulse=solving.pulse)
     with contextlib.closing(events):  # type: ignore[type-var]
         for event in events:
-            if isinstance(event, LayerDone):
-                solving.layer_done(event)
-            elif isinstance(event, Asked):
-                tell(0.6 + 0.4 * event.fraction, "Testing on every task")
+            if solving.see(event):
+                continue
+            if isinstance(event, Asked):
+                tell(share + (1 - share) * event.fraction, "Testing on every task")
             elif isinstance(event, Finished):
                 return Outcome(recipe, event.report, event.tensors)
     raise RuntimeError("the merge ended without a report")
 
 
 class _Solving:
-    """Tells about the layers of a merge, and about the iterations within one."""
+    """Tells about the rounds and layers of a merge, and about the iterations within one.
 
-    def __init__(self, tell: Tell) -> None:
-        self.tell, self.done = tell, 0.0
+    share   of the whole work, up to the last layer
+    """
+
+    def __init__(self, tell: Tell, share: float, progress: Progress) -> None:
+        self.tell, self.share, self.progress = tell, share, progress
+        self.done = 0.0
         self.layers: dict[str, tuple[float, ...]] = {}
         self.current: list[float] = []
         self.text = "Reading the first layer"
@@ -273,14 +283,19 @@ class _Solving:
         seen = Residuals(dict(self.layers), tuple(self.current))
         self.tell(self.done, f"{self.text}, iteration {iteration}", seen)
 
-    def layer_done(self, event: LayerDone) -> None:
-        self.done = 0.6 * (event.index + 1) / event.total
-        self.text = f"Merging layer {event.index + 1} of {event.total}"
-        if len(event.layer.residuals) > 1:
+    def see(self, event: Any) -> bool:
+        """Whether an event is one of a layer or of a round, and was told."""
+        if not self.progress.see(event):
+            return False
+        self.done, self.text = self.share * self.progress.fraction, self.progress.text
+        if isinstance(event, LayerDone) and len(event.layer.residuals) > 1:
             self.layers[event.layer.name] = event.layer.residuals
+        if isinstance(event, RoundDone):
+            self.layers = {}
         self.current = []
         seen = Residuals(dict(self.layers)) if self.layers else None
         self.tell(self.done, self.text, seen)
+        return True
 
 
 def refine(outcome: Outcome, ready: Callable[[], Prepared], tell: Tell) -> Outcome:
@@ -314,6 +329,7 @@ def follow(
     for place, (label, recipe) in enumerate(recipes.items()):
         inputs = inputs_of(prepared, recipe)
         part, text = 0.0, f"Solving, {label}"
+        progress = Progress(recipe.rounds, f"Solving, {label}:")
 
         def pulse(iteration: int, residual: float) -> None:
             tell((place + part) / len(recipes), text)  # noqa: B023  (used in this turn only)
@@ -321,8 +337,8 @@ def follow(
         events = trajectory.follow(recipe, inputs=inputs, examples=examples, pulse=pulse)
         with contextlib.closing(events):  # type: ignore[type-var]
             for event in events:
-                if isinstance(event, LayerDone):
-                    part, text = 0.4 * event.index / event.total, f"Solving, {label}"
+                if progress.see(event):
+                    part, text = 0.4 * progress.fraction, progress.text
                 elif isinstance(event, Asked):
                     part = 0.4 + 0.6 * event.fraction
                     text = f"Testing the iterates, {label}"

@@ -15,7 +15,9 @@ from streamlit.testing.v1 import AppTest
 from mats_core import METHODS
 from mats_core.places import results_folder
 from mats_core.recipe import describe, parse_options
+from pages.shared.jobs import Job
 from pages.shared.presets import PRESETS, Preset
+from pages.shared.runs import differences
 from tests.pages.conftest import kept, sentences, settle
 
 Open = Callable[..., AppTest]
@@ -170,6 +172,43 @@ def test_presets_set_every_knob_and_a_change_is_said(open_app: Open):
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda preset: preset.title)
 def test_every_preset_is_a_valid_recipe(preset: Preset):
     parse_options(preset.method, preset.options)
+
+
+def rounds_of(app: AppTest) -> Any:
+    return next((b for b in app.button_group if b.label == "Rounds of statistics"), None)
+
+
+def test_a_second_round_is_asked_for_told_and_kept(open_app: Open, monkeypatch: pytest.MonkeyPatch):
+    told: list[tuple[str, float, str]] = []
+    tell = Job.tell
+
+    def telling(job: Job, fraction: float, text: str, partial: Any = None) -> None:
+        told.append((job.title, fraction, text))
+        tell(job, fraction, text, partial)
+
+    monkeypatch.setattr(Job, "tell", telling)
+    app = open_app()
+    press(app, "K-FAC, measured twice")
+    assert rounds_of(app).value == 2
+    merge(app)
+    assert sentences(app) == ""
+    (run,) = kept()
+    assert (run.recipe.rounds, run.report.rounds) == (2, 2)
+    assert run.label == "1 · K-FAC · 2 rounds"
+    steps = [(part, text) for title, part, text in told if title == "Merging by K-FAC block (MaTS)"]
+    assert [part for part, _ in steps] == sorted(part for part, _ in steps)
+    assert any("measuring statistics of e1 (2 of 3)" in text for _, text in steps)
+    rounds_of(app).set_value(1).run()
+    assert any("rounds of statistics 2 → 1" in m.value for m in app.markdown)
+    merge(app)
+    two, one = kept()
+    assert one.id != two.id
+    assert ("rounds of statistics", "2", "1") in differences(two, one)
+    labelled(app, "Method").set_value("regmean").run()
+    assert rounds_of(app) is not None
+    groups = next(b for b in app.button_group if b.label.startswith("Method, by"))
+    groups.set_value("task vectors").run()
+    assert rounds_of(app) is None
 
 
 def test_what_another_page_wants_is_taken_over(open_app: Open):

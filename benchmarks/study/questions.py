@@ -92,13 +92,21 @@ def seeds(bench: Bench) -> list[Trial]:
     ]
 
 
-TWICE: Mapping[str, Any] = {"damping": 0.03, "fold_bias": True, "remaining": "fisher"}
+# What is measured again at the merge, and how often.
+AGAIN: tuple[tuple[str, Mapping[str, Any]], ...] = (
+    ("kfac", {"damping": 0.03, "fold_bias": True, "remaining": "fisher"}),
+    ("kfac_matching", {}),
+)
+ROUNDS = (1, 2, 3)
 
 
 def again(bench: Bench) -> list[Trial]:
-    """K-FAC with statistics measured once and twice, on the test halves, over the seeds."""
+    """Statistics measured once, twice, three times, on the test halves, over the seeds."""
     return [
-        Trial("kfac", TWICE, rounds=rounds).on_test(seed) for rounds in (1, 2) for seed in SEEDS
+        Trial(method, options, rounds=rounds).on_test(seed)
+        for seed in SEEDS
+        for rounds in ROUNDS
+        for method, options in AGAIN
     ]
 
 

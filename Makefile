@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PORT ?= 8501
 
-.PHONY: app test lint types sample clean
+.PHONY: app test lint types sample study clean
 
 app: $(VENV)/.app
 	$(BIN)/streamlit run app.py --server.port $(PORT)
@@ -23,6 +23,14 @@ types: $(VENV)/.dev
 # Rebuilds the sample family: about half an hour on two cores.
 sample: $(VENV)/.app
 	$(BIN)/python -m sample_models.build
+
+# Runs what is missing of the study on both families and writes docs/study.md.  The families are built
+# before, by `python -m benchmarks.families text|vision`; all of it takes hours.
+study: $(VENV)/.app
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt
+	$(BIN)/python -m benchmarks.study run text
+	$(BIN)/python -m benchmarks.study run vision
+	$(BIN)/python -m benchmarks.study write
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

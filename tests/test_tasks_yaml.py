@@ -237,6 +237,33 @@ def test_a_hub_data_set_from_the_cache_or_a_clear_sentence(tmp_path, monkeypatch
         described(tmp_path, **{**told, "dataset": "nobody/none"})
 
 
+def test_images_of_a_hub_data_set(tmp_path, monkeypatch):
+    datasets = pytest.importorskip("datasets")
+    from PIL import Image
+
+    features = datasets.Features(
+        {"img": datasets.Image(), "label": datasets.ClassLabel(names=["odd", "even"])}
+    )
+
+    def load(name, subset, split, revision):
+        rows = [
+            {"img": Image.new("RGB", (6, 5), (10 * i, 0, 1)), "label": i % 2} for i in range(20)
+        ]
+        return datasets.Dataset.from_list(rows, features=features)
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    task = described(tmp_path, kind="image", dataset="some/pictures")
+    assert task.classes == ("odd", "even"), "the data set's own names, in its own order"
+    assert task.train.inputs.shape == (16, 5, 6, 3)
+    assert len(task.validation) == 4
+    red = task.test.inputs[:, 0, 0, 0]
+    assert sorted(red) == [10 * i for i in range(20)]
+    assert (task.test.labels == red // 10 % 2).all(), "every picture keeps its label"
+    assert (task.test.inputs[:, 0, 0, 2] == 1).all()
+    with pytest.raises(InputError, match=r"column 'label'.*an image in every row.*found str"):
+        described(tmp_path, kind="image", dataset="some/pictures", inputs=["label"])
+
+
 def test_without_the_library_of_data_sets_its_name_is_said(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "datasets", None)
     with pytest.raises(InputError, match="pip install datasets"):

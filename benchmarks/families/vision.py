@@ -43,7 +43,7 @@ class Vision:
     base_batch: int = 64
     base_rate: float = 2e-3
     base_matrix_rate: float = 0.02
-    steps: int = 600
+    steps: int = 400
     batch: int = 64
     encoder_rate: float = 4e-4
     head_rate: float = 3e-3

@@ -12,8 +12,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
 
+from mats_core.places import cache_folder
+
 from . import forecast, page, way
-from .questions import SECTIONS
+from .questions import SECTIONS, one_solve
 from .trials import Bench, Store
 
 FIRST = ("search", "table", "way", "predicted")
@@ -26,7 +28,7 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="run what is missing of a family")
     run.add_argument("name", choices=("text", "vision"))
-    run.add_argument("folder", type=Path, help="what `python -m benchmarks.families` built")
+    run.add_argument("folder", type=Path, nargs="?", help="of the family (else in the cache)")
     run.add_argument("--sections", nargs="+", default=ALL, choices=ALL)
     run.add_argument("--device", default="cpu")
     run.add_argument("--part", default="", help="keep the results in a file of this name's own")
@@ -37,7 +39,8 @@ def main() -> None:
     else:
         part = f".{options.part}" if options.part else ""
         store = Store(RESULTS / f"{options.name}{part}.json")
-        answer(Bench(options.folder, store, device=options.device), options.sections)
+        folder = options.folder or cache_folder() / "families" / options.name
+        answer(Bench(folder, store, device=options.device), options.sections)
 
 
 def answer(bench: Bench, sections: list[str]) -> None:
@@ -56,6 +59,8 @@ def answer(bench: Bench, sections: list[str]) -> None:
             forecast.run(bench)
             continue
         trials = SECTIONS[section](bench)
+        for solve in one_solve(trials):
+            bench.along(solve)
         for index, trial in enumerate(trials):
             started = time.perf_counter()
             new = store.get(trial) is None

@@ -98,8 +98,12 @@ def _row(store: Store, method: str) -> str:
     best = max(known, key=lambda pair: pair[1]["normalised"])[0]
     cells = [METHODS[method].title, *_on_test(store, first), *_on_test(store, best)]
     changed = {k: v for k, v in best.options.items() if first.options.get(k, ...) != v}
-    cells.append(", ".join(f"{k} {_plain(v)}" for k, v in changed.items()) or "the defaults")
+    cells.append(_settings(changed) or "the defaults")
     return "| " + " | ".join(cells) + " |"
+
+
+def _settings(options: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {_plain(value)}" for name, value in options.items())
 
 
 def _plain(value: Any) -> str:
@@ -374,9 +378,7 @@ def _matching(stores: Stores) -> str:
         (METHODS[method].title + f", {options}", replace(trial, seed=0))
         for method in ("gradient_matching", "kfac_matching", "fisher", "kfac")
         for trial in questions.candidates(method)
-        for options in [
-            ", ".join(f"{k} {_plain(v)}" for k, v in trial.options.items()) or "default"
-        ]
+        for options in [_settings(trial.options) or "default"]
     ]
     return _small_table(stores, rows)
 
@@ -402,7 +404,27 @@ def _way(stores: Stores) -> str:
                 )  # fmt: skip
             lines.append("| " + " | ".join(cells) + " |")
         lines.append("")
-    return "\n".join(lines).rstrip()
+    return "\n".join([*lines, _again(stores)]).rstrip()
+
+
+def _again(stores: Stores) -> str:
+    """One round and two, over the seeds of calibration data."""
+    lines = [
+        f"| K-FAC with {_settings(questions.TWICE)} | "
+        + " | ".join(f"{TITLES[name]} | gap" for name in stores)
+        + " |",
+        "| --- |" + " --- | --- |" * len(stores),
+    ]
+    filled = False
+    for rounds, label in ((1, "statistics of the experts"), (2, "and measured again at the merge")):
+        cells = [
+            cell
+            for store in stores.values()
+            for cell in _on_test(store, Trial("kfac", questions.TWICE, rounds=rounds))
+        ]
+        filled = filled or any(cell != "–" for cell in cells)
+        lines.append("| " + " | ".join([label, *cells]) + " |")
+    return "\n".join(lines) if filled else ""
 
 
 TITLE_OF = {

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,10 @@ from mats_core.evaluate import TaskResult, gap_recovered, half_width, normalised
 from mats_core.layers import Inputs, open_inputs
 from mats_core.memo import Memo
 from mats_core.recipe import Evaluation, Recipe
-from mats_core.report import Finished
+from mats_core.report import Finished, LayerReport
 from mats_core.statistics.cache import measured
 from mats_core.tasks import SplitName, load
+from mats_core.trajectory import TrajectoryDone, follow
 
 TEST_ASKED = 400  # test examples a task
 MEMO = 6 * 2**30  # bytes that are remembered between merges over the same files
@@ -33,6 +34,7 @@ class Trial:
     examples, labels, seed   what the statistics are measured on
     experts                  those that are merged; all for an empty tuple
     asked                    examples a task that the merge is tested on; all for None
+    rounds                   how often statistics are measured (`mats_core.rounds`)
     """
 
     method: str
@@ -44,10 +46,14 @@ class Trial:
     weights: tuple[float, ...] = ()
     split: SplitName = "validation"
     asked: int | None = None
+    rounds: int = 1
 
     @property
     def key(self) -> str:
-        content = json.dumps(dataclasses.asdict(self), sort_keys=True)
+        told = dataclasses.asdict(self)
+        if self.rounds == 1:
+            del told["rounds"]
+        content = json.dumps(told, sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
     def on_test(self, seed: int = 0) -> Trial:
@@ -117,7 +123,7 @@ class Bench:
     def recipe(self, trial: Trial) -> Recipe:
         chosen = trial.experts or self.names
         weights = dict(zip(chosen, trial.weights, strict=True)) if trial.weights else None
-        return self.collection.recipe(
+        recipe = self.collection.recipe(
             trial.method,
             trial.options,
             statistics=self.statistics(trial),
@@ -127,6 +133,7 @@ class Bench:
             device=self.device,
             evaluate=Evaluation(split=trial.split, examples=trial.asked),
         )
+        return recipe.model_copy(update={"rounds": trial.rounds})
 
     def inputs(self, trial: Trial) -> Inputs:
         """The files of a trial, opened; remembered while the next trial reads the same."""
@@ -148,6 +155,40 @@ class Bench:
             assert known is not None
         return known
 
+    def along(self, trials: Sequence[Trial]) -> None:
+        """Score trials that differ in `iterations` alone, as iterates of one solve.
+
+        Exactly what each by itself would give, where nothing ends the solve early (`tolerance` 0).
+        """
+        missing = {
+            int(trial.options["iterations"]): trial
+            for trial in trials
+            if self.store.get(trial) is None
+        }
+        if not missing:
+            return
+        started = time.perf_counter()
+        longest = missing[max(missing)]
+        for event in follow(
+            self.recipe(longest),
+            inputs=self.inputs(longest),
+            keep=sorted(missing),
+            split=longest.split,
+            examples=longest.asked,
+        ):
+            if isinstance(event, TrajectoryDone):
+                seconds = (time.perf_counter() - started) / len(missing)
+                layers = event.trajectory.report.layers
+                for point in event.trajectory.points:
+                    self.store.put(
+                        missing[point.iteration],
+                        {
+                            **scores(point.results),
+                            "seconds": round(seconds, 2),
+                            "residual": _residual(layers, point.iteration),
+                        },
+                    )
+
     def best(self, trials: Iterable[Trial]) -> Trial:
         """The trial with the highest normalised accuracy; the first of equals."""
         return max(trials, key=lambda trial: self.score(trial)["normalised"])
@@ -156,12 +197,21 @@ class Bench:
 def summary(finished: Finished, seconds: float) -> dict[str, Any]:
     """What the page needs of a run."""
     report = finished.report
-    residuals = [layer.residuals[-1] for layer in report.layers if layer.residuals]
     return {
         **scores(report.tasks),
         "seconds": round(seconds, 2),
-        "residual": max(residuals) if residuals else None,
+        "residual": _residual(report.layers),
     }
+
+
+def _residual(layers: Iterable[LayerReport], iteration: int | None = None) -> float | None:
+    """The largest residual of any layer, in the end or after an iteration."""
+    found = [
+        layer.residuals[-1 if iteration is None else min(iteration, len(layer.residuals) - 1)]
+        for layer in layers
+        if layer.residuals
+    ]
+    return max(found, default=None)
 
 
 def scores(results: tuple[TaskResult, ...]) -> dict[str, Any]:

@@ -63,7 +63,8 @@ def merge_remaining(layer: Layer, remaining: Remaining, damping: float) -> Merge
         if blocks is not None:
             return _block(layer, blocks, damping)
     if remaining in ("fisher", "block") and layer.measured("fisher") is not None:
-        return fisher(layer, FisherOptions())
+        # Raw, as in every run of docs/study.md: tasks with loud gradients decide these few.
+        return fisher(layer, FisherOptions(normalise=False))
     return averaged(layer)
 
 

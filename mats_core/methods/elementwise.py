@@ -26,7 +26,9 @@ class FisherOptions(Options):
         source="validation split of the sample family",
     )
     normalise: bool = option(
-        False, "divide each task's Fisher by its sum over the tensor, so that no task dominates"
+        True,
+        "divide each task's Fisher by its sum over the tensor, so that no task dominates",
+        source="validation splits of the sample family and of both families of docs/study.md",
     )
 
 

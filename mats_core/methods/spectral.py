@@ -29,7 +29,7 @@ class TsvOptions(Options):
 
 
 class IsoOptions(Options):
-    scaling: float = option(2.0, SCALING, low=0, high=3, step=0.05, source=MEASURED)
+    scaling: float = option(2.0, SCALING, low=0, high=5, step=0.05, source=MEASURED)
 
 
 class IsoCtsOptions(IsoOptions):

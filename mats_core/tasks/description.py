@@ -88,10 +88,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
 }
 OF_OTHERS: dict[str, tuple[str, ...]] = {
     "text": ("prompt", "choices", "target", "length_normalised", "size"),
-    "image": (
-        "prompt", "choices", "target", "length_normalised", "max_length", "dataset", "subset",
-        "revision",
-    ),
+    "image": ("prompt", "choices", "target", "length_normalised", "max_length"),
     "choices": ("inputs", "target", "size"),
     "language": (
         "label", "classes", "choices", "metric", "length_normalised", "size",

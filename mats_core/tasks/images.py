@@ -1,4 +1,4 @@
-"""Folders and tables of images, decoded once a machine and then read where they lie.
+"""Folders, tables and hub data sets of images, decoded once a machine and then read where they lie.
 
 Images of one size stay as they are; others, or all where `size` says so, are scaled until their
 shorter side has that many pixels and cut to the square in the middle, as most image processors do.
@@ -9,9 +9,11 @@ mapped into memory, so that a large folder does not have to fit into it.
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,25 +22,38 @@ from ..places import cache_folder
 from . import tables
 from .base import SPLITS, Split, SplitName, Task
 from .description import Description
-from .rows import checked_classes, finished
+from .rows import checked_classes, finished, hub_frame
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
 GREY = {"1", "L", "I", "I;16", "F"}
 SIZE = 224  # pixels of a side, where images differ and nobody says
+HUB_COLUMNS = ("image", "img")  # what data sets of the hub call their pictures
+
+Source = Path | bytes  # an image as it was packed: a file, or its content
 
 
 def image_task(told: Description) -> Task:
-    """A task of kind image: folders with one subfolder a class, or tables with a column of paths.
+    """A task of kind image: folders with one subfolder a class, tables with a column of paths, or
+    a data set of the hub.
 
     Raises `InputError` for a folder without images, a file that is none, or unknown classes.
     """
-    listed: dict[SplitName, tuple[list[Path], list[str]]] = {}
+    listed: dict[SplitName, tuple[list[Source], list[Any]]] = {}
+    known = told.class_names()
     for name in SPLITS:
-        where = getattr(told, name)
-        if isinstance(where, str):
-            listed[name] = _listed(told, f"{name} images of task '{told.name}'", told.path(where))
+        where, thing = getattr(told, name), f"{name} images of task '{told.name}'"
+        if told.dataset is not None:
+            frame = hub_frame(told, name)
+            if frame is not None:
+                listed[name] = _of_hub(told, thing, frame)
+                known = known or frame.attrs.get(told.label)
+        elif isinstance(where, str):
+            listed[name] = _listed(told, thing, told.path(where))
     values = [label for _, labels in listed.values() for label in labels]
-    classes = told.class_names() or tables.distinct([tables.class_name(v) for v in values])
+    classes = known or tables.distinct([tables.class_name(v) for v in values])
     checked_classes(told, classes)
     named = tables.are_names(values, classes)
     everything = [file for files, _ in listed.values() for file in files]
@@ -58,7 +73,7 @@ def image_task(told: Description) -> Task:
 def state(told: Description) -> tuple[tuple[str, int, int], ...]:
     """Changes when an image does: names, times and sizes of everything in the folders."""
     found = []
-    for name in SPLITS:
+    for name in SPLITS if told.dataset is None else ():
         where = getattr(told, name)
         if isinstance(where, str) and told.path(where).is_dir():
             for folder, _, files in sorted(os.walk(told.path(where))):
@@ -68,7 +83,24 @@ def state(told: Description) -> tuple[tuple[str, int, int], ...]:
     return tuple(found)
 
 
-def _listed(told: Description, thing: str, path: Path) -> tuple[list[Path], list[str]]:
+def _of_hub(told: Description, thing: str, frame: pd.DataFrame) -> tuple[list[Source], list[Any]]:
+    """Pictures and labels of one split, as the library `datasets` hands them over."""
+    present = [name for name in HUB_COLUMNS if name in frame.columns]
+    name = told.inputs[0] if told.inputs else (present or HUB_COLUMNS)[0]
+    cells = tables.column(thing, frame, name)
+    for row, cell in enumerate(cells):
+        if not isinstance(cell, dict) or not (cell.get("bytes") or cell.get("path")):
+            raise InputError(
+                f"column '{name}' of {thing}",
+                expected="an image in every row",
+                found=f"{type(cell).__name__} in row {row + 1}",
+                remedy="Name the column of images: 'inputs: [image]'.",
+            )
+    pictures: list[Source] = [cell.get("bytes") or Path(cell["path"]) for cell in cells]
+    return pictures, list(tables.column(thing, frame, told.label))
+
+
+def _listed(told: Description, thing: str, path: Path) -> tuple[list[Source], list[Any]]:
     """Files of images and the label of each, from a folder or a table."""
     existing(thing, path)
     if path.is_dir():
@@ -79,11 +111,11 @@ def _listed(told: Description, thing: str, path: Path) -> tuple[list[Path], list
                 expected=f"a subfolder of images ({listing(ENDINGS, 3)}) for each class",
                 found="none",
             )
-        return files, [file.parent.name for file in files]
+        return [*files], [file.parent.name for file in files]
     frame = tables.read_table(thing, path)
     column = told.inputs[0] if told.inputs else "image"
-    files = [path.parent / str(file) for file in tables.texts(thing, frame, column)]
-    missing = [str(file) for file in files if not file.is_file()]
+    paths = [path.parent / str(file) for file in tables.texts(thing, frame, column)]
+    missing = [str(file) for file in paths if not file.is_file()]
     if missing:
         raise InputError(
             thing,
@@ -91,17 +123,17 @@ def _listed(told: Description, thing: str, path: Path) -> tuple[list[Path], list
             found=f"no {listing(missing, 2)}",
             remedy="Paths in a table start at its own folder.",
         )
-    return files, list(tables.column(thing, frame, told.label))
+    return [*paths], list(tables.column(thing, frame, told.label))
 
 
-def _surveyed(files: Sequence[Path]) -> tuple[int | None, int]:
+def _surveyed(files: Sequence[Source]) -> tuple[int | None, int]:
     """The side to bring all images to (None where they have one size), and their channels."""
     from PIL import Image
 
     sizes, modes = set(), set()
     for file in files:
         try:
-            with Image.open(file) as image:
+            with Image.open(_opened(file)) as image:
                 sizes.add(image.size)
                 modes.add(image.mode)
         except (OSError, ValueError, Image.DecompressionBombError) as error:
@@ -109,11 +141,15 @@ def _surveyed(files: Sequence[Path]) -> tuple[int | None, int]:
     return SIZE if len(sizes) > 1 else None, 1 if modes <= GREY else 3
 
 
-def decoded(files: Sequence[Path], size: int | None, channels: int) -> np.ndarray:
+def _opened(file: Source) -> Path | io.BytesIO:
+    return io.BytesIO(file) if isinstance(file, bytes) else file
+
+
+def decoded(files: Sequence[Source], size: int | None, channels: int) -> np.ndarray:
     """uint8 images (n, height, width, channels), read-only and mapped from the machine's cache."""
     digest = hashlib.sha256(f"{size} {channels}".encode())
     for file in files:
-        content = file.read_bytes()
+        content = file if isinstance(file, bytes) else file.read_bytes()
         digest.update(f"{len(content)}:".encode())
         digest.update(content)
     place = cache_folder() / "tasks" / f"images-{digest.hexdigest()[:32]}.npy"
@@ -122,7 +158,7 @@ def decoded(files: Sequence[Path], size: int | None, channels: int) -> np.ndarra
     return np.load(place, mmap_mode="r", allow_pickle=False)
 
 
-def _decode(files: Sequence[Path], size: int | None, channels: int, place: Path) -> None:
+def _decode(files: Sequence[Source], size: int | None, channels: int, place: Path) -> None:
     """Write the array beside its place, then give it its name: never half of it."""
     place.parent.mkdir(parents=True, exist_ok=True)
     draft = place.with_name(f"{place.stem}.{os.getpid()}.partial")
@@ -138,12 +174,12 @@ def _decode(files: Sequence[Path], size: int | None, channels: int, place: Path)
         draft.unlink(missing_ok=True)
 
 
-def _picture(file: Path, size: int | None, channels: int) -> np.ndarray:
+def _picture(file: Source, size: int | None, channels: int) -> np.ndarray:
     """(height, width, channels) uint8."""
     from PIL import Image
 
     try:
-        with Image.open(file) as image:
+        with Image.open(_opened(file)) as image:
             picture = image.convert("L" if channels == 1 else "RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise _unreadable(file, error) from None
@@ -156,9 +192,10 @@ def _picture(file: Path, size: int | None, channels: int) -> np.ndarray:
     return np.asarray(picture).reshape(picture.height, picture.width, channels)
 
 
-def _unreadable(file: Path, error: Exception) -> InputError:
+def _unreadable(file: Source, error: Exception) -> InputError:
+    shown = f"of {len(file)} bytes" if isinstance(file, bytes) else f"'{file}'"
     return InputError(
-        f"image '{file}'",
+        f"image {shown}",
         expected="a picture that Pillow can read",
         found=str(error).splitlines()[0][:200],
         remedy="Remove or replace it.",

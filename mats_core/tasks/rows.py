@@ -43,11 +43,17 @@ def _frame(told: Description, name: SplitName) -> pd.DataFrame | None:
     if isinstance(where, float):
         return None
     if told.dataset is not None:
-        split = where or HUB_SPLITS.get(name)
-        if split is None:
-            return None
-        return tables.read_hub(thing, told.dataset, told.subset, split, told.revision)
+        return hub_frame(told, name)
     return None if where is None else tables.read_table(thing, told.path(where))
+
+
+def hub_frame(told: Description, name: SplitName) -> pd.DataFrame | None:
+    """One split of a hub data set; None for one that is a share of the training rows."""
+    where = getattr(told, name)
+    split = HUB_SPLITS.get(name) if where is None else where
+    if not isinstance(split, str) or told.dataset is None:
+        return None
+    return tables.read_hub(_thing(told, name), told.dataset, told.subset, split, told.revision)
 
 
 def _labelled(

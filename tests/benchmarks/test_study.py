@@ -32,15 +32,32 @@ def test_a_result_is_kept_and_not_computed_twice(bench, tiny_family, tmp_path, m
     assert again.score(QUICK) == json.loads(json.dumps(first))
 
 
+def test_iterates_of_one_solve_score_as_solves_of_their_own(bench, tiny_family, tmp_path):
+    trials = [
+        Trial("kfac", {"tolerance": 0.0, "damping": 0.1, "iterations": n}, examples=16, asked=20)
+        for n in (2, 5)
+    ]
+    (solve,) = questions.one_solve([*trials, Trial("kfac", {"iterations": 5})])
+    assert solve == trials
+    bench.along(solve)
+    apart = Bench(tiny_family, Store(tmp_path / "apart.json"))
+    for trial in trials:
+        found, expected = bench.store.get(trial), apart.score(trial)
+        assert found["tasks"] == json.loads(json.dumps(expected["tasks"]))
+        assert found["residual"] == pytest.approx(expected["residual"], rel=1e-3)
+    assert found["residual"] < bench.store.get(trials[0])["residual"]
+
+
 def test_trials_that_differ_in_anything_are_kept_apart():
     others = [
         Trial("task_arithmetic", {"scaling": 0.6}, examples=16, asked=20),
         Trial("task_arithmetic", {"scaling": 0.5}, examples=8, asked=20),
         Trial("task_arithmetic", {"scaling": 0.5}, examples=16, asked=20, seed=1),
         Trial("task_arithmetic", {"scaling": 0.5}, examples=16, asked=20, experts=("e0", "e1")),
+        Trial("task_arithmetic", {"scaling": 0.5}, examples=16, asked=20, rounds=2),
         QUICK.on_test(),
     ]
-    assert len({trial.key for trial in [QUICK, *others]}) == 6
+    assert len({trial.key for trial in [QUICK, *others]}) == 7
 
 
 @pytest.mark.parametrize("method", [name for name in METHODS if name != "slerp"])  # two models
@@ -58,7 +75,7 @@ def test_only_the_table_sees_test_data(bench, monkeypatch):
     monkeypatch.setattr(Bench, "best", lambda self, trials: trials[-1])
     for name, section in questions.SECTIONS.items():
         splits = {trial.split for trial in section(bench)}
-        assert splits == ({"test"} if name in ("table", "seeds") else {"validation"}), name
+        assert splits == ({"test"} if name in ("table", "seeds", "again") else {"validation"}), name
 
 
 def test_the_coefficient_is_where_the_predicted_loss_is_least():

@@ -47,9 +47,9 @@ PRESETS = (
     Preset(
         "K-FAC, measured twice",
         "kfac",
-        {},
-        "K-FAC blocks with the defaults; their statistics are measured once more where the first "
-        "merge landed, and the experts are merged again.",
+        {"fold_bias": True, "remaining": "fisher"},
+        "K-FAC blocks with biases folded in and the rest by its Fisher; the statistics are "
+        "measured once more where the first merge landed, and the experts are merged again.",
         rounds=2,
     ),
     Preset(

@@ -147,7 +147,9 @@ def _lines(
     series: Callable[[Store], dict[str, list[tuple[float, float]]]],
     **how: Any,
 ) -> str:
-    panels = {key: {k: v for k, v in series(store).items() if v} for key, store in stores.items()}
+    panels = {
+        key: {k: v for k, v in series(store).items() if len(v) > 1} for key, store in stores.items()
+    }
     return _picture(name, panels, plots.lines, y="normalised accuracy, %", **how)
 
 
@@ -309,10 +311,11 @@ def _number(stores: Stores) -> str:
             title = METHODS[trial["method"]].title
             found.setdefault(title, {}).setdefault(whole, []).append(100 * result["normalised"])
         shown = ("average", "task_arithmetic", "tsv_m", "essential", "regmean", "kfac")
-        return {
+        points = {
             METHODS[m].title: [(n, mean(v)) for n, v in found.get(METHODS[m].title, {}).items()]
             for m in shown
         }
+        return {title: line for title, line in points.items() if len(line) > 2}
 
     return _lines("number", stores, series, x="tasks merged")
 

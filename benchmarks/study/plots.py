@@ -56,8 +56,11 @@ def lines(
         axis.set_title(title, fontsize=9)
         axis.set_xlabel(x)
         axis.set_ylabel(y)
-        if log:
+        if log:  # marked where something was measured, not at powers of ten
             axis.set_xscale("log")
+            places = sorted({place for points in series.values() for place, _ in points if place})
+            axis.set_xticks(places, [f"{place:g}" for place in places])
+            axis.minorticks_off()
         if names:
             axis.set_xticks(list(names), list(names.values()))
         axis.legend(fontsize=7, frameon=False)

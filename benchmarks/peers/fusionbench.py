@@ -243,7 +243,7 @@ def _fisher(experts: Experts, models: Any, data: Any) -> dict[str, Any]:
     lists = {n: [own[n] for own in experts.parameters] for n in names}
     fishers = [{n: s[f"{n}.fisher"] for n in names} for s in experts.statistics]
     equal = torch.ones(EXPERTS) / EXPERTS
-    ours_ = {n: experts.merge(n, "fisher", floor=0) for n in names}
+    ours_ = {n: experts.merge(n, "fisher", floor=0, normalise=False) for n in names}
     default = {n: experts.merge(n, "fisher") for n in names}
 
     def theirs(**settings: Any) -> dict[str, Tensor]:
@@ -408,7 +408,7 @@ def cost(side: str, method: str, *, width: int = 768, layers: int = 12) -> dict[
 
 def _sides(side: str, method: str, experts: Experts, names: list[str]) -> Callable[[], Any]:
     if side == "ours":
-        options = {"regmean": {"damping": 0}, "fisher": {"floor": 0}}[method]
+        options = {"regmean": {"damping": 0}, "fisher": {"floor": 0, "normalise": False}}[method]
         return lambda: {n: experts.merge(n, method, **options) for n in names}
     lists = {n: [own[n] for own in experts.parameters] for n in names}
     if method == "regmean":

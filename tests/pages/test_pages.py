@@ -194,7 +194,7 @@ def test_a_second_round_is_asked_for_told_and_kept(open_app: Open, monkeypatch: 
     assert sentences(app) == ""
     (run,) = kept()
     assert (run.recipe.rounds, run.report.rounds) == (2, 2)
-    assert run.label == "1 · K-FAC · 2 rounds"
+    assert run.label.startswith("1 · K-FAC · 2 rounds · ")
     steps = [(part, text) for title, part, text in told if title == "Merging by K-FAC block (MaTS)"]
     assert [part for part, _ in steps] == sorted(part for part, _ in steps)
     assert any("measuring statistics of e1 (2 of 3)" in text for _, text in steps)

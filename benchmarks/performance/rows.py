@@ -1,0 +1,13 @@
+"""The rows of the table, in its order; each module of this package that has some says `ROWS`."""
+
+from __future__ import annotations
+
+from .base import Row
+
+ROWS: tuple[Row, ...] = ()
+
+
+def chosen(names: list[str]) -> list[Row]:
+    """The rows of these names, all for none; raises `KeyError` with the name that there is not."""
+    known = {row.name: row for row in ROWS}
+    return [known[name] for name in names] if names else list(ROWS)

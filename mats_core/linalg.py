@@ -109,11 +109,14 @@ def largest_triples(matrix: Tensor, rank: int) -> Triples:
             other = (wide @ vectors if tall else wide.mT @ vectors) / sigma
             left, right = (other, vectors) if tall else (vectors, other)
             # Copies: a view would keep the whole of what it was cut from.
-            parts = (left.contiguous(), sigma, right.mT.contiguous())
-            return Triples(*(like(part, matrix) for part in parts), "Gram")
+            return _triples(left.contiguous(), sigma, right.mT.contiguous(), matrix, "Gram")
     left, sigma, right = torch.linalg.svd(wide, full_matrices=False)
-    parts = (left[:, :rank].clone(), sigma[:rank].clone(), right[:rank].clone())
-    return Triples(*(like(part, matrix) for part in parts), "SVD")
+    cut = left[:, :rank].clone(), sigma[:rank].clone(), right[:rank].clone()
+    return _triples(*cut, matrix, "SVD")
+
+
+def _triples(left: Tensor, sigma: Tensor, right: Tensor, matrix: Tensor, by: str) -> Triples:
+    return Triples(like(left, matrix), like(sigma, matrix), like(right, matrix), by)
 
 
 def _may_use_gram(matrix: Tensor) -> bool:
@@ -156,6 +159,19 @@ def solve_positive(matrix: Tensor, right: Tensor) -> Tensor | None:
     if float(diagonal.min()) ** 2 <= singular_below(matrix.dtype) * float(diagonal.max()) ** 2:
         return None
     return like(torch.cholesky_solve(exact(right).mT, factor).mT, right)
+
+
+def inverse_positive(matrix: Tensor) -> Tensor | None:
+    """The inverse of a symmetric positive definite matrix, computed in float64; None where it is
+    not, or where its small eigenvalues would be lost in the rounding of the result."""
+    factor, info = torch.linalg.cholesky_ex(symmetric(exact(matrix)))
+    if int(info) or not bool(torch.isfinite(factor).all()):
+        return None
+    inverse = torch.cholesky_inverse(factor)
+    condition = float(inverse.norm()) * float(exact(matrix).norm())  # at least the true one
+    if not condition < 0.1 / torch.finfo(matrix.dtype).eps:
+        return None
+    return like(symmetric(inverse), matrix)
 
 
 def pseudo_solve(matrix: Tensor, right: Tensor, anchor: Tensor) -> Tensor:

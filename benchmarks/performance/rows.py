@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from . import essential, gpu, iterations, kfac
 from .base import Row
 
-ROWS: tuple[Row, ...] = ()
+ROWS: tuple[Row, ...] = (*iterations.ROWS, *kfac.ROWS, *essential.ROWS, *gpu.ROWS)
 
 
 def chosen(names: list[str]) -> list[Row]:

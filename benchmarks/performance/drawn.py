@@ -1,8 +1,8 @@
 """Layers with drawn weights and statistics that are as hard as measured ones.
 
-Measured Grams have eigenvalues over five orders of magnitude, tasks that agree on the leading
+Measured Grams have eigenvalues over several orders of magnitude, tasks that agree on the leading
 directions more than on the rest, and traces far apart.  Here: a common basis with eigenvalues
-1/i, which every task turns a little, scales anew direction by direction, and as a whole.
+i^(-0.7), which every task turns a little, scales anew direction by direction, and as a whole.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def gram(size: int, common: Tensor, generator: torch.Generator) -> Tensor:
     """One task's Gram (size, size) around the basis `common`."""
     turned = common + torch.randn(size, size, generator=generator) * (1 / size**0.5)
     spread = torch.exp(torch.randn(size, generator=generator))
-    factor = turned * (torch.arange(1, size + 1) ** -1.0 * spread).sqrt()
+    factor = turned * (torch.arange(1, size + 1) ** -0.7 * spread).sqrt()
     return factor @ factor.T * float(torch.exp(torch.randn(1, generator=generator)))
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from . import essential, gpu, iterations, kfac
+from . import essential, gpu, iterations, kfac, scaling
 from .base import Row
 
-ROWS: tuple[Row, ...] = (*iterations.ROWS, *kfac.ROWS, *essential.ROWS, *gpu.ROWS)
+ROWS: tuple[Row, ...] = (*iterations.ROWS, *kfac.ROWS, *essential.ROWS, *gpu.ROWS, *scaling.ROWS)
 
 
 def chosen(names: list[str]) -> list[Row]:

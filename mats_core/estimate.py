@@ -36,9 +36,7 @@ DISK = 300e6  # bytes a second of a slow SSD; measuring it would mean writing
 RESERVE = 0.9  # share of the free memory that a merge may take
 DISK_RESERVE = 16 * 2**20  # bytes for what lies beside the weights, and the file system's own
 
-WORKSPACE = (
-    8 * 2**20
-)  # bytes of slack in the libraries and the allocator, as measured
+WORKSPACE = 8 * 2**20  # bytes of slack in the libraries and the allocator, as measured
 
 
 @dataclass(frozen=True)
@@ -275,10 +273,10 @@ def shape_of(job: Job, unit: Unit) -> Shape:
     measured = frozenset(
         kind
         for kind, name in names.items()
-        if kind in job.kinds and everywhere and all(name in s.shapes for s in statistics)
+        if kind in job.kinds and everywhere and all(name in s for s in statistics)
     )
     base = job.inputs.base_statistics
-    gram = square and any(f"{module}.input_gram" in s.shapes for s in statistics)
+    gram = square and any(f"{module}.input_gram" in s for s in statistics)
     return Shape(
         size=(own[0], own[1] + 1) if unit.bias else own,
         experts=len(family.experts),

@@ -62,13 +62,36 @@ def inverted(
 
 
 def kronecker_inverse(
-    inputs: Sequence[Gram], outputs: Sequence[Gram], shares: Sequence[float], reference: Tensor
+    inputs: Sequence[Gram],
+    outputs: Sequence[Gram],
+    shares: Sequence[float],
+    reference: Tensor,
+    shift: float = 0.0,
 ) -> Apply | None:
-    """`P⁻¹R = B̄⁻¹ R Ā⁻¹`, as `solver.kronecker_inverse`."""
+    """`P⁻¹R = B̄⁻¹ R Ā⁻¹`, as `solver.kronecker_inverse`.
+
+    A shift, of the anchor, goes into both sides: `Ā + π √s I` and `B̄ + √s/π I`, with π² the ratio
+    of their mean diagonals (arXiv 1503.05671, section 6.3).
+    """
+    means = [
+        sum(share * float(gram.diagonal().mean()) for share, gram in zip(shares, side, strict=True))
+        for side in (inputs, outputs)
+    ]
+    if shift and min(means) > 0:
+        pi = (means[0] / means[1]) ** 0.5
+        inputs = [_raised(gram, pi * shift**0.5) for gram in inputs]
+        outputs = [_raised(gram, shift**0.5 / pi) for gram in outputs]
     a, b = inverted(inputs, shares, reference), inverted(outputs, shares, reference)
     if a is None or b is None:
         return None
     return lambda r: b.before(a.after(r))
+
+
+def _raised(gram: Gram, by: float) -> Gram:
+    """`C + by · I`."""
+    if isinstance(gram, LowRank):
+        return LowRank(gram.factor, gram.rest + by)
+    return gram + by * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
 
 
 def essential_directions(update: Tensor, gram: LowRank, rank: int) -> tuple[Tensor, Tensor]:

@@ -234,14 +234,12 @@ def _preconditioner(
 def _of_factors(
     layer: Layer, blocks: Sequence[LowRankBlock], operator: WeightedSum, shift: float
 ) -> tuple[solver.Apply, str]:
-    """By inverses of the sums of factors; with a shift, or where those would be all rounding, by
-    the operator's diagonal, for eigenbases of wide layers take longer than the iterations."""
-    if not shift:
-        inverse = kronecker_inverse(
-            [k.a for k in blocks], [k.b for k in blocks], layer.shares, layer.base
-        )
-        if inverse is not None:
-            return inverse, "kronecker, by inverses of factors"
+    """By inverses of the sums of factors, for eigenbases of wide layers take longer than the
+    iterations; by the operator's diagonal where those would be all rounding."""
+    inputs, outputs = [k.a for k in blocks], [k.b for k in blocks]
+    inverse = kronecker_inverse(inputs, outputs, layer.shares, layer.base, shift)
+    if inverse is not None:
+        return inverse, "kronecker, by inverses of factors"
     return solver.jacobi(operator.diagonal() + shift), "jacobi, for Grams in factors"
 
 

@@ -86,8 +86,8 @@ def test_regmean_by_factors_in_float32():
         )
 
     exact = merged(whole, "regmean").value - whole.base
-    close(merged(narrow(thin), "regmean").value - thin.base, exact, 1e-5)
-    close(merged(narrow(whole), "regmean").value - thin.base, exact, 1e-5)
+    close(merged(narrow(thin), "regmean").value - thin.base, exact, 3e-5)
+    close(merged(narrow(whole), "regmean").value - thin.base, exact, 3e-5)
 
 
 def test_regmean_forms_the_sum_where_factors_do_not_pay_or_it_is_singular():
@@ -118,16 +118,12 @@ def test_regmean_forms_the_sum_where_factors_do_not_pay_or_it_is_singular():
 def test_kfac_by_factors(sides, options):
     thin, whole = layers(rest=0.01, sides=sides)
     fast, slow = (
-        merged(layer, "kfac", iterations=400, tolerance=1e-10, **options) for layer in (thin, whole)
+        merged(layer, "kfac", iterations=2000, tolerance=1e-10, **options)
+        for layer in (thin, whole)
     )
     assert fast.status == slow.status == "converged"
-    wanted = {"none": "none", "jacobi": "jacobi"}.get(
-        options.get("preconditioner", ""),
-        "jacobi, for Grams in factors"
-        if "anchor" in options
-        else "kronecker, by inverses of factors",
-    )
-    assert fast.details["preconditioner"] == wanted
+    chosen = options.get("preconditioner", "kronecker, by inverses of factors")
+    assert fast.details["preconditioner"] == chosen
     close(fast.value - thin.base, slow.value - thin.base, 1e-7)
 
 

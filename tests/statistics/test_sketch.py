@@ -155,7 +155,7 @@ def test_measuring_in_low_rank_is_exact_for_few_tokens(tmp_path: Path):
     assert low.metadata["rank"] == "12"
     assert low.shapes["wide.input_factor"] == (12, WIDE)
     assert "wide.input_gram" not in low.shapes
-    assert "head.input_gram" in low.shapes  # 24 columns are not twice 12... and 3 outputs are few
+    assert low.shapes["head.input_factor"] == (4, 24)  # one token an example
     assert "head.output_gradient_gram" in low.shapes
     assert low.layers == whole.layers
     assert low.kinds >= whole.kinds
@@ -194,9 +194,9 @@ def test_files_of_factors_are_checked():
         own.read("a.input_gram", (6, 6))
     with pytest.raises(InputError, match="at least 0"):
         Statistics.of({**good, "a.input_rest": torch.tensor(-1.0)}, {}).factored("a.input_gram", 5)
+    broken = Statistics.of({**good, "a.input_factor": torch.full((2, 5), float("nan"))}, {})
     with pytest.raises(InputError, match="finite"):
-        broken = {**good, "a.input_factor": torch.full((2, 5), float("nan"))}
-        Statistics.of(broken, {}).read("a.input_gram", (5, 5))
+        broken.read("a.input_gram", (5, 5))
     moved = own.under({"a.weight": "b.weight"})
     assert "b.input_gram" in moved
     without = Statistics.of({"a.input_factor": torch.ones(2, 5)}, {})

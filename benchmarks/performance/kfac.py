@@ -170,14 +170,14 @@ ROWS = (
         "K-FAC by CG: wall time, set-up included",
         "SciPy's CG in float32 from task arithmetic, as published",
         square,
-        minutes=5,
+        minutes=3,
     ),
     Row(
         "kfac-wide",
         "K-FAC by CG on the shapes of an MLP",
         "SciPy's CG in float32 from task arithmetic, as published",
         wide,
-        minutes=6,
+        minutes=3,
     ),
     Row(
         "kfac-two",

@@ -27,7 +27,7 @@ class Wideness:
 
 def gram(size: int, common: Tensor, generator: torch.Generator) -> Tensor:
     """One task's Gram (size, size) around the basis `common`."""
-    turned = common + torch.randn(size, size, generator=generator) * (1 / size**0.5)
+    turned = common + torch.randn(size, size, generator=generator) * (0.5 / size**0.5)
     spread = torch.exp(torch.randn(size, generator=generator))
     factor = turned * (torch.arange(1, size + 1) ** -0.7 * spread).sqrt()
     return factor @ factor.T * float(torch.exp(torch.randn(1, generator=generator)))

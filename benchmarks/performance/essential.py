@@ -134,13 +134,13 @@ ROWS = (
         "Essential subspace decomposition, given the Gram",
         "SVD of X Δᵀ in float32, as published",
         decomposition,
-        minutes=2,
+        minutes=1,
     ),
     Row(
         "esm",
         "ESM, steps 1–6 of a whole merge, the Grams included",
         "the published steps, SVD by SVD",
         merge,
-        minutes=4,
+        minutes=3,
     ),
 )

@@ -109,6 +109,6 @@ ROWS = (
         "K-FAC by CG: iterations on the square layers of a family",
         "plain CG from task arithmetic, the same damped system",
         run,
-        minutes=4,
+        minutes=1,
     ),
 )

@@ -198,6 +198,6 @@ ROWS = (
         "The estimate before a run",
         "the run (the larger of both over the smaller)",
         foretold,
-        minutes=3,
+        minutes=1.5,
     ),
 )

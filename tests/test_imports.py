@@ -89,6 +89,7 @@ ORDER = [
     "estimate",
     "journal",
     "streaming",
+    "distributed",
     "pipeline",
     "spectra",
     "interference",

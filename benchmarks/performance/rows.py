@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from . import essential, gpu, iterations, kfac, scaling
+from . import distributed, essential, gpu, iterations, kfac, scaling
 from .base import Row
 
-ROWS: tuple[Row, ...] = (*iterations.ROWS, *kfac.ROWS, *essential.ROWS, *gpu.ROWS, *scaling.ROWS)
+ROWS: tuple[Row, ...] = (
+    *iterations.ROWS,
+    *kfac.ROWS,
+    *essential.ROWS,
+    *gpu.ROWS,
+    *scaling.ROWS,
+    *distributed.ROWS,
+)
 
 
 def chosen(names: list[str]) -> list[Row]:

@@ -201,13 +201,13 @@ def _merge_pieces(
     for layer in read_pieces(job, unit):
         merged = method.merge(layer, job.options, survey)
         names = emit(job, unit, merged.value, sink, layer.offset)
-        made.append((_without_value(merged, layer), layer.base.numel()))
+        made.append((_without_value(merged), layer.base.numel()))
     first = replace(made[0][0], details=_mean_details(made))
     return _report(unit, first, time.perf_counter() - begun), names
 
 
-def _without_value(merged: Merged, layer: Layer) -> Merged:
-    return replace(merged, value=layer.base.new_empty(0))
+def _without_value(merged: Merged) -> Merged:
+    return replace(merged, value=merged.value.new_empty(0))
 
 
 def _mean_details(made: Sequence[tuple[Merged, int]]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, overload
 
@@ -128,6 +128,12 @@ class Updates(Sequence[Tensor]):
             return Updates(self._base, self._experts[index])
         return self._experts[index] - self._base
 
+    def every(self, stride: int, phase: int = 0) -> Iterator[Tensor]:
+        """One entry of each task matrix out of `stride`, flat, from the one at `phase` on."""
+        base = self._base.reshape(-1)[phase::stride]
+        for expert in self._experts:
+            yield expert.reshape(-1)[phase::stride] - base
+
 
 @dataclass(frozen=True)
 class Merged:
@@ -177,6 +183,11 @@ def but_matrices(options: Any, is_matrix: bool) -> bool:
     return not is_matrix
 
 
+def small_pieces(options: Any) -> int:
+    """Few enough for a cache, enough for the calls on them to pay."""
+    return 1 << 18
+
+
 @dataclass(frozen=True)
 class Method:
     """One row of `METHODS`.
@@ -193,7 +204,9 @@ class Method:
     rescale    a second pass: norms of all updates and options → a factor for each
     weighted   whether the experts' weights enter
     folds      whether biases join their weight, given its options
+    piece      options → elements of a piece
     experts    how many experts it merges; None: any number
+    reads_base whether it looks at W0 at all; if not, pieces come without it
     """
 
     name: str
@@ -212,7 +225,9 @@ class Method:
     rescale: Callable[[Mapping[str, float], Any], Mapping[str, float]] | None = None
     weighted: bool = True
     folds: Callable[[Any], bool] = never
+    piece: Callable[[Any], int] = small_pieces
     experts: int | None = None
+    reads_base: bool = True
 
 
 def weighted_sum(values: Iterable[Tensor], weights: Iterable[float]) -> Tensor:

@@ -198,13 +198,14 @@ def _fill(name: str, entry: TensorEntry, start: int, value: Tensor) -> None:
     with open(entry.file, "rb") as handle:
         handle.seek(entry.offset + start * entry.dtype.itemsize)
         if value.dtype == entry.dtype:
-            _read(handle, value, name, entry)
-            _soon(handle, entry, start, len(value))
-            return
-        block = torch.empty(min(len(value), CHUNK), dtype=entry.dtype)
-        for part in value.split(CHUNK):
-            _read(handle, block[: len(part)], name, entry)
-            part.copy_(block[: len(part)])
+            _read(handle, _bytes(value), name, entry)
+        else:
+            block = torch.empty(min(len(value), CHUNK), dtype=entry.dtype)
+            room = _bytes(block)
+            for part in value.split(CHUNK):
+                count = part.numel()
+                _read(handle, room[: count * entry.dtype.itemsize], name, entry)
+                part.copy_(block[:count])
         _soon(handle, entry, start, len(value))
 
 
@@ -217,8 +218,12 @@ def _soon(handle: BinaryIO, entry: TensorEntry, start: int, count: int) -> None:
         os.posix_fadvise(handle.fileno(), place, left * size, os.POSIX_FADV_WILLNEED)
 
 
-def _read(handle: BinaryIO, value: Tensor, name: str, entry: TensorEntry) -> None:
-    if handle.readinto(value.view(torch.uint8).numpy()) != value.nbytes:  # type: ignore[attr-defined]
+def _bytes(value: Tensor) -> memoryview:
+    return memoryview(value.view(torch.uint8).numpy())
+
+
+def _read(handle: BinaryIO, room: memoryview, name: str, entry: TensorEntry) -> None:
+    if handle.readinto(room) != len(room):  # type: ignore[attr-defined]
         raise InputError(
             f"tensor '{name}' of '{entry.file}'",
             expected=f"{entry.nbytes} bytes",

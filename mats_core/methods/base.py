@@ -114,10 +114,10 @@ class Updates(Sequence[Tensor]):
     """Δ_m = W_m − W0, each subtracted when it is asked for: no copy of every expert at once."""
 
     def __init__(self, base: Tensor, experts: tuple[Tensor, ...]) -> None:
-        self._base, self._experts = base, experts
+        self.base, self.experts = base, experts
 
     def __len__(self) -> int:
-        return len(self._experts)
+        return len(self.experts)
 
     @overload
     def __getitem__(self, index: int) -> Tensor: ...
@@ -125,13 +125,13 @@ class Updates(Sequence[Tensor]):
     def __getitem__(self, index: slice) -> Sequence[Tensor]: ...
     def __getitem__(self, index: int | slice) -> Tensor | Sequence[Tensor]:
         if isinstance(index, slice):
-            return Updates(self._base, self._experts[index])
-        return self._experts[index] - self._base
+            return Updates(self.base, self.experts[index])
+        return self.experts[index] - self.base
 
     def every(self, stride: int, phase: int = 0) -> Iterator[Tensor]:
         """One entry of each task matrix out of `stride`, flat, from the one at `phase` on."""
-        base = self._base.reshape(-1)[phase::stride]
-        for expert in self._experts:
+        base = self.base.reshape(-1)[phase::stride]
+        for expert in self.experts:
             yield expert.reshape(-1)[phase::stride] - base
 
 

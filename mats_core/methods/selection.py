@@ -20,7 +20,9 @@ from .base import Updates
 
 HELD = 1 << 20  # entries of a column between the bounds; more of them go into bins
 BINS = 1 << 20  # of a histogram: 8 MB a column
-BLOCK = 1 << 15  # entries looked at together: they fit a core's cache, and PyTorch starts no threads
+BLOCK = (
+    1 << 15
+)  # entries looked at together: they fit a core's cache, and PyTorch starts no threads
 STRIDE = 33  # one entry of so many is drawn: odd, so that all columns of a matrix have their turn
 DRAWN = 1 << 18  # a sample twice as large is thinned
 DEVIATIONS = 4.5  # of the sample's quantile, to either side: it misleads once in 10⁵ times
@@ -28,20 +30,17 @@ DEVIATIONS = 4.5  # of the sample's quantile, to either side: it misleads once i
 Chunks = Callable[[], Iterable[Sequence[Tensor]]]
 
 
-def streamed_thresholds(
-    chunks: Chunks, density: float, draws: Chunks | None = None
-) -> tuple[float, ...]:
+def streamed_thresholds(chunks: Chunks, density: float) -> tuple[float, ...]:
     """The ⌊density · entries⌋-th largest magnitude (at least the first) of each column of `chunks`.
 
-    Neither holds nor sorts a column: one pass over `chunks`, as a rule, after one for the sample
-    over `draws` (the same entries in larger chunks, where there are such).
+    Neither holds nor sorts a column: one pass over `chunks`, as a rule, after one for the sample.
     """
-    columns = [_Column(*window) for window in _windows(draws or chunks, density)]
+    columns = [_Column(*window) for window in _windows(chunks, density)]
     while any(column.found is None for column in columns):
         for chunk in chunks():
-            for column, values in zip(columns, chunk, strict=True):
+            for index, column in enumerate(columns):
                 if column.found is None:
-                    column.count(values)
+                    column.count(_blocks(chunk, index))
         for column in columns:
             if column.found is None:
                 column.narrow(density)
@@ -72,9 +71,10 @@ class _Column:
         integer, real = (np.int64, np.float64) if self.wide else (np.int32, np.float32)
         return float(np.array(self.found, dtype=integer).view(real))
 
-    def count(self, values: Tensor) -> None:
+    def count(self, blocks: Iterable[np.ndarray]) -> None:
         """Look at more entries of the column."""
-        for offsets in _patterns(values, self.wide):
+        for block in blocks:
+            offsets = _patterns(block)
             offsets -= offsets.dtype.type(self.low)  # those below `low` wrap to the far end
             known = offsets[offsets < self.high - self.low]
             # A magnitude's pattern has no sign bit: only what wrapped has the highest one.
@@ -115,13 +115,25 @@ class _Column:
                 self.found = low
 
 
-def _patterns(values: Tensor, wide: bool) -> Iterator[np.ndarray]:
-    """The bit patterns of magnitudes, block by block."""
-    flat = values.reshape(-1).cpu().contiguous().numpy()
-    bits = flat.view(np.uint64 if wide else np.uint32)
-    mask = bits.dtype.type((1 << (63 if wide else 31)) - 1)
-    for start in range(0, len(bits), BLOCK):
-        yield bits[start : start + BLOCK] & mask
+def _blocks(chunk: Sequence[Tensor], index: int) -> Iterator[np.ndarray]:
+    """One column of a chunk, flat, in blocks that hold until the next one is asked for."""
+    if isinstance(chunk, Updates) and chunk.base.device.type == "cpu":
+        ours, theirs = (one.reshape(-1).numpy() for one in (chunk.base, chunk.experts[index]))
+        room = np.empty_like(ours[:BLOCK])
+        for start in range(0, len(ours), BLOCK):
+            place = slice(start, start + BLOCK)
+            left = ours[place]
+            yield np.subtract(theirs[place], left, out=room[: len(left)])
+    else:
+        values = chunk[index].reshape(-1).cpu().numpy()
+        yield from (values[start : start + BLOCK] for start in range(0, len(values), BLOCK))
+
+
+def _patterns(values: np.ndarray) -> np.ndarray:
+    """The bit patterns of magnitudes, as whole numbers without a sign."""
+    wide = values.dtype == np.float64
+    bits = values.view(np.uint64 if wide else np.uint32)
+    return bits & bits.dtype.type((1 << (63 if wide else 31)) - 1)
 
 
 # The sample ---------------------------------------------------------------------------------------
@@ -160,7 +172,7 @@ def _window(sample: Tensor, density: float) -> tuple[int, int]:
     everything = 0, 1 << (63 if wide else 31)
     if not len(sample):
         return everything
-    ordered = np.sort(np.concatenate(list(_patterns(sample, wide))))[::-1]
+    ordered = np.sort(_patterns(sample.numpy()))[::-1]
     spread = math.sqrt(len(ordered) * density * max(0.0, 1 - density))
     slack = DEVIATIONS * spread + 2
     first, last = int(density * len(ordered) - slack), int(density * len(ordered) + slack)

@@ -219,7 +219,7 @@ def _soon(handle: BinaryIO, entry: TensorEntry, start: int, count: int) -> None:
 
 
 def _bytes(value: Tensor) -> memoryview:
-    return memoryview(value.view(torch.uint8).numpy())
+    return value.view(torch.uint8).numpy().data
 
 
 def _read(handle: BinaryIO, room: memoryview, name: str, entry: TensorEntry) -> None:

@@ -28,7 +28,7 @@ from .layers import (
     treated_as_matrix,
     units,
 )
-from .methods import Layer, Merged
+from .methods import Merged
 from .methods.base import norm
 from .output import SPOOL, MemorySink, Sink, Spool, emit, output_specs, pinned
 from .report import VERSION, LayerDone, LayerReport, Started

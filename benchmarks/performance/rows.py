@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from . import measuring
 from .base import Row
 
-ROWS: tuple[Row, ...] = ()
+ROWS: tuple[Row, ...] = (*measuring.ROWS,)
 
 
 def chosen(names: list[str]) -> list[Row]:

@@ -79,7 +79,7 @@ def agree_and_average(updates: Sequence[Tensor], weights: Sequence[float]) -> Te
 def _agreed(updates: Tensor, weights: Sequence[float]) -> Tensor:
     """`agree_and_average` of the rows of `updates`, which are lost.
 
-    Few and plain operations, on all experts together: `where` takes ten times the time of a product.
+    Plain operations, on all experts together: `where` takes ten times the time of a product.
     """
     equal = len(set(weights)) == 1
     factors = updates.new_tensor(weights).reshape(-1, *[1] * (updates.ndim - 1))

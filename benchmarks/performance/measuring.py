@@ -137,7 +137,8 @@ def wide(layers: int = 2) -> Line:
         f"ViT-B/32-shaped, {layers} of its 12 layers, {WIDE} examples",
         lambda: measure(model, [({"pixel_values": pixels}, labels)]),
         lambda: one_by_one(
-            model, (({"pixel_values": p[None]}, y[None]) for p, y in zip(pixels, labels, strict=True))
+            model,
+            (({"pixel_values": p[None]}, y[None]) for p, y in zip(pixels, labels, strict=True)),
         ),
         repeats=3,
         note="Each example's gradient of each weight is a product that both sides have to make: "
@@ -167,7 +168,9 @@ def differences(ours: Statistics, theirs: Mapping[str, Tensor]) -> dict[str, flo
         names = [n for n in theirs if n.endswith(ending) and n in ours.shapes]
         # The bias of a key moves no output: its gradient is zero, and all that is left is rounding.
         names = [n for n in names if float(theirs[n].norm()) > 1e-12]
-        found[kind] = max(relative(ours.stored(n).reshape(theirs[n].shape), theirs[n]) for n in names)
+        found[kind] = max(
+            relative(ours.stored(n).reshape(theirs[n].shape), theirs[n]) for n in names
+        )
     return found
 
 

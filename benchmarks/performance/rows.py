@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from . import measuring
+from . import disk, measuring, startup
 from .base import Row
 
-ROWS: tuple[Row, ...] = (*measuring.ROWS,)
+ROWS: tuple[Row, ...] = (*measuring.ROWS, *disk.ROWS, *startup.ROWS)
 
 
 def chosen(names: list[str]) -> list[Row]:

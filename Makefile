@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PORT ?= 8501
 
-.PHONY: app test lint types sample study clean
+.PHONY: app test lint types sample study bench clean
 
 app: $(VENV)/.app
 	$(BIN)/streamlit run app.py --server.port $(PORT)
@@ -31,6 +31,13 @@ study: $(VENV)/.app
 	$(BIN)/python -m benchmarks.study run text
 	$(BIN)/python -m benchmarks.study run vision
 	$(BIN)/python -m benchmarks.study write
+
+# Measures what docs/performance.md tells, in about half an hour on two cores; what lies in
+# benchmarks/performance/results.json is not measured again (`make bench AGAIN=--again` does).
+bench: $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt
+	$(BIN)/python -m benchmarks.performance run $(AGAIN)
+	$(BIN)/python -m benchmarks.performance write
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -36,7 +36,7 @@ DISK = 300e6  # bytes a second of a slow SSD; measuring it would mean writing
 RESERVE = 0.9  # share of the free memory that a merge may take
 DISK_RESERVE = 16 * 2**20  # bytes for what lies beside the weights, and the file system's own
 
-WORKSPACE = 32 * 2**20  # bytes that the libraries keep for themselves, and the allocator's slack
+WORKSPACE = 8 * 2**20  # bytes of slack in the libraries and the allocator, as measured
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,14 @@
 """What this machine can do: its speed at the few things that merging is made of.
 
 The work of a merge is counted first (`costs.py`) as a `Work`: so many operations of each kind.
-`Rates`, measured here in a third of a second and once a process, turn the count into seconds.
+`Rates`, measured here in less than a second and once a process, turn the count into seconds.
 They are the best of several short runs, so they are those of a machine that does nothing else.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 import threading
 import time
@@ -37,13 +38,13 @@ SMALL, LARGE = 1 << 19, 1 << 24  # bytes of a tensor that fits a cache, and of o
 
 @dataclass(frozen=True)
 class Rates:
-    """Speeds of one device; for kinds whose speed depends on the size, two measured points."""
+    """Speeds of one device; for kinds whose speed depends on the size, measured points by size."""
 
     device: str
     gemm: Mapping[str, float]
-    eigh: tuple[Point, Point]
-    svd: tuple[Point, Point]
-    stream: tuple[Point, Point]
+    eigh: tuple[Point, ...]
+    svd: tuple[Point, ...]
+    stream: tuple[Point, ...]
     random: float
     histogram: float
     activation: float
@@ -68,14 +69,19 @@ class Rates:
         return speed if kind in (CALL, OPENING) else 1 / speed
 
 
-def _between(points: tuple[Point, Point], size: float, power: float) -> float:
-    """Seconds at a size: a power law through two points, `power` beyond the larger one."""
-    (n0, t0), (n1, t1) = points
-    if size >= n1:
-        return t1 * (size / n1) ** power
+def _between(points: tuple[Point, ...], size: float, power: float) -> float:
+    """Seconds at a size: a power law between two neighbours, `power` beyond the outer ones."""
+    (first, t_first), (last, t_last) = points[0], points[-1]
+    # Outside the exponent of the theory: two noisy points are no guide there.
+    if size <= first:
+        return t_first * (size / first) ** power
+    if size >= last:
+        return t_last * (size / last) ** power
+    (n0, t0), (n1, t1) = next(
+        pair for pair in itertools.pairwise(points) if pair[0][0] <= size <= pair[1][0]
+    )
     measured = min(max(math.log(t1 / t0) / math.log(n1 / n0), 0.5), 4)
-    # Below the smaller point the exponent of the theory: two noisy points are no guide down there.
-    return t1 * (size / n1) ** measured if size >= n0 else t0 * (size / n0) ** power
+    return t1 * (size / n1) ** measured
 
 
 def eigh_flops(n: int) -> float:
@@ -113,7 +119,7 @@ _LOCK = threading.Lock()
 
 
 def rates(device: str = "cpu") -> Rates:
-    """The speeds of a device, measured when first asked for (about 0.3 s on a quiet CPU)."""
+    """The speeds of a device, measured when first asked for (about 0.6 s on a quiet CPU)."""
     with _LOCK:  # two threads that measured at once would measure each other
         return _rates(device)
 
@@ -134,12 +140,20 @@ def _rates(device: str) -> Rates:
         name: _product_rate(1024 * scale, 512 * scale, 256 * scale, dtype, draw, timed)
         for name, dtype in (("float32", torch.float32), ("float64", exact))
     }
-    sides = (96, 256)
+    sides = {96: 4, 256: 4, 576: 2}  # how often each is repeated
     # MPS has no float64: there `linalg.exact` takes the decompositions to the CPU, as here.
     matrices = [draw((n, n), exact).cpu() for n in sides]
     matrices = [m.double().to("cpu" if device == "mps" else device) for m in matrices]
-    eigh = [timed(functools.partial(torch.linalg.eigh, m @ m.mT), 4) for m in matrices]
-    svd = [timed(functools.partial(torch.linalg.svd, m, full_matrices=False), 4) for m in matrices]
+    eigh, svd = (
+        tuple(
+            (n, timed(functools.partial(work, form(m)), repeats))
+            for (n, repeats), m in zip(sides.items(), matrices, strict=True)
+        )
+        for work, form in (
+            (torch.linalg.eigh, lambda m: m @ m.mT),
+            (functools.partial(torch.linalg.svd, full_matrices=False), lambda m: m),
+        )
+    )
     stream = [_stream(nbytes, device, timed) for nbytes in (SMALL, LARGE)]
     numbers = torch.randn(1 << 17, generator=generator).to(device)
     few = numbers[:8]
@@ -147,8 +161,8 @@ def _rates(device: str) -> Rates:
     return Rates(
         device=device,
         gemm=gemm,
-        eigh=((sides[0], eigh[0]), (sides[1], eigh[1])),
-        svd=((sides[0], svd[0]), (sides[1], svd[1])),
+        eigh=eigh,
+        svd=svd,
         stream=((SMALL, stream[0]), (LARGE, stream[1])),
         random=(1 << 17) / _best(lambda: torch.rand(1 << 17), 6, "cpu"),
         histogram=(1 << 17) / timed(lambda: _histogram(numbers), 6),

@@ -13,7 +13,14 @@ from enum import StrEnum
 import torch
 from torch import Tensor
 
-from .linalg import eigh_descending, exact, like, singular_below, symmetric
+from .linalg import (
+    eigh_descending,
+    exact,
+    inverse_positive,
+    like,
+    singular_below,
+    symmetric,
+)
 from .operators import Kronecker
 
 Apply = Callable[[Tensor], Tensor]
@@ -167,6 +174,19 @@ def kronecker(a_sum: Tensor, b_sum: Tensor, shift: float = 0.0) -> Apply:
     `shift` is the proximal term μ s.
     """
     return kronecker_in(eigh_descending(a_sum), eigh_descending(b_sum), shift)
+
+
+def kronecker_inverse(a_sum: Tensor, b_sum: Tensor) -> Apply | None:
+    """`P⁻¹R = B̄⁻¹ R Ā⁻¹`: the same preconditioner without a shift, in two products instead of four.
+
+    None where a sum is too ill-conditioned for its inverse; `kronecker` still works there.  Turning
+    the whole system into the eigenbases would make P⁻¹ free, but costs as much as two iterations
+    (square layers) to six (4 : 1), and the two products here an M-th of one.
+    """
+    a, b = inverse_positive(a_sum), inverse_positive(b_sum)
+    if a is None or b is None:
+        return None
+    return lambda r: b @ r @ a
 
 
 Eigen = tuple[Tensor, Tensor]

@@ -215,7 +215,7 @@ def essential_step(
         directions.append(-e if coordinate < 0 else e)  # an eigenvector's sign means nothing
         lengths.append(abs(coordinate))
     e_cat = torch.cat(directions, 1)
-    factor, spread = polar(e_cat)
+    factor, spread, _ = polar(e_cat)
     freed = factor * spread.mean()
     weights = relative_power(torch.stack([update.norm() for update in updates]), task_power)
     moves = freed * (_tensor(lengths) * weights)

@@ -30,7 +30,8 @@ def test_svd_and_polar():
     matrix = torch.randn(5, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     u, s, vt = linalg.svd(matrix)
     close((u * s) @ vt, matrix, 1e-12)
-    factor, values = linalg.polar(matrix)
+    factor, values, by = linalg.polar(matrix)
+    assert by == "SVD"  # of what came in float64
     close(factor, u @ vt, 1e-12)
     close(values, s, 1e-12)
     close(factor.T @ factor, torch.eye(3).double(), 1e-12)
@@ -41,10 +42,58 @@ def test_polar_of_a_rank_deficient_matrix_is_a_partial_isometry():
     matrix = torch.randn(6, 2, dtype=torch.float64, generator=generator) @ torch.randn(
         2, 5, dtype=torch.float64, generator=generator
     )
-    factor, _ = linalg.polar(matrix)
+    factor = linalg.polar(matrix).factor
     singular = torch.linalg.svdvals(factor)
     assert singular.tolist() == pytest.approx([1, 1, 0, 0, 0], abs=1e-10)
     assert float(linalg.polar(torch.zeros(3, 2))[0].abs().max()) == 0
+
+
+def conditioned(rows: int, columns: int, condition: float, seed: int = 4) -> torch.Tensor:
+    """A float64 matrix with singular values from 1 down to 1 / condition."""
+    generator = torch.Generator().manual_seed(seed)
+    size = min(rows, columns)
+    u, v = (
+        torch.linalg.qr(torch.randn(n, size, dtype=torch.float64, generator=generator))[0]
+        for n in (rows, columns)
+    )
+    return (u * torch.logspace(0, -float(np.log10(condition)), size).double()) @ v.T
+
+
+@pytest.mark.parametrize("shape", [(12, 30), (30, 12), (12, 12)])
+def test_polar_by_gram_equals_the_svd(shape):
+    exactly = conditioned(*shape, condition=3e3)
+    exactly[:, 4] = 0
+    exactly[7] = 0  # as directions in which nothing moves
+    for matrix in (exactly, exactly[:, :9]):
+        slow, fast = linalg.polar(matrix.float().double()), linalg.polar(matrix.float())
+        assert (slow.by, fast.by) == ("SVD", "Gram")
+        close(fast.factor.double(), slow.factor, 2e-6)
+        close(fast.values.double(), slow.values, 1e-6)
+
+
+def test_an_ill_conditioned_matrix_is_left_to_the_svd():
+    matrix = conditioned(12, 30, condition=1e6).float()
+    assert linalg.polar(matrix).by == "SVD"
+    assert linalg.largest_triples(matrix, 12).by == "SVD"
+    assert linalg.largest_triples(matrix, 4).by == "Gram"  # the large ones alone are no trouble
+    small = conditioned(12, 30, condition=10).float()
+    assert linalg.polar(small, floor=0.2).by == "SVD"  # some directions are to be left out
+
+
+@pytest.mark.parametrize("shape", [(12, 30), (30, 12)])
+def test_largest_triples_equal_those_of_the_svd(shape):
+    matrix = conditioned(*shape, condition=1e3).float()
+    slow, fast = linalg.largest_triples(matrix.double(), 5), linalg.largest_triples(matrix, 5)
+    assert (slow.by, fast.by) == ("SVD", "Gram")
+    assert fast.left.shape == (shape[0], 5)
+    assert fast.right.shape == (5, shape[1])
+    close(fast.values.double(), slow.values, 1e-6)
+    close(((fast.left * fast.values) @ fast.right).double(), (slow.left * slow.values) @ slow.right,
+          1e-6)  # fmt: skip
+    close(fast.left.T @ fast.left, torch.eye(5), 1e-6)
+    close(fast.right @ fast.right.T, torch.eye(5), 1e-6)
+    everything = linalg.largest_triples(matrix, 12)
+    close((everything.left * everything.values) @ everything.right, matrix, 1e-6)
 
 
 def test_solve_positive():

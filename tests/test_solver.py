@@ -240,6 +240,24 @@ def test_kronecker_preconditioner_inverts_a_single_task_at_once():
     close(term.apply(shifted(rhs)) + 0.5 * shifted(rhs), rhs, 1e-10)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_preconditioner_by_inverses_is_the_one_by_eigenbases(dtype):
+    a, b = spread(7, 3, 1e3), spread(5, 4, 1e4)
+    fast = solver.kronecker_inverse(a.to(dtype), b.to(dtype))
+    assert fast is not None
+    rhs = torch.randn(5, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(6))
+    exactly = torch.linalg.solve(b, rhs) @ torch.linalg.inv(a)
+    close(fast(rhs.to(dtype)).double(), exactly, 1e-10 if dtype == torch.float64 else 2e-3)
+    close(solver.kronecker(a, b)(rhs), exactly, 1e-10)
+
+
+def test_no_inverse_of_what_its_precision_cannot_invert():
+    good = spread(5, 4, 10)
+    assert solver.kronecker_inverse(spread(7, 3, 1e8).float(), good.float()) is None
+    assert solver.kronecker_inverse(spread(7, 3, 1e8), good) is not None
+    assert solver.kronecker_inverse(positive(7, 3, rank=3), good) is None
+
+
 def test_jacobi_divides_by_the_diagonal_and_survives_zeros():
     diagonal = torch.tensor([[2.0, 0.0], [4.0, 6.0]])
     result = solver.jacobi(diagonal)(torch.ones(2, 2))

@@ -160,7 +160,7 @@ def test_the_essential_step_is_half_of_the_methods_update(seed, power):
     updates = tuple(torch.tensor(np.subtract(task.centre, origin)[:, None]) for task in tasks)
     options = EssentialOptions(task_power=power, dimension_power=0.0, eigenvalue_power=0.0)
     grams = tuple(torch.ones(1, 1, dtype=torch.float64) for _ in tasks)
-    update, details = essential_update(updates, grams, None, options)
+    update, details, _ = essential_update(updates, grams, None, options)
     found = essential_step(tasks, task_power=power, origin=origin)
     assert np.sum(found.moves, axis=0) == pytest.approx(update[:, 0].numpy() / 2)
     assert found.weights == pytest.approx(details["task_weights"])

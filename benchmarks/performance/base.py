@@ -71,15 +71,25 @@ class CannotRun(Exception):
 
 
 def in_turns(
-    ours: Callable[[], Any], theirs: Callable[[], Any], *, repeats: int = 3, device: str = "cpu"
+    ours: Callable[[], Any],
+    theirs: Callable[[], Any],
+    *,
+    repeats: int = 3,
+    device: str = "cpu",
+    warm: bool = True,
 ) -> tuple[float, float, Any, Any]:
-    """Median seconds of both, and what both returned last; a warm-up first, then in turns."""
-    one, other = ours(), theirs()
-    seconds: tuple[list[float], list[float]] = ([], [])
+    """Median seconds of both, and what both returned last; a warm-up first, then in turns.
+
+    Without `warm` even the first run counts: for what takes long.
+    """
+    if warm:
+        ours(), theirs()
+    runs: tuple[list[tuple[float, Any]], list[tuple[float, Any]]] = ([], [])
     for _ in range(repeats):
-        for kept, work in zip(seconds, (ours, theirs), strict=True):
-            kept.append(timed(work, device)[0])
-    return statistics.median(seconds[0]), statistics.median(seconds[1]), one, other
+        for kept, work in zip(runs, (ours, theirs), strict=True):
+            kept.append(timed(work, device))
+    one, other = (statistics.median(seconds for seconds, _ in kept) for kept in runs)
+    return one, other, runs[0][-1][1], runs[1][-1][1]
 
 
 def timed(work: Callable[[], Any], device: str = "cpu") -> tuple[float, Any]:

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-from . import disk, measuring, startup
+from . import disk, essential, gpu, iterations, kfac, measuring, scaling, startup
 from .base import Row
 
-ROWS: tuple[Row, ...] = (*measuring.ROWS, *disk.ROWS, *startup.ROWS)
+ROWS: tuple[Row, ...] = (
+    *iterations.ROWS,
+    *kfac.ROWS,
+    *essential.ROWS,
+    *measuring.ROWS,
+    *disk.ROWS,
+    *startup.ROWS,
+    *gpu.ROWS,
+    *scaling.ROWS,
+)
 
 
 def chosen(names: list[str]) -> list[Row]:

@@ -17,7 +17,7 @@ from ..families import group_of
 from ..linalg import eigh_descending, exact, like, polar
 from ..memo import forgetful
 from .base import Layer, Merged, Options, averaged, norm, option
-from .spectral import MEASURED, SCALING, rounding, tsv_update
+from .spectral import MEASURED, SCALING, rounding, said, tsv_update
 
 PUBLISHED = "arXiv 2602.20208, ViT code"
 SHIFT_TOLERANCE = 1e-6  # of the largest eigenvalue: below it is the rounding of a float32 Gram
@@ -125,8 +125,9 @@ def essential_update(
     means: tuple[Tensor, ...] | None,
     options: EssentialOptions,
     remember: Callable[[Hashable, Callable[[], Any]], Any] = forgetful,
-) -> tuple[Tensor, dict[str, list[float]]]:
-    """Steps 1–6: the merged update of one layer, and the weights that tasks and dimensions got."""
+) -> tuple[Tensor, dict[str, list[float]], str]:
+    """Steps 1–6: the merged update of one layer, the weights that tasks and dimensions got, and how
+    the polar factors were found."""
     subspace = (options.rank, options.centre)
     d_out = updates[0].shape[0]
     rank = min(options.rank or max(1, d_out // len(updates)), d_out)
@@ -146,15 +147,13 @@ def essential_update(
     e_cat, c_cat = torch.cat(directions, 1), torch.cat(coordinates, 0)  # 4
     dimension_weights = relative_power(c_cat.norm(dim=0), options.dimension_power)
     c_cat = c_cat * dimension_weights  # 5
-    e_o, e_values = remember(  # 6
+    e_o = remember(  # 6
         ("essential polar", subspace, options.eigenvalue_power), lambda: polar(e_cat)
     )
-    c_o, c_values = polar(c_cat)
-    update = 2 * (e_o * e_values.mean()) @ (c_o * c_values.mean())
-    return update, {
-        "task_weights": task_weights,
-        "dimension_weights": dimension_weights.tolist(),
-    }
+    c_o = polar(c_cat)
+    update = 2 * (e_o.factor * e_o.values.mean()) @ (c_o.factor * c_o.values.mean())
+    details = {"task_weights": task_weights, "dimension_weights": dimension_weights.tolist()}
+    return update, details, said([e_o.by, c_o.by])
 
 
 def essential(layer: Layer, options: EssentialOptions, survey: object = None) -> Merged:
@@ -164,15 +163,16 @@ def essential(layer: Layer, options: EssentialOptions, survey: object = None) ->
     grams = layer.measured("input_gram")
     means = layer.measured("input_mean") if options.centre else None
     if grams is None or (options.centre and means is None):
-        update = layer.remember("tsv_m", lambda: tsv_update(layer.updates, rounding(layer)))
-        return Merged(layer.base + options.scaling * update, "tsv_m")
+        update, status = layer.remember("tsv_m", lambda: tsv_update(layer.updates, rounding(layer)))
+        return Merged(layer.base + options.scaling * update, "tsv_m", status=status)
     # Neither scaling nor level 3 enters here.
     depends = options.model_dump(exclude={"scaling", "layer_power"})
-    update, details = layer.remember(
+    update, details, status = layer.remember(
         ("essential", tuple(depends.items())),
         lambda: essential_update(layer.updates, grams, means, options, layer.remember),
     )
-    return Merged(layer.base + options.scaling * update, "essential", details=details)
+    value = layer.base + options.scaling * update
+    return Merged(value, "essential", status=status, details=details)
 
 
 def reads(options: EssentialOptions) -> frozenset[str]:

@@ -6,7 +6,7 @@ Sources: MaTS (arXiv 2312.04339), K-FAC (arXiv 1503.05671).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -20,7 +20,6 @@ from ..operators import (
     Operator,
     Spectral,
     WeightedSum,
-    damped,
     regularised,
     truncated,
 )
@@ -99,10 +98,14 @@ def kfac(layer: Layer, options: KfacOptions, survey: Any = None) -> Merged:
     outputs = layer.measured("output_gradient_gram") if layer.is_matrix else None
     if inputs is None or outputs is None:
         return merge_remaining(layer, options.remaining, options.damping)
-    system = _system(layer, options)
-    basis = _basis(layer, options) if _rotates(options) else None
-    solution, how = _solve(layer, options, system, basis)
-    return Merged(solution.value, "kfac", status=f"{solution.status}{how}", solution=solution)
+    solution, how, preconditioner = _solve(layer, options, _system(layer, options))
+    return Merged(
+        solution.value,
+        "kfac",
+        status=f"{solution.status}{how}",
+        solution=solution,
+        details={"preconditioner": preconditioner},
+    )
 
 
 @dataclass(frozen=True)
@@ -143,12 +146,8 @@ def _subspace(block: InputGram | Kronecker, options: KfacOptions) -> Operator:
     return Spectral(cut.q_b, cut.q_a, cut.values + options.damping * cut.values.mean())
 
 
-def _solve(
-    layer: Layer, options: KfacOptions, system: System, basis: Basis | None
-) -> tuple[Solution, str]:
-    own_start = system.start
-    if basis is not None:
-        system = basis.into(system)
+def _solve(layer: Layer, options: KfacOptions, system: System) -> tuple[Solution, str, str]:
+    """The solution, what befell it, and the preconditioner it was found with."""
     operator, start = WeightedSum(system.terms, layer.shares), system.start
     right = weighted_sum(
         (term.apply(expert) for term, expert in zip(system.terms, system.experts, strict=True)),
@@ -166,10 +165,10 @@ def _solve(
         shares = (layer.shares[0], layer.shares[1])
         closed = solver.two_models(pair[0], pair[1], shares, right, start)
         if closed is not None:
-            return (basis.back(closed, own_start) if basis else closed), ""
+            return closed, "", "none"
 
     def run(preconditioner: solver.Apply | None) -> Solution:
-        solution = solver.cg(
+        return solver.cg(
             matvec,
             right,
             start,
@@ -179,115 +178,70 @@ def _solve(
             keep=layer.keep,
             callback=layer.pulse,
         )
-        return basis.back(solution, own_start) if basis else solution
 
-    preconditioner = _preconditioner(layer, options, operator, basis, shift)
+    preconditioner, kind = _preconditioner(layer, options, system, operator, shift)
     solution = run(preconditioner)
     if preconditioner and solution.status in (Status.STAGNATED, Status.NOT_POSITIVE):
-        return run(None), f" (plain CG after the {_name(options)} preconditioner failed)"
-    return solution, ""
+        return run(None), f" (plain CG after the {_name(options)} preconditioner failed)", "none"
+    return solution, "", kind
 
 
 # Preconditioning ----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Basis:
-    """Eigenvectors of `Σ α_m A_m` and `Σ α_m B_m`, and the system turned into them.
-
-    There the Kronecker preconditioner is an elementwise division: turning once costs what it would
-    cost in every iteration.  `blocks` and `experts` are already turned, `blocks` not yet damped.
-    """
-
-    a: solver.Eigen
-    b: solver.Eigen
-    blocks: tuple[Kronecker, ...]
-    experts: tuple[Tensor, ...]
-    damping: float
-
-    def turned(self, x: Tensor) -> Tensor:
-        return self.b[1].mT @ x @ self.a[1]
-
-    def into(self, system: System) -> System:
-        terms = tuple(
-            Kronecker(damped(t.b, self.damping), damped(t.a, self.damping)) for t in self.blocks
-        )
-        return System(terms, self.experts, self.turned(system.start))
-
-    def back(self, solution: Solution, start: Tensor) -> Solution:
-        """The solution in the weight's own coordinates; lengths are the same in both.
-
-        The start comes back as it was, without the rounding of the way there and back.
-        """
-
-        def original(x: Tensor) -> Tensor:
-            return self.b[1] @ x @ self.a[1].mT
-
-        iterates = {step: original(x) if step else start for step, x in solution.iterates.items()}
-        value = original(solution.value) if solution.iterations else start
-        return replace(solution, value=value, iterates=iterates)
-
-    def values(self, shift: float) -> Tensor:
-        """`λ_B λ_Aᵀ` of the damped sums, plus the anchor's shift."""
-        # Damping moves the eigenvalues of the sums and leaves their vectors: one basis serves all.
-        a, b = (v + self.damping * v.mean() for v in (self.a[0], self.b[0]))
-        values = torch.outer(b, a) + shift
-        return values.clamp_min(1e-12 * float(values.max()) or 1e-300)
-
-
 def _preconditioner(
-    layer: Layer, options: KfacOptions, operator: WeightedSum, basis: Basis | None, shift: float
-) -> solver.Apply | None:
-    if basis is not None:
-        values = basis.values(shift)
-        return lambda r: r / values
+    layer: Layer, options: KfacOptions, system: System, operator: WeightedSum, shift: float
+) -> tuple[solver.Apply | None, str]:
+    """What CG is preconditioned with, and its name."""
     if options.preconditioner == "jacobi":
-        return solver.jacobi(operator.diagonal() + shift)
-    if options.preconditioner == "kronecker":  # of a truncated block, which is not turned
-        a, b = _eigenbases(layer, _blocks(layer, options, damping=0.0))
-        return solver.kronecker_in(a, b, shift)
-    return None
+        return solver.jacobi(operator.diagonal() + shift), "jacobi"
+    if not uses_kronecker(options):
+        return None, "none"
+    blocks = [term for term in system.terms if isinstance(term, Kronecker)]
+    if options.rank is None and not shift:
+        inverse = solver.kronecker_inverse(*_sums(layer, blocks))
+        if inverse is not None:
+            return inverse, "kronecker, by inverses"
+    return _by_eigenbases(layer, options, shift), "kronecker, by eigenbases"
 
 
-def _rotates(options: KfacOptions) -> bool:
-    """Whether the Kronecker preconditioner is used, in its own basis.
+def uses_kronecker(options: KfacOptions) -> bool:
+    """Whether the Kronecker preconditioner is used.
 
-    Only where the system is damped or anchored: elsewhere plain CG alone lands on the solution
-    nearest to the start.
+    On its own only where the system is damped or anchored: elsewhere plain CG alone lands on the
+    solution nearest to the start.
     """
-    if options.rank is not None:
-        return False
     regular = options.damping > 0 or options.anchor > 0
-    return options.preconditioner == "kronecker" or (options.preconditioner == "auto" and regular)
+    automatic = options.preconditioner == "auto" and regular and options.rank is None
+    return options.preconditioner == "kronecker" or automatic
+
+
+def _by_eigenbases(layer: Layer, options: KfacOptions, shift: float) -> solver.Apply:
+    """Damping moves the eigenvalues of the sums and leaves their vectors: one basis serves all."""
+    damping = options.damping if options.rank is None else 0.0  # a truncated block is damped whole
+
+    def compute() -> tuple[solver.Eigen, solver.Eigen]:
+        sums = _sums(layer, _blocks(layer, options, damping=0.0))
+        (a, q_a), (b, q_b) = (eigh_descending(total) for total in sums)
+        # A flipped view would be copied at every product.
+        return (a, q_a.contiguous()), (b, q_b.contiguous())
+
+    what = ("K-FAC eigenbases", options.normalise, options.off_diagonal)
+    a, b = layer.remember(what, compute)
+    moved = [(values + damping * values.mean(), vectors) for values, vectors in (a, b)]
+    return solver.kronecker_in(moved[0], moved[1], shift)
+
+
+def _sums(layer: Layer, blocks: Sequence[Kronecker]) -> tuple[Tensor, Tensor]:
+    """`Σ α_m A_m` and `Σ α_m B_m`."""
+    return (
+        weighted_sum((k.a for k in blocks), layer.shares),
+        weighted_sum((k.b for k in blocks), layer.shares),
+    )
 
 
 def _name(options: KfacOptions) -> str:
     return "kronecker" if options.preconditioner == "auto" else options.preconditioner
-
-
-def _basis(layer: Layer, options: KfacOptions) -> Basis:
-    def compute() -> Basis:
-        blocks = _blocks(layer, options, damping=0.0)
-        a, b = _eigenbases(layer, blocks)
-        q_a, q_b = a[1], b[1]
-        turned = tuple(Kronecker(q_b.mT @ k.b @ q_b, q_a.mT @ k.a @ q_a) for k in blocks)
-        experts = tuple(q_b.mT @ expert @ q_a for expert in layer.experts)
-        return Basis(a, b, turned, experts, 0.0)
-
-    what = ("K-FAC eigenbasis", options.normalise, options.off_diagonal)
-    return replace(layer.remember(what, compute), damping=options.damping)
-
-
-def _eigenbases(layer: Layer, blocks: Sequence[Kronecker]) -> tuple[solver.Eigen, solver.Eigen]:
-    """Of `Σ α_m A_m` and `Σ α_m B_m`."""
-    return (
-        _contiguous(eigh_descending(weighted_sum((k.a for k in blocks), layer.shares))),
-        _contiguous(eigh_descending(weighted_sum((k.b for k in blocks), layer.shares))),
-    )
-
-
-def _contiguous(eigen: solver.Eigen) -> solver.Eigen:
-    return eigen[0], eigen[1].contiguous()  # a flipped view would be copied at every product
 
 
 def starting_point(layer: Layer, options: KfacOptions, blocks: list[Kronecker]) -> Tensor:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..linalg import polar, svd
+from ..linalg import Triples, largest_triples, polar, svd
 from .base import Layer, Merged, Options, averaged, norm, option, weighted_sum
 
 MEASURED = "validation split of the sample family; published: 1"
@@ -56,57 +56,67 @@ def rounding(layer: Layer, terms: int = 1) -> float:
     return each * terms**0.5
 
 
-def tsv_update(updates: Sequence[Tensor], floor: float = 0.0) -> Tensor:
+def tsv_update(updates: Sequence[Tensor], floor: float = 0.0) -> tuple[Tensor, str]:
     """`U_o diag(σ_cat) V_o`: the top ⌊min(d)/T⌋ triples of each task, factors orthogonalised.
 
-    Triples with a singular value at or under `floor` are left out.
+    Triples with a singular value at or under `floor` are left out.  Also says how exact parts were
+    found (`said`).
     """
     rank = max(1, min(updates[0].shape) // len(updates))
-    triples = [_largest(update, rank, floor) for update in updates]
-    left = torch.cat([u for u, _, _ in triples], 1)
-    values = torch.cat([s for _, s, _ in triples])
-    right = torch.cat([v for _, _, v in triples], 0)
+    triples = [_above(largest_triples(update, rank), floor) for update in updates]
+    left = torch.cat([own.left for own in triples], 1)
+    values = torch.cat([own.values for own in triples])
+    right = torch.cat([own.right for own in triples], 0)
+    ways = [own.by for own in triples]
     if not len(values):
-        return torch.zeros_like(updates[0])
-    return (polar(left)[0] * values) @ polar(right)[0]
+        return torch.zeros_like(updates[0]), said(ways)
+    first, second = polar(left), polar(right)
+    return (first.factor * values) @ second.factor, said([*ways, first.by, second.by])
 
 
-def _largest(update: Tensor, rank: int, floor: float = -1.0) -> tuple[Tensor, Tensor, Tensor]:
-    """The `rank` largest triples above `floor`, as copies: a view would hold the rest as well."""
-    u, s, v = svd(update)
-    kept = min(rank, int((s > floor).sum()))
-    return u[:, :kept].clone(), s[:kept].clone(), v[:kept].clone()
+def _above(found: Triples, floor: float) -> Triples:
+    kept = int((found.values > floor).sum())
+    return Triples(found.left[:, :kept], found.values[:kept], found.right[:kept], found.by)
+
+
+def said(ways: Sequence[str]) -> str:
+    """The status of a layer whose decompositions were found in these ways."""
+    by_gram = sum(way == "Gram" for way in ways)
+    if not by_gram:
+        return "exact"
+    return f"exact, {by_gram} of {len(ways)} decompositions by their Gram"
 
 
 def tsv_m(layer: Layer, options: TsvOptions, survey: Any = None) -> Merged:
     """W = W0 + α U_o diag(σ_cat) V_o."""
     if not layer.is_matrix:
         return averaged(layer)
-    update = layer.remember("tsv_m", lambda: tsv_update(layer.updates, rounding(layer)))
-    return Merged(layer.base + options.scaling * update, "tsv_m")
+    update, status = layer.remember("tsv_m", lambda: tsv_update(layer.updates, rounding(layer)))
+    return Merged(layer.base + options.scaling * update, "tsv_m", status=status)
 
 
 def iso_c(layer: Layer, options: IsoOptions, survey: Any = None) -> Merged:
     """W = W0 + α σ̄ U Vᵀ of the SVD of Σ Δ_m: all singular values replaced by their mean."""
     if not layer.is_matrix:
         return averaged(layer)
-    direction, values = layer.remember(
+    found = layer.remember(
         "iso_c", lambda: polar(_total(layer), rounding(layer, len(layer.experts)))
     )
-    return Merged(layer.base + options.scaling * values.mean() * direction, "iso_c")
+    value = layer.base + options.scaling * found.values.mean() * found.factor
+    return Merged(value, "iso_c", status=said([found.by]))
 
 
 def iso_cts(layer: Layer, options: IsoCtsOptions, survey: Any = None) -> Merged:
     """Common directions of Σ Δ_m, task-specific ones of (I − U_c U_cᵀ) Δ_m, uniform spectrum."""
     if not layer.is_matrix:
         return averaged(layer)
-    update = layer.remember(
+    update, status = layer.remember(
         ("iso_cts", options.common), lambda: iso_cts_update(layer, options.common)
     )
-    return Merged(layer.base + options.scaling * update, "iso_cts")
+    return Merged(layer.base + options.scaling * update, "iso_cts", status=status)
 
 
-def iso_cts_update(layer: Layer, share: float) -> Tensor:
+def iso_cts_update(layer: Layer, share: float) -> tuple[Tensor, str]:
     """σ̄ U V over the common and the task-specific directions, before scaling."""
     tasks, rank = len(layer.experts), min(layer.base.shape)
     # As published: the task-specific part is a multiple of T, the common part takes what is left.
@@ -114,15 +124,16 @@ def iso_cts_update(layer: Layer, share: float) -> Tensor:
     common = rank - per_task * tasks
     u, s, v = layer.remember("svd of the sum", lambda: svd(_total(layer)))
     u_common = u[:, :common]
-    left, values, right = [u_common], [s[:common]], [v[:common]]
-    for update in layer.updates:
-        specific = update - u_common @ (u_common.mT @ update)
-        u_t, s_t, v_t = _largest(specific, per_task)
-        left.append(u_t)
-        values.append(s_t)
-        right.append(v_t)
-    direction = polar(torch.cat(left, 1))[0] @ polar(torch.cat(right, 0))[0]
-    return torch.cat(values).mean() * direction
+    parts = [Triples(u_common, s[:common], v[:common], "SVD")]
+    if per_task:
+        for update in layer.updates:
+            specific = update - u_common @ (u_common.mT @ update)
+            parts.append(largest_triples(specific, per_task))
+    first = polar(torch.cat([part.left for part in parts], 1))
+    second = polar(torch.cat([part.right for part in parts], 0))
+    mean = torch.cat([part.values for part in parts]).mean()
+    ways = [*(part.by for part in parts), first.by, second.by]
+    return mean * (first.factor @ second.factor), said(ways)
 
 
 def _total(layer: Layer) -> Tensor:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from mats_core import solver
 from mats_core.methods.kfac import STARTS, KfacOptions, kfac_reads
 from mats_core.pipeline import Finished, run
 from tests.layer_cases import SEEDS, close, merged, random_case, raw_recipe, value, with_statistics
@@ -240,3 +241,30 @@ def test_auto_preconditions_only_what_is_regular():
     for singular in ({"damping": 0.0}, {"rank": 4}):
         automatic, named = trace(**singular), trace(**singular, preconditioner="none")
         assert automatic.residuals == named.residuals
+
+
+def test_the_report_says_what_was_preconditioned_with():
+    case = random_case(2, experts=3).layer
+
+    def said(**options):
+        return merged(case, "kfac", **options).details["preconditioner"]
+
+    assert said(damping=0.1) == "kronecker, by inverses"
+    assert said(damping=0.1, anchor=0.1) == "kronecker, by eigenbases"
+    assert said(damping=0.0) == "none"
+    assert said(damping=0.1, preconditioner="jacobi") == "jacobi"
+    assert said(damping=0.1, rank=4) == "none"
+    assert said(damping=0.1, rank=4, preconditioner="kronecker") == "kronecker, by eigenbases"
+
+
+def test_inverses_and_eigenbases_make_the_same_iterates(monkeypatch):
+    case = random_case(2, experts=3).layer
+    options = {"damping": 0.1, "tolerance": 0.0, "iterations": 6}
+    fast = merged(case, "kfac", **options)
+    monkeypatch.setattr(solver, "kronecker_inverse", lambda *sums: None)
+    slow = merged(case, "kfac", **options)
+    assert slow.details["preconditioner"] == "kronecker, by eigenbases"
+    assert fast.solution is not None
+    assert slow.solution is not None
+    assert fast.solution.residuals == pytest.approx(slow.solution.residuals, rel=1e-6)
+    close(fast.value, slow.value, 1e-8)

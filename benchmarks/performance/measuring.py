@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -36,7 +36,6 @@ def one_by_one(model: nn.Module, examples: Iterator[Example]) -> dict[str, Tenso
     linear = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear)}
     sums: dict[str, Tensor] = {}
     tokens: dict[str, int] = {}
-    seen: dict[str, Tensor] = {}
 
     def add(name: str, value: Tensor) -> None:
         if name in sums:
@@ -44,23 +43,21 @@ def one_by_one(model: nn.Module, examples: Iterator[Example]) -> dict[str, Tenso
         else:
             sums[name] = value.clone()
 
-    def forward(name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            seen[name] = inputs[0].detach().flatten(0, -2)
+    def note(name: str) -> Callable[..., None]:
+        def forward(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            x = inputs[0].detach().flatten(0, -2)
 
-        return hook
+            def backward(gradient: Tensor) -> None:
+                g = gradient.flatten(0, -2)
+                add(f"{name}.input_gram", x.T @ x)
+                add(f"{name}.output_gradient_gram", g.T @ g)
+                tokens[name] = tokens.get(name, 0) + len(x)
 
-    def backward(name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, into: Any, out: tuple[Tensor, ...]) -> None:
-            x, g = seen[name], out[0].flatten(0, -2)
-            add(f"{name}.input_gram", x.T @ x)
-            add(f"{name}.output_gradient_gram", g.T @ g)
-            tokens[name] = tokens.get(name, 0) + len(x)
+            output.register_hook(backward)
 
-        return hook
+        return forward
 
-    hooks = [m.register_forward_hook(forward(n)) for n, m in linear.items()]
-    hooks += [m.register_full_backward_hook(backward(n)) for n, m in linear.items()]
+    hooks = [module.register_forward_hook(note(name)) for name, module in linear.items()]
     count = 0
     for inputs, label in examples:
         model.zero_grad(set_to_none=True)
@@ -105,9 +102,8 @@ def sample() -> Line:
     )
 
 
-def _order(count: int):
-    import numpy as np
-
+def _order(count: int) -> np.ndarray:
+    """The examples that `measure_task` draws."""
     return np.random.default_rng(0).permutation(count)[:EXAMPLES]
 
 
@@ -166,7 +162,7 @@ def differences(ours: Statistics, theirs: Mapping[str, Tensor]) -> dict[str, flo
     found: dict[str, float] = {}
     for kind, ending in KINDS.items():
         names = [n for n in theirs if n.endswith(ending) and n in ours.shapes]
-        # The bias of a key moves no output: its gradient is zero, and all that is left is rounding.
+        # The bias of a key moves no output: its gradient is zero but for rounding.
         names = [n for n in names if float(theirs[n].norm()) > 1e-12]
         found[kind] = max(
             relative(ours.stored(n).reshape(theirs[n].shape), theirs[n]) for n in names

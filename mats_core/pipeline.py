@@ -24,6 +24,7 @@ from .evaluate import TaskResult
 from .examiner import Asked, exam
 from .journal import NAME as JOURNAL
 from .layers import Inputs, Job, open_inputs, prepare
+from .machine import UNMEASURED
 from .memo import Memo
 from .output import MemorySink, Sink, finish_directory, fold_vectors, take_over
 from .recipe import Evaluation, Recipe, load_recipe
@@ -74,7 +75,7 @@ def run(
     if target is not None:
         refuse_existing(target, force)
     if check_fit and inputs is None:
-        require(estimate(open_inputs(recipe, contents=False), recipe))
+        require(estimate(open_inputs(recipe, contents=False), recipe, speeds=UNMEASURED))
     inputs = inputs or open_inputs(recipe)
     rounds.require(recipe, inputs)
     distributed.require(recipe)

@@ -30,13 +30,14 @@ from .layers import (
     treated_as_matrix,
     units,
 )
-from .methods import Layer, Merged
+from .methods import Merged
 from .methods.base import norm
 from .output import SPOOL, MemorySink, Sink, Spool, emit, output_specs, pinned
 from .report import VERSION, LayerDone, LayerReport, Started
 from .statistics import Statistics
 from .writer import CheckpointWriter
 
+NOTHING = torch.empty(0)
 Layers = Generator[Started | LayerDone, None, list[LayerReport]]
 
 
@@ -241,29 +242,29 @@ def _merge_pieces(
     method = job.method
     if method.survey is not None and method.surveys(job.options) == "tensor":
         survey = method.survey(lambda: read_pieces(job, unit), job.options)
-    made: list[tuple[Merged, int]] = []
+    first: Merged | None = None
+    made: list[tuple[Mapping[str, Any], int]] = []
     names: list[str] = []
     for layer in read_pieces(job, unit):
         merged = method.merge(layer, job.options, survey)
         names = emit(job, unit, merged.value, sink, layer.offset)
-        made.append((_without_value(merged, layer), layer.base.numel()))
-    first = replace(made[0][0], details=_mean_details(made))
-    return _report(unit, first, time.perf_counter() - begun), names
+        # No tensor may outlive its piece, however small: it would lie in the way of the next one.
+        made.append((merged.details, merged.value.numel()))
+        first = first or replace(merged, value=NOTHING)
+    assert first is not None
+    found = replace(first, details=_mean_details(made))
+    return _report(unit, found, time.perf_counter() - begun), names
 
 
-def _without_value(merged: Merged, layer: Layer) -> Merged:
-    return replace(merged, value=layer.base.new_empty(0))
-
-
-def _mean_details(made: Sequence[tuple[Merged, int]]) -> dict[str, Any]:
+def _mean_details(made: Sequence[tuple[Mapping[str, Any], int]]) -> dict[str, Any]:
     """Shares of a tensor from those of its pieces."""
     total = sum(size for _, size in made)
     return {
         key: [
-            sum(merged.details[key][index] * size for merged, size in made) / total
+            sum(details[key][index] * size for details, size in made) / total
             for index in range(len(values))
         ]
-        for key, values in made[0][0].details.items()
+        for key, values in made[0][0].items()
     }
 
 

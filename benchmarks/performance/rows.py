@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from . import distributed, essential, gpu, iterations, kfac, scaling
+from . import disk, distributed, essential, gpu, iterations, kfac, measuring, scaling, startup
 from .base import Row
 
 ROWS: tuple[Row, ...] = (
     *iterations.ROWS,
     *kfac.ROWS,
     *essential.ROWS,
+    *measuring.ROWS,
+    *disk.ROWS,
+    *startup.ROWS,
     *gpu.ROWS,
     *scaling.ROWS,
     *distributed.ROWS,

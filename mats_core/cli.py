@@ -106,6 +106,11 @@ def parser() -> argparse.ArgumentParser:
         help="also the full Fisher block of parameters of at most N elements [0]",
     )  # fmt: skip
     measure.add_argument(
+        "--rank", type=int, default=0, metavar="K",
+        help="keep Grams of at least 2 K columns as at most K rows: exact for up to K tokens, "
+        "a sketch with a known error beyond [0: whole Grams]",
+    )  # fmt: skip
+    measure.add_argument(
         "--memory",
         metavar="SIZE",
         help="what the sums may take, such as 4GB; above it, several passes [half of what is free]",
@@ -332,6 +337,8 @@ def _measure(arguments: argparse.Namespace) -> None:
         )
     if arguments.examples < 1 or arguments.batch_size < 1:
         raise InputError("--examples and --batch-size", expected="at least 1", found="less")
+    if arguments.rank < 0:
+        raise InputError("--rank", expected="0 or more rows", found=str(arguments.rank))
     budget = parse_bytes(arguments.memory) if arguments.memory else None
     device, _ = choose_device(arguments.device)
     if arguments.family:
@@ -369,6 +376,7 @@ def _measure(arguments: argparse.Namespace) -> None:
                 labels=arguments.labels,
                 seed=arguments.seed,
                 blocks=arguments.blocks,
+                rank=arguments.rank,
                 device=device,
                 on_batch=advance,
             )

@@ -279,10 +279,10 @@ def shape_of(job: Job, unit: Unit) -> Shape:
     measured = frozenset(
         kind
         for kind, name in names.items()
-        if kind in job.kinds and everywhere and all(name in s.shapes for s in statistics)
+        if kind in job.kinds and everywhere and all(name in s for s in statistics)
     )
     base = job.inputs.base_statistics
-    gram = square and any(f"{module}.input_gram" in s.shapes for s in statistics)
+    gram = square and any(f"{module}.input_gram" in s for s in statistics)
     return Shape(
         size=(own[0], own[1] + 1) if unit.bias else own,
         experts=len(family.experts),

@@ -10,9 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import math
 import os
-import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,45 +21,22 @@ import torch
 from torch import Tensor
 
 from .checks import InputError, existing, listing
+from .contents import (
+    DTYPE_NAMES,
+    DTYPES,
+    TensorEntry,
+    all_finite,
+    checksum,
+    contents,
+    look_through,
+)
 
-DTYPES: dict[str, torch.dtype] = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-}
-DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+__all__ = ["DTYPES", "DTYPE_NAMES", "Checkpoint", "TensorEntry", "all_finite", "checksum"]
+
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 HEADER_LIMIT = 50_000_000  # bytes; a 7B model's header has 50 kB
-CHUNK = 1 << 24
+CHUNK = 1 << 15  # elements converted at once: they fit a cache, and PyTorch starts no threads
 PIECE = 1 << 20  # elements of a large tensor that are held at once where its parts are independent
-
-
-@dataclass(frozen=True)
-class TensorEntry:
-    """Where one tensor lies: file, byte offset, dtype and shape."""
-
-    file: Path
-    offset: int
-    dtype: torch.dtype
-    shape: tuple[int, ...]
-
-    @property
-    def elements(self) -> int:
-        count = 1
-        for size in self.shape:
-            count *= size
-        return count
-
-    @property
-    def nbytes(self) -> int:
-        return self.elements * self.dtype.itemsize
 
 
 @dataclass(frozen=True)
@@ -152,8 +127,9 @@ class Checkpoint:
     ) -> Tensor:
         """One tensor, freshly allocated; `dtype` and `device` as stored and CPU by default."""
         entry = self.tensors[name]
-        whole = _elements(name, entry, 0, entry.elements, dtype)
-        return whole.reshape(entry.shape).to(device=device)
+        value = torch.empty(entry.elements, dtype=dtype or entry.dtype)
+        _fill(name, entry, 0, value)
+        return value.reshape(entry.shape).to(device=device)
 
     def reads_parts(self, name: str) -> bool:
         """Whether `part` can read this tensor; a view that computes its tensors says no."""
@@ -169,7 +145,13 @@ class Checkpoint:
         device: torch.device | str | None = None,
     ) -> Tensor:
         """Elements `start` to `stop` of a tensor, flat, in the order of the file."""
-        return _elements(name, self.tensors[name], start, stop, dtype).to(device=device)
+        value = torch.empty(stop - start, dtype=dtype or self.tensors[name].dtype)
+        self.fill(name, start, value)
+        return value.to(device=device)
+
+    def fill(self, name: str, start: int, value: Tensor) -> None:
+        """The elements from `start` on into all of `value`, flat and on the CPU."""
+        _fill(name, self.tensors[name], start, value)
 
     def parts(self, name: str, size: int = PIECE) -> Iterator[Tensor]:
         """A tensor piece by piece, flat and as stored; in one piece where it cannot be read so."""
@@ -186,88 +168,68 @@ class Checkpoint:
 
     def digest(self, name: str) -> str:
         """SHA-256 of one tensor's dtype, shape and bytes."""
-        return _digest(self.tensors[name])
+        return contents(self.tensors[name]).digest
+
+    def finite(self, name: str) -> bool:
+        """Whether all numbers of a tensor are finite."""
+        entry = self.tensors[name]
+        if not entry.dtype.is_floating_point:
+            return True
+        return contents(entry).finite if self.reads_parts(name) else all_finite(self.read(name))
+
+    def look_through(self) -> None:
+        """Find digests and numbers that are not finite in one reading (`contents.py`)."""
+        look_through(entry for name, entry in self.tensors.items() if self.reads_parts(name))
 
     @property
     def fingerprint(self) -> str:
         """SHA-256 over names and contents: the same for any sharding, file order or metadata."""
+        self.look_through()
         total = hashlib.sha256()
         for name in self.tensors:
             total.update(f"{name}\0{self.digest(name)}\n".encode())
         return total.hexdigest()
 
 
-def _elements(
-    name: str, entry: TensorEntry, start: int, stop: int, dtype: torch.dtype | None
-) -> Tensor:
+def _fill(name: str, entry: TensorEntry, start: int, value: Tensor) -> None:
     """Read in place where the dtype stays; else converted block by block, never as a whole."""
-    value = torch.empty(stop - start, dtype=dtype or entry.dtype)
     if not len(value):
-        return value
+        return
     with open(entry.file, "rb") as handle:
         handle.seek(entry.offset + start * entry.dtype.itemsize)
         if value.dtype == entry.dtype:
-            _fill(handle, value, name, entry)
-            return value
-        block = torch.empty(min(len(value), CHUNK // entry.dtype.itemsize), dtype=entry.dtype)
-        for at in range(0, len(value), len(block)):
-            part = block[: len(value) - at]
-            _fill(handle, part, name, entry)
-            value[at : at + len(part)] = part
-    return value
+            _read(handle, _bytes(value), name, entry)
+        else:
+            block = torch.empty(min(len(value), CHUNK), dtype=entry.dtype)
+            room = _bytes(block)
+            for part in value.split(CHUNK):
+                count = part.numel()
+                _read(handle, room[: count * entry.dtype.itemsize], name, entry)
+                part.copy_(block[:count])
+        _soon(handle, entry, start, len(value))
 
 
-def _fill(handle: BinaryIO, value: Tensor, name: str, entry: TensorEntry) -> None:
-    if handle.readinto(value.view(torch.uint8).numpy()) != value.nbytes:  # type: ignore[attr-defined]
+def _soon(handle: BinaryIO, entry: TensorEntry, start: int, count: int) -> None:
+    """Let the kernel fetch the next piece while this one is worked on; it does not wait for it."""
+    begin, size = start + count, entry.dtype.itemsize
+    left = min(count, entry.elements - begin)
+    if left > 0 and hasattr(os, "posix_fadvise"):
+        place = entry.offset + begin * size
+        os.posix_fadvise(handle.fileno(), place, left * size, os.POSIX_FADV_WILLNEED)
+
+
+def _bytes(value: Tensor) -> memoryview:
+    return value.view(torch.uint8).numpy().data
+
+
+def _read(handle: BinaryIO, room: memoryview, name: str, entry: TensorEntry) -> None:
+    if handle.readinto(room) != len(room):  # type: ignore[attr-defined]
         raise InputError(
             f"tensor '{name}' of '{entry.file}'",
             expected=f"{entry.nbytes} bytes",
             found="fewer: the file changed while it was open",
             remedy="Copy the checkpoint again.",
         )
-
-
-def _digest(entry: TensorEntry) -> str:
-    status = os.stat(entry.file)
-    return _digest_at(entry, status.st_mtime_ns, status.st_size)
-
-
-@functools.lru_cache(maxsize=65_536)
-def _digest_at(entry: TensorEntry, mtime_ns: int, size: int) -> str:
-    # The file's time and size are arguments only to be part of the key of this cache.
-    digest = hashlib.sha256(f"{DTYPE_NAMES[entry.dtype]}{list(entry.shape)}".encode())
-    with open(entry.file, "rb") as handle:
-        handle.seek(entry.offset)
-        left = entry.nbytes
-        while left:
-            block = handle.read(min(CHUNK, left))
-            if not block:
-                raise InputError(
-                    f"'{entry.file}'", expected="a whole file", found="a truncated one"
-                )
-            digest.update(block)
-            left -= len(block)
-    return digest.hexdigest()
-
-
-def all_finite(value: Tensor) -> bool:
-    """Whether no number is NaN or infinite.
-
-    By the extremes, which carry both: a thirtieth of the time of `isfinite` on every element.
-    """
-    if not value.numel():
-        return True
-    return all(math.isfinite(float(extreme)) for extreme in value.aminmax())
-
-
-def checksum(entry: TensorEntry) -> int:
-    """CRC-32 of a tensor's bytes, as `writer.TensorFileWriter.checksum` took it."""
-    found, left = 0, entry.nbytes
-    with open(entry.file, "rb") as handle:
-        handle.seek(entry.offset)
-        while left and (block := handle.read(min(CHUNK, left))):
-            found, left = zlib.crc32(block, found), left - len(block)
-    return found
 
 
 def _weight_files(path: Path) -> tuple[list[Path], frozenset[str]]:

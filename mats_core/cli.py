@@ -60,6 +60,12 @@ def parser() -> argparse.ArgumentParser:
         help="measure statistics again at the merge and merge once more, N - 1 times",
     )
     merge.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"))
+    merge.add_argument(
+        "--engine",
+        choices=("local", "ray"),
+        help="merge layers in this process, or on the Ray cluster at RAY_ADDRESS (a local one "
+        "where none is named)",
+    )
     merge.add_argument("--no-evaluate", action="store_true", help="write the model and stop")
     merge.add_argument(
         "--force", action="store_true", help="replace an existing output, or an unfinished one"
@@ -173,6 +179,8 @@ def _merge(arguments: argparse.Namespace) -> None:
         changes["output"] = str(Path(arguments.output).resolve())
     if arguments.device:
         changes["device"] = arguments.device
+    if arguments.engine:
+        changes["engine"] = arguments.engine
     if arguments.rounds is not None:
         changes["rounds"] = arguments.rounds
     if arguments.no_evaluate:

@@ -249,6 +249,12 @@ class _Layers:
         return _inputs_bytes(self.job, piece) + self._cost(piece).nbytes
 
 
+def layer_bytes(job: Job, unit: Unit) -> float:
+    """Bytes that merging one layer takes: its inputs, and the method's copies."""
+    shape = shape_of(job, unit)
+    return _inputs_bytes(job, shape) + COSTS[job.method.name](shape, job.options).nbytes
+
+
 def _untouched(job: Job) -> dict[Treatment, int]:
     roles = Counter(job.inputs.family.roles.values())
     return {

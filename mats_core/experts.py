@@ -88,16 +88,8 @@ class Renamed(Checkpoint):
     def reads_parts(self, name: str) -> bool:
         return self.source.reads_parts(self.own_names[name])
 
-    def part(
-        self,
-        name: str,
-        start: int,
-        stop: int,
-        *,
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
-    ) -> Tensor:
-        return self.source.part(self.own_names[name], start, stop, dtype=dtype, device=device)
+    def fill(self, name: str, start: int, value: Tensor) -> None:
+        self.source.fill(self.own_names[name], start, value)
 
     def digest(self, name: str) -> str:
         return self.source.digest(self.own_names[name])

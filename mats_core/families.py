@@ -22,7 +22,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from .checkpoints import Checkpoint, TensorEntry, all_finite
+from .checkpoints import Checkpoint, TensorEntry
 from .checks import InputError, listing
 from .experts import Expert, aligned
 from .heads import Spare, head_names, spare
@@ -228,10 +228,9 @@ def _described(entry: TensorEntry | None) -> str:
 
 
 def _finite(checkpoint: Checkpoint) -> None:
+    checkpoint.look_through()
     for name, entry in checkpoint.tensors.items():
-        if not entry.dtype.is_floating_point:
-            continue
-        if not all(all_finite(part) for part in checkpoint.parts(name)):
+        if not checkpoint.finite(name):
             bad = sum(int((~torch.isfinite(part)).sum()) for part in checkpoint.parts(name))
             raise InputError(
                 f"tensor '{name}' of '{checkpoint.path}'",

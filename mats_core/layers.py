@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from .adapters import VectorFamily, open_expert, vector_family, why_not
-from .checkpoints import PIECE, Checkpoint
+from .buffers import Buffers
+from .checkpoints import Checkpoint
 from .checks import InputError, listing
 from .families import Expert, Family, examine
 from .lowrank import LowRank
@@ -34,6 +35,9 @@ DTYPES = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
+
+WHOLE = 1 << 18  # elements of a tensor that is not worth being read in pieces
+PIECE = 1 << 22  # elements of the largest piece, whatever a method asks for
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,7 @@ class Job:
     keep: tuple[int, ...] = ()
     start: Checkpoint | None = None
     pulse: Callable[[int, float], None] | None = None
+    buffers: Buffers = field(default_factory=Buffers, compare=False, repr=False)
 
     def of_vectors(self) -> Job:
         """The job that is really done: over the vectors, where the experts are (IA)³ adapters."""
@@ -355,23 +360,27 @@ def read_layers(job: Job) -> Iterator[Layer]:
 def pieces(job: Job, unit: Unit) -> list[tuple[int, int]]:
     """(start, stop) of the pieces in which a tensor is merged; empty for one that is read whole.
 
-    Only tensors of more than `PIECE` elements, where the method says that every element of the
-    result depends on its own elements alone, and where all files can be read so.
+    Only large tensors, where the method says that every element of the result depends on its own
+    elements alone, and where all files can be read so.
     """
     family, name = job.inputs.family, unit.name
     elements = family.base.tensors[name].elements
+    size = min(PIECE, job.method.piece(job.options))
     checkpoints = (family.base, *(expert.checkpoint for expert in family.experts))
-    if elements <= PIECE or unit.bias is not None:
+    if elements <= min(PIECE, WHOLE) or unit.bias is not None:
         return []
     if not job.method.pieces(job.options, treated_as_matrix(job, name)):
         return []
     if not all(checkpoint.reads_parts(name) for checkpoint in checkpoints):
         return []
-    return [(start, min(start + PIECE, elements)) for start in range(0, elements, PIECE)]
+    return [(start, min(start + size, elements)) for start in range(0, elements, size)]
 
 
 def read_pieces(job: Job, unit: Unit) -> Iterator[Layer]:
-    """A layer without statistics, in pieces if it has any."""
+    """A layer without statistics, in pieces if it has any.
+
+    The tensors of a piece hold until the next one is asked for: their memory is used again.
+    """
     spans = pieces(job, unit)
     for start, stop in spans:
         yield _read_piece(job, unit, start, stop)
@@ -380,27 +389,48 @@ def read_pieces(job: Job, unit: Unit) -> Iterator[Layer]:
 
 
 def _read_piece(job: Job, unit: Unit, start: int, stop: int) -> Layer:
-    family = job.inputs.family
+    memo = job.inputs.memo
+    bases, experts = _checkpoints(job)
     place = (unit, start, job.dtype, job.device)
 
     def remember(what: Hashable, compute: Callable[[], Any]) -> Any:
-        return job.inputs.memo.get((place, what), compute)
+        return memo.get((place, what), compute)
 
-    def part(checkpoint: Checkpoint) -> Tensor:
-        return checkpoint.part(unit.name, start, stop, dtype=job.dtype, device=job.device)
+    def parts(checkpoints: Sequence[Checkpoint]) -> tuple[Tensor, ...]:
+        how = {"dtype": job.dtype, "device": job.device}
+        return tuple(one.part(unit.name, start, stop, **how) for one in checkpoints)
 
+    if memo.limit or job.device != "cpu":
+        base = remember("base", lambda: parts(bases)) if bases else ()
+        found = (*base, *remember("experts", lambda: parts(experts)))
+    else:
+
+        def fill(values: Sequence[Tensor]) -> None:
+            for checkpoint, value in zip(bases + experts, values, strict=True):
+                checkpoint.fill(unit.name, start, value)
+
+        count = len(bases + experts)
+        found = job.buffers.filled(place, count, stop - start, job.dtype, fill)
     return Layer(
         name=unit.name,
-        base=remember("base", lambda: part(family.base)),
-        experts=remember("experts", lambda: tuple(part(e.checkpoint) for e in family.experts)),
+        # Without data where nobody reads it: whoever did after all would be told so.
+        base=found[0] if bases else torch.empty(stop - start, dtype=job.dtype, device="meta"),
+        experts=tuple(found[len(bases) :]),
         weights=job.weights,
-        labels=tuple(expert.name for expert in family.experts),
+        labels=tuple(expert.name for expert in job.inputs.family.experts),
         is_matrix=False,
         seed=job.recipe.seed,
         offset=start,
         remember=remember,
         pulse=job.pulse,
     )
+
+
+def _checkpoints(job: Job) -> tuple[list[Checkpoint], list[Checkpoint]]:
+    """The base, where the method reads it, and the experts."""
+    family = job.inputs.family
+    bases = [family.base] if job.method.reads_base else []
+    return bases, [expert.checkpoint for expert in family.experts]
 
 
 def _tensor(job: Job, checkpoint: Checkpoint, unit: Unit) -> Tensor:

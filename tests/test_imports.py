@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -18,10 +20,12 @@ ORDER = [
     "places",
     "memory",
     "memo",
+    "buffers",
     "linalg",
     "lowrank",
     "operators",
     "solver",
+    "contents",
     "checkpoints",
     "experts",
     "heads",
@@ -66,6 +70,7 @@ ORDER = [
     "methods.factored",
     "methods.averaging",
     "methods.elementwise",
+    "methods.selection",
     "methods.sparsified",
     "methods.spectral",
     "methods.spherical",
@@ -92,6 +97,7 @@ ORDER = [
     "estimate",
     "journal",
     "streaming",
+    "distributed",
     "pipeline",
     "spectra",
     "interference",
@@ -212,6 +218,25 @@ def test_importing_the_library_is_quick():
         "import sys, mats_core, mats_core.cli; "
         "heavy = {'torch', 'transformers', 'streamlit', 'plotly', 'scipy'} & set(sys.modules); "
         "sys.exit(', '.join(heavy) or 0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_merge_from_the_command_line_imports_no_more_than_it_needs(tmp_path):
+    for name in ("base", "one", "two"):
+        save_file({"w": torch.zeros(2, 2)}, tmp_path / f"{name}.safetensors")
+    experts = "[{name: one, model: one.safetensors}, {name: two, model: two.safetensors}]"
+    (tmp_path / "recipe.yaml").write_text(
+        f"{{base: base.safetensors, experts: {experts}, method: average, output: out}}"
+    )
+    code = (
+        "import sys; from mats_core.cli import main; "
+        f"assert main(['merge', {str(tmp_path / 'recipe.yaml')!r}]) == 0; "
+        "heavy = {'transformers', 'streamlit', 'plotly', 'scipy', 'pandas', 'sklearn'}; "
+        "sys.exit(', '.join(heavy & set(sys.modules)) or 0)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False

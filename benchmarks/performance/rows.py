@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from . import essential, gpu, iterations, kfac, scaling, wide
+from . import disk, distributed, essential, gpu, iterations, kfac, measuring, scaling, startup, wide
 from .base import Row
 
 ROWS: tuple[Row, ...] = (
     *iterations.ROWS,
     *kfac.ROWS,
     *essential.ROWS,
+    *measuring.ROWS,
+    *disk.ROWS,
+    *startup.ROWS,
     *gpu.ROWS,
     *scaling.ROWS,
     *wide.ROWS,
+    *distributed.ROWS,
 )
 
 

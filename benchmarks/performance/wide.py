@@ -218,7 +218,7 @@ def estimates(rates: Sequence[Rate]) -> list[Line]:
                     None,
                     unit="h",
                     checks=size if method == METHODS_RUN[0] else {},
-                    note="counted operations at the measured rates; reading and writing come on top",
+                    note="Counted operations at the measured rates; no reading, no writing.",
                 )
             )
     return lines

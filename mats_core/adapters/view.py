@@ -129,16 +129,8 @@ class Adapted(Checkpoint):
         """What the adapter leaves alone is the base's, and read as that is."""
         return not self.changes.get(name) and self.base.reads_parts(name)
 
-    def part(
-        self,
-        name: str,
-        start: int,
-        stop: int,
-        *,
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
-    ) -> Tensor:
-        return self.base.part(name, start, stop, dtype=dtype, device=device)
+    def fill(self, name: str, start: int, value: Tensor) -> None:
+        self.base.fill(name, start, value)
 
     def digest(self, name: str) -> str:
         changes = self.changes.get(name)

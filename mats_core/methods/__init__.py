@@ -33,6 +33,7 @@ METHODS: dict[str, Method] = {
             options=averaging.AverageOptions,
             merge=averaging.average,
             pieces=every_tensor,
+            reads_base=False,
         ),
         Method(
             name="slerp",
@@ -74,6 +75,7 @@ METHODS: dict[str, Method] = {
             survey=sparsified.thresholds,
             surveys=sparsified.ties_surveys,
             pieces=every_tensor,
+            piece=sparsified.ties_piece,
         ),
         Method(
             name="dare",
@@ -87,6 +89,7 @@ METHODS: dict[str, Method] = {
             options=sparsified.DareOptions,
             merge=sparsified.dare,
             pieces=every_tensor,
+            piece=lambda options: sparsified.DRAWN_AT_ONCE,
         ),
         Method(
             name="fisher",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, overload
 
@@ -141,10 +141,10 @@ class Updates(Sequence[Tensor]):
     """Δ_m = W_m − W0, each subtracted when it is asked for: no copy of every expert at once."""
 
     def __init__(self, base: Tensor, experts: tuple[Tensor, ...]) -> None:
-        self._base, self._experts = base, experts
+        self.base, self.experts = base, experts
 
     def __len__(self) -> int:
-        return len(self._experts)
+        return len(self.experts)
 
     @overload
     def __getitem__(self, index: int) -> Tensor: ...
@@ -152,8 +152,14 @@ class Updates(Sequence[Tensor]):
     def __getitem__(self, index: slice) -> Sequence[Tensor]: ...
     def __getitem__(self, index: int | slice) -> Tensor | Sequence[Tensor]:
         if isinstance(index, slice):
-            return Updates(self._base, self._experts[index])
-        return self._experts[index] - self._base
+            return Updates(self.base, self.experts[index])
+        return self.experts[index] - self.base
+
+    def every(self, stride: int, phase: int = 0) -> Iterator[Tensor]:
+        """One entry of each task matrix out of `stride`, flat, from the one at `phase` on."""
+        base = self.base.reshape(-1)[phase::stride]
+        for expert in self.experts:
+            yield expert.reshape(-1)[phase::stride] - base
 
 
 @dataclass(frozen=True)
@@ -204,6 +210,11 @@ def but_matrices(options: Any, is_matrix: bool) -> bool:
     return not is_matrix
 
 
+def small_pieces(options: Any) -> int:
+    """Few enough for a cache, enough for the calls on them to pay."""
+    return 1 << 18
+
+
 @dataclass(frozen=True)
 class Method:
     """One row of `METHODS`.
@@ -220,7 +231,9 @@ class Method:
     rescale    a second pass: norms of all updates and options → a factor for each
     weighted   whether the experts' weights enter
     folds      whether biases join their weight, given its options
+    piece      options → elements of a piece
     experts    how many experts it merges; None: any number
+    reads_base whether it looks at W0 at all; if not, pieces come without it
     """
 
     name: str
@@ -239,7 +252,9 @@ class Method:
     rescale: Callable[[Mapping[str, float], Any], Mapping[str, float]] | None = None
     weighted: bool = True
     folds: Callable[[Any], bool] = never
+    piece: Callable[[Any], int] = small_pieces
     experts: int | None = None
+    reads_base: bool = True
 
 
 def weighted_sum(values: Iterable[Tensor], weights: Iterable[float]) -> Tensor:

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-CHUNK_BYTES = 1 << 28  # of per-example weight gradients held at once
+CHUNK_BYTES = 1 << 20  # of per-example weight gradients held at once: they fit a processor's cache
+GPU_BYTES = 1 << 28  # the same on a GPU, which wants much at once
+LARGE = 1 << 14  # elements of a weight from which one call an example is no matter
 
 
 def linear_weight_square_sum(x: Tensor, g: Tensor) -> Tensor:
@@ -19,11 +21,20 @@ def linear_weight_square_sum(x: Tensor, g: Tensor) -> Tensor:
     if x.shape[1] == 1:  # one token an example: the square of a product is a product of squares
         return (g[:, 0] ** 2).T @ (x[:, 0] ** 2)
     total = torch.zeros(g.shape[-1], x.shape[-1], dtype=x.dtype, device=x.device)
-    chunk = max(1, CHUNK_BYTES // (total.numel() * total.itemsize))
+    on_cpu = x.device.type == "cpu"
+    most = (CHUNK_BYTES if on_cpu else GPU_BYTES) // (total.numel() * total.itemsize)
+    chunk = min(len(x), max(1, most))
+    # One place for all gradients: fresh memory takes as long as the product.
+    room = torch.empty(chunk, *total.shape, dtype=x.dtype, device=x.device)
     for start in range(0, len(x), chunk):
         part = slice(start, start + chunk)
-        gradients = g[part].transpose(1, 2) @ x[part]
-        total += gradients.square_().sum(0)
+        gradients = room[: len(x[part])]
+        torch.bmm(g[part].transpose(1, 2), x[part], out=gradients)
+        if total.numel() < LARGE or not on_cpu:
+            total += gradients.square_().sum(0)
+        else:
+            for gradient in gradients:  # squared and added in one pass
+                total.addcmul_(gradient, gradient)
     return total
 
 

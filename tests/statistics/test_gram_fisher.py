@@ -20,6 +20,25 @@ def test_gram_sum_counts_every_token():
     close(gram.gram_sum(tokens), expected, 1e-12)
 
 
+def test_a_large_gram_is_mirrored(monkeypatch):
+    monkeypatch.setattr(gram, "MIRRORED", 3)
+    tokens = draw(2, 4, 13)
+    rows = tokens.reshape(8, 13)
+    found = gram.gram_sum(tokens)
+    close(found, rows.T @ rows, 1e-12)
+    assert torch.equal(found, found.T)
+
+
+@pytest.mark.parametrize("large", [1, 1 << 20])
+@pytest.mark.parametrize("nbytes", [1, 1000, 1 << 20])
+def test_gradients_of_examples_come_a_few_at_a_time(monkeypatch, large, nbytes):
+    monkeypatch.setattr(fisher, "LARGE", large)
+    monkeypatch.setattr(fisher, "CHUNK_BYTES", nbytes)
+    x, g = draw(7, 3, 5), draw(7, 3, 4, seed=1)
+    expected = torch.einsum("nti,ntj->nij", g, x).square().sum(0)
+    close(fisher.linear_weight_square_sum(x, g), expected, 1e-12)
+
+
 def test_tokens_of_and_token_count():
     values, mask = draw(2, 3, 4), torch.tensor([[1, 1, 0], [1, 0, 0]])
     masked = gram.tokens_of(values, 2, mask)

@@ -101,6 +101,19 @@ def test_measure_one_expert_gives_the_library_s_file(tiny_family, tmp_path, caps
     assert "--force" in capsys.readouterr().err
 
 
+def test_measure_in_low_rank(tiny_family, tmp_path, capsys):
+    from mats_core.statistics import Statistics
+
+    out, task = tmp_path / "low.safetensors", str(tiny_family / "t0.npz")
+    command = ["measure", str(tiny_family / "e0"), "--task", task, "--out", str(out)]
+    assert main([*command, "--examples", "8", "--rank", "4"]) == 0
+    factors = [n for n in Statistics.open(out).shapes if n.endswith("_factor")]
+    assert factors
+    assert all(Statistics.open(out).shapes[name][0] <= 4 for name in factors)
+    assert main([*command, "--rank", "-1", "--force"]) == 2
+    assert "--rank" in capsys.readouterr().err
+
+
 def test_measure_a_family(tiny_family, tmp_path):
     out = tmp_path / "statistics"
     command = ["measure", "--family", str(tiny_family), "--out", str(out), "--examples", "8"]

@@ -59,7 +59,8 @@ def work(method: str, rows: int, columns: int, tasks: int, rank: int, iterations
         average     5 M m n, elementwise
         regmean     M products with A (4 k n m each), and Woodbury of M k rows (4 M k n m + ...)
         kfac        (iterations + 3) times M products with A and B, and Woodbury twice an iteration
-        essential   F Δᵀ and Eᵀ Δ of every task (2 k n m each), polar factors of M k directions
+        essential   F Δᵀ (2 k m n) and Eᵀ Δ (2 r m n) of every task, E C of M r directions, and
+                    polar factors of the M k that are not zero; r = m / M
     """
     m, n, stacked = rows, columns, tasks * rank
     small = 2.0 * stacked**2 * n + stacked**3 / 3
@@ -75,7 +76,8 @@ def work(method: str, rows: int, columns: int, tasks: int, rank: int, iterations
         return (iterations + 3) * operator + (iterations + 1) * preconditioner + sides
     if method == "essential":
         polars = sum(4.0 * stacked**2 * size + 10.0 * stacked**3 for size in (m, n))
-        return tasks * 4.0 * rank * m * n + polars + 2.0 * stacked * m * n
+        directions = tasks * max(1, m // tasks)
+        return 2.0 * stacked * m * n + 4.0 * directions * m * n + polars
     raise KeyError(method)
 
 

@@ -1,7 +1,7 @@
 """One decoder layer of a 7B model, merged for real on statistics in low rank.
 
 Weights, task updates and tokens are drawn: W0 with entries of 0.02, updates of rank 16 plus noise,
-tokens with a spectrum that decays as i^(-1).  Each shape of the layer is merged once by each method
+tokens with a spectrum that decays as i^(-0.7).  Each shape is merged once by each method
 and counts as often as the layer has it; `models.py` turns the seconds into estimates.
 """
 
@@ -30,11 +30,14 @@ METHODS_RUN = ("average", "essential", "regmean", "kfac")
 SHAPES = {(4096, 4096): 4, (11008, 4096): 2, (4096, 11008): 1}
 
 
-def rows_of(size: int, task: int, common: Tensor, generator: torch.Generator) -> Tensor:
-    """Tokens (N, size) of one task: the common directions, each with the task's own energy."""
-    spread = torch.exp(0.5 * torch.randn(len(common), generator=generator))
-    energy = (torch.arange(1, len(common) + 1) ** -1.0 * spread).sqrt()
-    return torch.randn(TOKENS, len(common), generator=generator) * energy @ common
+def rows_of(common: Tensor, generator: torch.Generator) -> Tensor:
+    """Tokens (N, size) of one task, as hard as those of `drawn.gram`: the common directions turned
+    by as much again, each with an energy of the task's own."""
+    count, size = common.shape
+    turned = common + torch.randn(count, size, generator=generator) / size**0.5
+    spread = torch.exp(torch.randn(count, generator=generator))
+    energy = (torch.arange(1, count + 1) ** -0.7 * spread).sqrt()
+    return torch.randn(TOKENS, count, generator=generator) * energy @ turned
 
 
 def sketched(rows: Tensor, rank: int) -> LowRank:
@@ -48,7 +51,7 @@ def sketched(rows: Tensor, rank: int) -> LowRank:
 
 def grams(size: int, generator: torch.Generator, rank: int) -> list[LowRank]:
     common = torch.randn(min(LATENT, size), size, generator=generator) / size**0.5
-    return [sketched(rows_of(size, task, common, generator), rank) for task in range(TASKS)]
+    return [sketched(rows_of(common, generator), rank) for _ in range(TASKS)]
 
 
 def layer(rows: int, columns: int, *, rank: int = RANK, seed: int = 0) -> Layer:
@@ -182,7 +185,7 @@ def bounds() -> Line:
     """How the sketch's error bound falls with K, on one task's tokens of 4096 numbers."""
     generator = torch.Generator().manual_seed(0)
     common = torch.randn(LATENT, 4096, generator=generator) / 4096**0.5
-    rows = rows_of(4096, 0, common, generator)
+    rows = rows_of(common, generator)
     top = float(torch.linalg.eigvalsh(rows @ rows.T / len(rows))[-1])
     seconds, _ = timed(lambda: sketched(rows, RANK))
     return Line(

@@ -48,5 +48,9 @@ def test_work_goes_by_rank_tasks_and_iterations():
     assert kfac(rank=16) == pytest.approx(2 * kfac(), rel=0.05)
     assert kfac(tasks=8) == pytest.approx(2 * kfac(), rel=0.05)
     assert 1.5 < kfac(iterations=20) / kfac() < 2
+    # ESM's directions grow with the rows: twice as many rows, four times the products.
+    assert work("essential", 8192, 512, 4, 8, 0) == pytest.approx(
+        4 * work("essential", 4096, 512, 4, 8, 0), rel=0.05
+    )
     with pytest.raises(KeyError):
         work("median", 1, 1, 1, 1, 1)

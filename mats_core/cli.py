@@ -60,6 +60,12 @@ def parser() -> argparse.ArgumentParser:
         help="measure statistics again at the merge and merge once more, N - 1 times",
     )
     merge.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"))
+    merge.add_argument(
+        "--engine",
+        choices=("local", "ray"),
+        help="merge layers in this process, or on the Ray cluster at RAY_ADDRESS (a local one "
+        "where none is named)",
+    )
     merge.add_argument("--no-evaluate", action="store_true", help="write the model and stop")
     merge.add_argument(
         "--force", action="store_true", help="replace an existing output, or an unfinished one"
@@ -98,6 +104,11 @@ def parser() -> argparse.ArgumentParser:
     measure.add_argument(
         "--blocks", type=int, default=0, metavar="N",
         help="also the full Fisher block of parameters of at most N elements [0]",
+    )  # fmt: skip
+    measure.add_argument(
+        "--rank", type=int, default=0, metavar="K",
+        help="keep Grams of at least 2 K columns as at most K rows: exact for up to K tokens, "
+        "a sketch with a known error beyond [0: whole Grams]",
     )  # fmt: skip
     measure.add_argument(
         "--memory",
@@ -168,6 +179,8 @@ def _merge(arguments: argparse.Namespace) -> None:
         changes["output"] = str(Path(arguments.output).resolve())
     if arguments.device:
         changes["device"] = arguments.device
+    if arguments.engine:
+        changes["engine"] = arguments.engine
     if arguments.rounds is not None:
         changes["rounds"] = arguments.rounds
     if arguments.no_evaluate:
@@ -324,6 +337,8 @@ def _measure(arguments: argparse.Namespace) -> None:
         )
     if arguments.examples < 1 or arguments.batch_size < 1:
         raise InputError("--examples and --batch-size", expected="at least 1", found="less")
+    if arguments.rank < 0:
+        raise InputError("--rank", expected="0 or more rows", found=str(arguments.rank))
     budget = parse_bytes(arguments.memory) if arguments.memory else None
     device, _ = choose_device(arguments.device)
     if arguments.family:
@@ -361,6 +376,7 @@ def _measure(arguments: argparse.Namespace) -> None:
                 labels=arguments.labels,
                 seed=arguments.seed,
                 blocks=arguments.blocks,
+                rank=arguments.rank,
                 device=device,
                 on_batch=advance,
             )

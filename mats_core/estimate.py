@@ -247,6 +247,12 @@ class _Layers:
         return _inputs_bytes(self.job, piece) + self._cost(piece).nbytes
 
 
+def layer_bytes(job: Job, unit: Unit) -> float:
+    """Bytes that merging one layer takes: its inputs, and the method's copies."""
+    shape = shape_of(job, unit)
+    return _inputs_bytes(job, shape) + COSTS[job.method.name](shape, job.options).nbytes
+
+
 def _untouched(job: Job) -> dict[Treatment, int]:
     roles = Counter(job.inputs.family.roles.values())
     return {
@@ -273,10 +279,10 @@ def shape_of(job: Job, unit: Unit) -> Shape:
     measured = frozenset(
         kind
         for kind, name in names.items()
-        if kind in job.kinds and everywhere and all(name in s.shapes for s in statistics)
+        if kind in job.kinds and everywhere and all(name in s for s in statistics)
     )
     base = job.inputs.base_statistics
-    gram = square and any(f"{module}.input_gram" in s.shapes for s in statistics)
+    gram = square and any(f"{module}.input_gram" in s for s in statistics)
     return Shape(
         size=(own[0], own[1] + 1) if unit.bias else own,
         experts=len(family.experts),

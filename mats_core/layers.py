@@ -20,6 +20,7 @@ from .buffers import Buffers
 from .checkpoints import Checkpoint
 from .checks import InputError, listing
 from .families import Expert, Family, examine
+from .lowrank import LowRank
 from .memo import Memo
 from .methods import METHODS, Layer, LayerStatistics, Method, Options
 from .methods.kfac import STARTS
@@ -262,7 +263,7 @@ def _require_statistics(recipe: Recipe, inputs: Inputs, method: Method, options:
                 found=f"none for '{entry.name}'",
                 remedy="Run `python -m mats_core measure` on it and name the file in the recipe.",
             )
-        there = {name.rpartition(".")[2] for name in statistics.shapes}
+        there = statistics.kinds
         if required - there:
             raise InputError(
                 f"statistics '{statistics.source}' of '{entry.name}'",
@@ -297,7 +298,7 @@ def units(job: Job) -> list[Unit]:
 
 def _foldable(job: Job, module: str) -> bool:
     wanted = (f"{module}.input_gram", f"{module}.input_mean")
-    return all(s is not None and all(n in s.shapes for n in wanted) for s in job.inputs.statistics)
+    return all(s is not None and all(n in s for n in wanted) for s in job.inputs.statistics)
 
 
 def read_layer(job: Job, unit: Unit, *, with_statistics: bool = True) -> Layer:
@@ -343,7 +344,7 @@ def treated_as_matrix(job: Job, name: str) -> bool:
     shape, gram = job.inputs.family.shape(name), f"{module_of(name)}.input_gram"
     if is_matrix(name, shape):
         return True
-    measured = any(s is not None and gram in s.shapes for s in job.inputs.statistics)
+    measured = any(s is not None and gram in s for s in job.inputs.statistics)
     return len(shape) == 2 and is_weight(name) and measured
 
 
@@ -475,18 +476,26 @@ def _layer_statistics(
             return None
         return statistics.read(name, expected, dtype=job.dtype, device=job.device)
 
+    def read_gram(kind: str, size: int) -> tuple[Tensor | None, LowRank | None]:
+        """Whole, or in factors where the file has it so."""
+        if kind not in job.kinds or not matrix:
+            return None, None
+        name, place = f"{module}.{kind}", {"dtype": job.dtype, "device": job.device}
+        factors = statistics.factored(name, size, **place)
+        return (None, factors) if factors else (statistics.read(name, (size, size), **place), None)
+
+    matrix = len(shape) == 2 and is_weight(unit.name)
+    a, a_factors = read_gram("input_gram", shape[-1] if shape else 0)
+    b, b_factors = read_gram("output_gradient_gram", shape[0] if shape else 0)
     # A Fisher has the parameter's own layout, as the file does.
     family = job.inputs.family
     fisher = read("fisher", f"{unit.name}.fisher", family.base.tensors[unit.name].shape)
-    matrix = len(shape) == 2 and is_weight(unit.name)
     found = LayerStatistics(
-        input_gram=read("input_gram", f"{module}.input_gram", (shape[1],) * 2) if matrix else None,
+        input_gram=a,
         input_mean=read("input_mean", f"{module}.input_mean", (shape[1],)) if matrix else None,
-        output_gradient_gram=read(
-            "output_gradient_gram", f"{module}.output_gradient_gram", (shape[0],) * 2
-        )
-        if matrix
-        else None,
+        output_gradient_gram=b,
+        input_factors=a_factors,
+        output_gradient_factors=b_factors,
         fisher=None if fisher is None else family.oriented(unit.name, fisher),
         # The block of a matrix would have to be permuted with it; only vectors are measured.
         block=None
@@ -500,12 +509,13 @@ def _folded(
     job: Job, statistics: Statistics, unit: Unit, found: LayerStatistics
 ) -> LayerStatistics:
     """The statistics of `[W b]`: the Gram of `[x; 1]`, and both Fishers side by side."""
-    if found.input_gram is None or found.input_mean is None or unit.bias is None:
+    gram = found.gram("input_gram")
+    if gram is None or found.input_mean is None or unit.bias is None:
         return found
-    gram = with_bias(found.input_gram, found.input_mean)
+    gram = with_bias(gram, found.input_mean)  # in factors, the mean's column would not be a row
     fisher = found.fisher
     if fisher is not None:
         rows = job.inputs.family.base.tensors[unit.bias].shape
         bias = statistics.read(f"{unit.bias}.fisher", rows, dtype=job.dtype, device=job.device)
         fisher = None if bias is None else torch.cat([fisher, bias[:, None]], 1)
-    return replace(found, input_gram=gram, fisher=fisher)
+    return replace(found, input_gram=gram, input_factors=None, fisher=fisher)

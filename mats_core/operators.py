@@ -8,6 +8,7 @@ never flattened by hand.
     Diagonal       X ↦ F ∘ X                          diagonal Fisher, Adam's second moment
     InputGram      X ↦ X A                            RegMean
     Kronecker      X ↦ B X A                          K-FAC block
+    LowRankBlock   X ↦ B X A with B, A in factors     the same, of a wide layer
     Spectral       X ↦ Q_B (Λ ∘ (Q_Bᵀ X Q_A)) Q_Aᵀ    truncations of the last two
     Dense          vec X ↦ C vec X                    full block of a small parameter
     WeightedSum    X ↦ Σ_m α_m C_m X
@@ -24,6 +25,7 @@ import torch
 from torch import Tensor
 
 from .linalg import eigh_descending
+from .lowrank import Gram, matrix
 
 
 class Operator(ABC):
@@ -123,6 +125,26 @@ class Kronecker(Operator):
 
     def dense(self) -> Tensor:
         return torch.kron(self.b, self.a)
+
+
+@dataclass(frozen=True)
+class LowRankBlock(Operator):
+    """X ↦ B X A as `Kronecker`, with B or A or both as `FᵀF + diag(v)` (`lowrank.py`)."""
+
+    b: Gram
+    a: Gram
+
+    def apply(self, x: Tensor) -> Tensor:
+        return self.b @ x @ self.a
+
+    def diagonal(self) -> Tensor:
+        return torch.outer(self.b.diagonal(), self.a.diagonal())
+
+    def spectrum(self) -> Tensor:
+        return Kronecker(matrix(self.b), matrix(self.a)).spectrum()
+
+    def dense(self) -> Tensor:
+        return torch.kron(matrix(self.b), matrix(self.a))
 
 
 @dataclass(frozen=True)
@@ -229,12 +251,33 @@ def regularised(
     """Trace normalisation, then off-diagonal scaling, then damping, on each factor by itself."""
 
     def form(factor: Tensor) -> Tensor:
-        factor = trace_normalised(factor) if normalise else factor
-        return damped(off_diagonal_scaled(factor, off_diagonal), damping)
+        return regularised_matrix(
+            factor, off_diagonal=off_diagonal, damping=damping, normalise=normalise
+        )
 
     if isinstance(operator, InputGram):
         return replace(operator, a=form(operator.a))
     return Kronecker(form(operator.b), form(operator.a))
+
+
+def regularised_matrix(
+    factor: Tensor, *, off_diagonal: float = 1.0, damping: float = 0.0, normalise: bool = False
+) -> Tensor:
+    """`regularised`, of one factor."""
+    factor = trace_normalised(factor) if normalise else factor
+    return damped(off_diagonal_scaled(factor, off_diagonal), damping)
+
+
+def regularised_gram(
+    gram: Gram, *, off_diagonal: float = 1.0, damping: float = 0.0, normalise: bool = False
+) -> Gram:
+    """`regularised_matrix`, of a Gram that may be in factors and then stays so."""
+    if isinstance(gram, Tensor):
+        return regularised_matrix(
+            gram, off_diagonal=off_diagonal, damping=damping, normalise=normalise
+        )
+    gram = gram.trace_normalised() if normalise else gram
+    return gram.off_diagonal_scaled(off_diagonal).damped(damping)
 
 
 def truncated(operator: InputGram | Kronecker, rank: int) -> Spectral:

@@ -113,6 +113,11 @@ class Spool:
         if self.writer is not None:
             self.writer.sync()
 
+    def discard(self) -> None:
+        """Let go of the file, which others still need."""
+        if self.writer is not None:
+            self.writer.discard()
+
     def remove(self) -> None:
         if self.writer is not None and self.file is not None:
             self.writer.discard()

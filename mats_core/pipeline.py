@@ -15,7 +15,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from . import rounds
+from . import distributed, rounds
 from .adapters import VectorFamily
 from .checkpoints import Checkpoint
 from .checks import InputError
@@ -29,7 +29,7 @@ from .memo import Memo
 from .output import MemorySink, Sink, finish_directory, fold_vectors, take_over
 from .recipe import Evaluation, Recipe, load_recipe
 from .report import Event, Finished, LayerReport, Report, RoundDone, TaskDone, Trial, TrialDone
-from .streaming import Layers, merge_layers, open_place
+from .streaming import Engine, Layers, here, merge_layers, open_place
 from .tasks import SplitName
 from .writer import SHARD_BYTES, refuse_existing, staged_directory
 
@@ -78,6 +78,7 @@ def run(
         require(estimate(open_inputs(recipe, contents=False), recipe, speeds=UNMEASURED))
     inputs = inputs or open_inputs(recipe)
     rounds.require(recipe, inputs)
+    distributed.require(recipe)
     trials: tuple[Trial, ...] = ()
     if recipe.search:
         chosen, trials = yield from _search(recipe, inputs)
@@ -109,7 +110,7 @@ def _merge_into(
         if job.inputs.vectors is not None:
             layers = yield from _merge_vectors(job, job.inputs.vectors, place.sink, folder)
         else:
-            layers = yield from merge_layers(job, place)
+            layers = yield from merge_layers(job, place, _engine(job, folder, shard_bytes))
         layers += take_over(job, place.sink)
         place.finish()
     if folder is not None:
@@ -123,6 +124,13 @@ def _merge_into(
     if folder is not None:
         finish_directory(job, folder, report)
     return Finished(report, {} if folder is not None else encoder)
+
+
+def _engine(job: Job, folder: Path | None, shard_bytes: int) -> Engine:
+    """Where the layers are merged, as the recipe says."""
+    if job.recipe.engine == "local":
+        return here
+    return distributed.on_ray(folder, shard_bytes)
 
 
 def _merge_vectors(job: Job, vectors: VectorFamily, sink: Sink, folder: Path | None) -> Layers:

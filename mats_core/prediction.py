@@ -122,13 +122,13 @@ def _merge_again(recipe: Recipe, inputs: Inputs, step: Step) -> Mapping[str, Ten
 
 def measured_layers(inputs: Inputs) -> tuple[str, ...]:
     """Weights of which at least one expert has both Grams, in the checkpoint's order."""
-    there = {name for own in inputs.statistics if own is not None for name in own.shapes}
+    known = [own for own in inputs.statistics if own is not None]
+    grams = ("input_gram", "output_gradient_gram")
     return tuple(
         name
         for name, role in inputs.family.roles.items()
         if role == "matrix"
-        and f"{module_of(name)}.input_gram" in there
-        and f"{module_of(name)}.output_gradient_gram" in there
+        and all(any(f"{module_of(name)}.{kind}" in own for own in known) for kind in grams)
     )
 
 

@@ -85,6 +85,9 @@ class Recipe(BaseModel):
         None, description="statistics of the base, for gradient matching"
     )
     base_fingerprint: str | None = None
+    engine: Literal["local", "ray"] = Field(
+        "local", description="where layers are merged: in this process, or on a Ray cluster"
+    )
     rounds: int = Field(
         1,
         ge=1,

@@ -17,6 +17,7 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from . import tasks
@@ -155,6 +156,7 @@ def _measuring(
         labels=labels or ("true" if own.metadata.get("labels") == "true" else "empirical"),
         seed=_number(own, "seed", 0),
         blocks=_blocks(expert, own),
+        rank=_number(own, "rank", 0),
         device=device,
     )
 
@@ -196,6 +198,10 @@ def _mean(parts: Sequence[Statistics | None]) -> Statistics | None:
     shared = set(known[0].shapes).intersection(*(part.shapes for part in known))
     tensors = {}
     for name in sorted(shared):
+        if name.endswith("_factor"):  # FᵀF of rows side by side is the sum of their Grams
+            rows = [part.stored(name) for part in known]
+            tensors[name] = torch.cat(rows) / len(known) ** 0.5
+            continue
         values = [part.read(name, part.shapes[name]) for part in known]
         tensors[name] = sum(value for value in values if value is not None) / len(known)
     return Statistics.of(tensors, known[0].metadata)  # type: ignore[arg-type]

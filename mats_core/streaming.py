@@ -7,13 +7,15 @@ takes a pass of its own: a survey before, or a scaling after, over a spool on di
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from .checkpoints import Checkpoint, TensorEntry, checksum
 from .checks import InputError
@@ -59,6 +61,30 @@ class Place:
     def checksums(self, names: Sequence[str]) -> dict[str, int]:
         return {name: self.writer.checksum(name) for name in names} if self.writer else {}
 
+    def take(self, done: Done) -> None:
+        """A layer that another process merged: its bytes lie in our files, or come with it."""
+        for name, value in done.tensors.items():
+            (self.spool if done.entry.stage == "spooled" else self.sink).add(name, value)
+        if self.writer is not None and done.entry.stage == "written":
+            self.writer.taken(done.entry.checksums)
+
+
+@dataclass(frozen=True)
+class Done:
+    """A layer that is merged.
+
+    iterates   X after the CG iterations that were asked for
+    tensors    its merged tensors, or its spooled one, where there is no file to put them in
+    """
+
+    entry: Entry
+    iterates: Mapping[int, Any]
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+# (job, layers, survey, place) → each of them merged and put in its place, in their order.
+Engine = Callable[[Job, Sequence[Unit], Any, Place], Generator[Done, None, None]]
+
 
 def open_place(job: Job, folder: Path | None, *, shard_bytes: int, resume: bool = False) -> Place:
     """The sink, spool and journal of a merge into `folder`, or into memory.
@@ -92,6 +118,15 @@ def open_place(job: Job, folder: Path | None, *, shard_bytes: int, resume: bool 
     return Place(writer, writer, spool, Journal(folder / NAME, header, past, sync), entries)
 
 
+def place_of_worker(job: Job, folder: Path | None, shard_bytes: int) -> Place:
+    """The files of a merge that another process began, or memory: for one layer of it."""
+    specs, spooled = output_specs(job), _spooled(job)
+    if folder is None:
+        return Place(MemorySink(specs), None, Spool(job, spooled, None), Journal(), {})
+    writer = CheckpointWriter(folder, specs, shard_bytes=shard_bytes, done=specs)
+    return Place(writer, writer, Spool(job, spooled, folder, spooled), Journal(), {})
+
+
 def _spooled(job: Job) -> list[str]:
     """Layers that may wait for the second pass, where the method has one."""
     if job.method.rescale is None:
@@ -119,7 +154,8 @@ def _verified(past: Past, folder: Path) -> dict[str, Entry]:
 def _identity(job: Job, shard_bytes: int) -> dict[str, Any]:
     """What makes two merges the same: whoever resumes must have all of it."""
     # Where the inputs lie does not matter, what is in them does; nor does what comes after.
-    without = {"base", "base_statistics", "output", "evaluate", "search", "device", "experts"}
+    without = {"base", "base_statistics", "output", "evaluate", "search", "device", "experts",
+               "engine"}  # fmt: skip
     recipe = pinned(job)
     kept = {"name", "weight", "examples", "fingerprint"}
     inputs = job.inputs
@@ -148,7 +184,13 @@ def _file_of(statistics: Statistics | None) -> Any:
 # Merging ------------------------------------------------------------------------------------------
 
 
-def merge_layers(job: Job, place: Place) -> Layers:
+def here(job: Job, todo: Sequence[Unit], survey: Any, place: Place) -> Generator[Done, None, None]:
+    """One layer after the other, in this process."""
+    for unit in todo:
+        yield merge_layer(job, unit, survey, place)
+
+
+def merge_layers(job: Job, place: Place, engine: Engine = here) -> Layers:
     """Merge layer by layer; returns the reports (as the generator's value)."""
     todo = units(job)
     yield Started(len(todo), job.device, job.reason)
@@ -157,13 +199,16 @@ def merge_layers(job: Job, place: Place) -> Layers:
         measure = job.method.survey
         survey = place.journal.survey(lambda: measure(lambda: read_layers(job), job.options))
     done: list[Entry] = []
-    for index, unit in enumerate(todo):
-        entry, iterates = place.past.get(unit.name), {}
-        if entry is None:
-            entry, iterates = _merge(job, unit, survey, place)
-            place.journal.layer(entry)
-        done.append(entry)
-        yield LayerDone(entry.report, index, len(todo), iterates)
+    left = [unit for unit in todo if unit.name not in place.past]
+    with contextlib.closing(engine(job, left, survey, place)) as merged:
+        for index, unit in enumerate(todo):
+            entry, iterates = place.past.get(unit.name), {}
+            if entry is None:
+                found = next(merged)
+                entry, iterates = found.entry, found.iterates
+                place.journal.layer(entry)
+            done.append(entry)
+            yield LayerDone(entry.report, index, len(todo), iterates)
     place.journal.flush()
     if job.method.rescale is not None:
         done = _second_pass(job, done, place)
@@ -171,12 +216,12 @@ def merge_layers(job: Job, place: Place) -> Layers:
     return [*reports, *_bias_reports(todo, reports)]
 
 
-def _merge(job: Job, unit: Unit, survey: Any, place: Place) -> tuple[Entry, Mapping[int, Any]]:
+def merge_layer(job: Job, unit: Unit, survey: Any, place: Place) -> Done:
     """Merge one layer and hand it on: to the output, or to the spool of a second pass."""
     begun = time.perf_counter()
     if pieces(job, unit):
         report, names = _merge_pieces(job, unit, survey, place.sink, begun)
-        return Entry(report, "written", checksums=place.checksums(names)), {}
+        return Done(Entry(report, "written", checksums=place.checksums(names)), {})
     layer = read_layer(job, unit)
     merged = job.method.merge(layer, job.options, survey)
     length = None
@@ -188,7 +233,7 @@ def _merge(job: Job, unit: Unit, survey: Any, place: Place) -> tuple[Entry, Mapp
     report = _report(unit, merged, time.perf_counter() - begun)
     stage = "written" if length is None else "spooled"
     iterates = merged.solution.iterates if merged.solution else {}
-    return Entry(report, stage, length, checksums), iterates
+    return Done(Entry(report, stage, length, checksums), iterates)
 
 
 def _merge_pieces(

@@ -72,6 +72,7 @@ class TensorFileWriter:
         if not done:
             self._handle.write(head)
             self._handle.truncate(self._start + offset)
+            self._handle.flush()  # others may read the header before anything else is written
         elif self._handle.read(len(head)) != head:
             raise ValueError(f"{file}: not the file that was begun")
         self._dirty = True
@@ -97,6 +98,11 @@ class TensorFileWriter:
     def checksum(self, name: str) -> int:
         """CRC-32 of what was written of a tensor (`checkpoints.checksum` reads it back)."""
         return self._sums[name]
+
+    def taken(self, name: str, checksum: int) -> None:
+        """A tensor that another process has written into this file."""
+        self._sums[name] = checksum
+        self._missing.discard(name)
 
     def sync(self) -> None:
         """What was written so far is on the disk afterwards."""
@@ -150,7 +156,7 @@ class CheckpointWriter:
             self._writers.append(writer)
             self._of.update(dict.fromkeys(names, writer))
             weight_map.update(dict.fromkeys(names, file))
-        if total > 1:
+        if total > 1 and not done:
             size = sum(TensorEntry(folder, 0, *spec).nbytes for spec in specs.values())
             index = {"metadata": {"total_size": size}, "weight_map": weight_map}
             (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2))
@@ -161,9 +167,19 @@ class CheckpointWriter:
     def checksum(self, name: str) -> int:
         return self._of[name].checksum(name)
 
+    def taken(self, checksums: Mapping[str, int]) -> None:
+        """Tensors that another process has written into these files, with their CRC-32."""
+        for name, checksum in checksums.items():
+            self._of[name].taken(name, checksum)
+
     def sync(self) -> None:
         for writer in self._writers:
             writer.sync()
+
+    def discard(self) -> None:
+        """Let go of the files, whatever is missing in them."""
+        for writer in self._writers:
+            writer.discard()
 
     def close(self) -> None:
         for writer in self._writers:

@@ -98,9 +98,11 @@ def test_a_killed_merge_resumes_to_the_same_bytes(
     assert layers_done(partial_of(target)) == min(notes, 38)
 
     merged = []
-    again = streaming._merge
+    again = streaming.merge_layer
     monkeypatch.setattr(
-        streaming, "_merge", lambda job, unit, *rest: merged.append(unit) or again(job, unit, *rest)
+        streaming,
+        "merge_layer",
+        lambda job, unit, *rest: merged.append(unit) or again(job, unit, *rest),
     )
     events = list(run(recipe, resume=True))
     assert len(merged) == 38 - min(notes, 38)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import disk, essential, gpu, iterations, kfac, measuring, scaling, startup
+from . import disk, distributed, essential, gpu, iterations, kfac, measuring, scaling, startup, wide
 from .base import Row
 
 ROWS: tuple[Row, ...] = (
@@ -14,6 +14,8 @@ ROWS: tuple[Row, ...] = (
     *startup.ROWS,
     *gpu.ROWS,
     *scaling.ROWS,
+    *wide.ROWS,
+    *distributed.ROWS,
 )
 
 

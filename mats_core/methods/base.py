@@ -11,11 +11,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 from torch import Tensor
 
+from ..lowrank import LowRank
 from ..memo import forgetful
 from ..solver import Solution
 
 Group = Literal["weights", "task vectors", "statistics"]
 Treatment = Literal["merged", "averaged", "head", "copied", "tied"]
+GRAMS = ("input_gram", "output_gradient_gram")  # kinds that may be there in factors
 
 
 class Options(BaseModel):
@@ -45,13 +47,27 @@ def option(
 
 @dataclass(frozen=True)
 class LayerStatistics:
-    """One expert's statistics of one layer (see `mats_core.statistics`); None: not measured."""
+    """One expert's statistics of one layer (see `mats_core.statistics`); None: not measured.
+
+    A Gram that was measured in low rank is there in factors only; `gram` multiplies it out.
+    """
 
     input_gram: Tensor | None = None
     input_mean: Tensor | None = None
     output_gradient_gram: Tensor | None = None
     fisher: Tensor | None = None
     block: Tensor | None = None
+    input_factors: LowRank | None = None
+    output_gradient_factors: LowRank | None = None
+
+    def factors(self, kind: str) -> LowRank | None:
+        """A Gram in factors, where it was measured so."""
+        return getattr(self, kind.removesuffix("_gram") + "_factors")
+
+    def gram(self, kind: str) -> Tensor | None:
+        """`input_gram` or `output_gradient_gram` as a matrix, formed now where it is in factors."""
+        whole, factors = getattr(self, kind), self.factors(kind)
+        return factors.dense() if whole is None and factors is not None else whole
 
 
 @dataclass(frozen=True)
@@ -99,10 +115,21 @@ class Layer:
 
     def measured(self, kind: str) -> tuple[Tensor, ...] | None:
         """One kind of statistics of all experts, or None if any expert lacks it."""
-        values = tuple(getattr(own, kind) for own in self.statistics)
-        if not values or any(value is None for value in values):
-            return None
-        return values
+        of_gram = kind in GRAMS
+        values = [own.gram(kind) if of_gram else getattr(own, kind) for own in self.statistics]
+        known = tuple(value for value in values if value is not None)
+        return known if known and len(known) == len(values) else None
+
+    def has(self, kind: str) -> bool:
+        """Whether a kind of Grams was measured of all experts, as a matrix or in factors."""
+        found = [getattr(own, kind) is not None or own.factors(kind) for own in self.statistics]
+        return bool(found) and all(found)
+
+    def grams(self, kind: str) -> tuple[Tensor, ...] | tuple[LowRank, ...] | None:
+        """One kind of Grams of all experts: in factors where all are, else as matrices."""
+        factors = tuple(own.factors(kind) for own in self.statistics)
+        known = tuple(gram for gram in factors if gram is not None)
+        return known if known and len(known) == len(factors) else self.measured(kind)
 
     @property
     def mean_update(self) -> Tensor:

@@ -5,20 +5,18 @@ Sources: MaTS (arXiv 2312.04339), RegMean (arXiv 2212.09849).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from torch import Tensor
 
 from ..linalg import pseudo_solve, solve_positive
-from ..operators import (
-    Dense,
-    InputGram,
-    damped,
-    regularised,
-)
+from ..lowrank import Gram, LowRank, matrix
+from ..operators import Dense, damped, regularised_gram
 from ..solver import Status
 from .base import Layer, Merged, Options, averaged, option, weighted_sum
 from .elementwise import FisherOptions, fisher
+from .factored import solve_factored
 
 MEASURED = "validation split of the sample family"
 Remaining = Literal["mean", "fisher", "block"]
@@ -95,34 +93,37 @@ def remaining_reads(remaining: Remaining) -> set[str]:
 # RegMean ------------------------------------------------------------------------------------------
 
 
-def regmean_value(layer: Layer, operators: list[InputGram]) -> tuple[Tensor, bool]:
-    """`(Σ α W_m A_m)(Σ α A_m)⁻¹`, and whether the sum was singular (then: nearest to the mean)."""
-    left = weighted_sum((operator.a for operator in operators), layer.shares)
-    right = weighted_sum(
-        (op.apply(update) for op, update in zip(operators, layer.updates, strict=True)),
-        layer.shares,
-    )
+def regmean_value(layer: Layer, grams: Sequence[Gram]) -> tuple[Tensor, str]:
+    """`(Σ α W_m A_m)(Σ α A_m)⁻¹`, and how it was found; nearest to the mean if singular."""
     # Solved for the update: the mean update is then the anchor of a singular system.
+    right = weighted_sum(
+        (update @ gram for gram, update in zip(grams, layer.updates, strict=True)), layer.shares
+    )
+    factors = [gram for gram in grams if isinstance(gram, LowRank)]
+    if len(factors) == len(grams):
+        update = solve_factored(factors, layer.shares, right)
+        if update is not None:
+            return layer.base + update, f"{Status.CLOSED_FORM}, by factors"
+    left = weighted_sum((matrix(gram) for gram in grams), layer.shares)
     update = solve_positive(left, right)
     if update is not None:
-        return layer.base + update, False
-    return layer.base + pseudo_solve(left, right, layer.mean_update), True
+        return layer.base + update, str(Status.CLOSED_FORM)
+    value = layer.base + pseudo_solve(left, right, layer.mean_update)
+    return value, "singular: nearest to the average"
 
 
 def regmean(layer: Layer, options: RegMeanOptions, survey: Any = None) -> Merged:
-    """W = (Σ α_m W_m A_m)(Σ α_m A_m)⁻¹ by Cholesky."""
-    grams = layer.measured("input_gram") if layer.is_matrix else None
+    """W = (Σ α_m W_m A_m)(Σ α_m A_m)⁻¹ by Cholesky, or by Woodbury with Grams in factors."""
+    grams = layer.grams("input_gram") if layer.is_matrix else None
     if grams is None:
         return merge_remaining(layer, options.remaining, options.damping)
-    rows = len(layer.base)
-    operators = [
-        regularised(
-            InputGram(gram, rows), off_diagonal=options.off_diagonal, damping=options.damping
-        )
-        for gram in grams
-    ]
-    value, singular = regmean_value(layer, operators)  # type: ignore[arg-type]
-    status = "singular: nearest to the average" if singular else str(Status.CLOSED_FORM)
+    value, status = regmean_value(
+        layer,
+        [
+            regularised_gram(gram, off_diagonal=options.off_diagonal, damping=options.damping)
+            for gram in grams
+        ],
+    )
     return Merged(value, "regmean", status=status)
 
 

@@ -15,8 +15,10 @@ from torch import Tensor
 
 from ..families import group_of
 from ..linalg import eigh_descending, exact, like, polar
+from ..lowrank import Gram, LowRank, matrix
 from ..memo import forgetful
 from .base import Layer, Merged, Options, averaged, norm, option
+from .factored import essential_directions
 from .spectral import MEASURED, SCALING, rounding, said, tsv_update
 
 PUBLISHED = "arXiv 2602.20208, ViT code"
@@ -85,7 +87,7 @@ def shift_covariance(update: Tensor, gram: Tensor, mean: Tensor | None = None) -
 
 
 def essential_subspace(
-    update: Tensor, gram: Tensor, rank: int, mean: Tensor | None = None
+    update: Tensor, gram: Gram, rank: int, mean: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """E_t (d_out, r) and eigenvalues λ (r,): the principal directions of the output shift.
 
@@ -93,7 +95,11 @@ def essential_subspace(
     (the paper's theorem).  Directions in which no output moves (d_out > d_in, few tokens) are
     zero: rounding alone would choose them, and the 0.15th power would make it visible.
     """
-    delta, second = exact(update), exact(gram)
+    if mean is None and isinstance(gram, LowRank):
+        values, vectors = essential_directions(update, gram, rank)
+        moves = values > SHIFT_TOLERANCE * values[:1]
+        return like(vectors * moves, update), like(values * moves, update)
+    delta, second = exact(update), exact(matrix(gram))
     if mean is not None:
         second = second - torch.outer(exact(mean), exact(mean))
     if delta.shape[0] <= delta.shape[1]:
@@ -121,7 +127,7 @@ def _from_the_inputs(delta: Tensor, second: Tensor, rank: int) -> tuple[Tensor, 
 
 def essential_update(
     updates: Sequence[Tensor],
-    grams: tuple[Tensor, ...],
+    grams: Sequence[Gram],
     means: tuple[Tensor, ...] | None,
     options: EssentialOptions,
     remember: Callable[[Hashable, Callable[[], Any]], Any] = forgetful,
@@ -160,7 +166,7 @@ def essential(layer: Layer, options: EssentialOptions, survey: object = None) ->
     """W = W0 + α Δ before level 3; matrices without statistics fall back to TSV-M."""
     if not layer.is_matrix:
         return averaged(layer)
-    grams = layer.measured("input_gram")
+    grams = layer.grams("input_gram")
     means = layer.measured("input_mean") if options.centre else None
     if grams is None or (options.centre and means is None):
         update, status = layer.remember("tsv_m", lambda: tsv_update(layer.updates, rounding(layer)))
@@ -172,6 +178,8 @@ def essential(layer: Layer, options: EssentialOptions, survey: object = None) ->
         lambda: essential_update(layer.updates, grams, means, options, layer.remember),
     )
     value = layer.base + options.scaling * update
+    if not options.centre and isinstance(grams[0], LowRank):
+        status = f"{status}, Grams in factors"
     return Merged(value, "essential", status=status, details=details)
 
 

@@ -14,13 +14,16 @@ from torch import Tensor
 
 from .. import solver
 from ..linalg import eigh_descending
+from ..lowrank import Gram, LowRank
 from ..operators import (
     InputGram,
     Kronecker,
+    LowRankBlock,
     Operator,
     Spectral,
     WeightedSum,
     regularised,
+    regularised_gram,
     truncated,
 )
 from ..solver import Solution, Status
@@ -35,6 +38,7 @@ from .curvature import (
     remaining_reads,
 )
 from .elementwise import FisherOptions, fisher
+from .factored import kronecker_inverse
 
 STARTS = ("zero", "pretrained", "average", "task_arithmetic", "regmean", "fisher")
 
@@ -94,9 +98,8 @@ class KfacOptions(Options):
 
 def kfac(layer: Layer, options: KfacOptions, survey: Any = None) -> Merged:
     """`Σ α_m B_m W A_m = Σ α_m B_m W_m A_m`, by CG, or in closed form for two models."""
-    inputs = layer.measured("input_gram") if layer.is_matrix else None
-    outputs = layer.measured("output_gradient_gram") if layer.is_matrix else None
-    if inputs is None or outputs is None:
+    kinds = ("input_gram", "output_gradient_gram")
+    if not layer.is_matrix or not all(layer.has(kind) for kind in kinds):
         return merge_remaining(layer, options.remaining, options.damping)
     solution, how, preconditioner = _solve(layer, options, _system(layer, options))
     return Merged(
@@ -118,6 +121,9 @@ class System:
 
 
 def _system(layer: Layer, options: KfacOptions) -> System:
+    factored = _factored_blocks(layer, options) if options.rank is None else None
+    if factored:
+        return System(factored, layer.experts, starting_point(layer, options, factored))
     blocks = _blocks(layer, options, damping=0.0 if options.rank else options.damping)
     terms = tuple(_subspace(block, options) for block in blocks)
     return System(terms, layer.experts, starting_point(layer, options, blocks))
@@ -136,6 +142,23 @@ def _blocks(layer: Layer, options: KfacOptions, *, damping: float) -> list[Krone
         for b, a in zip(outputs, inputs, strict=True)
     ]  # fmt: skip
     return [block for block in found if isinstance(block, Kronecker)]
+
+
+def _factored_blocks(layer: Layer, options: KfacOptions) -> tuple[LowRankBlock, ...] | None:
+    """The same of a wide layer, whose A or B are in factors; None where neither are."""
+    inputs, outputs = layer.grams("input_gram"), layer.grams("output_gradient_gram")
+    assert inputs is not None
+    assert outputs is not None
+    if not any(isinstance(gram, LowRank) for gram in (*inputs, *outputs)):
+        return None
+
+    def form(gram: Gram) -> Gram:
+        return regularised_gram(
+            gram, off_diagonal=options.off_diagonal, damping=options.damping,
+            normalise=options.normalise,
+        )  # fmt: skip
+
+    return tuple(LowRankBlock(form(b), form(a)) for b, a in zip(outputs, inputs, strict=True))
 
 
 def _subspace(block: InputGram | Kronecker, options: KfacOptions) -> Operator:
@@ -197,12 +220,27 @@ def _preconditioner(
         return solver.jacobi(operator.diagonal() + shift), "jacobi"
     if not uses_kronecker(options):
         return None, "none"
+    factored = [term for term in system.terms if isinstance(term, LowRankBlock)]
+    if factored:
+        return _of_factors(layer, factored, operator, shift)
     blocks = [term for term in system.terms if isinstance(term, Kronecker)]
     if options.rank is None and not shift:
         inverse = solver.kronecker_inverse(*_sums(layer, blocks))
         if inverse is not None:
             return inverse, "kronecker, by inverses"
     return _by_eigenbases(layer, options, shift), "kronecker, by eigenbases"
+
+
+def _of_factors(
+    layer: Layer, blocks: Sequence[LowRankBlock], operator: WeightedSum, shift: float
+) -> tuple[solver.Apply, str]:
+    """By inverses of the sums of factors, for eigenbases of wide layers take longer than the
+    iterations; by the operator's diagonal where those would be all rounding."""
+    inputs, outputs = [k.a for k in blocks], [k.b for k in blocks]
+    inverse = kronecker_inverse(inputs, outputs, layer.shares, layer.base, shift)
+    if inverse is not None:
+        return inverse, "kronecker, by inverses of factors"
+    return solver.jacobi(operator.diagonal() + shift), "jacobi, for Grams in factors"
 
 
 def uses_kronecker(options: KfacOptions) -> bool:
@@ -244,7 +282,9 @@ def _name(options: KfacOptions) -> str:
     return "kronecker" if options.preconditioner == "auto" else options.preconditioner
 
 
-def starting_point(layer: Layer, options: KfacOptions, blocks: list[Kronecker]) -> Tensor:
+def starting_point(
+    layer: Layer, options: KfacOptions, blocks: Sequence[Kronecker | LowRankBlock]
+) -> Tensor:
     """X₀ for `options.start`."""
     if options.start == "zero":
         return torch.zeros_like(layer.base)
@@ -255,8 +295,7 @@ def starting_point(layer: Layer, options: KfacOptions, blocks: list[Kronecker]) 
     if options.start == "task_arithmetic":
         return task_arithmetic(layer, ArithmeticOptions()).value
     if options.start == "regmean":
-        rows = len(layer.base)
-        return regmean_value(layer, [InputGram(block.a, rows) for block in blocks])[0]
+        return regmean_value(layer, [block.a for block in blocks])[0]
     if options.start == "fisher":
         return fisher(layer, FisherOptions()).value
     if layer.starts is None:

@@ -92,10 +92,11 @@ def _of_weights(solution: solver.Solution, layer: Layer) -> solver.Solution:
 
 
 def _block(own: LayerStatistics, options: KfacMatchingOptions) -> Kronecker | None:
-    if own.input_gram is None or own.output_gradient_gram is None:
+    b, a = own.gram("output_gradient_gram"), own.gram("input_gram")
+    if b is None or a is None:
         return None
     block = regularised(
-        Kronecker(own.output_gradient_gram, own.input_gram),
+        Kronecker(b, a),
         damping=options.damping,
         normalise=options.normalise,
     )

@@ -11,15 +11,20 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from ..lowrank import WORTH
 from ..names import module_of
 from . import fisher, gram, ia3
 from .capture import Capture, is_conv1d, is_rms_norm
+from .sketch import Sketch
 
 GRAM_MOST = 16_384  # numbers of an output: a vocabulary gets no output-gradient Gram
 
 
 class Accumulator:
-    """Sums over examples and tokens, by the checkpoint's names."""
+    """Sums over examples and tokens, by the checkpoint's names.
+
+    `rank`: Grams of more than `WORTH` times as many columns are kept as so many rows; 0: none.
+    """
 
     def __init__(
         self,
@@ -27,10 +32,13 @@ class Accumulator:
         names: Mapping[str, str],
         blocks: int,
         vectors: Mapping[str, ia3.Rescaled] | None = None,
+        rank: int = 0,
     ) -> None:
         self.model, self.modules = model, dict(model.named_modules())
         self.names, self.blocks, self.vectors = names, blocks, vectors or {}
+        self.rank = rank
         self.sums: dict[str, Tensor] = {}
+        self.sketches: dict[str, Sketch] = {}
         self.tokens: dict[str, int] = defaultdict(int)
         self.examples = 0
 
@@ -87,12 +95,18 @@ class Accumulator:
             source = uses[0][0] if len(uses) == 1 else x  # before padding was set to zero
             # The whole layout is the key: a view such as hidden[:, 0] starts at the same address.
             key = (source.data_ptr(), tuple(source.shape), source.stride())
-            if key not in seen:
-                seen[key] = source, gram.gram_sum(x)
-            self._sum(f"{layer}.input_gram", seen[key][1])
+            if self._sketched(x.shape[-1]):
+                self._sketch(f"{layer}.input", x)
+            else:
+                if key not in seen:
+                    seen[key] = source, gram.gram_sum(x)
+                self._sum(f"{layer}.input_gram", seen[key][1])
             self._sum(f"{layer}.input_mean", x.sum((0, 1)))
             if g.shape[-1] <= GRAM_MOST:
-                self._sum(f"{layer}.output_gradient_gram", gram.gram_sum(g))
+                if self._sketched(g.shape[-1]):
+                    self._sketch(f"{layer}.output_gradient", g)
+                else:
+                    self._sum(f"{layer}.output_gradient_gram", gram.gram_sum(g))
             self.tokens[layer] += sum(
                 gram.token_count(gram.tokens_of(used, examples), _mask(used, examples, masks))
                 for used, _ in uses
@@ -161,6 +175,13 @@ class Accumulator:
             rows = gradients.flatten(1)
             self._sum(f"{parameter}.block", rows.T @ rows)
 
+    def _sketched(self, size: int) -> bool:
+        return 0 < WORTH * self.rank <= size
+
+    def _sketch(self, name: str, tokens: Tensor) -> None:
+        sketch = self.sketches.setdefault(name, Sketch(self.rank))
+        sketch.add(tokens.reshape(-1, tokens.shape[-1]))
+
     def _sum(self, name: str, value: Tensor) -> None:
         if name in self.sums:
             self.sums[name] += value
@@ -172,7 +193,7 @@ class Accumulator:
 
         In place, for the sums can be as large as the model: they are the means afterwards.
         """
-        return {
+        found = {
             name: value.div_(
                 self.examples
                 if name.endswith((".fisher", ".block"))
@@ -180,6 +201,12 @@ class Accumulator:
             )
             for name, value in self.sums.items()
         }
+        for name in list(self.sketches):
+            factor, rest = self.sketches.pop(name).close()  # freed one by one
+            tokens = self.tokens[module_of(name)]
+            found[f"{name}_factor"] = factor.div_(tokens**0.5)
+            found[f"{name}_rest"] = factor.new_tensor(rest / tokens)
+        return found
 
 
 def _joined(

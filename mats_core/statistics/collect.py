@@ -51,6 +51,7 @@ def measure(
     labels: Labels = "empirical",
     seed: int = 0,
     blocks: int = 0,
+    rank: int = 0,
     vectors: Mapping[str, ia3.Rescaled] | None = None,
     metadata: Mapping[str, str] | None = None,
     on_batch: Callable[[int], None] | None = None,
@@ -61,7 +62,9 @@ def measure(
     and labels: classes (n,), or the token that each place's logits should name (n, tokens), where
     `IGNORED` asks nothing.  `names`: the checkpoint's name of each parameter, by the module's; the
     same names by default.  `blocks`: parameters of at most so many elements get their full block.
-    `vectors`: layers with an (IA)³ vector multiplied in, whose own full block is measured always.
+    `rank`: Grams of at least `WORTH · rank` columns are kept as at most `rank` rows (`sketch.py`);
+    0: none.  `vectors`: layers with an (IA)³ vector multiplied in, whose own full block is measured
+    always.
     Raises `InputError` for an empty calibration set or a loss that is not finite.
     """
     steps = measuring(
@@ -71,6 +74,7 @@ def measure(
         labels=labels,
         seed=seed,
         blocks=blocks,
+        rank=rank,
         vectors=vectors,
         metadata=metadata,
     )
@@ -95,13 +99,14 @@ def measuring(
     labels: Labels = "empirical",
     seed: int = 0,
     blocks: int = 0,
+    rank: int = 0,
     vectors: Mapping[str, ia3.Rescaled] | None = None,
     metadata: Mapping[str, str] | None = None,
 ) -> Steps:
     """`measure`, batch by batch."""
     member("labels", labels, ("empirical", "true"))
     own = {name: name for name, _ in model.named_parameters()} if names is None else names
-    accumulator = Accumulator(model, own, blocks, vectors)
+    accumulator = Accumulator(model, own, blocks, vectors, rank)
     sampler = np.random.default_rng(seed)
     modes = {module: module.training for module in model.modules()}
     model.eval()
@@ -133,6 +138,7 @@ def measuring(
         "tokens": str(max(accumulator.tokens.values(), default=accumulator.examples)),
         "seed": str(seed),
         "labels": labels,
+        **({"rank": str(rank)} if rank else {}),
         **(metadata or {}),
     }
     return Statistics.of(accumulator.means(), description)
@@ -166,6 +172,7 @@ def measure_task(
     labels: Labels = "empirical",
     seed: int = 0,
     blocks: int = 0,
+    rank: int = 0,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
     tensors: Mapping[str, Tensor] | None = None,
@@ -185,6 +192,7 @@ def measure_task(
         labels=labels,
         seed=seed,
         blocks=blocks,
+        rank=rank,
         device=device,
         dtype=dtype,
         tensors=tensors,
@@ -202,6 +210,7 @@ def measuring_task(
     labels: Labels = "empirical",
     seed: int = 0,
     blocks: int = 0,
+    rank: int = 0,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
     tensors: Mapping[str, Tensor] | None = None,
@@ -242,6 +251,7 @@ def measuring_task(
             labels=drawn,
             seed=seed,
             blocks=blocks,
+            rank=rank,
             vectors=ia3.rescaled_layers(checkpoint, dtype=dtype, device=device),
             metadata={"fingerprint": checkpoint.fingerprint, "task": task.name, "labels": labels},
         )

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoints import Checkpoint
+from ..lowrank import WORTH
 from ..memory import available_memory
 from ..names import is_matrix, module_of
 from ..tasks import Task
@@ -41,7 +42,8 @@ def measure_to_file(
     """
     path = Path(path)
     total = min(how.get("examples", EXAMPLES), len(task.train))
-    groups = grouped(checkpoint, _budget(memory), blocks=how.get("blocks", 0))
+    sizes = {key: how.get(key, 0) for key in ("blocks", "rank")}
+    groups = grouped(checkpoint, _budget(memory), **sizes)
     if len(groups) == 1:
         measure_task(checkpoint, task, on_batch=on_batch, **how).save(path)
         return Statistics.open(path)
@@ -75,7 +77,9 @@ def _share_of(
     return lambda done: on_batch((index * total + done) // passes)
 
 
-def grouped(checkpoint: Checkpoint, budget: float, *, blocks: int = 0) -> list[frozenset[str]]:
+def grouped(
+    checkpoint: Checkpoint, budget: float, *, blocks: int = 0, rank: int = 0
+) -> list[frozenset[str]]:
     """The parameters of a checkpoint in groups whose sums fit, modules kept together."""
     modules: dict[str, list[str]] = {}
     for name in checkpoint.tensors:
@@ -83,7 +87,7 @@ def grouped(checkpoint: Checkpoint, budget: float, *, blocks: int = 0) -> list[f
     groups: list[list[str]] = [[]]
     filled = 0.0
     for names in modules.values():
-        size = sum(statistics_bytes(n, checkpoint.tensors[n].shape, blocks) for n in names)
+        size = sum(statistics_bytes(n, checkpoint.tensors[n].shape, blocks, rank) for n in names)
         if groups[-1] and filled + size > budget:
             groups.append([])
             filled = 0.0
@@ -92,14 +96,17 @@ def grouped(checkpoint: Checkpoint, budget: float, *, blocks: int = 0) -> list[f
     return [frozenset(names) for names in groups]
 
 
-def statistics_bytes(name: str, shape: Sequence[int], blocks: int = 0) -> int:
-    """Bytes of what is summed up for a parameter, as its name and shape let one expect."""
+def statistics_bytes(name: str, shape: Sequence[int], blocks: int = 0, rank: int = 0) -> int:
+    """Bytes of what is summed up for a parameter, as its name and shape let one expect.
+
+    A Gram in factors has twice its rows while it is measured.
+    """
     elements = 1
     for size in shape:
         elements *= size
     found = elements + (elements**2 if elements <= blocks else 0)
     if is_matrix(name, shape):
-        found += shape[0] ** 2 + shape[1] ** 2 + shape[1]
+        found += shape[1] + sum(2 * rank * d if 0 < WORTH * rank <= d else d * d for d in shape)
     return WIDTH * found
 
 

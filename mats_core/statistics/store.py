@@ -5,6 +5,10 @@ Tensors, by the names of the checkpoint's own modules and parameters:
     <module>.input_gram              A (d_in, d_in)
     <module>.input_mean              μ (d_in,); needed to fold biases in and to centre
     <module>.output_gradient_gram    B (d_out, d_out)
+    <module>.input_factor            F (k, d_in) with A = FᵀF + ρ I, in place of `input_gram` where
+    <module>.input_rest              it was measured in low rank; ρ, a scalar (`sketch.py`)
+    <module>.output_gradient_factor  the same of B
+    <module>.output_gradient_rest
     <parameter>.fisher               F, the parameter's shape
     <parameter>.block                (numel, numel), for small parameters, where asked for
 
@@ -25,12 +29,32 @@ from torch import Tensor
 
 from ..checkpoints import Checkpoint, all_finite
 from ..checks import InputError
+from ..lowrank import LowRank
 from ..names import module_of
 from ..writer import TensorFileWriter, staged_file
 
 FORMAT = "mats-statistics-1"
 _NUMBERS = itertools.count()
-KINDS = ("input_gram", "input_mean", "output_gradient_gram", "fisher", "block")
+FACTORED = ("input_gram", "output_gradient_gram")  # kinds that may be there in factors instead
+KINDS = (
+    "input_gram",
+    "input_mean",
+    "output_gradient_gram",
+    "fisher",
+    "block",
+    "input_factor",
+    "input_rest",
+    "output_gradient_factor",
+    "output_gradient_rest",
+)
+
+
+def factor_names(name: str) -> tuple[str, str] | None:
+    """The names of a Gram's factor and rest; None for another kind of statistics."""
+    if name.rpartition(".")[2] not in FACTORED:
+        return None
+    stem = name.removesuffix("_gram")
+    return f"{stem}_factor", f"{stem}_rest"
 
 
 @dataclass(frozen=True)
@@ -126,10 +150,52 @@ class Statistics:
         return int(value) if value.isdigit() else None
 
     @property
+    def kinds(self) -> frozenset[str]:
+        """The kinds of statistics that can be read, those in factors by the whole one's name."""
+        stored = {name.rpartition(".")[2] for name in self.shapes}
+        factored = {kind for kind in FACTORED if kind.replace("_gram", "_factor") in stored}
+        return frozenset(stored | factored)
+
+    def __contains__(self, name: str) -> bool:
+        """Whether a statistic was measured: stored as it is, or as a Gram's factor."""
+        names = factor_names(name)
+        return name in self.shapes or (names is not None and all(n in self.shapes for n in names))
+
+    @property
     def layers(self) -> tuple[str, ...]:
-        """Modules with an input Gram."""
-        suffix = ".input_gram"
-        return tuple(n.removesuffix(suffix) for n in self.shapes if n.endswith(suffix))
+        """Modules with an input Gram, whole or in factors."""
+        ends = (".input_gram", ".input_factor")
+        return tuple(name.rpartition(".")[0] for name in self.shapes if name.endswith(ends))
+
+    def factored(
+        self,
+        name: str,
+        size: int,
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> LowRank | None:
+        """A Gram (size, size) in factors, or None where it was not measured in low rank.
+
+        `name` is the whole Gram's, `<module>.input_gram`.  Raises `InputError` as `read` does, and
+        for a negative rest.
+        """
+        names = factor_names(name)
+        if names is None or any(n not in self.shapes for n in names):
+            return None
+        rank = (self.shapes[names[0]] or (0,))[0]
+        factor = self.read(names[0], (rank, size), dtype=dtype, device=device)
+        rest = self.read(names[1], (), dtype=dtype, device=device)
+        assert factor is not None
+        assert rest is not None
+        if float(rest) < 0:
+            raise InputError(
+                f"'{names[1]}' of statistics '{self.source}'",
+                expected="a number of at least 0",
+                found=f"{float(rest):g}",
+                remedy="Measure this checkpoint again.",
+            )
+        return LowRank(factor, rest.expand(size))
 
     def read(
         self,
@@ -139,12 +205,13 @@ class Statistics:
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ) -> Tensor | None:
-        """One tensor, or None where it was not measured.
+        """One tensor, or None where it was not measured; a Gram in factors is multiplied out.
 
         Raises `InputError` if its shape is not `shape` or a number in it is not finite.
         """
         if name not in self.shapes:
-            return None
+            factors = self.factored(name, shape[-1], dtype=dtype, device=device) if shape else None
+            return None if factors is None else factors.dense()
         if self.shapes[name] != shape:
             raise InputError(
                 f"'{name}' of statistics '{self.source}'",

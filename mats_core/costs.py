@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from .lowrank import WORTH
 from .machine import CALL, EIGH, GEMM, HISTOGRAM, RANDOM, STREAM, SVD, Work
 from .methods.averaging import ArithmeticOptions, AverageOptions
 from .methods.base import Treatment
@@ -40,6 +41,7 @@ class Shape:
     is_matrix  whether methods for linear layers apply
     measured   kinds of statistics that every expert has of it, among those that are read
     prior      whether the base's own Fisher is there
+    ranks      rows of A and of B in factors, for methods that take them so; 0: a matrix
     """
 
     size: tuple[int, ...]
@@ -48,6 +50,7 @@ class Shape:
     is_matrix: bool
     measured: frozenset[str] = frozenset()
     prior: bool = False
+    ranks: tuple[int, int] = (0, 0)
 
     @property
     def elements(self) -> int:
@@ -181,6 +184,13 @@ def regmean(s: Shape, options: RegMeanOptions) -> Cost:
     if not s.is_matrix or "input_gram" not in s.measured:
         return remaining(s, options.remaining)
     m, n, t = s.rows, s.columns, s.experts
+    if s.ranks[0] and WORTH * t * s.ranks[0] <= n:
+        work = together(
+            times(_side(m, n, s.ranks[0], s), t), _woodbury(n, t * s.ranks[0]),
+            gemm(m, n, 2 * t * s.ranks[0], EXACT), s.passes(9 * t + 6),
+        )  # fmt: skip
+        copies = 3 * t * s.ranks[0] * n
+        return Cost("merged", work, 3 * s.nbytes + 8 * (copies + 3 * m * n))
     work = together(
         _forms(n, s, options.damping, options.off_diagonal),
         gemm(m, n, n, s.dtype, t),
@@ -189,6 +199,19 @@ def regmean(s: Shape, options: RegMeanOptions) -> Cost:
         _solve(m, n),
     )
     return Cost("merged", work, 2 * s.nbytes + t * n * n * s.width + 8 * (5 * n * n + 2 * m * n))
+
+
+def _side(m: int, n: int, rank: int, s: Shape) -> Work:
+    """X C with C (n, n) in factors, for m rows of X."""
+    if not rank:
+        return gemm(m, n, n, s.dtype)
+    return together(gemm(m, rank, n, s.dtype), gemm(m, n, rank, s.dtype), s.passes(3))
+
+
+def _woodbury(n: int, stacked: int) -> Work:
+    """`lowrank.Woodbury`: the Gram of the rows, its Cholesky factor, a triangular solve."""
+    counted = 3.0 * stacked**2 * n + stacked**3 / 3
+    return together(Counter({(GEMM, EXACT): counted, (CALL,): 12.0}), passes(8 * stacked * n, 6))
 
 
 def _solve(m: int, n: int) -> Work:
@@ -207,6 +230,8 @@ def kfac(s: Shape, options: KfacOptions) -> Cost:
     if not s.is_matrix or not {"input_gram", "output_gradient_gram"} <= s.measured:
         return remaining(s, options.remaining)
     m, n, t = s.rows, s.columns, s.experts
+    if any(s.ranks) and options.rank is None:
+        return _kfac_in_factors(s, options)
     factors = (m * m + n * n) * s.width
     product = together(gemm(m, n, m, s.dtype), gemm(m, n, n, s.dtype))
     operator = together(times(product, t), s.passes(3 * t + 1))
@@ -232,6 +257,27 @@ def kfac(s: Shape, options: KfacOptions) -> Cost:
     iteration = together(operator, vectors, each)
     work = together(work, each, times(iteration, iterations(options, t)))
     return Cost("merged", work, copies + 12 * s.nbytes + 8 * 3 * max(m, n) ** 2)
+
+
+def _kfac_in_factors(s: Shape, options: KfacOptions) -> Cost:
+    """The same with A or B or both in factors; the sums of both sides are inverted once."""
+    m, n, t = s.rows, s.columns, s.experts
+    sides = ((n, m, s.ranks[0]), (m, n, s.ranks[1]))
+    operator = together(*(times(_side(rows, d, k, s), t) for d, rows, k in sides))
+    operator = together(operator, s.passes(3 * t + 1))
+    stacked = [(d, rows, t * k if k and WORTH * t * k <= d else 0) for d, rows, k in sides]
+    inverses = together(
+        *(_woodbury(d, k) if k else Counter({(GEMM, EXACT): float(d**3)}) for d, _, k in stacked)
+    )
+    each = together(*(_side(rows, d, k, s) for d, rows, k in stacked))
+    vectors = together(s.passes(27), Counter({(CALL,): 20.0}))
+    iteration = together(operator, each, vectors)
+    work = together(
+        times(operator, 3), inverses, s.passes(6 * t), times(iteration, iterations(options, t))
+    )
+    kept = sum((3 * 8 * k if k else 2 * 8 * d) * d for d, _, k in stacked)
+    kept += t * s.width * sum((k or d) * d for d, _, k in sides)
+    return Cost("merged", work, kept + 13 * s.nbytes)
 
 
 def kfac_matching(s: Shape, options: KfacMatchingOptions) -> Cost:
@@ -382,6 +428,8 @@ def essential(s: Shape, options: EssentialOptions) -> Cost:
         return tsv_m(s, TsvOptions())
     m, n, t = s.rows, s.columns, s.experts
     r = min(options.rank or max(1, m // t), m)
+    if s.ranks[0] and not options.centre:
+        return _essential_in_factors(s, r)
     if m <= n:
         subspace = together(gemm(m, n, n, EXACT), gemm(m, m, n, EXACT), Counter({(EIGH, m): 1.0}))
     else:
@@ -401,6 +449,23 @@ def essential(s: Shape, options: EssentialOptions) -> Cost:
     orthogonal = _svd_bytes(m, r * t) if m > n else _svd_bytes(r * t, n)
     kept = 3 * s.nbytes + 2 * t * r * (m + n) * s.width
     return Cost("merged", work, kept + max(decomposing, orthogonal))
+
+
+def _essential_in_factors(s: Shape, r: int) -> Cost:
+    """ESM where A has k rows: k directions a task at most."""
+    m, n, t, k = s.rows, s.columns, s.experts, s.ranks[0]
+    found = min(r, k)
+    each = together(
+        gemm(m, k, n, EXACT), gemm(k, k, m, EXACT), Counter({(EIGH, min(k, m)): 1.0}),
+        gemm(m, found, k, EXACT), gemm(r, n, m, s.dtype), s.passes(8),
+    )  # fmt: skip
+    work = together(
+        times(each, t), _polar(m, found * t, s.dtype), _polar(found * t, n, s.dtype),
+        gemm(m, n, r * t, s.dtype), s.passes(12),
+    )  # fmt: skip
+    kept = 3 * s.nbytes + 2 * t * r * (m + n) * s.width
+    widened = 8 * (m * n + 3 * t * r * max(m, n))
+    return Cost("merged", work, kept + max(widened, _svd_bytes(found * t, max(m, n))))
 
 
 COSTS: Mapping[str, Callable[[Shape, Any], Cost]] = {

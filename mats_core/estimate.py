@@ -29,9 +29,11 @@ from .methods.base import Treatment
 from .names import is_matrix, is_weight, module_of
 from .output import output_specs
 from .recipe import Recipe
+from .statistics import Statistics
 from .testing_cost import measuring, statistics_bytes, testing
 from .writer import partial_of
 
+IN_FACTORS = ("regmean", "kfac", "essential")  # methods that take Grams so; others multiply out
 DISK = 300e6  # bytes a second of a slow SSD; measuring it would mean writing
 RESERVE = 0.9  # share of the free memory that a merge may take
 DISK_RESERVE = 16 * 2**20  # bytes for what lies beside the weights, and the file system's own
@@ -283,7 +285,14 @@ def shape_of(job: Job, unit: Unit) -> Shape:
     )
     base = job.inputs.base_statistics
     gram = square and any(f"{module}.input_gram" in s for s in statistics)
+    ranks = (0, 0)
+    if square and not unit.bias and everywhere and job.method.name in IN_FACTORS:
+        ranks = (
+            _rows(statistics, f"{module}.input"),
+            _rows(statistics, f"{module}.output_gradient"),
+        )
     return Shape(
+        ranks=ranks,
         size=(own[0], own[1] + 1) if unit.bias else own,
         experts=len(family.experts),
         dtype=job.recipe.dtype,
@@ -293,6 +302,12 @@ def shape_of(job: Job, unit: Unit) -> Shape:
     )
 
 
+def _rows(statistics: list[Statistics], gram: str) -> int:
+    """The most rows that a Gram has in factors; 0 where any expert's is a matrix."""
+    rows = [s.shapes.get(f"{gram}_factor", (0,))[0] for s in statistics]
+    return max(rows) if all(rows) else 0
+
+
 def _statistics_sizes(shape: Shape) -> Iterator[tuple[int, int]]:
     """(elements, how many) of each kind of statistics of a layer."""
     n = shape.elements
@@ -300,6 +315,10 @@ def _statistics_sizes(shape: Shape) -> Iterator[tuple[int, int]]:
     if len(shape.size) == 2:
         rows, columns = shape.size
         grams = {"input_gram": columns**2, "output_gradient_gram": rows**2, "input_mean": columns}
+        if shape.ranks[0]:
+            grams["input_gram"] = shape.ranks[0] * columns
+        if shape.ranks[1]:
+            grams["output_gradient_gram"] = shape.ranks[1] * rows
         sizes |= grams
     for kind in shape.measured:
         yield sizes[kind], shape.experts

@@ -7,12 +7,14 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from mats_core.lowrank import LowRank
 from mats_core.operators import (
     Dense,
     Diagonal,
     Identity,
     InputGram,
     Kronecker,
+    LowRankBlock,
     Operator,
     Spectral,
     WeightedSum,
@@ -37,6 +39,13 @@ def _diagonal(seed: int) -> Tensor:
     return torch.rand(SHAPE, dtype=torch.float64, generator=generator)
 
 
+def in_factors(size: int, seed: int) -> LowRank:
+    """`FᵀF + diag(v)` with two rows in F."""
+    generator = torch.Generator().manual_seed(seed)
+    factor = torch.randn(2, size, dtype=torch.float64, generator=generator)
+    return LowRank(factor, torch.rand(size, dtype=torch.float64, generator=generator))
+
+
 A, B = positive(3, 1), positive(4, 2)
 
 OPERATORS: dict[str, Callable[[], Operator]] = {
@@ -46,6 +55,8 @@ OPERATORS: dict[str, Callable[[], Operator]] = {
     "input gram, singular": lambda: InputGram(positive(3, 4, rank=2), 4),
     "kronecker": lambda: Kronecker(B, A),
     "kronecker, singular": lambda: Kronecker(positive(4, 5, rank=1), A),
+    "kronecker of factors": lambda: LowRankBlock(in_factors(4, 11), in_factors(3, 12)),
+    "kronecker of a matrix and a factor": lambda: LowRankBlock(B, in_factors(3, 13)),
     "spectral": lambda: Spectral(torch.linalg.eigh(B)[1], torch.linalg.eigh(A)[1], _diagonal(6)),
     "truncated kronecker": lambda: truncated(Kronecker(B, A), 5),
     "truncated input gram": lambda: truncated(InputGram(A, 4), 7),

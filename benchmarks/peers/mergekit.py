@@ -84,10 +84,12 @@ def compare_case(
     repeats: int = 3,
     threads: int = 1,
     tell: Callable[[str], None] = print,
+    look: Callable[[Path, Path], None] = lambda ours, theirs: None,
 ) -> Result:
     """Make a case's merge `repeats` times on both sides, in turns.
 
-    Raises `InputError` with the end of its output where a process fails.
+    `look` is shown both sides' last outputs before they are removed.  Raises `InputError` with the
+    end of its output where a process fails.
     """
     family = folder / case.dtype
     recipe, config = _recipe(family, case), family / f"{case.stem}.mergekit.yaml"
@@ -111,6 +113,7 @@ def compare_case(
             last = (ours if side == "ours" else theirs)[-1]
             tell(f"{case.stem} {side}: {last.seconds:.1f} s, {last.peak / 1e6:.0f} MB")
     found = compare(here, there)
+    look(here, there)
     shutil.rmtree(family / "out")
     return Result(case, ours, theirs, found, (load, os.getloadavg()[0]))
 

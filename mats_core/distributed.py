@@ -12,11 +12,12 @@ second pass, further rounds' measuring, evaluation.  Nothing is told of a solve 
 
 from __future__ import annotations
 
-import functools
 import importlib
 import os
+import socket
+import uuid
 from collections import deque
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,13 +26,15 @@ import torch
 
 from .checks import InputError
 from .estimate import layer_bytes
-from .layers import Inputs, Job, Unit, open_inputs, prepare
+from .layers import Job, Unit, open_inputs, prepare
 from .output import MemorySink
 from .recipe import Recipe
 from .streaming import Done, Engine, Place, merge_layer, place_of_worker
 
 RETRIES = 3  # of a layer whose worker was lost
 AHEAD = 2  # layers asked for, for each that the cluster can merge at once
+GRACE = 1.0  # seconds that tasks have to end by themselves when a merge is stopped
+PATIENCE = 10.0  # seconds between looks whether some machine can still merge what is waited for
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -59,7 +62,8 @@ def on_ray(folder: Path | None, shard_bytes: int) -> Engine:
         recipe = job.recipe.model_copy(update={"device": job.device})  # `auto` is decided here
         family = job.inputs.family
         contents = family.tied_to, family.roles  # what the preflight read every file for
-        shared = ray.put((recipe, job.keep, survey, folder, shard_bytes, contents))
+        key = uuid.uuid4().hex  # files may change between two merges by one recipe
+        shared = ray.put((key, recipe, job.keep, survey, folder, shard_bytes, contents))
         threads = torch.get_num_threads()  # another number could round differently
         task = ray.remote(max_retries=RETRIES)(_merge)
         waiting = iter(todo)
@@ -67,26 +71,72 @@ def on_ray(folder: Path | None, shard_bytes: int) -> Engine:
         most = AHEAD * max(1, int(ray.cluster_resources().get("CPU", 1) // threads))
         try:
             for unit in waiting:
+                needs = {
+                    "CPU": threads,
+                    "GPU": 1 if job.device == "cuda" else 0,
+                    "memory": int(layer_bytes(job, unit)),
+                }
                 asked = task.options(
-                    num_cpus=threads,
-                    num_gpus=1 if job.device == "cuda" else 0,
-                    memory=int(layer_bytes(job, unit)),
+                    num_cpus=needs["CPU"], num_gpus=needs["GPU"], memory=needs["memory"]
                 )
-                under_way.append((unit, asked.remote(shared, unit, threads)))
+                under_way.append((unit, needs, asked.remote(shared, unit, threads)))
                 if len(under_way) >= most:
-                    yield _taken(ray, place, *under_way.popleft())
+                    yield _first(ray, place, under_way)
             while under_way:
-                yield _taken(ray, place, *under_way.popleft())
+                yield _first(ray, place, under_way)
         finally:
-            for _, reference in under_way:
-                ray.cancel(reference, force=True)
+            _cancel(ray, [reference for _, _, reference in under_way])
 
     return merge
 
 
-def _taken(ray: Any, place: Place, unit: Unit, reference: Any) -> Done:
+def _first(ray: Any, place: Place, under_way: deque[Any]) -> Done:
+    """The layer that was asked for first; until it is here it is among those to cancel."""
+    done = _taken(ray, place, *under_way[0])
+    under_way.popleft()
+    return done
+
+
+def _cancel(ray: Any, references: Sequence[Any]) -> None:
+    """End tasks, and wait for it: none may write where somebody else begins.
+
+    What is about to end is left to: Ray (2.60) aborts a process that cancels a task in the very
+    moment in which it ends ("Tried to complete task that was not pending").
+    """
+    if not references:
+        return
+    _, left = ray.wait(references, num_returns=len(references), timeout=GRACE)
+    for reference in left:
+        ray.cancel(reference, force=True)
+    if left:
+        ray.wait(left, num_returns=len(left), timeout=PATIENCE)
+
+
+def _require_machine(ray: Any, unit: Unit, needs: Mapping[str, int]) -> None:
+    """Ray waits for ever for what no machine has: say so instead."""
+    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if any(all(has.get(what, 0) >= n for what, n in needs.items()) for has in machines):
+        return
+
+    def told(of: Mapping[str, float]) -> str:
+        gpus = f", {of.get('GPU', 0):g} GPUs" if needs["GPU"] else ""
+        return f"{of.get('CPU', 0):g} CPUs{gpus} and {of.get('memory', 0) / 1e9:.3g} GB"
+
+    raise InputError(
+        f"layer '{unit.name}' on the Ray cluster",
+        expected=f"a machine with {told(needs)}",
+        found="; ".join(sorted({told(has) for has in machines})) or "no machine",
+        remedy="Use fewer threads (OMP_NUM_THREADS), or start larger machines first.",
+    )
+
+
+def _taken(ray: Any, place: Place, unit: Unit, needs: Mapping[str, int], reference: Any) -> Done:
     """The result of a task, which the driver's own files know of now."""
     try:
+        timeout = 0.0
+        while not ray.wait([reference], timeout=timeout)[0]:
+            _require_machine(ray, unit, needs)  # again and again: machines may be lost meanwhile
+            timeout = PATIENCE
         done = ray.get(reference)
     except ray.exceptions.RayTaskError as error:
         raise error.cause from None  # an `InputError` is one here as well
@@ -95,8 +145,8 @@ def _taken(ray: Any, place: Place, unit: Unit, reference: Any) -> Done:
             f"layer '{unit.name}' on the Ray cluster",
             expected=f"a worker that lives until it is merged, within {RETRIES + 1} attempts",
             found=str(error).strip().splitlines()[0],
-            remedy="Look for what ended the workers (memory, most often), then merge with "
-            "--resume: the layers that are done are kept.",
+            remedy="Look for what ended the workers (memory, most often), then merge again; with "
+            "--resume a merge that fails keeps the layers that it has done.",
         ) from None
     place.take(done)
     return done
@@ -108,11 +158,16 @@ def _taken(ray: Any, place: Place, unit: Unit, reference: Any) -> Done:
 def _merge(shared: Any, unit: Unit, threads: int) -> Done:
     """Merge one layer in this process; its bytes are on the disk before the driver hears of it."""
     torch.set_num_threads(threads)
-    recipe, keep, survey, folder, shard_bytes, (tied_to, roles) = shared
-    inputs = _inputs(recipe.model_dump_json(), recipe)
-    family = replace(inputs.family, tied_to=tied_to, roles=roles)
-    job = prepare(recipe, replace(inputs, family=family), keep)
-    place = place_of_worker(job, folder, shard_bytes)
+    key, recipe, keep, survey, folder, shard_bytes, contents = shared
+    job = _job(key, recipe, keep, contents)
+    try:
+        place = place_of_worker(job, folder, shard_bytes)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"output '{folder}' on machine '{socket.gethostname()}'",
+            expected="the files that the driver began, on a file system that all machines see",
+            found=str(error),
+        ) from None
     done = merge_layer(job, unit, survey, place)
     if place.writer is None:
         assert isinstance(place.sink, MemorySink)
@@ -124,27 +179,19 @@ def _merge(shared: Any, unit: Unit, threads: int) -> Done:
     return done
 
 
-class _Opened:
-    """A recipe as a key: the files of one merge are opened once in every worker."""
-
-    def __init__(self, text: str, recipe: Recipe) -> None:
-        self.key, self.recipe = (text, str(recipe.folder)), recipe
-
-    def __hash__(self) -> int:
-        return hash(self.key)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Opened) and self.key == other.key
+_JOBS: dict[str, Job] = {}  # of the merge that this worker had to do with last
 
 
-def _inputs(text: str, recipe: Recipe) -> Inputs:
-    return _open(_Opened(text, recipe))
-
-
-@functools.lru_cache(maxsize=1)
-def _open(asked: _Opened) -> Inputs:
-    # Headers only: the driver looked through the contents, and says what it found.
-    return open_inputs(asked.recipe, contents=False)
+def _job(key: str, recipe: Recipe, keep: Sequence[int], contents: Any) -> Job:
+    """The driver's job; its files are opened once a merge in every worker."""
+    if key not in _JOBS:
+        _JOBS.clear()
+        # Headers only: the driver looked through the contents, and says what it found.
+        inputs = open_inputs(recipe, contents=False)
+        tied_to, roles = contents
+        family = replace(inputs.family, tied_to=tied_to, roles=roles)
+        _JOBS[key] = prepare(recipe, replace(inputs, family=family), keep)
+    return _JOBS[key]
 
 
 # Ray ----------------------------------------------------------------------------------------------

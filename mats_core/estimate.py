@@ -210,7 +210,7 @@ class _Layers:
             each = together(once, reading) if again else once
             work = together(work, times(each, sweeps), selection(shape))
         self.work.update(times(work, count))
-        at_once = self._at_once(shape, alike[0], held + cost.nbytes)
+        at_once = layer_bytes(self.job, alike[0])
         if at_once > self.peak:
             self.peak, self.largest = at_once, alike[0].name
         # Beside its inputs a method remembers about one update a task.
@@ -239,19 +239,13 @@ class _Layers:
     def _cost(self, shape: Shape) -> Cost:
         return COSTS[self.job.method.name](shape, self.job.options)
 
-    def _at_once(self, shape: Shape, unit: Unit, whole: float) -> float:
-        """Bytes that a layer takes: all of it, or a piece where it comes in pieces."""
-        spans = pieces(self.job, unit)
-        if not spans:
-            return whole
-        start, stop = spans[0]
-        piece = replace(shape, size=(stop - start,), is_matrix=False, measured=frozenset())
-        return _inputs_bytes(self.job, piece) + self._cost(piece).nbytes
-
 
 def layer_bytes(job: Job, unit: Unit) -> float:
-    """Bytes that merging one layer takes: its inputs, and the method's copies."""
-    shape = shape_of(job, unit)
+    """Bytes that merging one layer, or a piece of it where it comes in pieces, takes."""
+    shape, spans = shape_of(job, unit), pieces(job, unit)
+    if spans:
+        start, stop = spans[0]
+        shape = replace(shape, size=(stop - start,), is_matrix=False, measured=frozenset())
     return _inputs_bytes(job, shape) + COSTS[job.method.name](shape, job.options).nbytes
 
 

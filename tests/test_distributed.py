@@ -7,15 +7,18 @@ import hashlib
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import ray
+import torch
 
 from mats_core import distributed, pipeline
 from mats_core.checks import InputError
 from mats_core.recipe import parse_recipe
 from tests.conftest import family_recipe
+from tests.layer_cases import raw_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -131,6 +134,68 @@ def test_bad_input_in_a_worker_is_bad_input_here(tiny_family, tmp_path, monkeypa
     monkeypatch.setattr(distributed, "_merge", refusing)
     with pytest.raises(InputError, match="a file: expected that it is there, found none"):
         merged(tiny_family, tmp_path / "out", "average", "ray")
+
+
+def elsewhere(shared, unit, threads):
+    """`distributed._merge` on a machine that does not see the output's folder."""
+    *before, folder, shard_bytes, contents = shared
+    return ORIGINAL((*before, folder / "unseen", shard_bytes, contents), unit, threads)
+
+
+def test_a_worker_that_does_not_see_the_output_says_so(tiny_family, tmp_path, monkeypatch):
+    monkeypatch.setattr(distributed, "_merge", elsewhere)
+    with pytest.raises(InputError, match=r"unseen' on machine .* a file system that all machines"):
+        merged(tiny_family, tmp_path / "out", "average", "ray")
+
+
+def test_what_no_machine_has_is_refused_instead_of_waited_for(tiny_family, tmp_path, monkeypatch):
+    monkeypatch.setattr(distributed, "layer_bytes", lambda job, unit: 1e12)
+    with pytest.raises(InputError, match=r"expected a machine with 1 CPUs and 1e\+03 GB, found 2 "):
+        merged(tiny_family, tmp_path / "out", "average", "ray")
+    monkeypatch.undo()
+    torch.set_num_threads(3)
+    try:
+        with pytest.raises(InputError, match=r"a machine with 3 CPUs .*OMP_NUM_THREADS"):
+            merged(tiny_family, tmp_path / "out", "average", "ray")
+    finally:
+        torch.set_num_threads(1)
+
+
+def test_workers_open_files_again_that_changed_since_the_last_merge(tmp_path):
+    def digest(engine, dtype):
+        generator = torch.Generator().manual_seed(0)
+        base, *experts = (
+            {"fc.weight": torch.randn(6, 4, generator=generator).to(dtype)} for _ in range(4)
+        )
+        output = str(tmp_path / "out")
+        recipe = raw_recipe(tmp_path, base, experts, "average", engine=engine, output=output)
+        pipeline.merge(recipe, force=True)
+        return digests(tmp_path / "out")
+
+    before = digest("ray", torch.float64)
+    after = digest("ray", torch.bfloat16)  # other offsets in files of the same names
+    assert before != after == digest("local", torch.bfloat16)
+
+
+def stuck(shared, unit, threads):
+    time.sleep(600)
+
+
+def test_whoever_stops_ends_the_tasks_under_way(tiny_family, tmp_path, monkeypatch):
+    def interrupted(*of):
+        raise KeyboardInterrupt
+
+    ended, cancel = [], distributed._cancel
+    monkeypatch.setattr(distributed, "_merge", stuck)
+    monkeypatch.setattr(distributed, "GRACE", 0.0)
+    monkeypatch.setattr(distributed, "_taken", interrupted)
+    monkeypatch.setattr(
+        distributed, "_cancel", lambda ray, them: ended.extend(them) or cancel(ray, them)
+    )
+    with pytest.raises(KeyboardInterrupt):
+        merged(tiny_family, tmp_path / "out", "average", "ray")
+    assert len(ended) == 2 * distributed.AHEAD  # also the one that was waited for
+    assert not ray.wait(ended, num_returns=len(ended), timeout=0)[1]
 
 
 def test_without_ray_the_command_to_install_it_is_named(tiny_family, tmp_path, monkeypatch):

@@ -1,38 +1,84 @@
-"""Memory that is read into again and again."""
+"""Memory that is read into again and again, by a thread that keeps one piece ahead."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """`count` vectors of `elements`, and what writes them; equal keys stand for equal contents.
+
+    `fill` runs in another thread: it may touch nothing but files and the vectors that it is given.
+    """
+
+    key: Hashable
+    count: int
+    elements: int
+    dtype: torch.dtype
+    fill: Callable[[list[Tensor]], object]
+
+    @property
+    def contents(self) -> Hashable:
+        return self.key, self.count, self.elements, self.dtype
+
+
 class Buffers:
-    """Vectors to read pieces into: fresh memory for every piece costs as much as reading it."""
+    """Two sets of vectors: while one is worked on, the next piece is read into the other.
+
+    The same memory serves all pieces: fresh memory for each costs as much as reading it.
+    """
 
     def __init__(self) -> None:
-        self._held, self._key = torch.empty(0, 0), None
+        self._sets = [_Set(), _Set()]
+        self._latest = 0  # the set that was handed out last: nothing is read into it
+        self._reading: Future[object] | None = None
+        self._thread: ThreadPoolExecutor | None = None
 
-    def filled(
-        self,
-        key: Hashable,
-        count: int,
-        elements: int,
-        dtype: torch.dtype,
-        fill: Callable[[list[Tensor]], object],
-    ) -> list[Tensor]:
-        """`count` vectors of `elements` after `fill`; they hold until the next call.
+    def filled(self, wanted: Wanted) -> list[Tensor]:
+        """The vectors with their contents; they hold until the next call.
 
-        `key` says what they are filled with: if it is what they hold already, nothing is read.
+        What either set holds already is not read again.
         """
-        held, key = self._held, (key, count, elements, dtype)
-        if held.dtype != dtype or len(held) < count or held.shape[1] < elements:
-            held = self._held = torch.empty(count, elements, dtype=dtype)
-            self._key = None
-        rows = [row[:elements] for row in held[:count]]
-        if key != self._key:
-            self._key = None  # in case that reading fails
-            fill(rows)
-            self._key = key
-        return rows
+        self._wait()
+        found = [i for i, one in enumerate(self._sets) if one.contents == wanted.contents]
+        self._latest = found[0] if found else 1 - self._latest
+        if not found:
+            self._sets[self._latest].read(wanted)
+        return self._sets[self._latest].rows(wanted)
+
+    def ahead(self, wanted: Wanted) -> None:
+        """Begin to read what will be asked for next; that it failed is told when it is."""
+        self._wait()
+        if any(one.contents == wanted.contents for one in self._sets):
+            return
+        if self._thread is None:
+            self._thread = ThreadPoolExecutor(1, "read ahead")
+        self._reading = self._thread.submit(self._sets[1 - self._latest].read, wanted)
+
+    def _wait(self) -> None:
+        reading, self._reading = self._reading, None
+        if reading is not None:
+            reading.exception()  # a set that could not be filled holds nothing: it is read again
+
+
+class _Set:
+    def __init__(self) -> None:
+        self.held = torch.empty(0, 0)
+        self.contents: Hashable = None
+
+    def rows(self, wanted: Wanted) -> list[Tensor]:
+        return [row[: wanted.elements] for row in self.held[: wanted.count]]
+
+    def read(self, wanted: Wanted) -> None:
+        held, self.contents = self.held, None  # in case that reading fails
+        enough = len(held) >= wanted.count and held.shape[1] >= wanted.elements
+        if held.dtype != wanted.dtype or not enough:
+            self.held = torch.empty(wanted.count, wanted.elements, dtype=wanted.dtype)
+        wanted.fill(self.rows(wanted))
+        self.contents = wanted.contents

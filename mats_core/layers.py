@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from .adapters import VectorFamily, open_expert, vector_family, why_not
-from .buffers import Buffers
+from .buffers import Buffers, Wanted
 from .checkpoints import Checkpoint
 from .checks import InputError, listing
 from .families import Expert, Family, examine
@@ -379,16 +379,19 @@ def pieces(job: Job, unit: Unit) -> list[tuple[int, int]]:
 def read_pieces(job: Job, unit: Unit) -> Iterator[Layer]:
     """A layer without statistics, in pieces if it has any.
 
-    The tensors of a piece hold until the next one is asked for: their memory is used again.
+    The tensors of a piece hold until the next one is asked for: their memory is used again.  The
+    next one is read meanwhile.
     """
     spans = pieces(job, unit)
-    for start, stop in spans:
-        yield _read_piece(job, unit, start, stop)
+    for index, (start, stop) in enumerate(spans):
+        yield _read_piece(job, unit, start, stop, spans[index + 1 : index + 2])
     if not spans:
         yield read_layer(job, unit, with_statistics=False)
 
 
-def _read_piece(job: Job, unit: Unit, start: int, stop: int) -> Layer:
+def _read_piece(
+    job: Job, unit: Unit, start: int, stop: int, following: Sequence[tuple[int, int]]
+) -> Layer:
     memo = job.inputs.memo
     bases, experts = _checkpoints(job)
     place = (unit, start, job.dtype, job.device)
@@ -404,13 +407,9 @@ def _read_piece(job: Job, unit: Unit, start: int, stop: int) -> Layer:
         base = remember("base", lambda: parts(bases)) if bases else ()
         found = (*base, *remember("experts", lambda: parts(experts)))
     else:
-
-        def fill(values: Sequence[Tensor]) -> None:
-            for checkpoint, value in zip(bases + experts, values, strict=True):
-                checkpoint.fill(unit.name, start, value)
-
-        count = len(bases + experts)
-        found = job.buffers.filled(place, count, stop - start, job.dtype, fill)
+        found = job.buffers.filled(_wanted(job, unit, bases + experts, start, stop))
+        for span in following:
+            job.buffers.ahead(_wanted(job, unit, bases + experts, *span))
     return Layer(
         name=unit.name,
         # Without data where nobody reads it: whoever did after all would be told so.
@@ -424,6 +423,16 @@ def _read_piece(job: Job, unit: Unit, start: int, stop: int) -> Layer:
         remember=remember,
         pulse=job.pulse,
     )
+
+
+def _wanted(
+    job: Job, unit: Unit, checkpoints: Sequence[Checkpoint], start: int, stop: int
+) -> Wanted:
+    def fill(values: Sequence[Tensor]) -> None:
+        for checkpoint, value in zip(checkpoints, values, strict=True):
+            checkpoint.fill(unit.name, start, value)
+
+    return Wanted((unit, start), len(checkpoints), stop - start, job.dtype, fill)
 
 
 def _checkpoints(job: Job) -> tuple[list[Checkpoint], list[Checkpoint]]:

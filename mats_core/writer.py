@@ -13,6 +13,7 @@ import shutil
 import tempfile
 import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ try:
 except ImportError:
     fcntl = None
 
+WORTH_A_THREAD = 1 << 18  # bytes of which the checksum is taken while they are written
 SHARD_BYTES = 5_000_000_000  # the Hugging Face default
 
 Spec = tuple[torch.dtype, tuple[int, ...]]
@@ -66,6 +68,7 @@ class TensorFileWriter:
         raw += b" " * (-len(raw) % 8)
         self._specs, self._missing = dict(specs), set(specs).difference(done)
         self._sums: dict[str, int] = {}
+        self._thread = ThreadPoolExecutor(1, "write")
         head = len(raw).to_bytes(8, "little") + raw
         self._start = len(head)
         self._handle = file.open("r+b" if done else "wb")
@@ -89,8 +92,14 @@ class TensorFileWriter:
         data = value.detach().to(device="cpu", dtype=dtype).contiguous()
         self._handle.seek(self._start + self._places[name] + (start or 0) * dtype.itemsize)
         raw = data.reshape(-1).view(torch.uint8).numpy().data if data.numel() else b""
-        self._handle.write(raw)
-        self._sums[name] = zlib.crc32(raw, self._sums.get(name, 0) if start else 0)
+        begun = self._sums.get(name, 0) if start else 0
+        if len(raw) < WORTH_A_THREAD:
+            self._handle.write(raw)
+            self._sums[name] = zlib.crc32(raw, begun)
+        else:  # the checksum takes longer than the writing, and both let others run
+            writing = self._thread.submit(self._handle.write, raw)
+            self._sums[name] = zlib.crc32(raw, begun)
+            writing.result()
         self._dirty = True
         if end == elements:
             self._missing.discard(name)

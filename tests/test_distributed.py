@@ -30,7 +30,9 @@ def cluster(tmp_path_factory):
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("PYTHONPATH", str(ROOT))
         patch.setenv("MATS_TEST_FLAGS", str(flags))
+        patch.delenv("RAY_ADDRESS", raising=False)
         ray.init(
+            address="local",  # also where some cluster runs already
             num_cpus=2,
             include_dashboard=False,
             log_to_driver=False,

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 import torch
 
 from mats_core import estimate as estimates
 from mats_core import layers, memory
-from mats_core.buffers import Buffers
+from mats_core.buffers import Buffers, Wanted
 from mats_core.checkpoints import Checkpoint
 from mats_core.checks import InputError
 from mats_core.cli import main
 from mats_core.estimate import estimate, require
 from mats_core.experts import Renamed
-from mats_core.layers import open_inputs, pieces, prepare, read_layer, units
+from mats_core.layers import open_inputs, pieces, prepare, read_layer, read_pieces, units
 from mats_core.memo import Memo
 from mats_core.methods.base import Updates
 from mats_core.pipeline import Finished, merge, run
@@ -115,26 +117,56 @@ def test_an_average_in_pieces_leaves_the_base_alone(tmp_path, monkeypatch):
 
 
 def test_buffers_read_what_they_do_not_hold_already():
-    filled: list[int] = []
+    filled: list[str] = []
 
-    def fill(values):
-        filled.append(len(values))
-        for value in values:
-            value.fill_(len(filled))
+    def wanted(key, count, elements, dtype=torch.float32):
+        def fill(values):
+            filled.append(key)
+            for value in values:
+                value.fill_(len(filled))
+
+        return Wanted(key, count, elements, dtype, fill)
 
     def fail(values):
+        values[0].fill_(-1.0)
         raise InputError("disk")
 
+    failing = Wanted("b", 2, 5, torch.float32, fail)
     buffers = Buffers()
-    one = buffers.filled("a", 2, 5, torch.float32, fill)
+    one = buffers.filled(wanted("a", 2, 5))
     assert [v.tolist() for v in one] == [[1.0] * 5] * 2
-    assert buffers.filled("a", 2, 5, torch.float32, fill)[0].data_ptr() == one[0].data_ptr()
-    assert filled == [2]
+    assert buffers.filled(wanted("a", 2, 5))[0].data_ptr() == one[0].data_ptr()
+    assert filled == ["a"]
+    buffers.ahead(wanted("c", 2, 5))
+    assert [v.tolist() for v in buffers.filled(wanted("c", 2, 5))] == [[2.0] * 5] * 2
+    assert [v.tolist() for v in one] == [[1.0] * 5] * 2  # read beside it, not over it
+    assert filled == ["a", "c"]
+    buffers.ahead(failing)  # over a, and who knows what half of b is there
     with pytest.raises(InputError):
-        buffers.filled("b", 2, 5, torch.float32, fail)
-    again = buffers.filled("a", 2, 5, torch.float32, fill)  # who knows what half of b is there
-    assert again[0].data_ptr() == one[0].data_ptr()
-    assert [v.tolist() for v in buffers.filled("a", 3, 2, torch.float64, fill)] == [[3.0] * 2] * 3
+        buffers.filled(failing)
+    assert [v.tolist() for v in buffers.filled(wanted("a", 2, 5))] == [[3.0] * 5] * 2
+    assert [v.tolist() for v in buffers.filled(wanted("a", 3, 2, torch.float64))] == [[4.0] * 2] * 3
+
+
+def test_the_next_piece_is_read_while_one_is_merged(tmp_path, monkeypatch):
+    monkeypatch.setattr(layers, "PIECE", 10)
+    job = prepare(family(tmp_path, "average", {}))
+    threads, fill = [], Checkpoint.fill
+    monkeypatch.setattr(
+        Checkpoint,
+        "fill",
+        lambda self, *of: threads.append(threading.current_thread().name) or fill(self, *of),
+    )
+    unit = next(unit for unit in units(job) if len(pieces(job, unit)) > 2)
+    whole = read_layer(job, unit, with_statistics=False)
+    for layer in read_pieces(job, unit):
+        place = slice(layer.offset, layer.offset + layer.experts[0].numel())
+        for piece, tensor in zip(layer.experts, whole.experts, strict=True):
+            assert torch.equal(piece, tensor.reshape(-1)[place])
+    first, ahead = threads[: len(job.weights)], threads[len(job.weights) :]
+    assert set(first) == {threading.current_thread().name}
+    assert ahead
+    assert all(name.startswith("read ahead") for name in ahead)
 
 
 def test_matrices_of_other_methods_stay_whole(tmp_path, monkeypatch):

@@ -123,6 +123,7 @@ def test_products_and_decompositions_are_those_of_the_run(
 ):
     # In float32 a Gram is tried first; here each of them is good enough.
     monkeypatch.setattr(linalg, "GRAM_CONDITION", 1e30)
+    monkeypatch.setattr(linalg, "POLAR_CONDITION", 1e30)
     monkeypatch.setattr(costs, "FALLS_BACK", 0.0)
     recipe = parse_recipe(
         tiny_recipe(method, evaluate=False, options=EXACT[method], dtype=dtype), tiny_family

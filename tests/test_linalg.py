@@ -71,6 +71,19 @@ def test_polar_by_gram_equals_the_svd(shape):
         close(fast.values.double(), slow.values, 1e-6)
 
 
+def test_polar_by_gram_of_a_badly_conditioned_matrix_is_as_good_as_its_entries():
+    matrix = conditioned(200, 300, condition=9e4).float()
+    fast, slow = linalg.polar(matrix), linalg.polar(matrix.double())
+    assert (slow.by, fast.by) == ("SVD", "Gram")
+    apart = (fast.factor.double() - slow.factor).norm(2)
+    # What one rounding of the entries does to it is far more.
+    rounded = matrix.double() * (1 + 2.0**-24 * torch.randn(200, 300, dtype=torch.float64,
+                                 generator=torch.Generator().manual_seed(5)))  # fmt: skip
+    moved = (linalg.polar(rounded).factor - slow.factor).norm(2)
+    assert apart < 2e-6
+    assert apart < moved / 20
+
+
 def test_an_ill_conditioned_matrix_is_left_to_the_svd():
     matrix = conditioned(12, 30, condition=1e6).float()
     assert linalg.polar(matrix).by == "SVD"

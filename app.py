@@ -3,17 +3,14 @@
 Start it with `streamlit run app.py`.
 """
 
-import os
 import sys
 
 import streamlit as st
 
+from mats_core.waiting import set_waiting
 from pages.shared import doorway
 
-# Read when torch is loaded.  Threads that spin while they wait make a merge on a busy machine ten
-# times slower; threads that sleep cost a quiet one nothing.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-os.environ.setdefault("GOMP_SPINCOUNT", "0")
+set_waiting()
 
 page = doorway.frame()
 doorway.enter()

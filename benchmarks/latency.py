@@ -18,7 +18,9 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as app.py does
+from mats_core.waiting import set_waiting
+
+set_waiting()  # as app.py does
 
 import torch
 

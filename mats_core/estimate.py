@@ -48,7 +48,7 @@ class Estimate:
     memory_bytes   peak of the system's memory, beyond what is held now
     device_bytes   peak of the GPU's own memory; 0 on a CPU
     disk_bytes     what is written, with what lies beside it meanwhile
-    seconds        on this machine when it does nothing else, with nothing remembered
+    seconds        on this machine as busy as when its speeds were measured, nothing remembered
     flops          floating-point operations of products and decompositions
     parts          seconds of merging, measuring again, testing, writing
     memory         bytes of what makes the peak: merged model, remembered, largest layer, testing,

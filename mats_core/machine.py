@@ -2,7 +2,7 @@
 
 The work of a merge is counted first (`costs.py`) as a `Work`: so many operations of each kind.
 `Rates`, measured here in less than a second and once a process, turn the count into seconds.
-They are the best of several short runs, so they are those of a machine that does nothing else.
+They are medians of several short runs: what else the machine does just then slows both.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+import statistics
 import threading
 import time
 from collections import Counter
@@ -33,7 +34,7 @@ OPENING = "opening"  # (OPENING,) → small pieces read from a file
 
 Work = Counter[tuple[Any, ...]]
 Point = tuple[float, float]  # (size, seconds)
-SMALL, LARGE = 1 << 19, 1 << 24  # bytes of a tensor that fits a cache, and of one that does not
+SMALL, LARGE = 1 << 19, 1 << 26  # bytes: fits a cache, and is fresh memory every time
 
 
 @dataclass(frozen=True)
@@ -121,18 +122,23 @@ _LOCK = threading.Lock()
 def rates(device: str = "cpu") -> Rates:
     """The speeds of a device, measured when first asked for (about 0.6 s on a quiet CPU)."""
     with _LOCK:  # two threads that measured at once would measure each other
-        return _rates(device)
+        return _once(device)
 
 
 @functools.lru_cache(maxsize=4)
-def _rates(device: str) -> Rates:
+def _once(device: str) -> Rates:
+    return measured_rates(device)
+
+
+def measured_rates(device: str) -> Rates:
+    """The speeds of a device as they are now; others' work on a shared machine changes them."""
     generator = torch.Generator().manual_seed(0)
 
     def draw(shape: tuple[int, int], dtype: torch.dtype) -> torch.Tensor:
         return torch.randn(shape, generator=generator).to(device=device, dtype=dtype)
 
     def timed(work: Callable[[], Any], repeats: int) -> float:
-        return _best(work, repeats, device)
+        return _median(work, repeats, device)
 
     exact = torch.float32 if device == "mps" else torch.float64
     scale = 1 if device == "cpu" else 8
@@ -164,11 +170,11 @@ def _rates(device: str) -> Rates:
         eigh=eigh,
         svd=svd,
         stream=((SMALL, stream[0]), (LARGE, stream[1])),
-        random=(1 << 17) / _best(lambda: torch.rand(1 << 17), 6, "cpu"),
+        random=(1 << 17) / _median(lambda: torch.rand(1 << 17), 6, "cpu"),
         histogram=(1 << 17) / timed(lambda: _histogram(numbers), 6),
         activation=(1 << 17) / timed(lambda: torch.nn.functional.gelu(numbers), 6),
         call=timed(lambda: [few + few for _ in range(100)], 5) / 100,
-        opening=_best(lambda: _open(here), 20, "cpu"),
+        opening=_median(lambda: _open(here), 20, "cpu"),
     )
 
 
@@ -180,16 +186,16 @@ def _product_rate(
     return 2 * m * n * k / timed(lambda: left @ right, 8)
 
 
-def _best(work: Callable[[], Any], repeats: int, device: str) -> float:
+def _median(work: Callable[[], Any], repeats: int, device: str) -> float:
     work()  # the first call also loads kernels
-    best = math.inf
+    found = []
     for _ in range(repeats):
         _wait(device)
         started = time.perf_counter()
         work()
         _wait(device)
-        best = min(best, time.perf_counter() - started)
-    return max(best, 1e-9)
+        found.append(time.perf_counter() - started)
+    return max(statistics.median(found), 1e-9)
 
 
 def _wait(device: str) -> None:

@@ -6,6 +6,7 @@ a value with a reason (`Status`), never an exception and never silent.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -112,7 +113,7 @@ def cg(
         x = x + alpha * p
         r = r - alpha * q
         residual = float(r.norm()) / scale
-        if not torch.isfinite(r).all() or residual > GROWTH * residuals[0]:
+        if not math.isfinite(residual) or residual > GROWTH * residuals[0]:
             status = Status.STAGNATED
             break
         residuals.append(residual)

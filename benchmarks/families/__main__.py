@@ -10,7 +10,9 @@ from pathlib import Path
 
 # Before torch is imported: the workers have one thread each, and must not spin for a second.
 os.environ["OMP_NUM_THREADS"] = "1"
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+from mats_core.waiting import set_waiting
+
+set_waiting()
 
 from mats_core.checks import InputError
 from mats_core.places import cache_folder

@@ -6,6 +6,10 @@ import argparse
 import sys
 from pathlib import Path
 
+from mats_core.waiting import set_waiting
+
+set_waiting()  # both sides wait as the app's threads do
+
 from . import compare, page, results
 from .rows import ROWS, chosen
 

@@ -68,8 +68,10 @@ Exponents of time over the width d of a square layer, the number of tasks M and 
 least squares of logarithms, beside those of the cost model that estimates a merge before it
 runs. A merge is linear in its number of layers by construction: one after the other.""",
     "estimate": """\
-The estimate is that of a machine which does nothing else; on a busy one runs take longer than
-foretold.""",
+The machine's speeds are measured just before each method's runs, as the page measures them once
+in a process; on a shared machine they change by a factor of two within minutes, and no estimate
+can be closer than that. Iterations of K-FAC are not known before: the classical bound for condition
+number M stands for them.""",
     "ray": "See [Beyond one machine](distributed.md).",
 }
 

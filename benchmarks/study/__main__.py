@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import os
 import platform
 import time
 from pathlib import Path
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+from mats_core.waiting import set_waiting
+
+set_waiting()
 
 import torch
 

@@ -146,11 +146,50 @@ def table() -> str:
     )
 
 
+def seconds_of(page: str) -> dict[str, tuple[float, float]]:
+    """Seconds of the first merge and of a new setting, by method, as a page of ours has them."""
+    cells = [[cell.strip(" *") for cell in line.split("|")[1:-1]] for line in page.splitlines()]
+    return {cs[0]: (float(cs[1]), float(cs[2])) for cs in cells if len(cs) == 8 and _number(cs[1])}
+
+
+def _number(text: str) -> bool:
+    return text.replace(".", "", 1).isdigit()
+
+
+def against(before: str, after: str) -> str:
+    """What both pages have, beside each other."""
+    old, new = seconds_of(before), seconds_of(after)
+    rows = [
+        f"| {name} | {old[name][0]:.2f} | {new[name][0]:.2f} | {old[name][0] / new[name][0]:.2g}× "
+        f"| {old[name][1]:.2f} | **{new[name][1]:.2f}** | {old[name][1] / new[name][1]:.2g}× |"
+        for name in new
+        if name in old
+    ]
+    return "\n".join(
+        [
+            "## Before and after",
+            "",
+            "The same table of an earlier commit, measured on the same machine one after the "
+            "other.",
+            "",
+            "| method | first merge, before | after | | new setting, before | after | |",
+            "| --- | --- | --- | --- | --- | --- | --- |",
+            *rows,
+            "",
+        ]
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--write", action="store_true", help="write docs/latency.md")
+    parser.add_argument(
+        "--before", type=Path, metavar="PAGE", help="an earlier commit's, for a comparison"
+    )
     arguments = parser.parse_args()
     text = table()
+    if arguments.before:
+        text += "\n" + against(arguments.before.read_text("utf-8"), text)
     print(text)
     if arguments.write:
         (ROOT / "docs" / "latency.md").write_text(text, "utf-8")

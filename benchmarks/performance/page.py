@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,8 @@ def page(kept: Mapping[str, Any]) -> str:
         found = kept[row.name]
         parts.append(f"### {row.work}\n\nAgainst {row.against}. Alone: "
                      f"`python -m benchmarks.performance run {row.name}` "
-                     f"({duration(found['seconds'])}, commit {found['commit']}).")  # fmt: skip
+                     f"({duration(found['seconds'])}, commit {found['commit']}"
+                     f"{stolen_in(found)}).")  # fmt: skip
         parts.append(READINGS.get(row.name, ""))
         if found.get("cannot"):
             parts.append(f"*Not measured: {found['cannot']}.*")
@@ -58,8 +60,20 @@ def machines(found: Iterable[Mapping[str, Any]]) -> str:
         if words not in said:
             said.append(words)
     loads = [row["machine"]["load"] for row in found]
+    stolen = [row["machine"].get("stolen", 0) for row in found]
     spread = f"Load average when a row ended: {min(loads):g} to {max(loads):g}." if loads else ""
+    if any(stolen):
+        spread += (
+            f" Processor time that other virtual machines took: {min(stolen):.0%} to "
+            f"{max(stolen):.0%} of a row's, median {statistics.median(stolen):.0%}."
+        )
     return f"Measured on: {' · '.join(said)}. {spread}".strip()
+
+
+def stolen_in(found: Mapping[str, Any]) -> str:
+    """A tenth and more of the processors' time slows everything that waits for another thread."""
+    share = found["machine"].get("stolen", 0)
+    return f", {share:.0%} of the time taken by other virtual machines" if share >= 0.1 else ""
 
 
 def table(kept: Mapping[str, Any]) -> str:

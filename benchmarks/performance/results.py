@@ -28,12 +28,26 @@ PACKAGES = ("torch", "numpy", "scipy")
 
 def one(row: Row) -> str:
     """Measure a row in this process; its lines, or the reason why not, as JSON."""
-    begun = time.perf_counter()
+    begun, (stolen, ticks) = time.perf_counter(), _ticks()
     try:
         found: dict[str, Any] = {"lines": [asdict(line) for line in row.run()]}
     except CannotRun as reason:
         found = {"lines": [], "cannot": str(reason)}
-    return json.dumps({**found, "seconds": time.perf_counter() - begun, "machine": machine()})
+    seconds, (later, more) = time.perf_counter() - begun, _ticks()
+    share = (later - stolen) / max(1, more - ticks)
+    state = {**machine(), "stolen": round(share, 3)}
+    return json.dumps({**found, "seconds": seconds, "machine": state})
+
+
+def _ticks() -> tuple[int, int]:
+    """Processor ticks that other virtual machines took from this one, and all; 0 if unknown."""
+    try:
+        ticks = [
+            int(word) for word in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
+        ]
+    except (OSError, ValueError):
+        return 0, 0
+    return (ticks[7], sum(ticks)) if len(ticks) == 8 else (0, 0)
 
 
 def run(rows: Sequence[Row], file: Path, *, again: bool) -> None:

@@ -33,6 +33,7 @@ from .streaming import Done, Engine, Place, merge_layer, place_of_worker
 
 RETRIES = 3  # of a layer whose worker was lost
 AHEAD = 2  # layers asked for, for each that the cluster can merge at once
+HELD = 8  # times as many that may be merged while an earlier one is not
 GRACE = 1.0  # seconds that tasks have to end by themselves when a merge is stopped
 PATIENCE = 10.0  # seconds between looks whether some machine can still merge what is waited for
 ROOT = Path(__file__).resolve().parents[1]
@@ -69,6 +70,7 @@ def on_ray(folder: Path | None, shard_bytes: int) -> Engine:
         waiting = iter(todo)
         under_way: deque[Any] = deque()
         most = AHEAD * max(1, int(ray.cluster_resources().get("CPU", 1) // threads))
+        held = HELD * most
         try:
             for unit in waiting:
                 needs = {
@@ -76,11 +78,15 @@ def on_ray(folder: Path | None, shard_bytes: int) -> Engine:
                     "GPU": 1 if job.device == "cuda" else 0,
                     "memory": int(layer_bytes(job, unit)),
                 }
+                _require_machine(ray, unit, needs)
                 asked = task.options(
                     num_cpus=needs["CPU"], num_gpus=needs["GPU"], memory=needs["memory"]
                 )
                 under_way.append((unit, needs, asked.remote(shared, unit, threads)))
-                if len(under_way) >= most:
+                while len(busy := _unfinished(ray, under_way)) >= most or len(under_way) >= held:
+                    late = under_way[0][2] in busy and len(under_way) < held
+                    if late and ray.wait(busy, num_returns=1, timeout=PATIENCE)[0]:
+                        continue  # a worker is free, though the first layer is not there yet
                     yield _first(ray, place, under_way)
             while under_way:
                 yield _first(ray, place, under_way)
@@ -88,6 +94,11 @@ def on_ray(folder: Path | None, shard_bytes: int) -> Engine:
             _cancel(ray, [reference for _, _, reference in under_way])
 
     return merge
+
+
+def _unfinished(ray: Any, under_way: deque[Any]) -> list[Any]:
+    references = [reference for _, _, reference in under_way]
+    return ray.wait(references, num_returns=len(references), timeout=0)[1]
 
 
 def _first(ray: Any, place: Place, under_way: deque[Any]) -> Done:

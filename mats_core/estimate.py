@@ -337,7 +337,7 @@ def _reading(job: Job, shape: Shape, unit: Unit) -> Work:
     for elements, count in _statistics_sizes(shape):
         parts += [
             Counter({(OPENING,): float(count), (CALL,): 40.0 * count}),
-            passes(4 * elements, 5.0 * count),
+            passes(4 * elements, 10.0 * count),  # into fresh memory, page by page
         ]
     return together(*parts)
 

@@ -179,6 +179,29 @@ def test_workers_open_files_again_that_changed_since_the_last_merge(tmp_path):
     assert before != after == digest("local", torch.bfloat16)
 
 
+def late(shared, unit, threads):
+    """`distributed._merge`, but the first layer is not done before ten others are."""
+    flags = Path(os.environ["MATS_TEST_FLAGS"])
+    try:
+        (flags / "first").touch(exist_ok=False)
+    except FileExistsError:
+        (flags / f"{unit.name}.done").touch()
+        return ORIGINAL(shared, unit, threads)
+    deadline = time.monotonic() + 30
+    while len(list(flags.glob("*.done"))) < 10:
+        assert time.monotonic() < deadline, "nobody else was given a layer"
+        time.sleep(0.01)
+    return ORIGINAL(shared, unit, threads)
+
+
+def test_a_long_layer_keeps_no_worker_from_the_others(tiny_family, tmp_path, monkeypatch):
+    assert 2 * distributed.AHEAD < 10
+    monkeypatch.setattr(distributed, "_merge", late)
+    merged(tiny_family, tmp_path / "together", "average", "ray")
+    merged(tiny_family, tmp_path / "alone", "average", "local")
+    assert digests(tmp_path / "alone") == digests(tmp_path / "together")
+
+
 def stuck(shared, unit, threads):
     time.sleep(600)
 
@@ -190,6 +213,7 @@ def test_whoever_stops_ends_the_tasks_under_way(tiny_family, tmp_path, monkeypat
     ended, cancel = [], distributed._cancel
     monkeypatch.setattr(distributed, "_merge", stuck)
     monkeypatch.setattr(distributed, "GRACE", 0.0)
+    monkeypatch.setattr(distributed, "PATIENCE", 2.0)
     monkeypatch.setattr(distributed, "_taken", interrupted)
     monkeypatch.setattr(
         distributed, "_cancel", lambda ray, them: ended.extend(them) or cancel(ray, them)

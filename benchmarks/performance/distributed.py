@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import statistics
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,8 @@ from mats_core.collection import load_collection, measure_all
 
 from .base import CannotRun, Line, Row, threads, timed
 from .iterations import SAMPLE
+
+TURNS = 3
 
 
 def run() -> Sequence[Line]:
@@ -33,14 +36,15 @@ def run() -> Sequence[Line]:
             return seconds, hashlib.sha256(data).hexdigest()
 
         first, _ = merge("ray", 0)  # the cluster starts, its workers import PyTorch
-        alone, one = merge("local", 1)
-        together, other = merge("ray", 1)
+        turns = [(merge("local", i), merge("ray", i)) for i in range(1, 1 + TURNS)]
+    alone, together = (statistics.median(turn[k][0] for turn in turns) for k in (0, 1))
+    same = all(one == other for (_, one), (_, other) in turns)
     return [
         Line(
             case="sample family, K-FAC with 50 iterations, written to disk",
             ours=together,
             theirs=alone,
-            checks={"same bytes": float(one == other), "the first time, start included, s": first},
+            checks={"same bytes": float(same), "the first time, start included, s": first},
         )
     ]
 

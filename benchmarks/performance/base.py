@@ -22,6 +22,7 @@ class Line:
     goal     what theirs / ours should reach; with `at_most`, what ours / theirs must not exceed
     checks   how far both answers are apart, and what else must hold: name → number
     note     a sentence for the reader, such as the reason of a miss
+    least    the smallest ratio, where a case has several: the goal is one for each of them
     """
 
     case: str
@@ -32,6 +33,7 @@ class Line:
     at_most: bool = False
     checks: Mapping[str, float] = field(default_factory=dict)
     note: str = ""
+    least: float | None = None
 
     @property
     def ratio(self) -> float | None:
@@ -46,7 +48,8 @@ class Line:
         """Whether the goal is met; None where there is none."""
         if self.ratio is None or self.goal is None:
             return None
-        return self.ratio <= self.goal if self.at_most else self.ratio >= self.goal
+        ratio = self.ratio if self.least is None else self.least
+        return ratio <= self.goal if self.at_most else ratio >= self.goal
 
 
 @dataclass(frozen=True)

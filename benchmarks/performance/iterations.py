@@ -99,6 +99,7 @@ def _line(family: str, system: str, residual: float, pairs: list[Pair]) -> Line:
             "smallest ratio": min(ratios),
             "median ratio": statistics.median(ratios),
         },
+        least=min(ratios),
         note=f"Plain CG is stopped at {ENOUGH} times our iterations, reached or not.",
     )  # fmt: skip
 

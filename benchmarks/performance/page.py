@@ -90,7 +90,7 @@ def table(kept: Mapping[str, Any]) -> str:
                 continue
             lines.append(
                 f"| {row.work} | {line.case} | {number(line.ours)} {line.unit} "
-                f"| {number(line.theirs)} {line.unit} | **{number(line.ratio)}×** "
+                f"| {number(line.theirs)} {line.unit} | **{number(line.ratio)}×**{least(line)} "
                 f"| {goal(line)} | {verdict(line)} |"
             )
         if kept[row.name].get("cannot"):
@@ -108,6 +108,10 @@ def goal(line: Line) -> str:
     if line.goal is None:
         return "–"
     return f"{'≤' if line.at_most else '≥'} {line.goal:g}×"
+
+
+def least(line: Line) -> str:
+    return "" if line.least is None else f" (smallest {number(line.least)}×)"
 
 
 def verdict(line: Line) -> str:

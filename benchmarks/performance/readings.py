@@ -13,9 +13,10 @@ benchmarks.performance compare OLD NEW ROW …`, which runs the rows of both in 
 
 READINGS: dict[str, str] = {
     "kfac-iterations": """\
-Statistics measured on real families. *Default*: traces normalised, δ = 0.1. The ratio to
-residual 1e-4 is near the goal of ten in the median and below it on many layers; to 1e-3, where
-merges stop, it is four to nine. What was tried for more, on the sample and text families
+Statistics measured on real families; iterations are medians over layers, and the goal is held
+against the layer with the smallest ratio. *Default*: traces normalised, δ = 0.1. The ratio to
+residual 1e-4 is near ten in the median and below it on many layers; to 1e-3, where merges stop, it
+is four to nine. What was tried for more, on the sample and text families
 (iterations to 1e-4):
 
 - *The rank-2 Van Loan approximation* of the whitened operator, jointly diagonalised, with the
@@ -95,7 +96,7 @@ The machine's speeds are measured just before each method's runs, as the page me
 in a process; on a shared machine they change by a factor of two within minutes, and no estimate
 can be closer than that. Iterations of K-FAC are not known before: the classical bound for condition
 number M stands for them.""",
-    "ray": "See [Beyond one machine](distributed.md).",
+    "ray": "Both have one thread a process, on two cores. See [Beyond one machine](distributed.md).",
 }
 
 TAIL = ""

@@ -27,6 +27,8 @@ def test_a_ratio_says_how_many_times_better_or_how_much_more():
     assert Line("case", ours=3.2, theirs=2.0, goal=1.5, at_most=True).met is False
     assert Line("case", ours=1.0, theirs=None, goal=2).met is None
     assert Line("case", ours=1.0, theirs=2.0).met is None
+    # A goal for every layer is not met by the median.
+    assert Line("case", ours=2.0, theirs=30.0, goal=10, least=6.0).met is False
 
 
 def test_both_sides_take_turns():

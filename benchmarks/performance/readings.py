@@ -96,7 +96,7 @@ The machine's speeds are measured just before each method's runs, as the page me
 in a process; on a shared machine they change by a factor of two within minutes, and no estimate
 can be closer than that. Iterations of K-FAC are not known before: the classical bound for condition
 number M stands for them.""",
-    "ray": "Both have one thread a process, on two cores. See [Beyond one machine](distributed.md).",
+    "ray": "One thread a process, on two cores. See [Beyond one machine](distributed.md).",
 }
 
 TAIL = ""

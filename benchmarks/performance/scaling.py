@@ -86,7 +86,7 @@ def _fitted(
 
 def slope(values: Sequence[float], measured: Sequence[float]) -> float:
     """The exponent b of a power law a xᵇ through the points, by least squares of logarithms."""
-    return float(np.polyfit(np.log(values), np.log(measured), 1)[0])
+    return round(float(np.polyfit(np.log(values), np.log(measured), 1)[0]), 3) + 0.0  # no −0
 
 
 def _shape(layer: Layer) -> Shape:

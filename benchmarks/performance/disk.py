@@ -118,7 +118,7 @@ def average() -> Sequence[Line]:
                 seconds, ran = ours(recipe)
                 own.append((seconds, least, ran.anonymous))
         apart = _from_the_mean(family)
-    hashing = "SHA-256 of all five checkpoints (2 GB) is what it takes more"
+    hashing = "SHA-256 of all five checkpoints (2 GB) is what files that were never seen take more."
     return [
         *(
             Line(

@@ -119,21 +119,37 @@ def verdict(line: Line) -> str:
 
 
 def details(lines: Sequence[Line]) -> str:
-    """Every case with its checks, in columns where all cases have the same."""
+    """Every case with its checks: a table for each run of cases that have some in common."""
+    tables: list[list[Line]] = []
+    known: set[str] = set()
+    for line in lines:
+        names = set(line.checks)
+        alike = bool(tables) and tables[-1][0].unit == line.unit
+        if alike and (names <= known or known <= names):
+            tables[-1].append(line)
+            known |= names
+        else:
+            tables.append([line])
+            known = names
+    notes = dict.fromkeys(line.note for line in lines if line.note)
+    return "\n\n".join([*map(cells, tables), *notes])
+
+
+def cells(lines: Sequence[Line]) -> str:
+    """A table of cases, with a column for every check that one of them has."""
     names = list(dict.fromkeys(name for line in lines for name in line.checks))
     compared = any(line.ratio is not None for line in lines)
     head = ["case", *(["ours", "theirs", "ratio", ""] if compared else ["measured"]), *names]
     rows = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
     for line in lines:
-        cells = [line.case, f"{number(line.ours)} {line.unit}"]
+        row = [line.case, f"{number(line.ours)} {line.unit}"]
         if compared:
             theirs = "–" if line.theirs is None else f"{number(line.theirs)} {line.unit}"
             ratio = "–" if line.ratio is None else f"{number(line.ratio)}×"
-            cells += [theirs, ratio, verdict(line)]
-        cells += [number(line.checks[name]) if name in line.checks else "" for name in names]
-        rows.append("| " + " | ".join(cells) + " |")
-    notes = dict.fromkeys(line.note for line in lines if line.note)
-    return "\n\n".join(["\n".join(rows), *notes])
+            row += [theirs, ratio, verdict(line)]
+        row += [number(line.checks[name]) if name in line.checks else "" for name in names]
+        rows.append("| " + " | ".join(row) + " |")
+    return "\n".join(rows)
 
 
 def number(value: float | None) -> str:
@@ -163,12 +179,18 @@ def plot(file: Path, kept: Mapping[str, Any]) -> None:
     figure, axes = plt.subplots(figsize=(8.5, 0.26 * len(cases) + 1.1))
     for place, (_, line) in enumerate(reversed(cases)):
         colour = OKABE_ITO[1] if line.met is False else OKABE_ITO[0]
-        axes.barh(place, line.ratio, color=colour, height=0.6)
+        axes.barh(place, line.ratio - 1, left=1, color=colour, height=0.6)
         if line.goal is not None:
             axes.plot([line.goal] * 2, [place - 0.42, place + 0.42], color="black", linewidth=1.5)
     axes.set_yticks(range(len(cases)), [name for name, _ in reversed(cases)], fontsize=7)
     axes.set_xscale("log")
+    ticks = (0.5, 1, 2, 5, 10, 20)
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.minorticks_off()
+    axes.set_axisbelow(True)
+    axes.grid(visible=False, axis="y")
+    axes.margins(y=0.01)
     axes.axvline(1, color="grey", linewidth=0.8)
-    axes.set_xlabel("theirs / ours (black: the goal; orange: missed)")
+    axes.set_xlabel("theirs / ours (black: the goal; orange: missed, on some layer at least)")
     figure.savefig(file, bbox_inches="tight", metadata={"Date": None})
     plt.close(figure)

@@ -96,6 +96,14 @@ The machine's speeds are measured just before each method's runs, as the page me
 in a process; on a shared machine they change by a factor of two within minutes, and no estimate
 can be closer than that. Iterations of K-FAC are not known before: the classical bound for condition
 number M stands for them.""",
+    "wide": """\
+Matrices are merged one at a time, so memory is that of the largest and does not grow with the
+model; statistics do. As matrices, A and B of one expert take more than its weights in bfloat16; K
+rows for each Gram (`measure --rank K`, [format](statistics.md)) bound them, and their file says by
+how much the Gram may be off. Hours are operations counted at the rates of the layer above, on this
+machine, for four experts, without reading and writing; embeddings and output are averaged and not
+counted. ESM grows fastest: it projects on as many directions as there are outputs, 4 d_out² d_in
+operations.""",
     "ray": "One thread a process, on two cores. See [Beyond one machine](distributed.md).",
 }
 

@@ -139,7 +139,7 @@ def merged_shapes() -> tuple[list[Line], list[Rate]]:
                     ours=seconds,
                     theirs=None,
                     checks=checks,
-                    note=found.status,
+                    note=f"Status of {method}: {found.status}.",
                 )
             )
             del found
@@ -196,7 +196,7 @@ def bounds() -> Line:
             f"bound / largest eigenvalue, K = {rank}": float(sketched(rows, rank).rest[0]) / top
             for rank in (32, 64, 128, 256, 512, 1024)
         },
-        note="drawn tokens; the bound is what the file itself says (`input_rest`)",
+        note="Drawn tokens; the bound is what the file itself says (`input_rest`).",
     )
 
 

@@ -160,6 +160,7 @@ def test_the_next_piece_is_read_while_one_is_merged(tmp_path, monkeypatch):
     unit = next(unit for unit in units(job) if len(pieces(job, unit)) > 2)
     whole = read_layer(job, unit, with_statistics=False)
     for layer in read_pieces(job, unit):
+        assert layer.offset is not None
         place = slice(layer.offset, layer.offset + layer.experts[0].numel())
         for piece, tensor in zip(layer.experts, whole.experts, strict=True):
             assert torch.equal(piece, tensor.reshape(-1)[place])

@@ -246,7 +246,8 @@ def layer_bytes(job: Job, unit: Unit) -> float:
     if spans:
         start, stop = spans[0]
         shape = replace(shape, size=(stop - start,), is_matrix=False, measured=frozenset())
-    return _inputs_bytes(job, shape) + COSTS[job.method.name](shape, job.options).nbytes
+    ahead = len(spans[:2]) or 1  # the next piece is read while one is merged
+    return ahead * _inputs_bytes(job, shape) + COSTS[job.method.name](shape, job.options).nbytes
 
 
 def _untouched(job: Job) -> dict[Treatment, int]:

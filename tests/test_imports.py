@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 ROOT = Path(__file__).resolve().parent.parent
 
 ORDER = [
+    "waiting",
     "checks",
     "names",
     "hub",

@@ -67,12 +67,11 @@ def on_ray(folder: Path | None, shard_bytes: int) -> Engine:
         shared = ray.put((key, recipe, job.keep, survey, folder, shard_bytes, contents))
         threads = torch.get_num_threads()  # another number could round differently
         task = ray.remote(max_retries=RETRIES)(_merge)
-        waiting = iter(todo)
         under_way: deque[Any] = deque()
         most = AHEAD * max(1, int(ray.cluster_resources().get("CPU", 1) // threads))
         held = HELD * most
         try:
-            for unit in waiting:
+            for unit in todo:
                 needs = {
                     "CPU": threads,
                     "GPU": 1 if job.device == "cuda" else 0,

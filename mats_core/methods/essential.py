@@ -18,7 +18,7 @@ from ..linalg import eigh_descending, exact, like, polar
 from ..lowrank import Gram, LowRank, matrix
 from ..memo import forgetful
 from .base import Layer, Merged, Options, averaged, norm, option
-from .factored import essential_directions
+from .factored import essential_directions, left_directions
 from .spectral import MEASURED, SCALING, rounding, said, tsv_update
 
 PUBLISHED = "arXiv 2602.20208, ViT code"
@@ -97,32 +97,24 @@ def essential_subspace(
     """
     if mean is None and isinstance(gram, LowRank):
         values, vectors = essential_directions(update, gram, rank)
-        moves = values > SHIFT_TOLERANCE * values[:1]
-        return like(vectors * moves, update), like(values * moves, update)
-    delta, second = exact(update), exact(matrix(gram))
-    if mean is not None:
-        second = second - torch.outer(exact(mean), exact(mean))
-    if delta.shape[0] <= delta.shape[1]:
-        values, vectors = eigh_descending(shift_covariance(delta, second), rank)
     else:
-        values, vectors = _from_the_inputs(delta, second, rank)
+        values, vectors = _whole(exact(update), exact(matrix(gram)), rank, mean)
     moves = values > SHIFT_TOLERANCE * values[:1]
     return like(vectors * moves, update), like(values * moves, update)
 
 
-def _from_the_inputs(delta: Tensor, second: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-    """The same for d_out > d_in, by two decompositions of size d_in instead of one of d_out.
+def _whole(delta: Tensor, second: Tensor, rank: int, mean: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Eigenvalues and eigenvectors of `Δ A Δᵀ`, A less its mean's part where that is given.
 
-    With A = H Hᵀ and Y = Δ H, the eigenvectors of Y Yᵀ are Y v / √λ for those v of Yᵀ Y.  Their
-    error is 1e-16 λ_max/λ, which `SHIFT_TOLERANCE` keeps below 1e-9.
+    For d_out > d_in by two decompositions of size d_in instead of one of d_out: with A = H Hᵀ they
+    are the left directions of Δ H.
     """
+    if mean is not None:
+        second = second - torch.outer(exact(mean), exact(mean))
+    if delta.shape[0] <= delta.shape[1]:
+        return eigh_descending(shift_covariance(delta, second), rank)
     scale, basis = eigh_descending(second)
-    y = delta @ (basis * scale.clamp_min(0).sqrt())
-    values, right = eigh_descending(y.mT @ y, rank)
-    vectors = y @ right / values.clamp_min(SHIFT_TOLERANCE * float(values[0]) or 1.0).sqrt()
-    missing = rank - len(values)  # beyond d_in nothing moves
-    pad = torch.nn.functional.pad
-    return pad(values, (0, missing)), pad(vectors, (0, missing))
+    return left_directions(delta @ (basis * scale.clamp_min(0).sqrt()), rank, SHIFT_TOLERANCE)
 
 
 def essential_update(

@@ -104,9 +104,17 @@ def essential_directions(update: Tensor, gram: LowRank, rank: int) -> tuple[Tens
     shifts = exact(gram.factor) @ exact(update).mT  # (k, d_out)
     if shifts.shape[0] >= shifts.shape[1]:
         return eigh_descending(shifts.mT @ shifts, rank)
-    values, left = eigh_descending(shifts @ shifts.mT, rank)
-    floor = 1e-12 * float(values[0]) or 1.0
-    vectors = shifts.mT @ left / values.clamp_min(floor).sqrt()
+    return left_directions(shifts.mT, rank, 1e-12)
+
+
+def left_directions(y: Tensor, rank: int, floor: float) -> tuple[Tensor, Tensor]:
+    """The leading eigenvalues (rank,) and eigenvectors (m, rank) of `Y Yᵀ` for Y (m, n), m > n.
+
+    They are Y v / √λ for the eigenvectors v of Yᵀ Y, with an error of 1e-16 λ_max/λ; shares of the
+    largest eigenvalue below `floor` are too small for a direction.  Beyond n nothing is left: zero.
+    """
+    values, right = eigh_descending(y.mT @ y, rank)
+    vectors = y @ right / values.clamp_min(floor * float(values[0]) or 1.0).sqrt()
     missing = rank - len(values)
     pad = torch.nn.functional.pad
     return pad(values, (0, missing)), pad(vectors, (0, missing))

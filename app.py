@@ -7,13 +7,13 @@ import sys
 
 import streamlit as st
 
-from mats_core.waiting import set_waiting
-from pages.shared import doorway
+from mats_core.system import set_waiting
+from pages.shared.frame import navigation
 
 set_waiting()
 
-page = doorway.frame()
-doorway.enter()
+page = navigation.frame()
+navigation.enter()
 if "torch" not in sys.modules:
     with st.spinner("Loading PyTorch, once"):
         import torch  # noqa: F401

@@ -18,15 +18,16 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from mats_core.waiting import set_waiting
+from mats_core.system import set_waiting
 
 set_waiting()  # as app.py does
 
 import torch
 
-from mats_core.collection import load_collection
-from mats_core.evaluate import half_width
-from pages.shared import settings, work
+from mats_core.evaluation import half_width
+from mats_core.merging import load_collection
+from pages.shared.controls import settings
+from pages.shared.work import prepare
 
 ROOT = Path(__file__).resolve().parents[1]
 TURNS = 5
@@ -58,17 +59,19 @@ def silent(fraction: float, text: str, partial: object = None) -> None:
     """Nobody watches."""
 
 
-def timed(request: work.Request, prepared: work.Prepared) -> tuple[float, float, work.Outcome]:
+def timed(
+    request: prepare.Request, prepared: prepare.Prepared
+) -> tuple[float, float, prepare.Outcome]:
     wall, cpu = time.perf_counter(), time.process_time()
-    outcome = work.merge(request, lambda: prepared, silent)
+    outcome = prepare.merge(request, lambda: prepared, silent)
     return time.perf_counter() - wall, time.process_time() - cpu, outcome
 
 
 def row(
-    label: str, method: str, knob: Callable[[int], dict[str, float]], prepared: work.Prepared
+    label: str, method: str, knob: Callable[[int], dict[str, float]], prepared: prepare.Prepared
 ) -> str:
     names = tuple(expert.name for expert in prepared.collection.experts)
-    ask = partial(work.Request, prepared.collection, method, experts=names)
+    ask = partial(prepare.Request, prepared.collection, method, experts=names)
     first = timed(ask(options=knob(0), precision=settings.QUICK), prepared)
     turned = [
         timed(ask(options=knob(i), precision=settings.QUICK), prepared) for i in range(1, TURNS + 1)
@@ -111,7 +114,7 @@ def table() -> str:
     torch.set_num_threads(min(2, os.cpu_count() or 2))
     collection = load_collection(ROOT / "sample_models" / "drawn")
     begun = time.perf_counter()
-    prepared = work.prepare(collection, "benchmark", silent)
+    prepared = prepare.prepare(collection, "benchmark", silent)
     opened = time.perf_counter() - begun
     cases = {name: (name, knob) for name, knob in KNOBS.items()} | MORE
     load = os.getloadavg()[0]

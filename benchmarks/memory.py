@@ -27,9 +27,8 @@ from typing import Any
 import torch
 import yaml
 
-from mats_core.checkpoints import Checkpoint
+from mats_core.checkpoints import Checkpoint, CheckpointWriter, Spec, TensorFileWriter
 from mats_core.methods import METHODS
-from mats_core.writer import CheckpointWriter, Spec, TensorFileWriter
 
 ROOT = Path(__file__).resolve().parents[1]
 EXPERTS = 4
@@ -183,11 +182,9 @@ class Peak:
 
 def child(file: str) -> None:
     """In the process that is measured: merge, or only import; print what it took."""
-    from mats_core import machine
-    from mats_core.estimate import estimate
-    from mats_core.layers import open_inputs
-    from mats_core.pipeline import merge
-    from mats_core.recipe import load_recipe
+    from mats_core.estimating import estimate
+    from mats_core.merging import load_recipe, merge, open_inputs
+    from mats_core.system import speeds as machine
 
     speeds = machine.rates()  # measured once a process, whatever is estimated
     begun, expected, estimating = time.perf_counter(), 0, 0.0

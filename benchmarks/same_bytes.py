@@ -1,4 +1,4 @@
-"""Whether two commits merge the sample family to the same bytes: `python -m benchmarks.same_bytes OLD`.
+"""Whether two commits merge to the same bytes: `python -m benchmarks.same_bytes OLD`.
 
 Every method, and settings that take other ways through the code, are merged by the command line of
 a worktree of OLD and by the working tree (or by NEW), one after the other and on one thread, and
@@ -48,7 +48,7 @@ CASES: dict[str, dict[str, Any]] = {
     "iso_c": {},
     "iso_cts": {},
     "essential": {},
-    "gradient_matching": {},
+    "gradient_matching": {"options": {"prior": 0.001}},
     "kfac_matching": {"options": {"iterations": 10}},
 }  # fmt: skip
 

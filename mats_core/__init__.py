@@ -16,11 +16,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .checks import InputError
+    from .errors import InputError
+    from .merging import Recipe, Report, load_recipe, merge, parse_recipe, run
     from .methods import METHODS
-    from .pipeline import merge, run
-    from .recipe import Recipe, load_recipe, parse_recipe
-    from .report import Report
     from .statistics import Statistics, measure_task
 
 __version__ = "0.1.0"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from .cli import main
-from .waiting import set_waiting
+from .system import set_waiting
 
 if __name__ == "__main__":
     set_waiting()

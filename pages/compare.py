@@ -5,7 +5,11 @@ from __future__ import annotations
 import streamlit as st
 
 from mats_core import figures
-from pages.shared import families, forecasts, runlist, runs, show, sweeps, versus
+
+from .shared.frame import families, show
+from .shared.views import comparison, predicted_loss, sweep
+from .shared.views import runs as runlist
+from .shared.work import runs
 
 collection = families.header(
     "Compare",
@@ -13,8 +17,8 @@ collection = families.header(
     "be chance; sweep two settings to find better ones.",
 )
 preparing = families.preparation(collection)
-sweeps.collect()
-forecasts.collect()
+sweep.collect()
+predicted_loss.collect()
 show.notices()
 prepared = families.prepared(preparing)
 kept = runs.everything(collection.name)
@@ -40,12 +44,12 @@ for name, view in views.items():
         continue
     with view:
         if name == names[-1]:
-            sweeps.section(collection, kept, prepared)
+            sweep.section(collection, kept, prepared)
         elif baseline is None:
             st.info("Tick at least one run in the list above.")
         elif name == "Accuracy":
-            versus.accuracy(compared, baseline)
+            comparison.accuracy(compared, baseline)
         elif name == "Settings":
-            versus.settings(compared, baseline)
+            comparison.settings(compared, baseline)
         else:
-            forecasts.section(compared, prepared, looks)
+            predicted_loss.section(compared, prepared, looks)

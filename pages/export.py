@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import streamlit as st
 
-from pages.shared import bringing, exporting, families, merging, show
+from .shared.frame import families, show
+from .shared.views import export, merging, recipe
 
 collection = families.header(
     "Export",
@@ -13,14 +14,14 @@ collection = families.header(
 )
 preparing = families.preparation(collection)
 merging.collect(collection)
-exporting.collect()
+export.collect()
 left, right = st.columns([8, 3], gap="medium")
 with left:
     show.notices()
     writing = st.session_state.get("writing")
     show.progress([preparing, writing], cancel=writing)
     families.prepared(preparing)  # says where the family cannot be opened
-    run = exporting.pick(collection.name)
+    run = export.pick(collection.name)
     if run is None:
         st.info(
             "There is nothing to take along yet. Merge something first: it is then listed here.",
@@ -28,14 +29,14 @@ with left:
         )
         st.page_link("pages/merge.py", label="Go to Merge", icon=":material/merge:")
     else:
-        exporting.headline(run)
+        export.headline(run)
         first, second = st.columns(2)
         with first:
-            exporting.model(run, preparing)
+            export.model(run, preparing)
         with second:
-            exporting.report(run, collection)
-            exporting.notebook(run)
-        exporting.recipe(run)
-        exporting.mergekit(run)
+            export.report(run, collection)
+            export.notebook(run)
+        export.recipe(run)
+        export.mergekit(run)
 with right:
-    bringing.bring_back(collection)
+    recipe.bring_back(collection)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import streamlit as st
 
 from mats_core import figures
-from pages.shared import cards, costing, families, show
+
+from .shared.frame import families, show
+from .shared.views import estimate
+from .shared.views import models as cards
 
 collection = families.header(
     "Family",
@@ -16,7 +19,7 @@ families.another()
 preparing = families.preparation(collection)
 show.progress([preparing])
 if preparing.snapshot().state == "failed":
-    costing.compatibility(collection, checked=False)
+    estimate.compatibility(collection, checked=False)
 prepared = families.prepared(preparing)
 if prepared is None:
     st.info("The experts appear here as soon as their files are checked.")
@@ -40,7 +43,7 @@ if models.open:
             show.figure(figures.baseline_bars(prepared.baselines, looks), "family baselines")
 if before.open:
     with before:
-        costing.view(prepared)
+        estimate.view(prepared)
 if fit.open:
     with fit:
         st.markdown(
@@ -48,4 +51,4 @@ if fit.open:
             "with the same name and shape, and every number finite. Heads differ by task and are "
             "kept apart."
         )
-        costing.compatibility(collection, checked=True)
+        estimate.compatibility(collection, checked=True)

@@ -7,12 +7,12 @@ from typing import Any
 import streamlit as st
 
 from mats_core import figures
-from mats_core.collection import Collection
-from mats_core.scores import share
-from pages.shared import examples, families, parts, runs, show
-from pages.shared.compared import BEFORE
-from pages.shared.looking import Shelf
-from pages.shared.runs import Run
+from mats_core.evaluation import share
+from mats_core.merging import Collection
+
+from .shared.frame import families, show
+from .shared.views import BEFORE, confusion, loading
+from .shared.work import Run, Shelf, runs
 
 
 def pick_run(collection: Collection) -> Run | None:
@@ -73,13 +73,13 @@ who: Any = right.segmented_control(
     help="What the merge is compared with: the expert itself, or the pre-trained encoder with the "
     "expert's head.",
 )  # fmt: skip
-parts.collect()
+loading.collect()
 show.notices()
 prepared = families.prepared(preparing)
 top = st.container()  # filled last: the sections below start the work whose progress it shows
-examples.section(shelf, run, task, who, preparing)
+confusion.section(shelf, run, task, who, preparing)
 if prepared is not None:
-    parts.section(shelf, run, task, prepared)
-jobs = [preparing, st.session_state.get(examples.LOOKING), st.session_state.get(parts.JOB)]
+    loading.section(shelf, run, task, prepared)
+jobs = [preparing, st.session_state.get(confusion.LOOKING), st.session_state.get(loading.JOB)]
 with top:
     show.progress(jobs, cancel=next((job for job in jobs[1:] if job and job.active), None))

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import streamlit as st
 
-from pages.shared import doorway, lessons, toy_steps
+from .shared.frame import navigation
+from .shared.learn import lessons, steps
 
-doorway.through_the_app()
+navigation.through_the_app()
 st.title("Learn", anchor=False)
 st.markdown(
     "What merging is, small enough to see all of it: two tasks, two parameters. "
     "**Drag the ellipses**; every point and number follows. Five steps lead from the average to "
     "what the Merge page does with a real model."
 )
-toy_steps.explore()
+steps.explore()
 st.divider()
 lessons.overview()

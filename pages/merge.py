@@ -5,23 +5,17 @@ from __future__ import annotations
 import streamlit as st
 
 from mats_core import figures
-from pages.shared import (
-    along,
-    families,
-    lessons,
-    merging,
-    results,
-    runs,
-    settings,
-    show,
-    widgets,
-    work,
-)
+
+from .shared.controls import settings, widgets
+from .shared.frame import families, show
+from .shared.learn import lessons
+from .shared.views import convergence, merging, results
+from .shared.work import prepare, runs
 
 DEFAULT = "essential"
 
 
-def welcome(prepared: work.Prepared | None) -> None:
+def welcome(prepared: prepare.Prepared | None) -> None:
     """Before the first merge: what there is to gain, and what to do."""
     st.markdown(
         "**Press Merge.** The experts become one model; you see at once how much of each "
@@ -61,7 +55,7 @@ with right:
     if clicked or (at_once and merging.is_new(request)):
         merging.start(request, preparing)
     merging.collect(collection)
-    along.collect(runs.chosen(collection.name, "shown run"))
+    convergence.collect(runs.chosen(collection.name, "shown run"))
     show.notices()
     job, tracing = st.session_state.get("merging"), st.session_state.get("tracing")
     show.progress(

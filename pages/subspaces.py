@@ -5,9 +5,12 @@ from __future__ import annotations
 import streamlit as st
 
 from mats_core import figures
-from mats_core.layers import Inputs
-from mats_core.survey import Survey
-from pages.shared import families, lessons, overview, pairs, protected, show, spectra
+from mats_core.analysis import Survey
+from mats_core.merging import Inputs
+
+from .shared.frame import families, show
+from .shared.learn import lessons
+from .shared.views import overlap, protection, spectra, survey
 
 VIEWS = ("Spectra", "Overlap", "Interference", "Protected directions")
 
@@ -18,11 +21,11 @@ def choose(inputs: Inputs) -> tuple[str, str]:
     titles = figures.short_names(names)
     left, right = st.columns(2, gap="medium")
     layer = left.selectbox(
-        "Layer", names, format_func=lambda n: titles[n], key=overview.LAYER,
+        "Layer", names, format_func=lambda n: titles[n], key=survey.LAYER,
         persist_state="session",
     )  # fmt: skip
     task = right.selectbox(
-        "Task", [expert.name for expert in inputs.family.experts], key=overview.TASK,
+        "Task", [expert.name for expert in inputs.family.experts], key=survey.TASK,
         persist_state="session",
     )  # fmt: skip
     return layer, task
@@ -40,11 +43,11 @@ def detail(inputs: Inputs, found: Survey | None, layer: str, task: str) -> None:
                 if shown:
                     spectra.energies(inputs, layer, shown, "subspaces")
             elif name == "Overlap":
-                pairs.overlap(inputs, layer, task)
+                overlap.overlap(inputs, layer, task)
             elif name == "Interference":
-                pairs.interference(inputs, found, layer)
+                overlap.interference(inputs, found, layer)
             else:
-                protected.view(inputs, layer, task)
+                protection.view(inputs, layer, task)
 
 
 collection = families.header(
@@ -65,12 +68,12 @@ if prepared.problem:
 if not spectra.matrices(prepared.inputs):
     st.info("No tensor of this family is the weight of a linear layer: there is nothing to show.")
     st.stop()
-found = overview.survey(prepared.inputs)
-overview.choice(prepared.inputs)  # before anything reads or shows it
+found = survey.survey(prepared.inputs)
+survey.choice(prepared.inputs)  # before anything reads or shows it
 whole, one = st.columns([5, 6], gap="large")
 with whole:
     st.subheader("All layers, all tasks", anchor=False)
-    overview.heatmap(prepared.inputs, found)
+    survey.heatmap(prepared.inputs, found)
 with one:
     st.subheader("One layer", anchor=False)
     layer, task = choose(prepared.inputs)

@@ -11,11 +11,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mats_core.collection import Collection, load_collection, measure_all
-from mats_core.evaluate import TaskResult
-from mats_core.layers import Inputs, open_inputs
-from mats_core.pipeline import merge
-from mats_core.report import Report
+from mats_core.evaluation import TaskResult
+from mats_core.merging import (
+    Collection,
+    Inputs,
+    Report,
+    load_collection,
+    measure_all,
+    merge,
+    open_inputs,
+)
 
 HERE = Path(__file__).parent
 BEGIN, END = "<!-- table:begin -->", "<!-- table:end -->"

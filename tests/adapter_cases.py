@@ -102,7 +102,7 @@ def write_adapter(folder: Path, base: Path, config: Any, seed: int = 1) -> Writt
     import transformers
     from peft import get_peft_model
 
-    from mats_core.checkpoints import Checkpoint
+    from mats_core.checkpoints.files import Checkpoint
 
     name = Checkpoint.open(base).config["architectures"][0]
     module = getattr(transformers, name).from_pretrained(base)

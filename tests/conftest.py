@@ -11,10 +11,10 @@ import pytest
 import torch
 import yaml
 
-from mats_core.checkpoints import Checkpoint
+from mats_core.checkpoints.files import Checkpoint
 from mats_core.methods import METHODS
-from mats_core.statistics import measure_task
-from mats_core.tasks import load
+from mats_core.statistics.collect import measure_task
+from mats_core.tasks.loading import load
 from tests.layer_cases import write_raw
 
 CLASSES = (3, 4, 5)  # of the three tasks

@@ -15,9 +15,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mats_core.methods import METHODS, Layer, LayerStatistics, Merged
-from mats_core.recipe import Recipe, parse_recipe
-from mats_core.statistics import Statistics
+from mats_core.merging.recipe import Recipe, parse_recipe
+from mats_core.methods import METHODS
+from mats_core.methods.method import Layer, LayerStatistics, Merged
+from mats_core.statistics.store import Statistics
 
 SEEDS = (0, 1, 2)
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from mats_core.lowrank import LowRank
-from mats_core.operators import (
+from mats_core.linear.lowrank import LowRank
+from mats_core.linear.operators import (
     Dense,
     Diagonal,
     Identity,

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mats_core import hub, reference
-from mats_core.recipe import load_recipe
-from mats_core.tasks import KINDS
+from mats_core.checkpoints import hub
+from mats_core.merging.recipe import load_recipe
+from mats_core.methods import describe
 from mats_core.tasks.description import Description
+from mats_core.tasks.task import KINDS
 
 ROOT = Path(__file__).parent.parent
 FROM_THE_HUB = {"clip_vit_b32_eight_tasks.yaml": 8}
@@ -19,7 +20,7 @@ FROM_THE_HUB = {"clip_vit_b32_eight_tasks.yaml": 8}
 
 def test_the_reference_is_the_declaration():
     committed = (ROOT / "docs" / "methods.md").read_text("utf-8")
-    assert committed == reference.markdown(), (
+    assert committed == describe.markdown(), (
         "docs/methods.md is stale: python -m mats_core methods --markdown > docs/methods.md"
     )
 

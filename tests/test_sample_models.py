@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from mats_core import tasks
-from mats_core.checkpoints import Checkpoint
-from mats_core.collection import load_collection
-from mats_core.evaluate import baselines
-from mats_core.layers import open_inputs
+from mats_core.checkpoints.files import Checkpoint
+from mats_core.evaluation.evaluate import baselines
+from mats_core.merging.family_file import load_collection
+from mats_core.merging.plan import open_inputs
 from sample_models import build, table, training
 from sample_models import tasks as drawn
 
@@ -123,14 +123,14 @@ def test_build_from_the_user_s_own_images(tmp_path):
 
 
 def build_average(collection):
-    from mats_core.pipeline import merge
+    from mats_core.merging.pipeline import merge
 
     return merge(collection.recipe("average"))
 
 
 def test_the_grids_cover_every_method():
+    from mats_core.merging.recipe import parse_options
     from mats_core.methods import METHODS
-    from mats_core.recipe import parse_options
 
     # The table is over the whole family: a method for two experts has no row in it.
     assert set(table.GRIDS) == {name for name, row in METHODS.items() if row.experts is None}

@@ -10,12 +10,12 @@ from pathlib import Path
 
 # Before torch is imported: the workers have one thread each, and must not spin for a second.
 os.environ["OMP_NUM_THREADS"] = "1"
-from mats_core.waiting import set_waiting
+from mats_core.system import set_waiting
 
 set_waiting()
 
-from mats_core.checks import InputError
-from mats_core.places import cache_folder
+from mats_core.errors import InputError
+from mats_core.system import cache_folder
 
 from .build import PROCESSES, build
 from .text import Text

@@ -19,8 +19,8 @@ from typing import Any, Protocol
 
 import yaml
 
-from mats_core.checks import InputError
-from mats_core.writer import staged_directory, write_atomically
+from mats_core.checkpoints import staged_directory, write_atomically
+from mats_core.errors import InputError
 
 from . import training
 from .data import Data, Examples

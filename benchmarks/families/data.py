@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from mats_core.checks import InputError
+from mats_core.errors import InputError
 from mats_core.tasks import VALIDATION_MOST
 
 

@@ -17,7 +17,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from mats_core.checks import InputError
+from mats_core.errors import InputError
 
 from . import training
 from .data import Data, Examples, read_text

@@ -15,8 +15,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from mats_core.checks import InputError
-from mats_core.writer import write_atomically
+from mats_core.checkpoints import write_atomically
+from mats_core.errors import InputError
 
 from . import llama, mergekit
 from .page import page

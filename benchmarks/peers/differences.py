@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mats_core.checkpoints import Checkpoint
-from mats_core.checks import InputError, listing
+from mats_core.errors import InputError, listing
 
 KINDS = {"embed_tokens": "embeddings", "lm_head": "head", "norm": "norms", "mlp": "MLP",
          "self_attn": "attention"}  # fmt: skip

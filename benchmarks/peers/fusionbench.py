@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from mats_core.methods import METHODS, Layer, LayerStatistics
-from mats_core.statistics.collect import measure
+from mats_core.statistics import measure
 
 EXPERTS, EXAMPLES, LONGEST, CLASSES = 3, 64, 16, 3
 

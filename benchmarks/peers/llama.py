@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from mats_core.writer import CheckpointWriter, Spec
+from mats_core.checkpoints import CheckpointWriter, Spec
 
 EXPERTS = ("first", "second", "third")
 SPREAD = 0.02  # standard deviation of a drawn weight, as Llama is initialised

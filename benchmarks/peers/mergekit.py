@@ -18,10 +18,9 @@ from typing import Any
 import torch
 import yaml
 
-from mats_core.checks import InputError
+from mats_core.errors import InputError
 from mats_core.export import Finished, mergekit
-from mats_core.recipe import load_recipe
-from mats_core.report import Report
+from mats_core.merging import Report, load_recipe
 
 from . import llama
 from .differences import Difference, compare

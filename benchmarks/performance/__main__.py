@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from mats_core.waiting import set_waiting
+from mats_core.system import set_waiting
 
 set_waiting()  # both sides wait as the app's threads do
 

@@ -22,8 +22,8 @@ from benchmarks import memory
 from benchmarks.peers import llama, mergekit
 from benchmarks.peers.processes import Ran, run
 from mats_core.checkpoints import Checkpoint
-from mats_core.checks import InputError
-from mats_core.methods.sparsified import threshold
+from mats_core.errors import InputError
+from mats_core.methods import threshold
 
 from .base import CannotRun, Line, Row, relative
 
@@ -75,8 +75,7 @@ def floor(family: Path) -> float:
 
 def child(recipe: str) -> None:
     """In the process that is measured: merge, or (without a recipe) only import."""
-    from mats_core.pipeline import merge
-    from mats_core.recipe import load_recipe
+    from mats_core.merging import load_recipe, merge
 
     begun = time.perf_counter()
     if recipe:

@@ -9,8 +9,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from mats_core import pipeline
-from mats_core.collection import load_collection, measure_all
+from mats_core.merging import load_collection, measure_all, pipeline
 
 from .base import CannotRun, Line, Row, threads, timed
 from .iterations import SAMPLE

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mats_core.methods.base import Layer, LayerStatistics
+from mats_core.methods import Layer, LayerStatistics
 
 
 @dataclass(frozen=True)

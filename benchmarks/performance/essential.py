@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mats_core.methods.essential import EssentialOptions, essential_subspace, essential_update
+from mats_core.methods import EssentialOptions, essential_subspace, essential_update
 
 from . import published
 from .base import Line, Row, in_turns, relative, threads, timed

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from mats_core.methods.base import Layer, LayerStatistics
-from mats_core.methods.kfac import KfacOptions, kfac
+from mats_core.methods import KfacOptions, Layer, LayerStatistics, kfac
 
 from . import drawn, essential
 from .base import CannotRun, Line, Row, timed

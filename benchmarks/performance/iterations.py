@@ -8,10 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mats_core.collection import load_collection, measure_all
-from mats_core.layers import prepare, read_layer, units
-from mats_core.methods.base import Layer
-from mats_core.methods.kfac import KfacOptions, kfac
+from mats_core.merging import load_collection, measure_all, prepare, read_layer, units
+from mats_core.methods import KfacOptions, Layer, kfac
 
 from .base import Line, Row
 

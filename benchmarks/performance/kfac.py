@@ -7,9 +7,8 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from mats_core.methods.base import Layer
-from mats_core.methods.kfac import KfacOptions, kfac
-from mats_core.operators import damped
+from mats_core.linear import damped
+from mats_core.methods import KfacOptions, Layer, kfac
 
 from . import drawn, published
 from .base import Line, Row, in_turns, relative, threads, timed

@@ -9,10 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mats_core import encoding, models, tasks
+from mats_core import models, tasks
 from mats_core.checkpoints import Checkpoint
-from mats_core.statistics import Statistics, measure_task
-from mats_core.statistics.collect import EXAMPLES, measure
+from mats_core.statistics import EXAMPLES, Statistics, measure, measure_task
 
 from .base import Line, Row, in_turns, relative, threads
 
@@ -86,7 +85,7 @@ def sample() -> Line:
         names = models.parameter_names(checkpoint.directory, tensors)
         order = _order(len(task.train))
         chosen = task.train.take(order)
-        rows = encoding.encode(chosen, checkpoint.directory, device="cpu", dtype=torch.float32)
+        rows = models.encode(chosen, checkpoint.directory, device="cpu", dtype=torch.float32)
         labels = torch.from_numpy(chosen.labels)
         found = one_by_one(
             model.eval(),

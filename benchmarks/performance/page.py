@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mats_core.writer import write_atomically
+from mats_core.checkpoints import write_atomically
 
 from .base import Line
 from .readings import HEAD, READINGS, TAIL

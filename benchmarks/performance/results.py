@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from mats_core.writer import write_atomically
+from mats_core.checkpoints import write_atomically
 
 from .base import CannotRun, Row
 

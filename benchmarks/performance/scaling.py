@@ -11,13 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from mats_core import machine, pipeline
-from mats_core.collection import Collection, load_collection, measure_all
-from mats_core.costs import COSTS, Shape
-from mats_core.estimate import estimate
-from mats_core.layers import open_inputs
-from mats_core.methods import METHODS, Layer
-from mats_core.report import Finished
+from mats_core.estimating import estimate
+from mats_core.merging import (
+    Collection,
+    Finished,
+    load_collection,
+    measure_all,
+    open_inputs,
+    pipeline,
+)
+from mats_core.methods import COSTS, METHODS, Layer, Shape
+from mats_core.system import speeds as machine
 
 from . import drawn
 from .base import Line, Row, timed

@@ -14,10 +14,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mats_core.lowrank import LowRank
-from mats_core.methods import METHODS
-from mats_core.methods.base import Layer, LayerStatistics, Merged
-from mats_core.statistics.sketch import Sketch
+from mats_core.linear import LowRank
+from mats_core.methods import METHODS, Layer, LayerStatistics, Merged
+from mats_core.statistics import Sketch
 
 from .base import Line, Row, relative, threads, timed
 from .models import LLAMAS, RANKS, Rate, estimate, statistics_bytes, work

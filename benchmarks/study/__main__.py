@@ -7,13 +7,13 @@ import platform
 import time
 from pathlib import Path
 
-from mats_core.waiting import set_waiting
+from mats_core.system import set_waiting
 
 set_waiting()
 
 import torch
 
-from mats_core.places import cache_folder
+from mats_core.system import cache_folder
 
 from . import forecast, page, way
 from .questions import SECTIONS, one_solve

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mats_core.prediction import interference
+from mats_core.analysis import interference
 
 from .questions import ASKED
 from .trials import Bench, Trial

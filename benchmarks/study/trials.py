@@ -11,17 +11,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mats_core import pipeline
+from mats_core.analysis import TrajectoryDone, follow
 from mats_core.checkpoints import Checkpoint
-from mats_core.collection import Collection, load_collection
-from mats_core.evaluate import TaskResult, gap_recovered, half_width, normalised_accuracy
-from mats_core.layers import Inputs, open_inputs
-from mats_core.memo import Memo
-from mats_core.recipe import Evaluation, Recipe
-from mats_core.report import Finished, LayerReport
-from mats_core.statistics.cache import measured
+from mats_core.evaluation import TaskResult, gap_recovered, half_width, normalised_accuracy
+from mats_core.merging import (
+    Collection,
+    Evaluation,
+    Finished,
+    Inputs,
+    LayerReport,
+    Recipe,
+    load_collection,
+    open_inputs,
+    pipeline,
+)
+from mats_core.statistics import measured
+from mats_core.system import Memo
 from mats_core.tasks import SplitName, load
-from mats_core.trajectory import TrajectoryDone, follow
 
 TEST_ASKED = 400  # test examples a task
 MEMO = 6 * 2**30  # bytes that are remembered between merges over the same files

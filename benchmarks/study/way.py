@@ -10,13 +10,21 @@ from typing import Any
 
 from torch import Tensor
 
-from mats_core import examiner, pipeline, rounds
-from mats_core.layers import Inputs, Job, prepare, read_layer, units
-from mats_core.methods import Layer
-from mats_core.methods.base import weighted_sum
-from mats_core.operators import Kronecker, WeightedSum, regularised
-from mats_core.recipe import Evaluation, Recipe
-from mats_core.report import Finished
+from mats_core.evaluation import examiner
+from mats_core.linear import Kronecker, WeightedSum, regularised
+from mats_core.merging import (
+    Evaluation,
+    Finished,
+    Inputs,
+    Job,
+    Recipe,
+    pipeline,
+    prepare,
+    read_layer,
+    rounds,
+    units,
+)
+from mats_core.methods import Layer, weighted_sum
 from mats_core.tasks import SplitName
 
 from .questions import ASKED

@@ -5,11 +5,9 @@ modules, `changes.py` is the mathematics, `fitting.py` puts an adapter on its ba
 checkpoint that comes out and `folder.py` its configuration; `vectors.py` takes (IA)³ vectors alone.
 """
 
-from __future__ import annotations
-
 from .fitting import open_expert
+from .ia3 import VectorFamily, vector_family, why_not
 from .settings import is_adapter
-from .vectors import VectorFamily, vector_family, why_not
 from .view import Adapted, Vector
 
 __all__ = [

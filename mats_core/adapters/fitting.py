@@ -10,7 +10,7 @@ import torch
 
 from .. import models
 from ..checkpoints import Checkpoint, TensorEntry
-from ..checks import InputError, listing
+from ..errors import InputError, listing
 from ..names import CONV1D_MODELS, is_conv1d, module_of
 from .changes import Change, LowRank, Replaced, Scaled, Shifted
 from .parts import Parts, Translation, sort_out, translate

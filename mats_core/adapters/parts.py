@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ..checks import InputError, listing
+from ..errors import InputError, listing
 
 PREFIX = "base_model.model."
 PART = re.compile(

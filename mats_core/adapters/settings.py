@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from ..checks import InputError, existing
+from ..errors import InputError, existing
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"

@@ -18,9 +18,9 @@ from torch import Tensor
 
 from .. import models
 from ..checkpoints import Checkpoint
-from ..checks import listing
+from ..errors import listing
 from .changes import Change, LowRank, Read, Replaced, Scaled, Shifted
-from .folder import architecture, model_folder
+from .config import architecture, model_folder
 from .settings import Settings
 
 

@@ -4,6 +4,7 @@ All of it is text made from a `Finished`; nothing is written here, and nothing d
 or the machine.
 """
 
+from . import mergekit, reopen
 from .command import commands, recipe_yaml
 from .html_report import html_report, run_figures
 from .mergekit import Mergekit, mergekit
@@ -12,6 +13,16 @@ from .portable import Finished, Measuring, spelled
 from .reopen import Reopened, reopen
 
 __all__ = [
-    "Finished", "Measuring", "Mergekit", "Reopened", "commands", "html_report", "mergekit",
-    "notebook", "recipe_yaml", "reopen", "run_figures", "spelled",
-]  # fmt: skip
+    "Finished",
+    "Measuring",
+    "Mergekit",
+    "Reopened",
+    "commands",
+    "html_report",
+    "mergekit",
+    "notebook",
+    "recipe_yaml",
+    "reopen",
+    "run_figures",
+    "spelled",
+]

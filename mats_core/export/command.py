@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..recipe import dump_recipe
+from ..merging import dump_recipe
 from .portable import STATISTICS, Finished, Measuring, quoted
 
 

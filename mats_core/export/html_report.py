@@ -11,25 +11,27 @@ from html import escape
 from pathlib import Path
 from string import Template
 
-from ..evaluate import TaskResult
+from ..analysis import Trajectory
+from ..evaluation import TaskResult
 from ..figures import (
+    CONFIG,
+    HEIGHT,
     Figure,
     Look,
     accuracy_bars,
     dimension_weights,
     headline,
     percent,
+    plotly_script,
     residual_curves,
+    script_json,
     short_names,
     task_weights,
+    to_json,
     trajectory_curves,
 )
-from ..figures.base import HEIGHT
-from ..figures.embed import CONFIG, plotly_script, script_json, to_json
+from ..merging import VERSION, Report, describe
 from ..methods import METHODS
-from ..recipe import describe
-from ..report import VERSION, Report
-from ..trajectory import Trajectory
 from .command import commands, recipe_yaml
 from .portable import Finished
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import pprint
 from typing import Any
 
-from ..recipe import Evaluation
+from ..merging import Evaluation
 from .command import one_line
 from .portable import Finished
 

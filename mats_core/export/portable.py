@@ -12,11 +12,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from ..checks import InputError
-from ..methods import METHODS
-from ..methods.kfac import STARTS
-from ..recipe import Evaluation, Recipe, parse_options
-from ..report import Report
+from ..errors import InputError
+from ..merging import Evaluation, Recipe, Report, parse_options
+from ..methods import METHODS, STARTS
 from ..statistics import Statistics
 from ..tasks import names_file
 

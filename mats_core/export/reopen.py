@@ -14,10 +14,9 @@ from typing import Any
 
 import yaml
 
-from ..checks import InputError, listing
-from ..collection import Collection
-from ..methods.kfac import STARTS
-from ..recipe import ExpertEntry, Recipe, parse_recipe
+from ..errors import InputError, listing
+from ..merging import Collection, ExpertEntry, Recipe, parse_recipe
+from ..methods import STARTS
 
 MOST_BYTES = 1_000_000
 PATHS = ("model", "statistics", "task")  # of an expert

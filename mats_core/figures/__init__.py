@@ -7,22 +7,25 @@ page's theme.
 """
 
 from .accuracy import accuracy_bars, baseline_bars, headline
-from .base import PALETTE, Figure, Look, look, looks, percent, safe, short_names, to_csv
-from .comparing import ALL_TASKS, count_clear, difference_lines, run_lines
+from .comparison import ALL_TASKS, count_clear, difference_lines, run_lines
 from .confusion import confusion, confusion_change, largest_mistake, worth_showing
-from .forecasting import interference_map, predicted_against_measured
-from .heatmaps import QUANTITIES, family_heatmap, layer_profile
-from .interference import angle_curves, pair_matrix
+from .convergence import residual_curves, solve_at, trajectory_curves, trajectory_tasks
+from .embed import CONFIG, plotly_script, script_json, to_json
 from .loading import loading_curves, loading_steps
+from .overlap import angle_curves, pair_matrix
+from .predicted_loss import interference_map, predicted_against_measured
 from .protection import concentration, protection_along, protection_maps
 from .scaling import dimension_weights, task_weights
-from .solving import residual_curves, solve_at, trajectory_curves, trajectory_tasks
-from .spectral import energy_curves, spectra
-from .sweeping import sweep_map
+from .spectra import energy_curves, spectra
+from .style import HEIGHT, PALETTE, Figure, Look, look, looks, percent, safe, short_names, to_csv
+from .survey import QUANTITIES, family_heatmap, layer_profile
+from .sweep import sweep_map
 from .toy import toy_losses, toy_polar, toy_progress, toy_scaling
 
 __all__ = [
     "ALL_TASKS",
+    "CONFIG",
+    "HEIGHT",
     "PALETTE",
     "QUANTITIES",
     "Figure",
@@ -48,18 +51,21 @@ __all__ = [
     "looks",
     "pair_matrix",
     "percent",
+    "plotly_script",
     "predicted_against_measured",
     "protection_along",
     "protection_maps",
     "residual_curves",
     "run_lines",
     "safe",
+    "script_json",
     "short_names",
     "solve_at",
     "spectra",
     "sweep_map",
     "task_weights",
     "to_csv",
+    "to_json",
     "toy_losses",
     "toy_polar",
     "toy_progress",

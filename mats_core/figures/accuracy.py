@@ -8,17 +8,9 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from ..report import Report
-from ..scores import TaskResult, gap_recovered, normalised_accuracy, share
-from .base import (
-    GREY,
-    Figure,
-    Look,
-    laid_out,
-    pale,
-    percent,
-    safe,
-)
+from ..evaluation import TaskResult, gap_recovered, normalised_accuracy, share
+from ..merging import Report
+from .style import GREY, Figure, Look, laid_out, pale, percent, safe
 
 
 def accuracy_bars(

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import plotly.graph_objects as go
 
-from .base import (
+from .style import (
     AROUND,
     GREY,
     INK,

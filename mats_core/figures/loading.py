@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 import plotly.graph_objects as go
 
-from ..loading import ORDERINGS, Loading, Ordering, Step
-from ..scores import share
-from .base import AROUND, HEIGHT, INK, Figure, laid_out, look, percent, safe
+from ..analysis import ORDERINGS, Loading, Ordering, Step
+from ..evaluation import share
+from .style import AROUND, HEIGHT, INK, Figure, laid_out, look, percent, safe
 
 ENOUGH = 0.9  # of the gain: how soon an ordering has that much
 SMALL = 0.005  # a gain that is not worth dividing by

@@ -10,8 +10,8 @@ import torch
 from plotly.subplots import make_subplots
 from torch import Tensor
 
-from ..protection import SUBSPACES, Protection, Subspace
-from .base import BLUE, GREY, ORANGE, VERMILLION, Figure, Look, laid_out, percent, thinned
+from ..analysis import SUBSPACES, Protection, Subspace
+from .style import BLUE, GREY, ORANGE, VERMILLION, Figure, Look, laid_out, percent, thinned
 
 CELLS = 48  # of a map, each way: enough to see where the weight lies
 RANGE = 2.0  # powers of ten either side of the identity's 1

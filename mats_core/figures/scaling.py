@@ -8,17 +8,8 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
-from ..report import LayerReport, Report
-from .base import (
-    BLUE,
-    HEIGHT,
-    VERMILLION,
-    Figure,
-    laid_out,
-    safe,
-    short_names,
-    thinned,
-)
+from ..merging import LayerReport, Report
+from .style import BLUE, HEIGHT, VERMILLION, Figure, laid_out, safe, short_names, thinned
 
 
 def task_weights(report: Report, names: Sequence[str]) -> Figure | None:

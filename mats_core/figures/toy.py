@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from ..toy import Essential, Merged, Point, Walk
-from .base import BLUE, GREY, ORANGE, Figure, Look, laid_out, percent, safe
+from ..analysis import Essential, Merged, Point, Walk
+from .style import BLUE, GREY, ORANGE, Figure, Look, laid_out, percent, safe
 
 TITLES = {"average": "average", "Fisher": "diagonal Fisher", "full": "full curvature"}
 NEAR = 0.005  # of a loss: below it two numbers are shown as the same

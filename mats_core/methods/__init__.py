@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from . import (
-    averaging,
-    curvature,
-    elementwise,
-    essential,
-    kfac,
-    matching,
-    sparsified,
-    spectral,
-    spherical,
+from . import average, describe, essential, fisher, kfac, kfac_matching, regmean, slerp, ties, tsv_m
+from .cost import COSTS, Cost, Shape, passes, selection, times, together
+from .essential import EssentialOptions, essential_subspace, essential_update, relative_power
+from .kfac import STARTS, KfacOptions, kfac
+from .method import (
+    Layer,
+    LayerStatistics,
+    Merged,
+    Method,
+    Options,
+    Treatment,
+    Updates,
+    but_matrices,
+    every_tensor,
+    norm,
+    weighted_sum,
 )
-from .base import Layer, LayerStatistics, Merged, Method, Options, but_matrices, every_tensor
-
-__all__ = ["METHODS", "Layer", "LayerStatistics", "Merged", "Method", "Options"]
+from .ties import threshold
 
 _FISHER = frozenset({"fisher"})
+
 _KFAC = frozenset({"input_gram", "output_gradient_gram"})
 
 METHODS: dict[str, Method] = {
@@ -30,8 +35,8 @@ METHODS: dict[str, Method] = {
             summary="The (weighted) mean of the experts: every direction counts the same.",
             formula=r"W = \sum_m \alpha_m W_m \,/\, \sum_m \alpha_m",
             source="model soups, arXiv 2203.05482; FedAvg, arXiv 1602.05629",
-            options=averaging.AverageOptions,
-            merge=averaging.average,
+            options=average.AverageOptions,
+            merge=average.average,
             pieces=every_tensor,
             reads_base=False,
         ),
@@ -44,8 +49,8 @@ METHODS: dict[str, Method] = {
             formula=r"W = \frac{\sin((1-t)\,\theta)}{\sin\theta}\, W_1 + "
             r"\frac{\sin(t\,\theta)}{\sin\theta}\, W_2,\quad \theta = \angle(W_1, W_2)",
             source="Shoemake 1985; for weights mergekit, arXiv 2403.13257",
-            options=spherical.SlerpOptions,
-            merge=spherical.slerp,
+            options=slerp.SlerpOptions,
+            merge=slerp.slerp,
             weighted=False,
             experts=2,
         ),
@@ -57,8 +62,8 @@ METHODS: dict[str, Method] = {
             "overshoot.",
             formula=r"W = W_0 + \lambda \sum_m \alpha_m \Delta_m",
             source="arXiv 2212.04089",
-            options=averaging.ArithmeticOptions,
-            merge=averaging.task_arithmetic,
+            options=average.ArithmeticOptions,
+            merge=average.task_arithmetic,
             pieces=every_tensor,
         ),
         Method(
@@ -70,12 +75,12 @@ METHODS: dict[str, Method] = {
             formula=r"W = W_0 + \lambda\, \mathrm{mean}\{\hat\Delta_m : "
             r"\mathrm{sgn}\,\hat\Delta_m = \mathrm{sgn}\sum_s \hat\Delta_s\}",
             source="arXiv 2306.01708",
-            options=sparsified.TiesOptions,
-            merge=sparsified.ties,
-            survey=sparsified.thresholds,
-            surveys=sparsified.ties_surveys,
+            options=ties.TiesOptions,
+            merge=ties.ties,
+            survey=ties.thresholds,
+            surveys=ties.ties_surveys,
             pieces=every_tensor,
-            piece=sparsified.ties_piece,
+            piece=ties.ties_piece,
         ),
         Method(
             name="dare",
@@ -86,10 +91,10 @@ METHODS: dict[str, Method] = {
             formula=r"\tilde\Delta_m = \frac{z_m \circ \Delta_m}{1-p},\quad z_m \sim "
             r"\mathrm{Bernoulli}(1-p)",
             source="arXiv 2311.03099",
-            options=sparsified.DareOptions,
-            merge=sparsified.dare,
+            options=ties.DareOptions,
+            merge=ties.dare,
             pieces=every_tensor,
-            piece=lambda options: sparsified.DRAWN_AT_ONCE,
+            piece=lambda options: ties.DRAWN_AT_ONCE,
         ),
         Method(
             name="fisher",
@@ -99,8 +104,8 @@ METHODS: dict[str, Method] = {
             "depend on them.",
             formula=r"W = \sum_m \alpha_m F_m \circ W_m \,/\, \sum_m \alpha_m F_m",
             source="arXiv 2111.09832",
-            options=elementwise.FisherOptions,
-            merge=elementwise.fisher,
+            options=fisher.FisherOptions,
+            merge=fisher.fisher,
             reads=lambda options: _FISHER,
             requires=_FISHER,
         ),
@@ -112,10 +117,10 @@ METHODS: dict[str, Method] = {
             "expert's own inputs.",
             formula=r"W = \Big(\sum_m \alpha_m W_m A_m\Big)\Big(\sum_m \alpha_m A_m\Big)^{-1}",
             source="arXiv 2212.09849",
-            options=curvature.RegMeanOptions,
-            merge=curvature.regmean,
-            pieces=curvature.means_by_pieces,
-            reads=curvature.regmean_reads,
+            options=regmean.RegMeanOptions,
+            merge=regmean.regmean,
+            pieces=regmean.means_by_pieces,
+            reads=regmean.regmean_reads,
             requires=frozenset({"input_gram"}),
             folds=lambda options: options.fold_bias,
         ),
@@ -129,7 +134,7 @@ METHODS: dict[str, Method] = {
             source="MaTS, arXiv 2312.04339",
             options=kfac.KfacOptions,
             merge=kfac.kfac,
-            pieces=curvature.means_by_pieces,
+            pieces=regmean.means_by_pieces,
             reads=kfac.kfac_reads,
             requires=frozenset({"input_gram", "output_gradient_gram"}),
             folds=lambda options: options.fold_bias,
@@ -142,8 +147,8 @@ METHODS: dict[str, Method] = {
             "to one another.",
             formula=r"W = W_0 + \alpha\, U_\perp\, \mathrm{diag}(\sigma)\, V_\perp^\top",
             source="arXiv 2412.00081",
-            options=spectral.TsvOptions,
-            merge=spectral.tsv_m,
+            options=tsv_m.TsvOptions,
+            merge=tsv_m.tsv_m,
             pieces=but_matrices,
             weighted=False,
         ),
@@ -156,8 +161,8 @@ METHODS: dict[str, Method] = {
             formula=r"W = W_0 + \alpha\, \bar\sigma\, U V^\top,\quad U \Sigma V^\top = "
             r"\sum_m \Delta_m",
             source="arXiv 2502.04959",
-            options=spectral.IsoOptions,
-            merge=spectral.iso_c,
+            options=tsv_m.IsoOptions,
+            merge=tsv_m.iso_c,
             pieces=but_matrices,
             weighted=False,
         ),
@@ -170,8 +175,8 @@ METHODS: dict[str, Method] = {
             formula=r"W = W_0 + \alpha\, \bar\sigma\, [U_c\,U_1 \cdots U_T]_\perp\, "
             r"[V_c\,V_1 \cdots V_T]_\perp^\top",
             source="arXiv 2502.04959",
-            options=spectral.IsoCtsOptions,
-            merge=spectral.iso_cts,
+            options=tsv_m.IsoCtsOptions,
+            merge=tsv_m.iso_cts,
             pieces=but_matrices,
             weighted=False,
         ),
@@ -200,8 +205,8 @@ METHODS: dict[str, Method] = {
             formula=r"W = W_0 + \sum_m \alpha_m \bar H^{-1}(H_0 + H_m)\Delta_m,\quad "
             r"\bar H = H_0 + \sum_m \alpha_m H_m",
             source="arXiv 2310.12808",
-            options=elementwise.MatchingOptions,
-            merge=elementwise.gradient_matching,
+            options=fisher.MatchingOptions,
+            merge=fisher.gradient_matching,
             reads=lambda options: _FISHER,
             requires=_FISHER,
         ),
@@ -214,11 +219,49 @@ METHODS: dict[str, Method] = {
             formula=r"\left(H_0 + \sum_m \alpha_m H_m\right)(W - W_0) = "
             r"\sum_m \alpha_m (H_0 + H_m)\Delta_m,\quad H_m = B_m \otimes A_m",
             source="the K-FAC form of arXiv 2310.12808, not published before",
-            options=matching.KfacMatchingOptions,
-            merge=matching.kfac_matching,
-            pieces=curvature.means_by_pieces,
-            reads=matching.kfac_matching_reads,
+            options=kfac_matching.KfacMatchingOptions,
+            merge=kfac_matching.kfac_matching,
+            pieces=regmean.means_by_pieces,
+            reads=kfac_matching.kfac_matching_reads,
             requires=_KFAC,
         ),
     )
 }
+
+__all__ = [
+    "COSTS",
+    "STARTS",
+    "Cost",
+    "EssentialOptions",
+    "KfacOptions",
+    "Layer",
+    "LayerStatistics",
+    "Merged",
+    "Method",
+    "Options",
+    "Shape",
+    "Treatment",
+    "Updates",
+    "average",
+    "but_matrices",
+    "describe",
+    "essential",
+    "essential_subspace",
+    "essential_update",
+    "every_tensor",
+    "fisher",
+    "kfac",
+    "kfac_matching",
+    "norm",
+    "passes",
+    "regmean",
+    "relative_power",
+    "selection",
+    "slerp",
+    "threshold",
+    "ties",
+    "times",
+    "together",
+    "tsv_m",
+    "weighted_sum",
+]

@@ -13,13 +13,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..families import group_of
-from ..linalg import eigh_descending, exact, like, polar
-from ..lowrank import Gram, LowRank, matrix
-from ..memo import forgetful
-from .base import Layer, Merged, Options, averaged, norm, option
-from .factored import essential_directions, left_directions
-from .spectral import MEASURED, SCALING, rounding, said, tsv_update
+from ..linear import (
+    Gram,
+    LowRank,
+    eigh_descending,
+    essential_directions,
+    exact,
+    left_directions,
+    like,
+    matrix,
+    polar,
+)
+from ..names import group_of
+from ..system import forgetful
+from .method import Layer, Merged, Options, averaged, norm, option
+from .tsv_m import MEASURED, SCALING, rounding, said, tsv_update
 
 PUBLISHED = "arXiv 2602.20208, ViT code"
 SHIFT_TOLERANCE = 1e-6  # of the largest eigenvalue: below it is the rounding of a float32 Gram

@@ -12,24 +12,28 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from .. import solver
-from ..linalg import eigh_descending
-from ..lowrank import Gram, LowRank
-from ..operators import (
+from .. import linear
+from ..linear import (
+    Gram,
     InputGram,
     Kronecker,
+    LowRank,
     LowRankBlock,
     Operator,
+    Solution,
     Spectral,
+    Status,
     WeightedSum,
+    eigh_descending,
+    factored_kronecker_inverse,
     regularised,
     regularised_gram,
     truncated,
 )
-from ..solver import Solution, Status
-from .averaging import ArithmeticOptions, task_arithmetic
-from .base import Layer, Merged, Options, averaged, option, weighted_sum
-from .curvature import (
+from .average import ArithmeticOptions, task_arithmetic
+from .fisher import FisherOptions, fisher
+from .method import Layer, Merged, Options, averaged, option, weighted_sum
+from .regmean import (
     MEASURED,
     Remaining,
     merge_remaining,
@@ -37,8 +41,6 @@ from .curvature import (
     remaining_option,
     remaining_reads,
 )
-from .elementwise import FisherOptions, fisher
-from .factored import kronecker_inverse
 
 STARTS = ("zero", "pretrained", "average", "task_arithmetic", "regmean", "fisher")
 
@@ -186,12 +188,12 @@ def _solve(layer: Layer, options: KfacOptions, system: System) -> tuple[Solution
     pair = [term for term in system.terms if isinstance(term, Kronecker)]
     if len(pair) == len(system.terms) == 2 and not shift:
         shares = (layer.shares[0], layer.shares[1])
-        closed = solver.two_models(pair[0], pair[1], shares, right, start)
+        closed = linear.two_models(pair[0], pair[1], shares, right, start)
         if closed is not None:
             return closed, "", "none"
 
-    def run(preconditioner: solver.Apply | None) -> Solution:
-        return solver.cg(
+    def run(preconditioner: linear.Apply | None) -> Solution:
+        return linear.cg(
             matvec,
             right,
             start,
@@ -214,10 +216,10 @@ def _solve(layer: Layer, options: KfacOptions, system: System) -> tuple[Solution
 
 def _preconditioner(
     layer: Layer, options: KfacOptions, system: System, operator: WeightedSum, shift: float
-) -> tuple[solver.Apply | None, str]:
+) -> tuple[linear.Apply | None, str]:
     """What CG is preconditioned with, and its name."""
     if options.preconditioner == "jacobi":
-        return solver.jacobi(operator.diagonal() + shift), "jacobi"
+        return linear.jacobi(operator.diagonal() + shift), "jacobi"
     if not uses_kronecker(options):
         return None, "none"
     factored = [term for term in system.terms if isinstance(term, LowRankBlock)]
@@ -225,7 +227,7 @@ def _preconditioner(
         return _of_factors(layer, factored, operator, shift)
     blocks = [term for term in system.terms if isinstance(term, Kronecker)]
     if options.rank is None and not shift:
-        inverse = solver.kronecker_inverse(*_sums(layer, blocks))
+        inverse = linear.kronecker_inverse(*_sums(layer, blocks))
         if inverse is not None:
             return inverse, "kronecker, by inverses"
     return _by_eigenbases(layer, options, shift), "kronecker, by eigenbases"
@@ -233,14 +235,14 @@ def _preconditioner(
 
 def _of_factors(
     layer: Layer, blocks: Sequence[LowRankBlock], operator: WeightedSum, shift: float
-) -> tuple[solver.Apply, str]:
+) -> tuple[linear.Apply, str]:
     """By inverses of the sums of factors, for eigenbases of wide layers take longer than the
     iterations; by the operator's diagonal where those would be all rounding."""
     inputs, outputs = [k.a for k in blocks], [k.b for k in blocks]
-    inverse = kronecker_inverse(inputs, outputs, layer.shares, layer.base, shift)
+    inverse = factored_kronecker_inverse(inputs, outputs, layer.shares, layer.base, shift)
     if inverse is not None:
         return inverse, "kronecker, by inverses of factors"
-    return solver.jacobi(operator.diagonal() + shift), "jacobi, for Grams in factors"
+    return linear.jacobi(operator.diagonal() + shift), "jacobi, for Grams in factors"
 
 
 def uses_kronecker(options: KfacOptions) -> bool:
@@ -254,11 +256,11 @@ def uses_kronecker(options: KfacOptions) -> bool:
     return options.preconditioner == "kronecker" or automatic
 
 
-def _by_eigenbases(layer: Layer, options: KfacOptions, shift: float) -> solver.Apply:
+def _by_eigenbases(layer: Layer, options: KfacOptions, shift: float) -> linear.Apply:
     """Damping moves the eigenvalues of the sums and leaves their vectors: one basis serves all."""
     damping = options.damping if options.rank is None else 0.0  # a truncated block is damped whole
 
-    def compute() -> tuple[solver.Eigen, solver.Eigen]:
+    def compute() -> tuple[linear.Eigen, linear.Eigen]:
         sums = _sums(layer, _blocks(layer, options, damping=0.0))
         (a, q_a), (b, q_b) = (eigh_descending(total) for total in sums)
         # A flipped view would be copied at every product.
@@ -267,7 +269,7 @@ def _by_eigenbases(layer: Layer, options: KfacOptions, shift: float) -> solver.A
     what = ("K-FAC eigenbases", options.normalise, options.off_diagonal)
     a, b = layer.remember(what, compute)
     moved = [(values + damping * values.mean(), vectors) for values, vectors in (a, b)]
-    return solver.kronecker_in(moved[0], moved[1], shift)
+    return linear.kronecker_in(moved[0], moved[1], shift)
 
 
 def _sums(layer: Layer, blocks: Sequence[Kronecker]) -> tuple[Tensor, Tensor]:

@@ -15,8 +15,26 @@ size.  *Empirical* statistics take the true label, *true* ones a label sampled f
 prediction (Martens & Grosse, arXiv 1503.05671, section 5; Kunstner et al., arXiv 1905.12558).
 """
 
-from .collect import measure, measure_task
+from .cache import cached_path, measured
+from .collect import EXAMPLES, Labels, Steps, measure, measure_task, measuring_task
+from .fisher import CHUNK_BYTES
+from .gram import with_bias
 from .passes import measure_to_file
+from .sketch import Sketch
 from .store import Statistics
 
-__all__ = ["Statistics", "measure", "measure_task", "measure_to_file"]
+__all__ = [
+    "CHUNK_BYTES",
+    "EXAMPLES",
+    "Labels",
+    "Sketch",
+    "Statistics",
+    "Steps",
+    "cached_path",
+    "measure",
+    "measure_task",
+    "measure_to_file",
+    "measured",
+    "measuring_task",
+    "with_bias",
+]

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from ..lowrank import WORTH
+from ..linear import WORTH
 from ..names import module_of
 from . import fisher, gram, ia3
 from .capture import Capture, is_conv1d, is_rms_norm

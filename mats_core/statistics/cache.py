@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..checkpoints import Checkpoint
-from ..places import cache_folder
+from ..system import cache_folder
 from ..tasks import Task
 from .collect import Labels
 from .passes import measure_to_file

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .. import encoding, models
+from .. import models
 from ..checkpoints import Checkpoint
-from ..checks import InputError, member
-from ..encoding import IGNORED, Rows
+from ..errors import InputError, member
+from ..models import IGNORED, Rows
 from ..tasks import Split, Task
 from . import ia3
 from .accumulate import Accumulator
@@ -217,13 +217,13 @@ def measuring_task(
     only: Container[str] | None = None,
 ) -> Steps:
     """`measure_task`, batch by batch."""
-    encoding.check(checkpoint, task)
+    models.check(checkpoint, task)
     if tensors is None:
         tensors = models.tensors_of(checkpoint, dtype)
     model = models.build(checkpoint.directory, tensors, device=device, dtype=dtype)
     order = np.random.default_rng(seed).permutation(len(task.train))[:examples]
     chosen = task.train.take(order)
-    rows = encoding.encode(chosen, checkpoint.directory, device=device, dtype=dtype)
+    rows = models.encode(chosen, checkpoint.directory, device=device, dtype=dtype)
     # Texts of like length side by side; of images nothing moves.
     places = np.argsort(-rows.lengths, kind="stable")
     given, drawn = chosen.labels, labels
@@ -263,6 +263,6 @@ def _drawn_answers(
 ) -> np.ndarray:
     """For each example one answer, drawn by the model's own probabilities of all of them."""
     with torch.inference_mode():
-        scores = encoding.ask(lambda inputs: model(**inputs).logits, rows, split, places)
+        scores = models.ask(lambda inputs: model(**inputs).logits, rows, split, places)
     drawn = _sampled(scores.log_softmax(-1), np.random.default_rng(seed))
     return drawn.cpu().numpy()

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoints import Checkpoint
-from ..lowrank import WORTH
-from ..memory import available_memory
+from ..linear import WORTH
 from ..names import is_matrix, module_of
+from ..system import available_memory
 from ..tasks import Task
 from .collect import EXAMPLES, measure_task
 from .store import Statistics

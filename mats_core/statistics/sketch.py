@@ -17,7 +17,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..linalg import exact, like, symmetric
+from ..linear import exact, like, symmetric
 
 ROUNDING = 1e-14  # of the largest squared singular value: below it is what float64 leaves of zero
 

@@ -27,11 +27,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..checkpoints import Checkpoint, all_finite
-from ..checks import InputError
-from ..lowrank import LowRank
+from ..checkpoints import Checkpoint, TensorFileWriter, all_finite, staged_file
+from ..errors import InputError
+from ..linear import LowRank
 from ..names import module_of
-from ..writer import TensorFileWriter, staged_file
 
 FORMAT = "mats-statistics-1"
 _NUMBERS = itertools.count()

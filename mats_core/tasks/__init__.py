@@ -6,7 +6,8 @@ examples are held out from the training half; hyper-parameters are chosen on the
 examples.
 """
 
-from .base import (
+from .loading import SAMPLE, load, names_file
+from .task import (
     ARRAYS,
     IMAGES,
     KINDS,
@@ -20,7 +21,6 @@ from .base import (
     SplitName,
     Task,
 )
-from .loading import SAMPLE, load, names_file
 
 __all__ = [
     "ARRAYS",
@@ -38,4 +38,4 @@ __all__ = [
     "Task",
     "load",
     "names_file",
-]  # fmt: skip
+]

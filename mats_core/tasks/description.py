@@ -18,8 +18,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from ..checks import InputError, existing, from_validation, read_yaml
-from .base import Form, MetricName
+from ..errors import InputError, existing, from_validation, read_yaml
+from .task import Form, MetricName
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 

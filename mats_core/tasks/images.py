@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..checks import InputError, existing, listing
-from ..places import cache_folder
+from ..errors import InputError, existing, listing
+from ..system import cache_folder
 from . import tables
-from .base import SPLITS, Split, SplitName, Task
 from .description import Description
 from .rows import checked_classes, finished, hub_frame
+from .task import SPLITS, Split, SplitName, Task
 
 if TYPE_CHECKING:
     import pandas as pd

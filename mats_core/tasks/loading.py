@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ..checks import InputError, existing
+from ..errors import InputError, existing
 from . import description, images, rows
-from .base import SPLITS, Task
 from .samples import sample
+from .task import SPLITS, Task
 
 SAMPLE = "sample:"
 DESCRIBED = (".yaml", ".yml")

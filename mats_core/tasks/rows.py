@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..checks import InputError, member
+from ..errors import InputError, member
 from . import tables
-from .base import SPLITS, Split, SplitName, Task, held_out
 from .description import Description
+from .task import SPLITS, Split, SplitName, Task, held_out
 
 if TYPE_CHECKING:
     import pandas as pd

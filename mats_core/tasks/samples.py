@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ..checks import member
-from ..places import cache_folder
-from ..writer import write_atomically
-from .base import Task
+from ..checkpoints import write_atomically
+from ..errors import member
+from ..system import cache_folder
+from .task import Task
 
 
 @functools.lru_cache(maxsize=16)

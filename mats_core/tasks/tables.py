@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..checks import InputError, existing, member
+from ..errors import InputError, existing, member
 
 if TYPE_CHECKING:
     import pandas as pd

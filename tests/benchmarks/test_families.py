@@ -20,11 +20,12 @@ from benchmarks.families.build import build
 from benchmarks.families.text import Text
 from benchmarks.families.vision import Vision
 from mats_core import tasks
-from mats_core.checkpoints import Checkpoint
-from mats_core.checks import InputError
-from mats_core.collection import load_collection
-from mats_core.families import Expert, examine
-from mats_core.pipeline import merge
+from mats_core.checkpoints.files import Checkpoint
+from mats_core.errors import InputError
+from mats_core.families.expert import Expert
+from mats_core.families.family import examine
+from mats_core.merging.family_file import load_collection
+from mats_core.merging.pipeline import merge
 
 WORDS = ("the", "a", "good", "fine", "bad", "poor", "film", "book", "very", "not", "cat", "dog")
 TINY_VISION = Vision(

@@ -12,8 +12,8 @@ from benchmarks.peers import llama
 from benchmarks.peers.differences import compare, kind_of
 from benchmarks.peers.page import page
 from benchmarks.peers.processes import run
-from mats_core.checkpoints import Checkpoint
-from mats_core.checks import InputError
+from mats_core.checkpoints.files import Checkpoint
+from mats_core.errors import InputError
 from tests.layer_cases import write_raw
 
 TINY = llama.Size(hidden=8, intermediate=12, layers=2, vocabulary=20, heads=2)

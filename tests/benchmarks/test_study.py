@@ -10,9 +10,9 @@ import torch
 from benchmarks.study import questions
 from benchmarks.study.trials import Bench, Store, Trial
 from benchmarks.study.way import coefficient
-from mats_core import pipeline
+from mats_core.merging import pipeline
+from mats_core.merging.recipe import parse_options
 from mats_core.methods import METHODS
-from mats_core.recipe import parse_options
 from tests.layer_cases import random_case
 
 QUICK = Trial("task_arithmetic", {"scaling": 0.5}, examples=16, asked=20)

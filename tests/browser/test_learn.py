@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mats_core import toy
+from mats_core.analysis import toy
 from tests.browser.conftest import OURS
 
 pytestmark = pytest.mark.browser

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from mats_core.collection import load_collection, measure_all
-from mats_core.export import Finished
-from mats_core.pipeline import merge
+from mats_core.export.portable import Finished
+from mats_core.merging.family_file import load_collection, measure_all
+from mats_core.merging.pipeline import merge
 
 Finish = Callable[..., Finished]
 

@@ -9,9 +9,11 @@ from html.parser import HTMLParser
 
 import pytest
 
-from mats_core.export import Finished, html_report, run_figures
-from mats_core.figures import looks
+from mats_core.export import html_report
+from mats_core.export.html_report import run_figures
+from mats_core.export.portable import Finished
 from mats_core.figures.embed import CONFIG, plotly_script, script_json, to_json
+from mats_core.figures.style import looks
 from tests.export.conftest import Finish
 
 HOSTILE = "</script><img src=x onerror=alert(1)>"

@@ -13,10 +13,11 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from mats_core.export import Finished, mergekit
+from mats_core.export import mergekit
+from mats_core.export.portable import Finished
+from mats_core.merging.pipeline import run
+from mats_core.merging.report import Finished as Ended
 from mats_core.methods import METHODS
-from mats_core.pipeline import run
-from mats_core.report import Finished as Ended
 from tests.export.conftest import Finish
 
 WEIGHTS = {"e0": 1.0, "e1": 0.5, "e2": 2.0}

@@ -8,7 +8,8 @@ from typing import Any
 import nbformat
 import pytest
 
-from mats_core.export import Finished, notebook
+from mats_core.export import notebook
+from mats_core.export.portable import Finished
 from tests.export.conftest import Finish
 
 

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mats_core.collection import load_collection, measure_all
-from mats_core.export import Finished, commands, recipe_yaml, spelled
-from mats_core.export.portable import quoted, within
-from mats_core.pipeline import merge
-from mats_core.recipe import load_recipe, parse_recipe
+from mats_core.export.command import commands, recipe_yaml
+from mats_core.export.portable import Finished, quoted, spelled, within
+from mats_core.merging.family_file import load_collection, measure_all
+from mats_core.merging.pipeline import merge
+from mats_core.merging.recipe import load_recipe, parse_recipe
 from tests.export.conftest import Finish
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mats_core.checkpoints import Checkpoint
-from mats_core.checks import InputError
-from mats_core.collection import Collection, load_collection
-from mats_core.export import recipe_yaml, reopen
+from mats_core.checkpoints.files import Checkpoint
+from mats_core.errors import InputError
+from mats_core.export import reopen
+from mats_core.export.command import recipe_yaml
 from mats_core.export.reopen import MOST_BYTES, inside
+from mats_core.merging.family_file import Collection, load_collection
 from tests.export.conftest import Finish
 
 

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from mats_core.merging.pipeline import run
+from mats_core.merging.report import Finished
 from mats_core.methods.essential import (
     EssentialOptions,
     essential_subspace,
@@ -17,9 +19,8 @@ from mats_core.methods.essential import (
     relative_power,
     shift_covariance,
 )
-from mats_core.pipeline import Finished, run
 from tests.layer_cases import SEEDS, close, merged, random_case, raw_recipe, value
-from tests.methods.test_spectral import tsv_m
+from tests.methods.test_tsv_m import tsv_m
 
 POWERS: dict[str, Any] = {
     "task_power": 2.0,
@@ -171,7 +172,7 @@ def test_level_three_compares_like_layers_through_the_whole_pipeline(tmp_path, l
     *_, last = run(recipe)
     assert isinstance(last, Finished)
     if output:
-        from mats_core.checkpoints import Checkpoint
+        from mats_core.checkpoints.files import Checkpoint
 
         written = Checkpoint.open(tmp_path / output)
         tensors = {name: written.read(name) for name in written.tensors}

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from mats_core import solver
+from mats_core import linear
+from mats_core.merging.pipeline import run
+from mats_core.merging.report import Finished
 from mats_core.methods.kfac import STARTS, KfacOptions, kfac_reads
-from mats_core.pipeline import Finished, run
 from tests.layer_cases import SEEDS, close, merged, random_case, raw_recipe, value, with_statistics
 
 EXACT = {"iterations": 1000, "tolerance": 0.0, "damping": 0.0, "off_diagonal": 1.0,
@@ -261,7 +262,7 @@ def test_inverses_and_eigenbases_make_the_same_iterates(monkeypatch):
     case = random_case(2, experts=3).layer
     options = {"damping": 0.1, "tolerance": 0.0, "iterations": 6}
     fast = merged(case, "kfac", **options)
-    monkeypatch.setattr(solver, "kronecker_inverse", lambda *sums: None)
+    monkeypatch.setattr(linear, "kronecker_inverse", lambda *sums: None)
     slow = merged(case, "kfac", **options)
     assert slow.details["preconditioner"] == "kronecker, by eigenbases"
     assert fast.solution is not None

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from mats_core.methods.curvature import RegMeanOptions, regmean_reads
-from mats_core.methods.elementwise import FisherOptions, fisher_average
-from mats_core.pipeline import Finished, run
+from mats_core.merging.pipeline import run
+from mats_core.merging.report import Finished
+from mats_core.methods.fisher import FisherOptions, fisher_average
+from mats_core.methods.regmean import RegMeanOptions, regmean_reads
 from tests.layer_cases import SEEDS, close, merged, random_case, raw_recipe, value, with_statistics
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from pages.shared.jobs import Job
-from pages.shared.runs import Run, everything
+from pages.shared.work.jobs import Job
+from pages.shared.work.runs import Run, everything
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 120.0  # seconds: the first script run imports torch, on any machine

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from mats_core.collection import load_collection, measure_all
-from mats_core.comparison import compare, normalised_interval
-from mats_core.pipeline import merge
-from pages.shared import runs
+from mats_core.evaluation.comparison import compare, normalised_interval
+from mats_core.merging.family_file import load_collection, measure_all
+from mats_core.merging.pipeline import merge
+from pages.shared.work import runs
 from tests.pages.conftest import kept, sentences, settle
 
 Open = Callable[..., AppTest]

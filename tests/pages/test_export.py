@@ -15,10 +15,11 @@ import yaml
 from streamlit.testing.v1 import AppTest
 
 from mats_core import export
-from mats_core.collection import load_collection, measure_all
-from mats_core.pipeline import merge
-from pages.shared import runs, takeaway
-from pages.shared.runs import Run
+from mats_core.merging.family_file import load_collection, measure_all
+from mats_core.merging.pipeline import merge
+from pages.shared.work import export as takeaway
+from pages.shared.work import runs
+from pages.shared.work.runs import Run
 from tests.pages.conftest import kept, sentences, settle
 
 Open = Callable[..., AppTest]

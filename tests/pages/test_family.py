@@ -11,8 +11,8 @@ import pytest
 from safetensors.torch import load_file, save_file
 from streamlit.testing.v1 import AppTest
 
-from mats_core import memory
 from mats_core.methods import METHODS
+from mats_core.system import memory
 from tests.pages.conftest import sentences, settle
 
 Open = Callable[..., AppTest]

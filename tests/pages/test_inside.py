@@ -13,16 +13,17 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from mats_core import evaluate, tasks
-from mats_core.checkpoints import Checkpoint
-from mats_core.collection import load_collection
-from mats_core.layers import open_inputs
-from mats_core.models import tensors_of
-from mats_core.pipeline import run as merge_again
-from mats_core.report import Finished
-from pages.shared import looking
-from pages.shared.compared import AFTER, choices, compared, story, title
-from pages.shared.looking import Answers, Shelf
+from mats_core import tasks
+from mats_core.checkpoints.files import Checkpoint
+from mats_core.evaluation import evaluate
+from mats_core.merging.family_file import load_collection
+from mats_core.merging.pipeline import run as merge_again
+from mats_core.merging.plan import open_inputs
+from mats_core.merging.report import Finished
+from mats_core.models.modules import tensors_of
+from pages.shared.views.answers import AFTER, choices, compared, story, title
+from pages.shared.work import confusion
+from pages.shared.work.confusion import Answers, Shelf
 from tests.pages.conftest import kept, sentences, settle
 
 Open = Callable[..., AppTest]
@@ -233,7 +234,7 @@ def test_the_shelf_keeps_two_runs(merge_run):
 @pytest.fixture(scope="module")
 def merge_run(tiny_family: Path):
     """A finished run of the tiny family, without a page."""
-    from pages.shared.runs import Run
+    from pages.shared.work.runs import Run
 
     collection = load_collection(tiny_family)
     recipe = collection.recipe("average", device="cpu")
@@ -242,7 +243,7 @@ def merge_run(tiny_family: Path):
 
 
 def test_made_again_a_run_answers_as_it_did(merge_run, tiny_family: Path):
-    from pages.shared.work import Prepared
+    from pages.shared.work.prepare import Prepared
 
     collection = load_collection(tiny_family)
     inputs = open_inputs(collection.recipe("average"))
@@ -253,7 +254,7 @@ def test_made_again_a_run_answers_as_it_did(merge_run, tiny_family: Path):
         told.append(fraction)
 
     prepared = Prepared(collection, inputs, {})
-    looking.look(shelf, merge_run, ["e2"], lambda: prepared, tell)
+    confusion.look(shelf, merge_run, ["e2"], lambda: prepared, tell)
     looked = shelf.get(merge_run)
     assert looked is not None
     assert list(looked.answers) == ["e2"]
@@ -262,7 +263,7 @@ def test_made_again_a_run_answers_as_it_did(merge_run, tiny_family: Path):
     task = tasks.load(tiny_family / "t2.npz")
     alone = evaluate.predictions(own, inputs.family, inputs.family.experts[2], task.test)
     assert (found.expert.argmax(1) == alone).all()
-    assert looking.disagreements(merge_run, found) == 0
+    assert confusion.disagreements(merge_run, found) == 0
     assert told == sorted(told)
     wrong = replace(found, merged=np.roll(found.merged, 1, axis=1))
-    assert looking.disagreements(merge_run, wrong) > 0
+    assert confusion.disagreements(merge_run, wrong) > 0

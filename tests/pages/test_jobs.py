@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from mats_core.checks import InputError
-from pages.shared.jobs import Desk, Job, Tell, Worker
+from mats_core.errors import InputError
+from pages.shared.work.jobs import Desk, Job, Tell, Worker
 
 WAIT = 20.0
 

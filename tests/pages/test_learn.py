@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from mats_core import toy
-from mats_core.recipe import describe
-from mats_core.spectra import KINDS
-from pages.shared import lessons, toy_state
+from mats_core.analysis import toy
+from mats_core.analysis.spectra import KINDS
+from mats_core.merging.recipe import describe
+from pages.shared.learn import lessons
+from pages.shared.learn import scene as toy_state
 from tests.pages.conftest import kept, sentences, settle
 
 Open = Callable[..., AppTest]
@@ -214,7 +215,8 @@ def test_without_a_family_the_lessons_say_so_and_the_picture_still_works(
 def banner_alone() -> None:
     import streamlit as st
 
-    from pages.shared import families, lessons
+    from pages.shared.frame import families
+    from pages.shared.learn import lessons
 
     if "begun" not in st.session_state:
         st.session_state["begun"] = st.session_state["entered"] = True

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from mats_core import METHODS
-from mats_core.places import results_folder
-from mats_core.recipe import describe, parse_options
-from pages.shared.jobs import Job
-from pages.shared.presets import PRESETS, Preset
-from pages.shared.runs import differences
+from mats_core.merging.recipe import describe, parse_options
+from mats_core.methods import METHODS
+from mats_core.system.folders import results_folder
+from pages.shared.controls.presets import PRESETS, Preset
+from pages.shared.work.jobs import Job
+from pages.shared.work.runs import differences
 from tests.pages.conftest import kept, sentences, settle
 
 Open = Callable[..., AppTest]

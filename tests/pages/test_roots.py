@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from mats_core.checks import InputError
-from pages.shared import roots
+from mats_core.errors import InputError
+from pages.shared.frame import folders
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def root(tmp_path: Path) -> Path:
      "mine/../mine"],
 )  # fmt: skip
 def test_what_lies_under_a_root_is_opened(root: Path, text: str):
-    file = roots.locate(text.format(root=root), [root])
+    file = folders.locate(text.format(root=root), [root])
     assert file.is_relative_to(root.resolve())
     assert file.name == "family.yaml"
 
@@ -56,7 +56,7 @@ def test_what_leads_out_is_refused_and_the_roots_are_named(root: Path, name: str
     (root / "linked").mkdir()
     (root / "linked" / "family.yaml").symlink_to(outside / "theirs" / "family.yaml")
     with pytest.raises(InputError) as caught:
-        roots.locate(ATTACKS[name].format(root=root, outside=outside), [root])
+        folders.locate(ATTACKS[name].format(root=root, outside=outside), [root])
     assert str(root.resolve()) in str(caught.value)
     assert "MATS_FAMILIES=" in str(caught.value)
     assert "\0" not in str(caught.value)
@@ -66,7 +66,7 @@ def test_a_network_path_is_refused_before_anyone_asks_for_it(root: Path, monkeyp
     monkeypatch.setattr(Path, "resolve", lambda self, **_: (_ for _ in ()).throw(AssertionError))
     for text in ("\\\\server\\share", "//server/share"):
         with pytest.raises((InputError, AssertionError)) as caught:
-            roots.locate(text, [])
+            folders.locate(text, [])
         assert isinstance(caught.value, InputError)
 
 
@@ -74,7 +74,7 @@ def test_whether_something_is_there_outside_is_not_told(root: Path):
     texts = []
     for there in ("theirs", "nobody"):
         with pytest.raises(InputError) as caught:
-            roots.locate(f"../outside/{there}", [root])
+            folders.locate(f"../outside/{there}", [root])
         texts.append(str(caught.value).replace(there, "…"))
     assert texts[0] == texts[1]
 
@@ -84,7 +84,7 @@ def test_a_loop_of_links_and_a_folder_without_a_family_are_sentences(root: Path)
     (root / "empty").mkdir()
     for text in ("loop", "empty", "nowhere", "", "x" * 5000):
         with pytest.raises(InputError):
-            roots.locate(text, [root])
+            folders.locate(text, [root])
 
 
 def test_families_are_found_once_and_named_by_their_folder(root: Path):
@@ -92,6 +92,6 @@ def test_families_are_found_once_and_named_by_their_folder(root: Path):
     other.mkdir(parents=True)
     (other / "family.yaml").write_text("name: y")
     deep = root / "deep" / "er" / "family.yaml"
-    found = roots.found([root, root, other.parent], [deep, deep])
+    found = folders.found([root, root, other.parent], [deep, deep])
     assert list(found) == ["mine", "mine (another)", "er"]
     assert found["mine (another)"] == other / "family.yaml"

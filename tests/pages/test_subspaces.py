@@ -13,8 +13,9 @@ import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from mats_core import figures
-from pages.shared import cached, overview
-from pages.shared.jobs import Cancelled
+from pages.shared.frame import caches
+from pages.shared.views import survey
+from pages.shared.work.jobs import Cancelled
 from tests.pages.conftest import sentences, settle
 
 Open = Callable[..., AppTest]
@@ -23,9 +24,9 @@ Open = Callable[..., AppTest]
 @pytest.fixture(autouse=True)
 def nothing_kept() -> Iterator[None]:
     """Every test surveys for itself."""
-    cached._surveys.clear()
+    caches._surveys.clear()
     yield
-    cached._surveys.clear()
+    caches._surveys.clear()
 
 
 def surveyed(open_app: Open, **more: Any) -> AppTest:
@@ -73,13 +74,13 @@ def test_detail_is_there_while_the_survey_runs(open_app: Open, monkeypatch: pyte
     from threading import Event
 
     go_on = Event()
-    real = overview.look_around
+    real = survey.look_around
 
     def slow(*args: Any) -> Any:
         assert go_on.wait(60)
         return real(*args)
 
-    monkeypatch.setattr(overview, "look_around", slow)
+    monkeypatch.setattr(survey, "look_around", slow)
     try:
         app = settle(open_app("subspaces"), "preparation")
         assert app.session_state["surveying"].active
@@ -126,9 +127,9 @@ def test_a_click_on_a_cell_opens_its_layer_and_task(open_app: Open, monkeypatch)
     state: dict[str, Any] = {"family chart": event}
     with monkeypatch.context() as patch:
         patch.setattr(st, "session_state", state)
-        overview.follow("family chart", (overview.LAYER, overview.TASK))
-    assert (state[overview.LAYER], state[overview.TASK]) == tuple(point)
-    app.session_state[overview.LAYER], app.session_state[overview.TASK] = point
+        survey.follow("family chart", (survey.LAYER, survey.TASK))
+    assert (state[survey.LAYER], state[survey.TASK]) == tuple(point)
+    app.session_state[survey.LAYER], app.session_state[survey.TASK] = point
     app.run()
     assert labelled(app, "Layer").value == point[0]
     assert labelled(app, "Task").value == "e1"
@@ -142,7 +143,7 @@ def test_a_click_on_a_cell_opens_its_layer_and_task(open_app: Open, monkeypatch)
      {"selection": {"points": [{"customdata": ["one"]}]}}],
 )  # fmt: skip
 def test_a_click_beside_the_cells_changes_nothing(event):
-    assert overview.clicked(event) == ()
+    assert survey.clicked(event) == ()
 
 
 def test_overlap_of_all_pairs_and_the_angles_of_one(open_app: Open):
@@ -205,7 +206,7 @@ def test_a_cancelled_survey_can_be_taken_up_again(open_app: Open, monkeypatch):
         raise Cancelled
 
     with monkeypatch.context() as patch:
-        patch.setattr(overview, "look_around", cancelled)
+        patch.setattr(survey, "look_around", cancelled)
         app = surveyed(open_app)
         assert "was cancelled" in sentences(app)
     next(b for b in app.button if b.label == "Look again").click().run()
@@ -218,7 +219,7 @@ def test_a_failed_survey_is_a_sentence_and_can_be_tried_again(open_app: Open, mo
         raise ZeroDivisionError("a bug")
 
     with monkeypatch.context() as patch:
-        patch.setattr(overview, "look_around", broken)
+        patch.setattr(survey, "look_around", broken)
         app = surveyed(open_app)
         assert "stopped unexpectedly (ZeroDivisionError: a bug)" in sentences(app)
     next(b for b in app.button if b.label == "Look again").click().run()

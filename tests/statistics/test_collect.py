@@ -9,12 +9,13 @@ import pytest
 import torch
 from torch import nn
 
-from mats_core.checkpoints import Checkpoint
-from mats_core.checks import InputError
-from mats_core.models import load as load_model
-from mats_core.models import parameter_names, tensors_of
-from mats_core.statistics import gram, measure, measure_task
-from mats_core.tasks import load as load_task
+from mats_core.checkpoints.files import Checkpoint
+from mats_core.errors import InputError
+from mats_core.models.modules import load as load_model
+from mats_core.models.modules import parameter_names, tensors_of
+from mats_core.statistics import gram
+from mats_core.statistics.collect import measure, measure_task
+from mats_core.tasks.loading import load as load_task
 from tests.conftest import class_names, vit
 from tests.layer_cases import close
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mats_core.checkpoints import Checkpoint
-from mats_core.statistics import Statistics, measure_task, measure_to_file
-from mats_core.statistics.passes import grouped, statistics_bytes
-from mats_core.tasks import load
+from mats_core.checkpoints.files import Checkpoint
+from mats_core.statistics.collect import measure_task
+from mats_core.statistics.passes import grouped, measure_to_file, statistics_bytes
+from mats_core.statistics.store import Statistics
+from mats_core.tasks.loading import load
 
 
 @pytest.fixture(scope="module")

@@ -9,12 +9,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mats_core.checks import InputError
-from mats_core.lowrank import LowRank, Woodbury, summed
-from mats_core.rounds import mean_of
-from mats_core.statistics import Statistics, measure
+from mats_core.errors import InputError
+from mats_core.linear.lowrank import LowRank, Woodbury, summed
+from mats_core.merging.rounds import mean_of
+from mats_core.statistics.collect import measure
 from mats_core.statistics.passes import statistics_bytes
 from mats_core.statistics.sketch import Sketch
+from mats_core.statistics.store import Statistics
 from tests.layer_cases import close
 
 WIDE, RANK = 40, 8
@@ -205,7 +206,7 @@ def test_files_of_factors_are_checked():
 
 
 def test_the_mean_of_rounds_is_the_mean_of_their_grams():
-    from mats_core.layers import Inputs
+    from mats_core.merging.plan import Inputs
 
     parts = [
         Statistics.of(

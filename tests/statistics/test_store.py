@@ -9,11 +9,11 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from mats_core.checkpoints import Checkpoint
-from mats_core.checks import InputError
-from mats_core.statistics import Statistics
+from mats_core.checkpoints.files import Checkpoint
+from mats_core.errors import InputError
 from mats_core.statistics.cache import cached_path, measured
-from mats_core.tasks import load as load_task
+from mats_core.statistics.store import Statistics
+from mats_core.tasks.loading import load as load_task
 
 
 @pytest.fixture

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from mats_core import encoding, models, tasks
-from mats_core.checkpoints import Checkpoint
-from mats_core.checks import InputError
-from mats_core.encoding import IGNORED
-from mats_core.statistics import accumulate, collect, measure, measure_task
+from mats_core import models, tasks
+from mats_core.checkpoints.files import Checkpoint
+from mats_core.errors import InputError
+from mats_core.models.tokens import IGNORED
+from mats_core.statistics import accumulate, collect
+from mats_core.statistics.collect import measure, measure_task
 from tests import text_cases
 from tests.layer_cases import close
 from tests.text_cases import save, write_task
@@ -91,7 +92,7 @@ def brute_force(model, batches) -> dict[str, torch.Tensor]:
 
 def alone(split, folder, answers=None):
     """Every example as a batch of its own: no padding but that of a decoder's width."""
-    rows = encoding.encode(split, folder)
+    rows = models.encode(split, folder)
     for place in range(len(split)):
         picked = None if answers is None else answers[[place]]
         batch = rows.batch(np.array([place]), picked)
@@ -118,7 +119,7 @@ def test_everything_equals_brute_force(case, told, tmp_path):
     split = split_of(tmp_path, told)
     answers = None if told is LANGUAGE else split.labels
     expected = brute_force(model, list(alone(split, folder, answers)))
-    batch = encoding.encode(split, folder).batch(np.arange(len(split)), answers)
+    batch = models.encode(split, folder).batch(np.arange(len(split)), answers)
     found = measure(model, [(batch.inputs, batch.targets)])
     read = {n: numbers(found, n) for n in found.shapes}
     # The biases of relative positions are shared by a batch before anything else sees them.
@@ -162,10 +163,10 @@ def test_answers_are_drawn_by_the_models_own_probabilities(tmp_path):
     task = tasks.load(write_task(tmp_path, "t", [row] * 1300, [row], **told))
     model = models.load(Checkpoint.open(folder))
     chosen = task.train.first(1000)
-    rows = encoding.encode(chosen, folder)
+    rows = models.encode(chosen, folder)
     drawn = collect._drawn_answers(model, rows, chosen, np.arange(1000), seed=1)
     with torch.inference_mode():
-        said = encoding.ask(lambda i: model(**i).logits, rows, chosen, np.array([0]))
+        said = models.ask(lambda i: model(**i).logits, rows, chosen, np.array([0]))
     p = said.softmax(-1)[0].numpy()
     assert p.max() < 0.99
     assert np.bincount(drawn, minlength=3) / 1000 == pytest.approx(p, abs=4 * 0.5 / 1000**0.5)

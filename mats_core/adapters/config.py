@@ -1,0 +1,93 @@
+"""What an adapter's directory lacks to be evaluated: the configuration of the model it belongs to.
+
+peft saves no `config.json`.  It follows from the base's: the architecture from the adapter's task
+type or from the class that peft noted, the number of classes from the head that was saved with it.
+The names of the classes stand nowhere, so a head of the adapter's own has `LABEL_0`, `LABEL_1`, ...
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from .. import models
+from ..checkpoints import Checkpoint, TensorEntry, config_files, staged_directory
+from ..families import HEAD_MODULES
+from ..system import cache_folder
+from .settings import CONFIG, Settings
+
+
+def architecture(
+    path: Path,
+    base: Checkpoint,
+    settings: Settings,
+    tensors: Mapping[str, TensorEntry],
+    saved: Iterable[str],
+) -> dict[str, Any]:
+    """The `config.json` of the model that was trained; the adapter's own, where it has one.
+
+    `saved`: the tensors that the adapter holds whole, among which its head is looked for.
+    """
+    own = path / "config.json"
+    if own.is_file():
+        content = json.loads(own.read_text("utf-8"))
+        return content if isinstance(content, dict) else {}
+    if not base.config:
+        return {}
+    config = dict(base.config)
+    name = settings.architecture or models.class_for(
+        str(config.get("model_type") or ""), settings.task_type
+    )
+    if name:
+        config["architectures"] = [name]
+    classes = _classes(tensors, saved)
+    if classes is not None:
+        labels = [f"LABEL_{index}" for index in range(classes)]
+        config["id2label"] = {str(index): label for index, label in enumerate(labels)}
+        config["label2id"] = {label: index for index, label in enumerate(labels)}
+        config.pop("num_labels", None)
+    return config
+
+
+def _classes(tensors: Mapping[str, TensorEntry], saved: Iterable[str]) -> int | None:
+    """The outputs of the saved head: the rows of its last weight; None without one."""
+    weights = [
+        name
+        for name in sorted(saved)
+        if name.endswith(".weight")
+        and len(tensors[name].shape) == 2
+        and not HEAD_MODULES.isdisjoint(name.split("."))
+    ]
+    # `classifier.dense` comes before `classifier.out_proj` in RoBERTa's two layers.
+    return tensors[weights[-1]].shape[0] if weights else None
+
+
+def model_folder(path: Path, base: Checkpoint, config: Mapping[str, Any]) -> Path | None:
+    """A folder with `config.json` and the tokenizer or processor, made in the cache; None without.
+
+    The adapter's own files go before the base's.
+    """
+    if (path / "config.json").is_file():
+        return path
+    if base.directory is None or not config:
+        return None
+    files = {file.name: file for file in config_files(base.directory)}
+    files |= {file.name: file for file in config_files(path)}
+    files = {
+        name: file for name, file in sorted(files.items()) if name not in (CONFIG, "config.json")
+    }
+    text = json.dumps(config, indent=2, sort_keys=True) + "\n"
+    key = hashlib.sha256(text.encode())
+    for name, file in sorted(files.items()):
+        key.update(f"\0{name}\0".encode() + file.read_bytes())
+    folder = cache_folder() / "adapters" / key.hexdigest()[:24]
+    if not folder.is_dir():
+        with staged_directory(folder, force=True) as staging:
+            for name, file in files.items():
+                shutil.copyfile(file, staging / name)
+            (staging / "config.json").write_text(text, "utf-8")
+    return folder

@@ -1,0 +1,171 @@
+"""(IA)³ experts merged as what was trained: their vectors, as in MaTS (arXiv 2312.04339).
+
+Where every expert is an (IA)³ adapter of the same modules, the parameters of the merge are the
+vectors l themselves: the base's are all ones, and each may have the full block of its Fisher matrix
+(d × d).  The merged vectors are multiplied into the base afterwards, which is exact because the
+base's weights are common to all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..checkpoints import Checkpoint, TensorEntry, TensorFileWriter
+from ..families import Family
+from .changes import Replaced, Scaled
+from .settings import CONFIG, WEIGHTS
+from .view import Adapted, Vector
+
+
+@dataclass(frozen=True)
+class VectorFamily:
+    """The vectors of a family of (IA)³ experts, and the family that they belong to.
+
+    family    what is merged: a base of ones, each expert's own vectors, and whatever else the
+              adapters hold whole and share
+    whole     the same experts as whole models
+    vectors   name → what it scales; the same for every expert
+    """
+
+    family: Family
+    whole: Family
+    vectors: Mapping[str, Vector]
+
+    def fold(self, name: str, merged: Mapping[str, Tensor], dtype: torch.dtype) -> Tensor:
+        """A tensor of the base after the merged vectors."""
+        if name in merged:
+            return merged[name]
+        value = self.whole.base.read(name, dtype=dtype)
+        for vector in self.scaling(name):
+            value = Scaled(vector, self.vectors[vector].scales[name]).apply(
+                value, lambda key: merged[key].to(dtype)
+            )
+        return value
+
+    def scaling(self, name: str) -> tuple[str, ...]:
+        """The vectors that scale a tensor of the base."""
+        return tuple(vector for vector, own in self.vectors.items() if name in own.scales)
+
+    def save(self, folder: Path, merged: Mapping[str, Tensor]) -> None:
+        """The merged vectors as an adapter directory that peft opens on the same base."""
+        first = _adapted(self.whole)[0]
+        keys = {name: vector.key for name, vector in first.vectors.items()}
+        keys |= {
+            name: change.key
+            for name, changes in first.changes.items()
+            for change in changes
+            if isinstance(change, Replaced) and name in merged
+        }
+        shapes = {name: first.source.tensors[key].shape for name, key in keys.items()}
+        folder.mkdir(parents=True, exist_ok=True)  # a merge that is resumed left one
+        specs = {key: (merged[name].dtype, shapes[name]) for name, key in keys.items()}
+        writer = TensorFileWriter(folder / WEIGHTS, specs)
+        for name, key in keys.items():
+            writer.add(key, merged[name].reshape(shapes[name]))
+        writer.close()
+        settings = json.loads((first.path / CONFIG).read_text("utf-8"))
+        saved = [m for m in first.settings.saved if any(f".{m}." in key for key in keys.values())]
+        # A task type would make peft add a head of its own; heads are one a task, kept apart.
+        settings |= {"modules_to_save": saved or None, "task_type": None, "inference_mode": True}
+        (folder / CONFIG).write_text(json.dumps(settings, indent=2) + "\n", "utf-8")
+
+
+def vector_family(family: Family) -> VectorFamily | None:
+    """The family of vectors, where every expert is an (IA)³ adapter of the same modules."""
+    adapted = _adapted(family)
+    if len(adapted) < len(family.experts) or len({_targets(one) for one in adapted}) != 1:
+        return None
+    vectors = adapted[0].vectors
+    others = {
+        name
+        for one in adapted
+        for name, changes in one.changes.items()
+        if isinstance(changes[0], Replaced) and family.roles.get(name) in ("matrix", "vector")
+    }
+    experts = tuple(
+        replace(expert, checkpoint=_Vectors.of(one, vectors, others, one.vectors))
+        for expert, one in zip(family.experts, adapted, strict=True)
+    )
+    roles = {name: family.roles[name] for name in others} | dict.fromkeys(vectors, "vector")
+    own = replace(
+        family,
+        base=_Vectors.of(family.base, vectors, others, {}),
+        experts=experts,
+        roles=roles,
+        tied_to={},
+    )
+    return VectorFamily(own, family, vectors)
+
+
+def why_not(family: Family) -> tuple[str, ...]:
+    """A note where (IA)³ experts are merged as whole models, though vectors were to be expected."""
+    adapted = _adapted(family)
+    if len(adapted) < len(family.experts) or len({_targets(one) for one in adapted}) == 1:
+        return ()
+    return (
+        "the (IA)³ experts do not scale the same modules; they are merged as whole models, without "
+        "the block Fisher of their vectors",
+    )
+
+
+def _adapted(family: Family) -> Sequence[Adapted]:
+    checkpoints = [expert.checkpoint for expert in family.experts]
+    return [c for c in checkpoints if isinstance(c, Adapted) and c.settings.kind == "ia3"]
+
+
+def _targets(checkpoint: Adapted) -> tuple[tuple[str, int, str], ...]:
+    return tuple((name, v.size, v.side) for name, v in checkpoint.vectors.items())
+
+
+@dataclass(frozen=True)
+class _Vectors(Checkpoint):
+    """The vectors of one adapter, or ones for the base, and the tensors that are merged whole."""
+
+    source: Checkpoint = field(kw_only=True)
+    keys: Mapping[str, Vector] = field(kw_only=True)
+
+    @classmethod
+    def of(
+        cls,
+        source: Checkpoint,
+        vectors: Mapping[str, Vector],
+        others: set[str],
+        keys: Mapping[str, Vector],
+    ) -> _Vectors:
+        tensors = {
+            name: TensorEntry(source.path, 0, torch.float32, (vector.size,))
+            for name, vector in vectors.items()
+        }
+        tensors |= {name: source.tensors[name] for name in others}
+        return cls(source.path, dict(sorted(tensors.items())), source=source, keys=keys)
+
+    def read(
+        self,
+        name: str,
+        *,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> Tensor:
+        entry = self.tensors[name]
+        if name in self.source.tensors:
+            return self.source.read(name, dtype=dtype, device=device)
+        if name not in self.keys:
+            return torch.ones(entry.shape, dtype=dtype or entry.dtype, device=device)
+        assert isinstance(self.source, Adapted)
+        own = self.source.source
+        return own.read(self.keys[name].key, dtype=dtype or entry.dtype, device=device).reshape(-1)
+
+    def digest(self, name: str) -> str:
+        if name in self.source.tensors:
+            return self.source.digest(name)
+        if name not in self.keys:
+            return hashlib.sha256(f"ones {self.tensors[name].shape}".encode()).hexdigest()
+        assert isinstance(self.source, Adapted)
+        return self.source.source.digest(self.keys[name].key)

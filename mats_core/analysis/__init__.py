@@ -1,0 +1,63 @@
+"""TODO."""
+
+from . import convergence, loading, predicted_loss, toy
+from .convergence import Trajectory, TrajectoryDone, follow
+from .loading import GRAINS, ORDERINGS, THREE, Grain, Loading, LoadingDone, Ordering, Step, StepDone
+from .overlap import chance_conflict, others_mean, overlaps, unrelated_angles
+from .predicted_loss import Interference, interference
+from .protection import SUBSPACES, Protection, Subspace, layer_protection
+from .spectra import KINDS, Kind, Spectrum, layer_spectra, layer_subspaces, principal_angles
+from .survey import OF_A_KIND, Quantity, Survey, survey
+from .sweep import Axis, Cell, CellDone, best, knobs, suggested, sweep
+from .toy import Essential, Merged, Point, Task, Walk
+
+__all__ = [
+    "GRAINS",
+    "KINDS",
+    "OF_A_KIND",
+    "ORDERINGS",
+    "SUBSPACES",
+    "THREE",
+    "Axis",
+    "Cell",
+    "CellDone",
+    "Essential",
+    "Grain",
+    "Interference",
+    "Kind",
+    "Loading",
+    "LoadingDone",
+    "Merged",
+    "Ordering",
+    "Point",
+    "Protection",
+    "Quantity",
+    "Spectrum",
+    "Step",
+    "StepDone",
+    "Subspace",
+    "Survey",
+    "Task",
+    "Trajectory",
+    "TrajectoryDone",
+    "Walk",
+    "best",
+    "chance_conflict",
+    "convergence",
+    "follow",
+    "interference",
+    "knobs",
+    "layer_protection",
+    "layer_spectra",
+    "layer_subspaces",
+    "loading",
+    "others_mean",
+    "overlaps",
+    "predicted_loss",
+    "principal_angles",
+    "suggested",
+    "survey",
+    "sweep",
+    "toy",
+    "unrelated_angles",
+]

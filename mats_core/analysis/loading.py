@@ -1,0 +1,253 @@
+"""Layer-by-layer loading: the merged model's parts are swapped into the base one after another.
+
+After each part the encoder is evaluated on every task, so that a curve from the pre-trained encoder
+to the merged one shows which depth brings what (after the figures of arXiv 2602.20208).  The order
+of the parts is a choice, and what a part brings depends on what is there already: that is why
+several orderings are looked at side by side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from torch import Tensor
+
+from .. import models
+from ..errors import InputError, member
+from ..evaluation import Asked, TaskResult, evaluate, exam
+from ..families import Family
+from ..merging import Inputs, Recipe
+from ..names import module_of
+from ..tasks import SplitName
+
+Ordering = Literal["input first", "output first", "largest first", "smallest first"]
+ORDERINGS: dict[Ordering, str] = {
+    "input first": "from the input to the output",
+    "output first": "from the output to the input",
+    "largest first": "largest update (Frobenius norm) first",
+    "smallest first": "smallest update (Frobenius norm) first",
+}
+THREE: tuple[Ordering, ...] = ("input first", "output first", "largest first")
+Grain = Literal["block", "half", "matrix"]
+GRAINS: dict[Grain, str] = {
+    "block": "blocks",
+    "half": "attention and MLP",
+    "matrix": "matrices",
+}
+EMBEDDING = ("embed", "patch", "conv1", "cls_token", "class_token", "ln_pre", "pre_layrnorm")
+ATTENTION = ("attn", "attention", "layernorm_before", "norm1", "ln_1", "input_layernorm")
+
+
+@dataclass(frozen=True)
+class Part:
+    """Tensors that are swapped in together."""
+
+    name: str
+    tensors: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Step:
+    """The encoder after `part` was swapped in (None: nothing yet, the base), on every task."""
+
+    part: str | None
+    results: tuple[TaskResult, ...]
+
+    @property
+    def normalised_accuracy(self) -> float:
+        return evaluate.normalised_accuracy(self.results)
+
+
+@dataclass(frozen=True)
+class Loading:
+    """All curves.  `parts` from input to output; `norms` of the update of each."""
+
+    parts: tuple[str, ...]
+    norms: Mapping[str, float]
+    curves: Mapping[Ordering, tuple[Step, ...]]
+    split: str
+    examples: int | None = None
+
+
+@dataclass(frozen=True)
+class StepDone:
+    """One of `total` states is evaluated."""
+
+    step: Step
+    index: int
+    total: int
+
+
+@dataclass(frozen=True)
+class LoadingDone:
+    """The end."""
+
+    loading: Loading = field(repr=False)
+
+
+def load(
+    recipe: Recipe,
+    merged: Mapping[str, Tensor],
+    *,
+    inputs: Inputs,
+    grain: Grain = "half",
+    orderings: Sequence[Ordering] = THREE,
+    split: SplitName = "validation",
+    examples: int | None = 200,
+) -> Iterator[Asked | StepDone | LoadingDone]:
+    """Swap the parts in by each ordering: `Asked` while a state is tested (`fraction` of the
+    whole), a `StepDone` for each state, and the end.
+
+    A state that two orderings share is evaluated once.  Whoever stops iterating cancels it.  Raises
+    `InputError` for a family without tasks or an unknown ordering.
+    """
+    for ordering in orderings:
+        member("ordering", ordering, ORDERINGS)
+    family = inputs.family
+    if not any(expert.task for expert in family.experts):
+        raise InputError("layer-by-layer loading", expected="tasks", found="none")
+    there = parts(family, grain)
+    base = models.tensors_of(family.base)
+    norms = [update_norm(part, base, merged) for part in there]
+    orders: dict[Ordering, tuple[int, ...]] = {o: order(norms, o) for o in orderings}
+    wanted = list(dict.fromkeys(state for path in orders.values() for state in _states(path)))
+    found: dict[frozenset[int], tuple[TaskResult, ...]] = {}
+    questions = exam(family, recipe.folder, split, examples)
+    for index, state in enumerate(wanted):
+        encoder = assemble(base, merged, [there[i] for i in state])
+        asked: Asked | None = None
+        for asked in questions.take(encoder):
+            yield replace(asked, fraction=(index + asked.fraction) / len(wanted))
+        assert asked is not None
+        found[state] = asked.results
+        yield StepDone(Step(None, found[state]), index, len(wanted))
+    curves: dict[Ordering, tuple[Step, ...]] = {
+        ordering: tuple(
+            Step(there[path[k - 1]].name if k else None, found[state])
+            for k, state in enumerate(_states(path))
+        )
+        for ordering, path in orders.items()
+    }
+    names = tuple(part.name for part in there)
+    yield LoadingDone(Loading(names, dict(zip(names, norms, strict=True)), curves, split, examples))
+
+
+def states(count: int, orderings: int) -> int:
+    """How many states there are to evaluate with so many parts, at most."""
+    return 2 + orderings * (count - 1)
+
+
+def _states(path: Sequence[int]) -> list[frozenset[int]]:
+    return [frozenset(path[:k]) for k in range(len(path) + 1)]
+
+
+def assemble(
+    base: Mapping[str, Tensor], merged: Mapping[str, Tensor], swapped: Sequence[Part]
+) -> dict[str, Tensor]:
+    """The base's tensors with those of the swapped parts taken from the merged encoder."""
+    taken = {name: merged[name] for part in swapped for name in part.tensors if name in merged}
+    return {**base, **taken}
+
+
+def update_norm(part: Part, base: Mapping[str, Tensor], merged: Mapping[str, Tensor]) -> float:
+    """`‖W − W₀‖_F` over all tensors of a part."""
+    squares = [
+        float((merged[name].double() - base[name].double()).square().sum())
+        for name in part.tensors
+        if name in merged
+    ]
+    return sum(squares) ** 0.5
+
+
+def order(norms: Sequence[float], ordering: Ordering) -> tuple[int, ...]:
+    """Places of the parts (which stand from input to output) in the order of their loading."""
+    places = range(len(norms))
+    if ordering == "input first":
+        return tuple(places)
+    if ordering == "output first":
+        return tuple(reversed(places))
+    sign = -1 if ordering == "largest first" else 1
+    return tuple(sorted(places, key=lambda i: sign * norms[i]))
+
+
+# Parts --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, order=True)
+class _Place:
+    """Where a tensor stands in the network; sorting goes from the input to the output.
+
+    `side`: 0 before, 1 in, 2 after the blocks.  `later`: a decoder follows its encoder.  `half`:
+    0 attention with its norm, 1 the rest.  `module`: of a matrix; empty for all other parameters.
+    """
+
+    side: int
+    later: bool = False
+    stack: str = ""
+    number: int = 0
+    half: int = 0
+    module: str = ""
+
+
+def parts(family: Family, grain: Grain) -> tuple[Part, ...]:
+    """All merged tensors of a family as parts, from the input to the output, by their names.
+
+    A block is what shares the name up to its first number (`encoder.layer.2`).  With the grain
+    `matrix` a weight and its bias are a part, and the norms of each half another.  Tensors outside
+    the blocks are the embeddings, or follow the blocks.
+    """
+    member("grain", grain, GRAINS)
+    names = [n for n, role in family.roles.items() if role in ("matrix", "vector", "tied")]
+    matrices = {module_of(n) for n in names if family.roles[n] == "matrix"}
+    grouped: dict[_Place, list[str]] = {}
+    for name in names:
+        # A tied tensor is swapped in with the one whose bytes it shares.
+        place = _place(family.tied_to.get(name, name), matrices)
+        if grain != "matrix":
+            place = replace(place, module="", half=place.half if grain == "half" else 0)
+        grouped.setdefault(place, []).append(name)
+    several = len({place.stack for place in grouped if place.side == 1}) > 1
+    halves = {(p.stack, p.number) for p in grouped if p.side == 1 and p.half == 0}
+    return tuple(
+        Part(
+            _title(place, grouped[place], grain, several, (place.stack, place.number) in halves),
+            tuple(grouped[place]),
+        )
+        for place in sorted(grouped)
+    )
+
+
+def _place(name: str, matrices: set[str]) -> _Place:
+    pieces = name.split(".")
+    depth = next((i for i, piece in enumerate(pieces) if piece.isdigit()), None)
+    if depth is None:
+        return _Place(0 if any(sign in name.lower() for sign in EMBEDDING) else 2)
+    stack, inside = ".".join(pieces[:depth]), ".".join(pieces[depth + 1 :])
+    half = 0 if any(sign in inside.lower() for sign in ATTENTION) else 1
+    module = module_of(inside) if module_of(name) in matrices else ""
+    return _Place(1, "decoder" in stack, stack, int(pieces[depth]), half, module)
+
+
+def _title(place: _Place, names: list[str], grain: Grain, several: bool, halved: bool) -> str:
+    if place.side != 1:
+        norms = all("norm" in name.lower() or "ln_" in name.lower() for name in names)
+        late = "final norm" if norms else "after the blocks"
+        return "embeddings" if place.side == 0 else late
+    stack = f"{place.stack.split('.')[0]} " if several else ""
+    title = f"{stack}block {place.number}"
+    if grain == "block" or (grain == "half" and not halved):
+        return title
+    if place.module:
+        return f"{title} · {' · '.join(dict.fromkeys(place.module.split('.')))}"
+    half = ("attention" if place.half == 0 else "MLP") if halved else ""
+    return (
+        f"{title} · {half} norms".replace("  ", " ") if grain == "matrix" else f"{title} · {half}"
+    )
+
+
+__all__ = [
+    "GRAINS", "ORDERINGS", "THREE", "Grain", "Loading", "LoadingDone", "Ordering", "Part", "Step",
+    "StepDone", "assemble", "load", "order", "parts", "states", "update_norm",
+]  # fmt: skip

@@ -1,0 +1,222 @@
+"""What the statistics predict that a merge costs each expert, beside what it really costs.
+
+An expert stands near a minimum of its own loss, so moving its weights to the merged ones costs, to
+second order and layer by layer,
+
+    ½ (W − W_m) · C_m (W − W_m)   nats an example,   C_m = n B_m ⊗ A_m,
+
+with n tokens an example: A and B are means over tokens, an example's gradient is a sum over them,
+and tokens count as independent ("expand" in arXiv 2311.00636).  Layers are taken one at a time and
+only those with statistics count, and empirical statistics of an expert that fits its examples well
+are small: it is a forecast of who suffers and where, not of the amount.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .. import models, tasks
+from ..errors import InputError
+from ..evaluation import evaluate
+from ..families import Expert, Family
+from ..merging import Finished, Inputs, Progress, Recipe, open_inputs, run
+from ..names import bias_of, module_of
+from ..statistics import Statistics, with_bias
+from ..system import ByContent
+from ..tasks import Split, SplitName
+from .spectra import predicted_loss
+
+Step = Callable[[float, str], None]
+
+
+@dataclass(frozen=True)
+class Interference:
+    """Predicted and measured cost of one merge.
+
+    predicted  (layers, tasks), nats an example; NaN where an expert has no statistics
+    measured   (tasks,), mean cross-entropy of the merge minus the expert's, nats; NaN unknown
+    errors     (tasks,), standard error of `measured` over the examples
+    """
+
+    layers: tuple[str, ...]
+    tasks: tuple[str, ...]
+    predicted: np.ndarray
+    measured: np.ndarray
+    errors: np.ndarray
+    split: str
+    examples: int | None
+
+    @property
+    def totals(self) -> np.ndarray:
+        """(tasks,): the predicted cost summed over layers; NaN for an expert without statistics."""
+        known = ~np.isnan(self.predicted).all(0)
+        return np.where(known, np.nansum(self.predicted, 0), np.nan)
+
+    @property
+    def rank_correlation(self) -> float | None:
+        """Spearman's ρ of predicted and measured cost over tasks; None for fewer than three."""
+        from scipy.stats import spearmanr  # a second to import
+
+        x, y = self.totals, self.measured
+        both = np.isfinite(x) & np.isfinite(y)
+        if both.sum() < 3 or np.ptp(x[both]) == 0 or np.ptp(y[both]) == 0:
+            return None
+        return float(spearmanr(x[both], y[both])[0])  # type: ignore[arg-type]
+
+
+def interference(
+    recipe: Recipe,
+    *,
+    inputs: Inputs | None = None,
+    split: SplitName = "test",
+    examples: int | None = 400,
+    step: Step = lambda fraction, text: None,
+) -> Interference:
+    """Merge again (nothing is written), predict every layer's cost, and measure the loss.
+
+    `step(fraction, text)` is called between all parts; what it raises ends the work.  Raises
+    `InputError` where no expert has the two Grams that the prediction needs.
+    """
+    inputs = inputs or open_inputs(recipe)
+    layers = measured_layers(inputs)
+    if not layers:
+        raise InputError(
+            "predicted loss",
+            expected="statistics with input and output-gradient Grams",
+            found="none",
+            remedy="Measure the experts of this family on their tasks.",
+        )
+    merged = _merge_again(recipe, inputs, step)
+    predicted = np.full((len(layers), len(inputs.family.experts)), np.nan)
+    for row, name in enumerate(layers):
+        step(0.4 + 0.2 * row / len(layers), f"Predicting the loss in layer {row + 1}")
+        predicted[row] = layer_costs(inputs, merged, name)
+    measured, errors = _measure(recipe, inputs.family, merged, split, examples, step)
+    names = tuple(expert.name for expert in inputs.family.experts)
+    return Interference(layers, names, predicted, measured, errors, split, examples)
+
+
+def _merge_again(recipe: Recipe, inputs: Inputs, step: Step) -> Mapping[str, Tensor]:
+    silent = recipe.model_copy(update={"evaluate": False, "output": None, "search": None})
+    progress = Progress(recipe.rounds, "Merging again:")
+    for event in run(silent, inputs=inputs):
+        if progress.see(event):
+            step(0.4 * progress.fraction, progress.text)
+        elif isinstance(event, Finished):
+            return event.tensors
+    raise RuntimeError("the pipeline ended without a report")
+
+
+# Prediction ---------------------------------------------------------------------------------------
+
+
+def measured_layers(inputs: Inputs) -> tuple[str, ...]:
+    """Weights of which at least one expert has both Grams, in the checkpoint's order."""
+    known = [own for own in inputs.statistics if own is not None]
+    grams = ("input_gram", "output_gradient_gram")
+    return tuple(
+        name
+        for name, role in inputs.family.roles.items()
+        if role == "matrix"
+        and all(any(f"{module_of(name)}.{kind}" in own for own in known) for kind in grams)
+    )
+
+
+def layer_costs(inputs: Inputs, merged: Mapping[str, Tensor], name: str) -> list[float]:
+    """The predicted cost of one weight (and its bias) for every expert; NaN without statistics."""
+    return [
+        _cost(inputs.family, expert, own, merged, name) if own is not None else float("nan")
+        for expert, own in zip(inputs.family.experts, inputs.statistics, strict=True)
+    ]
+
+
+def _cost(
+    family: Family, expert: Expert, own: Statistics, merged: Mapping[str, Tensor], name: str
+) -> float:
+    module, (d_out, d_in) = module_of(name), family.shape(name)
+    a = own.read(f"{module}.input_gram", (d_in, d_in))
+    b = own.read(f"{module}.output_gradient_gram", (d_out, d_out))
+    if a is None or b is None:
+        return float("nan")
+    value = family.oriented(name, merged[name].float())
+    target = family.weight(expert.checkpoint, name, dtype=torch.float32)
+    bias, mean = bias_of(name), own.read(f"{module}.input_mean", (d_in,))
+    if mean is not None and bias in family.shared:
+        a = with_bias(a, mean)
+        value = torch.cat([value, merged[bias].float()[:, None]], 1)
+        own_bias = expert.checkpoint.read(bias, dtype=torch.float32)
+        target = torch.cat([target, own_bias[:, None]], 1)
+    return tokens_an_example(own) * predicted_loss(value, target, a, b)
+
+
+def tokens_an_example(statistics: Statistics) -> float:
+    """n of the module's text: 1 where the file does not say."""
+    examples = statistics.metadata.get("examples", "")
+    if statistics.tokens is None or not examples.isdigit() or not int(examples):
+        return 1.0
+    return statistics.tokens / int(examples)
+
+
+# Measurement --------------------------------------------------------------------------------------
+
+
+def cross_entropy(
+    encoder: Mapping[str, Tensor],
+    family: Family,
+    expert: Expert,
+    split: Split,
+    *,
+    device: str = "cpu",
+) -> np.ndarray:
+    """(examples,): −log p(label) in nats, of an encoder with one expert's head; of a language task
+    the loss of each text."""
+    tensors = evaluate.with_head(encoder, family, expert)
+    said = evaluate.asked(expert.checkpoint.directory, tensors, split, device=device)
+    if not split.form.classified:
+        return said[:, 0].double().cpu().numpy()
+    labels = torch.from_numpy(split.labels).to(said.device)
+    losses = torch.nn.functional.cross_entropy(said, labels, reduction="none")
+    return losses.double().cpu().numpy()
+
+
+def _measure(
+    recipe: Recipe,
+    family: Family,
+    merged: Mapping[str, Tensor],
+    split: SplitName,
+    examples: int | None,
+    step: Step,
+) -> tuple[np.ndarray, np.ndarray]:
+    measured = np.full(len(family.experts), np.nan)
+    errors = np.full(len(family.experts), np.nan)
+    for place, expert in enumerate(family.experts):
+        step(0.6 + 0.4 * place / len(family.experts), f"Measuring the loss on {expert.name}")
+        if not expert.task or expert.checkpoint.directory is None:
+            continue
+        task = tasks.load(expert.task, root=recipe.folder)
+        evaluate.check_task(expert, task)
+        part = task.split(split).first(examples)
+        key = (expert.checkpoint.fingerprint, task.digest, split, examples)
+        increase = cross_entropy(merged, family, expert, part)
+        increase = increase - _own_losses(ByContent(key, (family, expert, part)))
+        measured[place] = increase.mean()
+        errors[place] = increase.std(ddof=1) / len(part) ** 0.5 if len(part) > 1 else np.nan
+    return measured, errors
+
+
+@functools.lru_cache(maxsize=64)
+def _own_losses(what: ByContent) -> np.ndarray:
+    family, expert, split = what.value
+    return cross_entropy(models.tensors_of(expert.checkpoint), family, expert, split)
+
+
+__all__ = [
+    "Interference", "cross_entropy", "interference", "layer_costs", "measured_layers",
+    "tokens_an_example",
+]  # fmt: skip

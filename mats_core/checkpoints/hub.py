@@ -1,0 +1,107 @@
+"""Checkpoints by their hub id: `org/name` or `org/name@revision`.
+
+A path that exists always wins.  Otherwise the local cache of `huggingface_hub` is asked first, so
+that what was downloaded once opens without a network, and only then the hub itself.  Nothing but
+weights in safetensors, configuration, tokenizer and processor files is fetched, from the top
+folder of the repository.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from ..errors import InputError
+
+ID = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[\w./+-]+))?")
+WANTED = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model", "*.jinja"]
+ELSEWHERE = ["*/*"]  # copies for other programs: onnx/, original/, openvino/
+
+
+def is_id(reference: str, folder: Path = Path()) -> bool:
+    """Whether a reference is taken as a hub id: it looks like one, and no such path exists."""
+    if (folder / Path(reference).expanduser()).exists():
+        return False
+    found = ID.fullmatch(reference)
+    return found is not None and not found["repo"].endswith((".safetensors", ".json"))
+
+
+def locate(reference: str | Path, folder: Path = Path()) -> Path:
+    """The path of a checkpoint that a recipe, a family or a person names.
+
+    Raises `InputError` for a hub id that is neither in the local cache nor can be downloaded.
+    """
+    text = str(reference)
+    return _snapshot(text) if is_id(text, folder) else folder / Path(text).expanduser()
+
+
+def pinned(reference: str, folder: Path = Path()) -> str:
+    """A hub id with the commit that it stands for now; anything else as it is."""
+    if not is_id(reference, folder):
+        return reference
+    return f"{reference.partition('@')[0]}@{_snapshot(reference).name}"
+
+
+def _snapshot(reference: str) -> Path:
+    """The snapshot's folder in the cache; its name is the commit."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    repo, _, revision = reference.partition("@")
+
+    def snapshot(*, local: bool) -> Path:
+        return Path(
+            snapshot_download(
+                repo,
+                revision=revision or None,
+                allow_patterns=WANTED,
+                ignore_patterns=ELSEWHERE,
+                local_files_only=local,
+            )
+        )
+
+    try:
+        found = snapshot(local=True)
+        if _complete(found):
+            return found
+    except (LocalEntryNotFoundError, OSError):
+        pass
+    try:
+        found = snapshot(local=False)
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError, ValueError) as error:
+        raise InputError(
+            f"checkpoint '{reference}'",
+            expected="an existing path, or a model of the Hugging Face hub that is in the local "
+            "cache or can be downloaded",
+            found=f"no such path, no whole copy in the cache, and no download: {_first(error)}",
+            remedy=f"Check the spelling, or fetch it once where there is a network: hf download "
+            f"{repo}{f' --revision {revision}' if revision else ''}",
+        ) from None
+    if not _complete(found):
+        raise InputError(
+            f"checkpoint '{reference}'",
+            expected="weights in safetensors",
+            found="none, or not all of them, in the top folder of that revision",
+            remedy="If it has pickles only: load it with transformers where you trust it, "
+            "save_pretrained it, and name that folder.",
+        )
+    return found
+
+
+def _complete(folder: Path) -> bool:
+    """Whether the weights are there: other programs may have fetched the configuration only."""
+    index = folder / "model.safetensors.index.json"
+    if not index.is_file():
+        return any(folder.glob("*.safetensors"))
+    try:
+        shards = set(json.loads(index.read_text("utf-8"))["weight_map"].values())
+    except (ValueError, KeyError, AttributeError):
+        return False
+    return all((folder / shard).is_file() for shard in shards)
+
+
+def _first(error: Exception) -> str:
+    """The first line of an error, which says what happened; the rest is for developers."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[0] if lines else type(error).__name__).rstrip(".")

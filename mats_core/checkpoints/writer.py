@@ -1,0 +1,337 @@
+"""Writing checkpoints: tensor by tensor, and whole or not at all.
+
+Everything is written beside its place and renamed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import shutil
+import tempfile
+import zlib
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError, listing
+from .contents import DTYPE_NAMES, TensorEntry
+from .files import PICKLES
+
+try:
+    import fcntl
+except ImportError:
+    fcntl = None
+
+WORTH_A_THREAD = 1 << 18  # bytes of which the checksum is taken while they are written
+SHARD_BYTES = 5_000_000_000  # the Hugging Face default
+
+Spec = tuple[torch.dtype, tuple[int, ...]]
+
+
+class TensorFileWriter:
+    """Writes one `.safetensors` file tensor by tensor, in any order.
+
+    Names, dtypes and shapes are given first, so the header is fixed and each tensor goes straight
+    to its place: peak memory is one tensor, or one piece of it.  `done`: tensors that a writer of
+    the same file, which did not come to its end, has written already.
+    """
+
+    def __init__(
+        self,
+        file: Path,
+        specs: Mapping[str, Spec],
+        metadata: Mapping[str, str] | None = None,
+        *,
+        done: Collection[str] = (),
+    ) -> None:
+        header: dict[str, Any] = {"__metadata__": {"format": "pt", **(metadata or {})}}
+        offset = 0
+        self._places: dict[str, int] = {}
+        # Wide dtypes first keeps every tensor aligned, as the format's own writer does.
+        for name in sorted(specs, key=lambda name: (-specs[name][0].itemsize, name)):
+            dtype, shape = specs[name]
+            size = TensorEntry(file, 0, dtype, shape).nbytes
+            header[name] = {
+                "dtype": DTYPE_NAMES[dtype],
+                "shape": list(shape),
+                "data_offsets": [offset, offset + size],
+            }
+            self._places[name] = offset
+            offset += size
+        raw = json.dumps(header, separators=(",", ":")).encode()
+        raw += b" " * (-len(raw) % 8)
+        self._specs, self._missing = dict(specs), set(specs).difference(done)
+        self._sums: dict[str, int] = {}
+        self._thread = ThreadPoolExecutor(1, "write")
+        head = len(raw).to_bytes(8, "little") + raw
+        self._start = len(head)
+        self._handle = file.open("r+b" if done else "wb")
+        if not done:
+            self._handle.write(head)
+            self._handle.truncate(self._start + offset)
+            self._handle.flush()  # others may read the header before anything else is written
+        elif self._handle.read(len(head)) != head:
+            raise ValueError(f"{file}: not the file that was begun")
+        self._dirty = True
+
+    def add(self, name: str, value: Tensor, start: int | None = None) -> None:
+        """Write a tensor, or its elements from `start` on, flat; pieces come in their order."""
+        dtype, shape = self._specs[name]
+        if start is None and tuple(value.shape) != shape:
+            raise ValueError(f"{name}: shape {tuple(value.shape)} where {shape} was announced")
+        end = (start or 0) + value.numel()
+        elements = math.prod(shape)
+        if end > elements:
+            raise ValueError(f"{name}: {end} elements where {elements} were announced")
+        data = value.detach().to(device="cpu", dtype=dtype).contiguous()
+        self._handle.seek(self._start + self._places[name] + (start or 0) * dtype.itemsize)
+        raw = data.reshape(-1).view(torch.uint8).numpy().data if data.numel() else b""
+        begun = self._sums.get(name, 0) if start else 0
+        if len(raw) < WORTH_A_THREAD:
+            self._handle.write(raw)
+            self._sums[name] = zlib.crc32(raw, begun)
+        else:  # the checksum takes longer than the writing, and both let others run
+            writing = self._thread.submit(self._handle.write, raw)
+            self._sums[name] = zlib.crc32(raw, begun)
+            writing.result()
+        self._dirty = True
+        if end == elements:
+            self._missing.discard(name)
+
+    def checksum(self, name: str) -> int:
+        """CRC-32 of what was written of a tensor (`checkpoints.checksum` reads it back)."""
+        return self._sums[name]
+
+    def taken(self, name: str, checksum: int) -> None:
+        """A tensor that another process has written into this file."""
+        self._sums[name] = checksum
+        self._missing.discard(name)
+
+    def sync(self) -> None:
+        """What was written so far is on the disk afterwards."""
+        if self._dirty:
+            self._handle.flush()
+            os.fsync(self._handle.fileno())
+            self._dirty = False
+
+    def discard(self) -> None:
+        """Let go of a file that is not wanted any more."""
+        self._handle.close()
+
+    def close(self) -> None:
+        """Flush to disk.  Raises `ValueError` if an announced tensor never came."""
+        self.sync()
+        self._handle.close()
+        if self._missing:
+            raise ValueError(f"never written: {listing(sorted(self._missing))}")
+
+
+class CheckpointWriter:
+    """Writes `model.safetensors`, or shards with an index above `shard_bytes`, into a folder."""
+
+    def __init__(
+        self,
+        folder: Path,
+        specs: Mapping[str, Spec],
+        *,
+        metadata: Mapping[str, str] | None = None,
+        shard_bytes: int = SHARD_BYTES,
+        done: Collection[str] = (),
+    ) -> None:
+        self.specs = specs
+        shards = _shards(specs, shard_bytes)
+        total = len(shards)
+        self._of: dict[str, TensorFileWriter] = {}
+        self._writers: list[TensorFileWriter] = []
+        weight_map: dict[str, str] = {}
+        for number, names in enumerate(shards, 1):
+            file = (
+                "model.safetensors"
+                if total == 1
+                else f"model-{number:05d}-of-{total:05d}.safetensors"
+            )
+            writer = TensorFileWriter(
+                folder / file,
+                {n: specs[n] for n in names},
+                metadata,
+                done=[name for name in names if name in done],
+            )
+            self._writers.append(writer)
+            self._of.update(dict.fromkeys(names, writer))
+            weight_map.update(dict.fromkeys(names, file))
+        if total > 1 and not done:
+            size = sum(TensorEntry(folder, 0, *spec).nbytes for spec in specs.values())
+            index = {"metadata": {"total_size": size}, "weight_map": weight_map}
+            (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2))
+
+    def add(self, name: str, value: Tensor, start: int | None = None) -> None:
+        self._of[name].add(name, value, start)
+
+    def checksum(self, name: str) -> int:
+        return self._of[name].checksum(name)
+
+    def taken(self, checksums: Mapping[str, int]) -> None:
+        """Tensors that another process has written into these files, with their CRC-32."""
+        for name, checksum in checksums.items():
+            self._of[name].taken(name, checksum)
+
+    def sync(self) -> None:
+        for writer in self._writers:
+            writer.sync()
+
+    def discard(self) -> None:
+        """Let go of the files, whatever is missing in them."""
+        for writer in self._writers:
+            writer.discard()
+
+    def close(self) -> None:
+        for writer in self._writers:
+            writer.close()
+
+
+def _shards(specs: Mapping[str, Spec], limit: int) -> list[list[str]]:
+    shards: list[list[str]] = [[]]
+    filled = 0
+    for name, (dtype, shape) in specs.items():
+        size = TensorEntry(Path(), 0, dtype, shape).nbytes
+        if shards[-1] and filled + size > limit:
+            shards.append([])
+            filled = 0
+        shards[-1].append(name)
+        filled += size
+    return shards
+
+
+def partial_of(target: Path) -> Path:
+    """Where an output lies until it is complete."""
+    return Path(target).with_name(f".{Path(target).name}.partial")
+
+
+@contextlib.contextmanager
+def staged_directory(target: Path, *, force: bool = False, resume: bool = False) -> Iterator[Path]:
+    """A folder beside `target` that takes its name only if the block succeeds.
+
+    `resume`: what an earlier block left there is kept, and so is what this one leaves if it fails.
+    Raises `InputError` if `target` exists and `force` is not set (what stood there is replaced only
+    after the new folder is complete), or if another process is writing it.
+    """
+    target = Path(target)
+    refuse_existing(target, force)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    staging = partial_of(target)
+    with _alone_in(staging, target):
+        refuse_existing(target, force)  # whoever was waited for may have made it
+        if not resume:
+            _empty(staging)
+        try:
+            yield staging
+            _take_name(staging, target)
+        finally:
+            if not resume:
+                shutil.rmtree(staging, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path, target: Path) -> Iterator[None]:
+    """Hold a lock on a folder, which goes with the process however it ends."""
+    folder.mkdir(exist_ok=True)
+    if fcntl is None:  # no such locks on Windows
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"output '{target}'",
+                expected="nobody who is writing it",
+                found="another merge at work",
+                remedy="Wait for it, or choose another output.",
+            ) from None
+        yield
+    finally:
+        os.close(handle)
+
+
+def _empty(folder: Path) -> None:
+    for entry in folder.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
+
+
+def _take_name(staging: Path, target: Path) -> None:
+    if not target.exists():
+        os.rename(staging, target)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".old", dir=target.parent))
+    os.rename(target, old / "old")
+    try:
+        os.rename(staging, target)
+    except BaseException:
+        os.rename(old / "old", target)
+        old.rmdir()
+        raise
+    shutil.rmtree(old)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def refuse_existing(target: Path, force: bool) -> None:
+    """Raise `InputError` if `target` exists and may not be replaced."""
+    if Path(target).exists() and not force:
+        raise InputError(
+            f"output '{target}'",
+            expected="a path where nothing is yet",
+            found="an existing one",
+            remedy="Choose another output, or pass --force to replace it.",
+        )
+
+
+@contextlib.contextmanager
+def staged_file(file: Path) -> Iterator[Path]:
+    """A path beside `file` that takes its name only if the block succeeds."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
+    os.close(handle)
+    try:
+        yield Path(name)
+        os.chmod(name, 0o666 & ~_umask())
+        os.replace(name, file)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name)
+
+
+def write_atomically(file: Path, data: bytes) -> None:
+    """Write `file` beside its place and rename it there."""
+    with staged_file(file) as place, place.open("wb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def config_files(folder: Path) -> Sequence[Path]:
+    """The files beside the weights that a merged directory takes over from its base."""
+    skipped = (".safetensors", ".md", *PICKLES, ".h5", ".msgpack", ".onnx", ".gguf")
+    return sorted(
+        file
+        for file in folder.iterdir()
+        if file.is_file()
+        and not file.name.startswith(".")
+        and not file.name.endswith(skipped)
+        and not file.name.endswith(".index.json")
+    )

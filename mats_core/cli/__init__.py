@@ -1,0 +1,5 @@
+"""TODO."""
+
+from .main import main
+
+__all__ = ["main"]

@@ -1,0 +1,173 @@
+"""What passes of the merged model over examples cost: its test, and measuring statistics at it."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..evaluation import KEPT, ROUND
+from ..merging import Evaluation, Job, examples_of, output_specs
+from ..methods import Cost, passes, times, together
+from ..models import BATCH
+from ..statistics import CHUNK_BYTES
+from ..system import ACTIVATION, CALL, GEMM, Work
+
+EXAMPLES = 500  # of a task, where nobody says how many there are
+TOKENS = 128  # of an example, where the configuration does not say
+TYPICAL = 0.8  # accuracy, for the number of examples that an interval needs
+MEASURED = 64  # examples of a batch that is measured
+BUILDING = 2_000.0  # operations, whatever their size, to build a model for each matrix in it
+
+
+@dataclass(frozen=True)
+class Forward:
+    """One forward pass of the encoder.
+
+    matrices             shapes of the weights of linear layers
+    parameters           numbers that it has
+    tokens, pixels       of an example
+    products, outputs    operations, and numbers that linear layers give, of an example
+    """
+
+    matrices: tuple[tuple[int, ...], ...]
+    parameters: int
+    tokens: int
+    pixels: int
+    products: float
+    outputs: int
+
+    @classmethod
+    def of(cls, job: Job) -> Forward:
+        family = job.inputs.family
+        config = family.base.config
+        tokens = _tokens(config)
+        matrices = tuple(family.shape(n) for n, role in family.roles.items() if role == "matrix")
+        products = 2 * tokens * sum(math.prod(shape) for shape in matrices)
+        products += _convolutions(job, tokens) + _attention(config, tokens)
+        return cls(
+            matrices,
+            sum(family.base.tensors[name].elements for name in family.shared),
+            tokens,
+            _pixels(config),
+            float(products),
+            sum(shape[0] for shape in matrices) * tokens,
+        )
+
+    def values(self, examples: int) -> Work:
+        """Products and activations of so many examples."""
+        return Counter(
+            {
+                (GEMM, "float32"): self.products * examples,
+                (ACTIVATION,): self.outputs * examples / 2,
+            }
+        )
+
+    def batches(self, batch: int, number: int) -> Work:
+        """What passes through memory, beside the products."""
+        count = len(self.matrices)
+        return together(
+            passes(4 * batch * self.outputs // max(1, count), 5 * count * number),
+            passes(4 * batch * self.pixels, 6 * number),
+            Counter({(CALL,): 12.0 * count * number}),
+        )
+
+
+def testing(job: Job, examples: Mapping[str, int]) -> Cost:
+    """Forward passes on every task; nothing where no expert names one."""
+    settings, family = job.recipe.evaluate, job.inputs.family
+    tasks = [e for e in family.experts if e.task and e.checkpoint.directory is not None]
+    if not isinstance(settings, Evaluation) or not tasks:
+        return Cost("merged")
+    forward = Forward.of(job)
+    counts = [_asked(examples.get(e.name, EXAMPLES), settings, len(tasks)) for e in tasks]
+    total, rounds = sum(counts), sum(math.ceil(count / ROUND) for count in counts)
+    batch = min(ROUND, BATCH, max(counts))
+    stored = next(iter(output_specs(job).values()))[0].itemsize
+    work = together(
+        forward.values(total),
+        forward.batches(batch, rounds),
+        passes(stored * forward.parameters, rounds),  # the encoder as float32, once a batch
+        passes(4 * forward.parameters, rounds),
+        Counter({(CALL,): 4.0 * len(family.shared) * rounds}),
+    )
+    kept = sum(k for count in counts if (k := 4 * forward.pixels * count) <= KEPT)
+    widest = max((shape[0] for shape in forward.matrices), default=0)
+    alive = batch * (forward.tokens * (4 * widest) + 3 * forward.pixels) * 4
+    return Cost("merged", work, kept + alive + 4 * forward.parameters)
+
+
+def measuring(job: Job) -> Cost:
+    """All experts' statistics measured once at a merge (`rounds`): forward and backward, Grams, and
+    each example's own gradient of every weight.  The bytes are beside the statistics themselves."""
+    forward = Forward.of(job)
+    grams = 2.0 * forward.tokens * sum(m * m + n * n for m, n in forward.matrices)
+    weights = sum(math.prod(shape) for shape in forward.matrices)
+    gradients = 2.0 * forward.tokens * weights
+    parts: list[Work] = []
+    for own in job.inputs.statistics:
+        count = examples_of(own) if own is not None else 0
+        number = math.ceil(count / MEASURED)
+        each = Counter({(GEMM, "float32"): (grams + gradients) * count})
+        parts += [
+            times(forward.values(count), 2),
+            times(forward.batches(min(MEASURED, count), number), 3),
+            each,
+            # Every example's gradient: formed, squared, and summed up.
+            *(passes(4 * MEASURED * m * n, 4.0 * number) for m, n in forward.matrices),
+            passes(4 * forward.parameters, 6.0),
+            Counter({(CALL,): BUILDING * len(forward.matrices)}),
+        ]
+    seen = sum(shape[0] * 3 + shape[1] for shape in forward.matrices)
+    largest = max((math.prod(shape) for shape in forward.matrices), default=0)
+    alive = 4 * MEASURED * (forward.tokens * seen + 3 * forward.pixels)
+    chunk = max(4 * largest, min(CHUNK_BYTES, 4 * MEASURED * largest))
+    return Cost("merged", together(*parts), 4 * forward.parameters + alive + chunk)
+
+
+def statistics_bytes(job: Job) -> int:
+    """What statistics that were measured again take: all kinds, as float32, in memory."""
+    return sum(
+        4 * math.prod(shape)
+        for own in job.inputs.statistics
+        if own is not None
+        for shape in own.shapes.values()
+    )
+
+
+def _asked(there: int, settings: Evaluation, tasks: int) -> int:
+    """How many examples of a task will be asked."""
+    count = min(there, settings.examples or there)
+    if settings.precision is None:
+        return count
+    spread = 1.96**2 * TYPICAL * (1 - TYPICAL) / tasks / 0.9**2
+    enough = math.ceil(spread / settings.precision**2)
+    return min(count, ROUND * math.ceil(enough / ROUND))
+
+
+def _tokens(config: Mapping[str, Any]) -> int:
+    image, patch = config.get("image_size"), config.get("patch_size")
+    if isinstance(image, int) and isinstance(patch, int) and patch:
+        return (image // patch) ** 2 + 1
+    return TOKENS
+
+
+def _pixels(config: Mapping[str, Any]) -> int:
+    image = config.get("image_size")
+    return int(config.get("num_channels", 3)) * image**2 if isinstance(image, int) else TOKENS
+
+
+def _convolutions(job: Job, tokens: int) -> int:
+    """A patch embedding is one product a token; other convolutions are taken as the same."""
+    base, roles = job.inputs.family.base, job.inputs.family.roles
+    vectors = [entry for name, entry in base.tensors.items() if roles[name] == "vector"]
+    return 2 * tokens * sum(entry.elements for entry in vectors if len(entry.shape) == 4)
+
+
+def _attention(config: Mapping[str, Any], tokens: int) -> int:
+    width, depth = config.get("hidden_size", 0), config.get("num_hidden_layers", 0)
+    # Products of single heads over few tokens run at a fraction of the rate of a large one.
+    slower = max(2.0, 256 / tokens)
+    return round(slower * 4 * tokens**2 * int(width) * int(depth))

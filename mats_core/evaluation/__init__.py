@@ -1,0 +1,31 @@
+"""TODO."""
+
+from . import confusion, evaluate, examiner, metrics
+from .comparison import Comparison, Difference, compare, normalised_interval
+from .confusion import Changes
+from .evaluate import with_head
+from .examiner import KEPT, ROUND, Asked, exam
+from .scores import Score, TaskResult, gap_recovered, half_width, normalised_accuracy, share
+
+__all__ = [
+    "KEPT",
+    "ROUND",
+    "Asked",
+    "Changes",
+    "Comparison",
+    "Difference",
+    "Score",
+    "TaskResult",
+    "compare",
+    "confusion",
+    "evaluate",
+    "exam",
+    "examiner",
+    "gap_recovered",
+    "half_width",
+    "metrics",
+    "normalised_accuracy",
+    "normalised_interval",
+    "share",
+    "with_head",
+]

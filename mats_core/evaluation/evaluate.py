@@ -1,0 +1,153 @@
+"""Asking a model about a task's examples, and what expert and base reach on it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .. import models
+from ..families import Expert, Family
+from ..models import Forward, Rows
+from ..system import ByContent
+from ..tasks import Split, Task
+from . import scores
+from .metrics import wilson
+from .scores import Score, TaskResult, gap_recovered, half_width, normalised_accuracy, share
+
+
+def logits(
+    forward: Forward, tensors: Mapping[str, Tensor], rows: Rows, split: Split, places: np.ndarray
+) -> Tensor:
+    """What a model says to these examples of a split, in their order: (examples, classes), of a
+    language task (examples, 2); see `mats_core.encoding`."""
+    with torch.inference_mode():
+        return models.ask(lambda inputs: forward(tensors, inputs), rows, split, places)
+
+
+def marks(said: Tensor, split: Split) -> np.ndarray:
+    """What `logits` says as marks: see `mats_core.scores`."""
+    return (said.argmax(-1) if split.form.classified else said.double()).cpu().numpy()
+
+
+def asked(
+    directory: Path | None,
+    tensors: Mapping[str, Tensor],
+    split: Split,
+    *,
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """`logits` of a whole split."""
+    forward = models.forward(directory, tensors, device=device)
+    held = {name: value.to(device) for name, value in tensors.items()}
+    rows = models.encode(split, directory, device=device)
+    return logits(forward, held, rows, split, np.arange(len(split)))
+
+
+def score(
+    directory: Path | None,
+    tensors: Mapping[str, Tensor],
+    split: Split,
+    *,
+    device: torch.device | str = "cpu",
+) -> Score:
+    """What the model with these tensors reaches on a split."""
+    return scores.score(split, marks(asked(directory, tensors, split, device=device), split))
+
+
+def check_task(expert: Expert, task: Task) -> None:
+    """Raise `InputError` if the expert cannot be asked this task, or has other classes."""
+    models.check(expert.checkpoint, task, f" of expert '{expert.name}'")
+
+
+def with_head(encoder: Mapping[str, Tensor], family: Family, expert: Expert) -> dict[str, Tensor]:
+    """An encoder's tensors with the head of one expert, by the names that the expert itself uses.
+
+    The encoder has the base's names; what the expert's model does not have (another head, the
+    other tower of a CLIP) is left out.
+    """
+    tensors = for_expert(encoder, family, expert)
+    for name in family.head_of(expert):
+        tensors[expert.own(name)] = expert.checkpoint.read(name).float()
+    return tensors
+
+
+def for_expert(encoder: Mapping[str, Tensor], family: Family, expert: Expert) -> dict[str, Tensor]:
+    """The tensors of an encoder that an expert's model shares, by the expert's own names."""
+    there = expert.checkpoint.tensors
+    shared = {n: v for n, v in encoder.items() if n in there and family.roles.get(n) != "head"}
+    for name, source in family.tied_to.items():
+        # Written once in the encoder; the expert's model may hold it a second time.
+        if name in there and name not in shared and source in encoder:
+            shared[name] = encoder[source]
+    return {expert.own(name): value for name, value in shared.items()}
+
+
+def evaluate_expert(
+    encoder: Mapping[str, Tensor],
+    family: Family,
+    expert: Expert,
+    split: Split,
+    *,
+    device: torch.device | str = "cpu",
+) -> Score:
+    """Accuracy of an encoder with the head and the configuration of one expert."""
+    tensors = with_head(encoder, family, expert)
+    return score(expert.checkpoint.directory, tensors, split, device=device)
+
+
+def probabilities(
+    encoder: Mapping[str, Tensor],
+    family: Family,
+    expert: Expert,
+    split: Split,
+    *,
+    device: torch.device | str = "cpu",
+) -> np.ndarray:
+    """What an encoder with an expert's head says to each example: (n, classes), rows sum to 1."""
+    tensors = with_head(encoder, family, expert)
+    said = asked(expert.checkpoint.directory, tensors, split, device=device)
+    return said.softmax(-1).cpu().numpy()
+
+
+def predictions(
+    encoder: Mapping[str, Tensor],
+    family: Family,
+    expert: Expert,
+    split: Split,
+    *,
+    device: torch.device | str = "cpu",
+) -> np.ndarray:
+    """The class (n,) that an encoder with an expert's head takes each example for."""
+    return probabilities(encoder, family, expert, split, device=device).argmax(1)
+
+
+def baselines(
+    family: Family, expert: Expert, task: Task, split: str, examples: int | None, device: str
+) -> tuple[Score, Score]:
+    """The expert itself, and the pre-trained encoder with its head; remembered by content."""
+    key = (family.base.fingerprint, expert.checkpoint.fingerprint, task.digest, split, examples)
+    part = task.split(split).first(examples)
+    return _baselines(ByContent(key, (family, expert, part)), device)
+
+
+@functools.lru_cache(maxsize=512)
+def _baselines(what: ByContent, device: str) -> tuple[Score, Score]:
+    family, expert, split = what.value
+    own = models.tensors_of(expert.checkpoint)
+    base = models.tensors_of(family.base)
+    return (
+        evaluate_expert(own, family, expert, split, device=device),
+        evaluate_expert(base, family, expert, split, device=device),
+    )
+
+
+__all__ = [
+    "Score", "TaskResult", "asked", "baselines", "check_task", "evaluate_expert", "gap_recovered",
+    "half_width", "logits", "marks", "normalised_accuracy", "predictions", "probabilities", "score",
+    "share", "wilson", "with_head",
+]  # fmt: skip

@@ -1,0 +1,154 @@
+"""Asking many encoders the same questions: a task's images, labels and head are held ready.
+
+A merge is tested again and again while somebody turns its knobs.  An `Examiner` keeps what does not
+change from one encoder to the next, asks examples in a fixed random order, and can stop when the
+interval is narrow enough, or go on later with the examples that were not asked.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .. import models, tasks
+from ..families import Expert, Family
+from ..system import ByContent
+from ..tasks import Split, SplitName
+from . import evaluate, scores
+from .scores import Score, TaskResult
+
+ROUND = 64  # examples of a task between two looks at the interval
+KEPT = 32 * 2**20  # bytes of prepared images that are worth keeping, a task
+
+
+class Examiner:
+    """Asks encoders about one expert's task, with that expert's head."""
+
+    def __init__(self, family: Family, expert: Expert, split: Split, device: str = "cpu") -> None:
+        self.family, self.expert, self.split, self.device = family, expert, split, device
+        self.directory = expert.checkpoint.directory
+        own = evaluate.with_head({}, family, expert)
+        self.head = {name: value.to(device) for name, value in own.items()}
+        self.order = np.random.default_rng(0).permutation(len(split))
+        self.rows = models.encode(split, self.directory, device=device, kept=KEPT)
+
+    def logits(self, encoder: Mapping[str, Tensor], places: np.ndarray) -> Tensor:
+        """What an encoder says to these examples, in the order of `places`."""
+        tensors = {**evaluate.for_expert(encoder, self.family, self.expert), **self.head}
+        forward = models.forward(self.directory, tensors, device=self.device)
+        return evaluate.logits(forward, tensors, self.rows, self.split, places)
+
+    def ask(
+        self, encoder: Mapping[str, Tensor], known: Score | None = None, most: int | None = None
+    ) -> Score:
+        """`known` with at most `most` more examples asked (all that are left by default)."""
+        marks = scores.marks(self.split, known)
+        left = self.order[~scores.asked(marks)[self.order]][:most]
+        if len(left):
+            marks[left] = evaluate.marks(self.logits(encoder, left), self.split)
+        return scores.score(self.split, marks)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Where an examination stands: results so far, and the half-width of their mean's interval."""
+
+    results: tuple[TaskResult, ...]
+    half_width: float
+    fraction: float
+    done: bool = False
+
+
+@dataclass(frozen=True)
+class Exam:
+    """The examiners of a family's tasks, with what experts and base reach on them."""
+
+    examiners: tuple[Examiner, ...]
+    baselines: tuple[tuple[Score, Score], ...]
+
+    def take(
+        self,
+        encoder: Mapping[str, Tensor],
+        *,
+        precision: float | None = None,
+        known: Sequence[TaskResult] = (),
+    ) -> Iterator[Asked]:
+        """Ask in rounds over all tasks; ends with `done`.
+
+        precision   stop once half the 95 % interval of the normalised accuracy is at most this
+        known       results of the same encoder on some of the same examples
+        """
+        before = {result.name: result.merged for result in known}
+        found: list[Score | None] = [None] * len(self.examiners)
+        moved = {  # once, not at every batch
+            name: value.to(self._device, torch.float32 if value.is_floating_point() else None)
+            for name, value in encoder.items()
+        }
+        while True:
+            for index, examiner in enumerate(self.examiners):
+                so_far = found[index] or before.get(examiner.expert.name)
+                found[index] = examiner.ask(moved, so_far, ROUND)
+                if all(s is not None for s in found):
+                    asked = self._asked(found, index == len(found) - 1, precision)
+                    yield asked
+                    if asked.done:
+                        return
+
+    @property
+    def _device(self) -> str:
+        return self.examiners[0].device if self.examiners else "cpu"
+
+    def _asked(
+        self, found: Sequence[Score | None], whole_round: bool, precision: float | None
+    ) -> Asked:
+        results = tuple(
+            TaskResult(examiner.expert.name, score, *pair)
+            for examiner, score, pair in zip(self.examiners, found, self.baselines, strict=True)
+            if score is not None
+        )
+        half = scores.half_width(results)
+        asked = sum(r.merged.examples for r in results)
+        total = sum(len(examiner.split) for examiner in self.examiners)
+        enough = precision is not None and whole_round and half <= precision
+        share = asked / total
+        if precision is not None and half > 0:  # the width falls with the root of the examples
+            share = min(1.0, max(share, (precision / half) ** 2))
+        return Asked(results, half, share, done=enough or asked == total)
+
+
+def exam(
+    family: Family,
+    root: Path,
+    split: SplitName,
+    examples: int | None = None,
+    device: str = "cpu",
+) -> Exam:
+    """Examiners of every expert that names a task and can be loaded; kept for the next encoder.
+
+    Raises `InputError` for a task that cannot be read or does not fit its expert's head.
+    """
+    examiners, baselines = [], []
+    for expert in family.experts:
+        if not expert.task or expert.checkpoint.directory is None:
+            continue
+        task = tasks.load(expert.task, root=root)
+        evaluate.check_task(expert, task)
+        key = (expert.name, expert.checkpoint.fingerprint, task.digest, split, examples)
+        part = task.split(split).first(examples)
+        examiners.append(
+            _kept(ByContent((family.base.fingerprint, *key), (family, expert, part)), device)
+        )
+        baselines.append(evaluate.baselines(family, expert, task, split, examples, device))
+    return Exam(tuple(examiners), tuple(baselines))
+
+
+@functools.lru_cache(maxsize=64)
+def _kept(what: ByContent, device: str) -> Examiner:
+    family, expert, part = what.value
+    return Examiner(family, expert, part, device)

@@ -1,0 +1,182 @@
+"""What a model reached on a task, what a merge reached on several, and the summaries of both."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..tasks import Split
+from . import metrics
+from .metrics import Z, wilson
+
+NOT_ASKED = "-"
+UNKNOWN = -1  # as a predicted class: not asked
+WRONG = -2  # as a predicted class: another than the right one, nobody knows which
+
+
+@dataclass(frozen=True)
+class Score:
+    """Correct answers out of `examples`, and the task's metric where that is another.
+
+    `answers`: "1" for right and "0" for wrong, example by example, from the first of the split on;
+    "-" where an example was not asked.  Empty where it is not known.
+
+    metric    `accuracy`, or one of `mats_core.metrics`; then also
+    measured  its value, and `limits`, its 95 % interval
+    said      example by example what the metric is made of: the predicted class, or the summed
+              loss and the number of tokens; None where an example was not asked
+
+    A language task has no right answers: `correct` is 0 and says nothing.
+    """
+
+    correct: int
+    examples: int
+    answers: str = field(default="", repr=False)
+    metric: str = "accuracy"
+    measured: float | None = None
+    limits: tuple[float, float] | None = None
+    said: tuple[Any, ...] = field(default=(), repr=False)
+
+    @property
+    def accuracy(self) -> float:
+        return self.correct / self.examples
+
+    @property
+    def value(self) -> float:
+        """The metric: what is compared, normalised and drawn."""
+        return self.accuracy if self.measured is None else self.measured
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % interval of `value`."""
+        return wilson(self.correct, self.examples) if self.limits is None else self.limits
+
+    @property
+    def variance(self) -> float:
+        """Of `value`; a proportion is taken as (k + 1) / (n + 2), so that no error is not none."""
+        if self.limits is None:
+            p = (self.correct + 1) / (self.examples + 2)
+            return p * (1 - p) / self.examples
+        low, high = self.limits
+        return ((high - low) / (2 * Z)) ** 2
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values; of accuracy only what it needs."""
+        plain: dict[str, Any] = {
+            "correct": self.correct, "examples": self.examples, "answers": self.answers,
+        }  # fmt: skip
+        if self.metric != "accuracy":
+            plain |= {"metric": self.metric, "measured": self.measured, "limits": self.limits}
+            plain["said"] = self.said
+        return plain
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Score:
+        """The score that `to_dict` made, also after a way through JSON."""
+        said = tuple(tuple(s) if isinstance(s, list) else s for s in content.get("said", ()))
+        limits = content.get("limits")
+        return cls(**{**content, "said": said, "limits": tuple(limits) if limits else None})
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """A merge on one task, beside the expert and the pre-trained encoder with the expert's head."""
+
+    name: str
+    merged: Score
+    finetuned: Score
+    pretrained: Score
+
+
+# Marks: what each example's answer was, as numbers ------------------------------------------------
+
+
+def marks(split: Split, known: Score | None = None) -> np.ndarray:
+    """What is known of every example's answer, nothing by default.
+
+    Predicted classes (n,), `UNKNOWN` where not asked; of a language task losses and tokens (n, 2),
+    NaN where not asked.
+    """
+    if not split.form.classified:
+        nothing = (math.nan, math.nan)
+        said = known.said if known and known.said else (None,) * len(split)
+        return np.array([nothing if s is None else s for s in said], dtype=float).reshape(-1, 2)
+    if known is not None and known.said:
+        return np.array([UNKNOWN if s is None else s for s in known.said], dtype=np.int64)
+    if known is not None and known.answers and split.form.metric == "accuracy":
+        answers = np.array(list(known.answers))
+        return np.select([answers == "1", answers == "0"], [split.labels, WRONG], UNKNOWN)
+    return np.full(len(split), UNKNOWN, dtype=np.int64)
+
+
+def asked(found: np.ndarray) -> np.ndarray:
+    """(n,) bool: which examples have a mark."""
+    return ~np.isnan(found[:, 0]) if found.ndim == 2 else found != UNKNOWN
+
+
+def score(split: Split, found: np.ndarray) -> Score:
+    """The score of these marks; raises `InputError` where nothing was asked."""
+    there = asked(found)
+    count = int(there.sum())
+    if not split.form.classified:
+        reached, limits = metrics.likelihood(found[there, 0], found[there, 1])
+        said = tuple(
+            (round(float(loss), 6), int(tokens)) if known else None
+            for (loss, tokens), known in zip(found, there, strict=True)
+        )
+        return Score(0, count, "", split.form.metric, reached, limits, said)
+    right = found == split.labels
+    answers = "".join(np.select([~there, right], [NOT_ASKED, "1"], "0").tolist())
+    correct = int((there & right).sum())
+    metric = split.form.metric
+    if metric == "accuracy":
+        return Score(correct, count, answers)
+    labels, predicted = split.labels[there], found[there]
+    return Score(
+        correct,
+        count,
+        answers,
+        metric,
+        metrics.value(metric, labels, predicted),
+        metrics.interval(metric, labels, predicted),
+        tuple(int(k) if known else None for k, known in zip(found, there, strict=True)),
+    )
+
+
+# Summaries ----------------------------------------------------------------------------------------
+
+
+def share(result: TaskResult) -> float:
+    """What a merge reaches as a share of its expert.
+
+    An expert whose metric is not above zero (Matthews) is no measure: reaching it counts as 1.
+    """
+    expert = result.finetuned.value
+    if expert <= 0 and result.finetuned.metric != "accuracy":
+        return float(result.merged.value >= expert)
+    return result.merged.value / max(expert, 1e-12)
+
+
+def normalised_accuracy(results: Sequence[TaskResult]) -> float:
+    """Mean over tasks of merged / fine-tuned accuracy (each task's own metric)."""
+    return sum(map(share, results)) / len(results)
+
+
+def gap_recovered(results: Sequence[TaskResult]) -> float | None:
+    """(merged − pre-trained) / (fine-tuned − pre-trained) of the means; None without a gap."""
+    merged = sum(r.merged.value for r in results)
+    pretrained = sum(r.pretrained.value for r in results)
+    gap = sum(r.finetuned.value for r in results) - pretrained
+    return (merged - pretrained) / gap if abs(gap) > 1e-12 else None
+
+
+def half_width(results: Sequence[TaskResult], z: float = Z) -> float:
+    """Half the 95 % interval of the normalised accuracy, the experts' accuracies taken as given."""
+    variance = 0.0
+    for result in results:
+        variance += result.merged.variance / max(result.finetuned.value, 1e-12) ** 2
+    return z * math.sqrt(variance) / len(results)

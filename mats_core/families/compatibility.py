@@ -1,0 +1,109 @@
+"""How well each expert fits the base, from headers and configurations: a row for each expert.
+
+`families.examine` refuses a family that does not fit; this is what there is to see before, or when
+it was refused.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..checkpoints import Checkpoint
+from .expert import Expert, aligned
+from .family import Mismatch, mismatches
+from .heads import head_names
+
+# What must be the same in `config.json` for the same numbers to mean the same thing.
+ARCHITECTURE = (
+    "model_type", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
+    "hidden_act", "vocab_size", "image_size", "patch_size", "num_channels",
+    "max_position_embeddings", "bos_token_id", "eos_token_id", "pad_token_id",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Fit:
+    """One expert beside the base.
+
+    matching   tensors with the same name and shape in both
+    missing    tensors of the base that the expert lacks
+    surplus    tensors of the expert that the base lacks
+    reshaped   tensors with another shape or kind of number
+    head       tensors that belong to the task's head, kept apart
+    settings   keys of `config.json` that differ: (key, the expert's, the base's)
+    """
+
+    expert: str
+    architecture: str
+    dtype: str
+    classes: int
+    matching: int
+    missing: int
+    surplus: int
+    reshaped: int
+    head: int
+    settings: tuple[tuple[str, str, str], ...]
+    mismatches: tuple[Mismatch, ...]
+
+    @property
+    def fits(self) -> bool:
+        return not self.mismatches
+
+
+def compare(
+    base: Checkpoint, experts: Sequence[Expert], *, heads: Sequence[str] | None = None
+) -> list[Fit]:
+    """A row for each expert, under the base's names.
+
+    Reads headers and `config.json`, and tensors only where one file has a copy of its embedding
+    that another file has not.
+    """
+    experts = aligned(base, experts)
+    apart = head_names(base, experts, heads)
+    every = mismatches(base, experts, heads=heads)
+    return [
+        _fit(base, expert, apart, [m for m in every if m.expert == expert.name])
+        for expert in experts
+    ]
+
+
+def _fit(base: Checkpoint, expert: Expert, apart: set[str], found: list[Mismatch]) -> Fit:
+    own = expert.checkpoint
+    shared = (base.tensors.keys() & own.tensors.keys()) - apart
+    return Fit(
+        expert=expert.name,
+        architecture=architecture(own),
+        dtype=dtypes(own),
+        classes=len(own.class_names),
+        matching=len(shared - {mismatch.tensor for mismatch in found}),
+        missing=sum(not mismatch.theirs for mismatch in found),
+        surplus=sum(not mismatch.ours for mismatch in found),
+        reshaped=sum(bool(mismatch.theirs and mismatch.ours) for mismatch in found),
+        head=len(apart & own.tensors.keys()),
+        settings=_settings(base, own),
+        mismatches=tuple(found),
+    )
+
+
+def architecture(checkpoint: Checkpoint) -> str:
+    """The class that `config.json` names (empty for a bare file), and what is put on it."""
+    names = checkpoint.config.get("architectures") or [checkpoint.config.get("model_type", "")]
+    return ", ".join(part for part in (str(names[0]), checkpoint.form) if part)
+
+
+def dtypes(checkpoint: Checkpoint) -> str:
+    """The kind of number that most tensors hold, and whether there are others."""
+    counts = Counter(
+        str(entry.dtype).removeprefix("torch.") for entry in checkpoint.tensors.values()
+    )
+    most = counts.most_common(1)[0][0] if counts else ""
+    return f"{most} and others" if len(counts) > 1 else most
+
+
+def _settings(base: Checkpoint, own: Checkpoint) -> tuple[tuple[str, str, str], ...]:
+    if not base.config or not own.config:
+        return ()
+    pairs = ((key, own.config.get(key), base.config.get(key)) for key in ARCHITECTURE)
+    return tuple((key, str(theirs), str(ours)) for key, theirs, ours in pairs if theirs != ours)

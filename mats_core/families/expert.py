@@ -1,0 +1,186 @@
+"""An expert beside its base: the one translation between their tensors' names.
+
+A base model and the same model with a head differ by a prefix: `BertModel` saves
+`encoder.layer.0…`, `BertForSequenceClassification` saves `bert.encoder.layer.0…`.  transformers
+calls it `base_model_prefix`; here it is read off the names, so that it needs no list of
+architectures.  Everything works with the BASE's names; an expert whose own differ is read through a
+`Renamed` view of its checkpoint, and `Expert.own` gives its own name back.
+
+The rule: a prefix is stripped from the expert's names, or put before them, if that makes more
+tensors match the base (name and shape) than the names as they are, and at least half of the
+smaller checkpoint.  It must be the only prefix that does so.  `LayerNorm.gamma` and `.beta` of old
+files count as `.weight` and `.bias`.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..checkpoints import Checkpoint
+from ..errors import InputError
+from ..names import module_of
+
+LEGACY = re.compile(r"LayerNorm\.(gamma|beta)$")
+
+
+@dataclass(frozen=True)
+class Expert:
+    """One fine-tuned checkpoint and the name of what it was tuned for."""
+
+    name: str
+    checkpoint: Checkpoint
+    task: str = ""
+
+    def own(self, name: str) -> str:
+        """The name that this expert's own files and configuration have for a tensor."""
+        return self.checkpoint.own(name)
+
+
+@dataclass(frozen=True)
+class Renamed(Checkpoint):
+    """A checkpoint under the names of its base: a view, which holds and copies nothing.
+
+    `own_names`: the source's name of every tensor, by the name it has here.  Path, configuration
+    and fingerprint stay the source's.
+    """
+
+    source: Checkpoint = field(kw_only=True)
+    own_names: Mapping[str, str] = field(kw_only=True)
+
+    @classmethod
+    def of(cls, source: Checkpoint, own_names: Mapping[str, str]) -> Renamed:
+        tensors = {name: source.tensors[own] for name, own in sorted(own_names.items())}
+        return cls(source.path, tensors, source.metadata, source=source, own_names=own_names)
+
+    @property
+    def directory(self) -> Path | None:
+        return self.source.directory
+
+    @functools.cached_property
+    def config(self) -> dict[str, Any]:
+        return self.source.config
+
+    @property
+    def fingerprint(self) -> str:
+        return self.source.fingerprint
+
+    def own(self, name: str) -> str:
+        return self.own_names.get(name, name)
+
+    def read(
+        self,
+        name: str,
+        *,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> Tensor:
+        return self.source.read(self.own_names[name], dtype=dtype, device=device)
+
+    def reads_parts(self, name: str) -> bool:
+        return self.source.reads_parts(self.own_names[name])
+
+    def fill(self, name: str, start: int, value: Tensor) -> None:
+        self.source.fill(self.own_names[name], start, value)
+
+    def digest(self, name: str) -> str:
+        return self.source.digest(self.own_names[name])
+
+
+def aligned(base: Checkpoint, experts: Sequence[Expert]) -> tuple[Expert, ...]:
+    """The experts under the base's names; those that have them already are returned as they are.
+
+    Raises `InputError` where two prefixes fit equally well.
+    """
+    return tuple(_aligned(base, expert) for expert in experts)
+
+
+def _aligned(base: Checkpoint, expert: Expert) -> Expert:
+    checkpoint = expert.checkpoint
+    ours = {name: entry.shape for name, entry in base.tensors.items()}
+    theirs = {name: entry.shape for name, entry in checkpoint.tensors.items()}
+    names = translation(ours, theirs, f"expert '{expert.name}' ('{checkpoint.path}')")
+    if all(name == own for own, name in names.items()):
+        return expert
+    view = Renamed.of(checkpoint, {name: own for own, name in names.items()})
+    return replace(expert, checkpoint=view)
+
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def translation(base: Shapes, own: Shapes, thing: str = "expert") -> dict[str, str]:
+    """The base's name of each of an expert's tensors (its own, where the base has none for it).
+
+    Raises `InputError` where two prefixes fit equally well.
+    """
+    by_modern = {_modern(name): name for name in base}
+    strip, add = _prefix({_modern(n): s for n, s in base.items()}, own, thing)
+    found: dict[str, str] = {}
+    for name in own:
+        moved = _moved(name, strip, add)
+        # What the base has no tensor for (a head) keeps its name, less the prefix.
+        found[name] = by_modern.get(_modern(moved), moved if strip else name)
+    twice = {name for name, count in Counter(found.values()).items() if count > 1}
+    settled = {name: name if moved in twice else moved for name, moved in found.items()}
+    # A tensor must never hide another one: then the names stay as they are, and are refused.
+    return settled if len(set(settled.values())) == len(own) else {name: name for name in own}
+
+
+def _prefix(base: Shapes, own: Shapes, thing: str) -> tuple[str, str]:
+    """(stripped, added): one of them empty; both, where the names need no change."""
+    modern = {_modern(name): shape for name, shape in own.items()}
+    candidates = {(prefix, "") for prefix in _leading(modern, base)}
+    candidates |= {("", prefix) for prefix in _leading(base, modern)}
+    # Every candidate is scored by what it makes of the shared tensors, names and shapes alike.
+    scores = {
+        (strip, add): sum(base.get(_moved(n, strip, add)) == shape for n, shape in modern.items())
+        for strip, add in candidates
+    }
+    enough = max(
+        sum(base.get(name) == shape for name, shape in modern.items()) + 1,
+        (min(len(base), len(own)) + 1) // 2,
+    )
+    best = max(scores.values(), default=0)
+    if best < enough:
+        return "", ""
+    first, *others = sorted(pair for pair, score in scores.items() if score == best)
+    if others:
+        shown = " and ".join(f"'{strip or add}'" for strip, add in (first, *others[:1]))
+        raise InputError(
+            thing,
+            expected="names that fit the base's in one way",
+            found=f"two prefixes that fit equally well, {shown}",
+            remedy="Save it with the same class of model as the base.",
+        )
+    return first
+
+
+def _leading(longer: Shapes, shorter: Shapes) -> set[str]:
+    """What stands before a name of `shorter` in a name of `longer`, dot included."""
+    found: set[str] = set()
+    for name in longer:
+        parts = name.split(".")
+        for depth in range(1, len(parts)):
+            if ".".join(parts[depth:]) in shorter:
+                found.add(".".join(parts[:depth]) + ".")
+    return found
+
+
+def _moved(name: str, strip: str, add: str) -> str:
+    return add + (name.removeprefix(strip) if strip else name)
+
+
+def _modern(name: str) -> str:
+    """`LayerNorm.gamma` → `LayerNorm.weight`, as transformers itself does on loading."""
+    if not LEGACY.search(name):
+        return name
+    return f"{module_of(name)}.{'weight' if name.endswith('gamma') else 'bias'}"

@@ -1,0 +1,165 @@
+"""Conjugate gradients: residuals of every layer, and accuracy along the iterations."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+
+import plotly.graph_objects as go
+
+from ..analysis import Trajectory
+from ..evaluation import share
+from ..merging import LayerReport
+from ..names import group_of
+from .style import GREY, Figure, Look, laid_out, look, percent, safe, short_names, thinned
+
+
+def residual_curves(layers: Sequence[LayerReport]) -> Figure | None:
+    """Relative residual of every layer against iterations, with the median and the largest."""
+    solved = [layer for layer in layers if len(layer.residuals) > 1]
+    if not solved:
+        return None
+    names = short_names([layer.name for layer in solved])
+    groups = list(dict.fromkeys(group_of(layer.name) for layer in solved))
+    titles = short_names(groups)
+    figure = go.Figure()
+    seen: set[str] = set()
+    for layer in solved:
+        group = group_of(layer.name)
+        how = look(groups.index(group))
+        x, y = thinned(layer.residuals)
+        figure.add_scatter(
+            x=x,
+            y=y,
+            mode="lines",
+            name=safe(titles[group].replace("* · ", "")),
+            legendgroup=group,
+            showlegend=group not in seen,
+            line={"color": how.colour, "width": 1.2, "dash": how.dash},
+            opacity=0.75,
+            hovertemplate=f"{safe(names[layer.name])}<br>iteration %{{x}}: %{{y:.2e}}"
+            "<extra></extra>",
+        )
+        seen.add(group)
+    for name, choose, dash in (
+        ("median of the layers", statistics.median, "solid"),
+        ("largest", max, "dot"),
+    ):
+        longest = max(len(layer.residuals) for layer in solved)
+        # A layer that stopped keeps its last residual.
+        overall = [
+            choose([layer.residuals[min(i, len(layer.residuals) - 1)] for layer in solved])
+            for i in range(longest)
+        ]
+        x, y = thinned(overall)
+        figure.add_scatter(
+            x=x, y=y, mode="lines", name=name, line={"color": GREY, "width": 4, "dash": dash}
+        )
+    laid_out(figure, 420)
+    figure.update_xaxes(title="iteration", rangemode="tozero")
+    figure.update_yaxes(type="log", dtick=1, exponentformat="power", title="relative residual")
+    last = {layer.name: layer.residuals[-1] for layer in solved}
+    worst = max(last, key=lambda name: last[name])
+    converged = sum(layer.status.startswith(("converged", "closed")) for layer in solved)
+    caption = (
+        f"{converged} of {len(solved)} layers converged. The median relative residual ended at "
+        f"{statistics.median(last.values()):.1e}; the largest, {last[worst]:.1e}, belongs to "
+        f"{names[worst]}. A small residual says that the equations are solved, not that the merge "
+        "is good: look at the accuracy along the iterations."
+    )
+    return Figure(figure, f"Residual of each layer against CG iterations. {caption}", caption)
+
+
+def solve_at(layers: Sequence[LayerReport], iteration: int) -> tuple[float, float]:
+    """(median relative residual, distance ‖X − X₀‖_F over all layers) after so many iterations.
+
+    A layer that stopped before keeps its last values.
+    """
+    solved = [layer for layer in layers if layer.residuals]
+    residuals = [la.residuals[min(iteration, len(la.residuals) - 1)] for la in solved]
+    moved = [la.distances[min(iteration, len(la.distances) - 1)] for la in solved if la.distances]
+    return statistics.median(residuals or [0.0]), sum(d * d for d in moved) ** 0.5
+
+
+def trajectory_curves(runs: Mapping[str, Trajectory]) -> Figure:
+    """Mean normalised accuracy against CG iterations, a line for each solve."""
+    figure = go.Figure()
+    sentences = []
+    for index, (label, trajectory) in enumerate(runs.items()):
+        how = look(index)
+        points = trajectory.points
+        figure.add_scatter(
+            x=[str(p.iteration) for p in points],
+            y=[p.normalised_accuracy for p in points],
+            mode="lines+markers",
+            name=safe(label),
+            line={"color": how.colour, "width": 3, "dash": how.dash},
+            marker={"symbol": how.marker, "size": 9},
+            hovertemplate=f"{safe(label)}<br>after %{{x}} iterations: %{{y:.1%}}<extra></extra>",
+        )
+        sentences.append(_story(label, trajectory))
+    laid_out(figure)
+    longest = max(runs.values(), key=lambda t: len(t.points))
+    figure.update_xaxes(
+        type="category",
+        title="CG iterations",
+        categoryorder="array",
+        categoryarray=[str(p.iteration) for p in longest.points],
+    )
+    figure.update_yaxes(tickformat=".0%", title="share of the experts' accuracy")
+    sample = next(iter(runs.values()))
+    size = f"{sample.examples} " if sample.examples else ""
+    caption = " ".join(sentences) + f" Measured on {size}{sample.split} examples a task."
+    return Figure(figure, "Normalised accuracy against CG iterations. " + caption, caption)
+
+
+def _story(label: str, trajectory: Trajectory) -> str:
+    points = trajectory.points
+    best = max(points, key=lambda p: p.normalised_accuracy)
+    last = points[-1]
+    text = (
+        f"{label[:1].upper()}{label[1:]}: best after {_count(best.iteration)} "
+        f"({percent(best.normalised_accuracy)})"
+    )
+    lost = 100 * (best.normalised_accuracy - last.normalised_accuracy)
+    if lost >= 0.5:
+        return f"{text}, {lost:.1f} points lower after {last.iteration}: stopping early helps."
+    if best is last:
+        return f"{text}, and still the best at the end."
+    return f"{text}; it stays there up to {last.iteration}."
+
+
+def _count(iterations: int) -> str:
+    return "1 iteration" if iterations == 1 else f"{iterations} iterations"
+
+
+def trajectory_tasks(trajectory: Trajectory, tasks: Mapping[str, Look]) -> Figure:
+    """Accuracy of each task against CG iterations."""
+    figure = go.Figure()
+    changes = {}
+    for name in (result.name for result in trajectory.points[0].results):
+        how = tasks[name]
+        values = [
+            next(share(r) for r in point.results if r.name == name) for point in trajectory.points
+        ]
+        changes[name] = values[-1] - max(values)
+        figure.add_scatter(
+            x=[str(p.iteration) for p in trajectory.points],
+            y=values,
+            mode="lines+markers",
+            name=safe(name),
+            line={"color": how.colour, "dash": how.dash, "width": 2},
+            marker={"symbol": how.marker, "size": 7},
+            hovertemplate=f"{safe(name)}: %{{y:.1%}} after %{{x}}<extra></extra>",
+        )
+    laid_out(figure)
+    figure.update_xaxes(type="category", title="CG iterations")
+    figure.update_yaxes(tickformat=".0%", title="share of the expert's accuracy")
+    loser = min(changes, key=lambda name: changes[name])
+    caption = (
+        f"Task by task. {loser} falls furthest below its own best: "
+        f"{-100 * changes[loser]:.1f} points at the end."
+        if changes[loser] < -0.005
+        else "Task by task. No task ends visibly below its own best."
+    )
+    return Figure(figure, f"Share of accuracy of each task by iteration. {caption}", caption)

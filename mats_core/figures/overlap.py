@@ -1,0 +1,122 @@
+"""Pairs of tasks in one layer: a matrix over all pairs, and the angles of one of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import plotly.graph_objects as go
+from torch import Tensor
+
+from ..analysis import others_mean
+from .style import AROUND, BLUE, GREY, INK, NO_DATA, UPWARDS, Figure, laid_out, percent, safe
+
+Pairs = Literal["overlap", "cosine"]
+
+
+def pair_matrix(
+    pairs: Tensor, tasks: Sequence[str], what: Pairs, *, chance: float = 0.0
+) -> Figure | None:
+    """Overlap or cosine of every two tasks in one layer; None for fewer than two tasks.
+
+    `chance` is what unrelated tasks would have.  A task beside itself says nothing and is left out.
+    Points on the cells carry both tasks as `customdata`, as in `family_heatmap`.
+    """
+    if len(tasks) < 2:
+        return None
+    names, rows = [safe(task) for task in tasks], pairs.tolist()
+    for i, row in enumerate(rows):
+        row[i] = None
+    numbers = [[_number(v, what) for v in row] for row in rows]
+    # Fixed ends, so that two layers can be compared by their colours.
+    scale = (
+        {"colorscale": UPWARDS, "zmin": 0, "zmax": 1}
+        if what == "overlap"
+        else {
+            "colorscale": AROUND,
+            "zmid": 0, "zmin": -0.5, "zmax": 0.5,
+        }
+    )  # fmt: skip
+    figure = go.Figure(
+        go.Heatmap(
+            x=names, y=names, z=rows, text=numbers,
+            texttemplate="%{text}" if len(tasks) <= 12 else None, textfont=INK,
+            hoverinfo="skip", xgap=2, ygap=2, showscale=len(tasks) > 12,
+            colorbar={"thickness": 10, "outlinewidth": 0, "title": None}, **scale,
+        )
+    )  # fmt: skip
+    couples = [(i, j) for i in range(len(tasks)) for j in range(len(tasks)) if i != j]
+    figure.add_scatter(
+        x=[names[j] for _, j in couples], y=[names[i] for i, _ in couples],
+        mode="markers", opacity=0, meta=NO_DATA, marker={"size": 12, "color": GREY},
+        showlegend=False,
+        customdata=[[tasks[i], tasks[j]] for i, j in couples],
+        text=[numbers[i][j] for i, j in couples],
+        hovertemplate="%{y} and %{x}: %{text}<extra></extra>",
+    )  # fmt: skip
+    laid_out(figure, max(260, 70 + 38 * len(tasks)), hoverdistance=-1, dragmode=False)
+    figure.update_yaxes(range=[len(tasks) - 0.5, -0.5], showgrid=False)
+    figure.update_xaxes(side="top", range=[-0.5, len(tasks) - 0.5], showgrid=False)
+    caption = _pairs_caption(pairs, tasks, what, chance)
+    return Figure(figure, f"Matrix of the {what} of every two tasks. {caption}", caption)
+
+
+def _number(value: float | None, what: Pairs) -> str:
+    if value is None or not math.isfinite(value):
+        return ""
+    return f"{100 * value:.0f} %" if what == "overlap" else f"{value:+.2f}"
+
+
+def _pairs_caption(pairs: Tensor, tasks: Sequence[str], what: Pairs, chance: float) -> str:
+    couples = [(i, j) for i in range(len(tasks)) for j in range(i)]
+    value = {c: float(pairs[c]) for c in couples}
+    near, far = max(couples, key=lambda c: value[c]), min(couples, key=lambda c: value[c])
+    mean = float(others_mean(pairs).mean())
+    told = [f"{tasks[j]} and {tasks[i]} ({_number(value[i, j], what)})" for i, j in (near, far)]
+    if what == "overlap":
+        beside = (
+            f"on average {percent(mean)}, where unrelated tasks would share {percent(chance)}. "
+            "What two tasks share is where a merge has to please both."
+        )
+        return f"{told[0]} share most of their directions, {told[1]} least; {beside}"
+    beside = "0 is a right angle" + (
+        ": as a whole these changes neither help nor fight each other, they get mixed up."
+        if max(abs(v) for v in value.values()) < 0.1
+        else "; below it two tasks pull the weight apart."
+    )
+    return f"{told[0]} point most alike, {told[1]} least; on average {mean:+.2f}. {beside}"
+
+
+def angle_curves(
+    angles: Tensor, unrelated: Tensor, pair: tuple[str, str], size: int
+) -> Figure | None:
+    """Principal angles (radians) of two tasks' subspaces, beside those of two random ones.
+
+    `size` is d, the dimensions that both live in; None where there is no direction.
+    """
+    if not len(angles):
+        return None
+    figure = go.Figure()
+    names = f"{safe(pair[0])} and {safe(pair[1])}"
+    for values, name, colour, dash, symbol in (
+        (unrelated, "two random subspaces", GREY, "dash", "square"),
+        (angles, names, BLUE, "solid", "circle"),
+    ):
+        figure.add_scatter(
+            x=list(range(1, len(values) + 1)), y=values.rad2deg().tolist(), name=name,
+            mode="lines+markers", line={"color": colour, "dash": dash, "width": 2},
+            marker={"symbol": symbol, "size": 6, "maxdisplayed": 30},
+            hovertemplate="angle no. %{x}: %{y:.0f}°<extra>%{fullData.name}</extra>",
+        )  # fmt: skip
+    laid_out(figure, 340)
+    figure.update_xaxes(title="principal angle, smallest first")
+    figure.update_yaxes(title="degrees", range=[-3, 93], tickvals=[0, 15, 30, 45, 60, 75, 90])
+    shared, chance = (int((a.rad2deg() < 30).sum()) for a in (angles, unrelated))
+    caption = (
+        f"0° is a direction that both tasks use, 90° one that the other never touches. Of their "
+        f"{len(angles)} directions in {size} dimensions, {pair[0]} and {pair[1]} share {shared} "
+        f"almost fully (under 30°); two random subspaces share {chance}. The smallest angle is "
+        f"{float(angles[0].rad2deg()):.0f}°, by chance {float(unrelated[0].rad2deg()):.0f}°."
+    )
+    return Figure(figure, f"Principal angles of {pair[0]} and {pair[1]}. {caption}", caption)

@@ -1,0 +1,132 @@
+"""What the statistics predict that a merge costs, beside what it cost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+
+from ..analysis import Interference
+from .style import GREY, Figure, Look, laid_out, safe, short_names
+
+
+def interference_map(found: Interference) -> Figure:
+    """Predicted cost by layer (rows) and task (columns), on a logarithmic scale of colours."""
+    titles = short_names(list(found.layers))
+    rows = [titles[name] for name in found.layers]
+    shown = np.where(found.predicted > 0, found.predicted, np.nan)
+    figure = go.Figure(
+        go.Heatmap(
+            z=[[None if math.isnan(v) else v for v in row] for row in np.log10(shown)],
+            x=[safe(name) for name in found.tasks],
+            y=[safe(row) for row in rows],
+            customdata=found.predicted,
+            colorscale="Cividis",
+            colorbar=_decades(shown),
+            xgap=1,
+            ygap=1,
+            hovertemplate="%{y}<br>%{x}: %{customdata:.2e} nats<extra></extra>",
+        )
+    )
+    laid_out(figure, min(900, max(300, 90 + 17 * len(rows))))
+    figure.update_yaxes(autorange="reversed", showgrid=False, dtick=1 if len(rows) <= 60 else None)
+    figure.update_xaxes(side="top", showgrid=False)
+    if not np.isfinite(shown).any():
+        caption = "The merge is where every expert is: no cost at all is predicted."
+        return Figure(figure, f"Heatmap of predicted loss. {caption}", caption)
+    layer, task = np.unravel_index(np.nanargmax(found.predicted), found.predicted.shape)
+    totals = found.totals
+    worst = int(np.nanargmax(totals))
+    caption = (
+        f"Costliest for one expert: layer {rows[int(layer)]} for {found.tasks[int(task)]} "
+        f"({found.predicted[layer, task]:.2g} nats an example). Over all layers "
+        f"{found.tasks[worst]} is predicted to suffer most ({totals[worst]:.2g} nats). "
+        "Light is costly; each step of the colour bar's labels is a factor of ten."
+    )
+    return Figure(figure, f"Heatmap of predicted loss, layers by tasks. {caption}", caption)
+
+
+def _decades(values: np.ndarray) -> dict[str, Any]:
+    """Colour-bar labels at whole powers of ten."""
+    there = values[np.isfinite(values)] if np.isfinite(values).any() else np.ones(1)
+    low, high = (math.floor(np.log10(there.min())), math.ceil(np.log10(there.max())))
+    ticks = list(range(low, high + 1))
+    return {
+        "title": {"text": "nats", "side": "top"}, "thickness": 12, "tickvals": ticks,
+        "ticktext": [f"10<sup>{tick}</sup>" for tick in ticks],
+    }  # fmt: skip
+
+
+def predicted_against_measured(found: Interference, looks: Mapping[str, Look]) -> Figure | None:
+    """A point a task: predicted cost (logarithmic) against measured; None without both."""
+    totals, measured = found.totals, found.measured
+    places = [i for i in range(len(found.tasks)) if totals[i] > 0 and np.isfinite(measured[i])]
+    if not places:
+        return None
+    figure = go.Figure()
+    for i in places:
+        name, look = safe(found.tasks[i]), looks[found.tasks[i]]
+        figure.add_scatter(
+            x=[totals[i]], y=[measured[i]], name=name, mode="markers+text", text=[name],
+            textposition=_side(totals, measured, places, i), showlegend=False,
+            marker={"color": look.colour, "symbol": look.marker, "size": 12},
+            error_y={"type": "data", "array": [1.96 * found.errors[i]], "color": look.colour},
+            hovertemplate=f"{name}<br>predicted %{{x:.3g}} nats<br>measured %{{y:.3g}} nats"
+            "<extra></extra>",
+        )  # fmt: skip
+    figure.add_hline(y=0, line={"color": GREY, "width": 1, "dash": "dot"})
+    laid_out(figure, 420)
+    low, high = math.log10(min(totals[places])), math.log10(max(totals[places]))
+    room = 0.15 * (high - low) + 0.15  # for the names
+    figure.update_xaxes(
+        type="log", dtick=1, exponentformat="power", range=[low - room / 2, high + 1.5 * room],
+        title="predicted increase of the loss, nats",
+    )  # fmt: skip
+    figure.update_yaxes(title="measured increase of the loss, nats")
+    caption = _verdict(found, places)
+    return Figure(figure, f"Predicted against measured loss by task. {caption}", caption)
+
+
+def _side(x: np.ndarray, y: np.ndarray, places: Sequence[int], own: int) -> str:
+    """Where a point's name does not cover its neighbour: left if one stands close to its right."""
+    wide = np.log10(x[places]).max() - np.log10(x[places]).min()
+    tall = y[places].max() - y[places].min()
+    crowded = any(
+        0 <= np.log10(x[i] / x[own]) < 0.15 * wide and abs(y[i] - y[own]) < 0.06 * tall
+        for i in places
+        if i != own
+    )
+    return "middle left" if crowded else "middle right"
+
+
+def _verdict(found: Interference, places: Sequence[int]) -> str:
+    rho = found.rank_correlation
+    predicted, measured = found.totals[places].sum(), found.measured[places].sum()
+    text = "Too few tasks, or no differences between them, to compare the order. "
+    if rho is not None:
+        how = "well" if rho >= 0.7 else "in part" if rho >= 0.3 else "badly"
+        text = (
+            f"The prediction orders the {len(places)} tasks {how} (Spearman's rank correlation "
+            f"{rho:.2f}; 1 is the same order). "
+        )
+    ratio = measured / predicted
+    if ratio >= 2 or 0 < ratio <= 0.5:
+        factor = ratio if ratio >= 2 else 1 / ratio
+        text += (
+            f"The amount is another matter: the loss really rose {_plain(factor)} times "
+            f"{'more' if ratio >= 2 else 'less'} than predicted, probably "
+            "because the prediction looks at the curvature right at each expert, where its "
+            "training examples are almost solved, and at one layer at a time. Read the order "
+            "and the place, not the height."
+        )
+    else:
+        text += f"In sum {predicted:.2g} nats were predicted and {measured:.2g} measured."
+    return text + " Whiskers are 95 % intervals."
+
+
+def _plain(value: float) -> str:
+    """Two digits, without powers of ten."""
+    return f"{float(f'{value:.2g}'):g}"

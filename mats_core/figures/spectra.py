@@ -1,0 +1,81 @@
+"""Spectra of one layer, all tasks in one plot, and the energy that few directions keep."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import plotly.graph_objects as go
+
+from ..analysis import KINDS, Kind, Spectrum
+from .style import GREY, Figure, Look, laid_out, percent, safe, thinned
+
+
+def spectra(found: Mapping[str, Spectrum], kind: Kind, tasks: Mapping[str, Look]) -> Figure | None:
+    """All tasks' spectra of one layer in one logarithmic plot."""
+    if not found:
+        return None
+    figure = go.Figure()
+    top = max(float(s.values.max()) for s in found.values()) or 1.0
+    for name, own in found.items():
+        how = tasks[name]
+        values = [float(v) for v in own.values]
+        x, y = thinned(values)
+        # Below float32's noise the numbers say nothing; None leaves a gap.
+        shown = [v if v > 1e-9 * top else None for v in y]
+        figure.add_scatter(
+            x=[i + 1 for i in x],
+            y=[math.sqrt(v) if v is not None and kind == "task matrix" else v for v in shown],
+            mode="lines+markers",
+            name=safe(name),
+            line={"color": how.colour, "dash": how.dash, "width": 2},
+            marker={"symbol": how.marker, "size": 7, "maxdisplayed": 12},
+            hovertemplate=f"{safe(name)}<br>no. %{{x}}: %{{y:.3g}}<extra></extra>",
+        )
+    laid_out(figure, 420)
+    figure.update_xaxes(title="number of the direction, strongest first")
+    figure.update_yaxes(
+        type="log",
+        dtick=1,
+        exponentformat="power",
+        title="singular value" if kind == "task matrix" else "eigenvalue",
+    )
+    ranks = {name: own.effective_rank for name, own in found.items()}
+    wide, narrow = max(ranks, key=lambda n: ranks[n]), min(ranks, key=lambda n: ranks[n])
+    size = len(next(iter(found.values())).values)
+    caption = (
+        f"{KINDS[kind][:1].upper()}{KINDS[kind][1:]}. Of {size} directions {narrow} uses about "
+        f"{ranks[narrow]:.0f} and {wide} about {ranks[wide]:.0f} (effective rank). The faster a "
+        "curve falls, the fewer directions its task really needs."
+    )
+    return Figure(figure, f"Logarithmic plot of {KINDS[kind]}. {caption}", caption)
+
+
+def energy_curves(found: Mapping[str, Spectrum], tasks: Mapping[str, Look], rank: int) -> Figure:
+    """Share of the energy that the first r directions keep, with a line at `rank`."""
+    figure = go.Figure()
+    for name, own in found.items():
+        how = tasks[name]
+        values = own.values.double()
+        total = float(values.sum()) or 1.0
+        x, y = thinned([0.0, *(values.cumsum(0) / total).tolist()])
+        figure.add_scatter(
+            x=x,
+            y=y,
+            mode="lines",
+            name=safe(name),
+            line={"color": how.colour, "dash": how.dash, "width": 2},
+            hovertemplate=f"{safe(name)}: %{{y:.1%}} with %{{x}} directions<extra></extra>",
+        )
+    figure.add_vline(x=rank, line={"color": GREY, "width": 2, "dash": "dash"})
+    laid_out(figure, 320)
+    most = max(len(own.values) for own in found.values())
+    figure.update_xaxes(title="directions kept", range=[0, min(most, max(10, 3 * rank))])
+    figure.update_yaxes(range=[0, 1.02], tickformat=".0%", title="energy kept")
+    kept = {name: own.energy(rank) for name, own in found.items()}
+    best, worst = max(kept, key=lambda n: kept[n]), min(kept, key=lambda n: kept[n])
+    caption = (
+        f"With {rank} directions a task, {best} keeps {percent(kept[best])} of its energy and "
+        f"{worst} {percent(kept[worst])}."
+    )
+    return Figure(figure, f"Energy kept against rank. {caption}", caption)

@@ -1,0 +1,118 @@
+"""A grid of merges over two options."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import plotly.graph_objects as go
+
+from ..analysis import Axis, Cell, best
+from .style import NO_DATA, VERMILLION, Figure, laid_out, percent, safe
+
+
+def sweep_map(
+    x: Axis,
+    y: Axis,
+    cells: Sequence[Cell],
+    titles: Mapping[str, str],
+    *,
+    examples: int | None = None,
+) -> Figure:
+    """Mean normalised accuracy over two options; the best point framed, failures as holes.
+
+    The points of the last trace can be clicked; their `customdata` is the place in `cells`.
+    """
+    columns, rows = [_text(v) for v in x.values], [_text(v) for v in y.values]
+    grid: list[list[float | None]] = [[None] * len(columns) for _ in rows]
+    for cell in cells:
+        grid[cell.y][cell.x] = cell.accuracy
+    top = best(cells)
+    texts = [[""] * len(columns) for _ in rows]
+    for cell in cells:
+        value = "" if cell.accuracy is None else f"{100 * cell.accuracy:.1f}"
+        texts[cell.y][cell.x] = f"<b>{value}</b>" if cell is top else value
+    there = [cell.accuracy for cell in cells if cell.accuracy is not None]
+    low, high = (min(there), max(there)) if there else (0.0, 1.0)
+    high = max(high, low + 0.01)
+    figure = go.Figure(
+        go.Heatmap(
+            z=grid, x=columns, y=rows, colorscale="Cividis", xgap=2, ygap=2, hoverinfo="skip",
+            zmin=low, zmax=high, name="accuracy", text=texts, texttemplate="%{text}",
+            textfont={"size": 12},
+            colorbar={"tickformat": ".0%" if high - low > 0.05 else ".1%", "thickness": 12},
+        )
+    )  # fmt: skip
+    _points(figure, columns, rows, cells)
+    laid_out(figure, min(620, 130 + 62 * len(rows)))
+    for axis, option in ((figure.update_xaxes, x.option), (figure.update_yaxes, y.option)):
+        axis(type="category", title=safe(titles.get(option, option)), showgrid=False)
+    figure.update_xaxes(categoryarray=columns, range=[-0.5, len(columns) - 0.5])
+    figure.update_yaxes(categoryarray=rows, range=[-0.5, len(rows) - 0.5])
+    # Annotations and shapes do not fade when a point is selected; holes have no text of their own.
+    for cell in cells:
+        if cell.accuracy is None:
+            figure.add_annotation(x=cell.x, y=cell.y, text="failed", showarrow=False)
+    if top is not None:
+        figure.add_shape(
+            type="rect", x0=top.x - 0.47, x1=top.x + 0.47, y0=top.y - 0.46, y1=top.y + 0.46,
+            line={"color": VERMILLION, "width": 4},
+        )  # fmt: skip
+    caption = _about(x, y, cells, top, titles, examples)
+    return Figure(figure, f"Heatmap of mean normalised accuracy. {caption}", caption)
+
+
+def _points(
+    figure: go.Figure, columns: Sequence[str], rows: Sequence[str], cells: Sequence[Cell]
+) -> None:
+    """What can be clicked in every cell: a heatmap itself cannot be.  A ring shows the choice."""
+    hovers = [
+        safe(cell.reason)
+        if cell.accuracy is None
+        else f"{percent(cell.accuracy)} ({percent(cell.low)} to {percent(cell.high)})"
+        for cell in cells
+    ]
+    figure.add_scatter(
+        x=[columns[cell.x] for cell in cells], y=[rows[cell.y] for cell in cells],
+        mode="markers", meta=NO_DATA,
+        marker={"symbol": "circle-open", "size": 42, "color": VERMILLION, "opacity": 0,
+                "line": {"width": 3}},
+        selected={"marker": {"opacity": 1}}, unselected={"marker": {"opacity": 0}},
+        customdata=list(range(len(cells))), hovertext=hovers, showlegend=False, name="points",
+        hovertemplate="%{hovertext}<extra></extra>",
+    )  # fmt: skip
+
+
+def _about(
+    x: Axis,
+    y: Axis,
+    cells: Sequence[Cell],
+    top: Cell | None,
+    titles: Mapping[str, str],
+    examples: int | None,
+) -> str:
+    total = len(x.values) * len(y.values)
+    failed = [cell for cell in cells if cell.accuracy is None]
+    text = "" if len(cells) == total else f"{len(cells)} of {total} points so far. "
+    if top is not None and top.accuracy is not None:
+        where = " and ".join(
+            f"{titles.get(name, name)} {_text(value)}" for name, value in top.options.items()
+        )
+        alike = sum(c is not top and (c.accuracy or 0) >= top.low for c in cells)
+        text += (
+            f"Best (framed): {percent(top.accuracy)} of the experts' accuracy with {where}; 95 % "
+            f"interval {percent(top.low)} to {percent(top.high)}"
+        )
+        others = {0: "no other point", 1: "one other point"}.get(alike, f"{alike} other points")
+        text += f", and {others} inside it. "
+    if failed:
+        what = "1 point" if len(failed) == 1 else f"{len(failed)} points"
+        text += f"{what} could not be merged; first reason: {failed[0].reason} "
+    size = "all" if examples is None else f"at most {examples}"
+    return text + f"Measured on {size} validation examples a task."
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return f"{value:g}" if isinstance(value, int | float) else str(value).replace("_", " ")

@@ -1,0 +1,120 @@
+"""Solving with Grams in factors: what RegMean, K-FAC and ESM do where statistics are in low rank.
+
+Each function here has a twin on matrices; `tests/methods/test_factored.py` holds them together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..methods import weighted_sum
+from .cg import Apply
+from .decompositions import eigh_descending, exact, inverse_positive, like
+from .lowrank import WORTH, Gram, LowRank, Woodbury, matrix, summed
+
+
+def solve_factored(
+    grams: Sequence[LowRank], shares: Sequence[float], right: Tensor
+) -> Tensor | None:
+    """`right (Σ α_m A_m)⁻¹` by Woodbury, in float64.
+
+    None where that does not pay (the stacked rows are more than d / `WORTH`) or the sum may be
+    singular: a matrix is the better way then.
+    """
+    total = summed(grams, shares)
+    if WORTH * total.rank > total.size:
+        return None
+    inverse = Woodbury.of(total)
+    return None if inverse is None else like(inverse.after(exact(right)), right)
+
+
+@dataclass(frozen=True)
+class Inverse:
+    """A symmetric inverse as a matrix, with the two products of `Woodbury`."""
+
+    of: Tensor
+
+    def after(self, x: Tensor) -> Tensor:
+        return x @ self.of
+
+    def before(self, x: Tensor) -> Tensor:
+        return self.of @ x
+
+
+def inverted(
+    grams: Sequence[Gram], shares: Sequence[float], reference: Tensor
+) -> Woodbury | Inverse | None:
+    """`(Σ α_m C_m)⁻¹` in the arithmetic of `reference`; None where its rounding would spoil it."""
+    factors = [gram for gram in grams if isinstance(gram, LowRank)]
+    if len(factors) == len(grams):
+        total = summed(factors, shares)
+        if WORTH * total.rank <= total.size:
+            found = Woodbury.of(total)
+            if found is None or found.condition > 0.1 / torch.finfo(reference.dtype).eps:
+                return None
+            return found.to(reference)
+    found = inverse_positive(weighted_sum((matrix(gram) for gram in grams), shares))
+    return None if found is None else Inverse(found)
+
+
+def factored_kronecker_inverse(
+    inputs: Sequence[Gram],
+    outputs: Sequence[Gram],
+    shares: Sequence[float],
+    reference: Tensor,
+    shift: float = 0.0,
+) -> Apply | None:
+    """`P⁻¹R = B̄⁻¹ R Ā⁻¹`, as `kronecker_inverse`.
+
+    A shift, of the anchor, goes into both sides: `Ā + π √s I` and `B̄ + √s/π I`, with π² the ratio
+    of their mean diagonals (arXiv 1503.05671, section 6.3).
+    """
+    means = [
+        sum(share * float(gram.diagonal().mean()) for share, gram in zip(shares, side, strict=True))
+        for side in (inputs, outputs)
+    ]
+    if shift and min(means) > 0:
+        pi = (means[0] / means[1]) ** 0.5
+        inputs = [_raised(gram, pi * shift**0.5) for gram in inputs]
+        outputs = [_raised(gram, shift**0.5 / pi) for gram in outputs]
+    a, b = inverted(inputs, shares, reference), inverted(outputs, shares, reference)
+    if a is None or b is None:
+        return None
+    return lambda r: b.before(a.after(r))
+
+
+def _raised(gram: Gram, by: float) -> Gram:
+    """`C + by · I`."""
+    if isinstance(gram, LowRank):
+        return LowRank(gram.factor, gram.rest + by)
+    return gram + by * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+
+
+def essential_directions(update: Tensor, gram: LowRank, rank: int) -> tuple[Tensor, Tensor]:
+    """The leading eigenvectors (d_out, rank) and eigenvalues of `Δ FᵀF Δᵀ`, in float64.
+
+    By the k × k Gram of `F Δᵀ`, the outputs' shifts at the kept rows.  A sketch's rest ρ is left
+    out: it stands for no token, and with Δ's own directions would fill what the rows leave open.
+    Directions beyond k are zero.
+    """
+    shifts = exact(gram.factor) @ exact(update).mT  # (k, d_out)
+    if shifts.shape[0] >= shifts.shape[1]:
+        return eigh_descending(shifts.mT @ shifts, rank)
+    return left_directions(shifts.mT, rank, 1e-12)
+
+
+def left_directions(y: Tensor, rank: int, floor: float) -> tuple[Tensor, Tensor]:
+    """The leading eigenvalues (rank,) and eigenvectors (m, rank) of `Y Yᵀ` for Y (m, n), m > n.
+
+    They are Y v / √λ for the eigenvectors v of Yᵀ Y, with an error of 1e-16 λ_max/λ; shares of the
+    largest eigenvalue below `floor` are too small for a direction.  Beyond n nothing is left: zero.
+    """
+    values, right = eigh_descending(y.mT @ y, rank)
+    vectors = y @ right / values.clamp_min(floor * float(values[0]) or 1.0).sqrt()
+    missing = rank - len(values)
+    pad = torch.nn.functional.pad
+    return pad(values, (0, missing)), pad(vectors, (0, missing))

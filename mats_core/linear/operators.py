@@ -1,0 +1,296 @@
+"""Task subspaces as linear operators on a weight's natural shape.
+
+A merging method of the MaTS family is a choice of one positive semi-definite operator `C_m` a task
+(arXiv 2312.04339): minimise `Σ_m α_m (W − W_m) · C_m (W − W_m)`.  Here X is a weight (d_out, d_in),
+never flattened by hand.
+
+    Identity       X ↦ X
+    Diagonal       X ↦ F ∘ X                          diagonal Fisher, Adam's second moment
+    InputGram      X ↦ X A                            RegMean
+    Kronecker      X ↦ B X A                          K-FAC block
+    LowRankBlock   X ↦ B X A with B, A in factors     the same, of a wide layer
+    Spectral       X ↦ Q_B (Λ ∘ (Q_Bᵀ X Q_A)) Q_Aᵀ    truncations of the last two
+    Dense          vec X ↦ C vec X                    full block of a small parameter
+    WeightedSum    X ↦ Σ_m α_m C_m X
+
+All are frozen, one level deep; `dense()` is for tests and small parameters (row-major `vec`).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from .decompositions import eigh_descending
+from .lowrank import Gram, matrix
+
+
+class Operator(ABC):
+    """A symmetric positive semi-definite operator on weights of one shape."""
+
+    @abstractmethod
+    def apply(self, x: Tensor) -> Tensor:
+        """`C x`, in the shape of x."""
+
+    @abstractmethod
+    def diagonal(self) -> Tensor:
+        """The diagonal of C, in the shape of a weight (or broadcastable to it)."""
+
+    @abstractmethod
+    def spectrum(self) -> Tensor:
+        """All eigenvalues, largest first (at small sizes: their number is that of the weight)."""
+
+    @abstractmethod
+    def dense(self) -> Tensor:
+        """The matrix of C on row-major `vec(X)`."""
+
+
+@dataclass(frozen=True)
+class Identity(Operator):
+    """X ↦ X on weights of `shape`: averaging."""
+
+    shape: tuple[int, ...]
+
+    def apply(self, x: Tensor) -> Tensor:
+        return x
+
+    def diagonal(self) -> Tensor:
+        return torch.ones(self.shape)
+
+    def spectrum(self) -> Tensor:
+        return torch.ones(self.shape).reshape(-1)
+
+    def dense(self) -> Tensor:
+        return torch.diag(self.spectrum())
+
+
+@dataclass(frozen=True)
+class Diagonal(Operator):
+    """X ↦ F ∘ X with F ≥ 0 of the weight's shape: Fisher merging, L2M."""
+
+    values: Tensor
+
+    def apply(self, x: Tensor) -> Tensor:
+        return self.values * x
+
+    def diagonal(self) -> Tensor:
+        return self.values
+
+    def spectrum(self) -> Tensor:
+        return self.values.reshape(-1).sort(descending=True).values
+
+    def dense(self) -> Tensor:
+        return torch.diag(self.values.reshape(-1))
+
+
+@dataclass(frozen=True)
+class InputGram(Operator):
+    """X ↦ X A with A (d_in, d_in): RegMean.  `rows` is d_out."""
+
+    a: Tensor
+    rows: int
+
+    def apply(self, x: Tensor) -> Tensor:
+        return x @ self.a
+
+    def diagonal(self) -> Tensor:
+        return self.a.diagonal().expand(self.rows, -1)
+
+    def spectrum(self) -> Tensor:
+        return eigh_descending(self.a)[0].repeat_interleave(self.rows)
+
+    def dense(self) -> Tensor:
+        return torch.kron(torch.eye(self.rows, dtype=self.a.dtype), self.a)
+
+
+@dataclass(frozen=True)
+class Kronecker(Operator):
+    """X ↦ B X A with B (d_out, d_out), A (d_in, d_in): the K-FAC block `B ⊗ A`."""
+
+    b: Tensor
+    a: Tensor
+
+    def apply(self, x: Tensor) -> Tensor:
+        return self.b @ x @ self.a
+
+    def diagonal(self) -> Tensor:
+        return torch.outer(self.b.diagonal(), self.a.diagonal())
+
+    def spectrum(self) -> Tensor:
+        pairs = torch.outer(eigh_descending(self.b)[0], eigh_descending(self.a)[0])
+        return pairs.reshape(-1).sort(descending=True).values
+
+    def dense(self) -> Tensor:
+        return torch.kron(self.b, self.a)
+
+
+@dataclass(frozen=True)
+class LowRankBlock(Operator):
+    """X ↦ B X A as `Kronecker`, with B or A or both as `FᵀF + diag(v)` (`lowrank.py`)."""
+
+    b: Gram
+    a: Gram
+
+    def apply(self, x: Tensor) -> Tensor:
+        return self.b @ x @ self.a
+
+    def diagonal(self) -> Tensor:
+        return torch.outer(self.b.diagonal(), self.a.diagonal())
+
+    def spectrum(self) -> Tensor:
+        return Kronecker(matrix(self.b), matrix(self.a)).spectrum()
+
+    def dense(self) -> Tensor:
+        return torch.kron(matrix(self.b), matrix(self.a))
+
+
+@dataclass(frozen=True)
+class Spectral(Operator):
+    """X ↦ Q_B (Λ ∘ (Q_Bᵀ X Q_A)) Q_Aᵀ: given in the eigenbasis of a Kronecker product."""
+
+    q_b: Tensor  # (d_out, d_out)
+    q_a: Tensor  # (d_in, d_in)
+    values: Tensor  # Λ (d_out, d_in)
+
+    def apply(self, x: Tensor) -> Tensor:
+        return self.q_b @ (self.values * (self.q_b.mT @ x @ self.q_a)) @ self.q_a.mT
+
+    def diagonal(self) -> Tensor:
+        return self.q_b**2 @ self.values @ (self.q_a**2).mT
+
+    def spectrum(self) -> Tensor:
+        return self.values.reshape(-1).sort(descending=True).values
+
+    def dense(self) -> Tensor:
+        # kron takes no flipped views, which eigenvectors in descending order are.
+        basis = torch.kron(self.q_b.contiguous(), self.q_a.contiguous())
+        return basis @ torch.diag(self.values.reshape(-1)) @ basis.mT
+
+
+@dataclass(frozen=True)
+class Dense(Operator):
+    """vec X ↦ C vec X with C (numel, numel): the full block of a small parameter."""
+
+    matrix: Tensor
+
+    def apply(self, x: Tensor) -> Tensor:
+        return (self.matrix @ x.reshape(-1)).reshape(x.shape)
+
+    def diagonal(self) -> Tensor:
+        return self.matrix.diagonal()
+
+    def spectrum(self) -> Tensor:
+        return eigh_descending(self.matrix)[0]
+
+    def dense(self) -> Tensor:
+        return self.matrix
+
+
+@dataclass(frozen=True)
+class WeightedSum(Operator):
+    """X ↦ Σ_m α_m C_m X: the left-hand side of the merge's normal equations."""
+
+    terms: tuple[Operator, ...]
+    weights: tuple[float, ...]
+
+    def apply(self, x: Tensor) -> Tensor:
+        total = torch.zeros_like(x)
+        for weight, term in zip(self.weights, self.terms, strict=True):
+            total.add_(term.apply(x), alpha=weight)
+        return total
+
+    def diagonal(self) -> Tensor:
+        return torch.stack(
+            [w * term.diagonal() for w, term in zip(self.weights, self.terms, strict=True)]
+        ).sum(0)
+
+    def spectrum(self) -> Tensor:
+        return eigh_descending(self.dense())[0]
+
+    def dense(self) -> Tensor:
+        return torch.stack(
+            [w * term.dense() for w, term in zip(self.weights, self.terms, strict=True)]
+        ).sum(0)
+
+
+# Regularised forms: of the factors, separately for A and B ----------------------------------------
+
+
+def damped(factor: Tensor, damping: float) -> Tensor:
+    """Tikhonov: `C + δ (tr C / d) I`."""
+    if not damping:
+        return factor
+    moved = factor.clone()
+    moved.diagonal().add_(damping * factor.diagonal().mean())
+    return moved
+
+
+def off_diagonal_scaled(factor: Tensor, scale: float) -> Tensor:
+    """`λ C + (1 − λ) diag(C)`: RegMean's α, MaTS's λ."""
+    if scale == 1:
+        return factor
+    return scale * factor + (1 - scale) * torch.diag(factor.diagonal())
+
+
+def trace_normalised(factor: Tensor) -> Tensor:
+    """`C / tr C`; a zero factor stays zero."""
+    trace = factor.diagonal().sum()
+    return factor / trace if float(trace) > 0 else factor
+
+
+def regularised(
+    operator: InputGram | Kronecker,
+    *,
+    off_diagonal: float = 1.0,
+    damping: float = 0.0,
+    normalise: bool = False,
+) -> InputGram | Kronecker:
+    """Trace normalisation, then off-diagonal scaling, then damping, on each factor by itself."""
+
+    def form(factor: Tensor) -> Tensor:
+        return regularised_matrix(
+            factor, off_diagonal=off_diagonal, damping=damping, normalise=normalise
+        )
+
+    if isinstance(operator, InputGram):
+        return replace(operator, a=form(operator.a))
+    return Kronecker(form(operator.b), form(operator.a))
+
+
+def regularised_matrix(
+    factor: Tensor, *, off_diagonal: float = 1.0, damping: float = 0.0, normalise: bool = False
+) -> Tensor:
+    """`regularised`, of one factor."""
+    factor = trace_normalised(factor) if normalise else factor
+    return damped(off_diagonal_scaled(factor, off_diagonal), damping)
+
+
+def regularised_gram(
+    gram: Gram, *, off_diagonal: float = 1.0, damping: float = 0.0, normalise: bool = False
+) -> Gram:
+    """`regularised_matrix`, of a Gram that may be in factors and then stays so."""
+    if isinstance(gram, Tensor):
+        return regularised_matrix(
+            gram, off_diagonal=off_diagonal, damping=damping, normalise=normalise
+        )
+    gram = gram.trace_normalised() if normalise else gram
+    return gram.off_diagonal_scaled(off_diagonal).damped(damping)
+
+
+def truncated(operator: InputGram | Kronecker, rank: int) -> Spectral:
+    """Only the `rank` largest eigen-directions of C itself (pairs, for a Kronecker product)."""
+    values_a, q_a = eigh_descending(operator.a)
+    if isinstance(operator, Kronecker):
+        values_b, q_b = eigh_descending(operator.b)
+    else:
+        q_b = torch.eye(operator.rows, dtype=operator.a.dtype, device=operator.a.device)
+        values_b = q_b.new_ones(operator.rows)
+    values = torch.outer(values_b, values_a).clamp_min(0)
+    flat = values.reshape(-1)
+    kept = torch.zeros_like(flat)
+    top = flat.topk(min(rank, len(flat))).indices
+    kept[top] = flat[top]
+    return Spectral(q_b, q_a, kept.reshape(values.shape))

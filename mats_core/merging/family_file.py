@@ -1,0 +1,147 @@
+"""`family.yaml`: a base and its experts with their tasks, from which any recipe can be made.
+
+name: Drawn eight
+base: base
+base_task: sample:pretraining        # optional; gradient matching measures the base on it
+heads: ["classifier.*"]              # optional; patterns of head tensors, if not recognised
+experts:
+  - {name: digits, model: digits, task: "sample:digits"}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from .. import tasks
+from ..adapters import open_expert
+from ..checkpoints import Checkpoint, hub
+from ..errors import existing, from_validation, read_yaml
+from ..statistics import cached_path, measured
+from .recipe import ExpertEntry, Recipe, parse_recipe
+
+
+class Collection(BaseModel):
+    """A family's description; paths start at `folder`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(min_length=1)
+    base: str
+    base_task: str | None = None
+    heads: tuple[str, ...] | None = None
+    experts: tuple[ExpertEntry, ...] = Field(min_length=1)
+    folder: Path = Field(Path(), exclude=True)
+
+    def model_path(self, reference: str) -> Path:
+        """The directory or file of a checkpoint, which may be a hub id (see `hub.locate`)."""
+        return hub.locate(reference, self.folder)
+
+    def members(self, *, with_base: bool = False) -> list[tuple[str, Path, str]]:
+        """(name, checkpoint, task) of everything that can be measured."""
+        found = [
+            (expert.name, self.model_path(expert.model), expert.task)
+            for expert in self.experts
+            if expert.task
+        ]
+        if with_base and self.base_task:
+            found.append(("base", self.model_path(self.base), self.base_task))
+        return found
+
+    def open(self, path: Path) -> Checkpoint:
+        """A member's checkpoint; an adapter is opened over the family's base."""
+        return open_expert(path, self.model_path(self.base))
+
+    def recipe(
+        self,
+        method: str,
+        options: Mapping[str, Any] | None = None,
+        *,
+        statistics: Mapping[str, Path] | None = None,
+        experts: tuple[str, ...] | None = None,
+        weights: Mapping[str, float] | None = None,
+        **settings: Any,
+    ) -> Recipe:
+        """A recipe over this family; `experts` restricts it, `statistics` maps names to files."""
+        statistics = statistics or {}
+        entries = []
+        for expert in self.experts:
+            if experts is not None and expert.name not in experts:
+                continue
+            entry = expert.model_dump(exclude_none=True)
+            if expert.name in statistics:
+                entry["statistics"] = str(Path(statistics[expert.name]).resolve())
+            if weights and expert.name in weights:
+                entry["weight"] = weights[expert.name]
+            entries.append(entry)
+        if self.heads is not None:
+            settings.setdefault("heads", self.heads)
+        if "base" in statistics:
+            settings["base_statistics"] = str(Path(statistics["base"]).resolve())
+        content = {
+            "base": self.base,
+            "experts": entries,
+            "method": method,
+            "options": dict(options or {}),
+            **settings,
+        }
+        return parse_recipe(content, self.folder)
+
+
+def load_collection(path: str | Path) -> Collection:
+    """Read a `family.yaml` (or the folder that holds it)."""
+    path = existing("family", path)
+    if path.is_dir():
+        path = existing("family", path / "family.yaml")
+    content = read_yaml("family", path)
+    try:
+        return Collection.model_validate({**content, "folder": path.parent})
+    except ValidationError as error:
+        fields = [*Collection.model_fields, *ExpertEntry.model_fields]
+        raise from_validation(f"family '{path}'", error, fields) from None
+
+
+def measure_all(
+    collection: Collection,
+    *,
+    examples: int = 256,
+    labels: Any = "empirical",
+    seed: int = 0,
+    device: str = "cpu",
+    with_base: bool = True,
+    on_member: Callable[[str, int, int], None] | None = None,
+) -> dict[str, Path]:
+    """Statistics of every member, measured where the machine's cache has none: name → file.
+
+    `on_member(name, index, total)` is called before each one.
+    """
+    members = collection.members(with_base=with_base)
+    files: dict[str, Path] = {}
+    for index, (name, path, reference) in enumerate(members):
+        if on_member is not None:
+            on_member(name, index, len(members))
+        files[name] = measured(
+            collection.open(path),
+            tasks.load(reference, root=collection.folder),
+            examples=examples,
+            labels=labels,
+            seed=seed,
+            device=device,
+        )
+    return files
+
+
+def missing_statistics(collection: Collection, *, examples: int = 256, seed: int = 0) -> list[str]:
+    """Names of the members that `measure_all` would have to measure."""
+    missing = []
+    for name, path, reference in collection.members(with_base=True):
+        task = tasks.load(reference, root=collection.folder)
+        place = cached_path(
+            collection.open(path), task, examples=examples, labels="empirical", seed=seed
+        )
+        if not place.is_file():
+            missing.append(name)
+    return missing

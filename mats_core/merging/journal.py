@@ -1,0 +1,181 @@
+"""What a merge under way has written: one JSON line a layer, beside the data in its folder.
+
+A merge that is killed leaves a partial folder with a journal; with `--resume` the same merge goes
+on from the layers that the journal names.  The order on disk is data, then line: lines wait until
+the data they speak of was flushed.  A torn last line counts as not written, and a layer whose bytes
+do not have the checksum of its line is merged again.
+
+    {"format": "mats-journal-1", "merge": sha256 of recipe, inputs and versions, ...}
+    {"survey": [...]}                                          thresholds of a first pass over all
+    {"layer": name, "stage": "spooled", "norm": …, "report": {…}, "checksums": {tensor: crc}}
+    {"layer": name, "stage": "written", "report": {…}, "checksums": {tensor: crc}}
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ..errors import InputError
+from .report import LayerReport, layer_dict, layer_of
+
+NAME = ".journal.jsonl"
+FORMAT = "mats-journal-1"
+INTERVAL = 2.0  # seconds of work that a killed merge may lose, beside the layer under way
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A layer that is done: spooled, for a second pass that needs its norm, or written."""
+
+    report: LayerReport
+    stage: str
+    norm: float | None = None
+    checksums: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Past:
+    """What an earlier, unfinished merge has done; `length` is that of its whole lines."""
+
+    entries: Mapping[str, Entry] = field(default_factory=dict)
+    survey: Any = None
+    surveyed: bool = False
+    length: int = 0
+
+    def at(self, stage: str) -> dict[str, Entry]:
+        return {name: entry for name, entry in self.entries.items() if entry.stage == stage}
+
+
+def identity(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The first line of a journal; `content` is plain values that say what is merged and how."""
+    return {"format": FORMAT, **json.loads(json.dumps(content, default=str))}
+
+
+def layers_done(folder: Path) -> int:
+    """How many layers an unfinished merge in this folder has done; 0 where there is none."""
+    return len(_parse(folder / NAME)[1].entries)
+
+
+def read_past(folder: Path, header: Mapping[str, Any]) -> Past:
+    """What there is to go on from; nothing, where nothing was begun.
+
+    Raises `InputError` where the journal is that of another merge.
+    """
+    first, past = _parse(folder / NAME)
+    if first is None:
+        return Past()
+    if first != header:
+        differ = sorted(k for k in {*first, *header} if first.get(k) != header.get(k))
+        raise InputError(
+            f"unfinished merge '{folder}'",
+            expected="the same recipe, inputs and versions as now",
+            found=f"others: {', '.join(differ)}",
+            remedy="Run it as it was begun, or start again with --force and without --resume.",
+        )
+    return past
+
+
+def _parse(file: Path) -> tuple[dict[str, Any] | None, Past]:
+    try:
+        raw = file.read_bytes()
+    except OSError:
+        return None, Past()
+    first: dict[str, Any] | None = None
+    entries: dict[str, Entry] = {}
+    survey, surveyed, length = None, False, 0
+    for line in raw.splitlines(keepends=True):
+        try:
+            content = json.loads(line)
+            if not line.endswith(b"\n"):
+                break
+            if first is None:
+                first = content
+            elif "survey" in content:
+                survey, surveyed = content["survey"], True
+            else:
+                entries[content["layer"]] = Entry(
+                    layer_of(content["report"]),
+                    content["stage"],
+                    content.get("norm"),
+                    content["checksums"],
+                )
+        except (ValueError, KeyError, TypeError):
+            break  # torn by what killed the merge: this line and all after it do not count
+        length += len(line)
+    return first, Past(entries, survey, surveyed, length)
+
+
+class Journal:
+    """Notes what is done; without a `file` (a merge that stays in memory) it notes nothing."""
+
+    def __init__(
+        self,
+        file: Path | None = None,
+        header: Mapping[str, Any] | None = None,
+        past: Past | None = None,
+        sync: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.past = past or Past()
+        self._sync, self._waiting = sync, list[str]()
+        self._flushed = time.monotonic()
+        self._handle = None
+        if file is None:
+            return
+        self._handle = file.open("r+b" if self.past.length else "wb")
+        self._handle.truncate(self.past.length)
+        self._handle.seek(0, os.SEEK_END)
+        if not self.past.length:
+            self._note(dict(header or {}))
+            self.flush()
+
+    def layer(self, entry: Entry) -> None:
+        """A layer is done; its data has been handed to the writer."""
+        norm = {} if entry.norm is None else {"norm": entry.norm}
+        self._note(
+            {
+                "layer": entry.report.name,
+                "stage": entry.stage,
+                **norm,
+                "report": layer_dict(entry.report),
+                "checksums": dict(entry.checksums),
+            }
+        )
+        if time.monotonic() - self._flushed >= INTERVAL:
+            self.flush()
+
+    def survey(self, compute: Callable[[], Any]) -> Any:
+        """The first pass's result, from the past where it is known."""
+        if self.past.surveyed:
+            return self.past.survey
+        found = compute()
+        self._note({"survey": found})
+        self.flush()
+        return found
+
+    def _note(self, content: Mapping[str, Any]) -> None:
+        if self._handle is not None:
+            self._waiting.append(json.dumps(content, ensure_ascii=False) + "\n")
+
+    def flush(self) -> None:
+        """Put the data on the disk, and then the lines about it."""
+        if self._handle is not None and self._waiting:
+            self._sync()
+            self._handle.write("".join(self._waiting).encode())
+            self._handle.flush()
+            os.fsync(self._handle.fileno())
+            self._waiting.clear()
+        self._flushed = time.monotonic()
+
+    def close(self) -> None:
+        self.flush()
+        if self._handle is not None:
+            self._handle.close()
+            self._handle = None

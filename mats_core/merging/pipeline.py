@@ -1,0 +1,280 @@
+"""`run(recipe)`: the single way from a recipe to a merged model, for all callers.
+
+A merge is a generator of events, ended by `Finished`.  Whoever stops iterating cancels it: an
+unfinished output folder never takes its name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from torch import Tensor
+
+from ..adapters import VectorFamily
+from ..checkpoints import SHARD_BYTES, Checkpoint, refuse_existing, staged_directory
+from ..errors import InputError
+from ..estimating import estimate, require
+from ..evaluation import Asked, TaskResult, exam
+from ..system import UNMEASURED, Memo
+from ..tasks import SplitName
+from . import ray, rounds
+from .engine import Engine, Layers, here, merge_layers, open_place
+from .journal import NAME as JOURNAL
+from .plan import Inputs, Job, open_inputs, prepare
+from .recipe import Evaluation, Recipe, load_recipe
+from .report import Event, Finished, LayerReport, Report, RoundDone, TaskDone, Trial, TrialDone
+from .sinks import MemorySink, Sink, finish_directory, fold_vectors, take_over
+
+
+def merge(
+    recipe: Recipe,
+    *,
+    force: bool = False,
+    resume: bool = False,
+    check_fit: bool = True,
+    inputs: Inputs | None = None,
+) -> Report:
+    """Run a recipe to its end and return the report; the arguments are those of `run`."""
+    for event in run(recipe, force=force, resume=resume, check_fit=check_fit, inputs=inputs):
+        if isinstance(event, Finished):
+            return event.report
+    raise RuntimeError("the pipeline ended without a report")
+
+
+def run(
+    recipe: Recipe,
+    *,
+    force: bool = False,
+    resume: bool = False,
+    check_fit: bool = True,
+    inputs: Inputs | None = None,
+    keep: Sequence[int] = (),
+    pulse: Callable[[int, float], None] | None = None,
+    shard_bytes: int = SHARD_BYTES,
+) -> Iterator[Event]:
+    """Merge, write and evaluate: a stream of events that ends with `Finished`.
+
+    `inputs`: files opened before (`open_inputs`), to skip the preflight.  `keep`: CG iterations
+    whose iterates the `LayerDone` events carry.  `pulse(iteration, residual)` is called while a
+    layer is being solved; an exception from it ends the merge.  With `output` the model is written
+    there, else `Finished.tensors` holds it.  `resume`: go on from the layers that an unfinished
+    merge by the same recipe has written, and leave what this one has done if it is stopped.
+    `check_fit`: refuse what finds neither memory nor disk, from the files' headers alone.  Raises
+    `InputError` before any work for bad input.
+    """
+    started = time.perf_counter()
+    target = recipe.path(recipe.output) if recipe.output else None
+    if target is not None:
+        refuse_existing(target, force)
+    if check_fit and inputs is None:
+        require(estimate(open_inputs(recipe, contents=False), recipe, speeds=UNMEASURED))
+    inputs = inputs or open_inputs(recipe)
+    rounds.require(recipe, inputs)
+    ray.require(recipe)
+    trials: tuple[Trial, ...] = ()
+    if recipe.search:
+        chosen, trials = yield from _search(recipe, inputs)
+        recipe = chosen
+    for number in range(2, recipe.rounds + 1):
+        inputs = yield from _measured_again(recipe, inputs, number, pulse)
+    job = replace(prepare(recipe, inputs, keep), pulse=pulse)
+    with contextlib.ExitStack() as stack:
+        folder = None
+        if target is not None:
+            staged = staged_directory(target, force=force, resume=resume)
+            folder = stack.enter_context(staged)
+        finished = yield from _merge_into(job, folder, started, trials, shard_bytes, resume)
+    if target is not None:
+        (target / JOURNAL).unlink(missing_ok=True)  # last: until here a merge can be resumed
+    yield finished  # after the output took its name
+
+
+def _merge_into(
+    job: Job,
+    folder: Path | None,
+    started: float,
+    trials: tuple[Trial, ...],
+    shard_bytes: int,
+    resume: bool,
+) -> Generator[Event, None, Finished]:
+    place = open_place(job, folder, shard_bytes=shard_bytes, resume=resume)
+    with contextlib.closing(place.journal):
+        if job.inputs.vectors is not None:
+            layers = yield from _merge_vectors(job, job.inputs.vectors, place.sink, folder)
+        else:
+            layers = yield from merge_layers(job, place, _engine(job, folder, shard_bytes))
+        layers += take_over(job, place.sink)
+        place.finish()
+    if folder is not None:
+        merged = Checkpoint.open(folder)
+        encoder = {name: merged.read(name) for name in merged.tensors} if _tasks(job) else {}
+    else:
+        assert isinstance(place.sink, MemorySink)
+        encoder = place.sink.tensors
+    results = yield from _evaluate(job, encoder)
+    report = _report(job, layers, results, trials, time.perf_counter() - started)
+    if folder is not None:
+        finish_directory(job, folder, report)
+    return Finished(report, {} if folder is not None else encoder)
+
+
+def _engine(job: Job, folder: Path | None, shard_bytes: int) -> Engine:
+    """Where the layers are merged, as the recipe says."""
+    if job.recipe.engine == "local":
+        return here
+    return ray.on_ray(folder, shard_bytes)
+
+
+def _merge_vectors(job: Job, vectors: VectorFamily, sink: Sink, folder: Path | None) -> Layers:
+    """Merge (IA)³ vectors, save them as an adapter, and multiply them into the base."""
+    inner = job.of_vectors()
+    place = open_place(inner, None, shard_bytes=SHARD_BYTES)
+    layers = yield from merge_layers(inner, place)
+    assert isinstance(place.sink, MemorySink)
+    merged = place.sink.tensors
+    if folder is not None:
+        vectors.save(folder / "adapter", merged)
+    return layers + fold_vectors(job, vectors, merged, sink)
+
+
+def _measured_again(
+    recipe: Recipe, inputs: Inputs, number: int, pulse: Callable[[int, float], None] | None
+) -> Generator[Event, None, Inputs]:
+    """Merge in memory and measure there (see `rounds`): the inputs of round `number`."""
+    silent = recipe.model_copy(
+        update={"evaluate": False, "output": None, "search": None, "rounds": 1}
+    )
+    for event in run(silent, inputs=inputs, pulse=pulse):
+        if isinstance(event, Finished):
+            device = event.report.device
+            yield RoundDone(number - 1, recipe.rounds)
+            steps = rounds.measuring_at(inputs, event.tensors, recipe.folder, device=device)
+            # Nobody merges with these statistics again: there is nothing to remember.
+            return replace((yield from steps), memo=Memo())
+        yield event
+    raise RuntimeError("the pipeline ended without a report")
+
+
+# Evaluation and search ----------------------------------------------------------------------------
+
+
+def _tasks(job: Job) -> bool:
+    """Whether there is anything to evaluate: not for raw families, nor where it is switched off."""
+    return job.recipe.evaluate is not False and any(
+        expert.task and expert.checkpoint.directory is not None
+        for expert in job.inputs.family.experts
+    )
+
+
+def evaluate_output(directory: Path, split: SplitName) -> list[TaskResult]:
+    """Evaluate a directory that `run` wrote, by the recipe it holds.
+
+    Raises `InputError` where there is no recipe, or its experts name no tasks.
+    """
+    file = Path(directory) / "recipe.yaml"
+    if not file.is_file():
+        raise InputError(
+            f"model '{directory}'",
+            expected="an output of `merge`, with its recipe.yaml",
+            found="none",
+            remedy="Name a task with --task.",
+        )
+    recipe = load_recipe(file).model_copy(update={"evaluate": Evaluation(split=split)})
+    job = prepare(recipe)
+    if not _tasks(job):
+        raise InputError(f"recipe '{file}'", expected="experts with tasks", found="none")
+    merged = Checkpoint.open(directory)
+    events = _evaluate(job, {name: merged.read(name) for name in merged.tensors})
+    return [event.result for event in events if isinstance(event, TaskDone)]
+
+
+def _evaluate(
+    job: Job, encoder: Mapping[str, Tensor]
+) -> Generator[Asked | TaskDone, None, list[TaskResult]]:
+    settings = job.recipe.evaluate
+    if not isinstance(settings, Evaluation) or not _tasks(job):
+        return []
+    found = exam(
+        job.inputs.family, job.recipe.folder, settings.split, settings.examples, job.device
+    )
+    asked: Asked | None = None
+    for asked in found.take(encoder, precision=settings.precision):
+        yield asked
+    assert asked is not None
+    for index, result in enumerate(asked.results):
+        yield TaskDone(result, index, len(asked.results))
+    return list(asked.results)
+
+
+def _search(
+    recipe: Recipe, inputs: Inputs
+) -> Generator[TrialDone, None, tuple[Recipe, tuple[Trial, ...]]]:
+    """Try the grid on validation data; returns the best recipe and the table of trials."""
+    if not any(expert.task for expert in inputs.family.experts):
+        raise InputError("search", expected="experts with tasks, for validation data", found="none")
+    grid = recipe.search or {}
+    points = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+    examples = recipe.evaluate.examples if isinstance(recipe.evaluate, Evaluation) else None
+    trials: list[Trial] = []
+    for index, point in enumerate(points):
+        options = {**recipe.options, **point}
+        trial_recipe = recipe.model_copy(
+            update={
+                "options": options,
+                "search": None,
+                "output": None,
+                "evaluate": Evaluation(split="validation", examples=examples),
+            }
+        )
+        accuracy = merge(trial_recipe, check_fit=False, inputs=inputs).normalised_accuracy
+        if accuracy is None:
+            raise InputError("search", expected="tasks that can be evaluated", found="none")
+        trials.append(Trial(point, accuracy))
+        yield TrialDone(trials[-1], index, len(points))
+    best = max(trials, key=lambda trial: trial.normalised_accuracy)
+    chosen = recipe.model_copy(
+        update={"options": {**recipe.options, **best.options}, "search": None}
+    )
+    return chosen, tuple(trials)
+
+
+# Report and output directory ----------------------------------------------------------------------
+
+
+def _report(
+    job: Job,
+    layers: Sequence[LayerReport],
+    results: Sequence[TaskResult],
+    trials: tuple[Trial, ...],
+    seconds: float,
+) -> Report:
+    family, settings = job.inputs.family, job.recipe.evaluate
+    notes = list(job.inputs.notes)
+    fallbacks = [layer for layer in layers if layer.method == "tsv_m" != job.method.name]
+    if fallbacks:
+        notes.append(f"{len(fallbacks)} matrices without statistics fell back to TSV-M")
+    return Report(
+        method=job.method.name,
+        options=job.options.model_dump(),
+        seed=job.recipe.seed,
+        device=job.device,
+        device_reason=job.reason,
+        dtype=job.recipe.dtype,
+        seconds=seconds,
+        layers=tuple(layers),
+        tasks=tuple(results),
+        split=settings.split if isinstance(settings, Evaluation) else "test",
+        search=trials,
+        warnings=tuple(notes),
+        fingerprints={
+            "base": family.base.fingerprint,
+            **{expert.name: expert.checkpoint.fingerprint for expert in family.experts},
+        },
+        output=str(job.recipe.path(job.recipe.output).resolve()) if job.recipe.output else None,
+        rounds=job.recipe.rounds,
+    )

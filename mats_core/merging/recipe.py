@@ -1,0 +1,273 @@
+"""What to merge and how: the one description that page, command line and notebooks share.
+
+A recipe is a YAML file (see `docs/recipes.md`).  Relative paths in it start at its own folder.
+Every option of every method is declared once, in that method's options class; `describe` turns the
+declaration into what the command line, the widgets and the reference page need.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin
+
+import annotated_types
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ..checkpoints import hub
+from ..errors import InputError, from_validation, member, read_yaml
+from ..methods import METHODS, STARTS, KfacOptions, Options
+from ..tasks import names_file
+
+Device = Literal["auto", "cpu", "cuda", "mps"]
+Arithmetic = Literal["float32", "float64"]
+OutputDtype = Literal["float32", "float64", "bfloat16", "float16"]
+
+
+class ExpertEntry(BaseModel):
+    """One expert of a recipe."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(min_length=1, pattern=r"^[\w .+-]+$", description="name of the expert")
+    model: str = Field(
+        description="checkpoint or PEFT adapter: a directory, a .safetensors file or a hub id"
+    )
+    statistics: str | None = Field(None, description="statistics file of this checkpoint")
+    weight: float = Field(1.0, ge=0, allow_inf_nan=False, description="task weight α_m")
+    task: str | None = Field(
+        None, description="a .yaml or .npz file, or sample:NAME; evaluated if given"
+    )
+    examples: int | None = Field(None, ge=1, description="training examples, for FedAvg")
+    fingerprint: str | None = Field(None, description="if given, the checkpoint must have it")
+
+
+class Evaluation(BaseModel):
+    """What is evaluated after a merge, where the experts name their tasks."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    split: Literal["train", "validation", "test"] = "test"
+    examples: int | None = Field(default=None, ge=1, description="at most so many a task")
+    precision: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="stop once half the 95 % interval of the normalised accuracy is at most this",
+    )
+
+
+class Recipe(BaseModel):
+    """A merge, completely described.  `folder` is where relative paths start."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    base: str = Field(description="the pre-trained checkpoint")
+    experts: tuple[ExpertEntry, ...] = Field(min_length=1)
+    method: str
+    options: dict[str, Any] = Field(default_factory=dict)
+    output: str | None = Field(None, description="directory to write; nothing is written without")
+    seed: int = Field(0, ge=0)
+    device: Device = "auto"
+    dtype: Arithmetic = Field("float32", description="arithmetic")
+    output_dtype: OutputDtype | None = Field(None, description="that of the base by default")
+    weighting: Literal["weights", "examples"] = Field(
+        "weights", description="`examples` multiplies each weight by its examples (FedAvg)"
+    )
+    heads: tuple[str, ...] | None = Field(
+        None, description="patterns of head tensors, instead of recognising them"
+    )
+    base_statistics: str | None = Field(
+        None, description="statistics of the base, for gradient matching"
+    )
+    base_fingerprint: str | None = None
+    engine: Literal["local", "ray"] = Field(
+        "local", description="where layers are merged: in this process, or on a Ray cluster"
+    )
+    rounds: int = Field(
+        1,
+        ge=1,
+        le=5,
+        description="2: measure statistics again at the merge, on the experts' own calibration "
+        "examples, and merge once more; 3: and again",
+    )
+    evaluate: Evaluation | Literal[False] = Evaluation()
+    search: dict[str, tuple[Any, ...]] | None = Field(
+        None, description="options → values to try on validation data; the best is used"
+    )
+    folder: Path = Field(Path(), exclude=True)
+
+    def path(self, reference: str) -> Path:
+        """A path of the recipe as one that can be opened."""
+        return self.folder / Path(reference).expanduser()
+
+    def model_path(self, reference: str) -> Path:
+        """The directory or file of a checkpoint, which may be a hub id (see `hub.locate`)."""
+        return hub.locate(reference, self.folder)
+
+    def parsed_options(self) -> Options:
+        """The method's options, validated, with defaults filled in."""
+        return parse_options(self.method, self.options, self.folder)
+
+
+def parse_options(method: str, options: Mapping[str, Any], folder: Path = Path()) -> Options:
+    """Validated options of a method.
+
+    Raises `InputError` for an unknown method or option (naming the nearest) or a bad value.
+    """
+    member("method", method, METHODS)
+    model = METHODS[method].options
+    try:
+        parsed = model.model_validate(dict(options))
+    except ValidationError as error:
+        raise from_validation(f"options of '{method}'", error, model.model_fields) from None
+    if isinstance(parsed, KfacOptions) and parsed.start not in STARTS:
+        path = folder / parsed.start
+        if not path.exists():
+            raise InputError(
+                f"option 'start' of '{method}'",
+                expected=f"one of {', '.join(STARTS)}, or the path of a checkpoint",
+                found=f"'{parsed.start}'",
+            )
+    return parsed
+
+
+def parse_recipe(content: Any, folder: str | Path = ".") -> Recipe:
+    """A recipe from parsed YAML (or a dictionary); validates everything but the files' contents."""
+    if not isinstance(content, Mapping):
+        raise InputError("recipe", expected="a YAML mapping", found=type(content).__name__)
+    try:
+        recipe = Recipe.model_validate({**content, "folder": Path(folder)})
+    except ValidationError as error:
+        fields = [*Recipe.model_fields, *ExpertEntry.model_fields, *Evaluation.model_fields]
+        raise from_validation("recipe", error, fields) from None
+    options = recipe.parsed_options()
+    for name, values in (recipe.search or {}).items():
+        member(f"search over an option of '{recipe.method}'", name, type(options).model_fields)
+        if not values:
+            raise InputError(f"search over '{name}'", expected="values to try", found="none")
+        for value in values:
+            parse_options(recipe.method, {**recipe.options, name: value}, recipe.folder)
+    return recipe
+
+
+def load_recipe(path: str | Path) -> Recipe:
+    """Read a recipe file.  Raises `InputError` for a missing file, bad YAML or a bad recipe."""
+    return parse_recipe(read_yaml("recipe", path), Path(path).parent)
+
+
+def _elsewhere(recipe: Recipe, reference: str) -> str:
+    """A checkpoint as any folder can name it: a hub id as it is, a path from the root."""
+    if hub.is_id(reference, recipe.folder):
+        return reference
+    return str(recipe.path(reference).resolve())
+
+
+def pinned_models(recipe: Recipe) -> Recipe:
+    """The recipe with the commit of every hub id; paths stay as they are."""
+    experts = tuple(
+        entry.model_copy(update={"model": hub.pinned(entry.model, recipe.folder)})
+        for entry in recipe.experts
+    )
+    base = hub.pinned(recipe.base, recipe.folder)
+    return recipe.model_copy(update={"base": base, "experts": experts})
+
+
+def dump_recipe(recipe: Recipe, *, absolute: bool = False) -> str:
+    """YAML of a recipe; with `absolute` paths it can be moved anywhere on this machine."""
+    content = recipe.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
+    content = {"base": recipe.base, **content, "method": recipe.method, "seed": recipe.seed}
+    if absolute:
+        content["base"] = _elsewhere(recipe, content["base"])
+        for key in ("base_statistics", "output"):
+            if content.get(key):
+                content[key] = str(recipe.path(content[key]).resolve())
+        for expert in content["experts"]:
+            expert["model"] = _elsewhere(recipe, expert["model"])
+            if expert.get("statistics"):
+                expert["statistics"] = str(recipe.path(expert["statistics"]).resolve())
+            if names_file(expert.get("task") or ""):
+                expert["task"] = str(recipe.path(expert["task"]).resolve())
+        if recipe.method == "kfac" and content.get("options", {}).get("start", "") not in (
+            "", *STARTS
+        ):  # fmt: skip
+            content["options"]["start"] = str(recipe.path(content["options"]["start"]).resolve())
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+
+
+# The one description of every option --------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class OptionField:
+    """One option of a method, as the command line, a widget or the reference page needs it.
+
+    kind      int, float, bool, text, or choice
+    choices   the names that are allowed, for a choice (`numeric`: a number is allowed as well)
+    optional  whether None ("by default") is a value
+    """
+
+    name: str
+    kind: Literal["int", "float", "bool", "text", "choice"]
+    default: Any
+    help: str
+    low: float | None = None
+    high: float | None = None
+    step: float | None = None
+    choices: tuple[str, ...] = ()
+    numeric: bool = False
+    optional: bool = False
+    source: str = ""
+
+
+def describe(method: str) -> tuple[OptionField, ...]:
+    """All options of a method, read off its declaration."""
+    member("method", method, METHODS)
+    return tuple(_field(name, info) for name, info in METHODS[method].options.model_fields.items())
+
+
+def _field(name: str, info: Any) -> OptionField:
+    parts = _alternatives(info.annotation)
+    choices = tuple(c for part in parts if get_origin(part) is Literal for c in get_args(part))
+    plain = [part for part in parts if isinstance(part, type)]
+    kind: Literal["int", "float", "bool", "text", "choice"]
+    if choices:
+        kind = "choice"
+    elif bool in plain:
+        kind = "bool"
+    elif float in plain:
+        kind = "float"
+    else:
+        kind = "int" if int in plain else "text"
+    low = high = None
+    for bound in info.metadata:
+        if isinstance(bound, annotated_types.Ge | annotated_types.Gt):
+            low = float(getattr(bound, "ge", getattr(bound, "gt", 0)))
+        elif isinstance(bound, annotated_types.Le):
+            high = float(bound.le)  # type: ignore[arg-type]
+    extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
+    return OptionField(
+        name=name,
+        kind=kind,
+        default=info.default,
+        help=info.description or "",
+        low=low,
+        high=high,
+        step=extra.get("step"),
+        choices=choices,
+        numeric=bool(choices) and float in plain,
+        optional=types.NoneType in parts,
+        source=str(extra.get("source", "")),
+    )
+
+
+def _alternatives(annotation: Any) -> list[Any]:
+    origin = get_origin(annotation)
+    if origin in (Union, types.UnionType):
+        return [part for choice in get_args(annotation) for part in _alternatives(choice)]
+    if hasattr(annotation, "__metadata__"):  # Annotated[float, ...]
+        return _alternatives(get_args(annotation)[0])
+    return [annotation]

@@ -1,0 +1,239 @@
+"""What a merge says while it runs (events) and when it is done (the report)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..evaluation import Asked, Score, TaskResult, gap_recovered, normalised_accuracy
+from .rounds import Measuring
+
+KINDS_OF_SCORE = ("merged", "finetuned", "pretrained")
+SERIES = ("residuals", "objectives", "distances")
+TREATMENTS = ("merged", "averaged", "head", "copied", "tied")
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """What happened to one tensor.
+
+    `treatment` is one of `TREATMENTS`; `method` is what was really applied; `residuals` are
+    relative, index 0 is the start; `details` holds the weights that tasks and dimensions got and
+    the factor of the layer.
+    """
+
+    name: str
+    treatment: str
+    method: str = ""
+    status: str = ""
+    iterations: int = 0
+    residuals: tuple[float, ...] = ()
+    seconds: float = 0.0
+    objectives: tuple[float, ...] = ()
+    distances: tuple[float, ...] = ()
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One point of a search: the options tried and their normalised validation accuracy."""
+
+    options: Mapping[str, Any]
+    normalised_accuracy: float
+
+
+@dataclass(frozen=True)
+class Report:
+    """The outcome of a merge; `to_json` is what `report.json` holds."""
+
+    method: str
+    options: Mapping[str, Any]
+    seed: int
+    device: str
+    device_reason: str
+    dtype: str
+    seconds: float
+    layers: tuple[LayerReport, ...]
+    tasks: tuple[TaskResult, ...] = ()
+    split: str = "test"
+    search: tuple[Trial, ...] = ()
+    warnings: tuple[str, ...] = ()
+    fingerprints: Mapping[str, str] = field(default_factory=dict)
+    output: str | None = None
+    rounds: int = 1
+
+    @property
+    def coverage(self) -> dict[str, int]:
+        """Number of tensors by treatment; the counts add up to the checkpoint."""
+        return {kind: sum(layer.treatment == kind for layer in self.layers) for kind in TREATMENTS}
+
+    @property
+    def normalised_accuracy(self) -> float | None:
+        return normalised_accuracy(self.tasks) if self.tasks else None
+
+    @property
+    def gap_recovered(self) -> float | None:
+        return gap_recovered(self.tasks) if self.tasks else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as in `report.json`."""
+        return {
+            "method": self.method,
+            "options": dict(self.options),
+            **({"rounds": self.rounds} if self.rounds > 1 else {}),
+            "seed": self.seed,
+            "device": self.device,
+            "device_reason": self.device_reason,
+            "dtype": self.dtype,
+            "seconds": round(self.seconds, 4),
+            "coverage": self.coverage,
+            "normalised_accuracy": self.normalised_accuracy,
+            "gap_recovered": self.gap_recovered,
+            "split": self.split,
+            "tasks": [task_dict(result) for result in self.tasks],
+            "search": [
+                {"options": dict(t.options), "normalised_accuracy": t.normalised_accuracy}
+                for t in self.search
+            ],
+            "warnings": list(self.warnings),
+            "fingerprints": dict(self.fingerprints),
+            "layers": [layer_dict(layer) for layer in self.layers],
+            "versions": {"torch": torch.__version__, "mats_core": VERSION},
+        }
+
+    def to_json(self) -> str:
+        return json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Report:
+        """The report that `to_dict` made, but for `output`.
+
+        Raises `KeyError` or `TypeError` for anything else.
+        """
+        same = (
+            "method", "options", "seed", "device", "device_reason", "dtype", "seconds", "split",
+            "fingerprints",
+        )  # fmt: skip
+        return cls(
+            **{key: content[key] for key in same},
+            layers=tuple(layer_of(layer) for layer in content["layers"]),
+            tasks=tuple(_task(task) for task in content["tasks"]),
+            search=tuple(Trial(**trial) for trial in content["search"]),
+            warnings=tuple(content["warnings"]),
+            rounds=content.get("rounds", 1),
+        )
+
+
+VERSION = "0.1.0"
+
+
+def task_dict(result: TaskResult) -> dict[str, Any]:
+    """One row of `tasks` in `report.json`."""
+    metric, value = result.merged.metric, result.merged.value
+    return {
+        "name": result.name,
+        **({"accuracy": value} if metric == "accuracy" else {"metric": metric, "value": value}),
+        "finetuned": result.finetuned.value,
+        "pretrained": result.pretrained.value,
+        "examples": result.merged.examples,
+        "interval": list(result.merged.interval),
+        "scores": {kind: getattr(result, kind).to_dict() for kind in KINDS_OF_SCORE},
+    }
+
+
+def _task(content: Mapping[str, Any]) -> TaskResult:
+    scores = content["scores"]
+    return TaskResult(
+        content["name"], **{kind: Score.from_dict(scores[kind]) for kind in KINDS_OF_SCORE}
+    )
+
+
+def layer_of(content: Mapping[str, Any]) -> LayerReport:
+    """The layer that `layer_dict` wrote."""
+    series = {key: tuple(content.get(key, ())) for key in SERIES}
+    return LayerReport(**{**content, **series})
+
+
+def layer_dict(layer: LayerReport) -> dict[str, Any]:
+    """One row of `layers` in `report.json`."""
+    plain = {
+        "name": layer.name,
+        "treatment": layer.treatment,
+        "method": layer.method,
+        "status": layer.status,
+        "iterations": layer.iterations,
+        "seconds": round(layer.seconds, 6),
+    }
+    plain |= {
+        key: list(getattr(layer, key))
+        for key in SERIES
+        if key == "residuals" or getattr(layer, key)
+    }
+    if layer.details:
+        plain["details"] = dict(layer.details)
+    return plain
+
+
+# Events -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Started:
+    """The preflight is over; `total` layers will be merged."""
+
+    total: int
+    device: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class LayerDone:
+    """One layer is merged; `iterates` holds what `keep` asked for."""
+
+    layer: LayerReport
+    index: int
+    total: int
+    iterates: Mapping[int, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TaskDone:
+    """One task is evaluated."""
+
+    result: TaskResult
+    index: int
+    total: int
+
+
+@dataclass(frozen=True)
+class TrialDone:
+    """One point of a search is evaluated."""
+
+    trial: Trial
+    index: int
+    total: int
+
+
+@dataclass(frozen=True)
+class RoundDone:
+    """Round `index` of `total` is merged; statistics are measured there (`Measuring`), and the next
+    round follows."""
+
+    index: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The end.  `tensors` is the merged encoder where nothing was written to disk."""
+
+    report: Report
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+Event = Started | LayerDone | RoundDone | Measuring | Asked | TaskDone | TrialDone | Finished

@@ -1,0 +1,206 @@
+"""A second round: statistics measured again where the merge landed.
+
+A merge by curvature minimises `Σ α_m ½ (W − W_m)ᵀ C_m (W − W_m)` with C_m measured at the expert.
+But an expert is sure of its own examples: its gradients there are small and say little about what
+hurts further out.  What the loss really does between W_m and the merge W is governed by the
+curvature *along the way*,
+
+    ∇L_m(W) − ∇L_m(W_m) = ∫₀¹ H_m(W_m + t (W − W_m)) dt · (W − W_m),
+
+so each further round measures A, B and F once more, of the merged encoder with the expert's head on
+the expert's own calibration examples, and merges the experts again with those statistics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .. import tasks
+from ..adapters import Adapted
+from ..errors import InputError
+from ..evaluation import with_head
+from ..families import Expert, Family
+from ..methods import METHODS
+from ..statistics import EXAMPLES, Labels, Statistics, Steps, measuring_task
+from ..system import Memo
+from .plan import Inputs
+from .recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """An event: so many examples of one expert of `total` are measured at the merge.
+
+    index, total       of the experts
+    examples, wanted   of this expert's calibration examples
+    """
+
+    name: str
+    index: int
+    total: int
+    examples: int
+    wanted: int
+
+    @property
+    def fraction(self) -> float:
+        """Of all experts' measuring."""
+        return (self.index + self.examples / max(1, self.wanted)) / self.total
+
+    @property
+    def last(self) -> bool:
+        """Whether nothing is left to measure: the next round begins."""
+        return self.index == self.total - 1 and self.examples >= self.wanted
+
+
+def require(recipe: Recipe, inputs: Inputs) -> None:
+    """Raise `InputError` where a recipe asks for a further round that cannot be."""
+    if recipe.rounds == 1:
+        return
+    if not METHODS[recipe.method].reads(recipe.parsed_options()):
+        raise InputError(
+            f"'rounds' {recipe.rounds} with method '{recipe.method}'",
+            expected="a method that reads statistics",
+            found="one that reads none: a second round would change nothing",
+            remedy="Leave 'rounds' out.",
+        )
+    for expert, own in zip(inputs.family.experts, inputs.statistics, strict=True):
+        _require(expert, own)
+
+
+def _require(expert: Expert, own: Statistics | None) -> Statistics:
+    if own is None or not expert.task:
+        raise InputError(
+            f"a further round for expert '{expert.name}'",
+            expected="its statistics and its task, to measure again at the merge",
+            found="no statistics" if own is None else "no task",
+            remedy="Name both in the recipe, or leave 'rounds' at 1.",
+        )
+    return own
+
+
+def measured_at(
+    inputs: Inputs,
+    encoder: Mapping[str, Tensor],
+    folder: Path,
+    *,
+    labels: Labels | None = None,
+    device: str = "cpu",
+) -> Inputs:
+    """The same files with statistics of `encoder` instead of the experts'.
+
+    encoder     merged tensors by the base's names, as a merge returns them
+    folder      where the experts' task references start
+    labels      `empirical` or `true`; as the experts' statistics were measured by default
+
+    Number of examples, seed and full blocks are those of each expert's statistics.  Raises
+    `InputError` for an expert without statistics or task.
+    """
+    steps = measuring_at(inputs, encoder, folder, labels=labels, device=device)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
+
+
+def measuring_at(
+    inputs: Inputs,
+    encoder: Mapping[str, Tensor],
+    folder: Path,
+    *,
+    labels: Labels | None = None,
+    device: str = "cpu",
+) -> Generator[Measuring, None, Inputs]:
+    """`measured_at` with an event before each expert and after each batch of its examples.
+
+    Whoever stops iterating cancels it.
+    """
+    found: list[Statistics] = []
+    pairs = list(zip(inputs.family.experts, inputs.statistics, strict=True))
+    for index, (expert, maybe) in enumerate(pairs):
+        own = _require(expert, maybe)
+        wanted = examples_of(own)
+        yield Measuring(expert.name, index, len(pairs), 0, wanted)
+        steps = _measuring(inputs.family, expert, own, encoder, folder, labels, device)
+        while True:
+            try:
+                done = next(steps)
+            except StopIteration as end:
+                found.append(end.value)
+                break
+            yield Measuring(expert.name, index, len(pairs), min(done, wanted), wanted)
+    # What was remembered belongs to the statistics before.
+    return replace(inputs, statistics=tuple(found), memo=Memo(inputs.memo.limit))
+
+
+def _measuring(
+    family: Family,
+    expert: Expert,
+    own: Statistics,
+    encoder: Mapping[str, Tensor],
+    folder: Path,
+    labels: Labels | None,
+    device: str,
+) -> Steps:
+    return measuring_task(
+        expert.checkpoint,
+        tasks.load(expert.task, root=folder),
+        tensors=with_head(encoder, family, expert),
+        examples=examples_of(own),
+        labels=labels or ("true" if own.metadata.get("labels") == "true" else "empirical"),
+        seed=_number(own, "seed", 0),
+        blocks=_blocks(expert, own),
+        rank=_number(own, "rank", 0),
+        device=device,
+    )
+
+
+def _blocks(expert: Expert, own: Statistics) -> int:
+    """Up to how many elements parameters have a full Fisher block; vectors of (IA)³ always have."""
+    vectors = expert.checkpoint.vectors if isinstance(expert.checkpoint, Adapted) else {}
+    blocks = {n.removesuffix(".block"): s for n, s in own.shapes.items() if n.endswith(".block")}
+    return max((shape[0] for name, shape in blocks.items() if name not in vectors), default=0)
+
+
+def examples_of(own: Statistics) -> int:
+    """On how many examples statistics were measured."""
+    return _number(own, "examples", EXAMPLES)
+
+
+def _number(own: Statistics, key: str, default: int) -> int:
+    text = own.metadata.get(key, "")
+    return int(text) if text.isdigit() else default
+
+
+def mean_of(rounds: Sequence[Inputs]) -> Inputs:
+    """Inputs with the mean of the statistics of several rounds: a quadrature of the way between.
+
+    Kinds and layers that one of them lacks are left out.
+    """
+    first = rounds[0]
+    statistics = tuple(
+        _mean([inputs.statistics[index] for inputs in rounds])
+        for index in range(len(first.statistics))
+    )
+    return replace(first, statistics=statistics, memo=Memo(first.memo.limit))
+
+
+def _mean(parts: Sequence[Statistics | None]) -> Statistics | None:
+    known = [part for part in parts if part is not None]
+    if len(known) < len(parts):
+        return None
+    shared = set(known[0].shapes).intersection(*(part.shapes for part in known))
+    tensors = {}
+    for name in sorted(shared):
+        if name.endswith("_factor"):  # FᵀF of rows side by side is the sum of their Grams
+            rows = [part.stored(name) for part in known]
+            tensors[name] = torch.cat(rows) / len(known) ** 0.5
+            continue
+        values = [part.read(name, part.shapes[name]) for part in known]
+        tensors[name] = sum(value for value in values if value is not None) / len(known)
+    return Statistics.of(tensors, known[0].metadata)  # type: ignore[arg-type]

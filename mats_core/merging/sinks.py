@@ -1,0 +1,248 @@
+"""Where merged tensors go, and what lies beside them in an output directory."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from .. import models
+from ..adapters import VectorFamily
+from ..checkpoints import Checkpoint, Spec, TensorFileWriter, all_finite, config_files
+from ..errors import InputError
+from ..families import Family
+from ..names import is_table
+from . import card
+from .plan import DTYPES, Job, Unit
+from .recipe import Recipe, dump_recipe, pinned_models
+from .report import LayerReport, Report
+
+SPOOL = ".spool.safetensors"
+
+
+class Sink(Protocol):
+    """Where merged tensors go; `specs` are the dtype and shape of each."""
+
+    specs: Mapping[str, Spec]
+
+    def add(self, name: str, value: Tensor, start: int | None = None) -> None:
+        """A tensor, or its elements from `start` on, flat."""
+        ...
+
+
+class MemorySink:
+    """Keeps the merged tensors, in the output's dtypes."""
+
+    def __init__(self, specs: Mapping[str, Spec]) -> None:
+        self.specs, self.tensors = specs, dict[str, Tensor]()
+
+    def add(self, name: str, value: Tensor, start: int | None = None) -> None:
+        dtype, shape = self.specs[name]
+        if start is None:
+            self.tensors[name] = value.to(device="cpu", dtype=dtype)
+            return
+        if not start:
+            self.tensors[name] = torch.empty(shape, dtype=dtype)
+        self.tensors[name].view(-1)[start : start + len(value)] = value.to("cpu")
+
+
+def output_specs(job: Job) -> dict[str, Spec]:
+    """Name, dtype and shape of every tensor of the merged checkpoint.
+
+    A tensor that the configuration ties to another is written once, with that one.
+    """
+    family = job.inputs.family
+    written_once = _written_once(family)
+    override = DTYPES[job.recipe.output_dtype] if job.recipe.output_dtype else None
+    return {
+        name: (
+            override if override and entry.dtype.is_floating_point else entry.dtype,
+            entry.shape,
+        )
+        for name, entry in family.base.tensors.items()
+        if name not in written_once
+    }
+
+
+def _written_once(family: Family) -> set[str]:
+    """Tensors that the loaded model ties to its embedding by itself."""
+    follow = {name for name, source in family.tied_to.items() if is_table(source)}
+    return follow if follow and models.ties_word_embeddings(family.base) else set()
+
+
+class Spool:
+    """Values between the two passes: on disk when the output is, else in memory.
+
+    `folder`: the output's, unfinished; `done`: tensors that an earlier, killed merge left there.
+    """
+
+    def __init__(
+        self, job: Job, names: Sequence[str], folder: Path | None, done: Collection[str] = ()
+    ) -> None:
+        self.job, self.tensors = job, dict[str, Tensor]()
+        self.file = folder / SPOOL if folder is not None and names else None
+        self.writer: TensorFileWriter | None = None
+        self.checkpoint: Checkpoint | None = None
+        if self.file is not None:
+            family = job.inputs.family
+            specs = {name: (job.dtype, family.shape(name)) for name in names}
+            self.writer = TensorFileWriter(self.file, specs, done=done)
+
+    def add(self, name: str, value: Tensor) -> dict[str, int]:
+        """Keep a value; returns its checksum, by its name, where it lies on disk."""
+        if self.writer is None:
+            self.tensors[name] = value
+            return {}
+        self.writer.add(name, value)
+        return {name: self.writer.checksum(name)}
+
+    def read(self, name: str) -> Tensor:
+        if self.file is None:
+            return self.tensors.pop(name)
+        if self.checkpoint is None:
+            self.sync()
+            self.checkpoint = Checkpoint.open(self.file)
+        return self.checkpoint.read(name, device=self.job.device)
+
+    def sync(self) -> None:
+        if self.writer is not None:
+            self.writer.sync()
+
+    def discard(self) -> None:
+        """Let go of the file, which others still need."""
+        if self.writer is not None:
+            self.writer.discard()
+
+    def remove(self) -> None:
+        if self.writer is not None and self.file is not None:
+            self.writer.discard()
+            self.file.unlink()
+
+
+def emit(job: Job, unit: Unit, value: Tensor, sink: Sink, start: int | None = None) -> list[str]:
+    """Check what comes out and hand it on, folded biases unfolded and ties followed.
+
+    `start`: the value is a flat piece, from this element on.  Returns the names written.
+    """
+    family = job.inputs.family
+    parts = {unit.name: value}
+    if unit.bias is not None:
+        parts = {unit.name: value[:, :-1], unit.bias: value[:, -1]}
+    if start is None:
+        parts[unit.name] = family.oriented(unit.name, parts[unit.name])
+    found: list[str] = []
+    for name, part in parts.items():
+        names = [name, *(n for n, source in family.tied_to.items() if source == name)]
+        for written in names:
+            if written not in sink.specs:
+                continue
+            _store(job, written, part, sink, start)
+            found.append(written)
+    return found
+
+
+def _store(job: Job, name: str, value: Tensor, sink: Sink, start: int | None = None) -> None:
+    stored = value.to(sink.specs[name][0])
+    if not all_finite(stored):
+        raise InputError(
+            f"merged tensor '{name}'",
+            expected="finite numbers",
+            found=f"NaN or infinity in {stored.dtype} after '{job.method.name}'",
+            remedy="Raise the damping, use dtype float64, or a wider output_dtype.",
+        )
+    sink.add(name, stored, start)
+
+
+def fold_vectors(
+    job: Job, vectors: VectorFamily, merged: Mapping[str, Tensor], sink: Sink
+) -> list[LayerReport]:
+    """The base with merged (IA)³ vectors multiplied in, tensor by tensor."""
+    family = job.inputs.family
+    reports: list[LayerReport] = []
+    for name in sink.specs:
+        role = family.roles[name]
+        if role in ("head", "copied"):
+            continue
+        _store(job, name, vectors.fold(name, merged, job.dtype), sink)
+        if role == "tied" or name in merged:  # reported with the others
+            continue
+        scaling = vectors.scaling(name)
+        reports.append(
+            LayerReport(
+                name,
+                "merged" if scaling else "copied",
+                "ia3" if scaling else "",
+                f"the base's, times {' and '.join(scaling)}" if scaling else "as in the base",
+            )
+        )
+    return reports
+
+
+def take_over(job: Job, sink: Sink) -> list[LayerReport]:
+    """What is not merged: heads stay the base's, other tensors are copied, ties are followed."""
+    family = job.inputs.family
+    reports: list[LayerReport] = []
+    for name, role in family.roles.items():
+        if role in ("matrix", "vector"):
+            continue
+        if role in ("head", "copied") and name in family.base.tensors:
+            sink.add(name, family.base.read(name, dtype=sink.specs[name][0]))
+        status = {
+            "head": "one a task, kept apart",
+            "copied": "as in the base",
+            "tied": f"follows {family.tied_to.get(name)}",
+        }[role]
+        reports.append(LayerReport(name, role, status=status))
+    return reports
+
+
+def finish_directory(job: Job, folder: Path, report: Report) -> None:
+    """Everything beside the weights: the base's files, the heads, the recipe and the report."""
+    family = job.inputs.family
+    if family.base.directory is not None:
+        for file in config_files(family.base.directory):
+            if not (folder / file.name).exists():
+                shutil.copyfile(file, folder / file.name)
+    for expert in family.experts:
+        names = family.head_of(expert)
+        if not names:
+            continue
+        place = folder / "heads" / expert.name
+        place.mkdir(parents=True, exist_ok=True)
+        entries = expert.checkpoint.tensors
+        specs = {expert.own(name): (entries[name].dtype, entries[name].shape) for name in names}
+        writer = TensorFileWriter(place / "head.safetensors", specs)
+        for name in names:
+            writer.add(expert.own(name), expert.checkpoint.read(name))
+        writer.close()
+        if expert.checkpoint.directory is not None:
+            shutil.copyfile(expert.checkpoint.directory / "config.json", place / "config.json")
+    (folder / "recipe.yaml").write_text(dump_recipe(pinned(job), absolute=True), "utf-8")
+    (folder / "report.json").write_text(report.to_json(), "utf-8")
+    (folder / card.NAME).write_text(card.card(pinned(job), report, family), "utf-8")
+    if job.recipe.output_dtype and (folder / "config.json").is_file():
+        config = json.loads((folder / "config.json").read_text("utf-8"))
+        config.pop("torch_dtype", None)
+        config["dtype"] = job.recipe.output_dtype
+        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", "utf-8")
+
+
+def pinned(job: Job) -> Recipe:
+    """The recipe with all options resolved and every input's fingerprint."""
+    family, recipe = job.inputs.family, pinned_models(job.recipe)
+    entries = tuple(
+        entry.model_copy(update={"fingerprint": expert.checkpoint.fingerprint})
+        for entry, expert in zip(recipe.experts, family.experts, strict=True)
+    )
+    return recipe.model_copy(
+        update={
+            "experts": entries,
+            "base_fingerprint": family.base.fingerprint,
+            "options": job.options.model_dump(),
+        }
+    )

@@ -1,0 +1,124 @@
+"""Uncertainty-based gradient matching with K-FAC blocks instead of diagonal Fishers.
+
+The published method (arXiv 2310.12808) takes any curvature; with `H_m = B_m ⊗ A_m` it is a MaTS
+system with a shared prior.  Nobody has published this form; `docs/study.md` compares the two.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+from torch import Tensor
+
+from .. import linear
+from ..linear import Kronecker, WeightedSum, eigh_descending, regularised
+from .method import Layer, LayerStatistics, Merged, Options, option, weighted_sum
+from .regmean import Remaining, merge_remaining, remaining_option, remaining_reads
+
+
+class KfacMatchingOptions(Options):
+    scaling: float = option(
+        1.0,
+        "α, the factor of every task's weight, as in task arithmetic",
+        low=0,
+        high=10,
+        step=0.05,
+        source="arXiv 2310.12808: α_m = 1",
+    )
+    prior: Literal["pretrained"] | Annotated[float, Field(gt=0, allow_inf_nan=False)] = option(
+        0.1,
+        "H_0: the pre-trained model's own block (needs `base_statistics`), or a number δ for δ I, "
+        "as a share of the mean diagonal of Σ α_m H_m at scaling 1",
+    )
+    damping: float = option(
+        0.1,
+        "δ, Tikhonov damping as a share of the mean eigenvalue, of A and of B",
+        low=0,
+        high=10,
+        step=0.01,
+        source="as for K-FAC merging",
+    )
+    iterations: int = option(50, "conjugate-gradient iterations at most", low=0, high=2000, step=5)
+    tolerance: float = option(1e-3, "relative residual at which a layer stops", low=0, high=1)
+    normalise: bool = option(
+        True, "divide each task's A and B by their traces, so that no task owns the operator"
+    )
+    remaining: Remaining = remaining_option()
+
+
+def kfac_matching(layer: Layer, options: KfacMatchingOptions, survey: Any = None) -> Merged:
+    """`(H_0 + Σ α_m H_m)(W − W0) = Σ α_m (H_0 + H_m) Δ_m` with `H = B ⊗ A`, by CG from the mean."""
+    blocks = [_block(own, options) for own in layer.statistics] if layer.is_matrix else []
+    prior = _block(layer.base_statistics, options) if options.prior == "pretrained" else None
+    known = [block for block in blocks if block is not None]
+    if not known or len(known) < len(blocks) or (prior is None and options.prior == "pretrained"):
+        return merge_remaining(layer, options.remaining, options.damping)
+    weights = tuple(options.scaling * weight for weight in layer.weights)
+    hessian = WeightedSum(tuple(known), weights)
+    own_size = float(WeightedSum(tuple(known), layer.weights).diagonal().mean())
+    shift = 0.0 if prior else float(options.prior) * own_size
+
+    def at_prior(x: Tensor) -> Tensor:
+        return prior.apply(x) if prior else shift * x
+
+    right = weighted_sum(
+        (
+            at_prior(update) + h.apply(update)
+            for h, update in zip(known, layer.updates, strict=True)
+        ),
+        weights,
+    )
+    solution = linear.cg(
+        lambda x: at_prior(x) + hessian.apply(x),
+        right,
+        layer.mean_update,
+        iterations=options.iterations,
+        tolerance=options.tolerance,
+        preconditioner=_preconditioner(known, weights, prior, shift),
+        keep=layer.keep,
+        callback=layer.pulse,
+    )
+    found = _of_weights(solution, layer)
+    return Merged(found.value, "kfac_matching", status=str(found.status), solution=found)
+
+
+def _of_weights(solution: linear.Solution, layer: Layer) -> linear.Solution:
+    """The solution for W instead of W − W0."""
+    iterates = {step: layer.base + x for step, x in solution.iterates.items()}
+    return replace(solution, value=layer.base + solution.value, iterates=iterates)
+
+
+def _block(own: LayerStatistics, options: KfacMatchingOptions) -> Kronecker | None:
+    b, a = own.gram("output_gradient_gram"), own.gram("input_gram")
+    if b is None or a is None:
+        return None
+    block = regularised(
+        Kronecker(b, a),
+        damping=options.damping,
+        normalise=options.normalise,
+    )
+    assert isinstance(block, Kronecker)
+    return block
+
+
+def _preconditioner(
+    blocks: list[Kronecker], weights: tuple[float, ...], prior: Kronecker | None, shift: float
+) -> linear.Apply:
+    terms = [*blocks, *([prior] if prior else [])]
+    factors = [*weights, *([1.0] if prior else [])]
+    total = sum(factors)
+    if not total > 0:  # scaling 0: only the prior is left
+        return lambda r: r / shift if shift else r
+    shares = [factor / total for factor in factors]
+    # Eigenvalues of the mean factors; their product times the total weight has the sum's size.
+    a, b = (
+        eigh_descending(weighted_sum((getattr(term, side) for term in terms), shares))
+        for side in ("a", "b")
+    )
+    return linear.kronecker_in((a[0] * total, a[1]), b, shift)
+
+
+def kfac_matching_reads(options: KfacMatchingOptions) -> frozenset[str]:
+    return frozenset({"input_gram", "output_gradient_gram", *remaining_reads(options.remaining)})

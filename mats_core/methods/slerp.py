@@ -1,0 +1,74 @@
+"""SLERP: two models interpolated along the arc between them instead of along the straight line.
+
+Sources: Shoemake, "Animating rotation with quaternion curves" (SIGGRAPH 1985), for the formula;
+mergekit (arXiv 2403.13257) for its use on weights: every tensor is one flat vector, the arc is
+between the vectors as they are (their lengths are interpolated along), and two that are nearly
+parallel or opposite are interpolated linearly.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .method import Layer, Merged, Options, option, weighted_sum
+
+PIECE = 1 << 20  # numbers at a time in float64: scratch that does not grow with the tensor
+NOTHING = 1e-8  # length below which a tensor has no direction, as in mergekit
+
+
+class SlerpOptions(Options):
+    t: float = option(
+        0.5,
+        "place on the arc: 0 is the first expert, 1 the second",
+        low=0,
+        high=1,
+        step=0.05,
+        source="the middle",
+    )
+    parallel: float = option(
+        0.9995,
+        "|cosine| above which the two are interpolated linearly: the formula divides by the sine",
+        low=0,
+        high=0.999999,
+        source="mergekit 0.1.5",
+    )
+
+
+def slerp(layer: Layer, options: SlerpOptions, survey: Any = None) -> Merged:
+    """W = sin((1 − t) θ) / sin θ · W_1 + sin(t θ) / sin θ · W_2, θ the angle between the two.
+
+    A tensor of zeros has no direction and counts as orthogonal to the other, as in mergekit.
+    """
+    first, second = layer.experts
+    cosine = angle_cosine(first, second)
+    linear = abs(cosine) > options.parallel
+    shares = (1 - options.t, options.t) if linear else arc(options.t, math.acos(cosine))
+    return Merged(
+        weighted_sum((first, second), shares),
+        "lerp" if linear else "slerp",
+        details={"cosine": cosine, "shares": list(shares)},
+    )
+
+
+def arc(t: float, angle: float) -> tuple[float, float]:
+    """What both ends count at `t` of the way along an arc of `angle` radians, 0 < angle < π."""
+    return math.sin((1 - t) * angle) / math.sin(angle), math.sin(t * angle) / math.sin(angle)
+
+
+def angle_cosine(first: Tensor, second: Tensor) -> float:
+    """The cosine between two tensors taken as flat vectors; 0 where one has no direction."""
+    lengths = [math.sqrt(inner(value, value)) for value in (first, second)]
+    if min(lengths) <= NOTHING:
+        return 0.0
+    return max(-1.0, min(1.0, inner(first, second) / (lengths[0] * lengths[1])))
+
+
+def inner(first: Tensor, second: Tensor) -> float:
+    """⟨first, second⟩, piece by piece in float64 where the device has it."""
+    wide = torch.float32 if first.device.type == "mps" else torch.float64
+    pieces = zip(first.reshape(-1).split(PIECE), second.reshape(-1).split(PIECE), strict=True)
+    return sum(float(x.to(wide) @ y.to(wide)) for x, y in pieces)

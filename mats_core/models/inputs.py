@@ -1,0 +1,249 @@
+"""From rows to what a model is called with: the one place that knows processors and tokenizers.
+
+`encode` turns a split into `Rows`, which hand out batches of tensors; `answers` reads what the
+model says about a batch as one row of numbers an example:
+
+    image, text   the logits of the classes
+    choices       log p(answer | prompt) of every answer: a sum over its tokens, or their mean
+    language      the loss of the text that should follow (nats, a sum over its tokens), its tokens
+
+Causal models read prompt and answer as one text; of the tokens of all answers, those after the
+longest beginning that they share with the prompt are counted.  Encoder-decoder models read the
+prompt and are asked for the answer, its end token included (as MaTS asks T5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..checkpoints import Checkpoint
+from ..errors import InputError, listing
+from ..tasks import Split, Task
+from . import modules as models
+from .kinds import facts_of
+from .tokens import IGNORED, Tokenised, padding, tokenised
+
+Call = Callable[[Mapping[str, Tensor]], Tensor]  # keyword arguments → logits
+BATCH = 128  # of small images: the activations stay near the caches
+TOKENS = 8192  # of one batch of texts, padding included
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some examples as a model takes them.
+
+    rows     (n,), their places among those that were asked for
+    inputs   keyword arguments of the model; of choices k sequences an example, side by side
+    targets  (sequences, tokens), the token that the logits of each place should name, `IGNORED`
+             where nothing is asked; None for classes
+    """
+
+    rows: np.ndarray
+    inputs: Mapping[str, Tensor]
+    targets: Tensor | None = None
+
+
+class Rows(Protocol):
+    """Encoded examples."""
+
+    lengths: np.ndarray  # (n,), tokens; all alike for images
+
+    def __len__(self) -> int: ...
+
+    def batch(self, places: np.ndarray, answers: np.ndarray | None = None) -> Batch:
+        """These examples, in this order; of choices only the answers (n,) that are named."""
+        ...
+
+    def batches(self, places: np.ndarray) -> Iterator[Batch]:
+        """These examples in batches of a good size, in any order."""
+        ...
+
+
+def encode(
+    split: Split,
+    directory: Path | None,
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    kept: int = 0,
+) -> Rows:
+    """A split's examples for the model in `directory`.
+
+    `kept`: images are prepared once if they take at most so many bytes.  Raises `InputError` for a
+    task that this kind of model cannot be asked, or a directory without tokenizer files.
+    """
+    if split.form.kind == "image":
+        return Pixels(split, directory, device, dtype, kept)
+    return Texts(tokenised(split, directory), device)
+
+
+ASKED: dict[str, tuple[str, ...]] = {  # kinds of task → kinds of model
+    "image": ("image", ""),
+    "text": ("text",),
+    "choices": ("causal", "seq2seq"),
+    "language": ("causal", "seq2seq"),
+}
+WANTED = {
+    "image": "a classifier of images",
+    "text": "a classifier of texts (…ForSequenceClassification)",
+    "choices": "a causal or an encoder-decoder language model",
+    "language": "a causal or an encoder-decoder language model",
+}
+
+
+def check(checkpoint: Checkpoint, task: Task, whose: str = "") -> None:
+    """Raise `InputError` if a model cannot be asked a task, or names other classes than it has."""
+    thing = f"task '{task.name}'{whose}"
+    kind = task.form.kind
+    facts = facts_of(checkpoint.directory)
+    if facts.reads not in ASKED[kind]:
+        raise InputError(
+            thing,
+            expected=f"{WANTED[kind]}, for it is of kind '{kind}'",
+            found=f"{facts.name} in '{checkpoint.path}'",
+            remedy="Give the expert the task that it was fine-tuned for.",
+        )
+    names = checkpoint.class_names
+    if kind not in ("image", "text") or not names:
+        return
+    if len(names) != len(task.classes):
+        raise InputError(
+            thing,
+            expected=f"{len(names)} classes, as in the config.json of '{checkpoint.path}'",
+            found=f"{len(task.classes)}",
+            remedy="Give the expert the task that it was fine-tuned for.",
+        )
+    if names != task.classes and sorted(names) == sorted(task.classes):
+        raise InputError(
+            thing,
+            expected=f"classes in the order of '{checkpoint.path}': {listing(names)}",
+            found=listing(task.classes),
+            remedy="Give the task's 'classes' in that order.",
+        )
+
+
+def answers(logits: Tensor, batch: Batch, split: Split) -> Tensor:
+    """A model's logits as (examples, numbers): see the module's text."""
+    if batch.targets is None:
+        return logits
+    likelihoods, tokens = token_likelihoods(logits, batch.targets)
+    if split.form.kind == "language":
+        return torch.stack([-likelihoods, tokens.to(likelihoods.dtype)], 1)
+    if split.form.length_normalised:
+        likelihoods = likelihoods / tokens
+    return likelihoods.reshape(len(batch.rows), -1)
+
+
+def ask(call: Call, rows: Rows, split: Split, places: np.ndarray) -> Tensor:
+    """What a model says to these examples of a split, in their order: `answers` of all of them."""
+    parts, order = [], []
+    for batch in rows.batches(places):
+        parts.append(answers(call(batch.inputs), batch, split))
+        order.append(batch.rows)
+    back = torch.from_numpy(np.argsort(np.concatenate(order)))
+    found = torch.cat(parts)
+    return found[back.to(found.device)]
+
+
+def token_likelihoods(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Σ log p(target) over the tokens of each sequence (sequences,), and how many these are."""
+    there = targets != IGNORED
+    # The whole (sequences, tokens, vocabulary) need not be normalised, only what is asked.
+    scores = torch.log_softmax(logits[there].float(), -1)
+    each = scores.gather(1, targets[there][:, None])[:, 0]
+    which = there.nonzero()[:, 0]
+    sums = torch.zeros(len(targets), dtype=each.dtype, device=each.device)
+    return sums.index_add(0, which, each), there.sum(1)
+
+
+# Images -------------------------------------------------------------------------------------------
+
+
+class Pixels:
+    """Images as `pixel_values`."""
+
+    def __init__(
+        self,
+        split: Split,
+        directory: Path | None,
+        device: torch.device | str,
+        dtype: torch.dtype,
+        kept: int,
+    ) -> None:
+        self.split, self.directory, self.device, self.dtype = split, directory, device, dtype
+        self.lengths = np.ones(len(split), dtype=np.int64)
+        self._left = kept
+        self._whole: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def batch(self, places: np.ndarray, answers: np.ndarray | None = None) -> Batch:
+        return Batch(np.arange(len(places)), {"pixel_values": self._values(places)})
+
+    def batches(self, places: np.ndarray) -> Iterator[Batch]:
+        for start in range(0, len(places), BATCH):
+            some = places[start : start + BATCH]
+            rows = np.arange(start, start + len(some))
+            yield Batch(rows, {"pixel_values": self._values(some)})
+
+    def _values(self, places: np.ndarray) -> Tensor:
+        if self._whole is None and self._left:
+            one = self._prepared(self.split.inputs[:1])
+            if one.nbytes * len(self) <= self._left:
+                self._whole = self._prepared(self.split.inputs)
+            self._left = 0
+        if self._whole is not None:
+            return self._whole[torch.from_numpy(places).to(self.device)]
+        return self._prepared(self.split.inputs[places])
+
+    def _prepared(self, images: np.ndarray) -> Tensor:
+        return models.pixel_values(images, self.directory, device=self.device, dtype=self.dtype)
+
+
+# Texts --------------------------------------------------------------------------------------------
+
+
+class Texts:
+    """Tokenised texts, padded to the longest of each batch."""
+
+    def __init__(self, tokens: Tokenised, device: torch.device | str) -> None:
+        self.tokens, self.device = tokens, device
+        self.lengths = tokens.lengths
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def batch(self, places: np.ndarray, answers: np.ndarray | None = None) -> Batch:
+        return self._batch(np.arange(len(places)), places, answers)
+
+    def batches(self, places: np.ndarray) -> Iterator[Batch]:
+        # Texts of like length side by side: less padding is less work.
+        order = np.argsort(-self.lengths[places], kind="stable")
+        start, each = 0, self.tokens.each
+        while start < len(order):
+            longest = int(self.lengths[places[order[start]]])
+            count = max(1, min(BATCH, TOKENS // max(1, each * longest)))
+            rows = order[start : start + count]
+            yield self._batch(rows, places[rows])
+            start += count
+
+    def _batch(
+        self, rows: np.ndarray, places: np.ndarray, answers: np.ndarray | None = None
+    ) -> Batch:
+        each = self.tokens.each
+        which = np.arange(each)[None] if answers is None else answers[:, None]
+        chosen = [self.tokens.texts[i] for i in (places[:, None] * each + which).reshape(-1)]
+        padded = {
+            name: torch.from_numpy(values).to(self.device)
+            for name, values in padding(chosen, self.tokens.pad).items()
+        }
+        targets = padded.pop("targets", None)
+        return Batch(rows, padded, targets)

@@ -1,0 +1,71 @@
+"""How the model that a configuration describes wants to be called."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ..system import ByContent
+from .modules import architecture, file_text, padding_token
+
+Reads = Literal["image", "text", "causal", "seq2seq", ""]
+KINDS: dict[str, Reads] = {  # by what the class's name holds
+    "ImageClassification": "image",
+    "SequenceClassification": "text",
+    "CausalLM": "causal",
+    "LMHeadModel": "causal",
+    "ForConditionalGeneration": "seq2seq",
+}
+# Position ids of these begin after that of the padding.
+OFFSET_POSITIONS = ("roberta", "camembert", "mpnet", "longformer", "data2vec-text")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """How a model wants to be called.
+
+    name       of its class
+    reads      what it is: a classifier of images or texts, or a language model; empty if unknown
+    pad        the token that fills texts up
+    start      the token that a decoder's answer begins with, where the configuration says
+    positions  tokens that it can take, None without a limit
+    segments   whether it tells the two texts of a pair apart by `token_type_ids`
+    """
+
+    name: str
+    reads: Reads
+    pad: int
+    start: int | None
+    positions: int | None
+    segments: bool
+
+
+def facts_of(directory: Path | None) -> Facts:
+    """What the configuration in a directory says; raises `InputError` as `build` does."""
+    return _facts(ByContent((file_text(directory, "config.json"), directory is None), directory))
+
+
+@functools.lru_cache(maxsize=64)
+def _facts(what: ByContent) -> Facts:
+    config, model_class = architecture(what.value)
+    name = model_class.__name__
+    positions = getattr(config, "max_position_embeddings", None)
+    if positions and any(kind in config.model_type for kind in OFFSET_POSITIONS):
+        positions -= padding_token(config) + 1
+    return Facts(
+        name=name,
+        reads=_reads(name),
+        pad=padding_token(config),
+        start=getattr(config, "decoder_start_token_id", None),
+        positions=positions or None,
+        segments=(getattr(config, "type_vocab_size", 0) or 0) > 1,
+    )
+
+
+def _reads(name: str) -> Reads:
+    for part, kind in KINDS.items():
+        if part in name:
+            return kind
+    return ""

@@ -1,0 +1,189 @@
+"""Tasks and splits: plain arrays, whatever file they came from.
+
+Symbols: n examples, c columns.  The rows of a split are
+
+    image      inputs (n, height, width, channels) uint8, labels (n,)
+    text       inputs (n, c) of str: one text, or the two texts of a pair; labels (n,)
+    choices    inputs (n, 1 + k) of str: a prompt and its k answers; labels (n,), the right answer
+    language   inputs (n, 2) of str: a prompt (may be empty) and the text that should follow;
+               labels (n,), all zero: there are no classes
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from ..errors import InputError, member
+
+Kind = Literal["image", "text", "choices", "language"]
+KINDS: tuple[Kind, ...] = ("image", "text", "choices", "language")
+MetricName = Literal["accuracy", "f1", "matthews", "macro", "likelihood"]
+METRICS: tuple[MetricName, ...] = ("accuracy", "f1", "matthews", "macro")
+SplitName = Literal["train", "validation", "test"]
+SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
+VALIDATION_MOST = 500
+ARRAYS = ("x_train", "y_train", "x_test", "y_test", "classes")
+CHUNK = 1 << 24  # bytes hashed at once: an array on disk is not read into memory whole
+
+
+@dataclass(frozen=True)
+class Form:
+    """What the rows are and how a model is asked about them.
+
+    metric             what a score is: see `mats_core.scores`; `likelihood` of a language task
+    max_length         tokens an example is cut to; as many as the model takes by default
+    length_normalised  of choices: an answer's log-likelihood is divided by its tokens
+    """
+
+    kind: Kind = "image"
+    metric: MetricName = "accuracy"
+    max_length: int | None = None
+    length_normalised: bool = False
+
+    @property
+    def classified(self) -> bool:
+        """Whether every example has one right class."""
+        return self.kind != "language"
+
+    @property
+    def noun(self) -> str:
+        """What an example is called."""
+        return "image" if self.kind == "image" else "text"
+
+
+IMAGES = Form()
+
+
+@dataclass(frozen=True)
+class Split:
+    """Rows and labels, example by example; see the module's text for their shapes."""
+
+    inputs: np.ndarray
+    labels: np.ndarray
+    form: Form = IMAGES
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def first(self, count: int | None) -> Split:
+        """The first `count` examples (all for None)."""
+        return Split(self.inputs[:count], self.labels[:count], self.form)
+
+    def take(self, rows: np.ndarray) -> Split:
+        """These examples, in this order."""
+        return Split(self.inputs[rows], self.labels[rows], self.form)
+
+    def text(self, row: int) -> str:
+        """One example in words; raises `InputError` for an image."""
+        if self.form.kind == "image":
+            raise InputError("example", expected="a text", found="an image")
+        columns = [str(part) for part in self.inputs[row]]
+        if self.form.kind == "choices":
+            columns = columns[:1]
+        return (" ¶ " if self.form.kind == "text" else " → ").join(c for c in columns if c)
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """SHA-256 of rows, labels and form."""
+        digest = hashlib.sha256(repr(self.form).encode())
+        add(digest, self.inputs)
+        add(digest, self.labels)
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Task:
+    """Class names in the order of the labels (none for language), and three splits."""
+
+    name: str
+    classes: tuple[str, ...]
+    train: Split
+    validation: Split
+    test: Split
+    description: str = ""
+
+    @property
+    def form(self) -> Form:
+        return self.test.form
+
+    def split(self, name: str) -> Split:
+        member("split", name, SPLITS)
+        return {"train": self.train, "validation": self.validation, "test": self.test}[name]
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """SHA-256 of everything that is evaluated or measured."""
+        digest = hashlib.sha256("\0".join(self.classes).encode())
+        if self.form != IMAGES:  # pictures have the digest that files of statistics know
+            digest.update(repr(self.form).encode())
+        for split in (self.train, self.validation, self.test):
+            add(digest, split.inputs)
+            add(digest, split.labels)
+        return digest.hexdigest()
+
+    @classmethod
+    def from_arrays(cls, name: str, arrays: Mapping[str, Any]) -> Task:
+        """A task from the five arrays of an `.npz`: uint8 images (n, height, width[, channels]),
+        integer labels and class names.  Raises `InputError` for what does not fit together.
+        """
+        missing = [key for key in ARRAYS if key not in arrays]
+        if missing:
+            raise InputError(
+                f"task '{name}'",
+                expected=f"arrays {', '.join(ARRAYS)}",
+                found=f"no {', '.join(missing)}",
+            )
+        classes = tuple(str(label) for label in arrays["classes"])
+        train = _images(name, "train", arrays["x_train"], arrays["y_train"], len(classes))
+        test = _images(name, "test", arrays["x_test"], arrays["y_test"], len(classes))
+        return cls(name, classes, *held_out(train), test)
+
+
+def held_out(train: Split) -> tuple[Split, Split]:
+    """Training and validation examples: the last fifth, at most `VALIDATION_MOST`."""
+    cut = len(train) - min(VALIDATION_MOST, len(train) // 5)
+    return train.first(cut), Split(train.inputs[cut:], train.labels[cut:], train.form)
+
+
+def add(digest: Any, values: np.ndarray) -> None:
+    """Add an array's contents to a digest: its bytes, or its texts with their lengths."""
+    if values.dtype == object:
+        for text in values.reshape(-1):
+            data = str(text).encode("utf-8", "surrogatepass")
+            digest.update(f"{len(data)}:".encode())
+            digest.update(data)
+        return
+    step = max(1, CHUNK // max(1, values[:1].nbytes))
+    for start in range(0, len(values), step):
+        digest.update(values[start : start + step].tobytes())
+
+
+def _images(task: str, half: str, images: Any, labels: Any, classes: int) -> Split:
+    images, labels = np.asarray(images), np.asarray(labels)
+    if images.dtype != np.uint8 or images.ndim not in (3, 4):
+        raise InputError(
+            f"x_{half} of task '{task}'",
+            expected="uint8 images (n, height, width[, channels])",
+            found=f"{images.dtype} {images.shape}",
+        )
+    if images.ndim == 3:
+        images = images[..., None]
+    if labels.shape != (len(images),) or not np.issubdtype(labels.dtype, np.integer):
+        raise InputError(
+            f"y_{half} of task '{task}'",
+            expected=f"{len(images)} integer labels",
+            found=f"{labels.dtype} {labels.shape}",
+        )
+    if len(labels) and not (labels.min() >= 0 and labels.max() < classes):
+        raise InputError(
+            f"y_{half} of task '{task}'",
+            expected=f"labels from 0 to {classes - 1}",
+            found=f"{labels.min()} to {labels.max()}",
+        )
+    return Split(images, labels.astype(np.int64))

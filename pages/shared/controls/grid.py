@@ -1,0 +1,147 @@
+"""Which grid to sweep: a method, two of its settings, and the values to try."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import streamlit as st
+
+from mats_core.analysis import Axis, knobs, suggested
+from mats_core.errors import InputError
+from mats_core.merging import Collection, OptionField, parse_options
+from mats_core.methods import METHODS
+
+from ..frame import show
+from ..work import Prepared, Run, SweepRequest
+from . import widgets
+
+SIZES = (50, 150, 400)  # validation examples a task
+MOST_POINTS = 100
+ON = {"on": True, "off": False}
+METHODS_WITH_TWO = [name for name in METHODS if len(knobs(name)) > 1]
+
+
+def controls(
+    collection: Collection, kept: list[Run], prepared: Prepared | None
+) -> tuple[SweepRequest | None, str]:
+    """What to sweep, or what is wrong with it."""
+    newest = kept[-1].recipe.method if kept else ""
+    first = newest if newest in METHODS_WITH_TWO else "essential"
+    method = st.selectbox(
+        "Method", METHODS_WITH_TWO, index=METHODS_WITH_TWO.index(first),
+        format_func=lambda m: METHODS[m].title, key="sweep method", persist_state="session",
+    )  # fmt: skip
+    fields = {field.name: field for field in knobs(method)}
+    order = [name for name in widgets.LEADING.get(method, ()) if name in fields]
+    order += [name for name in fields if name not in order]
+    x = _axis("Across", method, fields, order, 0)
+    y = _axis("Upwards", method, fields, [name for name in order if name != x[0]], 0)
+    same = [run for run in reversed(kept) if run.recipe.method == method]
+    labels = {run.id: run.label for run in same}
+    like = None
+    if same:
+        like = st.selectbox(
+            "All other settings", [None, *labels], key=f"sweep like {method} {len(same)}",
+            format_func=lambda i: "by default" if i is None else f"as in {labels[i]}",
+        )  # fmt: skip
+    examples = st.segmented_control(
+        "Validation examples a task", SIZES, default=SIZES[1], required=True,
+        key="sweep examples", persist_state="session",
+        help="More examples tell close points apart, and take longer.",
+    )  # fmt: skip
+    run = next((run for run in same if run.id == like), None)
+    return _request(collection, method, (x, y), fields, run, int(examples or SIZES[1]), prepared)
+
+
+def _axis(
+    label: str, method: str, fields: dict[str, OptionField], names: Sequence[str], first: int
+) -> tuple[str, list[str]]:
+    """An option and its values as texts."""
+    name = st.selectbox(
+        label, names, index=first, key=f"sweep {label} {method} {len(names)} {names[0]}",
+        format_func=title, persist_state="session",
+    )  # fmt: skip
+    field = fields[name]
+    texts = [text_of(value) for value in suggested(method, field)]
+    numeric = field.kind in ("int", "float") or field.numeric
+    values = st.multiselect(
+        "Values", texts, default=texts, accept_new_options=numeric, wrap=True,
+        key=f"sweep values {label} {method} {name}", persist_state="session",
+        help=show.plain(f"{field.help[:1].upper()}{field.help[1:]}."),
+        placeholder="Type a value and press Enter" if numeric else "Choose values",
+    )  # fmt: skip
+    return name, list(values)
+
+
+def title(option: str) -> str:
+    return widgets.LABELS.get(option, option.replace("_", " ").capitalize())
+
+
+def text_of(value: Any) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return f"{value:g}" if isinstance(value, int | float) else str(value)
+
+
+def _value(field: OptionField, text: str) -> Any:
+    """A typed value; raises `InputError` for what is no number where one is needed."""
+    if field.kind == "bool":
+        return ON[text]
+    if text in field.choices:
+        return text
+    try:
+        number = float(text.replace(",", "."))
+        return int(number) if field.kind == "int" and number == int(number) else number
+    except (ValueError, OverflowError):
+        raise InputError(
+            f"value of {title(field.name)}", expected="a number", found=f"'{text}'"
+        ) from None
+
+
+def _request(
+    collection: Collection,
+    method: str,
+    axes: tuple[tuple[str, list[str]], ...],
+    fields: dict[str, OptionField],
+    run: Run | None,
+    examples: int,
+    prepared: Prepared | None,
+) -> tuple[SweepRequest | None, str]:
+    try:
+        parsed = [_parsed(method, fields[name], texts) for name, texts in axes]
+        points = len(parsed[0].values) * len(parsed[1].values)
+        if points > MOST_POINTS:
+            raise InputError(
+                "sweep", expected=f"at most {MOST_POINTS} points", found=str(points),
+                remedy="Take some values out.",
+            )  # fmt: skip
+        files = prepared.files if prepared else None
+        recipe = run.recipe if run else collection.recipe(method, statistics=files)
+    except InputError as error:
+        return None, str(error)
+    # As in the names of runs: the knobs' own labels need their surroundings.
+    titles = {axis.option: axis.option.replace("_", " ") for axis in parsed}
+    return SweepRequest(collection.name, recipe, parsed[0], parsed[1], titles, examples), ""
+
+
+def _parsed(method: str, field: OptionField, texts: Sequence[str]) -> Axis:
+    """Values in their own order: numbers by size, choices as declared."""
+    if not texts:
+        raise InputError(f"values of {title(field.name)}", expected="at least one", found="none")
+    values = list(dict.fromkeys(_value(field, text) for text in texts))
+    for value in values:
+        parse_options(method, {field.name: value})
+    names = sorted((v for v in values if isinstance(v, str)), key=field.choices.index)
+    return Axis(field.name, (*names, *sorted(v for v in values if not isinstance(v, str))))
+
+
+def estimate(request: SweepRequest, kept: list[Run]) -> None:
+    points = len(request.x.values) * len(request.y.values)
+    text = f"{points} merges"
+    wanted = (request.recipe.method, request.recipe.rounds)
+    times = [r.report.seconds for r in kept if (r.recipe.method, r.recipe.rounds) == wanted]
+    if times:
+        seconds = points * times[-1]
+        text += f", about {seconds:.0f} s" if seconds < 90 else f", about {seconds / 60:.0f} min"
+    st.caption(f"{text}. Other merges go first; this page need not stay open.")

@@ -1,0 +1,191 @@
+"""What a person has set on the Merge page: read from the widgets, put into them, compared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import streamlit as st
+
+from mats_core.errors import InputError
+from mats_core.merging import Collection, Recipe, describe, parse_options
+from mats_core.methods import METHODS
+
+from ..frame import show
+from ..work import prepare
+from . import widgets
+from .presets import PRESETS
+
+WANTED = "wanted"  # settings that another page, a preset or a link asks for
+MOST_ROUNDS = 3  # to choose from; a recipe may ask for more
+QUICK = 0.03  # half the interval of the first answer; the rest is tested in the background
+
+
+def take_over(collection: Collection) -> None:
+    """Put the settings that were asked for into the widgets, before they are drawn."""
+    wanted: Mapping[str, Any] | None = st.session_state.pop(WANTED, None)
+    if wanted is None:
+        return
+    widgets.reset()
+    method, version = str(wanted["method"]), widgets.version()
+    if method not in METHODS:
+        return
+    group = METHODS[method].group
+    st.session_state[f"group {version}"] = group
+    st.session_state[f"method {group} {version}"] = method
+    for field in describe(method):
+        if field.name in wanted.get("options", {}):
+            widgets.put(field, method, wanted["options"][field.name])
+    names = [expert.name for expert in collection.experts]
+    if wanted.get("experts"):
+        chosen = [name for name in names if name in wanted["experts"]]
+        st.session_state[f"experts {collection.name} {version}"] = chosen
+    weights = dict(wanted.get("weights") or {})
+    if len(set(weights.values())) > 1:
+        st.session_state[f"weigh {version}"] = True
+        for name in names:
+            st.session_state[f"weight {name} {version}"] = float(weights.get(name, 1.0))
+    for key in ("seed", "dtype", "rounds"):
+        if wanted.get(key) is not None:
+            st.session_state[f"{key} {version}"] = wanted[key]
+
+
+def want(recipe: Recipe) -> None:
+    """Ask for the settings of a recipe."""
+    st.session_state[WANTED] = {
+        "method": recipe.method,
+        "options": dict(recipe.options),
+        "experts": tuple(expert.name for expert in recipe.experts),
+        "weights": {expert.name: expert.weight for expert in recipe.experts},
+        "seed": recipe.seed,
+        "dtype": recipe.dtype,
+        "rounds": recipe.rounds,
+    }
+
+
+def presets() -> None:
+    """Buttons that set everything at once."""
+    with st.popover("Presets", icon=":material/bookmarks:"):
+        for preset in PRESETS:
+            st.button(
+                preset.title, key=f"preset {preset.title}", width="stretch", on_click=_preset,
+                args=(preset.method, preset.options, preset.rounds),
+            )  # fmt: skip
+            st.caption(show.plain(preset.sentence))
+
+
+def _preset(method: str, options: dict[str, Any], rounds: int) -> None:
+    st.session_state[WANTED] = {"method": method, "options": options, "rounds": rounds}
+
+
+def controls(collection: Collection, method: str) -> prepare.Request:
+    """Every knob of a method, and whom to merge, as one frozen request."""
+    names = [expert.name for expert in collection.experts]
+    options = widgets.options(method)
+    again = st.container(gap="xsmall")  # filled once it is known whom to merge
+    version = widgets.version()
+    key = f"experts {collection.name} {version}"
+    count = len(st.session_state.get(key, names) or [])
+    title = f"Experts and arithmetic · {'all' if count == len(names) else count} of {len(names)}"
+    with st.expander(title.replace("all of", "all"), icon=":material/group_work:"):
+        experts = st.pills(
+            "Experts", names, selection_mode="multi",
+            default=None if key in st.session_state else names,
+            key=key, persist_state="session", help="Leave some out to see whom they disturb.",
+        )  # fmt: skip
+        chosen = tuple(n for n in names if n in (experts or []))
+        weights = _weights(method, chosen)
+        seed = st.number_input("Seed", 0, key=f"seed {version}", persist_state="session")
+        dtype = st.segmented_control(
+            "Arithmetic", ["float32", "float64"],
+            default=None if f"dtype {version}" in st.session_state else "float32", required=True,
+            key=f"dtype {version}", persist_state="session",
+        )  # fmt: skip
+    with again:
+        rounds = _rounds(collection, method, options, chosen)
+    return prepare.Request(
+        collection, method, options, chosen, tuple(sorted(weights.items())), int(seed or 0),
+        str(dtype or "float32"), precision=QUICK, rounds=rounds,
+    )  # fmt: skip
+
+
+def _rounds(
+    collection: Collection, method: str, options: Mapping[str, Any], chosen: tuple[str, ...]
+) -> int:
+    """How often statistics are measured, where the method reads some and there are data to."""
+    try:
+        reads = METHODS[method].reads(parse_options(method, options, collection.folder))
+    except InputError:  # said when somebody presses Merge
+        return 1
+    if not reads or not all(e.task for e in collection.experts if e.name in chosen):
+        return 1
+    key = f"rounds {widgets.version()}"
+    most = max(MOST_ROUNDS, st.session_state.get(key) or 1)
+    rounds = st.segmented_control(
+        "Rounds of statistics", list(range(1, most + 1)),
+        default=None if key in st.session_state else 1, required=True, key=key,
+        persist_state="session",
+        help="An expert is sure of its own examples, so curvature measured at the expert says "
+        "little about what hurts further out, where the merge lands. A second round measures it "
+        "again at the merged model, with each expert's head and calibration examples, and merges "
+        "once more. Each further round costs a measuring and a merge.",
+    )  # fmt: skip
+    st.caption("2: measure again where the merge landed, and merge once more.")
+    return int(rounds or 1)
+
+
+def _weights(method: str, chosen: tuple[str, ...]) -> dict[str, float]:
+    """A weight for each expert, where the method knows weights and somebody wants them."""
+    version = widgets.version()
+    if not METHODS[method].weighted:
+        count = METHODS[method].experts
+        st.caption(
+            f"This method merges exactly {count} experts, and takes no weights."
+            if count
+            else "This method treats all experts alike."
+        )
+        return {}
+    weigh = st.toggle(
+        "Weigh the experts", key=f"weigh {version}", persist_state="session",
+        help="α of each task: 2 counts twice, 0 not at all.",
+    )  # fmt: skip
+    if not weigh:
+        return {}
+    found = {}
+    columns = st.columns(2)
+    for index, name in enumerate(chosen):
+        key = f"weight {name} {version}"
+        st.session_state.setdefault(key, 1.0)
+        found[name] = columns[index % 2].number_input(
+            show.plain(name), 0.0, 100.0, step=0.25, key=key, persist_state="session", format="%g"
+        )
+    return found
+
+
+def changed(request: prepare.Request, recipe: Recipe) -> list[str]:
+    """What differs between the widgets and the run that is shown, in words."""
+    found = []
+    if request.method != recipe.method:
+        found.append(METHODS[request.method].title)
+    else:
+        defaults = {field.name: field.default for field in describe(request.method)}
+        for name, default in defaults.items():
+            now, then = request.options.get(name, default), recipe.options.get(name, default)
+            if now != then:
+                title = widgets.LABELS.get(name, name.replace("_", " "))
+                found.append(f"{title} {_short(then)} → {_short(now)}")
+    if request.experts != tuple(expert.name for expert in recipe.experts):
+        found.append(f"{len(request.experts)} experts instead of {len(recipe.experts)}")
+    elif any(dict(request.weights).get(e.name, 1.0) != e.weight for e in recipe.experts):
+        found.append("weights")
+    if request.rounds != recipe.rounds:
+        found.append(f"rounds of statistics {recipe.rounds} → {request.rounds}")
+    if request.seed != recipe.seed:
+        found.append(f"seed {recipe.seed} → {request.seed}")
+    if request.dtype != recipe.dtype:
+        found.append(f"{recipe.dtype} → {request.dtype}")
+    return found
+
+
+def _short(value: object) -> str:
+    return "default" if value is None else f"{value:g}" if isinstance(value, float) else str(value)

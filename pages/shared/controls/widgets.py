@@ -1,0 +1,253 @@
+"""Options → widgets: every knob is generated from a method's own declaration."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import streamlit as st
+
+from mats_core.merging import OptionField, describe
+from mats_core.methods import METHODS, STARTS
+
+from ..frame import show
+
+GROUPS: dict[str, str] = {
+    "weights": "Weights",
+    "task vectors": "Task vectors",
+    "statistics": "Statistics",
+}
+NEEDS = {
+    "weights": "needs nothing but the checkpoints",
+    "task vectors": "needs what each expert changed in the base",
+    "statistics": "needs statistics that were measured on each expert's own task",
+}
+LABELS = {
+    "task_power": "1 · tasks",
+    "dimension_power": "2 · dimensions",
+    "layer_power": "3 · layers",
+    "eigenvalue_power": "Directions",
+    "iterations": "CG iterations",
+    "normalise": "Normalise each task",
+    "fold_bias": "Merge biases with their weight",
+    "remaining": "Parameters without statistics",
+    "rank": "Rank of each task's subspace",
+}
+# What stands together under a heading, and what waits behind "More settings".
+SECTIONS = {
+    "Polarized scaling: who speaks louder": ("task_power", "dimension_power", "layer_power"),
+}
+HEADINGS = {
+    "Polarized scaling: who speaks louder": "What moved further in fine-tuning gets more weight: "
+    "whole tasks, input dimensions, and layers among their like. Power 0 or off: all alike.",
+}
+LEADING = {
+    "kfac": ("iterations", "damping", "start", "preconditioner"),
+    "essential": ("scaling", "task_power", "dimension_power", "layer_power"),
+}
+LEVELS = SECTIONS["Polarized scaling: who speaks louder"]
+SUGGESTED = {"start": STARTS}
+OWN_NUMBER = "a number"
+MOST_STEPS = 100  # of a slider; a wider range is typed
+
+
+def method(default: str) -> str:
+    """Group and method, and what the chosen one does."""
+    group = st.segmented_control(
+        "Method, by what it needs",
+        list(GROUPS),
+        **_unless_set(f"group {version()}", default=str(METHODS[default].group)),
+        required=True,
+        format_func=lambda g: GROUPS[g],
+        key=f"group {version()}",
+        persist_state="session",
+        width="stretch",
+    )
+    names = [name for name, m in METHODS.items() if m.group == group]
+    name = st.selectbox(
+        "Method",
+        names,
+        **_unless_set(
+            f"method {group} {version()}", index=names.index(default) if default in names else 0
+        ),
+        format_func=lambda n: METHODS[n].title,
+        key=f"method {group} {version()}",
+        persist_state="session",
+        label_visibility="collapsed",
+    )
+    st.write(METHODS[name].summary)
+    return name
+
+
+def explain(name: str) -> None:
+    """Formula and source of a method."""
+    chosen = METHODS[name]
+    with st.expander("Formula and source", icon=":material/function:"):
+        st.latex(chosen.formula)
+        st.caption(
+            f"{show.plain(chosen.title)} {NEEDS[chosen.group]}. Source: {_link(chosen.source)}."
+        )
+
+
+def _link(source: str) -> str:
+    """arXiv numbers as links (opened only by a click)."""
+    parts = []
+    for part in source.split("; "):
+        before, found, number = part.partition("arXiv ")
+        link = f"[arXiv {number}](https://arxiv.org/abs/{number})" if found else ""
+        parts.append(show.plain(before) + link)
+    return "; ".join(parts)
+
+
+def options(name: str) -> dict[str, Any]:
+    """A widget for every option of a method; returns their values."""
+    fields = {field.name: field for field in describe(name)}
+    leading = [n for n in LEADING.get(name, tuple(fields)) if n in fields]
+    values: dict[str, Any] = {}
+    headings = set()
+    for option in leading:
+        heading = next((h for h, members in SECTIONS.items() if option in members), None)
+        if heading and heading not in headings:
+            headings.add(heading)
+            st.markdown(f"**{heading}**")
+            st.caption(HEADINGS[heading])
+        values[option] = widget(fields[option], name)
+    rest = [n for n in fields if n not in leading]
+    if rest:
+        with st.expander("More settings", icon=":material/tune:"):
+            for option in rest:
+                values[option] = widget(fields[option], name)
+    return values
+
+
+def put(field: OptionField, owner: str, value: Any) -> None:
+    """Give an option's widget a value before it is drawn."""
+    key = f"{owner} {field.name} {version()}"
+    if field.name in LEVELS:
+        st.session_state[f"{key} on"] = bool(value)
+        if value:
+            st.session_state[key] = float(value)
+    elif field.kind == "choice" or field.name in SUGGESTED:
+        named = value in (field.choices or SUGGESTED[field.name])
+        st.session_state[key] = value if named else OWN_NUMBER
+        if not named:
+            st.session_state[f"{key} number"] = float(value)
+    elif field.kind in ("int", "float") and value is not None:
+        st.session_state[key] = (int if field.kind == "int" else float)(value)
+    elif value is not None:
+        st.session_state[key] = value
+
+
+def _level(field: OptionField, common: dict[str, Any]) -> float:
+    """A level of polarized scaling: a switch, and its power."""
+    key = common["key"]
+    switch, power = st.columns([6, 7], vertical_alignment="center")
+    on = switch.toggle(
+        common["label"], **_unless_set(f"{key} on", value=bool(field.default)),
+        key=f"{key} on", persist_state="session",
+    )  # fmt: skip
+    low = float(field.step or 0.25)
+    value = power.slider(
+        f"Power of {common['label']}", low, float(field.high or 4),
+        **_unless_set(key, value=float(field.default or low)), step=low, key=key, disabled=not on,
+        label_visibility="collapsed", persist_state="session", format="power %g",
+    )  # fmt: skip
+    return float(value) if on else 0.0
+
+
+def _unless_set(key: str, **default: Any) -> dict[str, Any]:
+    """A default, unless the widget was given a value already: Streamlit wants one of the two."""
+    return {} if key in st.session_state else default
+
+
+def widget(field: OptionField, owner: str) -> Any:
+    """The widget that fits one option."""
+    common: dict[str, Any] = {
+        "label": LABELS.get(field.name, field.name.replace("_", " ").capitalize()),
+        "key": f"{owner} {field.name} {version()}",
+        "help": _help(field),
+        "persist_state": "session",
+    }
+    if field.name in LEVELS:
+        return _level(field, common)
+    if field.kind == "bool":
+        return st.toggle(**_unless_set(common["key"], value=bool(field.default)), **common)
+    if field.kind == "choice" or field.name in SUGGESTED:
+        return _choice(field, common)
+    if field.kind == "text":
+        default = _unless_set(common["key"], value=field.default or "")
+        return st.text_input(**default, **common) or None
+    return _number(field, common)
+
+
+def _help(field: OptionField) -> str:
+    default = "" if field.default is None else f" Default: {field.default}"
+    source = f" ({field.source})" if field.source and default else ""
+    text = f"{field.help[:1].upper()}{field.help[1:]}.{default}{source}"
+    return show.plain(text + ("." if default else ""))
+
+
+def _choice(field: OptionField, common: dict[str, Any]) -> Any:
+    choices = list(field.choices or SUGGESTED[field.name])
+    named = isinstance(field.default, str) and field.default in choices
+    shown = [*choices, OWN_NUMBER] if field.numeric else choices
+    picked = st.selectbox(
+        options=shown,
+        **_unless_set(common["key"], index=shown.index(field.default) if named else len(shown) - 1),
+        format_func=lambda c: str(c).replace("_", " "),
+        **common,
+    )
+    if picked != OWN_NUMBER:
+        return picked
+    return st.number_input(
+        f"{common['label']}, as a number",
+        **_unless_set(f"{common['key']} number", value=0.1 if named else float(field.default)),
+        min_value=0.0,
+        format="%g",
+        key=f"{common['key']} number",
+        persist_state="session",
+    )
+
+
+def _number(field: OptionField, common: dict[str, Any]) -> Any:
+    kind = int if field.kind == "int" else float
+    low = None if field.low is None else kind(field.low)
+    high = None if field.high is None else kind(field.high)
+    step = None if field.step is None else kind(field.step)
+    if field.optional or field.default is None:
+        return st.number_input(
+            **_unless_set(common["key"], value=field.default), min_value=low, max_value=high,
+            step=step, placeholder="by default", **common,
+        )  # fmt: skip
+    if low is not None and high is not None and step and (high - low) / step <= MOST_STEPS:
+        default = _unless_set(common["key"], value=kind(field.default))
+        return st.slider(min_value=low, max_value=high, step=step, **default, **common)
+    if low == 0 and high is not None and step and float(step) != 1:
+        return _series(field, high, kind, common)
+    shape = {} if kind is int else {"format": "%g"}
+    default = _unless_set(common["key"], value=kind(field.default))
+    return st.number_input(min_value=low, max_value=high, step=step, **default, **shape, **common)
+
+
+def _series(field: OptionField, high: float, kind: type, common: dict[str, Any]) -> Any:
+    """A slider over several powers of ten: 0, then 1, 2, 3, 5, 7 times each power."""
+    first = 0 if kind is int else -4 + math.floor(math.log10(high))
+    powers = range(first, math.ceil(math.log10(high)) + 1)
+    values = {kind(float(f"{digit}e{power}")) for power in powers for digit in (1, 2, 3, 5, 7)}
+    own = {kind(st.session_state.get(common["key"], 0))}  # of a preset, between the marks
+    chosen = sorted({kind(0), kind(field.default), *own, *(v for v in values if v <= high)})
+    default = _unless_set(common["key"], value=kind(field.default))
+    return st.select_slider(options=chosen, format_func=lambda v: f"{v:g}", **default, **common)
+
+
+def version() -> int:
+    """Part of every key: counting it up gives all widgets their defaults back."""
+    return st.session_state.get("reset count", 0)
+
+
+def reset() -> None:
+    """Give every knob of the page its default."""
+    st.session_state["reset count"] = version() + 1
+
+
+__all__ = ["GROUPS", "METHODS", "explain", "method", "options", "reset", "version", "widget"]

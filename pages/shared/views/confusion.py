@@ -1,0 +1,201 @@
+"""Confusion matrices of one task, and the images behind their cells: a part of the Inside page."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import streamlit as st
+
+from mats_core import figures
+
+from ..frame import caches, show
+from ..work import Answers, Job, Run, Shelf, clipped, confusion, picture
+from .answers import AFTER, GROUPS, Before, Compared, choices, compared, story, title
+
+LOOKING, AHEAD = "looking", "looking ahead"
+SIDES, DIFFERENCE = "Side by side", "Difference"
+PAGE = 24  # images at a time
+SAID = 400  # characters of a text
+NONE = {
+    "lost": "The merge lost no {} of this task.",
+    "won": "The merge won no {} of this task.",
+    "wrong": "No {} was wrong both times.",
+}
+
+
+def section(shelf: Shelf, run: Run, task: str, who: Before, preparing: Job) -> None:
+    """What became of a task's images, as soon as the worker knows it."""
+    result = next((r for r in run.report.tasks if r.name == task), None)
+    if result is not None and result.merged.metric == "likelihood":
+        st.info("A language task has no classes: there is nothing to take for something else.")
+        return
+    looked = shelf.get(run)
+    answers = looked.answers.get(task) if looked else None
+    if answers is not None:
+        _check(run, answers)
+        view(answers, who, run.id)
+        return
+    _ask(shelf, run, task, preparing)
+    now = st.session_state[LOOKING].snapshot()
+    if now.active:
+        st.info("The merge is made again from its recipe, and asked about every test example.")
+        return
+    if now.state == "failed":
+        show.problem(now.error)
+    if st.button("Try again", icon=":material/refresh:"):
+        del st.session_state[LOOKING]
+        st.rerun()
+
+
+def _ask(shelf: Shelf, run: Run, task: str, preparing: Job) -> None:
+    """Have the worker look at this task, and at the others when nobody waits for anything."""
+    wanted = (run.id, task)
+    job: Job | None = st.session_state.get(LOOKING)
+    if job is not None and job.request == wanted and job.snapshot().state != "done":
+        return
+    everything = [r.name for r in run.report.tasks if r.merged.metric != "likelihood"]
+    for key, names, background in ((LOOKING, [task], False), (AHEAD, everything, True)):
+        if (before := st.session_state.get(key)) is not None:
+            before.cancel()
+        todo = partial(confusion.look, shelf, run, names, preparing.outcome)
+        job = Job(wanted, "Looking inside the merge", todo, background=background)
+        st.session_state[key] = caches.worker().submit(job)
+
+
+def _check(run: Run, answers: Answers) -> None:
+    differ = confusion.disagreements(run, answers)
+    if differ > 0.01 * len(answers.labels):
+        st.warning(
+            f"Made again, this merge answers {differ} of {len(answers.labels)} {answers.noun}s "
+            "otherwise "
+            "than when it was first tested: its statistics or this machine differ since then."
+        )
+
+
+@st.fragment
+def view(answers: Answers, who: Before, run_id: str) -> None:
+    """Numbers, matrices, images; a fragment, so that looking around does not rerun the page."""
+    found = compared(answers, who)
+    numbers(found)
+    st.markdown(show.plain(story(found)))
+    choice_key = f"inside images {run_id} {answers.name} {who}"
+    matrices(found, choice_key)
+    images(found, choice_key)
+
+
+def numbers(found: Compared) -> None:
+    total = len(found.labels)
+    right = {found.who: int((found.before == found.labels).sum())}
+    right[AFTER] = int((found.after == found.labels).sum())
+    with st.container(horizontal=True):
+        for name, count in right.items():
+            st.metric(
+                f"{name[:1].upper()}{name[1:]}", figures.percent(count / total), width=168,
+                help=f"{count} of {total} test {found.answers.noun}s are right.",
+            )  # fmt: skip
+        for name in ("lost", "won"):
+            st.metric(
+                name.capitalize(), f"{len(getattr(found.changes, name))}", width=120,
+                help=f"{GROUPS[name]}. Before: the {found.who}; after: the merge.",
+            )  # fmt: skip
+
+
+def matrices(found: Compared, choice_key: str) -> None:
+    """Both matrices or their difference; a click on a cell chooses its images."""
+    st.subheader("What is taken for what", anchor=False)
+    look = st.segmented_control(
+        "Matrices", [SIDES, DIFFERENCE], default=SIDES, required=True, key="inside matrices",
+        persist_state="session", label_visibility="collapsed",
+    )  # fmt: skip
+    st.caption(f"Click a cell to see its {found.answers.noun}s below.")
+    classes = found.answers.classes
+    before, after = found.confusion(found.who), found.confusion(AFTER)
+    chosen = st.session_state.get(choice_key)
+    cell = chosen if isinstance(chosen, tuple) else ("", -1, -1)
+    if look == DIFFERENCE:
+        drawn = figures.confusion_change(
+            before, after, classes, who=(found.who, AFTER), chosen=cell[1:]
+        )
+        with st.columns([3, 2])[0]:
+            _clickable(drawn, f"{choice_key} difference", choice_key, AFTER, found)
+        return
+    shown = figures.worth_showing(before + after)
+    most = max(figures.largest_mistake(before), figures.largest_mistake(after))
+    for column, counts, name in zip(
+        st.columns(2, gap="medium"), (before, after), (found.who, AFTER), strict=True
+    ):
+        with column:
+            drawn = figures.confusion(
+                counts, classes, who=name, shown=shown, most=most,
+                chosen=cell[1:] if cell[0] == name else None,
+            )  # fmt: skip
+            _clickable(drawn, f"{choice_key} {name}", choice_key, name, found)
+
+
+def _clickable(drawn: figures.Figure, key: str, choice_key: str, who: str, found: Compared) -> None:
+    def click() -> None:
+        points = st.session_state[key]["selection"]["points"]
+        if points:
+            true, taken = (int(i) for i in points[0]["customdata"])
+            there = len(found.rows((who, true, taken)))
+            # Of a difference: a cell that is empty now was the other's.
+            st.session_state[choice_key] = (who if there else found.who, true, taken)
+
+    show.figure(drawn, key, on_select=click, selection_mode="points")
+
+
+def images(found: Compared, choice_key: str) -> None:
+    """The examples of the choice, each with its class and both predictions."""
+    noun = found.answers.noun
+    st.subheader(f"The {noun}s", anchor=False)
+    offered = choices(found, st.session_state.get(choice_key))
+    choice: Any = st.selectbox(
+        f"Show the {noun}s", offered, format_func=lambda c: title(found, c), key=choice_key,
+        persist_state="session", label_visibility="collapsed",
+    )  # fmt: skip
+    rows = found.rows(choice)
+    if not len(rows):
+        st.info(NONE.get(str(choice), "There is no {} in this cell.").format(noun))
+        return
+    pages = -(-len(rows) // PAGE)
+    page = 1
+    if pages > 1:
+        page = st.segmented_control(
+            "Page", list(range(1, pages + 1)), default=1, required=True,
+            key=f"{choice_key} page {pages}",
+        ) if pages <= 12 else st.number_input("Page", 1, pages)  # fmt: skip
+    shown = rows[(int(page) - 1) * PAGE : int(page) * PAGE]
+    st.caption(
+        f"{len(shown)} of {len(rows)} test {noun}s; those on which the merge is surest come first. "
+        f"Under each {noun}: its true class, then both predictions with their probabilities."
+    )
+    with st.container(horizontal=True, gap="small"):
+        for row in shown:
+            card(found, int(row))
+
+
+def card(found: Compared, row: int) -> None:
+    """One example and what is said about it."""
+    classes = found.answers.classes
+    true = classes[int(found.labels[row])]
+    said: list[tuple[str, bool]] = []
+    for who in (found.who, AFTER):
+        chances = found.probabilities(who)[row]
+        taken = int(chances.argmax())
+        text = f"{who}: {classes[taken]} {figures.percent(float(chances[taken]), 0)}"
+        said.append((text, taken == found.labels[row]))
+    alt = "; ".join([f"An image of {true}", *(text for text, _ in said)])
+    pictured = found.answers.noun == "image"
+    with st.container(border=True, width=166 if pictured else 340, gap="xxsmall"):
+        if pictured:
+            st.image(picture(found.answers.inputs[row]), width=112, alt=alt)
+        else:
+            st.markdown(show.plain(clipped(found.answers.text(row), SAID)))
+        st.markdown(f"**{show.plain(true)}**")
+        for text, right in said:
+            mark = ":material/check:" if right else ":material/close:"
+            st.markdown(f":small[{mark} {show.plain(text.replace(' encoder', ''))}]")
+
+
+__all__ = ["LOOKING", "section", "view"]

@@ -1,0 +1,122 @@
+"""Conjugate gradients of one run: residuals, and accuracy along the iterations."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import streamlit as st
+
+from mats_core import figures
+from mats_core.analysis import Trajectory
+from mats_core.figures import Look
+
+from ..frame import caches, show
+from ..work import UNDAMPED, Job, Prepared, Run, prepare, runs
+
+CELL = 190  # pixels
+EXAMPLES = 200
+AS_IT_IS, UNDAMPED_LABEL = "with these settings", "undamped"
+
+
+def convergence(run: Run, looks: dict[str, Look], prepared: Prepared) -> None:
+    """The residuals of every layer, then what they mean for the accuracy."""
+    drawn = figures.residual_curves(run.report.layers)
+    if drawn:
+        show.figure(drawn, f"residuals {run.id}")
+    st.subheader("Accuracy along the iterations")
+    if not run.report.tasks:
+        st.info("The experts of this family name no tasks, so there is no accuracy to follow.")
+        return
+    st.write(
+        "Does solving the equations better also merge better? The same solve is stopped early, at "
+        "several places, and each time the model is tested on validation examples."
+    )
+    if run.recipe.rounds > 1:
+        st.caption(
+            f"This run has {run.recipe.rounds} rounds of statistics: residuals and accuracies are "
+            "those of the last one. Tracing it solves the rounds before it again, each with the "
+            "settings that are traced."
+        )
+    _controls(run, prepared)
+    if runs.trajectories(run):
+        _curves(run, looks)
+
+
+def _controls(run: Run, prepared: Prepared) -> None:
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        upto = st.segmented_control(
+            "Follow up to", [50, 100, 200, 500], default=200, required=True,
+            key="trajectory length", persist_state="session",
+        )  # fmt: skip
+        both = st.toggle(
+            "Undamped as well", value=True, key="trajectory undamped", persist_state="session",
+            help="The same solve with damping 0 and nothing else to hold it back.",
+        )  # fmt: skip
+        if st.button("Trace the accuracy", icon=":material/timeline:"):
+            show.forget()
+            recipes = {AS_IT_IS: run.recipe.model_copy(
+                update={"options": {**run.recipe.options, "iterations": int(upto)}}
+            )}  # fmt: skip
+            if both:
+                options = {**run.recipe.options, **UNDAMPED, "iterations": int(upto)}
+                recipes[UNDAMPED_LABEL] = run.recipe.model_copy(update={"options": options})
+            todo = partial(prepare.follow, recipes, EXAMPLES, lambda: prepared)
+            job = Job(run.id, "Tracing the accuracy", todo)
+            st.session_state["tracing"] = caches.worker().submit(job)
+            st.rerun()
+
+
+def collect(run: Run | None) -> None:
+    """Hand a finished trace to its run, once."""
+    job: Job | None = st.session_state.get("tracing")
+    if job is None or job.active:
+        return
+    now = job.snapshot()
+    if now.state == "failed":
+        show.keep("error", now.error)
+    if now.state == "done" and run is not None and run.id == job.request:
+        runs.trace(run, now.result)
+    del st.session_state["tracing"]
+
+
+def _curves(run: Run, looks: dict[str, Look]) -> None:
+    found = runs.trajectories(run)
+    drawn = figures.trajectory_curves(found)
+    show.figure(drawn, f"trajectory {run.id}")
+    names = list(found)
+    chosen = names[0]
+    if len(names) > 1:
+        chosen = st.segmented_control(
+            "Task by task", names, default=names[-1], required=True, key="trajectory which"
+        )
+    drawn = figures.trajectory_tasks(found[str(chosen)], looks)
+    show.figure(drawn, f"trajectory tasks {run.id} {chosen}")
+    _film(run, found[str(chosen)], looks, str(chosen))
+
+
+@st.fragment
+def _film(run: Run, trajectory: Trajectory, looks: dict[str, Look], label: str) -> None:
+    """One solve, iteration by iteration: nothing is solved again."""
+    st.markdown("**The solve as a film**")
+    points = {point.iteration: point for point in trajectory.points}
+    steps = list(points)
+    best = max(points.values(), key=lambda p: p.normalised_accuracy)
+    now = st.select_slider(
+        "Iteration", steps, value=best.iteration, key=f"film {run.id} {label} {steps[-1]}",
+        help="Starts at the best one.",
+    )  # fmt: skip
+    point, start = points[int(now)], points[steps[0]]
+    residual, distance = figures.solve_at(trajectory.report.layers, int(now))
+    with st.container(horizontal=True):
+        gain = 100 * (point.normalised_accuracy - start.normalised_accuracy)
+        st.metric(
+            "Normalised accuracy", figures.percent(point.normalised_accuracy),
+            delta=f"{gain:+.1f} points", delta_description="vs the start", width=CELL,
+        )  # fmt: skip
+        st.metric("Residual", f"{residual:.1e}", help="Median over the layers.", width=CELL)
+        st.metric(
+            "Distance to the start", f"{distance:.2f}", width=CELL,
+            help="How far all solved weights have moved, as a Frobenius norm.",
+        )  # fmt: skip
+    drawn = figures.accuracy_bars(point.results, looks, label=f"after {now}")
+    show.figure(drawn, f"film {run.id} {label}")

@@ -1,0 +1,202 @@
+"""The cards of the page Export: one for each way to take a run along."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import streamlit as st
+
+from mats_core import export, figures
+from mats_core.errors import InputError
+from mats_core.merging import Collection
+from mats_core.methods import METHODS
+
+from ..frame import caches, show
+from ..work import Job, Run, Written, runs
+from ..work import export as takeaway
+
+IPYNB, HTML, YAML = "application/x-ipynb+json", "text/html", "application/yaml"
+
+
+def pick(family: str) -> Run | None:
+    """Which run is taken along: the one that is shown elsewhere, by default."""
+    kept = {run.id: run for run in reversed(runs.everything(family))}
+    if not kept:
+        return None
+    shown = st.session_state.get("shown run")
+    place = list(kept).index(shown) if shown in kept else 0
+    chosen = st.selectbox(
+        "Run", list(kept), index=place, format_func=lambda id: kept[id].label,
+        key=f"export run {shown}", persist_state="session",
+    )  # fmt: skip
+    return kept[chosen]
+
+
+def headline(run: Run) -> None:
+    report, experts = run.report, len(run.recipe.experts)
+    text = f"{METHODS[run.recipe.method].title} of {experts} experts"
+    if report.normalised_accuracy is not None:
+        kept = figures.percent(report.normalised_accuracy)
+        text += f"; the merged model keeps {kept} of each expert's accuracy on average"
+    st.markdown(show.plain(f"{text}."))
+
+
+def place(run: Run) -> str:
+    """The family's folder, as it is typed where the app was started."""
+    return export.spelled(run.recipe.folder, Path.cwd())
+
+
+def published(run: Run) -> str:
+    """The same for files that are handed on: nothing where it would name this machine's folders."""
+    where = place(run)
+    return "" if Path(where).is_absolute() else where
+
+
+def card(title: str, icon: str, text: str, *, height: Literal["stretch", "content"] = "stretch"):
+    box = st.container(border=True, height=height)
+    box.subheader(f":material/{icon}: {title}", anchor=False)
+    box.markdown(text)
+    return box
+
+
+def download(label: str, make: Callable[[], object], name: str, kind: str) -> None:
+    st.download_button(
+        label, make, name, kind, key=f"export {name}", icon=":material/download:",  # type: ignore[arg-type]
+        on_click="ignore",
+    )  # fmt: skip
+
+
+# The model ---------------------------------------------------------------------------------------
+
+
+def model(run: Run, preparing: Job) -> None:
+    """Write the model, or show where it is."""
+    with card(
+        "The model", "deployed_code",
+        "The merged encoder as safetensors, each expert's head, recipe and report: a folder that "
+        "transformers loads.",
+    ):  # fmt: skip
+        try:
+            found = takeaway.written(run)
+        except InputError as error:
+            show.problem(str(error))
+            return
+        if found is not None:
+            _written(run, found)
+            return
+        job: Job | None = st.session_state.get("writing")
+        busy = job is not None and job.active
+        st.button(
+            "Write the model", type="primary", icon=":material/save:", disabled=busy,
+            on_click=_write, args=(run, preparing),
+        )  # fmt: skip
+        st.caption("It goes to this folder, which appears whole or not at all:")
+        st.code(str((takeaway.outputs_folder() / run.id).resolve()), language=None, wrap_lines=True)
+
+
+def _write(run: Run, preparing: Job) -> None:
+    show.forget()
+    todo = partial(takeaway.write, run, preparing.outcome)
+    job = Job(run.id, "Writing the model", todo)
+    st.session_state["writing"] = caches.worker().submit(job)
+
+
+def _written(run: Run, found: Written) -> None:
+    counts = ", ".join(f"{count} {kind}" for kind, count in found.coverage.items() if count)
+    st.success(
+        show.plain(
+            f"Written: {found.files} files, {found.size / 1e6:.1f} MB. All "
+            f"{sum(found.coverage.values())} tensors are accounted for: {counts}."
+        ),
+        icon=":material/check_circle:",
+    )
+    st.code(str(found.folder.resolve()), language=None, wrap_lines=True)
+    merge = takeaway.finished(run)
+    if found.size <= takeaway.MOST_BYTES:
+        download(
+            "Download as zip", partial(takeaway.zipped, run, found.folder, published(run)),
+            f"{merge.stem}.zip", "application/zip",
+        )  # fmt: skip
+    else:
+        most = takeaway.MOST_BYTES // 1_000_000
+        st.caption(f"It is larger than {most} MB: copy the folder instead of downloading it.")
+
+
+def collect() -> None:
+    """Say what became of a model that was being written."""
+    job: Job | None = st.session_state.get("writing")
+    if job is None or job.active:
+        return
+    now = job.snapshot()
+    if now.state == "failed":
+        show.keep("error", now.error)
+    elif now.state == "cancelled":
+        show.keep("info", "Writing was cancelled; nothing was left behind.")
+    del st.session_state["writing"]
+
+
+# What repeats it ---------------------------------------------------------------------------------
+
+
+def recipe(run: Run) -> None:
+    merge, where = takeaway.finished(run), place(run)
+    with card(
+        "Recipe and command line", "terminal",
+        f"Everything that decides the result, with fingerprints of the checkpoints. Save it as "
+        f"`{merge.stem}.yaml` in the family's folder, `{where}`, and call where the app was "
+        "started:",
+    ):  # fmt: skip
+        st.code("\n".join(export.commands(merge, where)), language="bash", wrap_lines=True)
+        if merge.measuring is not None:
+            st.caption("The first line measures the statistics; once is enough for all recipes.")
+        text = export.recipe_yaml(merge, published(run))
+        download("Recipe", text.encode, f"{merge.stem}.yaml", YAML)
+        with st.expander("Read it"):
+            st.code(text, language="yaml", wrap_lines=True)
+
+
+def notebook(run: Run) -> None:
+    merge = takeaway.finished(run)
+    with card(
+        "Notebook", "menu_book",
+        "Runs the merge again with one call of the library, draws its accuracies, and fails where "
+        "a number is not the same.",
+    ):  # fmt: skip
+        make = partial(export.notebook, merge, place(run))
+        download("Notebook", lambda: make().encode(), f"{merge.stem}.ipynb", IPYNB)
+
+
+def report(run: Run, collection: Collection) -> None:
+    merge = takeaway.finished(run)
+    with card(
+        "Report", "lab_profile",
+        "One HTML file to mail or to archive: all plots of this run, live, with every number and "
+        "setting. It opens without a network.",
+    ):  # fmt: skip
+        # By the place in the whole family: the colours are those of the pages.
+        looks = figures.looks(expert.name for expert in collection.experts)
+        traced = runs.trajectories(run)
+
+        def make() -> bytes:
+            drawn = export.run_figures(merge, looks, traced)
+            return export.html_report(merge, drawn, published(run), run.created[:10]).encode()
+
+        download("Report", make, f"{merge.stem}.html", HTML)
+
+
+def mergekit(run: Run) -> None:
+    merge = takeaway.finished(run)
+    folder = takeaway.outputs_folder() / run.id
+    found = export.mergekit(merge, export.spelled(folder, Path.cwd()))
+    with card("mergekit", "hub", show.plain(found.sentence)):
+        for note in found.notes:
+            st.caption(show.plain(note))
+        start = "the family's folder" if found.agreement == "same" else "where the app was started"
+        name = f"{merge.stem}.mergekit.yaml"
+        download("mergekit YAML", found.config.encode, name, YAML)
+        with st.expander("Read it"):
+            st.code(found.config, language="yaml", wrap_lines=True)
+            st.caption(f"Its paths start at {start}.")

@@ -1,0 +1,102 @@
+"""Layer by layer: the merged parts are swapped into the base, a part of the Inside page."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import streamlit as st
+
+from mats_core import figures
+from mats_core.analysis import GRAINS, ORDERINGS, THREE, Loading, loading
+
+from ..frame import caches, show
+from ..work import EXAMPLES, Job, Prepared, Run, Shelf, load
+
+JOB = "loading parts"
+ALL = "all tasks"
+
+
+def section(shelf: Shelf, run: Run, task: str, prepared: Prepared) -> None:
+    """What it is, the controls, the curves."""
+    st.subheader("Layer by layer", anchor=False)
+    st.write(
+        "Where in the network does the merge gain? Start from the pre-trained encoder and swap in "
+        "the merged parts one after another, by several orderings; after each swap the encoder is "
+        "tested on every task."
+    )
+    _controls(shelf, run, prepared)
+    looked = shelf.get(run)
+    found = list(looked.loadings.values()) if looked else []
+    if found:
+        _curves(run, found[-1], task)
+
+
+def _controls(shelf: Shelf, run: Run, prepared: Prepared) -> None:
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        grain: Any = st.segmented_control(
+            "Swap in", list(GRAINS), default="half", required=True, key="inside grain",
+            format_func=lambda g: GRAINS[g], persist_state="session",
+        )  # fmt: skip
+        orderings: Any = st.pills(
+            "Orderings", list(ORDERINGS), default=list(THREE), selection_mode="multi",
+            key="inside orderings", persist_state="session",
+        )  # fmt: skip
+    job: Job | None = st.session_state.get(JOB)
+    count = len(loading.parts(prepared.inputs.family, grain))
+    states = loading.states(count, len(orderings))
+    with st.container(horizontal=True, vertical_alignment="center"):
+        clicked = st.button(
+            "Load the parts one by one", icon=":material/layers:",
+            disabled=not orderings or (job is not None and job.active),
+        )  # fmt: skip
+        st.caption(
+            f"{count} parts, at most {states} states to test on up to {EXAMPLES} validation "
+            f"examples a task{_duration(shelf, run, states)}."
+            if orderings
+            else "Choose at least one ordering."
+        )
+    if clicked:
+        show.forget()
+        chosen: Any = tuple(o for o in ORDERINGS if o in orderings)
+        todo = partial(load, shelf, run, grain, chosen, lambda: prepared)
+        st.session_state[JOB] = caches.worker().submit(
+            Job(run.id, "Loading the parts one by one", todo)
+        )
+        st.rerun()
+
+
+def _duration(shelf: Shelf, run: Run, states: int) -> str:
+    """From the time that the last answers took."""
+    if shelf.pace is None:
+        return ""
+    seconds = states * len(run.report.tasks) * EXAMPLES * shelf.pace
+    return f", about {max(1, round(seconds))} s" if seconds < 100 else f", {seconds / 60:.0f} min"
+
+
+def collect() -> None:
+    """Say how a loading ended that is not on the shelf."""
+    job: Job | None = st.session_state.get(JOB)
+    if job is None or job.active:
+        return
+    now = job.snapshot()
+    if now.state == "failed":
+        show.keep("error", now.error)
+    elif now.state == "cancelled":
+        show.keep("info", "The loading was cancelled; nothing was kept of it.")
+    del st.session_state[JOB]
+
+
+@st.fragment
+def _curves(run: Run, found: Loading, task: str) -> None:
+    whose = st.segmented_control(
+        "Accuracy of", [ALL, task], default=ALL, required=True, key=f"inside curves {task}",
+        label_visibility="collapsed",
+    )  # fmt: skip
+    only = None if whose == ALL else task
+    key = f"{run.id} {len(found.parts)} {len(found.curves)} {whose}"
+    left, right = st.columns([11, 8], gap="large")
+    with left:
+        show.figure(figures.loading_curves(found, only), f"loading {key}")
+    with right:
+        show.figure(figures.loading_steps(found, only), f"loading steps {key}")

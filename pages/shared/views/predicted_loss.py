@@ -1,0 +1,93 @@
+"""Predicted interference of a run beside the loss that was really measured."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import streamlit as st
+
+from mats_core import figures
+from mats_core.analysis import Interference
+from mats_core.figures import Look
+
+from ..frame import caches, show
+from ..work import Job, Prepared, Run, predicted_loss
+
+MOST = 16  # predictions that a session keeps
+
+
+def section(compared: list[Run], prepared: Prepared | None, looks: dict[str, Look]) -> None:
+    """Choose a run, predict, and see both figures."""
+    st.markdown(
+        "Could one have known, before any test, whom a merge hurts? The statistics say how steeply "
+        "each expert's loss rises when its weights are moved: half the squared distance to the "
+        "merged weights, weighed by the curvature (K-FAC), layer by layer. Beside it, the loss "
+        "that the merge really costs each task."
+    )
+    labels = {run.id: run.label for run in reversed(compared)}
+    found: dict[str, Interference] = st.session_state.get("forecasts", {})
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        id = st.selectbox(
+            "Run", list(labels), format_func=lambda i: labels[i], width=320,
+            key=f"forecast run {' '.join(labels)}",
+        )  # fmt: skip
+        clicked = id not in found and st.button(
+            "Predict and measure", icon=":material/online_prediction:", key="forecast start",
+            disabled=prepared is None, type="primary",
+        )  # fmt: skip
+    run = next(run for run in compared if run.id == id)
+    if clicked and prepared is not None:
+        start(run, prepared)
+    if id in found:
+        _figures(run, found[id], looks)
+    elif prepared is not None and not prepared.files:
+        st.info("The prediction needs statistics of the experts, and this family has none.")
+
+
+def start(run: Run, prepared: Prepared) -> None:
+    show.forget()
+    todo = partial(predicted_loss.predict, run.recipe, run.report.fingerprints, prepared)
+    if (before := st.session_state.get("predicting")) is not None:
+        before.cancel()
+    job = Job(run.id, "Predicting the loss", todo)
+    st.session_state["predicting"] = caches.worker().submit(job)
+    st.rerun()
+
+
+def collect() -> None:
+    """Keep a prediction that has just finished; say why where it failed."""
+    job: Job | None = st.session_state.get("predicting")
+    if job is None or job.active:
+        return
+    now = job.snapshot()
+    if now.state == "done":
+        found = st.session_state.setdefault("forecasts", {})
+        found[job.request] = now.result
+        while len(found) > MOST:
+            del found[next(iter(found))]
+    elif now.state == "failed":
+        show.keep("error", now.error)
+    del st.session_state["predicting"]
+
+
+def _figures(run: Run, found: Interference, looks: dict[str, Look]) -> None:
+    if run.recipe.rounds > 1:
+        st.caption(
+            f"The merge is that of round {run.recipe.rounds}. Its cost is predicted from the "
+            "statistics of the experts themselves, which are not those that it was merged with."
+        )
+    left, right = st.columns(2, gap="large")
+    with left:
+        st.markdown("**Predicted, by layer and task**")
+        show.figure(figures.interference_map(found), f"forecast map {run.id}")
+    with right:
+        st.markdown("**Predicted and measured, by task**")
+        drawn = figures.predicted_against_measured(found, looks)
+        if drawn is None:
+            st.info("The experts name no tasks, so no loss could be measured.")
+        else:
+            show.figure(drawn, f"forecast tasks {run.id}")
+            st.caption(
+                f"Measured on at most {found.examples} test examples a task, as mean "
+                "cross-entropy of the merge minus that of the expert."
+            )

@@ -1,0 +1,244 @@
+"""A finished merge: headline, accuracy, convergence or weights, layers, spectra, comparison."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+import streamlit as st
+
+from mats_core import figures
+from mats_core.evaluation import half_width
+from mats_core.merging import Report
+
+from ..controls import settings
+from ..frame import show
+from ..work import Prepared, Request, Residuals, Run, runs
+from . import convergence, spectra
+
+NUMBERS = {
+    "normalised": ("Normalised accuracy", "Mean over the tasks of merged / expert accuracy."),
+    "gap": (
+        "Gap recovered",
+        "0 %: as good as the pre-trained encoder with the experts' heads; 100 %: as good as the "
+        "experts.",
+    ),
+    "accuracy": ("Mean accuracy", "Mean over the tasks, on test examples."),
+}
+CELL = 168  # pixels: two beside each other on a phone
+
+
+def pick(family: str) -> tuple[Run, Run | None]:
+    """Which run is shown, and which one stands beside it."""
+    kept = {run.id: run for run in runs.everything(family)}
+    for key in ("shown run", "beside run"):
+        if st.session_state.get(key) not in kept:
+            st.session_state[key] = next(reversed(kept)) if key == "shown run" else None
+    if len(kept) < 2:
+        return next(iter(kept.values())), None
+    left, right, pin = st.columns([5, 5, 2], vertical_alignment="bottom")
+    names = {id: run.label for id, run in kept.items()}
+    newest_first = list(reversed(kept))
+    left.selectbox(
+        "Showing", newest_first, format_func=lambda n: names[n], key="shown run",
+        persist_state="session",
+    )  # fmt: skip
+    right.selectbox(
+        "Compare with", [None, *newest_first], key="beside run",
+        format_func=lambda n: "nothing" if n is None else names[n],
+        persist_state="session",
+    )  # fmt: skip
+    pinned = runs.chosen(family, "baseline")
+    pin.toggle(
+        "Pin", pinned is not None, key=f"pin {pinned.id if pinned else ''}", on_change=_pin,
+        help="Keep the run beside as the baseline of the runs to come.",
+    )  # fmt: skip
+    shown, beside = runs.chosen(family, "shown run"), runs.chosen(family, "beside run")
+    assert shown is not None
+    return shown, beside if beside is not shown else None
+
+
+def _pin() -> None:
+    """Make the run beside the baseline, or have none."""
+    pinned = st.session_state.get("baseline") is not None
+    st.session_state["baseline"] = None if pinned else st.session_state.get("beside run")
+
+
+def changed(request: Request, run: Run) -> None:
+    """Say where the knobs no longer stand as they stood for the run that is shown."""
+    differences = settings.changed(request, run.recipe)
+    if not differences:
+        return
+    more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
+    with st.container(horizontal=True, vertical_alignment="center"):
+        text = f"Settings changed since this run: {', '.join(differences[:3])}{more}."
+        st.markdown(f":material/edit: :small[{show.plain(text)}]", width="stretch")
+        st.button(
+            "Back to this run's", icon=":material/history:", type="tertiary",
+            on_click=settings.want, args=(run.recipe,),
+        )  # fmt: skip
+
+
+def headline(run: Run, beside: Run | None) -> None:
+    """Four numbers, with their change against the run beside."""
+    now = figures.headline(run.report)
+    then = figures.headline(beside.report) if beside else {}
+    against = f"vs {beside.number}" if beside else None
+    with st.container(horizontal=True):
+        for key, (label, help) in NUMBERS.items():
+            value, old = now[key], then.get(key)
+            delta = None if value is None or old is None else f"{100 * (value - old):+.1f} points"
+            st.metric(
+                label,
+                "–" if value is None else figures.percent(value),
+                delta=delta,
+                delta_description=against if delta else None,
+                help=help,
+                width=CELL,
+            )
+        seconds = run.report.seconds
+        st.metric("Time", f"{seconds:.1f} s", help=f"On {run.report.device}.", width=CELL)
+    st.caption(show.plain(_tested(run.report)))
+    for warning in run.report.warnings:
+        st.warning(show.plain(warning))
+
+
+def _tested(report: Report) -> str:
+    """How sure the numbers are."""
+    if not report.tasks:
+        return ""
+    half = 100 * half_width(report.tasks)
+    asked = sum(task.merged.examples for task in report.tasks)
+    left = sum(task.merged.answers.count("-") for task in report.tasks)
+    text = f"Normalised accuracy is known to ± {half:.1f} points: {asked:,} {report.split} examples"
+    if left:
+        return f"{text} so far, the other {left:,} follow in the background."
+    return f"{text}, all there are."
+
+
+def live(found: Residuals) -> None:
+    """Residuals of a solve under way: the layer that is being solved, and those before it."""
+    curves = [*list(found.layers.values())[-5:], found.current]
+    longest = max(len(curve) for curve in curves)
+    table = pd.DataFrame(
+        {
+            "layer now" if curve is found.current else f"layer −{len(curves) - 1 - index}": [
+                math.log10(max(value, 1e-12)) for value in curve
+            ]
+            + [None] * (longest - len(curve))
+            for index, curve in enumerate(curves)
+            if curve
+        }
+    )
+    st.line_chart(
+        table, height=220, x_label="CG iteration", y_label="log₁₀ of the relative residual",
+        alt="Residuals of the layers solved so far against CG iterations.",
+    )  # fmt: skip
+
+
+@st.fragment
+def tabs(run: Run, beside: Run | None, prepared: Prepared) -> None:
+    """Everything about a run; a fragment, so that looking around does not rerun the page."""
+    looks = figures.looks(e.name for e in prepared.inputs.family.experts)
+    iterative = any(len(layer.residuals) > 1 for layer in run.report.layers)
+    weighted = any(layer.details.get("task_weights") for layer in run.report.layers)
+    names = ["Accuracy"]
+    names += ["Convergence"] if iterative else []
+    names += ["Polarized scaling"] if weighted else []
+    names += ["Layers", "Spectra", "Next"]
+    views = dict(zip(names, st.tabs(names, key="result view", on_change="rerun"), strict=True))
+    for name, view in views.items():
+        if not view.open:
+            continue
+        with view:
+            if name == "Accuracy":
+                accuracy(run, beside, looks)
+            elif name == "Convergence":
+                convergence.convergence(run, looks, prepared)
+            elif name == "Polarized scaling":
+                polarized(run)
+            elif name == "Layers":
+                layers(run.report)
+            elif name == "Spectra":
+                if run.recipe.rounds > 1:
+                    st.caption(
+                        "These are the statistics of the experts, with which the first round was "
+                        "merged; the last round used those measured at the merge before it."
+                    )
+                spectra.view(prepared.inputs, key="merge spectra")
+            else:
+                onwards(run)
+
+
+def accuracy(run: Run, beside: Run | None, looks: dict[str, figures.Look]) -> None:
+    report = run.report
+    if not report.tasks:
+        st.info("The experts of this family name no tasks, so the merge was not evaluated.")
+        return
+    same = {r.name for r in report.tasks}
+    other = [r for r in beside.report.tasks if r.name in same] if beside else []
+    drawn = figures.accuracy_bars(
+        report.tasks, looks, label=run.label,
+        beside=other, beside_label=beside.label if beside else "",
+    )  # fmt: skip
+    show.figure(drawn, f"accuracy {run.id} {beside.id if beside else 0}")
+
+
+def polarized(run: Run) -> None:
+    names = [entry.name for entry in run.recipe.experts]
+    drawn = figures.task_weights(run.report, names)
+    if drawn:
+        show.figure(drawn, f"weights {run.id}")
+    found = {la.name: la for la in run.report.layers if la.details.get("dimension_weights")}
+    titles = figures.short_names(list(found))
+    st.markdown("**Level 2: the input dimensions of one layer**")
+    chosen = st.selectbox(
+        "Layer", list(found), format_func=lambda n: titles[n], key="dimension layer",
+        persist_state="session",
+    )  # fmt: skip
+    drawn = figures.dimension_weights(found[chosen])
+    if drawn:
+        show.figure(drawn, f"dimensions {run.id} {chosen}")
+
+
+def layers(report: Report) -> None:
+    """What happened to every tensor; the counts add up to the checkpoint."""
+    counts = ", ".join(f"{count} {name}" for name, count in report.coverage.items() if count)
+    st.markdown(show.plain(f"{len(report.layers)} tensors: {counts}."))
+    rows = [
+        {
+            "tensor": layer.name,
+            "treatment": layer.treatment,
+            "method": layer.method,
+            "status": layer.status,
+            "iterations": layer.iterations or None,
+            "residual": layer.residuals[-1] if layer.residuals else None,
+            "layer weight": layer.details.get("layer_weight"),
+            "ms": 1000 * layer.seconds,
+        }
+        for layer in report.layers
+    ]
+    table = pd.DataFrame(rows).dropna(axis=1, how="all")
+    st.dataframe(
+        table,
+        hide_index=True,
+        placeholder="–",
+        column_config={
+            "residual": st.column_config.NumberColumn(format="%.1e"),
+            "layer weight": st.column_config.NumberColumn(format="%.2f"),
+            "ms": st.column_config.NumberColumn(format="%.1f"),
+        },
+        alt="Table of all tensors with treatment, method and status.",
+    )
+
+
+def onwards(run: Run) -> None:
+    """Where this run goes from here."""
+    st.markdown("**Go on with this run**")
+    for page, icon, text in (
+        ("compare", "compare_arrows", "Compare it with your other runs, or sweep two of its knobs"),
+        ("inside", "search", "Look inside: which examples it lost, and which layers matter"),
+        ("export", "ios_share", "Take it away: model, recipe, notebook, report"),
+    ):
+        st.page_link(f"pages/{page}.py", label=text, icon=f":material/{icon}:")
+    st.caption(f"The address of this page names this run, {run.id}: keep it as a bookmark.")

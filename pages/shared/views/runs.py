@@ -1,0 +1,162 @@
+"""The list of finished runs: tick what is compared, pin a baseline, go back, delete."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import datetime
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from mats_core import figures
+from mats_core.evaluation import normalised_interval
+from mats_core.merging import Recipe
+from mats_core.methods import METHODS
+
+from ..controls import settings
+from ..frame import show
+from ..work import Run, runs
+
+FIRST = 4  # so many runs are ticked for somebody who has ticked none yet
+ROLE = "role"  # of the pinned run
+MOST_ROWS = 8  # of the list before it scrolls
+
+
+def pick(family: str, kept: list[Run]) -> tuple[list[Run], Run | None]:
+    """The runs to compare, oldest first, with the baseline among them; None where none is ticked.
+
+    The baseline is the pinned run, else the first that is ticked.
+    """
+    newest = list(reversed(kept))
+    chosen = {newest[row].id for row in _table(newest)}
+    st.session_state["compared"] = list(chosen)
+    _actions(family, newest, chosen)
+    pinned = runs.chosen(family, "baseline")
+    compared = [run for run in kept if run.id in chosen]
+    if not compared:
+        return [], None
+    if pinned is not None and pinned.id not in chosen:
+        compared = [pinned, *compared]
+    return compared, pinned or compared[0]
+
+
+def _table(newest: list[Run]) -> list[int]:
+    """The list itself; returns the ticked rows."""
+    remembered = st.session_state.get("compared")
+    if remembered is None:
+        remembered = [run.id for run in newest[:FIRST]]
+    rows = [i for i, run in enumerate(newest) if run.id in remembered]
+    # Rows are ticked by their place: another list of runs is another widget.
+    state = "".join(run.id for run in newest) + str(st.session_state.get("baseline"))
+    table = pd.DataFrame([_row(run) for run in newest])
+    if not any(run.id == st.session_state.get("baseline") for run in newest):
+        table = table.drop(columns=ROLE)
+    answer: Any = st.dataframe(
+        table,
+        key=f"compare list {hashlib.sha256(state.encode()).hexdigest()[:12]}",
+        on_select="rerun",
+        selection_mode="multi-row",
+        selection_default={"selection": {"rows": rows}},
+        hide_index=True,
+        height=38 + 35 * min(len(newest), MOST_ROWS),
+        column_config=_columns(),
+        placeholder="–",
+        alt=f"List of {len(newest)} finished merges with settings and accuracy, newest first.",
+    )
+    return [row for row in answer["selection"]["rows"] if row < len(newest)]
+
+
+def _columns() -> dict[str, Any]:
+    config = st.column_config
+    return {
+        "run": config.NumberColumn(width=50, format="%d"),
+        ROLE: config.TextColumn(" ", width=80),
+        "normalised": config.NumberColumn(
+            format="%.1f %%", help="Mean over the tasks of merged / expert accuracy."
+        ),
+        "95 % interval": config.TextColumn(
+            help="Where the normalised accuracy would lie with many more test examples."
+        ),
+        "gap": config.NumberColumn(
+            "gap recovered", format="%.1f %%", help="0 %: the pre-trained encoder; 100 %: experts."
+        ),
+        "time": config.NumberColumn(format="%.1f s"),
+        "when": config.DatetimeColumn(format="distance"),
+    }
+
+
+def _row(run: Run) -> dict[str, Any]:
+    numbers = figures.headline(run.report)
+    low, high = normalised_interval(run.report.tasks) if run.report.tasks else (None, None)
+    return {
+        "run": run.number,
+        ROLE: "baseline" if run.id == st.session_state.get("baseline") else "",
+        "method": METHODS[run.recipe.method].title,
+        "settings changed": changed(run),
+        "normalised": _hundred(numbers["normalised"]),
+        "95 % interval": None if low is None else f"{_hundred(low):.1f} – {_hundred(high):.1f}",
+        "gap": _hundred(numbers["gap"]),
+        "time": run.report.seconds,
+        "when": datetime.fromisoformat(run.created) if run.created else None,
+    }
+
+
+def _hundred(value: float | None) -> float | None:
+    return None if value is None else 100 * value
+
+
+def changed(run: Run) -> str:
+    """`scaling 1, layer power 0`: what is not at its default."""
+    defaults = runs.defaults(run)
+    found = [
+        f"{name} {value}"
+        for name, value in runs.settings(run).items()
+        if name in defaults and value != defaults[name]
+    ]
+    if len(run.recipe.experts) < run.family_size:
+        found.append(f"{len(run.recipe.experts)} experts")
+    if len({entry.weight for entry in run.recipe.experts}) > 1:
+        found.append("own weights")
+    if run.recipe.seed:
+        found.append(f"seed {run.recipe.seed}")
+    return ", ".join(found) or "none"
+
+
+def _actions(family: str, newest: list[Run], chosen: set[str]) -> None:
+    """What can be done with one run."""
+    labels = {run.id: run.label for run in newest}
+    first = next((i for i, run in enumerate(newest) if run.id in chosen), 0)
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        picked = st.selectbox(
+            "With run", list(labels), index=first, format_func=lambda id: labels[id],
+            key=f"compare one {newest[first].id} {len(newest)}", width=320,
+        )  # fmt: skip
+        run = next(run for run in newest if run.id == picked)
+        pinned = st.session_state.get("baseline") == run.id
+        st.button(
+            "Unpin" if pinned else "Pin as baseline", icon=":material/keep:",
+            on_click=_pin, args=(None if pinned else run.id,), key="compare pin",
+            help="The run that all others are measured against, here and on the Merge page.",
+        )  # fmt: skip
+        if st.button(
+            "Back to these settings", icon=":material/undo:", key="compare back",
+            help="Opens Merge with every knob as it was for this run.",
+        ):  # fmt: skip
+            want(run.recipe)
+        with st.popover("Delete", icon=":material/delete:"):
+            st.markdown(f"Forget **{show.plain(run.label)}** for good?")
+            st.button(
+                "Delete this run", type="primary", on_click=runs.delete, args=(family, run.id),
+                key="compare delete",
+            )  # fmt: skip
+
+
+def _pin(id: str | None) -> None:
+    st.session_state["baseline"] = id
+
+
+def want(recipe: Recipe) -> None:
+    """Go to the Merge page with the settings of a recipe."""
+    settings.want(recipe)
+    st.switch_page("pages/merge.py")

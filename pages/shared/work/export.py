@@ -1,0 +1,144 @@
+"""A run's model on disk and as a zip, and a recipe read back.  No Streamlit here."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from mats_core.errors import InputError
+from mats_core.export import Finished, Reopened, recipe_yaml, reopen
+from mats_core.merging import Collection, Evaluation, Progress, Recipe, TaskDone, run
+from mats_core.merging import Finished as Ended
+
+from .jobs import Tell
+from .prepare import Prepared
+from .runs import Run
+
+OUTPUTS = "MATS_OUTPUTS"
+MOST_BYTES = 200_000_000  # of a download: the server holds it in memory twice
+LONG_AGO = (1980, 1, 1, 0, 0, 0)  # in a zip, so that the same files give the same bytes
+
+
+@dataclass(frozen=True)
+class Written:
+    """A model directory that is complete."""
+
+    folder: Path
+    coverage: dict[str, int]
+    files: int
+    size: int
+
+
+def finished(run: Run) -> Finished:
+    return Finished(run.id, run.name, run.family, run.recipe, run.report)
+
+
+def outputs_folder() -> Path:
+    """`MATS_OUTPUTS`, else `outputs` where the app was started."""
+    return Path(os.environ.get(OUTPUTS) or "outputs")
+
+
+def written(run: Run) -> Written | None:
+    """The model directory of a run, where there is one.
+
+    Raises `InputError` where something else stands in its place.
+    """
+    folder = outputs_folder() / run.id
+    if not folder.exists():
+        return None
+    try:
+        report = json.loads((folder / "report.json").read_text("utf-8"))
+        coverage = {str(kind): int(count) for kind, count in report["coverage"].items()}
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        raise InputError(
+            f"'{folder}'",
+            expected="nothing, or the model of this run",
+            found="something else",
+            remedy=f"Move it away, or name another folder in {OUTPUTS} before the start.",
+        ) from None
+    sizes = [file.stat().st_size for file in folder.rglob("*") if file.is_file()]
+    return Written(folder, coverage, len(sizes), sum(sizes))
+
+
+def write(made: Run, ready: Callable[[], Prepared], tell: Tell) -> Path:
+    """Merge once more, into the outputs folder; the folder appears whole or not at all."""
+    prepared = ready()
+    folder = (outputs_folder() / made.id).resolve()
+    recipe = _with_files(made, prepared).model_copy(update={"output": str(folder)})
+    progress = Progress(recipe.rounds, "Writing")
+    with contextlib.closing(run(recipe)) as events:  # type: ignore[type-var]
+        for event in events:
+            if progress.see(event):
+                tell(0.7 * progress.fraction, progress.text)
+            elif isinstance(event, TaskDone):
+                done = (event.index + 1) / event.total
+                tell(0.7 + 0.3 * done, f"Testing on {event.result.name}")
+            elif isinstance(event, Ended):
+                return folder
+    raise RuntimeError("the merge ended without a report")
+
+
+def _with_files(made: Run, prepared: Prepared) -> Recipe:
+    """The run's recipe with all options settled, for statistics that are there and the checkpoints
+    that it was made from, tested on all examples."""
+    prints = made.report.fingerprints
+    entries = tuple(
+        entry.model_copy(
+            update={
+                "statistics": str(prepared.files.get(entry.name, entry.statistics or "")) or None,
+                "fingerprint": prints.get(entry.name),
+            }
+        )
+        for entry in made.recipe.experts
+    )
+    base, evaluate = prepared.files.get("base"), made.recipe.evaluate
+    if isinstance(evaluate, Evaluation):
+        evaluate = evaluate.model_copy(update={"precision": None})
+    return made.recipe.model_copy(
+        update={
+            "experts": entries,
+            "base_fingerprint": prints.get("base"),
+            "base_statistics": str(base) if base else made.recipe.base_statistics,
+            "options": dict(made.report.options),
+            "evaluate": evaluate,
+            "search": None,
+        }
+    )
+
+
+def zipped(run: Run, folder: Path, place: str) -> BinaryIO:
+    """The directory as an open zip file that is gone from the disk once it is closed.
+
+    Its recipe is the portable one: the directory's own names the folders of this machine.
+    """
+    merge = finished(run)
+    handle, name = tempfile.mkstemp(prefix="mats-", suffix=".zip")
+    try:
+        # Weights do not shrink: stored as they are, which is quick.
+        with os.fdopen(handle, "wb") as stream, zipfile.ZipFile(stream, "w") as archive:
+            for file in sorted(p for p in folder.rglob("*") if p.is_file()):
+                inner = file.relative_to(folder)
+                info = zipfile.ZipInfo(f"{merge.stem}/{inner.as_posix()}", LONG_AGO)
+                info.external_attr = 0o644 << 16
+                info.file_size = file.stat().st_size
+                if inner.as_posix() == "recipe.yaml":
+                    archive.writestr(info, recipe_yaml(merge, place))
+                    continue
+                with file.open("rb") as source, archive.open(info, "w") as target:
+                    while block := source.read(1 << 20):
+                        target.write(block)
+        return open(name, "rb")
+    finally:
+        os.unlink(name)
+
+
+def read_back(data: bytes, families: Sequence[Collection], tell: Tell) -> Reopened:
+    """The recipe in an uploaded file, over a family of the app."""
+    return reopen(data, families, tell)

@@ -1,0 +1,208 @@
+"""Long work beside the page: one worker thread for all sessions, and jobs that can be watched.
+
+Work is a function `work(tell) -> result` that knows no Streamlit.  It calls `tell(fraction, text)`
+between its steps, which is also where a cancelled job stops, and where a job in the background lets
+those go first that somebody is waiting for.  The page polls snapshots.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Protocol
+
+import torch
+
+from mats_core.errors import InputError
+
+State = Literal["waiting", "running", "done", "failed", "cancelled"]
+
+
+class Tell(Protocol):
+    """How work says where it is; raises where it was cancelled."""
+
+    def __call__(self, fraction: float, text: str, partial: Any = None) -> None: ...
+
+
+Work = Callable[[Tell], Any]
+log = logging.getLogger(__name__)
+
+
+class Cancelled(Exception):
+    """Raised inside the work when nobody wants its result any more."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A job at one moment; `error` is a sentence."""
+
+    state: State = "waiting"
+    fraction: float = 0.0
+    text: str = "Waiting for its turn"
+    result: Any = None
+    partial: Any = None
+    error: str = ""
+    seconds: float = 0.0
+
+    @property
+    def active(self) -> bool:
+        return self.state in ("waiting", "running")
+
+
+class Job:
+    """One piece of work for a frozen request.
+
+    `background`: nobody waits for it (a sweep, a finer evaluation); others go first.
+    `partial`: what the work has found so far, for a page that shows it grow.
+    """
+
+    def __init__(self, request: Any, title: str, work: Work, *, background: bool = False) -> None:
+        self.request, self.title, self.background, self._work = request, title, background, work
+        self._lock, self._stop = threading.Lock(), threading.Event()
+        self._now = Snapshot()
+        self._started = time.perf_counter()
+        self._meanwhile: Callable[[], None] | None = None
+
+    def snapshot(self) -> Snapshot:
+        with self._lock:
+            return self._now
+
+    @property
+    def active(self) -> bool:
+        return self.snapshot().active
+
+    def outcome(self) -> Any:
+        """The result; raises `InputError` with the reason where there is none."""
+        now = self.snapshot()
+        if now.state != "done":
+            raise InputError(now.error or f"{self.title} did not finish ({now.state})")
+        return now.result
+
+    def cancel(self) -> None:
+        """Ask the work to stop; a job that has not begun ends here."""
+        self._stop.set()
+        if self.snapshot().state == "waiting":
+            self._set(state="cancelled", text="Cancelled")
+
+    def tell(self, fraction: float, text: str, partial: Any = None) -> None:
+        if self._stop.is_set():
+            raise Cancelled
+        found = {} if partial is None else {"partial": partial}
+        self._set(fraction=min(1.0, max(0.0, fraction)), text=text, **found)
+        if self._meanwhile is not None:
+            self._meanwhile()
+
+    def run(self, meanwhile: Callable[[], None] | None = None) -> None:
+        """In the worker: do the work, and turn whatever happens into a state and a sentence.
+
+        `meanwhile` is called between the steps of a background job.
+        """
+        if self._stop.is_set():
+            return
+        self._meanwhile = meanwhile if self.background else None
+        self._started = time.perf_counter()
+        self._set(state="running", text=self.title)
+        try:
+            result = self._work(self.tell)
+        except Cancelled:
+            self._set(state="cancelled", text="Cancelled")
+        except InputError as error:
+            self._set(state="failed", error=str(error))
+        except Exception as error:
+            log.exception("%s failed", self.title)
+            reason = str(error).strip().split("\n")[0] or "no reason given"
+            self._set(
+                state="failed",
+                error=f"{self.title} stopped unexpectedly ({type(error).__name__}: {reason}). "
+                "Your other results are safe; the log of the app has the details.",
+            )
+        else:
+            self._set(state="done", fraction=1.0, result=result)
+
+    def _set(self, **changes: Any) -> None:
+        with self._lock:
+            seconds = time.perf_counter() - self._started
+            self._now = replace(self._now, seconds=seconds, **changes)
+
+
+def _leave_a_core() -> None:
+    """One core is the page's, where there are more than two; OMP_NUM_THREADS decides otherwise."""
+    if "OMP_NUM_THREADS" not in os.environ:
+        cores = os.cpu_count() or 2
+        torch.set_num_threads(min(cores, max(2, cores - 1)))
+
+
+class Worker:
+    """One thread for the whole process that does one job after another.
+
+    Two merges at once would only fight for the same cores and the same memory.  Jobs that somebody
+    waits for come first, in the order in which they were asked for; then those in the background.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: list[Job] = []
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._loop, name="mats-worker", daemon=True)
+        self._thread.start()
+
+    def submit(self, job: Job) -> Job:
+        with self._changed:
+            self._waiting.append(job)
+            self._changed.notify()
+        return job
+
+    def ahead(self, job: Job) -> int:
+        """How many jobs will be begun before this one (the running one not counted)."""
+        with self._changed:
+            waiting = [other for other in self._waiting if other.active]
+        order = sorted(waiting, key=lambda other: other.background)  # stable
+        return order.index(job) if job in order else 0
+
+    def _next(self, *, background: bool) -> Job | None:
+        """Take the next job out of the queue, if there is one."""
+        self._waiting = [job for job in self._waiting if job.active]
+        first = next((job for job in self._waiting if not job.background), None)
+        if first is None and background:
+            first = next(iter(self._waiting), None)
+        if first is not None:
+            self._waiting.remove(first)
+        return first
+
+    def _loop(self) -> None:
+        _leave_a_core()
+        while True:
+            with self._changed:
+                while (job := self._next(background=True)) is None:
+                    self._changed.wait()
+            job.run(self._let_others_go_first)
+            del job  # or its result would live until the next one comes
+
+    def _let_others_go_first(self) -> None:
+        while True:
+            with self._changed:
+                job = self._next(background=False)
+            if job is None:
+                return
+            job.run()
+
+
+class Desk:
+    """A session's way to the worker; when the session ends, its jobs are cancelled."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker, self._jobs = worker, list[Job]()
+
+    def submit(self, job: Job) -> Job:
+        self._jobs = [*(j for j in self._jobs if j.active), job]
+        return self._worker.submit(job)
+
+    def ahead(self, job: Job) -> int:
+        return self._worker.ahead(job)
+
+    def close(self) -> None:
+        for job in self._jobs:
+            job.cancel()

@@ -1,0 +1,262 @@
+"""The finished merges: kept on disk, so that a reload or another day finds them.
+
+All reading and writing of runs goes through here.  The list is the machine's; which run is shown,
+and beside which, is the session's own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import re
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+import yaml
+
+from mats_core.analysis import Trajectory
+from mats_core.checkpoints import write_atomically
+from mats_core.merging import Recipe, Report, describe, dump_recipe, parse_recipe
+from mats_core.methods import METHODS
+from mats_core.system import results_folder
+
+FORMAT = 1
+MOST = 60  # of a family; beyond, the oldest go
+SHORT = {
+    "essential": "ESM",
+    "kfac": "K-FAC",
+    "regmean": "RegMean",
+    "fisher": "Fisher",
+    "kfac_matching": "K-FAC matching",
+    "dare": "DARE",
+}
+ROUNDS = "rounds of statistics"
+log = logging.getLogger(__name__)
+_WRITING = threading.Lock()
+_READ: dict[Path, tuple[int, Run]] = {}  # by file: when it was written, and what it holds
+
+
+@dataclass(frozen=True)
+class Run:
+    """One finished merge.
+
+    id        of the recipe: the same settings on the same files have the same, wherever they run
+    number    counts the runs of a family on this machine
+    """
+
+    id: str
+    number: int
+    family: str
+    family_size: int
+    recipe: Recipe
+    report: Report
+    created: str = ""
+
+    @property
+    def name(self) -> str:
+        """`ESM · layer power 0`: method, and what differs from the defaults."""
+        defaults = {option.name: option.default for option in describe(self.recipe.method)}
+        changed = [
+            f"{name.replace('_', ' ')} {value}"
+            for name, value in self.report.options.items()
+            if value != defaults.get(name)
+        ]
+        if self.recipe.rounds > 1:
+            changed.insert(0, f"{self.recipe.rounds} rounds")
+        if len(self.recipe.experts) < self.family_size:
+            changed.append(f"{len(self.recipe.experts)} experts")
+        if len({expert.weight for expert in self.recipe.experts}) > 1:
+            changed.append("own weights")
+        more = [f"{len(changed) - 2} more"] if len(changed) > 2 else []
+        method = self.recipe.method
+        return " · ".join([SHORT.get(method, METHODS[method].title), *changed[:2], *more])
+
+    @property
+    def label(self) -> str:
+        return f"{self.number} · {self.name}"
+
+
+def identity(recipe: Recipe, fingerprints: Mapping[str, str]) -> str:
+    """Ten hexadecimal digits of everything that decides what a merge gives.
+
+    Where the files lie and how many examples it was tested on make no difference.
+    """
+    content = {
+        "method": recipe.method,
+        "options": recipe.parsed_options().model_dump(),
+        "experts": [
+            (e.name, e.weight, e.examples, fingerprints.get(e.name)) for e in recipe.experts
+        ],
+        "base": fingerprints.get("base"),
+        "rest": [recipe.seed, recipe.dtype, recipe.output_dtype, recipe.weighting, recipe.heads],
+    }
+    if recipe.rounds > 1:  # those of one round keep the name that they had before there were more
+        content["rounds"] = recipe.rounds
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:10]
+
+
+def _folder(family: str) -> Path:
+    """A readable name, and a few digits where characters had to go."""
+    plain = re.sub(r"[^\w-]+", "-", family).strip("-").lower()
+    return results_folder() / "runs" / f"{plain}-{hashlib.sha256(family.encode()).hexdigest()[:6]}"
+
+
+def everything(family: str) -> list[Run]:
+    """All kept runs of a family, oldest first.  A file that cannot be read is passed over."""
+    found = [run for file in _folder(family).glob("*.json") if (run := _read(file)) is not None]
+    return sorted(found, key=lambda run: run.number)
+
+
+def _read(file: Path) -> Run | None:
+    try:
+        stamp = file.stat().st_mtime_ns
+        known = _READ.get(file)
+        if known is None or known[0] != stamp:
+            known = _READ[file] = (stamp, _parsed(json.loads(file.read_text("utf-8"))))
+        return known[1]
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+        log.warning("passing over the run in %s: %s", file, error)
+        return None
+
+
+def _parsed(content: dict[str, Any]) -> Run:
+    if content["format"] != FORMAT:
+        raise ValueError(f"format {content['format']}, this version reads {FORMAT}")
+    return Run(
+        **{key: content[key] for key in ("id", "number", "family", "family_size", "created")},
+        recipe=parse_recipe(yaml.safe_load(content["recipe"]), content["folder"]),
+        report=Report.from_dict(content["report"]),
+    )
+
+
+def add(family: str, family_size: int, recipe: Recipe, report: Report) -> Run:
+    """Keep a run.  One with the same settings takes the place of the earlier one."""
+    own = identity(recipe, report.fingerprints)
+    with _WRITING:
+        kept = everything(family)
+        same = next((run for run in kept if run.id == own), None)
+        number = same.number if same else 1 + max((run.number for run in kept), default=0)
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        run = Run(own, number, family, family_size, recipe, report, now)
+        content = {
+            "format": FORMAT, "id": own, "number": number, "family": family,
+            "family_size": family_size, "created": now, "recipe": dump_recipe(recipe),
+            "folder": str(recipe.folder.resolve()), "report": report.to_dict(),
+        }  # fmt: skip
+        text = json.dumps(content, ensure_ascii=False, allow_nan=False)
+        write_atomically(_folder(family) / f"{own}.json", text.encode())
+        for old in [r for r in kept if r.id not in (own, _baseline())][: -MOST + 1]:
+            _remove(old)
+    return run
+
+
+def show(run: Run) -> None:
+    """Show a run, with the baseline beside it or, where there is none, what was shown before."""
+    before = st.session_state.get("shown run")
+    st.session_state["shown run"] = run.id
+    if _baseline() is not None:
+        st.session_state["beside run"] = _baseline()
+    elif before != run.id:
+        st.session_state["beside run"] = before
+
+
+def _baseline() -> str | None:
+    return st.session_state.get("baseline")
+
+
+def chosen(family: str, key: str) -> Run | None:
+    """The run that `shown run`, `beside run` or `baseline` names."""
+    wanted = st.session_state.get(key)
+    return next((run for run in everything(family) if run.id == wanted), None)
+
+
+def delete(family: str, id: str) -> None:
+    """Forget a run for good."""
+    run = next((run for run in everything(family) if run.id == id), None)
+    if run is not None:
+        _remove(run)
+    for key in ("shown run", "beside run", "baseline"):
+        if st.session_state.get(key) == id:
+            st.session_state[key] = None
+
+
+def _remove(run: Run) -> None:
+    file = _folder(run.family) / f"{run.id}.json"
+    with contextlib.suppress(FileNotFoundError):
+        file.unlink()
+    _READ.pop(file, None)
+
+
+def trajectories(run: Run) -> dict[str, Trajectory]:
+    """What was traced of a run in this session, by label."""
+    traced: dict[str, dict[str, Trajectory]] = st.session_state.setdefault("trajectories", {})
+    return traced.get(run.id, {})
+
+
+def trace(run: Run, found: dict[str, Trajectory]) -> None:
+    """Keep what was traced of a run, for this session and its last eight runs."""
+    traced = st.session_state.setdefault("trajectories", {})
+    traced[run.id] = found
+    while len(traced) > 8:
+        del traced[next(iter(traced))]
+
+
+def differences(shown: Run, beside: Run) -> list[tuple[str, str, str]]:
+    """(setting, shown, beside) of every setting that differs.
+
+    An option that one of the methods does not have counts where it is not at its default.
+    """
+    first, second = settings(shown), settings(beside)
+    unremarkable = defaults(shown) | defaults(beside)
+    return [
+        (name, first.get(name, "–"), second.get(name, "–"))
+        for name in dict.fromkeys([*first, *second])
+        if first.get(name) != second.get(name)
+        and not (
+            (name not in first or name not in second)
+            and unremarkable.get(name) == first.get(name, second.get(name))
+        )
+    ]
+
+
+def defaults(run: Run) -> dict[str, str]:
+    """What the options of a run's method are when nobody touches them, by title."""
+    found = {_title(f.name): _text(f.default) for f in describe(run.recipe.method)}
+    return found | ({ROUNDS: "1"} if _in_rounds(run) else {})
+
+
+def _in_rounds(run: Run) -> bool:
+    """Whether the method can be run in several rounds of statistics."""
+    return METHODS[run.recipe.method].group == "statistics"
+
+
+def _title(option: str) -> str:
+    return option.replace("_", " ")
+
+
+def _text(value: object) -> str:
+    return "by default" if value is None else str(value)
+
+
+def settings(run: Run) -> dict[str, str]:
+    """Everything that was chosen for a run, by title, as text."""
+    experts = ", ".join(entry.name for entry in run.recipe.experts)
+    fixed = {
+        "method": METHODS[run.recipe.method].title,
+        "experts": experts,
+        "seed": str(run.recipe.seed),
+        "arithmetic": run.recipe.dtype,
+    }
+    if _in_rounds(run):
+        fixed[ROUNDS] = str(run.recipe.rounds)
+    weights = {entry.weight for entry in run.recipe.experts}
+    if len(weights) > 1:
+        fixed["weights"] = ", ".join(f"{e.name} {e.weight:g}" for e in run.recipe.experts)
+    return fixed | {_title(name): _text(value) for name, value in run.report.options.items()}

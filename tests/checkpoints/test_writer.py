@@ -1,0 +1,170 @@
+"""Writers keep every dtype and shard; outputs appear whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from mats_core.checkpoints import writer as module
+from mats_core.checkpoints.contents import DTYPES
+from mats_core.checkpoints.files import Checkpoint
+from mats_core.checkpoints.writer import (
+    CheckpointWriter,
+    TensorFileWriter,
+    config_files,
+    refuse_existing,
+    staged_directory,
+    write_atomically,
+)
+from mats_core.errors import InputError
+
+# Writing ------------------------------------------------------------------------------------------
+
+
+def every_dtype():
+    tensors = {}
+    for name, dtype in DTYPES.items():
+        values = torch.arange(6).reshape(2, 3)
+        tensors[f"{name}.matrix"] = (values % 2 == 0) if dtype == torch.bool else values.to(dtype)
+        tensors[f"{name}.scalar"] = torch.ones((), dtype=dtype)
+        tensors[f"{name}.empty"] = torch.zeros(0, 4, dtype=dtype)
+    return tensors
+
+
+@pytest.mark.parametrize("shard_bytes", [1 << 30, 60])
+def test_every_dtype_survives_the_writer(tmp_path, shard_bytes):
+    tensors = every_dtype()
+    specs = {name: (value.dtype, tuple(value.shape)) for name, value in tensors.items()}
+    writer = CheckpointWriter(tmp_path, specs, metadata={"a": "b"}, shard_bytes=shard_bytes)
+    for name in reversed(list(tensors)):  # in any order
+        writer.add(name, tensors[name])
+    writer.close()
+    checkpoint = Checkpoint.open(tmp_path)
+    official = {}
+    for file in tmp_path.glob("*.safetensors"):
+        official.update(load_file(file))
+    assert set(official) == set(checkpoint.tensors) == set(tensors)
+    for name, value in tensors.items():
+        for read in (official[name], checkpoint.read(name)):
+            assert read.dtype == value.dtype
+            assert torch.equal(read, value)
+    assert checkpoint.metadata["a"] == "b"
+    assert (len(list(tmp_path.glob("*.safetensors"))) > 1) == (shard_bytes == 60)
+    if shard_bytes == 60:
+        index = json.loads((tmp_path / "model.safetensors.index.json").read_text())
+        assert index["metadata"]["total_size"] == checkpoint.nbytes
+        assert set(index["weight_map"]) == set(tensors)
+
+
+def test_the_writer_refuses_what_was_not_announced(tmp_path):
+    writer = TensorFileWriter(tmp_path / "x.safetensors", {"w": (torch.float32, (2, 2))})
+    with pytest.raises(ValueError, match="announced"):
+        writer.add("w", torch.ones(4))
+    with pytest.raises(ValueError, match="never written: w"):
+        writer.close()
+
+
+def test_a_sharded_model_loads_with_transformers(tiny_family, tmp_path):
+    from transformers import AutoModelForImageClassification
+
+    original = Checkpoint.open(tiny_family / "e0")
+    specs = {n: (e.dtype, e.shape) for n, e in original.tensors.items()}
+    writer = CheckpointWriter(tmp_path, specs, shard_bytes=8_000)
+    for name in specs:
+        writer.add(name, original.read(name))
+    writer.close()
+    (tmp_path / "config.json").write_bytes((tiny_family / "e0" / "config.json").read_bytes())
+    first = AutoModelForImageClassification.from_pretrained(tiny_family / "e0")
+    second = AutoModelForImageClassification.from_pretrained(tmp_path)
+    for (name, ours), theirs in zip(first.named_parameters(), second.parameters(), strict=True):
+        assert torch.equal(ours, theirs), name
+    assert len(list(tmp_path.glob("model-*.safetensors"))) > 2
+
+
+# Whole or not at all ------------------------------------------------------------------------------
+
+
+def test_staged_directory_appears_whole(tmp_path):
+    target = tmp_path / "deep" / "out"
+    with staged_directory(target) as folder:
+        (folder / "a").write_text("1")
+        assert not target.exists()
+    assert (target / "a").read_text() == "1"
+    assert [p.name for p in target.parent.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("existing", [False, True])
+def test_an_exception_leaves_nothing_new(tmp_path, existing):
+    target = tmp_path / "out"
+    if existing:
+        target.mkdir()
+        (target / "old").write_text("kept")
+
+    def interrupted():
+        with staged_directory(target, force=True) as folder:
+            (folder / "a").write_text("1")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert [p.name for p in tmp_path.iterdir()] == (["out"] if existing else [])
+    if existing:
+        assert [p.name for p in target.iterdir()] == ["old"]
+
+
+def test_force_replaces_and_leaves_no_trace(tmp_path):
+    target = tmp_path / "out"
+    target.mkdir()
+    (target / "old").write_text("gone")
+    with pytest.raises(InputError, match="--force"), staged_directory(target):
+        pass
+    with staged_directory(target, force=True) as folder:
+        (folder / "new").write_text("1")
+    assert [p.name for p in target.iterdir()] == ["new"]
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_what_stood_there_comes_back_if_the_last_rename_fails(tmp_path, monkeypatch):
+    target = tmp_path / "out"
+    target.mkdir()
+    (target / "old").write_text("kept")
+    rename = os.rename
+
+    def fails_for_the_new_one(source, destination):
+        if str(source).endswith(".partial"):
+            raise OSError("no")
+        rename(source, destination)
+
+    monkeypatch.setattr(module.os, "rename", fails_for_the_new_one)
+    with pytest.raises(OSError, match="no"), staged_directory(target, force=True):
+        pass
+    assert (target / "old").read_text() == "kept"
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_refuse_existing(tmp_path):
+    refuse_existing(tmp_path / "free", force=False)
+    refuse_existing(tmp_path, force=True)
+    with pytest.raises(InputError, match="nothing is yet"):
+        refuse_existing(tmp_path, force=False)
+
+
+def test_write_atomically_replaces_and_leaves_no_trace(tmp_path):
+    file = tmp_path / "deep" / "x"
+    write_atomically(file, b"1")
+    write_atomically(file, b"22")
+    assert file.read_bytes() == b"22"
+    assert [p.name for p in file.parent.iterdir()] == ["x"]
+    assert file.stat().st_mode & 0o777 == 0o666 & ~module._umask()
+
+
+def test_config_files_leaves_out_weights_and_readmes(tmp_path):
+    for name in ("config.json", "vocab.txt", "model.safetensors", "README.md", ".hidden",
+                 "pytorch_model.bin", "model.safetensors.index.json"):  # fmt: skip
+        (tmp_path / name).write_text("")
+    (tmp_path / "folder").mkdir()
+    assert [f.name for f in config_files(tmp_path)] == ["config.json", "vocab.txt"]

@@ -1,0 +1,241 @@
+"""Layers on a local Ray cluster of two workers: the same bytes as one process."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import ray
+import torch
+
+from mats_core.errors import InputError
+from mats_core.merging import pipeline
+from mats_core.merging import ray as distributed
+from mats_core.merging.recipe import parse_recipe
+from tests.conftest import family_recipe
+from tests.layer_cases import raw_recipe
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster(tmp_path_factory):
+    flags = tmp_path_factory.mktemp("flags")
+    with pytest.MonkeyPatch.context() as patch:  # the workers inherit it
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("PYTHONPATH", str(ROOT))
+        patch.setenv("MATS_TEST_FLAGS", str(flags))
+        patch.delenv("RAY_ADDRESS", raising=False)
+        ray.init(
+            address="local",  # also where some cluster runs already
+            num_cpus=2,
+            include_dashboard=False,
+            log_to_driver=False,
+            configure_logging=False,
+            object_store_memory=80 * 2**20,
+        )
+        yield flags
+        ray.shutdown()
+
+
+def merged(family: Path, output: Path, method: str, engine: str, **settings):
+    settings = {"evaluate": False, **settings, "engine": engine, "output": str(output)}
+    return pipeline.merge(parse_recipe(family_recipe(family, method, **settings), family))
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {
+        file.name: hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in sorted(folder.glob("*.safetensors*"))
+    }
+
+
+def layers(report) -> list:
+    return [dataclasses.replace(layer, seconds=0.0) for layer in report.layers]
+
+
+@pytest.mark.parametrize("method", ["average", "ties", "essential", "kfac"])
+def test_the_cluster_writes_what_one_process_writes(tiny_family, tmp_path, method):
+    alone = merged(tiny_family, tmp_path / "alone", method, "local")
+    together = merged(tiny_family, tmp_path / "together", method, "ray")
+    assert digests(tmp_path / "alone") == digests(tmp_path / "together")
+    assert layers(together) == layers(alone)
+    assert not list((tmp_path / "together").glob(".*"))  # neither spool nor journal is left
+
+
+def test_in_memory_it_gives_the_same_tensors(tiny_family):
+    def tensors(engine):
+        recipe = family_recipe(tiny_family, "essential", evaluate=False, engine=engine)
+        *_, last = pipeline.run(parse_recipe(recipe, tiny_family))
+        assert isinstance(last, pipeline.Finished)
+        return last.tensors
+
+    alone, together = tensors("local"), tensors("ray")
+    assert alone.keys() == together.keys()
+    assert all(alone[name].equal(together[name]) for name in alone)
+
+
+def dying_once(shared, unit, threads):
+    """`distributed._merge`, but the first worker that gets to a certain layer is killed."""
+    flag = Path(os.environ["MATS_TEST_FLAGS"]) / "died"
+    if "1.output.dense.weight" in unit.name and not flag.exists():
+        flag.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return ORIGINAL(shared, unit, threads)
+
+
+ORIGINAL = distributed._merge
+
+
+def test_layers_of_a_killed_worker_are_merged_again(tiny_family, tmp_path, cluster, monkeypatch):
+    monkeypatch.setattr(distributed, "_merge", dying_once)
+    merged(tiny_family, tmp_path / "together", "kfac", "ray")
+    assert (cluster / "died").exists()
+    monkeypatch.undo()
+    merged(tiny_family, tmp_path / "alone", "kfac", "local")
+    assert digests(tmp_path / "alone") == digests(tmp_path / "together")
+
+
+def always_dying(shared, unit, threads):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_layer_that_ends_every_worker_is_told_and_can_be_resumed(
+    tiny_family, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(distributed, "_merge", always_dying)
+    monkeypatch.setattr(distributed, "RETRIES", 0)
+    with pytest.raises(InputError, match=r"on the Ray cluster.*--resume"):
+        merged(tiny_family, tmp_path / "out", "average", "ray")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_merge_that_ray_left_is_resumed_here(tiny_family, tmp_path):
+    content = family_recipe(tiny_family, "essential", evaluate=False, output=str(tmp_path / "out"))
+    events = pipeline.run(parse_recipe({**content, "engine": "ray"}, tiny_family), resume=True)
+    for event in events:
+        if isinstance(event, pipeline.Event) and getattr(event, "index", 0) == 3:
+            break
+    events.close()  # type: ignore[attr-defined]
+    assert not (tmp_path / "out").exists()
+    pipeline.merge(parse_recipe(content, tiny_family), resume=True)
+    merged(tiny_family, tmp_path / "alone", "essential", "local")
+    assert digests(tmp_path / "alone") == digests(tmp_path / "out")
+
+
+def refusing(shared, unit, threads):
+    raise InputError("a file", expected="that it is there", found="none")
+
+
+def test_bad_input_in_a_worker_is_bad_input_here(tiny_family, tmp_path, monkeypatch):
+    monkeypatch.setattr(distributed, "_merge", refusing)
+    with pytest.raises(InputError, match="a file: expected that it is there, found none"):
+        merged(tiny_family, tmp_path / "out", "average", "ray")
+
+
+def elsewhere(shared, unit, threads):
+    """`distributed._merge` on a machine that does not see the output's folder."""
+    *before, folder, shard_bytes, contents = shared
+    return ORIGINAL((*before, folder / "unseen", shard_bytes, contents), unit, threads)
+
+
+def test_a_worker_that_does_not_see_the_output_says_so(tiny_family, tmp_path, monkeypatch):
+    monkeypatch.setattr(distributed, "_merge", elsewhere)
+    with pytest.raises(InputError, match=r"unseen' on machine .* a file system that all machines"):
+        merged(tiny_family, tmp_path / "out", "average", "ray")
+
+
+def test_what_no_machine_has_is_refused_instead_of_waited_for(tiny_family, tmp_path, monkeypatch):
+    monkeypatch.setattr(distributed, "layer_bytes", lambda job, unit: 1e12)
+    with pytest.raises(InputError, match=r"expected a machine with 1 CPUs and 1e\+03 GB, found 2 "):
+        merged(tiny_family, tmp_path / "out", "average", "ray")
+    monkeypatch.undo()
+    torch.set_num_threads(3)
+    try:
+        with pytest.raises(InputError, match=r"a machine with 3 CPUs .*OMP_NUM_THREADS"):
+            merged(tiny_family, tmp_path / "out", "average", "ray")
+    finally:
+        torch.set_num_threads(1)
+
+
+def test_workers_open_files_again_that_changed_since_the_last_merge(tmp_path):
+    def digest(engine, dtype):
+        generator = torch.Generator().manual_seed(0)
+        base, *experts = (
+            {"fc.weight": torch.randn(6, 4, generator=generator).to(dtype)} for _ in range(4)
+        )
+        output = str(tmp_path / "out")
+        recipe = raw_recipe(tmp_path, base, experts, "average", engine=engine, output=output)
+        pipeline.merge(recipe, force=True)
+        return digests(tmp_path / "out")
+
+    before = digest("ray", torch.float64)
+    after = digest("ray", torch.bfloat16)  # other offsets in files of the same names
+    assert before != after == digest("local", torch.bfloat16)
+
+
+def late(shared, unit, threads):
+    """`distributed._merge`, but the first layer is not done before ten others are."""
+    flags = Path(os.environ["MATS_TEST_FLAGS"])
+    try:
+        (flags / "first").touch(exist_ok=False)
+    except FileExistsError:
+        (flags / f"{unit.name}.done").touch()
+        return ORIGINAL(shared, unit, threads)
+    deadline = time.monotonic() + 30
+    while len(list(flags.glob("*.done"))) < 10:
+        assert time.monotonic() < deadline, "nobody else was given a layer"
+        time.sleep(0.01)
+    return ORIGINAL(shared, unit, threads)
+
+
+def test_a_long_layer_keeps_no_worker_from_the_others(tiny_family, tmp_path, monkeypatch):
+    assert 2 * distributed.AHEAD < 10
+    monkeypatch.setattr(distributed, "_merge", late)
+    merged(tiny_family, tmp_path / "together", "average", "ray")
+    merged(tiny_family, tmp_path / "alone", "average", "local")
+    assert digests(tmp_path / "alone") == digests(tmp_path / "together")
+
+
+def stuck(shared, unit, threads):
+    time.sleep(600)
+
+
+def test_whoever_stops_ends_the_tasks_under_way(tiny_family, tmp_path, monkeypatch):
+    def interrupted(*of):
+        raise KeyboardInterrupt
+
+    ended, cancel = [], distributed._cancel
+    monkeypatch.setattr(distributed, "_merge", stuck)
+    monkeypatch.setattr(distributed, "GRACE", 0.0)
+    monkeypatch.setattr(distributed, "PATIENCE", 2.0)
+    monkeypatch.setattr(distributed, "_taken", interrupted)
+    monkeypatch.setattr(
+        distributed, "_cancel", lambda ray, them: ended.extend(them) or cancel(ray, them)
+    )
+    with pytest.raises(KeyboardInterrupt):
+        merged(tiny_family, tmp_path / "out", "average", "ray")
+    assert len(ended) == 2 * distributed.AHEAD  # also the one that was waited for
+    assert not ray.wait(ended, num_returns=len(ended), timeout=0)[1]
+
+
+def test_without_ray_the_command_to_install_it_is_named(tiny_family, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(InputError, match=r'pip install "ray>=2.40,<3"'):
+        merged(tiny_family, tmp_path / "out", "average", "ray")
+
+
+def test_further_rounds_stay_in_one_process(tiny_family, tmp_path):
+    with pytest.raises(InputError, match="'rounds' 2 with engine 'ray'"):
+        merged(tiny_family, tmp_path / "out", "kfac", "ray", rounds=2)
+
+
+def test_an_unknown_engine_is_refused(tiny_family):
+    with pytest.raises(InputError, match="engine"):
+        parse_recipe(family_recipe(tiny_family, "average", engine="rya"), tiny_family)

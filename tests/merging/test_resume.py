@@ -1,0 +1,210 @@
+"""Killed merges: nothing looks finished, and `resume` goes on to the same bytes."""
+
+from __future__ import annotations
+
+import filecmp
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mats_core.checkpoints.writer import partial_of
+from mats_core.cli.main import main
+from mats_core.errors import InputError
+from mats_core.merging import engine, journal
+from mats_core.merging.journal import Entry, Journal, layers_done, read_past
+from mats_core.merging.pipeline import merge, run
+from mats_core.merging.recipe import Recipe, parse_recipe
+from mats_core.merging.report import LayerDone, LayerReport
+from tests.conftest import family_recipe
+
+METHODS = {
+    "average": {},
+    "ties": {"density": 0.4},  # a survey of the model before
+    "essential": {},  # a second pass after
+    "kfac": {"iterations": 3},
+}
+
+
+@pytest.fixture(autouse=True)
+def every_layer_is_noted(monkeypatch):
+    monkeypatch.setattr(journal, "INTERVAL", 0.0)
+
+
+def recipe_of(folder: Path, method: str, output: Path, **settings) -> Recipe:
+    options = settings.pop("options", METHODS[method])
+    content = family_recipe(folder, method, output=str(output), options=options, evaluate=False)
+    return parse_recipe({**content, **settings}, folder)
+
+
+def killed_after(notes: int, recipe: Recipe, monkeypatch) -> None:
+    """A process that merges, and kills itself (SIGKILL) when so many layers have been noted."""
+    child = os.fork()
+    if not child:
+        try:
+            note, seen = Journal.layer, []
+
+            def last(self: Journal, entry: Entry) -> None:
+                note(self, entry)
+                seen.append(entry)
+                if len(seen) == notes:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+            monkeypatch.setattr(Journal, "layer", last)
+            merge(recipe)
+        finally:
+            os._exit(1)  # never back into the tests
+    _, status = os.waitpid(child, 0)
+    assert os.WIFSIGNALED(status)
+    assert os.WTERMSIG(status) == signal.SIGKILL
+
+
+@pytest.fixture(scope="module")
+def whole(tiny_family, tmp_path_factory):
+    """Every method's output without an interruption."""
+    folder = tmp_path_factory.mktemp("whole")
+    for method in METHODS:
+        merge(recipe_of(tiny_family, method, folder / method))
+    return folder
+
+
+def same_model(first: Path, second: Path) -> bool:
+    return filecmp.cmp(first / "model.safetensors", second / "model.safetensors", shallow=False)
+
+
+def layers_of(folder: Path) -> list[dict]:
+    rows = json.loads((folder / "report.json").read_text())["layers"]
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
+
+
+# 38 layers of the tiny family; `essential` notes its 13 matrices once more in the second pass.
+@pytest.mark.parametrize(
+    ("method", "notes"),
+    [("average", 1), ("ties", 20), ("kfac", 38), ("essential", 15), ("essential", 42)],
+)
+def test_a_killed_merge_resumes_to_the_same_bytes(
+    tiny_family, whole, tmp_path, monkeypatch, method, notes
+):
+    target = tmp_path / "out"
+    recipe = recipe_of(tiny_family, method, target)
+    killed_after(notes, recipe, monkeypatch)
+    assert not target.exists()
+    assert [p.name for p in tmp_path.iterdir()] == [".out.partial"]
+    assert layers_done(partial_of(target)) == min(notes, 38)
+
+    merged = []
+    again = engine.merge_layer
+    monkeypatch.setattr(
+        engine,
+        "merge_layer",
+        lambda job, unit, *rest: merged.append(unit) or again(job, unit, *rest),
+    )
+    events = list(run(recipe, resume=True))
+    assert len(merged) == 38 - min(notes, 38)
+    assert len([e for e in events if isinstance(e, LayerDone)]) == 38
+    assert same_model(target, whole / method)
+    assert layers_of(target) == layers_of(whole / method)
+    assert {p.name for p in target.iterdir()} == {p.name for p in (whole / method).iterdir()}
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_the_command_line_refuses_to_throw_work_away_and_resumes(tiny_family, whole, tmp_path):
+    content = family_recipe(
+        tiny_family, "ties", output=str(tmp_path / "out"), options=METHODS["ties"], evaluate=False
+    )
+    file = tiny_family / "killed.yaml"
+    file.write_text(yaml.safe_dump(content))
+    code = (
+        "import os, signal\n"
+        "from mats_core import journal\n"
+        "from mats_core.cli import main\n"
+        "journal.INTERVAL, note, seen = 0.0, journal.Journal.layer, []\n"
+        "def last(self, entry):\n"
+        "    note(self, entry)\n"
+        "    seen.append(entry)\n"
+        "    len(seen) == 9 and os.kill(os.getpid(), signal.SIGKILL)\n"
+        "journal.Journal.layer = last\n"
+        f"main(['merge', {str(file)!r}])\n"
+    )
+    root = Path(__file__).parents[1]
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=root, check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert main(["merge", str(file)]) == 2
+    assert layers_done(tmp_path / ".out.partial") == 9  # still there
+    assert main(["merge", str(file), "--resume"]) == 0
+    assert same_model(tmp_path / "out", whole / "ties")
+
+
+def test_another_recipe_is_not_resumed(tiny_family, tmp_path, monkeypatch):
+    target = tmp_path / "out"
+    killed_after(5, recipe_of(tiny_family, "ties", target), monkeypatch)
+    other = recipe_of(tiny_family, "ties", target, options={"density": 0.5})
+    with pytest.raises(InputError, match=r"unfinished merge.*others: options"):
+        merge(other, resume=True)
+    assert layers_done(partial_of(target)) == 5
+    merge(recipe_of(tiny_family, "ties", target), resume=True)
+
+
+def test_without_resume_a_stale_partial_is_replaced(tiny_family, whole, tmp_path, monkeypatch):
+    target = tmp_path / "out"
+    killed_after(5, recipe_of(tiny_family, "ties", target), monkeypatch)
+    merge(recipe_of(tiny_family, "average", target))
+    assert same_model(target, whole / "average")
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_what_did_not_reach_the_disk_is_merged_again(tiny_family, whole, tmp_path, monkeypatch):
+    target = tmp_path / "out"
+    recipe = recipe_of(tiny_family, "kfac", target)
+    killed_after(20, recipe, monkeypatch)
+    partial = partial_of(target)
+    model, lines = partial / "model.safetensors", partial / journal.NAME
+    size = model.stat().st_size
+    with model.open("r+b") as file:  # zeros in the first layers, as after a failure of power
+        file.seek(size - 20_000)
+        file.write(bytes(10_000))
+    lines.write_bytes(lines.read_bytes()[:-30])  # and a torn last line
+    assert layers_done(partial) == 19
+    merge(recipe, resume=True)
+    assert same_model(target, whole / "kfac")
+
+
+def test_stopped_with_resume_the_partial_stays(tiny_family, whole, tmp_path):
+    target = tmp_path / "out"
+    recipe = recipe_of(tiny_family, "essential", target)
+    events = run(recipe, resume=True)
+    for event in events:
+        if isinstance(event, LayerDone) and event.index == 9:
+            break
+    events.close()  # type: ignore[attr-defined]
+    assert layers_done(partial_of(target)) == 10
+    merge(recipe, resume=True)
+    assert same_model(target, whole / "essential")
+
+
+def test_two_merges_do_not_write_one_output(tiny_family, tmp_path):
+    recipe = recipe_of(tiny_family, "average", tmp_path / "out")
+    first = run(recipe)
+    next(iter(first))
+    with pytest.raises(InputError, match="another merge at work"):
+        merge(recipe, resume=True)
+    *_, _ = first
+    assert (tmp_path / "out").exists()
+
+
+def test_a_line_never_precedes_its_data(tmp_path):
+    file = tmp_path / journal.NAME
+    seen = []
+    notes = Journal(file, {"format": journal.FORMAT}, sync=lambda: seen.append(file.read_text()))
+    notes.layer(Entry(LayerReport("a", "merged"), "written", checksums={"a": 7}))
+    assert '"a"' not in seen[-1]  # when the data was flushed, nothing spoke of it yet
+    assert '"a"' in file.read_text()
+    notes.close()
+    past = read_past(tmp_path, {"format": journal.FORMAT})
+    assert past.entries["a"].checksums == {"a": 7}
+    assert past.entries["a"].report == LayerReport("a", "merged")

@@ -1,0 +1,185 @@
+"""A second round: statistics measured again at the merge."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import mats_core.rounds
+import pytest
+import torch
+
+from mats_core import models
+from mats_core.errors import InputError
+from mats_core.merging.pipeline import run
+from mats_core.merging.plan import Inputs, open_inputs, prepare, read_layer, units
+from mats_core.merging.progress import Progress
+from mats_core.merging.recipe import parse_recipe
+from mats_core.merging.report import Finished, LayerDone, Report, RoundDone
+from mats_core.merging.rounds import Measuring, mean_of, measured_at
+from mats_core.statistics.store import Statistics
+from mats_core.system.remember import Memo
+from tests.conftest import family_recipe
+
+
+@pytest.fixture(scope="module")
+def recipe(tiny_family):
+    content = {**family_recipe(tiny_family, "kfac"), "evaluate": False}
+    return parse_recipe(content, tiny_family)
+
+
+@pytest.fixture(scope="module")
+def inputs(recipe):
+    return open_inputs(recipe)
+
+
+def value(statistics: Statistics | None, name: str) -> torch.Tensor:
+    assert statistics is not None
+    found = statistics.read(name, statistics.shapes[name])
+    assert found is not None
+    return found
+
+
+def merged(recipe, inputs: Inputs) -> Mapping[str, torch.Tensor]:
+    return next(e.tensors for e in run(recipe, inputs=inputs) if isinstance(e, Finished))
+
+
+def test_at_an_expert_itself_its_own_statistics_come_back(recipe, inputs, tiny_family):
+    """With expert 1's encoder in every model, expert 1's statistics are those of its file."""
+    encoder = models.tensors_of(inputs.family.experts[1].checkpoint)
+    again = measured_at(inputs, encoder, tiny_family)
+    own, found = inputs.statistics[1], again.statistics[1]
+    assert own is not None
+    assert found is not None
+    assert found.shapes == own.shapes  # full Fisher blocks as well
+    assert found.metadata["examples"] == own.metadata["examples"] == "48"
+    for name in found.shapes:
+        torch.testing.assert_close(value(found, name), value(own, name), rtol=1e-5, atol=1e-9)
+    other = "vit.encoder.layer.1.output.dense.output_gradient_gram"
+    assert not torch.allclose(
+        value(again.statistics[0], other), value(inputs.statistics[0], other), rtol=0.01
+    )
+
+
+def test_a_second_round_merges_with_what_was_measured_at_the_first(recipe, inputs, tiny_family):
+    first = merged(recipe, inputs)
+    again = measured_at(inputs, first, tiny_family)
+    second = merged(recipe, again)
+    job = prepare(recipe, again)
+    unit = next(u for u in units(job) if u.name.endswith("1.output.dense.weight"))
+    layer = read_layer(job, unit)
+    gram = layer.measured("input_gram")
+    assert gram is not None
+    module = unit.name.removesuffix(".weight")
+    torch.testing.assert_close(gram[2], value(again.statistics[2], f"{module}.input_gram"))
+    assert not torch.equal(first[unit.name], second[unit.name])
+
+
+def test_the_mean_of_two_rounds(recipe, inputs, tiny_family):
+    again = measured_at(inputs, models.tensors_of(inputs.family.base), tiny_family, labels="true")
+    both = mean_of([inputs, again])
+    name = "vit.encoder.layer.0.intermediate.dense.input_gram"
+    for index in range(3):
+        expected = (
+            value(inputs.statistics[index], name) + value(again.statistics[index], name)
+        ) / 2
+        torch.testing.assert_close(value(both.statistics[index], name), expected)
+
+
+def test_statistics_in_memory_are_not_mistaken_for_one_another(recipe, inputs, tiny_family):
+    """Every expert's layer is read with its own statistics, though none of them has a file."""
+    remembering = open_inputs(recipe, Memo(2**28))
+    again = measured_at(remembering, models.tensors_of(inputs.family.base), tiny_family)
+    job = prepare(recipe, again)
+    unit = next(u for u in units(job) if u.name.endswith("0.output.dense.weight"))
+    grams = read_layer(job, unit).measured("output_gradient_gram")
+    assert grams is not None
+    module = unit.name.removesuffix(".weight")
+    for gram, own in zip(grams, again.statistics, strict=True):
+        torch.testing.assert_close(gram, value(own, f"{module}.output_gradient_gram"))
+    assert not torch.equal(grams[0], grams[1])
+
+
+def test_what_a_further_round_needs_is_said(tiny_family):
+    content = {**family_recipe(tiny_family, "average"), "evaluate": False}
+    experts = [dict(entry) for entry in content["experts"]]  # type: ignore[union-attr]
+    for missing, sentence in (("task", "no task"), ("statistics", "no statistics")):
+        changed = [{k: v for k, v in experts[0].items() if k != missing}, *experts[1:]]
+        bare = open_inputs(parse_recipe({**content, "experts": changed}, tiny_family))
+        with pytest.raises(InputError, match=f"e0.*{sentence}"):
+            measured_at(bare, {}, tiny_family)
+        again = parse_recipe(
+            {**content, "method": "regmean", "experts": changed, "rounds": 2}, tiny_family
+        )
+        with pytest.raises(InputError, match=f"e0.*{sentence}"):
+            next(iter(run(again, inputs=bare)))  # before any work
+
+
+def test_a_recipe_with_two_rounds_is_merged_measured_and_merged_again(recipe, inputs, tiny_family):
+    first = merged(recipe, inputs)
+    expected = merged(recipe, measured_at(inputs, first, tiny_family))
+    events = list(run(recipe.model_copy(update={"rounds": 2}), inputs=inputs))
+    assert [(e.index, e.total) for e in events if isinstance(e, RoundDone)] == [(1, 2)]
+    found = events[-1]
+    assert isinstance(found, Finished)
+    assert found.tensors.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert torch.equal(found.tensors[name], tensor), name
+    content = found.report.to_dict()
+    assert (found.report.rounds, content["rounds"]) == (2, 2)
+    assert Report.from_dict(content).rounds == 2
+
+
+def test_the_report_of_one_round_is_as_it_was(recipe, inputs):
+    report = next(e.report for e in run(recipe, inputs=inputs) if isinstance(e, Finished))
+    assert "rounds" not in report.to_dict()
+    assert Report.from_dict(report.to_dict()).rounds == 1
+
+
+def test_measuring_says_whose_and_how_much_of_it_is_done(recipe, inputs):
+    events = list(run(recipe.model_copy(update={"rounds": 3}), inputs=inputs))
+    kinds = [type(e) for e in events if isinstance(e, LayerDone | RoundDone | Measuring)]
+    said = [kind for kind, before in zip(kinds, [None, *kinds], strict=False) if kind != before]
+    assert said == [LayerDone, *[RoundDone, Measuring, LayerDone] * 2]
+    measured = [e for e in events if isinstance(e, Measuring)]
+    once = [(e.name, e.examples, e.last) for e in measured[: len(measured) // 2]]
+    # 48 calibration examples each, which is one batch.
+    assert once == [
+        (f"e{m}", examples, (m, examples) == (2, 48)) for m in range(3) for examples in (0, 48)
+    ]
+
+
+@pytest.mark.parametrize("rounds", [1, 2, 3])
+def test_progress_goes_forwards_to_its_end_and_names_the_round(recipe, inputs, rounds):
+    progress = Progress(rounds, "Writing", measuring=0.7)
+    seen = []
+    for event in run(recipe.model_copy(update={"rounds": rounds}), inputs=inputs):
+        if progress.see(event):
+            seen.append((progress.fraction, progress.text))
+    fractions = [fraction for fraction, _ in seen]
+    assert fractions == sorted(fractions)
+    assert fractions[-1] == pytest.approx(1.0)
+    head = f"Round {rounds} of {rounds}: writing" if rounds > 1 else "Writing"
+    assert seen[-1][1].startswith(f"{head} layer ")
+    assert any("Round 1 of 2: merging layer 1 of" in text for _, text in seen) == (rounds == 2)
+    place = "Round 1 of 2: measuring statistics of e1 (2 of 3) at the merge"
+    assert (place in [text for _, text in seen]) == (rounds == 2)
+
+
+def test_whoever_stops_iterating_stops_the_measuring(recipe, inputs, monkeypatch):
+    begun = []
+    real = mats_core.rounds.with_head
+    monkeypatch.setattr(
+        "mats_core.rounds.with_head", lambda *given: begun.append(given[2].name) or real(*given)
+    )
+    events = run(recipe.model_copy(update={"rounds": 2}), inputs=inputs)
+    for event in events:
+        if isinstance(event, Measuring) and (event.name, event.examples) == ("e1", 48):
+            break
+    events.close()  # type: ignore[attr-defined]
+    assert begun == ["e0", "e1"]
+
+
+def test_rounds_of_a_method_without_statistics_are_refused(tiny_family):
+    content = {**family_recipe(tiny_family, "ties"), "rounds": 2}
+    with pytest.raises(InputError, match=r"'rounds' 2 with method 'ties'.*reads statistics"):
+        list(run(parse_recipe(content, tiny_family)))

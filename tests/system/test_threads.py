@@ -1,0 +1,41 @@
+"""How threads wait is set before PyTorch is loaded, and only where nobody chose."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mats_core.system.threads import SPINS, set_waiting
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "spins", "policy"),
+    [
+        ({}, SPINS, "PASSIVE"),
+        ({"GOMP_SPINCOUNT": "7"}, "7", "PASSIVE"),
+        ({"OMP_WAIT_POLICY": "ACTIVE"}, None, "ACTIVE"),
+    ],
+)
+def test_what_somebody_chose_stays(chosen, spins, policy):
+    environment = dict(chosen)
+    set_waiting(environment)
+    assert environment.get("GOMP_SPINCOUNT") == spins
+    assert environment["OMP_WAIT_POLICY"] == policy
+
+
+@pytest.mark.parametrize("module", ["mats_core.cli", "pages.shared.doorway", "mats_core.waiting"])
+def test_it_comes_before_pytorch(module):
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_WAIT", "GOMP"))}
+    code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=clean, check=True)
+
+
+def test_app_and_command_set_it():
+    for file in ("app.py", "mats_core/__main__.py"):
+        assert "set_waiting()" in (ROOT / file).read_text("utf-8")

@@ -1,0 +1,53 @@
+"""Errors are sentences that name the thing, what was expected, what was found, and the remedy."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from mats_core.errors import InputError, existing, from_validation, listing, member, nearest
+
+
+def test_the_sentence():
+    error = InputError("file 'x'", expected="a", found="b", remedy="Do c.")
+    assert str(error) == "file 'x': expected a, found b. Do c."
+    assert str(InputError("nothing more")) == "nothing more"
+    assert str(InputError("x", found="b")) == "x: found b"
+    assert (error.thing, error.expected, error.found, error.remedy) == (
+        "file 'x'", "a", "b", "Do c.",
+    )  # fmt: skip
+
+
+def test_listing_is_short():
+    assert listing("abc") == "a, b, c"
+    assert listing("abcdefgh") == "a, b, c, d, e, f and 2 more"
+
+
+def test_nearest_names_the_closest_or_all():
+    assert nearest("dampng", ["damping", "start"]) == "Did you mean 'damping'?"
+    assert nearest("zzz", ["damping", "start"]) == "Choose one of: damping, start."
+    assert "nothing" in nearest("zzz", [])
+
+
+def test_member():
+    assert member("method", "kfac", ["kfac"]) == "kfac"
+    with pytest.raises(InputError, match=r"method: expected one of kfac, found 'kfc'\. Did you"):
+        member("method", "kfc", ["kfac"])
+
+
+def test_existing(tmp_path):
+    assert existing("thing", str(tmp_path)) == tmp_path
+    with pytest.raises(InputError, match="nothing there"):
+        existing("thing", tmp_path / "no")
+
+
+def test_from_validation():
+    class Model(BaseModel):
+        model_config = ConfigDict(extra="forbid")
+        density: float = Field(0.5, le=1)
+
+    with pytest.raises(ValidationError) as caught:
+        Model.model_validate({"densty": 1, "density": 3})
+    text = str(from_validation("options", caught.value, Model.model_fields))
+    assert "'densty' is not an option here. Did you mean 'density'?" in text
+    assert "less than or equal to 1, found 3" in text

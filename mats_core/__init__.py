@@ -16,8 +16,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .api import merge, run
     from .errors import InputError
-    from .merging import Recipe, Report, load_recipe, merge, parse_recipe, run
+    from .merging import Recipe, Report, load_recipe, parse_recipe
     from .methods import METHODS
     from .statistics import Statistics, measure_task
 
@@ -36,16 +37,16 @@ __all__ = [
 ]
 
 _HOMES = {
-    "InputError": "checks",
+    "InputError": "errors",
     "METHODS": "methods",
-    "Recipe": "recipe",
-    "Report": "report",
+    "Recipe": "merging",
+    "Report": "merging",
     "Statistics": "statistics",
-    "load_recipe": "recipe",
+    "load_recipe": "merging",
     "measure_task": "statistics",
-    "merge": "pipeline",
-    "parse_recipe": "recipe",
-    "run": "pipeline",
+    "merge": "api",
+    "parse_recipe": "merging",
+    "run": "api",
 }
 
 

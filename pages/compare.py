@@ -5,11 +5,10 @@ from __future__ import annotations
 import streamlit as st
 
 from mats_core import figures
-
-from .shared.frame import families, show
-from .shared.views import comparison, predicted_loss, sweep
-from .shared.views import runs as runlist
-from .shared.work import runs
+from pages.shared.frame import families, show
+from pages.shared.views import comparison, predicted_loss, sweep
+from pages.shared.views import runs as runlist
+from pages.shared.work import runs
 
 collection = families.header(
     "Compare",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import streamlit as st
 
-from .shared.frame import families, show
-from .shared.views import export, merging, recipe
+from pages.shared.frame import families, show
+from pages.shared.views import export, merging, recipe
 
 collection = families.header(
     "Export",

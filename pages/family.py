@@ -5,10 +5,9 @@ from __future__ import annotations
 import streamlit as st
 
 from mats_core import figures
-
-from .shared.frame import families, show
-from .shared.views import estimate
-from .shared.views import models as cards
+from pages.shared.frame import families, show
+from pages.shared.views import estimate
+from pages.shared.views import models as cards
 
 collection = families.header(
     "Family",

@@ -9,10 +9,9 @@ import streamlit as st
 from mats_core import figures
 from mats_core.evaluation import share
 from mats_core.merging import Collection
-
-from .shared.frame import families, show
-from .shared.views import BEFORE, confusion, loading
-from .shared.work import Run, Shelf, runs
+from pages.shared.frame import families, show
+from pages.shared.views import BEFORE, confusion, loading
+from pages.shared.work import Run, Shelf, runs
 
 
 def pick_run(collection: Collection) -> Run | None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import streamlit as st
 
-from .shared.frame import navigation
-from .shared.learn import lessons, steps
+from pages.shared.frame import navigation
+from pages.shared.learn import lessons, steps
 
 navigation.through_the_app()
 st.title("Learn", anchor=False)

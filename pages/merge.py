@@ -5,12 +5,11 @@ from __future__ import annotations
 import streamlit as st
 
 from mats_core import figures
-
-from .shared.controls import settings, widgets
-from .shared.frame import families, show
-from .shared.learn import lessons
-from .shared.views import convergence, merging, results
-from .shared.work import prepare, runs
+from pages.shared.controls import settings, widgets
+from pages.shared.frame import families, show
+from pages.shared.learn import lessons
+from pages.shared.views import convergence, merging, results
+from pages.shared.work import prepare, runs
 
 DEFAULT = "essential"
 

@@ -7,10 +7,9 @@ import streamlit as st
 from mats_core import figures
 from mats_core.analysis import Survey
 from mats_core.merging import Inputs
-
-from .shared.frame import families, show
-from .shared.learn import lessons
-from .shared.views import overlap, protection, spectra, survey
+from pages.shared.frame import families, show
+from pages.shared.learn import lessons
+from pages.shared.views import overlap, protection, spectra, survey
 
 VIEWS = ("Spectra", "Overlap", "Interference", "Protected directions")
 

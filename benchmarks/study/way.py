@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from mats_core.evaluation import examiner
-from mats_core.linear import Kronecker, WeightedSum, regularised
+from mats_core.linear import Kronecker, WeightedSum, regularised, weighted_sum
 from mats_core.merging import (
     Evaluation,
     Finished,
@@ -24,7 +24,7 @@ from mats_core.merging import (
     rounds,
     units,
 )
-from mats_core.methods import Layer, weighted_sum
+from mats_core.methods import Layer
 from mats_core.tasks import SplitName
 
 from .questions import ASKED

@@ -1,6 +1,9 @@
-"""TODO."""
+"""Seeing why a merge works: spectra, overlaps, protection, convergence, loading, sweeps.
 
-from . import convergence, loading, predicted_loss, toy
+Results are plain records; the room `figures` draws them, under the same nouns.
+"""
+
+from . import convergence, loading, toy
 from .convergence import Trajectory, TrajectoryDone, follow
 from .loading import GRAINS, ORDERINGS, THREE, Grain, Loading, LoadingDone, Ordering, Step, StepDone
 from .overlap import chance_conflict, others_mean, overlaps, unrelated_angles

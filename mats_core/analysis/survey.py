@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..families import Family
-from ..methods import norm
+from ..linear import norm
 from ..statistics import Statistics
 from .overlap import cosines, others_mean, overlaps, sign_conflict
 from .spectra import KINDS, Kind, Spectrum, measures, predicted_loss, task_layers

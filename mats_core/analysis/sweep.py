@@ -19,14 +19,13 @@ from ..merging import (
     Event,
     Finished,
     Inputs,
-    OptionField,
     Recipe,
-    describe,
     open_inputs,
     parse_options,
     prepare,
     run,
 )
+from ..methods import OptionField, describe
 
 EXAMPLES = 150  # a task: the choice of a good region needs no more, and a sweep is many merges
 MOST_STEPS = 80

@@ -1,27 +1,23 @@
-"""TODO."""
+"""Named tensors wherever they lie: reading, checking, renaming and writing checkpoints.
+
+Files are read lazily and by position, never memory-mapped; what is written appears whole or not at
+all (`staging.py`).
+"""
 
 from . import hub
 from .contents import TensorEntry, all_finite, checksum
 from .files import Checkpoint
 from .reading_ahead import Buffers, Wanted
-from .writer import (
-    SHARD_BYTES,
-    CheckpointWriter,
-    Spec,
-    TensorFileWriter,
-    config_files,
-    partial_of,
-    refuse_existing,
-    staged_directory,
-    staged_file,
-    write_atomically,
-)
+from .renamed import Renamed
+from .staging import partial_of, refuse_existing, staged_directory, staged_file, write_atomically
+from .writer import SHARD_BYTES, CheckpointWriter, Spec, TensorFileWriter, config_files
 
 __all__ = [
     "SHARD_BYTES",
     "Buffers",
     "Checkpoint",
     "CheckpointWriter",
+    "Renamed",
     "Spec",
     "TensorEntry",
     "TensorFileWriter",

@@ -1,4 +1,4 @@
-"""TODO."""
+"""`python -m mats_core`: the same recipes without a browser, one file a command."""
 
 from .main import main
 

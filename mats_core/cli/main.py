@@ -169,7 +169,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _merge(arguments: argparse.Namespace) -> None:
-    from ..merging import Finished, load_recipe, parse_recipe, run
+    from ..api import run
+    from ..merging import Finished, load_recipe, parse_recipe
 
     recipe = load_recipe(arguments.recipe)
     changes: dict[str, Any] = {}
@@ -325,9 +326,9 @@ def _measure(arguments: argparse.Namespace) -> None:
     from .. import tasks
     from ..adapters import open_expert
     from ..checkpoints import hub, refuse_existing
-    from ..merging import choose_device, load_collection
+    from ..merging import load_collection
     from ..statistics import measure_to_file
-    from ..system import parse_bytes
+    from ..system import choose_device, parse_bytes
 
     if (arguments.model is None) == (arguments.family is None):
         raise InputError(
@@ -504,9 +505,7 @@ def _inspect_recipe(path: Path) -> dict[str, Any]:
 
 def _methods(arguments: argparse.Namespace) -> None:
     from ..errors import member
-    from ..merging import describe
-    from ..methods import METHODS
-    from ..methods import describe as reference
+    from ..methods import METHODS, describe, reference
 
     if arguments.markdown:
         print(reference.markdown(), end="")

@@ -1,15 +1,7 @@
-"""TODO."""
+"""What a merge will cost, from shapes alone: memory, disk and time, and whether that fits."""
 
 from . import merge_cost
-from .merge_cost import Estimate, duration, estimate, fits, layer_bytes, require, size
+from .fitting import fits, require
+from .merge_cost import Estimate, estimate
 
-__all__ = [
-    "Estimate",
-    "duration",
-    "estimate",
-    "fits",
-    "layer_bytes",
-    "merge_cost",
-    "require",
-    "size",
-]
+__all__ = ["Estimate", "estimate", "fits", "merge_cost", "require"]

@@ -14,25 +14,30 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
-from ..checkpoints import partial_of
-from ..errors import InputError
-from ..merging import Inputs, Job, Recipe, Unit, output_specs, pieces, prepare, rounds, units
-from ..methods import COSTS, METHODS, Cost, Shape, Treatment, passes, selection, times, together
-from ..names import is_matrix, is_weight, module_of
-from ..statistics import Statistics
+from ..errors import duration, size
+from ..merging import (
+    Inputs,
+    Job,
+    Recipe,
+    Unit,
+    _inputs_bytes,
+    _statistics_sizes,
+    layer_bytes,
+    output_specs,
+    prepare,
+    rounds,
+    shape_of,
+    units,
+)
+from ..methods import COSTS, Cost, Shape, Treatment, passes, selection, times, together
 from ..system import CALL, OPENING, Rates, Work
-from ..system import memory as machine_memory
 from ..system import speeds as machine
 from .forward import measuring, statistics_bytes, testing
 
-IN_FACTORS = ("regmean", "kfac", "essential")  # methods that take Grams so; others multiply out
 DISK = 300e6  # bytes a second of a slow SSD; measuring it would mean writing
-RESERVE = 0.9  # share of the free memory that a merge may take
-DISK_RESERVE = 16 * 2**20  # bytes for what lies beside the weights, and the file system's own
 
 WORKSPACE = 8 * 2**20  # bytes of slack in the libraries and the allocator, as measured
 
@@ -236,16 +241,6 @@ class _Layers:
         return COSTS[self.job.method.name](shape, self.job.options)
 
 
-def layer_bytes(job: Job, unit: Unit) -> float:
-    """Bytes that merging one layer, or a piece of it where it comes in pieces, takes."""
-    shape, spans = shape_of(job, unit), pieces(job, unit)
-    if spans:
-        start, stop = spans[0]
-        shape = replace(shape, size=(stop - start,), is_matrix=False, measured=frozenset())
-    ahead = len(spans[:2]) or 1  # the next piece is read while one is merged
-    return ahead * _inputs_bytes(job, shape) + COSTS[job.method.name](shape, job.options).nbytes
-
-
 def _untouched(job: Job) -> dict[Treatment, int]:
     roles = Counter(job.inputs.family.roles.values())
     return {
@@ -255,71 +250,6 @@ def _untouched(job: Job) -> dict[Treatment, int]:
         "copied": roles["copied"],
         "tied": roles["tied"],
     }
-
-
-def shape_of(job: Job, unit: Unit) -> Shape:
-    """How a method will find a layer; the rules of `layers.read_layer`."""
-    family = job.inputs.family
-    own = family.shape(unit.name)
-    module = module_of(unit.name)
-    statistics = [s for s in job.inputs.statistics if s is not None]
-    square = len(own) == 2 and is_weight(unit.name)
-    everywhere = len(statistics) == len(family.experts)
-    names = {"fisher": f"{unit.name}.fisher", "block": f"{unit.name}.block"}
-    if square:
-        kinds = ("input_gram", "input_mean", "output_gradient_gram")
-        names |= {kind: f"{module}.{kind}" for kind in kinds}
-    measured = frozenset(
-        kind
-        for kind, name in names.items()
-        if kind in job.kinds and everywhere and all(name in s for s in statistics)
-    )
-    base = job.inputs.base_statistics
-    gram = square and any(f"{module}.input_gram" in s for s in statistics)
-    ranks = (0, 0)
-    if square and not unit.bias and everywhere and job.method.name in IN_FACTORS:
-        ranks = (
-            _rows(statistics, f"{module}.input"),
-            _rows(statistics, f"{module}.output_gradient"),
-        )
-    return Shape(
-        ranks=ranks,
-        size=(own[0], own[1] + 1) if unit.bias else own,
-        experts=len(family.experts),
-        dtype=job.recipe.dtype,
-        is_matrix=is_matrix(unit.name, own) or gram,
-        measured=measured,
-        prior=base is not None and names["fisher"] in base.shapes and "fisher" in job.kinds,
-    )
-
-
-def _rows(statistics: list[Statistics], gram: str) -> int:
-    """The most rows that a Gram has in factors; 0 where any expert's is a matrix."""
-    rows = [s.shapes.get(f"{gram}_factor", (0,))[0] for s in statistics]
-    return max(rows) if all(rows) else 0
-
-
-def _statistics_sizes(shape: Shape) -> Iterator[tuple[int, int]]:
-    """(elements, how many) of each kind of statistics of a layer."""
-    n = shape.elements
-    sizes = {"fisher": n, "block": n * n}
-    if len(shape.size) == 2:
-        rows, columns = shape.size
-        grams = {"input_gram": columns**2, "output_gradient_gram": rows**2, "input_mean": columns}
-        if shape.ranks[0]:
-            grams["input_gram"] = shape.ranks[0] * columns
-        if shape.ranks[1]:
-            grams["output_gradient_gram"] = shape.ranks[1] * rows
-        sizes |= grams
-    for kind in shape.measured:
-        yield sizes[kind], shape.experts
-    if shape.prior:
-        yield n, 1
-
-
-def _inputs_bytes(job: Job, shape: Shape) -> float:
-    statistics = sum(elements * count for elements, count in _statistics_sizes(shape))
-    return (shape.experts + 1) * shape.nbytes + statistics * shape.width
 
 
 def _reading(job: Job, shape: Shape, unit: Unit) -> Work:
@@ -385,124 +315,3 @@ def _memory(
     if remembered and not own:
         found["remembered"] = remembered
     return found, round(place + max(on_device, test_device + (output if own else 0)))
-
-
-# Whether it fits ----------------------------------------------------------------------------------
-
-
-def shortage(found: Estimate) -> tuple[str, int, int] | None:
-    """(whose memory, needed, available) if the merge cannot fit; None if it can or nobody knows."""
-    places = (
-        ("memory", found.memory_bytes, machine_memory.available_memory()),
-        (f"memory of the {found.device} device", found.device_bytes,
-         machine_memory.device_memory(found.device)),
-    )  # fmt: skip
-    for name, needed, free in places:
-        if free is not None and needed > RESERVE * free:
-            return name, needed, free
-    return None
-
-
-def fits(found: Estimate) -> bool:
-    """Whether the merge finds the memory that it needs."""
-    return shortage(found) is None
-
-
-def require(found: Estimate) -> None:
-    """Raise `InputError` with what is needed, what there is and what would fit, if it does not."""
-    _require_disk(found)
-    missing = shortage(found)
-    if missing is None:
-        return
-    name, needed, free = missing
-    raise InputError(
-        f"{name} for '{found.method}' with {len(found.plan.recipe.experts)} experts",
-        expected=f"{size(needed)} (the largest part: {_largest_part(found)})",
-        found=f"{size(free)} free",
-        remedy=_advice(found.plan),
-    )
-
-
-def _require_disk(found: Estimate) -> None:
-    recipe = found.plan.recipe
-    if not recipe.output:
-        return
-    target = recipe.path(recipe.output)
-    free = machine_memory.free_disk(target)
-    needed = found.disk_bytes + DISK_RESERVE
-    if free is None or needed <= free + machine_memory.allocated(partial_of(target)):
-        return
-    ways = ["free some", "choose an output on another disk"]
-    wide = [d for d, _ in output_specs(prepare(recipe, found.plan.inputs)).values()]
-    if recipe.output_dtype is None and any(d.itemsize > 2 for d in wide if d.is_floating_point):
-        ways.append("write half as much with `output_dtype: bfloat16`")
-    raise InputError(
-        f"disk for '{target}'",
-        expected=f"{size(needed)} for '{found.method}'",
-        found=f"{size(free)} free",
-        remedy=f"{ways[0].capitalize()}, {' or '.join(ways[1:])}.",
-    )
-
-
-def _largest_part(found: Estimate) -> str:
-    name = max(found.memory, key=lambda part: found.memory[part])
-    return f"layer '{found.largest}' of all experts" if name == "largest layer" else name
-
-
-def _advice(plan: Plan) -> str:
-    """What would fit, each tried by an estimate of its own."""
-    recipe, ways = plan.recipe, []
-    if recipe.dtype == "float64" and _would_fit(plan, dtype="float32"):
-        ways.append("choose float32 arithmetic")
-    fixed = METHODS[recipe.method].experts is not None
-    fewer = next(
-        (
-            count
-            for count in range(0 if fixed else len(recipe.experts) - 1, 0, -1)
-            if _would_fit(plan, experts=recipe.experts[:count])
-        ),
-        0,
-    )
-    if fewer:
-        ways.append(f"merge at most {fewer} expert{'s' if fewer > 1 else ''}")
-    if recipe.rounds > 1 and _would_fit(plan, rounds=1):
-        ways.append("merge in one round")
-    if not recipe.output and _would_fit(plan, output="merged", evaluate=False):
-        ways.append(
-            "write the model to disk without a test, which holds one layer at a time "
-            "(`python -m mats_core merge recipe.yaml --output FOLDER --no-evaluate`)"
-        )
-    if recipe.method != "average" and _would_fit(
-        plan, method="average", options={}, search=None, rounds=1
-    ):
-        ways.append("choose a method that needs no statistics, such as the average")
-    if not ways:
-        return "Free some memory, or run this on a machine that has more."
-    return f"{ways[0][:1].upper()}{'; or '.join(ways)[1:]}."
-
-
-def _would_fit(plan: Plan, **changes: Any) -> bool:
-    recipe = plan.recipe.model_copy(update=changes)
-    inputs = _chosen(plan.inputs, recipe)
-    return fits(_estimate(prepare(recipe, inputs), replace(plan, inputs=inputs, recipe=recipe)))
-
-
-# Words --------------------------------------------------------------------------------------------
-
-
-def size(nbytes: float) -> str:
-    """`120 MB`, `1.5 GB`: two digits where there are two."""
-    for unit, scale in (("GB", 1e9), ("MB", 1e6)):
-        if nbytes >= scale:
-            value = nbytes / scale
-            return f"{value:.1f} {unit}" if value < 9.95 else f"{value:.0f} {unit}"
-    return f"{nbytes / 1e3:.0f} kB" if nbytes >= 1e3 else f"{nbytes:.0f} bytes"
-
-
-def duration(seconds: float) -> str:
-    """`0.4 s`, `12 s`, `3 min`, `2.5 h`."""
-    if seconds < 0.1:
-        return "0.1 s"
-    if seconds < 90:
-        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,4 +1,8 @@
-"""TODO."""
+"""What a model reaches on a task: scores with their intervals, for experts, bases and merges.
+
+`examiner.py` asks many encoders the same questions; `comparison.py` says by how much two merges
+differ and whether that could be chance.
+"""
 
 from . import confusion, evaluate, examiner, metrics
 from .comparison import Comparison, Difference, compare, normalised_interval

@@ -4,7 +4,6 @@ All of it is text made from a `Finished`; nothing is written here, and nothing d
 or the machine.
 """
 
-from . import mergekit, reopen
 from .command import commands, recipe_yaml
 from .html_report import html_report, run_figures
 from .mergekit import Mergekit, mergekit

@@ -30,8 +30,8 @@ from ..figures import (
     to_json,
     trajectory_curves,
 )
-from ..merging import VERSION, Report, describe
-from ..methods import METHODS
+from ..merging import VERSION, Report
+from ..methods import METHODS, describe
 from .command import commands, recipe_yaml
 from .portable import Finished
 

@@ -138,7 +138,7 @@ def _run(merge: Finished) -> str:
     return (
         f"{FIND_ROOT}\n\n"
         "import mats_core\n"
-        f"from mats_core.collection import {imports}\n\n"
+        f"from mats_core.merging import {imports}\n\n"
         "family = load_collection(ROOT / Path(FAMILY).expanduser())\n"
         f"{measure}"
         "recipe = family.recipe(\n"

@@ -1,8 +1,13 @@
-"""TODO."""
+"""A base and its experts: whether they fit, and what each of their tensors is.
+
+`examine` is the preflight; it gives every tensor one role (matrix, vector, head, copied, tied), and
+everything that comes after follows these roles.
+"""
 
 from .compatibility import Fit, architecture, compare, dtypes
+from .examine import examine
 from .expert import Expert
-from .family import Family, examine
+from .family import Family
 from .heads import HEAD_MODULES
 
 __all__ = [

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..checkpoints import Checkpoint
+from .examine import Mismatch, mismatches
 from .expert import Expert, aligned
-from .family import Mismatch, mismatches
 from .heads import head_names
 
 # What must be the same in `config.json` for the same numbers to mean the same thing.

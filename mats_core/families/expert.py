@@ -14,18 +14,12 @@ files count as `.weight` and `.bias`.
 
 from __future__ import annotations
 
-import functools
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, replace
 
-import torch
-from torch import Tensor
-
-from ..checkpoints import Checkpoint
+from ..checkpoints import Checkpoint, Renamed
 from ..errors import InputError
 from ..names import module_of
 
@@ -43,56 +37,6 @@ class Expert:
     def own(self, name: str) -> str:
         """The name that this expert's own files and configuration have for a tensor."""
         return self.checkpoint.own(name)
-
-
-@dataclass(frozen=True)
-class Renamed(Checkpoint):
-    """A checkpoint under the names of its base: a view, which holds and copies nothing.
-
-    `own_names`: the source's name of every tensor, by the name it has here.  Path, configuration
-    and fingerprint stay the source's.
-    """
-
-    source: Checkpoint = field(kw_only=True)
-    own_names: Mapping[str, str] = field(kw_only=True)
-
-    @classmethod
-    def of(cls, source: Checkpoint, own_names: Mapping[str, str]) -> Renamed:
-        tensors = {name: source.tensors[own] for name, own in sorted(own_names.items())}
-        return cls(source.path, tensors, source.metadata, source=source, own_names=own_names)
-
-    @property
-    def directory(self) -> Path | None:
-        return self.source.directory
-
-    @functools.cached_property
-    def config(self) -> dict[str, Any]:
-        return self.source.config
-
-    @property
-    def fingerprint(self) -> str:
-        return self.source.fingerprint
-
-    def own(self, name: str) -> str:
-        return self.own_names.get(name, name)
-
-    def read(
-        self,
-        name: str,
-        *,
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
-    ) -> Tensor:
-        return self.source.read(self.own_names[name], dtype=dtype, device=device)
-
-    def reads_parts(self, name: str) -> bool:
-        return self.source.reads_parts(self.own_names[name])
-
-    def fill(self, name: str, start: int, value: Tensor) -> None:
-        self.source.fill(self.own_names[name], start, value)
-
-    def digest(self, name: str) -> str:
-        return self.source.digest(self.own_names[name])
 
 
 def aligned(base: Checkpoint, experts: Sequence[Expert]) -> tuple[Expert, ...]:

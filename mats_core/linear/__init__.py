@@ -1,17 +1,11 @@
-"""TODO."""
+"""Linear algebra that merging is made of: tensors in, tensors out, no files and no models.
 
-from .cg import (
-    Apply,
-    Eigen,
-    Solution,
-    Status,
-    cg,
-    jacobi,
-    kronecker,
-    kronecker_in,
-    kronecker_inverse,
-    two_models,
-)
+Task subspaces are operators on a weight's natural shape (`operators.py`); `cg.py` solves with them,
+`preconditioners.py` and `two_models.py` do it faster.  Decompositions run in float64 whatever the
+arithmetic of a merge.  A numerical failure is a `Status`, never an exception.
+"""
+
+from .cg import Apply, Solution, Status, cg
 from .decompositions import (
     Triples,
     eigh_descending,
@@ -24,7 +18,12 @@ from .decompositions import (
     svd,
     symmetric,
 )
-from .factored import essential_directions, factored_kronecker_inverse, left_directions, solve_factored
+from .factored import (
+    essential_directions,
+    factored_kronecker_inverse,
+    left_directions,
+    solve_factored,
+)
 from .lowrank import WORTH, Gram, LowRank, matrix
 from .operators import (
     Dense,
@@ -41,7 +40,10 @@ from .operators import (
     regularised_gram,
     truncated,
 )
+from .preconditioners import Eigen, jacobi, kronecker, kronecker_in, kronecker_inverse
 from .selection import BLOCK, streamed_thresholds
+from .two_models import two_models
+from .updates import Updates, norm, weighted_sum
 
 __all__ = [
     "BLOCK",
@@ -61,12 +63,14 @@ __all__ = [
     "Spectral",
     "Status",
     "Triples",
+    "Updates",
     "WeightedSum",
     "cg",
     "damped",
     "eigh_descending",
     "essential_directions",
     "exact",
+    "factored_kronecker_inverse",
     "jacobi",
     "kronecker",
     "kronecker_in",
@@ -75,6 +79,7 @@ __all__ = [
     "left_directions",
     "like",
     "matrix",
+    "norm",
     "polar",
     "pseudo_solve",
     "regularised",
@@ -86,4 +91,5 @@ __all__ = [
     "symmetric",
     "truncated",
     "two_models",
+    "weighted_sum",
 ]

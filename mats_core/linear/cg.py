@@ -14,16 +14,6 @@ from enum import StrEnum
 import torch
 from torch import Tensor
 
-from .decompositions import (
-    eigh_descending,
-    exact,
-    inverse_positive,
-    like,
-    singular_below,
-    symmetric,
-)
-from .operators import Kronecker
-
 Apply = Callable[[Tensor], Tensor]
 GROWTH = 1000.0  # CG's residual may rise by the square root of the condition number before it falls
 
@@ -159,86 +149,3 @@ def _solution(
     return Solution(
         value, status, tuple(residuals), tuple(objectives), tuple(distances), iterates, true
     )
-
-
-def jacobi(diagonal: Tensor) -> Apply:
-    """Divide by the operator's diagonal; where that is zero, pass through scaled by its mean."""
-    floor = diagonal.mean().clamp_min(torch.finfo(diagonal.dtype).tiny)
-    safe = torch.where(diagonal > 1e-12 * floor, diagonal, floor)
-    return lambda r: r / safe
-
-
-def kronecker(a_sum: Tensor, b_sum: Tensor, shift: float = 0.0) -> Apply:
-    """`P⁻¹R = T_B((T_Bᵀ R T_A) ⊘ (λ_B λ_Aᵀ + shift)) T_Aᵀ` from the eigenbases of ΣA_m and ΣB_m.
-
-    `a_sum` and `b_sum` are scaled so that their Kronecker product has the size of the operator;
-    `shift` is the proximal term μ s.
-    """
-    return kronecker_in(eigh_descending(a_sum), eigh_descending(b_sum), shift)
-
-
-def kronecker_inverse(a_sum: Tensor, b_sum: Tensor) -> Apply | None:
-    """`P⁻¹R = B̄⁻¹ R Ā⁻¹`: the same preconditioner without a shift, in two products instead of four.
-
-    None where a sum is too ill-conditioned for its inverse; `kronecker` still works there.  Turning
-    the whole system into the eigenbases would make P⁻¹ free, but costs as much as two iterations
-    (square layers) to six (4 : 1), and the two products here an M-th of one.
-    """
-    a, b = inverse_positive(a_sum), inverse_positive(b_sum)
-    if a is None or b is None:
-        return None
-    return lambda r: b @ r @ a
-
-
-Eigen = tuple[Tensor, Tensor]
-
-
-def kronecker_in(a: Eigen, b: Eigen, shift: float = 0.0) -> Apply:
-    """`kronecker`, from the (eigenvalues, eigenvectors) of its two sums."""
-    (values_a, q_a), (values_b, q_b) = a, b
-    values = torch.outer(values_b, values_a) + shift
-    values = values.clamp_min(1e-12 * float(values.max()) or 1e-300)
-    return lambda r: q_b @ ((q_b.mT @ r @ q_a) / values) @ q_a.mT
-
-
-def two_models(
-    first: Kronecker, second: Kronecker, weights: tuple[float, float], rhs: Tensor, start: Tensor
-) -> Solution | None:
-    """`(α₁ B₁⊗A₁ + α₂ B₂⊗A₂) X = rhs` without iterations, or None where it is singular.
-
-    The generalised eigenvectors V of `(A₂, A₁ + A₂)` (and of the B's) turn A₂ into D and A₁ into
-    I − D at once, so the whole operator becomes elementwise.  Exact in float64.
-    """
-    basis_a = _joint_basis(first.a, second.a)
-    basis_b = _joint_basis(first.b, second.b)
-    if basis_a is None or basis_b is None:
-        return None
-    (d_a, v_a), (d_b, v_b) = basis_a, basis_b
-    values = weights[0] * torch.outer(1 - d_b, 1 - d_a) + weights[1] * torch.outer(d_b, d_a)
-    # A direction that one task sees only by its outputs and the other only by its inputs.
-    if float(values.min()) <= singular_below(rhs.dtype) * float(values.max()):
-        return None
-    value = like(v_b @ ((v_b.mT @ exact(rhs) @ v_a) / values) @ v_a.mT, rhs)
-
-    def matvec(x: Tensor) -> Tensor:
-        return weights[0] * first.apply(x) + weights[1] * second.apply(x)
-
-    scale = float(rhs.norm()) or 1.0
-    residuals = tuple(float((rhs - matvec(x)).norm()) / scale for x in (start, value))
-    distances = (0.0, float((value - start).norm()))
-    objectives = tuple(_objective(x, rhs - matvec(x), rhs) for x in (start, value))
-    return Solution(value, Status.CLOSED_FORM, residuals, objectives, distances, {}, residuals[-1])
-
-
-def _joint_basis(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor] | None:
-    """D and V with `Vᵀ(first + second)V = I` and `Vᵀ second V = D`; None if the sum is singular."""
-    total = symmetric(exact(first) + exact(second))
-    factor, info = torch.linalg.cholesky_ex(total)
-    diagonal = factor.diagonal()
-    limit = singular_below(first.dtype)
-    if int(info) or float(diagonal.min()) ** 2 <= limit * float(diagonal.max()) ** 2:
-        return None
-    half = torch.linalg.solve_triangular(factor, symmetric(exact(second)), upper=False)
-    whitened = torch.linalg.solve_triangular(factor, half.mT, upper=False)
-    d, vectors = torch.linalg.eigh(symmetric(whitened))
-    return d.clamp(0, 1), torch.linalg.solve_triangular(factor.mT, vectors, upper=True)

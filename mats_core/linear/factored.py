@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..methods import weighted_sum
 from .cg import Apply
 from .decompositions import eigh_descending, exact, inverse_positive, like
 from .lowrank import WORTH, Gram, LowRank, Woodbury, matrix, summed
+from .updates import weighted_sum
 
 
 def solve_factored(

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..methods import Updates
+from .updates import Updates
 
 HELD = 1 << 20  # entries of a column between the bounds; more of them go into bins
 BINS = 1 << 20  # of a histogram: 8 MB a column

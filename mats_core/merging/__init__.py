@@ -1,37 +1,30 @@
-"""TODO."""
+"""A recipe becomes bytes: read layer by layer, merged, written, evaluated and reported.
+
+`run(recipe)` is a stream of events that ends with `Finished`.  Whether the merge fits this machine
+is judged before, at the front door (`mats_core.api`).
+"""
 
 from . import pipeline, rounds
+from .events import Event, Finished, LayerDone, RoundDone, Started, TaskDone, TrialDone
 from .family_file import Collection, load_collection, measure_all, missing_statistics
 from .journal import layers_done
 from .pipeline import evaluate_output, merge, run
-from .plan import Inputs, Job, Unit, choose_device, open_inputs, pieces, prepare, read_layer, units
+from .plan import Inputs, Job, Unit, open_inputs, prepare, units
 from .progress import Progress
+from .reading import pieces, read_layer
 from .recipe import (
     Evaluation,
     ExpertEntry,
-    OptionField,
     Recipe,
-    describe,
     dump_recipe,
     load_recipe,
     parse_options,
     parse_recipe,
 )
-from .report import (
-    VERSION,
-    Event,
-    Finished,
-    LayerDone,
-    LayerReport,
-    Report,
-    RoundDone,
-    Started,
-    TaskDone,
-    TrialDone,
-    task_dict,
-)
+from .report import VERSION, LayerReport, Report, task_dict
 from .rounds import Measuring, examples_of
 from .sinks import output_specs
+from .sizes import _inputs_bytes, _statistics_sizes, layer_bytes, shape_of
 
 __all__ = [
     "VERSION",
@@ -45,7 +38,6 @@ __all__ = [
     "LayerDone",
     "LayerReport",
     "Measuring",
-    "OptionField",
     "Progress",
     "Recipe",
     "Report",
@@ -54,11 +46,12 @@ __all__ = [
     "TaskDone",
     "TrialDone",
     "Unit",
-    "choose_device",
-    "describe",
+    "_inputs_bytes",
+    "_statistics_sizes",
     "dump_recipe",
     "evaluate_output",
     "examples_of",
+    "layer_bytes",
     "layers_done",
     "load_collection",
     "load_recipe",
@@ -75,6 +68,7 @@ __all__ = [
     "read_layer",
     "rounds",
     "run",
+    "shape_of",
     "task_dict",
     "units",
 ]

@@ -18,17 +18,19 @@ from torch import Tensor
 from ..adapters import VectorFamily
 from ..checkpoints import SHARD_BYTES, Checkpoint, refuse_existing, staged_directory
 from ..errors import InputError
-from ..estimating import estimate, require
 from ..evaluation import Asked, TaskResult, exam
-from ..system import UNMEASURED, Memo
+from ..system import Memo
 from ..tasks import SplitName
 from . import ray, rounds
-from .engine import Engine, Layers, here, merge_layers, open_place
+from .directory import finish_directory
+from .engine import Engine, Layers, here, merge_layers
+from .events import Event, Finished, RoundDone, TaskDone, TrialDone
 from .journal import NAME as JOURNAL
 from .plan import Inputs, Job, open_inputs, prepare
 from .recipe import Evaluation, Recipe, load_recipe
-from .report import Event, Finished, LayerReport, Report, RoundDone, TaskDone, Trial, TrialDone
-from .sinks import MemorySink, Sink, finish_directory, fold_vectors, take_over
+from .report import LayerReport, Report, Trial
+from .sinks import MemorySink, Sink, fold_vectors, take_over
+from .workspace import open_place
 
 
 def merge(
@@ -36,11 +38,10 @@ def merge(
     *,
     force: bool = False,
     resume: bool = False,
-    check_fit: bool = True,
     inputs: Inputs | None = None,
 ) -> Report:
     """Run a recipe to its end and return the report; the arguments are those of `run`."""
-    for event in run(recipe, force=force, resume=resume, check_fit=check_fit, inputs=inputs):
+    for event in run(recipe, force=force, resume=resume, inputs=inputs):
         if isinstance(event, Finished):
             return event.report
     raise RuntimeError("the pipeline ended without a report")
@@ -51,7 +52,6 @@ def run(
     *,
     force: bool = False,
     resume: bool = False,
-    check_fit: bool = True,
     inputs: Inputs | None = None,
     keep: Sequence[int] = (),
     pulse: Callable[[int, float], None] | None = None,
@@ -64,15 +64,13 @@ def run(
     layer is being solved; an exception from it ends the merge.  With `output` the model is written
     there, else `Finished.tensors` holds it.  `resume`: go on from the layers that an unfinished
     merge by the same recipe has written, and leave what this one has done if it is stopped.
-    `check_fit`: refuse what finds neither memory nor disk, from the files' headers alone.  Raises
-    `InputError` before any work for bad input.
+    Raises `InputError` before any work for bad input; whether it finds memory and disk is judged
+    before, at the door (`mats_core.run`).
     """
     started = time.perf_counter()
     target = recipe.path(recipe.output) if recipe.output else None
     if target is not None:
         refuse_existing(target, force)
-    if check_fit and inputs is None:
-        require(estimate(open_inputs(recipe, contents=False), recipe, speeds=UNMEASURED))
     inputs = inputs or open_inputs(recipe)
     rounds.require(recipe, inputs)
     ray.require(recipe)
@@ -231,7 +229,7 @@ def _search(
                 "evaluate": Evaluation(split="validation", examples=examples),
             }
         )
-        accuracy = merge(trial_recipe, check_fit=False, inputs=inputs).normalised_accuracy
+        accuracy = merge(trial_recipe, inputs=inputs).normalised_accuracy
         if accuracy is None:
             raise InputError("search", expected="tasks that can be evaluated", found="none")
         trials.append(Trial(point, accuracy))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .report import LayerDone, RoundDone
+from .events import LayerDone, RoundDone
 from .rounds import Measuring
 
 

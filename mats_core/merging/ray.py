@@ -25,18 +25,19 @@ from typing import Any
 import torch
 
 from ..errors import InputError
-from ..estimating import layer_bytes
-from .engine import Done, Engine, Place, merge_layer, place_of_worker
+from .engine import Engine, merge_layer
 from .plan import Job, Unit, open_inputs, prepare
 from .recipe import Recipe
 from .sinks import MemorySink
+from .sizes import layer_bytes
+from .workspace import Done, Place, place_of_worker
 
 RETRIES = 3  # of a layer whose worker was lost
 AHEAD = 2  # layers asked for, for each that the cluster can merge at once
 HELD = 8  # times as many that may be merged while an earlier one is not
 GRACE = 1.0  # seconds that tasks have to end by themselves when a merge is stopped
 PATIENCE = 10.0  # seconds between looks whether some machine can still merge what is waited for
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def require(recipe: Recipe) -> None:

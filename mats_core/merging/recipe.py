@@ -7,13 +7,10 @@ declaration into what the command line, the widgets and the reference page need.
 
 from __future__ import annotations
 
-import types
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal
 
-import annotated_types
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -196,78 +193,3 @@ def dump_recipe(recipe: Recipe, *, absolute: bool = False) -> str:
         ):  # fmt: skip
             content["options"]["start"] = str(recipe.path(content["options"]["start"]).resolve())
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
-
-
-# The one description of every option --------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class OptionField:
-    """One option of a method, as the command line, a widget or the reference page needs it.
-
-    kind      int, float, bool, text, or choice
-    choices   the names that are allowed, for a choice (`numeric`: a number is allowed as well)
-    optional  whether None ("by default") is a value
-    """
-
-    name: str
-    kind: Literal["int", "float", "bool", "text", "choice"]
-    default: Any
-    help: str
-    low: float | None = None
-    high: float | None = None
-    step: float | None = None
-    choices: tuple[str, ...] = ()
-    numeric: bool = False
-    optional: bool = False
-    source: str = ""
-
-
-def describe(method: str) -> tuple[OptionField, ...]:
-    """All options of a method, read off its declaration."""
-    member("method", method, METHODS)
-    return tuple(_field(name, info) for name, info in METHODS[method].options.model_fields.items())
-
-
-def _field(name: str, info: Any) -> OptionField:
-    parts = _alternatives(info.annotation)
-    choices = tuple(c for part in parts if get_origin(part) is Literal for c in get_args(part))
-    plain = [part for part in parts if isinstance(part, type)]
-    kind: Literal["int", "float", "bool", "text", "choice"]
-    if choices:
-        kind = "choice"
-    elif bool in plain:
-        kind = "bool"
-    elif float in plain:
-        kind = "float"
-    else:
-        kind = "int" if int in plain else "text"
-    low = high = None
-    for bound in info.metadata:
-        if isinstance(bound, annotated_types.Ge | annotated_types.Gt):
-            low = float(getattr(bound, "ge", getattr(bound, "gt", 0)))
-        elif isinstance(bound, annotated_types.Le):
-            high = float(bound.le)  # type: ignore[arg-type]
-    extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
-    return OptionField(
-        name=name,
-        kind=kind,
-        default=info.default,
-        help=info.description or "",
-        low=low,
-        high=high,
-        step=extra.get("step"),
-        choices=choices,
-        numeric=bool(choices) and float in plain,
-        optional=types.NoneType in parts,
-        source=str(extra.get("source", "")),
-    )
-
-
-def _alternatives(annotation: Any) -> list[Any]:
-    origin = get_origin(annotation)
-    if origin in (Union, types.UnionType):
-        return [part for choice in get_args(annotation) for part in _alternatives(choice)]
-    if hasattr(annotation, "__metadata__"):  # Annotated[float, ...]
-        return _alternatives(get_args(annotation)[0])
-    return [annotation]

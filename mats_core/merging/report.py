@@ -8,10 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from ..evaluation import Asked, Score, TaskResult, gap_recovered, normalised_accuracy
-from .rounds import Measuring
+from ..evaluation import Score, TaskResult, gap_recovered, normalised_accuracy
 
 KINDS_OF_SCORE = ("merged", "finetuned", "pretrained")
 SERIES = ("residuals", "objectives", "distances")
@@ -177,63 +175,3 @@ def layer_dict(layer: LayerReport) -> dict[str, Any]:
     if layer.details:
         plain["details"] = dict(layer.details)
     return plain
-
-
-# Events -------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Started:
-    """The preflight is over; `total` layers will be merged."""
-
-    total: int
-    device: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class LayerDone:
-    """One layer is merged; `iterates` holds what `keep` asked for."""
-
-    layer: LayerReport
-    index: int
-    total: int
-    iterates: Mapping[int, Tensor] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class TaskDone:
-    """One task is evaluated."""
-
-    result: TaskResult
-    index: int
-    total: int
-
-
-@dataclass(frozen=True)
-class TrialDone:
-    """One point of a search is evaluated."""
-
-    trial: Trial
-    index: int
-    total: int
-
-
-@dataclass(frozen=True)
-class RoundDone:
-    """Round `index` of `total` is merged; statistics are measured there (`Measuring`), and the next
-    round follows."""
-
-    index: int
-    total: int
-
-
-@dataclass(frozen=True)
-class Finished:
-    """The end.  `tensors` is the merged encoder where nothing was written to disk."""
-
-    report: Report
-    tensors: Mapping[str, Tensor] = field(default_factory=dict)
-
-
-Event = Started | LayerDone | RoundDone | Measuring | Asked | TaskDone | TrialDone | Finished

@@ -16,16 +16,20 @@ from typing import Any
 
 from ..linear import BLOCK, WORTH
 from ..system import CALL, EIGH, GEMM, HISTOGRAM, RANDOM, STREAM, SVD, Work
-from .average import ArithmeticOptions, AverageOptions
+from .average import AverageOptions
+from .dare import DareOptions
 from .essential import EssentialOptions
-from .fisher import FisherOptions, MatchingOptions
+from .fisher import FisherOptions
+from .gradient_matching import MatchingOptions
+from .iso import IsoCtsOptions, IsoOptions
 from .kfac import KfacOptions
 from .kfac_matching import KfacMatchingOptions
-from .method import Treatment
+from .layer import Treatment
 from .regmean import RegMeanOptions
 from .slerp import PIECE, SlerpOptions
-from .ties import DareOptions, TiesOptions
-from .tsv_m import IsoCtsOptions, IsoOptions, TsvOptions
+from .task_arithmetic import ArithmeticOptions
+from .ties import TiesOptions
+from .tsv_m import TsvOptions
 
 EXACT = "float64"  # what `linalg` decomposes and solves in
 FALLS_BACK = 0.3  # of the polar factors; measured on the sample family: 15 of 48 in ESM

@@ -22,11 +22,14 @@ from ..linear import (
     left_directions,
     like,
     matrix,
+    norm,
     polar,
 )
 from ..names import group_of
 from ..system import forgetful
-from .method import Layer, Merged, Options, averaged, norm, option
+from .layer import Layer, Merged, averaged
+from .method import Method, but_matrices
+from .options import Options, option
 from .tsv_m import MEASURED, SCALING, rounding, said, tsv_update
 
 PUBLISHED = "arXiv 2602.20208, ViT code"
@@ -198,3 +201,21 @@ def layer_factors(norms: Mapping[str, float], options: EssentialOptions) -> dict
         weights = relative_power(values, options.layer_power)
         factors.update(zip(names, weights.tolist(), strict=True))
     return factors
+
+
+METHOD = Method(
+    name="essential",
+    title="Essential Subspace Merging",
+    group="statistics",
+    summary="Keeps the directions in which each expert really moves its outputs, and lets "
+    "strong tasks, dimensions and layers speak louder.",
+    formula=r"W = W_0 + 2\alpha\, E_\perp C_\perp,\quad E_t = "
+    r"\mathrm{eig}_r(\Delta_t A_t \Delta_t^\top),\ C_t = E_t^\top \Delta_t",
+    source="arXiv 2602.20208",
+    options=EssentialOptions,
+    merge=essential,
+    pieces=but_matrices,
+    reads=reads,
+    rescale=layer_factors,
+    weighted=False,
+)

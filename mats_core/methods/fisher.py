@@ -6,13 +6,15 @@ Sources: Fisher merging (arXiv 2111.09832), gradient matching (arXiv 2310.12808)
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
-from .method import Layer, Merged, Options, averaged, option, weighted_sum
+from ..linear import weighted_sum
+from .layer import FISHER, Layer, Merged, averaged
+from .method import Method
+from .options import Options, option
 
 
 class FisherOptions(Options):
@@ -29,22 +31,6 @@ class FisherOptions(Options):
         True,
         "divide each task's Fisher by its sum over the tensor, so that no task dominates",
         source="validation splits of the sample family and of both families of docs/study.md",
-    )
-
-
-class MatchingOptions(Options):
-    scaling: float = option(
-        1.0,
-        "α, the factor of every task's weight, as in task arithmetic",
-        low=0,
-        high=3,
-        step=0.05,
-        source="arXiv 2310.12808: α_m = 1",
-    )
-    prior: Literal["pretrained"] | Annotated[float, Field(gt=0, allow_inf_nan=False)] = option(
-        "pretrained",
-        "H_0: the pre-trained model's own Fisher (needs `base_statistics`), or a number δ for δ I",
-        source="arXiv 2310.12808",
     )
 
 
@@ -77,22 +63,16 @@ def fisher(layer: Layer, options: FisherOptions, survey: Any = None) -> Merged:
     return Merged(layer.base + update, "fisher")
 
 
-def gradient_matching(layer: Layer, options: MatchingOptions, survey: Any = None) -> Merged:
-    """W = W0 + Σ α_m H̄⁻¹ (H_0 + H_m) Δ_m with H̄ = H_0 + Σ α_m H_m, all diagonal."""
-    hessians = layer.measured("fisher")
-    prior = (
-        layer.base_statistics.fisher
-        if options.prior == "pretrained"
-        else torch.full_like(layer.base, float(options.prior))
-    )
-    if hessians is None or prior is None:
-        return averaged(layer)
-    weights = tuple(options.scaling * weight for weight in layer.weights)
-    total = prior + weighted_sum(hessians, weights)
-    terms = ((prior + h) * update for h, update in zip(hessians, layer.updates, strict=True))
-    # Where nothing was ever measured every H is zero; equal curvature is the limit there.
-    limit = weighted_sum(layer.updates, weights) / (1 + sum(weights)) * 2 if sum(weights) else 0
-    matched = torch.where(
-        total > 0, weighted_sum(terms, weights) / torch.where(total > 0, total, 1), limit
-    )
-    return Merged(layer.base + matched, "gradient_matching")
+METHOD = Method(
+    name="fisher",
+    title="Diagonal Fisher",
+    group="statistics",
+    summary="A mean in which each expert's parameters weigh as much as its predictions "
+    "depend on them.",
+    formula=r"W = \sum_m \alpha_m F_m \circ W_m \,/\, \sum_m \alpha_m F_m",
+    source="arXiv 2111.09832",
+    options=FisherOptions,
+    merge=fisher,
+    reads=lambda options: FISHER,
+    requires=FISHER,
+)

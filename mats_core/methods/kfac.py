@@ -29,18 +29,21 @@ from ..linear import (
     regularised,
     regularised_gram,
     truncated,
+    weighted_sum,
 )
-from .average import ArithmeticOptions, task_arithmetic
 from .fisher import FisherOptions, fisher
-from .method import Layer, Merged, Options, averaged, option, weighted_sum
-from .regmean import (
-    MEASURED,
+from .layer import Layer, Merged, averaged
+from .method import Method
+from .options import Options, option
+from .regmean import MEASURED, regmean_value
+from .remaining import (
     Remaining,
+    means_by_pieces,
     merge_remaining,
-    regmean_value,
     remaining_option,
     remaining_reads,
 )
+from .task_arithmetic import ArithmeticOptions, task_arithmetic
 
 STARTS = ("zero", "pretrained", "average", "task_arithmetic", "regmean", "fisher")
 
@@ -312,3 +315,20 @@ def kfac_reads(options: KfacOptions) -> frozenset[str]:
     if options.start == "fisher":
         kinds.add("fisher")
     return frozenset(kinds)
+
+
+METHOD = Method(
+    name="kfac",
+    title="K-FAC block (MaTS)",
+    group="statistics",
+    summary="Matches the experts in the directions their losses are curved in, by "
+    "conjugate gradients.",
+    formula=r"\sum_m \alpha_m B_m W A_m = \sum_m \alpha_m B_m W_m A_m",
+    source="MaTS, arXiv 2312.04339",
+    options=KfacOptions,
+    merge=kfac,
+    pieces=means_by_pieces,
+    reads=kfac_reads,
+    requires=frozenset({"input_gram", "output_gradient_gram"}),
+    folds=lambda options: options.fold_bias,
+)

@@ -13,9 +13,17 @@ from pydantic import Field
 from torch import Tensor
 
 from .. import linear
-from ..linear import Kronecker, WeightedSum, eigh_descending, regularised
-from .method import Layer, LayerStatistics, Merged, Options, option, weighted_sum
-from .regmean import Remaining, merge_remaining, remaining_option, remaining_reads
+from ..linear import Kronecker, WeightedSum, eigh_descending, regularised, weighted_sum
+from .layer import KFAC, Layer, LayerStatistics, Merged
+from .method import Method
+from .options import Options, option
+from .remaining import (
+    Remaining,
+    means_by_pieces,
+    merge_remaining,
+    remaining_option,
+    remaining_reads,
+)
 
 
 class KfacMatchingOptions(Options):
@@ -122,3 +130,20 @@ def _preconditioner(
 
 def kfac_matching_reads(options: KfacMatchingOptions) -> frozenset[str]:
     return frozenset({"input_gram", "output_gradient_gram", *remaining_reads(options.remaining)})
+
+
+METHOD = Method(
+    name="kfac_matching",
+    title="K-FAC gradient matching",
+    group="statistics",
+    summary="Gradient matching with K-FAC blocks as curvature: directions decide, not "
+    "single parameters.",
+    formula=r"\left(H_0 + \sum_m \alpha_m H_m\right)(W - W_0) = "
+    r"\sum_m \alpha_m (H_0 + H_m)\Delta_m,\quad H_m = B_m \otimes A_m",
+    source="the K-FAC form of arXiv 2310.12808, not published before",
+    options=KfacMatchingOptions,
+    merge=kfac_matching,
+    pieces=means_by_pieces,
+    reads=kfac_matching_reads,
+    requires=KFAC,
+)

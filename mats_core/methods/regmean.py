@@ -6,35 +6,33 @@ Sources: MaTS (arXiv 2312.04339), RegMean (arXiv 2212.09849).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor
 
 from ..linear import (
-    Dense,
     Gram,
     LowRank,
     Status,
-    damped,
     matrix,
     pseudo_solve,
     regularised_gram,
     solve_factored,
     solve_positive,
+    weighted_sum,
 )
-from .fisher import FisherOptions, fisher
-from .method import Layer, Merged, Options, averaged, option, weighted_sum
+from .layer import Layer, Merged
+from .method import Method
+from .options import Options, option
+from .remaining import (
+    Remaining,
+    means_by_pieces,
+    merge_remaining,
+    remaining_option,
+    remaining_reads,
+)
 
 MEASURED = "validation split of the sample family"
-Remaining = Literal["mean", "fisher", "block"]
-
-
-def remaining_option() -> Any:
-    return option(
-        "mean",
-        "what a parameter without a block of its own takes: the mean, the diagonal Fisher, or "
-        "(small parameters, where measured) its full block",
-    )
 
 
 class RegMeanOptions(Options):
@@ -56,45 +54,6 @@ class RegMeanOptions(Options):
     )
     fold_bias: bool = option(False, "merge [W b] as one matrix")
     remaining: Remaining = remaining_option()
-
-
-# Parameters without a block of their own ----------------------------------------------------------
-
-
-def merge_remaining(layer: Layer, remaining: Remaining, damping: float) -> Merged:
-    """The mean, the diagonal Fisher, or the full block, whichever was asked for and measured."""
-    if remaining == "block":
-        blocks = layer.measured("block")
-        if blocks is not None:
-            return _block(layer, blocks, damping)
-    if remaining in ("fisher", "block") and layer.measured("fisher") is not None:
-        # Raw, as in every run of docs/study.md: tasks with loud gradients decide these few.
-        return fisher(layer, FisherOptions(normalise=False))
-    return averaged(layer)
-
-
-def _block(layer: Layer, blocks: tuple[Tensor, ...], damping: float) -> Merged:
-    """Σ α_m C_m vec W = Σ α_m C_m vec W_m with full blocks; nearest to the mean where singular."""
-    terms = [Dense(damped(block, damping)) for block in blocks]
-    matrix = weighted_sum((term.matrix for term in terms), layer.shares)
-    right = weighted_sum(
-        (term.apply(expert) for term, expert in zip(terms, layer.experts, strict=True)),
-        layer.shares,
-    ).reshape(1, -1)
-    value = solve_positive(matrix, right)
-    if value is None:
-        mean = weighted_sum(layer.experts, layer.shares).reshape(1, -1)
-        value = pseudo_solve(matrix, right, mean)
-    return Merged(value.reshape(layer.base.shape), "block", status=str(Status.CLOSED_FORM))
-
-
-def means_by_pieces(options: Any, is_matrix: bool) -> bool:
-    """Whether a tensor is sure to take the mean."""
-    return not is_matrix and options.remaining == "mean"
-
-
-def remaining_reads(remaining: Remaining) -> set[str]:
-    return {"mean": set(), "fisher": {"fisher"}, "block": {"fisher", "block"}}[remaining]
 
 
 # RegMean ------------------------------------------------------------------------------------------
@@ -137,3 +96,20 @@ def regmean(layer: Layer, options: RegMeanOptions, survey: Any = None) -> Merged
 def regmean_reads(options: RegMeanOptions) -> frozenset[str]:
     mean = {"input_mean"} if options.fold_bias else set()
     return frozenset({"input_gram", *mean, *remaining_reads(options.remaining)})
+
+
+METHOD = Method(
+    name="regmean",
+    title="RegMean (input Gram)",
+    group="statistics",
+    summary="Per layer, the matrix whose outputs are closest to every expert's on that "
+    "expert's own inputs.",
+    formula=r"W = \Big(\sum_m \alpha_m W_m A_m\Big)\Big(\sum_m \alpha_m A_m\Big)^{-1}",
+    source="arXiv 2212.09849",
+    options=RegMeanOptions,
+    merge=regmean,
+    pieces=means_by_pieces,
+    reads=regmean_reads,
+    requires=frozenset({"input_gram"}),
+    folds=lambda options: options.fold_bias,
+)

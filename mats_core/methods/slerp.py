@@ -14,7 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .method import Layer, Merged, Options, option, weighted_sum
+from ..linear import weighted_sum
+from .layer import Layer, Merged
+from .method import Method
+from .options import Options, option
 
 PIECE = 1 << 20  # numbers at a time in float64: scratch that does not grow with the tensor
 NOTHING = 1e-8  # length below which a tensor has no direction, as in mergekit
@@ -72,3 +75,19 @@ def inner(first: Tensor, second: Tensor) -> float:
     wide = torch.float32 if first.device.type == "mps" else torch.float64
     pieces = zip(first.reshape(-1).split(PIECE), second.reshape(-1).split(PIECE), strict=True)
     return sum(float(x.to(wide) @ y.to(wide)) for x, y in pieces)
+
+
+METHOD = Method(
+    name="slerp",
+    title="SLERP",
+    group="weights",
+    summary="Two experts, met on the arc between them: what both share keeps its length, "
+    "where a mean would shorten it.",
+    formula=r"W = \frac{\sin((1-t)\,\theta)}{\sin\theta}\, W_1 + "
+    r"\frac{\sin(t\,\theta)}{\sin\theta}\, W_2,\quad \theta = \angle(W_1, W_2)",
+    source="Shoemake 1985; for weights mergekit, arXiv 2403.13257",
+    options=SlerpOptions,
+    merge=slerp,
+    weighted=False,
+    experts=2,
+)

@@ -1,18 +1,13 @@
-"""TODO."""
+"""Modules that can be asked: transformers is imported in this room alone, and on first use.
 
+From a checkpoint directory to an `nn.Module`, and from a task's rows to what it is called with.
+"""
+
+from .architecture import class_for, ties_word_embeddings
+from .images import pixel_values
 from .inputs import BATCH, Rows, ask, check, encode
 from .kinds import facts_of
-from .modules import (
-    Forward,
-    build,
-    class_for,
-    forward,
-    load,
-    parameter_names,
-    pixel_values,
-    tensors_of,
-    ties_word_embeddings,
-)
+from .modules import Forward, build, forward, load, parameter_names, tensors_of
 from .tokens import IGNORED
 
 __all__ = [

@@ -26,7 +26,7 @@ from torch import Tensor
 from ..checkpoints import Checkpoint
 from ..errors import InputError, listing
 from ..tasks import Split, Task
-from . import modules as models
+from .images import pixel_values
 from .kinds import facts_of
 from .tokens import IGNORED, Tokenised, padding, tokenised
 
@@ -205,7 +205,7 @@ class Pixels:
         return self._prepared(self.split.inputs[places])
 
     def _prepared(self, images: np.ndarray) -> Tensor:
-        return models.pixel_values(images, self.directory, device=self.device, dtype=self.dtype)
+        return pixel_values(images, self.directory, device=self.device, dtype=self.dtype)
 
 
 # Texts --------------------------------------------------------------------------------------------

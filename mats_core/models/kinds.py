@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from ..system import ByContent
-from .modules import architecture, file_text, padding_token
+from .architecture import architecture, file_text, padding_token
 
 Reads = Literal["image", "text", "causal", "seq2seq", ""]
 KINDS: dict[str, Reads] = {  # by what the class's name holds

@@ -20,7 +20,7 @@ import numpy as np
 from ..errors import InputError
 from ..system import ByContent
 from ..tasks import Split
-from . import modules as models
+from .architecture import quiet
 from .kinds import Facts, facts_of
 
 IGNORED = -100  # a target that nobody asks for
@@ -91,7 +91,7 @@ def load_tokenizer(directory: Path) -> Any:
     import transformers  # seconds to import
 
     try:
-        with models.quiet():
+        with quiet():
             return transformers.AutoTokenizer.from_pretrained(
                 directory, local_files_only=True, trust_remote_code=False
             )

@@ -16,9 +16,10 @@ prediction (Martens & Grosse, arXiv 1503.05671, section 5; Kunstner et al., arXi
 """
 
 from .cache import cached_path, measured
-from .collect import EXAMPLES, Labels, Steps, measure, measure_task, measuring_task
+from .collect import Labels, Steps, measure
 from .fisher import CHUNK_BYTES
 from .gram import with_bias
+from .of_task import EXAMPLES, measure_task, measuring_task
 from .passes import measure_to_file
 from .sketch import Sketch
 from .store import Statistics

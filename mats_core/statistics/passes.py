@@ -19,7 +19,7 @@ from ..linear import WORTH
 from ..names import is_matrix, module_of
 from ..system import available_memory
 from ..tasks import Task
-from .collect import EXAMPLES, measure_task
+from .of_task import EXAMPLES, measure_task
 from .store import Statistics
 
 SHARE = 0.5  # of the available memory, where no budget is given; the model takes its part, too

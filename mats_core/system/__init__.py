@@ -1,24 +1,34 @@
-"""TODO."""
+"""This machine: devices, memory and disk, folders, threads, speeds, and what is remembered.
 
-from . import memory, speeds
-from .folders import cache_folder, results_folder
-from .memory import available_memory, parse_bytes
-from .remember import ByContent, Memo, forgetful
-from .speeds import (
-    ACTIVATION,
-    CALL,
-    EIGH,
-    GEMM,
-    HISTOGRAM,
-    OPENING,
-    RANDOM,
-    STREAM,
-    SVD,
-    UNMEASURED,
-    Rates,
-    Work,
-)
-from .threads import set_waiting
+Names are imported when they are first used, because `threads.py` must act before PyTorch is loaded.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from . import memory, speeds
+    from .devices import choose_device
+    from .folders import cache_folder, results_folder
+    from .memory import available_memory, parse_bytes
+    from .remember import ByContent, Memo, forgetful
+    from .speeds import (
+        ACTIVATION,
+        CALL,
+        EIGH,
+        GEMM,
+        HISTOGRAM,
+        OPENING,
+        RANDOM,
+        STREAM,
+        SVD,
+        UNMEASURED,
+        Rates,
+        Work,
+    )
+    from .threads import set_waiting
 
 __all__ = [
     "ACTIVATION",
@@ -37,6 +47,7 @@ __all__ = [
     "Work",
     "available_memory",
     "cache_folder",
+    "choose_device",
     "forgetful",
     "memory",
     "parse_bytes",
@@ -44,3 +55,33 @@ __all__ = [
     "set_waiting",
     "speeds",
 ]
+
+_HOMES = {
+    "ACTIVATION": "speeds",
+    "ByContent": "remember",
+    "CALL": "speeds",
+    "EIGH": "speeds",
+    "GEMM": "speeds",
+    "HISTOGRAM": "speeds",
+    "Memo": "remember",
+    "OPENING": "speeds",
+    "RANDOM": "speeds",
+    "Rates": "speeds",
+    "STREAM": "speeds",
+    "SVD": "speeds",
+    "UNMEASURED": "speeds",
+    "Work": "speeds",
+    "available_memory": "memory",
+    "cache_folder": "folders",
+    "choose_device": "devices",
+    "forgetful": "remember",
+    "parse_bytes": "memory",
+    "results_folder": "folders",
+    "set_waiting": "threads",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)

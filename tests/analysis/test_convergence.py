@@ -9,9 +9,9 @@ import torch
 
 from mats_core.analysis.convergence import PointDone, TrajectoryDone, assemble, follow, grid
 from mats_core.errors import InputError
+from mats_core.merging.events import Finished
 from mats_core.merging.pipeline import run
 from mats_core.merging.recipe import Recipe, parse_recipe
-from mats_core.merging.report import Finished
 from tests.conftest import family_recipe
 
 

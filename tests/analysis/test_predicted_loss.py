@@ -20,12 +20,12 @@ from mats_core.analysis.predicted_loss import (
 )
 from mats_core.checkpoints.files import Checkpoint
 from mats_core.errors import InputError
+from mats_core.families.examine import examine
 from mats_core.families.expert import Expert
-from mats_core.families.family import examine
+from mats_core.merging.events import Finished
 from mats_core.merging.pipeline import run
 from mats_core.merging.plan import Inputs, open_inputs
 from mats_core.merging.recipe import Recipe, parse_recipe
-from mats_core.merging.report import Finished
 from mats_core.models.modules import tensors_of
 from mats_core.statistics.store import Statistics
 from mats_core.tasks.loading import load

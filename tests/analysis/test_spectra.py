@@ -19,8 +19,8 @@ from mats_core.analysis.spectra import (
     subspace,
 )
 from mats_core.checkpoints.files import Checkpoint
+from mats_core.families.examine import examine
 from mats_core.families.expert import Expert
-from mats_core.families.family import examine
 from mats_core.statistics.store import Statistics
 from tests.layer_cases import random_case
 

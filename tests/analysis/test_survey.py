@@ -8,8 +8,9 @@ import torch
 from mats_core.analysis.spectra import KINDS, layer_spectra, overlap
 from mats_core.analysis.survey import OF_A_KIND, Survey, survey
 from mats_core.checkpoints.files import Checkpoint
+from mats_core.families.examine import examine
 from mats_core.families.expert import Expert
-from mats_core.families.family import Family, examine
+from mats_core.families.family import Family
 from mats_core.statistics.store import Statistics
 
 QUANTITIES = (

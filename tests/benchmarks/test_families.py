@@ -22,8 +22,8 @@ from benchmarks.families.vision import Vision
 from mats_core import tasks
 from mats_core.checkpoints.files import Checkpoint
 from mats_core.errors import InputError
+from mats_core.families.examine import examine
 from mats_core.families.expert import Expert
-from mats_core.families.family import examine
 from mats_core.merging.family_file import load_collection
 from mats_core.merging.pipeline import merge
 

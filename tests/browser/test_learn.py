@@ -15,7 +15,9 @@ from mats_core.analysis import toy
 from tests.browser.conftest import OURS
 
 pytestmark = pytest.mark.browser
-ALGEBRA = Path(__file__).resolve().parents[2] / "pages" / "shared" / "ellipses" / "algebra.js"
+ALGEBRA = (
+    Path(__file__).resolve().parents[2] / "pages" / "shared" / "learn" / "ellipses" / "algebra.js"
+)
 PATIENCE = 90_000  # milliseconds
 
 

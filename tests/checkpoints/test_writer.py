@@ -9,17 +9,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from mats_core.checkpoints import writer as module
+from mats_core.checkpoints import staging
 from mats_core.checkpoints.contents import DTYPES
 from mats_core.checkpoints.files import Checkpoint
-from mats_core.checkpoints.writer import (
-    CheckpointWriter,
-    TensorFileWriter,
-    config_files,
-    refuse_existing,
-    staged_directory,
-    write_atomically,
-)
+from mats_core.checkpoints.staging import refuse_existing, staged_directory, write_atomically
+from mats_core.checkpoints.writer import CheckpointWriter, TensorFileWriter, config_files
 from mats_core.errors import InputError
 
 # Writing ------------------------------------------------------------------------------------------
@@ -139,7 +133,7 @@ def test_what_stood_there_comes_back_if_the_last_rename_fails(tmp_path, monkeypa
             raise OSError("no")
         rename(source, destination)
 
-    monkeypatch.setattr(module.os, "rename", fails_for_the_new_one)
+    monkeypatch.setattr(staging.os, "rename", fails_for_the_new_one)
     with pytest.raises(OSError, match="no"), staged_directory(target, force=True):
         pass
     assert (target / "old").read_text() == "kept"
@@ -159,7 +153,7 @@ def test_write_atomically_replaces_and_leaves_no_trace(tmp_path):
     write_atomically(file, b"22")
     assert file.read_bytes() == b"22"
     assert [p.name for p in file.parent.iterdir()] == ["x"]
-    assert file.stat().st_mode & 0o777 == 0o666 & ~module._umask()
+    assert file.stat().st_mode & 0o777 == 0o666 & ~staging._umask()
 
 
 def test_config_files_leaves_out_weights_and_readmes(tmp_path):

@@ -12,10 +12,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from mats_core import models
-from mats_core.errors import InputError
+from mats_core.errors import InputError, duration, size
 from mats_core.estimating import merge_cost as estimates
+from mats_core.estimating.fitting import fits, require
 from mats_core.estimating.forward import measuring, statistics_bytes
-from mats_core.estimating.merge_cost import Estimate, duration, estimate, fits, require, size
+from mats_core.estimating.merge_cost import Estimate, estimate
 from mats_core.linear import decompositions as linalg
 from mats_core.merging.pipeline import merge
 from mats_core.merging.plan import Inputs, open_inputs, prepare
@@ -24,8 +25,8 @@ from mats_core.merging.rounds import measured_at
 from mats_core.methods import METHODS, cost
 from mats_core.methods.cost import COSTS, Shape, iterations
 from mats_core.methods.essential import EssentialOptions
+from mats_core.methods.iso import IsoOptions
 from mats_core.methods.kfac import KfacOptions
-from mats_core.methods.tsv_m import IsoOptions
 from mats_core.statistics.store import Statistics
 from mats_core.system import memory, speeds
 from mats_core.system.remember import Memo
@@ -241,7 +242,7 @@ def test_measuring_again_costs_what_it_does(tiny_family, inputs, monkeypatch):
     recipe = parse_recipe(tiny_recipe("kfac", rounds=2), tiny_family)
     job = prepare(recipe, inputs)
     # Attention is counted as slower than it is in operations.
-    monkeypatch.setattr("mats_core.testing_cost._attention", lambda config, tokens: 0)
+    monkeypatch.setattr("mats_core.estimating.forward._attention", lambda config, tokens: 0)
     with FlopCounterMode(display=False) as counter:
         again = measured_at(inputs, models.tensors_of(inputs.family.base), tiny_family)
     found = measuring(job)
@@ -273,7 +274,7 @@ def test_a_method_that_lacks_its_statistics_cannot_be_estimated(raw_family):
 
 
 def test_it_is_quick_and_reads_no_tensor(tiny_family, inputs, monkeypatch):
-    monkeypatch.setattr("mats_core.checkpoints.Checkpoint.read", None)
+    monkeypatch.setattr("mats_core.checkpoints.files.Checkpoint.read", None)
     of(inputs, tiny_family, "essential")
     started = time.process_time()
     for method in METHODS:

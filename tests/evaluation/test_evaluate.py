@@ -18,8 +18,8 @@ from mats_core.evaluation.evaluate import (
 )
 from mats_core.evaluation.metrics import wilson
 from mats_core.evaluation.scores import Score, TaskResult, gap_recovered, normalised_accuracy
+from mats_core.families.examine import examine
 from mats_core.families.expert import Expert
-from mats_core.families.family import examine
 from mats_core.models.modules import tensors_of
 from mats_core.tasks.loading import load
 

@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 
 from mats_core.export import mergekit
 from mats_core.export.portable import Finished
+from mats_core.merging.events import Finished as Ended
 from mats_core.merging.pipeline import run
-from mats_core.merging.report import Finished as Ended
 from mats_core.methods import METHODS
 from tests.export.conftest import Finish
 

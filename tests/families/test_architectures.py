@@ -21,8 +21,8 @@ from torch import Tensor
 
 from mats_core.checkpoints.files import Checkpoint
 from mats_core.evaluation.evaluate import with_head
+from mats_core.families.examine import examine
 from mats_core.families.expert import Expert
-from mats_core.families.family import examine
 from mats_core.merging.pipeline import merge
 from mats_core.merging.plan import open_inputs
 from mats_core.merging.report import Report

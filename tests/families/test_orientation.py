@@ -17,10 +17,11 @@ from mats_core.analysis.protection import layer_protection
 from mats_core.analysis.spectra import layer_spectra
 from mats_core.analysis.survey import survey
 from mats_core.checkpoints.files import Checkpoint
+from mats_core.merging.events import Finished, LayerDone
 from mats_core.merging.pipeline import merge, run
-from mats_core.merging.plan import open_inputs, prepare, read_layer, units
+from mats_core.merging.plan import open_inputs, prepare, units
+from mats_core.merging.reading import read_layer
 from mats_core.merging.recipe import Recipe, parse_recipe
-from mats_core.merging.report import Finished, LayerDone
 from mats_core.methods import METHODS
 from mats_core.statistics.collect import measure
 from mats_core.statistics.store import Statistics

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from mats_core.checkpoints.files import Checkpoint
 from mats_core.errors import InputError
+from mats_core.families.examine import examine
 from mats_core.families.expert import Expert
-from mats_core.families.family import examine
 from mats_core.families.vocabulary import difference, tokens
 from mats_core.merging.pipeline import merge
 from mats_core.merging.recipe import parse_recipe

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from mats_core import linear
-from mats_core.linear.cg import Status, cg, two_models
+from mats_core.linear.cg import Status, cg
 from mats_core.linear.operators import Kronecker, WeightedSum
+from mats_core.linear.two_models import two_models
 from tests.layer_cases import SEEDS, close
 from tests.operator_cases import positive
 

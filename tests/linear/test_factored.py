@@ -11,7 +11,7 @@ from torch import Tensor
 from mats_core.linear.factored import solve_factored
 from mats_core.linear.lowrank import LowRank
 from mats_core.linear.operators import Kronecker, LowRankBlock
-from mats_core.methods.method import Layer, LayerStatistics
+from mats_core.methods.layer import Layer, LayerStatistics
 from tests.layer_cases import close, merged, random_case
 
 D_OUT, D_IN, TOKENS = 50, 60, 6

@@ -7,8 +7,8 @@ import torch
 
 from mats_core.linear import selection
 from mats_core.linear.selection import streamed_thresholds
+from mats_core.linear.updates import Updates
 from mats_core.methods import ties
-from mats_core.methods.method import Updates
 from tests.layer_cases import merged, random_case
 
 DENSITIES = [0.0001, 0.2, 0.5, 1.0]

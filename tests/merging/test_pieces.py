@@ -9,17 +9,19 @@ import torch
 
 from mats_core.checkpoints.files import Checkpoint
 from mats_core.checkpoints.reading_ahead import Buffers, Wanted
+from mats_core.checkpoints.renamed import Renamed
 from mats_core.cli.main import main
 from mats_core.errors import InputError
-from mats_core.estimating import merge_cost as estimates
-from mats_core.estimating.merge_cost import estimate, require
-from mats_core.families.expert import Renamed
-from mats_core.merging import plan
+from mats_core.estimating import fitting
+from mats_core.estimating.fitting import require
+from mats_core.estimating.merge_cost import estimate
+from mats_core.linear.updates import Updates
+from mats_core.merging import reading
+from mats_core.merging.events import Finished
 from mats_core.merging.pipeline import merge, run
-from mats_core.merging.plan import open_inputs, pieces, prepare, read_layer, read_pieces, units
+from mats_core.merging.plan import open_inputs, prepare, units
+from mats_core.merging.reading import pieces, read_layer, read_pieces
 from mats_core.merging.recipe import parse_recipe
-from mats_core.merging.report import Finished
-from mats_core.methods.method import Updates
 from mats_core.system import memory
 from mats_core.system.remember import Memo
 from tests.conftest import family_recipe
@@ -55,7 +57,7 @@ def finished(recipe) -> Finished:
 def test_pieces_make_the_same_tensor(tmp_path, monkeypatch, method, options, dtype, stored):
     recipe = family(tmp_path, method, options, dtype=dtype, stored=stored)
     whole = finished(recipe)
-    monkeypatch.setattr(plan, "PIECE", 64)
+    monkeypatch.setattr(reading, "PIECE", 64)
     parts = finished(recipe)
     for name, value in whole.tensors.items():
         assert torch.equal(value, parts.tensors[name]), name
@@ -66,7 +68,7 @@ def test_pieces_make_the_same_tensor(tmp_path, monkeypatch, method, options, dty
 
 @pytest.mark.parametrize(("method", "options"), [*CASES, ("dare", {}), ("dare", {"then": "ties"})])
 def test_disk_and_memory_agree_in_pieces(tmp_path, monkeypatch, method, options):
-    monkeypatch.setattr(plan, "PIECE", 100)  # the last piece is a shorter one
+    monkeypatch.setattr(reading, "PIECE", 100)  # the last piece is a shorter one
     recipe = family(tmp_path, method, options)
     held = finished(recipe).tensors
     merge(recipe.model_copy(update={"output": "out"}))
@@ -75,7 +77,7 @@ def test_disk_and_memory_agree_in_pieces(tmp_path, monkeypatch, method, options)
 
 
 def test_masks_of_dare_differ_from_piece_to_piece(tmp_path, monkeypatch):
-    monkeypatch.setattr(plan, "PIECE", 256)
+    monkeypatch.setattr(reading, "PIECE", 256)
     recipe = family(tmp_path, "dare", {"drop": 0.5, "scaling": 1.0})
     base = tensors(0, torch.float32)["embed.weight"].reshape(-1)
     update = finished(recipe).tensors["embed.weight"].reshape(-1) - base
@@ -85,7 +87,7 @@ def test_masks_of_dare_differ_from_piece_to_piece(tmp_path, monkeypatch):
 
 
 def test_a_large_tensor_is_never_read_as_a_whole(tmp_path, monkeypatch):
-    monkeypatch.setattr(plan, "PIECE", 128)
+    monkeypatch.setattr(reading, "PIECE", 128)
     recipe = family(tmp_path, "ties", {}, output="out")
     inputs = open_inputs(recipe)
     read = Checkpoint.read
@@ -99,7 +101,7 @@ def test_a_large_tensor_is_never_read_as_a_whole(tmp_path, monkeypatch):
 
 
 def test_an_average_in_pieces_leaves_the_base_alone(tmp_path, monkeypatch):
-    monkeypatch.setattr(plan, "PIECE", 64)
+    monkeypatch.setattr(reading, "PIECE", 64)
     recipe = family(tmp_path, "average", {})
     inputs = open_inputs(recipe, Memo(1 << 20))
     read, fill = [], Checkpoint.fill
@@ -151,7 +153,7 @@ def test_buffers_read_what_they_do_not_hold_already():
 
 
 def test_the_next_piece_is_read_while_one_is_merged(tmp_path, monkeypatch):
-    monkeypatch.setattr(plan, "PIECE", 10)
+    monkeypatch.setattr(reading, "PIECE", 10)
     job = prepare(family(tmp_path, "average", {}))
     threads, fill = [], Checkpoint.fill
     monkeypatch.setattr(
@@ -173,7 +175,7 @@ def test_the_next_piece_is_read_while_one_is_merged(tmp_path, monkeypatch):
 
 
 def test_matrices_of_other_methods_stay_whole(tmp_path, monkeypatch):
-    monkeypatch.setattr(plan, "PIECE", 10)
+    monkeypatch.setattr(reading, "PIECE", 10)
 
     def in_pieces(method):
         job = prepare(family(tmp_path, method, {}))
@@ -219,7 +221,7 @@ def test_pieces_need_less_memory(tmp_path, monkeypatch):
     recipe = family(tmp_path, "ties", {})
     inputs = open_inputs(recipe)
     whole = estimate(inputs, recipe, speeds=ROUND).memory["largest layer"]
-    monkeypatch.setattr(plan, "PIECE", 64)
+    monkeypatch.setattr(reading, "PIECE", 64)
     assert estimate(inputs, recipe, speeds=ROUND).memory["largest layer"] < whole / 3
 
 
@@ -245,7 +247,7 @@ def test_a_full_disk_is_refused_with_what_would_help(tiny_family, tmp_path, monk
     content = family_recipe(tiny_family, "average", output=str(tmp_path / "out"), evaluate=False)
     recipe = parse_recipe(content, tiny_family)
     found = estimate(open_inputs(recipe, contents=False), recipe, speeds=ROUND)
-    needed = found.disk_bytes + estimates.DISK_RESERVE
+    needed = found.disk_bytes + fitting.DISK_RESERVE
     monkeypatch.setattr(memory, "free_disk", lambda path: needed)
     require(found)
     monkeypatch.setattr(memory, "free_disk", lambda path: needed - 1)

@@ -16,12 +16,15 @@ from mats_core.checkpoints.files import Checkpoint
 from mats_core.errors import InputError
 from mats_core.evaluation.examiner import Asked
 from mats_core.merging import pipeline
+from mats_core.merging.events import Finished, LayerDone, Started, TaskDone, TrialDone
 from mats_core.merging.pipeline import evaluate_output, merge, run
-from mats_core.merging.plan import choose_device, open_inputs, prepare, read_layer, units
+from mats_core.merging.plan import open_inputs, prepare, units
+from mats_core.merging.reading import read_layer
 from mats_core.merging.recipe import load_recipe, parse_recipe
-from mats_core.merging.report import Finished, LayerDone, Started, TaskDone, TrialDone
 from mats_core.methods import METHODS
-from mats_core.models.modules import build, pixel_values, tensors_of
+from mats_core.models.images import pixel_values
+from mats_core.models.modules import build, tensors_of
+from mats_core.system.devices import choose_device
 from mats_core.tasks.loading import load as load_task
 from tests.conftest import family_recipe
 from tests.layer_cases import close, raw_recipe

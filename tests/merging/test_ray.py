@@ -21,7 +21,7 @@ from mats_core.merging.recipe import parse_recipe
 from tests.conftest import family_recipe
 from tests.layer_cases import raw_recipe
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module", autouse=True)

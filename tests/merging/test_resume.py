@@ -13,14 +13,15 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mats_core.checkpoints.writer import partial_of
+from mats_core.checkpoints.staging import partial_of
 from mats_core.cli.main import main
 from mats_core.errors import InputError
 from mats_core.merging import engine, journal
+from mats_core.merging.events import LayerDone
 from mats_core.merging.journal import Entry, Journal, layers_done, read_past
 from mats_core.merging.pipeline import merge, run
 from mats_core.merging.recipe import Recipe, parse_recipe
-from mats_core.merging.report import LayerDone, LayerReport
+from mats_core.merging.report import LayerReport
 from tests.conftest import family_recipe
 
 METHODS = {
@@ -121,7 +122,7 @@ def test_the_command_line_refuses_to_throw_work_away_and_resumes(tiny_family, wh
     file.write_text(yaml.safe_dump(content))
     code = (
         "import os, signal\n"
-        "from mats_core import journal\n"
+        "from mats_core.merging import journal\n"
         "from mats_core.cli import main\n"
         "journal.INTERVAL, note, seen = 0.0, journal.Journal.layer, []\n"
         "def last(self, entry):\n"
@@ -131,7 +132,7 @@ def test_the_command_line_refuses_to_throw_work_away_and_resumes(tiny_family, wh
         "journal.Journal.layer = last\n"
         f"main(['merge', {str(file)!r}])\n"
     )
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=root, check=False)
     assert done.returncode == -signal.SIGKILL
     assert main(["merge", str(file)]) == 2

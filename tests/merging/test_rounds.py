@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import mats_core.rounds
 import pytest
 import torch
 
 from mats_core import models
 from mats_core.errors import InputError
+from mats_core.merging import rounds
+from mats_core.merging.events import Finished, LayerDone, RoundDone
 from mats_core.merging.pipeline import run
-from mats_core.merging.plan import Inputs, open_inputs, prepare, read_layer, units
+from mats_core.merging.plan import Inputs, open_inputs, prepare, units
 from mats_core.merging.progress import Progress
+from mats_core.merging.reading import read_layer
 from mats_core.merging.recipe import parse_recipe
-from mats_core.merging.report import Finished, LayerDone, Report, RoundDone
+from mats_core.merging.report import Report
 from mats_core.merging.rounds import Measuring, mean_of, measured_at
 from mats_core.statistics.store import Statistics
 from mats_core.system.remember import Memo
@@ -167,9 +169,10 @@ def test_progress_goes_forwards_to_its_end_and_names_the_round(recipe, inputs, r
 
 def test_whoever_stops_iterating_stops_the_measuring(recipe, inputs, monkeypatch):
     begun = []
-    real = mats_core.rounds.with_head
+    real = rounds.with_head
     monkeypatch.setattr(
-        "mats_core.rounds.with_head", lambda *given: begun.append(given[2].name) or real(*given)
+        "mats_core.merging.rounds.with_head",
+        lambda *given: begun.append(given[2].name) or real(*given),
     )
     events = run(recipe.model_copy(update={"rounds": 2}), inputs=inputs)
     for event in events:

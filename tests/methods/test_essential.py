@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from mats_core.merging.events import Finished
 from mats_core.merging.pipeline import run
-from mats_core.merging.report import Finished
 from mats_core.methods.essential import (
     EssentialOptions,
     essential_subspace,

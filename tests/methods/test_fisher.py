@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mats_core.methods.fisher import fisher_average, floored
-from mats_core.methods.method import LayerStatistics
+from mats_core.methods.layer import LayerStatistics
 from tests.layer_cases import SEEDS, close, merged, random_case, value, with_statistics
 
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mats_core.methods import METHODS
-from mats_core.methods.method import LayerStatistics
+from mats_core.methods.layer import LayerStatistics
 from tests.layer_cases import Case, close, enough, random_case, value, with_statistics
 from tests.linear.test_cg import spread
 

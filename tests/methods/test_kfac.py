@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from mats_core import linear
+from mats_core.merging.events import Finished
 from mats_core.merging.pipeline import run
-from mats_core.merging.report import Finished
 from mats_core.methods.kfac import STARTS, KfacOptions, kfac_reads
 from tests.layer_cases import SEEDS, close, merged, random_case, raw_recipe, value, with_statistics
 

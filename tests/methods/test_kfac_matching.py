@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from mats_core.methods.method import LayerStatistics
+from mats_core.methods.layer import LayerStatistics
 from tests.layer_cases import SEEDS, close, merged, random_case, value, with_statistics
 
 EXACT = {"iterations": 1000, "tolerance": 0.0, "damping": 0.0, "normalise": False}

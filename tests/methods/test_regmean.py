@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from mats_core.merging.events import Finished
 from mats_core.merging.pipeline import run
-from mats_core.merging.report import Finished
 from mats_core.methods.fisher import FisherOptions, fisher_average
 from mats_core.methods.regmean import RegMeanOptions, regmean_reads
 from tests.layer_cases import SEEDS, close, merged, random_case, raw_recipe, value, with_statistics

@@ -11,7 +11,7 @@ import torch
 from mats_core.errors import InputError
 from mats_core.merging.plan import prepare
 from mats_core.merging.recipe import parse_recipe
-from mats_core.methods.method import Layer
+from mats_core.methods.layer import Layer
 from tests.conftest import family_recipe
 from tests.layer_cases import SEEDS, close, merged, random_case, value
 

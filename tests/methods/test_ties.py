@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from mats_core.merging.events import Finished
 from mats_core.merging.pipeline import run
-from mats_core.merging.report import Finished
+from mats_core.methods.dare import DareOptions, keep_mask
 from mats_core.methods.ties import (
-    DareOptions,
     TiesOptions,
     agree_and_average,
-    keep_mask,
     threshold,
     thresholds,
     ties_surveys,

@@ -159,7 +159,7 @@ def test_padding_and_batches_do_not_matter(case, tmp_path, monkeypatch):
     split = load(tmp_path, CHOICES)
     tensors = models.tensors_of(Checkpoint.open(folder))
     whole = evaluate.asked(folder, tensors, split)
-    monkeypatch.setattr(models, "TOKENS", 1)
+    monkeypatch.setattr("mats_core.models.inputs.TOKENS", 1)
     assert torch.allclose(evaluate.asked(folder, tensors, split), whole, atol=1e-4)
     rows = models.encode(split, folder)
     assert len(list(rows.batches(np.arange(4)))) == 4

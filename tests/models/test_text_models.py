@@ -15,7 +15,7 @@ from mats_core.evaluation.examiner import exam
 from mats_core.merging.pipeline import merge
 from mats_core.merging.plan import open_inputs
 from mats_core.merging.recipe import parse_recipe
-from mats_core.statistics.collect import measure_task
+from mats_core.statistics.of_task import measure_task
 from tests import text_cases
 from tests.text_cases import save, write_task
 
@@ -50,7 +50,7 @@ def test_logits_are_those_of_each_text_alone(family):
 
 
 def test_batches_are_of_like_length_and_come_back_in_order(family, monkeypatch):
-    monkeypatch.setattr(models, "TOKENS", 40)
+    monkeypatch.setattr("mats_core.models.inputs.TOKENS", 40)
     split = tasks.load(family / "t1.yaml").test
     rows = models.encode(split, family / "m1")
     places = np.arange(len(split))[::-1]

@@ -16,14 +16,14 @@ from streamlit.testing.v1 import AppTest
 from mats_core import tasks
 from mats_core.checkpoints.files import Checkpoint
 from mats_core.evaluation import evaluate
+from mats_core.merging.events import Finished
 from mats_core.merging.family_file import load_collection
 from mats_core.merging.pipeline import run as merge_again
 from mats_core.merging.plan import open_inputs
-from mats_core.merging.report import Finished
 from mats_core.models.modules import tensors_of
 from pages.shared.views.answers import AFTER, choices, compared, story, title
 from pages.shared.work import confusion
-from pages.shared.work.confusion import Answers, Shelf
+from pages.shared.work.shelf import Answers, Shelf
 from tests.pages.conftest import kept, sentences, settle
 
 Open = Callable[..., AppTest]
@@ -149,7 +149,7 @@ def test_a_failure_is_a_sentence_and_can_be_tried_again(
         raise ZeroDivisionError("a bug")
 
     with monkeypatch.context() as patch:
-        patch.setattr("pages.shared.looking.merge_again", broken)
+        patch.setattr("pages.shared.work.again.merge_again", broken)
         app = merged(open_app)
         assert "stopped unexpectedly (ZeroDivisionError: a bug)" in sentences(app)
         assert not app.metric

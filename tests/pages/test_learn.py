@@ -12,7 +12,7 @@ from streamlit.testing.v1 import AppTest
 
 from mats_core.analysis import toy
 from mats_core.analysis.spectra import KINDS
-from mats_core.merging.recipe import describe
+from mats_core.methods.reference import describe
 from pages.shared.learn import lessons
 from pages.shared.learn import scene as toy_state
 from tests.pages.conftest import kept, sentences, settle
@@ -131,7 +131,7 @@ def test_every_preset_is_within_the_limits_of_the_sliders():
 @pytest.fixture
 def session(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     state: dict[str, Any] = {}
-    monkeypatch.setattr("pages.shared.toy_state.st.session_state", state)
+    monkeypatch.setattr("pages.shared.learn.scene.st.session_state", state)
     return state
 
 
@@ -172,7 +172,7 @@ def test_every_setup_names_a_method_and_options_that_exist():
         assert lesson.question.endswith("?")
         assert lesson.setups[0].page == "merge"
         for setup in lesson.setups:
-            assert (Path(lessons.__file__).parents[1] / f"{setup.page}.py").is_file()
+            assert (Path(lessons.__file__).parents[2] / f"{setup.page}.py").is_file()
             assert bool(setup.method) == (setup.page == "merge")
             if setup.method:
                 fields = {field.name for field in describe(setup.method)}
@@ -192,7 +192,7 @@ def test_a_card_opens_its_lesson_on_the_other_page(open_app: Open, index: int):
 
 def test_opening_leaves_the_preset_for_the_page(monkeypatch: pytest.MonkeyPatch):
     state: dict[str, Any] = {}
-    monkeypatch.setattr("pages.shared.lessons.st.session_state", state)
+    monkeypatch.setattr("pages.shared.learn.lessons.st.session_state", state)
     lessons.open_lesson(2)
     assert state["wanted"] == {
         "method": "kfac", "options": {"damping": 0.0, "iterations": 50}, "experts": None
@@ -229,7 +229,7 @@ def banner_alone() -> None:
 def went(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Where `st.switch_page` was asked to go."""
     pages: list[str] = []
-    monkeypatch.setattr("pages.shared.lessons.st.switch_page", pages.append)
+    monkeypatch.setattr("pages.shared.learn.lessons.st.switch_page", pages.append)
     return pages
 
 
@@ -237,7 +237,7 @@ def test_the_banner_leads_to_setups_to_the_next_lesson_and_back(
     open_app: Open, tiny_family: Path, went: list[str], monkeypatch: pytest.MonkeyPatch
 ):
     open_app()
-    monkeypatch.setattr("pages.shared.families.SAMPLES", tiny_family)
+    monkeypatch.setattr("pages.shared.frame.families.SAMPLES", tiny_family)
     banner = AppTest.from_function(banner_alone, default_timeout=60).run()
     banner.button(key="lesson 0 setup 1").click().run()
     assert sentences(banner) == ""

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from mats_core.merging.recipe import describe, parse_options
+from mats_core.merging.recipe import parse_options
 from mats_core.methods import METHODS
+from mats_core.methods.reference import describe
 from mats_core.system.folders import results_folder
 from pages.shared.controls.presets import PRESETS, Preset
 from pages.shared.work.jobs import Job
@@ -146,7 +147,7 @@ def test_the_film_shows_each_iteration_without_solving_again(
     def never(*arguments: object, **named: object):
         raise AssertionError("solved again")
 
-    monkeypatch.setattr("mats_core.solver.cg", never)
+    monkeypatch.setattr("mats_core.linear.cg", never)
     traced = app.session_state["trajectories"][kept()[0].id]["undamped"]
     for point in traced.points:
         labelled(app, "Iteration").set_value(point.iteration).run()
@@ -248,8 +249,8 @@ def test_live_merges_at_every_change(open_app: Open):
 def test_a_quick_answer_is_refined_in_the_background(
     open_app: Open, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("mats_core.examiner.ROUND", 8)
-    monkeypatch.setattr("pages.shared.settings.QUICK", 0.3)
+    monkeypatch.setattr("mats_core.evaluation.examiner.ROUND", 8)
+    monkeypatch.setattr("pages.shared.controls.settings.QUICK", 0.3)
     app = merge(open_app())
     until = time.monotonic() + 60
     while any("-" in t.merged.answers for t in kept()[0].report.tasks):
@@ -407,6 +408,6 @@ def test_what_nobody_expected_is_a_sentence_too(open_app: Open, monkeypatch: pyt
     def broken_run(*args: object, **kwargs: object):
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr("pages.shared.work.run", broken_run)
+    monkeypatch.setattr("pages.shared.work.merge.run", broken_run)
     app = merge(open_app())
     assert "stopped unexpectedly (ZeroDivisionError: a bug)" in sentences(app)

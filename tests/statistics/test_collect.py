@@ -14,7 +14,8 @@ from mats_core.errors import InputError
 from mats_core.models.modules import load as load_model
 from mats_core.models.modules import parameter_names, tensors_of
 from mats_core.statistics import gram
-from mats_core.statistics.collect import measure, measure_task
+from mats_core.statistics.collect import measure
+from mats_core.statistics.of_task import measure_task
 from mats_core.tasks.loading import load as load_task
 from tests.conftest import class_names, vit
 from tests.layer_cases import close

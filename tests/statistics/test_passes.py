@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mats_core.checkpoints.files import Checkpoint
-from mats_core.statistics.collect import measure_task
+from mats_core.statistics.of_task import measure_task
 from mats_core.statistics.passes import grouped, measure_to_file, statistics_bytes
 from mats_core.statistics.store import Statistics
 from mats_core.tasks.loading import load

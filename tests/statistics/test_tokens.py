@@ -10,8 +10,9 @@ from mats_core import models, tasks
 from mats_core.checkpoints.files import Checkpoint
 from mats_core.errors import InputError
 from mats_core.models.tokens import IGNORED
-from mats_core.statistics import accumulate, collect
-from mats_core.statistics.collect import measure, measure_task
+from mats_core.statistics import accumulate, of_task
+from mats_core.statistics.collect import measure
+from mats_core.statistics.of_task import measure_task
 from tests import text_cases
 from tests.layer_cases import close
 from tests.text_cases import save, write_task
@@ -164,7 +165,7 @@ def test_answers_are_drawn_by_the_models_own_probabilities(tmp_path):
     model = models.load(Checkpoint.open(folder))
     chosen = task.train.first(1000)
     rows = models.encode(chosen, folder)
-    drawn = collect._drawn_answers(model, rows, chosen, np.arange(1000), seed=1)
+    drawn = of_task._drawn_answers(model, rows, chosen, np.arange(1000), seed=1)
     with torch.inference_mode():
         said = models.ask(lambda i: model(**i).logits, rows, chosen, np.array([0]))
     p = said.softmax(-1)[0].numpy()

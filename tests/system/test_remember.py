@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from mats_core.merging.events import Finished
 from mats_core.merging.pipeline import run
 from mats_core.merging.plan import open_inputs
 from mats_core.merging.recipe import parse_recipe
-from mats_core.merging.report import Finished
 from mats_core.methods import METHODS
 from mats_core.system.remember import Memo, nbytes
 from tests.conftest import family_recipe

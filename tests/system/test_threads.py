@@ -11,7 +11,7 @@ import pytest
 
 from mats_core.system.threads import SPINS, set_waiting
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,9 @@ def test_what_somebody_chose_stays(chosen, spins, policy):
     assert environment["OMP_WAIT_POLICY"] == policy
 
 
-@pytest.mark.parametrize("module", ["mats_core.cli", "pages.shared.doorway", "mats_core.waiting"])
+@pytest.mark.parametrize(
+    "module", ["mats_core.cli", "pages.shared.frame.navigation", "mats_core.system.threads"]
+)
 def test_it_comes_before_pytorch(module):
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_WAIT", "GOMP"))}
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"

@@ -9,8 +9,8 @@ import streamlit as st
 
 from mats_core.analysis import Axis, knobs, suggested
 from mats_core.errors import InputError
-from mats_core.merging import Collection, OptionField, parse_options
-from mats_core.methods import METHODS
+from mats_core.merging import Collection, parse_options
+from mats_core.methods import METHODS, OptionField
 
 from ..frame import show
 from ..work import Prepared, Run, SweepRequest

@@ -8,11 +8,11 @@ from typing import Any
 import streamlit as st
 
 from mats_core.errors import InputError
-from mats_core.merging import Collection, Recipe, describe, parse_options
-from mats_core.methods import METHODS
+from mats_core.merging import Collection, Recipe, parse_options
+from mats_core.methods import METHODS, describe
 
 from ..frame import show
-from ..work import prepare
+from ..work import merge
 from . import widgets
 from .presets import PRESETS
 
@@ -78,7 +78,7 @@ def _preset(method: str, options: dict[str, Any], rounds: int) -> None:
     st.session_state[WANTED] = {"method": method, "options": options, "rounds": rounds}
 
 
-def controls(collection: Collection, method: str) -> prepare.Request:
+def controls(collection: Collection, method: str) -> merge.Request:
     """Every knob of a method, and whom to merge, as one frozen request."""
     names = [expert.name for expert in collection.experts]
     options = widgets.options(method)
@@ -103,7 +103,7 @@ def controls(collection: Collection, method: str) -> prepare.Request:
         )  # fmt: skip
     with again:
         rounds = _rounds(collection, method, options, chosen)
-    return prepare.Request(
+    return merge.Request(
         collection, method, options, chosen, tuple(sorted(weights.items())), int(seed or 0),
         str(dtype or "float32"), precision=QUICK, rounds=rounds,
     )  # fmt: skip
@@ -162,7 +162,7 @@ def _weights(method: str, chosen: tuple[str, ...]) -> dict[str, float]:
     return found
 
 
-def changed(request: prepare.Request, recipe: Recipe) -> list[str]:
+def changed(request: merge.Request, recipe: Recipe) -> list[str]:
     """What differs between the widgets and the run that is shown, in words."""
     found = []
     if request.method != recipe.method:

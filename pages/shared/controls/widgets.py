@@ -7,8 +7,7 @@ from typing import Any
 
 import streamlit as st
 
-from mats_core.merging import OptionField, describe
-from mats_core.methods import METHODS, STARTS
+from mats_core.methods import METHODS, STARTS, OptionField, describe
 
 from ..frame import show
 

@@ -14,7 +14,7 @@ from ..work import Job, prepare
 from . import caches, folders, navigation, show
 from .folders import ROOTS
 
-SAMPLES = Path(__file__).resolve().parents[2] / "sample_models"
+SAMPLES = Path(__file__).resolve().parents[3] / "sample_models"
 LINK = "family"  # the query parameter that names a family, by the name of its folder
 
 

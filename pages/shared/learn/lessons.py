@@ -13,7 +13,7 @@ from typing import Any
 import streamlit as st
 
 from mats_core.evaluation import share
-from mats_core.merging import describe
+from mats_core.methods import describe
 
 from ..frame import families, show
 from ..work import Run, runs

@@ -1,4 +1,4 @@
-"""TODO."""
+"""One tab or card a file: results of the library as figures and words on a page."""
 
 from .answers import BEFORE
 

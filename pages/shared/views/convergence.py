@@ -11,7 +11,7 @@ from mats_core.analysis import Trajectory
 from mats_core.figures import Look
 
 from ..frame import caches, show
-from ..work import UNDAMPED, Job, Prepared, Run, prepare, runs
+from ..work import UNDAMPED, Job, Prepared, Run, follow, runs
 
 CELL = 190  # pixels
 EXAMPLES = 200
@@ -60,7 +60,7 @@ def _controls(run: Run, prepared: Prepared) -> None:
             if both:
                 options = {**run.recipe.options, **UNDAMPED, "iterations": int(upto)}
                 recipes[UNDAMPED_LABEL] = run.recipe.model_copy(update={"options": options})
-            todo = partial(prepare.follow, recipes, EXAMPLES, lambda: prepared)
+            todo = partial(follow, recipes, EXAMPLES, lambda: prepared)
             job = Job(run.id, "Tracing the accuracy", todo)
             st.session_state["tracing"] = caches.worker().submit(job)
             st.rerun()

@@ -8,8 +8,8 @@ import pandas as pd
 import streamlit as st
 
 from mats_core.checkpoints import Checkpoint
-from mats_core.errors import InputError
-from mats_core.estimating import Estimate, duration, fits, require, size
+from mats_core.errors import InputError, duration, size
+from mats_core.estimating import Estimate, fits, require
 from mats_core.families import Expert, Fit, compare
 from mats_core.merging import Collection
 from mats_core.methods import METHODS

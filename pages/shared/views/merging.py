@@ -13,7 +13,7 @@ from mats_core.methods import METHODS
 
 from ..controls import settings
 from ..frame import caches, show
-from ..work import Job, prepare, runs
+from ..work import Job, merge, prepare, runs
 
 LINK = "run"  # the query parameter that names a run
 
@@ -38,25 +38,25 @@ def follow_link(collection: Collection) -> None:
         st.query_params[LINK] = st.session_state["followed"] = shown.id
 
 
-def is_new(request: prepare.Request) -> bool:
+def is_new(request: merge.Request) -> bool:
     """Whether a request differs from the last one that was started."""
     return st.session_state.get("asked") not in (None, request)
 
 
-def cost(request: prepare.Request, preparing: Job) -> None:
+def cost(request: merge.Request, preparing: Job) -> None:
     """What the merge will take, before it is started."""
     prepared: prepare.Prepared | None = preparing.snapshot().result
     if prepared is None:
         return
     try:
-        found = prepare.estimated(request, prepared)
+        found = merge.estimated(request, prepared)
     except InputError:  # said when somebody presses Merge
         return
     need = "" if fits(found) else " More than is free here: it would be refused."
     st.caption(show.plain(f"{found.sentence}, if nothing is remembered.{need}"))
 
 
-def start(request: prepare.Request, preparing: Job) -> None:
+def start(request: merge.Request, preparing: Job) -> None:
     """Check the request, and hand it to the worker."""
     show.forget()
     st.session_state["asked"] = request
@@ -67,7 +67,7 @@ def start(request: prepare.Request, preparing: Job) -> None:
         return
     if (job := st.session_state.get("merging")) is not None:
         job.cancel()
-    todo = partial(prepare.merge, request, preparing.outcome)
+    todo = partial(merge.merge, request, preparing.outcome)
     job = Job(request, f"Merging by {METHODS[request.method].title}", todo)
     st.session_state["merging"] = caches.worker().submit(job)
     st.session_state["preparing"] = preparing
@@ -104,13 +104,13 @@ def collect(collection: Collection) -> None:
     del st.session_state["merging"]
 
 
-def _keep(home: Collection, outcome: prepare.Outcome) -> runs.Run:
+def _keep(home: Collection, outcome: merge.Outcome) -> runs.Run:
     return runs.add(home.name, len(home.experts), outcome.recipe, outcome.report)
 
 
-def _refine(home: Collection, outcome: prepare.Outcome) -> None:
+def _refine(home: Collection, outcome: merge.Outcome) -> None:
     """Test on the remaining examples, whenever the worker has nothing better to do."""
     ready = st.session_state["preparing"].outcome
-    todo = partial(prepare.refine, outcome, ready)
+    todo = partial(merge.refine, outcome, ready)
     job = Job(home, "Testing on the remaining examples", todo, background=True)
     st.session_state["refining"].append(caches.worker().submit(job))

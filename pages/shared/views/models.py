@@ -7,8 +7,7 @@ import streamlit as st
 
 from mats_core import figures
 from mats_core.checkpoints import Checkpoint
-from mats_core.errors import listing
-from mats_core.estimating import size
+from mats_core.errors import listing, size
 from mats_core.evaluation import TaskResult
 from mats_core.families import Expert, architecture, dtypes
 

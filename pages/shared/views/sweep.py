@@ -15,7 +15,7 @@ from mats_core.methods import METHODS
 
 from ..controls import grid
 from ..frame import caches, show
-from ..work import Job, Prepared, Run, SweepRequest, predicted_loss
+from ..work import Job, Prepared, Run, SweepRequest, run_sweep
 from . import runs
 
 POLL = 1.5  # seconds between two looks at a sweep that runs
@@ -55,7 +55,7 @@ def start(request: SweepRequest, prepared: Prepared) -> None:
     show.forget()
     if (before := st.session_state.get("sweep")) is not None:
         before.cancel()
-    todo = partial(predicted_loss.run_sweep, request, prepared)
+    todo = partial(run_sweep, request, prepared)
     job = caches.worker().submit(Job(request, "Sweeping", todo, background=True))
     st.session_state["sweep"] = st.session_state["sweeping"] = job
     st.rerun()

@@ -1,12 +1,18 @@
-"""TODO."""
+"""What the worker does for the pages: no Streamlit in this room.
 
-from .confusion import EXAMPLES, Answers, Shelf, load
+Long work is a `Job`: it is handed to the one worker, tells how far it is, and can be cancelled.
+"""
+
+from .convergence import UNDAMPED, follow
 from .export import Written
 from .jobs import Desk, Job, Snapshot, Worker
-from .predicted_loss import SweepRequest
-from .prepare import UNDAMPED, Prepared, Request, Residuals, TaskCard, clipped, picture
+from .loading import EXAMPLES, load
+from .merge import Request, Residuals
+from .prepare import Prepared, TaskCard, clipped, picture
 from .runs import Run
+from .shelf import Answers, Shelf
 from .survey import look_around
+from .sweep import SweepRequest, run_sweep
 
 __all__ = [
     "EXAMPLES",
@@ -27,10 +33,13 @@ __all__ = [
     "clipped",
     "confusion",
     "export",
+    "follow",
     "load",
     "look_around",
+    "merge",
     "picture",
     "predicted_loss",
     "prepare",
+    "run_sweep",
     "runs",
 ]

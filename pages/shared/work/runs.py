@@ -23,8 +23,8 @@ import yaml
 
 from mats_core.analysis import Trajectory
 from mats_core.checkpoints import write_atomically
-from mats_core.merging import Recipe, Report, describe, dump_recipe, parse_recipe
-from mats_core.methods import METHODS
+from mats_core.merging import Recipe, Report, dump_recipe, parse_recipe
+from mats_core.methods import METHODS, describe
 from mats_core.system import results_folder
 
 FORMAT = 1

@@ -1,0 +1,113 @@
+"""Whether a merge finds the memory and the disk that it needs, and what would fit if not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from ..checkpoints import partial_of
+from ..errors import InputError, size
+from ..merging import output_specs, prepare
+from ..methods import METHODS
+from ..system import memory as machine_memory
+from .merge_cost import Estimate, Plan, _chosen, _estimate
+
+RESERVE = 0.9  # share of the free memory that a merge may take
+DISK_RESERVE = 16 * 2**20  # bytes for what lies beside the weights, and the file system's own
+
+
+def shortage(found: Estimate) -> tuple[str, int, int] | None:
+    """(whose memory, needed, available) if the merge cannot fit; None if it can or nobody knows."""
+    places = (
+        ("memory", found.memory_bytes, machine_memory.available_memory()),
+        (f"memory of the {found.device} device", found.device_bytes,
+         machine_memory.device_memory(found.device)),
+    )  # fmt: skip
+    for name, needed, free in places:
+        if free is not None and needed > RESERVE * free:
+            return name, needed, free
+    return None
+
+
+def fits(found: Estimate) -> bool:
+    """Whether the merge finds the memory that it needs."""
+    return shortage(found) is None
+
+
+def require(found: Estimate) -> None:
+    """Raise `InputError` with what is needed, what there is and what would fit, if it does not."""
+    _require_disk(found)
+    missing = shortage(found)
+    if missing is None:
+        return
+    name, needed, free = missing
+    raise InputError(
+        f"{name} for '{found.method}' with {len(found.plan.recipe.experts)} experts",
+        expected=f"{size(needed)} (the largest part: {_largest_part(found)})",
+        found=f"{size(free)} free",
+        remedy=_advice(found.plan),
+    )
+
+
+def _require_disk(found: Estimate) -> None:
+    recipe = found.plan.recipe
+    if not recipe.output:
+        return
+    target = recipe.path(recipe.output)
+    free = machine_memory.free_disk(target)
+    needed = found.disk_bytes + DISK_RESERVE
+    if free is None or needed <= free + machine_memory.allocated(partial_of(target)):
+        return
+    ways = ["free some", "choose an output on another disk"]
+    wide = [d for d, _ in output_specs(prepare(recipe, found.plan.inputs)).values()]
+    if recipe.output_dtype is None and any(d.itemsize > 2 for d in wide if d.is_floating_point):
+        ways.append("write half as much with `output_dtype: bfloat16`")
+    raise InputError(
+        f"disk for '{target}'",
+        expected=f"{size(needed)} for '{found.method}'",
+        found=f"{size(free)} free",
+        remedy=f"{ways[0].capitalize()}, {' or '.join(ways[1:])}.",
+    )
+
+
+def _largest_part(found: Estimate) -> str:
+    name = max(found.memory, key=lambda part: found.memory[part])
+    return f"layer '{found.largest}' of all experts" if name == "largest layer" else name
+
+
+def _advice(plan: Plan) -> str:
+    """What would fit, each tried by an estimate of its own."""
+    recipe, ways = plan.recipe, []
+    if recipe.dtype == "float64" and _would_fit(plan, dtype="float32"):
+        ways.append("choose float32 arithmetic")
+    fixed = METHODS[recipe.method].experts is not None
+    fewer = next(
+        (
+            count
+            for count in range(0 if fixed else len(recipe.experts) - 1, 0, -1)
+            if _would_fit(plan, experts=recipe.experts[:count])
+        ),
+        0,
+    )
+    if fewer:
+        ways.append(f"merge at most {fewer} expert{'s' if fewer > 1 else ''}")
+    if recipe.rounds > 1 and _would_fit(plan, rounds=1):
+        ways.append("merge in one round")
+    if not recipe.output and _would_fit(plan, output="merged", evaluate=False):
+        ways.append(
+            "write the model to disk without a test, which holds one layer at a time "
+            "(`python -m mats_core merge recipe.yaml --output FOLDER --no-evaluate`)"
+        )
+    if recipe.method != "average" and _would_fit(
+        plan, method="average", options={}, search=None, rounds=1
+    ):
+        ways.append("choose a method that needs no statistics, such as the average")
+    if not ways:
+        return "Free some memory, or run this on a machine that has more."
+    return f"{ways[0][:1].upper()}{'; or '.join(ways)[1:]}."
+
+
+def _would_fit(plan: Plan, **changes: Any) -> bool:
+    recipe = plan.recipe.model_copy(update=changes)
+    inputs = _chosen(plan.inputs, recipe)
+    return fits(_estimate(prepare(recipe, inputs), replace(plan, inputs=inputs, recipe=recipe)))

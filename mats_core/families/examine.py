@@ -1,0 +1,201 @@
+"""The preflight of a family: does every expert fit the base, and what is each tensor?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from ..checkpoints import Checkpoint, TensorEntry
+from ..errors import InputError, listing
+from ..names import is_conv1d, is_matrix, is_table
+from .expert import Expert, aligned
+from .family import Family, Role
+from .heads import Spare, head_names, spare
+from .vocabulary import difference
+
+
+def examine(
+    base: Checkpoint,
+    experts: Sequence[Expert],
+    *,
+    heads: Sequence[str] | None = None,
+    contents: bool = True,
+) -> Family:
+    """Check a family and assign every tensor its role.
+
+    `heads`: shell-style patterns of the tensors that belong to a task's head.  They replace the
+    automatic recognition; an empty list says that there is no head.  Without `contents` headers
+    are all that is read: numbers that are not finite and equal tensors are not looked for.
+
+    Raises `InputError` that names file, tensor, both shapes (or dtypes) and the way out.
+    """
+    if not experts:
+        raise InputError("experts", expected="at least one expert", found="none")
+    names = [expert.name for expert in experts]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise InputError("experts", expected="a name of its own for each", found=listing(twice))
+    experts = aligned(base, experts)
+    spares = spare(base, experts)
+    heads_found = head_names(base, experts, heads, spares)
+    _refuse(base, experts, heads_found, spares)
+    for checkpoint in (base, *(expert.checkpoint for expert in experts)) if contents else ():
+        _finite(checkpoint)
+    apart = heads_found | spares.names
+    copies = {n: target for n, target in spares.copies.items() if n not in heads_found}
+    tied_to = {**copies, **(_ties(base, experts, apart) if contents else {})}
+    tied_to = {name: tied_to.get(source, source) for name, source in tied_to.items()}
+    kinds = {str(c.config.get("model_type")) for c in (base, *(e.checkpoint for e in experts))}
+    roles: dict[str, Role] = {}
+    for name in sorted({*base.tensors, *heads_found}):
+        if name in heads_found:
+            roles[name] = "head"
+        elif name in tied_to:
+            roles[name] = "tied"
+        elif name in spares.names or not base.tensors[name].dtype.is_floating_point:
+            roles[name] = "copied"
+        else:
+            roles[name] = "matrix" if is_matrix(name, base.tensors[name].shape) else "vector"
+    transposed = frozenset(
+        name
+        for name, role in roles.items()
+        if role == "matrix" and is_conv1d(name, base.tensors[name].shape, kinds)
+    )
+    notes = (*spares.notes, *_vocabularies(base, experts))
+    return Family(base, tuple(experts), roles, tied_to, transposed, notes)
+
+
+def _vocabularies(base: Checkpoint, experts: Sequence[Expert]) -> list[str]:
+    found = [(expert.name, difference(base, expert.checkpoint)) for expert in experts]
+    return [
+        f"the tokenizer of expert '{name}' is not the base's, though the embeddings are of one "
+        f"size: {what}. The merge has the base's tokenizer"
+        for name, what in found
+        if what
+    ]
+
+
+def _refuse(base: Checkpoint, experts: Sequence[Expert], heads: set[str], spares: Spare) -> None:
+    problems = [
+        problem.sentence
+        for expert in experts
+        for problem in _mismatches(base, expert, heads, spares)
+    ]
+    if problems:
+        more = f" (and {len(problems) - 4} more)" if len(problems) > 4 else ""
+        raise InputError(
+            "the experts do not all fit the base",
+            found="; ".join(problems[:4]) + more,
+            remedy="Every expert must be fine-tuned from this base. If a tensor belongs to a "
+            "task's head, name it in the recipe's 'heads' list.",
+        )
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """One tensor in which an expert differs from its base; what a file lacks is an empty text."""
+
+    expert: str
+    tensor: str
+    theirs: str
+    ours: str
+    sentence: str
+
+
+def mismatches(
+    base: Checkpoint, experts: Sequence[Expert], *, heads: Sequence[str] | None = None
+) -> list[Mismatch]:
+    """Every tensor that keeps an expert from fitting the base, from the files' headers (and the
+    bytes of what may be a copy)."""
+    experts = aligned(base, experts)
+    spares = spare(base, experts)
+    names = head_names(base, experts, heads, spares)
+    return [found for expert in experts for found in _mismatches(base, expert, names, spares)]
+
+
+def _mismatches(
+    base: Checkpoint, expert: Expert, heads: set[str], spares: Spare
+) -> Iterator[Mismatch]:
+    checkpoint = expert.checkpoint
+    path, home = checkpoint.path, base.path
+    names = (base.tensors.keys() | checkpoint.tensors.keys()) - heads - spares.names
+    for name in sorted(names):
+        ours, theirs = base.tensors.get(name), checkpoint.tensors.get(name)
+        if ours is None:
+            sentence = f"'{path}' has '{expert.own(name)}', which the base '{home}' lacks"
+        elif theirs is None:
+            sentence = f"'{path}' lacks '{name}' {list(ours.shape)} of the base"
+        elif ours.shape != theirs.shape:
+            sentence = (
+                f"'{name}' has shape {list(theirs.shape)} in '{path}' "
+                f"and {list(ours.shape)} in the base '{home}'"
+                f"{_about_tokens(base, checkpoint, name)}"
+            )
+        elif ours.dtype.is_floating_point != theirs.dtype.is_floating_point:
+            sentence = f"'{name}' is {theirs.dtype} in '{path}' and {ours.dtype} in '{home}'"
+        else:
+            continue
+        yield Mismatch(expert.name, name, _described(theirs), _described(ours), sentence)
+
+
+def _about_tokens(base: Checkpoint, checkpoint: Checkpoint, name: str) -> str:
+    """Why an embedding has more rows, or fewer: the tokens, by name."""
+    ours, theirs = base.tensors[name].shape, checkpoint.tensors[name].shape
+    if not is_table(name) or ours[1:] != theirs[1:]:
+        return ""
+    found = difference(base, checkpoint)
+    if found:
+        return f" ({found}; nothing is cropped: give all models one vocabulary first)"
+    return " (their tokenizer files name no different token, or there are none)"
+
+
+def _described(entry: TensorEntry | None) -> str:
+    return f"{list(entry.shape)} {str(entry.dtype).removeprefix('torch.')}" if entry else ""
+
+
+def _finite(checkpoint: Checkpoint) -> None:
+    checkpoint.look_through()
+    for name, entry in checkpoint.tensors.items():
+        if not checkpoint.finite(name):
+            bad = sum(int((~torch.isfinite(part)).sum()) for part in checkpoint.parts(name))
+            raise InputError(
+                f"tensor '{name}' of '{checkpoint.path}'",
+                expected="finite numbers",
+                found=f"{bad} of {entry.elements} that are NaN or infinite",
+                remedy="That checkpoint is damaged or its training diverged; use another one.",
+            )
+
+
+def _ties(base: Checkpoint, experts: Sequence[Expert], apart: set[str]) -> dict[str, str]:
+    """Tensors whose bytes equal another matrix in the base and in every expert → that one.
+
+    The embedding is the one that the others follow, as in transformers.  Constant tensors (freshly
+    initialised norms, zeros) agree by accident and are not ties.
+    """
+    checkpoints = [base, *(expert.checkpoint for expert in experts)]
+    first: dict[tuple[str, ...], str] = {}
+    tied: dict[str, str] = {}
+    shapes = [entry.shape for entry in base.tensors.values()]
+    for name in sorted(base.tensors, key=_leads):
+        shape = base.tensors[name].shape
+        if name in apart or len(shape) < 2 or shapes.count(shape) < 2:
+            continue
+        key = tuple(checkpoint.digest(name) for checkpoint in checkpoints)
+        if key in first and not _constant(base, name):
+            tied[name] = first[key]
+        else:
+            first.setdefault(key, name)
+    return tied
+
+
+def _constant(checkpoint: Checkpoint, name: str) -> bool:
+    extremes = [part.aminmax() for part in checkpoint.parts(name) if part.numel()]
+    return len({float(value) for pair in extremes for value in pair}) <= 1
+
+
+def _leads(name: str) -> tuple[int, str]:
+    """T5's `shared` before the tables that repeat it, and those before `lm_head`."""
+    table = 1 if "embed" in name.lower() else 0
+    return (table if is_table(name) else 2, name)

@@ -1,0 +1,51 @@
+"""Task matrices Δ_m = W_m − W0, sums over experts, and norms."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import overload
+
+import torch
+from torch import Tensor
+
+
+class Updates(Sequence[Tensor]):
+    """Δ_m = W_m − W0, each subtracted when it is asked for: no copy of every expert at once."""
+
+    def __init__(self, base: Tensor, experts: tuple[Tensor, ...]) -> None:
+        self.base, self.experts = base, experts
+
+    def __len__(self) -> int:
+        return len(self.experts)
+
+    @overload
+    def __getitem__(self, index: int) -> Tensor: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Tensor]: ...
+    def __getitem__(self, index: int | slice) -> Tensor | Sequence[Tensor]:
+        if isinstance(index, slice):
+            return Updates(self.base, self.experts[index])
+        return self.experts[index] - self.base
+
+    def every(self, stride: int, phase: int = 0) -> Iterator[Tensor]:
+        """One entry of each task matrix out of `stride`, flat, from the one at `phase` on."""
+        base = self.base.reshape(-1)[phase::stride]
+        for expert in self.experts:
+            yield expert.reshape(-1)[phase::stride] - base
+
+
+def weighted_sum(values: Iterable[Tensor], weights: Iterable[float]) -> Tensor:
+    """Σ_m α_m V_m."""
+    total: Tensor | None = None
+    for value, weight in zip(values, weights, strict=True):
+        total = value * weight if total is None else total.add_(value, alpha=weight)
+    if total is None:
+        raise ValueError("nothing to sum")
+    return total
+
+
+def norm(value: Tensor) -> float:
+    """Frobenius norm, accumulated in float64 where the device has it."""
+    if value.device.type == "mps":
+        return float(value.norm())
+    return float(torch.linalg.vector_norm(value, dtype=torch.float64))

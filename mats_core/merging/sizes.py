@@ -1,0 +1,89 @@
+"""How large a layer is with everything a merge reads of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from ..methods import COSTS, Shape
+from ..names import is_matrix, is_weight, module_of
+from ..statistics import Statistics
+from .plan import Job, Unit
+from .reading import pieces
+
+IN_FACTORS = ("regmean", "kfac", "essential")  # methods that take Grams so; others multiply out
+
+
+def layer_bytes(job: Job, unit: Unit) -> float:
+    """Bytes that merging one layer, or a piece of it where it comes in pieces, takes."""
+    shape, spans = shape_of(job, unit), pieces(job, unit)
+    if spans:
+        start, stop = spans[0]
+        shape = replace(shape, size=(stop - start,), is_matrix=False, measured=frozenset())
+    ahead = len(spans[:2]) or 1  # the next piece is read while one is merged
+    return ahead * _inputs_bytes(job, shape) + COSTS[job.method.name](shape, job.options).nbytes
+
+
+def shape_of(job: Job, unit: Unit) -> Shape:
+    """How a method will find a layer; the rules of `layers.read_layer`."""
+    family = job.inputs.family
+    own = family.shape(unit.name)
+    module = module_of(unit.name)
+    statistics = [s for s in job.inputs.statistics if s is not None]
+    square = len(own) == 2 and is_weight(unit.name)
+    everywhere = len(statistics) == len(family.experts)
+    names = {"fisher": f"{unit.name}.fisher", "block": f"{unit.name}.block"}
+    if square:
+        kinds = ("input_gram", "input_mean", "output_gradient_gram")
+        names |= {kind: f"{module}.{kind}" for kind in kinds}
+    measured = frozenset(
+        kind
+        for kind, name in names.items()
+        if kind in job.kinds and everywhere and all(name in s for s in statistics)
+    )
+    base = job.inputs.base_statistics
+    gram = square and any(f"{module}.input_gram" in s for s in statistics)
+    ranks = (0, 0)
+    if square and not unit.bias and everywhere and job.method.name in IN_FACTORS:
+        ranks = (
+            _rows(statistics, f"{module}.input"),
+            _rows(statistics, f"{module}.output_gradient"),
+        )
+    return Shape(
+        ranks=ranks,
+        size=(own[0], own[1] + 1) if unit.bias else own,
+        experts=len(family.experts),
+        dtype=job.recipe.dtype,
+        is_matrix=is_matrix(unit.name, own) or gram,
+        measured=measured,
+        prior=base is not None and names["fisher"] in base.shapes and "fisher" in job.kinds,
+    )
+
+
+def _rows(statistics: list[Statistics], gram: str) -> int:
+    """The most rows that a Gram has in factors; 0 where any expert's is a matrix."""
+    rows = [s.shapes.get(f"{gram}_factor", (0,))[0] for s in statistics]
+    return max(rows) if all(rows) else 0
+
+
+def _statistics_sizes(shape: Shape) -> Iterator[tuple[int, int]]:
+    """(elements, how many) of each kind of statistics of a layer."""
+    n = shape.elements
+    sizes = {"fisher": n, "block": n * n}
+    if len(shape.size) == 2:
+        rows, columns = shape.size
+        grams = {"input_gram": columns**2, "output_gradient_gram": rows**2, "input_mean": columns}
+        if shape.ranks[0]:
+            grams["input_gram"] = shape.ranks[0] * columns
+        if shape.ranks[1]:
+            grams["output_gradient_gram"] = shape.ranks[1] * rows
+        sizes |= grams
+    for kind in shape.measured:
+        yield sizes[kind], shape.experts
+    if shape.prior:
+        yield n, 1
+
+
+def _inputs_bytes(job: Job, shape: Shape) -> float:
+    statistics = sum(elements * count for elements, count in _statistics_sizes(shape))
+    return (shape.experts + 1) * shape.nbytes + statistics * shape.width

@@ -1,0 +1,157 @@
+"""Where a merge under way lies: sink, spool and journal of one output, or memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..checkpoints import Checkpoint, CheckpointWriter, TensorEntry, checksum
+from ..errors import InputError
+from ..statistics import Statistics
+from .directory import pinned
+from .journal import NAME, Entry, Journal, Past, identity, read_past
+from .plan import Job, units
+from .reading import treated_as_matrix
+from .report import VERSION
+from .sinks import SPOOL, MemorySink, Sink, Spool, output_specs
+
+
+@dataclass
+class Place:
+    """Where a merge goes: the sink, the spool and the journal of one output, or memory."""
+
+    sink: Sink
+    writer: CheckpointWriter | None
+    spool: Spool
+    journal: Journal
+    past: Mapping[str, Entry]
+
+    def finish(self) -> None:
+        """All tensors are written: put them on the disk."""
+        self.journal.flush()
+        if self.writer is not None:
+            self.writer.close()
+        self.spool.remove()
+
+    def checksums(self, names: Sequence[str]) -> dict[str, int]:
+        return {name: self.writer.checksum(name) for name in names} if self.writer else {}
+
+    def take(self, done: Done) -> None:
+        """A layer that another process merged: its bytes lie in our files, or come with it."""
+        for name, value in done.tensors.items():
+            (self.spool if done.entry.stage == "spooled" else self.sink).add(name, value)
+        if self.writer is not None and done.entry.stage == "written":
+            self.writer.taken(done.entry.checksums)
+
+
+@dataclass(frozen=True)
+class Done:
+    """A layer that is merged.
+
+    iterates   X after the CG iterations that were asked for
+    tensors    its merged tensors, or its spooled one, where there is no file to put them in
+    """
+
+    entry: Entry
+    iterates: Mapping[int, Any]
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+def open_place(job: Job, folder: Path | None, *, shard_bytes: int, resume: bool = False) -> Place:
+    """The sink, spool and journal of a merge into `folder`, or into memory.
+
+    With `resume` what an earlier merge left in the folder is taken over.  Raises `InputError` where
+    it was another one.
+    """
+    specs, spooled = output_specs(job), _spooled(job)
+    if folder is None:
+        return Place(MemorySink(specs), None, Spool(job, spooled, None), Journal(), {})
+    header = _identity(job, shard_bytes)
+    past = read_past(folder, header) if resume else Past()
+    entries = _verified(past, folder)
+    written = {n for e in entries.values() if e.stage == "written" for n in e.checksums}
+    try:
+        writer = CheckpointWriter(folder, specs, shard_bytes=shard_bytes, done=written)
+        done = {e.report.name for e in entries.values() if e.norm is not None}
+        spool = Spool(job, spooled, folder, done)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"unfinished merge '{folder}'",
+            expected="the files that it had begun",
+            found=str(error),
+            remedy="Start again with --force and without --resume.",
+        ) from None
+
+    def sync() -> None:
+        writer.sync()
+        spool.sync()
+
+    return Place(writer, writer, spool, Journal(folder / NAME, header, past, sync), entries)
+
+
+def place_of_worker(job: Job, folder: Path | None, shard_bytes: int) -> Place:
+    """The files of a merge that another process began, or memory: for one layer of it."""
+    specs, spooled = output_specs(job), _spooled(job)
+    if folder is None:
+        return Place(MemorySink(specs), None, Spool(job, spooled, None), Journal(), {})
+    writer = CheckpointWriter(folder, specs, shard_bytes=shard_bytes, done=specs)
+    return Place(writer, writer, Spool(job, spooled, folder, spooled), Journal(), {})
+
+
+def _spooled(job: Job) -> list[str]:
+    """Layers that may wait for the second pass, where the method has one."""
+    if job.method.rescale is None:
+        return []
+    return [unit.name for unit in units(job) if treated_as_matrix(job, unit.name)]
+
+
+def _verified(past: Past, folder: Path) -> dict[str, Entry]:
+    """The layers whose bytes are those that the journal speaks of."""
+    if not past.entries:
+        return {}
+    written = Checkpoint.open(folder).tensors
+    spooled = Checkpoint.open(folder / SPOOL).tensors if (folder / SPOOL).exists() else {}
+    places: Mapping[str, Mapping[str, TensorEntry]] = {"written": written, "spooled": spooled}
+    return {
+        name: entry
+        for name, entry in past.entries.items()
+        if all(
+            tensor in places[entry.stage] and checksum(places[entry.stage][tensor]) == crc
+            for tensor, crc in entry.checksums.items()
+        )
+    }
+
+
+def _identity(job: Job, shard_bytes: int) -> dict[str, Any]:
+    """What makes two merges the same: whoever resumes must have all of it."""
+    # Where the inputs lie does not matter, what is in them does; nor does what comes after.
+    without = {"base", "base_statistics", "output", "evaluate", "search", "device", "experts",
+               "engine"}  # fmt: skip
+    recipe = pinned(job)
+    kept = {"name", "weight", "examples", "fingerprint"}
+    inputs = job.inputs
+    return identity(
+        {
+            **recipe.model_dump(mode="json", exclude=without),
+            "experts": [e.model_dump(mode="json", include=kept) for e in recipe.experts],
+            "statistics": [_file_of(s) for s in (*inputs.statistics, inputs.base_statistics)],
+            "start": job.start.fingerprint if job.start else None,
+            "device": job.device,
+            "shard_bytes": shard_bytes,
+            "versions": {"mats_core": VERSION, "torch": torch.__version__},
+        }
+    )
+
+
+def _file_of(statistics: Statistics | None) -> Any:
+    """What tells one statistics file from another without reading it through."""
+    if statistics is None:
+        return None
+    file = Path(statistics.source)
+    stamp = [file.stat().st_size, file.stat().st_mtime_ns] if file.is_file() else None
+    return {"file": stamp, **dict(statistics.metadata)}

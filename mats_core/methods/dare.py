@@ -1,0 +1,87 @@
+"""DARE (arXiv 2311.03099): most of each update dropped at random, the rest enlarged."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from ..linear import weighted_sum
+from .layer import Layer, Merged
+from .method import Method, every_tensor
+from .options import Options, option
+from .ties import agree_and_average
+
+DRAWN_AT_ONCE = 1 << 20  # entries of a mask: another number, and DARE makes another merge
+
+
+class DareOptions(Options):
+    drop: float = option(
+        0.9,
+        "p, the probability with which an entry of a task vector is dropped",
+        low=0,
+        high=0.99,
+        step=0.05,
+        source="arXiv 2311.03099",
+    )
+    scaling: float = option(
+        0.3,
+        "λ, the factor of the sum (task_arithmetic) or of the merged vector (average, ties)",
+        low=0,
+        high=3,
+        step=0.05,
+    )
+    seed: int | None = option(None, "seed of the masks; the recipe's seed by default", low=0)
+    then: Literal["task_arithmetic", "average", "ties"] = option(
+        "task_arithmetic",
+        "how the rescaled task vectors are combined; `ties` elects signs and trims no further",
+    )
+
+
+def dare(layer: Layer, options: DareOptions, survey: Any = None) -> Merged:
+    """Drop entries with probability p, rescale the rest by 1/(1 − p), combine."""
+    seed = layer.seed if options.seed is None else options.seed
+    rescaled = [
+        update
+        * keep_mask(update, options.drop, seed, layer.name, label, layer.offset or 0)
+        / (1 - options.drop)
+        for update, label in zip(layer.updates, layer.labels, strict=True)
+    ]
+    if options.then == "ties":
+        merged = agree_and_average(rescaled, layer.weights)
+    else:
+        weights = layer.weights if options.then == "task_arithmetic" else layer.shares
+        merged = weighted_sum(rescaled, weights)
+    return Merged(layer.base + options.scaling * merged, "dare")
+
+
+def keep_mask(
+    update: Tensor, drop: float, seed: int, name: str, label: str, offset: int = 0
+) -> Tensor:
+    """Ones with probability 1 − p, drawn on the CPU from (seed, tensor, expert, piece).
+
+    The draw depends on neither the device nor the order of layers, experts and pieces.
+    """
+    piece = f"\0{offset}" if offset else ""
+    key = hashlib.sha256(f"{seed}\0{name}\0{label}{piece}".encode()).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(key[:7], "big"))
+    uniform = torch.rand(update.shape, generator=generator)
+    return (uniform >= drop).to(device=update.device, dtype=update.dtype)
+
+
+METHOD = Method(
+    name="dare",
+    title="DARE",
+    group="task vectors",
+    summary="Drops most of each expert's changes at random and enlarges the rest, so that "
+    "they collide less.",
+    formula=r"\tilde\Delta_m = \frac{z_m \circ \Delta_m}{1-p},\quad z_m \sim "
+    r"\mathrm{Bernoulli}(1-p)",
+    source="arXiv 2311.03099",
+    options=DareOptions,
+    merge=dare,
+    pieces=every_tensor,
+    piece=lambda options: DRAWN_AT_ONCE,
+)

@@ -1,0 +1,66 @@
+"""Uncertainty-based gradient matching with diagonal Fishers (arXiv 2310.12808)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field
+
+from ..linear import weighted_sum
+from .layer import FISHER, Layer, Merged, averaged
+from .method import Method
+from .options import Options, option
+
+
+class MatchingOptions(Options):
+    scaling: float = option(
+        1.0,
+        "α, the factor of every task's weight, as in task arithmetic",
+        low=0,
+        high=3,
+        step=0.05,
+        source="arXiv 2310.12808: α_m = 1",
+    )
+    prior: Literal["pretrained"] | Annotated[float, Field(gt=0, allow_inf_nan=False)] = option(
+        "pretrained",
+        "H_0: the pre-trained model's own Fisher (needs `base_statistics`), or a number δ for δ I",
+        source="arXiv 2310.12808",
+    )
+
+
+def gradient_matching(layer: Layer, options: MatchingOptions, survey: Any = None) -> Merged:
+    """W = W0 + Σ α_m H̄⁻¹ (H_0 + H_m) Δ_m with H̄ = H_0 + Σ α_m H_m, all diagonal."""
+    hessians = layer.measured("fisher")
+    prior = (
+        layer.base_statistics.fisher
+        if options.prior == "pretrained"
+        else torch.full_like(layer.base, float(options.prior))
+    )
+    if hessians is None or prior is None:
+        return averaged(layer)
+    weights = tuple(options.scaling * weight for weight in layer.weights)
+    total = prior + weighted_sum(hessians, weights)
+    terms = ((prior + h) * update for h, update in zip(hessians, layer.updates, strict=True))
+    # Where nothing was ever measured every H is zero; equal curvature is the limit there.
+    limit = weighted_sum(layer.updates, weights) / (1 + sum(weights)) * 2 if sum(weights) else 0
+    matched = torch.where(
+        total > 0, weighted_sum(terms, weights) / torch.where(total > 0, total, 1), limit
+    )
+    return Merged(layer.base + matched, "gradient_matching")
+
+
+METHOD = Method(
+    name="gradient_matching",
+    title="Gradient matching",
+    group="statistics",
+    summary="Task arithmetic in which curvature decides how far each parameter follows "
+    "each expert.",
+    formula=r"W = W_0 + \sum_m \alpha_m \bar H^{-1}(H_0 + H_m)\Delta_m,\quad "
+    r"\bar H = H_0 + \sum_m \alpha_m H_m",
+    source="arXiv 2310.12808",
+    options=MatchingOptions,
+    merge=gradient_matching,
+    reads=lambda options: FISHER,
+    requires=FISHER,
+)

@@ -1,0 +1,133 @@
+"""What a method is given (`Layer`, `LayerStatistics`) and what it gives back (`Merged`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from torch import Tensor
+
+from ..linear import LowRank, Solution, Updates, weighted_sum
+from ..system import forgetful
+
+Treatment = Literal["merged", "averaged", "head", "copied", "tied"]
+FISHER = frozenset({"fisher"})
+KFAC = frozenset({"input_gram", "output_gradient_gram"})
+GRAMS = ("input_gram", "output_gradient_gram")  # kinds that may be there in factors
+
+
+@dataclass(frozen=True)
+class LayerStatistics:
+    """One expert's statistics of one layer (see `mats_core.statistics`); None: not measured.
+
+    A Gram that was measured in low rank is there in factors only; `gram` multiplies it out.
+    """
+
+    input_gram: Tensor | None = None
+    input_mean: Tensor | None = None
+    output_gradient_gram: Tensor | None = None
+    fisher: Tensor | None = None
+    block: Tensor | None = None
+    input_factors: LowRank | None = None
+    output_gradient_factors: LowRank | None = None
+
+    def factors(self, kind: str) -> LowRank | None:
+        """A Gram in factors, where it was measured so."""
+        return getattr(self, kind.removesuffix("_gram") + "_factors")
+
+    def gram(self, kind: str) -> Tensor | None:
+        """`input_gram` or `output_gradient_gram` as a matrix, formed now where it is in factors."""
+        whole, factors = getattr(self, kind), self.factors(kind)
+        return factors.dense() if whole is None and factors is not None else whole
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Everything a method may need of one tensor (or of `[W b]`, where the bias is folded in).
+
+    name         the tensor's name in the checkpoint
+    base         W0, in the tensor's own shape
+    experts      W_m, in the order of the recipe
+    weights      α_m as the recipe gives them, not normalised
+    labels       the experts' names, which seed what is random
+    is_matrix    whether methods for linear layers apply
+    pulse        called with (iteration, residual) while a solve is under way; may raise to end it
+    offset       elements of the tensor before these: a large tensor that is merged element by
+                 element comes in flat pieces, in the order of the file; None for a whole one
+    remember     (what, compute) → what this layer remembers of an earlier merge, or computes now;
+                 `what` names the quantity and every option that it depends on
+    """
+
+    name: str
+    base: Tensor
+    experts: tuple[Tensor, ...]
+    weights: tuple[float, ...]
+    labels: tuple[str, ...]
+    is_matrix: bool
+    statistics: tuple[LayerStatistics, ...] = ()
+    base_statistics: LayerStatistics = LayerStatistics()
+    seed: int = 0
+    keep: tuple[int, ...] = ()
+    offset: int | None = None
+    starts: Callable[[str], Tensor] | None = None
+    remember: Callable[[Hashable, Callable[[], Any]], Any] = forgetful
+    pulse: Callable[[int, float], None] | None = None
+
+    @property
+    def updates(self) -> Updates:
+        """The task matrices Δ_m = W_m − W0."""
+        return Updates(self.base, self.experts)
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """α_m normalised to sum one."""
+        total = sum(self.weights)
+        return tuple(weight / total for weight in self.weights)
+
+    def measured(self, kind: str) -> tuple[Tensor, ...] | None:
+        """One kind of statistics of all experts, or None if any expert lacks it."""
+        of_gram = kind in GRAMS
+        values = [own.gram(kind) if of_gram else getattr(own, kind) for own in self.statistics]
+        known = tuple(value for value in values if value is not None)
+        return known if known and len(known) == len(values) else None
+
+    def has(self, kind: str) -> bool:
+        """Whether a kind of Grams was measured of all experts, as a matrix or in factors."""
+        found = [getattr(own, kind) is not None or own.factors(kind) for own in self.statistics]
+        return bool(found) and all(found)
+
+    def grams(self, kind: str) -> tuple[Tensor, ...] | tuple[LowRank, ...] | None:
+        """One kind of Grams of all experts: in factors where all are, else as matrices."""
+        factors = tuple(own.factors(kind) for own in self.statistics)
+        known = tuple(gram for gram in factors if gram is not None)
+        return known if known and len(known) == len(factors) else self.measured(kind)
+
+    @property
+    def mean_update(self) -> Tensor:
+        """Σ α_m Δ_m with normalised weights: the mean task vector."""
+        return weighted_sum(self.updates, self.shares)
+
+
+@dataclass(frozen=True)
+class Merged:
+    """What a method made of one layer.
+
+    value        the merged tensor W, in the layer's shape
+    method       what was really applied (a fallback has another name than the recipe's method)
+    treatment    `merged`, or `averaged` where the mean task vector was taken
+    solution     the solver's trace, where there was a solve
+    details      numbers worth showing, such as the weight each task really got
+    """
+
+    value: Tensor
+    method: str
+    treatment: Treatment = "merged"
+    status: str = "exact"
+    solution: Solution | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+def averaged(layer: Layer) -> Merged:
+    """The weighted mean, for parameters that a method leaves aside."""
+    return Merged(weighted_sum(layer.experts, layer.shares), "mean", "averaged")

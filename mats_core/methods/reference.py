@@ -1,0 +1,170 @@
+"""Every option of every method as a widget, a parser or the reference page needs it."""
+
+from __future__ import annotations
+
+import types
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Union, get_args, get_origin
+
+import annotated_types
+
+from ..errors import member
+from .method import Method
+from .table import METHODS
+
+
+@dataclass(frozen=True)
+class OptionField:
+    """One option of a method, as the command line, a widget or the reference page needs it.
+
+    kind      int, float, bool, text, or choice
+    choices   the names that are allowed, for a choice (`numeric`: a number is allowed as well)
+    optional  whether None ("by default") is a value
+    """
+
+    name: str
+    kind: Literal["int", "float", "bool", "text", "choice"]
+    default: Any
+    help: str
+    low: float | None = None
+    high: float | None = None
+    step: float | None = None
+    choices: tuple[str, ...] = ()
+    numeric: bool = False
+    optional: bool = False
+    source: str = ""
+
+
+def describe(method: str) -> tuple[OptionField, ...]:
+    """All options of a method, read off its declaration."""
+    member("method", method, METHODS)
+    return tuple(_field(name, info) for name, info in METHODS[method].options.model_fields.items())
+
+
+def _field(name: str, info: Any) -> OptionField:
+    parts = _alternatives(info.annotation)
+    choices = tuple(c for part in parts if get_origin(part) is Literal for c in get_args(part))
+    plain = [part for part in parts if isinstance(part, type)]
+    kind: Literal["int", "float", "bool", "text", "choice"]
+    if choices:
+        kind = "choice"
+    elif bool in plain:
+        kind = "bool"
+    elif float in plain:
+        kind = "float"
+    else:
+        kind = "int" if int in plain else "text"
+    low = high = None
+    for bound in info.metadata:
+        if isinstance(bound, annotated_types.Ge | annotated_types.Gt):
+            low = float(getattr(bound, "ge", getattr(bound, "gt", 0)))
+        elif isinstance(bound, annotated_types.Le):
+            high = float(bound.le)  # type: ignore[arg-type]
+    extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
+    return OptionField(
+        name=name,
+        kind=kind,
+        default=info.default,
+        help=info.description or "",
+        low=low,
+        high=high,
+        step=extra.get("step"),
+        choices=choices,
+        numeric=bool(choices) and float in plain,
+        optional=types.NoneType in parts,
+        source=str(extra.get("source", "")),
+    )
+
+
+def _alternatives(annotation: Any) -> list[Any]:
+    origin = get_origin(annotation)
+    if origin in (Union, types.UnionType):
+        return [part for choice in get_args(annotation) for part in _alternatives(choice)]
+    if hasattr(annotation, "__metadata__"):  # Annotated[float, ...]
+        return _alternatives(get_args(annotation)[0])
+    return [annotation]
+
+
+# The reference ------------------------------------------------------------------------------------
+
+
+def as_dict(name: str) -> dict[str, Any]:
+    """One method as plain values, with the JSON schema of its options."""
+    method = METHODS[name]
+    return {
+        "name": name,
+        "title": method.title,
+        "needs": method.group,
+        "summary": method.summary,
+        "formula": method.formula,
+        "source": method.source,
+        "weighted": method.weighted,
+        "options": [asdict(field) for field in describe(name)],
+        "schema": method.options.model_json_schema(),
+    }
+
+
+def bounds(field: OptionField) -> str:
+    """What values an option takes, in a few words."""
+    if field.choices:
+        text = " · ".join(field.choices) + (" · a number" if field.numeric else "")
+    elif field.low is not None and field.high is not None:
+        text = f"{field.low:g} … {field.high:g}"
+    elif field.low is not None:
+        text = f"from {field.low:g}"
+    else:
+        text = {"bool": "true · false", "text": "text"}.get(field.kind, field.kind)
+    return text + (" (or null)" if field.optional else "")
+
+
+def markdown() -> str:
+    """`docs/methods.md`: every method with its formula, source and options."""
+    lines = [
+        "# Methods and their options",
+        "",
+        "Generated from the declarations in `mats_core/methods/` by "
+        "`python -m mats_core methods --markdown`; a test compares the two.",
+    ]
+    for name, method in METHODS.items():
+        lines += [
+            "",
+            f"## `{name}`: {method.title}",
+            "",
+            method.summary,
+            "",
+            f"$${method.formula}$$",
+            "",
+            f"Needs {_needs(method.group)}. Task weights: "
+            f"{_weights(method)}. "
+            f"Source: {method.source}.",
+        ]
+        fields = describe(name)
+        if fields:
+            lines += ["", "| option | default | values | meaning | why this default |"]
+            lines += ["| --- | --- | --- | --- | --- |"]
+            lines += [
+                f"| `{f.name}` | `{_plain(f.default)}` | {bounds(f)} | {f.help} | {f.source} |"
+                for f in fields
+            ]
+    return "\n".join(lines) + "\n"
+
+
+def _weights(method: Method) -> str:
+    if method.weighted:
+        return "used"
+    alike = "not used, tasks are treated alike"
+    return alike if method.experts is None else f"not used; exactly {method.experts} experts"
+
+
+def _needs(group: str) -> str:
+    return {
+        "weights": "nothing but the experts' weights",
+        "task vectors": "the base and the experts",
+        "statistics": "the experts' statistics (`measure`)",
+    }[group]
+
+
+def _plain(value: Any) -> str:
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)

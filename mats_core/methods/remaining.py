@@ -1,0 +1,58 @@
+"""What parameters without a block of their own take: mean, diagonal Fisher, or full block."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from torch import Tensor
+
+from ..linear import Dense, Status, damped, pseudo_solve, solve_positive, weighted_sum
+from .fisher import FisherOptions, fisher
+from .layer import Layer, Merged, averaged
+from .options import option
+
+Remaining = Literal["mean", "fisher", "block"]
+
+
+def remaining_option() -> Any:
+    return option(
+        "mean",
+        "what a parameter without a block of its own takes: the mean, the diagonal Fisher, or "
+        "(small parameters, where measured) its full block",
+    )
+
+
+def merge_remaining(layer: Layer, remaining: Remaining, damping: float) -> Merged:
+    """The mean, the diagonal Fisher, or the full block, whichever was asked for and measured."""
+    if remaining == "block":
+        blocks = layer.measured("block")
+        if blocks is not None:
+            return _block(layer, blocks, damping)
+    if remaining in ("fisher", "block") and layer.measured("fisher") is not None:
+        # Raw, as in every run of docs/study.md: tasks with loud gradients decide these few.
+        return fisher(layer, FisherOptions(normalise=False))
+    return averaged(layer)
+
+
+def _block(layer: Layer, blocks: tuple[Tensor, ...], damping: float) -> Merged:
+    """Σ α_m C_m vec W = Σ α_m C_m vec W_m with full blocks; nearest to the mean where singular."""
+    terms = [Dense(damped(block, damping)) for block in blocks]
+    matrix = weighted_sum((term.matrix for term in terms), layer.shares)
+    right = weighted_sum(
+        (term.apply(expert) for term, expert in zip(terms, layer.experts, strict=True)),
+        layer.shares,
+    ).reshape(1, -1)
+    value = solve_positive(matrix, right)
+    if value is None:
+        mean = weighted_sum(layer.experts, layer.shares).reshape(1, -1)
+        value = pseudo_solve(matrix, right, mean)
+    return Merged(value.reshape(layer.base.shape), "block", status=str(Status.CLOSED_FORM))
+
+
+def means_by_pieces(options: Any, is_matrix: bool) -> bool:
+    """Whether a tensor is sure to take the mean."""
+    return not is_matrix and options.remaining == "mean"
+
+
+def remaining_reads(remaining: Remaining) -> set[str]:
+    return {"mean": set(), "fisher": {"fisher"}, "block": {"fisher", "block"}}[remaining]

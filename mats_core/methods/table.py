@@ -1,0 +1,40 @@
+"""The literal table of merging methods: a new one is a file, a row here, a row in the tests."""
+
+from __future__ import annotations
+
+from . import (
+    average,
+    dare,
+    essential,
+    fisher,
+    gradient_matching,
+    iso,
+    kfac,
+    kfac_matching,
+    regmean,
+    slerp,
+    task_arithmetic,
+    ties,
+    tsv_m,
+)
+from .method import Method
+
+METHODS: dict[str, Method] = {
+    method.name: method
+    for method in (
+        average.METHOD,
+        slerp.METHOD,
+        task_arithmetic.METHOD,
+        ties.METHOD,
+        dare.METHOD,
+        fisher.METHOD,
+        regmean.METHOD,
+        kfac.METHOD,
+        tsv_m.METHOD,
+        iso.ISO_C,
+        iso.ISO_CTS,
+        essential.METHOD,
+        gradient_matching.METHOD,
+        kfac_matching.METHOD,
+    )
+}

@@ -1,0 +1,40 @@
+"""Task arithmetic (arXiv 2212.04089): a scaled sum of task vectors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..linear import weighted_sum
+from .layer import Layer, Merged
+from .method import Method, every_tensor
+from .options import Options, option
+
+
+class ArithmeticOptions(Options):
+    scaling: float = option(
+        0.3,
+        "λ, the factor of the sum of task vectors",
+        low=0,
+        high=3,
+        step=0.05,
+        source="arXiv 2212.04089 recommends 0.3–0.4 without validation data",
+    )
+
+
+def task_arithmetic(layer: Layer, options: ArithmeticOptions, survey: Any = None) -> Merged:
+    """W = W0 + λ Σ α_m Δ_m, with the weights as given (1 by default)."""
+    update = weighted_sum(layer.updates, layer.weights)
+    return Merged(layer.base + options.scaling * update, "task_arithmetic")
+
+
+METHOD = Method(
+    name="task_arithmetic",
+    title="Task arithmetic",
+    group="task vectors",
+    summary="Adds up what each expert learned, scaled down so that the sum does not overshoot.",
+    formula=r"W = W_0 + \lambda \sum_m \alpha_m \Delta_m",
+    source="arXiv 2212.04089",
+    options=ArithmeticOptions,
+    merge=task_arithmetic,
+    pieces=every_tensor,
+)

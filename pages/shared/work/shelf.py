@@ -1,0 +1,92 @@
+"""What a session has found out about its last runs."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from mats_core.analysis import Loading
+from mats_core.tasks import IMAGES, Form, Split
+
+from .runs import Run
+
+RUNS = 2  # whose tensors and answers are kept in a session
+REFERENCES = 64  # tasks whose experts' answers are kept: small
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What three encoders with one expert's head say to its test examples.
+
+    inputs as in the task's test split, labels (n,); expert, pretrained and merged are
+    probabilities (n, classes).
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    inputs: np.ndarray
+    labels: np.ndarray
+    expert: np.ndarray
+    pretrained: np.ndarray
+    merged: np.ndarray
+    form: Form = IMAGES
+
+    @property
+    def noun(self) -> str:
+        return self.form.noun
+
+    def text(self, row: int) -> str:
+        return Split(self.inputs, self.labels, self.form).text(row)
+
+
+@dataclass
+class Looked:
+    """One run, made again, and what was found out about it."""
+
+    encoder: Mapping[str, Tensor]
+    answers: dict[str, Answers] = field(default_factory=dict)
+    loadings: dict[tuple[Any, ...], Loading] = field(default_factory=dict)
+
+
+class Shelf:
+    """What a session has found out about its last runs: `RUNS` of them, then the oldest goes.
+
+    `pace`: seconds that an encoder took for one image, as last measured.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._runs: dict[str, Looked] = {}
+        self._references: dict[tuple[str, ...], tuple[np.ndarray, np.ndarray]] = {}
+        self.pace: float | None = None
+
+    def get(self, run: Run) -> Looked | None:
+        with self._lock:
+            return self._runs.get(run.id)
+
+    def put(self, run: Run, encoder: Mapping[str, Tensor]) -> Looked:
+        """The run's place, a new one where it has none yet."""
+        with self._lock:
+            found = self._runs.setdefault(run.id, Looked(encoder))
+            while len(self._runs) > RUNS:
+                del self._runs[next(iter(self._runs))]
+            return found
+
+    def reference(
+        self, key: tuple[str, ...], ask: Callable[[], tuple[np.ndarray, np.ndarray]]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Answers that are the same for every run."""
+        with self._lock:
+            known = self._references.get(key)
+        if known is None:
+            known = ask()
+            with self._lock:
+                self._references[key] = known
+                while len(self._references) > REFERENCES:
+                    del self._references[next(iter(self._references))]
+        return known

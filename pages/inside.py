@@ -9,7 +9,7 @@ import streamlit as st
 from mats_core import figures
 from mats_core.evaluation import share
 from mats_core.merging import Collection
-from pages.shared.frame import families, show
+from pages.shared.frame import families, show, state
 from pages.shared.views import BEFORE, confusion, loading
 from pages.shared.work import Run, Shelf, runs
 
@@ -19,7 +19,7 @@ def pick_run(collection: Collection) -> Run | None:
     kept = {run.id: run for run in reversed(runs.everything(collection.name))}
     if not kept:
         return None
-    shown = runs.chosen(collection.name, "shown run")
+    shown = state.chosen(collection.name, "shown run")
     if shown is not None and st.session_state.get("inside follows") != shown.id:
         st.session_state["inside follows"] = st.session_state["inside run"] = shown.id
     if st.session_state.get("inside run") not in kept:

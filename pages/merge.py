@@ -6,7 +6,7 @@ import streamlit as st
 
 from mats_core import figures
 from pages.shared.controls import settings, widgets
-from pages.shared.frame import families, show
+from pages.shared.frame import families, show, state
 from pages.shared.learn import lessons
 from pages.shared.views import convergence, merging, results
 from pages.shared.work import prepare, runs
@@ -54,7 +54,7 @@ with right:
     if clicked or (at_once and merging.is_new(request)):
         merging.start(request, preparing)
     merging.collect(collection)
-    convergence.collect(runs.chosen(collection.name, "shown run"))
+    convergence.collect(state.chosen(collection.name, "shown run"))
     show.notices()
     job, tracing = st.session_state.get("merging"), st.session_state.get("tracing")
     show.progress(

@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from mats_core.checkpoints.files import Checkpoint
-from mats_core.methods import METHODS
+from mats_core.methods.table import METHODS
 from mats_core.statistics.of_task import measure_task
 from mats_core.tasks.loading import load
 from tests.layer_cases import write_raw

@@ -10,7 +10,7 @@ import yaml
 
 from mats_core.checkpoints import hub
 from mats_core.merging.recipe import load_recipe
-from mats_core.methods import describe
+from mats_core.methods import reference
 from mats_core.tasks.description import Description
 from mats_core.tasks.task import KINDS
 
@@ -20,7 +20,7 @@ FROM_THE_HUB = {"clip_vit_b32_eight_tasks.yaml": 8}
 
 def test_the_reference_is_the_declaration():
     committed = (ROOT / "docs" / "methods.md").read_text("utf-8")
-    assert committed == describe.markdown(), (
+    assert committed == reference.markdown(), (
         "docs/methods.md is stale: python -m mats_core methods --markdown > docs/methods.md"
     )
 

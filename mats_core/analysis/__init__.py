@@ -9,7 +9,15 @@ from .loading import GRAINS, ORDERINGS, THREE, Grain, Loading, LoadingDone, Orde
 from .overlap import chance_conflict, others_mean, overlaps, unrelated_angles
 from .predicted_loss import Interference, interference
 from .protection import SUBSPACES, Protection, Subspace, layer_protection
-from .spectra import KINDS, Kind, Spectrum, layer_spectra, layer_subspaces, principal_angles
+from .spectra import (
+    KINDS,
+    Kind,
+    Spectrum,
+    layer_spectra,
+    layer_subspaces,
+    overlap,
+    principal_angles,
+)
 from .survey import OF_A_KIND, Quantity, Survey, survey
 from .sweep import Axis, Cell, CellDone, best, knobs, suggested, sweep
 from .toy import Essential, Merged, Point, Task, Walk
@@ -55,6 +63,7 @@ __all__ = [
     "layer_subspaces",
     "loading",
     "others_mean",
+    "overlap",
     "overlaps",
     "predicted_loss",
     "principal_angles",

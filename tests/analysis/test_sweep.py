@@ -13,8 +13,8 @@ from mats_core.evaluation.comparison import normalised_interval
 from mats_core.merging.events import LayerDone
 from mats_core.merging.pipeline import merge
 from mats_core.merging.recipe import Evaluation, Recipe, parse_options, parse_recipe
-from mats_core.methods import METHODS
 from mats_core.methods.reference import describe
+from mats_core.methods.table import METHODS
 from tests.conftest import family_recipe
 
 

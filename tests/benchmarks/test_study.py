@@ -12,7 +12,7 @@ from benchmarks.study.trials import Bench, Store, Trial
 from benchmarks.study.way import coefficient
 from mats_core.merging import pipeline
 from mats_core.merging.recipe import parse_options
-from mats_core.methods import METHODS
+from mats_core.methods.table import METHODS
 from tests.layer_cases import random_case
 
 QUICK = Trial("task_arithmetic", {"scaling": 0.5}, examples=16, asked=20)

@@ -166,7 +166,7 @@ def test_inspect_a_checkpoint(tiny_family, capsys):
 
 
 def test_methods_lists_every_option(capsys):
-    from mats_core.methods import METHODS
+    from mats_core.methods.table import METHODS
 
     assert main(["methods", "--json"]) == 0
     listed = {entry["name"]: entry for entry in json.loads(capsys.readouterr().out)}
@@ -179,7 +179,9 @@ def test_methods_lists_every_option(capsys):
 
 
 def test_help_is_quick_to_reach_and_imports_no_torch():
-    code = "import sys; from mats_core.cli import parser; parser(); print('torch' in sys.modules)"
+    code = (
+        "import sys; from mats_core.cli.main import parser; parser(); print('torch' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 

@@ -22,11 +22,12 @@ from mats_core.merging.pipeline import merge
 from mats_core.merging.plan import Inputs, open_inputs, prepare
 from mats_core.merging.recipe import parse_recipe
 from mats_core.merging.rounds import measured_at
-from mats_core.methods import METHODS, cost
+from mats_core.methods import cost
 from mats_core.methods.cost import COSTS, Shape, iterations
 from mats_core.methods.essential import EssentialOptions
 from mats_core.methods.iso import IsoOptions
 from mats_core.methods.kfac import KfacOptions
+from mats_core.methods.table import METHODS
 from mats_core.statistics.store import Statistics
 from mats_core.system import memory, speeds
 from mats_core.system.remember import Memo

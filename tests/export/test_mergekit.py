@@ -17,7 +17,7 @@ from mats_core.export import mergekit
 from mats_core.export.portable import Finished
 from mats_core.merging.events import Finished as Ended
 from mats_core.merging.pipeline import run
-from mats_core.methods import METHODS
+from mats_core.methods.table import METHODS
 from tests.export.conftest import Finish
 
 WEIGHTS = {"e0": 1.0, "e1": 0.5, "e2": 2.0}

@@ -22,7 +22,7 @@ from mats_core.merging.pipeline import merge, run
 from mats_core.merging.plan import open_inputs, prepare, units
 from mats_core.merging.reading import read_layer
 from mats_core.merging.recipe import Recipe, parse_recipe
-from mats_core.methods import METHODS
+from mats_core.methods.table import METHODS
 from mats_core.statistics.collect import measure
 from mats_core.statistics.store import Statistics
 from tests.architectures import ARCHITECTURES, config, inputs

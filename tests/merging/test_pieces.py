@@ -7,6 +7,7 @@ import threading
 import pytest
 import torch
 
+import mats_core
 from mats_core.checkpoints.files import Checkpoint
 from mats_core.checkpoints.reading_ahead import Buffers, Wanted
 from mats_core.checkpoints.renamed import Renamed
@@ -236,7 +237,7 @@ def test_what_cannot_fit_is_refused_before_anything_is_read(tmp_path, monkeypatc
         patch.setattr(Checkpoint, "read", None)
         patch.setattr(memory, "available_memory", lambda: 1000)
         with pytest.raises(InputError, match="memory for 'average'"):
-            merge(recipe)
+            mats_core.merge(recipe)
         assert main(["merge", str(file)]) == 2
     assert "found 1 kB" in " ".join(capsys.readouterr().err.split())
     monkeypatch.setattr(memory, "available_memory", lambda: 1000)

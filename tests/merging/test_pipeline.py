@@ -21,7 +21,7 @@ from mats_core.merging.pipeline import evaluate_output, merge, run
 from mats_core.merging.plan import open_inputs, prepare, units
 from mats_core.merging.reading import read_layer
 from mats_core.merging.recipe import load_recipe, parse_recipe
-from mats_core.methods import METHODS
+from mats_core.methods.table import METHODS
 from mats_core.models.images import pixel_values
 from mats_core.models.modules import build, tensors_of
 from mats_core.system.devices import choose_device

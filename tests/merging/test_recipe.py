@@ -12,9 +12,9 @@ from pydantic import ValidationError
 
 from mats_core.errors import InputError
 from mats_core.merging.recipe import dump_recipe, load_recipe, parse_options, parse_recipe
-from mats_core.methods import METHODS
 from mats_core.methods.kfac import STARTS
 from mats_core.methods.reference import as_dict, bounds, describe, markdown
+from mats_core.methods.table import METHODS
 
 MINIMAL = {"base": "base", "experts": [{"name": "a", "model": "a"}], "method": "average"}
 CONTRACT = """

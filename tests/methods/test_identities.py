@@ -10,8 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mats_core.methods import METHODS
 from mats_core.methods.layer import LayerStatistics
+from mats_core.methods.table import METHODS
 from tests.layer_cases import Case, close, enough, random_case, value, with_statistics
 from tests.linear.test_cg import spread
 

@@ -9,9 +9,9 @@ import torch
 from pydantic import ValidationError
 
 from mats_core.linear.updates import norm, weighted_sum
-from mats_core.methods import METHODS
 from mats_core.methods.layer import averaged
 from mats_core.methods.options import Options, option
+from mats_core.methods.table import METHODS
 from tests.layer_cases import close, enough, random_case
 
 

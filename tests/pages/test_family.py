@@ -11,7 +11,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 from streamlit.testing.v1 import AppTest
 
-from mats_core.methods import METHODS
+from mats_core.methods.table import METHODS
 from mats_core.system import memory
 from tests.pages.conftest import sentences, settle
 

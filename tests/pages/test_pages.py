@@ -13,8 +13,8 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from mats_core.merging.recipe import parse_options
-from mats_core.methods import METHODS
 from mats_core.methods.reference import describe
+from mats_core.methods.table import METHODS
 from mats_core.system.folders import results_folder
 from pages.shared.controls.presets import PRESETS, Preset
 from pages.shared.work.jobs import Job

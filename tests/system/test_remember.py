@@ -9,7 +9,7 @@ from mats_core.merging.events import Finished
 from mats_core.merging.pipeline import run
 from mats_core.merging.plan import open_inputs
 from mats_core.merging.recipe import parse_recipe
-from mats_core.methods import METHODS
+from mats_core.methods.table import METHODS
 from mats_core.system.remember import Memo, nbytes
 from tests.conftest import family_recipe
 

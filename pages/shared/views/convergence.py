@@ -10,8 +10,8 @@ from mats_core import figures
 from mats_core.analysis import Trajectory
 from mats_core.figures import Look
 
-from ..frame import caches, show
-from ..work import UNDAMPED, Job, Prepared, Run, follow, runs
+from ..frame import caches, show, state
+from ..work import UNDAMPED, Job, Prepared, Run, follow
 
 CELL = 190  # pixels
 EXAMPLES = 200
@@ -38,7 +38,7 @@ def convergence(run: Run, looks: dict[str, Look], prepared: Prepared) -> None:
             "settings that are traced."
         )
     _controls(run, prepared)
-    if runs.trajectories(run):
+    if state.trajectories(run):
         _curves(run, looks)
 
 
@@ -75,12 +75,12 @@ def collect(run: Run | None) -> None:
     if now.state == "failed":
         show.keep("error", now.error)
     if now.state == "done" and run is not None and run.id == job.request:
-        runs.trace(run, now.result)
+        state.trace(run, now.result)
     del st.session_state["tracing"]
 
 
 def _curves(run: Run, looks: dict[str, Look]) -> None:
-    found = runs.trajectories(run)
+    found = state.trajectories(run)
     drawn = figures.trajectory_curves(found)
     show.figure(drawn, f"trajectory {run.id}")
     names = list(found)

@@ -14,7 +14,7 @@ from mats_core.errors import InputError
 from mats_core.merging import Collection
 from mats_core.methods import METHODS
 
-from ..frame import caches, show
+from ..frame import caches, show, state
 from ..work import Job, Run, Written, runs
 from ..work import export as takeaway
 
@@ -178,7 +178,7 @@ def report(run: Run, collection: Collection) -> None:
     ):  # fmt: skip
         # By the place in the whole family: the colours are those of the pages.
         looks = figures.looks(expert.name for expert in collection.experts)
-        traced = runs.trajectories(run)
+        traced = state.trajectories(run)
 
         def make() -> bytes:
             drawn = export.run_figures(merge, looks, traced)

@@ -12,7 +12,7 @@ from mats_core.merging import Collection
 from mats_core.methods import METHODS
 
 from ..controls import settings
-from ..frame import caches, show
+from ..frame import caches, show, state
 from ..work import Job, merge, prepare, runs
 
 LINK = "run"  # the query parameter that names a run
@@ -33,7 +33,7 @@ def follow_link(collection: Collection) -> None:
                 f"The link names the run '{wanted}', which was not made on this machine. Ask its "
                 "author for the recipe, and load it on the page Export.",
             )
-    shown = runs.chosen(collection.name, "shown run")
+    shown = state.chosen(collection.name, "shown run")
     if shown is not None and wanted != shown.id:
         st.query_params[LINK] = st.session_state["followed"] = shown.id
 
@@ -93,7 +93,7 @@ def collect(collection: Collection) -> None:
     if now.state == "done":
         home, outcome = job.request.collection, now.result
         run = _keep(home, outcome)
-        runs.show(run)
+        state.show(run)
         st.query_params[LINK] = st.session_state["followed"] = run.id
         if any("-" in task.merged.answers for task in outcome.report.tasks):
             _refine(home, outcome)
@@ -105,7 +105,7 @@ def collect(collection: Collection) -> None:
 
 
 def _keep(home: Collection, outcome: merge.Outcome) -> runs.Run:
-    return runs.add(home.name, len(home.experts), outcome.recipe, outcome.report)
+    return runs.add(home.name, len(home.experts), outcome.recipe, outcome.report, state.baseline())
 
 
 def _refine(home: Collection, outcome: merge.Outcome) -> None:

@@ -12,7 +12,7 @@ from mats_core.evaluation import half_width
 from mats_core.merging import Report
 
 from ..controls import settings
-from ..frame import show
+from ..frame import show, state
 from ..work import Prepared, Request, Residuals, Run, runs
 from . import convergence, spectra
 
@@ -48,12 +48,12 @@ def pick(family: str) -> tuple[Run, Run | None]:
         format_func=lambda n: "nothing" if n is None else names[n],
         persist_state="session",
     )  # fmt: skip
-    pinned = runs.chosen(family, "baseline")
+    pinned = state.chosen(family, "baseline")
     pin.toggle(
         "Pin", pinned is not None, key=f"pin {pinned.id if pinned else ''}", on_change=_pin,
         help="Keep the run beside as the baseline of the runs to come.",
     )  # fmt: skip
-    shown, beside = runs.chosen(family, "shown run"), runs.chosen(family, "beside run")
+    shown, beside = state.chosen(family, "shown run"), state.chosen(family, "beside run")
     assert shown is not None
     return shown, beside if beside is not shown else None
 

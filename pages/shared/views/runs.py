@@ -15,7 +15,7 @@ from mats_core.merging import Recipe
 from mats_core.methods import METHODS
 
 from ..controls import settings
-from ..frame import show
+from ..frame import show, state
 from ..work import Run, runs
 
 FIRST = 4  # so many runs are ticked for somebody who has ticked none yet
@@ -32,7 +32,7 @@ def pick(family: str, kept: list[Run]) -> tuple[list[Run], Run | None]:
     chosen = {newest[row].id for row in _table(newest)}
     st.session_state["compared"] = list(chosen)
     _actions(family, newest, chosen)
-    pinned = runs.chosen(family, "baseline")
+    pinned = state.chosen(family, "baseline")
     compared = [run for run in kept if run.id in chosen]
     if not compared:
         return [], None
@@ -147,7 +147,7 @@ def _actions(family: str, newest: list[Run], chosen: set[str]) -> None:
         with st.popover("Delete", icon=":material/delete:"):
             st.markdown(f"Forget **{show.plain(run.label)}** for good?")
             st.button(
-                "Delete this run", type="primary", on_click=runs.delete, args=(family, run.id),
+                "Delete this run", type="primary", on_click=state.delete, args=(family, run.id),
                 key="compare delete",
             )  # fmt: skip
 

@@ -15,13 +15,7 @@ import numpy as np
 from mats_core import tasks
 from mats_core.errors import InputError
 from mats_core.evaluation import TaskResult, evaluate
-from mats_core.merging import (
-    Collection,
-    Inputs,
-    measure_all,
-    missing_statistics,
-    open_inputs,
-)
+from mats_core.merging import Collection, Inputs, measure_all, missing_statistics, open_inputs
 from mats_core.system import Memo, choose_device, speeds
 
 from .jobs import Tell

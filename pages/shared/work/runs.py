@@ -18,10 +18,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import streamlit as st
 import yaml
 
-from mats_core.analysis import Trajectory
 from mats_core.checkpoints import write_atomically
 from mats_core.merging import Recipe, Report, dump_recipe, parse_recipe
 from mats_core.methods import METHODS, describe
@@ -136,8 +134,13 @@ def _parsed(content: dict[str, Any]) -> Run:
     )
 
 
-def add(family: str, family_size: int, recipe: Recipe, report: Report) -> Run:
-    """Keep a run.  One with the same settings takes the place of the earlier one."""
+def add(
+    family: str, family_size: int, recipe: Recipe, report: Report, baseline: str | None = None
+) -> Run:
+    """Keep a run.  One with the same settings takes the place of the earlier one.
+
+    `baseline`: a run that stays, however many there are.
+    """
     own = identity(recipe, report.fingerprints)
     with _WRITING:
         kept = everything(family)
@@ -152,60 +155,16 @@ def add(family: str, family_size: int, recipe: Recipe, report: Report) -> Run:
         }  # fmt: skip
         text = json.dumps(content, ensure_ascii=False, allow_nan=False)
         write_atomically(_folder(family) / f"{own}.json", text.encode())
-        for old in [r for r in kept if r.id not in (own, _baseline())][: -MOST + 1]:
-            _remove(old)
+        for old in [r for r in kept if r.id not in (own, baseline)][: -MOST + 1]:
+            remove(old)
     return run
 
 
-def show(run: Run) -> None:
-    """Show a run, with the baseline beside it or, where there is none, what was shown before."""
-    before = st.session_state.get("shown run")
-    st.session_state["shown run"] = run.id
-    if _baseline() is not None:
-        st.session_state["beside run"] = _baseline()
-    elif before != run.id:
-        st.session_state["beside run"] = before
-
-
-def _baseline() -> str | None:
-    return st.session_state.get("baseline")
-
-
-def chosen(family: str, key: str) -> Run | None:
-    """The run that `shown run`, `beside run` or `baseline` names."""
-    wanted = st.session_state.get(key)
-    return next((run for run in everything(family) if run.id == wanted), None)
-
-
-def delete(family: str, id: str) -> None:
-    """Forget a run for good."""
-    run = next((run for run in everything(family) if run.id == id), None)
-    if run is not None:
-        _remove(run)
-    for key in ("shown run", "beside run", "baseline"):
-        if st.session_state.get(key) == id:
-            st.session_state[key] = None
-
-
-def _remove(run: Run) -> None:
+def remove(run: Run) -> None:
     file = _folder(run.family) / f"{run.id}.json"
     with contextlib.suppress(FileNotFoundError):
         file.unlink()
     _READ.pop(file, None)
-
-
-def trajectories(run: Run) -> dict[str, Trajectory]:
-    """What was traced of a run in this session, by label."""
-    traced: dict[str, dict[str, Trajectory]] = st.session_state.setdefault("trajectories", {})
-    return traced.get(run.id, {})
-
-
-def trace(run: Run, found: dict[str, Trajectory]) -> None:
-    """Keep what was traced of a run, for this session and its last eight runs."""
-    traced = st.session_state.setdefault("trajectories", {})
-    traced[run.id] = found
-    while len(traced) > 8:
-        del traced[next(iter(traced))]
 
 
 def differences(shown: Run, beside: Run) -> list[tuple[str, str, str]]:

@@ -25,7 +25,7 @@ set_waiting()  # as app.py does
 import torch
 
 from mats_core.evaluation import half_width
-from mats_core.merging import load_collection
+from mats_core.merging import load_family
 from pages.shared.controls import settings
 from pages.shared.work import prepare
 
@@ -112,7 +112,7 @@ def pages() -> list[str]:
 
 def table() -> str:
     torch.set_num_threads(min(2, os.cpu_count() or 2))
-    collection = load_collection(ROOT / "sample_models" / "drawn")
+    collection = load_family(ROOT / "sample_models" / "drawn")
     begun = time.perf_counter()
     prepared = prepare.prepare(collection, "benchmark", silent)
     opened = time.perf_counter() - begun

@@ -8,13 +8,13 @@ import streamlit as st
 
 from mats_core import figures
 from mats_core.evaluation import share
-from mats_core.merging import Collection
+from mats_core.merging import FamilyFile
 from pages.shared.frame import families, show, state
 from pages.shared.views import BEFORE, confusion, loading
 from pages.shared.work import Run, Shelf, runs
 
 
-def pick_run(collection: Collection) -> Run | None:
+def pick_run(collection: FamilyFile) -> Run | None:
     """One of the kept runs; a run that was just shown elsewhere is taken over."""
     kept = {run.id: run for run in reversed(runs.everything(collection.name))}
     if not kept:

@@ -13,10 +13,10 @@ from typing import Any
 
 from mats_core.evaluation import TaskResult
 from mats_core.merging import (
-    Collection,
+    FamilyFile,
     Inputs,
     Report,
-    load_collection,
+    load_family,
     measure_all,
     merge,
     open_inputs,
@@ -50,7 +50,7 @@ VALIDATION_EXAMPLES = 250
 
 def write_table(family: Path, readme: Path | None) -> str:
     """Evaluate everything on `family`; put the table between the markers of `readme`."""
-    collection = load_collection(family)
+    collection = load_family(family)
     statistics = measure_all(collection)
     inputs = open_inputs(collection.recipe("average", statistics=statistics))
     rows, per_task = [], {}
@@ -78,7 +78,7 @@ HEADER = [
 
 
 def _run(
-    collection: Collection,
+    collection: FamilyFile,
     statistics: Mapping[str, Path],
     inputs: Inputs,
     method: str,
@@ -90,7 +90,7 @@ def _run(
 
 
 def _searched(
-    collection: Collection, statistics: Mapping[str, Path], inputs: Inputs, method: str
+    collection: FamilyFile, statistics: Mapping[str, Path], inputs: Inputs, method: str
 ) -> Report:
     """The best of the grid on `VALIDATION_EXAMPLES` a task, evaluated on the whole test split."""
     chosen = _run(

@@ -13,7 +13,7 @@ import torch
 from mats_core import tasks
 from mats_core.checkpoints.files import Checkpoint
 from mats_core.evaluation.evaluate import baselines
-from mats_core.merging.family_file import load_collection
+from mats_core.merging.family_file import load_family
 from mats_core.merging.plan import open_inputs
 from sample_models import build, table, training
 from sample_models import tasks as drawn
@@ -26,7 +26,7 @@ TINY = replace(
 
 
 def test_the_family_is_whole_and_small():
-    collection = load_collection(FAMILY)
+    collection = load_family(FAMILY)
     assert {expert.name for expert in collection.experts} == set(drawn.TASKS)
     files = list(FAMILY.glob("*/model.safetensors"))
     assert len(files) == len(drawn.TASKS) + 1
@@ -43,7 +43,7 @@ def test_the_family_is_whole_and_small():
 
 def test_experts_are_experts_and_the_base_is_not():
     """Two tasks stand for all; the table in the README has every figure."""
-    family = open_inputs(load_collection(FAMILY).recipe("average")).family
+    family = open_inputs(load_family(FAMILY).recipe("average")).family
     for name in ("digits", "orientation"):
         expert = next(e for e in family.experts if e.name == name)
         task = tasks.load(expert.task)
@@ -114,7 +114,7 @@ def test_build_from_the_user_s_own_images(tmp_path):
         )
     out = tmp_path / "family"
     build.main(["--images", str(images), "--out", str(out), "--steps", "2", "--no-table"])
-    collection = load_collection(out)
+    collection = load_family(out)
     assert [expert.name for expert in collection.experts] == ["noise", "stripes"]
     config = json.loads((out / "noise" / "config.json").read_text())
     assert len(config["id2label"]) == 3

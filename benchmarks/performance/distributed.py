@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from mats_core.merging import load_collection, measure_all, pipeline
+from mats_core.merging import load_family, measure_all, pipeline
 
 from .base import CannotRun, Line, Row, threads, timed
 from .iterations import SAMPLE
@@ -20,7 +20,7 @@ TURNS = 3
 def run() -> Sequence[Line]:
     if importlib.util.find_spec("ray") is None:
         raise CannotRun("ray is not installed")
-    collection = load_collection(SAMPLE)
+    collection = load_family(SAMPLE)
     files = measure_all(collection, with_base=False)
     with tempfile.TemporaryDirectory() as folder, threads(1):
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mats_core.merging import load_collection, measure_all, prepare, read_layer, units
+from mats_core.merging import load_family, measure_all, prepare, read_layer, units
 from mats_core.methods import KfacOptions, Layer, kfac
 
 from .base import Line, Row
@@ -39,7 +39,7 @@ def families() -> dict[str, Path]:
 
 def layers_of(folder: Path) -> Iterator[Layer]:
     """Every layer of a family that has K-FAC statistics; measured where that was not done yet."""
-    collection = load_collection(folder)
+    collection = load_family(folder)
     files = measure_all(collection, with_base=False)
     job = prepare(collection.recipe("kfac", {}, statistics=files))
     for unit in units(job):

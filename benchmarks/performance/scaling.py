@@ -13,9 +13,9 @@ import numpy as np
 
 from mats_core.estimating import estimate
 from mats_core.merging import (
-    Collection,
+    FamilyFile,
     Finished,
-    load_collection,
+    load_family,
     measure_all,
     open_inputs,
     pipeline,
@@ -145,7 +145,7 @@ def foretold() -> Sequence[Line]:
     """Every method on every family: the seconds that the page shows, against those it took."""
     lines = []
     for name, folder in families().items():
-        collection = load_collection(folder)
+        collection = load_family(folder)
         files = measure_all(collection)
         lines += [_held(name, method, collection, files) for method in _possible()]
     return lines
@@ -157,7 +157,7 @@ def _possible() -> Iterator[str]:
             yield name
 
 
-def _held(family: str, method: str, collection: Collection, files: dict[str, Path]) -> Line:
+def _held(family: str, method: str, collection: FamilyFile, files: dict[str, Path]) -> Line:
     # Its default prior is the base's own Fisher, which not every family has data for.
     own = method == "gradient_matching" and "base" not in files
     options = {"prior": PRIOR} if own else {}

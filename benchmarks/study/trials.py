@@ -15,13 +15,13 @@ from mats_core.analysis import TrajectoryDone, follow
 from mats_core.checkpoints import Checkpoint
 from mats_core.evaluation import TaskResult, gap_recovered, half_width, normalised_accuracy
 from mats_core.merging import (
-    Collection,
     Evaluation,
+    FamilyFile,
     Finished,
     Inputs,
     LayerReport,
     Recipe,
-    load_collection,
+    load_family,
     open_inputs,
     pipeline,
 )
@@ -104,7 +104,7 @@ class Bench:
     """A family on which trials are run; opened files are kept from one trial to the next."""
 
     def __init__(self, folder: Path, store: Store, *, device: str = "cpu") -> None:
-        self.collection: Collection = load_collection(folder)
+        self.collection: FamilyFile = load_family(folder)
         self.store, self.device = store, device
         self._opened: tuple[object, Inputs] | None = None
 

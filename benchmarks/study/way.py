@@ -16,7 +16,7 @@ from mats_core.merging import (
     Evaluation,
     Finished,
     Inputs,
-    Job,
+    Plan,
     Recipe,
     pipeline,
     prepare,
@@ -109,13 +109,13 @@ class Walker:
 
     def scaled(self, encoder: Encoder) -> Encoder:
         """Every matrix's update times the coefficient that the predicted loss likes best."""
-        job = prepare(self.recipe("kfac", {}), self.inputs)
-        return {**encoder, **dict(_scaled(job, encoder))}
+        plan = prepare(self.recipe("kfac", {}), self.inputs)
+        return {**encoder, **dict(_scaled(plan, encoder))}
 
 
-def _scaled(job: Job, encoder: Encoder) -> Iterator[tuple[str, Tensor]]:
-    for unit in units(job):
-        layer = read_layer(job, unit)
+def _scaled(plan: Plan, encoder: Encoder) -> Iterator[tuple[str, Tensor]]:
+    for unit in units(plan):
+        layer = read_layer(plan, unit)
         factor = coefficient(layer, encoder[unit.name].float() - layer.base)
         if factor is not None:
             yield unit.name, layer.base + factor * (encoder[unit.name].float() - layer.base)

@@ -10,7 +10,7 @@ from ..errors import InputError, size
 from ..merging import output_specs, prepare
 from ..methods import METHODS
 from ..system import memory as machine_memory
-from .merge_cost import Estimate, Plan, _chosen, _estimate
+from .merge_cost import Estimate, Subject, _chosen, _estimate
 
 RESERVE = 0.9  # share of the free memory that a merge may take
 DISK_RESERVE = 16 * 2**20  # bytes for what lies beside the weights, and the file system's own
@@ -42,15 +42,15 @@ def require(found: Estimate) -> None:
         return
     name, needed, free = missing
     raise InputError(
-        f"{name} for '{found.method}' with {len(found.plan.recipe.experts)} experts",
+        f"{name} for '{found.method}' with {len(found.subject.recipe.experts)} experts",
         expected=f"{size(needed)} (the largest part: {_largest_part(found)})",
         found=f"{size(free)} free",
-        remedy=_advice(found.plan),
+        remedy=_advice(found.subject),
     )
 
 
 def _require_disk(found: Estimate) -> None:
-    recipe = found.plan.recipe
+    recipe = found.subject.recipe
     if not recipe.output:
         return
     target = recipe.path(recipe.output)
@@ -59,7 +59,7 @@ def _require_disk(found: Estimate) -> None:
     if free is None or needed <= free + machine_memory.allocated(partial_of(target)):
         return
     ways = ["free some", "choose an output on another disk"]
-    wide = [d for d, _ in output_specs(prepare(recipe, found.plan.inputs)).values()]
+    wide = [d for d, _ in output_specs(prepare(recipe, found.subject.inputs)).values()]
     if recipe.output_dtype is None and any(d.itemsize > 2 for d in wide if d.is_floating_point):
         ways.append("write half as much with `output_dtype: bfloat16`")
     raise InputError(
@@ -75,31 +75,31 @@ def _largest_part(found: Estimate) -> str:
     return f"layer '{found.largest}' of all experts" if name == "largest layer" else name
 
 
-def _advice(plan: Plan) -> str:
+def _advice(subject: Subject) -> str:
     """What would fit, each tried by an estimate of its own."""
-    recipe, ways = plan.recipe, []
-    if recipe.dtype == "float64" and _would_fit(plan, dtype="float32"):
+    recipe, ways = subject.recipe, []
+    if recipe.dtype == "float64" and _would_fit(subject, dtype="float32"):
         ways.append("choose float32 arithmetic")
     fixed = METHODS[recipe.method].experts is not None
     fewer = next(
         (
             count
             for count in range(0 if fixed else len(recipe.experts) - 1, 0, -1)
-            if _would_fit(plan, experts=recipe.experts[:count])
+            if _would_fit(subject, experts=recipe.experts[:count])
         ),
         0,
     )
     if fewer:
         ways.append(f"merge at most {fewer} expert{'s' if fewer > 1 else ''}")
-    if recipe.rounds > 1 and _would_fit(plan, rounds=1):
+    if recipe.rounds > 1 and _would_fit(subject, rounds=1):
         ways.append("merge in one round")
-    if not recipe.output and _would_fit(plan, output="merged", evaluate=False):
+    if not recipe.output and _would_fit(subject, output="merged", evaluate=False):
         ways.append(
             "write the model to disk without a test, which holds one layer at a time "
             "(`python -m mats_core merge recipe.yaml --output FOLDER --no-evaluate`)"
         )
     if recipe.method != "average" and _would_fit(
-        plan, method="average", options={}, search=None, rounds=1
+        subject, method="average", options={}, search=None, rounds=1
     ):
         ways.append("choose a method that needs no statistics, such as the average")
     if not ways:
@@ -107,7 +107,7 @@ def _advice(plan: Plan) -> str:
     return f"{ways[0][:1].upper()}{'; or '.join(ways)[1:]}."
 
 
-def _would_fit(plan: Plan, **changes: Any) -> bool:
-    recipe = plan.recipe.model_copy(update=changes)
-    inputs = _chosen(plan.inputs, recipe)
-    return fits(_estimate(prepare(recipe, inputs), replace(plan, inputs=inputs, recipe=recipe)))
+def _would_fit(subject: Subject, **changes: Any) -> bool:
+    recipe = subject.recipe.model_copy(update=changes)
+    inputs = _chosen(subject.inputs, recipe)
+    return fits(_estimate(prepare(recipe, inputs), replace(subject, inputs=inputs, recipe=recipe)))

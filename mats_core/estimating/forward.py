@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..evaluation import KEPT, ROUND
-from ..merging import Evaluation, Job, examples_of, output_specs
+from ..merging import Evaluation, Plan, examples_of, output_specs
 from ..methods import Cost, passes, times, together
 from ..models import BATCH
 from ..statistics import CHUNK_BYTES
@@ -40,13 +40,13 @@ class Forward:
     outputs: int
 
     @classmethod
-    def of(cls, job: Job) -> Forward:
-        family = job.inputs.family
+    def of(cls, plan: Plan) -> Forward:
+        family = plan.inputs.family
         config = family.base.config
         tokens = _tokens(config)
         matrices = tuple(family.shape(n) for n, role in family.roles.items() if role == "matrix")
         products = 2 * tokens * sum(math.prod(shape) for shape in matrices)
-        products += _convolutions(job, tokens) + _attention(config, tokens)
+        products += _convolutions(plan, tokens) + _attention(config, tokens)
         return cls(
             matrices,
             sum(family.base.tensors[name].elements for name in family.shared),
@@ -75,17 +75,17 @@ class Forward:
         )
 
 
-def testing(job: Job, examples: Mapping[str, int]) -> Cost:
+def testing(plan: Plan, examples: Mapping[str, int]) -> Cost:
     """Forward passes on every task; nothing where no expert names one."""
-    settings, family = job.recipe.evaluate, job.inputs.family
+    settings, family = plan.recipe.evaluate, plan.inputs.family
     tasks = [e for e in family.experts if e.task and e.checkpoint.directory is not None]
     if not isinstance(settings, Evaluation) or not tasks:
         return Cost("merged")
-    forward = Forward.of(job)
+    forward = Forward.of(plan)
     counts = [_asked(examples.get(e.name, EXAMPLES), settings, len(tasks)) for e in tasks]
     total, rounds = sum(counts), sum(math.ceil(count / ROUND) for count in counts)
     batch = min(ROUND, BATCH, max(counts))
-    stored = next(iter(output_specs(job).values()))[0].itemsize
+    stored = next(iter(output_specs(plan).values()))[0].itemsize
     work = together(
         forward.values(total),
         forward.batches(batch, rounds),
@@ -99,15 +99,15 @@ def testing(job: Job, examples: Mapping[str, int]) -> Cost:
     return Cost("merged", work, kept + alive + 4 * forward.parameters)
 
 
-def measuring(job: Job) -> Cost:
+def measuring(plan: Plan) -> Cost:
     """All experts' statistics measured once at a merge (`rounds`): forward and backward, Grams, and
     each example's own gradient of every weight.  The bytes are beside the statistics themselves."""
-    forward = Forward.of(job)
+    forward = Forward.of(plan)
     grams = 2.0 * forward.tokens * sum(m * m + n * n for m, n in forward.matrices)
     weights = sum(math.prod(shape) for shape in forward.matrices)
     gradients = 2.0 * forward.tokens * weights
     parts: list[Work] = []
-    for own in job.inputs.statistics:
+    for own in plan.inputs.statistics:
         count = examples_of(own) if own is not None else 0
         number = math.ceil(count / MEASURED)
         each = Counter({(GEMM, "float32"): (grams + gradients) * count})
@@ -127,11 +127,11 @@ def measuring(job: Job) -> Cost:
     return Cost("merged", together(*parts), 4 * forward.parameters + alive + chunk)
 
 
-def statistics_bytes(job: Job) -> int:
+def statistics_bytes(plan: Plan) -> int:
     """What statistics that were measured again take: all kinds, as float32, in memory."""
     return sum(
         4 * math.prod(shape)
-        for own in job.inputs.statistics
+        for own in plan.inputs.statistics
         if own is not None
         for shape in own.shapes.values()
     )
@@ -159,9 +159,9 @@ def _pixels(config: Mapping[str, Any]) -> int:
     return int(config.get("num_channels", 3)) * image**2 if isinstance(image, int) else TOKENS
 
 
-def _convolutions(job: Job, tokens: int) -> int:
+def _convolutions(plan: Plan, tokens: int) -> int:
     """A patch embedding is one product a token; other convolutions are taken as the same."""
-    base, roles = job.inputs.family.base, job.inputs.family.roles
+    base, roles = plan.inputs.family.base, plan.inputs.family.roles
     vectors = [entry for name, entry in base.tensors.items() if roles[name] == "vector"]
     return 2 * tokens * sum(entry.elements for entry in vectors if len(entry.shape) == 4)
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 from ..errors import duration, size
 from ..merging import (
     Inputs,
-    Job,
+    Plan,
     Recipe,
     Unit,
     _inputs_bytes,
@@ -69,7 +69,7 @@ class Estimate:
     memory: Mapping[str, int]
     largest: str
     coverage: Mapping[Treatment, int]
-    plan: Plan = field(repr=False, compare=False)
+    subject: Subject = field(repr=False, compare=False)
 
     @property
     def sentence(self) -> str:
@@ -79,14 +79,14 @@ class Estimate:
     @property
     def measuring_share(self) -> float:
         """How long measuring again takes, in units of one round's merging."""
-        rounds = self.plan.recipe.rounds
+        rounds = self.subject.recipe.rounds
         if rounds == 1 or not self.parts["merging"]:
             return 1.0
         return self.parts["measuring"] / (rounds - 1) / (self.parts["merging"] / rounds)
 
 
 @dataclass(frozen=True)
-class Plan:
+class Subject:
     """What an estimate is of."""
 
     inputs: Inputs
@@ -110,9 +110,9 @@ def estimate(
     """
     inputs = _chosen(inputs, recipe)
     rounds.require(recipe, inputs)
-    job = prepare(recipe, inputs)
-    speeds = speeds or machine.rates(job.device)
-    return _estimate(job, Plan(inputs, recipe, dict(examples or {}), speeds))
+    plan = prepare(recipe, inputs)
+    speeds = speeds or machine.rates(plan.device)
+    return _estimate(plan, Subject(inputs, recipe, dict(examples or {}), speeds))
 
 
 def _chosen(inputs: Inputs, recipe: Recipe) -> Inputs:
@@ -129,42 +129,42 @@ def _chosen(inputs: Inputs, recipe: Recipe) -> Inputs:
     )
 
 
-def _estimate(job: Job, plan: Plan) -> Estimate:
-    layers = _Layers(job.of_vectors())
-    layers.fold(job)
-    output = sum(_bytes(shape, dtype.itemsize) for dtype, shape in output_specs(job).values())
-    written = output if job.recipe.output else 0
-    searched = (job.recipe.search or {}).values()
+def _estimate(plan: Plan, subject: Subject) -> Estimate:
+    layers = _Layers(plan.of_vectors())
+    layers.fold(plan)
+    output = sum(_bytes(shape, dtype.itemsize) for dtype, shape in output_specs(plan).values())
+    written = output if plan.recipe.output else 0
+    searched = (plan.recipe.search or {}).values()
     merges = 1 + math.prod(len(values) for values in searched) if searched else 1
-    tested = testing(job, plan.examples)
-    again = job.recipe.rounds - 1
-    measured = measuring(job) if again else Cost("merged")
+    tested = testing(plan, subject.examples)
+    again = plan.recipe.rounds - 1
+    measured = measuring(plan) if again else Cost("merged")
     parts = {
-        "merging": merges * (1 + again) * plan.speeds.seconds(layers.work),
-        "measuring": merges * again * plan.speeds.seconds(measured.work),
-        "testing": merges * plan.speeds.seconds(tested.work),
+        "merging": merges * (1 + again) * subject.speeds.seconds(layers.work),
+        "measuring": merges * again * subject.speeds.seconds(measured.work),
+        "testing": merges * subject.speeds.seconds(tested.work),
         "writing": written / DISK,
     }
-    peak, device = _memory(job, layers, tested.nbytes, measured.nbytes, output)
+    peak, device = _memory(plan, layers, tested.nbytes, measured.nbytes, output)
     flops = (1 + again) * machine.flops(layers.work) + again * machine.flops(measured.work)
     return Estimate(
-        method=job.method.name,
-        device=job.device,
+        method=plan.method.name,
+        device=plan.device,
         memory_bytes=round(sum(peak.values())),
         device_bytes=device,
-        disk_bytes=written + _heads(job) + round(layers.spool) if written else 0,
+        disk_bytes=written + _heads(plan) + round(layers.spool) if written else 0,
         seconds=sum(parts.values()),
         flops=merges * (flops + machine.flops(tested.work)),
         parts=parts,
         memory={name: round(value) for name, value in peak.items()},
         largest=layers.largest,
         coverage=layers.coverage,
-        plan=plan,
+        subject=subject,
     )
 
 
-def _heads(job: Job) -> int:
-    family = job.inputs.family
+def _heads(plan: Plan) -> int:
+    family = plan.inputs.family
     return sum(
         expert.checkpoint.tensors[name].nbytes
         for expert in family.experts
@@ -180,69 +180,71 @@ def _bytes(shape: tuple[int, ...], width: int) -> int:
 
 
 class _Layers:
-    """All layers of a job: their work, the largest one, and what becomes of each tensor.
+    """All layers of a plan: their work, the largest one, and what becomes of each tensor.
 
     Layers of one shape cost the same and are counted together, which keeps this fast.
     """
 
-    def __init__(self, job: Job) -> None:
-        self.job = job
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
         self.work: Work = Counter()
         self.peak, self.largest = 0.0, ""
         self.kept, self.spool, self.wider = 0.0, 0.0, 0.0
-        self.coverage = _untouched(job)
+        self.coverage = _untouched(plan)
         like: dict[Shape, list[Unit]] = {}
-        for unit in units(job):
-            like.setdefault(shape_of(job, unit), []).append(unit)
+        for unit in units(plan):
+            like.setdefault(shape_of(plan, unit), []).append(unit)
         # As in `read_layer`: what is remembered is read once, whoever asks for it.
-        self.held = {shape: _inputs_bytes(job, shape) for shape in like}
+        self.held = {shape: _inputs_bytes(plan, shape) for shape in like}
         everything = sum(self.held[shape] * len(alike) for shape, alike in like.items())
-        again = everything > job.inputs.memo.limit
+        again = everything > plan.inputs.memo.limit
         for shape, alike in like.items():
             self._add(shape, alike, again)
 
     def _add(self, shape: Shape, alike: list[Unit], again: bool) -> None:
         held, count, cost = self.held[shape], len(alike), self._cost(shape)
-        work = together(cost.work, _reading(self.job, shape, alike[0]), _finishing(self.job, shape))
-        if self.job.method.surveys(self.job.options) == "model":
+        work = together(
+            cost.work, _reading(self.plan, shape, alike[0]), _finishing(self.plan, shape)
+        )
+        if self.plan.method.surveys(self.plan.options) == "model":
             sweeps = 4 if shape.width == 8 else 2
             once = together(shape.passes(3 * shape.experts), Counter({(CALL,): 20.0}))
-            reading = _reading(self.job, replace(shape, measured=frozenset()), alike[0])
+            reading = _reading(self.plan, replace(shape, measured=frozenset()), alike[0])
             each = together(once, reading) if again else once
             work = together(work, times(each, sweeps), selection(shape))
         self.work.update(times(work, count))
-        at_once = layer_bytes(self.job, alike[0])
+        at_once = layer_bytes(self.plan, alike[0])
         if at_once > self.peak:
             self.peak, self.largest = at_once, alike[0].name
         # Beside its inputs a method remembers about one update a task.
         self.kept += count * (held + shape.experts * shape.nbytes * (cost.treatment == "merged"))
-        spooled = self.job.method.rescale is not None and cost.treatment == "merged"
+        spooled = self.plan.method.rescale is not None and cost.treatment == "merged"
         self.spool += count * shape.nbytes * spooled
-        stored = self.job.inputs.family.base.tensors[alike[0].name].dtype.itemsize
+        stored = self.plan.inputs.family.base.tensors[alike[0].name].dtype.itemsize
         self.wider += count * shape.elements * (shape.width - stored) * spooled
         self.coverage[cost.treatment] += sum(1 + (unit.bias is not None) for unit in alike)
 
-    def fold(self, job: Job) -> None:
+    def fold(self, plan: Plan) -> None:
         """Where vectors are merged: every tensor of the base is read, scaled and written."""
-        vectors = job.inputs.vectors
+        vectors = plan.inputs.vectors
         if vectors is None:
             return
-        for treatment, count in _untouched(job).items():
+        for treatment, count in _untouched(plan).items():
             self.coverage[treatment] += count
-        for name in job.inputs.family.shared:
+        for name in plan.inputs.family.shared:
             if name in vectors.family.base.tensors:
                 continue
             self.coverage["merged" if vectors.scaling(name) else "copied"] += 1
-            size = 2 * _bytes(job.inputs.family.shape(name), job.dtype.itemsize)
+            size = 2 * _bytes(plan.inputs.family.shape(name), plan.dtype.itemsize)
             if size > self.peak:
                 self.peak, self.largest = size, name
 
     def _cost(self, shape: Shape) -> Cost:
-        return COSTS[self.job.method.name](shape, self.job.options)
+        return COSTS[self.plan.method.name](shape, self.plan.options)
 
 
-def _untouched(job: Job) -> dict[Treatment, int]:
-    roles = Counter(job.inputs.family.roles.values())
+def _untouched(plan: Plan) -> dict[Treatment, int]:
+    roles = Counter(plan.inputs.family.roles.values())
     return {
         "merged": 0,
         "averaged": 0,
@@ -252,9 +254,9 @@ def _untouched(job: Job) -> dict[Treatment, int]:
     }
 
 
-def _reading(job: Job, shape: Shape, unit: Unit) -> Work:
+def _reading(plan: Plan, shape: Shape, unit: Unit) -> Work:
     """Every tensor and statistic of a layer: read, converted, and (statistics) checked."""
-    stored = job.inputs.family.base.tensors[unit.name].dtype.itemsize
+    stored = plan.inputs.family.base.tensors[unit.name].dtype.itemsize
     files = shape.experts + 1
     parts = [
         Counter({(OPENING,): float(files), (CALL,): 25.0 * files}),
@@ -269,9 +271,9 @@ def _reading(job: Job, shape: Shape, unit: Unit) -> Work:
     return together(*parts)
 
 
-def _finishing(job: Job, shape: Shape) -> Work:
+def _finishing(plan: Plan, shape: Shape) -> Work:
     """Check and keep what came out; a second pass scales it once more."""
-    again = 7 if job.method.rescale else 0
+    again = 7 if plan.method.rescale else 0
     return together(shape.passes(4 + again), Counter({(CALL,): 30.0}))
 
 
@@ -279,29 +281,29 @@ def _finishing(job: Job, shape: Shape) -> Work:
 
 
 def _memory(
-    job: Job, layers: _Layers, testing: float, measuring: float, output: int
+    plan: Plan, layers: _Layers, testing: float, measuring: float, output: int
 ) -> tuple[dict[str, float], int]:
     """Bytes of the parts of the peak, and those on a GPU of its own."""
-    to_disk, tested = bool(job.recipe.output), testing > 0
-    remembered = min(layers.kept, max(0, job.inputs.memo.limit - job.inputs.memo.used))
-    own = job.device == "cuda"
+    to_disk, tested = bool(plan.recipe.output), testing > 0
+    remembered = min(layers.kept, max(0, plan.inputs.memo.limit - plan.inputs.memo.used))
+    own = plan.device == "cuda"
     layer, on_device = (0.0, layers.peak) if own else (layers.peak, 0.0)
     on_device = max(on_device, measuring if own else 0.0)
     testing, test_device = (0.0, testing) if own else (testing, 0.0)
     # A search merges in memory, whatever becomes of the best one; what waits for a second pass has
     # the width of the arithmetic.
-    searched = bool(job.recipe.search)
+    searched = bool(plan.recipe.search)
     kept = 0.0 if to_disk and not searched else output + max(0.0, layers.wider)
     merging = {"merged model": kept, "largest layer": layer}
     # What was written is read again to be tested.
     held = tested or searched or not to_disk
     asking = {"merged model": float(output if held else 0), "testing": testing}
     moments = [merging, asking]
-    if job.recipe.rounds > 1:
-        held = float(statistics_bytes(job))  # those of the last round, until the end
+    if plan.recipe.rounds > 1:
+        held = float(statistics_bytes(plan))  # those of the last round, until the end
         merging["statistics of the merge"] = asking["statistics of the merge"] = held
         # A third round measures while those of the second are still there.
-        sets = 1 if job.recipe.rounds == 2 else 2
+        sets = 1 if plan.recipe.rounds == 2 else 2
         moments.append(
             {
                 "merged model": float(output),

@@ -134,12 +134,12 @@ def _run(merge: Finished) -> str:
         if how
         else "statistics = {}\n"
     )
-    imports = "load_collection, measure_all" if how else "load_collection"
+    imports = "load_family, measure_all" if how else "load_family"
     return (
         f"{FIND_ROOT}\n\n"
         "import mats_core\n"
         f"from mats_core.merging import {imports}\n\n"
-        "family = load_collection(ROOT / Path(FAMILY).expanduser())\n"
+        "family = load_family(ROOT / Path(FAMILY).expanduser())\n"
         f"{measure}"
         "recipe = family.recipe(\n"
         "    METHOD, OPTIONS, statistics=statistics, experts=tuple(WEIGHTS), weights=WEIGHTS, "

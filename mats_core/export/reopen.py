@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from ..errors import InputError, listing
-from ..merging import Collection, ExpertEntry, Recipe, parse_recipe
+from ..merging import ExpertEntry, FamilyFile, Recipe, parse_recipe
 from ..methods import STARTS
 
 MOST_BYTES = 1_000_000
@@ -31,7 +31,7 @@ class Reopened:
     of the file is not taken over.
     """
 
-    collection: Collection
+    collection: FamilyFile
     method: str
     options: Mapping[str, Any]
     experts: tuple[str, ...]
@@ -43,7 +43,7 @@ class Reopened:
 
 
 def reopen(
-    data: bytes, families: Sequence[Collection], tell: Tell = lambda fraction, text: None
+    data: bytes, families: Sequence[FamilyFile], tell: Tell = lambda fraction, text: None
 ) -> Reopened:
     """The recipe in `data`, over the first of `families` that it belongs to.
 
@@ -145,7 +145,7 @@ def inside(folder: Path, reference: str) -> Path | None:
     return found if found.is_relative_to(root) else None
 
 
-def _matched(recipe: Recipe, family: Collection) -> tuple[dict[str, str], bool]:
+def _matched(recipe: Recipe, family: FamilyFile) -> tuple[dict[str, str], bool]:
     """Names in the recipe → the family's names, and whether some were found by name alone.
 
     Empty where the base is another.  Raises `InputError` where the base is the family's and an
@@ -166,7 +166,7 @@ def _matched(recipe: Recipe, family: Collection) -> tuple[dict[str, str], bool]:
     return names, "name" in kinds
 
 
-def _expert(entry: ExpertEntry, family: Collection) -> tuple[str, str]:
+def _expert(entry: ExpertEntry, family: FamilyFile) -> tuple[str, str]:
     """The family's expert that an entry means, and how it was found."""
     # Those of its own name first: copies have one fingerprint.
     for own in sorted(family.experts, key=lambda own: own.name != entry.name):
@@ -186,7 +186,7 @@ def _expert(entry: ExpertEntry, family: Collection) -> tuple[str, str]:
     )
 
 
-def _same(reference: str, fingerprint: str | None, family: Collection, member: str) -> str:
+def _same(reference: str, fingerprint: str | None, family: FamilyFile, member: str) -> str:
     """How `reference` and the family's `member` were found to be one: fingerprint, path or name."""
     own = family.folder / member
     if fingerprint:
@@ -205,7 +205,7 @@ def _same(reference: str, fingerprint: str | None, family: Collection, member: s
 
 
 def _reopened(
-    recipe: Recipe, family: Collection, names: Mapping[str, str], by_name: bool
+    recipe: Recipe, family: FamilyFile, names: Mapping[str, str], by_name: bool
 ) -> Reopened:
     notes = []
     if by_name:

@@ -6,10 +6,10 @@ is judged before, at the front door (`mats_core.api`).
 
 from . import pipeline, rounds
 from .events import Event, Finished, LayerDone, RoundDone, Started, TaskDone, TrialDone
-from .family_file import Collection, load_collection, measure_all, missing_statistics
+from .family_file import FamilyFile, load_family, measure_all, missing_statistics
 from .journal import layers_done
 from .pipeline import evaluate_output, merge, run
-from .plan import Inputs, Job, Unit, open_inputs, prepare, units
+from .plan import Inputs, Plan, Unit, open_inputs, prepare, units
 from .progress import Progress
 from .reading import pieces, read_layer
 from .recipe import (
@@ -28,16 +28,16 @@ from .sizes import _inputs_bytes, _statistics_sizes, layer_bytes, shape_of
 
 __all__ = [
     "VERSION",
-    "Collection",
     "Evaluation",
     "Event",
     "ExpertEntry",
+    "FamilyFile",
     "Finished",
     "Inputs",
-    "Job",
     "LayerDone",
     "LayerReport",
     "Measuring",
+    "Plan",
     "Progress",
     "Recipe",
     "Report",
@@ -53,7 +53,7 @@ __all__ = [
     "examples_of",
     "layer_bytes",
     "layers_done",
-    "load_collection",
+    "load_family",
     "load_recipe",
     "measure_all",
     "merge",

@@ -8,14 +8,14 @@ from pathlib import Path
 
 from ..checkpoints import TensorFileWriter, config_files
 from . import card
-from .plan import Job
+from .plan import Plan
 from .recipe import Recipe, dump_recipe, pinned_models
 from .report import Report
 
 
-def finish_directory(job: Job, folder: Path, report: Report) -> None:
+def finish_directory(plan: Plan, folder: Path, report: Report) -> None:
     """Everything beside the weights: the base's files, the heads, the recipe and the report."""
-    family = job.inputs.family
+    family = plan.inputs.family
     if family.base.directory is not None:
         for file in config_files(family.base.directory):
             if not (folder / file.name).exists():
@@ -34,19 +34,19 @@ def finish_directory(job: Job, folder: Path, report: Report) -> None:
         writer.close()
         if expert.checkpoint.directory is not None:
             shutil.copyfile(expert.checkpoint.directory / "config.json", place / "config.json")
-    (folder / "recipe.yaml").write_text(dump_recipe(pinned(job), absolute=True), "utf-8")
+    (folder / "recipe.yaml").write_text(dump_recipe(pinned(plan), absolute=True), "utf-8")
     (folder / "report.json").write_text(report.to_json(), "utf-8")
-    (folder / card.NAME).write_text(card.card(pinned(job), report, family), "utf-8")
-    if job.recipe.output_dtype and (folder / "config.json").is_file():
+    (folder / card.NAME).write_text(card.card(pinned(plan), report, family), "utf-8")
+    if plan.recipe.output_dtype and (folder / "config.json").is_file():
         config = json.loads((folder / "config.json").read_text("utf-8"))
         config.pop("torch_dtype", None)
-        config["dtype"] = job.recipe.output_dtype
+        config["dtype"] = plan.recipe.output_dtype
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", "utf-8")
 
 
-def pinned(job: Job) -> Recipe:
+def pinned(plan: Plan) -> Recipe:
     """The recipe with all options resolved and every input's fingerprint."""
-    family, recipe = job.inputs.family, pinned_models(job.recipe)
+    family, recipe = plan.inputs.family, pinned_models(plan.recipe)
     entries = tuple(
         entry.model_copy(update={"fingerprint": expert.checkpoint.fingerprint})
         for entry, expert in zip(recipe.experts, family.experts, strict=True)
@@ -55,6 +55,6 @@ def pinned(job: Job) -> Recipe:
         update={
             "experts": entries,
             "base_fingerprint": family.base.fingerprint,
-            "options": job.options.model_dump(),
+            "options": plan.options.model_dump(),
         }
     )

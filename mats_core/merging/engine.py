@@ -19,7 +19,7 @@ from ..linear import norm
 from ..methods import Merged
 from .events import LayerDone, Started
 from .journal import Entry
-from .plan import Job, Unit, units
+from .plan import Plan, Unit, units
 from .reading import pieces, read_layer, read_layers, read_pieces
 from .report import LayerReport
 from .sinks import Sink, emit
@@ -29,30 +29,32 @@ NOTHING = torch.empty(0)
 Layers = Generator[Started | LayerDone, None, list[LayerReport]]
 
 
-# (job, layers, survey, place) → each of them merged and put in its place, in their order.
-Engine = Callable[[Job, Sequence[Unit], Any, Place], Generator[Done, None, None]]
+# (plan, layers, survey, place) → each of them merged and put in its place, in their order.
+Engine = Callable[[Plan, Sequence[Unit], Any, Place], Generator[Done, None, None]]
 
 
 # Merging ------------------------------------------------------------------------------------------
 
 
-def here(job: Job, todo: Sequence[Unit], survey: Any, place: Place) -> Generator[Done, None, None]:
+def here(
+    plan: Plan, todo: Sequence[Unit], survey: Any, place: Place
+) -> Generator[Done, None, None]:
     """One layer after the other, in this process."""
     for unit in todo:
-        yield merge_layer(job, unit, survey, place)
+        yield merge_layer(plan, unit, survey, place)
 
 
-def merge_layers(job: Job, place: Place, engine: Engine = here) -> Layers:
+def merge_layers(plan: Plan, place: Place, engine: Engine = here) -> Layers:
     """Merge layer by layer; returns the reports (as the generator's value)."""
-    todo = units(job)
-    yield Started(len(todo), job.device, job.reason)
+    todo = units(plan)
+    yield Started(len(todo), plan.device, plan.reason)
     survey = None
-    if job.method.survey is not None and job.method.surveys(job.options) == "model":
-        measure = job.method.survey
-        survey = place.journal.survey(lambda: measure(lambda: read_layers(job), job.options))
+    if plan.method.survey is not None and plan.method.surveys(plan.options) == "model":
+        measure = plan.method.survey
+        survey = place.journal.survey(lambda: measure(lambda: read_layers(plan), plan.options))
     done: list[Entry] = []
     left = [unit for unit in todo if unit.name not in place.past]
-    with contextlib.closing(engine(job, left, survey, place)) as merged:
+    with contextlib.closing(engine(plan, left, survey, place)) as merged:
         for index, unit in enumerate(todo):
             entry, iterates = place.past.get(unit.name), {}
             if entry is None:
@@ -62,26 +64,26 @@ def merge_layers(job: Job, place: Place, engine: Engine = here) -> Layers:
             done.append(entry)
             yield LayerDone(entry.report, index, len(todo), iterates)
     place.journal.flush()
-    if job.method.rescale is not None:
-        done = _second_pass(job, done, place)
+    if plan.method.rescale is not None:
+        done = _second_pass(plan, done, place)
     reports = [entry.report for entry in done]
     return [*reports, *_bias_reports(todo, reports)]
 
 
-def merge_layer(job: Job, unit: Unit, survey: Any, place: Place) -> Done:
+def merge_layer(plan: Plan, unit: Unit, survey: Any, place: Place) -> Done:
     """Merge one layer and hand it on: to the output, or to the spool of a second pass."""
     begun = time.perf_counter()
-    if pieces(job, unit):
-        report, names = _merge_pieces(job, unit, survey, place.sink, begun)
+    if pieces(plan, unit):
+        report, names = _merge_pieces(plan, unit, survey, place.sink, begun)
         return Done(Entry(report, "written", checksums=place.checksums(names)), {})
-    layer = read_layer(job, unit)
-    merged = job.method.merge(layer, job.options, survey)
+    layer = read_layer(plan, unit)
+    merged = plan.method.merge(layer, plan.options, survey)
     length = None
-    if job.method.rescale is not None and merged.method == job.method.name:
+    if plan.method.rescale is not None and merged.method == plan.method.name:
         checksums = place.spool.add(unit.name, merged.value)
         length = norm(merged.value - layer.base)
     else:
-        checksums = place.checksums(emit(job, unit, merged.value, place.sink))
+        checksums = place.checksums(emit(plan, unit, merged.value, place.sink))
     report = _report(unit, merged, time.perf_counter() - begun)
     stage = "written" if length is None else "spooled"
     iterates = merged.solution.iterates if merged.solution else {}
@@ -89,17 +91,17 @@ def merge_layer(job: Job, unit: Unit, survey: Any, place: Place) -> Done:
 
 
 def _merge_pieces(
-    job: Job, unit: Unit, survey: Any, sink: Sink, begun: float
+    plan: Plan, unit: Unit, survey: Any, sink: Sink, begun: float
 ) -> tuple[LayerReport, list[str]]:
-    method = job.method
-    if method.survey is not None and method.surveys(job.options) == "tensor":
-        survey = method.survey(lambda: read_pieces(job, unit), job.options)
+    method = plan.method
+    if method.survey is not None and method.surveys(plan.options) == "tensor":
+        survey = method.survey(lambda: read_pieces(plan, unit), plan.options)
     first: Merged | None = None
     made: list[tuple[Mapping[str, Any], int]] = []
     names: list[str] = []
-    for layer in read_pieces(job, unit):
-        merged = method.merge(layer, job.options, survey)
-        names = emit(job, unit, merged.value, sink, layer.offset)
+    for layer in read_pieces(plan, unit):
+        merged = method.merge(layer, plan.options, survey)
+        names = emit(plan, unit, merged.value, sink, layer.offset)
         # No tensor may outlive its piece, however small: it would lie in the way of the next one.
         made.append((merged.details, merged.value.numel()))
         first = first or replace(merged, value=NOTHING)
@@ -120,26 +122,26 @@ def _mean_details(made: Sequence[tuple[Mapping[str, Any], int]]) -> dict[str, An
     }
 
 
-def _second_pass(job: Job, done: Sequence[Entry], place: Place) -> list[Entry]:
+def _second_pass(plan: Plan, done: Sequence[Entry], place: Place) -> list[Entry]:
     """Scale each update by the factor that the norms of all of them give it."""
-    assert job.method.rescale is not None
+    assert plan.method.rescale is not None
     norms = {entry.report.name: entry.norm for entry in done if entry.norm is not None}
-    factors = job.method.rescale(norms, job.options)
+    factors = plan.method.rescale(norms, plan.options)
     final: list[Entry] = []
     for entry in done:
         if entry.stage == "spooled":
-            entry = _rescaled(job, entry, factors[entry.report.name], place)
+            entry = _rescaled(plan, entry, factors[entry.report.name], place)
             place.journal.layer(entry)
         final.append(entry)
     return final
 
 
-def _rescaled(job: Job, entry: Entry, factor: float, place: Place) -> Entry:
-    name, family = entry.report.name, job.inputs.family
-    base = family.weight(family.base, name, dtype=job.dtype, device=job.device)
+def _rescaled(plan: Plan, entry: Entry, factor: float, place: Place) -> Entry:
+    name, family = entry.report.name, plan.inputs.family
+    base = family.weight(family.base, name, dtype=plan.dtype, device=plan.device)
     value = place.spool.read(name).sub_(base).mul_(factor).add_(base)
     details = {**entry.report.details, "layer_weight": factor}
-    names = emit(job, Unit(name), value, place.sink)
+    names = emit(plan, Unit(name), value, place.sink)
     report = replace(entry.report, details=details)
     return Entry(report, "written", entry.norm, place.checksums(names))
 

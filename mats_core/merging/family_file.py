@@ -24,7 +24,7 @@ from ..statistics import cached_path, measured
 from .recipe import ExpertEntry, Recipe, parse_recipe
 
 
-class Collection(BaseModel):
+class FamilyFile(BaseModel):
     """A family's description; paths start at `folder`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -91,21 +91,21 @@ class Collection(BaseModel):
         return parse_recipe(content, self.folder)
 
 
-def load_collection(path: str | Path) -> Collection:
+def load_family(path: str | Path) -> FamilyFile:
     """Read a `family.yaml` (or the folder that holds it)."""
     path = existing("family", path)
     if path.is_dir():
         path = existing("family", path / "family.yaml")
     content = read_yaml("family", path)
     try:
-        return Collection.model_validate({**content, "folder": path.parent})
+        return FamilyFile.model_validate({**content, "folder": path.parent})
     except ValidationError as error:
-        fields = [*Collection.model_fields, *ExpertEntry.model_fields]
+        fields = [*FamilyFile.model_fields, *ExpertEntry.model_fields]
         raise from_validation(f"family '{path}'", error, fields) from None
 
 
 def measure_all(
-    collection: Collection,
+    collection: FamilyFile,
     *,
     examples: int = 256,
     labels: Any = "empirical",
@@ -134,7 +134,7 @@ def measure_all(
     return files
 
 
-def missing_statistics(collection: Collection, *, examples: int = 256, seed: int = 0) -> list[str]:
+def missing_statistics(collection: FamilyFile, *, examples: int = 256, seed: int = 0) -> list[str]:
     """Names of the members that `measure_all` would have to measure."""
     missing = []
     for name, path, reference in collection.members(with_base=True):

@@ -26,7 +26,7 @@ from .directory import finish_directory
 from .engine import Engine, Layers, here, merge_layers
 from .events import Event, Finished, RoundDone, TaskDone, TrialDone
 from .journal import NAME as JOURNAL
-from .plan import Inputs, Job, open_inputs, prepare
+from .plan import Inputs, Plan, open_inputs, prepare
 from .recipe import Evaluation, Recipe, load_recipe
 from .report import LayerReport, Report, Trial
 from .sinks import MemorySink, Sink, fold_vectors, take_over
@@ -80,64 +80,64 @@ def run(
         recipe = chosen
     for number in range(2, recipe.rounds + 1):
         inputs = yield from _measured_again(recipe, inputs, number, pulse)
-    job = replace(prepare(recipe, inputs, keep), pulse=pulse)
+    plan = replace(prepare(recipe, inputs, keep), pulse=pulse)
     with contextlib.ExitStack() as stack:
         folder = None
         if target is not None:
             staged = staged_directory(target, force=force, resume=resume)
             folder = stack.enter_context(staged)
-        finished = yield from _merge_into(job, folder, started, trials, shard_bytes, resume)
+        finished = yield from _merge_into(plan, folder, started, trials, shard_bytes, resume)
     if target is not None:
         (target / JOURNAL).unlink(missing_ok=True)  # last: until here a merge can be resumed
     yield finished  # after the output took its name
 
 
 def _merge_into(
-    job: Job,
+    plan: Plan,
     folder: Path | None,
     started: float,
     trials: tuple[Trial, ...],
     shard_bytes: int,
     resume: bool,
 ) -> Generator[Event, None, Finished]:
-    place = open_place(job, folder, shard_bytes=shard_bytes, resume=resume)
+    place = open_place(plan, folder, shard_bytes=shard_bytes, resume=resume)
     with contextlib.closing(place.journal):
-        if job.inputs.vectors is not None:
-            layers = yield from _merge_vectors(job, job.inputs.vectors, place.sink, folder)
+        if plan.inputs.vectors is not None:
+            layers = yield from _merge_vectors(plan, plan.inputs.vectors, place.sink, folder)
         else:
-            layers = yield from merge_layers(job, place, _engine(job, folder, shard_bytes))
-        layers += take_over(job, place.sink)
+            layers = yield from merge_layers(plan, place, _engine(plan, folder, shard_bytes))
+        layers += take_over(plan, place.sink)
         place.finish()
     if folder is not None:
         merged = Checkpoint.open(folder)
-        encoder = {name: merged.read(name) for name in merged.tensors} if _tasks(job) else {}
+        encoder = {name: merged.read(name) for name in merged.tensors} if _tasks(plan) else {}
     else:
         assert isinstance(place.sink, MemorySink)
         encoder = place.sink.tensors
-    results = yield from _evaluate(job, encoder)
-    report = _report(job, layers, results, trials, time.perf_counter() - started)
+    results = yield from _evaluate(plan, encoder)
+    report = _report(plan, layers, results, trials, time.perf_counter() - started)
     if folder is not None:
-        finish_directory(job, folder, report)
+        finish_directory(plan, folder, report)
     return Finished(report, {} if folder is not None else encoder)
 
 
-def _engine(job: Job, folder: Path | None, shard_bytes: int) -> Engine:
+def _engine(plan: Plan, folder: Path | None, shard_bytes: int) -> Engine:
     """Where the layers are merged, as the recipe says."""
-    if job.recipe.engine == "local":
+    if plan.recipe.engine == "local":
         return here
     return ray.on_ray(folder, shard_bytes)
 
 
-def _merge_vectors(job: Job, vectors: VectorFamily, sink: Sink, folder: Path | None) -> Layers:
+def _merge_vectors(plan: Plan, vectors: VectorFamily, sink: Sink, folder: Path | None) -> Layers:
     """Merge (IA)³ vectors, save them as an adapter, and multiply them into the base."""
-    inner = job.of_vectors()
+    inner = plan.of_vectors()
     place = open_place(inner, None, shard_bytes=SHARD_BYTES)
     layers = yield from merge_layers(inner, place)
     assert isinstance(place.sink, MemorySink)
     merged = place.sink.tensors
     if folder is not None:
         vectors.save(folder / "adapter", merged)
-    return layers + fold_vectors(job, vectors, merged, sink)
+    return layers + fold_vectors(plan, vectors, merged, sink)
 
 
 def _measured_again(
@@ -161,11 +161,11 @@ def _measured_again(
 # Evaluation and search ----------------------------------------------------------------------------
 
 
-def _tasks(job: Job) -> bool:
+def _tasks(plan: Plan) -> bool:
     """Whether there is anything to evaluate: not for raw families, nor where it is switched off."""
-    return job.recipe.evaluate is not False and any(
+    return plan.recipe.evaluate is not False and any(
         expert.task and expert.checkpoint.directory is not None
-        for expert in job.inputs.family.experts
+        for expert in plan.inputs.family.experts
     )
 
 
@@ -183,22 +183,22 @@ def evaluate_output(directory: Path, split: SplitName) -> list[TaskResult]:
             remedy="Name a task with --task.",
         )
     recipe = load_recipe(file).model_copy(update={"evaluate": Evaluation(split=split)})
-    job = prepare(recipe)
-    if not _tasks(job):
+    plan = prepare(recipe)
+    if not _tasks(plan):
         raise InputError(f"recipe '{file}'", expected="experts with tasks", found="none")
     merged = Checkpoint.open(directory)
-    events = _evaluate(job, {name: merged.read(name) for name in merged.tensors})
+    events = _evaluate(plan, {name: merged.read(name) for name in merged.tensors})
     return [event.result for event in events if isinstance(event, TaskDone)]
 
 
 def _evaluate(
-    job: Job, encoder: Mapping[str, Tensor]
+    plan: Plan, encoder: Mapping[str, Tensor]
 ) -> Generator[Asked | TaskDone, None, list[TaskResult]]:
-    settings = job.recipe.evaluate
-    if not isinstance(settings, Evaluation) or not _tasks(job):
+    settings = plan.recipe.evaluate
+    if not isinstance(settings, Evaluation) or not _tasks(plan):
         return []
     found = exam(
-        job.inputs.family, job.recipe.folder, settings.split, settings.examples, job.device
+        plan.inputs.family, plan.recipe.folder, settings.split, settings.examples, plan.device
     )
     asked: Asked | None = None
     for asked in found.take(encoder, precision=settings.precision):
@@ -245,24 +245,24 @@ def _search(
 
 
 def _report(
-    job: Job,
+    plan: Plan,
     layers: Sequence[LayerReport],
     results: Sequence[TaskResult],
     trials: tuple[Trial, ...],
     seconds: float,
 ) -> Report:
-    family, settings = job.inputs.family, job.recipe.evaluate
-    notes = list(job.inputs.notes)
-    fallbacks = [layer for layer in layers if layer.method == "tsv_m" != job.method.name]
+    family, settings = plan.inputs.family, plan.recipe.evaluate
+    notes = list(plan.inputs.notes)
+    fallbacks = [layer for layer in layers if layer.method == "tsv_m" != plan.method.name]
     if fallbacks:
         notes.append(f"{len(fallbacks)} matrices without statistics fell back to TSV-M")
     return Report(
-        method=job.method.name,
-        options=job.options.model_dump(),
-        seed=job.recipe.seed,
-        device=job.device,
-        device_reason=job.reason,
-        dtype=job.recipe.dtype,
+        method=plan.method.name,
+        options=plan.options.model_dump(),
+        seed=plan.recipe.seed,
+        device=plan.device,
+        device_reason=plan.reason,
+        dtype=plan.recipe.dtype,
         seconds=seconds,
         layers=tuple(layers),
         tasks=tuple(results),
@@ -273,6 +273,6 @@ def _report(
             "base": family.base.fingerprint,
             **{expert.name: expert.checkpoint.fingerprint for expert in family.experts},
         },
-        output=str(job.recipe.path(job.recipe.output).resolve()) if job.recipe.output else None,
-        rounds=job.recipe.rounds,
+        output=str(plan.recipe.path(plan.recipe.output).resolve()) if plan.recipe.output else None,
+        rounds=plan.recipe.rounds,
     )

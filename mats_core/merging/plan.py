@@ -48,7 +48,7 @@ class Inputs:
 
 
 @dataclass(frozen=True)
-class Job:
+class Plan:
     """One merge, ready to run."""
 
     recipe: Recipe
@@ -65,8 +65,8 @@ class Job:
     pulse: Callable[[int, float], None] | None = None
     buffers: Buffers = field(default_factory=Buffers, compare=False, repr=False)
 
-    def of_vectors(self) -> Job:
-        """The job that is really done: over the vectors, where the experts are (IA)³ adapters."""
+    def of_vectors(self) -> Plan:
+        """The plan that is really done: over the vectors, where the experts are (IA)³ adapters."""
         if self.inputs.vectors is None:
             return self
         # Folded into the base in the arithmetic's own precision, and rounded once.
@@ -131,7 +131,7 @@ def _statistics(
     return statistics.under({on.own(name): name for name in on.tensors})
 
 
-def prepare(recipe: Recipe, inputs: Inputs | None = None, keep: Sequence[int] = ()) -> Job:
+def prepare(recipe: Recipe, inputs: Inputs | None = None, keep: Sequence[int] = ()) -> Plan:
     """Everything that can be wrong with a merge, found before it starts."""
     inputs = inputs or open_inputs(recipe)
     method, options = METHODS[recipe.method], recipe.parsed_options()
@@ -143,7 +143,7 @@ def prepare(recipe: Recipe, inputs: Inputs | None = None, keep: Sequence[int] = 
     kinds = method.reads(options)
     _require_experts(recipe, method)
     _require_statistics(recipe, inputs, method, options)
-    return Job(
+    return Plan(
         recipe=recipe,
         inputs=inputs,
         method=method,
@@ -253,19 +253,19 @@ def _require_statistics(recipe: Recipe, inputs: Inputs, method: Method, options:
 # Layers -------------------------------------------------------------------------------------------
 
 
-def units(job: Job) -> list[Unit]:
-    """The layers of a job, in the order of the checkpoint."""
-    shared = job.inputs.family.shared
+def units(plan: Plan) -> list[Unit]:
+    """The layers of a plan, in the order of the checkpoint."""
+    shared = plan.inputs.family.shared
     folded: dict[str, str] = {}
-    if job.method.folds(job.options):
+    if plan.method.folds(plan.options):
         for name in shared:
             bias = bias_of(name)
-            if is_weight(name) and bias in shared and _foldable(job, module_of(name)):
+            if is_weight(name) and bias in shared and _foldable(plan, module_of(name)):
                 folded[name] = bias
     biases = set(folded.values())
     return [Unit(name, folded.get(name)) for name in shared if name not in biases]
 
 
-def _foldable(job: Job, module: str) -> bool:
+def _foldable(plan: Plan, module: str) -> bool:
     wanted = (f"{module}.input_gram", f"{module}.input_mean")
-    return all(s is not None and all(n in s for n in wanted) for s in job.inputs.statistics)
+    return all(s is not None and all(n in s for n in wanted) for s in plan.inputs.statistics)

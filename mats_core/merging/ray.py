@@ -26,7 +26,7 @@ import torch
 
 from ..errors import InputError
 from .engine import Engine, merge_layer
-from .plan import Job, Unit, open_inputs, prepare
+from .plan import Plan, Unit, open_inputs, prepare
 from .recipe import Recipe
 from .sinks import MemorySink
 from .sizes import layer_bytes
@@ -58,14 +58,14 @@ def on_ray(folder: Path | None, shard_bytes: int) -> Engine:
     """An engine for an output in `folder`, or in memory."""
 
     def merge(
-        job: Job, todo: Sequence[Unit], survey: Any, place: Place
+        plan: Plan, todo: Sequence[Unit], survey: Any, place: Place
     ) -> Generator[Done, None, None]:
         ray = _connected()
-        recipe = job.recipe.model_copy(update={"device": job.device})  # `auto` is decided here
-        family = job.inputs.family
+        recipe = plan.recipe.model_copy(update={"device": plan.device})  # `auto` is decided here
+        family = plan.inputs.family
         contents = family.tied_to, family.roles  # what the preflight read every file for
         key = uuid.uuid4().hex  # files may change between two merges by one recipe
-        shared = ray.put((key, recipe, job.keep, survey, folder, shard_bytes, contents))
+        shared = ray.put((key, recipe, plan.keep, survey, folder, shard_bytes, contents))
         threads = torch.get_num_threads()  # another number could round differently
         task = ray.remote(max_retries=RETRIES)(_merge)
         under_way: deque[Any] = deque()
@@ -75,8 +75,8 @@ def on_ray(folder: Path | None, shard_bytes: int) -> Engine:
             for unit in todo:
                 needs = {
                     "CPU": threads,
-                    "GPU": 1 if job.device == "cuda" else 0,
-                    "memory": int(layer_bytes(job, unit)),
+                    "GPU": 1 if plan.device == "cuda" else 0,
+                    "memory": int(layer_bytes(plan, unit)),
                 }
                 _require_machine(ray, unit, needs)
                 asked = task.options(
@@ -170,16 +170,16 @@ def _merge(shared: Any, unit: Unit, threads: int) -> Done:
     """Merge one layer in this process; its bytes are on the disk before the driver hears of it."""
     torch.set_num_threads(threads)
     key, recipe, keep, survey, folder, shard_bytes, contents = shared
-    job = _job(key, recipe, keep, contents)
+    plan = _plan(key, recipe, keep, contents)
     try:
-        place = place_of_worker(job, folder, shard_bytes)
+        place = place_of_worker(plan, folder, shard_bytes)
     except (OSError, ValueError) as error:
         raise InputError(
             f"output '{folder}' on machine '{socket.gethostname()}'",
             expected="the files that the driver began, on a file system that all machines see",
             found=str(error),
         ) from None
-    done = merge_layer(job, unit, survey, place)
+    done = merge_layer(plan, unit, survey, place)
     if place.writer is None:
         assert isinstance(place.sink, MemorySink)
         return replace(done, tensors={**place.spool.tensors, **place.sink.tensors})
@@ -190,11 +190,11 @@ def _merge(shared: Any, unit: Unit, threads: int) -> Done:
     return done
 
 
-_JOBS: dict[str, Job] = {}  # of the merge that this worker had to do with last
+_JOBS: dict[str, Plan] = {}  # of the merge that this worker had to do with last
 
 
-def _job(key: str, recipe: Recipe, keep: Sequence[int], contents: Any) -> Job:
-    """The driver's job; its files are opened once a merge in every worker."""
+def _plan(key: str, recipe: Recipe, keep: Sequence[int], contents: Any) -> Plan:
+    """The driver's plan; its files are opened once a merge in every worker."""
     if key not in _JOBS:
         _JOBS.clear()
         # Headers only: the driver looked through the contents, and says what it found.

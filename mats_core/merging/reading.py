@@ -15,167 +15,167 @@ from ..linear import LowRank
 from ..methods import Layer, LayerStatistics
 from ..names import is_matrix, is_weight, module_of
 from ..statistics import Statistics, with_bias
-from .plan import Job, Unit, units
+from .plan import Plan, Unit, units
 
 WHOLE = 1 << 18  # elements of a tensor that is not worth being read in pieces
 PIECE = 1 << 22  # elements of the largest piece, whatever a method asks for
 
 
-def read_layer(job: Job, unit: Unit, *, with_statistics: bool = True) -> Layer:
-    """One layer's tensors and statistics, in the job's dtype and on its device."""
-    family = job.inputs.family
+def read_layer(plan: Plan, unit: Unit, *, with_statistics: bool = True) -> Layer:
+    """One layer's tensors and statistics, in the plan's dtype and on its device."""
+    family = plan.inputs.family
     shape = family.shape(unit.name)
-    read_statistics = with_statistics and bool(job.kinds)
+    read_statistics = with_statistics and bool(plan.kinds)
     empty = LayerStatistics()
-    place = (unit, job.dtype, job.device)
+    place = (unit, plan.dtype, plan.device)
 
     def remember(what: Hashable, compute: Callable[[], Any]) -> Any:
-        return job.inputs.memo.get((place, what), compute)
+        return plan.inputs.memo.get((place, what), compute)
 
     def measured_by(statistics: Statistics | None) -> LayerStatistics:
         if statistics is None:
             return empty
-        what = ("statistics", statistics.source, job.kinds)
-        return remember(what, lambda: _layer_statistics(job, statistics, unit, shape))
+        what = ("statistics", statistics.source, plan.kinds)
+        return remember(what, lambda: _layer_statistics(plan, statistics, unit, shape))
 
     return Layer(
         name=unit.name,
-        base=remember("base", lambda: _tensor(job, family.base, unit)),
+        base=remember("base", lambda: _tensor(plan, family.base, unit)),
         experts=remember(
-            "experts", lambda: tuple(_tensor(job, e.checkpoint, unit) for e in family.experts)
+            "experts", lambda: tuple(_tensor(plan, e.checkpoint, unit) for e in family.experts)
         ),
-        weights=job.weights,
+        weights=plan.weights,
         labels=tuple(expert.name for expert in family.experts),
-        is_matrix=treated_as_matrix(job, unit.name),
-        statistics=tuple(measured_by(own) for own in job.inputs.statistics)
+        is_matrix=treated_as_matrix(plan, unit.name),
+        statistics=tuple(measured_by(own) for own in plan.inputs.statistics)
         if read_statistics
         else (),
-        base_statistics=measured_by(job.inputs.base_statistics) if read_statistics else empty,
-        seed=job.recipe.seed,
-        keep=job.keep,
-        starts=_starts(job, unit),
+        base_statistics=measured_by(plan.inputs.base_statistics) if read_statistics else empty,
+        seed=plan.recipe.seed,
+        keep=plan.keep,
+        starts=_starts(plan, unit),
         remember=remember,
-        pulse=job.pulse,
+        pulse=plan.pulse,
     )
 
 
-def treated_as_matrix(job: Job, name: str) -> bool:
+def treated_as_matrix(plan: Plan, name: str) -> bool:
     """Whether methods for linear layers apply: by the name, or because it was measured as one."""
-    shape, gram = job.inputs.family.shape(name), f"{module_of(name)}.input_gram"
+    shape, gram = plan.inputs.family.shape(name), f"{module_of(name)}.input_gram"
     if is_matrix(name, shape):
         return True
-    measured = any(s is not None and gram in s for s in job.inputs.statistics)
+    measured = any(s is not None and gram in s for s in plan.inputs.statistics)
     return len(shape) == 2 and is_weight(name) and measured
 
 
-def read_layers(job: Job) -> Iterator[Layer]:
+def read_layers(plan: Plan) -> Iterator[Layer]:
     """All layers without statistics, large ones in pieces, for a method's survey."""
-    for unit in units(job):
-        yield from read_pieces(job, unit)
+    for unit in units(plan):
+        yield from read_pieces(plan, unit)
 
 
-def pieces(job: Job, unit: Unit) -> list[tuple[int, int]]:
+def pieces(plan: Plan, unit: Unit) -> list[tuple[int, int]]:
     """(start, stop) of the pieces in which a tensor is merged; empty for one that is read whole.
 
     Only large tensors, where the method says that every element of the result depends on its own
     elements alone, and where all files can be read so.
     """
-    family, name = job.inputs.family, unit.name
+    family, name = plan.inputs.family, unit.name
     elements = family.base.tensors[name].elements
-    size = min(PIECE, job.method.piece(job.options))
+    size = min(PIECE, plan.method.piece(plan.options))
     checkpoints = (family.base, *(expert.checkpoint for expert in family.experts))
     if elements <= min(PIECE, WHOLE) or unit.bias is not None:
         return []
-    if not job.method.pieces(job.options, treated_as_matrix(job, name)):
+    if not plan.method.pieces(plan.options, treated_as_matrix(plan, name)):
         return []
     if not all(checkpoint.reads_parts(name) for checkpoint in checkpoints):
         return []
     return [(start, min(start + size, elements)) for start in range(0, elements, size)]
 
 
-def read_pieces(job: Job, unit: Unit) -> Iterator[Layer]:
+def read_pieces(plan: Plan, unit: Unit) -> Iterator[Layer]:
     """A layer without statistics, in pieces if it has any.
 
     The tensors of a piece hold until the next one is asked for: their memory is used again.  The
     next one is read meanwhile.
     """
-    spans = pieces(job, unit)
+    spans = pieces(plan, unit)
     for index, (start, stop) in enumerate(spans):
-        yield _read_piece(job, unit, start, stop, spans[index + 1 : index + 2])
+        yield _read_piece(plan, unit, start, stop, spans[index + 1 : index + 2])
     if not spans:
-        yield read_layer(job, unit, with_statistics=False)
+        yield read_layer(plan, unit, with_statistics=False)
 
 
 def _read_piece(
-    job: Job, unit: Unit, start: int, stop: int, following: Sequence[tuple[int, int]]
+    plan: Plan, unit: Unit, start: int, stop: int, following: Sequence[tuple[int, int]]
 ) -> Layer:
-    memo = job.inputs.memo
-    bases, experts = _checkpoints(job)
-    place = (unit, start, job.dtype, job.device)
+    memo = plan.inputs.memo
+    bases, experts = _checkpoints(plan)
+    place = (unit, start, plan.dtype, plan.device)
 
     def remember(what: Hashable, compute: Callable[[], Any]) -> Any:
         return memo.get((place, what), compute)
 
     def parts(checkpoints: Sequence[Checkpoint]) -> tuple[Tensor, ...]:
-        how = {"dtype": job.dtype, "device": job.device}
+        how = {"dtype": plan.dtype, "device": plan.device}
         return tuple(one.part(unit.name, start, stop, **how) for one in checkpoints)
 
-    if memo.limit or job.device != "cpu":
+    if memo.limit or plan.device != "cpu":
         base = remember("base", lambda: parts(bases)) if bases else ()
         found = (*base, *remember("experts", lambda: parts(experts)))
     else:
-        found = job.buffers.filled(_wanted(job, unit, bases + experts, start, stop))
+        found = plan.buffers.filled(_wanted(plan, unit, bases + experts, start, stop))
         for span in following:
-            job.buffers.ahead(_wanted(job, unit, bases + experts, *span))
+            plan.buffers.ahead(_wanted(plan, unit, bases + experts, *span))
     return Layer(
         name=unit.name,
         # Without data where nobody reads it: whoever did after all would be told so.
-        base=found[0] if bases else torch.empty(stop - start, dtype=job.dtype, device="meta"),
+        base=found[0] if bases else torch.empty(stop - start, dtype=plan.dtype, device="meta"),
         experts=tuple(found[len(bases) :]),
-        weights=job.weights,
-        labels=tuple(expert.name for expert in job.inputs.family.experts),
+        weights=plan.weights,
+        labels=tuple(expert.name for expert in plan.inputs.family.experts),
         is_matrix=False,
-        seed=job.recipe.seed,
+        seed=plan.recipe.seed,
         offset=start,
         remember=remember,
-        pulse=job.pulse,
+        pulse=plan.pulse,
     )
 
 
 def _wanted(
-    job: Job, unit: Unit, checkpoints: Sequence[Checkpoint], start: int, stop: int
+    plan: Plan, unit: Unit, checkpoints: Sequence[Checkpoint], start: int, stop: int
 ) -> Wanted:
     def fill(values: Sequence[Tensor]) -> None:
         for checkpoint, value in zip(checkpoints, values, strict=True):
             checkpoint.fill(unit.name, start, value)
 
-    return Wanted((unit, start), len(checkpoints), stop - start, job.dtype, fill)
+    return Wanted((unit, start), len(checkpoints), stop - start, plan.dtype, fill)
 
 
-def _checkpoints(job: Job) -> tuple[list[Checkpoint], list[Checkpoint]]:
+def _checkpoints(plan: Plan) -> tuple[list[Checkpoint], list[Checkpoint]]:
     """The base, where the method reads it, and the experts."""
-    family = job.inputs.family
-    bases = [family.base] if job.method.reads_base else []
+    family = plan.inputs.family
+    bases = [family.base] if plan.method.reads_base else []
     return bases, [expert.checkpoint for expert in family.experts]
 
 
-def _tensor(job: Job, checkpoint: Checkpoint, unit: Unit) -> Tensor:
-    value = job.inputs.family.weight(checkpoint, unit.name, dtype=job.dtype, device=job.device)
+def _tensor(plan: Plan, checkpoint: Checkpoint, unit: Unit) -> Tensor:
+    value = plan.inputs.family.weight(checkpoint, unit.name, dtype=plan.dtype, device=plan.device)
     if unit.bias is None:
         return value
-    bias = checkpoint.read(unit.bias, dtype=job.dtype, device=job.device)
+    bias = checkpoint.read(unit.bias, dtype=plan.dtype, device=plan.device)
     return torch.cat([value, bias[:, None]], 1)
 
 
-def _starts(job: Job, unit: Unit) -> Any:
+def _starts(plan: Plan, unit: Unit) -> Any:
     """A reader of the checkpoint that CG starts from, if there is one."""
-    checkpoint = job.start
+    checkpoint = plan.start
     if checkpoint is None:
         return None
 
     def read(name: str) -> Tensor:
         for part in (unit.name, *((unit.bias,) if unit.bias else ())):
-            ours = job.inputs.family.base.tensors[part].shape
+            ours = plan.inputs.family.base.tensors[part].shape
             theirs = checkpoint.tensors.get(part)
             if theirs is None or theirs.shape != ours:
                 raise InputError(
@@ -184,13 +184,13 @@ def _starts(job: Job, unit: Unit) -> Any:
                     found=f"shape {list(theirs.shape)}" if theirs else "no such tensor",
                     remedy="Start from a checkpoint of the same family.",
                 )
-        return _tensor(job, checkpoint, unit)
+        return _tensor(plan, checkpoint, unit)
 
     return read
 
 
 def _layer_statistics(
-    job: Job, statistics: Statistics, unit: Unit, shape: tuple[int, ...]
+    plan: Plan, statistics: Statistics, unit: Unit, shape: tuple[int, ...]
 ) -> LayerStatistics:
     module = module_of(unit.name)
     elements = 1
@@ -198,15 +198,15 @@ def _layer_statistics(
         elements *= size
 
     def read(kind: str, name: str, expected: tuple[int, ...]) -> Tensor | None:
-        if kind not in job.kinds:
+        if kind not in plan.kinds:
             return None
-        return statistics.read(name, expected, dtype=job.dtype, device=job.device)
+        return statistics.read(name, expected, dtype=plan.dtype, device=plan.device)
 
     def read_gram(kind: str, size: int) -> tuple[Tensor | None, LowRank | None]:
         """Whole, or in factors where the file has it so."""
-        if kind not in job.kinds or not matrix:
+        if kind not in plan.kinds or not matrix:
             return None, None
-        name, place = f"{module}.{kind}", {"dtype": job.dtype, "device": job.device}
+        name, place = f"{module}.{kind}", {"dtype": plan.dtype, "device": plan.device}
         factors = statistics.factored(name, size, **place)
         return (None, factors) if factors else (statistics.read(name, (size, size), **place), None)
 
@@ -214,7 +214,7 @@ def _layer_statistics(
     a, a_factors = read_gram("input_gram", shape[-1] if shape else 0)
     b, b_factors = read_gram("output_gradient_gram", shape[0] if shape else 0)
     # A Fisher has the parameter's own layout, as the file does.
-    family = job.inputs.family
+    family = plan.inputs.family
     fisher = read("fisher", f"{unit.name}.fisher", family.base.tensors[unit.name].shape)
     found = LayerStatistics(
         input_gram=a,
@@ -228,11 +228,11 @@ def _layer_statistics(
         if unit.name in family.transposed
         else read("block", f"{unit.name}.block", (elements, elements)),
     )
-    return _folded(job, statistics, unit, found) if unit.bias else found
+    return _folded(plan, statistics, unit, found) if unit.bias else found
 
 
 def _folded(
-    job: Job, statistics: Statistics, unit: Unit, found: LayerStatistics
+    plan: Plan, statistics: Statistics, unit: Unit, found: LayerStatistics
 ) -> LayerStatistics:
     """The statistics of `[W b]`: the Gram of `[x; 1]`, and both Fishers side by side."""
     gram = found.gram("input_gram")
@@ -241,7 +241,7 @@ def _folded(
     gram = with_bias(gram, found.input_mean)  # in factors, the mean's column would not be a row
     fisher = found.fisher
     if fisher is not None:
-        rows = job.inputs.family.base.tensors[unit.bias].shape
-        bias = statistics.read(f"{unit.bias}.fisher", rows, dtype=job.dtype, device=job.device)
+        rows = plan.inputs.family.base.tensors[unit.bias].shape
+        bias = statistics.read(f"{unit.bias}.fisher", rows, dtype=plan.dtype, device=plan.device)
         fisher = None if bias is None else torch.cat([fisher, bias[:, None]], 1)
     return replace(found, input_gram=gram, input_factors=None, fisher=fisher)

@@ -15,7 +15,7 @@ from ..checkpoints import Checkpoint, Spec, TensorFileWriter, all_finite
 from ..errors import InputError
 from ..families import Family
 from ..names import is_table
-from .plan import DTYPES, Job, Unit
+from .plan import DTYPES, Plan, Unit
 from .report import LayerReport
 
 SPOOL = ".spool.safetensors"
@@ -47,14 +47,14 @@ class MemorySink:
         self.tensors[name].view(-1)[start : start + len(value)] = value.to("cpu")
 
 
-def output_specs(job: Job) -> dict[str, Spec]:
+def output_specs(plan: Plan) -> dict[str, Spec]:
     """Name, dtype and shape of every tensor of the merged checkpoint.
 
     A tensor that the configuration ties to another is written once, with that one.
     """
-    family = job.inputs.family
+    family = plan.inputs.family
     written_once = _written_once(family)
-    override = DTYPES[job.recipe.output_dtype] if job.recipe.output_dtype else None
+    override = DTYPES[plan.recipe.output_dtype] if plan.recipe.output_dtype else None
     return {
         name: (
             override if override and entry.dtype.is_floating_point else entry.dtype,
@@ -78,15 +78,15 @@ class Spool:
     """
 
     def __init__(
-        self, job: Job, names: Sequence[str], folder: Path | None, done: Collection[str] = ()
+        self, plan: Plan, names: Sequence[str], folder: Path | None, done: Collection[str] = ()
     ) -> None:
-        self.job, self.tensors = job, dict[str, Tensor]()
+        self.plan, self.tensors = plan, dict[str, Tensor]()
         self.file = folder / SPOOL if folder is not None and names else None
         self.writer: TensorFileWriter | None = None
         self.checkpoint: Checkpoint | None = None
         if self.file is not None:
-            family = job.inputs.family
-            specs = {name: (job.dtype, family.shape(name)) for name in names}
+            family = plan.inputs.family
+            specs = {name: (plan.dtype, family.shape(name)) for name in names}
             self.writer = TensorFileWriter(self.file, specs, done=done)
 
     def add(self, name: str, value: Tensor) -> dict[str, int]:
@@ -103,7 +103,7 @@ class Spool:
         if self.checkpoint is None:
             self.sync()
             self.checkpoint = Checkpoint.open(self.file)
-        return self.checkpoint.read(name, device=self.job.device)
+        return self.checkpoint.read(name, device=self.plan.device)
 
     def sync(self) -> None:
         if self.writer is not None:
@@ -120,12 +120,12 @@ class Spool:
             self.file.unlink()
 
 
-def emit(job: Job, unit: Unit, value: Tensor, sink: Sink, start: int | None = None) -> list[str]:
+def emit(plan: Plan, unit: Unit, value: Tensor, sink: Sink, start: int | None = None) -> list[str]:
     """Check what comes out and hand it on, folded biases unfolded and ties followed.
 
     `start`: the value is a flat piece, from this element on.  Returns the names written.
     """
-    family = job.inputs.family
+    family = plan.inputs.family
     parts = {unit.name: value}
     if unit.bias is not None:
         parts = {unit.name: value[:, :-1], unit.bias: value[:, -1]}
@@ -137,34 +137,34 @@ def emit(job: Job, unit: Unit, value: Tensor, sink: Sink, start: int | None = No
         for written in names:
             if written not in sink.specs:
                 continue
-            _store(job, written, part, sink, start)
+            _store(plan, written, part, sink, start)
             found.append(written)
     return found
 
 
-def _store(job: Job, name: str, value: Tensor, sink: Sink, start: int | None = None) -> None:
+def _store(plan: Plan, name: str, value: Tensor, sink: Sink, start: int | None = None) -> None:
     stored = value.to(sink.specs[name][0])
     if not all_finite(stored):
         raise InputError(
             f"merged tensor '{name}'",
             expected="finite numbers",
-            found=f"NaN or infinity in {stored.dtype} after '{job.method.name}'",
+            found=f"NaN or infinity in {stored.dtype} after '{plan.method.name}'",
             remedy="Raise the damping, use dtype float64, or a wider output_dtype.",
         )
     sink.add(name, stored, start)
 
 
 def fold_vectors(
-    job: Job, vectors: VectorFamily, merged: Mapping[str, Tensor], sink: Sink
+    plan: Plan, vectors: VectorFamily, merged: Mapping[str, Tensor], sink: Sink
 ) -> list[LayerReport]:
     """The base with merged (IA)³ vectors multiplied in, tensor by tensor."""
-    family = job.inputs.family
+    family = plan.inputs.family
     reports: list[LayerReport] = []
     for name in sink.specs:
         role = family.roles[name]
         if role in ("head", "copied"):
             continue
-        _store(job, name, vectors.fold(name, merged, job.dtype), sink)
+        _store(plan, name, vectors.fold(name, merged, plan.dtype), sink)
         if role == "tied" or name in merged:  # reported with the others
             continue
         scaling = vectors.scaling(name)
@@ -179,9 +179,9 @@ def fold_vectors(
     return reports
 
 
-def take_over(job: Job, sink: Sink) -> list[LayerReport]:
+def take_over(plan: Plan, sink: Sink) -> list[LayerReport]:
     """What is not merged: heads stay the base's, other tensors are copied, ties are followed."""
-    family = job.inputs.family
+    family = plan.inputs.family
     reports: list[LayerReport] = []
     for name, role in family.roles.items():
         if role in ("matrix", "vector"):

@@ -8,28 +8,28 @@ from dataclasses import replace
 from ..methods import COSTS, Shape
 from ..names import is_matrix, is_weight, module_of
 from ..statistics import Statistics
-from .plan import Job, Unit
+from .plan import Plan, Unit
 from .reading import pieces
 
 IN_FACTORS = ("regmean", "kfac", "essential")  # methods that take Grams so; others multiply out
 
 
-def layer_bytes(job: Job, unit: Unit) -> float:
+def layer_bytes(plan: Plan, unit: Unit) -> float:
     """Bytes that merging one layer, or a piece of it where it comes in pieces, takes."""
-    shape, spans = shape_of(job, unit), pieces(job, unit)
+    shape, spans = shape_of(plan, unit), pieces(plan, unit)
     if spans:
         start, stop = spans[0]
         shape = replace(shape, size=(stop - start,), is_matrix=False, measured=frozenset())
     ahead = len(spans[:2]) or 1  # the next piece is read while one is merged
-    return ahead * _inputs_bytes(job, shape) + COSTS[job.method.name](shape, job.options).nbytes
+    return ahead * _inputs_bytes(plan, shape) + COSTS[plan.method.name](shape, plan.options).nbytes
 
 
-def shape_of(job: Job, unit: Unit) -> Shape:
+def shape_of(plan: Plan, unit: Unit) -> Shape:
     """How a method will find a layer; the rules of `layers.read_layer`."""
-    family = job.inputs.family
+    family = plan.inputs.family
     own = family.shape(unit.name)
     module = module_of(unit.name)
-    statistics = [s for s in job.inputs.statistics if s is not None]
+    statistics = [s for s in plan.inputs.statistics if s is not None]
     square = len(own) == 2 and is_weight(unit.name)
     everywhere = len(statistics) == len(family.experts)
     names = {"fisher": f"{unit.name}.fisher", "block": f"{unit.name}.block"}
@@ -39,12 +39,12 @@ def shape_of(job: Job, unit: Unit) -> Shape:
     measured = frozenset(
         kind
         for kind, name in names.items()
-        if kind in job.kinds and everywhere and all(name in s for s in statistics)
+        if kind in plan.kinds and everywhere and all(name in s for s in statistics)
     )
-    base = job.inputs.base_statistics
+    base = plan.inputs.base_statistics
     gram = square and any(f"{module}.input_gram" in s for s in statistics)
     ranks = (0, 0)
-    if square and not unit.bias and everywhere and job.method.name in IN_FACTORS:
+    if square and not unit.bias and everywhere and plan.method.name in IN_FACTORS:
         ranks = (
             _rows(statistics, f"{module}.input"),
             _rows(statistics, f"{module}.output_gradient"),
@@ -53,10 +53,10 @@ def shape_of(job: Job, unit: Unit) -> Shape:
         ranks=ranks,
         size=(own[0], own[1] + 1) if unit.bias else own,
         experts=len(family.experts),
-        dtype=job.recipe.dtype,
+        dtype=plan.recipe.dtype,
         is_matrix=is_matrix(unit.name, own) or gram,
         measured=measured,
-        prior=base is not None and names["fisher"] in base.shapes and "fisher" in job.kinds,
+        prior=base is not None and names["fisher"] in base.shapes and "fisher" in plan.kinds,
     )
 
 
@@ -84,6 +84,6 @@ def _statistics_sizes(shape: Shape) -> Iterator[tuple[int, int]]:
         yield n, 1
 
 
-def _inputs_bytes(job: Job, shape: Shape) -> float:
+def _inputs_bytes(plan: Plan, shape: Shape) -> float:
     statistics = sum(elements * count for elements, count in _statistics_sizes(shape))
     return (shape.experts + 1) * shape.nbytes + statistics * shape.width

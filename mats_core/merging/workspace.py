@@ -15,7 +15,7 @@ from ..errors import InputError
 from ..statistics import Statistics
 from .directory import pinned
 from .journal import NAME, Entry, Journal, Past, identity, read_past
-from .plan import Job, units
+from .plan import Plan, units
 from .reading import treated_as_matrix
 from .report import VERSION
 from .sinks import SPOOL, MemorySink, Sink, Spool, output_specs
@@ -62,23 +62,23 @@ class Done:
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
 
 
-def open_place(job: Job, folder: Path | None, *, shard_bytes: int, resume: bool = False) -> Place:
+def open_place(plan: Plan, folder: Path | None, *, shard_bytes: int, resume: bool = False) -> Place:
     """The sink, spool and journal of a merge into `folder`, or into memory.
 
     With `resume` what an earlier merge left in the folder is taken over.  Raises `InputError` where
     it was another one.
     """
-    specs, spooled = output_specs(job), _spooled(job)
+    specs, spooled = output_specs(plan), _spooled(plan)
     if folder is None:
-        return Place(MemorySink(specs), None, Spool(job, spooled, None), Journal(), {})
-    header = _identity(job, shard_bytes)
+        return Place(MemorySink(specs), None, Spool(plan, spooled, None), Journal(), {})
+    header = _identity(plan, shard_bytes)
     past = read_past(folder, header) if resume else Past()
     entries = _verified(past, folder)
     written = {n for e in entries.values() if e.stage == "written" for n in e.checksums}
     try:
         writer = CheckpointWriter(folder, specs, shard_bytes=shard_bytes, done=written)
         done = {e.report.name for e in entries.values() if e.norm is not None}
-        spool = Spool(job, spooled, folder, done)
+        spool = Spool(plan, spooled, folder, done)
     except (OSError, ValueError) as error:
         raise InputError(
             f"unfinished merge '{folder}'",
@@ -94,20 +94,20 @@ def open_place(job: Job, folder: Path | None, *, shard_bytes: int, resume: bool 
     return Place(writer, writer, spool, Journal(folder / NAME, header, past, sync), entries)
 
 
-def place_of_worker(job: Job, folder: Path | None, shard_bytes: int) -> Place:
+def place_of_worker(plan: Plan, folder: Path | None, shard_bytes: int) -> Place:
     """The files of a merge that another process began, or memory: for one layer of it."""
-    specs, spooled = output_specs(job), _spooled(job)
+    specs, spooled = output_specs(plan), _spooled(plan)
     if folder is None:
-        return Place(MemorySink(specs), None, Spool(job, spooled, None), Journal(), {})
+        return Place(MemorySink(specs), None, Spool(plan, spooled, None), Journal(), {})
     writer = CheckpointWriter(folder, specs, shard_bytes=shard_bytes, done=specs)
-    return Place(writer, writer, Spool(job, spooled, folder, spooled), Journal(), {})
+    return Place(writer, writer, Spool(plan, spooled, folder, spooled), Journal(), {})
 
 
-def _spooled(job: Job) -> list[str]:
+def _spooled(plan: Plan) -> list[str]:
     """Layers that may wait for the second pass, where the method has one."""
-    if job.method.rescale is None:
+    if plan.method.rescale is None:
         return []
-    return [unit.name for unit in units(job) if treated_as_matrix(job, unit.name)]
+    return [unit.name for unit in units(plan) if treated_as_matrix(plan, unit.name)]
 
 
 def _verified(past: Past, folder: Path) -> dict[str, Entry]:
@@ -127,21 +127,21 @@ def _verified(past: Past, folder: Path) -> dict[str, Entry]:
     }
 
 
-def _identity(job: Job, shard_bytes: int) -> dict[str, Any]:
+def _identity(plan: Plan, shard_bytes: int) -> dict[str, Any]:
     """What makes two merges the same: whoever resumes must have all of it."""
     # Where the inputs lie does not matter, what is in them does; nor does what comes after.
     without = {"base", "base_statistics", "output", "evaluate", "search", "device", "experts",
                "engine"}  # fmt: skip
-    recipe = pinned(job)
+    recipe = pinned(plan)
     kept = {"name", "weight", "examples", "fingerprint"}
-    inputs = job.inputs
+    inputs = plan.inputs
     return identity(
         {
             **recipe.model_dump(mode="json", exclude=without),
             "experts": [e.model_dump(mode="json", include=kept) for e in recipe.experts],
             "statistics": [_file_of(s) for s in (*inputs.statistics, inputs.base_statistics)],
-            "start": job.start.fingerprint if job.start else None,
-            "device": job.device,
+            "start": plan.start.fingerprint if plan.start else None,
+            "device": plan.device,
             "shard_bytes": shard_bytes,
             "versions": {"mats_core": VERSION, "torch": torch.__version__},
         }

@@ -23,7 +23,7 @@ from mats_core.checkpoints.files import Checkpoint
 from mats_core.errors import InputError
 from mats_core.estimating.merge_cost import estimate
 from mats_core.merging.events import Finished
-from mats_core.merging.family_file import load_collection, measure_all
+from mats_core.merging.family_file import load_family, measure_all
 from mats_core.merging.pipeline import evaluate_output, merge, run
 from mats_core.merging.plan import open_inputs
 from mats_core.merging.recipe import parse_recipe
@@ -291,7 +291,7 @@ def _resized(place: Path, base: Path, classes: int) -> Path:
 
 @pytest.mark.parametrize("kind", ["lora", "ia3"])
 def test_a_family_of_adapters_is_measured_merged_and_evaluated(kind, family, tmp_path):
-    collection = load_collection(family(kind))
+    collection = load_family(family(kind))
     files = measure_all(collection, examples=8)
     out = tmp_path / "out"
     settings = {"output": str(out), "device": "cpu", "rounds": 2 if kind == "ia3" else 1}
@@ -310,7 +310,7 @@ def test_an_experts_logits_are_those_of_peft(family):
     """The model that an adapter's derived configuration builds, against peft's own forward pass."""
     from transformers import ViTForImageClassification
 
-    collection = load_collection(family("logits"))
+    collection = load_family(family("logits"))
     path = collection.model_path(collection.experts[1].model)
     expert = open_expert(path, collection.base)
     base = ViTForImageClassification.from_pretrained(path.parent / "resized")

@@ -24,7 +24,7 @@ from mats_core.checkpoints.files import Checkpoint
 from mats_core.errors import InputError
 from mats_core.families.examine import examine
 from mats_core.families.expert import Expert
-from mats_core.merging.family_file import load_collection
+from mats_core.merging.family_file import load_family
 from mats_core.merging.pipeline import merge
 
 WORDS = ("the", "a", "good", "fine", "bad", "poor", "film", "book", "very", "not", "cat", "dog")
@@ -174,7 +174,7 @@ def test_held_out_sentences_never_reach_the_trainer(data, text, tmp_path, monkey
 
 
 def test_a_vision_family_opens_merges_and_evaluates(data, seen):
-    collection = load_collection(seen)
+    collection = load_family(seen)
     recipe = collection.recipe("average", evaluate={"split": "test"})
     assert recipe.heads == ("classifier.*",)
     report = merge(recipe)
@@ -196,7 +196,7 @@ def test_a_text_family_trains_and_fits_together(data, text, tmp_path):
     records = build(text, data, out, processes=0, report=lambda line: None)
     base = Checkpoint.open(out / "base")
     experts = [Expert(task, Checkpoint.open(out / task)) for task in text.tasks]
-    recipe = load_collection(out).recipe("average", evaluate=False)
+    recipe = load_family(out).recipe("average", evaluate=False)
     roles = examine(base, experts, heads=recipe.heads).roles
     assert {name for name, role in roles.items() if role == "head"} == {
         "bert.pooler.dense.weight", "bert.pooler.dense.bias", "classifier.weight",

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from mats_core.checkpoints import hub
 from mats_core.cli.main import main
 from mats_core.errors import InputError
-from mats_core.merging.family_file import load_collection
+from mats_core.merging.family_file import load_family
 from mats_core.merging.pipeline import merge
 from mats_core.merging.recipe import load_recipe, parse_recipe
 
@@ -142,7 +142,7 @@ def test_families_and_the_command_line_take_ids(cache, tmp_path, capsys):
         "experts": [{"name": "one", "model": "org/one", "task": "not-read.npz"}],
     }
     (tmp_path / "family.yaml").write_text(yaml.safe_dump(description))
-    collection = load_collection(tmp_path)
+    collection = load_family(tmp_path)
     (member,) = collection.members()
     assert member[1] == cache / "models--org--one" / "snapshots" / COMMITS["one"]
     merge(collection.recipe("average", evaluate=False))

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from mats_core.export.portable import Finished
-from mats_core.merging.family_file import load_collection, measure_all
+from mats_core.merging.family_file import load_family, measure_all
 from mats_core.merging.pipeline import merge
 
 Finish = Callable[..., Finished]
@@ -27,7 +27,7 @@ def own_family(tiny_family: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 @pytest.fixture(scope="session")
 def finish(own_family: Path) -> Finish:
     """`finish(method, options, **settings)`: a merge of that family, each made once."""
-    family = load_collection(own_family)
+    family = load_family(own_family)
     statistics = measure_all(family)
     made: dict[str, Finished] = {}
 

@@ -14,7 +14,7 @@ import yaml
 
 from mats_core.export.command import commands, recipe_yaml
 from mats_core.export.portable import Finished, quoted, spelled, within
-from mats_core.merging.family_file import load_collection, measure_all
+from mats_core.merging.family_file import load_family, measure_all
 from mats_core.merging.pipeline import merge
 from mats_core.merging.recipe import load_recipe, parse_recipe
 from tests.export.conftest import Finish
@@ -102,7 +102,7 @@ def test_statistics_are_named_only_where_they_are_read(finish: Finish):
 
 
 def test_statistics_inside_the_family_stay_where_they_are(own_family: Path):
-    family = load_collection(own_family)
+    family = load_family(own_family)
     files = {f"e{m}": own_family / f"e{m}.stats.safetensors" for m in range(3)}
     recipe = family.recipe("regmean", statistics=files)
     finished = Finished("x", "RegMean", family.name, recipe, merge(recipe))
@@ -113,7 +113,7 @@ def test_statistics_inside_the_family_stay_where_they_are(own_family: Path):
 
 
 def test_how_statistics_were_measured_is_in_the_command(own_family: Path):
-    family = load_collection(own_family)
+    family = load_family(own_family)
     files = measure_all(family, examples=20, labels="true", seed=4)
     recipe = family.recipe("fisher", statistics=files, evaluate=False)
     finished = Finished("x", "Fisher", family.name, recipe, merge(recipe))
@@ -122,7 +122,7 @@ def test_how_statistics_were_measured_is_in_the_command(own_family: Path):
 
 
 def test_an_option_of_a_search_is_the_one_that_won(own_family: Path):
-    family = load_collection(own_family)
+    family = load_family(own_family)
     recipe = family.recipe("task_arithmetic", search={"scaling": [0.1, 0.9]})
     finished = Finished("x", "searched", family.name, recipe, merge(recipe))
     assert finished.portable.search is None

@@ -13,13 +13,13 @@ from mats_core.errors import InputError
 from mats_core.export import reopen
 from mats_core.export.command import recipe_yaml
 from mats_core.export.reopen import MOST_BYTES, inside
-from mats_core.merging.family_file import Collection, load_collection
+from mats_core.merging.family_file import FamilyFile, load_family
 from tests.export.conftest import Finish
 
 
 @pytest.fixture
-def family(own_family: Path) -> Collection:
-    return load_collection(own_family)
+def family(own_family: Path) -> FamilyFile:
+    return load_family(own_family)
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def encoded(content: object) -> bytes:
     return yaml.safe_dump(content).encode()
 
 
-def test_a_downloaded_recipe_comes_back_as_it_was(finish: Finish, family: Collection):
+def test_a_downloaded_recipe_comes_back_as_it_was(finish: Finish, family: FamilyFile):
     made = finish("kfac", {"iterations": 7}, weights={"e1": 2.0}, experts=("e0", "e1"), seed=3)
     back = reopen(recipe_yaml(made).encode(), [family])
     assert back.collection is family
@@ -67,17 +67,17 @@ def test_fingerprints_find_the_family_under_other_names(finish: Finish, own_fami
     for m, expert in enumerate(description["experts"]):
         expert |= {"name": f"n{m}", "model": f"other{m}"}
     (moved / "family.yaml").write_text(yaml.safe_dump(description))
-    back = reopen(recipe_yaml(made).encode(), [load_collection(moved)])
+    back = reopen(recipe_yaml(made).encode(), [load_family(moved)])
     assert back.experts == ("n0", "n1", "n2")
     assert set(back.weights) == {"n0", "n1", "n2"}
 
 
-def test_the_family_is_found_among_several(finish: Finish, family: Collection, tmp_path):
+def test_the_family_is_found_among_several(finish: Finish, family: FamilyFile, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(family.folder, other)
     (other / "base" / "model.safetensors").unlink()
     shutil.copyfile(family.folder / "e0" / "model.safetensors", other / "base/model.safetensors")
-    back = reopen(recipe_yaml(finish("average")).encode(), [load_collection(other), family])
+    back = reopen(recipe_yaml(finish("average")).encode(), [load_family(other), family])
     assert back.collection is family
 
 
@@ -121,7 +121,7 @@ def test_paths_outside_are_refused_and_never_opened(family, tmp_path, opened, pa
     path = path.replace("/outside", str(tmp_path / "outside")) if path[0] == "/" else path
     experts = [{"name": f"e{m}", "model": path.format(name=f"e{m}")} for m in range(3)]
     with pytest.raises(InputError):
-        reopen(encoded(recipe(experts=experts)), [load_collection(copy)])
+        reopen(encoded(recipe(experts=experts)), [load_family(copy)])
     assert opened == []
 
 

@@ -6,14 +6,14 @@ import pytest
 
 from mats_core.checkpoints.files import Checkpoint
 from mats_core.errors import InputError
-from mats_core.merging.family_file import load_collection, measure_all, missing_statistics
+from mats_core.merging.family_file import load_family, measure_all, missing_statistics
 from mats_core.merging.pipeline import merge
 from mats_core.statistics.store import Statistics
 from mats_core.system.folders import cache_folder
 
 
 def test_a_family_opens_from_its_file_or_folder(tiny_family):
-    first, second = load_collection(tiny_family), load_collection(tiny_family / "family.yaml")
+    first, second = load_family(tiny_family), load_family(tiny_family / "family.yaml")
     assert first == second
     assert first.name == "Tiny three"
     assert [name for name, _, _ in first.members()] == ["e0", "e1", "e2"]
@@ -23,7 +23,7 @@ def test_a_family_opens_from_its_file_or_folder(tiny_family):
 def test_measure_merge_and_measure_no_more(tiny_family, tmp_path, monkeypatch):
     monkeypatch.setenv("MATS_CACHE", str(tmp_path / "cache"))
     assert cache_folder() == tmp_path / "cache"
-    family = load_collection(tiny_family)
+    family = load_family(tiny_family)
     assert missing_statistics(family, examples=6) == ["e0", "e1", "e2", "base"]
     seen = []
     files = measure_all(family, examples=6, on_member=lambda *event: seen.append(event))
@@ -38,7 +38,7 @@ def test_measure_merge_and_measure_no_more(tiny_family, tmp_path, monkeypatch):
 
 
 def test_recipes_over_a_part_of_the_family(tiny_family):
-    family = load_collection(tiny_family)
+    family = load_family(tiny_family)
     recipe = family.recipe(
         "average", experts=("e0", "e2"), weights={"e2": 3.0}, seed=4, output="out"
     )
@@ -47,7 +47,7 @@ def test_recipes_over_a_part_of_the_family(tiny_family):
 
 
 def test_heads_that_are_not_recognised_are_named_in_the_family(tiny_family):
-    family = load_collection(tiny_family)
+    family = load_family(tiny_family)
     assert family.recipe("average").heads is None
     named = family.model_copy(update={"heads": ("classifier.*", "vit.layernorm.*")})
     assert named.recipe("average").heads == ("classifier.*", "vit.layernorm.*")
@@ -68,10 +68,10 @@ def test_heads_that_are_not_recognised_are_named_in_the_family(tiny_family):
 def test_bad_families_say_what_is_wrong(tmp_path, text, says):
     (tmp_path / "family.yaml").write_text(text)
     with pytest.raises(InputError) as caught:
-        load_collection(tmp_path)
+        load_family(tmp_path)
     assert says in str(caught.value)
     with pytest.raises(InputError, match="nothing there"):
-        load_collection(tmp_path / "absent")
+        load_family(tmp_path / "absent")
 
 
 def test_the_cache_is_in_the_home_folder_by_default(monkeypatch, tmp_path):

@@ -11,7 +11,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from mats_core.evaluation.comparison import compare, normalised_interval
-from mats_core.merging.family_file import load_collection, measure_all
+from mats_core.merging.family_file import load_family, measure_all
 from mats_core.merging.pipeline import merge
 from pages.shared.work import runs
 from tests.pages.conftest import kept, sentences, settle
@@ -43,7 +43,7 @@ def texts(app: AppTest) -> str:
 
 def make(family: Path, method: str, **settings: Any) -> runs.Run:
     """A finished run, kept as the Merge page keeps it."""
-    collection = load_collection(family)
+    collection = load_family(family)
     options = settings.pop("options", {})
     recipe = collection.recipe(method, options, statistics=measure_all(collection), **settings)
     return runs.add(collection.name, len(collection.experts), recipe, merge(recipe))

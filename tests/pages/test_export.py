@@ -15,7 +15,7 @@ import yaml
 from streamlit.testing.v1 import AppTest
 
 from mats_core import export
-from mats_core.merging.family_file import load_collection, measure_all
+from mats_core.merging.family_file import load_family, measure_all
 from mats_core.merging.pipeline import merge
 from pages.shared.work import export as takeaway
 from pages.shared.work import runs
@@ -35,12 +35,12 @@ def outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def export_page(open_app: Open, outputs: Path, tiny_family: Path) -> Callable[..., AppTest]:
     """`export_page(method, options, **settings)`: the page on a run that is on disk already."""
-    statistics = measure_all(load_collection(tiny_family))
+    statistics = measure_all(load_family(tiny_family))
 
     def start(method: str = "", options: dict[str, Any] | None = None, **settings: Any) -> AppTest:
         app = open_app("export")
         if method:
-            family = load_collection(tiny_family)
+            family = load_family(tiny_family)
             recipe = family.recipe(method, options, statistics=statistics, **settings)
             runs.add(family.name, len(family.experts), recipe, merge(recipe))
         return settle(app, "preparation")
@@ -222,7 +222,7 @@ def test_a_recipe_of_another_known_family_changes_the_family(
     (other / "family.yaml").write_text(yaml.safe_dump({**description, "name": "Second"}))
     app = export_page("average")
     monkeypatch.setenv("MATS_FAMILIES", f"{tiny_family}:{other}")
-    family = load_collection(other)
+    family = load_family(other)
     recipe = family.recipe("average")
     made = export.Finished("x", "Average", family.name, recipe, merge(recipe))
     upload(app, export.recipe_yaml(made).encode())

@@ -17,7 +17,7 @@ from mats_core import tasks
 from mats_core.checkpoints.files import Checkpoint
 from mats_core.evaluation import evaluate
 from mats_core.merging.events import Finished
-from mats_core.merging.family_file import load_collection
+from mats_core.merging.family_file import load_family
 from mats_core.merging.pipeline import run as merge_again
 from mats_core.merging.plan import open_inputs
 from mats_core.models.modules import tensors_of
@@ -236,7 +236,7 @@ def merge_run(tiny_family: Path):
     """A finished run of the tiny family, without a page."""
     from pages.shared.work.runs import Run
 
-    collection = load_collection(tiny_family)
+    collection = load_family(tiny_family)
     recipe = collection.recipe("average", device="cpu")
     report = next(e for e in merge_again(recipe) if isinstance(e, Finished)).report
     return Run("abc", 1, collection.name, 3, recipe, report)
@@ -245,7 +245,7 @@ def merge_run(tiny_family: Path):
 def test_made_again_a_run_answers_as_it_did(merge_run, tiny_family: Path):
     from pages.shared.work.prepare import Prepared
 
-    collection = load_collection(tiny_family)
+    collection = load_family(tiny_family)
     inputs = open_inputs(collection.recipe("average"))
     told: list[float] = []
     shelf = Shelf()

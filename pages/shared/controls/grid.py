@@ -9,7 +9,7 @@ import streamlit as st
 
 from mats_core.analysis import Axis, knobs, suggested
 from mats_core.errors import InputError
-from mats_core.merging import Collection, parse_options
+from mats_core.merging import FamilyFile, parse_options
 from mats_core.methods import METHODS, OptionField
 
 from ..frame import show
@@ -23,7 +23,7 @@ METHODS_WITH_TWO = [name for name in METHODS if len(knobs(name)) > 1]
 
 
 def controls(
-    collection: Collection, kept: list[Run], prepared: Prepared | None
+    collection: FamilyFile, kept: list[Run], prepared: Prepared | None
 ) -> tuple[SweepRequest | None, str]:
     """What to sweep, or what is wrong with it."""
     newest = kept[-1].recipe.method if kept else ""
@@ -100,7 +100,7 @@ def _value(field: OptionField, text: str) -> Any:
 
 
 def _request(
-    collection: Collection,
+    collection: FamilyFile,
     method: str,
     axes: tuple[tuple[str, list[str]], ...],
     fields: dict[str, OptionField],

@@ -8,7 +8,7 @@ from typing import Any
 import streamlit as st
 
 from mats_core.errors import InputError
-from mats_core.merging import Collection, Recipe, parse_options
+from mats_core.merging import FamilyFile, Recipe, parse_options
 from mats_core.methods import METHODS, describe
 
 from ..frame import show
@@ -21,7 +21,7 @@ MOST_ROUNDS = 3  # to choose from; a recipe may ask for more
 QUICK = 0.03  # half the interval of the first answer; the rest is tested in the background
 
 
-def take_over(collection: Collection) -> None:
+def take_over(collection: FamilyFile) -> None:
     """Put the settings that were asked for into the widgets, before they are drawn."""
     wanted: Mapping[str, Any] | None = st.session_state.pop(WANTED, None)
     if wanted is None:
@@ -78,7 +78,7 @@ def _preset(method: str, options: dict[str, Any], rounds: int) -> None:
     st.session_state[WANTED] = {"method": method, "options": options, "rounds": rounds}
 
 
-def controls(collection: Collection, method: str) -> merge.Request:
+def controls(collection: FamilyFile, method: str) -> merge.Request:
     """Every knob of a method, and whom to merge, as one frozen request."""
     names = [expert.name for expert in collection.experts]
     options = widgets.options(method)
@@ -110,7 +110,7 @@ def controls(collection: Collection, method: str) -> merge.Request:
 
 
 def _rounds(
-    collection: Collection, method: str, options: Mapping[str, Any], chosen: tuple[str, ...]
+    collection: FamilyFile, method: str, options: Mapping[str, Any], chosen: tuple[str, ...]
 ) -> int:
     """How often statistics are measured, where the method reads some and there are data to."""
     try:

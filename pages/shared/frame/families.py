@@ -8,7 +8,7 @@ from pathlib import Path
 import streamlit as st
 
 from mats_core.errors import InputError
-from mats_core.merging import Collection, load_collection
+from mats_core.merging import FamilyFile, load_family
 
 from ..work import Job, prepare
 from . import caches, folders, navigation, show
@@ -34,7 +34,7 @@ def found() -> dict[str, Path]:
     return folders.found(places(), opened)
 
 
-def header(title: str, lead: str) -> Collection:
+def header(title: str, lead: str) -> FamilyFile:
     """The top of every page: what it is for, and the family it works on."""
     navigation.through_the_app()
     left, right = st.columns([11, 4], gap="large", vertical_alignment="bottom")
@@ -107,7 +107,7 @@ def _open() -> None:
     text = st.session_state.get("family path", "")
     try:
         file = folders.locate(text, places())
-        load_collection(file)
+        load_family(file)
     except InputError as error:
         st.session_state["family path problem"] = str(error)
         return
@@ -121,12 +121,12 @@ def _open() -> None:
 
 def _title(file: Path) -> str:
     try:
-        return load_collection(file).name
+        return load_family(file).name
     except InputError:
         return file.parent.name
 
 
-def current() -> Collection:
+def current() -> FamilyFile:
     """The chosen family; where there is none, says so and stops the page."""
     families = found()
     if not families:
@@ -139,13 +139,13 @@ def current() -> Collection:
     label = st.session_state.get("family")
     file = families.get(str(label)) or next(iter(families.values()))
     try:
-        return load_collection(file)
+        return load_family(file)
     except InputError as error:
         show.problem(str(error))
         st.stop()
 
 
-def preparation(collection: Collection) -> Job:
+def preparation(collection: FamilyFile) -> Job:
     """The job that prepares the family; started when it is first asked for."""
     key = _signature(collection)
     job = st.session_state.get("preparation")
@@ -157,7 +157,7 @@ def preparation(collection: Collection) -> Job:
     return job
 
 
-def _signature(collection: Collection) -> tuple[object, ...]:
+def _signature(collection: FamilyFile) -> tuple[object, ...]:
     """Changes when the family's description or any of its files does."""
     paths = [collection.folder / collection.base]
     paths += [collection.folder / expert.model for expert in collection.experts]

@@ -11,7 +11,7 @@ from mats_core.checkpoints import Checkpoint
 from mats_core.errors import InputError, duration, size
 from mats_core.estimating import Estimate, fits, require
 from mats_core.families import Expert, Fit, compare
-from mats_core.merging import Collection
+from mats_core.merging import FamilyFile
 from mats_core.methods import METHODS
 from mats_core.system import memory
 
@@ -28,7 +28,7 @@ TREATMENTS = {
 MOST = 200  # rows of a table of what does not fit
 
 
-def compatibility(collection: Collection, *, checked: bool) -> None:
+def compatibility(collection: FamilyFile, *, checked: bool) -> None:
     """A row for each expert; `checked`: every number of every file was read and is finite."""
     try:
         rows = _compared(collection)
@@ -49,7 +49,7 @@ def compatibility(collection: Collection, *, checked: bool) -> None:
     st.dataframe(_table(rows, checked=checked), hide_index=True)
 
 
-def _compared(collection: Collection) -> list[Fit]:
+def _compared(collection: FamilyFile) -> list[Fit]:
     experts = [
         Expert(entry.name, collection.open(collection.model_path(entry.model)), entry.task or "")
         for entry in collection.experts

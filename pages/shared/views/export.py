@@ -11,7 +11,7 @@ import streamlit as st
 
 from mats_core import export, figures
 from mats_core.errors import InputError
-from mats_core.merging import Collection
+from mats_core.merging import FamilyFile
 from mats_core.methods import METHODS
 
 from ..frame import caches, show, state
@@ -169,7 +169,7 @@ def notebook(run: Run) -> None:
         download("Notebook", lambda: make().encode(), f"{merge.stem}.ipynb", IPYNB)
 
 
-def report(run: Run, collection: Collection) -> None:
+def report(run: Run, collection: FamilyFile) -> None:
     merge = takeaway.finished(run)
     with card(
         "Report", "lab_profile",

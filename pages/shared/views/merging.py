@@ -8,7 +8,7 @@ import streamlit as st
 
 from mats_core.errors import InputError
 from mats_core.estimating import fits
-from mats_core.merging import Collection
+from mats_core.merging import FamilyFile
 from mats_core.methods import METHODS
 
 from ..controls import settings
@@ -18,7 +18,7 @@ from ..work import Job, merge, prepare, runs
 LINK = "run"  # the query parameter that names a run
 
 
-def follow_link(collection: Collection) -> None:
+def follow_link(collection: FamilyFile) -> None:
     """Show the run that the address names, once, with its settings; later keep the address true."""
     wanted = st.query_params.get(LINK)
     if wanted is not None and st.session_state.get("followed") != wanted:
@@ -78,7 +78,7 @@ def refining() -> list[Job]:
     return [job for job in st.session_state.get("refining", []) if job.active]
 
 
-def collect(collection: Collection) -> None:
+def collect(collection: FamilyFile) -> None:
     """Keep merges that have just finished, and finer tests of them; say why where one failed."""
     waiting: list[Job] = st.session_state.get("refining", [])
     for job in waiting:
@@ -104,11 +104,11 @@ def collect(collection: Collection) -> None:
     del st.session_state["merging"]
 
 
-def _keep(home: Collection, outcome: merge.Outcome) -> runs.Run:
+def _keep(home: FamilyFile, outcome: merge.Outcome) -> runs.Run:
     return runs.add(home.name, len(home.experts), outcome.recipe, outcome.report, state.baseline())
 
 
-def _refine(home: Collection, outcome: merge.Outcome) -> None:
+def _refine(home: FamilyFile, outcome: merge.Outcome) -> None:
     """Test on the remaining examples, whenever the worker has nothing better to do."""
     ready = st.session_state["preparing"].outcome
     todo = partial(merge.refine, outcome, ready)

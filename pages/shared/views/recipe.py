@@ -8,7 +8,7 @@ import streamlit as st
 
 from mats_core.errors import InputError
 from mats_core.export import Reopened
-from mats_core.merging import Collection, load_collection
+from mats_core.merging import FamilyFile, load_family
 from mats_core.methods import METHODS
 
 from ..frame import caches, families, show
@@ -16,7 +16,7 @@ from ..work import Job, export
 from .export import card
 
 
-def bring_back(collection: Collection) -> None:
+def bring_back(collection: FamilyFile) -> None:
     """A recipe file becomes settings of the Merge page."""
     with card(
         "Bring a recipe back", "upload_file",
@@ -45,12 +45,12 @@ def bring_back(collection: Collection) -> None:
             _found(now.result)
 
 
-def _known(current: Collection) -> list[Collection]:
+def _known(current: FamilyFile) -> list[FamilyFile]:
     """Every family that the app can open, the chosen one first."""
     known = [current]
     for file in families.found().values():
         try:
-            other = load_collection(file)
+            other = load_family(file)
         except InputError:
             continue
         if other.folder.resolve() != current.folder.resolve():

@@ -10,7 +10,7 @@ import streamlit as st
 
 from mats_core import figures
 from mats_core.analysis import Cell, best
-from mats_core.merging import Collection, Recipe
+from mats_core.merging import FamilyFile, Recipe
 from mats_core.methods import METHODS
 
 from ..controls import grid
@@ -21,7 +21,7 @@ from . import runs
 POLL = 1.5  # seconds between two looks at a sweep that runs
 
 
-def section(collection: Collection, kept: list[Run], prepared: Prepared | None) -> None:
+def section(collection: FamilyFile, kept: list[Run], prepared: Prepared | None) -> None:
     """Controls on the left, the grid on the right."""
     left, right = st.columns([4, 9], gap="large")
     with left:

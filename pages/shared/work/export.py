@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 from mats_core.errors import InputError
 from mats_core.export import Finished, Reopened, recipe_yaml, reopen
-from mats_core.merging import Collection, Evaluation, Progress, Recipe, TaskDone, run
+from mats_core.merging import Evaluation, FamilyFile, Progress, Recipe, TaskDone, run
 from mats_core.merging import Finished as Ended
 
 from .jobs import Tell
@@ -139,6 +139,6 @@ def zipped(run: Run, folder: Path, place: str) -> BinaryIO:
         os.unlink(name)
 
 
-def read_back(data: bytes, families: Sequence[Collection], tell: Tell) -> Reopened:
+def read_back(data: bytes, families: Sequence[FamilyFile], tell: Tell) -> Reopened:
     """The recipe in an uploaded file, over a family of the app."""
     return reopen(data, families, tell)

@@ -14,8 +14,8 @@ from mats_core.errors import InputError
 from mats_core.estimating import Estimate, estimate, require
 from mats_core.evaluation import Asked, exam
 from mats_core.merging import (
-    Collection,
     Evaluation,
+    FamilyFile,
     Finished,
     LayerDone,
     Progress,
@@ -34,7 +34,7 @@ from .prepare import Prepared
 class Request:
     """What a person asked for, before the worker knows the statistics' files."""
 
-    collection: Collection
+    collection: FamilyFile
     method: str
     options: dict[str, Any]
     experts: tuple[str, ...]

@@ -15,7 +15,7 @@ import numpy as np
 from mats_core import tasks
 from mats_core.errors import InputError
 from mats_core.evaluation import TaskResult, evaluate
-from mats_core.merging import Collection, Inputs, measure_all, missing_statistics, open_inputs
+from mats_core.merging import FamilyFile, Inputs, measure_all, missing_statistics, open_inputs
 from mats_core.system import Memo, choose_device, speeds
 
 from .jobs import Tell
@@ -52,7 +52,7 @@ class Prepared:
     `problem` is a sentence where statistics could not be measured; methods without them still work.
     """
 
-    collection: Collection
+    collection: FamilyFile
     inputs: Inputs
     files: dict[str, Path]
     baselines: tuple[TaskResult, ...] = ()
@@ -61,7 +61,7 @@ class Prepared:
     base_card: TaskCard | None = None
 
 
-def prepare(collection: Collection, key: Hashable, tell: Tell) -> Prepared:
+def prepare(collection: FamilyFile, key: Hashable, tell: Tell) -> Prepared:
     """`_prepare`, unless another window has prepared the same files (`key`) already."""
     if key not in _READY:
         _READY[key] = _prepare(collection, tell)
@@ -70,7 +70,7 @@ def prepare(collection: Collection, key: Hashable, tell: Tell) -> Prepared:
     return _READY[key]
 
 
-def _prepare(collection: Collection, tell: Tell) -> Prepared:
+def _prepare(collection: FamilyFile, tell: Tell) -> Prepared:
     """Import what is slow, check the files, measure what is missing, rate the experts."""
     tell(0.0, "Loading PyTorch and transformers, once")
     import plotly.graph_objects  # noqa: F401  (warmed for the page)
@@ -100,7 +100,7 @@ def _prepare(collection: Collection, tell: Tell) -> Prepared:
     return Prepared(collection, inputs, files, tuple(baselines), cards, problem, own)
 
 
-def _base_card(collection: Collection) -> TaskCard | None:
+def _base_card(collection: FamilyFile) -> TaskCard | None:
     """What the base was pre-trained on, where the family says and the task can be read."""
     if not collection.base_task:
         return None
@@ -116,7 +116,7 @@ def _room() -> int:
     return min(2**30, physical // 10)
 
 
-def _measure(collection: Collection, tell: Tell) -> tuple[dict[str, Path], str]:
+def _measure(collection: FamilyFile, tell: Tell) -> tuple[dict[str, Path], str]:
     try:
         missing = set(missing_statistics(collection))
 

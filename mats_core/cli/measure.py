@@ -1,0 +1,112 @@
+"""`measure`: statistics of one expert, or of a whole family."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+from .shared import ADAPTERS_BASE, base_of
+
+
+def add(commands: Any) -> None:
+    """Add the command to the grammar."""
+    command = commands.add_parser(
+        "measure",
+        help="measure the statistics of an expert, or of a whole family",
+        description="One forward and backward pass over calibration examples of the expert's own "
+        "task: input Grams, output-gradient Grams, diagonal Fisher. The file can be shared "
+        "without the data; docs/statistics.md describes it.",
+    )
+    command.add_argument("model", nargs="?", help="the expert's directory, or a hub id")
+    command.add_argument("--base", help=ADAPTERS_BASE)
+    command.add_argument("--task", help="a .yaml or .npz file, or sample:NAME")
+    command.add_argument("--family", type=Path, help="a family.yaml, instead of one model")
+    command.add_argument("--out", type=Path, required=True, help="file (one model) or directory")
+    command.add_argument("--examples", type=int, default=256, help="calibration examples [256]")
+    command.add_argument("--batch-size", type=int, default=64, help="[64]; the result is the same")
+    command.add_argument(
+        "--labels", choices=("empirical", "true"), default="empirical",
+        help="true labels of the data, or sampled from the model ('true' Fisher) [empirical]",
+    )  # fmt: skip
+    command.add_argument("--seed", type=int, default=0)
+    command.add_argument(
+        "--blocks", type=int, default=0, metavar="N",
+        help="also the full Fisher block of parameters of at most N elements [0]",
+    )  # fmt: skip
+    command.add_argument(
+        "--rank", type=int, default=0, metavar="K",
+        help="keep Grams of at least 2 K columns as at most K rows: exact for up to K tokens, "
+        "a sketch with a known error beyond [0: whole Grams]",
+    )  # fmt: skip
+    command.add_argument(
+        "--memory",
+        metavar="SIZE",
+        help="what the sums may take, such as 4GB; above it, several passes [half of what is free]",
+    )
+    command.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
+    command.add_argument("--force", action="store_true", help="replace existing files")
+    command.set_defaults(run=_measure)
+
+
+def _measure(arguments: argparse.Namespace) -> None:
+    from tqdm import tqdm
+
+    from .. import tasks
+    from ..adapters import open_expert
+    from ..checkpoints import hub, refuse_existing
+    from ..merging import load_family
+    from ..statistics import measure_to_file
+    from ..system import choose_device, parse_bytes
+
+    if (arguments.model is None) == (arguments.family is None):
+        raise InputError(
+            "measure", expected="either a model with --task, or --family", found="both or neither"
+        )
+    if arguments.examples < 1 or arguments.batch_size < 1:
+        raise InputError("--examples and --batch-size", expected="at least 1", found="less")
+    if arguments.rank < 0:
+        raise InputError("--rank", expected="0 or more rows", found=str(arguments.rank))
+    budget = parse_bytes(arguments.memory) if arguments.memory else None
+    device, _ = choose_device(arguments.device)
+    if arguments.family:
+        collection = load_family(arguments.family)
+        base = collection.model_path(collection.base)
+        members = [
+            (
+                path,
+                tasks.load(reference, root=collection.folder),
+                arguments.out / f"{name}.stats.safetensors",
+            )
+            for name, path, reference in collection.members(with_base=True)
+        ]
+    else:
+        if not arguments.task:
+            raise InputError("measure", expected="--task", found="none")
+        model, base = hub.locate(arguments.model), base_of(arguments)
+        members = [(model, tasks.load(arguments.task), arguments.out)]
+    for _, _, out in members:
+        refuse_existing(out, arguments.force)
+    for path, task, out in members:
+        total = min(arguments.examples, len(task.train))
+        with tqdm(total=total, desc=task.name, unit="", disable=None, leave=False) as bar:
+
+            def advance(done: int, bar: Any = bar) -> None:
+                bar.update(done - bar.n)
+
+            statistics = measure_to_file(
+                open_expert(path, base),
+                task,
+                out,
+                memory=budget,
+                examples=arguments.examples,
+                batch_size=arguments.batch_size,
+                labels=arguments.labels,
+                seed=arguments.seed,
+                blocks=arguments.blocks,
+                rank=arguments.rank,
+                device=device,
+                on_batch=advance,
+            )
+        print(f"{out}: {len(statistics.layers)} layers, {statistics.metadata['examples']} examples")

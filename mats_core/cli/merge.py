@@ -1,0 +1,195 @@
+"""`merge`: run a recipe, with bars for its parts and a summary at the end."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+from .shared import task_table
+
+PERCENT = 100
+
+
+def add(commands: Any) -> None:
+    """Add the command to the grammar."""
+    command = commands.add_parser(
+        "merge",
+        help="merge experts as a recipe says",
+        description="Merge the experts of a recipe, write the model, and evaluate it on every "
+        "expert's task where the recipe names one.",
+    )
+    command.add_argument("recipe", type=Path, help="YAML file; docs/recipes.md describes it")
+    command.add_argument("--output", help="directory to write, instead of the recipe's")
+    command.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="OPTION=VALUE",
+        help="override an option of the method (repeatable); `methods NAME` lists them",
+    )
+    command.add_argument(
+        "--rounds",
+        type=int,
+        metavar="N",
+        help="measure statistics again at the merge and merge once more, N - 1 times",
+    )
+    command.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"))
+    command.add_argument(
+        "--engine",
+        choices=("local", "ray"),
+        help="merge layers in this process, or on the Ray cluster at RAY_ADDRESS (a local one "
+        "where none is named)",
+    )
+    command.add_argument("--no-evaluate", action="store_true", help="write the model and stop")
+    command.add_argument(
+        "--force", action="store_true", help="replace an existing output, or an unfinished one"
+    )
+    command.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on where this merge was stopped, and leave what is done if it is stopped again",
+    )
+    command.add_argument(
+        "--no-estimate",
+        action="store_true",
+        help="do not refuse a merge that finds too little memory or disk",
+    )
+    command.set_defaults(run=_merge)
+
+
+def _merge(arguments: argparse.Namespace) -> None:
+    from ..api import run
+    from ..merging import Finished, load_recipe, parse_recipe
+
+    recipe = load_recipe(arguments.recipe)
+    changes: dict[str, Any] = {}
+    if arguments.output:
+        changes["output"] = str(Path(arguments.output).resolve())
+    if arguments.device:
+        changes["device"] = arguments.device
+    if arguments.engine:
+        changes["engine"] = arguments.engine
+    if arguments.rounds is not None:
+        changes["rounds"] = arguments.rounds
+    if arguments.no_evaluate:
+        changes["evaluate"] = False
+    if arguments.set:
+        changes["options"] = {**recipe.options, **_assignments(arguments.set)}
+    if changes:
+        content = {**recipe.model_dump(exclude_defaults=True), **changes}
+        recipe = parse_recipe(content, recipe.folder)
+    if recipe.output is None:
+        raise InputError(
+            f"recipe '{arguments.recipe}'",
+            expected="'output', the directory to write",
+            found="none",
+            remedy="Add it to the recipe or pass --output.",
+        )
+    _refuse_unfinished(recipe.path(recipe.output), arguments)
+    bars = _Bars()
+    events = run(
+        recipe,
+        force=arguments.force,
+        resume=arguments.resume,
+        check_fit=not arguments.no_estimate,
+    )
+    for event in events:
+        bars.see(event)
+        if isinstance(event, Finished):
+            bars.close()
+            print(_summary(event.report))
+
+
+def _refuse_unfinished(target: Path, arguments: argparse.Namespace) -> None:
+    """Nobody's hours of work are thrown away without being asked for."""
+    from ..checkpoints import partial_of
+    from ..merging import layers_done
+
+    done = layers_done(partial_of(target))
+    if done and not (arguments.resume or arguments.force):
+        raise InputError(
+            f"output '{target}'",
+            expected="no unfinished merge beside it",
+            found=f"one that has done {done} layers",
+            remedy="Pass --resume to go on with it, or --force to start again.",
+        )
+
+
+class _Bars:
+    """One progress bar after the other, for the parts of a merge."""
+
+    def __init__(self) -> None:
+        self.bar: Any = None
+        self.part = ""
+        self.device = ""
+
+    def see(self, event: Any) -> None:
+        from ..evaluation import Asked
+        from ..merging import LayerDone, Measuring, RoundDone, Started, TrialDone
+
+        if isinstance(event, Started):
+            if event.device != self.device:  # once, not in every round
+                print(f"device: {event.device} ({event.reason})", file=sys.stderr)
+            self.device = event.device
+            self._begin("layers", event.total)
+        elif isinstance(event, TrialDone):
+            self._begin("search", event.total, again=event.index == 0)
+        elif isinstance(event, RoundDone):
+            self.close()
+            line = f"round {event.index} of {event.total} is merged; measuring statistics there"
+            print(line, file=sys.stderr)
+        elif isinstance(event, Measuring):
+            self._begin(f"measure {event.name}", event.wanted, again=not event.examples)
+            self.bar.update(event.examples - self.bar.n)
+        elif isinstance(event, Asked):
+            self._begin("test", PERCENT, again=self.part != "test")
+            self.bar.update(round(PERCENT * event.fraction) - self.bar.n)
+        if self.bar is not None and isinstance(event, LayerDone | TrialDone):
+            self.bar.update()
+
+    def _begin(self, part: str, total: int, *, again: bool = True) -> None:
+        from tqdm import tqdm
+
+        if again or self.bar is None:
+            self.close()
+            self.bar = tqdm(total=total, desc=part, unit="", disable=None, leave=False)
+            self.part = part
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+        self.bar = None
+
+
+def _assignments(pairs: Sequence[str]) -> dict[str, Any]:
+    import yaml
+
+    found: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise InputError(f"--set {pair}", expected="OPTION=VALUE", found=f"'{pair}'")
+        found[name.strip()] = yaml.safe_load(value)
+    return found
+
+
+def _summary(report: Any) -> str:
+    counted = ", ".join(f"{count} {kind}" for kind, count in report.coverage.items() if count)
+    rounds = f" in {report.rounds} rounds" if report.rounds > 1 else ""
+    lines = [f"{report.method}{rounds}: {counted}; {report.seconds:.1f} s on {report.device}"]
+    lines += [f"note: {warning}" for warning in report.warnings]
+    for trial in report.search:
+        tried = ", ".join(f"{name}={value}" for name, value in trial.options.items())
+        lines.append(f"  tried {tried}: {100 * trial.normalised_accuracy:.1f} % (validation)")
+    lines += task_table(report.tasks)
+    if report.tasks:
+        lines.append(f"normalised accuracy {100 * report.normalised_accuracy:.1f} %")
+        if report.gap_recovered is not None:
+            lines[-1] += f", gap recovered {100 * report.gap_recovered:.1f} %"
+    if report.output:
+        lines.append(f"written to {report.output}")
+    return "\n".join(lines)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from mats_core import figures
-from pages.shared.frame import families, show
+from pages.shared.frame import Slot, families, progress, show
 from pages.shared.views import comparison, predicted_loss, sweep
 from pages.shared.views import runs as runlist
 from pages.shared.work import runs
@@ -33,9 +33,8 @@ else:
         icon=":material/merge:",
     )
     st.page_link("pages/merge.py", label="Go to Merge", icon=":material/arrow_forward:")
-predicting, sweeping = st.session_state.get("predicting"), st.session_state.get("sweeping")
-busy = [job for job in (predicting, sweeping) if job is not None and job.active]
-show.progress([preparing, predicting, sweeping], cancel=busy[0] if busy else None)
+mine = (Slot.PREDICTING, Slot.SWEEPING)
+progress.bar(Slot.PREPARATION, *mine, cancel=mine)
 looks = figures.looks(expert.name for expert in collection.experts)
 views = dict(zip(names, st.tabs(names, key="compare view", on_change="rerun"), strict=True))
 for name, view in views.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from pages.shared.frame import families, show
+from pages.shared.frame import Slot, families, progress, show
 from pages.shared.views import export, merging, recipe
 
 collection = families.header(
@@ -13,13 +13,12 @@ collection = families.header(
     "about it.",
 )
 preparing = families.preparation(collection)
-merging.collect(collection)
+merging.collect()
 export.collect()
 left, right = st.columns([8, 3], gap="medium")
 with left:
     show.notices()
-    writing = st.session_state.get("writing")
-    show.progress([preparing, writing], cancel=writing)
+    progress.bar(Slot.PREPARATION, Slot.WRITING, cancel=[Slot.WRITING])
     families.prepared(preparing)  # says where the family cannot be opened
     run = export.pick(collection.name)
     if run is None:

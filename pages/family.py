@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from mats_core import figures
-from pages.shared.frame import families, show
+from pages.shared.frame import Slot, families, progress, show
 from pages.shared.views import estimate
 from pages.shared.views import models as cards
 
@@ -16,7 +16,7 @@ collection = families.header(
 )
 families.another()
 preparing = families.preparation(collection)
-show.progress([preparing])
+progress.bar(Slot.PREPARATION)
 if preparing.snapshot().state == "failed":
     estimate.compatibility(collection, checked=False)
 prepared = families.prepared(preparing)

@@ -9,7 +9,7 @@ import streamlit as st
 from mats_core import figures
 from mats_core.evaluation import share
 from mats_core.merging import FamilyFile
-from pages.shared.frame import families, show, state
+from pages.shared.frame import Slot, families, keys, progress, session, show, shown, state
 from pages.shared.views import BEFORE, confusion, loading
 from pages.shared.work import Run, Shelf, runs
 
@@ -19,13 +19,13 @@ def pick_run(collection: FamilyFile) -> Run | None:
     kept = {run.id: run for run in reversed(runs.everything(collection.name))}
     if not kept:
         return None
-    shown = state.chosen(collection.name, "shown run")
-    if shown is not None and st.session_state.get("inside follows") != shown.id:
-        st.session_state["inside follows"] = st.session_state["inside run"] = shown.id
-    if st.session_state.get("inside run") not in kept:
-        st.session_state["inside run"] = next(iter(kept))
+    elsewhere = shown.run(collection.name)
+    if elsewhere is not None and session.inside_follows != elsewhere.id:
+        session.inside_follows = session.inside_run = elsewhere.id
+    if session.inside_run not in kept:
+        session.inside_run = next(iter(kept))
     chosen = st.selectbox(
-        "Run", list(kept), format_func=lambda id: kept[id].label, key="inside run",
+        "Run", list(kept), format_func=lambda id: kept[id].label, key=keys.INSIDE_RUN,
         persist_state="session",
     )  # fmt: skip
     return kept[chosen]
@@ -34,9 +34,9 @@ def pick_run(collection: FamilyFile) -> Run | None:
 def pick_task(run: Run) -> str:
     """A task of the run, at first the one that lost most."""
     kept = {r.name: share(r) for r in run.report.tasks}
-    key = f"inside task {run.family}"
-    if st.session_state.get(key) not in kept:
-        st.session_state[key] = min(kept, key=lambda name: kept[name])
+    key = keys.inside_task(run.family)
+    if state.value(key) not in kept:
+        state.put(key, min(kept, key=lambda name: kept[name]))
     return st.selectbox(
         "Task", list(kept), key=key, persist_state="session",
         format_func=lambda name: f"{name} · keeps {figures.percent(kept[name], 0)}",
@@ -51,9 +51,9 @@ collection = families.header(
     "and in which layers its gain lies.",
 )
 preparing = families.preparation(collection)
-shelf: Shelf = st.session_state.setdefault("inside shelf", Shelf())
+shelf = session.inside_shelf = session.inside_shelf or Shelf()
 if not runs.everything(collection.name):
-    show.progress([preparing])
+    progress.bar(Slot.PREPARATION)
     st.info("There is no merge of this family to look into yet. Make one, then come back.")
     st.page_link("pages/merge.py", label="Go to Merge", icon=":material/play_arrow:")
     st.stop()
@@ -79,6 +79,6 @@ top = st.container()  # filled last: the sections below start the work whose pro
 confusion.section(shelf, run, task, who, preparing)
 if prepared is not None:
     loading.section(shelf, run, task, prepared)
-jobs = [preparing, st.session_state.get(confusion.LOOKING), st.session_state.get(loading.JOB)]
+mine = (Slot.LOOKING, Slot.LOADING_PARTS)
 with top:
-    show.progress(jobs, cancel=next((job for job in jobs[1:] if job and job.active), None))
+    progress.bar(Slot.PREPARATION, *mine, cancel=mine)

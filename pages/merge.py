@@ -6,7 +6,7 @@ import streamlit as st
 
 from mats_core import figures
 from pages.shared.controls import settings, widgets
-from pages.shared.frame import families, show, state
+from pages.shared.frame import Slot, families, progress, session, show
 from pages.shared.learn import lessons
 from pages.shared.views import convergence, merging, results
 from pages.shared.work import prepare, runs
@@ -53,14 +53,11 @@ with left, st.container(border=True):
 with right:
     if clicked or (at_once and merging.is_new(request)):
         merging.start(request, preparing)
-    merging.collect(collection)
-    convergence.collect(state.chosen(collection.name, "shown run"))
+    merging.collect()
+    convergence.collect()
     show.notices()
-    job, tracing = st.session_state.get("merging"), st.session_state.get("tracing")
-    show.progress(
-        [preparing, job, tracing], cancel=job or tracing, quiet=merging.refining(),
-        live=results.live,
-    )  # fmt: skip
+    mine = (Slot.MERGING, Slot.TRACING)
+    progress.bar(Slot.PREPARATION, *mine, cancel=mine, quiet=session.refining, live=results.live)
     prepared = families.prepared(preparing)
     if prepared and prepared.problem:
         st.warning(show.plain(f"Without statistics: {prepared.problem}"))

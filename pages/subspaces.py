@@ -7,7 +7,7 @@ import streamlit as st
 from mats_core import figures
 from mats_core.analysis import Survey
 from mats_core.merging import Inputs
-from pages.shared.frame import families, show
+from pages.shared.frame import Slot, families, keys, progress, show
 from pages.shared.learn import lessons
 from pages.shared.views import overlap, protection, spectra, survey
 
@@ -20,11 +20,11 @@ def choose(inputs: Inputs) -> tuple[str, str]:
     titles = figures.short_names(names)
     left, right = st.columns(2, gap="medium")
     layer = left.selectbox(
-        "Layer", names, format_func=lambda n: titles[n], key=survey.LAYER,
+        "Layer", names, format_func=lambda n: titles[n], key=keys.LAYER,
         persist_state="session",
     )  # fmt: skip
     task = right.selectbox(
-        "Task", [expert.name for expert in inputs.family.experts], key=survey.TASK,
+        "Task", [expert.name for expert in inputs.family.experts], key=keys.TASK,
         persist_state="session",
     )  # fmt: skip
     return layer, task
@@ -57,7 +57,7 @@ collection = families.header(
 )
 lessons.banner()
 preparing = families.preparation(collection)
-show.progress([preparing])
+progress.bar(Slot.PREPARATION)
 prepared = families.prepared(preparing)
 if prepared is None:
     st.info("The layers appear here as soon as the statistics are measured.")

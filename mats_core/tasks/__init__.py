@@ -6,7 +6,7 @@ examples are held out from the training half; hyper-parameters are chosen on the
 examples.
 """
 
-from .loading import SAMPLE, load, names_file
+from .loading import SAMPLE, files, load, names_file
 from .task import (
     ARRAYS,
     IMAGES,
@@ -36,6 +36,7 @@ __all__ = [
     "Split",
     "SplitName",
     "Task",
+    "files",
     "load",
     "names_file",
 ]

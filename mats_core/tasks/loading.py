@@ -59,14 +59,32 @@ def arrays(name: str, path: Path) -> Task:
         ) from None
 
 
+def files(reference: str, root: Path) -> tuple[Path, ...]:
+    """The files (and folders) that a task is read from, whether or not they can be read."""
+    if reference.startswith(SAMPLE):
+        return ()
+    path = root / reference
+    if path.suffix.lower() not in DESCRIBED:
+        return (path,)
+    try:
+        return (path, *_named(description.read(path)))
+    except InputError:
+        return (path,)
+
+
+def _named(told: description.Description) -> list[Path]:
+    """The files that a description names."""
+    return [
+        told.path(where)
+        for where in (told.train, told.validation, told.test, told.classes)
+        if isinstance(where, str) and (told.dataset is None or where is told.classes)
+    ]
+
+
 def _described(path: Path) -> Task:
     told = description.read(path)
-    files = [path]
-    for where in (told.train, told.validation, told.test, told.classes):
-        if isinstance(where, str) and (told.dataset is None or where is told.classes):
-            files.append(told.path(where))
     pictures = images.state(told) if told.kind == "image" else ()
-    return _kept(path.resolve(), (*map(_state, files), pictures))
+    return _kept(path.resolve(), (*map(_state, (path, *_named(told))), pictures))
 
 
 def _state(file: Path) -> tuple[int, int]:

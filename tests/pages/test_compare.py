@@ -226,7 +226,8 @@ def test_a_run_of_other_files_is_not_predicted(compare_page: AppTest, monkeypatc
     view(compare_page, LOSS)
     press(compare_page, "Predict and measure")
     settle(compare_page, "predicting")
-    assert "files have changed since" in sentences(compare_page)
+    said = sentences(compare_page)
+    assert "others in place of e1. The files changed since this run; merge again" in said
 
 
 # Sweeps -------------------------------------------------------------------------------------------

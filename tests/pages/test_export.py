@@ -17,6 +17,7 @@ from streamlit.testing.v1 import AppTest
 from mats_core import export
 from mats_core.merging.family_file import load_family, measure_all
 from mats_core.merging.pipeline import merge
+from mats_core.merging.recipe import Recipe
 from pages.shared.work import export as takeaway
 from pages.shared.work import runs
 from pages.shared.work.runs import Run
@@ -147,22 +148,19 @@ def test_something_else_in_its_place_is_said_and_kept(export_page, outputs: Path
     assert (place / "precious").read_text() == "kept"
 
 
-def test_checkpoints_that_changed_since_are_not_written(export_page, outputs, monkeypatch):
+def test_checkpoints_that_change_while_the_page_is_open_are_not_written(
+    export_page, outputs, monkeypatch
+):
     app = export_page("average")
     changed = dict(kept()[0].report.fingerprints) | {"e1": "ab" * 32}
-    real = takeaway._with_files
+    real = takeaway._to_write
 
-    def other(run: Run, prepared):
-        entries = real(run, prepared)
-        return entries.model_copy(
-            update={
-                "experts": tuple(
-                    e.model_copy(update={"fingerprint": changed[e.name]}) for e in entries.experts
-                )
-            }
-        )
+    def other(run: Run, recipe: Recipe) -> Recipe:
+        pinned = real(run, recipe)
+        entries = (e.model_copy(update={"fingerprint": changed[e.name]}) for e in pinned.experts)
+        return pinned.model_copy(update={"experts": tuple(entries)})
 
-    monkeypatch.setattr(takeaway, "_with_files", other)
+    monkeypatch.setattr(takeaway, "_to_write", other)
     settle(press(app, "Write the model"), "writing")
     assert "changed since the recipe was written" in sentences(app)
     assert not outputs.exists() or not list(outputs.iterdir())

@@ -13,6 +13,7 @@ from streamlit.testing.v1 import AppTest
 from mats_core.analysis import toy
 from mats_core.analysis.spectra import KINDS
 from mats_core.methods.reference import describe
+from pages.shared.frame import Wanted, session, state
 from pages.shared.learn import lessons
 from pages.shared.learn import scene as toy_state
 from tests.pages.conftest import kept, sentences, settle
@@ -99,7 +100,7 @@ def test_what_the_picture_sends_moves_the_sliders(open_app: Open):
     app = go(open_app("learn"), 1)
     sent = {**picture(app)["state"], "serial": 4}
     sent["tasks"][0] |= {"x": 1.25, "angle": 170, "a": 0.7}
-    app.session_state[toy_state.KEY] = sent
+    app.session_state["toy"] = sent
     app.run()
     assert slider(app, "A centre, parameter 1").value == 1.25
     assert slider(app, "A turned by (degrees)").value == 170
@@ -129,21 +130,21 @@ def test_every_preset_is_within_the_limits_of_the_sliders():
 
 
 @pytest.fixture
-def session(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    state: dict[str, Any] = {}
-    monkeypatch.setattr("pages.shared.learn.scene.st.session_state", state)
-    return state
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty session without an app."""
+    monkeypatch.setattr("streamlit.session_state", {})
 
 
 def message(**changes: Any) -> dict[str, Any]:
     return {**json.loads(json.dumps(toy_state.PRESETS["Upright"])), "serial": 3, **changes}
 
 
-def test_a_message_is_taken_over_within_the_limits(session: dict[str, Any]):
+@pytest.mark.usefixtures("alone")
+def test_a_message_is_taken_over_within_the_limits():
     sent = message(start=[99, -99])
     sent["tasks"][0] |= {"x": 1.23456, "angle": 500, "b": 0.0001, "name": "<b>", "more": 1}
     toy_state.take(sent)
-    scene = session[toy_state.KEY]
+    scene = toy_state.current()
     assert scene["start"] == [toy_state.WIDE, -toy_state.HIGH]
     assert scene["tasks"][0] == {"name": "A", "x": 1.25, "y": 0.8, "angle": 179, "a": 2.4, "b": 0.2}
     assert scene["serial"] == 3
@@ -156,11 +157,12 @@ def test_a_message_is_taken_over_within_the_limits(session: dict[str, Any]):
         message(start=["a", "b"]), message(origin=[float("nan"), 0]), message(serial=None),
     ],
 )  # fmt: skip
-def test_any_other_message_is_left_alone(session: dict[str, Any], sent: Any):
+@pytest.mark.usefixtures("alone")
+def test_any_other_message_is_left_alone(sent: Any):
     toy_state.put(toy_state.PRESETS["One valley"])
-    before = json.dumps(session[toy_state.KEY])
+    before = json.dumps(session.toy)
     toy_state.take(sent)
-    assert json.dumps(session[toy_state.KEY]) == before
+    assert json.dumps(session.toy) == before
 
 
 # Lessons ------------------------------------------------------------------------------------------
@@ -190,17 +192,14 @@ def test_a_card_opens_its_lesson_on_the_other_page(open_app: Open, index: int):
     assert app.session_state["lesson"] == index
 
 
-def test_opening_leaves_the_preset_for_the_page(monkeypatch: pytest.MonkeyPatch):
-    state: dict[str, Any] = {}
-    monkeypatch.setattr("pages.shared.learn.lessons.st.session_state", state)
+@pytest.mark.usefixtures("alone")
+def test_opening_leaves_the_preset_for_the_page():
     lessons.open_lesson(2)
-    assert state["wanted"] == {
-        "method": "kfac", "options": {"damping": 0.0, "iterations": 50}, "experts": None
-    }  # fmt: skip
-    assert (state["lesson"], state[lessons.GO]) == (2, "merge")
+    assert session.wanted == Wanted("kfac", {"damping": 0.0, "iterations": 50})
+    assert (session.lesson, session.lesson_goes_to) == (2, "merge")
     lessons.set_up(lessons.LESSONS[1].setups[2])
-    assert state["subspaces kind"] == "input"
-    assert state[lessons.GO] == "subspaces"
+    assert state.value("subspaces kind") == "input"
+    assert session.lesson_goes_to == "subspaces"
 
 
 def test_without_a_family_the_lessons_say_so_and_the_picture_still_works(
@@ -213,14 +212,11 @@ def test_without_a_family_the_lessons_say_so_and_the_picture_still_works(
 
 
 def banner_alone() -> None:
-    import streamlit as st
-
-    from pages.shared.frame import families
+    from pages.shared.frame import families, session
     from pages.shared.learn import lessons
 
-    if "begun" not in st.session_state:
-        st.session_state["begun"] = st.session_state["entered"] = True
-        st.session_state["lesson"] = 0
+    if not session.entered:
+        session.entered, session.lesson = True, 0
     families.header("A page", "with the widgets of a page")
     lessons.banner()
 
@@ -241,13 +237,13 @@ def test_the_banner_leads_to_setups_to_the_next_lesson_and_back(
     banner = AppTest.from_function(banner_alone, default_timeout=60).run()
     banner.button(key="lesson 0 setup 1").click().run()
     assert sentences(banner) == ""
-    assert banner.session_state["wanted"]["method"] == "essential"
+    assert banner.session_state["wanted"].method == "essential"
     assert went == ["pages/merge.py"]
     for index in LESSONS[1:]:
         banner.button(key="lesson next").click().run()
         assert sentences(banner) == ""
         assert banner.session_state["lesson"] == index
-        assert banner.session_state["wanted"]["method"] == lessons.LESSONS[index].setups[0].method
+        assert banner.session_state["wanted"].method == lessons.LESSONS[index].setups[0].method
         assert lessons.LESSONS[index].question in text(banner)
     assert banner.button(key="lesson next").label == "Back to Learn"
     banner.button(key="lesson next").click().run()

@@ -17,6 +17,7 @@ from mats_core.methods.reference import describe
 from mats_core.methods.table import METHODS
 from mats_core.system.folders import results_folder
 from pages.shared.controls.presets import PRESETS, Preset
+from pages.shared.frame import Wanted
 from pages.shared.work.jobs import Job
 from pages.shared.work.runs import differences
 from tests.pages.conftest import kept, sentences, settle
@@ -214,10 +215,10 @@ def test_a_second_round_is_asked_for_told_and_kept(open_app: Open, monkeypatch: 
 
 def test_what_another_page_wants_is_taken_over(open_app: Open):
     app = open_app()
-    app.session_state["wanted"] = {
-        "method": "task_arithmetic", "options": {"scaling": 0.15}, "experts": ("e0", "e2"),
-        "weights": {"e0": 2.0, "e2": 1.0}, "seed": 3, "dtype": "float64",
-    }  # fmt: skip
+    app.session_state["wanted"] = Wanted(
+        "task_arithmetic", {"scaling": 0.15}, ("e0", "e2"), {"e0": 2.0, "e2": 1.0}, seed=3,
+        dtype="float64",
+    )  # fmt: skip
     merge(app.run())
     (run,) = kept()
     assert run.recipe.method == "task_arithmetic"

@@ -13,7 +13,7 @@ import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from mats_core import figures
-from pages.shared.frame import caches
+from pages.shared.frame import caches, keys
 from pages.shared.views import survey
 from pages.shared.work.jobs import Cancelled
 from tests.pages.conftest import sentences, settle
@@ -127,9 +127,9 @@ def test_a_click_on_a_cell_opens_its_layer_and_task(open_app: Open, monkeypatch)
     state: dict[str, Any] = {"family chart": event}
     with monkeypatch.context() as patch:
         patch.setattr(st, "session_state", state)
-        survey.follow("family chart", (survey.LAYER, survey.TASK))
-    assert (state[survey.LAYER], state[survey.TASK]) == tuple(point)
-    app.session_state[survey.LAYER], app.session_state[survey.TASK] = point
+        survey.follow("family chart", (keys.LAYER, keys.TASK))
+    assert (state[keys.LAYER], state[keys.TASK]) == tuple(point)
+    app.session_state[keys.LAYER], app.session_state[keys.TASK] = point
     app.run()
     assert labelled(app, "Layer").value == point[0]
     assert labelled(app, "Task").value == "e1"

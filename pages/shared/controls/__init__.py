@@ -1,3 +1,8 @@
 """Controls that ask for a merge or a sweep, generated from the methods' own declarations."""
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from . import grid, settings, widgets
+
 __all__ = ["grid", "settings", "widgets"]

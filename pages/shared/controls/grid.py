@@ -120,9 +120,10 @@ def _request(
         recipe = run.recipe if run else collection.recipe(method, statistics=files)
     except InputError as error:
         return None, str(error)
+    x, y = parsed
     # As in the names of runs: the knobs' own labels need their surroundings.
     titles = {axis.option: axis.option.replace("_", " ") for axis in parsed}
-    return SweepRequest(collection.name, recipe, parsed[0], parsed[1], titles, examples), ""
+    return SweepRequest(collection.name, recipe, x, y, titles, examples, like=run), ""
 
 
 def _parsed(method: str, field: OptionField, texts: Sequence[str]) -> Axis:

@@ -11,56 +11,52 @@ from mats_core.errors import InputError
 from mats_core.merging import FamilyFile, Recipe, parse_options
 from mats_core.methods import METHODS, describe
 
-from ..frame import show
+from ..frame import Wanted, keys, session, show, state
 from ..work import merge
 from . import widgets
-from .presets import PRESETS
+from .presets import PRESETS, Preset
 
-WANTED = "wanted"  # settings that another page, a preset or a link asks for
 MOST_ROUNDS = 3  # to choose from; a recipe may ask for more
 QUICK = 0.03  # half the interval of the first answer; the rest is tested in the background
 
 
 def take_over(collection: FamilyFile) -> None:
     """Put the settings that were asked for into the widgets, before they are drawn."""
-    wanted: Mapping[str, Any] | None = st.session_state.pop(WANTED, None)
+    wanted = session.wanted
+    del session.wanted
     if wanted is None:
         return
     widgets.reset()
-    method, version = str(wanted["method"]), widgets.version()
-    if method not in METHODS:
+    if wanted.method not in METHODS:
         return
-    group = METHODS[method].group
-    st.session_state[f"group {version}"] = group
-    st.session_state[f"method {group} {version}"] = method
-    for field in describe(method):
-        if field.name in wanted.get("options", {}):
-            widgets.put(field, method, wanted["options"][field.name])
+    _put_method(wanted)
+    _put_experts(wanted, collection)
+    if wanted.seed is not None:
+        state.put(keys.rest("seed"), wanted.seed)
+    if wanted.dtype is not None:
+        state.put(keys.rest("dtype"), wanted.dtype)
+    if wanted.rounds is not None:
+        state.put(keys.rest("rounds"), wanted.rounds)
+
+
+def _put_method(wanted: Wanted) -> None:
+    group = METHODS[wanted.method].group
+    state.put(keys.group(), group)
+    state.put(keys.method(group), wanted.method)
+    for field in describe(wanted.method):
+        if field.name in wanted.options:
+            widgets.put(field, wanted.method, wanted.options[field.name])
+
+
+def _put_experts(wanted: Wanted, collection: FamilyFile) -> None:
     names = [expert.name for expert in collection.experts]
-    if wanted.get("experts"):
-        chosen = [name for name in names if name in wanted["experts"]]
-        st.session_state[f"experts {collection.name} {version}"] = chosen
-    weights = dict(wanted.get("weights") or {})
-    if len(set(weights.values())) > 1:
-        st.session_state[f"weigh {version}"] = True
+    if wanted.experts:
+        chosen = [name for name in names if name in wanted.experts]
+        state.put(keys.experts(collection.name), chosen)
+    if len(set(wanted.weights.values())) > 1:
+        state.put(keys.weigh(), True)
         for name in names:
-            st.session_state[f"weight {name} {version}"] = float(weights.get(name, 1.0))
-    for key in ("seed", "dtype", "rounds"):
-        if wanted.get(key) is not None:
-            st.session_state[f"{key} {version}"] = wanted[key]
-
-
-def want(recipe: Recipe) -> None:
-    """Ask for the settings of a recipe."""
-    st.session_state[WANTED] = {
-        "method": recipe.method,
-        "options": dict(recipe.options),
-        "experts": tuple(expert.name for expert in recipe.experts),
-        "weights": {expert.name: expert.weight for expert in recipe.experts},
-        "seed": recipe.seed,
-        "dtype": recipe.dtype,
-        "rounds": recipe.rounds,
-    }
+            state.put(keys.weight(name), float(wanted.weights.get(name, 1.0)))
 
 
 def presets() -> None:
@@ -69,13 +65,13 @@ def presets() -> None:
         for preset in PRESETS:
             st.button(
                 preset.title, key=f"preset {preset.title}", width="stretch", on_click=_preset,
-                args=(preset.method, preset.options, preset.rounds),
+                args=(preset,),
             )  # fmt: skip
             st.caption(show.plain(preset.sentence))
 
 
-def _preset(method: str, options: dict[str, Any], rounds: int) -> None:
-    st.session_state[WANTED] = {"method": method, "options": options, "rounds": rounds}
+def _preset(preset: Preset) -> None:
+    session.wanted = Wanted(preset.method, preset.options, rounds=preset.rounds)
 
 
 def controls(collection: FamilyFile, method: str) -> merge.Request:
@@ -83,23 +79,22 @@ def controls(collection: FamilyFile, method: str) -> merge.Request:
     names = [expert.name for expert in collection.experts]
     options = widgets.options(method)
     again = st.container(gap="xsmall")  # filled once it is known whom to merge
-    version = widgets.version()
-    key = f"experts {collection.name} {version}"
-    count = len(st.session_state.get(key, names) or [])
+    key = keys.experts(collection.name)
+    count = len(state.value(key, names) or [])
     title = f"Experts and arithmetic · {'all' if count == len(names) else count} of {len(names)}"
     with st.expander(title.replace("all of", "all"), icon=":material/group_work:"):
         experts = st.pills(
             "Experts", names, selection_mode="multi",
-            default=None if key in st.session_state else names,
+            default=None if state.is_set(key) else names,
             key=key, persist_state="session", help="Leave some out to see whom they disturb.",
         )  # fmt: skip
         chosen = tuple(n for n in names if n in (experts or []))
         weights = _weights(method, chosen)
-        seed = st.number_input("Seed", 0, key=f"seed {version}", persist_state="session")
+        seed = st.number_input("Seed", 0, key=keys.rest("seed"), persist_state="session")
         dtype = st.segmented_control(
             "Arithmetic", ["float32", "float64"],
-            default=None if f"dtype {version}" in st.session_state else "float32", required=True,
-            key=f"dtype {version}", persist_state="session",
+            default=None if state.is_set(keys.rest("dtype")) else "float32", required=True,
+            key=keys.rest("dtype"), persist_state="session",
         )  # fmt: skip
     with again:
         rounds = _rounds(collection, method, options, chosen)
@@ -115,15 +110,15 @@ def _rounds(
     """How often statistics are measured, where the method reads some and there are data to."""
     try:
         reads = METHODS[method].reads(parse_options(method, options, collection.folder))
-    except InputError:  # said when somebody presses Merge
+    except InputError:  # said when Merge is pressed
         return 1
     if not reads or not all(e.task for e in collection.experts if e.name in chosen):
         return 1
-    key = f"rounds {widgets.version()}"
-    most = max(MOST_ROUNDS, st.session_state.get(key) or 1)
+    key = keys.rest("rounds")
+    most = max(MOST_ROUNDS, state.value(key) or 1)
     rounds = st.segmented_control(
         "Rounds of statistics", list(range(1, most + 1)),
-        default=None if key in st.session_state else 1, required=True, key=key,
+        default=None if state.is_set(key) else 1, required=True, key=key,
         persist_state="session",
         help="An expert is sure of its own examples, so curvature measured at the expert says "
         "little about what hurts further out, where the merge lands. A second round measures it "
@@ -135,8 +130,7 @@ def _rounds(
 
 
 def _weights(method: str, chosen: tuple[str, ...]) -> dict[str, float]:
-    """A weight for each expert, where the method knows weights and somebody wants them."""
-    version = widgets.version()
+    """A weight for each expert, where the method knows weights and they are asked for."""
     if not METHODS[method].weighted:
         count = METHODS[method].experts
         st.caption(
@@ -146,7 +140,7 @@ def _weights(method: str, chosen: tuple[str, ...]) -> dict[str, float]:
         )
         return {}
     weigh = st.toggle(
-        "Weigh the experts", key=f"weigh {version}", persist_state="session",
+        "Weigh the experts", key=keys.weigh(), persist_state="session",
         help="α of each task: 2 counts twice, 0 not at all.",
     )  # fmt: skip
     if not weigh:
@@ -154,8 +148,9 @@ def _weights(method: str, chosen: tuple[str, ...]) -> dict[str, float]:
     found = {}
     columns = st.columns(2)
     for index, name in enumerate(chosen):
-        key = f"weight {name} {version}"
-        st.session_state.setdefault(key, 1.0)
+        key = keys.weight(name)
+        if not state.is_set(key):
+            state.put(key, 1.0)
         found[name] = columns[index % 2].number_input(
             show.plain(name), 0.0, 100.0, step=0.25, key=key, persist_state="session", format="%g"
         )

@@ -9,7 +9,7 @@ import streamlit as st
 
 from mats_core.methods import METHODS, STARTS, OptionField, describe
 
-from ..frame import show
+from ..frame import keys, session, show, state
 
 GROUPS: dict[str, str] = {
     "weights": "Weights",
@@ -55,10 +55,10 @@ def method(default: str) -> str:
     group = st.segmented_control(
         "Method, by what it needs",
         list(GROUPS),
-        **_unless_set(f"group {version()}", default=str(METHODS[default].group)),
+        **_unless_set(keys.group(), default=str(METHODS[default].group)),
         required=True,
         format_func=lambda g: GROUPS[g],
-        key=f"group {version()}",
+        key=keys.group(),
         persist_state="session",
         width="stretch",
     )
@@ -66,11 +66,9 @@ def method(default: str) -> str:
     name = st.selectbox(
         "Method",
         names,
-        **_unless_set(
-            f"method {group} {version()}", index=names.index(default) if default in names else 0
-        ),
+        **_unless_set(keys.method(group), index=names.index(default) if default in names else 0),
         format_func=lambda n: METHODS[n].title,
-        key=f"method {group} {version()}",
+        key=keys.method(group),
         persist_state="session",
         label_visibility="collapsed",
     )
@@ -121,20 +119,20 @@ def options(name: str) -> dict[str, Any]:
 
 def put(field: OptionField, owner: str, value: Any) -> None:
     """Give an option's widget a value before it is drawn."""
-    key = f"{owner} {field.name} {version()}"
+    key = keys.option(owner, field.name)
     if field.name in LEVELS:
-        st.session_state[f"{key} on"] = bool(value)
+        state.put(keys.switch(key), bool(value))
         if value:
-            st.session_state[key] = float(value)
+            state.put(key, float(value))
     elif field.kind == "choice" or field.name in SUGGESTED:
         named = value in (field.choices or SUGGESTED[field.name])
-        st.session_state[key] = value if named else OWN_NUMBER
+        state.put(key, value if named else OWN_NUMBER)
         if not named:
-            st.session_state[f"{key} number"] = float(value)
+            state.put(keys.number(key), float(value))
     elif field.kind in ("int", "float") and value is not None:
-        st.session_state[key] = (int if field.kind == "int" else float)(value)
+        state.put(key, (int if field.kind == "int" else float)(value))
     elif value is not None:
-        st.session_state[key] = value
+        state.put(key, value)
 
 
 def _level(field: OptionField, common: dict[str, Any]) -> float:
@@ -142,8 +140,8 @@ def _level(field: OptionField, common: dict[str, Any]) -> float:
     key = common["key"]
     switch, power = st.columns([6, 7], vertical_alignment="center")
     on = switch.toggle(
-        common["label"], **_unless_set(f"{key} on", value=bool(field.default)),
-        key=f"{key} on", persist_state="session",
+        common["label"], **_unless_set(keys.switch(key), value=bool(field.default)),
+        key=keys.switch(key), persist_state="session",
     )  # fmt: skip
     low = float(field.step or 0.25)
     value = power.slider(
@@ -156,14 +154,14 @@ def _level(field: OptionField, common: dict[str, Any]) -> float:
 
 def _unless_set(key: str, **default: Any) -> dict[str, Any]:
     """A default, unless the widget was given a value already: Streamlit wants one of the two."""
-    return {} if key in st.session_state else default
+    return {} if state.is_set(key) else default
 
 
 def widget(field: OptionField, owner: str) -> Any:
     """The widget that fits one option."""
     common: dict[str, Any] = {
         "label": LABELS.get(field.name, field.name.replace("_", " ").capitalize()),
-        "key": f"{owner} {field.name} {version()}",
+        "key": keys.option(owner, field.name),
         "help": _help(field),
         "persist_state": "session",
     }
@@ -200,10 +198,10 @@ def _choice(field: OptionField, common: dict[str, Any]) -> Any:
         return picked
     return st.number_input(
         f"{common['label']}, as a number",
-        **_unless_set(f"{common['key']} number", value=0.1 if named else float(field.default)),
+        **_unless_set(keys.number(common["key"]), value=0.1 if named else float(field.default)),
         min_value=0.0,
         format="%g",
-        key=f"{common['key']} number",
+        key=keys.number(common["key"]),
         persist_state="session",
     )
 
@@ -233,20 +231,15 @@ def _series(field: OptionField, high: float, kind: type, common: dict[str, Any])
     first = 0 if kind is int else -4 + math.floor(math.log10(high))
     powers = range(first, math.ceil(math.log10(high)) + 1)
     values = {kind(float(f"{digit}e{power}")) for power in powers for digit in (1, 2, 3, 5, 7)}
-    own = {kind(st.session_state.get(common["key"], 0))}  # of a preset, between the marks
+    own = {kind(state.value(common["key"], 0))}  # of a preset, between the marks
     chosen = sorted({kind(0), kind(field.default), *own, *(v for v in values if v <= high)})
     default = _unless_set(common["key"], value=kind(field.default))
     return st.select_slider(options=chosen, format_func=lambda v: f"{v:g}", **default, **common)
 
 
-def version() -> int:
-    """Part of every key: counting it up gives all widgets their defaults back."""
-    return st.session_state.get("reset count", 0)
-
-
 def reset() -> None:
     """Give every knob of the page its default."""
-    st.session_state["reset count"] = version() + 1
+    session.reset_count += 1
 
 
-__all__ = ["GROUPS", "METHODS", "explain", "method", "options", "reset", "version", "widget"]
+__all__ = ["GROUPS", "METHODS", "explain", "method", "options", "reset", "widget"]

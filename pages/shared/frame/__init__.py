@@ -1,3 +1,26 @@
-"""What every page stands in: navigation, the family, caches, and ways to show things."""
+"""What every page stands in: the session, navigation, the family, caches, and ways to show things.
 
-__all__ = ["caches", "families", "navigation", "show", "state"]
+Only the session's keys are imported here: app.py comes in before PyTorch is loaded.
+"""
+
+from typing import TYPE_CHECKING
+
+from .state import Slot, Wanted, session
+
+if TYPE_CHECKING:
+    from . import caches, families, keys, navigation, progress, show, shown, state, tracked
+
+__all__ = [
+    "Slot",
+    "Wanted",
+    "caches",
+    "families",
+    "keys",
+    "navigation",
+    "progress",
+    "session",
+    "show",
+    "shown",
+    "state",
+    "tracked",
+]

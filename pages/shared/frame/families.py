@@ -7,12 +7,14 @@ from pathlib import Path
 
 import streamlit as st
 
+from mats_core import tasks
 from mats_core.errors import InputError
 from mats_core.merging import FamilyFile, load_family
 
 from ..work import Job, prepare
-from . import caches, folders, navigation, show
+from . import folders, keys, navigation, show, state, tracked
 from .folders import ROOTS
+from .state import Slot, session
 
 SAMPLES = Path(__file__).resolve().parents[3] / "sample_models"
 LINK = "family"  # the query parameter that names a family, by the name of its folder
@@ -26,7 +28,7 @@ def places() -> list[Path]:
 def found() -> dict[str, Path]:
     """Every family that can be chosen, those that this session opened by their path included."""
     opened: list[Path] = []
-    for path in st.session_state.get("opened families", []):
+    for path in session.opened_families:
         try:  # a folder may have become a link since
             opened.append(folders.locate(path, places()))
         except InputError:
@@ -37,6 +39,7 @@ def found() -> dict[str, Path]:
 def header(title: str, lead: str) -> FamilyFile:
     """The top of every page: what it is for, and the family it works on."""
     navigation.through_the_app()
+    tracked.begin()
     left, right = st.columns([11, 4], gap="large", vertical_alignment="bottom")
     with left:
         st.title(title, anchor=False)
@@ -52,20 +55,18 @@ def _choose(families: dict[str, Path]) -> None:
     if not families:
         return
     # Set in every run: on another page the widget is a new one and would begin at its first choice.
-    wanted = (st.session_state.get(key) for key in ("family", "chosen family"))
-    st.session_state["family"] = next(
-        (one for one in wanted if one in families), next(iter(families))
-    )
+    wanted = (session.family, session.chosen_family)
+    session.family = next((one for one in wanted if one in families), next(iter(families)))
     chosen = st.selectbox(
         "Family of models",
         list(families),
         format_func=lambda label: _title(families[label]),
-        key="family",
+        key=keys.FAMILY,
         help="One pre-trained base and the experts that were fine-tuned from it.",
     )
-    st.session_state["chosen family"] = chosen
+    session.chosen_family = chosen
     if st.query_params.get(LINK) != chosen:
-        st.query_params[LINK] = st.session_state["followed family"] = chosen
+        st.query_params[LINK] = session.followed_family = chosen
 
 
 def _follow_link(families: dict[str, Path]) -> None:
@@ -75,11 +76,11 @@ def _follow_link(families: dict[str, Path]) -> None:
     first one; a link has to name the folder, on any machine.
     """
     wanted = st.query_params.get(LINK)
-    if wanted is None or st.session_state.get("followed family") == wanted:
+    if wanted is None or session.followed_family == wanted:
         return
-    st.session_state["followed family"] = wanted
+    session.followed_family = wanted
     if wanted in families:
-        st.session_state["family"] = wanted
+        session.family = wanted
     else:
         st.toast(
             f"The link names the family '{show.plain(wanted[:60])}', which is not on this machine.",
@@ -96,27 +97,23 @@ def another() -> None:
         )
         for place in places():
             st.markdown(f"- {show.plain(str(place.resolve()))}")
-        st.text_input("Path", key="family path", placeholder="folder, or folder/family.yaml")
+        st.text_input("Path", key=keys.FAMILY_PATH, placeholder="folder, or folder/family.yaml")
         st.button("Open", on_click=_open, type="primary", key="family open")
-        if (problem := st.session_state.get("family path problem")) is not None:
+        if (problem := session.family_path_problem) is not None:
             show.problem(problem)
 
 
 def _open() -> None:
     """Open what was typed, and choose it."""
-    text = st.session_state.get("family path", "")
     try:
-        file = folders.locate(text, places())
+        file = folders.locate(session.family_path, places())
         load_family(file)
     except InputError as error:
-        st.session_state["family path problem"] = str(error)
+        session.family_path_problem = str(error)
         return
-    st.session_state.pop("family path problem", None)
-    opened = st.session_state.get("opened families", [])
-    st.session_state["opened families"] = [*dict.fromkeys([*opened, str(file)])]
-    st.session_state["family"] = next(
-        label for label, other in found().items() if other.samefile(file)
-    )
+    del session.family_path_problem
+    session.opened_families = tuple(dict.fromkeys([*session.opened_families, str(file)]))
+    session.family = next(label for label, other in found().items() if other.samefile(file))
 
 
 def _title(file: Path) -> str:
@@ -136,8 +133,7 @@ def current() -> FamilyFile:
             f"in the environment variable {ROOTS} before you start the app."
         )
         st.stop()
-    label = st.session_state.get("family")
-    file = families.get(str(label)) or next(iter(families.values()))
+    file = families.get(str(session.family)) or next(iter(families.values()))
     try:
         return load_family(file)
     except InputError as error:
@@ -148,36 +144,43 @@ def current() -> FamilyFile:
 def preparation(collection: FamilyFile) -> Job:
     """The job that prepares the family; started when it is first asked for."""
     key = _signature(collection)
-    job = st.session_state.get("preparation")
-    if job is None or job.request != key:
-        if job is not None:
-            job.cancel()
-        job = Job(key, "Preparing the family", partial(prepare.prepare, collection, key))
-        st.session_state["preparation"] = caches.worker().submit(job)
-    return job
+    job = state.job(Slot.PREPARATION)
+    if job is not None and job.request == key:
+        return job
+    todo = partial(prepare.prepare, collection, key)
+    return tracked.start(Slot.PREPARATION, key, "Preparing the family", todo)
 
 
 def _signature(collection: FamilyFile) -> tuple[object, ...]:
-    """Changes when the family's description or any of its files does."""
-    paths = [collection.folder / collection.base]
-    paths += [collection.folder / expert.model for expert in collection.experts]
-    kinds = ("*.safetensors", "adapter_config.json")
-    files = [f for p in paths for f in (_matching(p, kinds) if p.is_dir() else [p])]
-    stamps = tuple((str(f), f.stat().st_mtime_ns if f.exists() else 0) for f in files)
-    return (collection.model_dump_json(), str(collection.folder), *stamps)
+    """Changes when the family's description or any of its files does, those of tasks included.
+
+    A preparation that failed is begun anew as soon as its files are mended.
+    """
+    folder = collection.folder
+    models = [collection.base, *(expert.model for expert in collection.experts)]
+    named = [collection.base_task, *(expert.task for expert in collection.experts)]
+    files = [file for model in models for file in _inside(folder / model)]
+    files += [file for task in named if task for file in tasks.files(task, folder)]
+    return (collection.model_dump_json(), str(folder), *map(_stamp, files))
 
 
-def _matching(folder: Path, patterns: tuple[str, ...]) -> list[Path]:
-    return sorted(file for pattern in patterns for file in folder.glob(pattern))
+def _inside(path: Path) -> list[Path]:
+    """The files of a model's folder, or the file that it is."""
+    return sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
+
+
+def _stamp(file: Path) -> tuple[str, int, int]:
+    """Changes when a file does; zeros where it cannot be asked for."""
+    try:
+        status = file.stat()
+    except OSError:
+        return str(file), 0, 0
+    return str(file), status.st_mtime_ns, status.st_size
 
 
 def prepared(job: Job) -> prepare.Prepared | None:
-    """What the preparation found; None while it runs; an error stops the page."""
-    now = job.snapshot()
-    if now.state in ("failed", "cancelled"):
-        show.problem(now.error or "The preparation of this family was cancelled.")
-        if st.button("Try again", icon=":material/refresh:"):
-            del st.session_state["preparation"]
-            st.rerun()
+    """The prepared family; None while the job runs; an error stops the page."""
+    cancelled = "The preparation of this family was cancelled."
+    if tracked.ended_badly(Slot.PREPARATION, cancelled=cancelled):
         st.stop()
-    return now.result
+    return job.snapshot().result

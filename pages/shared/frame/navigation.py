@@ -12,8 +12,9 @@ from pathlib import Path
 import streamlit as st
 from streamlit.navigation.page import Page
 
+from .state import session
+
 PICTURES = Path(__file__).parent
-ENTERED = "entered"
 PAGES = (
     ("merge", "Merge", "merge"),
     ("compare", "Compare", "compare_arrows"),
@@ -39,11 +40,11 @@ def frame() -> Page:
 
 def enter() -> None:
     """In app.py: say that the pages of this session are opened from here."""
-    st.session_state[ENTERED] = True
+    session.entered = True
 
 
 def through_the_app() -> None:
     """In a page: start over through app.py where it was passed by."""
-    if not st.session_state.get(ENTERED):
+    if not session.entered:
         frame()
         st.rerun()

@@ -1,53 +1,222 @@
-"""Which finished runs the session shows, and what was traced of them."""
+"""What a session remembers: every key of `st.session_state` that code of ours reads or writes.
+
+Three kinds, and nothing of Streamlit's session is touched anywhere else (a test reads the sources):
+
+`session`     one typed attribute a key; an attribute that was never set has its default
+`Slot`        the places of the session's jobs, one job each (see `tracked`)
+`value`, …    what widgets hold, by the names that `keys` makes
+
+PyTorch is not imported here: the way in (`navigation`) reads the session before it is there.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+from weakref import WeakSet
+
 import streamlit as st
 
-from mats_core.analysis import Trajectory
+if TYPE_CHECKING:
+    from mats_core.analysis import Interference, Trajectory
+    from mats_core.merging import Recipe
 
-from ..work import Run, runs
+    from ..work import Job, Request, Shelf
 
-
-def show(run: Run) -> None:
-    """Show a run, with the baseline beside it or, where there is none, what was shown before."""
-    before = st.session_state.get("shown run")
-    st.session_state["shown run"] = run.id
-    if baseline() is not None:
-        st.session_state["beside run"] = baseline()
-    elif before != run.id:
-        st.session_state["beside run"] = before
+T = TypeVar("T")
 
 
-def baseline() -> str | None:
-    return st.session_state.get("baseline")
+@dataclass(frozen=True)
+class Wanted:
+    """The settings of Merge that another page, a preset, a lesson or a link asks for.
+
+    experts   names of those to merge; empty: leave the choice as it is
+    weights   name → α; equal ones (or none) leave the weighing off
+    seed, dtype, rounds   None: leave the widget at its default
+    """
+
+    method: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    experts: tuple[str, ...] = ()
+    weights: Mapping[str, float] = field(default_factory=dict)
+    seed: int | None = None
+    dtype: str | None = None
+    rounds: int | None = None
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> Wanted:
+        """The settings of a recipe."""
+        return cls(
+            recipe.method,
+            dict(recipe.options),
+            tuple(expert.name for expert in recipe.experts),
+            {expert.name: expert.weight for expert in recipe.experts},
+            recipe.seed,
+            recipe.dtype,
+            recipe.rounds,
+        )
 
 
-def chosen(family: str, key: str) -> Run | None:
-    """The run that `shown run`, `beside run` or `baseline` names."""
-    wanted = st.session_state.get(key)
-    return next((run for run in runs.everything(family) if run.id == wanted), None)
+class Slot(StrEnum):
+    """The places of a session's jobs.  A job stays in its slot until it is collected."""
+
+    PREPARATION = "preparation"  # opens, measures and tests the family; stays while it is valid
+    MERGING = "merging"  # the merge that the page Merge waits for
+    TRACING = "tracing"  # accuracy along the iterations of one run
+    PREDICTING = "predicting"  # predicted and measured loss of one run
+    SWEEPING = "sweeping"  # a grid of merges, until its end was said (`session.sweep` stays)
+    LOOKING = "looking"  # one task's examples, asked of a merge that is made again
+    LOOKING_AHEAD = "looking ahead"  # the other tasks' examples, in the background
+    LOADING_PARTS = "loading parts"  # the merged parts swapped into the base, one by one
+    SURVEYING = "surveying"  # every layer and task of the family, in the background
+    WRITING = "writing"  # a model directory
+    READING = "reading"  # a recipe file that was uploaded; stays while the file does
 
 
-def delete(family: str, id: str) -> None:
-    """Forget a run for good."""
-    run = next((run for run in runs.everything(family) if run.id == id), None)
-    if run is not None:
-        runs.remove(run)
-    for key in ("shown run", "beside run", "baseline"):
-        if st.session_state.get(key) == id:
-            st.session_state[key] = None
+class Held(Generic[T]):
+    """One key of the session; its name is the attribute's, with spaces."""
+
+    def __init__(self, default: T) -> None:
+        self.default = default
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name.replace("_", " ")
+
+    @overload
+    def __get__(self, session: None, owner: type) -> Held[T]: ...
+    @overload
+    def __get__(self, session: Session, owner: type) -> T: ...
+    def __get__(self, session: Session | None, owner: type) -> Held[T] | T:
+        return self if session is None else st.session_state.get(self.name, self.default)
+
+    def __set__(self, session: Session, value: T) -> None:
+        st.session_state[self.name] = value
+
+    def __delete__(self, session: Session) -> None:
+        st.session_state.pop(self.name, None)
 
 
-def trajectories(run: Run) -> dict[str, Trajectory]:
-    """What was traced of a run in this session, by label."""
-    traced: dict[str, dict[str, Trajectory]] = st.session_state.setdefault("trajectories", {})
-    return traced.get(run.id, {})
+class Session:
+    """The session that is running now.  Defaults are never changed in place: a new value is set.
+
+    `W` behind a key: it is a widget's as well, which is drawn with this name.
+    """
+
+    # The way in, and the family
+    entered: Held[bool] = Held(False)
+    """Whether the pages are opened through app.py."""
+    family: Held[str | None] = Held(None)
+    """W: the label of the chosen family."""
+    chosen_family: Held[str | None] = Held(None)
+    """The same on a page where the widget was not drawn yet."""
+    followed_family: Held[str | None] = Held(None)
+    """The family that the address named when it was last followed."""
+    opened_families: Held[tuple[str, ...]] = Held(())
+    """Files of the families that were opened by their path."""
+    family_path: Held[str] = Held("")
+    """W: the path that is being typed."""
+    family_path_problem: Held[str | None] = Held(None)
+    """Why the path that was typed last is not opened."""
+
+    # Work, and what is said of it
+    known_ended: Held[WeakSet[Job] | None] = Held(None)
+    """Jobs that had ended when the page began to be drawn (see `tracked.begin`)."""
+    notice: Held[tuple[str, str] | None] = Held(None)
+    """(kind, sentence) that pages show until the next piece of work begins."""
+    asked: Held[Request | None] = Held(None)
+    """The merge that was asked for last."""
+    preparing: Held[Job | None] = Held(None)
+    """The preparation that the last merge began with."""
+    refining: Held[tuple[Job, ...]] = Held(())
+    """Jobs that test runs on the examples that their first test left out."""
+    sweep: Held[Job | None] = Held(None)
+    """The last sweep, whose picture stays."""
+    sweep_click: Held[tuple[int, int] | None] = Held(None)
+    """(sweep, point) of the last click on that picture."""
+    inside_shelf: Held[Shelf | None] = Held(None)
+    """What was found out about the last runs that were looked into."""
+    trajectories: Held[Mapping[str, Mapping[str, Trajectory]]] = Held({})
+    """Run → label → what was traced of it."""
+    forecasts: Held[Mapping[str, Interference]] = Held({})
+    """Run → its predicted and measured loss."""
+
+    # Which runs are shown
+    followed: Held[str | None] = Held(None)
+    """The run that the address named when it was last followed."""
+    shown_run: Held[str | None] = Held(None)
+    """W: the run that Merge shows."""
+    beside_run: Held[str | None] = Held(None)
+    """W: the run beside it."""
+    baseline: Held[str | None] = Held(None)
+    """The pinned run, which all others are measured against."""
+    compared: Held[Sequence[str] | None] = Held(None)
+    """The runs that are ticked on Compare; None: nothing was ticked yet."""
+    inside_run: Held[str | None] = Held(None)
+    """W: the run that Inside looks into."""
+    inside_follows: Held[str | None] = Held(None)
+    """The shown run that Inside took over last."""
+
+    # What is set, and what is asked to be set
+    wanted: Held[Wanted | None] = Held(None)
+    """Settings that Merge puts into its widgets when it is drawn next."""
+    reset_count: Held[int] = Held(0)
+    """Part of the names of Merge's widgets: counted up, all have their defaults again."""
+    subspaces_layer: Held[str | None] = Held(None)
+    """W: the layer that Subspaces shows."""
+    subspaces_task: Held[str | None] = Held(None)
+    """W: its task."""
+    overlap_with: Held[str | None] = Held(None)
+    """W: the second task of its pair."""
+
+    # Learn
+    lesson: Held[int | None] = Held(None)
+    """The lesson that is open."""
+    lesson_goes_to: Held[str | None] = Held(None)
+    """The page that the next run of the script switches to."""
+    toy: Held[dict[str, Any] | None] = Held(None)
+    """The scene of the picture: tasks, start, origin, and how much the picture has sent."""
+    toy_wanted: Held[int | None] = Held(None)
+    """The step that the next run of the script opens."""
+    toy_step: Held[str | None] = Held(None)
+    """W: the title of the step."""
+    toy_preset: Held[str | None] = Held(None)
+    """W: the preset that the scene was taken from and not changed since."""
 
 
-def trace(run: Run, found: dict[str, Trajectory]) -> None:
-    """Keep what was traced of a run, for this session and its last eight runs."""
-    traced = st.session_state.setdefault("trajectories", {})
-    traced[run.id] = found
-    while len(traced) > 8:
-        del traced[next(iter(traced))]
+session = Session()
+
+
+# Jobs ---------------------------------------------------------------------------------------------
+
+
+def job(slot: Slot) -> Job | None:
+    """The job in a slot, ended or not; None where it is empty."""
+    return st.session_state.get(slot.value)
+
+
+def put_job(slot: Slot, job: Job | None) -> None:
+    """Put a job into a slot, or empty it."""
+    if job is None:
+        st.session_state.pop(slot.value, None)
+    else:
+        st.session_state[slot.value] = job
+
+
+# Widgets ------------------------------------------------------------------------------------------
+
+
+def is_set(key: str) -> bool:
+    """Whether a widget was drawn before, or was given a value."""
+    return key in st.session_state
+
+
+def value(key: str, default: Any = None) -> Any:
+    """What a widget holds; `default` where it was never drawn."""
+    return st.session_state.get(key, default)
+
+
+def put(key: str, value: Any) -> None:
+    """Give a widget its value before it is drawn, or in a callback."""
+    st.session_state[key] = value

@@ -1,3 +1,8 @@
 """The page Learn: two tasks and two parameters to drag, and lessons on the sample family."""
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from . import lessons, steps
+
 __all__ = ["lessons", "steps"]

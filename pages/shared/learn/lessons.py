@@ -15,10 +15,8 @@ import streamlit as st
 from mats_core.evaluation import share
 from mats_core.methods import describe
 
-from ..frame import families, show
+from ..frame import Wanted, families, session, show, state
 from ..work import Run, runs
-
-INDEX, WANTED, GO = "lesson", "wanted", "lesson goes to"
 
 
 @dataclass(frozen=True)
@@ -170,28 +168,27 @@ def _card(index: int, lesson: Lesson) -> None:
 
 def open_lesson(index: int) -> None:
     """A callback: a lesson's first page, with its preset, on the sample family if there is one."""
-    st.session_state[INDEX] = index
+    session.lesson = index
     samples = [
         label for label, file in families.found().items() if file.is_relative_to(families.SAMPLES)
     ]
     if samples:
-        st.session_state["family"] = samples[0]
+        session.family = samples[0]
     set_up(LESSONS[index].setups[0])
 
 
 def set_up(setup: Setup) -> None:
     """A callback: put a preset where its page finds it, and say that the next run goes there."""
     if setup.method:
-        st.session_state[WANTED] = {
-            "method": setup.method, "options": dict(setup.options), "experts": None
-        }  # fmt: skip
+        session.wanted = Wanted(setup.method, dict(setup.options))
     for key, value in setup.controls.items():
-        st.session_state[key] = value
-    st.session_state[GO] = setup.page
+        state.put(key, value)
+    session.lesson_goes_to = setup.page
 
 
 def _follow() -> None:
-    page = st.session_state.pop(GO, None)
+    page = session.lesson_goes_to
+    del session.lesson_goes_to
     if page is not None:
         st.switch_page(f"pages/{page}.py")
 
@@ -202,7 +199,7 @@ def banner() -> None:
     Nothing where no lesson is open.
     """
     _follow()
-    index = st.session_state.get(INDEX)
+    index = session.lesson
     if not isinstance(index, int) or not 0 <= index < len(LESSONS):
         return
     lesson = LESSONS[index]
@@ -230,12 +227,12 @@ def banner() -> None:
 
 
 def _close() -> None:
-    st.session_state[INDEX] = None
+    session.lesson = None
 
 
 def _back() -> None:
     _close()
-    st.session_state[GO] = "learn"
+    session.lesson_goes_to = "learn"
 
 
 def _icon(setup: Setup) -> str:

@@ -12,9 +12,9 @@ import streamlit as st
 from mats_core import figures
 from mats_core.analysis import Task
 
+from ..frame import keys, session, state
 from . import ellipses
 
-KEY, PICTURE, PRESET = "toy", "toy picture", "toy preset"
 NAMES = ("A", "B")
 LOOKS = figures.looks(NAMES)
 WIDE, HIGH, SHORT, LONG = 4.0, 3.0, 0.2, 3.0  # as in picture.js
@@ -56,15 +56,16 @@ PRESETS = {
 
 
 def current() -> dict[str, Any]:
-    if KEY not in st.session_state:
+    if session.toy is None:
         put(PRESETS["Crossed valleys"])
-    return st.session_state[KEY]
+    assert session.toy is not None
+    return session.toy
 
 
 def put(scene: dict[str, Any], serial: int | None = None) -> None:
     """Take a scene over; `serial` counts what the picture has sent."""
-    before = st.session_state.get(KEY, {}).get("serial", 0)
-    st.session_state[KEY] = {
+    before = (session.toy or {}).get("serial", 0)
+    session.toy = {
         **copy.deepcopy(scene), "serial": before if serial is None else max(before, serial)
     }  # fmt: skip
 
@@ -77,7 +78,7 @@ def tasks() -> list[Task]:
 
 def on_picture() -> None:
     """The picture has moved."""
-    take(ellipses.moved(PICTURE))
+    take(ellipses.moved(state.value(keys.TOY_PICTURE)))
 
 
 def take(sent: Any) -> None:
@@ -95,7 +96,7 @@ def take(sent: Any) -> None:
     except (KeyError, TypeError, ValueError):
         return
     put(scene, serial)
-    st.session_state[PRESET] = None
+    session.toy_preset = None
 
 
 def _within(field: str, value: Any) -> float:
@@ -108,9 +109,8 @@ def _within(field: str, value: Any) -> float:
 
 
 def on_preset() -> None:
-    chosen = st.session_state.get(PRESET)
-    if chosen in PRESETS:
-        put(PRESETS[chosen])
+    if session.toy_preset in PRESETS:
+        put(PRESETS[session.toy_preset])
 
 
 def sliders() -> None:
@@ -131,11 +131,11 @@ def sliders() -> None:
 
 def _slider(label: str, field: str, home: Any, place: Any) -> None:
     low, high, step = LIMITS[field]
-    key = f"toy {label}"
-    st.session_state[key] = home[place]
+    key = keys.slider(label)
+    state.put(key, home[place])
 
     def changed() -> None:
-        home[place] = st.session_state[key]
-        st.session_state[PRESET] = None
+        home[place] = state.value(key)
+        session.toy_preset = None
 
     st.slider(label, low, high, step=step, key=key, on_change=changed)

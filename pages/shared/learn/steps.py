@@ -11,7 +11,7 @@ import streamlit as st
 from mats_core import figures
 from mats_core.analysis import toy
 
-from ..frame import show
+from ..frame import keys, session, show
 from . import ellipses
 from . import scene as toy_state
 
@@ -167,10 +167,11 @@ STEPS = (
 def explore() -> None:
     """Picture and step; only this part of the page is drawn again when something moves."""
     titles = [f"{i} · {step.title}" for i, step in enumerate(STEPS, 1)]
-    if (wanted := st.session_state.pop("toy wanted", None)) is not None:
-        st.session_state["toy step"] = titles[wanted]
+    if session.toy_wanted is not None:
+        session.toy_step = titles[session.toy_wanted]
+        del session.toy_wanted
     chosen = st.segmented_control(
-        "Step", titles, default=titles[0], required=True, key="toy step",
+        "Step", titles, default=titles[0], required=True, key=keys.TOY_STEP,
         persist_state="session", label_visibility="collapsed",
     )  # fmt: skip
     index = titles.index(str(chosen))
@@ -182,9 +183,9 @@ def explore() -> None:
         st.latex(step.formula)
         settings = {**NO_SETTINGS, **step.controls()}
     with left:
-        ellipses.show(toy_state.PICTURE, _data(step, settings), toy_state.on_picture)
+        ellipses.show(keys.TOY_PICTURE, _data(step, settings), toy_state.on_picture)
         st.pills(
-            "Begin with", list(toy_state.PRESETS), key=toy_state.PRESET,
+            "Begin with", list(toy_state.PRESETS), key=keys.TOY_PRESET,
             on_change=toy_state.on_preset,
         )  # fmt: skip
         with st.expander("The same with sliders", icon=":material/tune:"):
@@ -209,7 +210,7 @@ def _onward(index: int) -> None:
 
 
 def _want(step: int) -> None:
-    st.session_state["toy wanted"] = step
+    session.toy_wanted = step
 
 
 def _data(step: Step, settings: dict[str, Any]) -> dict[str, Any]:

@@ -9,11 +9,10 @@ import streamlit as st
 
 from mats_core import figures
 
-from ..frame import caches, show
+from ..frame import Slot, keys, show, state, tracked
 from ..work import Answers, Job, Run, Shelf, clipped, confusion, picture
 from .answers import AFTER, GROUPS, Before, Compared, choices, compared, story, title
 
-LOOKING, AHEAD = "looking", "looking ahead"
 SIDES, DIFFERENCE = "Side by side", "Difference"
 PAGE = 24  # images at a time
 SAID = 400  # characters of a text
@@ -37,30 +36,21 @@ def section(shelf: Shelf, run: Run, task: str, who: Before, preparing: Job) -> N
         view(answers, who, run.id)
         return
     _ask(shelf, run, task, preparing)
-    now = st.session_state[LOOKING].snapshot()
-    if now.active:
+    if not tracked.ended_badly(Slot.LOOKING):
         st.info("The merge is made again from its recipe, and asked about every test example.")
-        return
-    if now.state == "failed":
-        show.problem(now.error)
-    if st.button("Try again", icon=":material/refresh:"):
-        del st.session_state[LOOKING]
-        st.rerun()
 
 
 def _ask(shelf: Shelf, run: Run, task: str, preparing: Job) -> None:
     """Have the worker look at this task, and at the others when nobody waits for anything."""
     wanted = (run.id, task)
-    job: Job | None = st.session_state.get(LOOKING)
+    job = state.job(Slot.LOOKING)
     if job is not None and job.request == wanted and job.snapshot().state != "done":
         return
     everything = [r.name for r in run.report.tasks if r.merged.metric != "likelihood"]
-    for key, names, background in ((LOOKING, [task], False), (AHEAD, everything, True)):
-        if (before := st.session_state.get(key)) is not None:
-            before.cancel()
+    slots = ((Slot.LOOKING, [task], False), (Slot.LOOKING_AHEAD, everything, True))
+    for slot, names, background in slots:
         todo = partial(confusion.look, shelf, run, names, preparing.outcome)
-        job = Job(wanted, "Looking inside the merge", todo, background=background)
-        st.session_state[key] = caches.worker().submit(job)
+        tracked.start(slot, wanted, "Looking inside the merge", todo, background=background)
 
 
 def _check(run: Run, answers: Answers) -> None:
@@ -79,7 +69,7 @@ def view(answers: Answers, who: Before, run_id: str) -> None:
     found = compared(answers, who)
     numbers(found)
     st.markdown(show.plain(story(found)))
-    choice_key = f"inside images {run_id} {answers.name} {who}"
+    choice_key = keys.examples(run_id, answers.name, who)
     matrices(found, choice_key)
     images(found, choice_key)
 
@@ -111,7 +101,7 @@ def matrices(found: Compared, choice_key: str) -> None:
     st.caption(f"Click a cell to see its {found.answers.noun}s below.")
     classes = found.answers.classes
     before, after = found.confusion(found.who), found.confusion(AFTER)
-    chosen = st.session_state.get(choice_key)
+    chosen = state.value(choice_key)
     cell = chosen if isinstance(chosen, tuple) else ("", -1, -1)
     if look == DIFFERENCE:
         drawn = figures.confusion_change(
@@ -135,12 +125,12 @@ def matrices(found: Compared, choice_key: str) -> None:
 
 def _clickable(drawn: figures.Figure, key: str, choice_key: str, who: str, found: Compared) -> None:
     def click() -> None:
-        points = st.session_state[key]["selection"]["points"]
+        points = state.value(key)["selection"]["points"]
         if points:
             true, taken = (int(i) for i in points[0]["customdata"])
             there = len(found.rows((who, true, taken)))
             # Of a difference: a cell that is empty now was the other's.
-            st.session_state[choice_key] = (who if there else found.who, true, taken)
+            state.put(choice_key, (who if there else found.who, true, taken))
 
     show.figure(drawn, key, on_select=click, selection_mode="points")
 
@@ -149,7 +139,7 @@ def images(found: Compared, choice_key: str) -> None:
     """The examples of the choice, each with its class and both predictions."""
     noun = found.answers.noun
     st.subheader(f"The {noun}s", anchor=False)
-    offered = choices(found, st.session_state.get(choice_key))
+    offered = choices(found, state.value(choice_key))
     choice: Any = st.selectbox(
         f"Show the {noun}s", offered, format_func=lambda c: title(found, c), key=choice_key,
         persist_state="session", label_visibility="collapsed",
@@ -198,4 +188,4 @@ def card(found: Compared, row: int) -> None:
             st.markdown(f":small[{mark} {show.plain(text.replace(' encoder', ''))}]")
 
 
-__all__ = ["LOOKING", "section", "view"]
+__all__ = ["section", "view"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import streamlit as st
 
@@ -10,8 +11,8 @@ from mats_core import figures
 from mats_core.analysis import Trajectory
 from mats_core.figures import Look
 
-from ..frame import caches, show, state
-from ..work import UNDAMPED, Job, Prepared, Run, follow
+from ..frame import Slot, show, shown, tracked
+from ..work import UNDAMPED, Prepared, Run, follow
 
 CELL = 190  # pixels
 EXAMPLES = 200
@@ -38,7 +39,7 @@ def convergence(run: Run, looks: dict[str, Look], prepared: Prepared) -> None:
             "settings that are traced."
         )
     _controls(run, prepared)
-    if state.trajectories(run):
+    if shown.trajectories(run):
         _curves(run, looks)
 
 
@@ -53,34 +54,26 @@ def _controls(run: Run, prepared: Prepared) -> None:
             help="The same solve with damping 0 and nothing else to hold it back.",
         )  # fmt: skip
         if st.button("Trace the accuracy", icon=":material/timeline:"):
-            show.forget()
-            recipes = {AS_IT_IS: run.recipe.model_copy(
-                update={"options": {**run.recipe.options, "iterations": int(upto)}}
-            )}  # fmt: skip
-            if both:
-                options = {**run.recipe.options, **UNDAMPED, "iterations": int(upto)}
-                recipes[UNDAMPED_LABEL] = run.recipe.model_copy(update={"options": options})
-            todo = partial(follow, recipes, EXAMPLES, lambda: prepared)
-            job = Job(run.id, "Tracing the accuracy", todo)
-            st.session_state["tracing"] = caches.worker().submit(job)
-            st.rerun()
+            _start(run, int(upto), both, prepared)
 
 
-def collect(run: Run | None) -> None:
-    """Hand a finished trace to its run, once."""
-    job: Job | None = st.session_state.get("tracing")
-    if job is None or job.active:
-        return
-    now = job.snapshot()
-    if now.state == "failed":
-        show.keep("error", now.error)
-    if now.state == "done" and run is not None and run.id == job.request:
-        state.trace(run, now.result)
-    del st.session_state["tracing"]
+def _start(run: Run, upto: int, both: bool, prepared: Prepared) -> None:
+    show.forget()
+    changes: dict[str, dict[str, Any]] = {AS_IT_IS: {"iterations": upto}}
+    if both:
+        changes[UNDAMPED_LABEL] = {**UNDAMPED, "iterations": upto}
+    todo = partial(follow, run, changes, EXAMPLES, lambda: prepared)
+    tracked.start(Slot.TRACING, run.id, "Tracing the accuracy", todo)
+    st.rerun()
+
+
+def collect() -> None:
+    """Hand a finished trace to its run, which need not be the one that is shown now."""
+    tracked.collect(Slot.TRACING, lambda job: shown.trace(job.request, job.outcome()))
 
 
 def _curves(run: Run, looks: dict[str, Look]) -> None:
-    found = state.trajectories(run)
+    found = shown.trajectories(run)
     drawn = figures.trajectory_curves(found)
     show.figure(drawn, f"trajectory {run.id}")
     names = list(found)

@@ -14,7 +14,7 @@ from mats_core.errors import InputError
 from mats_core.merging import FamilyFile
 from mats_core.methods import METHODS
 
-from ..frame import caches, show, state
+from ..frame import Slot, session, show, shown, tracked
 from ..work import Job, Run, Written, runs
 from ..work import export as takeaway
 
@@ -26,11 +26,11 @@ def pick(family: str) -> Run | None:
     kept = {run.id: run for run in reversed(runs.everything(family))}
     if not kept:
         return None
-    shown = st.session_state.get("shown run")
-    place = list(kept).index(shown) if shown in kept else 0
+    elsewhere = session.shown_run
+    place = list(kept).index(elsewhere) if elsewhere in kept else 0
     chosen = st.selectbox(
         "Run", list(kept), index=place, format_func=lambda id: kept[id].label,
-        key=f"export run {shown}", persist_state="session",
+        key=f"export run {elsewhere}", persist_state="session",
     )  # fmt: skip
     return kept[chosen]
 
@@ -87,8 +87,7 @@ def model(run: Run, preparing: Job) -> None:
         if found is not None:
             _written(run, found)
             return
-        job: Job | None = st.session_state.get("writing")
-        busy = job is not None and job.active
+        busy = tracked.active(Slot.WRITING) is not None
         st.button(
             "Write the model", type="primary", icon=":material/save:", disabled=busy,
             on_click=_write, args=(run, preparing),
@@ -100,8 +99,7 @@ def model(run: Run, preparing: Job) -> None:
 def _write(run: Run, preparing: Job) -> None:
     show.forget()
     todo = partial(takeaway.write, run, preparing.outcome)
-    job = Job(run.id, "Writing the model", todo)
-    st.session_state["writing"] = caches.worker().submit(job)
+    tracked.start(Slot.WRITING, run.id, "Writing the model", todo)
 
 
 def _written(run: Run, found: Written) -> None:
@@ -127,15 +125,7 @@ def _written(run: Run, found: Written) -> None:
 
 def collect() -> None:
     """Say what became of a model that was being written."""
-    job: Job | None = st.session_state.get("writing")
-    if job is None or job.active:
-        return
-    now = job.snapshot()
-    if now.state == "failed":
-        show.keep("error", now.error)
-    elif now.state == "cancelled":
-        show.keep("info", "Writing was cancelled; nothing was left behind.")
-    del st.session_state["writing"]
+    tracked.collect(Slot.WRITING, cancelled="Writing was cancelled; nothing was left behind.")
 
 
 # What repeats it ---------------------------------------------------------------------------------
@@ -178,7 +168,7 @@ def report(run: Run, collection: FamilyFile) -> None:
     ):  # fmt: skip
         # By the place in the whole family: the colours are those of the pages.
         looks = figures.looks(expert.name for expert in collection.experts)
-        traced = state.trajectories(run)
+        traced = shown.trajectories(run)
 
         def make() -> bytes:
             drawn = export.run_figures(merge, looks, traced)

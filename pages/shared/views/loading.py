@@ -10,10 +10,9 @@ import streamlit as st
 from mats_core import figures
 from mats_core.analysis import GRAINS, ORDERINGS, THREE, Loading, loading
 
-from ..frame import caches, show
-from ..work import EXAMPLES, Job, Prepared, Run, Shelf, load
+from ..frame import Slot, show, tracked
+from ..work import EXAMPLES, Prepared, Run, Shelf, load
 
-JOB = "loading parts"
 ALL = "all tasks"
 
 
@@ -42,13 +41,12 @@ def _controls(shelf: Shelf, run: Run, prepared: Prepared) -> None:
             "Orderings", list(ORDERINGS), default=list(THREE), selection_mode="multi",
             key="inside orderings", persist_state="session",
         )  # fmt: skip
-    job: Job | None = st.session_state.get(JOB)
     count = len(loading.parts(prepared.inputs.family, grain))
     states = loading.states(count, len(orderings))
     with st.container(horizontal=True, vertical_alignment="center"):
         clicked = st.button(
             "Load the parts one by one", icon=":material/layers:",
-            disabled=not orderings or (job is not None and job.active),
+            disabled=not orderings or tracked.active(Slot.LOADING_PARTS) is not None,
         )  # fmt: skip
         st.caption(
             f"{count} parts, at most {states} states to test on up to {EXAMPLES} validation "
@@ -60,9 +58,7 @@ def _controls(shelf: Shelf, run: Run, prepared: Prepared) -> None:
         show.forget()
         chosen: Any = tuple(o for o in ORDERINGS if o in orderings)
         todo = partial(load, shelf, run, grain, chosen, lambda: prepared)
-        st.session_state[JOB] = caches.worker().submit(
-            Job(run.id, "Loading the parts one by one", todo)
-        )
+        tracked.start(Slot.LOADING_PARTS, run.id, "Loading the parts one by one", todo)
         st.rerun()
 
 
@@ -76,15 +72,8 @@ def _duration(shelf: Shelf, run: Run, states: int) -> str:
 
 def collect() -> None:
     """Say how a loading ended that is not on the shelf."""
-    job: Job | None = st.session_state.get(JOB)
-    if job is None or job.active:
-        return
-    now = job.snapshot()
-    if now.state == "failed":
-        show.keep("error", now.error)
-    elif now.state == "cancelled":
-        show.keep("info", "The loading was cancelled; nothing was kept of it.")
-    del st.session_state[JOB]
+    cancelled = "The loading was cancelled; nothing was kept of it."
+    tracked.collect(Slot.LOADING_PARTS, cancelled=cancelled)
 
 
 @st.fragment

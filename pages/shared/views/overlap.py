@@ -10,10 +10,9 @@ from mats_core import figures
 from mats_core.analysis import Quantity, Survey, overlaps, principal_angles
 from mats_core.merging import Inputs
 
-from ..frame import caches, show
+from ..frame import caches, keys, session, show
 from . import spectra, survey
 
-OTHER = "overlap with"
 BY_LAYER: dict[Quantity, str] = {
     "sign conflict": "Sign conflict",
     "relative norm": "Norm",
@@ -43,14 +42,14 @@ def overlap(inputs: Inputs, layer: str, task: str) -> None:
     drawn = figures.pair_matrix(overlaps(bases, rank), list(bases), "overlap", chance=rank / size)
     if drawn:
         key = f"overlap {layer} {kind} {rank} {pair}"
-        follow = partial(survey.follow, key, (survey.TASK, OTHER))
+        follow = partial(survey.follow, key, (keys.TASK, keys.OTHER))
         show.figure(drawn, key, on_select=follow, selection_mode="points")
     if task not in bases:
         st.info(show.plain(f"There are no statistics of {task} in this layer."))
         return
     st.selectbox(
         f"Principal angles of {show.plain(task)} with", [name for name in bases if name != task],
-        key=OTHER, persist_state="session", help="Or click a cell of the matrix.",
+        key=keys.OTHER, persist_state="session", help="Or click a cell of the matrix.",
     )  # fmt: skip
     angles = principal_angles(*(bases[name][:, :rank] for name in pair))
     curves = figures.angle_curves(angles, caches.chance_angles(size, rank), pair, size)
@@ -61,10 +60,11 @@ def overlap(inputs: Inputs, layer: str, task: str) -> None:
 def _other(names: list[str], task: str) -> str:
     """The second task of the pair; at first the one after the chosen task."""
     others = [name for name in names if name != task]
-    if st.session_state.get(OTHER) not in others:
+    other = session.overlap_with
+    if other not in others:
         following = names.index(task) if task in names else 0
-        st.session_state[OTHER] = others[following % len(others)]
-    return st.session_state[OTHER]
+        session.overlap_with = other = others[following % len(others)]
+    return str(other)
 
 
 def interference(inputs: Inputs, found: Survey | None, layer: str) -> None:

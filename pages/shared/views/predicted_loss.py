@@ -10,7 +10,7 @@ from mats_core import figures
 from mats_core.analysis import Interference
 from mats_core.figures import Look
 
-from ..frame import caches, show
+from ..frame import Slot, session, show, shown, tracked
 from ..work import Job, Prepared, Run, predicted_loss
 
 MOST = 16  # predictions that a session keeps
@@ -25,7 +25,7 @@ def section(compared: list[Run], prepared: Prepared | None, looks: dict[str, Loo
         "that the merge really costs each task."
     )
     labels = {run.id: run.label for run in reversed(compared)}
-    found: dict[str, Interference] = st.session_state.get("forecasts", {})
+    found = session.forecasts
     with st.container(horizontal=True, vertical_alignment="bottom"):
         id = st.selectbox(
             "Run", list(labels), format_func=lambda i: labels[i], width=320,
@@ -46,28 +46,19 @@ def section(compared: list[Run], prepared: Prepared | None, looks: dict[str, Loo
 
 def start(run: Run, prepared: Prepared) -> None:
     show.forget()
-    todo = partial(predicted_loss.predict, run.recipe, run.report.fingerprints, prepared)
-    if (before := st.session_state.get("predicting")) is not None:
-        before.cancel()
-    job = Job(run.id, "Predicting the loss", todo)
-    st.session_state["predicting"] = caches.worker().submit(job)
+    todo = partial(predicted_loss.predict, run, prepared)
+    tracked.start(Slot.PREDICTING, run.id, "Predicting the loss", todo)
     st.rerun()
 
 
 def collect() -> None:
     """Keep a prediction that has just finished; say why where it failed."""
-    job: Job | None = st.session_state.get("predicting")
-    if job is None or job.active:
-        return
-    now = job.snapshot()
-    if now.state == "done":
-        found = st.session_state.setdefault("forecasts", {})
-        found[job.request] = now.result
-        while len(found) > MOST:
-            del found[next(iter(found))]
-    elif now.state == "failed":
-        show.keep("error", now.error)
-    del st.session_state["predicting"]
+    tracked.collect(Slot.PREDICTING, _keep)
+
+
+def _keep(job: Job) -> None:
+    found = {**session.forecasts, job.request: job.outcome()}
+    session.forecasts = shown.newest(found, MOST)
 
 
 def _figures(run: Run, found: Interference, looks: dict[str, Look]) -> None:

@@ -11,8 +11,8 @@ from mats_core.export import Reopened
 from mats_core.merging import FamilyFile, load_family
 from mats_core.methods import METHODS
 
-from ..frame import caches, families, show
-from ..work import Job, export
+from ..frame import Slot, Wanted, families, progress, session, show, state, tracked
+from ..work import export
 from .export import card
 
 
@@ -29,15 +29,13 @@ def bring_back(collection: FamilyFile) -> None:
             max_upload_size=1,
         )  # fmt: skip
         if file is None:
-            st.session_state.pop("reading", None)
+            tracked.stop(Slot.READING)
             return
-        job: Job | None = st.session_state.get("reading")
+        job = state.job(Slot.READING)
         if job is None or job.request != file.file_id:
-            known = _known(collection)
-            todo = partial(export.read_back, file.getvalue(), known)
-            job = caches.worker().submit(Job(file.file_id, "Reading the recipe", todo))
-            st.session_state["reading"] = job
-        show.progress([job])
+            todo = partial(export.read_back, file.getvalue(), _known(collection))
+            job = tracked.start(Slot.READING, file.file_id, "Reading the recipe", todo)
+        progress.bar(Slot.READING)
         now = job.snapshot()
         if now.state == "failed":
             show.problem(now.error)
@@ -83,13 +81,8 @@ def _take(back: Reopened) -> None:
     folder = back.collection.folder.resolve()
     for label, file in families.found().items():
         if file.parent.resolve() == folder:
-            st.session_state["family"] = label
-    st.session_state["wanted"] = {
-        "method": back.method,
-        "options": dict(back.options),
-        "experts": back.experts,
-        "weights": dict(back.weights),
-        "seed": back.seed,
-        "dtype": back.dtype,
-        "rounds": back.rounds,
-    }
+            session.family = label
+    session.wanted = Wanted(
+        back.method, dict(back.options), back.experts, dict(back.weights), back.seed, back.dtype,
+        back.rounds,
+    )  # fmt: skip

@@ -12,7 +12,7 @@ from mats_core.evaluation import half_width
 from mats_core.merging import Report
 
 from ..controls import settings
-from ..frame import show, state
+from ..frame import Wanted, keys, session, show, shown
 from ..work import Prepared, Request, Residuals, Run, runs
 from . import convergence, spectra
 
@@ -31,37 +31,37 @@ CELL = 168  # pixels: two beside each other on a phone
 def pick(family: str) -> tuple[Run, Run | None]:
     """Which run is shown, and which one stands beside it."""
     kept = {run.id: run for run in runs.everything(family)}
-    for key in ("shown run", "beside run"):
-        if st.session_state.get(key) not in kept:
-            st.session_state[key] = next(reversed(kept)) if key == "shown run" else None
+    if session.shown_run not in kept:
+        session.shown_run = next(reversed(kept))
+    if session.beside_run not in kept:
+        session.beside_run = None
     if len(kept) < 2:
         return next(iter(kept.values())), None
     left, right, pin = st.columns([5, 5, 2], vertical_alignment="bottom")
     names = {id: run.label for id, run in kept.items()}
     newest_first = list(reversed(kept))
     left.selectbox(
-        "Showing", newest_first, format_func=lambda n: names[n], key="shown run",
+        "Showing", newest_first, format_func=lambda n: names[n], key=keys.SHOWN_RUN,
         persist_state="session",
     )  # fmt: skip
     right.selectbox(
-        "Compare with", [None, *newest_first], key="beside run",
+        "Compare with", [None, *newest_first], key=keys.BESIDE_RUN,
         format_func=lambda n: "nothing" if n is None else names[n],
         persist_state="session",
     )  # fmt: skip
-    pinned = state.chosen(family, "baseline")
+    pinned = shown.baseline(family)
     pin.toggle(
         "Pin", pinned is not None, key=f"pin {pinned.id if pinned else ''}", on_change=_pin,
         help="Keep the run beside as the baseline of the runs to come.",
     )  # fmt: skip
-    shown, beside = state.chosen(family, "shown run"), state.chosen(family, "beside run")
-    assert shown is not None
-    return shown, beside if beside is not shown else None
+    run, beside = shown.run(family), shown.beside(family)
+    assert run is not None
+    return run, beside if beside is not run else None
 
 
 def _pin() -> None:
     """Make the run beside the baseline, or have none."""
-    pinned = st.session_state.get("baseline") is not None
-    st.session_state["baseline"] = None if pinned else st.session_state.get("beside run")
+    session.baseline = session.beside_run if session.baseline is None else None
 
 
 def changed(request: Request, run: Run) -> None:
@@ -75,8 +75,12 @@ def changed(request: Request, run: Run) -> None:
         st.markdown(f":material/edit: :small[{show.plain(text)}]", width="stretch")
         st.button(
             "Back to this run's", icon=":material/history:", type="tertiary",
-            on_click=settings.want, args=(run.recipe,),
+            on_click=_want, args=(run,),
         )  # fmt: skip
+
+
+def _want(run: Run) -> None:
+    session.wanted = Wanted.of(run.recipe)
 
 
 def headline(run: Run, beside: Run | None) -> None:

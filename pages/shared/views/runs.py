@@ -14,8 +14,7 @@ from mats_core.evaluation import normalised_interval
 from mats_core.merging import Recipe
 from mats_core.methods import METHODS
 
-from ..controls import settings
-from ..frame import show, state
+from ..frame import Wanted, session, show, shown
 from ..work import Run, runs
 
 FIRST = 4  # so many runs are ticked for somebody who has ticked none yet
@@ -30,9 +29,9 @@ def pick(family: str, kept: list[Run]) -> tuple[list[Run], Run | None]:
     """
     newest = list(reversed(kept))
     chosen = {newest[row].id for row in _table(newest)}
-    st.session_state["compared"] = list(chosen)
+    session.compared = list(chosen)
     _actions(family, newest, chosen)
-    pinned = state.chosen(family, "baseline")
+    pinned = shown.baseline(family)
     compared = [run for run in kept if run.id in chosen]
     if not compared:
         return [], None
@@ -43,18 +42,18 @@ def pick(family: str, kept: list[Run]) -> tuple[list[Run], Run | None]:
 
 def _table(newest: list[Run]) -> list[int]:
     """The list itself; returns the ticked rows."""
-    remembered = st.session_state.get("compared")
+    remembered = session.compared
     if remembered is None:
         remembered = [run.id for run in newest[:FIRST]]
     rows = [i for i, run in enumerate(newest) if run.id in remembered]
     # Rows are ticked by their place: another list of runs is another widget.
-    state = "".join(run.id for run in newest) + str(st.session_state.get("baseline"))
+    drawn = "".join(run.id for run in newest) + str(session.baseline)
     table = pd.DataFrame([_row(run) for run in newest])
-    if not any(run.id == st.session_state.get("baseline") for run in newest):
+    if not any(run.id == session.baseline for run in newest):
         table = table.drop(columns=ROLE)
     answer: Any = st.dataframe(
         table,
-        key=f"compare list {hashlib.sha256(state.encode()).hexdigest()[:12]}",
+        key=f"compare list {hashlib.sha256(drawn.encode()).hexdigest()[:12]}",
         on_select="rerun",
         selection_mode="multi-row",
         selection_default={"selection": {"rows": rows}},
@@ -91,7 +90,7 @@ def _row(run: Run) -> dict[str, Any]:
     low, high = normalised_interval(run.report.tasks) if run.report.tasks else (None, None)
     return {
         "run": run.number,
-        ROLE: "baseline" if run.id == st.session_state.get("baseline") else "",
+        ROLE: "baseline" if run.id == session.baseline else "",
         "method": METHODS[run.recipe.method].title,
         "settings changed": changed(run),
         "normalised": _hundred(numbers["normalised"]),
@@ -133,7 +132,7 @@ def _actions(family: str, newest: list[Run], chosen: set[str]) -> None:
             key=f"compare one {newest[first].id} {len(newest)}", width=320,
         )  # fmt: skip
         run = next(run for run in newest if run.id == picked)
-        pinned = st.session_state.get("baseline") == run.id
+        pinned = session.baseline == run.id
         st.button(
             "Unpin" if pinned else "Pin as baseline", icon=":material/keep:",
             on_click=_pin, args=(None if pinned else run.id,), key="compare pin",
@@ -147,16 +146,16 @@ def _actions(family: str, newest: list[Run], chosen: set[str]) -> None:
         with st.popover("Delete", icon=":material/delete:"):
             st.markdown(f"Forget **{show.plain(run.label)}** for good?")
             st.button(
-                "Delete this run", type="primary", on_click=state.delete, args=(family, run.id),
+                "Delete this run", type="primary", on_click=shown.delete, args=(family, run.id),
                 key="compare delete",
             )  # fmt: skip
 
 
 def _pin(id: str | None) -> None:
-    st.session_state["baseline"] = id
+    session.baseline = id
 
 
 def want(recipe: Recipe) -> None:
     """Go to the Merge page with the settings of a recipe."""
-    settings.want(recipe)
+    session.wanted = Wanted.of(recipe)
     st.switch_page("pages/merge.py")

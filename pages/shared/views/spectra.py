@@ -9,7 +9,7 @@ from mats_core import figures
 from mats_core.analysis import KINDS, Kind, Spectrum
 from mats_core.merging import Inputs
 
-from ..frame import caches, show
+from ..frame import caches, keys, show
 
 TITLES: dict[Kind, str] = {
     "input": "A · inputs",
@@ -42,7 +42,7 @@ def pick_layer(inputs: Inputs, key: str) -> str:
 def pick_kind(key: str) -> Kind:
     kind: Kind | None = st.segmented_control(
         "Spectrum of", list(KINDS), default="essential", required=True,
-        format_func=lambda k: TITLES[k], key=f"{key} kind", persist_state="session",
+        format_func=lambda k: TITLES[k], key=keys.spectrum_kind(key), persist_state="session",
     )  # fmt: skip
     return kind or "essential"
 

@@ -12,11 +12,10 @@ from mats_core import figures
 from mats_core.analysis import KINDS, OF_A_KIND, Kind, Quantity, Survey
 from mats_core.merging import Inputs
 
-from ..frame import caches, show
+from ..frame import Slot, caches, keys, session, show, state, tracked
 from ..work import Job, look_around
 from .spectra import TITLES, matrices
 
-LAYER, TASK = "subspaces layer", "subspaces task"
 POLL = 1.5  # seconds between two drawings of a heatmap that grows
 NEED_STATISTICS: tuple[Quantity, ...] = ("overlap", "cost of averaging")
 
@@ -27,13 +26,11 @@ def survey(inputs: Inputs) -> Job | Survey:
     if known is not None:
         return known
     key = caches.identity(inputs)
-    job: Job | None = st.session_state.get("surveying")
+    job = state.job(Slot.SURVEYING)
     if job is None or job.request != key:
-        if job is not None:
-            job.cancel()
         todo = partial(look_around, inputs, caches.by_task(inputs), matrices(inputs))
-        job = Job(key, "Looking at every layer", todo, background=True)
-        st.session_state["surveying"] = caches.worker().submit(job)
+        title = "Looking at every layer"
+        job = tracked.start(Slot.SURVEYING, key, title, todo, background=True)
     now = job.snapshot()
     if now.state == "done":
         caches.keep_survey(inputs, now.result)
@@ -44,10 +41,12 @@ def survey(inputs: Inputs) -> Job | Survey:
 def choice(inputs: Inputs) -> tuple[str, str]:
     """The chosen layer and task; at first the middle layer and the first task."""
     names, tasks = matrices(inputs), [expert.name for expert in inputs.family.experts]
-    for key, offered, first in ((LAYER, names, len(names) // 2), (TASK, tasks, 0)):
-        if st.session_state.get(key) not in offered:
-            st.session_state[key] = offered[first]
-    return st.session_state[LAYER], st.session_state[TASK]
+    layer, task = session.subspaces_layer, session.subspaces_task
+    if layer not in names:
+        session.subspaces_layer = layer = names[len(names) // 2]
+    if task not in tasks:
+        session.subspaces_task = task = tasks[0]
+    return str(layer), str(task)
 
 
 def controls(inputs: Inputs) -> tuple[Quantity, Kind, int]:
@@ -93,21 +92,16 @@ def heatmap(inputs: Inputs, found: Job | Survey) -> None:
         # The key holds the choice: a cell that was clicked before can be clicked again.
         key = f"family {quantity} {chosen}"
         st.caption("Click a cell to open its layer and task.")
-        show.figure(
-            drawn, key, on_select=partial(follow, key, (LAYER, TASK)), selection_mode="points"
-        )
+        on_select = partial(follow, key, (keys.LAYER, keys.TASK))
+        show.figure(drawn, key, on_select=on_select, selection_mode="points")
         return
     grow(found, names, quantity, kind, rank)
 
 
 def grow(job: Job, names: Sequence[str], quantity: Quantity, kind: Kind, rank: int) -> None:
     """The job's progress with the rows that it has; its failure as a sentence."""
-    now = job.snapshot()
-    if now.state in ("failed", "cancelled"):
-        show.problem(now.error or "Looking at the layers was cancelled.")
-        if st.button("Look again", icon=":material/refresh:"):
-            del st.session_state["surveying"]
-            st.rerun()
+    cancelled = "Looking at the layers was cancelled."
+    if tracked.ended_badly(Slot.SURVEYING, cancelled=cancelled, again="Look again"):
         return
 
     def poll() -> None:
@@ -128,8 +122,8 @@ def grow(job: Job, names: Sequence[str], quantity: Quantity, kind: Kind, rank: i
 
 def follow(key: str, targets: tuple[str, str]) -> None:
     """A click on a cell: its two names become the choice of the widgets `targets`."""
-    for target, value in zip(targets, clicked(st.session_state.get(key)), strict=False):
-        st.session_state[target] = value
+    for target, name in zip(targets, clicked(state.value(key)), strict=False):
+        state.put(target, name)
 
 
 def clicked(event: Mapping[str, Any] | None) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from mats_core.merging import FamilyFile, Recipe
 from mats_core.methods import METHODS
 
 from ..controls import grid
-from ..frame import caches, show
+from ..frame import Slot, keys, session, show, state, tracked
 from ..work import Job, Prepared, Run, SweepRequest, run_sweep
 from . import runs
 
@@ -36,7 +36,7 @@ def section(collection: FamilyFile, kept: list[Run], prepared: Prepared | None) 
             grid.estimate(request, kept)
     if clicked and request is not None and prepared is not None:
         start(request, prepared)
-    job: Job | None = st.session_state.get("sweep")
+    job = session.sweep
     with right:
         if job is None or job.request.family != collection.name:
             st.info(
@@ -53,25 +53,16 @@ def section(collection: FamilyFile, kept: list[Run], prepared: Prepared | None) 
 
 def start(request: SweepRequest, prepared: Prepared) -> None:
     show.forget()
-    if (before := st.session_state.get("sweep")) is not None:
-        before.cancel()
     todo = partial(run_sweep, request, prepared)
-    job = caches.worker().submit(Job(request, "Sweeping", todo, background=True))
-    st.session_state["sweep"] = st.session_state["sweeping"] = job
+    session.sweep = tracked.start(Slot.SWEEPING, request, "Sweeping", todo, background=True)
     st.rerun()
 
 
 def collect() -> None:
     """Say how a sweep ended, once; its picture stays."""
-    job: Job | None = st.session_state.get("sweeping")
-    if job is None or job.active:
-        return
-    now = job.snapshot()
-    if now.state == "failed":
-        show.keep("error", now.error)
-    elif now.state == "cancelled":
-        show.keep("info", f"The sweep was stopped after {len(now.partial or ())} points.")
-    del st.session_state["sweeping"]
+    so_far = session.sweep.snapshot().partial if session.sweep else ()
+    cancelled = f"The sweep was stopped after {len(so_far or ())} points."
+    tracked.collect(Slot.SWEEPING, cancelled=cancelled)
 
 
 def _live(job: Job) -> None:
@@ -101,9 +92,9 @@ def _finished(job: Job, kept: list[Run]) -> None:
         st.warning(f"No point could be merged. {show.plain(cells[0].reason)}")
         return
     top = best(cells)
-    key = f"sweep point {id(job)}"
-    if key not in st.session_state and top is not None:
-        st.session_state[key] = cells.index(top)
+    key = keys.sweep_point(id(job))
+    if not state.is_set(key) and top is not None:
+        state.put(key, cells.index(top))
     with st.container(horizontal=True, vertical_alignment="bottom"):
         chosen = st.selectbox(
             "Point (or click one above)",
@@ -124,9 +115,9 @@ def _clicked(answer: Any, job: int, cells: Sequence[Cell]) -> None:
         return
     place = points[0]["customdata"]
     place = int(place[0] if isinstance(place, list) else place)
-    if st.session_state.get("sweep click") != (job, place) and cells[place].accuracy is not None:
-        st.session_state["sweep click"] = (job, place)
-        st.session_state[f"sweep point {job}"] = place
+    if session.sweep_click != (job, place) and cells[place].accuracy is not None:
+        session.sweep_click = (job, place)
+        state.put(keys.sweep_point(job), place)
 
 
 def _name(cell: Cell, request: SweepRequest) -> str:

@@ -3,6 +3,7 @@
 Long work is a `Job`: it is handed to the one worker, tells how far it is, and can be cancelled.
 """
 
+from . import confusion, predicted_loss
 from .convergence import UNDAMPED, follow
 from .export import Written
 from .jobs import Desk, Job, Snapshot, Worker

@@ -1,12 +1,20 @@
-"""The files of a finished run, opened once more, and its tensors made again."""
+"""The files of a finished run, opened once more, and its tensors made again.
+
+A run on disk is settings, numbers and fingerprints.  Whoever solves it again gets its files from
+`opened`, which compares the fingerprints: a family may have got other files since, under the same
+names.
+"""
 
 from __future__ import annotations
 
 import contextlib
+from pathlib import Path
+from typing import Protocol
 
 from mats_core.errors import InputError, listing
-from mats_core.merging import Finished, Inputs, Progress, Recipe, open_inputs
+from mats_core.merging import Finished, Inputs, Progress, Recipe, Report, open_inputs
 from mats_core.merging import run as merge_again
+from mats_core.methods import METHODS
 
 from .jobs import Tell
 from .prepare import Prepared
@@ -14,32 +22,117 @@ from .runs import Run
 from .shelf import Looked, Shelf
 
 
-def _opened(run: Run, prepared: Prepared) -> tuple[Recipe, Inputs]:
-    """The run's recipe, silent, and its files; `InputError` where these changed since."""
-    options = dict(run.report.options)  # those that were applied: after a search, the best ones
-    quiet = {"evaluate": False, "output": None, "search": None, "options": options}
-    recipe = run.recipe.model_copy(update=quiet)
-    inputs = inputs_of(prepared, recipe)
-    now = {"base": inputs.family.base.fingerprint}
-    now |= {expert.name: expert.checkpoint.fingerprint for expert in inputs.family.experts}
-    changed = [n for n, own in run.report.fingerprints.items() if now.get(n) != own]
-    if changed:
-        raise InputError(
-            f"run {run.label}",
-            expected="the checkpoints that it was merged from",
-            found=f"others in place of {listing(changed)}",
-            remedy="The files changed since this run; merge again.",
-        )
+class Made(Protocol):
+    """A finished merge: a `Run`, or an outcome that is not kept yet."""
+
+    @property
+    def recipe(self) -> Recipe: ...
+    @property
+    def report(self) -> Report: ...
+    @property
+    def label(self) -> str: ...
+
+
+def opened(run: Made, prepared: Prepared) -> tuple[Recipe, Inputs]:
+    """The recipe that makes a run again, silently, and its open files.
+
+    The recipe has the options that were applied (after a search, the best ones) and statistics
+    where they lie now.  Raises `InputError` where the base, an expert or statistics that the method
+    reads are not those of the run any more.
+    """
+    _expect(run, _fingerprints(prepared.inputs), wherever=False)
+    recipe = run.recipe.model_copy(
+        update={
+            "evaluate": False,
+            "output": None,
+            "search": None,
+            "options": dict(run.report.options),
+        }
+    )
+    recipe = _with_statistics(run, recipe, prepared)
+    inputs = of_family(prepared, recipe)
+    _expect(run, _fingerprints(inputs), wherever=True)
     return recipe, inputs
 
 
-def _looked(
+def of_family(prepared: Prepared, recipe: Recipe) -> Inputs:
+    """The family's open files where a recipe is over all of them, else its own preflight.
+
+    For a recipe that was just written over this family; that of a finished run goes through
+    `opened`.
+    """
+    names = [expert.name for expert in prepared.inputs.family.experts]
+    known = _statistics(prepared)
+    same = all(_same(entry.statistics, known.get(entry.name)) for entry in recipe.experts)
+    if same and [entry.name for entry in recipe.experts] == names:
+        return prepared.inputs
+    return open_inputs(recipe)
+
+
+def _statistics(prepared: Prepared) -> dict[str, str]:
+    """The statistics files that the family is prepared with, by name."""
+    named = {e.name: e.statistics for e in prepared.collection.experts if e.statistics}
+    return named | {name: str(file) for name, file in prepared.files.items()}
+
+
+def _same(recorded: str | None, file: str | None) -> bool:
+    """Whether a run's statistics are those of a file.
+
+    A file of the machine's cache is named by what was measured and on what; the cache itself may
+    lie elsewhere by now.
+    """
+    return recorded is None or (file is not None and Path(recorded).name == Path(file).name)
+
+
+def _fingerprints(inputs: Inputs) -> dict[str, str]:
+    family = inputs.family
+    return {
+        "base": family.base.fingerprint,
+        **{expert.name: expert.checkpoint.fingerprint for expert in family.experts},
+    }
+
+
+def _expect(run: Made, now: dict[str, str], *, wherever: bool) -> None:
+    """Raise `InputError` for other checkpoints; `wherever`: also for those that are missing."""
+    then = run.report.fingerprints
+    changed = [
+        name for name, print in then.items() if (name in now or wherever) and now.get(name) != print
+    ]
+    if changed:
+        raise _other(run, "checkpoints", changed)
+
+
+def _other(run: Made, what: str, names: list[str]) -> InputError:
+    return InputError(
+        f"run {run.label}",
+        expected=f"the {what} that it was merged from",
+        found=f"others in place of {listing(names)}",
+        remedy="The files changed since this run; merge again.",
+    )
+
+
+def _with_statistics(run: Made, recipe: Recipe, prepared: Prepared) -> Recipe:
+    """The recipe with every statistics file where it lies now; `InputError` where one is gone."""
+    known = _statistics(prepared)
+    recorded = {"base": recipe.base_statistics, **{e.name: e.statistics for e in recipe.experts}}
+    if METHODS[recipe.method].reads(recipe.parsed_options()):
+        other = [name for name, file in recorded.items() if not _same(file, known.get(name))]
+        gone = [name for name in other if not recipe.path(str(recorded[name])).is_file()]
+        if gone:
+            raise _other(run, "statistics", gone)
+        known |= {name: str(recorded[name]) for name in other}  # the run's files are still here
+    entries = (e.model_copy(update={"statistics": known.get(e.name)}) for e in recipe.experts)
+    update = {"experts": tuple(entries), "base_statistics": known.get("base")}
+    return recipe.model_copy(update=update)
+
+
+def looked(
     shelf: Shelf, run: Run, recipe: Recipe, inputs: Inputs, tell: Tell, share: float
 ) -> Looked:
     """The run's tensors from the shelf, or made again (the first `share` of the progress)."""
-    looked = shelf.get(run)
-    if looked is not None:
-        return looked
+    known = shelf.get(run)
+    if known is not None:
+        return known
     progress = Progress(recipe.rounds, "Merging again,")
 
     def pulse(iteration: int, residual: float) -> None:
@@ -53,18 +146,3 @@ def _looked(
             elif isinstance(event, Finished):
                 return shelf.put(run, event.tensors)
     raise RuntimeError("the merge ended without tensors")
-
-
-def opened(prepared: Prepared, recipe: Recipe) -> Inputs:
-    """The family's open files where the recipe is over all of them, else its own preflight."""
-    names = [expert.name for expert in prepared.inputs.family.experts]
-    if [entry.name for entry in recipe.experts] == names:
-        return prepared.inputs
-    return open_inputs(recipe)
-
-
-def inputs_of(prepared: Prepared, recipe: Recipe) -> Inputs:
-    """The family's open files where the recipe is over all of them, else its own preflight."""
-    if len(recipe.experts) == len(prepared.inputs.family.experts):
-        return prepared.inputs
-    return open_inputs(recipe)

@@ -17,7 +17,7 @@ from mats_core.evaluation import evaluate
 from mats_core.families import Expert, Family
 from mats_core.merging import Recipe
 
-from .again import _looked, _opened
+from . import again
 from .jobs import Tell
 from .prepare import Prepared
 from .runs import Run
@@ -28,8 +28,8 @@ Ready = Callable[[], Prepared]
 
 def look(shelf: Shelf, run: Run, names: Sequence[str], ready: Ready, tell: Tell) -> None:
     """Put the answers of a run on these tasks on the shelf."""
-    recipe, inputs = _opened(run, ready())
-    looked = _looked(shelf, run, recipe, inputs, tell, 0.5)
+    recipe, inputs = again.opened(run, ready())
+    looked = again.looked(shelf, run, recipe, inputs, tell, 0.5)
     experts = [e for e in inputs.family.experts if e.name in names and e.name not in looked.answers]
     for index, expert in enumerate(experts):
 

@@ -3,32 +3,38 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from mats_core.analysis import Trajectory, TrajectoryDone, convergence
 from mats_core.evaluation import Asked
-from mats_core.merging import Progress, Recipe
+from mats_core.merging import Progress
 
-from .again import inputs_of
+from . import again
 from .jobs import Tell
 from .prepare import Prepared
+from .runs import Run
 
 UNDAMPED = {"damping": 0.0, "anchor": 0.0, "off_diagonal": 1.0}
 
 
 def follow(
-    recipes: dict[str, Recipe], examples: int, ready: Callable[[], Prepared], tell: Tell
+    run: Run,
+    changes: Mapping[str, Mapping[str, Any]],
+    examples: int,
+    ready: Callable[[], Prepared],
+    tell: Tell,
 ) -> dict[str, Trajectory]:
-    """Accuracy along the iterations of each recipe."""
-    prepared = ready()
+    """Accuracy along the iterations of a run, once for each change of its options, by label."""
+    made, inputs = again.opened(run, ready())
     found: dict[str, Trajectory] = {}
-    for place, (label, recipe) in enumerate(recipes.items()):
-        inputs = inputs_of(prepared, recipe)
+    for place, (label, changed) in enumerate(changes.items()):
+        recipe = made.model_copy(update={"options": {**made.options, **changed}})
         part, text = 0.0, f"Solving, {label}"
         progress = Progress(recipe.rounds, f"Solving, {label}:")
 
         def pulse(iteration: int, residual: float) -> None:
-            tell((place + part) / len(recipes), text)  # noqa: B023  (used in this turn only)
+            tell((place + part) / len(changes), text)  # noqa: B023  (used in this turn only)
 
         events = convergence.follow(recipe, inputs=inputs, examples=examples, pulse=pulse)
         with contextlib.closing(events):  # type: ignore[type-var]
@@ -43,5 +49,5 @@ def follow(
                     continue
                 else:
                     continue
-                tell((place + part) / len(recipes), text)
+                tell((place + part) / len(changes), text)
     return found

@@ -17,6 +17,7 @@ from mats_core.export import Finished, Reopened, recipe_yaml, reopen
 from mats_core.merging import Evaluation, FamilyFile, Progress, Recipe, TaskDone, run
 from mats_core.merging import Finished as Ended
 
+from . import again
 from .jobs import Tell
 from .prepare import Prepared
 from .runs import Run
@@ -69,10 +70,11 @@ def written(run: Run) -> Written | None:
 
 def write(made: Run, ready: Callable[[], Prepared], tell: Tell) -> Path:
     """Merge once more, into the outputs folder; the folder appears whole or not at all."""
-    prepared = ready()
     folder = (outputs_folder() / made.id).resolve()
-    recipe = _with_files(made, prepared).model_copy(update={"output": str(folder)})
+    recipe, _ = again.opened(made, ready())
+    recipe = _to_write(made, recipe).model_copy(update={"output": str(folder)})
     progress = Progress(recipe.rounds, "Writing")
+    # Opened by the merge itself: what is kept for good is read from the files as they are now.
     with contextlib.closing(run(recipe)) as events:  # type: ignore[type-var]
         for event in events:
             if progress.see(event):
@@ -85,30 +87,17 @@ def write(made: Run, ready: Callable[[], Prepared], tell: Tell) -> Path:
     raise RuntimeError("the merge ended without a report")
 
 
-def _with_files(made: Run, prepared: Prepared) -> Recipe:
-    """The run's recipe with all options settled, for statistics that are there and the checkpoints
-    that it was made from, tested on all examples."""
-    prints = made.report.fingerprints
-    entries = tuple(
-        entry.model_copy(
-            update={
-                "statistics": str(prepared.files.get(entry.name, entry.statistics or "")) or None,
-                "fingerprint": prints.get(entry.name),
-            }
-        )
-        for entry in made.recipe.experts
-    )
-    base, evaluate = prepared.files.get("base"), made.recipe.evaluate
+def _to_write(made: Run, recipe: Recipe) -> Recipe:
+    """The run's recipe for the checkpoints that it was made from, tested on all examples."""
+    prints, evaluate = made.report.fingerprints, made.recipe.evaluate
     if isinstance(evaluate, Evaluation):
         evaluate = evaluate.model_copy(update={"precision": None})
-    return made.recipe.model_copy(
+    entries = (e.model_copy(update={"fingerprint": prints.get(e.name)}) for e in recipe.experts)
+    return recipe.model_copy(
         update={
-            "experts": entries,
+            "experts": tuple(entries),
             "base_fingerprint": prints.get("base"),
-            "base_statistics": str(base) if base else made.recipe.base_statistics,
-            "options": dict(made.report.options),
             "evaluate": evaluate,
-            "search": None,
         }
     )
 

@@ -7,7 +7,7 @@ import contextlib
 from mats_core.analysis import Grain, LoadingDone, Ordering, StepDone, loading
 from mats_core.evaluation import Asked
 
-from .again import _looked, _opened
+from . import again
 from .confusion import Ready
 from .jobs import Tell
 from .runs import Run
@@ -25,8 +25,8 @@ def load(
     tell: Tell,
 ) -> None:
     """Put the layer-by-layer loading of a run on the shelf."""
-    recipe, inputs = _opened(run, ready())
-    looked = _looked(shelf, run, recipe, inputs, tell, 0.1)
+    recipe, inputs = again.opened(run, ready())
+    looked = again.looked(shelf, run, recipe, inputs, tell, 0.1)
     events = loading.load(
         recipe, looked.encoder, inputs=inputs, grain=grain, orderings=orderings, examples=EXAMPLES
     )

@@ -24,8 +24,9 @@ from mats_core.merging import (
     RoundDone,
     run,
 )
+from mats_core.methods import METHODS
 
-from .again import inputs_of
+from . import again
 from .jobs import Tell
 from .prepare import Prepared
 
@@ -76,6 +77,10 @@ class Outcome:
     report: Report
     tensors: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
 
+    @property
+    def label(self) -> str:
+        return METHODS[self.recipe.method].title
+
 
 @dataclass(frozen=True)
 class Residuals:
@@ -97,7 +102,7 @@ def merge(request: Request, ready: Callable[[], Prepared], tell: Tell) -> Outcom
     expected = estimated(request, prepared)
     require(expected)
     recipe = request.recipe(prepared.files)
-    inputs = inputs_of(prepared, recipe)
+    inputs = again.of_family(prepared, recipe)
     # The test of a merge in several rounds is a smaller part of the whole.
     share = 0.6 if recipe.rounds == 1 else 0.85
     solving = _Solving(tell, share, Progress(recipe.rounds, measuring=expected.measuring_share))
@@ -149,7 +154,7 @@ class _Solving:
 def refine(outcome: Outcome, ready: Callable[[], Prepared], tell: Tell) -> Outcome:
     """Ask the examples that the first, quick test left out."""
     recipe = outcome.recipe
-    inputs = inputs_of(ready(), recipe)
+    _, inputs = again.opened(outcome, ready())
     settings = recipe.evaluate
     assert isinstance(settings, Evaluation)
     questions = exam(inputs.family, recipe.folder, settings.split, settings.examples)

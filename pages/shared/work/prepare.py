@@ -62,12 +62,18 @@ class Prepared:
 
 
 def prepare(collection: FamilyFile, key: Hashable, tell: Tell) -> Prepared:
-    """`_prepare`, unless another window has prepared the same files (`key`) already."""
-    if key not in _READY:
-        _READY[key] = _prepare(collection, tell)
+    """The prepared family, from another window that has prepared the same files (`key`) or new.
+
+    One with a problem is not kept: its cause may lie outside of the files.
+    """
+    if key in _READY:
+        return _READY[key]
+    prepared = _prepare(collection, tell)
+    if not prepared.problem:
+        _READY[key] = prepared
         while len(_READY) > FAMILIES:
             del _READY[next(iter(_READY))]
-    return _READY[key]
+    return prepared
 
 
 def _prepare(collection: FamilyFile, tell: Tell) -> Prepared:

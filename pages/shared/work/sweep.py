@@ -9,14 +9,19 @@ from dataclasses import dataclass
 from mats_core.analysis import Axis, Cell, CellDone, sweep
 from mats_core.merging import Progress, Recipe, TaskDone
 
-from .again import opened
+from . import again
 from .jobs import Tell
 from .prepare import Prepared
+from .runs import Run
 
 
 @dataclass(frozen=True)
 class SweepRequest:
-    """A sweep that somebody asked for; `titles` name the options as the page does."""
+    """The sweep that was asked for.
+
+    titles   name the options as the page does
+    like     the run whose other settings these are; None: those of the method
+    """
 
     family: str
     recipe: Recipe
@@ -24,13 +29,17 @@ class SweepRequest:
     y: Axis
     titles: Mapping[str, str]
     examples: int
+    like: Run | None = None
 
 
 def run_sweep(request: SweepRequest, prepared: Prepared, tell: Tell) -> tuple[Cell, ...]:
     """All points of a grid; what is known so far is told on the way."""
     cells: list[Cell] = []
     total = len(request.x.values) * len(request.y.values)
-    inputs = opened(prepared, request.recipe)
+    if request.like is None:
+        inputs = again.of_family(prepared, request.recipe)
+    else:
+        _, inputs = again.opened(request.like, prepared)
     events = sweep(request.recipe, request.x, request.y, inputs=inputs, examples=request.examples)
     part, progress = 0.0, Progress(request.recipe.rounds)
     with contextlib.closing(events):  # type: ignore[type-var]

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import streamlit as st
 from streamlit.components.v2 import component
 
 HERE = Path(__file__).parent
@@ -34,11 +33,10 @@ _mount = component(
 
 
 def show(key: str, data: dict[str, Any], on_move: Callable[[], None]) -> None:
-    """Show `data`; `on_move` is called when somebody has moved something (see `moved`)."""
+    """Show `data`; `on_move` is called when something was moved (see `moved`)."""
     _mount(key=key, data=data, on_state_change=on_move)
 
 
-def moved(key: str) -> Any:
-    """What the picture sent last."""
-    value: Any = st.session_state.get(key)
+def moved(value: Any) -> Any:
+    """What the picture sent last, out of the component's `value` in the session."""
     return value.get("state") if hasattr(value, "get") else None

@@ -1,0 +1,88 @@
+"""The names of widgets whose values code sets or reads as well: each is made here, once."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from .state import Session, session
+
+FAMILY = Session.family.name
+FAMILY_PATH = Session.family_path.name
+SHOWN_RUN, BESIDE_RUN = Session.shown_run.name, Session.beside_run.name
+INSIDE_RUN = Session.inside_run.name
+LAYER, TASK, OTHER = (
+    Session.subspaces_layer.name, Session.subspaces_task.name, Session.overlap_with.name
+)  # fmt: skip
+TOY_STEP, TOY_PRESET = Session.toy_step.name, Session.toy_preset.name
+TOY_PICTURE = "toy picture"  # the component's state: what the browser sent last
+
+
+# Merge: a reset gives every widget another name, and with it its default. ------------------------
+
+
+def group() -> str:
+    return _counted("group")
+
+
+def method(group: str) -> str:
+    return _counted(f"method {group}")
+
+
+def option(owner: str, name: str) -> str:
+    """The knob of a method's option."""
+    return _counted(f"{owner} {name}")
+
+
+def switch(knob: str) -> str:
+    """The switch beside a knob that can be off."""
+    return f"{knob} on"
+
+
+def number(knob: str) -> str:
+    """The number beside a choice that offers one."""
+    return f"{knob} number"
+
+
+def experts(family: str) -> str:
+    return _counted(f"experts {family}")
+
+
+def weigh() -> str:
+    return _counted("weigh")
+
+
+def weight(expert: str) -> str:
+    return _counted(f"weight {expert}")
+
+
+def rest(name: Literal["seed", "dtype", "rounds"]) -> str:
+    return _counted(name)
+
+
+def _counted(name: str) -> str:
+    return f"{name} {session.reset_count}"
+
+
+# Other pages --------------------------------------------------------------------------------------
+
+
+def inside_task(family: str) -> str:
+    return f"inside task {family}"
+
+
+def examples(run: str, task: str, before: str) -> str:
+    """Which examples Inside shows."""
+    return f"inside images {run} {task} {before}"
+
+
+def sweep_point(sweep: int) -> str:
+    return f"sweep point {sweep}"
+
+
+def spectrum_kind(owner: str) -> str:
+    return f"{owner} kind"
+
+
+def slider(label: str) -> str:
+    """A slider of the scene on Learn."""
+    return f"toy {label}"

@@ -1,0 +1,66 @@
+"""The progress of the session's jobs: one bar, polled without drawing the page again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import streamlit as st
+
+from ..work import Job, Snapshot
+from . import caches, state, tracked
+from .show import plain
+from .state import Slot
+
+POLL = 0.5  # seconds; the chart is not redrawn meanwhile, only the progress bar
+
+
+def bar(
+    *slots: Slot,
+    cancel: Sequence[Slot] = (),
+    quiet: Sequence[Job] = (),
+    live: Callable[[Any], None] | None = None,
+) -> None:
+    """The progress of the first active job in the slots; the page is rerun when any job ends.
+
+    cancel   slots whose first active job can be cancelled here
+    quiet    jobs that are watched too, without a bar
+    live     draws what the job tells as its partial result
+    """
+    jobs = [job for slot in slots if (job := state.job(slot)) is not None]
+    watched = [*jobs, *quiet]
+
+    def poll() -> None:
+        if tracked.news(watched):
+            st.rerun()
+        if (job := _first(jobs)) is None:
+            return
+        now = job.snapshot()
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.progress(now.fraction, text=plain(_where(job, now)))
+            if (stoppable := tracked.active(*cancel)) is not None:
+                st.button("Cancel", on_click=stoppable.cancel, icon=":material/close:")
+        if live is not None and now.partial is not None:
+            live(now.partial)
+
+    busy = any(job.active for job in watched) or tracked.news(watched)
+    st.fragment(poll, run_every=POLL if busy else None)()
+
+
+def _first(jobs: Sequence[Job]) -> Job | None:
+    """The job that is running, else the first that waits."""
+    active = [job for job in jobs if job.active]
+    running = (job for job in active if job.snapshot().state == "running")
+    return next(running, active[0] if active else None)
+
+
+def _where(job: Job, now: Snapshot) -> str:
+    """What the job does, and for how long it still will."""
+    if now.state == "waiting":
+        ahead = caches.worker().ahead(job)
+        jobs = "1 other piece of work" if ahead == 1 else f"{ahead} other pieces of work"
+        return f"Waiting: {jobs} before this one" if ahead else "Next in line"
+    if now.fraction < 0.08 or now.seconds < 1.5:
+        return now.text
+    left = now.seconds * (1 - now.fraction) / now.fraction
+    return f"{now.text} · about {left:.0f} s left" if left >= 1 else now.text

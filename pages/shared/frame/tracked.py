@@ -1,0 +1,98 @@
+"""Jobs of the session: started in a slot, watched by the page, collected from it once.
+
+A page is drawn while the worker goes on, so a job may end between any two of its lines.  What the
+page knew is therefore written down before its first line (`begin`); whatever ends later is `news`,
+and the page is drawn again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+from weakref import WeakSet
+
+import streamlit as st
+
+from ..work import Job
+from . import caches, show, state
+from .state import Slot, session
+
+
+def begin() -> None:
+    """Write down which jobs have ended, before anything of a page is drawn."""
+    jobs = (*map(state.job, Slot), *session.refining, session.sweep)
+    # Weak: the result of a job that is collected now would live until the next run of the page.
+    session.known_ended = WeakSet(job for job in jobs if job is not None and not job.active)
+
+
+def news(jobs: Iterable[Job]) -> bool:
+    """Whether one of the jobs has ended since the page began to be drawn."""
+    known = session.known_ended or ()
+    return any(not job.active and job not in known for job in jobs)
+
+
+def submit(request: Any, title: str, work: Callable[..., Any], *, background: bool = False) -> Job:
+    """A job that is handed to the worker and lies in no slot."""
+    return caches.worker().submit(Job(request, title, work, background=background))
+
+
+def start(
+    slot: Slot,
+    request: Any,
+    title: str,
+    work: Callable[..., Any],
+    *,
+    background: bool = False,
+) -> Job:
+    """A job in a slot, handed to the worker; the one that was there is cancelled."""
+    stop(slot)
+    job = submit(request, title, work, background=background)
+    state.put_job(slot, job)
+    return job
+
+
+def stop(slot: Slot) -> None:
+    """Cancel the job in a slot, and empty the slot."""
+    if (job := state.job(slot)) is not None:
+        job.cancel()
+    state.put_job(slot, None)
+
+
+def active(*slots: Slot) -> Job | None:
+    """The first job in the slots that has not ended."""
+    jobs = map(state.job, slots)
+    return next((job for job in jobs if job is not None and job.active), None)
+
+
+def collect(
+    slot: Slot, on_done: Callable[[Job], None] = lambda job: None, *, cancelled: str = ""
+) -> None:
+    """Empty a slot whose job has ended: hand the job to `on_done` where it has a result.
+
+    Where it failed, the page says why; where it was cancelled, it says `cancelled`.
+    """
+    job = state.job(slot)
+    if job is None or job.active:
+        return
+    state.put_job(slot, None)
+    now = job.snapshot()
+    if now.state == "done":
+        on_done(job)
+    elif now.state == "failed":
+        show.keep("error", now.error)
+    elif cancelled:
+        show.keep("info", cancelled)
+
+
+def ended_badly(slot: Slot, *, cancelled: str = "", again: str = "Try again") -> bool:
+    """Whether the job in a slot failed or was cancelled; says why, and offers to begin anew."""
+    job = state.job(slot)
+    now = job.snapshot() if job is not None else None
+    if now is None or now.state not in ("failed", "cancelled"):
+        return False
+    if sentence := now.error or cancelled:
+        show.problem(sentence)
+    if st.button(again, icon=":material/refresh:"):
+        stop(slot)
+        st.rerun()
+    return True

@@ -14,14 +14,10 @@ from mats_core.evaluation.comparison import compare, normalised_interval
 from mats_core.merging.family_file import load_family, measure_all
 from mats_core.merging.pipeline import merge
 from pages.shared.work import runs
-from tests.pages.conftest import kept, sentences, settle
+from tests.pages.driving import kept, press, sentences, settle
 
 Open = Callable[..., AppTest]
 SWEEP, SETTINGS, LOSS = "Sweep two settings", "Settings", "Predicted loss"
-
-
-def press(app: AppTest, label: str) -> AppTest:
-    return next(b for b in app.button if b.label == label).click().run()
 
 
 def box(app: AppTest, label: str) -> Any:

@@ -21,7 +21,7 @@ from mats_core.merging.recipe import Recipe
 from pages.shared.work import export as takeaway
 from pages.shared.work import runs
 from pages.shared.work.runs import Run
-from tests.pages.conftest import kept, sentences, settle
+from tests.pages.driving import kept, press, sentences, settle
 
 Open = Callable[..., AppTest]
 
@@ -47,10 +47,6 @@ def export_page(open_app: Open, outputs: Path, tiny_family: Path) -> Callable[..
         return settle(app, "preparation")
 
     return start
-
-
-def press(app: AppTest, label: str) -> AppTest:
-    return next(b for b in app.button if b.label == label).click().run()
 
 
 def labels(app: AppTest) -> list[str]:

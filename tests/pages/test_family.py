@@ -13,7 +13,7 @@ from streamlit.testing.v1 import AppTest
 
 from mats_core.methods.table import METHODS
 from mats_core.system import memory
-from tests.pages.conftest import sentences, settle
+from tests.pages.driving import sentences, settle
 
 Open = Callable[..., AppTest]
 

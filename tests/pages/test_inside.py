@@ -24,14 +24,10 @@ from mats_core.models.modules import tensors_of
 from pages.shared.views.answers import AFTER, choices, compared, story, title
 from pages.shared.work import confusion
 from pages.shared.work.shelf import Answers, Shelf
-from tests.pages.conftest import kept, sentences, settle
+from tests.pages.driving import kept, press, sentences, settle
 
 Open = Callable[..., AppTest]
 JOBS = ("preparation", "looking", "looking ahead", "loading parts")
-
-
-def press(app: AppTest, label: str) -> AppTest:
-    return next(b for b in app.button if b.label == label).click().run()
 
 
 def specs(app: AppTest) -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ from mats_core.methods.reference import describe
 from pages.shared.frame import Wanted, session, state
 from pages.shared.learn import lessons
 from pages.shared.learn import scene as toy_state
-from tests.pages.conftest import kept, sentences, settle
+from tests.pages.driving import kept, sentences, settle
 
 Open = Callable[..., AppTest]
 LESSONS = range(len(lessons.LESSONS))

@@ -20,13 +20,9 @@ from pages.shared.controls.presets import PRESETS, Preset
 from pages.shared.frame import Wanted
 from pages.shared.work.jobs import Job
 from pages.shared.work.runs import differences
-from tests.pages.conftest import kept, sentences, settle
+from tests.pages.driving import kept, press, sentences, settle
 
 Open = Callable[..., AppTest]
-
-
-def press(app: AppTest, label: str) -> AppTest:
-    return next(b for b in app.button if b.label == label).click().run()
 
 
 def labelled(app: AppTest, label: str) -> Any:

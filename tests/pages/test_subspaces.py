@@ -16,7 +16,7 @@ from mats_core import figures
 from pages.shared.frame import caches, keys
 from pages.shared.views import survey
 from pages.shared.work.jobs import Cancelled
-from tests.pages.conftest import sentences, settle
+from tests.pages.driving import sentences, settle
 
 Open = Callable[..., AppTest]
 

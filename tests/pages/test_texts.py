@@ -9,7 +9,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from mats_core import tasks
-from tests.pages.conftest import kept, sentences, settle
+from tests.pages.driving import kept, sentences, settle
 from tests.pages.test_inside import JOBS, merged, words
 from tests.text_cases import text_family
 

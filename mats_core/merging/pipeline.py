@@ -19,6 +19,7 @@ from ..adapters import VectorFamily
 from ..checkpoints import SHARD_BYTES, Checkpoint, refuse_existing, staged_directory
 from ..errors import InputError
 from ..evaluation import Asked, TaskResult, exam
+from ..methods import METHODS
 from ..system import Memo
 from ..tasks import SplitName
 from . import ray, rounds
@@ -253,9 +254,11 @@ def _report(
 ) -> Report:
     family, settings = plan.inputs.family, plan.recipe.evaluate
     notes = list(plan.inputs.notes)
-    fallbacks = [layer for layer in layers if layer.method == "tsv_m" != plan.method.name]
+    other = plan.method.fallback
+    fallbacks = [layer for layer in layers if other and layer.method == other]
     if fallbacks:
-        notes.append(f"{len(fallbacks)} matrices without statistics fell back to TSV-M")
+        title = METHODS[other].title
+        notes.append(f"{len(fallbacks)} matrices without statistics fell back to {title}")
     return Report(
         method=plan.method.name,
         options=plan.options.model_dump(),

@@ -17,7 +17,7 @@ from ..adapters import VectorFamily, open_expert, vector_family, why_not
 from ..checkpoints import Buffers, Checkpoint
 from ..errors import InputError, listing
 from ..families import Expert, Family, examine
-from ..methods import METHODS, STARTS, Method, Options
+from ..methods import METHODS, Method, Options, describe, named_checkpoints, options_of_the_base
 from ..names import bias_of, is_weight, module_of
 from ..statistics import Statistics
 from ..system import Memo, choose_device
@@ -136,7 +136,7 @@ def prepare(recipe: Recipe, inputs: Inputs | None = None, keep: Sequence[int] = 
     inputs = inputs or open_inputs(recipe)
     method, options = METHODS[recipe.method], recipe.parsed_options()
     if inputs.vectors is not None:
-        options = _with_blocks(options, inputs)
+        options = _with_blocks(method, options, inputs)
     device, reason = choose_device(recipe.device)
     if device == "mps" and recipe.dtype == "float64":
         raise InputError("dtype 'float64'", expected="cpu or cuda", found="mps")
@@ -154,13 +154,15 @@ def prepare(recipe: Recipe, inputs: Inputs | None = None, keep: Sequence[int] = 
         weights=_weights(recipe, method),
         kinds=kinds,
         keep=tuple(keep),
-        start=_start(recipe, options),
+        start=_start(recipe, method, options),
     )
 
 
-def _with_blocks(options: Options, inputs: Inputs) -> Options:
+def _with_blocks(method: Method, options: Options, inputs: Inputs) -> Options:
     """(IA)³ vectors take their full block unless the recipe asks for something else."""
-    if "remaining" not in type(options).model_fields or "remaining" in options.model_fields_set:
+    declared = {own.name: own.vectors for own in describe(method.name) if own.vectors}
+    chosen = {name: v for name, v in declared.items() if name not in options.model_fields_set}
+    if not chosen:
         return options
     assert inputs.vectors is not None
     for expert, statistics in zip(inputs.family.experts, inputs.statistics, strict=True):
@@ -174,15 +176,15 @@ def _with_blocks(options: Options, inputs: Inputs) -> Options:
                 f"statistics '{statistics.source}' of '{expert.name}'",
                 expected="the full block of every (IA)³ vector",
                 found=f"none for {listing(missing, 3)}",
-                remedy="Measure the adapter again, or set the option 'remaining'.",
+                remedy=f"Measure the adapter again, or set the option {listing(chosen)}.",
             )
-    return options.model_copy(update={"remaining": "block"})
+    return options.model_copy(update=chosen)
 
 
-def _start(recipe: Recipe, options: Options) -> Checkpoint | None:
-    """The checkpoint that the option `start` names, if it names one."""
-    start = getattr(options, "start", None)
-    return None if start is None or start in STARTS else Checkpoint.open(recipe.path(start))
+def _start(recipe: Recipe, method: Method, options: Options) -> Checkpoint | None:
+    """The checkpoint that an option names, if one does."""
+    named = named_checkpoints(method.name, options.model_dump())
+    return next((Checkpoint.open(recipe.path(path)) for path in named.values()), None)
 
 
 def _weights(recipe: Recipe, method: Method) -> tuple[float, ...]:
@@ -221,8 +223,8 @@ def _require_experts(recipe: Recipe, method: Method) -> None:
 
 def _require_statistics(recipe: Recipe, inputs: Inputs, method: Method, options: Options) -> None:
     required = set(method.requires)
-    if getattr(options, "fold_bias", False):
-        required.add("input_mean")
+    if method.folds(options):
+        required.add("input_mean")  # of the column of ones beside the inputs
     for entry, statistics in zip(recipe.experts, inputs.statistics, strict=True):
         if not required:
             break
@@ -241,13 +243,15 @@ def _require_statistics(recipe: Recipe, inputs: Inputs, method: Method, options:
                 found=f"no {listing(sorted(required - there))}",
                 remedy="Measure again.",
             )
-    if getattr(options, "prior", None) == "pretrained" and inputs.base_statistics is None:
-        raise InputError(
-            f"option 'prior' of '{method.name}'",
-            expected="'base_statistics' in the recipe",
-            found="none",
-            remedy="Measure the base as well, or give a number δ for the prior δ I.",
-        )
+    for option in options_of_the_base(method.name, options.model_dump()):
+        if inputs.base_statistics is None:
+            other = "a number" if option.numeric else "another value"
+            raise InputError(
+                f"option '{option.name}' of '{method.name}'",
+                expected="'base_statistics' in the recipe",
+                found="none",
+                remedy=f"Measure the base as well, or give {other}: {option.help}.",
+            )
 
 
 # Layers -------------------------------------------------------------------------------------------

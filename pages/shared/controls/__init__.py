@@ -1,3 +1,3 @@
 """Controls that ask for a merge or a sweep, generated from the methods' own declarations."""
 
-__all__ = ["grid", "settings", "widgets"]
+__all__ = ["grid", "presets", "settings", "widgets"]

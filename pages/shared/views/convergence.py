@@ -9,9 +9,10 @@ import streamlit as st
 from mats_core import figures
 from mats_core.analysis import Trajectory
 from mats_core.figures import Look
+from mats_core.methods import METHODS
 
 from ..frame import caches, show, state
-from ..work import UNDAMPED, Job, Prepared, Run, follow
+from ..work import Job, Prepared, Run, follow
 
 CELL = 190  # pixels
 EXAMPLES = 200
@@ -54,12 +55,17 @@ def _controls(run: Run, prepared: Prepared) -> None:
         )  # fmt: skip
         if st.button("Trace the accuracy", icon=":material/timeline:"):
             show.forget()
-            recipes = {AS_IT_IS: run.recipe.model_copy(
-                update={"options": {**run.recipe.options, "iterations": int(upto)}}
-            )}  # fmt: skip
-            if both:
-                options = {**run.recipe.options, **UNDAMPED, "iterations": int(upto)}
-                recipes[UNDAMPED_LABEL] = run.recipe.model_copy(update={"options": options})
+            solve = METHODS[run.recipe.method].solve
+            assert solve is not None  # or there would be no residuals
+            limit = {solve.limit: int(upto)}
+            wanted = {
+                AS_IT_IS: limit,
+                **({UNDAMPED_LABEL: {**solve.undamped, **limit}} if both else {}),
+            }
+            recipes = {
+                label: run.recipe.model_copy(update={"options": {**run.recipe.options, **changed}})
+                for label, changed in wanted.items()
+            }
             todo = partial(follow, recipes, EXAMPLES, lambda: prepared)
             job = Job(run.id, "Tracing the accuracy", todo)
             st.session_state["tracing"] = caches.worker().submit(job)

@@ -13,8 +13,6 @@ from .again import inputs_of
 from .jobs import Tell
 from .prepare import Prepared
 
-UNDAMPED = {"damping": 0.0, "anchor": 0.0, "off_diagonal": 1.0}
-
 
 def follow(
     recipes: dict[str, Recipe], examples: int, ready: Callable[[], Prepared], tell: Tell

@@ -39,6 +39,10 @@ class Renamed(Checkpoint):
         return self.source.config
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        return self.source.notes
+
+    @property
     def fingerprint(self) -> str:
         return self.source.fingerprint
 

@@ -27,8 +27,7 @@ from ..merging import (
     _statistics_sizes,
     layer_bytes,
     output_specs,
-    prepare,
-    rounds,
+    planned,
     shape_of,
     units,
 )
@@ -109,10 +108,15 @@ def estimate(
     device, which are measured now if they never were.  Raises `InputError` as `prepare` does.
     """
     inputs = _chosen(inputs, recipe)
-    rounds.require(recipe, inputs)
-    plan = prepare(recipe, inputs)
+    return estimate_plan(planned(recipe, inputs), examples=examples, speeds=speeds)
+
+
+def estimate_plan(
+    plan: Plan, *, examples: Mapping[str, int] | None = None, speeds: Rates | None = None
+) -> Estimate:
+    """The cost of `run_plan(plan)`; the arguments are those of `estimate`."""
     speeds = speeds or machine.rates(plan.device)
-    return _estimate(plan, Subject(inputs, recipe, dict(examples or {}), speeds))
+    return _estimate(plan, Subject(plan.inputs, plan.recipe, dict(examples or {}), speeds))
 
 
 def _chosen(inputs: Inputs, recipe: Recipe) -> Inputs:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -27,7 +27,7 @@ def examine(
 
     `heads`: shell-style patterns of the tensors that belong to a task's head.  They replace the
     automatic recognition; an empty list says that there is no head.  Without `contents` headers
-    are all that is read: numbers that are not finite and equal tensors are not looked for.
+    are all that is read; `look_inside` does the rest.
 
     Raises `InputError` that names file, tensor, both shapes (or dtypes) and the way out.
     """
@@ -41,18 +41,13 @@ def examine(
     spares = spare(base, experts)
     heads_found = head_names(base, experts, heads, spares)
     _refuse(base, experts, heads_found, spares)
-    for checkpoint in (base, *(expert.checkpoint for expert in experts)) if contents else ():
-        _finite(checkpoint)
-    apart = heads_found | spares.names
     copies = {n: target for n, target in spares.copies.items() if n not in heads_found}
-    tied_to = {**copies, **(_ties(base, experts, apart) if contents else {})}
-    tied_to = {name: tied_to.get(source, source) for name, source in tied_to.items()}
     kinds = {str(c.config.get("model_type")) for c in (base, *(e.checkpoint for e in experts))}
     roles: dict[str, Role] = {}
     for name in sorted({*base.tensors, *heads_found}):
         if name in heads_found:
             roles[name] = "head"
-        elif name in tied_to:
+        elif name in copies:
             roles[name] = "tied"
         elif name in spares.names or not base.tensors[name].dtype.is_floating_point:
             roles[name] = "copied"
@@ -63,8 +58,35 @@ def examine(
         for name, role in roles.items()
         if role == "matrix" and is_conv1d(name, base.tensors[name].shape, kinds)
     )
-    notes = (*spares.notes, *_vocabularies(base, experts))
-    return Family(base, tuple(experts), roles, tied_to, transposed, notes)
+    family = Family(
+        base,
+        tuple(experts),
+        roles,
+        tied_to=copies,
+        transposed=transposed,
+        notes=(*spares.notes, *_vocabularies(base, experts)),
+        apart=frozenset(heads_found | spares.names),
+    )
+    return look_inside(family) if contents else family
+
+
+def look_inside(family: Family) -> Family:
+    """The same family with equal tensors tied, after its files were read through.
+
+    Raises `InputError` for a number that is not finite.
+    """
+    base, experts = family.base, family.experts
+    for checkpoint in (base, *(expert.checkpoint for expert in experts)):
+        _finite(checkpoint)
+    tied_to = {**family.tied_to, **_ties(base, experts, family.apart)}
+    tied_to = {name: tied_to.get(source, source) for name, source in tied_to.items()}
+    tied: dict[str, Role] = {name: "tied" for name in family.roles if name in tied_to}
+    return replace(
+        family,
+        roles={**family.roles, **tied},
+        tied_to=tied_to,
+        transposed=family.transposed - tied.keys(),
+    )
 
 
 def _vocabularies(base: Checkpoint, experts: Sequence[Expert]) -> list[str]:
@@ -168,7 +190,9 @@ def _finite(checkpoint: Checkpoint) -> None:
             )
 
 
-def _ties(base: Checkpoint, experts: Sequence[Expert], apart: set[str]) -> dict[str, str]:
+def _ties(
+    base: Checkpoint, experts: Sequence[Expert], apart: Collection[str]
+) -> dict[str, str]:
     """Tensors whose bytes equal another matrix in the base and in every expert → that one.
 
     The embedding is the one that the others follow, as in transformers.  Constant tensors (freshly

@@ -35,6 +35,7 @@ class Family:
 
     tied_to      a tensor → the one that it follows; may name tensors that only an expert's file has
     transposed   matrices that the files hold as (d_in, d_out)
+    apart        heads, and tensors that some file may lack: these are tied to none by their bytes
     notes        what a person should know about how the experts were made to fit
     """
 
@@ -44,6 +45,7 @@ class Family:
     tied_to: Mapping[str, str] = field(default_factory=dict)
     transposed: frozenset[str] = frozenset()
     notes: tuple[str, ...] = ()
+    apart: frozenset[str] = frozenset()
 
     @property
     def shared(self) -> tuple[str, ...]:

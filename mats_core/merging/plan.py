@@ -16,7 +16,7 @@ import torch
 from ..adapters import VectorFamily, open_expert, vector_family, why_not
 from ..checkpoints import Buffers, Checkpoint
 from ..errors import InputError, listing
-from ..families import Expert, Family, examine
+from ..families import Expert, Family, examine, look_inside
 from ..methods import METHODS, Method, Options, describe, named_checkpoints, options_of_the_base
 from ..names import bias_of, is_weight, module_of
 from ..statistics import Statistics
@@ -33,13 +33,22 @@ DTYPES = {
 
 @dataclass(frozen=True)
 class Inputs:
-    """A recipe's files, opened and checked: what does not depend on method and options."""
+    """A recipe's files, opened and checked: what does not depend on method and options.
+
+    family            base and experts, with the role of every tensor
+    statistics        of each expert, in the family's order; None where none were named
+    base_statistics   of the base, for methods that take it as a prior
+    notes             what a person should know about these files, a sentence each
+    memo              what merges over these files remember for the next one
+    looked_through    whether the contents were read, and not the headers alone (`complete`)
+    """
 
     family: Family
     statistics: tuple[Statistics | None, ...]
     base_statistics: Statistics | None
     notes: tuple[str, ...] = ()
     memo: Memo = field(default_factory=Memo, compare=False, repr=False)
+    looked_through: bool = True
 
     @functools.cached_property
     def vectors(self) -> VectorFamily | None:
@@ -84,30 +93,65 @@ class Unit:
 
 
 def open_inputs(recipe: Recipe, memo: Memo | None = None, *, contents: bool = True) -> Inputs:
-    """Open and check every file of a recipe; raises `InputError` before any work is done.
+    """Every file of a recipe, opened and checked; raises `InputError` before any work is done.
 
     With a `memo`, merges over these inputs remember what the next one can use.  Without `contents`
-    only headers are read: enough to estimate a merge, not to run it.
+    only headers are read: enough to judge a merge; `complete` reads on in the same files.
     """
     base = Checkpoint.open(recipe.model_path(recipe.base))
-    _expect(base, recipe.base_fingerprint if contents else None)
-    experts = []
-    for entry in recipe.experts:
-        checkpoint = open_expert(recipe.model_path(entry.model), base)
-        _expect(checkpoint, entry.fingerprint if contents else None)
-        experts.append(Expert(entry.name, checkpoint, entry.task or ""))
-    family = examine(base, experts, heads=recipe.heads, contents=contents)
+    experts = [
+        Expert(entry.name, open_expert(recipe.model_path(entry.model), base), entry.task or "")
+        for entry in recipe.experts
+    ]
+    family = examine(base, experts, heads=recipe.heads, contents=False)
+    without = (None,) * len(experts)
+    inputs = Inputs(family, without, None, memo=memo or Memo(), looked_through=False)
+    inputs = with_statistics(inputs, recipe)
+    return complete(inputs, recipe) if contents else inputs
+
+
+def with_statistics(inputs: Inputs, recipe: Recipe) -> Inputs:
+    """The same opened files with the statistics that a recipe names for them."""
+    family = inputs.family
+    found = replace(
+        inputs,
+        statistics=tuple(
+            _statistics(recipe, entry.statistics, expert.checkpoint)
+            for entry, expert in zip(recipe.experts, family.experts, strict=True)
+        ),
+        base_statistics=_statistics(recipe, recipe.base_statistics, family.base),
+    )
+    return _checked(found) if inputs.looked_through else found
+
+
+def complete(inputs: Inputs, recipe: Recipe) -> Inputs:
+    """The same opened files after their contents were read: numbers that are not finite are
+    refused, equal tensors tied, and fingerprints compared with the recipe's and the statistics'.
+    """
+    if inputs.looked_through:
+        return inputs
+    family = inputs.family
+    _expect(family.base, recipe.base_fingerprint)
+    for entry, expert in zip(recipe.experts, family.experts, strict=True):
+        _expect(expert.checkpoint, entry.fingerprint)
+    return _checked(replace(inputs, family=look_inside(family), looked_through=True))
+
+
+def _checked(inputs: Inputs) -> Inputs:
+    """The same with its notes, if the statistics are those of these checkpoints."""
+    family = inputs.family
+    pairs = [
+        *zip((expert.checkpoint for expert in family.experts), inputs.statistics, strict=True),
+        (family.base, inputs.base_statistics),
+    ]
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        statistics = tuple(
-            _statistics(recipe, entry.statistics, expert.checkpoint, contents)
-            for entry, expert in zip(recipe.experts, family.experts, strict=True)
-        )
-        base_statistics = _statistics(recipe, recipe.base_statistics, base, contents)
+        for checkpoint, statistics in pairs:
+            if statistics is not None:
+                statistics.check(checkpoint.fingerprint)
     notes = tuple(str(warning.message) for warning in caught)
-    notes += tuple(note for expert in experts for note in expert.checkpoint.notes)
-    notes = (*family.notes, *notes, *why_not(family))
-    return Inputs(family, statistics, base_statistics, notes, memo or Memo())
+    notes += tuple(note for expert in family.experts for note in expert.checkpoint.notes)
+    return replace(inputs, notes=(*family.notes, *notes, *why_not(family)))
 
 
 def _expect(checkpoint: Checkpoint, fingerprint: str | None) -> None:
@@ -120,14 +164,10 @@ def _expect(checkpoint: Checkpoint, fingerprint: str | None) -> None:
         )
 
 
-def _statistics(
-    recipe: Recipe, reference: str | None, on: Checkpoint, contents: bool
-) -> Statistics | None:
+def _statistics(recipe: Recipe, reference: str | None, on: Checkpoint) -> Statistics | None:
     if reference is None:
         return None
     statistics = Statistics.open(recipe.path(reference))
-    if contents:
-        statistics.check(on.fingerprint)
     return statistics.under({on.own(name): name for name in on.tensors})
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from ..adapters import VectorFamily, open_expert, vector_family, why_not
-from ..checkpoints import Buffers, Checkpoint
+from ..checkpoints import Buffers, Checkpoint, Weights
 from ..errors import InputError, listing
 from ..families import Expert, Family, examine
 from ..methods import METHODS, STARTS, Method, Options
@@ -61,7 +61,7 @@ class Plan:
     weights: tuple[float, ...]
     kinds: frozenset[str]
     keep: tuple[int, ...] = ()
-    start: Checkpoint | None = None
+    start: Weights | None = None
     pulse: Callable[[int, float], None] | None = None
     buffers: Buffers = field(default_factory=Buffers, compare=False, repr=False)
 
@@ -110,7 +110,7 @@ def open_inputs(recipe: Recipe, memo: Memo | None = None, *, contents: bool = Tr
     return Inputs(family, statistics, base_statistics, notes, memo or Memo())
 
 
-def _expect(checkpoint: Checkpoint, fingerprint: str | None) -> None:
+def _expect(checkpoint: Weights, fingerprint: str | None) -> None:
     if fingerprint and fingerprint != checkpoint.fingerprint:
         raise InputError(
             f"checkpoint '{checkpoint.path}'",
@@ -121,7 +121,7 @@ def _expect(checkpoint: Checkpoint, fingerprint: str | None) -> None:
 
 
 def _statistics(
-    recipe: Recipe, reference: str | None, on: Checkpoint, contents: bool
+    recipe: Recipe, reference: str | None, on: Weights, contents: bool
 ) -> Statistics | None:
     if reference is None:
         return None
@@ -179,7 +179,7 @@ def _with_blocks(options: Options, inputs: Inputs) -> Options:
     return options.model_copy(update={"remaining": "block"})
 
 
-def _start(recipe: Recipe, options: Options) -> Checkpoint | None:
+def _start(recipe: Recipe, options: Options) -> Weights | None:
     """The checkpoint that the option `start` names, if it names one."""
     start = getattr(options, "start", None)
     return None if start is None or start in STARTS else Checkpoint.open(recipe.path(start))

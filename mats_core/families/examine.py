@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from ..checkpoints import Checkpoint, TensorEntry
+from ..checkpoints import Entry, Weights
 from ..errors import InputError, listing
 from ..names import is_conv1d, is_matrix, is_table
 from .expert import Expert, aligned
@@ -17,7 +17,7 @@ from .vocabulary import difference
 
 
 def examine(
-    base: Checkpoint,
+    base: Weights,
     experts: Sequence[Expert],
     *,
     heads: Sequence[str] | None = None,
@@ -89,7 +89,7 @@ def look_inside(family: Family) -> Family:
     )
 
 
-def _vocabularies(base: Checkpoint, experts: Sequence[Expert]) -> list[str]:
+def _vocabularies(base: Weights, experts: Sequence[Expert]) -> list[str]:
     found = [(expert.name, difference(base, expert.checkpoint)) for expert in experts]
     return [
         f"the tokenizer of expert '{name}' is not the base's, though the embeddings are of one "
@@ -99,7 +99,7 @@ def _vocabularies(base: Checkpoint, experts: Sequence[Expert]) -> list[str]:
     ]
 
 
-def _refuse(base: Checkpoint, experts: Sequence[Expert], heads: set[str], spares: Spare) -> None:
+def _refuse(base: Weights, experts: Sequence[Expert], heads: set[str], spares: Spare) -> None:
     problems = [
         problem.sentence
         for expert in experts
@@ -127,7 +127,7 @@ class Mismatch:
 
 
 def mismatches(
-    base: Checkpoint, experts: Sequence[Expert], *, heads: Sequence[str] | None = None
+    base: Weights, experts: Sequence[Expert], *, heads: Sequence[str] | None = None
 ) -> list[Mismatch]:
     """Every tensor that keeps an expert from fitting the base, from the files' headers (and the
     bytes of what may be a copy)."""
@@ -138,7 +138,7 @@ def mismatches(
 
 
 def _mismatches(
-    base: Checkpoint, expert: Expert, heads: set[str], spares: Spare
+    base: Weights, expert: Expert, heads: set[str], spares: Spare
 ) -> Iterator[Mismatch]:
     checkpoint = expert.checkpoint
     path, home = checkpoint.path, base.path
@@ -162,7 +162,7 @@ def _mismatches(
         yield Mismatch(expert.name, name, _described(theirs), _described(ours), sentence)
 
 
-def _about_tokens(base: Checkpoint, checkpoint: Checkpoint, name: str) -> str:
+def _about_tokens(base: Weights, checkpoint: Weights, name: str) -> str:
     """Why an embedding has more rows, or fewer: the tokens, by name."""
     ours, theirs = base.tensors[name].shape, checkpoint.tensors[name].shape
     if not is_table(name) or ours[1:] != theirs[1:]:
@@ -173,11 +173,11 @@ def _about_tokens(base: Checkpoint, checkpoint: Checkpoint, name: str) -> str:
     return " (their tokenizer files name no different token, or there are none)"
 
 
-def _described(entry: TensorEntry | None) -> str:
+def _described(entry: Entry | None) -> str:
     return f"{list(entry.shape)} {str(entry.dtype).removeprefix('torch.')}" if entry else ""
 
 
-def _finite(checkpoint: Checkpoint) -> None:
+def _finite(checkpoint: Weights) -> None:
     checkpoint.look_through()
     for name, entry in checkpoint.tensors.items():
         if not checkpoint.finite(name):
@@ -190,21 +190,20 @@ def _finite(checkpoint: Checkpoint) -> None:
             )
 
 
-def _ties(
-    base: Checkpoint, experts: Sequence[Expert], apart: Collection[str]
-) -> dict[str, str]:
-    """Tensors whose bytes equal another matrix in the base and in every expert → that one.
+def _ties(base: Weights, experts: Sequence[Expert], apart: Collection[str]) -> dict[str, str]:
+    """Tensors that are another one in the base and in every expert → that one.
 
-    The embedding is the one that the others follow, as in transformers.  Constant tensors (freshly
-    initialised norms, zeros) agree by accident and are not ties.
+    In files by their bytes, and matrices alone: constant tensors (freshly initialised norms, zeros)
+    agree by accident and are not ties.  In memory by the memory itself, whatever it holds.  The
+    embedding is the one that the others follow, as in transformers.
     """
     checkpoints = [base, *(expert.checkpoint for expert in experts)]
     first: dict[tuple[str, ...], str] = {}
-    tied: dict[str, str] = {}
+    tied = _aliases(base, experts, apart)
     shapes = [entry.shape for entry in base.tensors.values()]
     for name in sorted(base.tensors, key=_leads):
         shape = base.tensors[name].shape
-        if name in apart or len(shape) < 2 or shapes.count(shape) < 2:
+        if name in apart or name in tied or len(shape) < 2 or shapes.count(shape) < 2:
             continue
         key = tuple(checkpoint.digest(name) for checkpoint in checkpoints)
         if key in first and not _constant(base, name):
@@ -214,7 +213,21 @@ def _ties(
     return tied
 
 
-def _constant(checkpoint: Checkpoint, name: str) -> bool:
+def _aliases(base: Weights, experts: Sequence[Expert], apart: set[str]) -> dict[str, str]:
+    """Names of one memory in the base, where every expert has one tensor for them, too."""
+    groups: dict[str, list[str]] = {}
+    for name in sorted(base.tensors, key=_leads):
+        groups.setdefault(base.aliases.get(name, name), []).append(name)
+    return {
+        name: leader
+        for leader, *others in groups.values()
+        for name in others
+        if not {name, leader} & apart
+        and all(e.checkpoint.digest(name) == e.checkpoint.digest(leader) for e in experts)
+    }
+
+
+def _constant(checkpoint: Weights, name: str) -> bool:
     extremes = [part.aminmax() for part in checkpoint.parts(name) if part.numel()]
     return len({float(value) for pair in extremes for value in pair}) <= 1
 

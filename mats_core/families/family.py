@@ -22,7 +22,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..checkpoints import Checkpoint
+from ..checkpoints import Weights
 from ..names import group_of
 from .expert import Expert
 
@@ -39,7 +39,7 @@ class Family:
     notes        what a person should know about how the experts were made to fit
     """
 
-    base: Checkpoint
+    base: Weights
     experts: tuple[Expert, ...]
     roles: Mapping[str, Role]
     tied_to: Mapping[str, str] = field(default_factory=dict)
@@ -70,7 +70,7 @@ class Family:
 
     def weight(
         self,
-        checkpoint: Checkpoint,
+        checkpoint: Weights,
         name: str,
         *,
         dtype: torch.dtype | None = None,

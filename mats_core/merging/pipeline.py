@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,7 +32,6 @@ from .recipe import Evaluation, Recipe, load_recipe
 from .report import LayerReport, Report, Trial
 from .sinks import MemorySink, Sink, fold_vectors, take_over
 from .workspace import open_place
-
 
 Merging = Generator[Event, None, Finished]
 

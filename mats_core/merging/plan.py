@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from ..adapters import VectorFamily, open_expert, vector_family, why_not
-from ..checkpoints import Buffers, Checkpoint
+from ..checkpoints import Buffers, Checkpoint, Weights
 from ..errors import InputError, listing
 from ..families import Expert, Family, examine, look_inside
 from ..methods import METHODS, Method, Options, describe, named_checkpoints, options_of_the_base
@@ -70,7 +70,7 @@ class Plan:
     weights: tuple[float, ...]
     kinds: frozenset[str]
     keep: tuple[int, ...] = ()
-    start: Checkpoint | None = None
+    start: Weights | None = None
     pulse: Callable[[int, float], None] | None = None
     buffers: Buffers = field(default_factory=Buffers, compare=False, repr=False)
 
@@ -154,7 +154,7 @@ def _checked(inputs: Inputs) -> Inputs:
     return replace(inputs, notes=(*family.notes, *notes, *why_not(family)))
 
 
-def _expect(checkpoint: Checkpoint, fingerprint: str | None) -> None:
+def _expect(checkpoint: Weights, fingerprint: str | None) -> None:
     if fingerprint and fingerprint != checkpoint.fingerprint:
         raise InputError(
             f"checkpoint '{checkpoint.path}'",
@@ -164,7 +164,7 @@ def _expect(checkpoint: Checkpoint, fingerprint: str | None) -> None:
         )
 
 
-def _statistics(recipe: Recipe, reference: str | None, on: Checkpoint) -> Statistics | None:
+def _statistics(recipe: Recipe, reference: str | None, on: Weights) -> Statistics | None:
     if reference is None:
         return None
     statistics = Statistics.open(recipe.path(reference))
@@ -221,7 +221,7 @@ def _with_blocks(method: Method, options: Options, inputs: Inputs) -> Options:
     return options.model_copy(update=chosen)
 
 
-def _start(recipe: Recipe, method: Method, options: Options) -> Checkpoint | None:
+def _start(recipe: Recipe, method: Method, options: Options) -> Weights | None:
     """The checkpoint that an option names, if one does."""
     named = named_checkpoints(method.name, options.model_dump())
     return next((Checkpoint.open(recipe.path(path)) for path in named.values()), None)

@@ -5,13 +5,11 @@ from __future__ import annotations
 import streamlit as st
 
 from mats_core import figures
-from pages.shared.controls import settings, widgets
+from pages.shared.controls import presets, settings, widgets
 from pages.shared.frame import Slot, families, progress, session, show
 from pages.shared.learn import lessons
 from pages.shared.views import convergence, merging, results
 from pages.shared.work import prepare, runs
-
-DEFAULT = "essential"
 
 
 def welcome(prepared: prepare.Prepared | None) -> None:
@@ -36,7 +34,7 @@ settings.take_over(collection)
 lesson = st.container()  # filled at the end: its answer quotes the run that has just finished
 left, right = st.columns([5, 11], gap="medium")
 with left, st.container(border=True):
-    method = widgets.method(DEFAULT)
+    method = widgets.method(presets.DEFAULT)
     # Above the knobs, so that it is on the screen of a laptop and of a phone.
     with st.container(horizontal=True, vertical_alignment="center"):
         clicked = st.button("Merge", type="primary", icon=":material/play_arrow:", width="stretch")

@@ -411,13 +411,19 @@ def _sides(side: str, method: str, experts: Experts, names: list[str]) -> Callab
         options = {"regmean": {"damping": 0}, "fisher": {"floor": 0, "normalise": False}}[method]
         return lambda: {n: experts.merge(n, method, **options) for n in names}
     lists = {n: [own[n] for own in experts.parameters] for n in names}
-    if method == "regmean":
-        from fusion_bench.method.regmean.regmean import merging_with_regmean_weights
+    return {"regmean": _their_regmean, "fisher": _their_fisher}[method](experts, lists, names)
 
-        ending = ".input_gram"
-        grams = [{k.removesuffix(ending): v for k, v in s.items() if k.endswith(ending)}
-                 for s in experts.statistics]  # fmt: skip
-        return lambda: merging_with_regmean_weights(lists, grams)
+
+def _their_regmean(experts: Experts, lists: Any, names: list[str]) -> Callable[[], Any]:
+    from fusion_bench.method.regmean.regmean import merging_with_regmean_weights
+
+    ending = ".input_gram"
+    grams = [{k.removesuffix(ending): v for k, v in s.items() if k.endswith(ending)}
+             for s in experts.statistics]  # fmt: skip
+    return lambda: merging_with_regmean_weights(lists, grams)
+
+
+def _their_fisher(experts: Experts, lists: Any, names: list[str]) -> Callable[[], Any]:
     from fusion_bench.method.fisher_merging.fisher_merging import merging_with_fisher_weights
 
     fishers = [{n: s[f"{n}.fisher"] for n in names} for s in experts.statistics]

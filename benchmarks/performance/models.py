@@ -65,20 +65,19 @@ def work(method: str, rows: int, columns: int, tasks: int, rank: int, iterations
     m, n, stacked = rows, columns, tasks * rank
     small = 2.0 * stacked**2 * n + stacked**3 / 3
     product = 4.0 * rank * m * n
-    if method == "average":
-        return 5.0 * tasks * m * n
-    if method == "regmean":
-        return tasks * product + small + 4.0 * stacked * m * n
-    if method == "kfac":
-        operator = 2 * tasks * product
-        preconditioner = 2 * 4.0 * stacked * m * n
-        sides = small + 2.0 * stacked**2 * m + stacked**3 / 3
-        return (iterations + 3) * operator + (iterations + 1) * preconditioner + sides
-    if method == "essential":
-        polars = sum(4.0 * stacked**2 * size + 10.0 * stacked**3 for size in (m, n))
-        directions = tasks * max(1, m // tasks)
-        return 2.0 * stacked * m * n + 4.0 * directions * m * n + polars
-    raise KeyError(method)
+    # K-FAC
+    operator = 2 * tasks * product
+    preconditioner = 2 * 4.0 * stacked * m * n
+    sides = small + 2.0 * stacked**2 * m + stacked**3 / 3
+    # essential subspaces
+    polars = sum(4.0 * stacked**2 * size + 10.0 * stacked**3 for size in (m, n))
+    directions = tasks * max(1, m // tasks)
+    return {
+        "average": 5.0 * tasks * m * n,
+        "regmean": tasks * product + small + 4.0 * stacked * m * n,
+        "kfac": (iterations + 3) * operator + (iterations + 1) * preconditioner + sides,
+        "essential": 2.0 * stacked * m * n + 4.0 * directions * m * n + polars,
+    }[method]
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from mats_core.merging import (
     open_inputs,
     pipeline,
 )
-from mats_core.methods import COSTS, METHODS, Layer, Shape
+from mats_core.methods import METHODS, Layer, Shape, options_of_the_base
 from mats_core.system import speeds as machine
 
 from . import drawn
@@ -29,7 +29,7 @@ from .iterations import families
 
 WITHIN = 1.5
 LONG = 5.0  # seconds of a run that is not repeated
-PRIOR = 1e-6  # δ of gradient matching where the base was not measured
+PRIOR = 1e-6  # a number in place of the base's statistics where the base was not measured
 SIZES = (192, 384, 768)
 COUNTS = (3, 6, 12)  # two models take the closed form
 ITERATIONS = (10, 20, 40)
@@ -66,7 +66,7 @@ def _fitted(
     for size, tasks, options in points:
         layer = drawn.layer(drawn.Wideness(size, size, tasks))
         took, peak = _best(name, layer, options)
-        cost = COSTS[name](_shape(layer), METHODS[name].options.model_validate(options))
+        cost = METHODS[name].cost(_shape(layer), METHODS[name].options.model_validate(options))
         seconds.append(took)
         foretold.append(speeds.seconds(cost.work))
         held.append(peak)
@@ -159,8 +159,8 @@ def _possible() -> Iterator[str]:
 
 def _held(family: str, method: str, collection: FamilyFile, files: dict[str, Path]) -> Line:
     # Its default prior is the base's own Fisher, which not every family has data for.
-    own = method == "gradient_matching" and "base" not in files
-    options = {"prior": PRIOR} if own else {}
+    asked = options_of_the_base(method, METHODS[method].options().model_dump())
+    options = {field.name: PRIOR for field in asked if "base" not in files}
     recipe = collection.recipe(method, options, statistics=files, evaluate=False)
     inputs = open_inputs(recipe)
     expected = estimate(inputs, recipe, speeds=machine.measured_rates("cpu"))

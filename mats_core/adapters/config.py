@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import models
-from ..checkpoints import Checkpoint, TensorEntry, config_files, staged_directory
+from ..checkpoints import Entry, Weights, config_files, staged_directory
 from ..families import HEAD_MODULES
 from ..system import cache_folder
 from .settings import CONFIG, Settings
@@ -23,9 +23,9 @@ from .settings import CONFIG, Settings
 
 def architecture(
     path: Path,
-    base: Checkpoint,
+    base: Weights,
     settings: Settings,
-    tensors: Mapping[str, TensorEntry],
+    tensors: Mapping[str, Entry],
     saved: Iterable[str],
 ) -> dict[str, Any]:
     """The `config.json` of the model that was trained; the adapter's own, where it has one.
@@ -53,7 +53,7 @@ def architecture(
     return config
 
 
-def _classes(tensors: Mapping[str, TensorEntry], saved: Iterable[str]) -> int | None:
+def _classes(tensors: Mapping[str, Entry], saved: Iterable[str]) -> int | None:
     """The outputs of the saved head: the rows of its last weight; None without one."""
     weights = [
         name
@@ -66,7 +66,7 @@ def _classes(tensors: Mapping[str, TensorEntry], saved: Iterable[str]) -> int | 
     return tensors[weights[-1]].shape[0] if weights else None
 
 
-def model_folder(path: Path, base: Checkpoint, config: Mapping[str, Any]) -> Path | None:
+def model_folder(path: Path, base: Weights, config: Mapping[str, Any]) -> Path | None:
     """A folder with `config.json` and the tokenizer or processor, made in the cache; None without.
 
     The adapter's own files go before the base's.

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from .. import models
-from ..checkpoints import Checkpoint, TensorEntry
+from ..checkpoints import Checkpoint, Entry, Weights
 from ..errors import InputError, listing
 from ..names import CONV1D_MODELS, is_conv1d, module_of
 from .changes import Change, LowRank, Replaced, Scaled, Shifted
@@ -20,7 +20,7 @@ from .view import Adapted, Vector
 WHOLE = ("model.safetensors", "model.safetensors.index.json")
 
 
-def open_expert(path: str | Path, base: Checkpoint | str | Path | None) -> Checkpoint:
+def open_expert(path: str | Path, base: Weights | str | Path | None) -> Weights:
     """A checkpoint, or an adapter over `base` (opened only if it is needed).
 
     Raises `InputError` for what `Checkpoint.open` refuses, for an adapter of another method (by
@@ -29,11 +29,10 @@ def open_expert(path: str | Path, base: Checkpoint | str | Path | None) -> Check
     path = Path(path)
     if base is None or not is_adapter(path):
         return Checkpoint.open(path)  # which refuses an adapter without its base
-    base = base if isinstance(base, Checkpoint) else Checkpoint.open(base)
-    return open_adapter(path, base)
+    return open_adapter(path, Checkpoint.open(base) if isinstance(base, str | Path) else base)
 
 
-def open_adapter(path: Path, base: Checkpoint) -> Adapted:
+def open_adapter(path: Path, base: Weights) -> Adapted:
     """An adapter directory over its base."""
     settings, source = read_settings(path), _weights(path)
     if base.config.get("quantization_config"):
@@ -77,7 +76,7 @@ def _weights(path: Path) -> Checkpoint:
     return Checkpoint.open(path / WEIGHTS)
 
 
-def _renamed(base: Checkpoint) -> Mapping[str, str]:
+def _renamed(base: Weights) -> Mapping[str, str]:
     """transformers' names of the base's parameters → the file's; empty for what it cannot build."""
     try:
         like = {name: torch.empty(e.shape, device="meta") for name, e in base.tensors.items()}
@@ -91,14 +90,14 @@ class _Fitting:
     """Putting an adapter on its base, with every shape checked."""
 
     path: Path
-    base: Checkpoint
+    base: Weights
     source: Checkpoint
     settings: Settings
     parts: Parts
     translation: Translation
 
     def adapted(self) -> Adapted:
-        tensors: dict[str, TensorEntry] = dict(self.base.tensors)
+        tensors: dict[str, Entry] = dict(self.base.tensors)
         changes: dict[str, tuple[Change, ...]] = {}
         for own, key in self.parts.whole.items():
             name = self.translation.parameter(own, self.base.tensors)
@@ -135,7 +134,7 @@ class _Fitting:
         module: str,
         keys: Mapping[str, str],
         weight: str,
-        tensors: Mapping[str, TensorEntry],
+        tensors: Mapping[str, Entry],
     ) -> dict[str, Change]:
         embedding = "lora_embedding_A" in keys
         names = ("lora_embedding_A", "lora_embedding_B") if embedding else ("lora_A", "lora_B")
@@ -169,7 +168,7 @@ class _Fitting:
         module: str,
         keys: Mapping[str, str],
         weight: str,
-        tensors: Mapping[str, TensorEntry],
+        tensors: Mapping[str, Entry],
     ) -> Vector:
         if "ia3_l" not in keys:
             raise self._misfit(module, "ia3_l", f"{listing(sorted(keys))}")

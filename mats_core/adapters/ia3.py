@@ -11,13 +11,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import final
 
 import torch
 from torch import Tensor
 
-from ..checkpoints import Checkpoint, TensorEntry, TensorFileWriter
+from ..checkpoints import Entry, Shaped, TensorFileWriter, Weights
 from ..families import Family
 from .changes import Replaced, Scaled
 from .settings import CONFIG, WEIGHTS
@@ -124,27 +125,30 @@ def _targets(checkpoint: Adapted) -> tuple[tuple[str, int, str], ...]:
     return tuple((name, v.size, v.side) for name, v in checkpoint.vectors.items())
 
 
+@final
 @dataclass(frozen=True)
-class _Vectors(Checkpoint):
+class _Vectors(Weights):
     """The vectors of one adapter, or ones for the base, and the tensors that are merged whole."""
 
-    source: Checkpoint = field(kw_only=True)
-    keys: Mapping[str, Vector] = field(kw_only=True)
+    path: Path
+    tensors: Mapping[str, Entry]
+    metadata: Mapping[str, str]
+    source: Weights
+    keys: Mapping[str, Vector]
 
     @classmethod
     def of(
         cls,
-        source: Checkpoint,
+        source: Weights,
         vectors: Mapping[str, Vector],
         others: set[str],
         keys: Mapping[str, Vector],
     ) -> _Vectors:
-        tensors = {
-            name: TensorEntry(source.path, 0, torch.float32, (vector.size,))
-            for name, vector in vectors.items()
+        tensors: dict[str, Entry] = {
+            name: Shaped(torch.float32, (vector.size,)) for name, vector in vectors.items()
         }
         tensors |= {name: source.tensors[name] for name in others}
-        return cls(source.path, dict(sorted(tensors.items())), source=source, keys=keys)
+        return cls(source.path, dict(sorted(tensors.items())), {}, source, keys)
 
     def read(
         self,
@@ -161,6 +165,12 @@ class _Vectors(Checkpoint):
         assert isinstance(self.source, Adapted)
         own = self.source.source
         return own.read(self.keys[name].key, dtype=dtype or entry.dtype, device=device).reshape(-1)
+
+    def reads_parts(self, name: str) -> bool:
+        return False
+
+    def fill(self, name: str, start: int, value: Tensor) -> None:
+        value.copy_(self.read(name).reshape(-1)[start : start + len(value)])
 
     def digest(self, name: str) -> str:
         if name in self.source.tensors:

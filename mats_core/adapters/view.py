@@ -9,15 +9,15 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 import torch
 from torch import Tensor
 
 from .. import models
-from ..checkpoints import Checkpoint
+from ..checkpoints import Entry, Weights, all_finite
 from ..errors import listing
 from .changes import Change, LowRank, Read, Replaced, Scaled, Shifted
 from .config import architecture, model_folder
@@ -37,8 +37,9 @@ class Vector:
     scales: Mapping[str, int]
 
 
+@final
 @dataclass(frozen=True)
-class Adapted(Checkpoint):
+class Adapted(Weights):
     """A base with an adapter, under the base's names.
 
     `tensors` and `nbytes` are those of the whole model, which is what reading it costs; the adapter
@@ -48,11 +49,14 @@ class Adapted(Checkpoint):
     vectors   (IA)³ only: `<module>.ia3_l` → the module's tensors that it scales
     """
 
-    base: Checkpoint = field(kw_only=True)
-    source: Checkpoint = field(kw_only=True)
-    settings: Settings = field(kw_only=True)
-    changes: Mapping[str, tuple[Change, ...]] = field(kw_only=True)
-    vectors: Mapping[str, Vector] = field(kw_only=True)
+    path: Path
+    tensors: Mapping[str, Entry]
+    metadata: Mapping[str, str]
+    base: Weights
+    source: Weights
+    settings: Settings
+    changes: Mapping[str, tuple[Change, ...]]
+    vectors: Mapping[str, Vector]
 
     @functools.cached_property
     def folder(self) -> Path | None:
@@ -132,6 +136,15 @@ class Adapted(Checkpoint):
     def fill(self, name: str, start: int, value: Tensor) -> None:
         self.base.fill(name, start, value)
 
+    def finite(self, name: str) -> bool:
+        if not self.changes.get(name):
+            return self.base.finite(name)
+        kind = self.tensors[name].dtype
+        return not kind.is_floating_point or all_finite(self.read(name))
+
+    def look_through(self) -> None:
+        self.base.look_through()
+
     def digest(self, name: str) -> str:
         changes = self.changes.get(name)
         if not changes:
@@ -150,7 +163,7 @@ class Adapted(Checkpoint):
 
 
 def changed(
-    base: Checkpoint,
+    base: Weights,
     name: str,
     changes: tuple[Change, ...],
     read: Read,

@@ -16,6 +16,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..evaluation import Asked, TaskResult, evaluate, exam
 from ..merging import Event, Finished, Inputs, LayerDone, Recipe, Report, open_inputs, run
+from ..methods import METHODS
 from ..names import bias_of
 from ..tasks import SplitName
 
@@ -82,20 +83,20 @@ def follow(
     Whoever stops iterating
     cancels it.  Raises `InputError` for a method without iterations or a family without tasks.
     """
-    options = recipe.parsed_options()
-    iterations = getattr(options, "iterations", None)
-    if iterations is None:
+    options, solve = recipe.parsed_options().model_dump(), METHODS[recipe.method].solve
+    if solve is None:
+        solving = [f"'{name}'" for name, method in METHODS.items() if method.solve]
         raise InputError(
             f"method '{recipe.method}'",
             expected="a method with iterations",
             found="one that is exact",
-            remedy="Choose 'kfac'.",
+            remedy=f"Choose {' or '.join(solving)}.",
         )
     inputs = inputs or open_inputs(recipe)
     if not any(expert.task for expert in inputs.family.experts):
         raise InputError("accuracy along the iterations", expected="tasks", found="none")
     silent = recipe.model_copy(update={"evaluate": False, "output": None, "search": None})
-    wanted = tuple(keep) if keep is not None else grid(iterations)
+    wanted = tuple(keep) if keep is not None else grid(options[solve.limit])
     kept: dict[str, Mapping[int, Tensor]] = {}
     finished: Finished | None = None
     for event in run(silent, inputs=inputs, keep=wanted, pulse=pulse):
@@ -116,9 +117,7 @@ def follow(
         assert asked is not None
         points.append(Point(iteration, asked.results))
         yield PointDone(points[-1], index, len(wanted))
-    yield TrajectoryDone(
-        Trajectory(options.model_dump(), tuple(points), finished.report, split, examples)
-    )
+    yield TrajectoryDone(Trajectory(options, tuple(points), finished.report, split, examples))
 
 
 def assemble(

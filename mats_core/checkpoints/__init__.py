@@ -1,14 +1,16 @@
 """Named tensors wherever they lie: reading, checking, renaming and writing checkpoints.
 
-Files are read lazily and by position, never memory-mapped; what is written appears whole or not at
-all (`staging.py`).
+`Weights` is what the library asks of them, in files or in memory.  Files are read lazily and by
+position, never memory-mapped; what is written appears whole or not at all (`staging.py`).
 """
 
 from . import hub
-from .contents import TensorEntry, all_finite, checksum
+from .contents import TensorEntry, checksum
 from .files import Checkpoint
+from .in_memory import InMemory
 from .reading_ahead import Buffers, Wanted
 from .renamed import Renamed
+from .source import Entry, Shaped, Weights, all_finite
 from .staging import partial_of, refuse_existing, staged_directory, staged_file, write_atomically
 from .writer import SHARD_BYTES, CheckpointWriter, Spec, TensorFileWriter, config_files
 
@@ -17,11 +19,15 @@ __all__ = [
     "Buffers",
     "Checkpoint",
     "CheckpointWriter",
+    "Entry",
+    "InMemory",
     "Renamed",
+    "Shaped",
     "Spec",
     "TensorEntry",
     "TensorFileWriter",
     "Wanted",
+    "Weights",
     "all_finite",
     "checksum",
     "config_files",

@@ -8,31 +8,31 @@ because truncating a mapped file kills the process that reads it.
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, final
 
 import safetensors
 import torch
 from torch import Tensor
 
 from ..errors import InputError, existing, listing
-from .contents import DTYPE_NAMES, DTYPES, TensorEntry, all_finite, checksum, contents, look_through
+from .contents import DTYPE_NAMES, DTYPES, TensorEntry, checksum, contents, look_through
+from .source import Weights, all_finite
 
 __all__ = ["DTYPES", "DTYPE_NAMES", "Checkpoint", "TensorEntry", "all_finite", "checksum"]
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 HEADER_LIMIT = 50_000_000  # bytes; a 7B model's header has 50 kB
 CHUNK = 1 << 15  # elements converted at once: they fit a cache, and PyTorch starts no threads
-PIECE = 1 << 20  # elements of a large tensor that are held at once where its parts are independent
 
 
+@final
 @dataclass(frozen=True)
-class Checkpoint:
+class Checkpoint(Weights):
     """A read-only view of a checkpoint; nothing but headers is read until `read` is called."""
 
     path: Path
@@ -90,26 +90,6 @@ class Checkpoint:
             ) from None
         return config if isinstance(config, dict) else {}
 
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """The names in `id2label`, in the order of the ids; empty where there are none."""
-        labels = self.config.get("id2label") or {}
-        return tuple(str(labels[key]) for key in sorted(labels, key=int))
-
-    @property
-    def form(self) -> str:
-        """What the files hold, where it is not simply a model: an adapter of some kind."""
-        return ""
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What a person should know about how this was opened."""
-        return ()
-
-    @property
-    def nbytes(self) -> int:
-        return sum(entry.nbytes for entry in self.tensors.values())
-
     def read(
         self,
         name: str,
@@ -124,39 +104,11 @@ class Checkpoint:
         return value.reshape(entry.shape).to(device=device)
 
     def reads_parts(self, name: str) -> bool:
-        """Whether `part` can read this tensor; a view that computes its tensors says no."""
-        return type(self) is Checkpoint
-
-    def part(
-        self,
-        name: str,
-        start: int,
-        stop: int,
-        *,
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
-    ) -> Tensor:
-        """Elements `start` to `stop` of a tensor, flat, in the order of the file."""
-        value = torch.empty(stop - start, dtype=dtype or self.tensors[name].dtype)
-        self.fill(name, start, value)
-        return value.to(device=device)
+        return True
 
     def fill(self, name: str, start: int, value: Tensor) -> None:
         """The elements from `start` on into all of `value`, flat and on the CPU."""
         _fill(name, self.tensors[name], start, value)
-
-    def parts(self, name: str, size: int = PIECE) -> Iterator[Tensor]:
-        """A tensor piece by piece, flat and as stored; in one piece where it cannot be read so."""
-        if not self.reads_parts(name):
-            yield self.read(name)
-            return
-        elements = self.tensors[name].elements
-        for start in range(0, elements, size):
-            yield self.part(name, start, min(start + size, elements))
-
-    def own(self, name: str) -> str:
-        """The name that the files have for a tensor; a renamed view's is another."""
-        return name
 
     def digest(self, name: str) -> str:
         """SHA-256 of one tensor's dtype, shape and bytes."""
@@ -167,20 +119,11 @@ class Checkpoint:
         entry = self.tensors[name]
         if not entry.dtype.is_floating_point:
             return True
-        return contents(entry).finite if self.reads_parts(name) else all_finite(self.read(name))
+        return contents(entry).finite
 
     def look_through(self) -> None:
         """Find digests and numbers that are not finite in one reading (`contents.py`)."""
-        look_through(entry for name, entry in self.tensors.items() if self.reads_parts(name))
-
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 over names and contents: the same for any sharding, file order or metadata."""
-        self.look_through()
-        total = hashlib.sha256()
-        for name in self.tensors:
-            total.update(f"{name}\0{self.digest(name)}\n".encode())
-        return total.hexdigest()
+        look_through(self.tensors.values())
 
 
 def _fill(name: str, entry: TensorEntry, start: int, value: Tensor) -> None:

@@ -1,34 +1,39 @@
-"""A checkpoint under other names: a view, which holds and copies nothing."""
+"""Weights under other names: a view, which holds and copies nothing."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 import torch
 from torch import Tensor
 
-from .files import Checkpoint
+from .source import Entry, Weights
 
 
+@final
 @dataclass(frozen=True)
-class Renamed(Checkpoint):
-    """A checkpoint under the names of its base: a view, which holds and copies nothing.
+class Renamed(Weights):
+    """The weights of `source` under the names of its base: a view, which holds and copies nothing.
 
     `own_names`: the source's name of every tensor, by the name it has here.  Path, configuration
     and fingerprint stay the source's.
     """
 
-    source: Checkpoint = field(kw_only=True)
-    own_names: Mapping[str, str] = field(kw_only=True)
+    path: Path
+    tensors: Mapping[str, Entry]
+    metadata: Mapping[str, str]
+    source: Weights
+    own_names: Mapping[str, str]
 
     @classmethod
-    def of(cls, source: Checkpoint, own_names: Mapping[str, str]) -> Renamed:
+    def of(cls, source: Weights, own_names: Mapping[str, str]) -> Renamed:
+        """A view of the tensors that `own_names` names."""
         tensors = {name: source.tensors[own] for name, own in sorted(own_names.items())}
-        return cls(source.path, tensors, source.metadata, source=source, own_names=own_names)
+        return cls(source.path, tensors, source.metadata, source, own_names)
 
     @property
     def directory(self) -> Path | None:
@@ -37,6 +42,20 @@ class Renamed(Checkpoint):
     @functools.cached_property
     def config(self) -> dict[str, Any]:
         return self.source.config
+
+    @property
+    def form(self) -> str:
+        return self.source.form
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return self.source.notes
+
+    @functools.cached_property
+    def aliases(self) -> Mapping[str, str]:
+        ours = {own: name for name, own in self.own_names.items()}
+        known = self.source.aliases.items()
+        return {ours[a]: ours[b] for a, b in known if a in ours and b in ours}
 
     @property
     def fingerprint(self) -> str:
@@ -62,3 +81,9 @@ class Renamed(Checkpoint):
 
     def digest(self, name: str) -> str:
         return self.source.digest(self.own_names[name])
+
+    def finite(self, name: str) -> bool:
+        return self.source.finite(self.own_names[name])
+
+    def look_through(self) -> None:
+        self.source.look_through()

@@ -2,6 +2,6 @@
 
 from . import merge_cost
 from .fitting import fits, require
-from .merge_cost import Estimate, estimate
+from .merge_cost import Estimate, estimate, estimate_plan
 
-__all__ = ["Estimate", "estimate", "fits", "merge_cost", "require"]
+__all__ = ["Estimate", "estimate", "estimate_plan", "fits", "merge_cost", "require"]

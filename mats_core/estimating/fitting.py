@@ -8,7 +8,7 @@ from typing import Any
 from ..checkpoints import partial_of
 from ..errors import InputError, size
 from ..merging import output_specs, prepare
-from ..methods import METHODS
+from ..methods import METHODS, SIMPLEST
 from ..system import memory as machine_memory
 from .merge_cost import Estimate, Subject, _chosen, _estimate
 
@@ -98,10 +98,11 @@ def _advice(subject: Subject) -> str:
             "write the model to disk without a test, which holds one layer at a time "
             "(`python -m mats_core merge recipe.yaml --output FOLDER --no-evaluate`)"
         )
-    if recipe.method != "average" and _would_fit(
-        subject, method="average", options={}, search=None, rounds=1
+    if recipe.method != SIMPLEST and _would_fit(
+        subject, method=SIMPLEST, options={}, search=None, rounds=1
     ):
-        ways.append("choose a method that needs no statistics, such as the average")
+        title = METHODS[SIMPLEST].title.lower()
+        ways.append(f"choose a method that needs no statistics, such as the {title}")
     if not ways:
         return "Free some memory, or run this on a machine that has more."
     return f"{ways[0][:1].upper()}{'; or '.join(ways)[1:]}."

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -58,7 +57,7 @@ class Forward:
 
     def values(self, examples: int) -> Work:
         """Products and activations of so many examples."""
-        return Counter(
+        return Work(
             {
                 (GEMM, "float32"): self.products * examples,
                 (ACTIVATION,): self.outputs * examples / 2,
@@ -71,7 +70,7 @@ class Forward:
         return together(
             passes(4 * batch * self.outputs // max(1, count), 5 * count * number),
             passes(4 * batch * self.pixels, 6 * number),
-            Counter({(CALL,): 12.0 * count * number}),
+            Work({(CALL,): 12.0 * count * number}),
         )
 
 
@@ -91,7 +90,7 @@ def testing(plan: Plan, examples: Mapping[str, int]) -> Cost:
         forward.batches(batch, rounds),
         passes(stored * forward.parameters, rounds),  # the encoder as float32, once a batch
         passes(4 * forward.parameters, rounds),
-        Counter({(CALL,): 4.0 * len(family.shared) * rounds}),
+        Work({(CALL,): 4.0 * len(family.shared) * rounds}),
     )
     kept = sum(k for count in counts if (k := 4 * forward.pixels * count) <= KEPT)
     widest = max((shape[0] for shape in forward.matrices), default=0)
@@ -110,7 +109,7 @@ def measuring(plan: Plan) -> Cost:
     for own in plan.inputs.statistics:
         count = examples_of(own) if own is not None else 0
         number = math.ceil(count / MEASURED)
-        each = Counter({(GEMM, "float32"): (grams + gradients) * count})
+        each = Work({(GEMM, "float32"): (grams + gradients) * count})
         parts += [
             times(forward.values(count), 2),
             times(forward.batches(min(MEASURED, count), number), 3),
@@ -118,7 +117,7 @@ def measuring(plan: Plan) -> Cost:
             # Every example's gradient: formed, squared, and summed up.
             *(passes(4 * MEASURED * m * n, 4.0 * number) for m, n in forward.matrices),
             passes(4 * forward.parameters, 6.0),
-            Counter({(CALL,): BUILDING * len(forward.matrices)}),
+            Work({(CALL,): BUILDING * len(forward.matrices)}),
         ]
     seen = sum(shape[0] * 3 + shape[1] for shape in forward.matrices)
     largest = max((math.prod(shape) for shape in forward.matrices), default=0)

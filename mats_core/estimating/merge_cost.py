@@ -27,12 +27,11 @@ from ..merging import (
     _statistics_sizes,
     layer_bytes,
     output_specs,
-    prepare,
-    rounds,
+    planned,
     shape_of,
     units,
 )
-from ..methods import COSTS, Cost, Shape, Treatment, passes, selection, times, together
+from ..methods import Cost, Shape, Treatment, passes, selection, times, together
 from ..system import CALL, OPENING, Rates, Work
 from ..system import speeds as machine
 from .forward import measuring, statistics_bytes, testing
@@ -109,10 +108,15 @@ def estimate(
     device, which are measured now if they never were.  Raises `InputError` as `prepare` does.
     """
     inputs = _chosen(inputs, recipe)
-    rounds.require(recipe, inputs)
-    plan = prepare(recipe, inputs)
+    return estimate_plan(planned(recipe, inputs), examples=examples, speeds=speeds)
+
+
+def estimate_plan(
+    plan: Plan, *, examples: Mapping[str, int] | None = None, speeds: Rates | None = None
+) -> Estimate:
+    """The cost of `run_plan(plan)`; the arguments are those of `estimate`."""
     speeds = speeds or machine.rates(plan.device)
-    return _estimate(plan, Subject(inputs, recipe, dict(examples or {}), speeds))
+    return _estimate(plan, Subject(plan.inputs, plan.recipe, dict(examples or {}), speeds))
 
 
 def _chosen(inputs: Inputs, recipe: Recipe) -> Inputs:
@@ -187,7 +191,7 @@ class _Layers:
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        self.work: Work = Counter()
+        self.work = Work()
         self.peak, self.largest = 0.0, ""
         self.kept, self.spool, self.wider = 0.0, 0.0, 0.0
         self.coverage = _untouched(plan)
@@ -202,13 +206,14 @@ class _Layers:
             self._add(shape, alike, again)
 
     def _add(self, shape: Shape, alike: list[Unit], again: bool) -> None:
-        held, count, cost = self.held[shape], len(alike), self._cost(shape)
+        held, count = self.held[shape], len(alike)
+        cost = self.plan.method.cost(shape, self.plan.options)
         work = together(
             cost.work, _reading(self.plan, shape, alike[0]), _finishing(self.plan, shape)
         )
         if self.plan.method.surveys(self.plan.options) == "model":
             sweeps = 4 if shape.width == 8 else 2
-            once = together(shape.passes(3 * shape.experts), Counter({(CALL,): 20.0}))
+            once = together(shape.passes(3 * shape.experts), Work({(CALL,): 20.0}))
             reading = _reading(self.plan, replace(shape, measured=frozenset()), alike[0])
             each = together(once, reading) if again else once
             work = together(work, times(each, sweeps), selection(shape))
@@ -239,9 +244,6 @@ class _Layers:
             if size > self.peak:
                 self.peak, self.largest = size, name
 
-    def _cost(self, shape: Shape) -> Cost:
-        return COSTS[self.plan.method.name](shape, self.plan.options)
-
 
 def _untouched(plan: Plan) -> dict[Treatment, int]:
     roles = Counter(plan.inputs.family.roles.values())
@@ -259,13 +261,13 @@ def _reading(plan: Plan, shape: Shape, unit: Unit) -> Work:
     stored = plan.inputs.family.base.tensors[unit.name].dtype.itemsize
     files = shape.experts + 1
     parts = [
-        Counter({(OPENING,): float(files), (CALL,): 25.0 * files}),
+        Work({(OPENING,): float(files), (CALL,): 25.0 * files}),
         passes(shape.elements * stored, 3.0 * files),
         shape.passes(files),
     ]
     for elements, count in _statistics_sizes(shape):
         parts += [
-            Counter({(OPENING,): float(count), (CALL,): 40.0 * count}),
+            Work({(OPENING,): float(count), (CALL,): 40.0 * count}),
             passes(4 * elements, 10.0 * count),  # into fresh memory, page by page
         ]
     return together(*parts)
@@ -274,7 +276,7 @@ def _reading(plan: Plan, shape: Shape, unit: Unit) -> Work:
 def _finishing(plan: Plan, shape: Shape) -> Work:
     """Check and keep what came out; a second pass scales it once more."""
     again = 7 if plan.method.rescale else 0
-    return together(shape.passes(4 + again), Counter({(CALL,): 30.0}))
+    return together(shape.passes(4 + again), Work({(CALL,): 30.0}))
 
 
 # Memory -------------------------------------------------------------------------------------------

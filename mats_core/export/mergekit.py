@@ -12,11 +12,10 @@ from typing import Any, Literal
 
 import yaml
 
-from ..methods import METHODS
+from ..methods import METHODS, Counterpart
 from .portable import OUTPUT, Finished
 
 Agreement = Literal["same", "passthrough"]
-_PARALLEL = 0.9995  # the cosine above which mergekit's SLERP turns linear: no setting of it
 
 
 @dataclass(frozen=True)
@@ -38,108 +37,51 @@ def mergekit(merge: Finished, written: str = "") -> Mergekit:
     Its paths start at the family's folder.  Where mergekit has no such method it passes the merged
     model on instead: `written` is its directory (where the recipe's own output goes by default).
     """
-    reason = _no_counterpart(merge)
-    if reason:
+    found = _counterpart(merge)
+    if isinstance(found, str):
         config = _passthrough(merge, written or f"{OUTPUT}/{merge.stem}")
-        return Mergekit(config, "passthrough", reason)
-    content, sentence = {
-        "average": _linear, "slerp": _slerp, "task_arithmetic": _task_arithmetic, "ties": _ties,
-    }[merge.recipe.method](merge)  # fmt: skip
+        then = (
+            " The configuration below passes the merged model on unchanged, so that a mergekit "
+            "pipeline can go on from it. Write the model first."
+        )
+        return Mergekit(config, "passthrough", found + then)
+    content = _content(merge, found)
     content["dtype"] = "float32"
     if merge.recipe.output_dtype:
         content["out_dtype"] = merge.recipe.output_dtype
-    return Mergekit(_dump(content), "same", sentence, _notes(merge))
+    return Mergekit(_dump(content), "same", found.sentence, _notes(merge, found))
 
 
-def _no_counterpart(merge: Finished) -> str:
-    """Why no configuration gives this merge; empty where one does."""
-    method, options = merge.recipe.method, merge.report.options
-    then = (
-        " The configuration below passes the merged model on unchanged, so that a mergekit "
-        "pipeline can go on from it. Write the model first."
-    )
+def _counterpart(merge: Finished) -> Counterpart | str:
+    """The same merge for mergekit, or why there is none."""
+    method = METHODS[merge.recipe.method]
     if merge.recipe.dtype == "float64":
-        return "mergekit computes in at most float32; this merge was computed in float64." + then
+        return "mergekit computes in at most float32; this merge was computed in float64."
     if merge.recipe.output_dtype == "float64":
-        return "mergekit writes at most float32; this merge is stored in float64." + then
-    if method == "ties" and options["scope"] != "tensor":
-        return (
-            "mergekit trims within each tensor; this TIES trims over the whole model, as "
-            "published. With the option scope: tensor both are the same." + then
-        )
-    if method == "dare":
-        return (
-            "mergekit has a DARE, but not this one: it rescales what is kept so that the L1 norm "
-            "stays, where the paper divides by 1 − p, and it draws other masks." + then
-        )
-    if method == "slerp" and options["parallel"] != _PARALLEL:
-        return (
-            f"mergekit interpolates linearly above a cosine of {_PARALLEL}, always; this merge has "
-            f"its limit at {options['parallel']:g}." + then
-        )
-    if method not in ("average", "slerp", "task_arithmetic", "ties"):
-        title = METHODS[method].title
-        if METHODS[method].group == "statistics":
-            return f"mergekit has no {title}: none of its methods reads statistics of a layer." + (
-                then
-            )
-        return f"mergekit has no {title}." + then
-    return ""
+        return "mergekit writes at most float32; this merge is stored in float64."
+    if method.mergekit is not None:
+        return method.mergekit(method.options.model_validate(dict(merge.report.options)))
+    if method.group == "statistics":
+        return f"mergekit has no {method.title}: none of its methods reads statistics of a layer."
+    return f"mergekit has no {method.title}."
 
 
-def _linear(merge: Finished) -> tuple[dict[str, Any], str]:
-    models = [
-        {"model": model, "parameters": {"weight": weight}} for model, weight in _experts(merge)
-    ]
-    content = {"merge_method": "linear", "models": models, "parameters": {"normalize": True}}
-    return content, "The same arithmetic: mergekit's linear is the weighted average."
-
-
-def _slerp(merge: Finished) -> tuple[dict[str, Any], str]:
-    (first, _), (second, _) = _experts(merge)
-    content = {
-        "merge_method": "slerp",
-        "base_model": first,
-        "models": [{"model": first}, {"model": second}],
-        "parameters": {"t": float(merge.report.options["t"])},
-    }
-    return content, (
-        "The same arithmetic: the arc from the first expert, which mergekit calls the base model, "
-        "to the second."
-    )
-
-
-def _task_arithmetic(merge: Finished) -> tuple[dict[str, Any], str]:
-    scaling = float(merge.report.options["scaling"])
-    models = [
-        {"model": model, "parameters": {"weight": scaling * weight}}
-        for model, weight in _experts(merge)
-    ]
-    content = {
-        "merge_method": "task_arithmetic",
-        "base_model": merge.portable.base,
+def _content(merge: Finished, found: Counterpart) -> dict[str, Any]:
+    """The configuration as a mapping, in the order in which mergekit's own examples have it."""
+    experts = _experts(merge)
+    models: list[dict[str, Any]] = []
+    for model, weight in experts:
+        weighted = {} if found.scaling is None else {"weight": found.scaling * weight}
+        parameters = {**weighted, **found.each}
+        models.append({"model": model, **({"parameters": parameters} if parameters else {})})
+    bases = {"base": merge.portable.base, "first expert": experts[0][0], "": None}
+    base = bases[found.base]
+    return {
+        "merge_method": found.method,
+        **({"base_model": base} if base is not None else {}),
         "models": models,
-        "parameters": {"normalize": False},
+        "parameters": dict(found.parameters),
     }
-    return content, "The same arithmetic: each weight is λ times the expert's own."
-
-
-def _ties(merge: Finished) -> tuple[dict[str, Any], str]:
-    options = merge.report.options
-    models = [
-        {
-            "model": model,
-            "parameters": {"weight": weight, "density": float(options["density"])},
-        }
-        for model, weight in _experts(merge)
-    ]
-    content = {
-        "merge_method": "ties",
-        "base_model": merge.portable.base,
-        "models": models,
-        "parameters": {"normalize": True, "lambda": float(options["scaling"])},
-    }
-    return content, "The same arithmetic: density is the share that is kept within each tensor."
 
 
 def _experts(merge: Finished) -> list[tuple[str, float]]:
@@ -151,11 +93,11 @@ def _experts(merge: Finished) -> list[tuple[str, float]]:
     ]
 
 
-def _notes(merge: Finished) -> tuple[str, ...]:
+def _notes(merge: Finished, found: Counterpart) -> tuple[str, ...]:
     heads = [layer.name for layer in merge.report.layers if layer.treatment == "head"]
     notes: list[str] = []
     if heads:
-        what = "stops where their shapes differ" if merge.recipe.method == "average" else (
+        what = "stops where their shapes differ" if not found.base else (
             "leaves out those whose shape differs from the base's, and merges the others"
         )  # fmt: skip
         notes.append(

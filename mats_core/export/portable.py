@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..merging import Evaluation, Recipe, Report, parse_options
-from ..methods import METHODS, STARTS
+from ..methods import METHODS, named_checkpoints, options_of_the_base
 from ..statistics import Statistics
 from ..tasks import names_file
 
@@ -92,14 +92,15 @@ class Finished:
             for entry in recipe.experts
         )
         options = dict(report.options)
-        if isinstance(options.get("start"), str) and options["start"] not in STARTS:
-            options["start"] = _inside(recipe.folder, options["start"])
+        for name, path in named_checkpoints(recipe.method, options).items():
+            options[name] = _inside(recipe.folder, path)
+        of_base = reads and options_of_the_base(recipe.method, options)
         base = self._statistics(recipe.base_statistics, "base")
         return recipe.model_copy(
             update={
                 "base": _inside(recipe.folder, recipe.base),
                 "base_fingerprint": report.fingerprints.get("base"),
-                "base_statistics": base if reads and options.get("prior") == "pretrained" else None,
+                "base_statistics": base if of_base else None,
                 "experts": entries,
                 "options": options,
                 "output": f"{OUTPUT}/{self.stem}",

@@ -16,7 +16,7 @@ import yaml
 
 from ..errors import InputError, listing
 from ..merging import ExpertEntry, FamilyFile, Recipe, parse_recipe
-from ..methods import STARTS
+from ..methods import METHODS, describe
 
 MOST_BYTES = 1_000_000
 PATHS = ("model", "statistics", "task")  # of an expert
@@ -110,22 +110,25 @@ def _refuse_foreign_paths(content: Mapping[str, Any]) -> None:
                 expected="a path on this machine",
                 found="one of a network share" if "\0" not in path else "a character that ends it",
             )
-    for starts in _starts(content):
-        if starts not in STARTS:
-            raise InputError(
-                "option 'start'",
-                expected=f"one of {', '.join(STARTS)} on this page",
-                found=f"'{starts}'",
-                remedy="To start from a checkpoint, run the recipe from the command line.",
-            )
+    # Whatever the recipe's method: an option of that name may be a path.
+    starts = {f.name: f.checkpoint for method in METHODS for f in describe(method) if f.checkpoint}
+    for name, names in starts.items():
+        for value in _values(content, name):
+            if value not in names:
+                raise InputError(
+                    f"option '{name}'",
+                    expected=f"one of {', '.join(names)} on this page",
+                    found=f"'{value}'",
+                    remedy="To start from a checkpoint, run the recipe from the command line.",
+                )
 
 
-def _starts(content: Mapping[str, Any]) -> list[Any]:
-    """Every value of the one option that may be a path."""
+def _values(content: Mapping[str, Any], option: str) -> list[Any]:
+    """Every value that an option has, in the recipe and in its search."""
     options, search = content.get("options"), content.get("search")
-    found = [options["start"]] if isinstance(options, Mapping) and "start" in options else []
-    if isinstance(search, Mapping) and isinstance(search.get("start"), list):
-        found += search["start"]
+    found = [options[option]] if isinstance(options, Mapping) and option in options else []
+    if isinstance(search, Mapping) and isinstance(search.get(option), list):
+        found += search[option]
     return found
 
 

@@ -5,7 +5,7 @@ everything that comes after follows these roles.
 """
 
 from .compatibility import Fit, architecture, compare, dtypes
-from .examine import examine
+from .examine import examine, look_inside
 from .expert import Expert
 from .family import Family
 from .heads import HEAD_MODULES
@@ -19,4 +19,5 @@ __all__ = [
     "compare",
     "dtypes",
     "examine",
+    "look_inside",
 ]

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..checkpoints import Checkpoint
+from ..checkpoints import Weights
 from .examine import Mismatch, mismatches
 from .expert import Expert, aligned
 from .heads import head_names
@@ -53,7 +53,7 @@ class Fit:
 
 
 def compare(
-    base: Checkpoint, experts: Sequence[Expert], *, heads: Sequence[str] | None = None
+    base: Weights, experts: Sequence[Expert], *, heads: Sequence[str] | None = None
 ) -> list[Fit]:
     """A row for each expert, under the base's names.
 
@@ -69,7 +69,7 @@ def compare(
     ]
 
 
-def _fit(base: Checkpoint, expert: Expert, apart: set[str], found: list[Mismatch]) -> Fit:
+def _fit(base: Weights, expert: Expert, apart: set[str], found: list[Mismatch]) -> Fit:
     own = expert.checkpoint
     shared = (base.tensors.keys() & own.tensors.keys()) - apart
     return Fit(
@@ -87,13 +87,13 @@ def _fit(base: Checkpoint, expert: Expert, apart: set[str], found: list[Mismatch
     )
 
 
-def architecture(checkpoint: Checkpoint) -> str:
+def architecture(checkpoint: Weights) -> str:
     """The class that `config.json` names (empty for a bare file), and what is put on it."""
     names = checkpoint.config.get("architectures") or [checkpoint.config.get("model_type", "")]
     return ", ".join(part for part in (str(names[0]), checkpoint.form) if part)
 
 
-def dtypes(checkpoint: Checkpoint) -> str:
+def dtypes(checkpoint: Weights) -> str:
     """The kind of number that most tensors hold, and whether there are others."""
     counts = Counter(
         str(entry.dtype).removeprefix("torch.") for entry in checkpoint.tensors.values()
@@ -102,7 +102,7 @@ def dtypes(checkpoint: Checkpoint) -> str:
     return f"{most} and others" if len(counts) > 1 else most
 
 
-def _settings(base: Checkpoint, own: Checkpoint) -> tuple[tuple[str, str, str], ...]:
+def _settings(base: Weights, own: Weights) -> tuple[tuple[str, str, str], ...]:
     if not base.config or not own.config:
         return ()
     pairs = ((key, own.config.get(key), base.config.get(key)) for key in ARCHITECTURE)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 
-from ..checkpoints import Checkpoint, TensorEntry
+from ..checkpoints import Entry, Weights
 from ..errors import InputError, listing
 from ..names import is_conv1d, is_matrix, is_table
 from .expert import Expert, aligned
@@ -17,7 +17,7 @@ from .vocabulary import difference
 
 
 def examine(
-    base: Checkpoint,
+    base: Weights,
     experts: Sequence[Expert],
     *,
     heads: Sequence[str] | None = None,
@@ -27,7 +27,7 @@ def examine(
 
     `heads`: shell-style patterns of the tensors that belong to a task's head.  They replace the
     automatic recognition; an empty list says that there is no head.  Without `contents` headers
-    are all that is read: numbers that are not finite and equal tensors are not looked for.
+    are all that is read; `look_inside` does the rest.
 
     Raises `InputError` that names file, tensor, both shapes (or dtypes) and the way out.
     """
@@ -41,18 +41,13 @@ def examine(
     spares = spare(base, experts)
     heads_found = head_names(base, experts, heads, spares)
     _refuse(base, experts, heads_found, spares)
-    for checkpoint in (base, *(expert.checkpoint for expert in experts)) if contents else ():
-        _finite(checkpoint)
-    apart = heads_found | spares.names
     copies = {n: target for n, target in spares.copies.items() if n not in heads_found}
-    tied_to = {**copies, **(_ties(base, experts, apart) if contents else {})}
-    tied_to = {name: tied_to.get(source, source) for name, source in tied_to.items()}
     kinds = {str(c.config.get("model_type")) for c in (base, *(e.checkpoint for e in experts))}
     roles: dict[str, Role] = {}
     for name in sorted({*base.tensors, *heads_found}):
         if name in heads_found:
             roles[name] = "head"
-        elif name in tied_to:
+        elif name in copies:
             roles[name] = "tied"
         elif name in spares.names or not base.tensors[name].dtype.is_floating_point:
             roles[name] = "copied"
@@ -63,11 +58,38 @@ def examine(
         for name, role in roles.items()
         if role == "matrix" and is_conv1d(name, base.tensors[name].shape, kinds)
     )
-    notes = (*spares.notes, *_vocabularies(base, experts))
-    return Family(base, tuple(experts), roles, tied_to, transposed, notes)
+    family = Family(
+        base,
+        tuple(experts),
+        roles,
+        tied_to=copies,
+        transposed=transposed,
+        notes=(*spares.notes, *_vocabularies(base, experts)),
+        apart=frozenset(heads_found | spares.names),
+    )
+    return look_inside(family) if contents else family
 
 
-def _vocabularies(base: Checkpoint, experts: Sequence[Expert]) -> list[str]:
+def look_inside(family: Family) -> Family:
+    """The same family with equal tensors tied, after its files were read through.
+
+    Raises `InputError` for a number that is not finite.
+    """
+    base, experts = family.base, family.experts
+    for checkpoint in (base, *(expert.checkpoint for expert in experts)):
+        _finite(checkpoint)
+    tied_to = {**family.tied_to, **_ties(base, experts, family.apart)}
+    tied_to = {name: tied_to.get(source, source) for name, source in tied_to.items()}
+    tied: dict[str, Role] = {name: "tied" for name in family.roles if name in tied_to}
+    return replace(
+        family,
+        roles={**family.roles, **tied},
+        tied_to=tied_to,
+        transposed=family.transposed - tied.keys(),
+    )
+
+
+def _vocabularies(base: Weights, experts: Sequence[Expert]) -> list[str]:
     found = [(expert.name, difference(base, expert.checkpoint)) for expert in experts]
     return [
         f"the tokenizer of expert '{name}' is not the base's, though the embeddings are of one "
@@ -77,7 +99,7 @@ def _vocabularies(base: Checkpoint, experts: Sequence[Expert]) -> list[str]:
     ]
 
 
-def _refuse(base: Checkpoint, experts: Sequence[Expert], heads: set[str], spares: Spare) -> None:
+def _refuse(base: Weights, experts: Sequence[Expert], heads: set[str], spares: Spare) -> None:
     problems = [
         problem.sentence
         for expert in experts
@@ -105,7 +127,7 @@ class Mismatch:
 
 
 def mismatches(
-    base: Checkpoint, experts: Sequence[Expert], *, heads: Sequence[str] | None = None
+    base: Weights, experts: Sequence[Expert], *, heads: Sequence[str] | None = None
 ) -> list[Mismatch]:
     """Every tensor that keeps an expert from fitting the base, from the files' headers (and the
     bytes of what may be a copy)."""
@@ -116,7 +138,7 @@ def mismatches(
 
 
 def _mismatches(
-    base: Checkpoint, expert: Expert, heads: set[str], spares: Spare
+    base: Weights, expert: Expert, heads: set[str], spares: Spare
 ) -> Iterator[Mismatch]:
     checkpoint = expert.checkpoint
     path, home = checkpoint.path, base.path
@@ -140,7 +162,7 @@ def _mismatches(
         yield Mismatch(expert.name, name, _described(theirs), _described(ours), sentence)
 
 
-def _about_tokens(base: Checkpoint, checkpoint: Checkpoint, name: str) -> str:
+def _about_tokens(base: Weights, checkpoint: Weights, name: str) -> str:
     """Why an embedding has more rows, or fewer: the tokens, by name."""
     ours, theirs = base.tensors[name].shape, checkpoint.tensors[name].shape
     if not is_table(name) or ours[1:] != theirs[1:]:
@@ -151,11 +173,11 @@ def _about_tokens(base: Checkpoint, checkpoint: Checkpoint, name: str) -> str:
     return " (their tokenizer files name no different token, or there are none)"
 
 
-def _described(entry: TensorEntry | None) -> str:
+def _described(entry: Entry | None) -> str:
     return f"{list(entry.shape)} {str(entry.dtype).removeprefix('torch.')}" if entry else ""
 
 
-def _finite(checkpoint: Checkpoint) -> None:
+def _finite(checkpoint: Weights) -> None:
     checkpoint.look_through()
     for name, entry in checkpoint.tensors.items():
         if not checkpoint.finite(name):
@@ -168,19 +190,20 @@ def _finite(checkpoint: Checkpoint) -> None:
             )
 
 
-def _ties(base: Checkpoint, experts: Sequence[Expert], apart: set[str]) -> dict[str, str]:
-    """Tensors whose bytes equal another matrix in the base and in every expert → that one.
+def _ties(base: Weights, experts: Sequence[Expert], apart: Collection[str]) -> dict[str, str]:
+    """Tensors that are another one in the base and in every expert → that one.
 
-    The embedding is the one that the others follow, as in transformers.  Constant tensors (freshly
-    initialised norms, zeros) agree by accident and are not ties.
+    In files by their bytes, and matrices alone: constant tensors (freshly initialised norms, zeros)
+    agree by accident and are not ties.  In memory by the memory itself, whatever it holds.  The
+    embedding is the one that the others follow, as in transformers.
     """
     checkpoints = [base, *(expert.checkpoint for expert in experts)]
     first: dict[tuple[str, ...], str] = {}
-    tied: dict[str, str] = {}
+    tied = _aliases(base, experts, apart)
     shapes = [entry.shape for entry in base.tensors.values()]
     for name in sorted(base.tensors, key=_leads):
         shape = base.tensors[name].shape
-        if name in apart or len(shape) < 2 or shapes.count(shape) < 2:
+        if name in apart or name in tied or len(shape) < 2 or shapes.count(shape) < 2:
             continue
         key = tuple(checkpoint.digest(name) for checkpoint in checkpoints)
         if key in first and not _constant(base, name):
@@ -190,7 +213,21 @@ def _ties(base: Checkpoint, experts: Sequence[Expert], apart: set[str]) -> dict[
     return tied
 
 
-def _constant(checkpoint: Checkpoint, name: str) -> bool:
+def _aliases(base: Weights, experts: Sequence[Expert], apart: set[str]) -> dict[str, str]:
+    """Names of one memory in the base, where every expert has one tensor for them, too."""
+    groups: dict[str, list[str]] = {}
+    for name in sorted(base.tensors, key=_leads):
+        groups.setdefault(base.aliases.get(name, name), []).append(name)
+    return {
+        name: leader
+        for leader, *others in groups.values()
+        for name in others
+        if not {name, leader} & apart
+        and all(e.checkpoint.digest(name) == e.checkpoint.digest(leader) for e in experts)
+    }
+
+
+def _constant(checkpoint: Weights, name: str) -> bool:
     extremes = [part.aminmax() for part in checkpoint.parts(name) if part.numel()]
     return len({float(value) for pair in extremes for value in pair}) <= 1
 

@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from ..checkpoints import Checkpoint, Renamed
+from ..checkpoints import Renamed, Weights
 from ..errors import InputError
 from ..names import module_of
 
@@ -31,7 +31,7 @@ class Expert:
     """One fine-tuned checkpoint and the name of what it was tuned for."""
 
     name: str
-    checkpoint: Checkpoint
+    checkpoint: Weights
     task: str = ""
 
     def own(self, name: str) -> str:
@@ -39,7 +39,7 @@ class Expert:
         return self.checkpoint.own(name)
 
 
-def aligned(base: Checkpoint, experts: Sequence[Expert]) -> tuple[Expert, ...]:
+def aligned(base: Weights, experts: Sequence[Expert]) -> tuple[Expert, ...]:
     """The experts under the base's names; those that have them already are returned as they are.
 
     Raises `InputError` where two prefixes fit equally well.
@@ -47,7 +47,7 @@ def aligned(base: Checkpoint, experts: Sequence[Expert]) -> tuple[Expert, ...]:
     return tuple(_aligned(base, expert) for expert in experts)
 
 
-def _aligned(base: Checkpoint, expert: Expert) -> Expert:
+def _aligned(base: Weights, expert: Expert) -> Expert:
     checkpoint = expert.checkpoint
     ours = {name: entry.shape for name, entry in base.tensors.items()}
     theirs = {name: entry.shape for name, entry in checkpoint.tensors.items()}

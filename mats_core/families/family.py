@@ -22,7 +22,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..checkpoints import Checkpoint
+from ..checkpoints import Weights
 from ..names import group_of
 from .expert import Expert
 
@@ -35,15 +35,17 @@ class Family:
 
     tied_to      a tensor → the one that it follows; may name tensors that only an expert's file has
     transposed   matrices that the files hold as (d_in, d_out)
+    apart        heads, and tensors that some file may lack: these are tied to none by their bytes
     notes        what a person should know about how the experts were made to fit
     """
 
-    base: Checkpoint
+    base: Weights
     experts: tuple[Expert, ...]
     roles: Mapping[str, Role]
     tied_to: Mapping[str, str] = field(default_factory=dict)
     transposed: frozenset[str] = frozenset()
     notes: tuple[str, ...] = ()
+    apart: frozenset[str] = frozenset()
 
     @property
     def shared(self) -> tuple[str, ...]:
@@ -68,7 +70,7 @@ class Family:
 
     def weight(
         self,
-        checkpoint: Checkpoint,
+        checkpoint: Weights,
         name: str,
         *,
         dtype: torch.dtype | None = None,

@@ -14,7 +14,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ..checkpoints import Checkpoint
+from ..checkpoints import Weights
 from ..errors import InputError
 from ..names import is_buffer, is_table
 from .expert import Expert
@@ -56,7 +56,7 @@ class Spare:
         return self.buffers | self.copies.keys() | self.beyond
 
 
-def spare(base: Checkpoint, experts: Sequence[Expert]) -> Spare:
+def spare(base: Weights, experts: Sequence[Expert]) -> Spare:
     """The spare tensors of a family; reads only such as may be copies of another one."""
     checkpoints = (base, *(expert.checkpoint for expert in experts))
     shapes = {n: entry.shape for c in checkpoints for n, entry in c.tensors.items()}
@@ -81,7 +81,7 @@ def spare(base: Checkpoint, experts: Sequence[Expert]) -> Spare:
     return Spare(buffers, copies, frozenset(beyond - copies.keys() - buffers), tuple(notes))
 
 
-def _copied(name: str, everywhere: Sequence[str], checkpoints: Sequence[Checkpoint]) -> str | None:
+def _copied(name: str, everywhere: Sequence[str], checkpoints: Sequence[Weights]) -> str | None:
     """The embedding that `name` repeats, byte for byte, in every checkpoint that has it."""
     holders = [c for c in checkpoints if name in c.tensors]
     shape = holders[0].tensors[name].shape
@@ -95,7 +95,7 @@ def _copied(name: str, everywhere: Sequence[str], checkpoints: Sequence[Checkpoi
     return None
 
 
-def _beyond(base: Checkpoint, expert: Expert) -> list[str]:
+def _beyond(base: Weights, expert: Expert) -> list[str]:
     config = expert.checkpoint.config
     types = [config.get("model_type")]
     types += [PART_CLASSES.get(name) for name in config.get("architectures") or ()]
@@ -111,7 +111,7 @@ def _modules(names: Sequence[str]) -> str:
 
 
 def head_names(
-    base: Checkpoint,
+    base: Weights,
     experts: Sequence[Expert],
     patterns: Sequence[str] | None = None,
     spares: Spare | None = None,
@@ -135,7 +135,7 @@ def head_names(
     return {name for name, module in modules.items() if module in differ}
 
 
-def _chosen(checkpoints: Sequence[Checkpoint], patterns: Sequence[str]) -> set[str]:
+def _chosen(checkpoints: Sequence[Weights], patterns: Sequence[str]) -> set[str]:
     spoken = {
         (name, said) for c in checkpoints for name in c.tensors for said in (name, c.own(name))
     }
@@ -158,7 +158,7 @@ def _head_module(name: str) -> str | None:
     return None
 
 
-def _shape(checkpoint: Checkpoint, name: str) -> tuple[int, ...] | None:
+def _shape(checkpoint: Weights, name: str) -> tuple[int, ...] | None:
     return checkpoint.tensors[name].shape if name in checkpoint.tensors else None
 
 

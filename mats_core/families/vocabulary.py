@@ -10,12 +10,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..checkpoints import Checkpoint
+from ..checkpoints import Weights
 
 SHOWN = 8
 
 
-def tokens(checkpoint: Checkpoint) -> dict[str, int]:
+def tokens(checkpoint: Weights) -> dict[str, int]:
     """Token → id, from tokenizer.json, vocab.json or vocab.txt, and added_tokens.json.
 
     Empty where there is none that can be read: a SentencePiece file alone says nothing here.
@@ -29,7 +29,7 @@ def tokens(checkpoint: Checkpoint) -> dict[str, int]:
     return found | _numbers(_json(folder / "added_tokens.json"))
 
 
-def difference(base: Checkpoint, expert: Checkpoint) -> str:
+def difference(base: Weights, expert: Weights) -> str:
     """`it has 2 more tokens: <a>, <b>`: how the expert's tokens differ; empty where they do not,
     or where either is unknown."""
     ours, theirs = tokens(base), tokens(expert)

@@ -8,8 +8,8 @@ from . import pipeline, rounds
 from .events import Event, Finished, LayerDone, RoundDone, Started, TaskDone, TrialDone
 from .family_file import FamilyFile, load_family, measure_all, missing_statistics
 from .journal import layers_done
-from .pipeline import evaluate_output, merge, run
-from .plan import Inputs, Plan, Unit, open_inputs, prepare, units
+from .pipeline import evaluate_output, merge, planned, run, run_plan
+from .plan import Inputs, Plan, Unit, complete, open_inputs, prepare, units, with_statistics
 from .progress import Progress
 from .reading import pieces, read_layer
 from .recipe import (
@@ -48,6 +48,7 @@ __all__ = [
     "Unit",
     "_inputs_bytes",
     "_statistics_sizes",
+    "complete",
     "dump_recipe",
     "evaluate_output",
     "examples_of",
@@ -64,11 +65,14 @@ __all__ = [
     "parse_recipe",
     "pieces",
     "pipeline",
+    "planned",
     "prepare",
     "read_layer",
     "rounds",
     "run",
+    "run_plan",
     "shape_of",
     "task_dict",
     "units",
+    "with_statistics",
 ]

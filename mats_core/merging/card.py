@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from ..checkpoints import Checkpoint
+from ..checkpoints import Weights
 from ..families import Expert, Family
 from ..methods import METHODS
 from .recipe import Recipe, dump_recipe
@@ -44,7 +44,7 @@ def card(recipe: Recipe, report: Report, family: Family) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-Inputs = Mapping[str, tuple[str, Checkpoint]]  # base and experts: (what the recipe calls it, files)
+Inputs = Mapping[str, tuple[str, Weights]]  # base and experts: (what the recipe calls it, files)
 
 
 def _inputs(recipe: Recipe, family: Family) -> Inputs:
@@ -55,7 +55,7 @@ def _inputs(recipe: Recipe, family: Family) -> Inputs:
     return found
 
 
-def licence(checkpoint: Checkpoint) -> str:
+def licence(checkpoint: Weights) -> str:
     """The licence that a checkpoint's own directory states, or an empty text."""
     folder = checkpoint.path if checkpoint.path.is_dir() else checkpoint.path.parent
     stated = front_matter(folder / NAME).get("license") or checkpoint.config.get("license")

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .. import tasks
 from ..adapters import open_expert
-from ..checkpoints import Checkpoint, hub
+from ..checkpoints import Weights, hub
 from ..errors import existing, from_validation, read_yaml
 from ..statistics import cached_path, measured
 from .recipe import ExpertEntry, Recipe, parse_recipe
@@ -51,7 +51,7 @@ class FamilyFile(BaseModel):
             found.append(("base", self.model_path(self.base), self.base_task))
         return found
 
-    def open(self, path: Path) -> Checkpoint:
+    def open(self, path: Path) -> Weights:
         """A member's checkpoint; an adapter is opened over the family's base."""
         return open_expert(path, self.model_path(self.base))
 

@@ -1,6 +1,6 @@
-"""`run(recipe)`: the single way from a recipe to a merged model, for all callers.
+"""From a plan to a merged model: the single way, for all callers.
 
-A merge is a generator of events, ended by `Finished`.  Whoever stops iterating cancels it: an
+A merge is a generator of events, ended by `Finished`.  Ending the iteration cancels it: an
 unfinished output folder never takes its name.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from ..adapters import VectorFamily
 from ..checkpoints import SHARD_BYTES, Checkpoint, refuse_existing, staged_directory
 from ..errors import InputError
 from ..evaluation import Asked, TaskResult, exam
+from ..methods import METHODS
 from ..system import Memo
 from ..tasks import SplitName
 from . import ray, rounds
@@ -26,11 +27,13 @@ from .directory import finish_directory
 from .engine import Engine, Layers, here, merge_layers
 from .events import Event, Finished, RoundDone, TaskDone, TrialDone
 from .journal import NAME as JOURNAL
-from .plan import Inputs, Plan, open_inputs, prepare
+from .plan import Inputs, Plan, complete, open_inputs, prepare
 from .recipe import Evaluation, Recipe, load_recipe
 from .report import LayerReport, Report, Trial
 from .sinks import MemorySink, Sink, fold_vectors, take_over
 from .workspace import open_place
+
+Merging = Generator[Event, None, Finished]
 
 
 def merge(
@@ -56,31 +59,55 @@ def run(
     keep: Sequence[int] = (),
     pulse: Callable[[int, float], None] | None = None,
     shard_bytes: int = SHARD_BYTES,
-) -> Iterator[Event]:
+) -> Merging:
+    """Events of a merge, not judged (see `mats_core.run`); `inputs`: files that are open already.
+
+    The other arguments are those of `planned` and `run_plan`.
+    """
+    if recipe.output:
+        refuse_existing(recipe.path(recipe.output), force)
+    plan = replace(planned(recipe, inputs, keep), pulse=pulse)
+    return (yield from run_plan(plan, force=force, resume=resume, shard_bytes=shard_bytes))
+
+
+def planned(recipe: Recipe, inputs: Inputs | None = None, keep: Sequence[int] = ()) -> Plan:
+    """A merge ready to be judged and run, from the files' headers alone.
+
+    `inputs`: files that are open already.  `keep`: CG iterations whose iterates the `LayerDone`
+    events carry.  Raises `InputError` for whatever is wrong with the recipe and these headers.
+    """
+    inputs = inputs or open_inputs(recipe, contents=False)
+    rounds.require(recipe, inputs)
+    ray.require(recipe)
+    return prepare(recipe, inputs, keep)
+
+
+def run_plan(
+    plan: Plan, *, force: bool = False, resume: bool = False, shard_bytes: int = SHARD_BYTES
+) -> Merging:
     """Merge, write and evaluate: a stream of events that ends with `Finished`.
 
-    `inputs`: files opened before (`open_inputs`), to skip the preflight.  `keep`: CG iterations
-    whose iterates the `LayerDone` events carry.  `pulse(iteration, residual)` is called while a
-    layer is being solved; an exception from it ends the merge.  With `output` the model is written
-    there, else `Finished.tensors` holds it.  `resume`: go on from the layers that an unfinished
-    merge by the same recipe has written, and leave what this one has done if it is stopped.
-    Raises `InputError` before any work for bad input; whether it finds memory and disk is judged
-    before, at the door (`mats_core.run`).
+    No file is opened again: what was read of their headers only is read on here.  With `output`
+    the model is written there, else `Finished.tensors` holds it.  `resume`: go on from the layers
+    that an unfinished merge by the same recipe has written, and leave what this one has done if it
+    is stopped.  Raises `InputError` before any work for bad input; whether it finds memory and disk
+    is judged before, at the door (`mats_core.run`).
     """
     started = time.perf_counter()
+    recipe, pulse = plan.recipe, plan.pulse
     target = recipe.path(recipe.output) if recipe.output else None
     if target is not None:
         refuse_existing(target, force)
-    inputs = inputs or open_inputs(recipe)
-    rounds.require(recipe, inputs)
-    ray.require(recipe)
+    inputs = complete(plan.inputs, recipe)
     trials: tuple[Trial, ...] = ()
     if recipe.search:
-        chosen, trials = yield from _search(recipe, inputs)
-        recipe = chosen
+        recipe, trials = yield from _search(recipe, inputs)
     for number in range(2, recipe.rounds + 1):
         inputs = yield from _measured_again(recipe, inputs, number, pulse)
-    plan = replace(prepare(recipe, inputs, keep), pulse=pulse)
+    if recipe is plan.recipe:
+        plan = replace(plan, inputs=inputs)
+    else:  # the best of a search
+        plan = replace(prepare(recipe, inputs, plan.keep), pulse=pulse)
     with contextlib.ExitStack() as stack:
         folder = None
         if target is not None:
@@ -90,6 +117,7 @@ def run(
     if target is not None:
         (target / JOURNAL).unlink(missing_ok=True)  # last: until here a merge can be resumed
     yield finished  # after the output took its name
+    return finished
 
 
 def _merge_into(
@@ -253,9 +281,11 @@ def _report(
 ) -> Report:
     family, settings = plan.inputs.family, plan.recipe.evaluate
     notes = list(plan.inputs.notes)
-    fallbacks = [layer for layer in layers if layer.method == "tsv_m" != plan.method.name]
+    other = plan.method.fallback
+    fallbacks = [layer for layer in layers if other and layer.method == other]
     if fallbacks:
-        notes.append(f"{len(fallbacks)} matrices without statistics fell back to TSV-M")
+        title = METHODS[other].title
+        notes.append(f"{len(fallbacks)} matrices without statistics fell back to {title}")
     return Report(
         method=plan.method.name,
         options=plan.options.model_dump(),

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from ..adapters import VectorFamily, open_expert, vector_family, why_not
-from ..checkpoints import Buffers, Checkpoint
+from ..checkpoints import Buffers, Checkpoint, Weights
 from ..errors import InputError, listing
-from ..families import Expert, Family, examine
-from ..methods import METHODS, STARTS, Method, Options
+from ..families import Expert, Family, examine, look_inside
+from ..methods import METHODS, Method, Options, describe, named_checkpoints, options_of_the_base
 from ..names import bias_of, is_weight, module_of
 from ..statistics import Statistics
 from ..system import Memo, choose_device
@@ -33,13 +33,22 @@ DTYPES = {
 
 @dataclass(frozen=True)
 class Inputs:
-    """A recipe's files, opened and checked: what does not depend on method and options."""
+    """A recipe's files, opened and checked: what does not depend on method and options.
+
+    family            base and experts, with the role of every tensor
+    statistics        of each expert, in the family's order; None where none were named
+    base_statistics   of the base, for methods that take it as a prior
+    notes             what a person should know about these files, a sentence each
+    memo              what merges over these files remember for the next one
+    looked_through    whether the contents were read, and not the headers alone (`complete`)
+    """
 
     family: Family
     statistics: tuple[Statistics | None, ...]
     base_statistics: Statistics | None
     notes: tuple[str, ...] = ()
     memo: Memo = field(default_factory=Memo, compare=False, repr=False)
+    looked_through: bool = True
 
     @functools.cached_property
     def vectors(self) -> VectorFamily | None:
@@ -61,7 +70,7 @@ class Plan:
     weights: tuple[float, ...]
     kinds: frozenset[str]
     keep: tuple[int, ...] = ()
-    start: Checkpoint | None = None
+    start: Weights | None = None
     pulse: Callable[[int, float], None] | None = None
     buffers: Buffers = field(default_factory=Buffers, compare=False, repr=False)
 
@@ -84,33 +93,68 @@ class Unit:
 
 
 def open_inputs(recipe: Recipe, memo: Memo | None = None, *, contents: bool = True) -> Inputs:
-    """Open and check every file of a recipe; raises `InputError` before any work is done.
+    """Every file of a recipe, opened and checked; raises `InputError` before any work is done.
 
     With a `memo`, merges over these inputs remember what the next one can use.  Without `contents`
-    only headers are read: enough to estimate a merge, not to run it.
+    only headers are read: enough to judge a merge; `complete` reads on in the same files.
     """
     base = Checkpoint.open(recipe.model_path(recipe.base))
-    _expect(base, recipe.base_fingerprint if contents else None)
-    experts = []
-    for entry in recipe.experts:
-        checkpoint = open_expert(recipe.model_path(entry.model), base)
-        _expect(checkpoint, entry.fingerprint if contents else None)
-        experts.append(Expert(entry.name, checkpoint, entry.task or ""))
-    family = examine(base, experts, heads=recipe.heads, contents=contents)
+    experts = [
+        Expert(entry.name, open_expert(recipe.model_path(entry.model), base), entry.task or "")
+        for entry in recipe.experts
+    ]
+    family = examine(base, experts, heads=recipe.heads, contents=False)
+    without = (None,) * len(experts)
+    inputs = Inputs(family, without, None, memo=memo or Memo(), looked_through=False)
+    inputs = with_statistics(inputs, recipe)
+    return complete(inputs, recipe) if contents else inputs
+
+
+def with_statistics(inputs: Inputs, recipe: Recipe) -> Inputs:
+    """The same opened files with the statistics that a recipe names for them."""
+    family = inputs.family
+    found = replace(
+        inputs,
+        statistics=tuple(
+            _statistics(recipe, entry.statistics, expert.checkpoint)
+            for entry, expert in zip(recipe.experts, family.experts, strict=True)
+        ),
+        base_statistics=_statistics(recipe, recipe.base_statistics, family.base),
+    )
+    return _checked(found) if inputs.looked_through else found
+
+
+def complete(inputs: Inputs, recipe: Recipe) -> Inputs:
+    """The same opened files after their contents were read: numbers that are not finite are
+    refused, equal tensors tied, and fingerprints compared with the recipe's and the statistics'.
+    """
+    if inputs.looked_through:
+        return inputs
+    family = inputs.family
+    _expect(family.base, recipe.base_fingerprint)
+    for entry, expert in zip(recipe.experts, family.experts, strict=True):
+        _expect(expert.checkpoint, entry.fingerprint)
+    return _checked(replace(inputs, family=look_inside(family), looked_through=True))
+
+
+def _checked(inputs: Inputs) -> Inputs:
+    """The same with its notes, if the statistics are those of these checkpoints."""
+    family = inputs.family
+    pairs = [
+        *zip((expert.checkpoint for expert in family.experts), inputs.statistics, strict=True),
+        (family.base, inputs.base_statistics),
+    ]
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        statistics = tuple(
-            _statistics(recipe, entry.statistics, expert.checkpoint, contents)
-            for entry, expert in zip(recipe.experts, family.experts, strict=True)
-        )
-        base_statistics = _statistics(recipe, recipe.base_statistics, base, contents)
+        for checkpoint, statistics in pairs:
+            if statistics is not None:
+                statistics.check(checkpoint.fingerprint)
     notes = tuple(str(warning.message) for warning in caught)
-    notes += tuple(note for expert in experts for note in expert.checkpoint.notes)
-    notes = (*family.notes, *notes, *why_not(family))
-    return Inputs(family, statistics, base_statistics, notes, memo or Memo())
+    notes += tuple(note for expert in family.experts for note in expert.checkpoint.notes)
+    return replace(inputs, notes=(*family.notes, *notes, *why_not(family)))
 
 
-def _expect(checkpoint: Checkpoint, fingerprint: str | None) -> None:
+def _expect(checkpoint: Weights, fingerprint: str | None) -> None:
     if fingerprint and fingerprint != checkpoint.fingerprint:
         raise InputError(
             f"checkpoint '{checkpoint.path}'",
@@ -120,14 +164,10 @@ def _expect(checkpoint: Checkpoint, fingerprint: str | None) -> None:
         )
 
 
-def _statistics(
-    recipe: Recipe, reference: str | None, on: Checkpoint, contents: bool
-) -> Statistics | None:
+def _statistics(recipe: Recipe, reference: str | None, on: Weights) -> Statistics | None:
     if reference is None:
         return None
     statistics = Statistics.open(recipe.path(reference))
-    if contents:
-        statistics.check(on.fingerprint)
     return statistics.under({on.own(name): name for name in on.tensors})
 
 
@@ -136,7 +176,7 @@ def prepare(recipe: Recipe, inputs: Inputs | None = None, keep: Sequence[int] = 
     inputs = inputs or open_inputs(recipe)
     method, options = METHODS[recipe.method], recipe.parsed_options()
     if inputs.vectors is not None:
-        options = _with_blocks(options, inputs)
+        options = _with_blocks(method, options, inputs)
     device, reason = choose_device(recipe.device)
     if device == "mps" and recipe.dtype == "float64":
         raise InputError("dtype 'float64'", expected="cpu or cuda", found="mps")
@@ -154,13 +194,15 @@ def prepare(recipe: Recipe, inputs: Inputs | None = None, keep: Sequence[int] = 
         weights=_weights(recipe, method),
         kinds=kinds,
         keep=tuple(keep),
-        start=_start(recipe, options),
+        start=_start(recipe, method, options),
     )
 
 
-def _with_blocks(options: Options, inputs: Inputs) -> Options:
+def _with_blocks(method: Method, options: Options, inputs: Inputs) -> Options:
     """(IA)³ vectors take their full block unless the recipe asks for something else."""
-    if "remaining" not in type(options).model_fields or "remaining" in options.model_fields_set:
+    declared = {own.name: own.vectors for own in describe(method.name) if own.vectors}
+    chosen = {name: v for name, v in declared.items() if name not in options.model_fields_set}
+    if not chosen:
         return options
     assert inputs.vectors is not None
     for expert, statistics in zip(inputs.family.experts, inputs.statistics, strict=True):
@@ -174,15 +216,15 @@ def _with_blocks(options: Options, inputs: Inputs) -> Options:
                 f"statistics '{statistics.source}' of '{expert.name}'",
                 expected="the full block of every (IA)³ vector",
                 found=f"none for {listing(missing, 3)}",
-                remedy="Measure the adapter again, or set the option 'remaining'.",
+                remedy=f"Measure the adapter again, or set the option {listing(chosen)}.",
             )
-    return options.model_copy(update={"remaining": "block"})
+    return options.model_copy(update=chosen)
 
 
-def _start(recipe: Recipe, options: Options) -> Checkpoint | None:
-    """The checkpoint that the option `start` names, if it names one."""
-    start = getattr(options, "start", None)
-    return None if start is None or start in STARTS else Checkpoint.open(recipe.path(start))
+def _start(recipe: Recipe, method: Method, options: Options) -> Weights | None:
+    """The checkpoint that an option names, if one does."""
+    named = named_checkpoints(method.name, options.model_dump())
+    return next((Checkpoint.open(recipe.path(path)) for path in named.values()), None)
 
 
 def _weights(recipe: Recipe, method: Method) -> tuple[float, ...]:
@@ -221,8 +263,8 @@ def _require_experts(recipe: Recipe, method: Method) -> None:
 
 def _require_statistics(recipe: Recipe, inputs: Inputs, method: Method, options: Options) -> None:
     required = set(method.requires)
-    if getattr(options, "fold_bias", False):
-        required.add("input_mean")
+    if method.folds(options):
+        required.add("input_mean")  # of the column of ones beside the inputs
     for entry, statistics in zip(recipe.experts, inputs.statistics, strict=True):
         if not required:
             break
@@ -241,13 +283,15 @@ def _require_statistics(recipe: Recipe, inputs: Inputs, method: Method, options:
                 found=f"no {listing(sorted(required - there))}",
                 remedy="Measure again.",
             )
-    if getattr(options, "prior", None) == "pretrained" and inputs.base_statistics is None:
-        raise InputError(
-            f"option 'prior' of '{method.name}'",
-            expected="'base_statistics' in the recipe",
-            found="none",
-            remedy="Measure the base as well, or give a number δ for the prior δ I.",
-        )
+    for option in options_of_the_base(method.name, options.model_dump()):
+        if inputs.base_statistics is None:
+            other = "a number" if option.numeric else "another value"
+            raise InputError(
+                f"option '{option.name}' of '{method.name}'",
+                expected="'base_statistics' in the recipe",
+                found="none",
+                remedy=f"Measure the base as well, or give {other}: {option.help}.",
+            )
 
 
 # Layers -------------------------------------------------------------------------------------------

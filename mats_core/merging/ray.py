@@ -201,7 +201,8 @@ def _plan(key: str, recipe: Recipe, keep: Sequence[int], contents: Any) -> Plan:
         inputs = open_inputs(recipe, contents=False)
         tied_to, roles = contents
         family = replace(inputs.family, tied_to=tied_to, roles=roles)
-        _JOBS[key] = prepare(recipe, replace(inputs, family=family), keep)
+        inputs = replace(inputs, family=family, looked_through=True)
+        _JOBS[key] = prepare(recipe, inputs, keep)
     return _JOBS[key]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..checkpoints import Checkpoint, Wanted
+from ..checkpoints import Wanted, Weights
 from ..errors import InputError
 from ..linear import LowRank
 from ..methods import Layer, LayerStatistics
@@ -116,7 +116,7 @@ def _read_piece(
     def remember(what: Hashable, compute: Callable[[], Any]) -> Any:
         return memo.get((place, what), compute)
 
-    def parts(checkpoints: Sequence[Checkpoint]) -> tuple[Tensor, ...]:
+    def parts(checkpoints: Sequence[Weights]) -> tuple[Tensor, ...]:
         how = {"dtype": plan.dtype, "device": plan.device}
         return tuple(one.part(unit.name, start, stop, **how) for one in checkpoints)
 
@@ -143,7 +143,7 @@ def _read_piece(
 
 
 def _wanted(
-    plan: Plan, unit: Unit, checkpoints: Sequence[Checkpoint], start: int, stop: int
+    plan: Plan, unit: Unit, checkpoints: Sequence[Weights], start: int, stop: int
 ) -> Wanted:
     def fill(values: Sequence[Tensor]) -> None:
         for checkpoint, value in zip(checkpoints, values, strict=True):
@@ -152,14 +152,14 @@ def _wanted(
     return Wanted((unit, start), len(checkpoints), stop - start, plan.dtype, fill)
 
 
-def _checkpoints(plan: Plan) -> tuple[list[Checkpoint], list[Checkpoint]]:
+def _checkpoints(plan: Plan) -> tuple[list[Weights], list[Weights]]:
     """The base, where the method reads it, and the experts."""
     family = plan.inputs.family
     bases = [family.base] if plan.method.reads_base else []
     return bases, [expert.checkpoint for expert in family.experts]
 
 
-def _tensor(plan: Plan, checkpoint: Checkpoint, unit: Unit) -> Tensor:
+def _tensor(plan: Plan, checkpoint: Weights, unit: Unit) -> Tensor:
     value = plan.inputs.family.weight(checkpoint, unit.name, dtype=plan.dtype, device=plan.device)
     if unit.bias is None:
         return value

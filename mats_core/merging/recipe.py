@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..checkpoints import hub
 from ..errors import InputError, from_validation, member, read_yaml
-from ..methods import METHODS, STARTS, KfacOptions, Options
+from ..methods import METHODS, Options, describe, named_checkpoints
 from ..tasks import names_file
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
@@ -121,13 +121,13 @@ def parse_options(method: str, options: Mapping[str, Any], folder: Path = Path()
         parsed = model.model_validate(dict(options))
     except ValidationError as error:
         raise from_validation(f"options of '{method}'", error, model.model_fields) from None
-    if isinstance(parsed, KfacOptions) and parsed.start not in STARTS:
-        path = folder / parsed.start
-        if not path.exists():
+    for name, path in named_checkpoints(method, parsed.model_dump()).items():
+        if not (folder / path).exists():
+            names = next(field.checkpoint for field in describe(method) if field.name == name)
             raise InputError(
-                f"option 'start' of '{method}'",
-                expected=f"one of {', '.join(STARTS)}, or the path of a checkpoint",
-                found=f"'{parsed.start}'",
+                f"option '{name}' of '{method}'",
+                expected=f"one of {', '.join(names)}, or the path of a checkpoint",
+                found=f"'{path}'",
             )
     return parsed
 
@@ -141,9 +141,10 @@ def parse_recipe(content: Any, folder: str | Path = ".") -> Recipe:
     except ValidationError as error:
         fields = [*Recipe.model_fields, *ExpertEntry.model_fields, *Evaluation.model_fields]
         raise from_validation("recipe", error, fields) from None
-    options = recipe.parsed_options()
+    recipe.parsed_options()
+    known = METHODS[recipe.method].options.model_fields
     for name, values in (recipe.search or {}).items():
-        member(f"search over an option of '{recipe.method}'", name, type(options).model_fields)
+        member(f"search over an option of '{recipe.method}'", name, known)
         if not values:
             raise InputError(f"search over '{name}'", expected="values to try", found="none")
         for value in values:
@@ -188,8 +189,7 @@ def dump_recipe(recipe: Recipe, *, absolute: bool = False) -> str:
                 expert["statistics"] = str(recipe.path(expert["statistics"]).resolve())
             if names_file(expert.get("task") or ""):
                 expert["task"] = str(recipe.path(expert["task"]).resolve())
-        if recipe.method == "kfac" and content.get("options", {}).get("start", "") not in (
-            "", *STARTS
-        ):  # fmt: skip
-            content["options"]["start"] = str(recipe.path(content["options"]["start"]).resolve())
+        options = content.get("options", {})
+        for name, path in named_checkpoints(recipe.method, options).items():
+            options[name] = str(recipe.path(path).resolve())
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)

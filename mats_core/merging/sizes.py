@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from ..methods import COSTS, Shape
+from ..methods import Shape
 from ..names import is_matrix, is_weight, module_of
 from ..statistics import Statistics
 from .plan import Plan, Unit
 from .reading import pieces
-
-IN_FACTORS = ("regmean", "kfac", "essential")  # methods that take Grams so; others multiply out
 
 
 def layer_bytes(plan: Plan, unit: Unit) -> float:
@@ -21,7 +19,7 @@ def layer_bytes(plan: Plan, unit: Unit) -> float:
         start, stop = spans[0]
         shape = replace(shape, size=(stop - start,), is_matrix=False, measured=frozenset())
     ahead = len(spans[:2]) or 1  # the next piece is read while one is merged
-    return ahead * _inputs_bytes(plan, shape) + COSTS[plan.method.name](shape, plan.options).nbytes
+    return ahead * _inputs_bytes(plan, shape) + plan.method.cost(shape, plan.options).nbytes
 
 
 def shape_of(plan: Plan, unit: Unit) -> Shape:
@@ -44,7 +42,7 @@ def shape_of(plan: Plan, unit: Unit) -> Shape:
     base = plan.inputs.base_statistics
     gram = square and any(f"{module}.input_gram" in s for s in statistics)
     ranks = (0, 0)
-    if square and not unit.bias and everywhere and plan.method.name in IN_FACTORS:
+    if square and not unit.bias and everywhere and plan.method.factored:
         ranks = (
             _rows(statistics, f"{module}.input"),
             _rows(statistics, f"{module}.output_gradient"),

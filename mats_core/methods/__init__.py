@@ -6,7 +6,7 @@ line, the widgets and the reference page show.
 """
 
 from . import reference
-from .cost import COSTS, Cost, Shape, passes, selection, times, together
+from .cost import Cost, Shape, passes, selection, times, together
 from .essential import (
     EssentialOptions,
     essential_subspace,
@@ -14,19 +14,21 @@ from .essential import (
     relative_power,
     shift_covariance,
 )
-from .kfac import STARTS, KfacOptions, kfac
+from .kfac import KfacOptions, kfac
 from .layer import Layer, LayerStatistics, Merged, Treatment
-from .method import Method
+from .method import Counterpart, Method, Solve
 from .options import Options
-from .reference import OptionField, describe
-from .table import METHODS
+from .reference import OptionField, describe, named_checkpoints, options_of_the_base
+from .starts import STARTS
+from .table import METHODS, SIMPLEST
 from .ties import threshold
 
 __all__ = [
-    "COSTS",
     "METHODS",
+    "SIMPLEST",
     "STARTS",
     "Cost",
+    "Counterpart",
     "EssentialOptions",
     "KfacOptions",
     "Layer",
@@ -36,11 +38,14 @@ __all__ = [
     "OptionField",
     "Options",
     "Shape",
+    "Solve",
     "Treatment",
     "describe",
     "essential_subspace",
     "essential_update",
     "kfac",
+    "named_checkpoints",
+    "options_of_the_base",
     "passes",
     "reference",
     "relative_power",

@@ -1,15 +1,13 @@
-"""Averages and task arithmetic: methods that need nothing but weights.
-
-Sources: model soups (arXiv 2203.05482), FedAvg (1602.05629), task arithmetic (2212.04089).
-"""
+"""The mean of the experts.  Sources: model soups (arXiv 2203.05482), FedAvg (1602.05629)."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from ..linear import weighted_sum
+from .cost import Cost, Shape, averaged
 from .layer import Layer, Merged
-from .method import Method, every_tensor
+from .method import Counterpart, Method, every_tensor
 from .options import Options
 
 
@@ -22,6 +20,10 @@ def average(layer: Layer, options: AverageOptions, survey: Any = None) -> Merged
     return Merged(weighted_sum(layer.experts, layer.shares), "average", "averaged")
 
 
+def cost(s: Shape, options: AverageOptions) -> Cost:
+    return averaged(s)
+
+
 METHOD = Method(
     name="average",
     title="Average",
@@ -31,6 +33,13 @@ METHOD = Method(
     source="model soups, arXiv 2203.05482; FedAvg, arXiv 1602.05629",
     options=AverageOptions,
     merge=average,
+    cost=cost,
     pieces=every_tensor,
     reads_base=False,
+    mergekit=lambda options: Counterpart(
+        "linear",
+        "The same arithmetic: mergekit's linear is the weighted average.",
+        {"normalize": True},
+        base="",
+    ),
 )

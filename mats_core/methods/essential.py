@@ -26,13 +26,21 @@ from ..linear import (
     polar,
 )
 from ..names import group_of
-from ..system import forgetful
+from ..system import Work, forgetful
+from .cost import EXACT, Cost, Shape, eigenbasis, gemm, passes, polar_factor, svd_bytes
+from .cost import averaged as averaged_cost
 from .layer import Layer, Merged, averaged
 from .method import Method, but_matrices
-from .options import Options, option
-from .tsv_m import MEASURED, SCALING, rounding, said, tsv_update
+from .options import Options, Section, option
+from .tsv_m import MEASURED, SCALING, TsvOptions, rounding, said, tsv_update
+from .tsv_m import cost as tsv_cost
 
 PUBLISHED = "arXiv 2602.20208, ViT code"
+POLARIZED = Section(
+    "Polarized scaling: who speaks louder",
+    "What moved further in fine-tuning gets more weight: whole tasks, input dimensions, and layers "
+    "among their like. Power 0 or off: all alike.",
+)
 SHIFT_TOLERANCE = 1e-6  # of the largest eigenvalue: below it is the rounding of a float32 Gram
 
 
@@ -45,6 +53,9 @@ class EssentialOptions(Options):
         high=4,
         step=0.25,
         source=PUBLISHED,
+        label="1 · tasks",
+        section=POLARIZED,
+        switch=True,
     )
     dimension_power: float = option(
         2.0,
@@ -53,6 +64,9 @@ class EssentialOptions(Options):
         high=4,
         step=0.25,
         source=PUBLISHED,
+        label="2 · dimensions",
+        section=POLARIZED,
+        switch=True,
     )
     layer_power: float = option(
         2.0,
@@ -62,6 +76,9 @@ class EssentialOptions(Options):
         high=4,
         step=0.25,
         source=PUBLISHED,
+        label="3 · layers",
+        section=POLARIZED,
+        switch=True,
     )
     eigenvalue_power: float = option(
         0.15,
@@ -70,12 +87,22 @@ class EssentialOptions(Options):
         high=1,
         step=0.05,
         source=PUBLISHED,
+        label="Directions",
+        more=True,
     )
     rank: int | None = option(
-        None, "essential directions a task; ⌊d_out / T⌋ by default", low=1, source=PUBLISHED
+        None,
+        "essential directions a task; ⌊d_out / T⌋ by default",
+        low=1,
+        source=PUBLISHED,
+        label="Rank of each task's subspace",
+        more=True,
     )
     centre: bool = option(
-        False, "centre the output shifts before their principal directions", source=PUBLISHED
+        False,
+        "centre the output shifts before their principal directions",
+        source=PUBLISHED,
+        more=True,
     )
 
 
@@ -203,6 +230,37 @@ def layer_factors(norms: Mapping[str, float], options: EssentialOptions) -> dict
     return factors
 
 
+def cost(s: Shape, options: EssentialOptions) -> Cost:
+    if not s.is_matrix:
+        return averaged_cost(s)
+    if "input_gram" not in s.measured or (options.centre and "input_mean" not in s.measured):
+        return tsv_cost(s, TsvOptions())
+    m, n, t = s.rows, s.columns, s.experts
+    r = min(options.rank or max(1, m // t), m)
+    kept = 3 * s.nbytes + 2 * t * r * (m + n) * s.width
+    if s.ranks[0] and not options.centre:  # k directions a task at most, where A has k rows
+        k = s.ranks[0]
+        found = min(r, k)
+        subspace = gemm(m, k, n, EXACT) + gemm(k, k, m, EXACT) + gemm(m, found, k, EXACT)
+        subspace += eigenbasis(min(k, m))
+        held = max(8 * (m * n + 3 * t * r * max(m, n)), svd_bytes(found * t, max(m, n)))
+    else:
+        found = r
+        subspace = _subspace_cost(m, n, r) + passes(8 * n * n, 5 if options.centre else 3)
+        held = 8 * (2 * m * n + 2 * n * n + 4 * min(m, n) ** 2)
+        held = max(held, svd_bytes(m, r * t) if m > n else svd_bytes(r * t, n))
+    work = (subspace + gemm(r, n, m, s.dtype) + s.passes(8)) * t + gemm(m, n, r * t, s.dtype)
+    work += polar_factor(m, found * t, s.dtype) + polar_factor(found * t, n, s.dtype) + s.passes(12)
+    return Cost("merged", work, kept + held)
+
+
+def _subspace_cost(m: int, n: int, r: int) -> Work:
+    """`_whole`: on the smaller side."""
+    if m <= n:
+        return gemm(m, n, n, EXACT) + gemm(m, m, n, EXACT) + eigenbasis(m)
+    return gemm(m, n, n, EXACT) * 2 + gemm(m, min(r, n), n, EXACT) + eigenbasis(n) * 2
+
+
 METHOD = Method(
     name="essential",
     title="Essential Subspace Merging",
@@ -214,8 +272,12 @@ METHOD = Method(
     source="arXiv 2602.20208",
     options=EssentialOptions,
     merge=essential,
+    cost=cost,
+    short="ESM",
     pieces=but_matrices,
     reads=reads,
     rescale=layer_factors,
     weighted=False,
+    factored=True,
+    fallback="tsv_m",
 )

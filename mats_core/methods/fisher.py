@@ -1,7 +1,4 @@
-"""Elementwise curvature: diagonal Fisher merging and uncertainty-based gradient matching.
-
-Sources: Fisher merging (arXiv 2111.09832), gradient matching (arXiv 2310.12808).
-"""
+"""Fisher merging (arXiv 2111.09832): a mean weighted by the diagonal of each expert's Fisher."""
 
 from __future__ import annotations
 
@@ -12,6 +9,8 @@ import torch
 from torch import Tensor
 
 from ..linear import weighted_sum
+from .cost import Cost, Shape
+from .cost import averaged as averaged_cost
 from .layer import FISHER, Layer, Merged, averaged
 from .method import Method
 from .options import Options, option
@@ -31,6 +30,7 @@ class FisherOptions(Options):
         True,
         "divide each task's Fisher by its sum over the tensor, so that no task dominates",
         source="validation splits of the sample family and of both families of docs/study.md",
+        label="Normalise each task",
     )
 
 
@@ -63,6 +63,13 @@ def fisher(layer: Layer, options: FisherOptions, survey: Any = None) -> Merged:
     return Merged(layer.base + update, "fisher")
 
 
+def cost(s: Shape, options: FisherOptions) -> Cost:
+    if "fisher" not in s.measured:
+        return averaged_cost(s)
+    each = 26 + (5 if options.normalise else 0)
+    return Cost("merged", s.passes(each * s.experts + 12), (s.experts + 8) * s.nbytes)
+
+
 METHOD = Method(
     name="fisher",
     title="Diagonal Fisher",
@@ -73,6 +80,8 @@ METHOD = Method(
     source="arXiv 2111.09832",
     options=FisherOptions,
     merge=fisher,
+    cost=cost,
+    short="Fisher",
     reads=lambda options: FISHER,
     requires=FISHER,
 )

@@ -8,6 +8,8 @@ import torch
 from pydantic import Field
 
 from ..linear import weighted_sum
+from .cost import Cost, Shape
+from .cost import averaged as averaged_cost
 from .layer import FISHER, Layer, Merged, averaged
 from .method import Method
 from .options import Options, option
@@ -26,6 +28,7 @@ class MatchingOptions(Options):
         "pretrained",
         "H_0: the pre-trained model's own Fisher (needs `base_statistics`), or a number δ for δ I",
         source="arXiv 2310.12808",
+        base_statistics="pretrained",
     )
 
 
@@ -50,6 +53,12 @@ def gradient_matching(layer: Layer, options: MatchingOptions, survey: Any = None
     return Merged(layer.base + matched, "gradient_matching")
 
 
+def cost(s: Shape, options: MatchingOptions) -> Cost:
+    if "fisher" not in s.measured or (options.prior == "pretrained" and not s.prior):
+        return averaged_cost(s)
+    return Cost("merged", s.passes(27 * s.experts + 15), 10 * s.nbytes)
+
+
 METHOD = Method(
     name="gradient_matching",
     title="Gradient matching",
@@ -61,6 +70,7 @@ METHOD = Method(
     source="arXiv 2310.12808",
     options=MatchingOptions,
     merge=gradient_matching,
+    cost=cost,
     reads=lambda options: FISHER,
     requires=FISHER,
 )

@@ -8,6 +8,9 @@ import torch
 from torch import Tensor
 
 from ..linear import Triples, largest_triples, polar, svd, weighted_sum
+from .cost import Cost, Shape, gemm, polar_factor, svd_bytes, thin_svd
+from .cost import averaged as averaged_cost
+from .cost import largest_triples as triples_cost
 from .layer import Layer, Merged, averaged
 from .method import Method, but_matrices
 from .options import Options, option
@@ -53,9 +56,7 @@ def iso_cts(layer: Layer, options: IsoCtsOptions, survey: Any = None) -> Merged:
 def iso_cts_update(layer: Layer, share: float) -> tuple[Tensor, str]:
     """σ̄ U V over the common and the task-specific directions, before scaling."""
     tasks, rank = len(layer.experts), min(layer.base.shape)
-    # As published: the task-specific part is a multiple of T, the common part takes what is left.
-    per_task = min(round((rank - int(rank * share)) / tasks), rank // tasks)
-    common = rank - per_task * tasks
+    common, per_task = shared_rank(rank, tasks, share)
     u, s, v = layer.remember("svd of the sum", lambda: svd(_total(layer)))
     u_common = u[:, :common]
     parts = [Triples(u_common, s[:common], v[:common], "SVD")]
@@ -70,8 +71,38 @@ def iso_cts_update(layer: Layer, share: float) -> tuple[Tensor, str]:
     return mean * (first.factor @ second.factor), said(ways)
 
 
+def shared_rank(rank: int, tasks: int, share: float) -> tuple[int, int]:
+    """(common directions, those of each task), of `rank` in all.
+
+    As published: the task-specific part is a multiple of T, the common part takes what is left.
+    """
+    per_task = min(round((rank - int(rank * share)) / tasks), rank // tasks)
+    return rank - per_task * tasks, per_task
+
+
 def _total(layer: Layer) -> Tensor:
     return weighted_sum(layer.updates, (1.0,) * len(layer.experts))
+
+
+def iso_c_cost(s: Shape, options: IsoOptions) -> Cost:
+    if not s.is_matrix:
+        return averaged_cost(s)
+    m, n, t = s.rows, s.columns, s.experts
+    work = polar_factor(m, n, s.dtype) + s.passes(6 * t + 8)
+    return Cost("merged", work, 4 * s.nbytes + svd_bytes(m, n))
+
+
+def iso_cts_cost(s: Shape, options: IsoCtsOptions) -> Cost:
+    if not s.is_matrix:
+        return averaged_cost(s)
+    m, n, t = s.rows, s.columns, s.experts
+    rank = min(m, n)
+    common, each = shared_rank(rank, t, options.common)
+    work = thin_svd(m, n) + triples_cost(m, n, each, s.dtype) * t + s.passes(12 * t + 8)
+    work += gemm(m, n, common, s.dtype) * (2 * t) + gemm(m, n, rank, s.dtype)
+    work += polar_factor(m, rank, s.dtype) + polar_factor(rank, n, s.dtype)
+    kept = 5 * s.nbytes + 3 * rank * (m + n) * s.width
+    return Cost("merged", work, kept + svd_bytes(m, n))
 
 
 ISO_C = Method(
@@ -84,6 +115,7 @@ ISO_C = Method(
     source="arXiv 2502.04959",
     options=IsoOptions,
     merge=iso_c,
+    cost=iso_c_cost,
     pieces=but_matrices,
     weighted=False,
 )
@@ -99,6 +131,7 @@ ISO_CTS = Method(
     source="arXiv 2502.04959",
     options=IsoCtsOptions,
     merge=iso_cts,
+    cost=iso_cts_cost,
     pieces=but_matrices,
     weighted=False,
 )

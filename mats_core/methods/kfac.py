@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
 from .. import linear
 from ..linear import (
+    WORTH,
     Gram,
     InputGram,
     Kronecker,
@@ -31,29 +31,43 @@ from ..linear import (
     truncated,
     weighted_sum,
 )
-from .fisher import FisherOptions, fisher
-from .layer import Layer, Merged, averaged
-from .method import Method
+from ..system import Work
+from .cost import (
+    Cost,
+    Shape,
+    bound,
+    calls,
+    eigenbases,
+    forms,
+    gemm,
+    inverses,
+    joint_basis,
+    operations,
+    side,
+    woodbury,
+)
+from .layer import KFAC, Layer, Merged
+from .method import Method, Solve
 from .options import Options, option
-from .regmean import MEASURED, regmean_value
+from .regmean import MEASURED
 from .remaining import (
     Remaining,
     means_by_pieces,
     merge_remaining,
+    remaining_cost,
     remaining_option,
     remaining_reads,
 )
-from .task_arithmetic import ArithmeticOptions, task_arithmetic
-
-STARTS = ("zero", "pretrained", "average", "task_arithmetic", "regmean", "fisher")
+from .starts import STARTS, starting_point
 
 
 class KfacOptions(Options):
     iterations: int = option(
-        50, "conjugate-gradient iterations at most", low=0, high=2000, step=5, source=MEASURED
-    )
+        50, "conjugate-gradient iterations at most", low=0, high=2000, step=5, source=MEASURED,
+        label="CG iterations",
+    )  # fmt: skip
     tolerance: float = option(
-        1e-3, "relative residual at which a layer stops", low=0, high=1, source=MEASURED
+        1e-3, "relative residual at which a layer stops", low=0, high=1, source=MEASURED, more=True
     )
     off_diagonal: float = option(
         1.0,
@@ -62,6 +76,7 @@ class KfacOptions(Options):
         high=1,
         step=0.05,
         source="arXiv 2312.04339",
+        more=True,
     )
     damping: float = option(
         0.1,
@@ -77,11 +92,13 @@ class KfacOptions(Options):
         low=0,
         high=10,
         step=0.01,
+        more=True,
     )
     start: str = option(
         "average",
         "where CG starts: " + ", ".join(STARTS) + ", or the path of a checkpoint",
         source="arXiv 2312.04339 starts at task arithmetic",
+        checkpoint=STARTS,
     )
     preconditioner: Literal["auto", "none", "jacobi", "kronecker"] = option(
         "auto",
@@ -92,19 +109,22 @@ class KfacOptions(Options):
         "published: none",
     )
     normalise: bool = option(
-        True, "divide each task's A and B by their traces, so that no task owns the operator"
+        True, "divide each task's A and B by their traces, so that no task owns the operator",
+        label="Normalise each task", more=True,
+    )  # fmt: skip
+    fold_bias: bool = option(
+        False, "merge [W b] as one matrix", label="Merge biases with their weight", more=True
     )
-    fold_bias: bool = option(False, "merge [W b] as one matrix")
     rank: int | None = option(
-        None, "keep only so many eigen-directions of each task's B ⊗ A; all by default", low=1
-    )
-    remaining: Remaining = remaining_option()
+        None, "keep only so many eigen-directions of each task's B ⊗ A; all by default", low=1,
+        label="Rank of each task's subspace", more=True,
+    )  # fmt: skip
+    remaining: Remaining = remaining_option(more=True)
 
 
 def kfac(layer: Layer, options: KfacOptions, survey: Any = None) -> Merged:
     """`Σ α_m B_m W A_m = Σ α_m B_m W_m A_m`, by CG, or in closed form for two models."""
-    kinds = ("input_gram", "output_gradient_gram")
-    if not layer.is_matrix or not all(layer.has(kind) for kind in kinds):
+    if not layer.is_matrix or not all(layer.has(kind) for kind in KFAC):
         return merge_remaining(layer, options.remaining, options.damping)
     solution, how, preconditioner = _solve(layer, options, _system(layer, options))
     return Merged(
@@ -128,10 +148,10 @@ class System:
 def _system(layer: Layer, options: KfacOptions) -> System:
     factored = _factored_blocks(layer, options) if options.rank is None else None
     if factored:
-        return System(factored, layer.experts, starting_point(layer, options, factored))
+        return System(factored, layer.experts, starting_point(layer, options.start, factored))
     blocks = _blocks(layer, options, damping=0.0 if options.rank else options.damping)
     terms = tuple(_subspace(block, options) for block in blocks)
-    return System(terms, layer.experts, starting_point(layer, options, blocks))
+    return System(terms, layer.experts, starting_point(layer, options.start, blocks))
 
 
 def _blocks(layer: Layer, options: KfacOptions, *, damping: float) -> list[Kronecker]:
@@ -287,34 +307,75 @@ def _name(options: KfacOptions) -> str:
     return "kronecker" if options.preconditioner == "auto" else options.preconditioner
 
 
-def starting_point(
-    layer: Layer, options: KfacOptions, blocks: Sequence[Kronecker | LowRankBlock]
-) -> Tensor:
-    """X₀ for `options.start`."""
-    if options.start == "zero":
-        return torch.zeros_like(layer.base)
-    if options.start == "pretrained":
-        return layer.base.clone()
-    if options.start == "average":
-        return averaged(layer).value
-    if options.start == "task_arithmetic":
-        return task_arithmetic(layer, ArithmeticOptions()).value
-    if options.start == "regmean":
-        return regmean_value(layer, [block.a for block in blocks])[0]
-    if options.start == "fisher":
-        return fisher(layer, FisherOptions()).value
-    if layer.starts is None:
-        raise ValueError(f"no reader for the start '{options.start}'")
-    return layer.starts(layer.name)
-
-
 def kfac_reads(options: KfacOptions) -> frozenset[str]:
-    kinds = {"input_gram", "output_gradient_gram", *remaining_reads(options.remaining)}
+    kinds = {*KFAC, *remaining_reads(options.remaining)}
     if options.fold_bias:
         kinds.add("input_mean")
     if options.start == "fisher":
         kinds.add("fisher")
     return frozenset(kinds)
+
+
+def cost(s: Shape, options: KfacOptions) -> Cost:
+    if not s.is_matrix or not s.measured >= KFAC:
+        return remaining_cost(s, options.remaining)
+    if any(s.ranks) and options.rank is None:
+        return _cost_in_factors(s, options)
+    m, n, t = s.rows, s.columns, s.experts
+    factors = (m * m + n * n) * s.width
+    copies = t * factors
+    product = gemm(m, n, m, s.dtype) + gemm(m, n, n, s.dtype)
+    operator = product * t + s.passes(3 * t + 1)
+    work = operator * 3 + s.passes(6 * t)  # the right-hand side, the first and the last residual
+    for k in (m, n):
+        work += forms(k, s, options.damping, options.off_diagonal, options.normalise)
+    each = product * 0
+    if options.rank is None and uses_kronecker(options):
+        work += eigenbases(m, n) if options.anchor else inverses(m, n, s)
+        each = product * (2 if options.anchor else 1)
+        copies += 2 * factors
+    if t == 2 and options.rank is None and not options.anchor:
+        work += joint_basis(m) + joint_basis(n) + operator * 2
+        return Cost("merged", work, copies + 8 * (6 * max(m, n) ** 2 + 6 * m * n))
+    if options.rank is not None:  # a basis for each task, and twice the products in it
+        work, operator = work + eigenbases(m, n) * t, operator * 2
+    work += each + (operator + each + _vectors(s)) * iterations(options, t)
+    return Cost("merged", work, copies + 12 * s.nbytes + 8 * 3 * max(m, n) ** 2)
+
+
+def _vectors(s: Shape) -> Work:
+    """Of an iteration: dot products, steps and the trace."""
+    return s.passes(27) + calls(20.0)
+
+
+def _cost_in_factors(s: Shape, options: KfacOptions) -> Cost:
+    """The same with A or B or both in factors; the sums of both sides are inverted once."""
+    m, n, t = s.rows, s.columns, s.experts
+    sides = ((n, m, s.ranks[0]), (m, n, s.ranks[1]))
+    operator = s.passes(3 * t + 1)
+    inverted = each = s.passes(0)
+    kept = 0
+    for d, rows, k in sides:
+        stacked = t * k if k and WORTH * t * k <= d else 0
+        operator += side(rows, d, k, s) * t
+        inverted += woodbury(d, stacked) if stacked else operations(float(d**3))
+        each += side(rows, d, stacked, s)
+        kept += (3 * 8 * stacked if stacked else 2 * 8 * d) * d + t * s.width * (k or d) * d
+    iteration = operator + each + _vectors(s)
+    work = operator * 3 + inverted + s.passes(6 * t) + iteration * iterations(options, t)
+    return Cost("merged", work, kept + 13 * s.nbytes)
+
+
+def iterations(options: KfacOptions, experts: int) -> float:
+    """How many iterations CG will probably need, which is not known before.
+
+    With the Kronecker preconditioner P of the mean factors, the eigenvalues of P⁻¹K are at most T
+    (K is one of the T products that P sums, and P has the mean 1 of them); with the smallest taken
+    as 1 the classical bound ½ √κ ln(2/ε) applies.  Without one: the limit.
+    """
+    if options.rank is not None or not uses_kronecker(options):
+        return options.iterations
+    return bound(options.iterations, options.tolerance, experts)
 
 
 METHOD = Method(
@@ -327,8 +388,12 @@ METHOD = Method(
     source="MaTS, arXiv 2312.04339",
     options=KfacOptions,
     merge=kfac,
+    cost=cost,
+    short="K-FAC",
     pieces=means_by_pieces,
     reads=kfac_reads,
-    requires=frozenset({"input_gram", "output_gradient_gram"}),
+    requires=KFAC,
     folds=lambda options: options.fold_bias,
+    factored=True,
+    solve=Solve("iterations", {"damping": 0.0, "anchor": 0.0, "off_diagonal": 1.0}),
 )

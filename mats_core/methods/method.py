@@ -1,11 +1,12 @@
-"""What every method is made of: a layer, its options, and what came out."""
+"""What every method declares of itself: one row of the table."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from .cost import Cost, Shape
 from .layer import Layer, Merged
 from .options import Options
 
@@ -47,11 +48,51 @@ def small_pieces(options: Any) -> int:
 
 
 @dataclass(frozen=True)
+class Solve:
+    """The iterative solve of a method.
+
+    limit      the option that says how many iterations it has at most
+    undamped   options with which nothing holds the solve back but its own iterations
+    """
+
+    limit: str
+    undamped: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Counterpart:
+    """The same merge in a mergekit configuration.
+
+    method      mergekit's `merge_method`
+    sentence    in what the two agree
+    parameters  those of the whole merge
+    each        further parameters of every expert
+    scaling     factor of every expert's weight; None: mergekit takes no weights here
+    base        what its `base_model` is: the base, the first expert, or "" for none
+    """
+
+    method: str
+    sentence: str
+    parameters: Mapping[str, Any]
+    each: Mapping[str, Any] = field(default_factory=dict)
+    scaling: float | None = 1.0
+    base: Literal["base", "first expert", ""] = "base"
+
+
+@dataclass(frozen=True)
 class Method:
     """One row of `METHODS`.
 
+    name       in recipes and on the command line
+    title      what a page calls it
     group      what it needs: nothing but weights, task vectors, or statistics
+    summary    what it does, in a sentence
+    formula    in LaTeX
+    source     the papers
+    options    the class of its options
     merge      (layer, options, survey) → Merged
+    cost       (shape, options) → treatment, work and bytes of one layer
+    short      a shorter title, for the names of runs; the title by default
     reads      kinds of statistics that it would use, given its options
     requires   kinds without which the whole merge makes no sense
     survey     a first pass over all layers of `surveys`, for methods with a view of more than one
@@ -65,6 +106,11 @@ class Method:
     piece      options → elements of a piece
     experts    how many experts it merges; None: any number
     reads_base whether it looks at W0 at all; if not, pieces come without it
+    factored   whether it takes Grams in factors as they are; else they are multiplied out
+    fallback   the method that a matrix without statistics gets instead; "" for none
+    solve      its iterative solve, which can be traced; None where every layer is exact
+    mergekit   options → the same merge for mergekit, or why none is the same; None: mergekit has
+               no such method
     """
 
     name: str
@@ -75,6 +121,8 @@ class Method:
     source: str
     options: type[Options]
     merge: Callable[[Layer, Any, Any], Merged]
+    cost: Callable[[Shape, Any], Cost]
+    short: str = ""
     reads: Callable[[Any], frozenset[str]] = reads_nothing
     requires: frozenset[str] = frozenset()
     survey: Survey | None = None
@@ -86,3 +134,7 @@ class Method:
     piece: Callable[[Any], int] = small_pieces
     experts: int | None = None
     reads_base: bool = True
+    factored: bool = False
+    fallback: str = ""
+    solve: Solve | None = None
+    mergekit: Callable[[Any], Counterpart | str] | None = None

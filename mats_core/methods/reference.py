@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import types
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -10,6 +11,7 @@ import annotated_types
 
 from ..errors import member
 from .method import Method
+from .options import Section
 from .table import METHODS
 
 
@@ -20,6 +22,8 @@ class OptionField:
     kind      int, float, bool, text, or choice
     choices   the names that are allowed, for a choice (`numeric`: a number is allowed as well)
     optional  whether None ("by default") is a value
+
+    From `label` on: what the option declares of itself (see `options.option`).
     """
 
     name: str
@@ -33,12 +37,49 @@ class OptionField:
     numeric: bool = False
     optional: bool = False
     source: str = ""
+    label: str = ""
+    section: Section | None = None
+    more: bool = False
+    switch: bool = False
+    checkpoint: tuple[str, ...] = ()
+    base_statistics: str = ""
+    vectors: str = ""
+
+    @property
+    def words(self) -> str:
+        """Its name without underscores: `layer power`."""
+        return self.name.replace("_", " ")
+
+    @property
+    def title(self) -> str:
+        """What the page calls it."""
+        return self.label or self.words.capitalize()
 
 
 def describe(method: str) -> tuple[OptionField, ...]:
     """All options of a method, read off its declaration."""
     member("method", method, METHODS)
     return tuple(_field(name, info) for name, info in METHODS[method].options.model_fields.items())
+
+
+def named_checkpoints(method: str, options: Mapping[str, Any]) -> dict[str, str]:
+    """Option → path, of every option of a method that names a checkpoint to start from."""
+    return {
+        field.name: value
+        for field in describe(method)
+        if field.checkpoint
+        and isinstance(value := options.get(field.name), str)
+        and value not in field.checkpoint
+    }
+
+
+def options_of_the_base(method: str, options: Mapping[str, Any]) -> tuple[OptionField, ...]:
+    """The options with a value for which the base must have statistics of its own."""
+    return tuple(
+        field
+        for field in describe(method)
+        if field.base_statistics and options.get(field.name) == field.base_statistics
+    )
 
 
 def _field(name: str, info: Any) -> OptionField:
@@ -60,7 +101,7 @@ def _field(name: str, info: Any) -> OptionField:
             low = float(getattr(bound, "ge", getattr(bound, "gt", 0)))
         elif isinstance(bound, annotated_types.Le):
             high = float(bound.le)  # type: ignore[arg-type]
-    extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
+    extra: dict[str, Any] = info.json_schema_extra or {}
     return OptionField(
         name=name,
         kind=kind,
@@ -73,6 +114,13 @@ def _field(name: str, info: Any) -> OptionField:
         numeric=bool(choices) and float in plain,
         optional=types.NoneType in parts,
         source=str(extra.get("source", "")),
+        label=str(extra.get("label", "")),
+        section=Section(**section) if isinstance(section := extra.get("section"), dict) else None,
+        more=bool(extra.get("more")),
+        switch=bool(extra.get("switch")),
+        checkpoint=tuple(extra.get("checkpoint", ())),
+        base_statistics=str(extra.get("base_statistics", "")),
+        vectors=str(extra.get("vectors", "")),
     )
 
 

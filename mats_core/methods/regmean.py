@@ -1,4 +1,4 @@
-"""Matching models in the subspace of their inputs (RegMean), and what all such methods share.
+"""Matching models in the subspace of their inputs (RegMean).
 
 Sources: MaTS (arXiv 2312.04339), RegMean (arXiv 2212.09849).
 """
@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from ..linear import (
+    WORTH,
     Gram,
     LowRank,
     Status,
@@ -21,6 +22,7 @@ from ..linear import (
     solve_positive,
     weighted_sum,
 )
+from .cost import EXACT, Cost, Shape, cholesky_solve, forms, gemm, passes, side, woodbury
 from .layer import Layer, Merged
 from .method import Method
 from .options import Options, option
@@ -28,6 +30,7 @@ from .remaining import (
     Remaining,
     means_by_pieces,
     merge_remaining,
+    remaining_cost,
     remaining_option,
     remaining_reads,
 )
@@ -52,7 +55,9 @@ class RegMeanOptions(Options):
         step=0.01,
         source=MEASURED,
     )
-    fold_bias: bool = option(False, "merge [W b] as one matrix")
+    fold_bias: bool = option(
+        False, "merge [W b] as one matrix", label="Merge biases with their weight"
+    )
     remaining: Remaining = remaining_option()
 
 
@@ -98,6 +103,20 @@ def regmean_reads(options: RegMeanOptions) -> frozenset[str]:
     return frozenset({"input_gram", *mean, *remaining_reads(options.remaining)})
 
 
+def cost(s: Shape, options: RegMeanOptions) -> Cost:
+    if not s.is_matrix or "input_gram" not in s.measured:
+        return remaining_cost(s, options.remaining)
+    m, n, t = s.rows, s.columns, s.experts
+    rank = s.ranks[0]
+    if rank and WORTH * t * rank <= n:
+        work = side(m, n, rank, s) * t + woodbury(n, t * rank) + gemm(m, n, 2 * t * rank, EXACT)
+        work += s.passes(9 * t + 6)
+        return Cost("merged", work, 3 * s.nbytes + 8 * (3 * t * rank * n + 3 * m * n))
+    work = forms(n, s, options.damping, options.off_diagonal) + gemm(m, n, n, s.dtype) * t
+    work += passes(n * n * s.width, 3 * t) + s.passes(9 * t + 6) + cholesky_solve(m, n)
+    return Cost("merged", work, 2 * s.nbytes + t * n * n * s.width + 8 * (5 * n * n + 2 * m * n))
+
+
 METHOD = Method(
     name="regmean",
     title="RegMean (input Gram)",
@@ -108,8 +127,11 @@ METHOD = Method(
     source="arXiv 2212.09849",
     options=RegMeanOptions,
     merge=regmean,
+    cost=cost,
+    short="RegMean",
     pieces=means_by_pieces,
     reads=regmean_reads,
     requires=frozenset({"input_gram"}),
     folds=lambda options: options.fold_bias,
+    factored=True,
 )

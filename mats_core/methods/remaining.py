@@ -7,18 +7,24 @@ from typing import Any, Literal
 from torch import Tensor
 
 from ..linear import Dense, Status, damped, pseudo_solve, solve_positive, weighted_sum
+from .cost import Cost, Shape, operations, passes
+from .cost import averaged as averaged_cost
 from .fisher import FisherOptions, fisher
+from .fisher import cost as fisher_cost
 from .layer import Layer, Merged, averaged
 from .options import option
 
 Remaining = Literal["mean", "fisher", "block"]
 
 
-def remaining_option() -> Any:
+def remaining_option(*, more: bool = False) -> Any:
     return option(
         "mean",
         "what a parameter without a block of its own takes: the mean, the diagonal Fisher, or "
         "(small parameters, where measured) its full block",
+        label="Parameters without statistics",
+        more=more,
+        vectors="block",
     )
 
 
@@ -56,3 +62,14 @@ def means_by_pieces(options: Any, is_matrix: bool) -> bool:
 
 def remaining_reads(remaining: Remaining) -> set[str]:
     return {"mean": set(), "fisher": {"fisher"}, "block": {"fisher", "block"}}[remaining]
+
+
+def remaining_cost(s: Shape, remaining: Remaining) -> Cost:
+    """What `merge_remaining` costs."""
+    n = s.elements
+    if remaining == "block" and "block" in s.measured:
+        work = operations(n**3 / 3 + 2.0 * n**2) + passes(n * n * s.width, 6.0 * s.experts + 12)
+        return Cost("merged", work, (2 * s.experts * s.width + 4 * 8) * n * n)
+    if remaining in ("fisher", "block") and "fisher" in s.measured:
+        return fisher_cost(s, FisherOptions())
+    return averaged_cost(s)

@@ -15,12 +15,14 @@ import torch
 from torch import Tensor
 
 from ..linear import weighted_sum
+from .cost import Cost, Shape, calls, passes
 from .layer import Layer, Merged
-from .method import Method
+from .method import Counterpart, Method
 from .options import Options, option
 
 PIECE = 1 << 20  # numbers at a time in float64: scratch that does not grow with the tensor
 NOTHING = 1e-8  # length below which a tensor has no direction, as in mergekit
+PARALLEL = 0.9995  # the cosine above which mergekit's SLERP turns linear: no setting of it
 
 
 class SlerpOptions(Options):
@@ -33,7 +35,7 @@ class SlerpOptions(Options):
         source="the middle",
     )
     parallel: float = option(
-        0.9995,
+        PARALLEL,
         "|cosine| above which the two are interpolated linearly: the formula divides by the sine",
         low=0,
         high=0.999999,
@@ -77,6 +79,30 @@ def inner(first: Tensor, second: Tensor) -> float:
     return sum(float(x.to(wide) @ y.to(wide)) for x, y in pieces)
 
 
+def cost(s: Shape, options: SlerpOptions) -> Cost:
+    """Three inner products, each of two tensors widened piece by piece, and a weighted sum."""
+    piece = min(s.elements, PIECE)
+    widened = passes(8 * piece, 12 * math.ceil(s.elements / PIECE))
+    return Cost("merged", widened + s.passes(6 + 6) + calls(6.0), s.nbytes + 2 * 8 * piece)
+
+
+def mergekit(options: SlerpOptions) -> Counterpart | str:
+    """The same arc for mergekit, which has one limit for nearly parallel tensors."""
+    if options.parallel != PARALLEL:
+        return (
+            f"mergekit interpolates linearly above a cosine of {PARALLEL}, always; this merge has "
+            f"its limit at {options.parallel:g}."
+        )
+    return Counterpart(
+        "slerp",
+        "The same arithmetic: the arc from the first expert, which mergekit calls the base model, "
+        "to the second.",
+        {"t": options.t},
+        scaling=None,
+        base="first expert",
+    )
+
+
 METHOD = Method(
     name="slerp",
     title="SLERP",
@@ -88,6 +114,8 @@ METHOD = Method(
     source="Shoemake 1985; for weights mergekit, arXiv 2403.13257",
     options=SlerpOptions,
     merge=slerp,
+    cost=cost,
     weighted=False,
     experts=2,
+    mergekit=mergekit,
 )

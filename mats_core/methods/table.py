@@ -38,3 +38,5 @@ METHODS: dict[str, Method] = {
         kfac_matching.METHOD,
     )
 }
+
+SIMPLEST = average.METHOD.name  # needs least of everything: what is proposed where memory is short

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from ..linear import weighted_sum
+from .cost import Cost, Shape
 from .layer import Layer, Merged
-from .method import Method, every_tensor
+from .method import Counterpart, Method, every_tensor
 from .options import Options, option
 
 
@@ -27,6 +28,10 @@ def task_arithmetic(layer: Layer, options: ArithmeticOptions, survey: Any = None
     return Merged(layer.base + options.scaling * update, "task_arithmetic")
 
 
+def cost(s: Shape, options: ArithmeticOptions) -> Cost:
+    return Cost("merged", s.passes(6 * s.experts + 5), 4 * s.nbytes)
+
+
 METHOD = Method(
     name="task_arithmetic",
     title="Task arithmetic",
@@ -36,5 +41,12 @@ METHOD = Method(
     source="arXiv 2212.04089",
     options=ArithmeticOptions,
     merge=task_arithmetic,
+    cost=cost,
     pieces=every_tensor,
+    mergekit=lambda options: Counterpart(
+        "task_arithmetic",
+        "The same arithmetic: each weight is λ times the expert's own.",
+        {"normalize": False},
+        scaling=options.scaling,
+    ),
 )

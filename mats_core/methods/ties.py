@@ -1,4 +1,4 @@
-"""Sparse task vectors: TIES (arXiv 2306.01708) and DARE (arXiv 2311.03099)."""
+"""TIES (arXiv 2306.01708): sparse task vectors whose signs are elected."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from ..linear import BLOCK, streamed_thresholds
+from .cost import Cost, Shape, passes, selection
 from .layer import Layer, Merged
-from .method import Method, SurveyScope, every_tensor, small_pieces
+from .method import Counterpart, Method, SurveyScope, every_tensor, small_pieces
 from .options import Options, option
 
 
@@ -122,6 +123,29 @@ def threshold(updates: list[Tensor], density: float) -> float:
     return streamed_thresholds(lambda: ([update] for update in updates), density)[0]
 
 
+def cost(s: Shape, options: TiesOptions) -> Cost:
+    blocks = max(1, s.elements // BLOCK)  # one after the other, in a processor's cache
+    work = passes(s.nbytes // blocks, (30 * s.experts + 6) * blocks)
+    if options.scope == "tensor":
+        work += selection(s)
+    return Cost("merged", work, (s.experts + 8) * s.nbytes)
+
+
+def mergekit(options: TiesOptions) -> Counterpart | str:
+    """The same TIES for mergekit, where each tensor is trimmed by itself."""
+    if options.scope != "tensor":
+        return (
+            "mergekit trims within each tensor; this TIES trims over the whole model, as "
+            "published. With the option scope: tensor both are the same."
+        )
+    return Counterpart(
+        "ties",
+        "The same arithmetic: density is the share that is kept within each tensor.",
+        {"normalize": True, "lambda": options.scaling},
+        each={"density": options.density},
+    )
+
+
 METHOD = Method(
     name="ties",
     title="TIES",
@@ -133,8 +157,10 @@ METHOD = Method(
     source="arXiv 2306.01708",
     options=TiesOptions,
     merge=ties,
+    cost=cost,
     survey=thresholds,
     surveys=ties_surveys,
     pieces=every_tensor,
     piece=ties_piece,
+    mergekit=mergekit,
 )

@@ -1,7 +1,7 @@
-"""Methods that live in the singular-value decomposition of the task matrices.
+"""TSV-M (arXiv 2412.00081): the strongest singular directions of every task, orthogonalised.
 
-Sources: TSV-M (arXiv 2412.00081), Iso-C and Iso-CTS (arXiv 2502.04959).  All treat the experts
-alike, apply to matrices, and give every other parameter the mean task vector with factor 1.
+Like Iso-C and Iso-CTS it treats the experts alike, applies to matrices, and gives every other
+parameter the mean task vector with factor 1.
 
 The update of a LoRA expert has a low rank.  Its other singular vectors are what rounding left, or
 whatever the SVD routine returns for a zero, and would take part in an orthogonalisation like real
@@ -18,6 +18,9 @@ import torch
 from torch import Tensor
 
 from ..linear import Triples, largest_triples, norm, polar
+from .cost import Cost, Shape, gemm, polar_factor, svd_bytes
+from .cost import averaged as averaged_cost
+from .cost import largest_triples as triples_cost
 from .layer import Layer, Merged, averaged
 from .method import Method, but_matrices
 from .options import Options, option
@@ -82,6 +85,19 @@ def tsv_m(layer: Layer, options: TsvOptions, survey: Any = None) -> Merged:
     return Merged(layer.base + options.scaling * update, "tsv_m", status=status)
 
 
+def cost(s: Shape, options: TsvOptions) -> Cost:
+    if not s.is_matrix:
+        return averaged_cost(s)
+    m, n, t = s.rows, s.columns, s.experts
+    each = max(1, min(m, n) // t)
+    r = each * t
+    work = triples_cost(m, n, each, s.dtype) * t + gemm(m, n, r, s.dtype) + s.passes(3 * t + 8)
+    work += polar_factor(m, r, s.dtype) + polar_factor(r, n, s.dtype)
+    # Every task's own share of triples is kept until the last is there.
+    kept = 2 * s.nbytes + 3 * r * (m + n) * s.width
+    return Cost("merged", work, kept + svd_bytes(m, n))
+
+
 METHOD = Method(
     name="tsv_m",
     title="TSV-M",
@@ -92,6 +108,7 @@ METHOD = Method(
     source="arXiv 2412.00081",
     options=TsvOptions,
     merge=tsv_m,
+    cost=cost,
     pieces=but_matrices,
     weighted=False,
 )

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..checkpoints import Checkpoint
+from ..checkpoints import Weights
 from ..errors import InputError
 
 
@@ -22,7 +22,7 @@ def padding_token(config: Any) -> int:
     return 0
 
 
-def ties_word_embeddings(checkpoint: Checkpoint) -> bool:
+def ties_word_embeddings(checkpoint: Weights) -> bool:
     """Whether the model of a checkpoint ties its output to its embedding when it is loaded.
 
     Where `config.json` does not say, the architecture's own default decides; False for a model

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..checkpoints import Checkpoint
+from ..checkpoints import Weights
 from ..errors import InputError, listing
 from ..tasks import Split, Task
 from .images import pixel_values
@@ -98,7 +98,7 @@ WANTED = {
 }
 
 
-def check(checkpoint: Checkpoint, task: Task, whose: str = "") -> None:
+def check(checkpoint: Weights, task: Task, whose: str = "") -> None:
     """Raise `InputError` if a model cannot be asked a task, or names other classes than it has."""
     thing = f"task '{task.name}'{whose}"
     kind = task.form.kind

@@ -15,12 +15,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..checkpoints import Checkpoint
+from ..checkpoints import Weights
 from ..errors import InputError, listing
 from .architecture import architecture, file_text, padding_token, quiet
 
 
-def tensors_of(checkpoint: Checkpoint, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
+def tensors_of(checkpoint: Weights, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
     """All tensors of a checkpoint, floating-point ones as `dtype`."""
     return {
         name: checkpoint.read(name, dtype=dtype if entry.dtype.is_floating_point else None)
@@ -63,7 +63,7 @@ def build(
 
 
 def load(
-    checkpoint: Checkpoint,
+    checkpoint: Weights,
     *,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
-from ..checkpoints import Checkpoint
+from ..checkpoints import Weights
 from ..system import cache_folder
 from ..tasks import Task
 from .collect import Labels
@@ -15,7 +15,7 @@ from .store import FORMAT
 
 
 def cached_path(
-    checkpoint: Checkpoint, task: Task, *, examples: int, labels: Labels, seed: int
+    checkpoint: Weights, task: Task, *, examples: int, labels: Labels, seed: int
 ) -> Path:
     """Where these statistics lie, whether or not they were measured yet."""
     parts = (FORMAT, checkpoint.fingerprint, task.digest, str(examples), labels, str(seed))
@@ -24,7 +24,7 @@ def cached_path(
 
 
 def measured(
-    checkpoint: Checkpoint,
+    checkpoint: Weights,
     task: Task,
     *,
     examples: int = 256,

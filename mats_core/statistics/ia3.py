@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..adapters import Adapted
-from ..checkpoints import Checkpoint
+from ..checkpoints import Weights
 from ..names import module_of
 
 
@@ -42,7 +42,7 @@ def vector_gradients(x: Tensor, g: Tensor, layer: Rescaled) -> Tensor:
 
 
 def rescaled_layers(
-    checkpoint: Checkpoint,
+    checkpoint: Weights,
     *,
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",

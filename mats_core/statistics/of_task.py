@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import models
-from ..checkpoints import Checkpoint
+from ..checkpoints import Weights
 from ..models import Rows
 from ..tasks import Split, Task
 from . import ia3
@@ -20,7 +20,7 @@ EXAMPLES = 256  # a task, where nobody says how many
 
 
 def measure_task(
-    checkpoint: Checkpoint,
+    checkpoint: Weights,
     task: Task,
     *,
     examples: int = EXAMPLES,
@@ -58,7 +58,7 @@ def measure_task(
 
 
 def measuring_task(
-    checkpoint: Checkpoint,
+    checkpoint: Weights,
     task: Task,
     *,
     examples: int = EXAMPLES,

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..checkpoints import Checkpoint
+from ..checkpoints import Weights
 from ..linear import WORTH
 from ..names import is_matrix, module_of
 from ..system import available_memory
@@ -27,7 +27,7 @@ WIDTH = 4  # bytes of a number: sums are float32
 
 
 def measure_to_file(
-    checkpoint: Checkpoint,
+    checkpoint: Weights,
     task: Task,
     path: str | Path,
     *,
@@ -78,7 +78,7 @@ def _share_of(
 
 
 def grouped(
-    checkpoint: Checkpoint, budget: float, *, blocks: int = 0, rank: int = 0
+    checkpoint: Weights, budget: float, *, blocks: int = 0, rank: int = 0
 ) -> list[frozenset[str]]:
     """The parameters of a checkpoint in groups whose sums fit, modules kept together."""
     modules: dict[str, list[str]] = {}

@@ -1,4 +1,4 @@
-"""This machine: devices, memory and disk, folders, threads, speeds, and what is remembered.
+"""This machine and work on it: devices, memory, disk, speeds, what is remembered, events.
 
 Names are imported when they are first used, because `threads.py` must act before PyTorch is loaded.
 """
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         Rates,
         Work,
     )
+    from .stream import Event, drain, drained, part, ticking
     from .threads import set_waiting
 
 __all__ = [
@@ -42,18 +43,23 @@ __all__ = [
     "SVD",
     "UNMEASURED",
     "ByContent",
+    "Event",
     "Memo",
     "Rates",
     "Work",
     "available_memory",
     "cache_folder",
     "choose_device",
+    "drain",
+    "drained",
     "forgetful",
     "memory",
     "parse_bytes",
+    "part",
     "results_folder",
     "set_waiting",
     "speeds",
+    "ticking",
 ]
 
 _HOMES = {
@@ -61,6 +67,7 @@ _HOMES = {
     "ByContent": "remember",
     "CALL": "speeds",
     "EIGH": "speeds",
+    "Event": "stream",
     "GEMM": "speeds",
     "HISTOGRAM": "speeds",
     "Memo": "remember",
@@ -74,10 +81,14 @@ _HOMES = {
     "available_memory": "memory",
     "cache_folder": "folders",
     "choose_device": "devices",
+    "drain": "stream",
+    "drained": "stream",
     "forgetful": "remember",
     "parse_bytes": "memory",
+    "part": "stream",
     "results_folder": "folders",
     "set_waiting": "threads",
+    "ticking": "stream",
 }
 
 

@@ -32,10 +32,21 @@ ACTIVATION = "activation"  # (ACTIVATION,) → values of a transcendental functi
 CALL = "call"  # (CALL,) → operations on tensors, whatever their size
 OPENING = "opening"  # (OPENING,) → small pieces read from a file
 
-Work = Counter[tuple[Any, ...]]
 Point = tuple[float, float]  # (size, seconds)
 AROUND = 2.0  # the Python around a call takes as long as the call; measured on the sample family
 SMALL, LARGE = 1 << 19, 1 << 26  # bytes: fits a cache, and is fresh memory every time
+
+
+class Work(Counter[tuple[Any, ...]]):
+    """So much of each kind; works add up, and a factor repeats one."""
+
+    def __add__(self, other: Mapping[tuple[Any, ...], float]) -> Work:  # type: ignore[override]
+        total = Work(self)
+        total.update(other)  # type: ignore[arg-type]
+        return total
+
+    def __mul__(self, factor: float) -> Work:
+        return Work({key: amount * factor for key, amount in self.items()})
 
 
 @dataclass(frozen=True)

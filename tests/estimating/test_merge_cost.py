@@ -23,15 +23,15 @@ from mats_core.merging.plan import Inputs, open_inputs, prepare
 from mats_core.merging.recipe import parse_recipe
 from mats_core.merging.rounds import measured_at
 from mats_core.methods import cost
-from mats_core.methods.cost import COSTS, Shape, iterations
+from mats_core.methods.cost import Shape
 from mats_core.methods.essential import EssentialOptions
 from mats_core.methods.iso import IsoOptions
-from mats_core.methods.kfac import KfacOptions
+from mats_core.methods.kfac import KfacOptions, iterations
 from mats_core.methods.table import METHODS
 from mats_core.statistics.store import Statistics
 from mats_core.system import memory, speeds
 from mats_core.system.remember import Memo
-from mats_core.system.speeds import Rates
+from mats_core.system.speeds import Rates, Work
 from tests.conftest import family_recipe
 
 # A machine of round numbers: nothing here depends on the one that the tests run on.
@@ -66,10 +66,6 @@ def inputs(tiny_family: Path) -> Inputs:
 def of(inputs: Inputs, family: Path, method: str = "average", **settings) -> Estimate:
     recipe = parse_recipe(tiny_recipe(method, **settings), family)
     return estimate(inputs, recipe, examples={f"e{m}": 60 for m in range(3)}, speeds=ROUND)
-
-
-def test_every_method_has_a_cost():
-    assert COSTS.keys() == METHODS.keys()
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -136,7 +132,7 @@ def test_products_and_decompositions_are_those_of_the_run(
         merge(recipe, inputs=inputs)
     work: Counter = Counter()
     for unit_shape, count in _shapes(inputs, recipe).items():
-        for key, amount in COSTS[method](unit_shape, recipe.parsed_options()).work.items():
+        for key, amount in METHODS[method].cost(unit_shape, recipe.parsed_options()).work.items():
             work[key] += count * amount
     decompositions = Counter()
     for (kind, *sizes), amount in work.items():
@@ -357,12 +353,12 @@ def test_rates_are_measured_once_and_in_seconds_of_work():
     rates = speeds.rates()
     assert speeds.rates() is rates
     assert all(1e8 < speed < 1e14 for speed in rates.gemm.values())
-    small, large = (rates.seconds(Counter({(speeds.EIGH, n): 1.0})) for n in (48, 400))
+    small, large = (rates.seconds(Work({(speeds.EIGH, n): 1.0})) for n in (48, 400))
     assert 0 < small < large
 
 
 def test_seconds_add_up_over_the_kinds_of_work():
-    work = Counter({
+    work = Work({
         (speeds.GEMM, "float64"): 5e9,  # 1 s
         (speeds.EIGH, 512): 2.0,  # beyond the larger point: the cube, 8 · 16 ms each
         (speeds.SVD, 256, 256): 1.0,  # 32 ms
@@ -372,16 +368,16 @@ def test_seconds_add_up_over_the_kinds_of_work():
 
 
 def test_a_long_matrix_costs_its_share_of_a_square_one():
-    square, long = (Counter({(speeds.SVD, m, 256): 1.0}) for m in (256, 1024))
+    square, long = (Work({(speeds.SVD, m, 256): 1.0}) for m in (256, 1024))
     assert ROUND.seconds(long) / ROUND.seconds(square) == pytest.approx((6 * 4 + 20) / 26)
 
 
 def test_taller_layers_decompose_on_their_smaller_side():
-    wide = COSTS["essential"](_layer(64, 256), EssentialOptions()).work
-    tall = COSTS["essential"](_layer(256, 64), EssentialOptions()).work
+    wide = METHODS["essential"].cost(_layer(64, 256), EssentialOptions()).work
+    tall = METHODS["essential"].cost(_layer(256, 64), EssentialOptions()).work
     assert wide[speeds.EIGH, 64] == 8 + 2  # eight subspaces, two polar factors
     assert tall[speeds.EIGH, 64] == 16 + 1  # the other polar factor is of 256 × 256
-    assert COSTS["iso_c"](_layer(256, 64), IsoOptions()).work[speeds.EIGH, 64] == 1
+    assert METHODS["iso_c"].cost(_layer(256, 64), IsoOptions()).work[speeds.EIGH, 64] == 1
 
 
 def _layer(rows: int, columns: int) -> Shape:

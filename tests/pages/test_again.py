@@ -21,7 +21,7 @@ from mats_core.merging.pipeline import run as solve
 from mats_core.merging.plan import open_inputs
 from pages.shared.work import again, confusion, export, predicted_loss, runs
 from pages.shared.work import merge as merging
-from pages.shared.work.convergence import UNDAMPED, follow
+from pages.shared.work.convergence import follow
 from pages.shared.work.loading import load
 from pages.shared.work.prepare import Prepared
 from pages.shared.work.runs import Run
@@ -104,7 +104,7 @@ AGAIN: dict[str, Callable[[Run, Prepared], Any]] = {
     "confusion": lambda run, p: confusion.look(Shelf(), run, ["e1"], lambda: p, tell),
     "loading": lambda run, p: load(Shelf(), run, "block", ("input first",), lambda: p, tell),
     "predicted loss": lambda run, p: predicted_loss.predict(run, p, tell),
-    "trace": lambda run, p: follow(run, {"undamped": UNDAMPED}, 10, lambda: p, tell),
+    "trace": lambda run, p: follow(run, {"undamped": {"damping": 0.0}}, 10, lambda: p, tell),
     "sweep": sweeping,
     "refining": refining,
     "export": lambda run, p: export.write(run, lambda: p, tell),

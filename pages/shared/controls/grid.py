@@ -14,12 +14,11 @@ from mats_core.methods import METHODS, OptionField
 
 from ..frame import show
 from ..work import Prepared, Run, SweepRequest
-from . import widgets
+from .presets import DEFAULT
 
 SIZES = (50, 150, 400)  # validation examples a task
 MOST_POINTS = 100
 ON = {"on": True, "off": False}
-METHODS_WITH_TWO = [name for name in METHODS if len(knobs(name)) > 1]
 
 
 def controls(
@@ -27,14 +26,14 @@ def controls(
 ) -> tuple[SweepRequest | None, str]:
     """What to sweep, or what is wrong with it."""
     newest = kept[-1].recipe.method if kept else ""
-    first = newest if newest in METHODS_WITH_TWO else "essential"
+    methods = [name for name in METHODS if len(knobs(name)) > 1]
+    first = newest if newest in methods else DEFAULT
     method = st.selectbox(
-        "Method", METHODS_WITH_TWO, index=METHODS_WITH_TWO.index(first),
+        "Method", methods, index=methods.index(first),
         format_func=lambda m: METHODS[m].title, key="sweep method", persist_state="session",
     )  # fmt: skip
     fields = {field.name: field for field in knobs(method)}
-    order = [name for name in widgets.LEADING.get(method, ()) if name in fields]
-    order += [name for name in fields if name not in order]
+    order = sorted(fields, key=lambda name: fields[name].more)  # those behind "More settings" last
     x = _axis("Across", method, fields, order, 0)
     y = _axis("Upwards", method, fields, [name for name in order if name != x[0]], 0)
     same = [run for run in reversed(kept) if run.recipe.method == method]
@@ -60,7 +59,7 @@ def _axis(
     """An option and its values as texts."""
     name = st.selectbox(
         label, names, index=first, key=f"sweep {label} {method} {len(names)} {names[0]}",
-        format_func=title, persist_state="session",
+        format_func=lambda n: fields[n].title, persist_state="session",
     )  # fmt: skip
     field = fields[name]
     texts = [text_of(value) for value in suggested(method, field)]
@@ -72,10 +71,6 @@ def _axis(
         placeholder="Type a value and press Enter" if numeric else "Choose values",
     )  # fmt: skip
     return name, list(values)
-
-
-def title(option: str) -> str:
-    return widgets.LABELS.get(option, option.replace("_", " ").capitalize())
 
 
 def text_of(value: Any) -> str:
@@ -95,7 +90,7 @@ def _value(field: OptionField, text: str) -> Any:
         return int(number) if field.kind == "int" and number == int(number) else number
     except (ValueError, OverflowError):
         raise InputError(
-            f"value of {title(field.name)}", expected="a number", found=f"'{text}'"
+            f"value of {field.title}", expected="a number", found=f"'{text}'"
         ) from None
 
 
@@ -122,14 +117,14 @@ def _request(
         return None, str(error)
     x, y = parsed
     # As in the names of runs: the knobs' own labels need their surroundings.
-    titles = {axis.option: axis.option.replace("_", " ") for axis in parsed}
+    titles = {axis.option: fields[axis.option].words for axis in parsed}
     return SweepRequest(collection.name, recipe, x, y, titles, examples, like=run), ""
 
 
 def _parsed(method: str, field: OptionField, texts: Sequence[str]) -> Axis:
     """Values in their own order: numbers by size, choices as declared."""
     if not texts:
-        raise InputError(f"values of {title(field.name)}", expected="at least one", found="none")
+        raise InputError(f"values of {field.title}", expected="at least one", found="none")
     values = list(dict.fromkeys(_value(field, text) for text in texts))
     for value in values:
         parse_options(method, {field.name: value})

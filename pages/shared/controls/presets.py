@@ -17,6 +17,7 @@ class Preset:
     rounds: int = 1
 
 
+DEFAULT = "essential"  # the method that a page proposes
 PRESETS = (
     Preset(
         "Safe defaults",

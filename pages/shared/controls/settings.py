@@ -163,11 +163,13 @@ def changed(request: merge.Request, recipe: Recipe) -> list[str]:
     if request.method != recipe.method:
         found.append(METHODS[request.method].title)
     else:
-        defaults = {field.name: field.default for field in describe(request.method)}
-        for name, default in defaults.items():
-            now, then = request.options.get(name, default), recipe.options.get(name, default)
+        for field in describe(request.method):
+            now, then = (
+                options.get(field.name, field.default)
+                for options in (request.options, recipe.options)
+            )
             if now != then:
-                title = widgets.LABELS.get(name, name.replace("_", " "))
+                title = field.label or field.words
                 found.append(f"{title} {_short(then)} → {_short(now)}")
     if request.experts != tuple(expert.name for expert in recipe.experts):
         found.append(f"{len(request.experts)} experts instead of {len(recipe.experts)}")

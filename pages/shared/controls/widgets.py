@@ -7,7 +7,7 @@ from typing import Any
 
 import streamlit as st
 
-from mats_core.methods import METHODS, STARTS, OptionField, describe
+from mats_core.methods import METHODS, OptionField, describe
 
 from ..frame import keys, session, show, state
 
@@ -21,31 +21,6 @@ NEEDS = {
     "task vectors": "needs what each expert changed in the base",
     "statistics": "needs statistics that were measured on each expert's own task",
 }
-LABELS = {
-    "task_power": "1 · tasks",
-    "dimension_power": "2 · dimensions",
-    "layer_power": "3 · layers",
-    "eigenvalue_power": "Directions",
-    "iterations": "CG iterations",
-    "normalise": "Normalise each task",
-    "fold_bias": "Merge biases with their weight",
-    "remaining": "Parameters without statistics",
-    "rank": "Rank of each task's subspace",
-}
-# What stands together under a heading, and what waits behind "More settings".
-SECTIONS = {
-    "Polarized scaling: who speaks louder": ("task_power", "dimension_power", "layer_power"),
-}
-HEADINGS = {
-    "Polarized scaling: who speaks louder": "What moved further in fine-tuning gets more weight: "
-    "whole tasks, input dimensions, and layers among their like. Power 0 or off: all alike.",
-}
-LEADING = {
-    "kfac": ("iterations", "damping", "start", "preconditioner"),
-    "essential": ("scaling", "task_power", "dimension_power", "layer_power"),
-}
-LEVELS = SECTIONS["Polarized scaling: who speaks louder"]
-SUGGESTED = {"start": STARTS}
 OWN_NUMBER = "a number"
 MOST_STEPS = 100  # of a slider; a wider range is typed
 
@@ -98,34 +73,36 @@ def _link(source: str) -> str:
 
 def options(name: str) -> dict[str, Any]:
     """A widget for every option of a method; returns their values."""
-    fields = {field.name: field for field in describe(name)}
-    leading = [n for n in LEADING.get(name, tuple(fields)) if n in fields]
     values: dict[str, Any] = {}
     headings = set()
-    for option in leading:
-        heading = next((h for h, members in SECTIONS.items() if option in members), None)
-        if heading and heading not in headings:
-            headings.add(heading)
-            st.markdown(f"**{heading}**")
-            st.caption(HEADINGS[heading])
-        values[option] = widget(fields[option], name)
-    rest = [n for n in fields if n not in leading]
+    for field in leading(name):
+        if field.section and field.section.title not in headings:
+            headings.add(field.section.title)
+            st.markdown(f"**{field.section.title}**")
+            st.caption(field.section.sentence)
+        values[field.name] = widget(field, name)
+    rest = [field for field in describe(name) if field.more]
     if rest:
         with st.expander("More settings", icon=":material/tune:"):
-            for option in rest:
-                values[option] = widget(fields[option], name)
+            for field in rest:
+                values[field.name] = widget(field, name)
     return values
+
+
+def leading(name: str) -> list[OptionField]:
+    """The options of a method that are not behind "More settings", as declared."""
+    return [field for field in describe(name) if not field.more]
 
 
 def put(field: OptionField, owner: str, value: Any) -> None:
     """Give an option's widget a value before it is drawn."""
     key = keys.option(owner, field.name)
-    if field.name in LEVELS:
+    if field.switch:
         state.put(keys.switch(key), bool(value))
         if value:
             state.put(key, float(value))
-    elif field.kind == "choice" or field.name in SUGGESTED:
-        named = value in (field.choices or SUGGESTED[field.name])
+    elif field.kind == "choice" or field.checkpoint:
+        named = value in (field.choices or field.checkpoint)
         state.put(key, value if named else OWN_NUMBER)
         if not named:
             state.put(keys.number(key), float(value))
@@ -160,16 +137,16 @@ def _unless_set(key: str, **default: Any) -> dict[str, Any]:
 def widget(field: OptionField, owner: str) -> Any:
     """The widget that fits one option."""
     common: dict[str, Any] = {
-        "label": LABELS.get(field.name, field.name.replace("_", " ").capitalize()),
+        "label": field.title,
         "key": keys.option(owner, field.name),
         "help": _help(field),
         "persist_state": "session",
     }
-    if field.name in LEVELS:
+    if field.switch:
         return _level(field, common)
     if field.kind == "bool":
         return st.toggle(**_unless_set(common["key"], value=bool(field.default)), **common)
-    if field.kind == "choice" or field.name in SUGGESTED:
+    if field.kind == "choice" or field.checkpoint:
         return _choice(field, common)
     if field.kind == "text":
         default = _unless_set(common["key"], value=field.default or "")
@@ -185,7 +162,7 @@ def _help(field: OptionField) -> str:
 
 
 def _choice(field: OptionField, common: dict[str, Any]) -> Any:
-    choices = list(field.choices or SUGGESTED[field.name])
+    choices = list(field.choices or field.checkpoint)
     named = isinstance(field.default, str) and field.default in choices
     shown = [*choices, OWN_NUMBER] if field.numeric else choices
     picked = st.selectbox(

@@ -10,9 +10,10 @@ import streamlit as st
 from mats_core import figures
 from mats_core.analysis import Trajectory
 from mats_core.figures import Look
+from mats_core.methods import METHODS
 
 from ..frame import Slot, show, shown, tracked
-from ..work import UNDAMPED, Prepared, Run, follow
+from ..work import Prepared, Run, follow
 
 CELL = 190  # pixels
 EXAMPLES = 200
@@ -59,9 +60,12 @@ def _controls(run: Run, prepared: Prepared) -> None:
 
 def _start(run: Run, upto: int, both: bool, prepared: Prepared) -> None:
     show.forget()
-    changes: dict[str, dict[str, Any]] = {AS_IT_IS: {"iterations": upto}}
+    solve = METHODS[run.recipe.method].solve
+    assert solve is not None  # or there would be no residuals
+    limit = {solve.limit: upto}
+    changes: dict[str, dict[str, Any]] = {AS_IT_IS: limit}
     if both:
-        changes[UNDAMPED_LABEL] = {**UNDAMPED, "iterations": upto}
+        changes[UNDAMPED_LABEL] = {**solve.undamped, **limit}
     todo = partial(follow, run, changes, EXAMPLES, lambda: prepared)
     tracked.start(Slot.TRACING, run.id, "Tracing the accuracy", todo)
     st.rerun()

@@ -15,6 +15,7 @@ from mats_core.merging import FamilyFile
 from mats_core.methods import METHODS
 from mats_core.system import memory
 
+from ..controls import presets
 from ..frame import caches, show
 from ..work import Prepared
 
@@ -99,7 +100,7 @@ def view(prepared: Prepared) -> None:
     )
     method = st.selectbox(
         "What becomes of the tensors with", list(METHODS), key="family method",
-        format_func=lambda name: METHODS[name].title, index=list(METHODS).index("essential"),
+        format_func=lambda name: METHODS[name].title, index=list(METHODS).index(presets.DEFAULT),
         persist_state="session",
     )  # fmt: skip
     _coverage(method, found[method])

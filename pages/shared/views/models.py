@@ -6,7 +6,7 @@ import numpy as np
 import streamlit as st
 
 from mats_core import figures
-from mats_core.checkpoints import Checkpoint
+from mats_core.checkpoints import Weights
 from mats_core.errors import listing, size
 from mats_core.evaluation import TaskResult
 from mats_core.families import Expert, architecture, dtypes
@@ -122,12 +122,12 @@ def _apart(task: TaskCard, prepared: Prepared) -> bool:
     return not any(set(task.classes) & set(card.classes) for card in prepared.cards.values())
 
 
-def _millions(checkpoint: Checkpoint) -> str:
+def _millions(checkpoint: Weights) -> str:
     count = sum(entry.elements for entry in checkpoint.tensors.values())
     return f"{count / 1e6:.2f} M" if count >= 1e4 else f"{count:,}"
 
 
-def _facts(checkpoint: Checkpoint, task: TaskCard | None) -> str:
+def _facts(checkpoint: Weights, task: TaskCard | None) -> str:
     sizes = f"{task.train:,} training and {task.test:,} test {task.noun}s · " if task else ""
     kind = architecture(checkpoint)
     return (

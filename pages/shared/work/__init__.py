@@ -4,7 +4,7 @@ Long work is a `Job`: it is handed to the one worker, tells how far it is, and c
 """
 
 from . import confusion, predicted_loss
-from .convergence import UNDAMPED, follow
+from .convergence import follow
 from .export import Written
 from .jobs import Desk, Job, Snapshot, Worker
 from .loading import EXAMPLES, load
@@ -17,7 +17,6 @@ from .sweep import SweepRequest, run_sweep
 
 __all__ = [
     "EXAMPLES",
-    "UNDAMPED",
     "Answers",
     "Desk",
     "Job",

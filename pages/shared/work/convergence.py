@@ -15,8 +15,6 @@ from .jobs import Tell
 from .prepare import Prepared
 from .runs import Run
 
-UNDAMPED = {"damping": 0.0, "anchor": 0.0, "off_diagonal": 1.0}
-
 
 def follow(
     run: Run,

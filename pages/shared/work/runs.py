@@ -27,14 +27,6 @@ from mats_core.system import results_folder
 
 FORMAT = 1
 MOST = 60  # of a family; beyond, the oldest go
-SHORT = {
-    "essential": "ESM",
-    "kfac": "K-FAC",
-    "regmean": "RegMean",
-    "fisher": "Fisher",
-    "kfac_matching": "K-FAC matching",
-    "dare": "DARE",
-}
 ROUNDS = "rounds of statistics"
 log = logging.getLogger(__name__)
 _WRITING = threading.Lock()
@@ -73,8 +65,8 @@ class Run:
         if len({expert.weight for expert in self.recipe.experts}) > 1:
             changed.append("own weights")
         more = [f"{len(changed) - 2} more"] if len(changed) > 2 else []
-        method = self.recipe.method
-        return " · ".join([SHORT.get(method, METHODS[method].title), *changed[:2], *more])
+        method = METHODS[self.recipe.method]
+        return " · ".join([method.short or method.title, *changed[:2], *more])
 
     @property
     def label(self) -> str:

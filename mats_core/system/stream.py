@@ -1,0 +1,141 @@
+"""How long work says where it is: one stream of events, one way to read it, one way to nest it.
+
+A long job is a generator of `Event`s that returns its result.  `fraction` goes from 0 to 1 over the
+whole job and never backwards.  A job inside another one is a `part` of it; `drain` runs a job to
+its end.  Whoever closes the generator, or raises while handling an event, cancels the job.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import functools
+import threading
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, ParamSpec, TypeVar
+
+E = TypeVar("E", bound="Event")
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """Where a long job stands.
+
+    fraction   of the whole job that is done, 0 to 1
+    text       what is being done, as the head of a progress bar
+    """
+
+    fraction: float = 0.0
+    text: str = ""
+
+
+def drain(events: Generator[E, Any, R], on_event: Callable[[E], Any] | None = None) -> R:
+    """The result of a job, which is run to its end here; `on_event` is called with each event.
+
+    What `on_event` raises ends the job, whose own clearing up is done before it goes on.
+    """
+    with contextlib.closing(events):
+        while True:
+            try:
+                event = next(events)
+            except StopIteration as end:
+                return end.value
+            if on_event is not None:
+                on_event(event)
+
+
+def drained(job: Callable[P, Generator[Any, Any, R]]) -> Callable[P, R]:
+    """The function that runs a job to its end, for callers who need no events."""
+
+    @functools.wraps(job)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        return drain(job(*args, **kwargs))
+
+    return run
+
+
+def part(
+    events: Generator[E, Any, R],
+    start: float = 0.0,
+    stop: float = 1.0,
+    said: Callable[[str], str] | None = None,
+) -> Generator[E, Any, R]:
+    """The events of a job that is the part from `start` to `stop` of another one.
+
+    `said`: a text as the whole job says it.  Returns the job's result.
+    """
+    with contextlib.closing(events):
+        while True:
+            try:
+                event = next(events)
+            except StopIteration as end:
+                return end.value
+            fraction = start + (stop - start) * min(1.0, max(0.0, event.fraction))
+            text = said(event.text) if said else event.text
+            yield replace(event, fraction=fraction, text=text)
+
+
+class _Stopped(BaseException):
+    """Raised inside work whose ticks are not read any more."""
+
+
+def ticking(work: Callable[[Callable[[Any], None]], R]) -> Generator[Any, None, R]:
+    """What `work(tick)` calls `tick` with, one after the other; returns what the work returns.
+
+    The work is a plain function, which cannot yield: it runs in a thread of its own, and waits at
+    every tick until the next one is asked for.  So one of the two is at work at any time, and a
+    generator that is closed stops the work at its next tick.
+    """
+    turn, said = threading.Semaphore(0), threading.Semaphore(0)
+    now = _Work()
+
+    def tick(value: Any) -> None:
+        now.tick = value
+        said.release()
+        turn.acquire()
+        if now.stopped:
+            raise _Stopped
+
+    def run() -> None:
+        try:
+            now.result = work(tick)
+        except BaseException as error:
+            now.error = error
+        finally:
+            now.done = True
+            said.release()
+
+    thread = threading.Thread(
+        target=contextvars.copy_context().run, args=(run,), name="mats-solve", daemon=True
+    )
+    thread.start()
+    try:
+        yield from _ticks(now, turn, said)
+    finally:
+        now.stopped = True
+        turn.release()
+        thread.join()
+    if now.error is not None:
+        raise now.error
+    return now.result
+
+
+class _Work:
+    """Where work stands that runs beside its reader."""
+
+    tick: Any = None
+    result: Any = None
+    error: BaseException | None = None
+    done = stopped = False
+
+
+def _ticks(now: _Work, turn: threading.Semaphore, said: threading.Semaphore) -> Iterator[Any]:
+    while True:
+        said.acquire()
+        if now.done:
+            return
+        yield now.tick
+        turn.release()

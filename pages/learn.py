@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from pages.shared.frame import navigation
-from pages.shared.learn import lessons, steps
+from pages.shared.learn import guide, steps
 
 navigation.through_the_app()
 st.title("Learn", anchor=False)
@@ -16,4 +16,4 @@ st.markdown(
 )
 steps.explore()
 st.divider()
-lessons.overview()
+guide.overview()

@@ -7,7 +7,7 @@ import streamlit as st
 from mats_core import figures
 from pages.shared.controls import presets, settings, widgets
 from pages.shared.frame import Slot, families, progress, session, show
-from pages.shared.learn import lessons
+from pages.shared.learn import guide
 from pages.shared.views import convergence, merging, results
 from pages.shared.work import prepare, runs
 
@@ -55,7 +55,9 @@ with right:
     convergence.collect()
     show.notices()
     mine = (Slot.MERGING, Slot.TRACING)
-    progress.bar(Slot.PREPARATION, *mine, cancel=mine, quiet=session.refining, live=results.live)
+    progress.bar(
+        Slot.PREPARATION, *mine, cancel=mine, quiet=session.refining, live=convergence.live
+    )
     prepared = families.prepared(preparing)
     if prepared and prepared.problem:
         st.warning(show.plain(f"Without statistics: {prepared.problem}"))
@@ -67,4 +69,4 @@ with right:
         results.headline(shown, beside)
         results.tabs(shown, beside, prepared)
 with lesson:
-    lessons.banner()
+    guide.banner()

@@ -8,7 +8,7 @@ from mats_core import figures
 from mats_core.analysis import Survey
 from mats_core.merging import Inputs
 from pages.shared.frame import Slot, families, keys, progress, show
-from pages.shared.learn import lessons
+from pages.shared.learn import guide
 from pages.shared.views import overlap, protection, spectra, survey
 
 VIEWS = ("Spectra", "Overlap", "Interference", "Protected directions")
@@ -55,7 +55,7 @@ collection = families.header(
     "what fine-tuning changed (Δ), and of how that moves the outputs (ESD). Methods differ in "
     "which of these they protect. Nothing is merged here.",
 )
-lessons.banner()
+guide.banner()
 preparing = families.preparation(collection)
 progress.bar(Slot.PREPARATION)
 prepared = families.prepared(preparing)

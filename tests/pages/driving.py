@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
+from typing import Any
 
 from streamlit.testing.v1 import AppTest
 
@@ -37,3 +39,19 @@ def sentences(app: AppTest) -> str:
 def kept(family: str = "Tiny three") -> list[Run]:
     """The runs on disk, oldest first."""
     return everything(family)
+
+
+def labelled(app: AppTest, label: str) -> Any:
+    """The widget with this label, of whichever kind."""
+    kinds = (app.slider, app.select_slider, app.selectbox, app.number_input, app.toggle)
+    return next(w for kind in kinds for w in kind if w.label == label)
+
+
+def spec(app: AppTest, index: int = 0) -> dict[str, Any]:
+    """A chart of the page, as its browser gets it."""
+    return json.loads(app.get("plotly_chart")[index].proto.spec)
+
+
+def merge(app: AppTest) -> AppTest:
+    """Merge with the settings of the page, to the end."""
+    return settle(press(app, "Merge"), "preparation", "merging")

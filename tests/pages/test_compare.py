@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from mats_core.evaluation.comparison import compare, normalised_interval
 from mats_core.merging.family_file import load_family, measure_all
 from mats_core.merging.pipeline import merge
 from pages.shared.work import runs
-from tests.pages.driving import kept, press, sentences, settle
+from tests.pages.driving import kept, press, sentences, settle, spec
 
 Open = Callable[..., AppTest]
 SWEEP, SETTINGS, LOSS = "Sweep two settings", "Settings", "Predicted loss"
@@ -22,10 +21,6 @@ SWEEP, SETTINGS, LOSS = "Sweep two settings", "Settings", "Predicted loss"
 
 def box(app: AppTest, label: str) -> Any:
     return next(w for w in (*app.selectbox, *app.multiselect, *app.toggle) if w.label == label)
-
-
-def spec(app: AppTest, index: int = 0) -> dict:
-    return json.loads(app.get("plotly_chart")[index].proto.spec)
 
 
 def table_of(app: AppTest, index: int) -> Any:

@@ -14,7 +14,7 @@ from mats_core.analysis import toy
 from mats_core.analysis.spectra import KINDS
 from mats_core.methods.reference import describe
 from pages.shared.frame import Wanted, session, state
-from pages.shared.learn import lessons
+from pages.shared.learn import evidence, guide, lessons
 from pages.shared.learn import scene as toy_state
 from tests.pages.driving import kept, sentences, settle
 
@@ -194,10 +194,10 @@ def test_a_card_opens_its_lesson_on_the_other_page(open_app: Open, index: int):
 
 @pytest.mark.usefixtures("alone")
 def test_opening_leaves_the_preset_for_the_page():
-    lessons.open_lesson(2)
+    guide.open_lesson(2)
     assert session.wanted == Wanted("kfac", {"damping": 0.0, "iterations": 50})
     assert (session.lesson, session.lesson_goes_to) == (2, "merge")
-    lessons.set_up(lessons.LESSONS[1].setups[2])
+    guide.set_up(lessons.LESSONS[1].setups[2])
     assert state.value("subspaces kind") == "input"
     assert session.lesson_goes_to == "subspaces"
 
@@ -213,19 +213,19 @@ def test_without_a_family_the_lessons_say_so_and_the_picture_still_works(
 
 def banner_alone() -> None:
     from pages.shared.frame import families, session
-    from pages.shared.learn import lessons
+    from pages.shared.learn import guide
 
     if not session.entered:
         session.entered, session.lesson = True, 0
     families.header("A page", "with the widgets of a page")
-    lessons.banner()
+    guide.banner()
 
 
 @pytest.fixture
 def went(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Where `st.switch_page` was asked to go."""
     pages: list[str] = []
-    monkeypatch.setattr("pages.shared.learn.lessons.st.switch_page", pages.append)
+    monkeypatch.setattr("pages.shared.learn.guide.st.switch_page", pages.append)
     return pages
 
 
@@ -287,9 +287,9 @@ def test_a_run_matches_a_setup_only_with_all_its_settings(open_app: Open):
     settle(app, "preparation", "merging")
     (run,) = kept()
     published, twelve = lessons.LESSONS[3].setups[:2]
-    assert lessons.matches(run, published)
-    assert not lessons.matches(run, twelve)
-    assert not lessons.matches(run, lessons.LESSONS[0].setups[0])
-    found = lessons.evidence(lessons.LESSONS[3], [run])
+    assert evidence.matches(run, published)
+    assert not evidence.matches(run, twelve)
+    assert not evidence.matches(run, lessons.LESSONS[0].setups[0])
+    found = evidence.evidence(lessons.LESSONS[3], [run])
     assert "run 1" in found
     assert "**12 directions**: not merged yet" in found

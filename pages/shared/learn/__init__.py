@@ -3,6 +3,6 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from . import lessons, steps
+    from . import guide, lessons, steps
 
-__all__ = ["lessons", "steps"]
+__all__ = ["guide", "lessons", "steps"]

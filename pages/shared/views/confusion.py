@@ -1,26 +1,19 @@
-"""Confusion matrices of one task, and the images behind their cells: a part of the Inside page."""
+"""Confusion matrices of one task: a part of the Inside page."""
 
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 import streamlit as st
 
 from mats_core import figures
 
 from ..frame import Slot, keys, show, state, tracked
-from ..work import Answers, Job, Run, Shelf, clipped, confusion, picture
-from .answers import AFTER, GROUPS, Before, Compared, choices, compared, story, title
+from ..work import Answers, Job, Run, Shelf, confusion
+from . import examples
+from .answers import AFTER, GROUPS, Before, Compared, compared, story
 
 SIDES, DIFFERENCE = "Side by side", "Difference"
-PAGE = 24  # images at a time
-SAID = 400  # characters of a text
-NONE = {
-    "lost": "The merge lost no {} of this task.",
-    "won": "The merge won no {} of this task.",
-    "wrong": "No {} was wrong both times.",
-}
 
 
 def section(shelf: Shelf, run: Run, task: str, who: Before, preparing: Job) -> None:
@@ -71,7 +64,7 @@ def view(answers: Answers, who: Before, run_id: str) -> None:
     st.markdown(show.plain(story(found)))
     choice_key = keys.examples(run_id, answers.name, who)
     matrices(found, choice_key)
-    images(found, choice_key)
+    examples.images(found, choice_key)
 
 
 def numbers(found: Compared) -> None:
@@ -133,59 +126,3 @@ def _clickable(drawn: figures.Figure, key: str, choice_key: str, who: str, found
             state.put(choice_key, (who if there else found.who, true, taken))
 
     show.figure(drawn, key, on_select=click, selection_mode="points")
-
-
-def images(found: Compared, choice_key: str) -> None:
-    """The examples of the choice, each with its class and both predictions."""
-    noun = found.answers.noun
-    st.subheader(f"The {noun}s", anchor=False)
-    offered = choices(found, state.value(choice_key))
-    choice: Any = st.selectbox(
-        f"Show the {noun}s", offered, format_func=lambda c: title(found, c), key=choice_key,
-        persist_state="session", label_visibility="collapsed",
-    )  # fmt: skip
-    rows = found.rows(choice)
-    if not len(rows):
-        st.info(NONE.get(str(choice), "There is no {} in this cell.").format(noun))
-        return
-    pages = -(-len(rows) // PAGE)
-    page = 1
-    if pages > 1:
-        page = st.segmented_control(
-            "Page", list(range(1, pages + 1)), default=1, required=True,
-            key=f"{choice_key} page {pages}",
-        ) if pages <= 12 else st.number_input("Page", 1, pages)  # fmt: skip
-    shown = rows[(int(page) - 1) * PAGE : int(page) * PAGE]
-    st.caption(
-        f"{len(shown)} of {len(rows)} test {noun}s; those on which the merge is surest come first. "
-        f"Under each {noun}: its true class, then both predictions with their probabilities."
-    )
-    with st.container(horizontal=True, gap="small"):
-        for row in shown:
-            card(found, int(row))
-
-
-def card(found: Compared, row: int) -> None:
-    """One example and what is said about it."""
-    classes = found.answers.classes
-    true = classes[int(found.labels[row])]
-    said: list[tuple[str, bool]] = []
-    for who in (found.who, AFTER):
-        chances = found.probabilities(who)[row]
-        taken = int(chances.argmax())
-        text = f"{who}: {classes[taken]} {figures.percent(float(chances[taken]), 0)}"
-        said.append((text, taken == found.labels[row]))
-    alt = "; ".join([f"An image of {true}", *(text for text, _ in said)])
-    pictured = found.answers.noun == "image"
-    with st.container(border=True, width=166 if pictured else 340, gap="xxsmall"):
-        if pictured:
-            st.image(picture(found.answers.inputs[row]), width=112, alt=alt)
-        else:
-            st.markdown(show.plain(clipped(found.answers.text(row), SAID)))
-        st.markdown(f"**{show.plain(true)}**")
-        for text, right in said:
-            mark = ":material/check:" if right else ":material/close:"
-            st.markdown(f":small[{mark} {show.plain(text.replace(' encoder', ''))}]")
-
-
-__all__ = ["section", "view"]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import Any
 
+import pandas as pd
 import streamlit as st
 
 from mats_core import figures
@@ -13,7 +15,7 @@ from mats_core.figures import Look
 from mats_core.methods import METHODS
 
 from ..frame import Slot, show, shown, tracked
-from ..work import Prepared, Run, follow
+from ..work import Prepared, Residuals, Run, follow
 
 CELL = 190  # pixels
 EXAMPLES = 200
@@ -42,6 +44,26 @@ def convergence(run: Run, looks: dict[str, Look], prepared: Prepared) -> None:
     _controls(run, prepared)
     if shown.trajectories(run):
         _curves(run, looks)
+
+
+def live(found: Residuals) -> None:
+    """Residuals of a solve under way: the layer that is being solved, and those before it."""
+    curves = [*list(found.layers.values())[-5:], found.current]
+    longest = max(len(curve) for curve in curves)
+    table = pd.DataFrame(
+        {
+            "layer now" if curve is found.current else f"layer −{len(curves) - 1 - index}": [
+                math.log10(max(value, 1e-12)) for value in curve
+            ]
+            + [None] * (longest - len(curve))
+            for index, curve in enumerate(curves)
+            if curve
+        }
+    )
+    st.line_chart(
+        table, height=220, x_label="CG iteration", y_label="log₁₀ of the relative residual",
+        alt="Residuals of the layers solved so far against CG iterations.",
+    )  # fmt: skip
 
 
 def _controls(run: Run, prepared: Prepared) -> None:

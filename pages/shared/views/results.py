@@ -1,10 +1,7 @@
-"""A finished merge: headline, accuracy, convergence or weights, layers, spectra, comparison."""
+"""A finished merge: which one is shown, its headline, and a tab for each way to look at it."""
 
 from __future__ import annotations
 
-import math
-
-import pandas as pd
 import streamlit as st
 
 from mats_core import figures
@@ -13,8 +10,8 @@ from mats_core.merging import Report
 
 from ..controls import settings
 from ..frame import Wanted, keys, session, show, shown
-from ..work import Prepared, Request, Residuals, Run, runs
-from . import convergence, spectra
+from ..work import Prepared, Request, Run, runs
+from . import convergence, layers, spectra
 
 NUMBERS = {
     "normalised": ("Normalised accuracy", "Mean over the tasks of merged / expert accuracy."),
@@ -120,26 +117,6 @@ def _tested(report: Report) -> str:
     return f"{text}, all there are."
 
 
-def live(found: Residuals) -> None:
-    """Residuals of a solve under way: the layer that is being solved, and those before it."""
-    curves = [*list(found.layers.values())[-5:], found.current]
-    longest = max(len(curve) for curve in curves)
-    table = pd.DataFrame(
-        {
-            "layer now" if curve is found.current else f"layer −{len(curves) - 1 - index}": [
-                math.log10(max(value, 1e-12)) for value in curve
-            ]
-            + [None] * (longest - len(curve))
-            for index, curve in enumerate(curves)
-            if curve
-        }
-    )
-    st.line_chart(
-        table, height=220, x_label="CG iteration", y_label="log₁₀ of the relative residual",
-        alt="Residuals of the layers solved so far against CG iterations.",
-    )  # fmt: skip
-
-
 @st.fragment
 def tabs(run: Run, beside: Run | None, prepared: Prepared) -> None:
     """Everything about a run; a fragment, so that looking around does not rerun the page."""
@@ -160,9 +137,9 @@ def tabs(run: Run, beside: Run | None, prepared: Prepared) -> None:
             elif name == "Convergence":
                 convergence.convergence(run, looks, prepared)
             elif name == "Polarized scaling":
-                polarized(run)
+                layers.polarized(run)
             elif name == "Layers":
-                layers(run.report)
+                layers.table(run.report)
             elif name == "Spectra":
                 if run.recipe.rounds > 1:
                     st.caption(
@@ -186,54 +163,6 @@ def accuracy(run: Run, beside: Run | None, looks: dict[str, figures.Look]) -> No
         beside=other, beside_label=beside.label if beside else "",
     )  # fmt: skip
     show.figure(drawn, f"accuracy {run.id} {beside.id if beside else 0}")
-
-
-def polarized(run: Run) -> None:
-    names = [entry.name for entry in run.recipe.experts]
-    drawn = figures.task_weights(run.report, names)
-    if drawn:
-        show.figure(drawn, f"weights {run.id}")
-    found = {la.name: la for la in run.report.layers if la.details.get("dimension_weights")}
-    titles = figures.short_names(list(found))
-    st.markdown("**Level 2: the input dimensions of one layer**")
-    chosen = st.selectbox(
-        "Layer", list(found), format_func=lambda n: titles[n], key="dimension layer",
-        persist_state="session",
-    )  # fmt: skip
-    drawn = figures.dimension_weights(found[chosen])
-    if drawn:
-        show.figure(drawn, f"dimensions {run.id} {chosen}")
-
-
-def layers(report: Report) -> None:
-    """What happened to every tensor; the counts add up to the checkpoint."""
-    counts = ", ".join(f"{count} {name}" for name, count in report.coverage.items() if count)
-    st.markdown(show.plain(f"{len(report.layers)} tensors: {counts}."))
-    rows = [
-        {
-            "tensor": layer.name,
-            "treatment": layer.treatment,
-            "method": layer.method,
-            "status": layer.status,
-            "iterations": layer.iterations or None,
-            "residual": layer.residuals[-1] if layer.residuals else None,
-            "layer weight": layer.details.get("layer_weight"),
-            "ms": 1000 * layer.seconds,
-        }
-        for layer in report.layers
-    ]
-    table = pd.DataFrame(rows).dropna(axis=1, how="all")
-    st.dataframe(
-        table,
-        hide_index=True,
-        placeholder="–",
-        column_config={
-            "residual": st.column_config.NumberColumn(format="%.1e"),
-            "layer weight": st.column_config.NumberColumn(format="%.2f"),
-            "ms": st.column_config.NumberColumn(format="%.1f"),
-        },
-        alt="Table of all tensors with treatment, method and status.",
-    )
 
 
 def onwards(run: Run) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from dataclasses import FrozenInstanceError
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import pytest
 from pages.shared.frame import Wanted, session, state
 from pages.shared.frame.state import Held, Session, Slot
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 OWNER = ROOT / "pages" / "shared" / "frame" / "state.py"
 SOURCES = [ROOT / "app.py", *sorted((ROOT / "pages").rglob("*.py"))]
 HELD = {name: held for name, held in vars(Session).items() if isinstance(held, Held)}
@@ -94,3 +96,14 @@ def test_a_widget_and_its_key_are_one(alone: dict[str, object]):
 def test_what_is_wanted_cannot_be_changed_on_the_way():
     with pytest.raises(FrozenInstanceError):
         Wanted("kfac").method = "ties"  # type: ignore[misc]
+
+
+def test_the_way_in_needs_no_pytorch():
+    code = (
+        "import sys; from pages.shared.frame import navigation; "
+        "sys.exit(', '.join({'torch', 'plotly', 'mats_core'} & set(sys.modules)) or 0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr

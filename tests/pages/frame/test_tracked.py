@@ -13,7 +13,7 @@ from mats_core.errors import InputError
 from pages.shared.frame import Slot, caches, session, show, shown, state, tracked
 from pages.shared.work.jobs import Desk, Job, Tell, Worker
 from tests.pages.driving import kept, press, sentences, settle
-from tests.pages.test_jobs import ended, until
+from tests.pages.work.test_jobs import ended, until
 
 Open = Callable[..., AppTest]
 SLOT = Slot.TRACING

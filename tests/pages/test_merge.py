@@ -1,0 +1,300 @@
+"""The page Merge: settings, runs, what is shown of them, and work in the background."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from mats_core.merging.recipe import parse_options
+from mats_core.methods.reference import describe
+from mats_core.methods.table import METHODS
+from mats_core.system.folders import results_folder
+from pages.shared.controls.presets import PRESETS, Preset
+from pages.shared.frame import Wanted
+from pages.shared.work.jobs import Job
+from pages.shared.work.runs import differences
+from tests.pages.driving import kept, labelled, merge, press, sentences, settle, spec
+
+Open = Callable[..., AppTest]
+
+
+def test_first_merge_is_essential_and_shows_accuracy_against_expert_and_base(open_app: Open):
+    app = merge(open_app())
+    assert sentences(app) == ""
+    assert [m.label for m in app.metric][:2] == ["Normalised accuracy", "Gap recovered"]
+    assert app.metric[0].value.endswith("%")
+    assert {"Accuracy", "Polarized scaling", "Layers", "Spectra", "Next"} == {
+        tab.label for tab in app.tabs
+    }
+    names = {trace.get("name") for trace in spec(app)["data"]}
+    assert {"expert", "pre-trained encoder", "1 · ESM"} <= names
+    run = kept()[0]
+    assert run.recipe.method == "essential"
+    assert len(run.report.tasks) == 3
+
+
+def test_second_run_stands_beside_the_first_with_what_differs(open_app: Open):
+    app = merge(open_app())
+    labelled(app, "3 · layers").set_value(False).run()
+    merge(app)
+    first, second = kept()
+    assert (first.number, second.number) == (1, 2)
+    assert app.session_state["shown run"] == second.id
+    assert app.session_state["beside run"] == first.id
+    assert second.label == "2 · ESM · layer power 0.0"
+    assert app.metric[0].delta.endswith("points")
+    names = {trace.get("name") for trace in spec(app)["data"]}
+    assert {first.label, second.label} <= names
+    assert any("Settings changed" in m.value for m in app.markdown) is False
+
+
+def test_a_pinned_run_stays_beside(open_app: Open):
+    app = merge(open_app())
+    labelled(app, "3 · layers").set_value(False).run()
+    labelled(merge(app), "Pin").set_value(True).run()
+    labelled(app, "1 · tasks").set_value(False).run()
+    merge(app)
+    first, _, third = kept()
+    assert app.session_state["shown run"] == third.id
+    assert app.session_state["beside run"] == app.session_state["baseline"] == first.id
+
+
+def test_the_same_settings_are_one_run(open_app: Open):
+    merge(merge(open_app()))
+    assert [run.number for run in kept()] == [1]
+
+
+def test_runs_survive_the_session(open_app: Open):
+    merge(open_app())
+    app = settle(open_app(), "preparation")
+    assert [m.label for m in app.metric][:1] == ["Normalised accuracy"]
+    assert app.session_state["shown run"] == kept()[0].id
+
+
+def test_a_file_that_is_no_run_is_passed_over(open_app: Open):
+    app = merge(open_app())
+    file = next(results_folder().glob("runs/*/*.json"))
+    file.with_name("other.json").write_text("{")
+    file.with_name("newer.json").write_text(file.read_text().replace('"format": 1', '"format": 9'))
+    assert [run.number for run in kept()] == [1]
+    assert sentences(app.run()) == ""
+
+
+def test_conjugate_gradients_show_residuals_and_accuracy_along_the_iterations(open_app: Open):
+    app = open_app()
+    labelled(app, "Method").set_value("kfac").run()
+    merge(app)
+    app.session_state["result view"] = "Convergence"
+    app.run()
+    assert spec(app)["layout"]["yaxis"]["type"] == "log"
+    assert spec(app)["layout"]["yaxis"]["dtick"] == 1
+    app.session_state["trajectory length"] = 50
+    press(app, "Trace the accuracy")
+    settle(app, "tracing")
+    assert sentences(app) == ""
+    curves = spec(app, 1)["data"]
+    assert [trace["name"] for trace in curves] == ["with these settings", "undamped"]
+    assert curves[0]["x"] == ["0", "1", "2", "5", "10", "20", "50"]
+    undamped = app.session_state["trajectories"][kept()[0].id]["undamped"]
+    assert undamped.options["damping"] == 0
+
+
+def test_the_film_shows_each_iteration_without_solving_again(
+    open_app: Open, monkeypatch: pytest.MonkeyPatch
+):
+    app = open_app()
+    labelled(app, "Method").set_value("kfac").run()
+    merge(app)
+    app.session_state["result view"] = "Convergence"
+    app.session_state["trajectory length"] = 50
+    app.run()
+    press(app, "Trace the accuracy")
+    settle(app, "tracing")
+
+    def never(*arguments: object, **named: object):
+        raise AssertionError("solved again")
+
+    monkeypatch.setattr("mats_core.linear.cg", never)
+    traced = app.session_state["trajectories"][kept()[0].id]["undamped"]
+    for point in traced.points:
+        labelled(app, "Iteration").set_value(point.iteration).run()
+        assert sentences(app) == ""
+        shown = [m for m in app.metric if m.label == "Normalised accuracy"][-1]
+        assert shown.value == f"{100 * point.normalised_accuracy:.1f} %"
+        moved = next(m for m in app.metric if m.label == "Distance to the start")
+        assert (float(moved.value) == 0) == (point.iteration == 0)
+
+
+def test_presets_set_every_knob_and_a_change_is_said(open_app: Open):
+    app = merge(open_app())
+    press(app, "MaTS as published")
+    assert labelled(app, "Method").value == "kfac"
+    assert labelled(app, "Damping").value == 0
+    assert labelled(app, "Preconditioner").value == "none"
+    assert any("Settings changed since this run" in m.value for m in app.markdown)
+    press(app, "Back to this run's")
+    assert labelled(app, "Method").value == "essential"
+    assert not any("Settings changed since this run" in m.value for m in app.markdown)
+
+
+@pytest.mark.parametrize("preset", PRESETS, ids=lambda preset: preset.title)
+def test_every_preset_is_a_valid_recipe(preset: Preset):
+    parse_options(preset.method, preset.options)
+
+
+def rounds_of(app: AppTest) -> Any:
+    return next((b for b in app.button_group if b.label == "Rounds of statistics"), None)
+
+
+def test_a_second_round_is_asked_for_told_and_kept(open_app: Open, monkeypatch: pytest.MonkeyPatch):
+    told: list[tuple[str, float, str]] = []
+    tell = Job.tell
+
+    def telling(job: Job, fraction: float, text: str, partial: Any = None) -> None:
+        told.append((job.title, fraction, text))
+        tell(job, fraction, text, partial)
+
+    monkeypatch.setattr(Job, "tell", telling)
+    app = open_app()
+    press(app, "K-FAC, measured twice")
+    assert rounds_of(app).value == 2
+    merge(app)
+    assert sentences(app) == ""
+    (run,) = kept()
+    assert (run.recipe.rounds, run.report.rounds) == (2, 2)
+    assert run.label.startswith("1 · K-FAC · 2 rounds · ")
+    steps = [(part, text) for title, part, text in told if title == "Merging by K-FAC block (MaTS)"]
+    assert [part for part, _ in steps] == sorted(part for part, _ in steps)
+    assert any("measuring statistics of e1 (2 of 3)" in text for _, text in steps)
+    rounds_of(app).set_value(1).run()
+    assert any("rounds of statistics 2 → 1" in m.value for m in app.markdown)
+    merge(app)
+    two, one = kept()
+    assert one.id != two.id
+    assert ("rounds of statistics", "2", "1") in differences(two, one)
+    labelled(app, "Method").set_value("regmean").run()
+    assert rounds_of(app) is not None
+    groups = next(b for b in app.button_group if b.label.startswith("Method, by"))
+    groups.set_value("task vectors").run()
+    assert rounds_of(app) is None
+
+
+def test_what_another_page_wants_is_taken_over(open_app: Open):
+    app = open_app()
+    app.session_state["wanted"] = Wanted(
+        "task_arithmetic", {"scaling": 0.15}, ("e0", "e2"), {"e0": 2.0, "e2": 1.0}, seed=3,
+        dtype="float64",
+    )  # fmt: skip
+    merge(app.run())
+    (run,) = kept()
+    assert run.recipe.method == "task_arithmetic"
+    assert run.report.options["scaling"] == 0.15
+    assert [(e.name, e.weight) for e in run.recipe.experts] == [("e0", 2.0), ("e2", 1.0)]
+    assert (run.recipe.seed, run.recipe.dtype) == (3, "float64")
+
+
+def test_a_link_opens_its_run_and_a_strange_one_is_a_sentence(open_app: Open):
+    merge(open_app())
+    app = open_app()
+    app.query_params["run"] = kept()[0].id
+    settle(app, "preparation")
+    assert app.session_state["shown run"] == kept()[0].id
+    strange = open_app()
+    strange.query_params["run"] = "0123456789"
+    settle(strange, "preparation")
+    assert any("not made on this machine" in info.value for info in strange.info)
+
+
+def test_live_merges_at_every_change(open_app: Open):
+    app = merge(open_app())
+    labelled(app, "Live: merge at every change of a knob").set_value(True).run()
+    labelled(app, "Scaling").set_value(0.5).run()
+    settle(app, "merging")
+    assert [run.report.options["scaling"] for run in kept()] == [1.5, 0.5]
+
+
+def test_a_quick_answer_is_refined_in_the_background(
+    open_app: Open, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("mats_core.evaluation.examiner.ROUND", 8)
+    monkeypatch.setattr("pages.shared.controls.settings.QUICK", 0.3)
+    app = merge(open_app())
+    until = time.monotonic() + 60
+    while any("-" in t.merged.answers for t in kept()[0].report.tasks):
+        assert time.monotonic() < until
+        app.run()
+    assert any("all there are" in c.value for c in app.caption)
+    assert [t.merged.examples for t in kept()[0].report.tasks] == [60, 60, 60]
+
+
+@pytest.mark.parametrize("view", ["Polarized scaling", "Layers", "Spectra"])
+def test_every_view_of_a_result_opens(open_app: Open, view: str):
+    app = merge(open_app())
+    app.session_state["result view"] = view
+    app.run()
+    assert sentences(app) == ""
+    assert app.get("plotly_chart") or app.dataframe
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_gets_its_widgets_and_their_defaults_are_its_own(open_app: Open, method: str):
+    app = open_app()
+    app.session_state["group 0"] = METHODS[method].group
+    app.run()
+    labelled(app, "Method").set_value(method).run()
+    if (count := METHODS[method].experts) is not None:
+        app.session_state["experts Tiny three 0"] = [f"e{m}" for m in range(count)]
+    merge(app)
+    assert sentences(app) == ""
+    run = kept()[0]
+    assert run.recipe.method == method
+    defaults = {field.name: field.default for field in describe(method)}
+    assert dict(run.report.options) == defaults
+    assert run.report.normalised_accuracy is not None
+
+
+def test_a_method_for_two_refuses_three_with_a_sentence(open_app: Open):
+    app = open_app()
+    app.session_state["group 0"] = "weights"
+    app.run()
+    labelled(app, "Method").set_value("slerp").run()
+    assert any("exactly 2 experts" in c.value for c in app.caption)
+    merge(app)
+    assert "expected exactly 2 experts, found 3: e0, e1, e2" in sentences(app)
+    assert kept() == []
+
+
+def test_reset_gives_every_knob_its_default(open_app: Open):
+    app = open_app()
+    labelled(app, "Power of 1 · tasks").set_value(0.5).run()
+    labelled(app, "2 · dimensions").set_value(False).run()
+    press(app, "Reset")
+    assert labelled(app, "Power of 1 · tasks").value == 2.0
+    assert labelled(app, "2 · dimensions").value is True
+
+
+def test_merging_a_part_of_the_experts(open_app: Open):
+    app = open_app()
+    app.session_state["experts Tiny three 0"] = ["e0", "e2"]
+    merge(app)
+    report = kept()[0].report
+    assert [task.name for task in report.tasks] == ["e0", "e2"]
+
+
+def test_no_expert_at_all_is_a_sentence(open_app: Open):
+    app = open_app()
+    app.session_state["experts Tiny three 0"] = []
+    press(app, "Merge")
+    assert "expected at least one expert to merge, found none" in sentences(app)
+
+
+def test_cancelled_merge_leaves_nothing_behind(open_app: Open):
+    app = press(open_app(), "Merge")
+    app.session_state["merging"].cancel()
+    settle(app, "merging")
+    assert sentences(app) == ""
+    assert any("cancelled" in info.value for info in app.info) or not kept()

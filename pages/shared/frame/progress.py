@@ -29,10 +29,15 @@ def bar(
     """
     jobs = [job for slot in slots if (job := state.job(slot)) is not None]
     watched = [*jobs, *quiet]
+    polled = False
 
     def poll() -> None:
-        if tracked.news(watched):
+        nonlocal polled
+        # Not while the page is drawn: a browser that has not seen its widgets yet would take
+        # those of the next run, which are sent without their defaults.
+        if polled and tracked.news(watched):
             st.rerun()
+        polled = True
         if (job := _first(jobs)) is None:
             return
         now = job.snapshot()

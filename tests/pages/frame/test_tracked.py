@@ -7,10 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from mats_core.errors import InputError
-from pages.shared.frame import Slot, caches, session, show, shown, state, tracked
+from pages.shared.frame import Slot, caches, progress, session, show, shown, state, tracked
 from pages.shared.work.jobs import Desk, Job, Tell, Worker
 from tests.pages.driving import kept, press, sentences, settle
 from tests.pages.work.test_jobs import ended, until
@@ -123,10 +124,25 @@ def test_a_trace_is_kept_for_its_run_whichever_is_shown():
     assert "abc" not in session.trajectories, "the oldest goes"
 
 
-def test_a_merge_that_ends_between_the_look_at_it_and_the_bar_is_shown(
-    open_app: Open, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def polls(monkeypatch: pytest.MonkeyPatch) -> list[float | None]:
+    """After how many seconds the bars that are drawn look at their jobs again."""
+    after: list[float | None] = []
+    fragment = st.fragment
+
+    def noted(function: Any, *, run_every: float | None = None) -> Any:
+        after.append(run_every)
+        return fragment(function, run_every=run_every)
+
+    monkeypatch.setattr("pages.shared.frame.progress.st.fragment", noted)
+    return after
+
+
+def test_a_merge_that_ends_between_the_look_at_it_and_the_bar_is_seen(
+    open_app: Open, monkeypatch: pytest.MonkeyPatch, polls: list[float | None]
 ):
     app = settle(open_app(), "preparation")
+    assert polls[-1] is None, "nothing to wait for"
     notices = show.notices
 
     def slowly() -> None:
@@ -137,6 +153,10 @@ def test_a_merge_that_ends_between_the_look_at_it_and_the_bar_is_shown(
 
     monkeypatch.setattr(show, "notices", slowly)
     press(app, "Merge")
+    assert kept() == []
+    assert polls[-1] == progress.POLL, "the page looks once more, and is drawn again"
+    app.run()  # as the poll does
     assert sentences(app) == ""
     assert len(kept()) == 1
     assert [metric.label for metric in app.metric][:1] == ["Normalised accuracy"]
+    assert polls[-1] is None

@@ -59,7 +59,7 @@ def family(folder: Path) -> None:
 
 
 def recipes(folder: Path) -> None:
-    experts = [
+    experts: list[dict[str, object]] = [
         {"name": n, "model": n, "statistics": f"{n}.stats.safetensors", "task": f"{n}.npz"}
         for n in CLASSES
     ]

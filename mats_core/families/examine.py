@@ -23,13 +23,13 @@ def examine(
     heads: Sequence[str] | None = None,
     contents: bool = True,
 ) -> Family:
-    """Check a family and assign every tensor its role.
+    """The checked family, with a role for every tensor.
 
     `heads`: shell-style patterns of the tensors that belong to a task's head.  They replace the
-    automatic recognition; an empty list says that there is no head.  Without `contents` headers
-    are all that is read: numbers that are not finite and equal tensors are not looked for.
+    automatic recognition; an empty list says that no tensor belongs to one.  Without `contents`
+    only headers are read: numbers that are not finite and equal tensors are not looked for.
 
-    Raises `InputError` that names file, tensor, both shapes (or dtypes) and the way out.
+    Raises `InputError` that names file, tensor, both shapes (or dtypes) and the remedy.
     """
     if not experts:
         raise InputError("experts", expected="at least one expert", found="none")

@@ -1,6 +1,6 @@
 """Solving with Grams in factors: what RegMean, K-FAC and ESM do where statistics are in low rank.
 
-Each function here has a twin on matrices; `tests/methods/test_factored.py` holds them together.
+Each function here has a twin on matrices; `tests/linear/test_factored.py` holds them together.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ def kronecker(a_sum: Tensor, b_sum: Tensor, shift: float = 0.0) -> Apply:
 def kronecker_inverse(a_sum: Tensor, b_sum: Tensor) -> Apply | None:
     """A preconditioner `P⁻¹R = B̄⁻¹ R Ā⁻¹`: `kronecker` without shift, two products for four.
 
-    None where a sum is too ill-conditioned for its inverse; `kronecker` still works for it.  Turning
+    None where a sum is too ill-conditioned for its inverse; `kronecker` still works then.  Turning
     the whole system into the eigenbases would make P⁻¹ free, but costs as much as two iterations
     (square layers) to six (4 : 1), and the two products here an M-th of one.
     """

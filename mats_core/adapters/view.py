@@ -72,6 +72,7 @@ class Adapted(Checkpoint):
 
     @functools.cached_property
     def config(self) -> dict[str, Any]:
+        """The configuration of the model that was trained."""
         saved = {name for name, changes in self.changes.items() if _replaced(changes)}
         return architecture(self.path, self.base, self.settings, self.tensors, saved)
 

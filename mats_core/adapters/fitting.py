@@ -1,4 +1,4 @@
-"""Opening an adapter directory over its base: every module found, every shape checked."""
+"""Opening an adapter directory over its base: every module matched, every shape checked."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def open_adapter(path: Path, base: Weights) -> Adapted:
 
 
 def _weights(path: Path) -> Checkpoint:
-    """The adapter's own file."""
+    """The tensors in the file of the adapter."""
     whole = [
         n for n in ("model.safetensors", "model.safetensors.index.json") if (path / n).exists()
     ]

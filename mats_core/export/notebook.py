@@ -24,7 +24,7 @@ PARAMETERS = "parameters"  # the tag by which papermill and others find the cell
 
 
 def notebook(merge: Finished, place: str) -> str:
-    """The notebook as JSON; `place` is the family's folder, from that of MaTS Explorer."""
+    """A notebook that repeats the merge, as JSON; `place`: the family's folder, from ours."""
     return dump(
         [
             ("markdown", _opening(merge)),

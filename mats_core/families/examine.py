@@ -23,13 +23,13 @@ def examine(
     heads: Sequence[str] | None = None,
     contents: bool = True,
 ) -> Family:
-    """Check a family and assign every tensor its role.
+    """The checked family, with a role for every tensor.
 
     `heads`: shell-style patterns of the tensors that belong to a task's head.  They replace the
-    automatic recognition; an empty list says that there is no head.  Without `contents` headers
-    are all that is read; `look_inside` does the rest.
+    automatic recognition; an empty list says that no tensor belongs to one.  Without `contents`
+    only headers are read; `look_inside` does the rest.
 
-    Raises `InputError` that names file, tensor, both shapes (or dtypes) and the way out.
+    Raises `InputError` that names file, tensor, both shapes (or dtypes) and the remedy.
     """
     if not experts:
         raise InputError("experts", expected="at least one expert", found="none")
@@ -213,7 +213,7 @@ def _ties(base: Weights, experts: Sequence[Expert], apart: Collection[str]) -> d
     return tied
 
 
-def _aliases(base: Weights, experts: Sequence[Expert], apart: set[str]) -> dict[str, str]:
+def _aliases(base: Weights, experts: Sequence[Expert], apart: Collection[str]) -> dict[str, str]:
     """Names of one memory in the base, where every expert has one tensor for them, too."""
     groups: dict[str, list[str]] = {}
     for name in sorted(base.tensors, key=_leads):

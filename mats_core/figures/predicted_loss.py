@@ -14,7 +14,7 @@ from .style import GREY, Figure, Look, laid_out, safe, short_names
 
 
 def interference_map(found: Interference) -> Figure:
-    """Predicted cost by layer (rows) and task (columns), on a logarithmic scale of colours."""
+    """The predicted cost by layer (rows) and task (columns), on a logarithmic scale of colours."""
     titles = short_names(list(found.layers))
     rows = [titles[name] for name in found.layers]
     shown = np.where(found.predicted > 0, found.predicted, np.nan)
@@ -61,7 +61,7 @@ def _decades(values: np.ndarray) -> dict[str, Any]:
 
 
 def predicted_against_measured(found: Interference, looks: Mapping[str, Look]) -> Figure | None:
-    """A point a task: predicted cost (logarithmic) against measured; None without both."""
+    """Predicted cost (logarithmic) against measured cost, a point a task; None without both."""
     totals, measured = found.totals, found.measured
     places = [i for i in range(len(found.tasks)) if totals[i] > 0 and np.isfinite(measured[i])]
     if not places:

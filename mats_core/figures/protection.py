@@ -43,7 +43,7 @@ def pooled(values: Tensor, cells: int = CELLS) -> tuple[Tensor, int]:
 
 
 def protection_maps(found: Sequence[Protection], task: str) -> Figure:
-    """Cost of every direction `u_i v_jᵀ` under each subspace: maps side by side, one scale."""
+    """Maps of the cost of every direction `u_i v_jᵀ` under each subspace, on one scale."""
     figure = make_subplots(
         1, len(found), shared_yaxes=True, horizontal_spacing=0.04,
         subplot_titles=[own.subspace for own in found],
@@ -85,7 +85,7 @@ def protection_maps(found: Sequence[Protection], task: str) -> Figure:
 
 
 def protection_along(found: Sequence[Protection], task: str, rank: int) -> Figure:
-    """Relative cost along the directions of the change itself, strongest first."""
+    """The relative cost along the directions of the update, strongest first."""
     figure = go.Figure()
     for own in found:
         look = LOOKS[own.subspace]
@@ -112,7 +112,7 @@ def protection_along(found: Sequence[Protection], task: str, rank: int) -> Figur
 
 
 def concentration(found: Mapping[Subspace, Protection]) -> Figure:
-    """How much of each subspace's weight its strongest own directions hold."""
+    """The share of each subspace's trace that its strongest eigenvectors hold."""
     figure = go.Figure()
     for own in found.values():
         look, total = LOOKS[own.subspace], len(own.eigenvalues)

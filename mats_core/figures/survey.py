@@ -149,7 +149,7 @@ def _frame(figure: go.Figure, row: int, column: int) -> None:
 
 
 def _colours(survey: Survey, quantity: Quantity) -> dict[str, object]:
-    """Diverging around what chance gives where there is such a number, else sequential."""
+    """A scale that diverges around the value by chance, if known, else a sequential one."""
     middle = _chance(survey, quantity)
     if quantity == "energy":  # 98 beside 100 % is no contrast
         return {"colorscale": UPWARDS, "zmin": 0, "zmax": 1}
@@ -221,7 +221,7 @@ def layer_profile(
     looks: Mapping[str, Look],
     chosen: str,
 ) -> Figure | None:
-    """One quantity layer by layer, a line a task, the chosen layer marked."""
+    """One quantity by layer, a line for each task, with the chosen layer marked."""
     values = survey.values(quantity)
     if bool(values.isnan().all()):
         return None

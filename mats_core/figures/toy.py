@@ -17,7 +17,7 @@ ROUND = [2 * math.pi * i / 90 for i in range(91)]
 
 
 def toy_losses(found: Sequence[Merged], tasks: Mapping[str, Look]) -> Figure:
-    """Loss of every task under every way to merge, stacked to their sum."""
+    """The loss of every task under every way to merge, stacked to the sum."""
     figure = go.Figure()
     titles = [one.name for one in found]
     for index, (name, how) in enumerate(tasks.items()):
@@ -49,7 +49,7 @@ def toy_losses(found: Sequence[Merged], tasks: Mapping[str, Look]) -> Figure:
 
 
 def toy_progress(walk: Walk, best: Merged) -> Figure:
-    """After each iteration: the share of the loss that is gained, and of the way that is gone.
+    """The share of the loss that is gained after each iteration, and of the distance covered.
 
     Both are relative to `best`, the minimum of the summed loss.
     """
@@ -158,7 +158,7 @@ def _between(first: Point, second: Point) -> float | None:
 
 
 def toy_scaling(step: Essential, tasks: Mapping[str, Look], power: float) -> Figure:
-    """Length of each task's move before and after the weight of polarized scaling, level 1."""
+    """The length of each task's move before and after the weight of polarized scaling, level 1."""
     before = [math.hypot(*update) for update in step.updates]
     after = [length * weight for length, weight in zip(before, step.weights, strict=True)]
     figure = go.Figure()

@@ -1,4 +1,4 @@
-"""The short YAML that describes a task: one model, read and written, whoever uses the task.
+"""The short YAML that describes a task: one pydantic model, for reading and for writing.
 
     kind: text
     train: sst2.train.jsonl.gz

@@ -159,7 +159,7 @@ def decoded(files: Sequence[Source], size: int | None, channels: int) -> np.ndar
 
 
 def _decode(files: Sequence[Source], size: int | None, channels: int, place: Path) -> None:
-    """Write the array beside its place, then give it its name: never half of it."""
+    """Write the array under another name and rename it: a reader never sees half of it."""
     place.parent.mkdir(parents=True, exist_ok=True)
     draft = place.with_name(f"{place.stem}.{os.getpid()}.partial")
     shape = (len(files), *_picture(files[0], size, channels).shape)

@@ -20,7 +20,7 @@ FILES = (".npz", *DESCRIBED)
 
 
 def names_file(reference: str) -> bool:
-    """Whether a reference is a path, which starts at its recipe's folder."""
+    """Whether a reference is a path, relative to its recipe's folder."""
     return reference.lower().endswith(FILES)
 
 

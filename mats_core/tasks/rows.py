@@ -127,7 +127,7 @@ def _language(told: Description, thing: str, frame: pd.DataFrame) -> list[np.nda
 
 
 def filled(thing: str, frame: pd.DataFrame, template: str, *, empty: bool = False) -> np.ndarray:
-    """A template with every row's columns in the place of their names in braces."""
+    """A template filled in for every row: columns for their names in braces."""
     try:
         pieces = [(literal, name) for literal, name, *_ in string.Formatter().parse(template)]
     except ValueError as error:
@@ -180,7 +180,7 @@ def finished(told: Description, classes: tuple[str, ...], splits: dict[SplitName
 def _drawn(
     told: Description, train: Split, share: float, random: np.random.Generator
 ) -> tuple[Split, Split]:
-    """What stays and what is drawn: `share` of the rows, both in their own order."""
+    """(remaining rows, drawn rows): `share` of the rows is drawn; both keep their order."""
     count = round(share * len(train))
     if not 0 < count < len(train):
         raise InputError(

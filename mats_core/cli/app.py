@@ -107,4 +107,5 @@ def _become(words: list[str], environment: Mapping[str, str]) -> None:
     sys.stdout.flush()
     if os.name == "posix":
         os.execve(words[0], words, environment)
-    raise SystemExit(subprocess.call(words, env=environment))
+    else:
+        raise SystemExit(subprocess.call(words, env=environment))

@@ -7,7 +7,7 @@ examples are held out from the training half; hyper-parameters are chosen on the
 examples.
 """
 
-from .loading import load, names_file
+from .loading import SAMPLE, load, names_file
 from .sources import Source, register
 from .task import (
     ARRAYS,
@@ -29,6 +29,7 @@ __all__ = [
     "IMAGES",
     "KINDS",
     "METRICS",
+    "SAMPLE",
     "SPLITS",
     "VALIDATION_MOST",
     "Form",

@@ -14,6 +14,7 @@ from . import description, images, rows
 from .sources import of_source
 from .task import SPLITS, Task
 
+SAMPLE = "sample:"  # how references to the sample family's tasks begin
 DESCRIBED = (".yaml", ".yml")
 FILES = (".npz", *DESCRIBED)
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import InputError, existing, listing
+from ..errors import InputError, existing, listing, needed
 from ..system import cache_folder
 from . import tables
 from .description import Description
@@ -126,10 +126,13 @@ def _listed(told: Description, thing: str, path: Path) -> tuple[list[Source], li
     return [*paths], list(tables.column(thing, frame, told.label))
 
 
+def _pillow() -> Any:
+    return needed("a task of image files", "PIL.Image", "pillow", "data")
+
+
 def _surveyed(files: Sequence[Source]) -> tuple[int | None, int]:
     """The side to bring all images to (None where they have one size), and their channels."""
-    from PIL import Image
-
+    Image = _pillow()
     sizes, modes = set(), set()
     for file in files:
         try:
@@ -176,8 +179,7 @@ def _decode(files: Sequence[Source], size: int | None, channels: int, place: Pat
 
 def _picture(file: Source, size: int | None, channels: int) -> np.ndarray:
     """(height, width, channels) uint8."""
-    from PIL import Image
-
+    Image = _pillow()
     try:
         with Image.open(_opened(file)) as image:
             picture = image.convert("L" if channels == 1 else "RGB")

@@ -11,10 +11,10 @@ import numpy as np
 
 from ..errors import InputError, existing
 from . import description, images, rows
-from .samples import sample
+from .sources import of_source
 from .task import SPLITS, Task
 
-SAMPLE = "sample:"
+SAMPLE = "sample:"  # how references to the sample family's tasks begin
 DESCRIBED = (".yaml", ".yml")
 FILES = (".npz", *DESCRIBED)
 
@@ -25,13 +25,15 @@ def names_file(reference: str) -> bool:
 
 
 def load(reference: str | Path, *, root: Path | None = None) -> Task:
-    """The task that `reference` names: `sample:NAME`, or a `.yaml` or `.npz` (under `root`).
+    """The task that `reference` names: a `.yaml` or `.npz` (under `root`), or `SOURCE:NAME`.
 
     Raises `InputError` for anything that is missing, unknown or does not fit together.
     """
     reference = str(reference)
-    if reference.startswith(SAMPLE):
-        return sample(reference.removeprefix(SAMPLE))
+    source, colon, name = reference.partition(":")
+    # A single letter is the drive of a path.
+    if colon and len(source) > 1 and source.isidentifier() and not names_file(reference):
+        return of_source(source, name)
     path = Path(reference) if root is None else root / reference
     existing("task", path)
     if path.suffix.lower() in DESCRIBED:

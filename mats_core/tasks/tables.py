@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import InputError, existing, member
+from ..errors import InputError, existing, member, needed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,8 +33,7 @@ def read_table(thing: str, path: Path) -> pd.DataFrame:
         raise InputError(
             f"{thing} '{path}'", expected=f"a file {', '.join(FORMATS)} (.gz)", found="another"
         )
-    import pandas as pd  # half a second
-
+    pd = needed(f"{thing} '{path}'", "pandas", "pandas", "data")  # imported here: half a second
     try:
         if kind == ".parquet":
             frame = pd.read_parquet(path)

@@ -144,7 +144,7 @@ class Task:
         return digest.hexdigest()
 
     @classmethod
-    def from_arrays(cls, name: str, arrays: Mapping[str, Any]) -> Task:
+    def from_arrays(cls, name: str, arrays: Mapping[str, Any], description: str = "") -> Task:
         """A task from the five arrays of an `.npz`: uint8 images (n, height, width[, channels]),
         integer labels and class names.  Raises `InputError` for what does not fit together.
         """
@@ -158,7 +158,7 @@ class Task:
         classes = tuple(str(label) for label in arrays["classes"])
         train = _images(name, "train", arrays["x_train"], arrays["y_train"], len(classes))
         test = _images(name, "test", arrays["x_test"], arrays["y_test"], len(classes))
-        return cls(name, classes, *held_out(train), test)
+        return cls(name, classes, *held_out(train), test, description)
 
 
 def held_out(train: Split) -> tuple[Split, Split]:

@@ -111,7 +111,7 @@ def _refuse_foreign_paths(content: Mapping[str, Any]) -> None:
             raise InputError(
                 f"path '{path}'",
                 expected="a path on this machine",
-                found="one of a network share" if "\0" not in path else "a character that ends it",
+                found="one of a network share" if "\0" not in path else "a NUL character",
             )
     for starts in _starts(content):
         if starts not in STARTS:

@@ -62,7 +62,7 @@ def _weights(path: Path) -> Checkpoint:
             f"'{path}'",
             expected="an adapter or a whole checkpoint",
             found=f"both: adapter_config.json and {whole[0]}",
-            remedy="Move the one that is not meant out of the folder.",
+            remedy="Move one of the two out of the folder.",
         )
     if not (path / WEIGHTS).is_file() and (path / "adapter_model.bin").is_file():
         return Checkpoint.open(path / "adapter_model.bin")  # refused, with the command to convert

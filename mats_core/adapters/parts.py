@@ -116,8 +116,8 @@ def translate(
         thing,
         expected="modules of the base, by its names or with one prefix more or less",
         found=f"no match for {listing(lost, 4)}",
-        remedy="Is this the base that it was trained on? A tied output layer (lm_head) has no "
-        "weight of its own in the file and cannot be adapted apart from the embedding.",
+        remedy="Is this the base that it was trained on? A tied output layer (lm_head) is "
+        "not stored separately and cannot be adapted apart from the embedding.",
     )
 
 
@@ -140,7 +140,7 @@ def _prefix(
     if len(fit) > 1:
         raise InputError(
             thing,
-            expected="modules that fit the base in one way",
+            expected="modules that match the base by one prefix",
             found=f"two: {listing(f'{s or a}' for s, a in fit)}",
             remedy="Give the base as the class of model that the adapter was trained on.",
         )

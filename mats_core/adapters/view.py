@@ -109,7 +109,7 @@ class Adapted(Weights):
             return ()
         return (
             f"adapter '{self.path}' says that it was trained on '{said}'; it is put on the base "
-            f"given here, '{self.base.path}'. Whether the two are one, only their names could tell",
+            f"given here, '{self.base.path}'. Only the names were compared",
         )
 
     def _tied_embedding(self) -> tuple[str, ...]:
@@ -120,7 +120,7 @@ class Adapted(Weights):
             return ()
         return (
             f"adapter '{self.path}' changes {listing(embeddings)}, to which the output layer is "
-            "tied: merged, it changes both, where the adapter alone changes the input",
+            "tied: the merge changes both, the adapter alone only the input",
         )
 
     def read(

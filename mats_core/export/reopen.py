@@ -111,7 +111,7 @@ def _refuse_foreign_paths(content: Mapping[str, Any]) -> None:
             raise InputError(
                 f"path '{path}'",
                 expected="a path on this machine",
-                found="one of a network share" if "\0" not in path else "a character that ends it",
+                found="one of a network share" if "\0" not in path else "a NUL character",
             )
     # Whatever the recipe's method: an option of that name may be a path.
     starts = {f.name: f.checkpoint for method in METHODS for f in describe(method) if f.checkpoint}

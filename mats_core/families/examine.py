@@ -36,7 +36,7 @@ def examine(
     names = [expert.name for expert in experts]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise InputError("experts", expected="a name of its own for each", found=listing(twice))
+        raise InputError("experts", expected="a different name for each", found=listing(twice))
     experts = aligned(base, experts)
     spares = spare(base, experts)
     heads_found = head_names(base, experts, heads, spares)
@@ -92,8 +92,8 @@ def look_inside(family: Family) -> Family:
 def _vocabularies(base: Weights, experts: Sequence[Expert]) -> list[str]:
     found = [(expert.name, difference(base, expert.checkpoint)) for expert in experts]
     return [
-        f"the tokenizer of expert '{name}' is not the base's, though the embeddings are of one "
-        f"size: {what}. The merge has the base's tokenizer"
+        f"the tokenizer of expert '{name}' differs from the base's, though the embeddings have the "
+        f"same size: {what}. The merge keeps the base's tokenizer"
         for name, what in found
         if what
     ]
@@ -170,7 +170,7 @@ def _about_tokens(base: Weights, checkpoint: Weights, name: str) -> str:
     found = difference(base, checkpoint)
     if found:
         return f" ({found}; nothing is cropped: give all models one vocabulary first)"
-    return " (their tokenizer files name no different token, or there are none)"
+    return " (their tokenizer files name the same tokens, or are missing)"
 
 
 def _described(entry: Entry | None) -> str:

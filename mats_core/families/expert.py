@@ -106,8 +106,8 @@ def _prefix(base: Shapes, own: Shapes, thing: str) -> tuple[str, str]:
         shown = " and ".join(f"'{strip or add}'" for strip, add in (first, *others[:1]))
         raise InputError(
             thing,
-            expected="names that fit the base's in one way",
-            found=f"two prefixes that fit equally well, {shown}",
+            expected="names that match the base's by one prefix",
+            found=f"two prefixes that match equally well, {shown}",
             remedy="Save it with the same class of model as the base.",
         )
     return first

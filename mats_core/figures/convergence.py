@@ -157,9 +157,9 @@ def trajectory_tasks(trajectory: Trajectory, tasks: Mapping[str, Look]) -> Figur
     figure.update_yaxes(tickformat=".0%", title="share of the expert's accuracy")
     loser = min(changes, key=lambda name: changes[name])
     caption = (
-        f"Task by task. {loser} falls furthest below its own best: "
+        f"Task by task. {loser} falls furthest below its best: "
         f"{-100 * changes[loser]:.1f} points at the end."
         if changes[loser] < -0.005
-        else "Task by task. No task ends visibly below its own best."
+        else "Task by task. No task ends visibly below its best."
     )
     return Figure(figure, f"Share of accuracy of each task by iteration. {caption}", caption)

@@ -108,7 +108,7 @@ def _story(loading: Loading, value: Callable[[Step], float]) -> str:
     gain = last - first
     text = f"from {percent(first)} with the base to {percent(last)} with the whole merge. "
     if gain < SMALL:
-        return text + "The merge gains nothing here, so there is no part to thank. "
+        return text + "The merge gains nothing here, so no part contributes. "
     alone = {steps[1].part: value(steps[1]) - first for steps in curves.values() if len(steps) > 1}
     best = max(alone, key=lambda part: alone[part])
     name, part = str(best), percent(alone[best] / gain, 0)

@@ -81,7 +81,7 @@ def _pairs_caption(pairs: Tensor, tasks: Sequence[str], what: Pairs, chance: flo
         )
         return f"{told[0]} share most of their directions, {told[1]} least; {beside}"
     beside = "0 is a right angle" + (
-        ": as a whole these changes neither help nor fight each other, they get mixed up."
+        ": on the whole these changes neither help nor oppose each other."
         if max(abs(v) for v in value.values()) < 0.1
         else "; below it two tasks pull the weight apart."
     )

@@ -35,7 +35,7 @@ def interference_map(found: Interference) -> Figure:
     figure.update_yaxes(autorange="reversed", showgrid=False, dtick=1 if len(rows) <= 60 else None)
     figure.update_xaxes(side="top", showgrid=False)
     if not np.isfinite(shown).any():
-        caption = "The merge is where every expert is: no cost at all is predicted."
+        caption = "The merge equals every expert: no cost is predicted."
         return Figure(figure, f"Heatmap of predicted loss. {caption}", caption)
     layer, task = np.unravel_index(np.nanargmax(found.predicted), found.predicted.shape)
     totals = found.totals
@@ -116,11 +116,11 @@ def _verdict(found: Interference, places: Sequence[int]) -> str:
     if ratio >= 2 or 0 < ratio <= 0.5:
         factor = ratio if ratio >= 2 else 1 / ratio
         text += (
-            f"The amount is another matter: the loss really rose {_plain(factor)} times "
+            f"The amount differs: the measured loss rose {_plain(factor)} times "
             f"{'more' if ratio >= 2 else 'less'} than predicted, probably "
-            "because the prediction looks at the curvature right at each expert, where its "
-            "training examples are almost solved, and at one layer at a time. Read the order "
-            "and the place, not the height."
+            "because the prediction takes the curvature at each expert, where its training "
+            "examples are almost solved, and one layer at a time. Trust the order of tasks and "
+            "layers, not the amount."
         )
     else:
         text += f"In sum {predicted:.2g} nats were predicted and {measured:.2g} measured."

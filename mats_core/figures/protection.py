@@ -126,18 +126,16 @@ def concentration(found: Mapping[Subspace, Protection]) -> Figure:
         )  # fmt: skip
     figure.add_hline(0.9, line={"color": GREY, "width": 1, "dash": "dash"})
     laid_out(figure, 340)
-    figure.update_xaxes(type="log", dtick=1, title="directions, the subspace's own strongest first")
-    figure.update_yaxes(range=[0, 1.02], tickformat=".0%", title="share of its weight")
+    figure.update_xaxes(type="log", dtick=1, title="eigenvectors of the subspace, strongest first")
+    figure.update_yaxes(range=[0, 1.02], tickformat=".0%", title="share of its trace")
     total = len(next(iter(found.values())).eigenvalues)
     told = ", ".join(
-        f"{own.subspace} on {own.needed():,}"
-        for own in found.values()
-        if own.subspace != "identity"
+        f"{own.subspace} {own.needed():,}" for own in found.values() if own.subspace != "identity"
     )
     caption = (
-        f"90 % of the weight lies, of {total:,} directions, with {told}; the identity treats all "
-        "alike. The fewer directions a subspace insists on, the more room it leaves to other tasks."
+        f"Of {total:,} directions so many hold 90 % of the trace: {told}; the identity treats all "
+        "alike. The fewer directions a subspace needs, the more room it leaves to other tasks."
         if told
         else f"The identity treats all {total:,} directions alike."
     )
-    return Figure(figure, f"Weight against directions, by subspace. {caption}", caption)
+    return Figure(figure, f"Share of the trace against directions, by subspace. {caption}", caption)

@@ -35,8 +35,8 @@ def toy_losses(found: Sequence[Merged], tasks: Mapping[str, Look]) -> Figure:
     worst, best = max(found, key=_total), min(found, key=_total)
     if worst.total - best.total < NEAR:
         caption = (
-            f"All of them land in the same place, at a summed loss of {best.total:.2f}: these "
-            "ellipses leave nothing for the curvature to tell."
+            f"All of them land in the same place, at a summed loss of {best.total:.2f}: for "
+            "these ellipses the curvature makes no difference."
         )
     else:
         parts = [f"{TITLES.get(one.name, one.name)} {one.total:.2f}" for one in found]
@@ -94,7 +94,7 @@ def _progress_words(gained: list[float], gone: list[float]) -> tuple[str, str]:
             "follows the flat direction, where a little noise in the curvature moves the solution "
             "far."
         )
-    return f"Bars of loss gained and distance gone. {caption}", caption
+    return f"Bars of loss gained and distance covered. {caption}", caption
 
 
 def toy_polar(step: Essential, tasks: Mapping[str, Look]) -> Figure:
@@ -123,7 +123,7 @@ def toy_polar(step: Essential, tasks: Mapping[str, Look]) -> Figure:
     large, small = step.spread[0], step.spread[-1]
     angle = _between(*step.directions)
     if angle is None:
-        caption = "A task that has not moved has no direction of its own: there is nothing to free."
+        caption = "A task that has not moved has no direction: the polar step has nothing to turn."
     else:
         caption = (
             f"The two directions are {angle:.0f}° apart. As they are, a move that both share "

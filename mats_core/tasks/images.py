@@ -121,7 +121,7 @@ def _listed(told: Description, thing: str, path: Path) -> tuple[list[Source], li
             thing,
             expected=f"every file in the column '{column}'",
             found=f"no {listing(missing, 2)}",
-            remedy="Paths in a table start at its own folder.",
+            remedy="Paths in a table are relative to its folder.",
         )
     return [*paths], list(tables.column(thing, frame, told.label))
 

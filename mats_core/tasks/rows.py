@@ -95,7 +95,7 @@ def checked_classes(told: Description, names: tuple[str, ...]) -> None:
     thing = f"classes of task '{told.name}'"
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise InputError(thing, expected="a name of its own for each", found=", ".join(twice))
+        raise InputError(thing, expected="a different name for each", found=", ".join(twice))
     if len(names) < 2:
         raise InputError(thing, expected="at least two", found=f"{len(names)}")
     if told.metric == "f1" and len(names) != 2:
@@ -135,7 +135,7 @@ def filled(thing: str, frame: pd.DataFrame, template: str, *, empty: bool = Fals
             f"template '{template}' of {thing}",
             expected="columns in braces",
             found=str(error),
-            remedy="Write {{ and }} for braces that are meant.",
+            remedy="Write {{ and }} for literal braces.",
         ) from None
     columns = {}
     for _, name in pieces:

@@ -95,7 +95,7 @@ def read_hub(
     except Exception as error:  # the library's own errors have no common base
         raise InputError(
             f"data set '{name}' of {thing}",
-            expected=f"its split '{split}' in this machine's cache, or a way to the hub",
+            expected=f"its split '{split}' in this machine's cache, or access to the hub",
             found=(str(error).strip() or type(error).__name__).splitlines()[0][:200],
             remedy="Check the name, the subset and the split; load it once while online.",
         ) from None

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .methods import METHODS
     from .statistics import Statistics, measure_task
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "METHODS",
     "InputError",

@@ -1,12 +1,18 @@
-"""`python -m mats_core`."""
+"""`python -m mats_core`, or `mats` where the package is installed."""
 
 from __future__ import annotations
 
 import sys
 
-from .cli import main
+from .cli import main as run
 from .system import set_waiting
 
+
+def main() -> int:
+    """The exit code of one command; also the console script `mats`."""
+    set_waiting()  # before anything imports PyTorch
+    return run()
+
+
 if __name__ == "__main__":
-    set_waiting()
     sys.exit(main())

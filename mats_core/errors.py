@@ -7,6 +7,7 @@ found and how to mend it.  The inside of the library trusts its inputs.
 from __future__ import annotations
 
 import difflib
+import importlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,22 @@ def existing(thing: str, path: str | Path) -> Path:
             remedy="Check the spelling; relative paths start at the recipe's folder.",
         )
     return path
+
+
+def needed(thing: str, module: str, package: str, extra: str) -> Any:
+    """The imported `module`; raises `InputError` with the package and the extra that bring it."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if not f"{module}.".startswith(f"{error.name}."):
+            raise  # it is there, and something that it imports is not
+        raise InputError(
+            thing,
+            expected=f"the package {package}",
+            found="none",
+            remedy=f"Install it with: python -m pip install {package} (MaTS Explorer's extra "
+            f"[{extra}] brings it).",
+        ) from None
 
 
 def read_yaml(thing: str, path: str | Path) -> dict[str, Any]:

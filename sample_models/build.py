@@ -20,8 +20,8 @@ import torch
 import yaml
 from torch.nn import functional
 
-from sample_models import tasks, training
-from sample_models.training import Settings
+from . import tasks, training
+from .training import Settings
 
 HERE = Path(__file__).parent
 PROCESSES = 2
@@ -50,7 +50,7 @@ def main(arguments: list[str] | None = None) -> None:
     build(chosen.out, settings, images=chosen.images, base=chosen.base)
     print(f"models: {(time.perf_counter() - started) / 60:.1f} minutes", flush=True)
     if not chosen.no_table:
-        from sample_models.table import write_table
+        from .table import write_table
 
         write_table(chosen.out, HERE / "README.md" if chosen.out == HERE / "drawn" else None)
         print(f"with the table: {(time.perf_counter() - started) / 60:.1f} minutes", flush=True)

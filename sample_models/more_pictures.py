@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from sample_models import drawing as d
-from sample_models import worlds as w
-from sample_models.pictures import places
-from sample_models.pretraining_pictures import _SOLIDS, SOLIDS
+from . import drawing as d
+from . import worlds as w
+from .pictures import places
+from .pretraining_pictures import _SOLIDS, SOLIDS
 
 Array = d.Array
 BERRIES = tuple(f"{k} berries" for k in range(2, 11))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from sample_models import drawing as d
-from sample_models import glyphs
-from sample_models import worlds as w
+from . import drawing as d
+from . import glyphs
+from . import worlds as w
 
 Array = d.Array
 INK, RED, WHITE = (0.15, 0.1, 0.1), (0.75, 0.1, 0.15), (1.0, 1.0, 1.0)

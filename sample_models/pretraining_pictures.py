@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from sample_models import drawing as d
-from sample_models import glyphs
-from sample_models import worlds as w
-from sample_models.pictures import INK, RED, WHITE, _dot, _pen, _tile, places
+from . import drawing as d
+from . import glyphs
+from . import worlds as w
+from .pictures import INK, RED, WHITE, _dot, _pen, _tile, places
 
 Array = d.Array
 

@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sample_models import drawing, pictures, worlds
-from sample_models import more_pictures as more
-from sample_models import pretraining_pictures as earlier
+from mats_core.errors import needed
+
+from . import drawing, pictures, worlds
+from . import more_pictures as more
+from . import pretraining_pictures as earlier
 
 _DRAWN = {
     "shapes": (pictures.SHAPES, pictures.shapes),
@@ -126,9 +128,9 @@ def _draw(
 
 
 def _digits(train: int, test: int) -> dict[str, NDArray[Any]]:
-    from sklearn.datasets import load_digits  # slow to import, needed by one task only
-
-    data: Any = load_digits()
+    # Imported here: it is slow, and needed by one task only.
+    sets = needed("sample task 'digits'", "sklearn.datasets", "scikit-learn", "app")
+    data: Any = sets.load_digits()
     images = worlds.enlarge(data.images / 16)
     images = drawing.bytes_of(np.repeat(images[..., None], 3, axis=3))
     labels = data.target.astype(np.int64)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from sample_models import drawing as d
+from . import drawing as d
 
 Array = d.Array
 Drawer = Callable[[np.random.Generator, np.ndarray], Array]

@@ -19,6 +19,7 @@ from mats_core.merging.recipe import Recipe, parse_recipe
 from mats_core.methods.layer import Layer, LayerStatistics, Merged
 from mats_core.methods.table import METHODS
 from mats_core.statistics.store import Statistics
+from tests.method_cases import CASES
 
 SEEDS = (0, 1, 2)
 
@@ -111,13 +112,12 @@ def enough(layer: Layer, method: str) -> Layer:
 
 
 def merged(layer: Layer, method: str, survey: Any = None, **options: Any) -> Merged:
-    """What a method makes of one layer; spectral methods at scaling 1 unless told.
+    """What a method makes of one layer, by its published formula unless told.
 
     Defaults come from measurements and may change; the oracles here are of the formulas.
     """
     row = METHODS[method]
-    if method in ("tsv_m", "iso_c", "iso_cts", "essential"):
-        options = {"scaling": 1.0, **options}
+    options = {**CASES[method].formula, **options}
     return row.merge(layer, row.options(**options), survey)
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
+import json
+import os
 import re
 from pathlib import Path
 
@@ -16,6 +20,39 @@ from mats_core.tasks.task import KINDS
 
 ROOT = Path(__file__).parent.parent
 FROM_THE_HUB = {"clip_vit_b32_eight_tasks.yaml": 8}
+OURS = ("mats_core", "pages", "benchmarks", "sample_models")
+
+
+def texts() -> dict[str, str]:
+    """Every document by its name: Markdown, and the cells of the notebooks."""
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *ROOT.glob("[a-z]*/README.md")]
+    pages += ROOT.glob("benchmarks/*/README.md")
+    found = {str(page.relative_to(ROOT)): page.read_text("utf-8") for page in pages}
+    for file in (ROOT / "notebooks").glob("*.ipynb"):
+        cells = json.loads(file.read_text("utf-8"))["cells"]
+        found[f"notebooks/{file.name}"] = "\n".join("".join(cell["source"]) for cell in cells)
+    changes = (ROOT / "CHANGELOG.md").read_text("utf-8")  # what to write instead, not what was
+    found["CHANGELOG.md"] = "\n".join(re.findall(r"^\| .* \| (.*) \|$", changes, re.M))
+    return found
+
+
+TEXTS = texts()
+
+
+def exists(dotted: str) -> bool:
+    """Whether a dotted name is a module of ours, or what one hands out, or an attribute of that."""
+    parts = dotted.split(".")
+    for length in range(len(parts), 0, -1):
+        try:
+            value = importlib.import_module(".".join(parts[:length]))
+        except ModuleNotFoundError:
+            continue
+        for part in parts[length:]:
+            if not hasattr(value, part):
+                return False
+            value = getattr(value, part)
+        return True
+    return False
 
 
 def test_the_reference_is_the_declaration():
@@ -56,6 +93,46 @@ def test_every_recipe_in_the_docs_is_valid(file):
 
 
 def test_links_in_the_docs_lead_somewhere():
-    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *ROOT.glob("*/README.md")]:
+    for page in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *ROOT.glob("[a-z]*/README.md")]:
         for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text("utf-8")):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+@pytest.mark.parametrize("page", sorted(TEXTS))
+def test_every_name_of_the_library_in_the_docs_exists(page):
+    named = set(re.findall(r"\bmats_core(?:\.[A-Za-z_]\w*)+", TEXTS[page]))
+    assert not (gone := sorted(name for name in named if not exists(name))), f"{page}: {gone}"
+    run = re.findall(r"python -m ((?:mats_core|benchmarks|sample_models)[\w.]*\w)", TEXTS[page])
+    for module in run:
+        stem = ROOT / module.replace(".", "/")
+        assert stem.with_suffix(".py").is_file() or (stem / "__main__.py").is_file(), module
+
+
+@pytest.mark.parametrize("page", sorted(TEXTS))
+def test_every_source_file_in_the_docs_exists(page):
+    told = set(re.findall(r"(?<![\w/<])[\w.-]+(?:/[\w.-]+)*\.py\b", TEXTS[page]))
+    told |= set(re.findall(r"`((?:mats_core|pages|tests|benchmarks)/[\w./-]*)`", TEXTS[page]))
+    names = {path.name for top in (*OURS, "tests") for path in (ROOT / top).rglob("*.py")}
+    here = (ROOT / page).parent
+    for path in told:
+        known = (ROOT / path).exists() or (here / path).exists()
+        assert known or ("/" not in path and path in names), f"{page} names {path}"
+
+
+@pytest.mark.parametrize("page", sorted(TEXTS))
+def test_every_import_in_the_docs_works(page):
+    for line in re.findall(
+        r"^from (?:mats_core|sample_models)\S* import [^(\n]+$", TEXTS[page], re.M
+    ):
+        (node,) = ast.parse(line.strip()).body
+        assert isinstance(node, ast.ImportFrom)
+        for alias in node.names:
+            assert exists(f"{node.module}.{alias.name}"), f"{page}: {line}"
+
+
+def test_the_map_names_every_document():
+    index = (ROOT / "docs" / "index.md").read_text("utf-8")
+    for page in [*(ROOT / "docs").glob("*.md"), *ROOT.glob("*.md"), *ROOT.glob("[a-z]*/README.md")]:
+        if page.name != "index.md":
+            target = Path(os.path.relpath(page, ROOT / "docs"))
+            assert f"]({target})" in index, f"docs/index.md does not name {page.name}"

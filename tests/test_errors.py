@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from mats_core.errors import InputError, existing, from_validation, listing, member, nearest
+from mats_core.errors import InputError, existing, from_validation, listing, member, nearest, needed
 
 
 def test_the_sentence():
@@ -51,3 +53,16 @@ def test_from_validation():
     text = str(from_validation("options", caught.value, Model.model_fields))
     assert "'densty' is not an option here. Did you mean 'density'?" in text
     assert "less than or equal to 1, found 3" in text
+
+
+def test_a_package_that_is_not_installed_is_named_with_its_extra():
+    assert needed("a table", "json", "json", "data") is json
+    with pytest.raises(InputError, match=r"a table: .*package no-such.*\[data\]"):
+        needed("a table", "no_such.module", "no-such", "data")
+
+
+def test_a_broken_package_is_not_called_missing(tmp_path, monkeypatch):
+    (tmp_path / "broken_package.py").write_text("import no_such_module_anywhere")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModuleNotFoundError, match="no_such_module_anywhere"):
+        needed("a table", "broken_package", "broken", "data")

@@ -77,7 +77,7 @@ def measure_mergekit(results: Results, folder: Path, interpreter: str, repeats: 
             **asdict(r.case),
         })  # fmt: skip
     for side, python, modules, path in (
-        ("ours", sys.executable, "mats_core.pipeline", str(mergekit.ROOT)),
+        ("ours", sys.executable, "mats_core.merging", str(mergekit.ROOT)),
         ("mergekit", interpreter, "mergekit.scripts.run_yaml", None),
     ):
         results.keep("imports", side, measure=lambda p=python, m=modules, path=path: asdict(

@@ -97,7 +97,7 @@ points and the diagonal form three. Run on vision only.""",
     "number": """\
 RegMean, K-FAC and the average lose steadily with every task. Task arithmetic and ESM do not:
 their factor is right for six tasks and too large for two (ESM keeps 78.7 % of two experts, less
-than of eight), so whoever merges few models should lower `scaling` first. Vision only, means
+than of eight), so lower `scaling` first where few models are merged. Vision only, means
 over two random orders.""",
     "donor": """\
 A little of a donor does no harm and may help: at a weight of 0.1 no target of the four lost,

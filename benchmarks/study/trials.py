@@ -40,7 +40,7 @@ class Trial:
     examples, labels, seed   what the statistics are measured on
     experts                  those that are merged; all for an empty tuple
     asked                    examples a task that the merge is tested on; all for None
-    rounds                   how often statistics are measured (`mats_core.rounds`)
+    rounds                   how often statistics are measured (`merging.rounds`)
     """
 
     method: str

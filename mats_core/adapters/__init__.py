@@ -2,7 +2,7 @@
 
 `settings.py` reads `adapter_config.json` and refuses other methods by name, `parts.py` finds the
 modules, `changes.py` is the mathematics, `fitting.py` puts an adapter on its base, `view.py` is the
-checkpoint that comes out and `folder.py` its configuration; `vectors.py` takes (IA)³ vectors alone.
+checkpoint that results and `config.py` its configuration; `ia3.py` merges (IA)³ vectors alone.
 """
 
 from .fitting import open_expert

@@ -77,7 +77,7 @@ class Shifted:
 
 @dataclass(frozen=True)
 class Replaced:
-    """The adapter's own tensor instead of the base's."""
+    """The adapter's tensor instead of the base's."""
 
     key: str
 

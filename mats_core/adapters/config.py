@@ -2,7 +2,7 @@
 
 peft saves no `config.json`.  It follows from the base's: the architecture from the adapter's task
 type or from the class that peft noted, the number of classes from the head that was saved with it.
-The names of the classes stand nowhere, so a head of the adapter's own has `LABEL_0`, `LABEL_1`, ...
+The names of the classes are not saved, so the head of an adapter has `LABEL_0`, `LABEL_1`, ...
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def architecture(
     tensors: Mapping[str, Entry],
     saved: Iterable[str],
 ) -> dict[str, Any]:
-    """The `config.json` of the model that was trained; the adapter's own, where it has one.
+    """The `config.json` of the model that was trained: the adapter's, where it has one.
 
     `saved`: the tensors that the adapter holds whole, among which its head is looked for.
     """
@@ -69,7 +69,7 @@ def _classes(tensors: Mapping[str, Entry], saved: Iterable[str]) -> int | None:
 def model_folder(path: Path, base: Weights, config: Mapping[str, Any]) -> Path | None:
     """A folder with `config.json` and the tokenizer or processor, made in the cache; None without.
 
-    The adapter's own files go before the base's.
+    Files of the adapter go before those of the base.
     """
     if (path / "config.json").is_file():
         return path

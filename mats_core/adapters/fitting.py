@@ -1,4 +1,4 @@
-"""Opening an adapter directory over its base: every module found, every shape checked."""
+"""Opening an adapter directory over its base: every module matched, every shape checked."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def open_adapter(path: Path, base: Weights) -> Adapted:
 
 
 def _weights(path: Path) -> Checkpoint:
-    """The adapter's own file."""
+    """The tensors in the file of the adapter."""
     whole = [
         n for n in ("model.safetensors", "model.safetensors.index.json") if (path / n).exists()
     ]
@@ -62,7 +62,7 @@ def _weights(path: Path) -> Checkpoint:
             f"'{path}'",
             expected="an adapter or a whole checkpoint",
             found=f"both: adapter_config.json and {whole[0]}",
-            remedy="Move the one that is not meant out of the folder.",
+            remedy="Move one of the two out of the folder.",
         )
     if not (path / WEIGHTS).is_file() and (path / "adapter_model.bin").is_file():
         return Checkpoint.open(path / "adapter_model.bin")  # refused, with the command to convert

@@ -29,8 +29,8 @@ from .view import Adapted, Vector
 class VectorFamily:
     """The vectors of a family of (IA)³ experts, and the family that they belong to.
 
-    family    what is merged: a base of ones, each expert's own vectors, and whatever else the
-              adapters hold whole and share
+    family    what is merged: a base of ones, the vectors of each expert, and the tensors that all
+              adapters hold whole
     whole     the same experts as whole models
     vectors   name → what it scales; the same for every expert
     """
@@ -40,7 +40,7 @@ class VectorFamily:
     vectors: Mapping[str, Vector]
 
     def fold(self, name: str, merged: Mapping[str, Tensor], dtype: torch.dtype) -> Tensor:
-        """A tensor of the base after the merged vectors."""
+        """A tensor of the base with the merged vectors multiplied in."""
         if name in merged:
             return merged[name]
         value = self.whole.base.read(name, dtype=dtype)
@@ -51,11 +51,11 @@ class VectorFamily:
         return value
 
     def scaling(self, name: str) -> tuple[str, ...]:
-        """The vectors that scale a tensor of the base."""
+        """Names of the vectors that scale a tensor of the base."""
         return tuple(vector for vector, own in self.vectors.items() if name in own.scales)
 
     def save(self, folder: Path, merged: Mapping[str, Tensor]) -> None:
-        """The merged vectors as an adapter directory that peft opens on the same base."""
+        """Write the merged vectors as an adapter directory that peft opens on the same base."""
         first = _adapted(self.whole)[0]
         keys = {name: vector.key for name, vector in first.vectors.items()}
         keys |= {
@@ -79,7 +79,7 @@ class VectorFamily:
 
 
 def vector_family(family: Family) -> VectorFamily | None:
-    """The family of vectors, where every expert is an (IA)³ adapter of the same modules."""
+    """The family of vectors if every expert is an (IA)³ adapter of the same modules, else None."""
     adapted = _adapted(family)
     if len(adapted) < len(family.experts) or len({_targets(one) for one in adapted}) != 1:
         return None
@@ -106,7 +106,7 @@ def vector_family(family: Family) -> VectorFamily | None:
 
 
 def why_not(family: Family) -> tuple[str, ...]:
-    """A note where (IA)³ experts are merged as whole models, though vectors were to be expected."""
+    """A note on why (IA)³ experts are merged as whole models; empty where no expert is one."""
     adapted = _adapted(family)
     if len(adapted) < len(family.experts) or len({_targets(one) for one in adapted}) == 1:
         return ()

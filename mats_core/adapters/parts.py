@@ -80,7 +80,7 @@ class Translation:
     names: Mapping[str, str] | None = None
 
     def parameter(self, name: str, parameters: Container[str]) -> str:
-        """The base's name of a parameter; for one that the base lacks (a head), its own."""
+        """The base's name of a parameter; a name that the base lacks (a head) stays."""
         stripped = name.removeprefix(self.strip)
         moved = self.add + stripped
         found = moved if self.names is None else self.names.get(moved, moved)
@@ -98,7 +98,7 @@ def translate(
     """The one translation under which every adapted module's weight is a parameter of the base.
 
     `renamed` gives transformers' names of the base's parameters, as a mapping to the file's; it is
-    called only where the file's own names do not do.
+    called only where the names in the file do not match.
     Raises `InputError` that lists the modules without a counterpart, or two prefixes that both fit.
     """
     if not modules:  # nothing but whole modules was saved
@@ -116,8 +116,8 @@ def translate(
         thing,
         expected="modules of the base, by its names or with one prefix more or less",
         found=f"no match for {listing(lost, 4)}",
-        remedy="Is this the base that it was trained on? A tied output layer (lm_head) has no "
-        "weight of its own in the file and cannot be adapted apart from the embedding.",
+        remedy="Is this the base that it was trained on? A tied output layer (lm_head) is "
+        "not stored separately and cannot be adapted apart from the embedding.",
     )
 
 
@@ -140,7 +140,7 @@ def _prefix(
     if len(fit) > 1:
         raise InputError(
             thing,
-            expected="modules that fit the base in one way",
+            expected="modules that match the base by one prefix",
             found=f"two: {listing(f'{s or a}' for s, a in fit)}",
             remedy="Give the base as the class of model that the adapter was trained on.",
         )

@@ -101,7 +101,7 @@ class Settings:
         return int(_by_pattern(self.ranks, module, self.rank))
 
     def scale_of(self, module: str) -> float:
-        """α/r, or α/√r for rsLoRA (arXiv 2312.03732), by the module's own r and α."""
+        """α/r, or α/√r for rsLoRA (arXiv 2312.03732), by the r and α of the module."""
         rank, alpha = self.rank_of(module), _by_pattern(self.alphas, module, self.alpha)
         return float(alpha) / (math.sqrt(rank) if self.rank_stabilised else rank)
 

@@ -26,9 +26,12 @@ from .settings import Settings
 
 @dataclass(frozen=True)
 class Vector:
-    """One (IA)³ vector: its key, its length, and the tensors it scales (name → axis).
+    """One (IA)³ vector l.
 
-    side   `output`: y = l ⊙ (W x + b);  `input`: y = W (l ⊙ x) + b
+    key      its name in the adapter's file
+    size     its length
+    side     `output`: y = l ⊙ (W x + b);  `input`: y = W (l ⊙ x) + b
+    scales   the tensors that it scales: name → axis
     """
 
     key: str
@@ -42,9 +45,12 @@ class Vector:
 class Adapted(Weights):
     """A base with an adapter, under the base's names.
 
-    `tensors` and `nbytes` are those of the whole model, which is what reading it costs; the adapter
-    alone is `source`.  The fingerprint is one of the base's contents and the adapter's.
+    `path` and `metadata` are the adapter's; `tensors` and `nbytes` are those of the whole model,
+    which is what reading it costs.  The fingerprint is one of the contents of base and adapter.
 
+    base      the checkpoint under the adapter
+    source    the adapter's file alone
+    settings  what `adapter_config.json` says
     changes   the base's name of each tensor that differs → what is done to it, in order
     vectors   (IA)³ only: `<module>.ia3_l` → the module's tensors that it scales
     """
@@ -60,20 +66,23 @@ class Adapted(Weights):
 
     @functools.cached_property
     def folder(self) -> Path | None:
+        """`directory`, made once."""
         return model_folder(self.path, self.base, self.config)
 
     @property
     def directory(self) -> Path | None:
-        """A folder with the configuration of the model that was trained; made when asked for."""
+        """A folder with the configuration of the model that was trained, made on first use."""
         return self.folder
 
     @functools.cached_property
     def config(self) -> dict[str, Any]:
+        """The configuration of the model that was trained."""
         saved = {name for name, changes in self.changes.items() if _replaced(changes)}
         return architecture(self.path, self.base, self.settings, self.tensors, saved)
 
     @property
     def form(self) -> str:
+        """The kind of adapter in words, such as `LoRA, rank 8`."""
         if self.settings.kind == "ia3":
             return f"(IA)³, {len(self.vectors)} vectors"
         ranks = sorted(
@@ -89,7 +98,7 @@ class Adapted(Weights):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a person should know of how the adapter was put on its base."""
+        """Sentences about how the adapter was put on its base, for the report."""
         return (*self._other_base(), *self._tied_embedding())
 
     def _other_base(self) -> tuple[str, ...]:
@@ -100,7 +109,7 @@ class Adapted(Weights):
             return ()
         return (
             f"adapter '{self.path}' says that it was trained on '{said}'; it is put on the base "
-            f"given here, '{self.base.path}'. Whether the two are one, only their names could tell",
+            f"given here, '{self.base.path}'. Only the names were compared",
         )
 
     def _tied_embedding(self) -> tuple[str, ...]:
@@ -111,7 +120,7 @@ class Adapted(Weights):
             return ()
         return (
             f"adapter '{self.path}' changes {listing(embeddings)}, to which the output layer is "
-            "tied: merged, it changes both, where the adapter alone changes the input",
+            "tied: the merge changes both, the adapter alone only the input",
         )
 
     def read(
@@ -130,7 +139,7 @@ class Adapted(Weights):
         return changed(self.base, name, changes, read, work, device).to(wanted)
 
     def reads_parts(self, name: str) -> bool:
-        """What the adapter leaves alone is the base's, and read as that is."""
+        """Whether parts of a tensor can be read: not where the adapter changes it."""
         return not self.changes.get(name) and self.base.reads_parts(name)
 
     def fill(self, name: str, start: int, value: Tensor) -> None:

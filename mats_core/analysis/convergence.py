@@ -25,19 +25,31 @@ GRID = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)
 
 @dataclass(frozen=True)
 class Point:
-    """The merge as it was after so many iterations, on every task."""
+    """The merge after so many iterations, on every task.
+
+    iteration   0 is the start
+    results     of every task
+    """
 
     iteration: int
     results: tuple[TaskResult, ...]
 
     @property
     def normalised_accuracy(self) -> float:
+        """The mean over tasks of merged / expert accuracy."""
         return evaluate.normalised_accuracy(self.results)
 
 
 @dataclass(frozen=True)
 class Trajectory:
-    """All points of one solve, with the settings that it was solved with."""
+    """The points of one solve, and its settings.
+
+    options    the method's options
+    points     one for each iteration that was kept
+    report     of the merge, with every layer's residuals
+    split      that was tested on, and
+    examples   at most so many of it a task
+    """
 
     options: Mapping[str, Any]
     points: tuple[Point, ...]
@@ -48,7 +60,7 @@ class Trajectory:
 
 @dataclass(frozen=True)
 class PointDone:
-    """One of `total` points is evaluated."""
+    """Event: `point`, number `index` of `total`, is evaluated."""
 
     point: Point
     index: int
@@ -57,13 +69,13 @@ class PointDone:
 
 @dataclass(frozen=True)
 class TrajectoryDone:
-    """The end."""
+    """Event, the last one: the whole `trajectory`."""
 
     trajectory: Trajectory = field(repr=False)
 
 
 def grid(iterations: int) -> tuple[int, ...]:
-    """Which iterations are worth a look: 0, 1, 2, 5, 10, ... and the last."""
+    """The iterations that are worth a look: 0, 1, 2, 5, 10, ... and the last."""
     return tuple(sorted({*(step for step in GRID if step < iterations), iterations}))
 
 
@@ -76,11 +88,11 @@ def follow(
     examples: int | None = 200,
     pulse: Callable[[int, float], None] | None = None,
 ) -> Iterator[Event | PointDone | TrajectoryDone]:
-    """Solve once, then evaluate the iterates: the merge's events, a `PointDone` each, and the
-    end.
+    """Events of a merge whose iterates are evaluated: the merge's, a `PointDone` for each iterate,
+    and `TrajectoryDone`.
 
     `keep`: the iterations to look at (`grid` of the recipe's by default).  `pulse`: see `run`.
-    Whoever stops iterating
+    Closing the generator
     cancels it.  Raises `InputError` for a method without iterations or a family without tasks.
     """
     options, solve = recipe.parsed_options().model_dump(), METHODS[recipe.method].solve
@@ -126,7 +138,7 @@ def assemble(
     iteration: int,
     transposed: Collection[str] = (),
 ) -> dict[str, Tensor]:
-    """The merged tensors with the layers' iterates of one iteration put in.
+    """The merged tensors, with the iterates of one iteration in place of the solutions.
 
     An iterate with one column more than its weight carries the folded bias in it.  The weights
     `transposed` are (d_in, d_out) in the files.

@@ -2,7 +2,7 @@
 
 After each part the encoder is evaluated on every task, so that a curve from the pre-trained encoder
 to the merged one shows which depth brings what (after the figures of arXiv 2602.20208).  The order
-of the parts is a choice, and what a part brings depends on what is there already: that is why
+of the parts is a choice, and what a part brings depends on the parts before it: that is why
 several orderings are looked at side by side.
 """
 
@@ -42,7 +42,7 @@ ATTENTION = ("attn", "attention", "layernorm_before", "norm1", "ln_1", "input_la
 
 @dataclass(frozen=True)
 class Part:
-    """Tensors that are swapped in together."""
+    """Tensors that are swapped in together: `name` of the part, names of its `tensors`."""
 
     name: str
     tensors: tuple[str, ...]
@@ -50,19 +50,27 @@ class Part:
 
 @dataclass(frozen=True)
 class Step:
-    """The encoder after `part` was swapped in (None: nothing yet, the base), on every task."""
+    """`results` on every task after `part` was swapped in (None: the base, before any part)."""
 
     part: str | None
     results: tuple[TaskResult, ...]
 
     @property
     def normalised_accuracy(self) -> float:
+        """The mean over tasks of merged / expert accuracy."""
         return evaluate.normalised_accuracy(self.results)
 
 
 @dataclass(frozen=True)
 class Loading:
-    """All curves.  `parts` from input to output; `norms` of the update of each."""
+    """The curves of a merge that is put together part by part.
+
+    parts      names, from input to output
+    norms      ‖W − W₀‖_F of each part's update
+    curves     ordering → its steps, from the base to the whole merge
+    split      that was tested on, and
+    examples   at most so many of it a task
+    """
 
     parts: tuple[str, ...]
     norms: Mapping[str, float]
@@ -73,7 +81,7 @@ class Loading:
 
 @dataclass(frozen=True)
 class StepDone:
-    """One of `total` states is evaluated."""
+    """Event: `step`, number `index` of `total` states, is evaluated."""
 
     step: Step
     index: int
@@ -82,7 +90,7 @@ class StepDone:
 
 @dataclass(frozen=True)
 class LoadingDone:
-    """The end."""
+    """Event, the last one: the whole `loading`."""
 
     loading: Loading = field(repr=False)
 
@@ -97,10 +105,10 @@ def load(
     split: SplitName = "validation",
     examples: int | None = 200,
 ) -> Iterator[Asked | StepDone | LoadingDone]:
-    """Swap the parts in by each ordering: `Asked` while a state is tested (`fraction` of the
-    whole), a `StepDone` for each state, and the end.
+    """Events of swapping the parts in by each ordering: `Asked` while a state is tested (`fraction`
+    of the whole), a `StepDone` for each state, and `LoadingDone`.
 
-    A state that two orderings share is evaluated once.  Whoever stops iterating cancels it.  Raises
+    A state that two orderings share is evaluated once.  Closing the generator cancels it.  Raises
     `InputError` for a family without tasks or an unknown ordering.
     """
     for ordering in orderings:
@@ -135,7 +143,7 @@ def load(
 
 
 def states(count: int, orderings: int) -> int:
-    """How many states there are to evaluate with so many parts, at most."""
+    """The number of states to evaluate with so many parts, at most."""
     return 2 + orderings * (count - 1)
 
 
@@ -162,7 +170,7 @@ def update_norm(part: Part, base: Mapping[str, Tensor], merged: Mapping[str, Ten
 
 
 def order(norms: Sequence[float], ordering: Ordering) -> tuple[int, ...]:
-    """Places of the parts (which stand from input to output) in the order of their loading."""
+    """Indices of the parts (numbered from input to output) in the order of their loading."""
     places = range(len(norms))
     if ordering == "input first":
         return tuple(places)
@@ -192,7 +200,7 @@ class _Place:
 
 
 def parts(family: Family, grain: Grain) -> tuple[Part, ...]:
-    """All merged tensors of a family as parts, from the input to the output, by their names.
+    """The parts that all merged tensors of a family form, from input to output, by their names.
 
     A block is what shares the name up to its first number (`encoder.layer.2`).  With the grain
     `matrix` a weight and its bias are a part, and the norms of each half another.  Tensors outside

@@ -1,6 +1,6 @@
 """Where tasks get in each other's way, before anything is merged: signs, angles, subspaces.
 
-Symbols as in `mats_core.spectra`; Δ_t is the task matrix of task t, T the number of tasks.
+Symbols as in `spectra.py`; Δ_t is the task matrix of task t, T the number of tasks.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def sign_conflict(updates: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
 
     Each entry elects its sign by total mass, `γ = sign(Σ_t Δ_t)`, as TIES does (arXiv 2306.01708,
     here without trimming).  Of a task's nonzero entries the first number is the share whose sign is
-    not γ, the second the share of `Σ |Δ_t|` that lies there.  A task that changed nothing has 0.
+    not γ, the second the share of `Σ |Δ_t|` in these entries.  A task that changed nothing has 0.
     """
     elected = torch.stack([update.double() for update in updates]).sum(0).sign()
     entries, mass = [], []
@@ -39,10 +39,10 @@ def _exact(numbers: list[Any]) -> Tensor:
 
 
 def chance_conflict(tasks: int) -> tuple[float, float]:
-    """What `sign_conflict` is for unrelated tasks: independent normal entries of one variance.
+    """The `sign_conflict` of unrelated tasks: independent normal entries of one variance.
 
     An entry and the sum over T tasks correlate with ρ = 1/√T, so their signs differ with
-    probability arccos(ρ)/π; the mass that lies there is (1 − ρ)/2.
+    probability arccos(ρ)/π; the mass in these entries is (1 − ρ)/2.
     """
     rho = 1 / math.sqrt(tasks)
     return math.acos(rho) / math.pi, (1 - rho) / 2
@@ -56,7 +56,7 @@ def cosines(updates: Sequence[Tensor]) -> Tensor:
 
 
 def overlaps(bases: Mapping[str, Tensor], rank: int) -> Tensor:
-    """(T, T): `overlap` of the first `rank` directions of every two tasks, in their order.
+    """The `overlap` of the first `rank` directions of every two tasks: (T, T), in their order.
 
     Unrelated subspaces of d dimensions have rank/d.  Raises `InputError` for a rank of zero.
     """
@@ -67,14 +67,14 @@ def overlaps(bases: Mapping[str, Tensor], rank: int) -> Tensor:
 
 
 def others_mean(pairs: Tensor) -> Tensor:
-    """(..., T) from (..., T, T): each task's mean over the pairs with the other tasks."""
+    """The mean of each task over its pairs with the other tasks: (..., T) from (..., T, T)."""
     tasks = pairs.shape[-1]
     own = pairs.diagonal(dim1=-2, dim2=-1)
     return (pairs.sum(-1) - own) / max(1, tasks - 1)
 
 
 def unrelated_angles(size: int, rank: int, seed: int = 0) -> Tensor:
-    """Principal angles of two random subspaces with `rank` of `size` dimensions: what chance does.
+    """Principal angles of two random subspaces with `rank` of `size` dimensions, by chance.
 
     One seeded draw: for the sizes of a layer they hardly vary.
     """

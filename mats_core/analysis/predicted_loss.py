@@ -1,6 +1,6 @@
 """What the statistics predict that a merge costs each expert, beside what it really costs.
 
-An expert stands near a minimum of its own loss, so moving its weights to the merged ones costs, to
+An expert is near a minimum of its loss, so moving its weights to the merged ones costs, to
 second order and layer by layer,
 
     ½ (W − W_m) · C_m (W − W_m)   nats an example,   C_m = n B_m ⊗ A_m,
@@ -39,9 +39,13 @@ Step = Callable[[float, str], None]
 class Interference:
     """Predicted and measured cost of one merge.
 
+    layers     names of the weights
+    tasks      names of the experts
     predicted  (layers, tasks), nats an example; NaN where an expert has no statistics
     measured   (tasks,), mean cross-entropy of the merge minus the expert's, nats; NaN unknown
     errors     (tasks,), standard error of `measured` over the examples
+    split      that was measured on, and
+    examples   at most so many of it a task
     """
 
     layers: tuple[str, ...]
@@ -54,7 +58,7 @@ class Interference:
 
     @property
     def totals(self) -> np.ndarray:
-        """(tasks,): the predicted cost summed over layers; NaN for an expert without statistics."""
+        """The predicted cost summed over layers (tasks,); NaN for an expert without statistics."""
         known = ~np.isnan(self.predicted).all(0)
         return np.where(known, np.nansum(self.predicted, 0), np.nan)
 
@@ -78,7 +82,7 @@ def interference(
     examples: int | None = 400,
     step: Step = lambda fraction, text: None,
 ) -> Interference:
-    """Merge again (nothing is written), predict every layer's cost, and measure the loss.
+    """The predicted cost of every layer beside the measured loss; merges again, writes nothing.
 
     `step(fraction, text)` is called between all parts; what it raises ends the work.  Raises
     `InputError` where no expert has the two Grams that the prediction needs.
@@ -156,7 +160,7 @@ def _cost(
 
 
 def tokens_an_example(statistics: Statistics) -> float:
-    """n of the module's text: 1 where the file does not say."""
+    """Tokens of an example, the n of the module's text; 1 where the file does not say."""
     examples = statistics.metadata.get("examples", "")
     if statistics.tokens is None or not examples.isdigit() or not int(examples):
         return 1.0
@@ -174,7 +178,7 @@ def cross_entropy(
     *,
     device: str = "cpu",
 ) -> np.ndarray:
-    """(examples,): −log p(label) in nats, of an encoder with one expert's head; of a language task
+    """−log p(label) in nats (examples,), of an encoder with one expert's head; of a language task
     the loss of each text."""
     tensors = evaluate.with_head(encoder, family, expert)
     said = evaluate.asked(expert.checkpoint.directory, tensors, split, device=device)

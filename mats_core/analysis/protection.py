@@ -32,9 +32,10 @@ SUBSPACES: dict[Subspace, str] = {
 
 @dataclass(frozen=True)
 class Protection:
-    """One operator seen from what its expert changed, `Δ = Σ σ_k u_k v_kᵀ`; k = min(d_out, d_in).
+    """An operator C in the basis of the expert's update `Δ = Σ σ_k u_k v_kᵀ`, k = min(d_out, d_in).
 
-    costs        (k, k) relative cost of moving along `u_i v_jᵀ`; the diagonal is Δ's own directions
+    subspace     which operator: the statistics that it is made of
+    costs        (k, k) relative cost of moving along `u_i v_jᵀ`; the diagonal is that of Δ
     change       relative cost of undoing the whole change: `Δ · C Δ / ‖Δ‖²`
     strengths    (k,) share of `‖Δ‖²` that each direction of the change holds
     eigenvalues  (d_out d_in,) of C, largest first, summing to one
@@ -48,11 +49,11 @@ class Protection:
 
     @property
     def along(self) -> Tensor:
-        """(k,) relative cost along the directions of the change, strongest first."""
+        """The relative cost (k,) along the directions of the change, strongest first."""
         return self.costs.diagonal()
 
     def needed(self, share: float = 0.9) -> int:
-        """How many of C's own directions hold `share` of its trace."""
+        """The number of eigenvectors of C that hold `share` of its trace."""
         below = int((self.eigenvalues.cumsum(0) < share * (1 - 1e-9)).sum())
         return min(below + 1, len(self.eigenvalues))
 
@@ -122,7 +123,7 @@ def _quadratic(matrix: Tensor, vectors: Tensor) -> Tensor:
 def layer_protection(
     family: Family, statistics: Mapping[str, Statistics], name: str, task: str
 ) -> dict[Subspace, Protection]:
-    """All subspaces of one task in one weight that its statistics allow.
+    """The protection of one weight of one task by every subspace that its statistics allow.
 
     Raises `InputError` for an unknown task and for a layer that the expert did not change.
     """

@@ -29,13 +29,13 @@ KINDS: dict[Kind, str] = {
 
 @dataclass(frozen=True)
 class Spectrum:
-    """Values largest first, and what they say about rank."""
+    """A spectrum: its `values`, largest first, and what they say about rank."""
 
     values: Tensor
 
     @property
     def stable_rank(self) -> float:
-        """Σ v / max v: for singular values pass their squares."""
+        """The stable rank Σ v / max v; of singular values pass the squares."""
         top = float(self.values.max()) if len(self.values) else 0.0
         return float(self.values.sum()) / top if top > 0 else 0.0
 
@@ -50,7 +50,7 @@ class Spectrum:
         return float(torch.exp(-(p * p.log()).sum()))
 
     def energy(self, rank: int) -> float:
-        """Share of the sum that the first `rank` values hold."""
+        """The share of the sum that the first `rank` values hold."""
         total = float(self.values.sum())
         return float(self.values[:rank].sum()) / total if total > 0 else 0.0
 
@@ -146,7 +146,7 @@ def measures(task: TaskLayer, rank: int) -> tuple[dict[Kind, Spectrum | None], T
 def layer_spectra(
     family: Family, statistics: Mapping[str, Statistics], name: str, kind: Kind
 ) -> dict[str, Spectrum]:
-    """Every task's spectrum of one weight; tasks without the statistics are left out."""
+    """The spectrum of one weight by task; tasks without the statistics are left out."""
     found: dict[str, Spectrum] = {}
     for task in task_layers(family, statistics, name):
         result = spectrum(kind, task.update, task.a, task.b)
@@ -158,7 +158,7 @@ def layer_spectra(
 def layer_subspaces(
     family: Family, statistics: Mapping[str, Statistics], name: str, kind: Kind
 ) -> dict[str, Tensor]:
-    """Every task's directions in one weight, strongest first: (d, min(d_out, d_in)) each."""
+    """The directions in one weight by task, strongest first: (d, min(d_out, d_in)) each."""
     most = min(family.shape(name))
     found: dict[str, Tensor] = {}
     for task in task_layers(family, statistics, name):
@@ -169,12 +169,12 @@ def layer_subspaces(
 
 
 def principal_angles(first: Tensor, second: Tensor) -> Tensor:
-    """Angles in radians, smallest first, between the spans of two orthonormal bases (d, r)."""
+    """The angles in radians, smallest first, between the spans of two orthonormal bases (d, r)."""
     return torch.linalg.svdvals(first.double().mT @ second.double()).clamp(0, 1).acos()
 
 
 def overlap(first: Tensor, second: Tensor) -> float:
-    """`‖E_sᵀ E_t‖_F² / r`: 1 for the same subspace, 0 for orthogonal ones, r/d for random ones."""
+    """`‖E_sᵀ E_t‖_F² / r`: 1 for equal subspaces, 0 for orthogonal ones, r/d for random ones."""
     return float((first.mT @ second).square().sum()) / first.shape[1]
 
 

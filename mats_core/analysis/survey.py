@@ -1,6 +1,6 @@
 """A whole family at a glance: every matrix layer and task, before anything is merged.
 
-A layer is read, measured and freed before the next.  Symbols as in `mats_core.spectra`.
+A layer is read, measured and freed before the next.  Symbols as in `spectra.py`.
 """
 
 from __future__ import annotations
@@ -61,13 +61,17 @@ class LayerSurvey:
 
 @dataclass(frozen=True)
 class Survey:
-    """Every layer of a family; all arrays are (layers, tasks)."""
+    """Spectra and overlaps of every layer of a family.
+
+    tasks    names of the experts
+    layers   a record for each weight, in the checkpoint's order
+    """
 
     tasks: tuple[str, ...]
     layers: tuple[LayerSurvey, ...]
 
     def values(self, quantity: Quantity, kind: Kind = "essential", rank: int = 1) -> Tensor:
-        """(layers, tasks) of one quantity, NaN where statistics are missing.
+        """One quantity as an array (layers, tasks), NaN where statistics are missing.
 
         `kind` matters to ranks and energy, `rank` to energy alone.  Cosine and overlap are each
         task's mean over the others; the cost is each layer's share of its task's whole.
@@ -104,7 +108,7 @@ def survey(
     *,
     on_step: Callable[[float, str], None] = lambda fraction, name: None,
 ) -> Iterator[LayerSurvey]:
-    """Survey the weights `names`, one after another.
+    """The survey of the weights `names`, taken one after another.
 
     `on_step(fraction, name)` is called before each task of each layer; what it raises ends the
     survey.  Raises `InputError` where statistics do not fit a weight.

@@ -34,7 +34,7 @@ KINDS = ("int", "float", "bool", "choice")
 
 @dataclass(frozen=True)
 class Axis:
-    """One option and the values to try, in the order of the picture."""
+    """An axis of a sweep: one `option` and the `values` to try, in the order of the picture."""
 
     option: str
     values: tuple[Any, ...]
@@ -42,7 +42,14 @@ class Axis:
 
 @dataclass(frozen=True)
 class Cell:
-    """One point: the mean normalised accuracy with its 95 % interval, or why there is none."""
+    """One point of a sweep.
+
+    x, y        indices of its values on the two axes
+    options     those of the two axes, with their values
+    accuracy    mean normalised accuracy; None where the merge failed
+    low, high   ends of its 95 % interval
+    reason      why the merge failed; empty where it did not
+    """
 
     x: int
     y: int
@@ -55,7 +62,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class CellDone:
-    """One of `total` points is finished."""
+    """Event: `cell`, number `index` of `total` points, is finished."""
 
     cell: Cell
     index: int
@@ -70,8 +77,8 @@ def knobs(method: str) -> tuple[OptionField, ...]:
 def suggested(method: str, field: OptionField, points: int = 5) -> tuple[Any, ...]:
     """Values worth trying for an option: all choices, or numbers that span its range.
 
-    A range of few steps is crossed evenly, with the default in the place of its neighbour; a wider
-    one is gone through by factors of the default: of ten for a float, of two for a count.
+    A range of few steps is crossed evenly, with the default in place of the value next to it; a
+    wider one is gone through by factors of the default: of ten for a float, of two for a count.
     """
     if field.kind == "bool":
         return (False, True)
@@ -113,7 +120,9 @@ def sweep(
     inputs: Inputs | None = None,
     examples: int | None = EXAMPLES,
 ) -> Iterator[Event | CellDone]:
-    """Merge and evaluate every point, column by column; all other options are the recipe's.
+    """Events of a sweep that merges and evaluates every point, column by column.
+
+    Options that are no axis are the recipe's.
 
     Raises `InputError` before any work for options that the method does not have, for the same
     option twice, and for a family whose experts name no tasks.

@@ -2,7 +2,7 @@
 
 Task m has the loss `½ (w − w_m)ᵀ C_m (w − w_m)` over w of shape (2,).  C_m is drawn as the ellipse
 on which the loss is ½: long half-axes are directions that the task does not mind.  What is computed
-here goes through the library's own operators, solver and decompositions, in float64.
+here goes through the operators, solver and decompositions of the library, in float64.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ LONGEST = 1000.0  # of a half-axis over the other: curvatures then differ by a m
 class Task:
     """A quadratic loss, as the ellipse on which it is ½.
 
+    name     of the task
     centre   w_m, where the loss is zero
     angle    of the first half-axis against the first parameter, in degrees
     axes     half-axes (a, b); the curvature along them is 1/a² and 1/b²
@@ -55,20 +56,25 @@ class Task:
 
     @property
     def curvature(self) -> Tensor:
-        """C_m (2, 2) = R diag(1/a², 1/b²) Rᵀ."""
+        """The curvature C_m (2, 2) = R diag(1/a², 1/b²) Rᵀ."""
         cos, sin = math.cos(math.radians(self.angle)), math.sin(math.radians(self.angle))
         turn = _tensor([[cos, -sin], [sin, cos]])
         return turn @ torch.diag(_tensor(self.axes) ** -2) @ turn.mT
 
     def loss(self, point: Point) -> float:
-        """`½ (w − w_m)ᵀ C_m (w − w_m)`."""
+        """The loss `½ (w − w_m)ᵀ C_m (w − w_m)` at a point."""
         step = _tensor(point) - _tensor(self.centre)
         return 0.5 * float(step @ Dense(self.curvature).apply(step))
 
 
 @dataclass(frozen=True)
 class Merged:
-    """One way to merge: where it lands, and the loss of every task there."""
+    """The outcome of one way to merge.
+
+    name     of the way
+    point    the merged w
+    losses   of every task at this point
+    """
 
     name: str
     point: Point
@@ -76,6 +82,7 @@ class Merged:
 
     @property
     def total(self) -> float:
+        """The summed loss of the tasks."""
         return sum(self.losses)
 
 
@@ -110,7 +117,7 @@ class Essential:
     weights      polarized scaling, level 1: (‖Δ_m‖ / mean)^p
     moves        what each task adds to the merge: its freed direction · ‖Δ_m‖ · weight
     point        origin + the sum of the moves
-    kept         share of each task's own move that the merge contains (`kept`)
+    kept         share of each task's move that the merge contains (`kept`)
     plain        origin + Σ Δ_m, task arithmetic, and
     plain_kept   the same shares of it
     """
@@ -128,7 +135,7 @@ class Essential:
 
 
 def solutions(tasks: Sequence[Task]) -> tuple[Merged, ...]:
-    """Where averaging, diagonal Fisher merging and the full curvature land.
+    """The merges by averaging, by diagonal Fisher and by full curvature.
 
     All minimise `Σ_m (w − w_m)ᵀ C_m (w − w_m)`; they differ in what they keep of C_m: nothing
     (C = I), its diagonal, all of it (arXiv 2312.04339).
@@ -144,7 +151,7 @@ def solutions(tasks: Sequence[Task]) -> tuple[Merged, ...]:
 
 
 def summed_curvature(tasks: Sequence[Task]) -> Tensor:
-    """Σ_m C_m (2, 2): the curvature of the summed loss."""
+    """The curvature Σ_m C_m (2, 2) of the summed loss."""
     return WeightedSum(_dense(tasks, 0.0), (1.0,) * len(tasks)).dense()
 
 
@@ -157,7 +164,7 @@ def walk(
     damping: float = 0.0,
     anchor: float = 0.0,
 ) -> Walk:
-    """CG on `Σ_m C_m w = Σ_m C_m w_m` from `start`, in the forms that the `kfac` method has.
+    """The iterates of CG on `Σ_m C_m w = Σ_m C_m w_m` from `start`, as in the method `kfac`.
 
     `damping` δ adds δ (tr C_m / 2) I to every C_m and so pulls the solution towards an average
     weighted by the traces; `anchor` μ adds μ s I to the sum, s its mean diagonal, and pulls
@@ -198,7 +205,7 @@ def walk(
 def essential_step(
     tasks: Sequence[Task], *, task_power: float = 0.0, origin: Point = (0.0, 0.0)
 ) -> Essential:
-    """Steps 1, 2, 4 and 6 of ESM (arXiv 2602.20208) on one essential direction a task.
+    """The outcome of steps 1, 2, 4 and 6 of ESM (arXiv 2602.20208), one direction a task.
 
     The moves sum to ½ Δ with the Δ of `methods.essential.essential_update` (½ takes its factor 2
     back): moves in orthogonal directions are added, moves in one direction are averaged.  Tasks
@@ -234,7 +241,7 @@ def essential_step(
 
 
 def kept(tasks: Sequence[Task], point: Point, origin: Point = (0.0, 0.0)) -> tuple[float, ...]:
-    """`⟨w − origin, Δ_m⟩ / ‖Δ_m‖²`: 1 where the merge goes as far along Δ_m as expert m did.
+    """The shares `⟨w − origin, Δ_m⟩ / ‖Δ_m‖²`: 1 for a merge as far along Δ_m as expert m.
 
     Above 1 it overshoots (others push the same way), below 1 others hold it back.  0 for a task
     that did not move.

@@ -1,4 +1,4 @@
-"""`python -m mats_core`: the same recipes without a browser, one file a command."""
+"""`mats`, or `python -m mats_core`: the same recipes without a browser, one file a command."""
 
 from .main import main
 

@@ -1,4 +1,4 @@
-"""`python -m mats_core`: the same recipes without a browser.
+"""`mats`, or `python -m mats_core`: the same recipes without a browser, and the explorer in one.
 
 Exit code 0 for success, 2 and one clear paragraph for bad input.  Heavy imports happen inside the
 commands, so that `--help` and `methods` answer at once.
@@ -10,31 +10,38 @@ import argparse
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from ..errors import InputError
-from . import evaluate, inspect, measure, merge, methods
+from . import app, evaluate, inspect, measure, merge, methods
 
 EXAMPLES = """\
 examples:
-  python -m mats_core methods
-  python -m mats_core measure --family sample_models/drawn --out outputs/statistics
-  python -m mats_core merge docs/recipes/kfac.yaml --set damping=0.3
-  python -m mats_core evaluate outputs/first
-  python -m mats_core inspect sample_models/drawn/digits
+  {mats} methods
+  {mats} measure --family sample_models/drawn --out outputs/statistics
+  {mats} merge docs/recipes/kfac.yaml --set damping=0.3
+  {mats} evaluate outputs/first
+  {mats} inspect sample_models/drawn/digits
+  {mats} app --families ~/models
 """
+
+
+def called() -> str:
+    """How this command line was called: `mats`, or `python -m mats_core`."""
+    return "mats" if Path(sys.argv[0]).stem == "mats" else "python -m mats_core"
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line's grammar; the options of the methods come from their declarations."""
     top = argparse.ArgumentParser(
-        prog="python -m mats_core",
+        prog=called(),
         description="Merge fine-tuned models in their task subspaces, and see why a merge works.",
-        epilog=EXAMPLES,
+        epilog=EXAMPLES.format(mats=called()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    for command in (merge, measure, evaluate, inspect, methods):
+    for command in (merge, measure, evaluate, inspect, methods, app):
         command.add(commands)
     return top
 

@@ -17,7 +17,7 @@ DISK_RESERVE = 16 * 2**20  # bytes for what lies beside the weights, and the fil
 
 
 def shortage(found: Estimate) -> tuple[str, int, int] | None:
-    """(whose memory, needed, available) if the merge cannot fit; None if it can or nobody knows."""
+    """(whose memory, needed, available) if the merge cannot fit; None if it can, or if unknown."""
     places = (
         ("memory", found.memory_bytes, machine_memory.available_memory()),
         (f"memory of the {found.device} device", found.device_bytes,
@@ -30,12 +30,12 @@ def shortage(found: Estimate) -> tuple[str, int, int] | None:
 
 
 def fits(found: Estimate) -> bool:
-    """Whether the merge finds the memory that it needs."""
+    """Whether the merge fits into memory."""
     return shortage(found) is None
 
 
 def require(found: Estimate) -> None:
-    """Raise `InputError` with what is needed, what there is and what would fit, if it does not."""
+    """Raise `InputError` with what is needed, available and would fit, if a merge does not fit."""
     _require_disk(found)
     missing = shortage(found)
     if missing is None:

@@ -1,8 +1,8 @@
 """What a merge will cost, before it is run: memory, time, and what happens to each tensor.
 
-`estimate(inputs, recipe)` reads shapes only.  Work is counted method by method (`costs.py`) and
-divided by speeds that were measured on this machine (`machine.py`).  `require` refuses a merge that
-cannot fit, and says what would.
+`estimate(inputs, recipe)` reads shapes only.  Work is counted method by method (`methods`) and
+divided by speeds that were measured on this machine (`system.speeds`).  `require` refuses a merge
+that cannot fit, and says what would.
 
 Memory is the peak beyond what the process holds already: the merged model (where it stays in
 memory), what is remembered for the next merge, and the largest of these moments: the largest layer
@@ -43,8 +43,10 @@ WORKSPACE = 8 * 2**20  # bytes of slack in the libraries and the allocator, as m
 
 @dataclass(frozen=True)
 class Estimate:
-    """What one merge will cost.
+    """The cost of one merge, in advance.
 
+    method         of the recipe
+    device         that it will run on
     memory_bytes   peak of the system's memory, beyond what is held now
     device_bytes   peak of the GPU's own memory; 0 on a CPU
     disk_bytes     what is written, with what lies beside it meanwhile
@@ -55,6 +57,7 @@ class Estimate:
                    measuring, statistics of the merge
     largest        the layer that needs most
     coverage       tensors by treatment; the counts add up to the checkpoint
+    subject        what was estimated
     """
 
     method: str
@@ -72,12 +75,12 @@ class Estimate:
 
     @property
     def sentence(self) -> str:
-        """What to expect, in a few words for a page."""
+        """Time and memory in a few words, for a page."""
         return f"About {duration(self.seconds)} and {size(self.memory_bytes)} of memory"
 
     @property
     def measuring_share(self) -> float:
-        """How long measuring again takes, in units of one round's merging."""
+        """The time of measuring again, as a multiple of the merging of one round."""
         rounds = self.subject.recipe.rounds
         if rounds == 1 or not self.parts["merging"]:
             return 1.0
@@ -86,7 +89,13 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Subject:
-    """What an estimate is of."""
+    """The subject of an estimate.
+
+    inputs     opened files
+    recipe     of the merge
+    examples   expert → number of examples to test on
+    speeds     of the device
+    """
 
     inputs: Inputs
     recipe: Recipe
@@ -103,8 +112,8 @@ def estimate(
 ) -> Estimate:
     """The cost of `run(recipe, inputs=inputs)`, from shapes alone.
 
-    `examples`: how many there are to test on, by expert.  The experts' own accuracies are taken as
-    known, as they are once a family is open in the app.  `speeds`: `machine.rates` of the recipe's
+    `examples`: the number to test on, by expert.  The accuracies of the experts are taken as known,
+    as they are once a family is open in the app.  `speeds`: `system.speeds.rates` of the recipe's
     device, which are measured now if they never were.  Raises `InputError` as `prepare` does.
     """
     inputs = _chosen(inputs, recipe)

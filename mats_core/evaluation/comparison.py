@@ -1,7 +1,7 @@
 """Two merges on the same tasks: by how much they differ, and whether that could be chance.
 
 All intervals have 95 % coverage and are made of the interval of one score (Wilson's for a
-proportion; another metric has its own, and its differences are taken as unpaired):
+proportion; another metric has its interval in the score, and its differences count as unpaired):
 
     unpaired   the square-and-add interval of a difference (Newcombe, Statistics in Medicine 17,
                873–890, 1998, method 10)
@@ -30,7 +30,9 @@ UNASKED = "-"
 class Difference:
     """A difference (first − second) in shares, with its 95 % interval.
 
-    `paired`: both answered the same examples, whose answers are known.
+    value       the difference
+    low, high   ends of the interval
+    paired      whether both answered the same examples, with known answers
     """
 
     value: float
@@ -46,7 +48,11 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Differences in accuracy by task, and that of the mean normalised accuracy over them."""
+    """Differences between two merges.
+
+    tasks   task → difference in accuracy (or in the task's metric)
+    mean    difference in mean normalised accuracy; None where no task was tested on both
+    """
 
     tasks: Mapping[str, Difference]
     mean: Difference | None
@@ -114,7 +120,7 @@ def difference(first: Score, second: Score, *, same_examples: bool) -> Differenc
 def compare(
     first: Sequence[TaskResult], second: Sequence[TaskResult], *, same_examples: bool
 ) -> Comparison:
-    """First minus second on the tasks that both were tested on.
+    """The differences, first minus second, on the tasks that both were tested on.
 
     `same_examples`: both were tested on the same split of the same tasks.
     """
@@ -142,7 +148,7 @@ def _weighted_sum(parts: Sequence[Difference], weights: Sequence[float]) -> Diff
 
 
 def normalised_interval(results: Sequence[TaskResult]) -> tuple[float, float]:
-    """95 % interval of a merge's mean normalised accuracy.  Raises `InputError` for no examples."""
+    """The 95 % interval of a mean normalised accuracy.  Raises `InputError` without examples."""
     parts = []
     for r in results:
         low, high = r.merged.interval

@@ -15,7 +15,12 @@ from ..errors import InputError
 
 @dataclass(frozen=True)
 class Changes:
-    """Rows of the split, by who is right: `before` (say, the expert) and `after` (the merge).
+    """Indices of a split's rows by correctness before (say, of the expert) and after (the merge).
+
+    kept    right before and after
+    lost    right before only
+    won     right after only
+    wrong   wrong both times
 
     The four are disjoint, ascending, and together they are the whole split.
     """
@@ -28,7 +33,7 @@ class Changes:
 
 @dataclass(frozen=True)
 class Mistake:
-    """So many examples of class `true` are taken for `predicted`."""
+    """A confusion: `count` examples of class `true` are taken for `predicted`."""
 
     true: int
     predicted: int
@@ -36,7 +41,7 @@ class Mistake:
 
 
 def confusion(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
-    """Counts (classes, classes): row the true class, column the predicted one."""
+    """The confusion matrix (classes, classes): a row a true class, a column a predicted one."""
     _alike(labels, predicted)
     counts = np.zeros((classes, classes), dtype=np.int64)
     np.add.at(counts, (labels, predicted), 1)
@@ -44,7 +49,7 @@ def confusion(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.nda
 
 
 def changes(before: np.ndarray, after: np.ndarray, labels: np.ndarray) -> Changes:
-    """Which examples were lost (right before, wrong after), won, kept, or wrong both times."""
+    """The examples that were lost (right before, wrong after), won, kept, or wrong both times."""
     _alike(labels, before)
     _alike(labels, after)
     was, now = before == labels, after == labels

@@ -23,14 +23,14 @@ from .scores import Score, TaskResult, gap_recovered, half_width, normalised_acc
 def logits(
     forward: Forward, tensors: Mapping[str, Tensor], rows: Rows, split: Split, places: np.ndarray
 ) -> Tensor:
-    """What a model says to these examples of a split, in their order: (examples, classes), of a
-    language task (examples, 2); see `mats_core.encoding`."""
+    """The model's answers to the examples at `places`, in this order: (examples, classes), of a
+    language task (examples, 2); see `models.ask`."""
     with torch.inference_mode():
         return models.ask(lambda inputs: forward(tensors, inputs), rows, split, places)
 
 
 def marks(said: Tensor, split: Split) -> np.ndarray:
-    """What `logits` says as marks: see `mats_core.scores`."""
+    """The answers of `logits` as marks: predicted classes, or losses with their tokens."""
     return (said.argmax(-1) if split.form.classified else said.double()).cpu().numpy()
 
 
@@ -41,7 +41,7 @@ def asked(
     *,
     device: torch.device | str = "cpu",
 ) -> Tensor:
-    """`logits` of a whole split."""
+    """The answers of `logits` to a whole split."""
     forward = models.forward(directory, tensors, device=device)
     held = {name: value.to(device) for name, value in tensors.items()}
     rows = models.encode(split, directory, device=device)
@@ -55,7 +55,7 @@ def score(
     *,
     device: torch.device | str = "cpu",
 ) -> Score:
-    """What the model with these tensors reaches on a split."""
+    """The score of the model with these tensors on a split."""
     return scores.score(split, marks(asked(directory, tensors, split, device=device), split))
 
 
@@ -65,7 +65,7 @@ def check_task(expert: Expert, task: Task) -> None:
 
 
 def with_head(encoder: Mapping[str, Tensor], family: Family, expert: Expert) -> dict[str, Tensor]:
-    """An encoder's tensors with the head of one expert, by the names that the expert itself uses.
+    """The tensors of an encoder with the head of one expert, by the expert's names.
 
     The encoder has the base's names; what the expert's model does not have (another head, the
     other tower of a CLIP) is left out.
@@ -77,7 +77,7 @@ def with_head(encoder: Mapping[str, Tensor], family: Family, expert: Expert) -> 
 
 
 def for_expert(encoder: Mapping[str, Tensor], family: Family, expert: Expert) -> dict[str, Tensor]:
-    """The tensors of an encoder that an expert's model shares, by the expert's own names."""
+    """The tensors of an encoder that an expert's model shares, by the expert's names."""
     there = expert.checkpoint.tensors
     shared = {n: v for n, v in encoder.items() if n in there and family.roles.get(n) != "head"}
     for name, source in family.tied_to.items():
@@ -95,7 +95,7 @@ def evaluate_expert(
     *,
     device: torch.device | str = "cpu",
 ) -> Score:
-    """Accuracy of an encoder with the head and the configuration of one expert."""
+    """The score of an encoder with the head and the configuration of one expert."""
     tensors = with_head(encoder, family, expert)
     return score(expert.checkpoint.directory, tensors, split, device=device)
 
@@ -108,7 +108,7 @@ def probabilities(
     *,
     device: torch.device | str = "cpu",
 ) -> np.ndarray:
-    """What an encoder with an expert's head says to each example: (n, classes), rows sum to 1."""
+    """Class probabilities (n, classes) of an encoder with an expert's head; rows sum to 1."""
     tensors = with_head(encoder, family, expert)
     said = asked(expert.checkpoint.directory, tensors, split, device=device)
     return said.softmax(-1).cpu().numpy()
@@ -129,7 +129,7 @@ def predictions(
 def baselines(
     family: Family, expert: Expert, task: Task, split: str, examples: int | None, device: str
 ) -> tuple[Score, Score]:
-    """The expert itself, and the pre-trained encoder with its head; remembered by content."""
+    """The scores of the expert and of the pre-trained encoder with its head; cached by content."""
     key = (family.base.fingerprint, expert.checkpoint.fingerprint, task.digest, split, examples)
     part = task.split(split).first(examples)
     return _baselines(ByContent(key, (family, expert, part)), device)

@@ -1,6 +1,6 @@
 """Asking many encoders the same questions: a task's images, labels and head are held ready.
 
-A merge is tested again and again while somebody turns its knobs.  An `Examiner` keeps what does not
+A merge is tested again and again while its knobs are turned.  An `Examiner` keeps what does not
 change from one encoder to the next, asks examples in a fixed random order, and can stop when the
 interval is narrow enough, or go on later with the examples that were not asked.
 """
@@ -28,7 +28,7 @@ KEPT = 32 * 2**20  # bytes of prepared images that are worth keeping, a task
 
 
 class Examiner:
-    """Asks encoders about one expert's task, with that expert's head."""
+    """An examiner of encoders on one expert's task, with that expert's head."""
 
     def __init__(self, family: Family, expert: Expert, split: Split, device: str = "cpu") -> None:
         self.family, self.expert, self.split, self.device = family, expert, split, device
@@ -39,7 +39,7 @@ class Examiner:
         self.rows = models.encode(split, self.directory, device=device, kept=KEPT)
 
     def logits(self, encoder: Mapping[str, Tensor], places: np.ndarray) -> Tensor:
-        """What an encoder says to these examples, in the order of `places`."""
+        """The answers of an encoder to the examples at `places`, in this order."""
         tensors = {**evaluate.for_expert(encoder, self.family, self.expert), **self.head}
         forward = models.forward(self.directory, tensors, device=self.device)
         return evaluate.logits(forward, tensors, self.rows, self.split, places)
@@ -47,7 +47,7 @@ class Examiner:
     def ask(
         self, encoder: Mapping[str, Tensor], known: Score | None = None, most: int | None = None
     ) -> Score:
-        """`known` with at most `most` more examples asked (all that are left by default)."""
+        """The score `known`, with at most `most` more examples asked (all others by default)."""
         marks = scores.marks(self.split, known)
         left = self.order[~scores.asked(marks)[self.order]][:most]
         if len(left):
@@ -57,7 +57,13 @@ class Examiner:
 
 @dataclass(frozen=True)
 class Asked:
-    """Where an examination stands: results so far, and the half-width of their mean's interval."""
+    """The state of an examination.
+
+    results      of every task, so far
+    half_width   half the 95 % interval of their normalised accuracy
+    fraction     of all examples that were asked
+    done         whether it is the last state
+    """
 
     results: tuple[TaskResult, ...]
     half_width: float
@@ -67,7 +73,11 @@ class Asked:
 
 @dataclass(frozen=True)
 class Exam:
-    """The examiners of a family's tasks, with what experts and base reach on them."""
+    """The examiners of a family's tasks.
+
+    examiners   one for each task
+    baselines   scores of its expert, and of the pre-trained encoder with its head
+    """
 
     examiners: tuple[Examiner, ...]
     baselines: tuple[tuple[Score, Score], ...]
@@ -79,7 +89,7 @@ class Exam:
         precision: float | None = None,
         known: Sequence[TaskResult] = (),
     ) -> Iterator[Asked]:
-        """Ask in rounds over all tasks; ends with `done`.
+        """States of an examination in rounds over all tasks; the last one is `done`.
 
         precision   stop once half the 95 % interval of the normalised accuracy is at most this
         known       results of the same encoder on some of the same examples

@@ -20,13 +20,15 @@ WRONG = -2  # as a predicted class: another than the right one, nobody knows whi
 
 @dataclass(frozen=True)
 class Score:
-    """Correct answers out of `examples`, and the task's metric where that is another.
+    """The answers of one model on one task, counted, and the task's metric where it is another.
 
-    `answers`: "1" for right and "0" for wrong, example by example, from the first of the split on;
-    "-" where an example was not asked.  Empty where it is not known.
-
-    metric    `accuracy`, or one of `mats_core.metrics`; then also
-    measured  its value, and `limits`, its 95 % interval
+    correct   right answers
+    examples  examples that were asked
+    answers   "1" for right and "0" for wrong, example by example, from the first of the split on;
+              "-" where an example was not asked; empty where unknown
+    metric    `accuracy`, or another one of `evaluation.metrics`; then also
+    measured  its value, and
+    limits    its 95 % interval
     said      example by example what the metric is made of: the predicted class, or the summed
               loss and the number of tokens; None where an example was not asked
 
@@ -43,21 +45,22 @@ class Score:
 
     @property
     def accuracy(self) -> float:
+        """The share of right answers."""
         return self.correct / self.examples
 
     @property
     def value(self) -> float:
-        """The metric: what is compared, normalised and drawn."""
+        """The value of the metric: what is compared, normalised and drawn."""
         return self.accuracy if self.measured is None else self.measured
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95 % interval of `value`."""
+        """The 95 % interval of `value`."""
         return wilson(self.correct, self.examples) if self.limits is None else self.limits
 
     @property
     def variance(self) -> float:
-        """Of `value`; a proportion is taken as (k + 1) / (n + 2), so that no error is not none."""
+        """The variance of `value`; a proportion counts as (k + 1) / (n + 2), so it is never 0."""
         if self.limits is None:
             p = (self.correct + 1) / (self.examples + 2)
             return p * (1 - p) / self.examples
@@ -65,7 +68,7 @@ class Score:
         return ((high - low) / (2 * Z)) ** 2
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values; of accuracy only what it needs."""
+        """The score as plain values, for JSON."""
         plain: dict[str, Any] = {
             "correct": self.correct, "examples": self.examples, "answers": self.answers,
         }  # fmt: skip
@@ -76,7 +79,7 @@ class Score:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Score:
-        """The score that `to_dict` made, also after a way through JSON."""
+        """The score that `to_dict` wrote, also after a round trip through JSON."""
         said = tuple(tuple(s) if isinstance(s, list) else s for s in content.get("said", ()))
         limits = content.get("limits")
         return cls(**{**content, "said": said, "limits": tuple(limits) if limits else None})
@@ -84,7 +87,13 @@ class Score:
 
 @dataclass(frozen=True)
 class TaskResult:
-    """A merge on one task, beside the expert and the pre-trained encoder with the expert's head."""
+    """The scores of a merge on one task.
+
+    name         of the task's expert
+    merged       score of the merged encoder with the expert's head
+    finetuned    of the expert
+    pretrained   of the pre-trained encoder with the expert's head
+    """
 
     name: str
     merged: Score
@@ -151,7 +160,7 @@ def score(split: Split, found: np.ndarray) -> Score:
 
 
 def share(result: TaskResult) -> float:
-    """What a merge reaches as a share of its expert.
+    """The score of a merge as a share of its expert's.
 
     An expert whose metric is not above zero (Matthews) is no measure: reaching it counts as 1.
     """
@@ -162,7 +171,7 @@ def share(result: TaskResult) -> float:
 
 
 def normalised_accuracy(results: Sequence[TaskResult]) -> float:
-    """Mean over tasks of merged / fine-tuned accuracy (each task's own metric)."""
+    """The mean over tasks of merged / fine-tuned accuracy (by each task's metric)."""
     return sum(map(share, results)) / len(results)
 
 

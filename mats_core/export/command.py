@@ -7,7 +7,7 @@ from .portable import STATISTICS, Finished, Measuring, quoted
 
 
 def commands(merge: Finished, place: str) -> tuple[str, ...]:
-    """What to call, in order: measure the statistics where the method reads any, then merge.
+    """The commands in order: measure the statistics where the method reads any, then merge.
 
     `place`: the family's folder as it is typed where the commands are called; the recipe
     (`recipe_yaml`) lies in it under the name `<stem>.yaml`.
@@ -24,7 +24,7 @@ def commands(merge: Finished, place: str) -> tuple[str, ...]:
 
 
 def _measuring(how: Measuring) -> str:
-    """The options that are not `measure`'s own defaults."""
+    """The options that differ from the defaults of `measure`."""
     usual = Measuring()
     parts = [
         f" --{name} {value}"

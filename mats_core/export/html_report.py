@@ -49,7 +49,7 @@ def run_figures(
     looks: Mapping[str, Look],
     trajectories: Mapping[str, Trajectory] | None = None,
 ) -> list[Named]:
-    """(heading, figure) of everything that a run alone can show."""
+    """The figures, (heading, figure), that a run alone can show."""
     report = merge.report
     drawn: list[tuple[str, Figure | None]] = []
     if report.tasks:
@@ -71,7 +71,10 @@ def run_figures(
 def html_report(
     merge: Finished, figures: Sequence[Named], place: str = "", created: str = ""
 ) -> str:
-    """The page.  `figures`: (heading, figure) in order; `place`: the family's folder, as typed."""
+    """The report as one HTML page that opens offline.
+
+    `figures`: (heading, figure) in order; `place`: the family's folder, as typed.
+    """
     body = [_head(merge, created)]
     for number, (heading, figure) in enumerate(figures, 1):
         body.append(_figure(f"figure-{number}", heading, figure))

@@ -20,9 +20,12 @@ Agreement = Literal["same", "passthrough"]
 
 @dataclass(frozen=True)
 class Mergekit:
-    """A configuration, whether it repeats the merge or only passes its result on, and why.
+    """A configuration for mergekit.
 
-    `notes`: what to know before it is run, a sentence each.
+    config      its YAML
+    agreement   whether it repeats the merge or only passes its result on
+    sentence    why
+    notes       what to know before it is run, a sentence each
     """
 
     config: str
@@ -32,10 +35,10 @@ class Mergekit:
 
 
 def mergekit(merge: Finished, written: str = "") -> Mergekit:
-    """The configuration of a merge.
+    """The mergekit configuration of a merge.
 
     Its paths start at the family's folder.  Where mergekit has no such method it passes the merged
-    model on instead: `written` is its directory (where the recipe's own output goes by default).
+    model on instead: `written` is its directory (by default where the recipe's output goes).
     """
     found = _counterpart(merge)
     if isinstance(found, str):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import pprint
 from typing import Any
 
+from ..errors import needed
 from ..merging import Evaluation
 from .command import one_line
 from .portable import Finished
@@ -24,7 +25,7 @@ PARAMETERS = "parameters"  # the tag by which papermill and others find the cell
 
 
 def notebook(merge: Finished, place: str) -> str:
-    """The notebook as JSON; `place` is the family's folder, from that of MaTS Explorer."""
+    """A notebook that repeats the merge, as JSON; `place`: the family's folder, from ours."""
     return dump(
         [
             ("markdown", _opening(merge)),
@@ -49,10 +50,8 @@ def dump(cells: list[tuple[str, str]]) -> str:
 
     Raises `nbformat.ValidationError` for anything that is not a notebook.
     """
-    import nbformat
-    from nbformat import v4
-
-    made = []
+    nbformat = needed("a notebook", "nbformat", "nbformat", "app")
+    v4, made = nbformat.v4, []
     for number, (kind, text) in enumerate(cells):
         new = v4.new_markdown_cell if kind == "markdown" else v4.new_code_cell
         cell = new(text.strip("\n"), id=f"cell-{number:02d}")

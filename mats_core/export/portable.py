@@ -25,7 +25,12 @@ ENDING = ".stats.safetensors"  # what `measure --family` calls its files
 
 @dataclass(frozen=True)
 class Measuring:
-    """How statistics were measured: what `measure` needs to measure them again."""
+    """How statistics were measured.
+
+    examples   calibration examples a task
+    labels     `empirical` or `true`
+    seed       of the draw of the examples
+    """
 
     examples: int = 256
     labels: str = "empirical"
@@ -37,9 +42,10 @@ class Finished:
     """A finished merge.
 
     id        a few letters and digits that name its files
-    title     what a person calls it, such as `ESM · layer power 0`
+    title     readable name, such as `ESM · layer power 0`
     family    the family's name
     recipe    as it was run; its folder is the family's
+    report    of the run
     """
 
     id: str
@@ -50,11 +56,12 @@ class Finished:
 
     @property
     def stem(self) -> str:
-        """The name of its files, without an ending: `essential-0a1b2c3d4e`."""
+        """The name of its files without suffix: `essential-0a1b2c3d4e`."""
         return f"{self.recipe.method}-{self.id}"
 
     @property
     def reads_statistics(self) -> bool:
+        """Whether its method reads statistics."""
         options = parse_options(self.recipe.method, self.report.options, self.recipe.folder)
         return bool(METHODS[self.recipe.method].reads(options))
 
@@ -132,7 +139,7 @@ def within(folder: Path, reference: str) -> str | None:
 
 
 def spelled(folder: Path, start: Path) -> str:
-    """A folder as one would type it at `start`: relative, from the home folder, or absolute."""
+    """A folder as it is typed at `start`: relative, from the home folder, or absolute."""
     folder, start, home = folder.resolve(), start.resolve(), Path.home().resolve()
     if folder.is_relative_to(start):
         return folder.relative_to(start).as_posix()
@@ -156,7 +163,7 @@ def _task(folder: Path, task: str | None) -> str | None:
 
 
 def _metadata(path: Path) -> Measuring:
-    """How a file was measured; the page's own settings where it is gone."""
+    """How a file was measured; the settings of the page where it is gone."""
     try:
         found = Statistics.open(path).metadata
     except InputError:

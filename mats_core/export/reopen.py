@@ -1,7 +1,7 @@
-"""A recipe that somebody hands in, matched with a family that is known here.
+"""A recipe from outside, matched with a family that is known here.
 
 Nothing that the file names is opened: its paths are only compared with those of the known
-families, and every checkpoint that is read afterwards is the family's own.
+families, and every checkpoint that is read afterwards belongs to the family.
 """
 
 from __future__ import annotations
@@ -27,8 +27,11 @@ Tell = Callable[[float, str], Any]
 class Reopened:
     """A recipe over a known family.
 
-    `experts` and the keys of `weights` are the family's names; `notes` say, a sentence each, what
-    of the file is not taken over.
+    collection   the family
+    method, options, seed, dtype, rounds   as in the recipe
+    experts      the family's names of the experts, and
+    weights      name → task weight
+    notes        a sentence for each part of the file that is not taken over
     """
 
     collection: FamilyFile
@@ -108,7 +111,7 @@ def _refuse_foreign_paths(content: Mapping[str, Any]) -> None:
             raise InputError(
                 f"path '{path}'",
                 expected="a path on this machine",
-                found="one of a network share" if "\0" not in path else "a character that ends it",
+                found="one of a network share" if "\0" not in path else "a NUL character",
             )
     # Whatever the recipe's method: an option of that name may be a path.
     starts = {f.name: f.checkpoint for method in METHODS for f in describe(method) if f.checkpoint}
@@ -138,7 +141,7 @@ def _values(content: Mapping[str, Any], option: str) -> list[Any]:
 def inside(folder: Path, reference: str) -> Path | None:
     """Where a path leads, started at `folder`; None if that is not inside, links followed.
 
-    A path that leads out by its own words is turned away without asking the disk.
+    A path that leads out of the folder as written is refused without asking the disk.
     """
     root = folder.resolve()
     plain = Path(os.path.normpath(root / reference))
@@ -149,7 +152,7 @@ def inside(folder: Path, reference: str) -> Path | None:
 
 
 def _matched(recipe: Recipe, family: FamilyFile) -> tuple[dict[str, str], bool]:
-    """Names in the recipe → the family's names, and whether some were found by name alone.
+    """Names in the recipe → the family's names, and whether some match by name alone.
 
     Empty where the base is another.  Raises `InputError` where the base is the family's and an
     expert is not.
@@ -170,7 +173,7 @@ def _matched(recipe: Recipe, family: FamilyFile) -> tuple[dict[str, str], bool]:
 
 
 def _expert(entry: ExpertEntry, family: FamilyFile) -> tuple[str, str]:
-    """The family's expert that an entry means, and how it was found."""
+    """The family's expert that an entry means, and by what it matches."""
     # Those of its own name first: copies have one fingerprint.
     for own in sorted(family.experts, key=lambda own: own.name != entry.name):
         kind = _same(entry.model, entry.fingerprint, family, own.model)
@@ -190,7 +193,7 @@ def _expert(entry: ExpertEntry, family: FamilyFile) -> tuple[str, str]:
 
 
 def _same(reference: str, fingerprint: str | None, family: FamilyFile, member: str) -> str:
-    """How `reference` and the family's `member` were found to be one: fingerprint, path or name."""
+    """By what `reference` and the family's `member` match: fingerprint, path or name."""
     own = family.folder / member
     if fingerprint:
         there = family.open(family.model_path(member))

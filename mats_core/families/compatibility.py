@@ -1,7 +1,7 @@
 """How well each expert fits the base, from headers and configurations: a row for each expert.
 
-`families.examine` refuses a family that does not fit; this is what there is to see before, or when
-it was refused.
+`families.examine` refuses a family that does not fit; these rows can be shown before, or after a
+refusal.
 """
 
 from __future__ import annotations
@@ -25,14 +25,19 @@ ARCHITECTURE = (
 
 @dataclass(frozen=True)
 class Fit:
-    """One expert beside the base.
+    """The differences between one expert and the base, counted.
 
+    expert         its name
+    architecture   class that its `config.json` names
+    dtype          the kind of number that most of its tensors hold
+    classes        number of classes of its head; 0 where unknown
     matching   tensors with the same name and shape in both
     missing    tensors of the base that the expert lacks
     surplus    tensors of the expert that the base lacks
     reshaped   tensors with another shape or kind of number
     head       tensors that belong to the task's head, kept apart
     settings   keys of `config.json` that differ: (key, the expert's, the base's)
+    mismatches     the tensors that keep it from fitting
     """
 
     expert: str
@@ -49,13 +54,14 @@ class Fit:
 
     @property
     def fits(self) -> bool:
+        """Whether nothing keeps the expert from being merged with the base."""
         return not self.mismatches
 
 
 def compare(
     base: Weights, experts: Sequence[Expert], *, heads: Sequence[str] | None = None
 ) -> list[Fit]:
-    """A row for each expert, under the base's names.
+    """A `Fit` for each expert, under the base's names.
 
     Reads headers and `config.json`, and tensors only where one file has a copy of its embedding
     that another file has not.
@@ -88,13 +94,13 @@ def _fit(base: Weights, expert: Expert, apart: set[str], found: list[Mismatch]) 
 
 
 def architecture(checkpoint: Weights) -> str:
-    """The class that `config.json` names (empty for a bare file), and what is put on it."""
+    """The class that `config.json` names, with its adapter if it has one; empty for a bare file."""
     names = checkpoint.config.get("architectures") or [checkpoint.config.get("model_type", "")]
     return ", ".join(part for part in (str(names[0]), checkpoint.form) if part)
 
 
 def dtypes(checkpoint: Weights) -> str:
-    """The kind of number that most tensors hold, and whether there are others."""
+    """The dtype that most tensors have, and whether others occur, in words."""
     counts = Counter(
         str(entry.dtype).removeprefix("torch.") for entry in checkpoint.tensors.values()
     )

@@ -23,20 +23,20 @@ def examine(
     heads: Sequence[str] | None = None,
     contents: bool = True,
 ) -> Family:
-    """Check a family and assign every tensor its role.
+    """The checked family, with a role for every tensor.
 
     `heads`: shell-style patterns of the tensors that belong to a task's head.  They replace the
-    automatic recognition; an empty list says that there is no head.  Without `contents` headers
-    are all that is read; `look_inside` does the rest.
+    automatic recognition; an empty list says that no tensor belongs to one.  Without `contents`
+    only headers are read; `look_inside` does the rest.
 
-    Raises `InputError` that names file, tensor, both shapes (or dtypes) and the way out.
+    Raises `InputError` that names file, tensor, both shapes (or dtypes) and the remedy.
     """
     if not experts:
         raise InputError("experts", expected="at least one expert", found="none")
     names = [expert.name for expert in experts]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise InputError("experts", expected="a name of its own for each", found=listing(twice))
+        raise InputError("experts", expected="a different name for each", found=listing(twice))
     experts = aligned(base, experts)
     spares = spare(base, experts)
     heads_found = head_names(base, experts, heads, spares)
@@ -92,8 +92,8 @@ def look_inside(family: Family) -> Family:
 def _vocabularies(base: Weights, experts: Sequence[Expert]) -> list[str]:
     found = [(expert.name, difference(base, expert.checkpoint)) for expert in experts]
     return [
-        f"the tokenizer of expert '{name}' is not the base's, though the embeddings are of one "
-        f"size: {what}. The merge has the base's tokenizer"
+        f"the tokenizer of expert '{name}' differs from the base's, though the embeddings have the "
+        f"same size: {what}. The merge keeps the base's tokenizer"
         for name, what in found
         if what
     ]
@@ -170,7 +170,7 @@ def _about_tokens(base: Weights, checkpoint: Weights, name: str) -> str:
     found = difference(base, checkpoint)
     if found:
         return f" ({found}; nothing is cropped: give all models one vocabulary first)"
-    return " (their tokenizer files name no different token, or there are none)"
+    return " (their tokenizer files name the same tokens, or are missing)"
 
 
 def _described(entry: Entry | None) -> str:
@@ -213,7 +213,7 @@ def _ties(base: Weights, experts: Sequence[Expert], apart: Collection[str]) -> d
     return tied
 
 
-def _aliases(base: Weights, experts: Sequence[Expert], apart: set[str]) -> dict[str, str]:
+def _aliases(base: Weights, experts: Sequence[Expert], apart: Collection[str]) -> dict[str, str]:
     """Names of one memory in the base, where every expert has one tensor for them, too."""
     groups: dict[str, list[str]] = {}
     for name in sorted(base.tensors, key=_leads):
@@ -222,7 +222,8 @@ def _aliases(base: Weights, experts: Sequence[Expert], apart: set[str]) -> dict[
         name: leader
         for leader, *others in groups.values()
         for name in others
-        if not {name, leader} & apart
+        if name not in apart
+        and leader not in apart
         and all(e.checkpoint.digest(name) == e.checkpoint.digest(leader) for e in experts)
     }
 

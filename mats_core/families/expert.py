@@ -3,8 +3,8 @@
 A base model and the same model with a head differ by a prefix: `BertModel` saves
 `encoder.layer.0…`, `BertForSequenceClassification` saves `bert.encoder.layer.0…`.  transformers
 calls it `base_model_prefix`; here it is read off the names, so that it needs no list of
-architectures.  Everything works with the BASE's names; an expert whose own differ is read through a
-`Renamed` view of its checkpoint, and `Expert.own` gives its own name back.
+architectures.  Everything works with the BASE's names; an expert with other names is read through a
+`Renamed` view of its checkpoint, and `Expert.own` gives the name in its file back.
 
 The rule: a prefix is stripped from the expert's names, or put before them, if that makes more
 tensors match the base (name and shape) than the names as they are, and at least half of the
@@ -28,14 +28,19 @@ LEGACY = re.compile(r"LayerNorm\.(gamma|beta)$")
 
 @dataclass(frozen=True)
 class Expert:
-    """One fine-tuned checkpoint and the name of what it was tuned for."""
+    """One fine-tuned checkpoint.
+
+    name         of the expert in its recipe
+    checkpoint   its tensors, under the base's names
+    task         reference of its task; empty where the recipe names none
+    """
 
     name: str
     checkpoint: Weights
     task: str = ""
 
     def own(self, name: str) -> str:
-        """The name that this expert's own files and configuration have for a tensor."""
+        """The name that a tensor has in the files and the configuration of this expert."""
         return self.checkpoint.own(name)
 
 
@@ -62,7 +67,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 def translation(base: Shapes, own: Shapes, thing: str = "expert") -> dict[str, str]:
-    """The base's name of each of an expert's tensors (its own, where the base has none for it).
+    """The base's name of each of an expert's tensors; tensors that the base lacks keep theirs.
 
     Raises `InputError` where two prefixes fit equally well.
     """
@@ -101,8 +106,8 @@ def _prefix(base: Shapes, own: Shapes, thing: str) -> tuple[str, str]:
         shown = " and ".join(f"'{strip or add}'" for strip, add in (first, *others[:1]))
         raise InputError(
             thing,
-            expected="names that fit the base's in one way",
-            found=f"two prefixes that fit equally well, {shown}",
+            expected="names that match the base's by one prefix",
+            found=f"two prefixes that match equally well, {shown}",
             remedy="Save it with the same class of model as the base.",
         )
     return first

@@ -9,7 +9,7 @@ looks for NaN and infinity, and decides in one place what each tensor is:
     copied   not trained (position ids, masks), or a part that an expert lacks; the base's
     tied     the same bytes as another tensor in every checkpoint; follows that one
 
-Names are the base's (`experts.py` has the translation).  A matrix that is stored as (d_in, d_out)
+Names are the base's (`expert.py` has the translation).  A matrix that is stored as (d_in, d_out)
 is `transposed`: `Family.weight` reads it as methods see it, `Family.oriented` turns it either way.
 """
 
@@ -33,10 +33,13 @@ Role = Literal["matrix", "vector", "head", "copied", "tied"]
 class Family:
     """Base, experts, and the role of every tensor (see the module's text).
 
+    base         the pre-trained checkpoint
+    experts      those fine-tuned from it, under the base's names
+    roles        a tensor → what it is: matrix, vector, head, copied or tied
     tied_to      a tensor → the one that it follows; may name tensors that only an expert's file has
     transposed   matrices that the files hold as (d_in, d_out)
     apart        heads, and tensors that some file may lack: these are tied to none by their bytes
-    notes        what a person should know about how the experts were made to fit
+    notes        sentences about how the experts were made to fit, for the report
     """
 
     base: Weights
@@ -49,22 +52,23 @@ class Family:
 
     @property
     def shared(self) -> tuple[str, ...]:
-        """Names of the tensors that are merged in one way or another."""
+        """Names of the tensors that are merged: matrices and vectors."""
         return tuple(n for n, role in self.roles.items() if role in ("matrix", "vector"))
 
     def head_of(self, expert: Expert) -> tuple[str, ...]:
+        """Names of the tensors of an expert's head."""
         return tuple(n for n in expert.checkpoint.tensors if self.roles.get(n) == "head")
 
     @property
     def groups(self) -> dict[str, tuple[str, ...]]:
-        """Like layers: names that differ only in dot-separated integer components."""
+        """Groups of like layers: their key → names that differ only in integer components."""
         groups: dict[str, list[str]] = {}
         for name in self.shared:
             groups.setdefault(group_of(name), []).append(name)
         return {group: tuple(names) for group, names in groups.items()}
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """A tensor's shape as methods see it: (d_out, d_in) for every matrix."""
+        """The shape of a tensor as methods see it: (d_out, d_in) for every matrix."""
         shape = self.base.tensors[name].shape
         return shape[::-1] if name in self.transposed else shape
 
@@ -80,7 +84,7 @@ class Family:
         return self.oriented(name, checkpoint.read(name, dtype=dtype, device=device))
 
     def oriented(self, name: str, value: Tensor) -> Tensor:
-        """From a file's layout to (d_out, d_in), and the way back.
+        """A tensor turned from its file's layout to (d_out, d_in), or back.
 
         Contiguous, so that the same numbers in the other layout give the same bytes.
         """

@@ -53,6 +53,7 @@ class Spare:
 
     @property
     def names(self) -> frozenset[str]:
+        """Names of all of them."""
         return self.buffers | self.copies.keys() | self.beyond
 
 

@@ -18,7 +18,7 @@ SHOWN = 8
 def tokens(checkpoint: Weights) -> dict[str, int]:
     """Token → id, from tokenizer.json, vocab.json or vocab.txt, and added_tokens.json.
 
-    Empty where there is none that can be read: a SentencePiece file alone says nothing here.
+    Empty where none of these can be read: a SentencePiece file alone is not enough.
     """
     folder = checkpoint.directory
     if folder is None:

@@ -21,7 +21,7 @@ def accuracy_bars(
     beside: Sequence[TaskResult] = (),
     beside_label: str = "beside",
 ) -> Figure:
-    """A bar a task that fills the expert's pale one; a second, hatched, for the run beside.
+    """A bar for each task that fills the expert's pale one; a second, hatched, for another run.
 
     Bars carry their 95 % interval; a diamond is the pre-trained encoder with the expert's head.
     """
@@ -53,7 +53,7 @@ def accuracy_bars(
 
 
 def baseline_bars(results: Sequence[TaskResult], tasks: Mapping[str, Look]) -> Figure:
-    """Experts against the pre-trained encoder: the gap that a merge can close."""
+    """Bars of the experts against the pre-trained encoder: the gap that a merge can close."""
     figure = go.Figure()
     _experts(figure, results, tasks)
     _pretrained(figure, results)
@@ -78,7 +78,7 @@ WIDTH = 0.84  # of a task's place on the axis
 
 
 def _experts(figure: go.Figure, results: Sequence[TaskResult], tasks: Mapping[str, Look]) -> None:
-    """What there is to reach: a pale bar, as wide as the task's place."""
+    """The expert's accuracy: a pale bar over the whole width of its task."""
     colours = [tasks[r.name].colour for r in results]
     figure.add_bar(
         x=list(range(len(results))),
@@ -182,7 +182,7 @@ def _named(result: TaskResult) -> str:
 
 
 def headline(report: Report) -> dict[str, float | None]:
-    """The numbers over a result: None where nothing was evaluated."""
+    """The numbers above a result by name; None where nothing was evaluated."""
     if not report.tasks:
         return {"normalised": None, "gap": None, "accuracy": None}
     return {

@@ -17,7 +17,7 @@ ALL_TASKS = "all tasks"
 def run_lines(
     runs: Mapping[str, Sequence[TaskResult]], looks: Mapping[str, Look], baseline: str
 ) -> Figure:
-    """A parallel plot: an axis a task and one for their mean, a line a run."""
+    """A parallel plot: an axis for each task and one for their mean, a line for each run."""
     names = list(dict.fromkeys(r.name for results in runs.values() for r in results))
     figure = go.Figure()
     for label, results in runs.items():
@@ -84,7 +84,7 @@ def _axes(figure: go.Figure, names: Sequence[str]) -> None:
 def difference_lines(
     found: Mapping[str, Comparison], looks: Mapping[str, Look], baseline: str
 ) -> Figure:
-    """Every run minus the baseline, task by task and for the mean, with 95 % intervals."""
+    """Differences of every run from the baseline by task and in the mean, with 95 % intervals."""
     names = list(dict.fromkeys(name for own in found.values() for name in own.tasks))
     figure = go.Figure()
     figure.add_hline(y=0, line={"color": GREY, "width": 2})
@@ -113,7 +113,7 @@ def difference_lines(
 
 
 def count_clear(parts: Sequence[Difference]) -> str:
-    """`of 16 differences 5 are clearly above zero and 2 below (about 1 would be by chance)`."""
+    """Words such as `of 16 differences 5 are clearly above zero and 2 below (…)`."""
     above = sum(part.low > 0 for part in parts)
     below = sum(part.high < 0 for part in parts)
     chance = max(1, round(0.05 * len(parts)))

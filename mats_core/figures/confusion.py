@@ -83,7 +83,7 @@ def confusion_change(
     who: Sequence[str] = ("expert", "merge"),
     chosen: Cell | None = None,
 ) -> Figure:
-    """After minus before, cell by cell: orange where there are more, blue where there are fewer."""
+    """A confusion matrix of after minus before: orange for more, blue for fewer examples."""
     change = after - before
     shown = list(worth_showing(np.abs(change)))
     axis, part = _axis(shown, classes), change[np.ix_(shown, shown)]
@@ -125,7 +125,7 @@ def largest_mistake(counts: np.ndarray) -> float:
 
 
 def commonest(counts: np.ndarray) -> Cell | None:
-    """The mistake with the most images; None where there is none."""
+    """The mistake with the most images; None without mistakes."""
     off = counts - np.diag(np.diag(counts))
     if off.max(initial=0) == 0:
         return None

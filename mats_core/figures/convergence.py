@@ -15,7 +15,7 @@ from .style import GREY, Figure, Look, laid_out, look, percent, safe, short_name
 
 
 def residual_curves(layers: Sequence[LayerReport]) -> Figure | None:
-    """Relative residual of every layer against iterations, with the median and the largest."""
+    """The relative residual of every layer against iterations, with the median and the largest."""
     solved = [layer for layer in layers if len(layer.residuals) > 1]
     if not solved:
         return None
@@ -82,7 +82,7 @@ def solve_at(layers: Sequence[LayerReport], iteration: int) -> tuple[float, floa
 
 
 def trajectory_curves(runs: Mapping[str, Trajectory]) -> Figure:
-    """Mean normalised accuracy against CG iterations, a line for each solve."""
+    """The mean normalised accuracy against CG iterations, a line for each solve."""
     figure = go.Figure()
     sentences = []
     for index, (label, trajectory) in enumerate(runs.items()):
@@ -134,7 +134,7 @@ def _count(iterations: int) -> str:
 
 
 def trajectory_tasks(trajectory: Trajectory, tasks: Mapping[str, Look]) -> Figure:
-    """Accuracy of each task against CG iterations."""
+    """The accuracy of each task against CG iterations."""
     figure = go.Figure()
     changes = {}
     for name in (result.name for result in trajectory.points[0].results):
@@ -157,9 +157,9 @@ def trajectory_tasks(trajectory: Trajectory, tasks: Mapping[str, Look]) -> Figur
     figure.update_yaxes(tickformat=".0%", title="share of the expert's accuracy")
     loser = min(changes, key=lambda name: changes[name])
     caption = (
-        f"Task by task. {loser} falls furthest below its own best: "
+        f"Task by task. {loser} falls furthest below its best: "
         f"{-100 * changes[loser]:.1f} points at the end."
         if changes[loser] < -0.005
-        else "Task by task. No task ends visibly below its own best."
+        else "Task by task. No task ends visibly below its best."
     )
     return Figure(figure, f"Share of accuracy of each task by iteration. {caption}", caption)

@@ -1,4 +1,4 @@
-"""Figures inside a page of their own: plotly.js as text, and figures as JSON that is safe there."""
+"""Figures inside a self-contained page: plotly.js as text, and figures as safe JSON."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ CONFIG: dict[str, Any] = {
 
 
 def plotly_script() -> str:
-    """The whole of plotly.js, to be written between script tags once."""
+    """The text of plotly.js, to be written between script tags once."""
     return get_plotlyjs()
 
 
 def to_json(figure: go.Figure) -> str:
-    """Data and layout, without a template (the page has its own), with no `<` in it."""
+    """Data and layout as JSON without `<`, and without a template, which the page has."""
     content = json.loads(str(figure.to_json()))
     content["layout"].pop("template", None)
     return script_json({"data": content["data"], "layout": content["layout"]})

@@ -17,7 +17,7 @@ SMALL = 0.005  # a gain that is not worth dividing by
 
 
 def loading_curves(loading: Loading, task: str | None = None) -> Figure:
-    """Share of the experts' accuracy against the number of parts swapped in, by ordering.
+    """The share of the experts' accuracy against the number of parts swapped in, by ordering.
 
     `task`: that task alone instead of the mean over all of them.
     """
@@ -46,7 +46,7 @@ def loading_curves(loading: Loading, task: str | None = None) -> Figure:
 
 
 def loading_steps(loading: Loading, task: str | None = None) -> Figure:
-    """Points that each part brings at its step, a row for each part and a column an ordering."""
+    """The points that each part brings at its step: a row a part, a column an ordering."""
     value = _value(task)
     orderings = list(loading.curves)
     brought = {ordering: gains(loading.curves[ordering], value) for ordering in orderings}
@@ -89,7 +89,7 @@ def gains(steps: tuple[Step, ...], value: Callable[[Step], float]) -> dict[str, 
 
 
 def enough_after(steps: tuple[Step, ...], value: Callable[[Step], float]) -> int:
-    """The number of parts after which `ENOUGH` of the gain from first to last is there."""
+    """The number of parts after which `ENOUGH` of the gain from first to last is reached."""
     first, last = value(steps[0]), value(steps[-1])
     goal = first + ENOUGH * (last - first)
     return next(k for k, step in enumerate(steps) if value(step) >= goal)
@@ -108,7 +108,7 @@ def _story(loading: Loading, value: Callable[[Step], float]) -> str:
     gain = last - first
     text = f"from {percent(first)} with the base to {percent(last)} with the whole merge. "
     if gain < SMALL:
-        return text + "The merge gains nothing here, so there is no part to thank. "
+        return text + "The merge gains nothing here, so no part contributes. "
     alone = {steps[1].part: value(steps[1]) - first for steps in curves.values() if len(steps) > 1}
     best = max(alone, key=lambda part: alone[part])
     name, part = str(best), percent(alone[best] / gain, 0)

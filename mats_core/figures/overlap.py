@@ -18,7 +18,7 @@ Pairs = Literal["overlap", "cosine"]
 def pair_matrix(
     pairs: Tensor, tasks: Sequence[str], what: Pairs, *, chance: float = 0.0
 ) -> Figure | None:
-    """Overlap or cosine of every two tasks in one layer; None for fewer than two tasks.
+    """The overlap or cosine of every two tasks in one layer; None for fewer than two tasks.
 
     `chance` is what unrelated tasks would have.  A task beside itself says nothing and is left out.
     Points on the cells carry both tasks as `customdata`, as in `family_heatmap`.
@@ -81,7 +81,7 @@ def _pairs_caption(pairs: Tensor, tasks: Sequence[str], what: Pairs, chance: flo
         )
         return f"{told[0]} share most of their directions, {told[1]} least; {beside}"
     beside = "0 is a right angle" + (
-        ": as a whole these changes neither help nor fight each other, they get mixed up."
+        ": on the whole these changes neither help nor oppose each other."
         if max(abs(v) for v in value.values()) < 0.1
         else "; below it two tasks pull the weight apart."
     )
@@ -93,7 +93,7 @@ def angle_curves(
 ) -> Figure | None:
     """Principal angles (radians) of two tasks' subspaces, beside those of two random ones.
 
-    `size` is d, the dimensions that both live in; None where there is no direction.
+    `size` is d, the dimension of the space of both; None without a direction.
     """
     if not len(angles):
         return None

@@ -14,7 +14,7 @@ from .style import GREY, Figure, Look, laid_out, safe, short_names
 
 
 def interference_map(found: Interference) -> Figure:
-    """Predicted cost by layer (rows) and task (columns), on a logarithmic scale of colours."""
+    """The predicted cost by layer (rows) and task (columns), on a logarithmic scale of colours."""
     titles = short_names(list(found.layers))
     rows = [titles[name] for name in found.layers]
     shown = np.where(found.predicted > 0, found.predicted, np.nan)
@@ -35,7 +35,7 @@ def interference_map(found: Interference) -> Figure:
     figure.update_yaxes(autorange="reversed", showgrid=False, dtick=1 if len(rows) <= 60 else None)
     figure.update_xaxes(side="top", showgrid=False)
     if not np.isfinite(shown).any():
-        caption = "The merge is where every expert is: no cost at all is predicted."
+        caption = "The merge equals every expert: no cost is predicted."
         return Figure(figure, f"Heatmap of predicted loss. {caption}", caption)
     layer, task = np.unravel_index(np.nanargmax(found.predicted), found.predicted.shape)
     totals = found.totals
@@ -61,7 +61,7 @@ def _decades(values: np.ndarray) -> dict[str, Any]:
 
 
 def predicted_against_measured(found: Interference, looks: Mapping[str, Look]) -> Figure | None:
-    """A point a task: predicted cost (logarithmic) against measured; None without both."""
+    """Predicted cost (logarithmic) against measured cost, a point a task; None without both."""
     totals, measured = found.totals, found.measured
     places = [i for i in range(len(found.tasks)) if totals[i] > 0 and np.isfinite(measured[i])]
     if not places:
@@ -116,11 +116,11 @@ def _verdict(found: Interference, places: Sequence[int]) -> str:
     if ratio >= 2 or 0 < ratio <= 0.5:
         factor = ratio if ratio >= 2 else 1 / ratio
         text += (
-            f"The amount is another matter: the loss really rose {_plain(factor)} times "
+            f"The amount differs: the measured loss rose {_plain(factor)} times "
             f"{'more' if ratio >= 2 else 'less'} than predicted, probably "
-            "because the prediction looks at the curvature right at each expert, where its "
-            "training examples are almost solved, and at one layer at a time. Read the order "
-            "and the place, not the height."
+            "because the prediction takes the curvature at each expert, where its training "
+            "examples are almost solved, and one layer at a time. Trust the order of tasks and "
+            "layers, not the amount."
         )
     else:
         text += f"In sum {predicted:.2g} nats were predicted and {measured:.2g} measured."

@@ -43,7 +43,7 @@ def pooled(values: Tensor, cells: int = CELLS) -> tuple[Tensor, int]:
 
 
 def protection_maps(found: Sequence[Protection], task: str) -> Figure:
-    """Cost of every direction `u_i v_jᵀ` under each subspace: maps side by side, one scale."""
+    """Maps of the cost of every direction `u_i v_jᵀ` under each subspace, on one scale."""
     figure = make_subplots(
         1, len(found), shared_yaxes=True, horizontal_spacing=0.04,
         subplot_titles=[own.subspace for own in found],
@@ -85,7 +85,7 @@ def protection_maps(found: Sequence[Protection], task: str) -> Figure:
 
 
 def protection_along(found: Sequence[Protection], task: str, rank: int) -> Figure:
-    """Relative cost along the directions of the change itself, strongest first."""
+    """The relative cost along the directions of the update, strongest first."""
     figure = go.Figure()
     for own in found:
         look = LOOKS[own.subspace]
@@ -112,7 +112,7 @@ def protection_along(found: Sequence[Protection], task: str, rank: int) -> Figur
 
 
 def concentration(found: Mapping[Subspace, Protection]) -> Figure:
-    """How much of each subspace's weight its strongest own directions hold."""
+    """The share of each subspace's trace that its strongest eigenvectors hold."""
     figure = go.Figure()
     for own in found.values():
         look, total = LOOKS[own.subspace], len(own.eigenvalues)
@@ -126,18 +126,16 @@ def concentration(found: Mapping[Subspace, Protection]) -> Figure:
         )  # fmt: skip
     figure.add_hline(0.9, line={"color": GREY, "width": 1, "dash": "dash"})
     laid_out(figure, 340)
-    figure.update_xaxes(type="log", dtick=1, title="directions, the subspace's own strongest first")
-    figure.update_yaxes(range=[0, 1.02], tickformat=".0%", title="share of its weight")
+    figure.update_xaxes(type="log", dtick=1, title="eigenvectors of the subspace, strongest first")
+    figure.update_yaxes(range=[0, 1.02], tickformat=".0%", title="share of its trace")
     total = len(next(iter(found.values())).eigenvalues)
     told = ", ".join(
-        f"{own.subspace} on {own.needed():,}"
-        for own in found.values()
-        if own.subspace != "identity"
+        f"{own.subspace} {own.needed():,}" for own in found.values() if own.subspace != "identity"
     )
     caption = (
-        f"90 % of the weight lies, of {total:,} directions, with {told}; the identity treats all "
-        "alike. The fewer directions a subspace insists on, the more room it leaves to other tasks."
+        f"Of {total:,} directions so many hold 90 % of the trace: {told}; the identity treats all "
+        "alike. The fewer directions a subspace needs, the more room it leaves to other tasks."
         if told
         else f"The identity treats all {total:,} directions alike."
     )
-    return Figure(figure, f"Weight against directions, by subspace. {caption}", caption)
+    return Figure(figure, f"Share of the trace against directions, by subspace. {caption}", caption)

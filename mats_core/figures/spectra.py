@@ -12,7 +12,7 @@ from .style import GREY, Figure, Look, laid_out, percent, safe, thinned
 
 
 def spectra(found: Mapping[str, Spectrum], kind: Kind, tasks: Mapping[str, Look]) -> Figure | None:
-    """All tasks' spectra of one layer in one logarithmic plot."""
+    """The spectra of all tasks in one layer, in one logarithmic plot."""
     if not found:
         return None
     figure = go.Figure()
@@ -52,7 +52,7 @@ def spectra(found: Mapping[str, Spectrum], kind: Kind, tasks: Mapping[str, Look]
 
 
 def energy_curves(found: Mapping[str, Spectrum], tasks: Mapping[str, Look], rank: int) -> Figure:
-    """Share of the energy that the first r directions keep, with a line at `rank`."""
+    """The share of the energy that the first r directions hold, with a line at `rank`."""
     figure = go.Figure()
     for name, own in found.items():
         how = tasks[name]

@@ -32,7 +32,12 @@ INK = {"color": "#1D2733", "size": 12}
 
 @dataclass(frozen=True)
 class Figure:
-    """What to draw, its alternative text, and what it says about this result."""
+    """A figure with its words.
+
+    figure    the plot
+    alt       alternative text: what it shows
+    caption   what it says about this result
+    """
 
     figure: go.Figure
     alt: str
@@ -41,7 +46,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Look:
-    """How one task is drawn, everywhere."""
+    """The look of one task in all figures: its `colour`, the `dash` of lines, the `marker`."""
 
     colour: str
     dash: str
@@ -59,12 +64,12 @@ def look(index: int) -> Look:
 
 
 def looks(names: Iterable[str]) -> dict[str, Look]:
-    """A look for each task of a family, by its place there."""
+    """A look for each task of a family, by its index."""
     return {name: look(index) for index, name in enumerate(names)}
 
 
 def safe(name: str) -> str:
-    """A name as text: plotly reads HTML in labels."""
+    """A name as escaped text: plotly reads HTML in labels."""
     return html.escape(name, quote=False)
 
 
@@ -89,11 +94,12 @@ def _parts(name: str) -> list[str]:
 
 
 def percent(value: float, digits: int = 1) -> str:
+    """A share in words: `91.3 %`."""
     return f"{100 * value:.{digits}f} %"
 
 
 def to_csv(figure: go.Figure) -> str:
-    """What a figure shows, as a table: trace, x, y and (heatmaps) z, one row a point."""
+    """The numbers of a figure as CSV: trace, x, y and (heatmaps) z, one row a point."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["trace", "x", "y", "z"])

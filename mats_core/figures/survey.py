@@ -66,12 +66,12 @@ QUANTITIES: dict[Quantity, Wording] = {
     "energy": Wording("Energy kept at rank r", "The share, in percent, that the strongest keep."),
     "sign conflict": Wording(
         "Sign conflict",
-        "Of the entries that a task changed, how many percent the others outvote: their sign is "
-        "not the one that most of the change has.",
+        "Percentage of the entries that a task changed in which the others outvote it: the sum of "
+        "all changes has the other sign.",
     ),
     "sign conflict by mass": Wording(
         "Sign conflict, by size",
-        "How many percent of the size of a task's change (the sum of |Δ|) the others outvote.",
+        "Percentage of the size of a task's change (the sum of |Δ|) that the others outvote.",
     ),
     "cosine": Wording(
         "Cosine to the other tasks",
@@ -80,7 +80,7 @@ QUANTITIES: dict[Quantity, Wording] = {
     ),
     "overlap": Wording(
         "Overlap with the other tasks",
-        "How many percent of a task's essential directions lie in another task's, on average.",
+        "Percentage of a task's essential directions that lie in another task's, on average.",
     ),
     "cost of averaging": Wording(
         "Where averaging hurts",
@@ -149,7 +149,7 @@ def _frame(figure: go.Figure, row: int, column: int) -> None:
 
 
 def _colours(survey: Survey, quantity: Quantity) -> dict[str, object]:
-    """Diverging around what chance gives where there is such a number, else sequential."""
+    """A scale that diverges around the value by chance, if known, else a sequential one."""
     middle = _chance(survey, quantity)
     if quantity == "energy":  # 98 beside 100 % is no contrast
         return {"colorscale": UPWARDS, "zmin": 0, "zmax": 1}
@@ -192,7 +192,7 @@ def _caption(
 
 def _meaning(quantity: Quantity, kind: Kind, rank: int) -> str:
     if quantity == "energy":
-        return f"Of the {KINDS[kind]}, how many percent the {rank} strongest hold."
+        return f"The percentage that the {rank} strongest of the {KINDS[kind]} hold."
     if quantity in ("effective rank", "stable rank"):
         return f"{QUANTITIES[quantity].meaning} Here of the {KINDS[kind]}."
     return QUANTITIES[quantity].meaning
@@ -221,7 +221,7 @@ def layer_profile(
     looks: Mapping[str, Look],
     chosen: str,
 ) -> Figure | None:
-    """One quantity layer by layer, a line a task, the chosen layer marked."""
+    """One quantity by layer, a line for each task, with the chosen layer marked."""
     values = survey.values(quantity)
     if bool(values.isnan().all()):
         return None

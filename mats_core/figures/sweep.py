@@ -19,9 +19,9 @@ def sweep_map(
     *,
     examples: int | None = None,
 ) -> Figure:
-    """Mean normalised accuracy over two options; the best point framed, failures as holes.
+    """The mean normalised accuracy over two options; the best point framed, failures as holes.
 
-    The points of the last trace can be clicked; their `customdata` is the place in `cells`.
+    The points of the last trace can be clicked; their `customdata` is the index in `cells`.
     """
     columns, rows = [_text(v) for v in x.values], [_text(v) for v in y.values]
     grid: list[list[float | None]] = [[None] * len(columns) for _ in rows]

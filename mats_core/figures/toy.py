@@ -17,7 +17,7 @@ ROUND = [2 * math.pi * i / 90 for i in range(91)]
 
 
 def toy_losses(found: Sequence[Merged], tasks: Mapping[str, Look]) -> Figure:
-    """Loss of every task under every way to merge, stacked to their sum."""
+    """The loss of every task under every way to merge, stacked to the sum."""
     figure = go.Figure()
     titles = [one.name for one in found]
     for index, (name, how) in enumerate(tasks.items()):
@@ -35,8 +35,8 @@ def toy_losses(found: Sequence[Merged], tasks: Mapping[str, Look]) -> Figure:
     worst, best = max(found, key=_total), min(found, key=_total)
     if worst.total - best.total < NEAR:
         caption = (
-            f"All of them land in the same place, at a summed loss of {best.total:.2f}: these "
-            "ellipses leave nothing for the curvature to tell."
+            f"All of them land in the same place, at a summed loss of {best.total:.2f}: for "
+            "these ellipses the curvature makes no difference."
         )
     else:
         parts = [f"{TITLES.get(one.name, one.name)} {one.total:.2f}" for one in found]
@@ -49,7 +49,7 @@ def toy_losses(found: Sequence[Merged], tasks: Mapping[str, Look]) -> Figure:
 
 
 def toy_progress(walk: Walk, best: Merged) -> Figure:
-    """After each iteration: the share of the loss that is gained, and of the way that is gone.
+    """The share of the loss that is gained after each iteration, and of the distance covered.
 
     Both are relative to `best`, the minimum of the summed loss.
     """
@@ -94,7 +94,7 @@ def _progress_words(gained: list[float], gone: list[float]) -> tuple[str, str]:
             "follows the flat direction, where a little noise in the curvature moves the solution "
             "far."
         )
-    return f"Bars of loss gained and distance gone. {caption}", caption
+    return f"Bars of loss gained and distance covered. {caption}", caption
 
 
 def toy_polar(step: Essential, tasks: Mapping[str, Look]) -> Figure:
@@ -123,7 +123,7 @@ def toy_polar(step: Essential, tasks: Mapping[str, Look]) -> Figure:
     large, small = step.spread[0], step.spread[-1]
     angle = _between(*step.directions)
     if angle is None:
-        caption = "A task that has not moved has no direction of its own: there is nothing to free."
+        caption = "A task that has not moved has no direction: the polar step has nothing to turn."
     else:
         caption = (
             f"The two directions are {angle:.0f}° apart. As they are, a move that both share "
@@ -158,7 +158,7 @@ def _between(first: Point, second: Point) -> float | None:
 
 
 def toy_scaling(step: Essential, tasks: Mapping[str, Look], power: float) -> Figure:
-    """Length of each task's move before and after the weight of polarized scaling, level 1."""
+    """The length of each task's move before and after the weight of polarized scaling, level 1."""
     before = [math.hypot(*update) for update in step.updates]
     after = [length * weight for length, weight in zip(before, step.weights, strict=True)]
     figure = go.Figure()

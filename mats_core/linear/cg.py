@@ -19,7 +19,7 @@ GROWTH = 1000.0  # CG's residual may rise by the square root of the condition nu
 
 
 class Status(StrEnum):
-    """Why a solve ended."""
+    """The reason why a solve ended."""
 
     CONVERGED = "converged"
     ITERATION_LIMIT = "iteration limit"
@@ -30,10 +30,10 @@ class Status(StrEnum):
 
 @dataclass(frozen=True)
 class Solution:
-    """What a solve returns.
+    """The result of a solve.
 
     value        X, in the shape of the right-hand side
-    status       why it stopped
+    status       why the iteration stopped
     residuals    relative residuals ‖b − K X‖ / ‖b‖; index 0 is the start
     objectives   ½⟨X, K X⟩ − ⟨b, X⟩; index 0 is the start
     distances    ‖X − X₀‖_F; index 0 is 0
@@ -51,6 +51,7 @@ class Solution:
 
     @property
     def iterations(self) -> int:
+        """The number of iterations that were run."""
         return max(0, len(self.residuals) - 1)
 
 
@@ -65,7 +66,7 @@ def cg(
     keep: Iterable[int] = (),
     callback: Callable[[int, float], None] | None = None,
 ) -> Solution:
-    """Preconditioned conjugate gradients for `K X = b` from `start`.
+    """The solution of `K X = b` by preconditioned conjugate gradients from `start`.
 
     Stops when ‖b − K X‖ ≤ tolerance · ‖b‖, after `iterations`, on a direction of non-positive
     curvature, or when the residual has grown `GROWTH`-fold over its start or is no longer finite;

@@ -39,7 +39,7 @@ def singular_below(dtype: torch.dtype) -> float:
 
 
 def symmetric(matrix: Tensor) -> Tensor:
-    """The symmetric part, which removes the rounding of an accumulated Gram."""
+    """The symmetric part (C + Cᵀ) / 2, which removes the rounding of an accumulated Gram."""
     return (matrix + matrix.mT) / 2
 
 
@@ -50,7 +50,7 @@ def eigh_descending(matrix: Tensor, rank: int | None = None) -> tuple[Tensor, Te
 
 
 def svd(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Thin SVD in float64: U (m, k), σ (k,) descending, Vᵀ (k, n)."""
+    """The thin SVD, computed in float64: U (m, k), σ (k,) descending, Vᵀ (k, n)."""
     left, values, right = torch.linalg.svd(exact(matrix), full_matrices=False)
     return like(left, matrix), like(values, matrix), like(right, matrix)
 
@@ -60,7 +60,7 @@ class Polar(NamedTuple):
 
     factor   `U Vᵀ` (m, n)
     values   all singular values (min(m, n),), largest first
-    by       how it was found: `Gram` or `SVD`
+    by       how it was computed: `Gram` or `SVD`
     """
 
     factor: Tensor
@@ -69,7 +69,13 @@ class Polar(NamedTuple):
 
 
 class Triples(NamedTuple):
-    """The largest singular triples: U (m, k), σ (k,) descending, Vᵀ (k, n), and `by` as above."""
+    """The largest singular triples.
+
+    left     left singular vectors U (m, k)
+    values   singular values σ (k,), descending
+    right    right singular vectors Vᵀ (k, n)
+    by       how they were computed: `Gram` or `SVD`
+    """
 
     left: Tensor
     values: Tensor
@@ -82,7 +88,7 @@ def polar(matrix: Tensor, floor: float = 0.0) -> Polar:
 
     For a rank-deficient matrix `U Vᵀ` is not defined (any completion of the null space is as
     good); here it is the partial isometry over the singular values above `RANK_TOLERANCE` times
-    the largest, and above `floor`.  Published code keeps whatever the SVD routine returns there.
+    the largest, and above `floor`.  Published code keeps what the SVD routine returns.
 
     Where the smallest singular value allows it (`POLAR_CONDITION`), `(X Xᵀ)^(-1/2) X` of an
     eigendecomposition in float64 gives the same in less than half the time.

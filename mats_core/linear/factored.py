@@ -1,6 +1,6 @@
 """Solving with Grams in factors: what RegMean, K-FAC and ESM do where statistics are in low rank.
 
-Each function here has a twin on matrices; `tests/methods/test_factored.py` holds them together.
+Each function here has a twin on matrices; `tests/linear/test_factored.py` holds them together.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .updates import weighted_sum
 def solve_factored(
     grams: Sequence[LowRank], shares: Sequence[float], right: Tensor
 ) -> Tensor | None:
-    """`right (Σ α_m A_m)⁻¹` by Woodbury, in float64.
+    """`right (Σ α_m A_m)⁻¹` by Woodbury's identity, in float64.
 
     None where that does not pay (the stacked rows are more than d / `WORTH`) or the sum may be
     singular: a matrix is the better way then.
@@ -68,7 +68,7 @@ def factored_kronecker_inverse(
     reference: Tensor,
     shift: float = 0.0,
 ) -> Apply | None:
-    """`P⁻¹R = B̄⁻¹ R Ā⁻¹`, as `kronecker_inverse`.
+    """A preconditioner `P⁻¹R = B̄⁻¹ R Ā⁻¹` from factors, as `kronecker_inverse`.
 
     A shift, of the anchor, goes into both sides: `Ā + π √s I` and `B̄ + √s/π I`, with π² the ratio
     of their mean diagonals (arXiv 1503.05671, section 6.3).
@@ -98,7 +98,7 @@ def essential_directions(update: Tensor, gram: LowRank, rank: int) -> tuple[Tens
     """The leading eigenvectors (d_out, rank) and eigenvalues of `Δ FᵀF Δᵀ`, in float64.
 
     By the k × k Gram of `F Δᵀ`, the outputs' shifts at the kept rows.  A sketch's rest ρ is left
-    out: it stands for no token, and with Δ's own directions would fill what the rows leave open.
+    out: it stands for no token, and would fill with directions of Δ what the rows leave open.
     Directions beyond k are zero.
     """
     shifts = exact(gram.factor) @ exact(update).mT  # (k, d_out)

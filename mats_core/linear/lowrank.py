@@ -21,17 +21,23 @@ WORTH = 2  # a Gram is kept in factors where WORTH · k ≤ d
 
 @dataclass(frozen=True)
 class LowRank:
-    """`C = FᵀF + diag(v)`: F (k, d), v (d,).  `x @ C` and `C @ x` never form C."""
+    """A symmetric matrix `C = FᵀF + diag(v)`; `x @ C` and `C @ x` never form C.
+
+    factor   F (k, d)
+    rest     v (d,)
+    """
 
     factor: Tensor
     rest: Tensor
 
     @property
     def size(self) -> int:
+        """d, the number of columns."""
         return self.factor.shape[1]
 
     @property
     def rank(self) -> int:
+        """k, the number of rows of F."""
         return self.factor.shape[0]
 
     def __rmatmul__(self, x: Tensor) -> Tensor:
@@ -41,15 +47,17 @@ class LowRank:
         return torch.addcmul(self.factor.mT @ (self.factor @ x), x, self.rest[:, None])
 
     def diagonal(self) -> Tensor:
+        """The diagonal of C (d,)."""
         return self.factor.square().sum(0) + self.rest
 
     def dense(self) -> Tensor:
-        """The matrix (d, d)."""
+        """C as a matrix (d, d)."""
         matrix = self.factor.mT @ self.factor
         matrix.diagonal().add_(self.rest)
         return matrix
 
     def scaled(self, by: float) -> LowRank:
+        """`by · C`, for `by` of at least zero."""
         return LowRank(self.factor * by**0.5, self.rest * by)
 
     def damped(self, damping: float) -> LowRank:
@@ -71,7 +79,7 @@ Gram = Tensor | LowRank
 
 
 def matrix(gram: Gram) -> Tensor:
-    """A Gram as a matrix."""
+    """The Gram as a matrix (d, d), multiplied out if it is in factors."""
     return gram if isinstance(gram, Tensor) else gram.dense()
 
 

@@ -29,11 +29,11 @@ from .lowrank import Gram, matrix
 
 
 class Operator(ABC):
-    """A symmetric positive semi-definite operator on weights of one shape."""
+    """A symmetric positive semi-definite linear operator C on weights of one shape."""
 
     @abstractmethod
     def apply(self, x: Tensor) -> Tensor:
-        """`C x`, in the shape of x."""
+        """The product `C x`, in the shape of x."""
 
     @abstractmethod
     def diagonal(self) -> Tensor:
@@ -45,7 +45,7 @@ class Operator(ABC):
 
     @abstractmethod
     def dense(self) -> Tensor:
-        """The matrix of C on row-major `vec(X)`."""
+        """C as a matrix (numel, numel) that acts on row-major `vec(X)`."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Identity(Operator):
 
 @dataclass(frozen=True)
 class Diagonal(Operator):
-    """X ↦ F ∘ X with F ≥ 0 of the weight's shape: Fisher merging, L2M."""
+    """X ↦ F ∘ X: Fisher merging, L2M.  `values` are F ≥ 0, of the weight's shape."""
 
     values: Tensor
 
@@ -88,7 +88,7 @@ class Diagonal(Operator):
 
 @dataclass(frozen=True)
 class InputGram(Operator):
-    """X ↦ X A with A (d_in, d_in): RegMean.  `rows` is d_out."""
+    """X ↦ X A: RegMean.  `a` is A (d_in, d_in), `rows` is d_out."""
 
     a: Tensor
     rows: int
@@ -108,7 +108,7 @@ class InputGram(Operator):
 
 @dataclass(frozen=True)
 class Kronecker(Operator):
-    """X ↦ B X A with B (d_out, d_out), A (d_in, d_in): the K-FAC block `B ⊗ A`."""
+    """X ↦ B X A: the K-FAC block `B ⊗ A`.  `b` is B (d_out, d_out), `a` is A (d_in, d_in)."""
 
     b: Tensor
     a: Tensor
@@ -129,7 +129,7 @@ class Kronecker(Operator):
 
 @dataclass(frozen=True)
 class LowRankBlock(Operator):
-    """X ↦ B X A as `Kronecker`, with B or A or both as `FᵀF + diag(v)` (`lowrank.py`)."""
+    """X ↦ B X A as `Kronecker`, where `b`, `a` or both are `FᵀF + diag(v)` (`LowRank`)."""
 
     b: Gram
     a: Gram
@@ -149,7 +149,12 @@ class LowRankBlock(Operator):
 
 @dataclass(frozen=True)
 class Spectral(Operator):
-    """X ↦ Q_B (Λ ∘ (Q_Bᵀ X Q_A)) Q_Aᵀ: given in the eigenbasis of a Kronecker product."""
+    """X ↦ Q_B (Λ ∘ (Q_Bᵀ X Q_A)) Q_Aᵀ: given in the eigenbasis of a Kronecker product.
+
+    q_b      eigenvectors Q_B (d_out, d_out)
+    q_a      eigenvectors Q_A (d_in, d_in)
+    values   eigenvalues Λ (d_out, d_in)
+    """
 
     q_b: Tensor  # (d_out, d_out)
     q_a: Tensor  # (d_in, d_in)
@@ -172,7 +177,7 @@ class Spectral(Operator):
 
 @dataclass(frozen=True)
 class Dense(Operator):
-    """vec X ↦ C vec X with C (numel, numel): the full block of a small parameter."""
+    """vec X ↦ C vec X: the full block of a small parameter.  `matrix` is C (numel, numel)."""
 
     matrix: Tensor
 
@@ -191,7 +196,11 @@ class Dense(Operator):
 
 @dataclass(frozen=True)
 class WeightedSum(Operator):
-    """X ↦ Σ_m α_m C_m X: the left-hand side of the merge's normal equations."""
+    """X ↦ Σ_m α_m C_m X: the left-hand side of the merge's normal equations.
+
+    terms     the operators C_m
+    weights   the task weights α_m
+    """
 
     terms: tuple[Operator, ...]
     weights: tuple[float, ...]
@@ -220,7 +229,7 @@ class WeightedSum(Operator):
 
 
 def damped(factor: Tensor, damping: float) -> Tensor:
-    """Tikhonov: `C + δ (tr C / d) I`."""
+    """`C + δ (tr C / d) I`: Tikhonov damping relative to the mean eigenvalue."""
     if not damping:
         return factor
     moved = factor.clone()
@@ -248,7 +257,7 @@ def regularised(
     damping: float = 0.0,
     normalise: bool = False,
 ) -> InputGram | Kronecker:
-    """Trace normalisation, then off-diagonal scaling, then damping, on each factor by itself."""
+    """The operator with trace-normalised, off-diagonal-scaled and damped factors, in this order."""
 
     def form(factor: Tensor) -> Tensor:
         return regularised_matrix(
@@ -271,7 +280,7 @@ def regularised_matrix(
 def regularised_gram(
     gram: Gram, *, off_diagonal: float = 1.0, damping: float = 0.0, normalise: bool = False
 ) -> Gram:
-    """`regularised_matrix`, of a Gram that may be in factors and then stays so."""
+    """A Gram, regularised as in `regularised_matrix`; one in factors stays in factors."""
     if isinstance(gram, Tensor):
         return regularised_matrix(
             gram, off_diagonal=off_diagonal, damping=damping, normalise=normalise
@@ -281,7 +290,7 @@ def regularised_gram(
 
 
 def truncated(operator: InputGram | Kronecker, rank: int) -> Spectral:
-    """Only the `rank` largest eigen-directions of C itself (pairs, for a Kronecker product)."""
+    """The operator cut to its `rank` largest eigen-directions (pairs, of a Kronecker product)."""
     values_a, q_a = eigh_descending(operator.a)
     if isinstance(operator, Kronecker):
         values_b, q_b = eigh_descending(operator.b)

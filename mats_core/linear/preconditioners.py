@@ -10,14 +10,16 @@ from .decompositions import eigh_descending, inverse_positive
 
 
 def jacobi(diagonal: Tensor) -> Apply:
-    """Divide by the operator's diagonal; where that is zero, pass through scaled by its mean."""
+    """A preconditioner that divides by the diagonal, or by its mean where an entry is zero."""
     floor = diagonal.mean().clamp_min(torch.finfo(diagonal.dtype).tiny)
     safe = torch.where(diagonal > 1e-12 * floor, diagonal, floor)
     return lambda r: r / safe
 
 
 def kronecker(a_sum: Tensor, b_sum: Tensor, shift: float = 0.0) -> Apply:
-    """`P⁻¹R = T_B((T_Bᵀ R T_A) ⊘ (λ_B λ_Aᵀ + shift)) T_Aᵀ` from the eigenbases of ΣA_m and ΣB_m.
+    """A preconditioner `P⁻¹R = T_B((T_Bᵀ R T_A) ⊘ (λ_B λ_Aᵀ + shift)) T_Aᵀ`.
+
+    λ and T are the eigenvalues and eigenvectors of ΣA_m and ΣB_m.
 
     `a_sum` and `b_sum` are scaled so that their Kronecker product has the size of the operator;
     `shift` is the proximal term μ s.
@@ -26,9 +28,9 @@ def kronecker(a_sum: Tensor, b_sum: Tensor, shift: float = 0.0) -> Apply:
 
 
 def kronecker_inverse(a_sum: Tensor, b_sum: Tensor) -> Apply | None:
-    """`P⁻¹R = B̄⁻¹ R Ā⁻¹`: the same preconditioner without a shift, in two products instead of four.
+    """A preconditioner `P⁻¹R = B̄⁻¹ R Ā⁻¹`: `kronecker` without shift, two products for four.
 
-    None where a sum is too ill-conditioned for its inverse; `kronecker` still works there.  Turning
+    None where a sum is too ill-conditioned for its inverse; `kronecker` still works then.  Turning
     the whole system into the eigenbases would make P⁻¹ free, but costs as much as two iterations
     (square layers) to six (4 : 1), and the two products here an M-th of one.
     """
@@ -42,7 +44,7 @@ Eigen = tuple[Tensor, Tensor]
 
 
 def kronecker_in(a: Eigen, b: Eigen, shift: float = 0.0) -> Apply:
-    """`kronecker`, from the (eigenvalues, eigenvectors) of its two sums."""
+    """The preconditioner `kronecker`, from the (eigenvalues, eigenvectors) of its two sums."""
     (values_a, q_a), (values_b, q_b) = a, b
     values = torch.outer(values_b, values_a) + shift
     values = values.clamp_min(1e-12 * float(values.max()) or 1e-300)

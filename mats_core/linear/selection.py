@@ -3,8 +3,8 @@
 Magnitudes of floating-point numbers order like their bit patterns, read as whole numbers.  A sample
 says between which patterns the threshold must lie, almost surely; one pass over all entries counts
 those above and holds what lies between, a few in a hundred, among which the threshold is then
-found.  What is too much to hold goes into a histogram, whose bin is the window of another pass; and
-where the sample misled, the next window is everything: the answer is exact always.
+selected.  What is too much to hold goes into a histogram, whose bin is the window of another pass;
+where the sample misled, the next window is everything.  The answer is exact always.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 class Updates(Sequence[Tensor]):
-    """Δ_m = W_m − W0, each subtracted when it is asked for: no copy of every expert at once."""
+    """The task matrices Δ_m = W_m − W0, each subtracted on access: never all copied at once."""
 
     def __init__(self, base: Tensor, experts: tuple[Tensor, ...]) -> None:
         self.base, self.experts = base, experts
@@ -28,14 +28,14 @@ class Updates(Sequence[Tensor]):
         return self.experts[index] - self.base
 
     def every(self, stride: int, phase: int = 0) -> Iterator[Tensor]:
-        """One entry of each task matrix out of `stride`, flat, from the one at `phase` on."""
+        """Every `stride`-th entry of each task matrix, flat, from the one at `phase` on."""
         base = self.base.reshape(-1)[phase::stride]
         for expert in self.experts:
             yield expert.reshape(-1)[phase::stride] - base
 
 
 def weighted_sum(values: Iterable[Tensor], weights: Iterable[float]) -> Tensor:
-    """Σ_m α_m V_m."""
+    """The sum Σ_m α_m V_m."""
     total: Tensor | None = None
     for value, weight in zip(values, weights, strict=True):
         total = value * weight if total is None else total.add_(value, alpha=weight)
@@ -45,7 +45,7 @@ def weighted_sum(values: Iterable[Tensor], weights: Iterable[float]) -> Tensor:
 
 
 def norm(value: Tensor) -> float:
-    """Frobenius norm, accumulated in float64 where the device has it."""
+    """The Frobenius norm, accumulated in float64 where the device has it."""
     if value.device.type == "mps":
         return float(value.norm())
     return float(torch.linalg.vector_norm(value, dtype=torch.float64))

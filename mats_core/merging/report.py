@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from .. import __version__ as VERSION
 from ..evaluation import Score, TaskResult, gap_recovered, normalised_accuracy
 
 KINDS_OF_SCORE = ("merged", "finetuned", "pretrained")
@@ -125,9 +126,6 @@ class Report:
             warnings=tuple(content["warnings"]),
             rounds=content.get("rounds", 1),
         )
-
-
-VERSION = "0.1.0"
 
 
 def task_dict(result: TaskResult) -> dict[str, Any]:

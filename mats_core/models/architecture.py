@@ -13,8 +13,8 @@ from ..errors import InputError
 
 
 def padding_token(config: Any) -> int:
-    """The configuration's own token, else the end token: padding is masked, but models that look
-    for it must find this one."""
+    """The padding token of the configuration, else its end token: padding is masked, but models
+    that look for it must find this one."""
     for name in ("pad_token_id", "eos_token_id"):
         token = getattr(config, name, None)
         if token is not None:
@@ -25,7 +25,7 @@ def padding_token(config: Any) -> int:
 def ties_word_embeddings(checkpoint: Weights) -> bool:
     """Whether the model of a checkpoint ties its output to its embedding when it is loaded.
 
-    Where `config.json` does not say, the architecture's own default decides; False for a model
+    Where `config.json` does not say, the default of the architecture decides; False for a model
     that transformers does not know.
     """
     said = checkpoint.config.get("tie_word_embeddings")
@@ -108,6 +108,6 @@ def _json(directory: Path | None, name: str) -> dict[str, Any]:
 
 
 def file_text(directory: Path | None, name: str) -> str:
-    """The text of a file beside a checkpoint; empty where there is none."""
+    """The text of a file beside a checkpoint; empty where it is missing."""
     file = directory / name if directory else None
     return file.read_text("utf-8") if file and file.is_file() else ""

@@ -19,9 +19,9 @@ def pixel_values(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
-    """uint8 images (n, h, w, c) as normalised `pixel_values` (n, c, h, w).
+    """Normalised `pixel_values` (n, c, h, w) of uint8 images (n, h, w, c).
 
-    Mean and deviation come from `preprocessor_config.json`, 0.5 where there is none; size and
+    Mean and deviation come from `preprocessor_config.json`, 0.5 where it is missing; size and
     channels from `config.json`, by bilinear resizing and repeating a grey channel.
     """
     settings = _json(directory, "preprocessor_config.json")

@@ -1,4 +1,4 @@
-"""From rows to what a model is called with: the one place that knows processors and tokenizers.
+"""From rows to what a model is called with: processors and tokenizers are known here alone.
 
 `encode` turns a split into `Rows`, which hand out batches of tensors; `answers` reads what the
 model says about a batch as one row of numbers an example:
@@ -37,11 +37,11 @@ TOKENS = 8192  # of one batch of texts, padding included
 
 @dataclass(frozen=True)
 class Batch:
-    """Some examples as a model takes them.
+    """A batch of examples as a model takes them.
 
-    rows     (n,), their places among those that were asked for
+    rows     (n,), their indices among those that were asked for
     inputs   keyword arguments of the model; of choices k sequences an example, side by side
-    targets  (sequences, tokens), the token that the logits of each place should name, `IGNORED`
+    targets  (sequences, tokens), the token that the logits at each position should name, `IGNORED`
              where nothing is asked; None for classes
     """
 
@@ -51,18 +51,18 @@ class Batch:
 
 
 class Rows(Protocol):
-    """Encoded examples."""
+    """The encoded examples of a split, by index."""
 
     lengths: np.ndarray  # (n,), tokens; all alike for images
 
     def __len__(self) -> int: ...
 
     def batch(self, places: np.ndarray, answers: np.ndarray | None = None) -> Batch:
-        """These examples, in this order; of choices only the answers (n,) that are named."""
+        """The examples at `places`, in this order; of choices only the given `answers` (n,)."""
         ...
 
     def batches(self, places: np.ndarray) -> Iterator[Batch]:
-        """These examples in batches of a good size, in any order."""
+        """The examples at `places` in batches of a suitable size, in any order."""
         ...
 
 
@@ -74,7 +74,7 @@ def encode(
     dtype: torch.dtype = torch.float32,
     kept: int = 0,
 ) -> Rows:
-    """A split's examples for the model in `directory`.
+    """The examples of a split, encoded for the model in `directory`.
 
     `kept`: images are prepared once if they take at most so many bytes.  Raises `InputError` for a
     task that this kind of model cannot be asked, or a directory without tokenizer files.
@@ -142,7 +142,7 @@ def answers(logits: Tensor, batch: Batch, split: Split) -> Tensor:
 
 
 def ask(call: Call, rows: Rows, split: Split, places: np.ndarray) -> Tensor:
-    """What a model says to these examples of a split, in their order: `answers` of all of them."""
+    """The model's `answers` to the examples at `places` of a split, in this order."""
     parts, order = [], []
     for batch in rows.batches(places):
         parts.append(answers(call(batch.inputs), batch, split))

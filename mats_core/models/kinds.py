@@ -43,7 +43,7 @@ class Facts:
 
 
 def facts_of(directory: Path | None) -> Facts:
-    """What the configuration in a directory says; raises `InputError` as `build` does."""
+    """How the model in a directory is called, by its configuration; `InputError` as in `build`."""
     return _facts(ByContent((file_text(directory, "config.json"), directory is None), directory))
 
 

@@ -2,7 +2,7 @@
 
 transformers renames parameters when it loads (`encoder.layer.0.attention.attention.query` in the
 file may be `layers.0.attention.q_proj` in the module).  Everything here speaks the file's names;
-the translation is read off by loading tensors that carry their own number (`parameter_names`).
+the translation is read off by loading numbered tensors (`parameter_names`).
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def load(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> nn.Module:
-    """The module of a checkpoint directory."""
+    """The module of a checkpoint directory, with its weights, in evaluation mode."""
     return build(checkpoint.directory, tensors_of(checkpoint, dtype), device=device, dtype=dtype)
 
 
@@ -81,7 +81,7 @@ def forward(
     """A function (tensors, inputs) → logits for tensors with these names and shapes; inputs are
     the model's keyword arguments.
 
-    The module is built once for each configuration and holds no weights of its own; tensors are
+    The module is built once for each configuration and holds no weights itself; tensors are
     used where they lie, in their own dtype as float32.  Raises `InputError` as `build` does.
     """
     if directory is None:
@@ -126,7 +126,7 @@ def _floating(value: Tensor) -> Tensor:
 
 
 def _emptied(module: nn.Module) -> None:
-    """Free all parameters; what was tied stays tied, so that one tensor serves all its places."""
+    """Free all parameters; what was tied stays tied, so that one tensor serves all its uses."""
     shells: dict[int, nn.Parameter] = {}
     for owner in module.modules():
         for name, parameter in owner._parameters.items():

@@ -1,9 +1,9 @@
 """Texts as tokens: what each kind of task asks of each kind of model, before any tensor.
 
 Causal models read prompt and answer as one text, and what is asked begins after the longest
-beginning that all answers share with the prompt; the logits at a place are about the next token, so
-targets stand one place to the left.  Encoder-decoder models read the prompt and are asked for the
-answer's tokens, its end included.
+beginning that all answers share with the prompt; the logits at a position are about the next
+token, so targets stand one position to the left.  Encoder-decoder models read the prompt and are
+asked for the answer's tokens, its end included.
 """
 
 from __future__ import annotations

@@ -8,7 +8,10 @@ from ..errors import InputError
 
 
 def choose_device(wanted: str) -> tuple[str, str]:
-    """The device and why: the fastest there is for `auto`; `InputError` if it is not there."""
+    """(device, reason): for `auto` the fastest of this machine.
+
+    Raises `InputError` for a device that this machine lacks.
+    """
     available = {
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),

@@ -19,7 +19,7 @@ OWN_GROUP = Path("/proc/self/cgroup")
 
 
 def available_memory() -> int | None:
-    """Bytes that this process can still take without swapping; None where nobody says.
+    """Bytes that this process can still take without swapping; None where that is unknown.
 
     The smaller of what the system has free and what its control group (a container's limit) leaves.
     """
@@ -28,12 +28,12 @@ def available_memory() -> int | None:
 
 
 def device_memory(device: str) -> int | None:
-    """Free bytes of a GPU with memory of its own; None for devices that share the system's."""
+    """Free bytes of a GPU with separate memory; None for devices that share the system's."""
     return int(torch.cuda.mem_get_info()[0]) if device == "cuda" else None
 
 
 def parse_bytes(text: str) -> float:
-    """`4GB`, `500 MB`, `2e9`: a number of bytes.  Raises `InputError` for anything else."""
+    """The bytes that `4GB`, `500 MB` or `2e9` says; raises `InputError` for anything else."""
     found = re.fullmatch(r"\s*([\d.]+(?:e\d+)?)\s*([kKMGT]?)i?B?\s*", text)
     try:
         return float(found[1]) * UNITS[found[2].upper()] if found else _refused(text)
@@ -46,7 +46,7 @@ def _refused(text: str) -> NoReturn:
 
 
 def free_disk(path: Path) -> int | None:
-    """Free bytes of the disk on which `path` is to be made; None where nobody says."""
+    """Free bytes of the disk on which `path` is to be made; None where that is unknown."""
     place = path.absolute()
     while not place.exists() and place != place.parent:
         place = place.parent

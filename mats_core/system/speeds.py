@@ -1,6 +1,6 @@
 """What this machine can do: its speed at the few things that merging is made of.
 
-The work of a merge is counted first (`costs.py`) as a `Work`: so many operations of each kind.
+The work of a merge is counted first (`methods`) as a `Work`: so many operations of each kind.
 `Rates`, measured here in less than a second and once a process, turn the count into seconds.
 They are medians of several short runs: what else the machine does just then slows both.
 """

@@ -12,7 +12,7 @@ SPINS = "1000"  # some ten microseconds, then sleep
 
 
 def set_waiting(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Let threads spin shortly and then sleep, where nobody chose otherwise.
+    """Let threads spin shortly and then sleep, unless the environment says otherwise.
 
     OpenMP reads it when PyTorch is loaded.  GNU's takes the number, others the policy.
     """

@@ -1,12 +1,14 @@
 """What a task is: examples in three splits with their labels, and where they come from.
 
-A reference names a task: `sample:NAME`, the path of an `.npz` of images, or the path of a `.yaml`
-that says which files hold the rows and what is asked about them (docs/tasks.md).  Validation
+A reference names a task: the path of an `.npz` of images, the path of a `.yaml` that says which
+files hold the rows and what is asked about them (docs/tasks.md), or `SOURCE:NAME`, where a package
+advertises or a caller registers a source of tasks, such as `sample:digits`.  Validation
 examples are held out from the training half; hyper-parameters are chosen on them and never on test
 examples.
 """
 
 from .loading import SAMPLE, files, load, names_file
+from .sources import Source, register
 from .task import (
     ARRAYS,
     IMAGES,
@@ -33,10 +35,12 @@ __all__ = [
     "Form",
     "Kind",
     "MetricName",
+    "Source",
     "Split",
     "SplitName",
     "Task",
     "files",
     "load",
     "names_file",
+    "register",
 ]

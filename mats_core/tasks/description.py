@@ -1,4 +1,4 @@
-"""The short YAML that describes a task: one model, read and written, whoever uses the task.
+"""The short YAML that describes a task: one pydantic model, for reading and for writing.
 
     kind: text
     train: sst2.train.jsonl.gz
@@ -116,7 +116,7 @@ def _check(found: Description, content: Mapping[str, Any], path: Path) -> None:
     for name in OF_OTHERS[found.kind]:
         if name in content:
             raise InputError(
-                thing, found=f"'{name}', which has no meaning there", remedy="Remove it."
+                thing, found=f"'{name}', which this kind does not use", remedy="Remove it."
             )
     if found.kind == "language" and bool(found.inputs) == bool(found.target):
         raise InputError(

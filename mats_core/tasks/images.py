@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import InputError, existing, listing
+from ..errors import InputError, existing, listing, needed
 from ..system import cache_folder
 from . import tables
 from .description import Description
@@ -121,15 +121,18 @@ def _listed(told: Description, thing: str, path: Path) -> tuple[list[Source], li
             thing,
             expected=f"every file in the column '{column}'",
             found=f"no {listing(missing, 2)}",
-            remedy="Paths in a table start at its own folder.",
+            remedy="Paths in a table are relative to its folder.",
         )
     return [*paths], list(tables.column(thing, frame, told.label))
 
 
+def _pillow() -> Any:
+    return needed("a task of image files", "PIL.Image", "pillow", "data")
+
+
 def _surveyed(files: Sequence[Source]) -> tuple[int | None, int]:
     """The side to bring all images to (None where they have one size), and their channels."""
-    from PIL import Image
-
+    Image = _pillow()
     sizes, modes = set(), set()
     for file in files:
         try:
@@ -159,7 +162,7 @@ def decoded(files: Sequence[Source], size: int | None, channels: int) -> np.ndar
 
 
 def _decode(files: Sequence[Source], size: int | None, channels: int, place: Path) -> None:
-    """Write the array beside its place, then give it its name: never half of it."""
+    """Write the array under another name and rename it: a reader never sees half of it."""
     place.parent.mkdir(parents=True, exist_ok=True)
     draft = place.with_name(f"{place.stem}.{os.getpid()}.partial")
     shape = (len(files), *_picture(files[0], size, channels).shape)
@@ -176,8 +179,7 @@ def _decode(files: Sequence[Source], size: int | None, channels: int, place: Pat
 
 def _picture(file: Source, size: int | None, channels: int) -> np.ndarray:
     """(height, width, channels) uint8."""
-    from PIL import Image
-
+    Image = _pillow()
     try:
         with Image.open(_opened(file)) as image:
             picture = image.convert("L" if channels == 1 else "RGB")

@@ -11,27 +11,29 @@ import numpy as np
 
 from ..errors import InputError, existing
 from . import description, images, rows
-from .samples import sample
+from .sources import of_source
 from .task import SPLITS, Task
 
-SAMPLE = "sample:"
+SAMPLE = "sample:"  # how references to the sample family's tasks begin
 DESCRIBED = (".yaml", ".yml")
 FILES = (".npz", *DESCRIBED)
 
 
 def names_file(reference: str) -> bool:
-    """Whether a reference is a path, which starts at its recipe's folder."""
+    """Whether a reference is a path, relative to its recipe's folder."""
     return reference.lower().endswith(FILES)
 
 
 def load(reference: str | Path, *, root: Path | None = None) -> Task:
-    """The task that `reference` names: `sample:NAME`, or a `.yaml` or `.npz` (under `root`).
+    """The task that `reference` names: a `.yaml` or `.npz` (under `root`), or `SOURCE:NAME`.
 
     Raises `InputError` for anything that is missing, unknown or does not fit together.
     """
     reference = str(reference)
-    if reference.startswith(SAMPLE):
-        return sample(reference.removeprefix(SAMPLE))
+    source, colon, name = reference.partition(":")
+    # A single letter is the drive of a path.
+    if colon and len(source) > 1 and source.isidentifier() and not names_file(reference):
+        return of_source(source, name)
     path = Path(reference) if root is None else root / reference
     existing("task", path)
     if path.suffix.lower() in DESCRIBED:
@@ -60,8 +62,9 @@ def arrays(name: str, path: Path) -> Task:
 
 
 def files(reference: str, root: Path) -> tuple[Path, ...]:
-    """The files (and folders) that a task is read from, whether or not they can be read."""
-    if reference.startswith(SAMPLE):
+    """The files (and folders) that a task is read from, whether or not they can be read; none of a
+    task that a source makes."""
+    if not names_file(reference):
         return ()
     path = root / reference
     if path.suffix.lower() not in DESCRIBED:

@@ -95,7 +95,7 @@ def checked_classes(told: Description, names: tuple[str, ...]) -> None:
     thing = f"classes of task '{told.name}'"
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise InputError(thing, expected="a name of its own for each", found=", ".join(twice))
+        raise InputError(thing, expected="a different name for each", found=", ".join(twice))
     if len(names) < 2:
         raise InputError(thing, expected="at least two", found=f"{len(names)}")
     if told.metric == "f1" and len(names) != 2:
@@ -127,7 +127,7 @@ def _language(told: Description, thing: str, frame: pd.DataFrame) -> list[np.nda
 
 
 def filled(thing: str, frame: pd.DataFrame, template: str, *, empty: bool = False) -> np.ndarray:
-    """A template with every row's columns in the place of their names in braces."""
+    """A template filled in for every row: columns for their names in braces."""
     try:
         pieces = [(literal, name) for literal, name, *_ in string.Formatter().parse(template)]
     except ValueError as error:
@@ -135,7 +135,7 @@ def filled(thing: str, frame: pd.DataFrame, template: str, *, empty: bool = Fals
             f"template '{template}' of {thing}",
             expected="columns in braces",
             found=str(error),
-            remedy="Write {{ and }} for braces that are meant.",
+            remedy="Write {{ and }} for literal braces.",
         ) from None
     columns = {}
     for _, name in pieces:
@@ -180,7 +180,7 @@ def finished(told: Description, classes: tuple[str, ...], splits: dict[SplitName
 def _drawn(
     told: Description, train: Split, share: float, random: np.random.Generator
 ) -> tuple[Split, Split]:
-    """What stays and what is drawn: `share` of the rows, both in their own order."""
+    """(remaining rows, drawn rows): `share` of the rows is drawn; both keep their order."""
     count = round(share * len(train))
     if not 0 < count < len(train):
         raise InputError(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import InputError, existing, member
+from ..errors import InputError, existing, member, needed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,8 +33,7 @@ def read_table(thing: str, path: Path) -> pd.DataFrame:
         raise InputError(
             f"{thing} '{path}'", expected=f"a file {', '.join(FORMATS)} (.gz)", found="another"
         )
-    import pandas as pd  # half a second
-
+    pd = needed(f"{thing} '{path}'", "pandas", "pandas", "data")  # imported here: half a second
     try:
         if kind == ".parquet":
             frame = pd.read_parquet(path)
@@ -96,7 +95,7 @@ def read_hub(
     except Exception as error:  # the library's own errors have no common base
         raise InputError(
             f"data set '{name}' of {thing}",
-            expected=f"its split '{split}' in this machine's cache, or a way to the hub",
+            expected=f"its split '{split}' in this machine's cache, or access to the hub",
             found=(str(error).strip() or type(error).__name__).splitlines()[0][:200],
             remedy="Check the name, the subset and the split; load it once while online.",
         ) from None

@@ -6,7 +6,7 @@ Symbols: n examples, c columns.  The rows of a split are
     text       inputs (n, c) of str: one text, or the two texts of a pair; labels (n,)
     choices    inputs (n, 1 + k) of str: a prompt and its k answers; labels (n,), the right answer
     language   inputs (n, 2) of str: a prompt (may be empty) and the text that should follow;
-               labels (n,), all zero: there are no classes
+               labels (n,), all zero, without classes
 """
 
 from __future__ import annotations
@@ -34,9 +34,10 @@ CHUNK = 1 << 24  # bytes hashed at once: an array on disk is not read into memor
 
 @dataclass(frozen=True)
 class Form:
-    """What the rows are and how a model is asked about them.
+    """The kind of a task's rows, and how a model is asked about them.
 
-    metric             what a score is: see `mats_core.scores`; `likelihood` of a language task
+    kind               image, text, choices or language: the shape of the rows (see above)
+    metric             what a score is: see `mats_core.evaluation`; `likelihood` of a language task
     max_length         tokens an example is cut to; as many as the model takes by default
     length_normalised  of choices: an answer's log-likelihood is divided by its tokens
     """
@@ -53,7 +54,7 @@ class Form:
 
     @property
     def noun(self) -> str:
-        """What an example is called."""
+        """The noun for an example: `image` or `text`."""
         return "image" if self.kind == "image" else "text"
 
 
@@ -62,7 +63,12 @@ IMAGES = Form()
 
 @dataclass(frozen=True)
 class Split:
-    """Rows and labels, example by example; see the module's text for their shapes."""
+    """Rows and labels, example by example; see the module's text for their shapes.
+
+    inputs   the rows
+    labels   (n,) numbers of the right classes or answers
+    form     kind and metric
+    """
 
     inputs: np.ndarray
     labels: np.ndarray
@@ -72,11 +78,11 @@ class Split:
         return len(self.labels)
 
     def first(self, count: int | None) -> Split:
-        """The first `count` examples (all for None)."""
+        """The split's first `count` examples (all for None)."""
         return Split(self.inputs[:count], self.labels[:count], self.form)
 
     def take(self, rows: np.ndarray) -> Split:
-        """These examples, in this order."""
+        """The examples at `rows`, in this order."""
         return Split(self.inputs[rows], self.labels[rows], self.form)
 
     def text(self, row: int) -> str:
@@ -99,7 +105,15 @@ class Split:
 
 @dataclass(frozen=True)
 class Task:
-    """Class names in the order of the labels (none for language), and three splits."""
+    """What a model is measured and tested on.
+
+    name         of the task
+    classes      class names in the order of the labels; empty for language
+    train        examples for statistics
+    validation   examples for choosing options
+    test         examples for the final figure
+    description  a sentence about the data; may be empty
+    """
 
     name: str
     classes: tuple[str, ...]
@@ -110,9 +124,11 @@ class Task:
 
     @property
     def form(self) -> Form:
+        """The form that the three splits share."""
         return self.test.form
 
     def split(self, name: str) -> Split:
+        """The split with this name; raises `InputError` for an unknown one."""
         member("split", name, SPLITS)
         return {"train": self.train, "validation": self.validation, "test": self.test}[name]
 
@@ -128,7 +144,7 @@ class Task:
         return digest.hexdigest()
 
     @classmethod
-    def from_arrays(cls, name: str, arrays: Mapping[str, Any]) -> Task:
+    def from_arrays(cls, name: str, arrays: Mapping[str, Any], description: str = "") -> Task:
         """A task from the five arrays of an `.npz`: uint8 images (n, height, width[, channels]),
         integer labels and class names.  Raises `InputError` for what does not fit together.
         """
@@ -142,7 +158,7 @@ class Task:
         classes = tuple(str(label) for label in arrays["classes"])
         train = _images(name, "train", arrays["x_train"], arrays["y_train"], len(classes))
         test = _images(name, "test", arrays["x_test"], arrays["y_test"], len(classes))
-        return cls(name, classes, *held_out(train), test)
+        return cls(name, classes, *held_out(train), test, description)
 
 
 def held_out(train: Split) -> tuple[Split, Split]:

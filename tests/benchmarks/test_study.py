@@ -12,8 +12,8 @@ from benchmarks.study.trials import Bench, Store, Trial
 from benchmarks.study.way import coefficient
 from mats_core.merging import pipeline
 from mats_core.merging.recipe import parse_options
-from mats_core.methods.table import METHODS
 from tests.layer_cases import random_case
+from tests.method_cases import CASES
 
 QUICK = Trial("task_arithmetic", {"scaling": 0.5}, examples=16, asked=20)
 
@@ -60,7 +60,7 @@ def test_trials_that_differ_in_anything_are_kept_apart():
     assert len({trial.key for trial in [QUICK, *others]}) == 7
 
 
-@pytest.mark.parametrize("method", [name for name in METHODS if name != "slerp"])  # two models
+@pytest.mark.parametrize("method", [name for name, case in CASES.items() if case.grids])
 def test_every_method_gets_the_same_number_of_trials_defaults_first(method):
     found = questions.candidates(method)
     assert found[0] == questions.default(method)

@@ -17,8 +17,8 @@ from mats_core.export import mergekit
 from mats_core.export.portable import Finished
 from mats_core.merging.events import Finished as Ended
 from mats_core.merging.pipeline import run
-from mats_core.methods.table import METHODS
 from tests.export.conftest import Finish
+from tests.method_cases import CASES
 
 WEIGHTS = {"e0": 1.0, "e1": 0.5, "e2": 2.0}
 SAME = [
@@ -129,7 +129,7 @@ def test_the_oracle_tells_other_settings_apart(finish: Finish, own_family: Path)
     assert not torch.allclose(merged[name].float(), interpret(config, own_family, name), atol=1e-4)
 
 
-@pytest.mark.parametrize("method", sorted(set(METHODS) - {"average", "slerp", "task_arithmetic"}))
+@pytest.mark.parametrize("method", [n for n, case in CASES.items() if not case.mergekit])
 def test_what_mergekit_does_not_have_is_said_and_passed_on(finish: Finish, method: str):
     found = mergekit(finish(method), "outputs/x y")
     assert found.agreement == "passthrough"

@@ -107,7 +107,7 @@ def test_experts_need_names_of_their_own(tmp_path):
     base = checkpoint(tmp_path, "base", encoder(0))
     with pytest.raises(InputError, match="at least one expert"):
         examine(base, [])
-    with pytest.raises(InputError, match="a name of its own"):
+    with pytest.raises(InputError, match="a different name for each"):
         examine(base, [Expert("a", base), Expert("a", base)])
 
 

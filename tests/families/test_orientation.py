@@ -92,7 +92,7 @@ def recipe(folder: Path, method: str, **settings: object) -> Recipe:
             "base_statistics": "base.stats.safetensors",
             "experts": [
                 {"name": n, "model": n, "statistics": f"{n}.stats.safetensors"}
-                for n in (("e0", "e1") if method == "slerp" else ("e0", "e1", "e2"))
+                for n in ("e0", "e1", "e2")[: METHODS[method].experts]
             ],
             "method": method,
             "device": "cpu",

@@ -96,7 +96,7 @@ def test_many_tokens_are_counted_and_odd_ones_are_quoted(tmp_path):
 def test_padding_of_the_embedding_is_said(tmp_path):
     base = write(tmp_path / "base", 3, WRITTEN["bpe"])
     expert = Expert("padded", write(tmp_path / "padded", 8, WRITTEN["fast"]))
-    with pytest.raises(InputError, match="name no different token"):
+    with pytest.raises(InputError, match="name the same tokens, or are missing"):
         examine(base, [expert])
 
 

@@ -86,7 +86,7 @@ def test_the_map_of_predicted_loss_is_logarithmic_and_names_the_worst():
 
 def test_all_costs_zero_or_unknown_is_still_a_map():
     drawn = figures.interference_map(cost([[0.0, 0.0]], [0.0, 0.0]))
-    assert "no cost at all" in drawn.caption
+    assert "no cost is predicted" in drawn.caption
 
 
 def test_predicted_against_measured_says_order_and_amount():

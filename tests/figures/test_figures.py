@@ -123,7 +123,7 @@ def test_trajectory_says_where_it_was_best():
     assert "Undamped: best after 20 iterations (79.0 %), 9.0 points lower after 200" in drawn.alt
     assert "still the best at the end" in drawn.caption
     by_task = figures.trajectory_tasks(worse, LOOKS)
-    assert "cats falls furthest below its own best: 9.0 points" in by_task.caption
+    assert "cats falls furthest below its best: 9.0 points" in by_task.caption
     assert "No task" in figures.trajectory_tasks(better, LOOKS).caption
 
 

@@ -115,7 +115,7 @@ def test_heatmap_captions_hold_the_numbers_against_something():
     assert chance == pytest.approx(0.25)
     assert "Unrelated tasks would have 25.0 %." in words("sign conflict")
     assert "room for d_out / T = 4 directions" in words("energy", rank=1)
-    assert "how many percent the 1 strongest hold" in words("energy", rank=1)
+    assert "The percentage that the 1 strongest of" in words("energy", rank=1)
     assert "(75.0 %)" in words("energy", rank=1)
     assert "directions would have 50.0 %" in words("overlap")
     assert "right angle" in words("cosine")
@@ -229,7 +229,7 @@ def test_concentration_counts_directions(found):
     assert list(flat.x)[-1] == 30
     assert list(flat.y) == pytest.approx([x / 30 for x in flat.x])
     assert list(by_name["K-FAC (MaTS)"].y)[-1] == pytest.approx(1)
-    assert f"K-FAC on {found['K-FAC'].needed()}" in drawn.caption
-    assert "of 30 directions" in drawn.caption
+    assert f"K-FAC {found['K-FAC'].needed()}" in drawn.caption
+    assert "Of 30 directions" in drawn.caption
     alone = figures.concentration({"identity": found["identity"]})
     assert "treats all 30 directions alike" in alone.caption

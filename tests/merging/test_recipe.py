@@ -15,6 +15,7 @@ from mats_core.merging.recipe import dump_recipe, load_recipe, parse_options, pa
 from mats_core.methods.kfac import STARTS
 from mats_core.methods.reference import as_dict, bounds, describe, markdown
 from mats_core.methods.table import METHODS
+from tests.method_cases import CASES
 
 MINIMAL = {"base": "base", "experts": [{"name": "a", "model": "a"}], "method": "average"}
 CONTRACT = """
@@ -196,27 +197,9 @@ def test_describe_agrees_with_the_declaration(method):
 
 
 def test_every_method_is_completely_described():
-    contract = {
-        "average": set(),
-        "slerp": {"t", "parallel"},
-        "task_arithmetic": {"scaling"},
-        "ties": {"density", "scaling", "scope"},
-        "dare": {"drop", "scaling", "seed"},
-        "fisher": {"floor", "normalise"},
-        "regmean": {"off_diagonal", "damping", "fold_bias"},
-        "kfac": {"iterations", "tolerance", "off_diagonal", "damping", "anchor", "start",
-                 "preconditioner", "normalise", "fold_bias", "rank"},
-        "tsv_m": {"scaling"},
-        "iso_c": {"scaling"},
-        "iso_cts": {"scaling", "common"},
-        "essential": {"scaling", "task_power", "dimension_power", "layer_power",
-                      "eigenvalue_power", "rank", "centre"},
-        "gradient_matching": {"scaling", "prior"},
-        "kfac_matching": {"scaling", "prior", "damping", "iterations", "tolerance", "normalise"},
-    }  # fmt: skip
-    assert set(contract) == set(METHODS)
-    for name, options in contract.items():
-        assert options <= {field.name for field in describe(name)}
+    assert set(CASES) == set(METHODS)
+    for name, case in CASES.items():
+        assert case.documented <= {field.name for field in describe(name)}
         method = METHODS[name]
         assert method.name == name
         assert method.title

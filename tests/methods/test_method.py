@@ -11,8 +11,10 @@ from pydantic import ValidationError
 from mats_core.linear.updates import norm, weighted_sum
 from mats_core.methods.layer import averaged
 from mats_core.methods.options import Options, option
+from mats_core.methods.reference import describe
 from mats_core.methods.table import METHODS
 from tests.layer_cases import close, enough, random_case
+from tests.method_cases import CASES
 
 
 def test_weighted_sum_leaves_its_terms_alone():
@@ -103,5 +105,29 @@ def test_float32_is_close_to_float64(name):
     close(
         method.merge(enough(single, name), options, None).value,
         method.merge(enough(layer, name), options, None).value,
-        5e-4 if name in ("kfac", "ties") else 1e-5,
+        CASES[name].single,
     )
+
+
+@pytest.mark.parametrize("name", list(METHODS))
+def test_what_a_method_declares_of_itself_is_there(name):
+    method = METHODS[name]
+    assert method.fallback in ("", *METHODS)
+    assert sum(bool(field.checkpoint) for field in describe(name)) <= 1
+    for field in describe(name):
+        value = field.base_statistics or field.vectors
+        if value:
+            method.options.model_validate({field.name: value})
+    if method.solve:
+        values = {method.solve.limit: 3, **method.solve.undamped}
+        assert method.options.model_validate(values).model_dump().items() >= values.items()
+    assert len(method.short) <= len(method.title)
+
+
+@pytest.mark.parametrize("name", [n for n, row in METHODS.items() if row.solve])
+def test_a_solve_is_traced_up_to_its_limit(name):
+    method, layer = METHODS[name], random_case(4).layer
+    limits = {method.solve.limit: 3, "tolerance": 0.0, **method.solve.undamped}  # type: ignore[union-attr]
+    solution = method.merge(layer, method.options.model_validate(limits), None).solution
+    assert solution is not None
+    assert len(solution.residuals) == 4  # and that of the start

@@ -12,26 +12,7 @@ from mats_core.merging.recipe import parse_recipe
 from mats_core.methods.table import METHODS
 from mats_core.system.remember import Memo, nbytes
 from tests.conftest import family_recipe
-
-TURNS = {  # two settings of every method: the second finds what the first has left
-    "average": [{}, {}],
-    "slerp": [{"t": 0.5}, {"t": 0.2}],
-    "task_arithmetic": [{"scaling": 0.3}, {"scaling": 0.6}],
-    "ties": [{"density": 0.2}, {"density": 0.5}],
-    "dare": [{"scaling": 0.3}, {"scaling": 0.6}],
-    "fisher": [{"floor": 0.1}, {"floor": 0.0}],
-    "regmean": [{"damping": 0.01}, {"damping": 0.3}],
-    "kfac": [{"damping": 0.1}, {"damping": 0.01}],
-    "tsv_m": [{"scaling": 1.0}, {"scaling": 2.0}],
-    "iso_c": [{"scaling": 1.0}, {"scaling": 2.0}],
-    "iso_cts": [{"common": 0.8}, {"common": 0.5}],
-    "essential": [
-        {"task_power": 0.0}, {"layer_power": 0.0}, {"eigenvalue_power": 0.5}, {"rank": 3},
-        {"centre": True}, {"dimension_power": 1.0, "scaling": 0.7},
-    ],
-    "gradient_matching": [{"scaling": 1.0}, {"scaling": 0.5}],
-    "kfac_matching": [{"scaling": 1.0}, {"scaling": 0.5}],
-}  # fmt: skip
+from tests.method_cases import CASES
 
 
 def tensors(recipe, inputs):
@@ -44,9 +25,9 @@ def test_a_merge_that_remembers_gives_the_same_bytes(tiny_family, method):
         content = family_recipe(tiny_family, method, options=options)
         return parse_recipe({**content, "evaluate": False}, tiny_family)
 
-    turns = TURNS[method]
+    turns = CASES[method].turns
     remembering = open_inputs(recipe(turns[0]), Memo(2**30))
-    for options in [*turns, *turns]:
+    for options in (*turns, *turns):
         found = tensors(recipe(options), remembering)
         fresh = tensors(recipe(options), open_inputs(recipe(options)))
         assert all(torch.equal(found[name], fresh[name]) for name in fresh), options

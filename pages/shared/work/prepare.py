@@ -96,7 +96,7 @@ def _prepare(collection: FamilyFile, tell: Tell) -> Prepared:
             continue
         tell(0.7 + 0.3 * index / len(inputs.family.experts), f"Testing the expert {expert.name}")
         task = tasks.load(expert.task, root=collection.folder)
-        cards[expert.name] = _card(task, expert.task)
+        cards[expert.name] = _card(task)
         if expert.checkpoint.directory is not None:
             tuned, base = evaluate.baselines(inputs.family, expert, task, "test", None, "cpu")
             baselines.append(TaskResult(expert.name, base, tuned, base))
@@ -112,7 +112,7 @@ def _base_card(collection: FamilyFile) -> TaskCard | None:
         return None
     with contextlib.suppress(InputError):
         task = tasks.load(collection.base_task, root=collection.folder)
-        return _card(task, collection.base_task)
+        return _card(task)
     return None
 
 
@@ -137,7 +137,7 @@ def _measure(collection: FamilyFile, tell: Tell) -> tuple[dict[str, Path], str]:
         return {}, str(error)
 
 
-def _card(task: tasks.Task, reference: str) -> TaskCard:
+def _card(task: tasks.Task) -> TaskCard:
     split, pictured = task.test, task.form.kind == "image"
     most = PICTURES if pictured else TEXTS
     first = [int(np.argmax(split.labels == k)) for k in range(len(task.classes))]
@@ -151,7 +151,7 @@ def _card(task: tasks.Task, reference: str) -> TaskCard:
         train=len(task.train),
         validation=len(task.validation),
         test=len(split),
-        description=task.description or _description(reference),
+        description=task.description,
         texts=() if pictured else tuple(clipped(split.text(i)) for i in chosen),
     )
 
@@ -167,11 +167,3 @@ def picture(image: np.ndarray) -> np.ndarray:
     rgb = np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
     times = max(1, math.ceil(72 / max(rgb.shape[:2])))
     return rgb.repeat(times, 0).repeat(times, 1)
-
-
-def _description(reference: str) -> str:
-    if not reference.startswith(tasks.SAMPLE):
-        return ""
-    from sample_models.tasks import DESCRIPTIONS
-
-    return DESCRIPTIONS.get(reference.removeprefix(tasks.SAMPLE), "").replace("`", "")

@@ -1,7 +1,7 @@
 """A picture of two tasks that can be dragged: an SVG component of our own, offline.
 
-`algebra.js` repeats `mats_core.toy` so that a drag is followed at once; `picture.js` draws.  When
-something comes to rest the picture sends its state, and shows what Python then finds.
+`algebra.js` repeats `mats_core.analysis.toy` so that a drag is followed at once; `picture.js`
+draws.  When a drag ends the picture sends its state, and shows what Python then computes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""The sample family's tasks: drawn by code, once a machine."""
+"""The source of `sample:NAME`: the sample family's tasks, drawn by code once a machine.
+
+`pyproject.toml` names `load` under `mats_core.tasks`, so that the library finds it without knowing
+this package.
+"""
 
 from __future__ import annotations
 
@@ -10,30 +14,32 @@ from pathlib import Path
 
 import numpy as np
 
-from ..checkpoints import write_atomically
-from ..errors import member
-from ..system import cache_folder
-from .task import Task
+from mats_core.checkpoints import write_atomically
+from mats_core.errors import member
+from mats_core.system import cache_folder
+from mats_core.tasks import Task
+
+from . import tasks
 
 
 @functools.lru_cache(maxsize=16)
-def sample(name: str) -> Task:
+def load(name: str) -> Task:
     """The sample task of this name; raises `InputError` for an unknown one."""
-    # Imported here: the sample family lies beside the library and is not needed without it.
-    from sample_models import tasks as drawn
-
-    member("sample task", name, drawn.NAMES)
-    file = cache_folder() / "tasks" / f"{name}-{_source_digest(Path(drawn.__file__).parent)}.npz"
+    member("sample task", name, tasks.NAMES)
+    file = cache_folder() / "tasks" / f"{name}-{_source_digest(Path(__file__).parent)}.npz"
     if not file.is_file():  # drawing takes a second a task, reading a hundredth
         buffer = io.BytesIO()
-        np.savez(buffer, **drawn.arrays(name))  # type: ignore[arg-type]
+        np.savez(buffer, **tasks.arrays(name))  # type: ignore[arg-type]
         with contextlib.suppress(OSError):  # a read-only home is no reason to fail
             write_atomically(file, buffer.getvalue())
         buffer.seek(0)
-        with np.load(buffer, allow_pickle=False) as arrays:
-            return Task.from_arrays(name, dict(arrays))
+        return _task(name, buffer)
+    return _task(name, file)
+
+
+def _task(name: str, file: Path | io.BytesIO) -> Task:
     with np.load(file, allow_pickle=False) as arrays:
-        return Task.from_arrays(name, dict(arrays))
+        return Task.from_arrays(name, dict(arrays), tasks.DESCRIPTIONS.get(name, ""))
 
 
 def _source_digest(folder: Path) -> str:

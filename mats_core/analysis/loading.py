@@ -8,7 +8,7 @@ several orderings are looked at side by side.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -16,10 +16,11 @@ from torch import Tensor
 
 from .. import models
 from ..errors import InputError, member
-from ..evaluation import Asked, TaskResult, evaluate, exam
+from ..evaluation import TaskResult, evaluate, examining
 from ..families import Family
 from ..merging import Inputs, Recipe
 from ..names import module_of
+from ..system import Event, part
 from ..tasks import SplitName
 
 Ordering = Literal["input first", "output first", "largest first", "smallest first"]
@@ -36,6 +37,7 @@ GRAINS: dict[Grain, str] = {
     "half": "attention and MLP",
     "matrix": "matrices",
 }
+ASKED = 0.05  # of the whole: experts and base on their tasks, most often remembered
 EMBEDDING = ("embed", "patch", "conv1", "cls_token", "class_token", "ln_pre", "pre_layrnorm")
 ATTENTION = ("attn", "attention", "layernorm_before", "norm1", "ln_1", "input_layernorm")
 
@@ -72,7 +74,7 @@ class Loading:
 
 
 @dataclass(frozen=True)
-class StepDone:
+class StepDone(Event):
     """One of `total` states is evaluated."""
 
     step: Step
@@ -81,7 +83,7 @@ class StepDone:
 
 
 @dataclass(frozen=True)
-class LoadingDone:
+class LoadingDone(Event):
     """The end."""
 
     loading: Loading = field(repr=False)
@@ -96,12 +98,12 @@ def load(
     orderings: Sequence[Ordering] = THREE,
     split: SplitName = "validation",
     examples: int | None = 200,
-) -> Iterator[Asked | StepDone | LoadingDone]:
-    """Swap the parts in by each ordering: `Asked` while a state is tested (`fraction` of the
-    whole), a `StepDone` for each state, and the end.
+) -> Generator[Event, None, Loading]:
+    """Swap the parts in by each ordering: `Asked` while a state is tested, a `StepDone` for each
+    state, and the end; returns all curves.
 
-    A state that two orderings share is evaluated once.  Whoever stops iterating cancels it.  Raises
-    `InputError` for a family without tasks or an unknown ordering.
+    A state that two orderings share is evaluated once.  Raises `InputError` for a family without
+    tasks or an unknown ordering.
     """
     for ordering in orderings:
         member("ordering", ordering, ORDERINGS)
@@ -114,15 +116,15 @@ def load(
     orders: dict[Ordering, tuple[int, ...]] = {o: order(norms, o) for o in orderings}
     wanted = list(dict.fromkeys(state for path in orders.values() for state in _states(path)))
     found: dict[frozenset[int], tuple[TaskResult, ...]] = {}
-    questions = exam(family, recipe.folder, split, examples)
+    questions = yield from part(examining(family, recipe.folder, split, examples), 0.0, ASKED)
     for index, state in enumerate(wanted):
+        start, stop = (ASKED + (1 - ASKED) * (index + k) / len(wanted) for k in (0, 1))
         encoder = assemble(base, merged, [there[i] for i in state])
-        asked: Asked | None = None
-        for asked in questions.take(encoder):
-            yield replace(asked, fraction=(index + asked.fraction) / len(wanted))
-        assert asked is not None
-        found[state] = asked.results
-        yield StepDone(Step(None, found[state]), index, len(wanted))
+        said = f"State {index + 1} of {len(wanted)}: {{}}"
+        found[state] = yield from part(questions.take(encoder), start, stop, said)
+        text = f"State {index + 1} of {len(wanted)} is tested"
+        step = Step(None, found[state])
+        yield StepDone(step, index, len(wanted), fraction=stop, text=text)
     curves: dict[Ordering, tuple[Step, ...]] = {
         ordering: tuple(
             Step(there[path[k - 1]].name if k else None, found[state])
@@ -131,7 +133,9 @@ def load(
         for ordering, path in orders.items()
     }
     names = tuple(part.name for part in there)
-    yield LoadingDone(Loading(names, dict(zip(names, norms, strict=True)), curves, split, examples))
+    whole = Loading(names, dict(zip(names, norms, strict=True)), curves, split, examples)
+    yield LoadingDone(whole, fraction=1.0, text="Every state is tested")
+    return whole
 
 
 def states(count: int, orderings: int) -> int:

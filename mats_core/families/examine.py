@@ -190,9 +190,7 @@ def _finite(checkpoint: Checkpoint) -> None:
             )
 
 
-def _ties(
-    base: Checkpoint, experts: Sequence[Expert], apart: Collection[str]
-) -> dict[str, str]:
+def _ties(base: Checkpoint, experts: Sequence[Expert], apart: Collection[str]) -> dict[str, str]:
     """Tensors whose bytes equal another matrix in the base and in every expert → that one.
 
     The embedding is the one that the others follow, as in transformers.  Constant tensors (freshly

@@ -331,4 +331,5 @@ METHOD = Method(
     reads=kfac_reads,
     requires=frozenset({"input_gram", "output_gradient_gram"}),
     folds=lambda options: options.fold_bias,
+    solves=True,
 )

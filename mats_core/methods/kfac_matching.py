@@ -146,4 +146,5 @@ METHOD = Method(
     pieces=means_by_pieces,
     reads=kfac_matching_reads,
     requires=KFAC,
+    solves=True,
 )

@@ -65,6 +65,7 @@ class Method:
     piece      options → elements of a piece
     experts    how many experts it merges; None: any number
     reads_base whether it looks at W0 at all; if not, pieces come without it
+    solves     whether it iterates on a matrix and tells `Layer.pulse` of every step
     """
 
     name: str
@@ -86,3 +87,4 @@ class Method:
     piece: Callable[[Any], int] = small_pieces
     experts: int | None = None
     reads_base: bool = True
+    solves: bool = False

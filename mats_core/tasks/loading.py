@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Hashable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import InputError, existing
+from ..system import remember
 from . import description, images, rows
 from .samples import sample
 from .task import SPLITS, Task
@@ -66,7 +65,9 @@ def _described(path: Path) -> Task:
         if isinstance(where, str) and (told.dataset is None or where is told.classes):
             files.append(told.path(where))
     pictures = images.state(told) if told.kind == "image" else ()
-    return _kept(path.resolve(), (*map(_state, files), pictures))
+    # A merge asks for its tasks again and again, and tables take a while to read.
+    key = ("task", path.resolve(), (*map(_state, files), pictures))
+    return remember(key, lambda: _read(path.resolve()))
 
 
 def _state(file: Path) -> tuple[int, int]:
@@ -78,9 +79,7 @@ def _state(file: Path) -> tuple[int, int]:
     return status.st_mtime_ns, status.st_size
 
 
-@functools.lru_cache(maxsize=16)
-def _kept(path: Path, state: Hashable) -> Task:
-    # A merge asks for its tasks again and again, and tables take a while to read.
+def _read(path: Path) -> Task:
     told = description.read(path)
     if told.kind != "image":
         return rows.text_task(told)

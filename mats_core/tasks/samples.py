@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
 import io
 from pathlib import Path
@@ -12,13 +11,16 @@ import numpy as np
 
 from ..checkpoints import write_atomically
 from ..errors import member
-from ..system import cache_folder
+from ..system import cache_folder, remember
 from .task import Task
 
 
-@functools.lru_cache(maxsize=16)
 def sample(name: str) -> Task:
     """The sample task of this name; raises `InputError` for an unknown one."""
+    return remember(("sample task", name, cache_folder()), lambda: _sample(name))
+
+
+def _sample(name: str) -> Task:
     # Imported here: the sample family lies beside the library and is not needed without it.
     from sample_models import tasks as drawn
 

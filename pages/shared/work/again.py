@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
+from collections.abc import Generator
 
 from mats_core.errors import InputError, listing
-from mats_core.merging import Finished, Inputs, Progress, Recipe, open_inputs
+from mats_core.merging import Event, Inputs, Recipe, open_inputs
 from mats_core.merging import run as merge_again
+from mats_core.system import part
 
-from .jobs import Tell
 from .prepare import Prepared
 from .runs import Run
 from .shelf import Looked, Shelf
@@ -34,25 +34,14 @@ def _opened(run: Run, prepared: Prepared) -> tuple[Recipe, Inputs]:
 
 
 def _looked(
-    shelf: Shelf, run: Run, recipe: Recipe, inputs: Inputs, tell: Tell, share: float
-) -> Looked:
-    """The run's tensors from the shelf, or made again (the first `share` of the progress)."""
+    shelf: Shelf, run: Run, recipe: Recipe, inputs: Inputs
+) -> Generator[Event, None, Looked]:
+    """The run's tensors from the shelf, or made again."""
     looked = shelf.get(run)
     if looked is not None:
         return looked
-    progress = Progress(recipe.rounds, "Merging again,")
-
-    def pulse(iteration: int, residual: float) -> None:
-        tell(share * progress.fraction, f"{progress.text}, iteration {iteration}")
-
-    events = merge_again(recipe, inputs=inputs, pulse=pulse)
-    with contextlib.closing(events):  # type: ignore[type-var]
-        for event in events:
-            if progress.see(event):
-                tell(share * progress.fraction, progress.text)
-            elif isinstance(event, Finished):
-                return shelf.put(run, event.tensors)
-    raise RuntimeError("the merge ended without tensors")
+    finished = yield from part(merge_again(recipe, inputs=inputs), said="Merging again: {}")
+    return shelf.put(run, finished.tensors)
 
 
 def opened(prepared: Prepared, recipe: Recipe) -> Inputs:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 
-from mats_core.analysis import Trajectory, TrajectoryDone, convergence
-from mats_core.evaluation import Asked
-from mats_core.merging import Progress, Recipe
+from mats_core.analysis import Trajectory, convergence
+from mats_core.merging import Event, Recipe
+from mats_core.system import part
 
 from .again import inputs_of
+from .following import told
 from .jobs import Tell
 from .prepare import Prepared
 
@@ -20,28 +20,16 @@ def follow(
     recipes: dict[str, Recipe], examples: int, ready: Callable[[], Prepared], tell: Tell
 ) -> dict[str, Trajectory]:
     """Accuracy along the iterations of each recipe."""
-    prepared = ready()
+    return told(_following(recipes, examples, ready()), tell)
+
+
+def _following(
+    recipes: dict[str, Recipe], examples: int, prepared: Prepared
+) -> Generator[Event, None, dict[str, Trajectory]]:
     found: dict[str, Trajectory] = {}
-    for place, (label, recipe) in enumerate(recipes.items()):
+    for index, (label, recipe) in enumerate(recipes.items()):
         inputs = inputs_of(prepared, recipe)
-        part, text = 0.0, f"Solving, {label}"
-        progress = Progress(recipe.rounds, f"Solving, {label}:")
-
-        def pulse(iteration: int, residual: float) -> None:
-            tell((place + part) / len(recipes), text)  # noqa: B023  (used in this turn only)
-
-        events = convergence.follow(recipe, inputs=inputs, examples=examples, pulse=pulse)
-        with contextlib.closing(events):  # type: ignore[type-var]
-            for event in events:
-                if progress.see(event):
-                    part, text = 0.4 * progress.fraction, progress.text
-                elif isinstance(event, Asked):
-                    part = 0.4 + 0.6 * event.fraction
-                    text = f"Testing the iterates, {label}"
-                elif isinstance(event, TrajectoryDone):
-                    found[label] = event.trajectory
-                    continue
-                else:
-                    continue
-                tell((place + part) / len(recipes), text)
+        events = convergence.follow(recipe, inputs=inputs, examples=examples)
+        start, stop = index / len(recipes), (index + 1) / len(recipes)
+        found[label] = yield from part(events, start, stop, f"{label}: {{}}")
     return found

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from mats_core.analysis import Interference, predicted_loss
+from mats_core.analysis import Interference, predicting
 from mats_core.errors import InputError
 from mats_core.merging import Recipe
 
 from .again import opened
+from .following import told
 from .jobs import Tell
 from .prepare import Prepared
 
@@ -29,4 +30,4 @@ def predict(
                 found="another one",
                 remedy="The family's files have changed since; merge again with these settings.",
             )
-    return predicted_loss.interference(recipe, inputs=inputs, examples=LOSS_EXAMPLES, step=tell)
+    return told(predicting(recipe, inputs=inputs, examples=LOSS_EXAMPLES), tell)

@@ -28,7 +28,7 @@ from ..families import Expert, Family
 from ..merging import Inputs, Recipe, open_inputs, run
 from ..names import bias_of, module_of
 from ..statistics import Statistics, with_bias
-from ..system import Event, drained, part, remember
+from ..system import Event, drained, part, recall
 from ..tasks import Split, SplitName
 from .spectra import predicted_loss
 
@@ -199,7 +199,7 @@ def _measure(
         rows = task.split(split).first(examples)
         key = ("own losses", expert.checkpoint.fingerprint, task.digest, split, examples)
         increase = cross_entropy(merged, family, expert, rows)
-        increase = increase - remember(key, functools.partial(_own_losses, family, expert, rows))
+        increase = increase - recall(key, functools.partial(_own_losses, family, expert, rows))
         measured[place] = increase.mean()
         errors[place] = increase.std(ddof=1) / len(rows) ** 0.5 if len(rows) > 1 else np.nan
     return measured, errors

@@ -12,7 +12,7 @@ from torch import Tensor
 from .. import models
 from ..families import Expert, Family
 from ..models import Forward, Rows
-from ..system import remember
+from ..system import recall
 from ..tasks import Split, Task
 from . import scores
 from .metrics import wilson
@@ -140,7 +140,7 @@ def baselines(
             evaluate_expert(base, family, expert, part, device=device),
         )
 
-    return remember(("baselines", *fingerprints, task.digest, split, examples, device), compute)
+    return recall(("baselines", *fingerprints, task.digest, split, examples, device), compute)
 
 
 __all__ = [

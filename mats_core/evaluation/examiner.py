@@ -18,7 +18,7 @@ from torch import Tensor
 
 from .. import models, tasks
 from ..families import Expert, Family
-from ..system import Event, drained, nbytes, remember
+from ..system import Event, drained, nbytes, recall
 from ..tasks import Split, SplitName
 from . import evaluate, scores
 from .scores import Score, TaskResult
@@ -159,7 +159,7 @@ def examining(
         evaluate.check_task(expert, task)
         key = (family.base.fingerprint, expert.name, expert.checkpoint.fingerprint, task.digest)
         part = task.split(split).first(examples)
-        examiner = remember(
+        examiner = recall(
             ("examiner", *key, split, examples, device),
             functools.partial(Examiner, family, expert, part, device),
             lambda kept: kept.nbytes,

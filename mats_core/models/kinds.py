@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ..system import remember
+from ..system import recall
 from .architecture import architecture, file_text, padding_token
 
 Reads = Literal["image", "text", "causal", "seq2seq", ""]
@@ -44,7 +44,7 @@ class Facts:
 def facts_of(directory: Path | None) -> Facts:
     """What the configuration in a directory says; raises `InputError` as `build` does."""
     key = ("facts", file_text(directory, "config.json"), directory is None)
-    return remember(key, lambda: _facts(directory))
+    return recall(key, lambda: _facts(directory))
 
 
 def _facts(directory: Path | None) -> Facts:

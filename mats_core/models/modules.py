@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..checkpoints import Checkpoint
 from ..errors import InputError, listing
-from ..system import remember
+from ..system import recall
 from .architecture import architecture, file_text, padding_token, quiet
 
 
@@ -88,7 +88,7 @@ def forward(
         architecture(directory)  # raises
     config = file_text(directory, "config.json")
     shapes = tuple((name, tuple(value.shape)) for name, value in tensors.items())
-    return remember(
+    return recall(
         ("forward", config, shapes, str(device)),
         lambda: _forward(directory, dict(shapes), str(device)),
         lambda built: MODULE,

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from ..system import remember
+from ..system import recall
 from ..tasks import Split
 from .architecture import quiet
 from .kinds import Facts, facts_of
@@ -64,7 +64,7 @@ def tokenised(split: Split, directory: Path | None) -> Tokenised:
     facts = facts_of(directory)
     assert directory is not None  # `facts` has refused that
     key = ("tokens", split.digest, tokenizer_digest(directory), facts)
-    return remember(key, lambda: _tokenised(split, directory, facts))
+    return recall(key, lambda: _tokenised(split, directory, facts))
 
 
 def _tokenised(split: Split, directory: Path, facts: Facts) -> Tokenised:

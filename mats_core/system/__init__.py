@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from .devices import choose_device
     from .folders import cache_folder, results_folder
     from .memory import available_memory, parse_bytes
-    from .remember import Memo, forgetful, nbytes, remember, remembered
+    from .remember import Memo, forgetful, nbytes, recall, remembered
     from .speeds import (
         ACTIVATION,
         CALL,
@@ -57,7 +57,7 @@ __all__ = [
     "nbytes",
     "parse_bytes",
     "part",
-    "remember",
+    "recall",
     "remembered",
     "results_folder",
     "set_waiting",
@@ -90,7 +90,7 @@ _HOMES = {
     "nbytes": "remember",
     "parse_bytes": "memory",
     "part": "stream",
-    "remember": "remember",
+    "recall": "remember",
     "remembered": "remember",
     "results_folder": "folders",
     "set_waiting": "threads",

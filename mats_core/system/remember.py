@@ -123,7 +123,7 @@ def _limit() -> int:
         return MOST
 
 
-def remember(key: Hashable, compute: Callable[[], T], size: Callable[[T], int] = nbytes) -> T:
+def recall(key: Hashable, compute: Callable[[], T], size: Callable[[T], int] = nbytes) -> T:
     """The value of `key` in the process's memory, computed where it is not there.
 
     `key` begins with the kind of value and names by content everything that it depends on.

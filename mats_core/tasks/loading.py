@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError, existing
-from ..system import remember
+from ..system import recall
 from . import description, images, rows
 from .samples import sample
 from .task import SPLITS, Task
@@ -67,7 +67,7 @@ def _described(path: Path) -> Task:
     pictures = images.state(told) if told.kind == "image" else ()
     # A merge asks for its tasks again and again, and tables take a while to read.
     key = ("task", path.resolve(), (*map(_state, files), pictures))
-    return remember(key, lambda: _read(path.resolve()))
+    return recall(key, lambda: _read(path.resolve()))
 
 
 def _state(file: Path) -> tuple[int, int]:

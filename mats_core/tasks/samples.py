@@ -11,13 +11,13 @@ import numpy as np
 
 from ..checkpoints import write_atomically
 from ..errors import member
-from ..system import cache_folder, remember
+from ..system import cache_folder, recall
 from .task import Task
 
 
 def sample(name: str) -> Task:
     """The sample task of this name; raises `InputError` for an unknown one."""
-    return remember(("sample task", name, cache_folder()), lambda: _sample(name))
+    return recall(("sample task", name, cache_folder()), lambda: _sample(name))
 
 
 def _sample(name: str) -> Task:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import threading
 from collections.abc import Iterator
@@ -142,16 +143,21 @@ def test_the_bound_holds_under_load():
     assert memory.held == 0
 
 
+def _same(own: Memory) -> Memory:
+    return own
+
+
 def test_values_are_the_same_with_and_without(tiny_family, monkeypatch):
     content = family_recipe(tiny_family, "average")
     recipe = parse_recipe({**content, "evaluate": {"examples": 20}}, tiny_family)
     found = []
     for limit in (0, 100, 2**30):
-        monkeypatch.setattr(remember, "memory", lambda own=Memory(limit): own)
+        own = Memory(limit)
+        monkeypatch.setattr(remember, "memory", functools.partial(_same, own))
         for _ in range(2):
             finished = [e for e in run(recipe) if isinstance(e, Finished)]
             found.append(finished[0].report.tasks)
-        assert remember.memory().held <= limit
+        assert own.held <= limit
     assert all(tasks == found[0] for tasks in found)
     assert remember.remembered() > 0
 
@@ -160,7 +166,7 @@ def test_a_part_is_bounded_with_the_rest_and_goes_with_its_owner(memory):
     memory.limit = 1000
     memo = Memo.of_process()
     memo.get("mine", lambda: torch.zeros(100))
-    remember.remember("other", lambda: torch.zeros(100))
+    remember.recall("other", lambda: torch.zeros(100))
     assert (memo.limit, memo.used, remember.remembered()) == (1000, 800, 800)
     again = memo.fresh()
     assert again.get("mine", lambda: 7) == 7, "another part has keys of its own"

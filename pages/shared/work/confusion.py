@@ -17,7 +17,7 @@ from mats_core.checkpoints import Checkpoint
 from mats_core.evaluation import evaluate
 from mats_core.families import Expert, Family
 from mats_core.merging import Event, Inputs, Recipe
-from mats_core.system import part, remember
+from mats_core.system import part, recall
 
 from .again import _looked, _opened
 from .following import told
@@ -82,7 +82,7 @@ def _ask(
     def reference(checkpoint: Checkpoint) -> np.ndarray:
         """Answers that are the same for every run."""
         key = (checkpoint.fingerprint, expert.checkpoint.fingerprint, task.digest)
-        return remember(("answers", *key), lambda: ask(models.tensors_of(checkpoint)))
+        return recall(("answers", *key), lambda: ask(models.tensors_of(checkpoint)))
 
     yield asking("expert", 0.0)
     own = reference(expert.checkpoint)

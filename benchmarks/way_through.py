@@ -152,8 +152,7 @@ def line(name: str, found: dict[str, object]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print a row for each commit, and one for the working tree."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.way_through", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.way_through")
     parser.add_argument("commits", nargs="*", metavar="COMMIT")
     parser.add_argument("--climbs", action="store_true", help="say from where to where")
     options = parser.parse_args(arguments)

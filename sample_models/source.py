@@ -7,7 +7,6 @@ this package.
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
 import io
 from pathlib import Path
@@ -16,15 +15,18 @@ import numpy as np
 
 from mats_core.checkpoints import write_atomically
 from mats_core.errors import member
-from mats_core.system import cache_folder
+from mats_core.system import cache_folder, recall
 from mats_core.tasks import Task
 
 from . import tasks
 
 
-@functools.lru_cache(maxsize=16)
 def load(name: str) -> Task:
     """The sample task of this name; raises `InputError` for an unknown one."""
+    return recall(("sample task", name, cache_folder()), lambda: _load(name))
+
+
+def _load(name: str) -> Task:
     member("sample task", name, tasks.NAMES)
     file = cache_folder() / "tasks" / f"{name}-{_source_digest(Path(__file__).parent)}.npz"
     if not file.is_file():  # drawing takes a second a task, reading a hundredth

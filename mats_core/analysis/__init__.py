@@ -7,7 +7,7 @@ from . import convergence, loading, toy
 from .convergence import Trajectory, TrajectoryDone, follow
 from .loading import GRAINS, ORDERINGS, THREE, Grain, Loading, LoadingDone, Ordering, Step, StepDone
 from .overlap import chance_conflict, others_mean, overlaps, unrelated_angles
-from .predicted_loss import Interference, interference
+from .predicted_loss import Interference, interference, predicting
 from .protection import SUBSPACES, Protection, Subspace, layer_protection
 from .spectra import (
     KINDS,
@@ -18,7 +18,7 @@ from .spectra import (
     overlap,
     principal_angles,
 )
-from .survey import OF_A_KIND, Quantity, Survey, survey
+from .survey import OF_A_KIND, Quantity, Survey, Surveyed, survey, surveying
 from .sweep import Axis, Cell, CellDone, best, knobs, suggested, sweep
 from .toy import Essential, Merged, Point, Task, Walk
 
@@ -48,6 +48,7 @@ __all__ = [
     "StepDone",
     "Subspace",
     "Survey",
+    "Surveyed",
     "Task",
     "Trajectory",
     "TrajectoryDone",
@@ -66,9 +67,11 @@ __all__ = [
     "overlap",
     "overlaps",
     "predicted_loss",
+    "predicting",
     "principal_angles",
     "suggested",
     "survey",
+    "surveying",
     "sweep",
     "toy",
     "unrelated_angles",

@@ -7,19 +7,21 @@ value, and parameters that are not solved for (biases, norms) are the same in al
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
 
 from ..errors import InputError
-from ..evaluation import Asked, TaskResult, evaluate, exam
+from ..evaluation import TaskResult, evaluate, examining
 from ..merging import Event, Finished, Inputs, LayerDone, Recipe, Report, open_inputs, run
 from ..methods import METHODS
 from ..names import bias_of
+from ..system import changed, part
 from ..tasks import SplitName
 
+SOLVED, ASKED = 0.4, 0.45  # of the whole: the merge, and experts and base on their tasks
 GRID = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)
 
 
@@ -59,7 +61,7 @@ class Trajectory:
 
 
 @dataclass(frozen=True)
-class PointDone:
+class PointDone(Event):
     """Event: `point`, number `index` of `total`, is evaluated."""
 
     point: Point
@@ -68,7 +70,7 @@ class PointDone:
 
 
 @dataclass(frozen=True)
-class TrajectoryDone:
+class TrajectoryDone(Event):
     """Event, the last one: the whole `trajectory`."""
 
     trajectory: Trajectory = field(repr=False)
@@ -86,13 +88,11 @@ def follow(
     keep: Sequence[int] | None = None,
     split: SplitName = "validation",
     examples: int | None = 200,
-    pulse: Callable[[int, float], None] | None = None,
-) -> Iterator[Event | PointDone | TrajectoryDone]:
+) -> Generator[Event, None, Trajectory]:
     """Events of a merge whose iterates are evaluated: the merge's, a `PointDone` for each iterate,
-    and `TrajectoryDone`.
+    and `TrajectoryDone`; returns the trajectory.
 
-    `keep`: the iterations to look at (`grid` of the recipe's by default).  `pulse`: see `run`.
-    Closing the generator
+    `keep`: the iterations to look at (`grid` of the recipe's by default).  Closing the generator
     cancels it.  Raises `InputError` for a method without iterations or a family without tasks.
     """
     options, solve = recipe.parsed_options().model_dump(), METHODS[recipe.method].solve
@@ -104,32 +104,35 @@ def follow(
             found="one that is exact",
             remedy=f"Choose {' or '.join(solving)}.",
         )
-    inputs = inputs or open_inputs(recipe)
-    if not any(expert.task for expert in inputs.family.experts):
+    if not any(entry.task for entry in recipe.experts):
         raise InputError("accuracy along the iterations", expected="tasks", found="none")
     silent = recipe.model_copy(update={"evaluate": False, "output": None, "search": None})
     wanted = tuple(keep) if keep is not None else grid(options[solve.limit])
+    inputs = inputs or open_inputs(recipe)
     kept: dict[str, Mapping[int, Tensor]] = {}
-    finished: Finished | None = None
-    for event in run(silent, inputs=inputs, keep=wanted, pulse=pulse):
+
+    def seen(event: Event) -> Event | None:
         if isinstance(event, LayerDone) and event.iterates:
             kept[event.layer.name] = event.iterates
-        if isinstance(event, Finished):
-            finished = event
-        else:
-            yield event
-    assert finished is not None
+        return None if isinstance(event, Finished) else event
+
+    merge = changed(run(silent, inputs=inputs, keep=wanted), seen)
+    finished = yield from part(merge, 0.0, SOLVED)
+    questions = yield from part(
+        examining(inputs.family, recipe.folder, split, examples), SOLVED, ASKED
+    )
     points: list[Point] = []
-    questions = exam(inputs.family, recipe.folder, split, examples)
-    turned = inputs.family.transposed
     for index, iteration in enumerate(wanted):
-        asked: Asked | None = None
-        for asked in questions.take(assemble(finished.tensors, kept, iteration, turned)):
-            yield replace(asked, fraction=(index + asked.fraction) / len(wanted))
-        assert asked is not None
-        points.append(Point(iteration, asked.results))
-        yield PointDone(points[-1], index, len(wanted))
-    yield TrajectoryDone(Trajectory(options, tuple(points), finished.report, split, examples))
+        start, stop = (ASKED + (1 - ASKED) * (index + k) / len(wanted) for k in (0, 1))
+        encoder = assemble(finished.tensors, kept, iteration, inputs.family.transposed)
+        said = f"Iteration {iteration}: {{}}"
+        results = yield from part(questions.take(encoder), start, stop, said)
+        points.append(Point(iteration, results))
+        text = f"Tested after iteration {iteration}"
+        yield PointDone(points[-1], index, len(wanted), fraction=stop, text=text)
+    found = Trajectory(options, tuple(points), finished.report, split, examples)
+    yield TrajectoryDone(found, fraction=1.0, text="Every iterate is tested")
+    return found
 
 
 def assemble(

@@ -8,7 +8,7 @@ several orderings are looked at side by side.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -16,10 +16,11 @@ from torch import Tensor
 
 from .. import models
 from ..errors import InputError, member
-from ..evaluation import Asked, TaskResult, evaluate, exam
+from ..evaluation import TaskResult, evaluate, examining
 from ..families import Family
 from ..merging import Inputs, Recipe
 from ..names import module_of
+from ..system import Event, part
 from ..tasks import SplitName
 
 Ordering = Literal["input first", "output first", "largest first", "smallest first"]
@@ -36,6 +37,7 @@ GRAINS: dict[Grain, str] = {
     "half": "attention and MLP",
     "matrix": "matrices",
 }
+ASKED = 0.05  # of the whole: experts and base on their tasks, most often remembered
 EMBEDDING = ("embed", "patch", "conv1", "cls_token", "class_token", "ln_pre", "pre_layrnorm")
 ATTENTION = ("attn", "attention", "layernorm_before", "norm1", "ln_1", "input_layernorm")
 
@@ -80,7 +82,7 @@ class Loading:
 
 
 @dataclass(frozen=True)
-class StepDone:
+class StepDone(Event):
     """Event: `step`, number `index` of `total` states, is evaluated."""
 
     step: Step
@@ -89,7 +91,7 @@ class StepDone:
 
 
 @dataclass(frozen=True)
-class LoadingDone:
+class LoadingDone(Event):
     """Event, the last one: the whole `loading`."""
 
     loading: Loading = field(repr=False)
@@ -104,9 +106,9 @@ def load(
     orderings: Sequence[Ordering] = THREE,
     split: SplitName = "validation",
     examples: int | None = 200,
-) -> Iterator[Asked | StepDone | LoadingDone]:
-    """Events of swapping the parts in by each ordering: `Asked` while a state is tested (`fraction`
-    of the whole), a `StepDone` for each state, and `LoadingDone`.
+) -> Generator[Event, None, Loading]:
+    """Events of swapping the parts in by each ordering: `Asked` while a state is tested, a
+    `StepDone` for each state, and `LoadingDone`; returns all curves.
 
     A state that two orderings share is evaluated once.  Closing the generator cancels it.  Raises
     `InputError` for a family without tasks or an unknown ordering.
@@ -122,15 +124,15 @@ def load(
     orders: dict[Ordering, tuple[int, ...]] = {o: order(norms, o) for o in orderings}
     wanted = list(dict.fromkeys(state for path in orders.values() for state in _states(path)))
     found: dict[frozenset[int], tuple[TaskResult, ...]] = {}
-    questions = exam(family, recipe.folder, split, examples)
+    questions = yield from part(examining(family, recipe.folder, split, examples), 0.0, ASKED)
     for index, state in enumerate(wanted):
+        start, stop = (ASKED + (1 - ASKED) * (index + k) / len(wanted) for k in (0, 1))
         encoder = assemble(base, merged, [there[i] for i in state])
-        asked: Asked | None = None
-        for asked in questions.take(encoder):
-            yield replace(asked, fraction=(index + asked.fraction) / len(wanted))
-        assert asked is not None
-        found[state] = asked.results
-        yield StepDone(Step(None, found[state]), index, len(wanted))
+        said = f"State {index + 1} of {len(wanted)}: {{}}"
+        found[state] = yield from part(questions.take(encoder), start, stop, said)
+        text = f"State {index + 1} of {len(wanted)} is tested"
+        step = Step(None, found[state])
+        yield StepDone(step, index, len(wanted), fraction=stop, text=text)
     curves: dict[Ordering, tuple[Step, ...]] = {
         ordering: tuple(
             Step(there[path[k - 1]].name if k else None, found[state])
@@ -139,7 +141,9 @@ def load(
         for ordering, path in orders.items()
     }
     names = tuple(part.name for part in there)
-    yield LoadingDone(Loading(names, dict(zip(names, norms, strict=True)), curves, split, examples))
+    whole = Loading(names, dict(zip(names, norms, strict=True)), curves, split, examples)
+    yield LoadingDone(whole, fraction=1.0, text="Every state is tested")
+    return whole
 
 
 def states(count: int, orderings: int) -> int:

@@ -14,7 +14,7 @@ are small: it is a forecast of who suffers and where, not of the amount.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,14 +25,14 @@ from .. import models, tasks
 from ..errors import InputError
 from ..evaluation import evaluate
 from ..families import Expert, Family
-from ..merging import Finished, Inputs, Progress, Recipe, open_inputs, run
+from ..merging import Inputs, Recipe, open_inputs, run
 from ..names import bias_of, module_of
 from ..statistics import Statistics, with_bias
-from ..system import ByContent
+from ..system import Event, drained, part, recall
 from ..tasks import Split, SplitName
 from .spectra import predicted_loss
 
-Step = Callable[[float, str], None]
+MERGED, PREDICTED = 0.4, 0.6  # of the whole, when these are done
 
 
 @dataclass(frozen=True)
@@ -74,18 +74,17 @@ class Interference:
         return float(spearmanr(x[both], y[both])[0])  # type: ignore[arg-type]
 
 
-def interference(
+def predicting(
     recipe: Recipe,
     *,
     inputs: Inputs | None = None,
     split: SplitName = "test",
     examples: int | None = 400,
-    step: Step = lambda fraction, text: None,
-) -> Interference:
+) -> Generator[Event, None, Interference]:
     """The predicted cost of every layer beside the measured loss; merges again, writes nothing.
 
-    `step(fraction, text)` is called between all parts; what it raises ends the work.  Raises
-    `InputError` where no expert has the two Grams that the prediction needs.
+    An event between all parts.  Raises `InputError` where no expert has the two Grams that the
+    prediction needs.
     """
     inputs = inputs or open_inputs(recipe)
     layers = measured_layers(inputs)
@@ -96,25 +95,21 @@ def interference(
             found="none",
             remedy="Measure the experts of this family on their tasks.",
         )
-    merged = _merge_again(recipe, inputs, step)
+    silent = recipe.model_copy(update={"evaluate": False, "output": None, "search": None})
+    merge = run(silent, inputs=inputs)
+    merged = (yield from part(merge, 0.0, MERGED, "Merging again: {}")).tensors
     predicted = np.full((len(layers), len(inputs.family.experts)), np.nan)
     for row, name in enumerate(layers):
-        step(0.4 + 0.2 * row / len(layers), f"Predicting the loss in layer {row + 1}")
+        fraction = MERGED + (PREDICTED - MERGED) * row / len(layers)
+        yield Event(fraction=fraction, text=f"Predicting the loss in layer {row + 1}")
         predicted[row] = layer_costs(inputs, merged, name)
-    measured, errors = _measure(recipe, inputs.family, merged, split, examples, step)
+    measuring = _measure(recipe, inputs.family, merged, split, examples)
+    measured, errors = yield from part(measuring, PREDICTED)
     names = tuple(expert.name for expert in inputs.family.experts)
     return Interference(layers, names, predicted, measured, errors, split, examples)
 
 
-def _merge_again(recipe: Recipe, inputs: Inputs, step: Step) -> Mapping[str, Tensor]:
-    silent = recipe.model_copy(update={"evaluate": False, "output": None, "search": None})
-    progress = Progress(recipe.rounds, "Merging again:")
-    for event in run(silent, inputs=inputs):
-        if progress.see(event):
-            step(0.4 * progress.fraction, progress.text)
-        elif isinstance(event, Finished):
-            return event.tensors
-    raise RuntimeError("the pipeline ended without a report")
+interference = drained(predicting)
 
 
 # Prediction ---------------------------------------------------------------------------------------
@@ -195,32 +190,30 @@ def _measure(
     merged: Mapping[str, Tensor],
     split: SplitName,
     examples: int | None,
-    step: Step,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> Generator[Event, None, tuple[np.ndarray, np.ndarray]]:
     measured = np.full(len(family.experts), np.nan)
     errors = np.full(len(family.experts), np.nan)
     for place, expert in enumerate(family.experts):
-        step(0.6 + 0.4 * place / len(family.experts), f"Measuring the loss on {expert.name}")
+        fraction = place / len(family.experts)
+        yield Event(fraction=fraction, text=f"Measuring the loss on {expert.name}")
         if not expert.task or expert.checkpoint.directory is None:
             continue
         task = tasks.load(expert.task, root=recipe.folder)
         evaluate.check_task(expert, task)
-        part = task.split(split).first(examples)
-        key = (expert.checkpoint.fingerprint, task.digest, split, examples)
-        increase = cross_entropy(merged, family, expert, part)
-        increase = increase - _own_losses(ByContent(key, (family, expert, part)))
+        rows = task.split(split).first(examples)
+        key = ("own losses", expert.checkpoint.fingerprint, task.digest, split, examples)
+        increase = cross_entropy(merged, family, expert, rows)
+        increase = increase - recall(key, functools.partial(_own_losses, family, expert, rows))
         measured[place] = increase.mean()
-        errors[place] = increase.std(ddof=1) / len(part) ** 0.5 if len(part) > 1 else np.nan
+        errors[place] = increase.std(ddof=1) / len(rows) ** 0.5 if len(rows) > 1 else np.nan
     return measured, errors
 
 
-@functools.lru_cache(maxsize=64)
-def _own_losses(what: ByContent) -> np.ndarray:
-    family, expert, split = what.value
+def _own_losses(family: Family, expert: Expert, split: Split) -> np.ndarray:
     return cross_entropy(models.tensors_of(expert.checkpoint), family, expert, split)
 
 
 __all__ = [
     "Interference", "cross_entropy", "interference", "layer_costs", "measured_layers",
-    "tokens_an_example",
+    "predicting", "tokens_an_example",
 ]  # fmt: skip

@@ -5,8 +5,9 @@ A layer is read, measured and freed before the next.  Symbols as in `spectra.py`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import functools
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 from ..families import Family
 from ..linear import norm
 from ..statistics import Statistics
+from ..system import Event, changed, drained, part
 from .overlap import cosines, others_mean, overlaps, sign_conflict
 from .spectra import KINDS, Kind, Spectrum, measures, predicted_loss, task_layers
 
@@ -101,43 +103,45 @@ def _of(found: Spectrum | None, quantity: Quantity, rank: int) -> float:
     return found.stable_rank if quantity == "stable rank" else found.effective_rank
 
 
-def survey(
-    family: Family,
-    statistics: Mapping[str, Statistics],
-    names: Sequence[str],
-    *,
-    on_step: Callable[[float, str], None] = lambda fraction, name: None,
-) -> Iterator[LayerSurvey]:
-    """The survey of the weights `names`, taken one after another.
+@dataclass(frozen=True)
+class Surveyed(Event):
+    """An event: a task of the weight `name` is next; `layers` are those that are done."""
 
-    `on_step(fraction, name)` is called before each task of each layer; what it raises ends the
-    survey.  Raises `InputError` where statistics do not fit a weight.
+    name: str
+    layers: tuple[LayerSurvey, ...]
+
+
+def surveying(
+    family: Family, statistics: Mapping[str, Statistics], names: Sequence[str]
+) -> Generator[Surveyed, None, Survey]:
+    """The survey of the weights `names`, one after another, with an event before each task.
+
+    Raises `InputError` where statistics do not fit a weight.
     """
-    steps = len(names) * len(family.experts)
+    layers: list[LayerSurvey] = []
     for index, name in enumerate(names):
-        done = index * len(family.experts)
+        at = Surveyed(name, tuple(layers), text=f"Looking at every layer of every task: {name}")
+        steps = changed(surveying_layer(family, statistics, name), functools.partial(_at, at))
+        start, stop = index / len(names), (index + 1) / len(names)
+        layers.append((yield from part(steps, start, stop)))
+    return Survey(tuple(expert.name for expert in family.experts), tuple(layers))
 
-        def on_task(task: int, done: int = done, name: str = name) -> None:
-            on_step((done + task) / steps, name)
 
-        yield survey_layer(family, statistics, name, on_task=on_task)
+def _at(place: Surveyed, step: Event) -> Surveyed:
+    return replace(place, fraction=step.fraction)
 
 
-def survey_layer(
-    family: Family,
-    statistics: Mapping[str, Statistics],
-    name: str,
-    *,
-    on_task: Callable[[int], None] = lambda task: None,
-) -> LayerSurvey:
-    """Everything that the survey says about one weight."""
+def surveying_layer(
+    family: Family, statistics: Mapping[str, Statistics], name: str
+) -> Generator[Event, None, LayerSurvey]:
+    """Everything that the survey says about one weight, with an event before each task."""
     base = family.weight(family.base, name, dtype=torch.float32)
     d_out, d_in = base.shape
     room = max(1, d_out // len(family.experts))
     spectra: dict[Kind, list[Spectrum | None]] = {kind: [] for kind in KINDS}
     found, bases = [], {}
     for index, task in enumerate(task_layers(family, statistics, name, base)):
-        on_task(index)
+        yield Event(fraction=index / len(family.experts), text=f"Looking at {task.expert.name}")
         own, basis = measures(task, room)
         for kind, values in own.items():
             spectra[kind].append(values)
@@ -167,3 +171,7 @@ def survey_layer(
             dtype=torch.float64,
         ),
     )
+
+
+survey = drained(surveying)
+survey_layer = drained(surveying_layer)

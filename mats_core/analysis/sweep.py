@@ -8,7 +8,7 @@ point that cannot be merged is a cell with a reason; it ends nothing.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,7 @@ from ..merging import (
     run,
 )
 from ..methods import OptionField, describe
+from ..system import changed, part
 
 EXAMPLES = 150  # a task: the choice of a good region needs no more, and a sweep is many merges
 MOST_STEPS = 80
@@ -61,7 +62,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class CellDone:
+class CellDone(Event):
     """Event: `cell`, number `index` of `total` points, is finished."""
 
     cell: Cell
@@ -119,11 +120,13 @@ def sweep(
     *,
     inputs: Inputs | None = None,
     examples: int | None = EXAMPLES,
-) -> Iterator[Event | CellDone]:
-    """Events of a sweep that merges and evaluates every point, column by column.
+) -> Generator[Event, None, tuple[Cell, ...]]:
+    """Events of a sweep that merges and evaluates every point, column by column: the merges', and a
+    `CellDone` for each point; returns all cells.
 
     Options that are no axis are the recipe's.
 
+    All other options are the recipe's.
     Raises `InputError` before any work for options that the method does not have, for the same
     option twice, and for a family whose experts name no tasks.
     """
@@ -135,11 +138,17 @@ def sweep(
     point = recipe.model_copy(update={"output": None, "search": None, "evaluate": still})
     prepare(point, inputs)  # what is wrong everywhere is an error, not a grid of holes
     places = list(itertools.product(range(len(x.values)), range(len(y.values))))
+    cells: list[Cell] = []
     for index, (i, j) in enumerate(places):
-        changed = {x.option: x.values[i], y.option: y.values[j]}
-        options = {**recipe.options, **changed}
-        found = yield from _try(point.model_copy(update={"options": options}), inputs)
-        yield CellDone(Cell(i, j, changed, **found), index, len(places))
+        start, stop = index / len(places), (index + 1) / len(places)
+        tried = {x.option: x.values[i], y.option: y.values[j]}
+        options = {**recipe.options, **tried}
+        merge = _try(point.model_copy(update={"options": options}), inputs)
+        said = f"Point {index + 1} of {len(places)}: {{}}"
+        cells.append(Cell(i, j, tried, **(yield from part(merge, start, stop, said))))
+        text = f"Point {index + 1} of {len(places)} is done"
+        yield CellDone(cells[-1], index, len(places), fraction=stop, text=text)
+    return tuple(cells)
 
 
 def _check(recipe: Recipe, x: Axis, y: Axis) -> None:
@@ -161,13 +170,10 @@ def _check(recipe: Recipe, x: Axis, y: Axis) -> None:
 def _try(recipe: Recipe, inputs: Inputs) -> Generator[Event, None, dict[str, Any]]:
     """The events of one merge; what its cell holds, as the value."""
     try:
-        for event in run(recipe, inputs=inputs):
-            if isinstance(event, Finished):
-                low, high = normalised_interval(event.report.tasks)
-                accuracy = event.report.normalised_accuracy
-                return {"accuracy": accuracy, "low": low, "high": high}
-            yield event
-        reason = "the merge ended without a result"
+        merge = run(recipe, inputs=inputs)
+        finished = yield from changed(merge, lambda e: None if isinstance(e, Finished) else e)
+        low, high = normalised_interval(finished.report.tasks)
+        return {"accuracy": finished.report.normalised_accuracy, "low": low, "high": high}
     except InputError as error:
         reason = str(error)
     except (ArithmeticError, RuntimeError) as error:  # torch's own numerical errors are the latter

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from .shared import ADAPTERS_BASE, base_of, task_table
+from .shared import ADAPTERS_BASE, base_of, progress_bar, task_table
 
 
 def add(commands: Any) -> None:
@@ -28,12 +28,14 @@ def add(commands: Any) -> None:
 
 def _evaluate(arguments: argparse.Namespace) -> None:
     from ..evaluation import evaluate
-    from ..merging import evaluate_output
+    from ..merging import evaluating_output
+    from ..system import drain
 
     if arguments.task:
         _evaluate_one(arguments)
         return
-    results = evaluate_output(Path(arguments.model), arguments.split)
+    with progress_bar() as show:
+        results = drain(evaluating_output(Path(arguments.model), arguments.split), show)
     if arguments.json:
         from ..merging import task_dict
 

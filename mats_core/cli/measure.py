@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from .shared import ADAPTERS_BASE, base_of
+from .shared import ADAPTERS_BASE, base_of, progress_bar
 
 
 def add(commands: Any) -> None:
@@ -51,14 +51,12 @@ def add(commands: Any) -> None:
 
 
 def _measure(arguments: argparse.Namespace) -> None:
-    from tqdm import tqdm
-
     from .. import tasks
     from ..adapters import open_expert
     from ..checkpoints import hub, refuse_existing
     from ..merging import load_family
-    from ..statistics import measure_to_file
-    from ..system import choose_device, parse_bytes
+    from ..statistics import measuring_to_file
+    from ..system import choose_device, drain, parse_bytes, part
 
     if (arguments.model is None) == (arguments.family is None):
         raise InputError(
@@ -89,24 +87,19 @@ def _measure(arguments: argparse.Namespace) -> None:
     for _, _, out in members:
         refuse_existing(out, arguments.force)
     for path, task, out in members:
-        total = min(arguments.examples, len(task.train))
-        with tqdm(total=total, desc=task.name, unit="", disable=None, leave=False) as bar:
-
-            def advance(done: int, bar: Any = bar) -> None:
-                bar.update(done - bar.n)
-
-            statistics = measure_to_file(
-                open_expert(path, base),
-                task,
-                out,
-                memory=budget,
-                examples=arguments.examples,
-                batch_size=arguments.batch_size,
-                labels=arguments.labels,
-                seed=arguments.seed,
-                blocks=arguments.blocks,
-                rank=arguments.rank,
-                device=device,
-                on_batch=advance,
-            )
+        steps = measuring_to_file(
+            open_expert(path, base),
+            task,
+            out,
+            memory=budget,
+            examples=arguments.examples,
+            batch_size=arguments.batch_size,
+            labels=arguments.labels,
+            seed=arguments.seed,
+            blocks=arguments.blocks,
+            rank=arguments.rank,
+            device=device,
+        )
+        with progress_bar() as show:
+            statistics = drain(part(steps, said=f"{task.name}: {{}}"), show)
         print(f"{out}: {len(statistics.layers)} layers, {statistics.metadata['examples']} examples")

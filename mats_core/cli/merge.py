@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from .shared import task_table
-
-PERCENT = 100
+from .shared import progress_bar, task_table
 
 
 def add(commands: Any) -> None:
@@ -63,7 +60,8 @@ def add(commands: Any) -> None:
 
 def _merge(arguments: argparse.Namespace) -> None:
     from ..api import run
-    from ..merging import Finished, load_recipe, parse_recipe
+    from ..merging import RoundDone, Started, load_recipe, parse_recipe
+    from ..system import drain
 
     recipe = load_recipe(arguments.recipe)
     changes: dict[str, Any] = {}
@@ -89,80 +87,27 @@ def _merge(arguments: argparse.Namespace) -> None:
             found="none",
             remedy="Add it to the recipe or pass --output.",
         )
-    _refuse_unfinished(recipe.path(recipe.output), arguments)
-    bars = _Bars()
     events = run(
         recipe,
         force=arguments.force,
         resume=arguments.resume,
         check_fit=not arguments.no_estimate,
     )
-    for event in events:
-        bars.see(event)
-        if isinstance(event, Finished):
-            bars.close()
-            print(_summary(event.report))
+    with progress_bar() as show:
+        device: list[str] = []
 
+        def see(event: Any) -> None:
+            show(event)
+            if isinstance(event, Started) and event.device not in device:  # once, not every round
+                device.append(event.device)
+                show.line(f"device: {event.device} ({event.reason})")
+            if isinstance(event, RoundDone):
+                show.line(
+                    f"round {event.index} of {event.total} is merged; measuring statistics there"
+                )
 
-def _refuse_unfinished(target: Path, arguments: argparse.Namespace) -> None:
-    """Nobody's hours of work are thrown away without being asked for."""
-    from ..checkpoints import partial_of
-    from ..merging import layers_done
-
-    done = layers_done(partial_of(target))
-    if done and not (arguments.resume or arguments.force):
-        raise InputError(
-            f"output '{target}'",
-            expected="no unfinished merge beside it",
-            found=f"one that has done {done} layers",
-            remedy="Pass --resume to go on with it, or --force to start again.",
-        )
-
-
-class _Bars:
-    """One progress bar after the other, for the parts of a merge."""
-
-    def __init__(self) -> None:
-        self.bar: Any = None
-        self.part = ""
-        self.device = ""
-
-    def see(self, event: Any) -> None:
-        from ..evaluation import Asked
-        from ..merging import LayerDone, Measuring, RoundDone, Started, TrialDone
-
-        if isinstance(event, Started):
-            if event.device != self.device:  # once, not in every round
-                print(f"device: {event.device} ({event.reason})", file=sys.stderr)
-            self.device = event.device
-            self._begin("layers", event.total)
-        elif isinstance(event, TrialDone):
-            self._begin("search", event.total, again=event.index == 0)
-        elif isinstance(event, RoundDone):
-            self.close()
-            line = f"round {event.index} of {event.total} is merged; measuring statistics there"
-            print(line, file=sys.stderr)
-        elif isinstance(event, Measuring):
-            self._begin(f"measure {event.name}", event.wanted, again=not event.examples)
-            self.bar.update(event.examples - self.bar.n)
-        elif isinstance(event, Asked):
-            self._begin("test", PERCENT, again=self.part != "test")
-            self.bar.update(round(PERCENT * event.fraction) - self.bar.n)
-        if self.bar is not None and isinstance(event, LayerDone | TrialDone):
-            self.bar.update()
-
-    def _begin(self, part: str, total: int, *, again: bool = True) -> None:
-        from tqdm import tqdm
-
-        if again or self.bar is None:
-            self.close()
-            self.bar = tqdm(total=total, desc=part, unit="", disable=None, leave=False)
-            self.part = part
-
-    def close(self) -> None:
-        if self.bar is not None:
-            self.bar.close()
-        self.bar = None
+        finished = drain(events, see)
+    print(_summary(finished.report))
 
 
 def _assignments(pairs: Sequence[str]) -> dict[str, Any]:

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import contextlib
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..system import Event
 
 ADAPTERS_BASE = "the base of a PEFT adapter: its directory, or a hub id"
 
@@ -15,6 +20,33 @@ def base_of(arguments: argparse.Namespace) -> Path | None:
     from ..checkpoints import hub
 
     return hub.locate(arguments.base) if arguments.base else None
+
+
+PERCENT = 100
+
+
+class _Bar:
+    """A bar on a terminal that follows a job's events, and lines above it."""
+
+    def __init__(self, bar: Any) -> None:
+        self.bar = bar
+
+    def __call__(self, event: Event) -> None:
+        self.bar.set_description_str(event.text, refresh=False)
+        self.bar.update(PERCENT * event.fraction - self.bar.n)
+
+    def line(self, text: str) -> None:
+        self.bar.write(text, file=sys.stderr)
+
+
+@contextlib.contextmanager
+def progress_bar() -> Iterator[_Bar]:
+    """What shows the events of a job (`drain`) while the block lasts; nothing in a file or pipe."""
+    from tqdm import tqdm
+
+    form = "{desc}: {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}]"
+    with tqdm(total=PERCENT, bar_format=form, disable=None, leave=False) as bar:
+        yield _Bar(bar)
 
 
 def task_table(results: Sequence[Any]) -> list[str]:

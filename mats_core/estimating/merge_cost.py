@@ -32,7 +32,7 @@ from ..merging import (
     units,
 )
 from ..methods import Cost, Shape, Treatment, passes, selection, times, together
-from ..system import CALL, OPENING, Rates, Work
+from ..system import CALL, OPENING, Rates, Work, remembered
 from ..system import speeds as machine
 from .forward import measuring, statistics_bytes, testing
 
@@ -55,6 +55,7 @@ class Estimate:
     parts          seconds of merging, measuring again, testing, writing
     memory         bytes of what makes the peak: merged model, remembered, largest layer, testing,
                    measuring, statistics of the merge
+    held           bytes that the process remembers now (`MATS_REMEMBER`), beside that peak
     largest        the layer that needs most
     coverage       tensors by treatment; the counts add up to the checkpoint
     subject        what was estimated
@@ -69,6 +70,7 @@ class Estimate:
     flops: float
     parts: Mapping[str, float]
     memory: Mapping[str, int]
+    held: int
     largest: str
     coverage: Mapping[Treatment, int]
     subject: Subject = field(repr=False, compare=False)
@@ -170,6 +172,7 @@ def _estimate(plan: Plan, subject: Subject) -> Estimate:
         flops=merges * (flops + machine.flops(tested.work)),
         parts=parts,
         memory={name: round(value) for name, value in peak.items()},
+        held=remembered(),
         largest=layers.largest,
         coverage=layers.coverage,
         subject=subject,
@@ -296,7 +299,8 @@ def _memory(
 ) -> tuple[dict[str, float], int]:
     """Bytes of the parts of the peak, and those on a GPU of its own."""
     to_disk, tested = bool(plan.recipe.output), testing > 0
-    remembered = min(layers.kept, max(0, plan.inputs.memo.limit - plan.inputs.memo.used))
+    room = max(0, plan.inputs.memo.limit - plan.inputs.memo.used)
+    kept_for_next = min(layers.kept, room)
     own = plan.device == "cuda"
     layer, on_device = (0.0, layers.peak) if own else (layers.peak, 0.0)
     on_device = max(on_device, measuring if own else 0.0)
@@ -323,8 +327,8 @@ def _memory(
             }
         )
     peak = max(moments, key=lambda parts: sum(parts.values()))
-    place = remembered if own else 0.0
+    place = kept_for_next if own else 0.0
     found = {**peak, "workspace": float(WORKSPACE)}
-    if remembered and not own:
-        found["remembered"] = remembered
+    if kept_for_next and not own:
+        found["remembered"] = kept_for_next
     return found, round(place + max(on_device, test_device + (output if own else 0)))

@@ -8,7 +8,7 @@ from . import confusion, evaluate, examiner, metrics
 from .comparison import Comparison, Difference, compare, normalised_interval
 from .confusion import Changes
 from .evaluate import with_head
-from .examiner import KEPT, ROUND, Asked, exam
+from .examiner import KEPT, ROUND, Asked, exam, examining
 from .scores import Score, TaskResult, gap_recovered, half_width, normalised_accuracy, share
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "evaluate",
     "exam",
     "examiner",
+    "examining",
     "gap_recovered",
     "half_width",
     "metrics",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from torch import Tensor
 from .. import models
 from ..families import Expert, Family
 from ..models import Forward, Rows
-from ..system import ByContent
+from ..system import recall
 from ..tasks import Split, Task
 from . import scores
 from .metrics import wilson
@@ -130,20 +129,18 @@ def baselines(
     family: Family, expert: Expert, task: Task, split: str, examples: int | None, device: str
 ) -> tuple[Score, Score]:
     """The scores of the expert and of the pre-trained encoder with its head; cached by content."""
-    key = (family.base.fingerprint, expert.checkpoint.fingerprint, task.digest, split, examples)
+    fingerprints = family.base.fingerprint, expert.checkpoint.fingerprint
     part = task.split(split).first(examples)
-    return _baselines(ByContent(key, (family, expert, part)), device)
 
+    def compute() -> tuple[Score, Score]:
+        own = models.tensors_of(expert.checkpoint)
+        base = models.tensors_of(family.base)
+        return (
+            evaluate_expert(own, family, expert, part, device=device),
+            evaluate_expert(base, family, expert, part, device=device),
+        )
 
-@functools.lru_cache(maxsize=512)
-def _baselines(what: ByContent, device: str) -> tuple[Score, Score]:
-    family, expert, split = what.value
-    own = models.tensors_of(expert.checkpoint)
-    base = models.tensors_of(family.base)
-    return (
-        evaluate_expert(own, family, expert, split, device=device),
-        evaluate_expert(base, family, expert, split, device=device),
-    )
+    return recall(("baselines", *fingerprints, task.digest, split, examples, device), compute)
 
 
 __all__ = [

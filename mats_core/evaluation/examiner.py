@@ -8,7 +8,7 @@ interval is narrow enough, or go on later with the examples that were not asked.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from .. import models, tasks
 from ..families import Expert, Family
-from ..system import ByContent
+from ..system import Event, drained, nbytes, recall
 from ..tasks import Split, SplitName
 from . import evaluate, scores
 from .scores import Score, TaskResult
@@ -38,6 +38,11 @@ class Examiner:
         self.order = np.random.default_rng(0).permutation(len(split))
         self.rows = models.encode(split, self.directory, device=device, kept=KEPT)
 
+    @property
+    def nbytes(self) -> int:
+        """Of what is held ready."""
+        return nbytes(self.head) + self.rows.nbytes + nbytes(self.split)
+
     def logits(self, encoder: Mapping[str, Tensor], places: np.ndarray) -> Tensor:
         """The answers of an encoder to the examples at `places`, in this order."""
         tensors = {**evaluate.for_expert(encoder, self.family, self.expert), **self.head}
@@ -56,18 +61,16 @@ class Examiner:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """The state of an examination.
+class Asked(Event):
+    """Event: the state of an examination.
 
     results      of every task, so far
     half_width   half the 95 % interval of their normalised accuracy
-    fraction     of all examples that were asked
     done         whether it is the last state
     """
 
     results: tuple[TaskResult, ...]
     half_width: float
-    fraction: float
     done: bool = False
 
 
@@ -88,8 +91,9 @@ class Exam:
         *,
         precision: float | None = None,
         known: Sequence[TaskResult] = (),
-    ) -> Iterator[Asked]:
-        """States of an examination in rounds over all tasks; the last one is `done`.
+    ) -> Generator[Asked, None, tuple[TaskResult, ...]]:
+        """States of an examination in rounds over all tasks; the last one is `done`.  Returns the
+        results.
 
         precision   stop once half the 95 % interval of the normalised accuracy is at most this
         known       results of the same encoder on some of the same examples
@@ -100,22 +104,28 @@ class Exam:
             name: value.to(self._device, torch.float32 if value.is_floating_point() else None)
             for name, value in encoder.items()
         }
+        far = 0.0
         while True:
             for index, examiner in enumerate(self.examiners):
                 so_far = found[index] or before.get(examiner.expert.name)
                 found[index] = examiner.ask(moved, so_far, ROUND)
                 if all(s is not None for s in found):
-                    asked = self._asked(found, index == len(found) - 1, precision)
+                    asked = self._asked(found, index == len(found) - 1, precision, far)
+                    far = asked.fraction
                     yield asked
                     if asked.done:
-                        return
+                        return asked.results
 
     @property
     def _device(self) -> str:
         return self.examiners[0].device if self.examiners else "cpu"
 
     def _asked(
-        self, found: Sequence[Score | None], whole_round: bool, precision: float | None
+        self,
+        found: Sequence[Score | None],
+        whole_round: bool,
+        precision: float | None,
+        far: float,
     ) -> Asked:
         results = tuple(
             TaskResult(examiner.expert.name, score, *pair)
@@ -129,36 +139,39 @@ class Exam:
         share = asked / total
         if precision is not None and half > 0:  # the width falls with the root of the examples
             share = min(1.0, max(share, (precision / half) ** 2))
-        return Asked(results, half, share, done=enough or asked == total)
+        done = enough or asked == total
+        share = 1.0 if done else max(share, far)  # the width may grow with the examples, too
+        return Asked(results, half, done, fraction=share, text="Testing on every task")
 
 
-def exam(
+def examining(
     family: Family,
     root: Path,
     split: SplitName,
     examples: int | None = None,
     device: str = "cpu",
-) -> Exam:
+) -> Generator[Event, None, Exam]:
     """Examiners of every expert that names a task and can be loaded; kept for the next encoder.
 
-    Raises `InputError` for a task that cannot be read or does not fit its expert's head.
+    An event before each expert, which is tested itself where that is not remembered.  Raises
+    `InputError` for a task that cannot be read or does not fit its expert's head.
     """
     examiners, baselines = [], []
-    for expert in family.experts:
-        if not expert.task or expert.checkpoint.directory is None:
-            continue
+    asked = [e for e in family.experts if e.task and e.checkpoint.directory is not None]
+    for index, expert in enumerate(asked):
+        yield Event(fraction=index / len(asked), text=f"Testing the expert {expert.name}")
         task = tasks.load(expert.task, root=root)
         evaluate.check_task(expert, task)
-        key = (expert.name, expert.checkpoint.fingerprint, task.digest, split, examples)
+        key = (family.base.fingerprint, expert.name, expert.checkpoint.fingerprint, task.digest)
         part = task.split(split).first(examples)
-        examiners.append(
-            _kept(ByContent((family.base.fingerprint, *key), (family, expert, part)), device)
+        examiner = recall(
+            ("examiner", *key, split, examples, device),
+            functools.partial(Examiner, family, expert, part, device),
+            lambda kept: kept.nbytes,
         )
+        examiners.append(examiner)
         baselines.append(evaluate.baselines(family, expert, task, split, examples, device))
     return Exam(tuple(examiners), tuple(baselines))
 
 
-@functools.lru_cache(maxsize=64)
-def _kept(what: ByContent, device: str) -> Examiner:
-    family, expert, part = what.value
-    return Examiner(family, expert, part, device)
+exam = drained(examining)

@@ -9,7 +9,7 @@ from .html_report import html_report, run_figures
 from .mergekit import Mergekit, mergekit
 from .notebook import notebook
 from .portable import Finished, Measuring, spelled
-from .reopen import Reopened, reopen
+from .reopen import Reopened, reopen, reopening
 
 __all__ = [
     "Finished",
@@ -22,6 +22,7 @@ __all__ = [
     "notebook",
     "recipe_yaml",
     "reopen",
+    "reopening",
     "run_figures",
     "spelled",
 ]

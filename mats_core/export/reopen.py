@@ -7,7 +7,7 @@ families, and every checkpoint that is read afterwards belongs to the family.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -17,10 +17,10 @@ import yaml
 from ..errors import InputError, listing
 from ..merging import ExpertEntry, FamilyFile, Recipe, parse_recipe
 from ..methods import METHODS, describe
+from ..system import Event, drained
 
 MOST_BYTES = 1_000_000
 PATHS = ("model", "statistics", "task")  # of an expert
-Tell = Callable[[float, str], Any]
 
 
 @dataclass(frozen=True)
@@ -45,19 +45,18 @@ class Reopened:
     notes: tuple[str, ...] = ()
 
 
-def reopen(
-    data: bytes, families: Sequence[FamilyFile], tell: Tell = lambda fraction, text: None
-) -> Reopened:
+def reopening(data: bytes, families: Sequence[FamilyFile]) -> Generator[Event, None, Reopened]:
     """The recipe in `data`, over the first of `families` that it belongs to.
 
-    Raises `InputError` for what is no recipe, or one of a family that is not known here.
+    An event before each family.  Raises `InputError` for what is no recipe, or one of a family that
+    is not known here.
     """
     content = _parsed(data)
     _refuse_foreign_paths(content)
     recipe = parse_recipe(content)
     problems: list[InputError] = []
     for number, family in enumerate(families):
-        tell(number / len(families), f"Comparing with {family.name}")
+        yield Event(fraction=number / len(families), text=f"Comparing with {family.name}")
         try:
             names, by_name = _matched(recipe, family)
         except InputError as error:
@@ -74,6 +73,9 @@ def reopen(
         remedy="Put the family's folder under sample_models/, or name it in MATS_FAMILIES before "
         "the start. A recipe that was downloaded here holds fingerprints and is found by them.",
     )
+
+
+reopen = drained(reopening)
 
 
 class _Plain(yaml.SafeLoader):

@@ -4,13 +4,14 @@
 is judged before, at the front door (`mats_core.api`).
 """
 
+from ..system import Event
 from . import pipeline, rounds
-from .events import Event, Finished, LayerDone, RoundDone, Started, TaskDone, TrialDone
-from .family_file import FamilyFile, load_family, measure_all, missing_statistics
+from .events import Finished, Iteration, LayerDone, RoundDone, Started, TaskDone, TrialDone
+from .family_file import FamilyFile, load_family, measure_all, measuring_all, missing_statistics
 from .journal import layers_done
-from .pipeline import evaluate_output, merge, planned, run, run_plan
+from .pipeline import evaluate_output, evaluating_output, merge, planned, run, run_plan
 from .plan import Inputs, Plan, Unit, complete, open_inputs, prepare, units, with_statistics
-from .progress import Progress
+from .progress import Shares
 from .reading import pieces, read_layer
 from .recipe import (
     Evaluation,
@@ -34,14 +35,15 @@ __all__ = [
     "FamilyFile",
     "Finished",
     "Inputs",
+    "Iteration",
     "LayerDone",
     "LayerReport",
     "Measuring",
     "Plan",
-    "Progress",
     "Recipe",
     "Report",
     "RoundDone",
+    "Shares",
     "Started",
     "TaskDone",
     "TrialDone",
@@ -51,12 +53,14 @@ __all__ = [
     "complete",
     "dump_recipe",
     "evaluate_output",
+    "evaluating_output",
     "examples_of",
     "layer_bytes",
     "layers_done",
     "load_family",
     "load_recipe",
     "measure_all",
+    "measuring_all",
     "merge",
     "missing_statistics",
     "open_inputs",

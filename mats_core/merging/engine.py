@@ -8,8 +8,9 @@ takes a pass of its own: a survey before, or a scaling after, over a spool on di
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,20 +18,26 @@ import torch
 
 from ..linear import norm
 from ..methods import Merged
-from .events import LayerDone, Started
+from ..system import Event, ticking
+from .events import Iteration, LayerDone, Started
 from .journal import Entry
 from .plan import Plan, Unit, units
-from .reading import pieces, read_layer, read_layers, read_pieces
+from .reading import pieces, read_layer, read_layers, read_pieces, treated_as_matrix
 from .report import LayerReport
 from .sinks import Sink, emit
 from .workspace import Done, Place
 
 NOTHING = torch.empty(0)
-Layers = Generator[Started | LayerDone, None, list[LayerReport]]
+Layers = Generator[Event, None, list[LayerReport]]
 
 
-# (plan, layers, survey, place) → each of them merged and put in its place, in their order.
-Engine = Callable[[Plan, Sequence[Unit], Any, Place], Generator[Done, None, None]]
+Pulse = Callable[[int, float], None]
+Tick = tuple[int, float]  # an iteration of the solve under way, and its relative residual
+
+
+# (plan, layers, survey, place) → each of them merged and put in its place, in their order; before
+# each, its solve's iterations.
+Engine = Callable[[Plan, Sequence[Unit], Any, Place], Generator[Tick | Done, None, None]]
 
 
 # Merging ------------------------------------------------------------------------------------------
@@ -38,16 +45,34 @@ Engine = Callable[[Plan, Sequence[Unit], Any, Place], Generator[Done, None, None
 
 def here(
     plan: Plan, todo: Sequence[Unit], survey: Any, place: Place
-) -> Generator[Done, None, None]:
+) -> Generator[Tick | Done, None, None]:
     """One layer after the other, in this process."""
     for unit in todo:
-        yield merge_layer(plan, unit, survey, place)
+        if plan.method.solve and treated_as_matrix(plan, unit.name):
+            # A method is a plain function: beside this one its iterations can be told, and ended.
+            gpu = torch.cuda.current_device() if plan.device == "cuda" else None
+            yield (yield from ticking(functools.partial(_solving, plan, unit, survey, place, gpu)))
+        else:
+            yield merge_layer(plan, unit, survey, place)
+
+
+def _solving(
+    plan: Plan,
+    unit: Unit,
+    survey: Any,
+    place: Place,
+    gpu: int | None,
+    tick: Callable[[Tick], None],
+) -> Done:
+    # Which GPU is the current one is a thread's own setting.
+    with torch.cuda.device(gpu) if gpu is not None else contextlib.nullcontext():
+        return merge_layer(plan, unit, survey, place, lambda *told: tick(told))
 
 
 def merge_layers(plan: Plan, place: Place, engine: Engine = here) -> Layers:
     """Merge layer by layer; returns the reports (as the generator's value)."""
     todo = units(plan)
-    yield Started(len(todo), plan.device, plan.reason)
+    yield Started(len(todo), plan.device, plan.reason, text="Merging the first layer")
     survey = None
     if plan.method.survey is not None and plan.method.surveys(plan.options) == "model":
         measure = plan.method.survey
@@ -58,11 +83,18 @@ def merge_layers(plan: Plan, place: Place, engine: Engine = here) -> Layers:
         for index, unit in enumerate(todo):
             entry, iterates = place.past.get(unit.name), {}
             if entry is None:
-                found = next(merged)
+                found = yield from _next(merged, unit.name, index, len(todo))
                 entry, iterates = found.entry, found.iterates
                 place.journal.layer(entry)
             done.append(entry)
-            yield LayerDone(entry.report, index, len(todo), iterates)
+            yield LayerDone(
+                entry.report,
+                index,
+                len(todo),
+                iterates,
+                fraction=(index + 1) / len(todo),
+                text=f"Merging layer {index + 1} of {len(todo)}",
+            )
     place.journal.flush()
     if plan.method.rescale is not None:
         done = _second_pass(plan, done, place)
@@ -70,13 +102,29 @@ def merge_layers(plan: Plan, place: Place, engine: Engine = here) -> Layers:
     return [*reports, *_bias_reports(todo, reports)]
 
 
-def merge_layer(plan: Plan, unit: Unit, survey: Any, place: Place) -> Done:
-    """Merge one layer and hand it on: to the output, or to the spool of a second pass."""
+def _next(
+    merged: Iterator[Tick | Done], name: str, index: int, total: int
+) -> Generator[Iteration, None, Done]:
+    """The next layer of an engine, after the iterations of its solve."""
+    while not isinstance(found := next(merged), Done):
+        iteration, residual = found
+        text = f"Merging layer {index + 1} of {total}, iteration {iteration}"
+        yield Iteration(name, iteration, residual, fraction=index / total, text=text)
+    return found
+
+
+def merge_layer(
+    plan: Plan, unit: Unit, survey: Any, place: Place, pulse: Pulse | None = None
+) -> Done:
+    """Merge one layer and hand it on: to the output, or to the spool of a second pass.
+
+    `pulse` is called with (iteration, residual) by a solve under way, and ends it by raising.
+    """
     begun = time.perf_counter()
     if pieces(plan, unit):
         report, names = _merge_pieces(plan, unit, survey, place.sink, begun)
         return Done(Entry(report, "written", checksums=place.checksums(names)), {})
-    layer = read_layer(plan, unit)
+    layer = replace(read_layer(plan, unit), pulse=pulse)
     merged = plan.method.merge(layer, plan.options, survey)
     length = None
     if plan.method.rescale is not None and merged.method == plan.method.name:

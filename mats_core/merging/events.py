@@ -1,4 +1,4 @@
-"""What a merge says while it runs; `Finished` is the last event."""
+"""What a merge says while it runs, beside measuring and testing; `Finished` is the last event."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from ..evaluation import Asked, TaskResult
+from ..evaluation import TaskResult
+from ..system import Event
 from .report import LayerReport, Report, Trial
-from .rounds import Measuring
 
 
 @dataclass(frozen=True)
-class Started:
+class Started(Event):
     """The preflight is over; `total` layers will be merged."""
 
     total: int
@@ -22,7 +22,16 @@ class Started:
 
 
 @dataclass(frozen=True)
-class LayerDone:
+class Iteration(Event):
+    """The solve under way in a layer has made another step; `residual` is relative."""
+
+    layer: str
+    iteration: int
+    residual: float
+
+
+@dataclass(frozen=True)
+class LayerDone(Event):
     """One layer is merged; `iterates` holds what `keep` asked for."""
 
     layer: LayerReport
@@ -32,7 +41,7 @@ class LayerDone:
 
 
 @dataclass(frozen=True)
-class TaskDone:
+class TaskDone(Event):
     """One task is evaluated."""
 
     result: TaskResult
@@ -41,7 +50,7 @@ class TaskDone:
 
 
 @dataclass(frozen=True)
-class TrialDone:
+class TrialDone(Event):
     """One point of a search is evaluated."""
 
     trial: Trial
@@ -50,7 +59,7 @@ class TrialDone:
 
 
 @dataclass(frozen=True)
-class RoundDone:
+class RoundDone(Event):
     """Round `index` of `total` is merged; statistics are measured there (`Measuring`), and the next
     round follows."""
 
@@ -59,11 +68,8 @@ class RoundDone:
 
 
 @dataclass(frozen=True)
-class Finished:
+class Finished(Event):
     """The end.  `tensors` is the merged encoder where nothing was written to disk."""
 
     report: Report
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
-
-
-Event = Started | LayerDone | RoundDone | Measuring | Asked | TaskDone | TrialDone | Finished

@@ -10,7 +10,7 @@ experts:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,8 @@ from .. import tasks
 from ..adapters import open_expert
 from ..checkpoints import Weights, hub
 from ..errors import existing, from_validation, read_yaml
-from ..statistics import cached_path, measured
+from ..statistics import cached_path, measuring_once
+from ..system import Event, drained, part
 from .recipe import ExpertEntry, Recipe, parse_recipe
 
 
@@ -104,7 +105,7 @@ def load_family(path: str | Path) -> FamilyFile:
         raise from_validation(f"family '{path}'", error, fields) from None
 
 
-def measure_all(
+def measuring_all(
     collection: FamilyFile,
     *,
     examples: int = 256,
@@ -112,18 +113,18 @@ def measure_all(
     seed: int = 0,
     device: str = "cpu",
     with_base: bool = True,
-    on_member: Callable[[str, int, int], None] | None = None,
-) -> dict[str, Path]:
+) -> Generator[Event, None, dict[str, Path]]:
     """Statistics of every member, measured where the machine's cache has none: name → file.
 
-    `on_member(name, index, total)` is called before each one.
+    An event before each member, and after each batch of those that are measured.
     """
     members = collection.members(with_base=with_base)
     files: dict[str, Path] = {}
     for index, (name, path, reference) in enumerate(members):
-        if on_member is not None:
-            on_member(name, index, len(members))
-        files[name] = measured(
+        start, stop = index / len(members), (index + 1) / len(members)
+        whose = f"statistics of {name} ({index + 1} of {len(members)})"
+        yield Event(fraction=start, text=f"Looking for the {whose}")
+        steps = measuring_once(
             collection.open(path),
             tasks.load(reference, root=collection.folder),
             examples=examples,
@@ -131,7 +132,11 @@ def measure_all(
             seed=seed,
             device=device,
         )
+        files[name] = yield from part(steps, start, stop, f"Measuring {whose}, once")
     return files
+
+
+measure_all = drained(measuring_all)
 
 
 def missing_statistics(collection: FamilyFile, *, examples: int = 256, seed: int = 0) -> list[str]:

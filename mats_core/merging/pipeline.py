@@ -9,29 +9,34 @@ from __future__ import annotations
 import contextlib
 import itertools
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
 from ..adapters import VectorFamily
 from ..checkpoints import SHARD_BYTES, Checkpoint, refuse_existing, staged_directory
 from ..errors import InputError
-from ..evaluation import Asked, TaskResult, exam
+from ..evaluation import TaskResult, examining
 from ..methods import METHODS
-from ..system import Memo
+from ..system import Event, Memo, changed, drain, drained, part
 from ..tasks import SplitName
 from . import ray, rounds
 from .directory import finish_directory
 from .engine import Engine, Layers, here, merge_layers
-from .events import Event, Finished, RoundDone, TaskDone, TrialDone
+from .events import Finished, RoundDone, TaskDone, TrialDone
 from .journal import NAME as JOURNAL
 from .plan import Inputs, Plan, complete, open_inputs, prepare
+from .progress import Shares, Stages
 from .recipe import Evaluation, Recipe, load_recipe
 from .report import LayerReport, Report, Trial
 from .sinks import MemorySink, Sink, fold_vectors, take_over
-from .workspace import open_place
+from .workspace import Place, open_place
+
+SHARES = Shares()  # where no estimate says more
+REFERENCES = 0.3  # of a test: experts and base, which are most often remembered
 
 Merging = Generator[Event, None, Finished]
 
@@ -43,11 +48,8 @@ def merge(
     resume: bool = False,
     inputs: Inputs | None = None,
 ) -> Report:
-    """Run a recipe to its end and return the report; the arguments are those of `run`."""
-    for event in run(recipe, force=force, resume=resume, inputs=inputs):
-        if isinstance(event, Finished):
-            return event.report
-    raise RuntimeError("the pipeline ended without a report")
+    """The report of a recipe that was run to its end; the arguments are those of `run`."""
+    return drain(run(recipe, force=force, resume=resume, inputs=inputs)).report
 
 
 def run(
@@ -57,8 +59,8 @@ def run(
     resume: bool = False,
     inputs: Inputs | None = None,
     keep: Sequence[int] = (),
-    pulse: Callable[[int, float], None] | None = None,
     shard_bytes: int = SHARD_BYTES,
+    shares: Shares = SHARES,
 ) -> Merging:
     """Events of a merge, not judged (see `mats_core.run`); `inputs`: files that are open already.
 
@@ -66,8 +68,9 @@ def run(
     """
     if recipe.output:
         refuse_existing(recipe.path(recipe.output), force)
-    plan = replace(planned(recipe, inputs, keep), pulse=pulse)
-    return (yield from run_plan(plan, force=force, resume=resume, shard_bytes=shard_bytes))
+    plan = planned(recipe, inputs, keep)
+    events = run_plan(plan, force=force, resume=resume, shard_bytes=shard_bytes, shares=shares)
+    return (yield from events)
 
 
 def planned(recipe: Recipe, inputs: Inputs | None = None, keep: Sequence[int] = ()) -> Plan:
@@ -83,77 +86,83 @@ def planned(recipe: Recipe, inputs: Inputs | None = None, keep: Sequence[int] = 
 
 
 def run_plan(
-    plan: Plan, *, force: bool = False, resume: bool = False, shard_bytes: int = SHARD_BYTES
+    plan: Plan,
+    *,
+    force: bool = False,
+    resume: bool = False,
+    shard_bytes: int = SHARD_BYTES,
+    shares: Shares = SHARES,
 ) -> Merging:
-    """Merge, write and evaluate: a stream of events that ends with `Finished`.
+    """Merge, write and evaluate: a stream of events that ends with `Finished`, which it returns.
 
     No file is opened again: what was read of their headers only is read on here.  With `output`
     the model is written there, else `Finished.tensors` holds it.  `resume`: go on from the layers
     that an unfinished merge by the same recipe has written, and leave what this one has done if it
-    is stopped.  Raises `InputError` before any work for bad input; whether it finds memory and disk
-    is judged before, at the door (`mats_core.run`).
+    is stopped.  `shares`: how long the parts take, for the events' fraction.  Raises `InputError`
+    before any work for bad input; whether it finds memory and disk is judged before, at the door
+    (`mats_core.run`).
     """
     started = time.perf_counter()
-    recipe, pulse = plan.recipe, plan.pulse
+    recipe, shares = plan.recipe, shares.tested(_tasks(plan))
     target = recipe.path(recipe.output) if recipe.output else None
     if target is not None:
         refuse_existing(target, force)
     inputs = complete(plan.inputs, recipe)
+    points = grid(recipe)
+    stages = Stages((1 + len(points)) * shares.whole(recipe.rounds))
     trials: tuple[Trial, ...] = ()
-    if recipe.search:
-        recipe, trials = yield from _search(recipe, inputs)
+    if points:
+        recipe, trials = yield from _search(recipe, inputs, points, stages, shares)
     for number in range(2, recipe.rounds + 1):
-        inputs = yield from _measured_again(recipe, inputs, number, pulse)
+        inputs = yield from _measured_again(recipe, inputs, number, stages, shares)
     if recipe is plan.recipe:
         plan = replace(plan, inputs=inputs)
     else:  # the best of a search
-        plan = replace(prepare(recipe, inputs, plan.keep), pulse=pulse)
+        plan = prepare(recipe, inputs, plan.keep)
     with contextlib.ExitStack() as stack:
         folder = None
         if target is not None:
             staged = staged_directory(target, force=force, resume=resume)
             folder = stack.enter_context(staged)
-        finished = yield from _merge_into(plan, folder, started, trials, shard_bytes, resume)
+        place = open_place(plan, folder, shard_bytes=shard_bytes, resume=resume)
+        engine = here if recipe.engine == "local" else ray.on_ray(folder, shard_bytes)
+        layers = yield from stages.next(
+            _merge_into(plan, place, folder, engine), shares.merging, _in_round(recipe)
+        )
+        encoder = _encoder(plan, place, folder)
+        results = yield from stages.next(_evaluate(plan, encoder), shares.testing)
+        report = _report(plan, layers, results, trials, time.perf_counter() - started)
+        if folder is not None:
+            finish_directory(plan, folder, report)
     if target is not None:
         (target / JOURNAL).unlink(missing_ok=True)  # last: until here a merge can be resumed
+    tensors = {} if target is not None else encoder
+    finished = Finished(report, tensors, fraction=1.0, text="The merge is done")
     yield finished  # after the output took its name
     return finished
 
 
-def _merge_into(
-    plan: Plan,
-    folder: Path | None,
-    started: float,
-    trials: tuple[Trial, ...],
-    shard_bytes: int,
-    resume: bool,
-) -> Generator[Event, None, Finished]:
-    place = open_place(plan, folder, shard_bytes=shard_bytes, resume=resume)
+def _merge_into(plan: Plan, place: Place, folder: Path | None, engine: Engine) -> Layers:
+    """Merge every layer and put it in its place, which is complete then."""
     with contextlib.closing(place.journal):
         if plan.inputs.vectors is not None:
             layers = yield from _merge_vectors(plan, plan.inputs.vectors, place.sink, folder)
         else:
-            layers = yield from merge_layers(plan, place, _engine(plan, folder, shard_bytes))
+            layers = yield from merge_layers(plan, place, engine)
         layers += take_over(plan, place.sink)
         place.finish()
-    if folder is not None:
-        merged = Checkpoint.open(folder)
-        encoder = {name: merged.read(name) for name in merged.tensors} if _tasks(plan) else {}
-    else:
+    return layers
+
+
+def _encoder(plan: Plan, place: Place, folder: Path | None) -> Mapping[str, Tensor]:
+    """The merged tensors, where they are in memory or are to be tested."""
+    if folder is None:
         assert isinstance(place.sink, MemorySink)
-        encoder = place.sink.tensors
-    results = yield from _evaluate(plan, encoder)
-    report = _report(plan, layers, results, trials, time.perf_counter() - started)
-    if folder is not None:
-        finish_directory(plan, folder, report)
-    return Finished(report, {} if folder is not None else encoder)
-
-
-def _engine(plan: Plan, folder: Path | None, shard_bytes: int) -> Engine:
-    """Where the layers are merged, as the recipe says."""
-    if plan.recipe.engine == "local":
-        return here
-    return ray.on_ray(folder, shard_bytes)
+        return place.sink.tensors
+    if not _tasks(plan):
+        return {}
+    merged = Checkpoint.open(folder)
+    return {name: merged.read(name) for name in merged.tensors}
 
 
 def _merge_vectors(plan: Plan, vectors: VectorFamily, sink: Sink, folder: Path | None) -> Layers:
@@ -169,21 +178,31 @@ def _merge_vectors(plan: Plan, vectors: VectorFamily, sink: Sink, folder: Path |
 
 
 def _measured_again(
-    recipe: Recipe, inputs: Inputs, number: int, pulse: Callable[[int, float], None] | None
+    recipe: Recipe, inputs: Inputs, number: int, stages: Stages, shares: Shares
 ) -> Generator[Event, None, Inputs]:
     """Merge in memory and measure there (see `rounds`): the inputs of round `number`."""
     silent = recipe.model_copy(
         update={"evaluate": False, "output": None, "search": None, "rounds": 1}
     )
-    for event in run(silent, inputs=inputs, pulse=pulse):
-        if isinstance(event, Finished):
-            device = event.report.device
-            yield RoundDone(number - 1, recipe.rounds)
-            steps = rounds.measuring_at(inputs, event.tensors, recipe.folder, device=device)
-            # Nobody merges with these statistics again: there is nothing to remember.
-            return replace((yield from steps), memo=Memo())
-        yield event
-    raise RuntimeError("the pipeline ended without a report")
+    said = _in_round(recipe, number - 1)
+    merging = changed(
+        run_plan(prepare(silent, inputs)),
+        lambda event: None if isinstance(event, Finished) else event,
+    )
+    finished = yield from stages.next(merging, shares.merging, said)
+    text = said.format("measuring statistics at the merge")
+    yield RoundDone(number - 1, recipe.rounds, fraction=stages.done, text=text)
+    device = finished.report.device
+    steps = rounds.measuring_at(inputs, finished.tensors, recipe.folder, device=device)
+    again = yield from stages.next(steps, shares.measuring, said)
+    # Nothing is merged with these statistics again: there is nothing to remember.
+    return replace(again, memo=Memo())
+
+
+def _in_round(recipe: Recipe, number: int | None = None) -> str:
+    """Which round it is, where there are several: the last one by default."""
+    count = recipe.rounds
+    return "{}" if count == 1 else f"Round {number or count} of {count}: {{}}"
 
 
 # Evaluation and search ----------------------------------------------------------------------------
@@ -197,8 +216,10 @@ def _tasks(plan: Plan) -> bool:
     )
 
 
-def evaluate_output(directory: Path, split: SplitName) -> list[TaskResult]:
-    """Evaluate a directory that `run` wrote, by the recipe it holds.
+def evaluating_output(
+    directory: Path, split: SplitName
+) -> Generator[Event, None, list[TaskResult]]:
+    """What a directory that `run` wrote reaches on its tasks, by the recipe that it holds.
 
     Raises `InputError` where there is no recipe, or its experts name no tasks.
     """
@@ -215,53 +236,70 @@ def evaluate_output(directory: Path, split: SplitName) -> list[TaskResult]:
     if not _tasks(plan):
         raise InputError(f"recipe '{file}'", expected="experts with tasks", found="none")
     merged = Checkpoint.open(directory)
-    events = _evaluate(plan, {name: merged.read(name) for name in merged.tensors})
-    return [event.result for event in events if isinstance(event, TaskDone)]
+    encoder = {name: merged.read(name) for name in merged.tensors}
+    return list((yield from _evaluate(plan, encoder)))
+
+
+evaluate_output = drained(evaluating_output)
 
 
 def _evaluate(
     plan: Plan, encoder: Mapping[str, Tensor]
-) -> Generator[Asked | TaskDone, None, list[TaskResult]]:
+) -> Generator[Event, None, Sequence[TaskResult]]:
     settings = plan.recipe.evaluate
     if not isinstance(settings, Evaluation) or not _tasks(plan):
-        return []
-    found = exam(
-        plan.inputs.family, plan.recipe.folder, settings.split, settings.examples, plan.device
+        return ()
+    found = yield from part(
+        examining(
+            plan.inputs.family, plan.recipe.folder, settings.split, settings.examples, plan.device
+        ),
+        stop=REFERENCES,
     )
-    asked: Asked | None = None
-    for asked in found.take(encoder, precision=settings.precision):
-        yield asked
-    assert asked is not None
-    for index, result in enumerate(asked.results):
-        yield TaskDone(result, index, len(asked.results))
-    return list(asked.results)
+    asking = found.take(encoder, precision=settings.precision)
+    results = yield from part(asking, start=REFERENCES)
+    for index, result in enumerate(results):
+        yield TaskDone(result, index, len(results), fraction=1.0, text=f"Tested on {result.name}")
+    return results
+
+
+def grid(recipe: Recipe) -> list[dict[str, Any]]:
+    """Every point of a recipe's search, as the options that differ; none without a search."""
+    axes = recipe.search or {}
+    if not axes:
+        return []
+    return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
 
 
 def _search(
-    recipe: Recipe, inputs: Inputs
-) -> Generator[TrialDone, None, tuple[Recipe, tuple[Trial, ...]]]:
-    """Try the grid on validation data; returns the best recipe and the table of trials."""
+    recipe: Recipe,
+    inputs: Inputs,
+    points: Sequence[dict[str, Any]],
+    stages: Stages,
+    shares: Shares,
+) -> Generator[Event, None, tuple[Recipe, tuple[Trial, ...]]]:
+    """Try the points on validation data; returns the best recipe and the table of trials."""
     if not any(expert.task for expert in inputs.family.experts):
         raise InputError("search", expected="experts with tasks, for validation data", found="none")
-    grid = recipe.search or {}
-    points = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
     examples = recipe.evaluate.examples if isinstance(recipe.evaluate, Evaluation) else None
+    still = {
+        "search": None,
+        "output": None,
+        "evaluate": Evaluation(split="validation", examples=examples),
+    }
     trials: list[Trial] = []
     for index, point in enumerate(points):
         options = {**recipe.options, **point}
-        trial_recipe = recipe.model_copy(
-            update={
-                "options": options,
-                "search": None,
-                "output": None,
-                "evaluate": Evaluation(split="validation", examples=examples),
-            }
-        )
-        accuracy = merge(trial_recipe, inputs=inputs).normalised_accuracy
+        trial = prepare(recipe.model_copy(update={**still, "options": options}), inputs)
+        # Layers and tasks of a trial are none of the merge's: only how far it is, is said.
+        events = changed(run_plan(trial), lambda e: Event(fraction=e.fraction, text=e.text))
+        said = f"Trial {index + 1} of {len(points)}: {{}}"
+        finished = yield from stages.next(events, shares.whole(recipe.rounds), said)
+        accuracy = finished.report.normalised_accuracy
         if accuracy is None:
             raise InputError("search", expected="tasks that can be evaluated", found="none")
         trials.append(Trial(point, accuracy))
-        yield TrialDone(trials[-1], index, len(points))
+        text = f"Trial {index + 1} of {len(points)} is done"
+        yield TrialDone(trials[-1], index, len(points), fraction=stages.done, text=text)
     best = max(trials, key=lambda trial: trial.normalised_accuracy)
     chosen = recipe.model_copy(
         update={"options": {**recipe.options, **best.options}, "search": None}

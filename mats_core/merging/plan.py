@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -71,7 +71,6 @@ class Plan:
     kinds: frozenset[str]
     keep: tuple[int, ...] = ()
     start: Weights | None = None
-    pulse: Callable[[int, float], None] | None = None
     buffers: Buffers = field(default_factory=Buffers, compare=False, repr=False)
 
     def of_vectors(self) -> Plan:

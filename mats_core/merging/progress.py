@@ -1,50 +1,48 @@
-"""How far a merge is, from the events of `run`: over all of its rounds, and never backwards."""
+"""How the parts of a merge share its progress: rounds, measuring between them, and the test."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Generator
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
-from .events import LayerDone, RoundDone
-from .rounds import Measuring
+from ..system import Event, part
+
+E = TypeVar("E", bound=Event)
+R = TypeVar("R")
 
 
-class Progress:
-    """Watches one merge up to its last layer; what comes after (its test) is the caller's.
+@dataclass(frozen=True)
+class Shares:
+    """How long the parts of a merge take, in any unit.
 
-    verb        what the last round does with a layer, at the head of the text
-    measuring   how long measuring again takes, in units of one round's merging
-    fraction    done so far, in [0, 1]
-    text        what is being done
+    merging     the layers of one round
+    measuring   all experts' statistics at one merge, between two rounds
+    testing     every task; 0 where there is none
     """
 
-    def __init__(self, rounds: int = 1, verb: str = "Merging", measuring: float = 1.0) -> None:
-        self.rounds, self.verb, self.measuring = rounds, verb, measuring
-        self.round, self.fraction = 1, 0.0
-        self.text = self._said(f"{verb} the first layer")
+    merging: float = 0.6
+    measuring: float = 0.6
+    testing: float = 0.4
 
-    def see(self, event: Any) -> bool:
-        """Whether an event moved it."""
-        if isinstance(event, LayerDone):
-            done = (event.index + 1) / event.total
-            verb = self.verb if self.round == self.rounds else "Merging"
-            text = f"{verb} layer {event.index + 1} of {event.total}"
-        elif isinstance(event, RoundDone):
-            done, text = 1.0, "Measuring statistics at the merge"
-        elif isinstance(event, Measuring):
-            done = 1.0 + self.measuring * event.fraction
-            place = f"{event.name} ({event.index + 1} of {event.total})"
-            text = f"Measuring statistics of {place} at the merge"
-        else:
-            return False
-        whole = self.rounds + self.measuring * (self.rounds - 1)
-        now = ((self.round - 1) * (1 + self.measuring) + done) / whole
-        self.fraction = min(1.0, max(self.fraction, now))
-        self.text = self._said(text)
-        if isinstance(event, Measuring) and event.last:
-            self.round = min(self.round + 1, self.rounds)
-        return True
+    def tested(self, anything: bool) -> Shares:
+        """The same where there is anything to test, else without the test."""
+        return self if anything else replace(self, testing=0.0)
 
-    def _said(self, text: str) -> str:
-        if self.rounds == 1:
-            return text
-        return f"Round {self.round} of {self.rounds}: {text[:1].lower()}{text[1:]}"
+    def whole(self, rounds: int) -> float:
+        """Of a merge in so many rounds."""
+        return rounds * self.merging + (rounds - 1) * self.measuring + self.testing
+
+
+class Stages:
+    """The parts of one merge, one after the other: each begins where the last one ended."""
+
+    def __init__(self, total: float, start: float = 0.0) -> None:
+        self.total, self.done = total, start
+
+    def next(
+        self, events: Generator[E, Any, R], share: float, said: str = "{}"
+    ) -> Generator[E, Any, R]:
+        """The events of the next part, which takes `share` of the total."""
+        start, self.done = self.done, min(1.0, self.done + share / self.total)
+        return part(events, start, self.done, said)

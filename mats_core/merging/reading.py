@@ -55,7 +55,6 @@ def read_layer(plan: Plan, unit: Unit, *, with_statistics: bool = True) -> Layer
         keep=plan.keep,
         starts=_starts(plan, unit),
         remember=remember,
-        pulse=plan.pulse,
     )
 
 
@@ -138,7 +137,6 @@ def _read_piece(
         seed=plan.recipe.seed,
         offset=start,
         remember=remember,
-        pulse=plan.pulse,
     )
 
 

@@ -26,14 +26,14 @@ from ..errors import InputError
 from ..evaluation import with_head
 from ..families import Expert, Family
 from ..methods import METHODS
-from ..statistics import EXAMPLES, Labels, Statistics, Steps, measuring_task
-from ..system import Memo
+from ..statistics import EXAMPLES, BatchDone, Labels, Statistics, Steps, measuring_task
+from ..system import Event, changed, drained, part
 from .plan import Inputs
 from .recipe import Recipe
 
 
 @dataclass(frozen=True)
-class Measuring:
+class Measuring(Event):
     """An event: so many examples of one expert of `total` are measured at the merge.
 
     index, total       of the experts
@@ -47,9 +47,9 @@ class Measuring:
     wanted: int
 
     @property
-    def fraction(self) -> float:
-        """Of all experts' measuring."""
-        return (self.index + self.examples / max(1, self.wanted)) / self.total
+    def place(self) -> str:
+        """Which expert, in words."""
+        return f"{self.name} ({self.index + 1} of {self.total})"
 
     @property
     def last(self) -> bool:
@@ -83,31 +83,6 @@ def _require(expert: Expert, own: Statistics | None) -> Statistics:
     return own
 
 
-def measured_at(
-    inputs: Inputs,
-    encoder: Mapping[str, Tensor],
-    folder: Path,
-    *,
-    labels: Labels | None = None,
-    device: str = "cpu",
-) -> Inputs:
-    """The same files with statistics of `encoder` instead of the experts'.
-
-    encoder     merged tensors by the base's names, as a merge returns them
-    folder      where the experts' task references start
-    labels      `empirical` or `true`; as the experts' statistics were measured by default
-
-    Number of examples, seed and full blocks are those of each expert's statistics.  Raises
-    `InputError` for an expert without statistics or task.
-    """
-    steps = measuring_at(inputs, encoder, folder, labels=labels, device=device)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            return end.value
-
-
 def measuring_at(
     inputs: Inputs,
     encoder: Mapping[str, Tensor],
@@ -116,26 +91,42 @@ def measuring_at(
     labels: Labels | None = None,
     device: str = "cpu",
 ) -> Generator[Measuring, None, Inputs]:
-    """`measured_at` with an event before each expert and after each batch of its examples.
+    """The same files with statistics of `encoder` instead of the experts'.
 
-    Whoever stops iterating cancels it.
+    encoder     merged tensors by the base's names, as a merge returns them
+    folder      where the experts' task references start
+    labels      `empirical` or `true`; as the experts' statistics were measured by default
+
+    An event before each expert and after each batch of its examples.  Number of examples, seed and
+    full blocks are those of each expert's statistics.  Raises `InputError` for an expert without
+    statistics or task.
     """
     found: list[Statistics] = []
     pairs = list(zip(inputs.family.experts, inputs.statistics, strict=True))
     for index, (expert, maybe) in enumerate(pairs):
         own = _require(expert, maybe)
         wanted = examples_of(own)
-        yield Measuring(expert.name, index, len(pairs), 0, wanted)
+        whole = Measuring(expert.name, index, len(pairs), 0, wanted)
+        whole = replace(whole, text=f"Measuring statistics of {whole.place} at the merge")
+        yield replace(whole, fraction=index / len(pairs))
         steps = _measuring(inputs.family, expert, own, encoder, folder, labels, device)
-        while True:
-            try:
-                done = next(steps)
-            except StopIteration as end:
-                found.append(end.value)
-                break
-            yield Measuring(expert.name, index, len(pairs), min(done, wanted), wanted)
+        steps = part(steps, index / len(pairs), (index + 1) / len(pairs))
+        found.append((yield from _of_expert(steps, whole)))
     # What was remembered belongs to the statistics before.
-    return replace(inputs, statistics=tuple(found), memo=Memo(inputs.memo.limit))
+    return replace(inputs, statistics=tuple(found), memo=inputs.memo.fresh())
+
+
+measured_at = drained(measuring_at)
+
+
+def _of_expert(steps: Steps, whole: Measuring) -> Generator[Measuring, None, Statistics]:
+    """The batches of one expert as those of its turn."""
+
+    def of_whole(step: BatchDone) -> Measuring:
+        done = min(step.examples, whole.wanted)
+        return replace(whole, examples=done, fraction=step.fraction)
+
+    return changed(steps, of_whole)
 
 
 def _measuring(
@@ -187,7 +178,7 @@ def mean_of(rounds: Sequence[Inputs]) -> Inputs:
         _mean([inputs.statistics[index] for inputs in rounds])
         for index in range(len(first.statistics))
     )
-    return replace(first, statistics=statistics, memo=Memo(first.memo.limit))
+    return replace(first, statistics=statistics, memo=first.memo.fresh())
 
 
 def _mean(parts: Sequence[Statistics | None]) -> Statistics | None:

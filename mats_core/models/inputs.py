@@ -54,6 +54,7 @@ class Rows(Protocol):
     """The encoded examples of a split, by index."""
 
     lengths: np.ndarray  # (n,), tokens; all alike for images
+    nbytes: int  # that are held for the next batch
 
     def __len__(self) -> int: ...
 
@@ -179,8 +180,12 @@ class Pixels:
     ) -> None:
         self.split, self.directory, self.device, self.dtype = split, directory, device, dtype
         self.lengths = np.ones(len(split), dtype=np.int64)
-        self._left = kept
         self._whole: Tensor | None = None
+        if kept and len(self):
+            one = self._prepared(self.split.inputs[:1])
+            if one.nbytes * len(self) <= kept:
+                self._whole = self._prepared(self.split.inputs)
+        self.nbytes = 0 if self._whole is None else self._whole.nbytes
 
     def __len__(self) -> int:
         return len(self.split)
@@ -195,11 +200,6 @@ class Pixels:
             yield Batch(rows, {"pixel_values": self._values(some)})
 
     def _values(self, places: np.ndarray) -> Tensor:
-        if self._whole is None and self._left:
-            one = self._prepared(self.split.inputs[:1])
-            if one.nbytes * len(self) <= self._left:
-                self._whole = self._prepared(self.split.inputs)
-            self._left = 0
         if self._whole is not None:
             return self._whole[torch.from_numpy(places).to(self.device)]
         return self._prepared(self.split.inputs[places])
@@ -213,6 +213,8 @@ class Pixels:
 
 class Texts:
     """Tokenised texts, padded to the longest of each batch."""
+
+    nbytes = 0  # tokens are remembered for themselves
 
     def __init__(self, tokens: Tokenised, device: torch.device | str) -> None:
         self.tokens, self.device = tokens, device

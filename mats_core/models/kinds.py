@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ..system import ByContent
+from ..system import recall
 from .architecture import architecture, file_text, padding_token
 
 Reads = Literal["image", "text", "causal", "seq2seq", ""]
@@ -44,12 +43,12 @@ class Facts:
 
 def facts_of(directory: Path | None) -> Facts:
     """How the model in a directory is called, by its configuration; `InputError` as in `build`."""
-    return _facts(ByContent((file_text(directory, "config.json"), directory is None), directory))
+    key = ("facts", file_text(directory, "config.json"), directory is None)
+    return recall(key, lambda: _facts(directory))
 
 
-@functools.lru_cache(maxsize=64)
-def _facts(what: ByContent) -> Facts:
-    config, model_class = architecture(what.value)
+def _facts(directory: Path | None) -> Facts:
+    config, model_class = architecture(directory)
     name = model_class.__name__
     positions = getattr(config, "max_position_embeddings", None)
     if positions and any(kind in config.model_type for kind in OFFSET_POSITIONS):

@@ -7,9 +7,7 @@ the translation is read off by loading numbered tensors (`parameter_names`).
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -17,6 +15,7 @@ from torch import Tensor, nn
 
 from ..checkpoints import Weights
 from ..errors import InputError, listing
+from ..system import recall
 from .architecture import architecture, file_text, padding_token, quiet
 
 
@@ -72,6 +71,7 @@ def load(
     return build(checkpoint.directory, tensors_of(checkpoint, dtype), device=device, dtype=dtype)
 
 
+MODULE = 1 << 20  # bytes of a module without its weights, which is what is remembered
 Forward = Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], Tensor]
 
 
@@ -88,24 +88,18 @@ def forward(
         architecture(directory)  # raises
     config = file_text(directory, "config.json")
     shapes = tuple((name, tuple(value.shape)) for name, value in tensors.items())
-    return _forward(_Plan(directory, config, shapes), str(device))
+    return recall(
+        ("forward", config, shapes, str(device)),
+        lambda: _forward(directory, dict(shapes), str(device)),
+        lambda built: MODULE,
+    )
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """What a module is built from; equal if the contents are."""
-
-    directory: Path | None = field(compare=False)
-    config: str
-    shapes: tuple[tuple[str, tuple[int, ...]], ...]
-
-
-@functools.lru_cache(maxsize=32)
-def _forward(plan: _Plan, device: str) -> Forward:
-    like = {name: torch.empty(shape, device="meta") for name, shape in plan.shapes}
-    names = _names(plan.directory, like)
-    zeros = {name: torch.zeros(shape) for name, shape in plan.shapes}
-    module = build(plan.directory, zeros, device=device)
+def _forward(directory: Path | None, shapes: Mapping[str, tuple[int, ...]], device: str) -> Forward:
+    like = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
+    names = _names(directory, like)
+    zeros = {name: torch.zeros(shape) for name, shape in shapes.items()}
+    module = build(directory, zeros, device=device)
     whole = all(parameter in names for parameter, _ in module.named_parameters())
     if whole:
         _emptied(module)
@@ -116,7 +110,7 @@ def _forward(plan: _Plan, device: str) -> Forward:
 
     def rebuilt(tensors: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> Tensor:
         # transformers puts a parameter of this architecture together from several tensors.
-        return build(plan.directory, tensors, device=device)(**inputs).logits
+        return build(directory, tensors, device=device)(**inputs).logits
 
     return called if whole else rebuilt
 

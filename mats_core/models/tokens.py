@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from ..system import ByContent
+from ..system import recall
 from ..tasks import Split
 from .architecture import quiet
 from .kinds import Facts, facts_of
@@ -63,13 +63,11 @@ def tokenised(split: Split, directory: Path | None) -> Tokenised:
     """
     facts = facts_of(directory)
     assert directory is not None  # `facts` has refused that
-    key = (split.digest, tokenizer_digest(directory), facts)
-    return _tokenised(ByContent(key, (split, directory, facts)))
+    key = ("tokens", split.digest, tokenizer_digest(directory), facts)
+    return recall(key, lambda: _tokenised(split, directory, facts))
 
 
-@functools.lru_cache(maxsize=64)
-def _tokenised(what: ByContent) -> Tokenised:
-    split, directory, facts = what.value
+def _tokenised(split: Split, directory: Path, facts: Facts) -> Tokenised:
     tokenizer = load_tokenizer(directory)
     limit = _limit(split, tokenizer, facts, directory)
     if split.form.kind == "text":

@@ -15,18 +15,19 @@ size.  *Empirical* statistics take the true label, *true* ones a label sampled f
 prediction (Martens & Grosse, arXiv 1503.05671, section 5; Kunstner et al., arXiv 1905.12558).
 """
 
-from .cache import cached_path, measured
-from .collect import Labels, Steps, measure
+from .cache import cached_path, measured, measuring_once
+from .collect import BatchDone, Labels, Steps, measure, measuring
 from .fisher import CHUNK_BYTES
 from .gram import with_bias
 from .of_task import EXAMPLES, measure_task, measuring_task
-from .passes import measure_to_file
+from .passes import measure_to_file, measuring_to_file
 from .sketch import Sketch
 from .store import Statistics
 
 __all__ = [
     "CHUNK_BYTES",
     "EXAMPLES",
+    "BatchDone",
     "Labels",
     "Sketch",
     "Statistics",
@@ -36,6 +37,9 @@ __all__ = [
     "measure_task",
     "measure_to_file",
     "measured",
+    "measuring",
+    "measuring_once",
     "measuring_task",
+    "measuring_to_file",
     "with_bias",
 ]

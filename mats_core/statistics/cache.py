@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Generator
 from pathlib import Path
 
 from ..checkpoints import Weights
-from ..system import cache_folder
+from ..system import cache_folder, drained
 from ..tasks import Task
-from .collect import Labels
-from .passes import measure_to_file
+from .collect import BatchDone, Labels
+from .passes import measuring_to_file
 from .store import FORMAT
 
 
@@ -23,7 +23,7 @@ def cached_path(
     return cache_folder() / "statistics" / f"{task.name}-{key}.safetensors"
 
 
-def measured(
+def measuring_once(
     checkpoint: Weights,
     task: Task,
     *,
@@ -31,12 +31,11 @@ def measured(
     labels: Labels = "empirical",
     seed: int = 0,
     device: str = "cpu",
-    on_batch: Callable[[int], None] | None = None,
-) -> Path:
+) -> Generator[BatchDone, None, Path]:
     """The statistics file of a checkpoint on its task, measured now if it is not there yet."""
     path = cached_path(checkpoint, task, examples=examples, labels=labels, seed=seed)
     if not path.is_file():
-        measure_to_file(
+        yield from measuring_to_file(
             checkpoint,
             task,
             path,
@@ -44,6 +43,8 @@ def measured(
             labels=labels,
             seed=seed,
             device=device,
-            on_batch=on_batch,
         )
     return path
+
+
+measured = drained(measuring_once)

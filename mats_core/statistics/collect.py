@@ -5,7 +5,8 @@ Hooks note what each layer saw (`capture.py`), `accumulate.py` sums it up.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError, member
 from ..models import IGNORED
+from ..system import Event, drained
 from . import ia3
 from .accumulate import Accumulator
 from .capture import Capture
@@ -22,8 +24,16 @@ from .store import FORMAT, Statistics
 Labels = Literal["empirical", "true"]
 MASKS = ("attention_mask", "decoder_attention_mask")
 Batch = tuple[Mapping[str, Tensor], Tensor | None]  # the model's keyword arguments, labels (n,)
-# Examples done so far, after each batch; whoever stops iterating stops the measuring.
-Steps = Generator[int, None, Statistics]
+
+
+@dataclass(frozen=True)
+class BatchDone(Event):
+    """An event: one batch is measured, with which `examples` are done."""
+
+    examples: int
+
+
+Steps = Generator[BatchDone, None, Statistics]
 
 
 def _masks(inputs: Mapping[str, Tensor]) -> list[Tensor]:
@@ -39,54 +49,6 @@ def _masks(inputs: Mapping[str, Tensor]) -> list[Tensor]:
     return found
 
 
-def measure(
-    model: nn.Module,
-    batches: Iterable[Batch],
-    *,
-    names: Mapping[str, str] | None = None,
-    labels: Labels = "empirical",
-    seed: int = 0,
-    blocks: int = 0,
-    rank: int = 0,
-    vectors: Mapping[str, ia3.Rescaled] | None = None,
-    metadata: Mapping[str, str] | None = None,
-    on_batch: Callable[[int], None] | None = None,
-) -> Statistics:
-    """Statistics of a model from one forward and backward pass a batch.
-
-    `batches`: keyword arguments of the model (an `attention_mask` (n, tokens) leaves padding out)
-    and labels: classes (n,), or the token that each place's logits should name (n, tokens), where
-    `IGNORED` asks nothing.  `names`: the checkpoint's name of each parameter, by the module's; the
-    same names by default.  `blocks`: parameters of at most so many elements get their full block.
-    `rank`: Grams of at least `WORTH · rank` columns are kept as at most `rank` rows (`sketch.py`);
-    0: none.  `vectors`: layers with an (IA)³ vector multiplied in, whose own full block is measured
-    always.
-    Raises `InputError` for an empty calibration set or a loss that is not finite.
-    """
-    steps = measuring(
-        model,
-        batches,
-        names=names,
-        labels=labels,
-        seed=seed,
-        blocks=blocks,
-        rank=rank,
-        vectors=vectors,
-        metadata=metadata,
-    )
-    return _drained(steps, on_batch)
-
-
-def _drained(steps: Steps, on_batch: Callable[[int], None] | None) -> Statistics:
-    while True:
-        try:
-            done = next(steps)
-        except StopIteration as end:
-            return end.value
-        if on_batch is not None:
-            on_batch(done)
-
-
 def measuring(
     model: nn.Module,
     batches: Iterable[Batch],
@@ -98,8 +60,19 @@ def measuring(
     rank: int = 0,
     vectors: Mapping[str, ia3.Rescaled] | None = None,
     metadata: Mapping[str, str] | None = None,
+    total: int | None = None,
 ) -> Steps:
-    """`measure`, batch by batch."""
+    """Statistics of a model from one forward and backward pass a batch, an event after each.
+
+    `batches`: keyword arguments of the model (an `attention_mask` (n, tokens) leaves padding out)
+    and labels: classes (n,), or the token that each place's logits should name (n, tokens), where
+    `IGNORED` asks nothing.  `names`: the checkpoint's name of each parameter, by the module's; the
+    same names by default.  `blocks`: parameters of at most so many elements get their full block.
+    `rank`: Grams of at least `WORTH · rank` columns are kept as at most `rank` rows (`sketch.py`);
+    0: none.  `vectors`: layers with an (IA)³ vector multiplied in, whose own full block is measured
+    always.  `total`: how many examples there are, for the events' fraction.
+    Raises `InputError` for an empty calibration set or a loss that is not finite.
+    """
     member("labels", labels, ("empirical", "true"))
     own = {name: name for name, _ in model.named_parameters()} if names is None else names
     accumulator = Accumulator(model, own, blocks, vectors, rank)
@@ -122,7 +95,7 @@ def measuring(
                     raise InputError("log-likelihood", expected="a finite number", found="none")
                 likelihood.backward()
             accumulator.add(capture, masks)
-            yield accumulator.examples
+            yield _batch_done(accumulator.examples, total)
     finally:
         for module, training in modes.items():
             module.training = training
@@ -138,6 +111,15 @@ def measuring(
         **(metadata or {}),
     }
     return Statistics.of(accumulator.means(), description)
+
+
+measure = drained(measuring)
+
+
+def _batch_done(examples: int, total: int | None) -> BatchDone:
+    of, fraction = (f" of {total}", examples / max(1, total)) if total is not None else ("", 0.0)
+    text = f"Measuring statistics: example {examples}{of}"
+    return BatchDone(examples, fraction=min(1.0, fraction), text=text)
 
 
 def _labels(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 
 import numpy as np
 import torch
@@ -11,50 +11,12 @@ from torch import Tensor, nn
 from .. import models
 from ..checkpoints import Weights
 from ..models import Rows
+from ..system import drained
 from ..tasks import Split, Task
 from . import ia3
-from .collect import Batch, Labels, Steps, _drained, _sampled, measuring
-from .store import Statistics
+from .collect import Batch, Labels, Steps, _sampled, measuring
 
 EXAMPLES = 256  # a task, where nobody says how many
-
-
-def measure_task(
-    checkpoint: Weights,
-    task: Task,
-    *,
-    examples: int = EXAMPLES,
-    batch_size: int = 64,
-    labels: Labels = "empirical",
-    seed: int = 0,
-    blocks: int = 0,
-    rank: int = 0,
-    device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
-    tensors: Mapping[str, Tensor] | None = None,
-    only: Container[str] | None = None,
-    on_batch: Callable[[int], None] | None = None,
-) -> Statistics:
-    """Statistics of a checkpoint directory on seeded draws from its task's train split.
-
-    `tensors` are measured in place of the checkpoint's own: a merge with this checkpoint's head.
-    `only`: parameters, by the checkpoint's names; all by default (`passes.py` has the reason).
-    """
-    steps = measuring_task(
-        checkpoint,
-        task,
-        examples=examples,
-        batch_size=batch_size,
-        labels=labels,
-        seed=seed,
-        blocks=blocks,
-        rank=rank,
-        device=device,
-        dtype=dtype,
-        tensors=tensors,
-        only=only,
-    )
-    return _drained(steps, on_batch)
 
 
 def measuring_task(
@@ -72,7 +34,12 @@ def measuring_task(
     tensors: Mapping[str, Tensor] | None = None,
     only: Container[str] | None = None,
 ) -> Steps:
-    """`measure_task`, batch by batch."""
+    """Statistics of a checkpoint directory on seeded draws from its task's train split.
+
+    An event after each batch.  `tensors` are measured in place of the checkpoint's own: a merge
+    with this checkpoint's head.  `only`: parameters, by the checkpoint's names; all by default
+    (`passes.py` has the reason).
+    """
     models.check(checkpoint, task)
     if tensors is None:
         tensors = models.tensors_of(checkpoint, dtype)
@@ -110,8 +77,12 @@ def measuring_task(
             rank=rank,
             vectors=ia3.rescaled_layers(checkpoint, dtype=dtype, device=device),
             metadata={"fingerprint": checkpoint.fingerprint, "task": task.name, "labels": labels},
+            total=len(places),
         )
     )
+
+
+measure_task = drained(measuring_task)
 
 
 def _drawn_answers(

@@ -10,49 +10,49 @@ to itself.  The model and its activations come on top.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..checkpoints import Weights
 from ..linear import WORTH
 from ..names import is_matrix, module_of
-from ..system import available_memory
+from ..system import available_memory, drained, part
 from ..tasks import Task
-from .of_task import EXAMPLES, measure_task
+from .collect import Steps
+from .of_task import measuring_task
 from .store import Statistics
 
 SHARE = 0.5  # of the available memory, where no budget is given; the model takes its part, too
 WIDTH = 4  # bytes of a number: sums are float32
 
 
-def measure_to_file(
+def measuring_to_file(
     checkpoint: Weights,
     task: Task,
     path: str | Path,
     *,
     memory: float | None = None,
-    on_batch: Callable[[int], None] | None = None,
     **how: Any,
-) -> Statistics:
-    """`measure_task(checkpoint, task, **how)` into a file, which appears whole or not at all.
+) -> Steps:
+    """`measure_task(checkpoint, task, **how)` in a file, opened; it appears whole or not at all.
 
-    `memory`: bytes that the sums may take; half of what is available by default.  `on_batch` is
-    told how many examples are done, counted as if there were one pass.  Returns the file, opened.
+    `memory`: bytes that the sums may take; half of what is available by default.  An event after
+    each batch, whose fraction is of all passes.
     """
     path = Path(path)
-    total = min(how.get("examples", EXAMPLES), len(task.train))
     sizes = {key: how.get(key, 0) for key in ("blocks", "rank")}
     groups = grouped(checkpoint, _budget(memory), **sizes)
     if len(groups) == 1:
-        measure_task(checkpoint, task, on_batch=on_batch, **how).save(path)
+        (yield from measuring_task(checkpoint, task, **how)).save(path)
         return Statistics.open(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".mats-measure-", dir=path.parent) as folder:
         parts = []
         for index, names in enumerate(groups):
-            told = _share_of(on_batch, index, len(groups), total)
-            found = measure_task(checkpoint, task, only=names, on_batch=told, **how)
+            steps = measuring_task(checkpoint, task, only=names, **how)
+            of_all = (index / len(groups), (index + 1) / len(groups))
+            found = yield from part(steps, *of_all, f"{{}}, pass {index + 1} of {len(groups)}")
             file = Path(folder) / f"{index}.safetensors"
             if found.shapes:
                 found.save(file)
@@ -61,20 +61,14 @@ def measure_to_file(
     return Statistics.open(path)
 
 
+measure_to_file = drained(measuring_to_file)
+
+
 def _budget(memory: float | None) -> float:
     if memory is not None:
         return memory
     free = available_memory()
     return float("inf") if free is None else SHARE * free
-
-
-def _share_of(
-    on_batch: Callable[[int], None] | None, index: int, passes: int, total: int
-) -> Callable[[int], None] | None:
-    """Progress of one pass as progress of all of them."""
-    if on_batch is None:
-        return None
-    return lambda done: on_batch((index * total + done) // passes)
 
 
 def grouped(

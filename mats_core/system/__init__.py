@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from .devices import choose_device
     from .folders import cache_folder, results_folder
     from .memory import available_memory, parse_bytes
-    from .remember import ByContent, Memo, forgetful
+    from .remember import Memo, forgetful, nbytes, recall, remembered
     from .speeds import (
         ACTIVATION,
         CALL,
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
         Rates,
         Work,
     )
-    from .stream import Event, drain, drained, part, ticking
+    from .stream import Event, changed, drain, drained, part, ticking
     from .threads import set_waiting
 
 __all__ = [
@@ -42,20 +42,23 @@ __all__ = [
     "STREAM",
     "SVD",
     "UNMEASURED",
-    "ByContent",
     "Event",
     "Memo",
     "Rates",
     "Work",
     "available_memory",
     "cache_folder",
+    "changed",
     "choose_device",
     "drain",
     "drained",
     "forgetful",
     "memory",
+    "nbytes",
     "parse_bytes",
     "part",
+    "recall",
+    "remembered",
     "results_folder",
     "set_waiting",
     "speeds",
@@ -64,7 +67,6 @@ __all__ = [
 
 _HOMES = {
     "ACTIVATION": "speeds",
-    "ByContent": "remember",
     "CALL": "speeds",
     "EIGH": "speeds",
     "Event": "stream",
@@ -80,12 +82,16 @@ _HOMES = {
     "Work": "speeds",
     "available_memory": "memory",
     "cache_folder": "folders",
+    "changed": "stream",
     "choose_device": "devices",
     "drain": "stream",
     "drained": "stream",
     "forgetful": "remember",
+    "nbytes": "remember",
     "parse_bytes": "memory",
     "part": "stream",
+    "recall": "remember",
+    "remembered": "remember",
     "results_folder": "folders",
     "set_waiting": "threads",
     "ticking": "stream",

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ParamSpec, TypeVar
 
 E = TypeVar("E", bound="Event")
+F = TypeVar("F", bound="Event")
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -57,25 +58,35 @@ def drained(job: Callable[P, Generator[Any, Any, R]]) -> Callable[P, R]:
     return run
 
 
-def part(
-    events: Generator[E, Any, R],
-    start: float = 0.0,
-    stop: float = 1.0,
-    said: Callable[[str], str] | None = None,
-) -> Generator[E, Any, R]:
-    """The events of a job that is the part from `start` to `stop` of another one.
-
-    `said`: a text as the whole job says it.  Returns the job's result.
-    """
+def changed(events: Generator[E, Any, R], change: Callable[[E], F | None]) -> Generator[F, Any, R]:
+    """A job's events as `change` makes others of them, or none; returns the job's result."""
     with contextlib.closing(events):
         while True:
             try:
-                event = next(events)
+                event = change(next(events))
             except StopIteration as end:
                 return end.value
-            fraction = start + (stop - start) * min(1.0, max(0.0, event.fraction))
-            text = said(event.text) if said else event.text
-            yield replace(event, fraction=fraction, text=text)
+            if event is not None:
+                yield event
+
+
+def part(
+    events: Generator[E, Any, R], start: float = 0.0, stop: float = 1.0, said: str = "{}"
+) -> Generator[E, Any, R]:
+    """The events of a job that is the part from `start` to `stop` of another one.
+
+    `said`: the whole job's sentence, with `{}` where the part's text stands.  Returns the result of
+    the part.
+    """
+
+    def of_whole(event: E) -> E:
+        fraction = start + (stop - start) * min(1.0, max(0.0, event.fraction))
+        text = event.text
+        if not said.startswith("{}"):  # in the middle of a sentence
+            text = text[:1].lower() + text[1:]
+        return replace(event, fraction=fraction, text=said.replace("{}", text, 1))
+
+    return changed(events, of_whole)
 
 
 class _Stopped(BaseException):

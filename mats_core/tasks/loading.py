@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Hashable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import InputError, existing
+from ..system import recall
 from . import description, images, rows
 from .sources import of_source
 from .task import SPLITS, Task
@@ -87,7 +86,9 @@ def _named(told: description.Description) -> list[Path]:
 def _described(path: Path) -> Task:
     told = description.read(path)
     pictures = images.state(told) if told.kind == "image" else ()
-    return _kept(path.resolve(), (*map(_state, (path, *_named(told))), pictures))
+    # A merge asks for its tasks again and again, and tables take a while to read.
+    key = ("task", path.resolve(), (*map(_state, (path, *_named(told))), pictures))
+    return recall(key, lambda: _read(path.resolve()))
 
 
 def _state(file: Path) -> tuple[int, int]:
@@ -99,9 +100,7 @@ def _state(file: Path) -> tuple[int, int]:
     return status.st_mtime_ns, status.st_size
 
 
-@functools.lru_cache(maxsize=16)
-def _kept(path: Path, state: Hashable) -> Task:
-    # A merge asks for its tasks again and again, and tables take a while to read.
+def _read(path: Path) -> Task:
     told = description.read(path)
     if told.kind != "image":
         return rows.text_task(told)

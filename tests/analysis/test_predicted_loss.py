@@ -16,6 +16,7 @@ from mats_core.analysis.predicted_loss import (
     interference,
     layer_costs,
     measured_layers,
+    predicting,
     tokens_an_example,
 )
 from mats_core.checkpoints.files import Checkpoint
@@ -28,6 +29,7 @@ from mats_core.merging.plan import Inputs, open_inputs
 from mats_core.merging.recipe import Recipe, parse_recipe
 from mats_core.models.modules import tensors_of
 from mats_core.statistics.store import Statistics
+from mats_core.system.stream import Event, drain
 from mats_core.tasks.loading import load
 from tests.conftest import family_recipe
 
@@ -118,16 +120,16 @@ def test_a_merge_of_one_expert_costs_it_nothing(tiny_family: Path):
 
 
 def test_interference_of_a_merge(recipe: Recipe):
-    inputs, said = open_inputs(recipe), list[tuple[float, str]]()
-    found = interference(
-        recipe, inputs=inputs, split="validation", examples=20,
-        step=lambda fraction, text: said.append((fraction, text)),
-    )  # fmt: skip
+    inputs, said = open_inputs(recipe), list[Event]()
+    events = predicting(recipe, inputs=inputs, split="validation", examples=20)
+    found = drain(events, said.append)
     assert found.tasks == ("e0", "e1", "e2")
     assert found.predicted.shape == (len(found.layers), 3)
     assert (found.predicted > 0).all()
     assert found.totals == pytest.approx(found.predicted.sum(0))
-    fractions = [fraction for fraction, _ in said]
+    fractions = [event.fraction for event in said]
+    assert said[0].text.startswith("Merging again: ")
+    assert said[-1].text == "Measuring the loss on e2"
     assert fractions == sorted(fractions)
     tensors = next(
         event.tensors
@@ -164,16 +166,16 @@ def test_no_statistics_at_all_is_an_error(tiny_family: Path):
         interference(parse_recipe(content, tiny_family))
 
 
-def test_whatever_step_raises_ends_the_work(recipe: Recipe):
+def test_what_is_raised_at_an_event_ends_the_work(recipe: Recipe):
     class Enough(Exception):
         pass
 
-    def step(fraction: float, text: str) -> None:
-        if text.startswith("Predicting"):
+    def step(event: Event) -> None:
+        if event.text.startswith("Predicting"):
             raise Enough
 
     with pytest.raises(Enough):
-        interference(recipe, step=step)
+        drain(predicting(recipe), step)
 
 
 def test_rank_correlation_passes_over_what_is_unknown():

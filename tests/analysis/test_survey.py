@@ -6,12 +6,13 @@ import pytest
 import torch
 
 from mats_core.analysis.spectra import KINDS, layer_spectra, overlap
-from mats_core.analysis.survey import OF_A_KIND, Survey, survey
+from mats_core.analysis.survey import OF_A_KIND, Survey, Surveyed, survey, surveying
 from mats_core.checkpoints.files import Checkpoint
 from mats_core.families.examine import examine
 from mats_core.families.expert import Expert
 from mats_core.families.family import Family
 from mats_core.statistics.store import Statistics
+from mats_core.system.stream import drain
 
 QUANTITIES = (
     "relative norm", "norm", "stable rank", "effective rank", "energy", "sign conflict",
@@ -38,7 +39,7 @@ def statistics(tiny_family) -> dict[str, Statistics]:
 
 @pytest.fixture(scope="module")
 def whole(family, statistics, names) -> Survey:
-    return Survey(("e0", "e1", "e2"), tuple(survey(family, statistics, names)))
+    return survey(family, statistics, names)
 
 
 def updates(family: Family, name: str) -> list[torch.Tensor]:
@@ -119,7 +120,7 @@ def test_every_quantity_is_layers_by_tasks(whole, names):
 
 
 def test_tasks_without_statistics_are_not_numbers(family, statistics, names):
-    part = Survey(("e0", "e1", "e2"), tuple(survey(family, {"e0": statistics["e0"]}, names[:1])))
+    part = survey(family, {"e0": statistics["e0"]}, names[:1])
     missing = [False, True, True]
     for quantity in OF_A_KIND:
         assert part.values(quantity, "essential")[0].isnan().tolist() == missing
@@ -130,19 +131,22 @@ def test_tasks_without_statistics_are_not_numbers(family, statistics, names):
 
 
 def test_steps_are_told_before_each_task_and_can_end_the_survey(family, statistics, names):
-    told: list[tuple[float, str]] = []
-    list(survey(family, statistics, names, on_step=lambda f, n: told.append((f, n))))
-    assert [n for _, n in told] == [n for n in names for _ in range(3)]
-    assert [f for f, _ in told] == pytest.approx([k / 6 for k in range(6)])
+    told: list[Surveyed] = []
+    whole = drain(surveying(family, statistics, names), told.append)
+    assert whole.tasks == ("e0", "e1", "e2")
+    assert [event.name for event in told] == [n for n in names for _ in range(3)]
+    assert [event.fraction for event in told] == pytest.approx([k / 6 for k in range(6)])
+    assert told[3].layers == whole.layers[:1]
+    assert names[0] in told[0].text
 
     class Enough(Exception):
         pass
 
-    def stop(fraction: float, name: str) -> None:
-        if name == names[1]:
+    def stop(event: Surveyed) -> None:
+        told.append(event)
+        if event.name == names[1]:
             raise Enough
 
-    found = survey(family, statistics, names, on_step=stop)
-    assert next(found).name == names[0]
     with pytest.raises(Enough):
-        next(found)
+        drain(surveying(family, statistics, names), stop)
+    assert [layer.name for layer in told[-1].layers] == [names[0]]

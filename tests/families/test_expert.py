@@ -199,7 +199,7 @@ def test_statistics_of_an_expert_speak_its_own_names(measured_family, method):
 def test_the_survey_finds_the_statistics_too(measured_family):
     opened = open_inputs(measured_recipe(measured_family, "regmean"))
     own = {e.name: s for e, s in zip(opened.family.experts, opened.statistics, strict=True) if s}
-    (found,) = survey(opened.family, own, ["encoder.layer.1.output.dense.weight"])
+    (found,) = survey(opened.family, own, ["encoder.layer.1.output.dense.weight"]).layers
     assert bool(torch.isfinite(found.losses).all())
     assert float(found.losses.min()) > 0
 

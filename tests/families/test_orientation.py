@@ -155,7 +155,7 @@ def test_looking_without_merging_sees_the_same(both):
         opened = open_inputs(recipe(folder, "kfac"))
         pairs = zip(opened.family.experts, opened.statistics, strict=True)
         own = {expert.name: found for expert, found in pairs if found}
-        (surveyed,) = survey(opened.family, own, [name])
+        (surveyed,) = survey(opened.family, own, [name]).layers
         protected = layer_protection(opened.family, own, name, "e0")
         same = {n: opened.family.base.read(n) for n in opened.family.base.tensors}
         spectrum = layer_spectra(opened.family, own, name, "task matrix")["e1"]

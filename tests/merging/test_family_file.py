@@ -6,10 +6,16 @@ import pytest
 
 from mats_core.checkpoints.files import Checkpoint
 from mats_core.errors import InputError
-from mats_core.merging.family_file import load_family, measure_all, missing_statistics
+from mats_core.merging.family_file import (
+    load_family,
+    measure_all,
+    measuring_all,
+    missing_statistics,
+)
 from mats_core.merging.pipeline import merge
 from mats_core.statistics.store import Statistics
 from mats_core.system.folders import cache_folder
+from mats_core.system.stream import Event, drain
 
 
 def test_a_family_opens_from_its_file_or_folder(tiny_family):
@@ -25,9 +31,16 @@ def test_measure_merge_and_measure_no_more(tiny_family, tmp_path, monkeypatch):
     assert cache_folder() == tmp_path / "cache"
     family = load_family(tiny_family)
     assert missing_statistics(family, examples=6) == ["e0", "e1", "e2", "base"]
-    seen = []
-    files = measure_all(family, examples=6, on_member=lambda *event: seen.append(event))
-    assert seen == [("e0", 0, 4), ("e1", 1, 4), ("e2", 2, 4), ("base", 3, 4)]
+    seen: list[Event] = []
+    files = drain(measuring_all(family, examples=6), seen.append)
+    looked = [event.text for event in seen if event.text.startswith("Looking")]
+    assert looked == [
+        f"Looking for the statistics of {name} ({index} of 4)"
+        for index, name in enumerate(("e0", "e1", "e2", "base"), 1)
+    ]
+    assert sum(event.text.startswith("Measuring statistics of e1") for event in seen) == 1
+    assert [event.fraction for event in seen] == [0, 1 / 4, 1 / 4, 2 / 4, 2 / 4, 3 / 4, 3 / 4, 1]
+    assert measure_all(family, examples=6) == files
     assert missing_statistics(family, examples=6) == []
     assert missing_statistics(family, examples=7) == ["e0", "e1", "e2", "base"]
     for name, path, _ in family.members(with_base=True):

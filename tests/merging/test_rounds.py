@@ -13,7 +13,7 @@ from mats_core.merging import rounds
 from mats_core.merging.events import Finished, LayerDone, RoundDone
 from mats_core.merging.pipeline import run
 from mats_core.merging.plan import Inputs, open_inputs, prepare, units
-from mats_core.merging.progress import Progress
+from mats_core.merging.progress import Shares
 from mats_core.merging.reading import read_layer
 from mats_core.merging.recipe import parse_recipe
 from mats_core.merging.report import Report
@@ -152,16 +152,14 @@ def test_measuring_says_whose_and_how_much_of_it_is_done(recipe, inputs):
 
 @pytest.mark.parametrize("rounds", [1, 2, 3])
 def test_progress_goes_forwards_to_its_end_and_names_the_round(recipe, inputs, rounds):
-    progress = Progress(rounds, "Writing", measuring=0.7)
-    seen = []
-    for event in run(recipe.model_copy(update={"rounds": rounds}), inputs=inputs):
-        if progress.see(event):
-            seen.append((progress.fraction, progress.text))
+    shares = Shares(measuring=0.7)
+    events = list(run(recipe.model_copy(update={"rounds": rounds}), inputs=inputs, shares=shares))
+    seen = [(event.fraction, event.text) for event in events]
     fractions = [fraction for fraction, _ in seen]
     assert fractions == sorted(fractions)
     assert fractions[-1] == pytest.approx(1.0)
-    head = f"Round {rounds} of {rounds}: writing" if rounds > 1 else "Writing"
-    assert seen[-1][1].startswith(f"{head} layer ")
+    head = f"Round {rounds} of {rounds}: merging" if rounds > 1 else "Merging"
+    assert [e for e in events if isinstance(e, LayerDone)][-1].text.startswith(f"{head} layer ")
     assert any("Round 1 of 2: merging layer 1 of" in text for _, text in seen) == (rounds == 2)
     place = "Round 1 of 2: measuring statistics of e1 (2 of 3) at the merge"
     assert (place in [text for _, text in seen]) == (rounds == 2)

@@ -102,6 +102,6 @@ def test_what_nobody_expected_is_a_sentence_too(open_app: Open, monkeypatch: pyt
     def broken_run(*args: object, **kwargs: object):
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr("pages.shared.work.merge.run", broken_run)
+    monkeypatch.setattr("pages.shared.work.merge.run_plan", broken_run)
     app = merge(open_app())
     assert "stopped unexpectedly (ZeroDivisionError: a bug)" in sentences(app)

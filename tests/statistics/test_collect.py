@@ -14,8 +14,9 @@ from mats_core.errors import InputError
 from mats_core.models.modules import load as load_model
 from mats_core.models.modules import parameter_names, tensors_of
 from mats_core.statistics import gram
-from mats_core.statistics.collect import measure
-from mats_core.statistics.of_task import measure_task
+from mats_core.statistics.collect import BatchDone, measure
+from mats_core.statistics.of_task import measure_task, measuring_task
+from mats_core.system.stream import drain
 from mats_core.tasks.loading import load as load_task
 from tests.conftest import class_names, vit
 from tests.layer_cases import close
@@ -388,11 +389,11 @@ def test_names_are_those_of_the_file(tiny_family):
 
 def test_measure_task_takes_seeded_examples_of_the_train_split(tiny_family):
     checkpoint, task = Checkpoint.open(tiny_family / "e1"), load_task(tiny_family / "t1.npz")
-    progress: list[int] = []
-    found = measure_task(
-        checkpoint, task, examples=20, batch_size=8, seed=4, on_batch=progress.append
-    )
-    assert progress == [8, 16, 20]
+    told: list[BatchDone] = []
+    steps = measuring_task(checkpoint, task, examples=20, batch_size=8, seed=4)
+    found = drain(steps, told.append)
+    assert [event.examples for event in told] == [8, 16, 20]
+    assert [event.fraction for event in told] == pytest.approx([0.4, 0.8, 1.0])
     again = measure_task(checkpoint, task, examples=20, batch_size=20, seed=4)
     other = measure_task(checkpoint, task, examples=20, seed=5)
     name = found.layers[0] + ".input_gram"

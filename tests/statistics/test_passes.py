@@ -6,9 +6,11 @@ import pytest
 import torch
 
 from mats_core.checkpoints.files import Checkpoint
+from mats_core.statistics.collect import BatchDone
 from mats_core.statistics.of_task import measure_task
-from mats_core.statistics.passes import grouped, measure_to_file, statistics_bytes
+from mats_core.statistics.passes import grouped, measuring_to_file, statistics_bytes
 from mats_core.statistics.store import Statistics
+from mats_core.system.stream import drain
 from mats_core.tasks.loading import load
 
 
@@ -23,11 +25,10 @@ HOW = {"examples": 20, "batch_size": 8, "blocks": 30, "seed": 3}
 @pytest.mark.parametrize("labels", ["empirical", "true"])
 def test_several_passes_give_the_bytes_of_one(expert, tmp_path, labels):
     once = measure_task(*expert, **HOW, labels=labels)
-    told = []
+    told: list[BatchDone] = []
     file = tmp_path / "deep" / "x.safetensors"
-    found = measure_to_file(
-        expert[0], expert[1], file, memory=30_000, on_batch=told.append, **HOW, labels=labels
-    )
+    steps = measuring_to_file(expert[0], expert[1], file, memory=30_000, **HOW, labels=labels)
+    found = drain(steps, told.append)
     assert len(grouped(expert[0], 30_000, blocks=30)) > 3
     assert found.shapes == dict(sorted(once.shapes.items()))
     assert dict(found.metadata) == dict(once.metadata)
@@ -36,8 +37,11 @@ def test_several_passes_give_the_bytes_of_one(expert, tmp_path, labels):
     once.save(tmp_path / "once.safetensors")
     assert file.read_bytes() == (tmp_path / "once.safetensors").read_bytes()
     assert [p.name for p in file.parent.iterdir()] == ["x.safetensors"]
-    assert told == sorted(told)
-    assert told[-1] == 20
+    fractions = [event.fraction for event in told]
+    assert fractions == sorted(fractions)
+    assert fractions[-1] == 1.0
+    assert told[-1].examples == 20
+    assert told[-1].text.startswith("Measuring statistics: example 20 of 20, pass ")
 
 
 def test_groups_fit_and_are_whole_modules(expert):

@@ -11,8 +11,10 @@ from safetensors.torch import save_file
 
 from mats_core.checkpoints.files import Checkpoint
 from mats_core.errors import InputError
-from mats_core.statistics.cache import cached_path, measured
+from mats_core.statistics.cache import cached_path, measured, measuring_once
+from mats_core.statistics.collect import BatchDone
 from mats_core.statistics.store import Statistics
+from mats_core.system.stream import drain
 from mats_core.tasks.loading import load as load_task
 
 
@@ -107,10 +109,11 @@ def test_the_cache_measures_once_and_again_for_anything_that_matters(
 ):
     monkeypatch.setenv("MATS_CACHE", str(tmp_path))
     checkpoint, task = Checkpoint.open(tiny_family / "e0"), load_task(tiny_family / "t0.npz")
-    calls: list[int] = []
-    first = measured(checkpoint, task, examples=4, on_batch=calls.append)
-    assert measured(checkpoint, task, examples=4, on_batch=calls.append) == first
-    assert calls == [4]
+    calls: list[BatchDone] = []
+    first = drain(measuring_once(checkpoint, task, examples=4), calls.append)
+    assert drain(measuring_once(checkpoint, task, examples=4), calls.append) == first
+    assert measured(checkpoint, task, examples=4) == first
+    assert [call.examples for call in calls] == [4]
     assert first.is_relative_to(tmp_path)
     Statistics.open(first).check(checkpoint.fingerprint)
     settings = {"examples": 4, "labels": "empirical", "seed": 0}

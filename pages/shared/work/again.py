@@ -7,16 +7,16 @@ names.
 
 from __future__ import annotations
 
-import contextlib
+from collections.abc import Generator
 from pathlib import Path
 from typing import Protocol
 
 from mats_core.errors import InputError, listing
-from mats_core.merging import Finished, Inputs, Progress, Recipe, Report, open_inputs
+from mats_core.merging import Event, Inputs, Recipe, Report, open_inputs
 from mats_core.merging import run as merge_again
 from mats_core.methods import METHODS
+from mats_core.system import part
 
-from .jobs import Tell
 from .prepare import Prepared
 from .runs import Run
 from .shelf import Looked, Shelf
@@ -127,22 +127,11 @@ def _with_statistics(run: Made, recipe: Recipe, prepared: Prepared) -> Recipe:
 
 
 def looked(
-    shelf: Shelf, run: Run, recipe: Recipe, inputs: Inputs, tell: Tell, share: float
-) -> Looked:
-    """The run's tensors from the shelf, or made again (the first `share` of the progress)."""
+    shelf: Shelf, run: Run, recipe: Recipe, inputs: Inputs
+) -> Generator[Event, None, Looked]:
+    """The run's tensors from the shelf, or made again."""
     known = shelf.get(run)
     if known is not None:
         return known
-    progress = Progress(recipe.rounds, "Merging again,")
-
-    def pulse(iteration: int, residual: float) -> None:
-        tell(share * progress.fraction, f"{progress.text}, iteration {iteration}")
-
-    events = merge_again(recipe, inputs=inputs, pulse=pulse)
-    with contextlib.closing(events):  # type: ignore[type-var]
-        for event in events:
-            if progress.see(event):
-                tell(share * progress.fraction, progress.text)
-            elif isinstance(event, Finished):
-                return shelf.put(run, event.tensors)
-    raise RuntimeError("the merge ended without tensors")
+    finished = yield from part(merge_again(recipe, inputs=inputs), said="Merging again: {}")
+    return shelf.put(run, finished.tensors)

@@ -7,17 +7,20 @@ here.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 
 import numpy as np
 from torch import Tensor
 
 from mats_core import models, tasks
+from mats_core.checkpoints import Weights
 from mats_core.evaluation import evaluate
 from mats_core.families import Expert, Family
-from mats_core.merging import Recipe
+from mats_core.merging import Event, Inputs, Recipe
+from mats_core.system import part, recall
 
 from . import again
+from .following import told
 from .jobs import Tell
 from .prepare import Prepared
 from .runs import Run
@@ -29,14 +32,18 @@ Ready = Callable[[], Prepared]
 def look(shelf: Shelf, run: Run, names: Sequence[str], ready: Ready, tell: Tell) -> None:
     """Put the answers of a run on these tasks on the shelf."""
     recipe, inputs = again.opened(run, ready())
-    looked = again.looked(shelf, run, recipe, inputs, tell, 0.5)
+    told(_looking(shelf, run, names, recipe, inputs), tell)
+
+
+def _looking(
+    shelf: Shelf, run: Run, names: Sequence[str], recipe: Recipe, inputs: Inputs
+) -> Generator[Event, None, None]:
+    looked = yield from part(again.looked(shelf, run, recipe, inputs), stop=0.5)
     experts = [e for e in inputs.family.experts if e.name in names and e.name not in looked.answers]
     for index, expert in enumerate(experts):
-
-        def say(who: str, part: float, at: int = index, name: str = expert.name) -> None:
-            tell(0.5 + 0.5 * (at + part) / len(experts), f"Asking the {who} about {name}")
-
-        looked.answers[expert.name] = _ask(shelf, looked, recipe, inputs.family, expert, say)
+        start, stop = (0.5 + 0.5 * (index + k) / len(experts) for k in (0, 1))
+        asking = _ask(shelf, looked, recipe, inputs.family, expert)
+        looked.answers[expert.name] = yield from part(asking, start, stop)
 
 
 def disagreements(run: Run, answers: Answers) -> int:
@@ -59,8 +66,7 @@ def _ask(
     recipe: Recipe,
     family: Family,
     expert: Expert,
-    say: Callable[[str, float], None],
-) -> Answers:
+) -> Generator[Event, None, Answers]:
     task = tasks.load(expert.task, root=recipe.folder)
     evaluate.check_task(expert, task)
 
@@ -70,15 +76,19 @@ def _ask(
         shelf.pace = (time.perf_counter() - begun) / max(len(task.test), 1)
         return found
 
-    def ask_references() -> tuple[np.ndarray, np.ndarray]:
-        say("expert", 0.0)
-        own = ask(models.tensors_of(expert.checkpoint))
-        say("pre-trained encoder", 0.3)
-        return own, ask(models.tensors_of(family.base))
+    def asking(who: str, fraction: float) -> Event:
+        return Event(fraction=fraction, text=f"Asking the {who} about {expert.name}")
 
-    key = (family.base.fingerprint, expert.checkpoint.fingerprint, task.digest)
-    own, base = shelf.reference(key, ask_references)
-    say("merge", 0.6)
+    def reference(checkpoint: Weights) -> np.ndarray:
+        """Answers that are the same for every run."""
+        key = (checkpoint.fingerprint, expert.checkpoint.fingerprint, task.digest)
+        return recall(("answers", *key), lambda: ask(models.tensors_of(checkpoint)))
+
+    yield asking("expert", 0.0)
+    own = reference(expert.checkpoint)
+    yield asking("pre-trained encoder", 0.3)
+    base = reference(family.base)
+    yield asking("merge", 0.6)
     merged = ask(looked.encoder)
     rows = task.test
     return Answers(

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
-from mats_core.analysis import Trajectory, TrajectoryDone, convergence
-from mats_core.evaluation import Asked
-from mats_core.merging import Progress
+from mats_core.analysis import Trajectory, convergence
+from mats_core.merging import Event, Inputs, Recipe
+from mats_core.system import part
 
 from . import again
+from .following import told
 from .jobs import Tell
 from .prepare import Prepared
 from .runs import Run
@@ -24,28 +24,17 @@ def follow(
     tell: Tell,
 ) -> dict[str, Trajectory]:
     """Accuracy along the iterations of a run, once for each change of its options, by label."""
-    made, inputs = again.opened(run, ready())
+    recipe, inputs = again.opened(run, ready())
+    return told(_following(recipe, inputs, changes, examples), tell)
+
+
+def _following(
+    made: Recipe, inputs: Inputs, changes: Mapping[str, Mapping[str, Any]], examples: int
+) -> Generator[Event, None, dict[str, Trajectory]]:
     found: dict[str, Trajectory] = {}
-    for place, (label, changed) in enumerate(changes.items()):
+    for index, (label, changed) in enumerate(changes.items()):
         recipe = made.model_copy(update={"options": {**made.options, **changed}})
-        part, text = 0.0, f"Solving, {label}"
-        progress = Progress(recipe.rounds, f"Solving, {label}:")
-
-        def pulse(iteration: int, residual: float) -> None:
-            tell((place + part) / len(changes), text)  # noqa: B023  (used in this turn only)
-
-        events = convergence.follow(recipe, inputs=inputs, examples=examples, pulse=pulse)
-        with contextlib.closing(events):  # type: ignore[type-var]
-            for event in events:
-                if progress.see(event):
-                    part, text = 0.4 * progress.fraction, progress.text
-                elif isinstance(event, Asked):
-                    part = 0.4 + 0.6 * event.fraction
-                    text = f"Testing the iterates, {label}"
-                elif isinstance(event, TrajectoryDone):
-                    found[label] = event.trajectory
-                    continue
-                else:
-                    continue
-                tell((place + part) / len(changes), text)
+        events = convergence.follow(recipe, inputs=inputs, examples=examples)
+        start, stop = index / len(changes), (index + 1) / len(changes)
+        found[label] = yield from part(events, start, stop, f"{label}: {{}}")
     return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import tempfile
@@ -12,12 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from mats_core.api import judge
 from mats_core.errors import InputError
-from mats_core.export import Finished, Reopened, recipe_yaml, reopen
-from mats_core.merging import Evaluation, FamilyFile, Progress, Recipe, TaskDone, run
-from mats_core.merging import Finished as Ended
+from mats_core.export import Finished, Reopened, recipe_yaml, reopening
+from mats_core.merging import Evaluation, FamilyFile, Recipe, planned, run_plan
 
 from . import again
+from .following import told
 from .jobs import Tell
 from .prepare import Prepared
 from .runs import Run
@@ -72,19 +72,11 @@ def write(made: Run, ready: Callable[[], Prepared], tell: Tell) -> Path:
     """Merge once more, into the outputs folder; the folder appears whole or not at all."""
     folder = (outputs_folder() / made.id).resolve()
     recipe, _ = again.opened(made, ready())
-    recipe = _to_write(made, recipe).model_copy(update={"output": str(folder)})
-    progress = Progress(recipe.rounds, "Writing")
     # Opened by the merge itself: what is kept for good is read from the files as they are now.
-    with contextlib.closing(run(recipe)) as events:  # type: ignore[type-var]
-        for event in events:
-            if progress.see(event):
-                tell(0.7 * progress.fraction, progress.text)
-            elif isinstance(event, TaskDone):
-                done = (event.index + 1) / event.total
-                tell(0.7 + 0.3 * done, f"Testing on {event.result.name}")
-            elif isinstance(event, Ended):
-                return folder
-    raise RuntimeError("the merge ended without a report")
+    plan = planned(_to_write(made, recipe).model_copy(update={"output": str(folder)}))
+    judge(plan)
+    told(run_plan(plan), tell)
+    return folder
 
 
 def _to_write(made: Run, recipe: Recipe) -> Recipe:
@@ -130,4 +122,4 @@ def zipped(run: Run, folder: Path, place: str) -> BinaryIO:
 
 def read_back(data: bytes, families: Sequence[FamilyFile], tell: Tell) -> Reopened:
     """The recipe in an uploaded file, over a family of the app."""
-    return reopen(data, families, tell)
+    return told(reopening(data, families), tell)

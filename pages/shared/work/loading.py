@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
+from collections.abc import Generator
 
-from mats_core.analysis import Grain, LoadingDone, Ordering, StepDone, loading
-from mats_core.evaluation import Asked
+from mats_core.analysis import Grain, Ordering, loading
+from mats_core.merging import Event, Inputs, Recipe
+from mats_core.system import part
 
 from . import again
 from .confusion import Ready
+from .following import told
 from .jobs import Tell
 from .runs import Run
 from .shelf import Shelf
@@ -26,16 +28,19 @@ def load(
 ) -> None:
     """Put the layer-by-layer loading of a run on the shelf."""
     recipe, inputs = again.opened(run, ready())
-    looked = again.looked(shelf, run, recipe, inputs, tell, 0.1)
+    told(_loading(shelf, run, grain, orderings, recipe, inputs), tell)
+
+
+def _loading(
+    shelf: Shelf,
+    run: Run,
+    grain: Grain,
+    orderings: tuple[Ordering, ...],
+    recipe: Recipe,
+    inputs: Inputs,
+) -> Generator[Event, None, None]:
+    looked = yield from part(again.looked(shelf, run, recipe, inputs), stop=0.1)
     events = loading.load(
         recipe, looked.encoder, inputs=inputs, grain=grain, orderings=orderings, examples=EXAMPLES
     )
-    done = 0
-    with contextlib.closing(events):  # type: ignore[type-var]
-        for event in events:
-            if isinstance(event, Asked):
-                tell(0.1 + 0.9 * event.fraction, f"Testing state {done + 1}")
-            elif isinstance(event, StepDone):
-                done = event.index + 1
-            elif isinstance(event, LoadingDone):
-                looked.loadings[grain, orderings] = event.loading
+    looked.loadings[grain, orderings] = yield from part(events, start=0.1)

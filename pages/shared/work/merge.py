@@ -2,31 +2,36 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from mats_core.api import judge
 from mats_core.errors import InputError
-from mats_core.estimating import Estimate, estimate, require
-from mats_core.evaluation import Asked, exam
+from mats_core.estimating import Estimate, estimate
+from mats_core.evaluation import TaskResult, examining
 from mats_core.merging import (
     Evaluation,
+    Event,
     FamilyFile,
-    Finished,
+    Inputs,
+    Iteration,
     LayerDone,
-    Progress,
     Recipe,
     Report,
     RoundDone,
-    run,
+    Shares,
+    planned,
+    run_plan,
 )
 from mats_core.methods import METHODS
+from mats_core.system import part
 
 from . import again
+from .following import told
 from .jobs import Tell
 from .prepare import Prepared
 
@@ -92,63 +97,50 @@ class Residuals:
 
 def estimated(request: Request, prepared: Prepared) -> Estimate:
     """What a request will cost; raises `InputError` as the merge itself would."""
-    tested = {name: card.test for name, card in prepared.cards.items()}
-    return estimate(prepared.inputs, request.recipe(prepared.files), examples=tested)
+    recipe = request.recipe(prepared.files)
+    return estimate(prepared.inputs, recipe, examples=_examples(prepared))
+
+
+def _examples(prepared: Prepared) -> dict[str, int]:
+    return {name: card.test for name, card in prepared.cards.items()}
 
 
 def merge(request: Request, ready: Callable[[], Prepared], tell: Tell) -> Outcome:
     """Run the request's recipe to its end; `ready` is asked when the merge's turn has come."""
     prepared = ready()
-    expected = estimated(request, prepared)
-    require(expected)
     recipe = request.recipe(prepared.files)
-    inputs = again.of_family(prepared, recipe)
-    # The test of a merge in several rounds is a smaller part of the whole.
-    share = 0.6 if recipe.rounds == 1 else 0.85
-    solving = _Solving(tell, share, Progress(recipe.rounds, measuring=expected.measuring_share))
-    events = run(recipe, inputs=inputs, pulse=solving.pulse)
-    with contextlib.closing(events):  # type: ignore[type-var]
-        for event in events:
-            if solving.see(event):
-                continue
-            if isinstance(event, Asked):
-                tell(share + (1 - share) * event.fraction, "Testing on every task")
-            elif isinstance(event, Finished):
-                return Outcome(recipe, event.report, event.tensors)
-    raise RuntimeError("the merge ended without a report")
+    plan = planned(recipe, again.of_family(prepared, recipe))
+    expected = judge(plan, examples=_examples(prepared), speeds=None)
+    shares = Shares()
+    shares = replace(shares, measuring=shares.merging * expected.measuring_share)
+    solving = _Solving()
+    finished = told(run_plan(plan, shares=shares), tell, solving.see)
+    return Outcome(recipe, finished.report, finished.tensors)
 
 
 class _Solving:
-    """Tells about the rounds and layers of a merge, and about the iterations within one.
+    """The residuals of a merge's layers, and of the solve under way, from its events."""
 
-    share   of the whole work, up to the last layer
-    """
-
-    def __init__(self, tell: Tell, share: float, progress: Progress) -> None:
-        self.tell, self.share, self.progress = tell, share, progress
-        self.done = 0.0
+    def __init__(self) -> None:
         self.layers: dict[str, tuple[float, ...]] = {}
         self.current: list[float] = []
-        self.text = "Reading the first layer"
 
-    def pulse(self, iteration: int, residual: float) -> None:
-        self.current.append(residual)
-        seen = Residuals(dict(self.layers), tuple(self.current))
-        self.tell(self.done, f"{self.text}, iteration {iteration}", seen)
-
-    def see(self, event: Any) -> bool:
-        """Whether an event is one of a layer or of a round, and was told."""
-        if not self.progress.see(event):
-            return False
-        self.done, self.text = self.share * self.progress.fraction, self.progress.text
-        if isinstance(event, LayerDone) and len(event.layer.residuals) > 1:
-            self.layers[event.layer.name] = event.layer.residuals
-        if isinstance(event, RoundDone):
+    def see(self, event: Any) -> Residuals | None:
+        """What can be drawn after an event, where there is anything."""
+        if isinstance(event, Iteration):
+            self.current.append(event.residual)
+        elif isinstance(event, LayerDone):
+            if len(event.layer.residuals) > 1:
+                self.layers[event.layer.name] = event.layer.residuals
+            self.current = []
+        elif isinstance(event, RoundDone):
             self.layers = {}
-        self.current = []
-        seen = Residuals(dict(self.layers)) if self.layers else None
-        self.tell(self.done, self.text, seen)
-        return True
+        else:
+            return None
+        return Residuals(dict(self.layers), tuple(self.current)) if self else None
+
+    def __bool__(self) -> bool:
+        return bool(self.layers or self.current)
 
 
 def refine(outcome: Outcome, ready: Callable[[], Prepared], tell: Tell) -> Outcome:
@@ -157,10 +149,15 @@ def refine(outcome: Outcome, ready: Callable[[], Prepared], tell: Tell) -> Outco
     _, inputs = again.opened(outcome, ready())
     settings = recipe.evaluate
     assert isinstance(settings, Evaluation)
-    questions = exam(inputs.family, recipe.folder, settings.split, settings.examples)
-    results = outcome.report.tasks
-    for asked in questions.take(outcome.tensors, known=results):
-        tell(asked.fraction, "Testing on the remaining examples")
-        results = asked.results
+    results = told(_finer(inputs, recipe, settings, outcome), tell)
     whole = recipe.model_copy(update={"evaluate": settings.model_copy(update={"precision": None})})
     return Outcome(whole, replace(outcome.report, tasks=results))
+
+
+def _finer(
+    inputs: Inputs, recipe: Recipe, settings: Evaluation, outcome: Outcome
+) -> Generator[Event, None, tuple[TaskResult, ...]]:
+    examiners = examining(inputs.family, recipe.folder, settings.split, settings.examples)
+    questions = yield from part(examiners, stop=0.1)
+    asking = questions.take(outcome.tensors, known=outcome.report.tasks)
+    return (yield from part(asking, start=0.1))

@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import math
-import os
-from collections.abc import Hashable
+from collections.abc import Generator, Hashable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,9 +14,17 @@ import numpy as np
 from mats_core import tasks
 from mats_core.errors import InputError
 from mats_core.evaluation import TaskResult, evaluate
-from mats_core.merging import FamilyFile, Inputs, measure_all, missing_statistics, open_inputs
-from mats_core.system import Memo, choose_device, speeds
+from mats_core.merging import (
+    Event,
+    FamilyFile,
+    Inputs,
+    measuring_all,
+    open_inputs,
+    with_statistics,
+)
+from mats_core.system import Memo, choose_device, part, speeds
 
+from .following import told
 from .jobs import Tell
 
 PICTURES = 12
@@ -68,7 +75,7 @@ def prepare(collection: FamilyFile, key: Hashable, tell: Tell) -> Prepared:
     """
     if key in _READY:
         return _READY[key]
-    prepared = _prepare(collection, tell)
+    prepared = told(_preparing(collection), tell)
     if not prepared.problem:
         _READY[key] = prepared
         while len(_READY) > FAMILIES:
@@ -76,34 +83,43 @@ def prepare(collection: FamilyFile, key: Hashable, tell: Tell) -> Prepared:
     return prepared
 
 
-def _prepare(collection: FamilyFile, tell: Tell) -> Prepared:
+def _preparing(collection: FamilyFile) -> Generator[Event, None, Prepared]:
     """Import what is slow, check the files, measure what is missing, rate the experts."""
-    tell(0.0, "Loading PyTorch and transformers, once")
+    yield Event(text="Loading PyTorch and transformers, once")
     import plotly.graph_objects  # noqa: F401  (warmed for the page)
     import transformers
 
     _ = transformers.AutoConfig, transformers.ViTForImageClassification
     gc.freeze()  # the libraries' 400,000 objects live for ever: no collection need look at them
-    tell(0.05, "Checking that the experts fit their base")
-    inputs = open_inputs(collection.recipe("average"))
-    tell(0.1, "Reading the tasks")
-    files, problem = _measure(collection, tell)
+    yield Event(fraction=0.05, text="Checking that the experts fit their base")
+    inputs = open_inputs(collection.recipe("average"), Memo.of_process())
+    yield Event(fraction=0.1, text="Reading the tasks")
+    files, problem = yield from part(_measuring(collection), 0.1, 0.7)
     if files:
-        inputs = open_inputs(collection.recipe("average", statistics=files), Memo(_room()))
+        inputs = with_statistics(inputs, collection.recipe("average", statistics=files))
+    baselines, cards = yield from part(_testing(collection, inputs), 0.7)
+    yield Event(fraction=1.0, text="Timing this machine, once")
+    speeds.rates(choose_device("auto")[0])
+    own = _base_card(collection)
+    return Prepared(collection, inputs, files, baselines, cards, problem, own)
+
+
+def _testing(
+    collection: FamilyFile, inputs: Inputs
+) -> Generator[Event, None, tuple[tuple[TaskResult, ...], dict[str, TaskCard]]]:
+    """What experts and base reach on their tasks, and the tasks' cards."""
     baselines, cards = [], {}
     for index, expert in enumerate(inputs.family.experts):
         if not expert.task:
             continue
-        tell(0.7 + 0.3 * index / len(inputs.family.experts), f"Testing the expert {expert.name}")
+        fraction = index / len(inputs.family.experts)
+        yield Event(fraction=fraction, text=f"Testing the expert {expert.name}")
         task = tasks.load(expert.task, root=collection.folder)
         cards[expert.name] = _card(task)
         if expert.checkpoint.directory is not None:
             tuned, base = evaluate.baselines(inputs.family, expert, task, "test", None, "cpu")
             baselines.append(TaskResult(expert.name, base, tuned, base))
-    tell(1.0, "Timing this machine, once")
-    speeds.rates(choose_device("auto")[0])
-    own = _base_card(collection)
-    return Prepared(collection, inputs, files, tuple(baselines), cards, problem, own)
+    return tuple(baselines), cards
 
 
 def _base_card(collection: FamilyFile) -> TaskCard | None:
@@ -116,23 +132,10 @@ def _base_card(collection: FamilyFile) -> TaskCard | None:
     return None
 
 
-def _room() -> int:
-    """Bytes that merges may remember: a tenth of the memory, at most a gigabyte."""
-    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return min(2**30, physical // 10)
-
-
-def _measure(collection: FamilyFile, tell: Tell) -> tuple[dict[str, Path], str]:
+def _measuring(collection: FamilyFile) -> Generator[Event, None, tuple[dict[str, Path], str]]:
+    """The statistics' files, or a sentence why there are none."""
     try:
-        missing = set(missing_statistics(collection))
-
-        def on_member(name: str, index: int, total: int) -> None:
-            what = "Measuring" if name in missing else "Found"
-            once = ", once" if name in missing else ""
-            fraction = 0.1 + 0.6 * index / total
-            tell(fraction, f"{what} statistics of {name} ({index + 1} of {total}){once}")
-
-        return measure_all(collection, on_member=on_member), ""
+        return (yield from measuring_all(collection)), ""
     except InputError as error:
         return {}, str(error)
 

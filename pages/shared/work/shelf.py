@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +16,6 @@ from mats_core.tasks import IMAGES, Form, Split
 from .runs import Run
 
 RUNS = 2  # whose tensors and answers are kept in a session
-REFERENCES = 64  # tasks whose experts' answers are kept: small
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,6 @@ class Shelf:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._runs: dict[str, Looked] = {}
-        self._references: dict[tuple[str, ...], tuple[np.ndarray, np.ndarray]] = {}
         self.pace: float | None = None
 
     def get(self, run: Run) -> Looked | None:
@@ -76,17 +74,3 @@ class Shelf:
             while len(self._runs) > RUNS:
                 del self._runs[next(iter(self._runs))]
             return found
-
-    def reference(
-        self, key: tuple[str, ...], ask: Callable[[], tuple[np.ndarray, np.ndarray]]
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Answers that are the same for every run."""
-        with self._lock:
-            known = self._references.get(key)
-        if known is None:
-            known = ask()
-            with self._lock:
-                self._references[key] = known
-                while len(self._references) > REFERENCES:
-                    del self._references[next(iter(self._references))]
-        return known

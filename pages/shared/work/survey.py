@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from mats_core.analysis import Survey, survey
+from dataclasses import replace
+
+from mats_core.analysis import Survey, Surveyed, surveying
 from mats_core.figures import short_names
 from mats_core.merging import Inputs
 from mats_core.statistics import Statistics
+from mats_core.system import changed
 
+from .following import told
 from .jobs import Tell
 
 
@@ -15,11 +19,10 @@ def look_around(
 ) -> Survey:
     """Survey every layer and task; tells what it has after each layer."""
     tasks = tuple(expert.name for expert in inputs.family.experts)
-    titles, so_far = short_names(names), Survey(tasks, ())
+    titles = short_names(names)
 
-    def on_step(fraction: float, name: str) -> None:
-        tell(fraction, f"Looking at every layer of every task: {titles[name]}", so_far)
+    def in_short(event: Surveyed) -> Surveyed:
+        return replace(event, text=event.text.replace(event.name, titles[event.name]))
 
-    for layer in survey(inputs.family, statistics, names, on_step=on_step):
-        so_far = Survey(tasks, (*so_far.layers, layer))
-    return so_far
+    events = changed(surveying(inputs.family, statistics, names), in_short)
+    return told(events, tell, lambda event: Survey(tasks, event.layers))

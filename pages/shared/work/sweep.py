@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mats_core.analysis import Axis, Cell, CellDone, sweep
-from mats_core.merging import Progress, Recipe, TaskDone
+from mats_core.merging import Event, Recipe
+from mats_core.system import part
 
 from . import again
+from .following import told
 from .jobs import Tell
 from .prepare import Prepared
 from .runs import Run
@@ -35,22 +36,15 @@ class SweepRequest:
 def run_sweep(request: SweepRequest, prepared: Prepared, tell: Tell) -> tuple[Cell, ...]:
     """All points of a grid; what is known so far is told on the way."""
     cells: list[Cell] = []
-    total = len(request.x.values) * len(request.y.values)
+
+    def known(event: Event) -> tuple[Cell, ...]:
+        if isinstance(event, CellDone):
+            cells.append(event.cell)
+        return tuple(cells)
+
     if request.like is None:
         inputs = again.of_family(prepared, request.recipe)
     else:
         _, inputs = again.opened(request.like, prepared)
     events = sweep(request.recipe, request.x, request.y, inputs=inputs, examples=request.examples)
-    part, progress = 0.0, Progress(request.recipe.rounds)
-    with contextlib.closing(events):  # type: ignore[type-var]
-        for event in events:
-            if progress.see(event):
-                part = 0.5 * progress.fraction
-            elif isinstance(event, TaskDone):
-                part = 0.5 + 0.5 * event.index / event.total
-            elif isinstance(event, CellDone):
-                cells.append(event.cell)
-                part, progress = 0.0, Progress(request.recipe.rounds)
-            now = min(total, len(cells) + 1)
-            tell((len(cells) + part) / total, f"Sweeping: point {now} of {total}", tuple(cells))
-    return tuple(cells)
+    return told(part(events, said="Sweeping: {}"), tell, known)

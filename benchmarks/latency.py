@@ -59,9 +59,7 @@ def silent(fraction: float, text: str, partial: object = None) -> None:
     """Nobody watches."""
 
 
-def timed(
-    request: merge.Request, prepared: prepare.Prepared
-) -> tuple[float, float, merge.Outcome]:
+def timed(request: merge.Request, prepared: prepare.Prepared) -> tuple[float, float, merge.Outcome]:
     wall, cpu = time.perf_counter(), time.process_time()
     outcome = merge.merge(request, lambda: prepared, silent)
     return time.perf_counter() - wall, time.process_time() - cpu, outcome

@@ -27,7 +27,7 @@ import torch
 from mats_core.evaluation import half_width
 from mats_core.merging import load_family
 from pages.shared.controls import settings
-from pages.shared.work import prepare
+from pages.shared.work import merge, prepare
 
 ROOT = Path(__file__).resolve().parents[1]
 TURNS = 5
@@ -59,11 +59,9 @@ def silent(fraction: float, text: str, partial: object = None) -> None:
     """Nobody watches."""
 
 
-def timed(
-    request: prepare.Request, prepared: prepare.Prepared
-) -> tuple[float, float, prepare.Outcome]:
+def timed(request: merge.Request, prepared: prepare.Prepared) -> tuple[float, float, merge.Outcome]:
     wall, cpu = time.perf_counter(), time.process_time()
-    outcome = prepare.merge(request, lambda: prepared, silent)
+    outcome = merge.merge(request, lambda: prepared, silent)
     return time.perf_counter() - wall, time.process_time() - cpu, outcome
 
 
@@ -71,7 +69,7 @@ def row(
     label: str, method: str, knob: Callable[[int], dict[str, float]], prepared: prepare.Prepared
 ) -> str:
     names = tuple(expert.name for expert in prepared.collection.experts)
-    ask = partial(prepare.Request, prepared.collection, method, experts=names)
+    ask = partial(merge.Request, prepared.collection, method, experts=names)
     first = timed(ask(options=knob(0), precision=settings.QUICK), prepared)
     turned = [
         timed(ask(options=knob(i), precision=settings.QUICK), prepared) for i in range(1, TURNS + 1)

@@ -14,7 +14,6 @@ import numpy as np
 from mats_core.estimating import estimate
 from mats_core.merging import (
     FamilyFile,
-    Finished,
     load_family,
     measure_all,
     open_inputs,
@@ -190,10 +189,7 @@ def _held(family: str, method: str, collection: FamilyFile, files: dict[str, Pat
 
 
 def _merged(recipe: Any, inputs: Any) -> Any:
-    for event in pipeline.run(recipe, inputs=inputs, check_fit=False):
-        if isinstance(event, Finished):
-            return event.report
-    raise RuntimeError("the pipeline ended without a report")
+    return pipeline.merge(recipe, inputs=inputs)
 
 
 ROWS = (

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import gc
 import threading
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -94,7 +93,7 @@ def test_bytes_are_counted_through_containers():
 
 
 @pytest.fixture
-def memory(monkeypatch) -> Iterator[Memory]:
+def memory(monkeypatch) -> Memory:
     """A memory of its own for the process."""
     own = Memory(2**30)
     monkeypatch.setattr(remember, "memory", lambda: own)

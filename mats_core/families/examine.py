@@ -222,7 +222,8 @@ def _aliases(base: Weights, experts: Sequence[Expert], apart: Collection[str]) -
         name: leader
         for leader, *others in groups.values()
         for name in others
-        if not {name, leader} & apart
+        if name not in apart
+        and leader not in apart
         and all(e.checkpoint.digest(name) == e.checkpoint.digest(leader) for e in experts)
     }
 

@@ -7,7 +7,9 @@ is judged before, at the front door (`mats_core.api`).
 from . import pipeline, rounds
 from .events import Event, Finished, LayerDone, RoundDone, Started, TaskDone, TrialDone
 from .family_file import FamilyFile, load_family, measure_all, missing_statistics
+from .given import Given, Source, named, open_source, reference
 from .journal import layers_done
+from .merged import Merge
 from .pipeline import evaluate_output, merge, planned, run, run_plan
 from .plan import Inputs, Plan, Unit, complete, open_inputs, prepare, units, with_statistics
 from .progress import Progress
@@ -33,15 +35,18 @@ __all__ = [
     "ExpertEntry",
     "FamilyFile",
     "Finished",
+    "Given",
     "Inputs",
     "LayerDone",
     "LayerReport",
     "Measuring",
+    "Merge",
     "Plan",
     "Progress",
     "Recipe",
     "Report",
     "RoundDone",
+    "Source",
     "Started",
     "TaskDone",
     "TrialDone",
@@ -59,7 +64,9 @@ __all__ = [
     "measure_all",
     "merge",
     "missing_statistics",
+    "named",
     "open_inputs",
+    "open_source",
     "output_specs",
     "parse_options",
     "parse_recipe",
@@ -68,6 +75,7 @@ __all__ = [
     "planned",
     "prepare",
     "read_layer",
+    "reference",
     "rounds",
     "run",
     "run_plan",

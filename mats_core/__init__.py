@@ -1,7 +1,8 @@
 """MaTS Explorer's library: merge fine-tuned models, and see why a merge works.
 
     load_recipe, parse_recipe     a recipe from YAML or a dictionary
-    merge                         recipe → Report
+    merge_models                  modules, state dicts or paths → Merge
+    merge                         recipe → Merge: the weights, and the report
     run                           recipe → events, for live callers
     METHODS                       the merging methods
     Statistics, measure_task      statistics of an expert on its task
@@ -16,9 +17,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .api import merge, run
+    from .api import merge, merge_models, run
     from .errors import InputError
-    from .merging import Recipe, Report, load_recipe, parse_recipe
+    from .merging import Merge, Recipe, Report, load_recipe, parse_recipe
     from .methods import METHODS
     from .statistics import Statistics, measure_task
 
@@ -26,12 +27,14 @@ __version__ = "0.2.0"
 __all__ = [
     "METHODS",
     "InputError",
+    "Merge",
     "Recipe",
     "Report",
     "Statistics",
     "load_recipe",
     "measure_task",
     "merge",
+    "merge_models",
     "parse_recipe",
     "run",
 ]
@@ -39,12 +42,14 @@ __all__ = [
 _HOMES = {
     "InputError": "errors",
     "METHODS": "methods",
+    "Merge": "merging",
     "Recipe": "merging",
     "Report": "merging",
     "Statistics": "statistics",
     "load_recipe": "merging",
     "measure_task": "statistics",
     "merge": "api",
+    "merge_models": "api",
     "parse_recipe": "merging",
     "run": "api",
 }

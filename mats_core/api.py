@@ -7,22 +7,105 @@ and Python come in by the same way.
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
 
 from .checkpoints import SHARD_BYTES, partial_of, refuse_existing
-from .errors import InputError
+from .errors import InputError, member
 from .estimating import Estimate, estimate_plan, require
 from .merging import (
     Event,
     Finished,
+    Given,
     Inputs,
+    Merge,
     Plan,
     Recipe,
-    Report,
+    Source,
+    complete,
     layers_done,
+    named,
+    open_source,
+    parse_recipe,
     planned,
+    reference,
     run_plan,
 )
+from .statistics import Statistics
 from .system import UNMEASURED, Rates, drain
+
+Measured = Statistics | str | Path  # statistics, or the file that holds them
+
+
+# Merging ------------------------------------------------------------------------------------------
+
+
+def merge_models(
+    base: Source,
+    experts: Mapping[str, Source] | Sequence[Source],
+    method: str = "average",
+    *,
+    statistics: Mapping[str, Measured] | None = None,
+    weights: Mapping[str, float] | Sequence[float] | None = None,
+    base_statistics: Measured | None = None,
+    heads: Sequence[str] | None = None,
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
+    dtype: Literal["float32", "float64"] = "float32",
+    output_dtype: Literal["float32", "float64", "bfloat16", "float16"] | None = None,
+    seed: int = 0,
+    progress: bool | None = None,
+    **options: Any,
+) -> Merge:
+    """The merge of models that were fine-tuned from one base.
+
+    base             a module, a state dict, or the path (or hub id) of a checkpoint
+    experts          the same, by name or in a list (`expert 1`, `expert 2`, …); kinds may be mixed,
+                     and a PEFT adapter's directory is opened over the base
+    method           a name of `METHODS`; its options are further keyword arguments
+    statistics       of each expert, by its name: what `measure` returned, or a file
+    weights          α_m of each expert, by name or in their order; 1 by default
+    base_statistics  of the base, for methods that ask for them
+    heads            patterns of tensors that belong to a task and are not merged, instead of
+                     recognising them; an empty list: no heads
+    device, dtype    of the arithmetic; results have the base's dtypes (or `output_dtype`) and lie
+                     on the base's devices
+    seed             of what is random, such as the drops of DARE
+    progress         whether a bar is shown; by default in notebooks and terminals
+
+    Nothing is copied: a module's tensors are read where they lie, layer by layer, and the modules
+    stay as they are.  Raises `InputError` for models or statistics that do not fit, and for unknown
+    methods or options (with the nearest name).
+    """
+    sources = named(experts)
+    opened = open_source(base, "base")
+    given = Given(
+        opened,
+        {name: open_source(source, name, opened) for name, source in sources.items()},
+        {name: _statistics(found) for name, found in (statistics or {}).items()},
+        None if base_statistics is None else _statistics(base_statistics),
+        heads,
+    )
+    shares = _weights(weights, list(sources))
+    content = {
+        "base": reference(base, "base"),
+        "experts": [
+            {"name": name, "model": reference(source, name), "weight": shares[name]}
+            for name, source in sources.items()
+        ],
+        "method": method,
+        "options": options,
+        "device": device,
+        "dtype": dtype,
+        "output_dtype": output_dtype,
+        "seed": seed,
+        "heads": None if heads is None else list(heads),
+        "evaluate": False,
+    }
+    recipe = parse_recipe(content)  # what is misspelt is told before anything is read
+    plan = planned(recipe, given.inputs())
+    judge(plan)
+    return Merge.of(_run(plan, progress), plan)
 
 
 def run(
@@ -43,10 +126,7 @@ def run(
     `keep`: CG iterations whose iterates the `LayerDone` events carry.  Raises `InputError` before
     any work for bad input.
     """
-    refuse(recipe, force=force, resume=resume)
-    plan = planned(recipe, inputs, keep)
-    if check_fit and inputs is None:
-        judge(plan)
+    plan = _ready(recipe, inputs, keep, force=force, resume=resume, check_fit=check_fit)
     return (yield from run_plan(plan, force=force, resume=resume, shard_bytes=shard_bytes))
 
 
@@ -57,10 +137,58 @@ def merge(
     resume: bool = False,
     check_fit: bool = True,
     inputs: Inputs | None = None,
-) -> Report:
-    """The report of a recipe that was run to its end; the arguments are those of `run`."""
-    events = run(recipe, force=force, resume=resume, check_fit=check_fit, inputs=inputs)
-    return drain(events).report
+    progress: bool | None = None,
+) -> Merge:
+    """The merged model of a recipe, with its report; the arguments are those of `run`.
+
+    `progress`: whether a bar is shown; by default in notebooks and terminals.
+    """
+    plan = _ready(recipe, inputs, force=force, resume=resume, check_fit=check_fit)
+    plan = replace(plan, inputs=complete(plan.inputs, recipe))
+    return Merge.of(_run(plan, progress, force=force, resume=resume), plan)
+
+
+def _ready(
+    recipe: Recipe,
+    inputs: Inputs | None,
+    keep: Sequence[int] = (),
+    *,
+    force: bool,
+    resume: bool,
+    check_fit: bool,
+) -> Plan:
+    """A merge that is opened and judged."""
+    refuse(recipe, force=force, resume=resume)
+    plan = planned(recipe, inputs, keep)
+    if check_fit and inputs is None:
+        judge(plan)
+    return plan
+
+
+def _run(
+    plan: Plan, progress: bool | None, *, force: bool = False, resume: bool = False
+) -> Finished:
+    events: Generator[Any, None, Finished] = run_plan(plan, force=force, resume=resume)
+    return drain(events)
+
+
+def _statistics(given: Measured) -> Statistics:
+    return given if isinstance(given, Statistics) else Statistics.open(given)
+
+
+def _weights(
+    given: Mapping[str, float] | Sequence[float] | None, names: Sequence[str]
+) -> dict[str, float]:
+    """The weight of each expert; those that a mapping leaves out have 1."""
+    if given is None:
+        return dict.fromkeys(names, 1.0)
+    if isinstance(given, Mapping):
+        for name in given:
+            member("weight of an expert", name, names)
+        return {name: given.get(name, 1.0) for name in names}
+    if len(given) != len(names):
+        raise InputError("weights", expected=f"{len(names)}, one an expert", found=f"{len(given)}")
+    return dict(zip(names, given, strict=True))
 
 
 # Judging ------------------------------------------------------------------------------------------

@@ -105,3 +105,16 @@ def _first(error: Exception) -> str:
     """The first line of an error, which says what happened; the rest is for developers."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (lines[0] if lines else type(error).__name__).rstrip(".")
+
+
+def push(folder: Path, name: str, *, private: bool = True) -> str:
+    """The address of a repository that holds the files of a folder, made where there is none.
+
+    Raises what `huggingface_hub` raises: nobody logged in, no rights, no network.
+    """
+    from huggingface_hub import HfApi
+
+    api = HfApi()
+    made = api.create_repo(name, private=private, exist_ok=True)
+    api.upload_folder(folder_path=folder, repo_id=made.repo_id, commit_message="A merge")
+    return str(made)

@@ -143,7 +143,7 @@ def _run(merge: Finished) -> str:
         "recipe = family.recipe(\n"
         "    METHOD, OPTIONS, statistics=statistics, experts=tuple(WEIGHTS), weights=WEIGHTS, "
         "**SETTINGS\n)\n"
-        "report = mats_core.merge(recipe)\n"
+        "report = mats_core.merge(recipe).report\n"
         "report.coverage"
     )
 

@@ -8,7 +8,9 @@ from ..system import Event
 from . import pipeline, rounds
 from .events import Finished, Iteration, LayerDone, RoundDone, Started, TaskDone, TrialDone
 from .family_file import FamilyFile, load_family, measure_all, measuring_all, missing_statistics
+from .given import Given, Source, named, open_source, reference
 from .journal import layers_done
+from .merged import Merge
 from .pipeline import evaluate_output, evaluating_output, merge, planned, run, run_plan
 from .plan import Inputs, Plan, Unit, complete, open_inputs, prepare, units, with_statistics
 from .progress import Shares
@@ -34,16 +36,19 @@ __all__ = [
     "ExpertEntry",
     "FamilyFile",
     "Finished",
+    "Given",
     "Inputs",
     "Iteration",
     "LayerDone",
     "LayerReport",
     "Measuring",
+    "Merge",
     "Plan",
     "Recipe",
     "Report",
     "RoundDone",
     "Shares",
+    "Source",
     "Started",
     "TaskDone",
     "TrialDone",
@@ -63,7 +68,9 @@ __all__ = [
     "measuring_all",
     "merge",
     "missing_statistics",
+    "named",
     "open_inputs",
+    "open_source",
     "output_specs",
     "parse_options",
     "parse_recipe",
@@ -72,6 +79,7 @@ __all__ = [
     "planned",
     "prepare",
     "read_layer",
+    "reference",
     "rounds",
     "run",
     "run_plan",

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from ..checkpoints import Weights
+from ..checkpoints import InMemory, Weights
 from ..families import Expert, Family
 from ..methods import METHODS
 from .recipe import Recipe, dump_recipe
@@ -57,8 +57,10 @@ def _inputs(recipe: Recipe, family: Family) -> Inputs:
 
 def licence(checkpoint: Weights) -> str:
     """The licence that a checkpoint's own directory states, or an empty text."""
-    folder = checkpoint.path if checkpoint.path.is_dir() else checkpoint.path.parent
-    stated = front_matter(folder / NAME).get("license") or checkpoint.config.get("license")
+    stated = checkpoint.config.get("license")
+    if not isinstance(checkpoint, InMemory):  # beside which nothing lies
+        folder = checkpoint.path if checkpoint.path.is_dir() else checkpoint.path.parent
+        stated = front_matter(folder / NAME).get("license") or stated
     if isinstance(stated, list):
         stated = ", ".join(str(one) for one in stated)
     return str(stated).strip() if stated else ""

@@ -272,7 +272,8 @@ def _require_statistics(recipe: Recipe, inputs: Inputs, method: Method, options:
                 f"method '{method.name}'",
                 expected="statistics for every expert",
                 found=f"none for '{entry.name}'",
-                remedy="Run `python -m mats_core measure` on it and name the file in the recipe.",
+                remedy="Run `python -m mats_core measure` on it and name the file in the recipe, "
+                "or pass what `mats_core.measure` returns.",
             )
         there = statistics.kinds
         if required - there:

@@ -21,6 +21,7 @@ from ..tasks import names_file
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Arithmetic = Literal["float32", "float64"]
+IN_MEMORY = "memory:"  # before the name of a model that was given as a module or a state dict
 OutputDtype = Literal["float32", "float64", "bfloat16", "float16"]
 
 
@@ -103,6 +104,13 @@ class Recipe(BaseModel):
 
     def model_path(self, reference: str) -> Path:
         """The directory or file of a checkpoint, which may be a hub id (see `hub.locate`)."""
+        if reference.startswith(IN_MEMORY):
+            raise InputError(
+                f"model '{reference.removeprefix(IN_MEMORY)}' of the recipe",
+                expected="the path of a checkpoint",
+                found="a model that was given in memory when it was merged",
+                remedy="Save that model and name its path, or merge again with `merge_models`.",
+            )
         return hub.locate(reference, self.folder)
 
     def parsed_options(self) -> Options:
@@ -159,7 +167,7 @@ def load_recipe(path: str | Path) -> Recipe:
 
 def _elsewhere(recipe: Recipe, reference: str) -> str:
     """A checkpoint as any folder can name it: a hub id as it is, a path from the root."""
-    if hub.is_id(reference, recipe.folder):
+    if reference.startswith(IN_MEMORY) or hub.is_id(reference, recipe.folder):
         return reference
     return str(recipe.path(reference).resolve())
 

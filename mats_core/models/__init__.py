@@ -7,7 +7,7 @@ from .architecture import class_for, ties_word_embeddings
 from .images import pixel_values
 from .inputs import BATCH, Rows, ask, check, encode
 from .kinds import facts_of
-from .modules import Forward, build, forward, load, parameter_names, tensors_of
+from .modules import Forward, build, forward, load, parameter_names, saved_names, tensors_of
 from .tokens import IGNORED
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "load",
     "parameter_names",
     "pixel_values",
+    "saved_names",
     "tensors_of",
     "ties_word_embeddings",
 ]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -158,3 +159,22 @@ def _names(
         if bool((value == first).all()):
             found[own] = names[int(first)]
     return found
+
+
+def saved_names(module: nn.Module) -> dict[str, str]:
+    """The name that `save_pretrained` gives each entry of a module's state dict.
+
+    Empty for a module that is not from transformers, or that is saved under the names that it has.
+    Entries that are split or stacked on saving have no single name and keep theirs.
+    """
+    if not any(kind.__module__.startswith("transformers.") for kind in type(module).__mro__):
+        return {}
+    try:
+        from transformers.core_model_loading import revert_weight_conversion
+    except ImportError:
+        return {}  # an earlier transformers, which renames nothing
+    own = {n: torch.empty(v.shape, device="meta") for n, v in module.state_dict().items()}
+    reverted: Any = revert_weight_conversion
+    saved = {id(value): name for name, value in reverted(module, own).items()}
+    found = {name: saved.get(id(value), name) for name, value in own.items()}
+    return found if any(name != other for name, other in found.items()) else {}

@@ -1,0 +1,211 @@
+"""Inputs that a caller hands over: modules, state dicts, opened weights, or paths, mixed.
+
+What a recipe names by paths is opened by `plan.open_inputs`; both end in the same `Inputs`, so that
+everything after is one way.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from .. import models
+from ..adapters import Adapted, open_expert, why_not
+from ..checkpoints import Checkpoint, InMemory, Renamed, Weights, hub
+from ..errors import InputError, listing, member
+from ..families import Expert, examine
+from ..statistics import Statistics
+from .plan import Inputs
+from .recipe import IN_MEMORY
+
+Source = nn.Module | Mapping[str, Tensor] | Weights | str | Path
+OF_PARAMETERS = ("fisher", "block")
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a caller hands over, opened.
+
+    base             the pre-trained model
+    experts          by name, in their order
+    statistics       by the experts' names; None or missing: not measured
+    base_statistics  those of the base, where a method asks for them
+    heads            patterns of head tensors, instead of recognising them
+    """
+
+    base: Weights
+    experts: Mapping[str, Weights]
+    statistics: Mapping[str, Statistics] = field(default_factory=dict)
+    base_statistics: Statistics | None = None
+    heads: Sequence[str] | None = None
+
+    def inputs(self) -> Inputs:
+        """Inputs of a merge; raises `InputError` for experts or statistics that do not fit."""
+        for name in self.statistics:
+            member("statistics of an expert", name, self.experts)
+        everything = (self.base, *self.experts.values())
+        if any(isinstance(weights, Checkpoint | Adapted) for weights in everything):
+            return replace(
+                self,
+                base=under_saved_names(self.base),
+                experts={name: under_saved_names(one) for name, one in self.experts.items()},
+            )._inputs()
+        return self._inputs()
+
+    def _inputs(self) -> Inputs:
+        experts = [Expert(name, weights) for name, weights in self.experts.items()]
+        family = examine(self.base, experts, heads=self.heads)
+        prints = {name: weights.fingerprint for name, weights in self.experts.items()}
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            statistics = tuple(
+                _fitted(self.statistics.get(e.name), e.checkpoint, e.name, prints)
+                for e in family.experts
+            )
+            base = _fitted(self.base_statistics, self.base, "base", prints)
+        notes = [str(warning.message) for warning in caught]
+        notes += [note for expert in family.experts for note in expert.checkpoint.notes]
+        return Inputs(family, statistics, base, (*family.notes, *notes, *why_not(family)))
+
+
+def open_source(source: Source, label: str, base: Weights | None = None) -> Weights:
+    """A source as weights: modules and state dicts where they lie, paths and hub ids opened.
+
+    `label` is what sentences call it where it has no path; an adapter's directory is opened over
+    `base`.  Raises `InputError` for what is none of these.
+    """
+    if isinstance(source, nn.Module):
+        return InMemory.of(source, label)
+    if isinstance(source, str | Path):
+        path = hub.locate(source)
+        return Checkpoint.open(path) if base is None else open_expert(path, base)
+    if isinstance(source, Mapping):
+        return InMemory.of(source, label)
+    if isinstance(source, Weights):
+        return source
+    raise InputError(
+        f"'{label}'",
+        expected="a module, a state dict, or the path of a checkpoint",
+        found=type(source).__name__,
+    )
+
+
+def under_saved_names(weights: Weights) -> Weights:
+    """A module of transformers under the names that its files would have; others as they are."""
+    module = weights.module if isinstance(weights, InMemory) else None
+    names = {} if module is None else models.saved_names(module)
+    return Renamed.of(weights, {saved: own for own, saved in names.items()}) if names else weights
+
+
+def reference(source: Source, label: str) -> str:
+    """How a recipe names a source: its path, or that it was given in memory."""
+    if isinstance(source, str | Path):
+        return str(source)
+    held = isinstance(source, nn.Module | Mapping | InMemory)
+    return f"{IN_MEMORY}{label}" if held else str(source.path)
+
+
+def named(experts: Any) -> dict[str, Source]:
+    """Experts by name; those of a sequence are called `expert 1`, `expert 2` and so on."""
+    if isinstance(experts, Mapping):
+        return {str(name): source for name, source in experts.items()}
+    if isinstance(experts, nn.Module | str | Path) or not isinstance(experts, Sequence):
+        raise InputError(
+            "experts",
+            expected="a mapping from names to models, or a list of models",
+            found=type(experts).__name__,
+        )
+    return {f"expert {number}": source for number, source in enumerate(experts, 1)}
+
+
+def _fitted(
+    statistics: Statistics | None, on: Weights, whose: str, prints: Mapping[str, str]
+) -> Statistics | None:
+    """Statistics under the base's names, where they are of this model."""
+    if statistics is None:
+        return None
+    source = on.source if isinstance(on, Renamed) else on
+    if isinstance(source, InMemory) or statistics.source.startswith("memory:"):
+        _same_model(statistics, on, whose, prints)
+    else:
+        statistics.check(on.fingerprint)
+    _require_names(statistics, on, whose)
+    return statistics.under({on.own(name): name for name in on.tensors})
+
+
+def _same_model(statistics: Statistics, on: Weights, whose: str, prints: Mapping[str, str]) -> None:
+    """Refuse statistics of another expert; say where they are of other numbers than these.
+
+    A module may be cast, wrapped or trained on after it was measured, which its caller may want.
+    """
+    said, ours = statistics.metadata.get("fingerprint", ""), on.fingerprint
+    if said == ours:
+        return
+    others = [name for name, fingerprint in prints.items() if said == fingerprint]
+    if others and whose not in others:
+        raise InputError(
+            f"statistics of '{whose}'",
+            expected="those that were measured on it",
+            found=f"those of '{others[0]}'",
+            remedy="Give each expert its own.",
+        )
+    if said:
+        warnings.warn(
+            f"the statistics of '{whose}' were measured on other numbers than the model has now "
+            "(cast or trained since?); taken as they are",
+            stacklevel=2,
+        )
+
+
+def _require_names(statistics: Statistics, on: Weights, whose: str) -> None:
+    """Raise `InputError` where no statistic has its parameter, or one has another shape."""
+    known = False
+    for name, shape in statistics.shapes.items():
+        stem, _, kind = name.rpartition(".")
+        parameter = _parameter(stem, kind, on)
+        if parameter is None:
+            continue
+        known = True
+        ours = on.tensors[parameter].shape
+        if not _fits(kind, shape, ours):
+            raise InputError(
+                f"'{name}' of the statistics of '{whose}'",
+                expected=f"a shape that belongs to '{on.own(parameter)}' {list(ours)}",
+                found=f"{list(shape)}",
+                remedy="They were measured on another model; measure this one.",
+            )
+    if not known:
+        raise InputError(
+            f"statistics of '{whose}'",
+            expected=f"the names of its tensors: {listing(map(on.own, on.tensors))}",
+            found=listing(dict.fromkeys(n.rpartition(".")[0] for n in statistics.shapes)),
+            remedy="They were measured on another model, or on this one inside a wrapper; "
+            "measure the module whose state dict is merged, or rename with `Statistics.under`.",
+        )
+
+
+def _parameter(stem: str, kind: str, on: Weights) -> str | None:
+    """The parameter that a statistic belongs to, by the base's name."""
+    by_own = {name: name for name in on.tensors} | {on.own(name): name for name in on.tensors}
+    if kind in OF_PARAMETERS:
+        return by_own.get(stem)
+    return next(
+        (by_own[n] for n in (f"{stem}.weight", f"{stem}.in_proj_weight") if n in by_own), None
+    )
+
+
+def _fits(kind: str, shape: tuple[int, ...], parameter: tuple[int, ...]) -> bool:
+    if kind == "fisher":
+        return shape == parameter
+    elements = 1
+    for size in parameter:
+        elements *= size
+    if kind == "block":
+        return shape == (elements, elements)
+    # A weight may be stored as (d_in, d_out): which side is meant, its reader knows.
+    return not shape or shape[-1] in parameter

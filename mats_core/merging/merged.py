@@ -1,0 +1,189 @@
+"""`Merge`: a merged model with its report, whether it lies in memory or in a directory."""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from .. import models
+from ..checkpoints import (
+    SHARD_BYTES,
+    Checkpoint,
+    CheckpointWriter,
+    InMemory,
+    Renamed,
+    Weights,
+    hub,
+    staged_directory,
+)
+from ..errors import InputError, listing, member
+from ..evaluation import evaluate
+from ..families import Expert
+from .directory import finish_directory
+from .events import Finished
+from .plan import Inputs, Plan, prepare
+from .recipe import Recipe
+from .report import Report
+
+
+@dataclass(frozen=True, repr=False)
+class Merge:
+    """A merged model: weights by the base's names, and the report of how they came about.
+
+    report    what happened to every tensor, and the accuracy on the tasks where it was tested
+    tensors   name → merged tensor; read from the output directory where the merge was written
+    recipe    what was merged and how, with the options that were chosen
+    inputs    the base, the experts and their statistics, as they were opened
+    """
+
+    report: Report
+    tensors: Mapping[str, Tensor]
+    recipe: Recipe
+    inputs: Inputs = field(repr=False)
+
+    @classmethod
+    def of(cls, finished: Finished, plan: Plan) -> Merge:
+        """The merge that a plan's events ended with."""
+        report, base = finished.report, plan.inputs.family.base
+        tensors: Mapping[str, Tensor]
+        if report.output:
+            tensors = _Lazy(Checkpoint.open(report.output))
+        else:
+            on = {name: _device(base, name) for name in finished.tensors}
+            tensors = {name: value.to(device=on[name]) for name, value in finished.tensors.items()}
+        chosen = {"options": dict(report.options), "search": None}
+        return cls(report, tensors, plan.recipe.model_copy(update=chosen), plan.inputs)
+
+    def __repr__(self) -> str:
+        experts = listing(expert.name for expert in self.inputs.family.experts)
+        return f"Merge of {experts}: {self.report!r}"
+
+    def state_dict(self, head_of: str | None = None) -> dict[str, Tensor]:
+        """Tensors that load into the base as it is; with `head_of` into that expert's model.
+
+        `head_of`: an expert's name; its head and its own names of the tensors are taken.  Tied
+        tensors are there under each of their names.  Raises `InputError` for an unknown expert.
+        """
+        if head_of is None:
+            base = self.inputs.family.base
+            return {base.own(name): self._merged(name) for name in base.tensors}
+        expert = self._expert(head_of)
+        found = evaluate.for_expert(self.tensors, self.inputs.family, expert)
+        for name in expert.checkpoint.tensors:
+            if expert.own(name) not in found:  # its head, and buffers that only it has
+                found[expert.own(name)] = _kept(expert.checkpoint, name)
+        return found
+
+    def model(self, expert: str | None = None) -> nn.Module:
+        """A module with the merged weights: a copy of the base, or of an expert with its head.
+
+        Modules that were given are copied; for directories transformers builds the model that
+        their `config.json` describes, in evaluation mode.  Raises `InputError` where the model was
+        given as a bare state dict or file, of which no module is known.
+        """
+        family = self.inputs.family
+        weights = family.base if expert is None else self._expert(expert).checkpoint
+        source, state = _unnamed(weights), self.state_dict(expert)
+        if isinstance(source, InMemory) and source.module is not None:
+            built = copy.deepcopy(source.module)
+            built.load_state_dict(state)
+            return built
+        if source.directory is None:
+            raise InputError(
+                f"model of '{expert or 'the base'}'",
+                expected="a module, or a directory with config.json",
+                found=f"bare tensors in '{source.path}'",
+                remedy="Load `state_dict()` into a module of yours.",
+            )
+        kinds = {v.dtype for v in state.values() if v.is_floating_point()}
+        dtype = next(iter(kinds)) if len(kinds) == 1 else torch.float32
+        return models.build(source.directory, state, dtype=dtype)
+
+    def save(self, folder: str | Path, *, force: bool = False) -> Path:
+        """The directory that was written: weights, heads, recipe, report and model card.
+
+        It is the output of the command line's `merge`, with the base's configuration and tokenizer
+        where the base has them, and it appears whole or not at all.  Raises `InputError` where
+        something lies at `folder` and `force` is not set.
+        """
+        target = Path(folder)
+        report = replace(self.report, output=str(target.resolve()))
+        recipe = self.recipe.model_copy(update={"output": str(target.resolve())})
+        plan = prepare(recipe, self.inputs)
+        specs = {name: (v.dtype, tuple(v.shape)) for name, v in self._sorted()}
+        with staged_directory(target, force=force) as staging:
+            writer = CheckpointWriter(staging, specs, shard_bytes=SHARD_BYTES)
+            for name, value in self._sorted():
+                writer.add(name, value)
+            writer.close()
+            finish_directory(plan, staging, report)
+        return target
+
+    def push_to_hub(self, name: str, *, private: bool = True) -> str:
+        """The address of a repository on the Hugging Face hub, made now with what `save` writes.
+
+        name      `organisation/model`, or `model` for the user who is logged in
+        private   whether only its owners see it
+
+        The one call of this library that sends anything away; nothing else calls it.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            return hub.push(self.save(Path(folder) / "merged"), name, private=private)
+
+    def _sorted(self) -> Iterator[tuple[str, Tensor]]:
+        """(name, tensor), one at a time, in the base's order."""
+        for name in self.inputs.family.base.tensors:
+            if name in self.tensors:
+                yield name, self.tensors[name]
+
+    def _merged(self, name: str) -> Tensor:
+        family = self.inputs.family
+        if name in self.tensors:
+            return self.tensors[name]
+        return self.tensors[family.tied_to[name]]  # written once, with the one that it follows
+
+    def _expert(self, name: str) -> Expert:
+        experts = {expert.name: expert for expert in self.inputs.family.experts}
+        return experts[member("expert", name, experts)]
+
+
+def _kept(weights: Weights, name: str) -> Tensor:
+    """A tensor as its model has it, on its device."""
+    return weights.read(name, device=_device(weights, name))
+
+
+def _device(weights: Weights, name: str) -> torch.device | None:
+    source, own = _unnamed(weights), weights.own(name)
+    return source.held[own].device if isinstance(source, InMemory) else None
+
+
+def _unnamed(weights: Weights) -> Weights:
+    """The weights under a renamed view."""
+    return weights.source if isinstance(weights, Renamed) else weights
+
+
+class _Lazy(Mapping[str, Tensor]):
+    """Tensors of a checkpoint, read when they are asked for."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self.checkpoint = checkpoint
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self.checkpoint.tensors:
+            raise KeyError(name)
+        return self.checkpoint.read(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.checkpoint.tensors)
+
+    def __len__(self) -> int:
+        return len(self.checkpoint.tensors)
+
+    def __repr__(self) -> str:
+        return f"{len(self)} tensors in '{self.checkpoint.path}'"

@@ -5,6 +5,7 @@
     merge                         recipe → Merge: the weights, and the report
     run                           recipe → events, for live callers
     METHODS                       the merging methods
+    measure                       a module and its loader, or a checkpoint and its task → Statistics
     Statistics, measure_task      statistics of an expert on its task
     InputError                    what bad input raises
 
@@ -17,7 +18,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .api import merge, merge_models, run
+    from .api import measure, merge, merge_models, run
     from .errors import InputError
     from .merging import Merge, Recipe, Report, load_recipe, parse_recipe
     from .methods import METHODS
@@ -32,6 +33,7 @@ __all__ = [
     "Report",
     "Statistics",
     "load_recipe",
+    "measure",
     "measure_task",
     "merge",
     "merge_models",
@@ -47,6 +49,7 @@ _HOMES = {
     "Report": "merging",
     "Statistics": "statistics",
     "load_recipe": "merging",
+    "measure": "api",
     "measure_task": "statistics",
     "merge": "api",
     "merge_models": "api",

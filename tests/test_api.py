@@ -368,3 +368,35 @@ def test_no_option_is_hidden_behind_an_argument():
 
 def test_the_root_hands_out_the_front_door():
     assert mats_core.merge_models is merge_models
+
+
+# Five lines ---------------------------------------------------------------------------------------
+
+
+def test_the_five_lines():
+    base, experts = family("mlp")
+    loaders = {name: loader(seed=seed) for seed, name in enumerate(experts)}
+    average = contiguous(base)
+    scope = {"base": base, "experts": experts, "loaders": loaders}
+    lines = """\
+import mats_core as mats
+statistics = {name: mats.measure(model, loaders[name]) for name, model in experts.items()}
+merged = mats.merge_models(base, experts, "kfac", statistics=statistics, damping=0.1)
+base.load_state_dict(merged.state_dict())
+residuals = merged.report.layers[3].residuals
+"""
+    exec(lines, scope)
+    assert scope["merged"].report.layers[3].name == "fc2.weight"
+    assert 0 < scope["residuals"][-1] < 1e-2 < scope["residuals"][0]
+    assert not same(contiguous(base), average)
+
+
+def test_statistics_of_another_expert_are_refused_and_a_cast_is_told():
+    base, experts = family("mlp")
+    statistics = {name: mats_core.measure(model, loader()) for name, model in experts.items()}
+    swapped = {**statistics, "e0": statistics["e1"], "e1": statistics["e0"]}
+    with pytest.raises(InputError, match=r"statistics of 'e0': .*found those of 'e1'"):
+        merge_models(base, experts, "regmean", statistics=swapped)
+    experts["e2"].double()
+    merged = merge_models(base.double(), experts, "regmean", statistics=statistics)
+    assert any("'e2' were measured on other numbers" in note for note in merged.report.warnings)

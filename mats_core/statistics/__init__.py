@@ -19,6 +19,7 @@ from .cache import cached_path, measured
 from .collect import Labels, Steps, measure
 from .fisher import CHUNK_BYTES
 from .gram import with_bias
+from .of_loader import Loss, measuring_loader
 from .of_task import EXAMPLES, measure_task, measuring_task
 from .passes import measure_to_file
 from .sketch import Sketch
@@ -28,6 +29,7 @@ __all__ = [
     "CHUNK_BYTES",
     "EXAMPLES",
     "Labels",
+    "Loss",
     "Sketch",
     "Statistics",
     "Steps",
@@ -36,6 +38,7 @@ __all__ = [
     "measure_task",
     "measure_to_file",
     "measured",
+    "measuring_loader",
     "measuring_task",
     "with_bias",
 ]

@@ -6,7 +6,8 @@ Hooks note what each layer saw (`capture.py`), `accumulate.py` sums it up.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Mapping
-from typing import Literal
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -24,6 +25,13 @@ MASKS = ("attention_mask", "decoder_attention_mask")
 Batch = tuple[Mapping[str, Tensor], Tensor | None]  # the model's keyword arguments, labels (n,)
 # Examples done so far, after each batch; whoever stops iterating stops the measuring.
 Steps = Generator[int, None, Statistics]
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """What a model says that gives no logits: the log-likelihood of a batch, summed (scalar)."""
+
+    total: Tensor
 
 
 def _masks(inputs: Mapping[str, Tensor]) -> list[Tensor]:
@@ -111,15 +119,10 @@ def measuring(
             examples, masks = len(next(iter(inputs.values()))), _masks(inputs)
             with Capture(model, examples) as capture, torch.enable_grad():
                 output = model(**inputs)
-                logits = output.logits if hasattr(output, "logits") else output
-                if truth is not None and truth.ndim == 2:  # tokens: those that are asked for
-                    there = truth != IGNORED
-                    logits, truth = logits[there], truth[there]
-                scores = torch.log_softmax(logits, -1)
-                chosen = _labels(scores, truth, labels, sampler)
-                likelihood = scores.gather(1, chosen[:, None]).sum()
+                likelihood = _likelihood(output, truth, labels, sampler)
                 if not torch.isfinite(likelihood):
                     raise InputError("log-likelihood", expected="a finite number", found="none")
+                _require_gradient(model, likelihood)
                 likelihood.backward()
             accumulator.add(capture, masks)
             yield accumulator.examples
@@ -138,6 +141,31 @@ def measuring(
         **(metadata or {}),
     }
     return Statistics.of(accumulator.means(), description)
+
+
+def _require_gradient(model: nn.Module, likelihood: Tensor) -> None:
+    if not likelihood.requires_grad:
+        raise InputError(
+            f"model '{type(model).__name__}'",
+            expected="a linear layer, convolution, embedding or norm that its forward pass calls",
+            found="none",
+            remedy="Weights that are used without calling their module are not seen.",
+        )
+
+
+def _likelihood(
+    output: Any, truth: Tensor | None, labels: Labels, sampler: np.random.Generator
+) -> Tensor:
+    """The log-likelihood of a batch's labels, summed over its examples."""
+    if isinstance(output, Likelihood):
+        return output.total
+    logits = output.logits if hasattr(output, "logits") else output
+    if truth is not None and truth.ndim == 2:  # tokens: those that are asked for
+        asked = truth != IGNORED
+        logits, truth = logits[asked], truth[asked]
+    scores = torch.log_softmax(logits, -1)
+    chosen = _labels(scores, truth, labels, sampler)
+    return scores.gather(1, chosen[:, None]).sum()
 
 
 def _labels(

@@ -400,3 +400,31 @@ def test_statistics_of_another_expert_are_refused_and_a_cast_is_told():
     experts["e2"].double()
     merged = merge_models(base.double(), experts, "regmean", statistics=statistics)
     assert any("'e2' were measured on other numbers" in note for note in merged.report.warnings)
+
+
+def test_push_to_hub_makes_a_repository_of_what_save_writes(monkeypatch):
+    import huggingface_hub
+
+    calls: list = []
+
+    class Api:
+        def create_repo(self, name, *, private, exist_ok):
+            calls.append((name, private, exist_ok))
+            return type("Url", (str,), {"repo_id": f"me/{name}"})("https://hub/me/merged")
+
+        def upload_folder(self, *, folder_path, repo_id, commit_message):
+            calls.append((repo_id, {file.name for file in Path(folder_path).iterdir()}))
+
+    monkeypatch.setattr(huggingface_hub, "HfApi", Api)
+    base, experts = family("mlp")
+    merged = merge_models(base, experts)
+    assert merged.push_to_hub("merged") == "https://hub/me/merged"
+    written_files = {"model.safetensors", "recipe.yaml", "report.json", "README.md"}
+    assert calls == [("merged", True, True), ("me/merged", written_files)]
+
+
+def test_only_a_merge_pushes():
+    root = Path(mats_core.__file__).parent
+    users = [f.name for f in root.rglob("*.py") if "hub.push(" in f.read_text("utf-8")]
+    assert users == ["merged.py"]
+    assert not [f for f in root.rglob("*.py") if ".push_to_hub(" in f.read_text("utf-8")]

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .folders import cache_folder, results_folder
     from .memory import available_memory, parse_bytes
     from .remember import ByContent, Memo, forgetful
+    from .showing import Shown
     from .speeds import (
         ACTIVATION,
         CALL,
@@ -46,6 +47,7 @@ __all__ = [
     "Event",
     "Memo",
     "Rates",
+    "Shown",
     "Work",
     "available_memory",
     "cache_folder",
@@ -76,6 +78,7 @@ _HOMES = {
     "Rates": "speeds",
     "STREAM": "speeds",
     "SVD": "speeds",
+    "Shown": "showing",
     "UNMEASURED": "speeds",
     "Work": "speeds",
     "available_memory": "memory",

@@ -43,7 +43,7 @@ from .statistics import (
     measuring_loader,
     measuring_task,
 )
-from .system import UNMEASURED, Rates, drain
+from .system import UNMEASURED, Rates, bar, drain
 from .tasks import Task
 
 Measured = Statistics | str | Path  # statistics, or the file that holds them
@@ -180,7 +180,8 @@ def _run(
     plan: Plan, progress: bool | None, *, force: bool = False, resume: bool = False
 ) -> Finished:
     events: Generator[Any, None, Finished] = run_plan(plan, force=force, resume=resume)
-    return drain(events)
+    with bar(progress) as tell:
+        return drain(events, tell)
 
 
 def _statistics(given: Measured) -> Statistics:
@@ -245,14 +246,16 @@ def measure(
             model, loader, examples=examples, labels=labels, loss=loss, seed=seed, blocks=blocks,
             rank=rank, names=names, device=device,
         )  # fmt: skip
-        return drain(steps)
+        with bar(progress) as tell:
+            return drain(steps, tell)
     task = data if isinstance(data, Task) else tasks.load(str(data))
     over = None if base is None else open_source(base, "base")
     steps = measuring_task(
         open_source(model, "model", over), task, examples=examples or EXAMPLES, labels=labels,
         seed=seed, blocks=blocks, rank=rank, device=device or "cpu",
     )  # fmt: skip
-    return drain(cast(Any, steps))
+    with bar(progress) as tell:
+        return drain(cast(Any, steps), tell)
 
 
 # Judging ------------------------------------------------------------------------------------------

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import importlib
-import sys
 from html import escape
 from typing import Any
 
 from .. import figures
 from ..analysis import layer_spectra
 from ..merging import Merge, Report
+from ..system import in_notebook
 
 GREY = "#808A94"  # text and lines that light and dark pages both show
 GRID = "rgba(128,128,128,0.25)"
@@ -22,7 +22,7 @@ def show(thing: Any, *, layer: str | None = None) -> None:
 
     In a notebook the figures can be zoomed; elsewhere the record's text is printed.
     """
-    if not _in_notebook():
+    if not in_notebook():
         print(repr(thing))
         return
     screen: Any = importlib.import_module("IPython.display")
@@ -66,9 +66,3 @@ def themed(figure: Any) -> Any:
     figure.update_xaxes(gridcolor=GRID, zerolinecolor=GRID, linecolor=GRID)
     figure.update_yaxes(gridcolor=GRID, zerolinecolor=GRID, linecolor=GRID)
     return figure
-
-
-def _in_notebook() -> bool:
-    """Whether a kernel runs this; IPython is never imported to find out."""
-    ipython: Any = sys.modules.get("IPython")
-    return ipython is not None and type(ipython.get_ipython()).__name__ == "ZMQInteractiveShell"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from . import memory, speeds
+    from .bars import bar, in_notebook
     from .devices import choose_device
     from .folders import cache_folder, results_folder
     from .memory import available_memory, parse_bytes
@@ -50,11 +51,13 @@ __all__ = [
     "Shown",
     "Work",
     "available_memory",
+    "bar",
     "cache_folder",
     "choose_device",
     "drain",
     "drained",
     "forgetful",
+    "in_notebook",
     "memory",
     "parse_bytes",
     "part",
@@ -82,6 +85,8 @@ _HOMES = {
     "UNMEASURED": "speeds",
     "Work": "speeds",
     "available_memory": "memory",
+    "bar": "bars",
+    "in_notebook": "bars",
     "cache_folder": "folders",
     "choose_device": "devices",
     "drain": "stream",

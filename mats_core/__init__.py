@@ -1,10 +1,17 @@
 """MaTS Explorer's library: merge fine-tuned models, and see why a merge works.
 
-    load_recipe, parse_recipe     a recipe from YAML or a dictionary
-    merge_models                  modules, state dicts or paths → Merge
-    merge                         recipe → Merge: the weights, and the report
+    measure                       a module and its loader, or a checkpoint and its task → Statistics
+    merge_models                  modules, state dicts or paths, mixed → Merge
+    Merge                         a merged model: weights, report, state_dict, model, save
+    show                          a merge in a notebook: accuracy, convergence, spectra
+
+    load_recipe, parse_recipe     a Recipe from YAML or a dictionary
+    load_family                   a FamilyFile: a base, its experts and their tasks
+    merge                         recipe → Merge
     run                           recipe → events, for live callers
+
     METHODS                       the merging methods
+    Report                        what happened to every tensor, and the accuracy on the tasks
     Statistics, measure_task      statistics of an expert on its task
     InputError                    what bad input raises
 
@@ -17,41 +24,58 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .api import merge, merge_models, run
+    from .api import measure, merge, merge_models, run
     from .errors import InputError
-    from .merging import Merge, Recipe, Report, load_recipe, parse_recipe
+    from .merging import (
+        FamilyFile,
+        Merge,
+        Recipe,
+        Report,
+        load_family,
+        load_recipe,
+        parse_recipe,
+    )
     from .methods import METHODS
+    from .notebook import show
     from .statistics import Statistics, measure_task
 
 __version__ = "0.2.0"
 __all__ = [
     "METHODS",
+    "FamilyFile",
     "InputError",
     "Merge",
     "Recipe",
     "Report",
     "Statistics",
+    "load_family",
     "load_recipe",
+    "measure",
     "measure_task",
     "merge",
     "merge_models",
     "parse_recipe",
     "run",
+    "show",
 ]
 
 _HOMES = {
+    "FamilyFile": "merging",
     "InputError": "errors",
     "METHODS": "methods",
     "Merge": "merging",
     "Recipe": "merging",
     "Report": "merging",
     "Statistics": "statistics",
+    "load_family": "merging",
     "load_recipe": "merging",
+    "measure": "api",
     "measure_task": "statistics",
     "merge": "api",
     "merge_models": "api",
     "parse_recipe": "merging",
     "run": "api",
+    "show": "notebook",
 }
 
 

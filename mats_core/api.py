@@ -6,12 +6,15 @@ and Python come in by the same way.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
-from .checkpoints import SHARD_BYTES, partial_of, refuse_existing
+from torch import nn
+
+from . import tasks
+from .checkpoints import SHARD_BYTES, Weights, partial_of, refuse_existing
 from .errors import InputError, member
 from .estimating import Estimate, estimate_plan, require
 from .merging import (
@@ -32,8 +35,16 @@ from .merging import (
     reference,
     run_plan,
 )
-from .statistics import Statistics
-from .system import UNMEASURED, Rates, drain
+from .statistics import (
+    EXAMPLES,
+    Labels,
+    Loss,
+    Statistics,
+    measuring_loader,
+    measuring_task,
+)
+from .system import UNMEASURED, Rates, bar, drain
+from .tasks import Task
 
 Measured = Statistics | str | Path  # statistics, or the file that holds them
 
@@ -169,7 +180,8 @@ def _run(
     plan: Plan, progress: bool | None, *, force: bool = False, resume: bool = False
 ) -> Finished:
     events: Generator[Any, None, Finished] = run_plan(plan, force=force, resume=resume)
-    return drain(events)
+    with bar(progress) as tell:
+        return drain(events, tell)
 
 
 def _statistics(given: Measured) -> Statistics:
@@ -189,6 +201,61 @@ def _weights(
     if len(given) != len(names):
         raise InputError("weights", expected=f"{len(names)}, one an expert", found=f"{len(given)}")
     return dict(zip(names, given, strict=True))
+
+
+# Measuring ----------------------------------------------------------------------------------------
+
+
+def measure(
+    model: nn.Module | Weights | str | Path,
+    data: Iterable[Any] | Task | str,
+    *,
+    examples: int | None = None,
+    labels: Labels = "empirical",
+    loss: Loss | None = None,
+    seed: int = 0,
+    blocks: int = 0,
+    rank: int = 0,
+    names: Mapping[str, str] | None = None,
+    device: str | None = None,
+    base: Weights | str | Path | None = None,
+    progress: bool | None = None,
+) -> Statistics:
+    """Statistics of a fine-tuned model on examples of its task: Grams and diagonal Fishers.
+
+    model     a module, or the path (or hub id) of a checkpoint
+    data      for a module its loader: batches `(x, y)`, or mappings with `labels` as Hugging Face
+              makes them; for a checkpoint its task: a file, `sample:NAME`, or a `Task`
+    examples  at most so many: by default all of a loader's, 256 of a task's
+    labels    `empirical`: the data's own; `true`: drawn from the model's predictions
+    loss      for models that give no logits: (model, batch) → the loss of each example (n,), or
+              their sum
+    seed      of what is drawn
+    blocks    parameters of at most so many elements also get their full Fisher block
+    rank      Grams of at least twice as many columns are kept as so many rows; 0: none
+    names     the tensors' names by the module's parameters'; the same by default
+    device    where to measure: where the module lies, or the CPU
+    base      what a PEFT adapter's directory is opened over
+    progress  whether a bar is shown; by default in notebooks and terminals
+
+    Raises `InputError` for an empty loader and for batches or models of another form.
+    """
+    if isinstance(model, nn.Module):
+        loader: Any = data  # anything that is iterated; `measuring_loader` looks closer
+        steps: Any = measuring_loader(
+            model, loader, examples=examples, labels=labels, loss=loss, seed=seed, blocks=blocks,
+            rank=rank, names=names, device=device,
+        )  # fmt: skip
+        with bar(progress) as tell:
+            return drain(steps, tell)
+    task = data if isinstance(data, Task) else tasks.load(str(data))
+    over = None if base is None else open_source(base, "base")
+    steps = measuring_task(
+        open_source(model, "model", over), task, examples=examples or EXAMPLES, labels=labels,
+        seed=seed, blocks=blocks, rank=rank, device=device or "cpu",
+    )  # fmt: skip
+    with bar(progress) as tell:
+        return drain(cast(Any, steps), tell)
 
 
 # Judging ------------------------------------------------------------------------------------------

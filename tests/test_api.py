@@ -368,3 +368,63 @@ def test_no_option_is_hidden_behind_an_argument():
 
 def test_the_root_hands_out_the_front_door():
     assert mats_core.merge_models is merge_models
+
+
+# Five lines ---------------------------------------------------------------------------------------
+
+
+def test_the_five_lines():
+    base, experts = family("mlp")
+    loaders = {name: loader(seed=seed) for seed, name in enumerate(experts)}
+    average = contiguous(base)
+    scope = {"base": base, "experts": experts, "loaders": loaders}
+    lines = """\
+import mats_core as mats
+statistics = {name: mats.measure(model, loaders[name]) for name, model in experts.items()}
+merged = mats.merge_models(base, experts, "kfac", statistics=statistics, damping=0.1)
+base.load_state_dict(merged.state_dict())
+residuals = merged.report.layers[3].residuals
+"""
+    exec(lines, scope)
+    assert scope["merged"].report.layers[3].name == "fc2.weight"
+    assert 0 < scope["residuals"][-1] < 1e-2 < scope["residuals"][0]
+    assert not same(contiguous(base), average)
+
+
+def test_statistics_of_another_expert_are_refused_and_a_cast_is_told():
+    base, experts = family("mlp")
+    statistics = {name: mats_core.measure(model, loader()) for name, model in experts.items()}
+    swapped = {**statistics, "e0": statistics["e1"], "e1": statistics["e0"]}
+    with pytest.raises(InputError, match=r"statistics of 'e0': .*found those of 'e1'"):
+        merge_models(base, experts, "regmean", statistics=swapped)
+    experts["e2"].double()
+    merged = merge_models(base.double(), experts, "regmean", statistics=statistics)
+    assert any("'e2' were measured on other numbers" in note for note in merged.report.warnings)
+
+
+def test_push_to_hub_makes_a_repository_of_what_save_writes(monkeypatch):
+    import huggingface_hub
+
+    calls: list = []
+
+    class Api:
+        def create_repo(self, name, *, private, exist_ok):
+            calls.append((name, private, exist_ok))
+            return type("Url", (str,), {"repo_id": f"me/{name}"})("https://hub/me/merged")
+
+        def upload_folder(self, *, folder_path, repo_id, commit_message):
+            calls.append((repo_id, {file.name for file in Path(folder_path).iterdir()}))
+
+    monkeypatch.setattr(huggingface_hub, "HfApi", Api)
+    base, experts = family("mlp")
+    merged = merge_models(base, experts)
+    assert merged.push_to_hub("merged") == "https://hub/me/merged"
+    written_files = {"model.safetensors", "recipe.yaml", "report.json", "README.md"}
+    assert calls == [("merged", True, True), ("me/merged", written_files)]
+
+
+def test_only_a_merge_pushes():
+    root = Path(mats_core.__file__).parent
+    users = [f.name for f in root.rglob("*.py") if "hub.push(" in f.read_text("utf-8")]
+    assert users == ["merged.py"]
+    assert not [f for f in root.rglob("*.py") if ".push_to_hub(" in f.read_text("utf-8")]

@@ -21,11 +21,11 @@ from ..adapters import open_expert
 from ..checkpoints import Weights, hub
 from ..errors import existing, from_validation, read_yaml
 from ..statistics import cached_path, measuring_once
-from ..system import Event, drained, part
+from ..system import Event, Shown, drained, part
 from .recipe import ExpertEntry, Recipe, parse_recipe
 
 
-class FamilyFile(BaseModel):
+class FamilyFile(Shown, BaseModel):
     """A family's description; paths start at `folder`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -25,6 +25,7 @@ from ..checkpoints import (
 from ..errors import InputError, listing, member
 from ..evaluation import evaluate
 from ..families import Expert
+from ..system import Shown
 from .directory import finish_directory
 from .events import Finished
 from .plan import Inputs, Plan, prepare
@@ -33,7 +34,7 @@ from .report import Report
 
 
 @dataclass(frozen=True, repr=False)
-class Merge:
+class Merge(Shown):
     """A merged model: weights by the base's names, and the report of how they came about.
 
     report    what happened to every tensor, and the accuracy on the tasks where it was tested

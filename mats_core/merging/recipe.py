@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ..checkpoints import hub
 from ..errors import InputError, from_validation, member, read_yaml
 from ..methods import METHODS, Options, describe, named_checkpoints
+from ..system import Shown
 from ..tasks import names_file
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
@@ -58,7 +59,7 @@ class Evaluation(BaseModel):
     )
 
 
-class Recipe(BaseModel):
+class Recipe(Shown, BaseModel):
     """A merge, completely described.  `folder` is where relative paths start."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)

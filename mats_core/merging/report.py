@@ -10,7 +10,9 @@ from typing import Any
 import torch
 
 from .. import __version__ as VERSION
+from ..errors import duration
 from ..evaluation import Score, TaskResult, gap_recovered, normalised_accuracy
+from ..system import Shown
 
 KINDS_OF_SCORE = ("merged", "finetuned", "pretrained")
 SERIES = ("residuals", "objectives", "distances")
@@ -46,8 +48,8 @@ class Trial:
     normalised_accuracy: float
 
 
-@dataclass(frozen=True)
-class Report:
+@dataclass(frozen=True, repr=False)
+class Report(Shown):
     """The outcome of a merge; `to_json` is what `report.json` holds."""
 
     method: str
@@ -65,6 +67,13 @@ class Report:
     fingerprints: Mapping[str, str] = field(default_factory=dict)
     output: str | None = None
     rounds: int = 1
+
+    def __repr__(self) -> str:
+        """One line; the layers are many."""
+        counted = ", ".join(f"{count} {kind}" for kind, count in self.coverage.items() if count)
+        kept = self.normalised_accuracy
+        reached = "" if kept is None else f"; {100 * kept:.1f} % of the experts' accuracy"
+        return f"Report({self.method}: {counted}{reached}; {duration(self.seconds)})"
 
     @property
     def coverage(self) -> dict[str, int]:

@@ -19,6 +19,7 @@ from .cache import cached_path, measured, measuring_once
 from .collect import BatchDone, Labels, Steps, measure, measuring
 from .fisher import CHUNK_BYTES
 from .gram import with_bias
+from .of_loader import Loss, measuring_loader
 from .of_task import EXAMPLES, measure_task, measuring_task
 from .passes import measure_to_file, measuring_to_file
 from .sketch import Sketch
@@ -29,6 +30,7 @@ __all__ = [
     "EXAMPLES",
     "BatchDone",
     "Labels",
+    "Loss",
     "Sketch",
     "Statistics",
     "Steps",
@@ -38,6 +40,7 @@ __all__ = [
     "measure_to_file",
     "measured",
     "measuring",
+    "measuring_loader",
     "measuring_once",
     "measuring_task",
     "measuring_to_file",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -34,6 +34,13 @@ class BatchDone(Event):
 
 
 Steps = Generator[BatchDone, None, Statistics]
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """What a model says that gives no logits: the log-likelihood of a batch, summed (scalar)."""
+
+    total: Tensor
 
 
 def _masks(inputs: Mapping[str, Tensor]) -> list[Tensor]:
@@ -84,15 +91,10 @@ def measuring(
             examples, masks = len(next(iter(inputs.values()))), _masks(inputs)
             with Capture(model, examples) as capture, torch.enable_grad():
                 output = model(**inputs)
-                logits = output.logits if hasattr(output, "logits") else output
-                if truth is not None and truth.ndim == 2:  # tokens: those that are asked for
-                    there = truth != IGNORED
-                    logits, truth = logits[there], truth[there]
-                scores = torch.log_softmax(logits, -1)
-                chosen = _labels(scores, truth, labels, sampler)
-                likelihood = scores.gather(1, chosen[:, None]).sum()
+                likelihood = _likelihood(output, truth, labels, sampler)
                 if not torch.isfinite(likelihood):
                     raise InputError("log-likelihood", expected="a finite number", found="none")
+                _require_gradient(model, likelihood)
                 likelihood.backward()
             accumulator.add(capture, masks)
             yield _batch_done(accumulator.examples, total)
@@ -120,6 +122,31 @@ def _batch_done(examples: int, total: int | None) -> BatchDone:
     of, fraction = (f" of {total}", examples / max(1, total)) if total is not None else ("", 0.0)
     text = f"Measuring statistics: example {examples}{of}"
     return BatchDone(examples, fraction=min(1.0, fraction), text=text)
+
+
+def _require_gradient(model: nn.Module, likelihood: Tensor) -> None:
+    if not likelihood.requires_grad:
+        raise InputError(
+            f"model '{type(model).__name__}'",
+            expected="a linear layer, convolution, embedding or norm that its forward pass calls",
+            found="none",
+            remedy="Weights that are used without calling their module are not seen.",
+        )
+
+
+def _likelihood(
+    output: Any, truth: Tensor | None, labels: Labels, sampler: np.random.Generator
+) -> Tensor:
+    """The log-likelihood of a batch's labels, summed over its examples."""
+    if isinstance(output, Likelihood):
+        return output.total
+    logits = output.logits if hasattr(output, "logits") else output
+    if truth is not None and truth.ndim == 2:  # tokens: those that are asked for
+        asked = truth != IGNORED
+        logits, truth = logits[asked], truth[asked]
+    scores = torch.log_softmax(logits, -1)
+    chosen = _labels(scores, truth, labels, sampler)
+    return scores.gather(1, chosen[:, None]).sum()
 
 
 def _labels(

@@ -31,6 +31,7 @@ from ..checkpoints import Checkpoint, TensorFileWriter, all_finite, staged_file
 from ..errors import InputError
 from ..linear import LowRank
 from ..names import module_of
+from ..system import Shown
 
 FORMAT = "mats-statistics-1"
 _NUMBERS = itertools.count()
@@ -56,14 +57,20 @@ def factor_names(name: str) -> tuple[str, str] | None:
     return f"{stem}_factor", f"{stem}_rest"
 
 
-@dataclass(frozen=True)
-class Statistics:
+@dataclass(frozen=True, repr=False)
+class Statistics(Shown):
     """Statistics of one checkpoint, in memory or read lazily from a file."""
 
     shapes: Mapping[str, tuple[int, ...]]
     metadata: Mapping[str, str]
     _read: Callable[[str], Tensor]
     source: str = "memory"
+
+    def __repr__(self) -> str:
+        """One line; the names are many."""
+        examples = self.metadata.get("examples", "?")
+        kinds = ", ".join(sorted(self.kinds))
+        return f"Statistics({examples} examples, {len(self.layers)} layers: {kinds})"
 
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Statistics:

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from . import memory, speeds
+    from .bars import bar, in_notebook
     from .devices import choose_device
     from .folders import cache_folder, results_folder
     from .memory import available_memory, parse_bytes
     from .remember import Memo, forgetful, nbytes, recall, remembered
+    from .showing import Shown
     from .speeds import (
         ACTIVATION,
         CALL,
@@ -45,14 +47,17 @@ __all__ = [
     "Event",
     "Memo",
     "Rates",
+    "Shown",
     "Work",
     "available_memory",
+    "bar",
     "cache_folder",
     "changed",
     "choose_device",
     "drain",
     "drained",
     "forgetful",
+    "in_notebook",
     "memory",
     "nbytes",
     "parse_bytes",
@@ -78,9 +83,12 @@ _HOMES = {
     "Rates": "speeds",
     "STREAM": "speeds",
     "SVD": "speeds",
+    "Shown": "showing",
     "UNMEASURED": "speeds",
     "Work": "speeds",
     "available_memory": "memory",
+    "bar": "bars",
+    "in_notebook": "bars",
     "cache_folder": "folders",
     "changed": "stream",
     "choose_device": "devices",

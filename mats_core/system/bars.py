@@ -1,0 +1,80 @@
+"""A progress bar where a person looks: HTML in a notebook, tqdm in a terminal, else nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import sys
+import time
+from collections.abc import Callable, Iterator
+from html import escape
+from typing import Any
+
+EVERY = 0.1  # seconds between two updates in a notebook
+Tell = Callable[[Any], None]  # called with each event of a stream
+
+
+@contextlib.contextmanager
+def bar(wanted: bool | None = None) -> Iterator[Tell | None]:
+    """What to call with each event (`drain`'s `on_event`), or None where nothing is shown.
+
+    `wanted`: False for silence, True for a bar even where the output is no terminal; by default
+    one in notebooks and terminals.
+    """
+    if wanted is False:
+        yield None
+    elif in_notebook():
+        with _display() as tell:
+            yield tell
+    elif wanted or sys.stderr.isatty():
+        with _terminal() as tell:
+            yield tell
+    else:
+        yield None
+
+
+def in_notebook() -> bool:
+    """Whether a kernel runs this; IPython is never imported to find out."""
+    ipython: Any = sys.modules.get("IPython")
+    return ipython is not None and type(ipython.get_ipython()).__name__ == "ZMQInteractiveShell"
+
+
+def fraction_of(event: Any, before: float = 0.0) -> float:
+    """How much of the work is done, never less than before."""
+    found = getattr(event, "fraction", None)
+    if not found and getattr(event, "total", 0) and hasattr(event, "index"):
+        found = (event.index + 1) / event.total
+    return min(1.0, max(before, float(found or 0.0)))
+
+
+@contextlib.contextmanager
+def _terminal() -> Iterator[Tell]:
+    from tqdm import tqdm
+
+    with tqdm(total=100, unit="%", leave=False, file=sys.stderr, bar_format="{l_bar}{bar}") as line:
+
+        def tell(event: Any) -> None:
+            line.set_description_str(str(getattr(event, "text", "")), refresh=False)
+            line.update(round(100 * fraction_of(event, line.n / 100)) - line.n)
+
+        yield tell
+
+
+@contextlib.contextmanager
+def _display() -> Iterator[Tell]:
+    screen: Any = importlib.import_module("IPython.display")
+    handle: Any = screen.display(screen.HTML(""), display_id=True)
+    done, last = 0.0, 0.0
+
+    def tell(event: Any) -> None:
+        nonlocal done, last
+        done = fraction_of(event, done)
+        if time.monotonic() - last >= EVERY:
+            last = time.monotonic()
+            text = escape(str(getattr(event, "text", "")))
+            handle.update(screen.HTML(f'<progress value="{done:.3f}"></progress> {text}'))
+
+    try:
+        yield tell
+    finally:
+        handle.update(screen.HTML(""))

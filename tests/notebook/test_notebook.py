@@ -1,0 +1,110 @@
+"""Records as HTML: small, self-contained, escaped; merges as figures; text elsewhere."""
+
+from __future__ import annotations
+
+import re
+import sys
+from html.parser import HTMLParser
+from types import ModuleType, SimpleNamespace
+
+import pytest
+
+import mats_core
+from mats_core.merging.family_file import load_family
+from mats_core.merging.recipe import parse_recipe
+from mats_core.notebook.markup import markup
+from mats_core.notebook.show import GREY, drawings, show
+from tests.conftest import family_recipe
+from tests.module_cases import family, loader
+
+MOST = 6000  # characters
+
+
+@pytest.fixture(scope="module")
+def merged(tiny_family):
+    recipe = parse_recipe(family_recipe(tiny_family, "kfac", seed=1), tiny_family)
+    return mats_core.merge(recipe)
+
+
+class Balanced(HTMLParser):
+    """Every element that is opened is closed."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.feed(text)
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        if tag != "br":
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        pass
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_records_show_themselves_small_and_without_anything_fetched(merged, tiny_family):
+    things = {
+        "merge": (merged, "K-FAC", "e0, e1, e2"),
+        "report": (merged.report, "of the experts' accuracy", "conjugate gradients"),
+        "recipe": (merged.recipe, "base", "t0.npz"),
+        "statistics": (merged.inputs.statistics[0], "48 examples", "output_gradient_gram"),
+        "family": (load_family(tiny_family), "Tiny three", "t1.npz"),
+    }
+    for name, (thing, *words) in things.items():
+        text = thing._repr_html_()
+        Balanced(text)
+        assert len(text) < MOST, name
+        assert all(word in text for word in words), name
+        assert not re.search(r"https?:|<script|<link|@import|url\(|src=", text), name
+        assert text.startswith('<div class="mats"><pre class="t">'), name
+        assert len(repr(thing)) < 2000, name
+    assert len(repr(merged.report)) < 120
+    assert "<svg" in merged.report._repr_html_()
+
+
+def test_what_others_named_is_escaped(tiny_family):
+    recipe = parse_recipe(family_recipe(tiny_family, "average", base="<b>x</b>&"), tiny_family)
+    assert "<b>x</b>" not in markup(recipe)
+    assert "&lt;b&gt;x&lt;/b&gt;&amp;" in markup(recipe)
+    assert "&lt;object" in markup(object())
+
+
+def test_figures_of_a_merge_are_those_of_the_pages(merged):
+    accuracy, convergence, spectra = drawings(merged)
+    assert "On average the merged model keeps" in accuracy.caption
+    assert "layers converged" in convergence.caption
+    assert spectra.caption.startswith("Singular values")
+    assert len(drawings(merged.report)) == 2
+    assert len(drawings(merged, layer="nothing")) == 2
+    assert drawings(merged.recipe) == []
+
+
+def test_outside_of_notebooks_the_text_is_printed(merged, capsys):
+    show(merged)
+    assert capsys.readouterr().out.startswith("Merge of e0, e1, e2: Report(kfac: ")
+
+
+def test_in_a_notebook_record_figures_and_captions_are_displayed(merged, monkeypatch):
+    shown: list = []
+    shell = type("ZMQInteractiveShell", (), {})()
+    ipython, screen = ModuleType("IPython"), ModuleType("IPython.display")
+    monkeypatch.setattr(ipython, "get_ipython", lambda: shell, raising=False)
+    monkeypatch.setattr(screen, "display", shown.append, raising=False)
+    monkeypatch.setattr(screen, "HTML", lambda text: SimpleNamespace(text=text), raising=False)
+    monkeypatch.setitem(sys.modules, "IPython", ipython)
+    monkeypatch.setitem(sys.modules, "IPython.display", screen)
+    mats_core.show(merged)
+    assert shown[0] is merged
+    assert [type(one).__name__ for one in shown[1:]] == ["Figure", "SimpleNamespace"] * 3
+    assert shown[1].layout.font.color == GREY
+    assert shown[1].layout.paper_bgcolor == "rgba(0,0,0,0)"
+
+
+def test_statistics_of_modules_show_themselves():
+    found = mats_core.measure(family("resnet", 1)[1]["e0"], loader())
+    assert repr(found).startswith("Statistics(24 examples, 1 layers: ")
+    Balanced(found._repr_html_())

@@ -1,0 +1,226 @@
+"""Statistics from a plain loader: equal to the task's, to closed forms, and plain about misfits."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from mats_core import api
+from mats_core.api import measure
+from mats_core.checkpoints.files import Checkpoint
+from mats_core.errors import InputError
+from mats_core.models import encode, saved_names
+from mats_core.statistics.of_task import measure_task
+from mats_core.statistics.store import Statistics
+from mats_core.tasks.loading import load
+from tests.layer_cases import close
+from tests.module_cases import CLASSES, KINDS, Mlp, family, images, loader
+
+
+def values(statistics: Statistics) -> dict[str, torch.Tensor]:
+    return {name: statistics.stored(name) for name in sorted(statistics.shapes)}
+
+
+def agree(ours: Statistics, theirs: Statistics, tolerance: float = 1e-6) -> None:
+    assert ours.shapes == theirs.shapes
+    for name, value in values(theirs).items():
+        close(ours.stored(name), value, tolerance)
+
+
+@pytest.mark.parametrize("labels", ["empirical", "true"])
+def test_a_modules_loader_gives_what_the_checkpoints_task_does(tiny_family, labels):
+    from transformers import ViTForImageClassification
+
+    path, task = tiny_family / "e0", load(tiny_family / "t0.npz")
+    order = np.random.default_rng(3).permutation(len(task.train))[:20]
+    chosen = task.train.take(order)
+    rows, given = encode(chosen, path), torch.from_numpy(chosen.labels)
+    batches = [
+        {**rows.batch(np.arange(at, at + 5)).inputs, "labels": given[at : at + 5]}
+        for at in range(0, 20, 5)
+    ]
+    model = ViTForImageClassification.from_pretrained(path)
+    ours = measure(model, batches, labels=labels, seed=3, blocks=30)
+    how = {"examples": 20, "seed": 3, "blocks": 30, "labels": labels}
+    theirs = measure_task(Checkpoint.open(path), task, **how)
+    renamed = ours.under(saved_names(model))
+    agree(renamed, theirs)
+    assert ours.metadata["examples"] == "20"
+    through = measure(path, str(tiny_family / "t0.npz"), **how)
+    agree(through, theirs, 0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_form_of_a_batch_gives_the_same(kind):
+    class Keywords(nn.Module):
+        def __init__(self, inner: nn.Module) -> None:
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, pixels):
+            return SimpleNamespace(logits=self.inner(pixels))
+
+    model = family(kind, 1)[1]["e0"]
+    x, y = images()
+    plain = measure(model, loader(), blocks=20)
+    agree(measure(model, DataLoader(TensorDataset(x, y), batch_size=5), blocks=20), plain)
+    agree(measure(model, iter([[x, y]]), blocks=20), plain)
+    names = {f"inner.{name}": name for name, _ in model.named_parameters()}
+    batches = [{"pixels": a, "labels": b} for a, b in loader(batch=7)]
+    agree(measure(Keywords(model), batches, names=names, blocks=20), plain)
+    first = measure(model, loader(batch=7), examples=10)
+    agree(first, measure(model, [(x[:10], y[:10])]))
+    assert first.metadata["examples"] == "10"
+    cross = nn.CrossEntropyLoss(reduction="none")
+    agree(measure(model, loader(), loss=lambda m, b: cross(m(b[0]), b[1]), blocks=20), plain)
+    agree(measure(model, loader(), loss=lambda m, b: -cross(m(b[0]), b[1]).sum(), blocks=20), plain)
+
+
+def test_a_linear_layer_with_squared_loss_has_its_closed_form():
+    torch.manual_seed(0)
+    layer = nn.Linear(5, 3).double()
+    x, y = torch.randn(40, 5).double(), torch.randn(40, 3).double()
+    batches = list(zip(x.split(8), y.split(8), strict=True))
+    residuals = layer(x).detach() - y
+    model = nn.Sequential(layer)
+    found = measure(model, batches, loss=lambda m, b: 0.5 * ((m(b[0]) - b[1]) ** 2).sum(1))
+    close(found.stored("0.weight.fisher"), (residuals**2).T @ x**2 / 40, 1e-12)
+    close(found.stored("0.bias.fisher"), (residuals**2).mean(0), 1e-12)
+    close(found.stored("0.input_gram"), x.T @ x / 40, 1e-12)
+    close(found.stored("0.output_gradient_gram"), residuals.T @ residuals / 40, 1e-12)
+
+
+def test_regmean_of_linear_models_is_the_pooled_least_squares_solution():
+    """Each expert solves its own least squares exactly; RegMean solves all data at once."""
+    torch.manual_seed(1)
+    base = nn.Sequential(nn.Linear(4, 2, bias=False)).double()
+    data = [(torch.randn(50, 4).double(), torch.randn(50, 2).double()) for _ in range(3)]
+    experts, statistics = {}, {}
+    for number, (x, y) in enumerate(data):
+        expert = copy.deepcopy(base)
+        expert[0].weight.data = torch.linalg.lstsq(x, y).solution.T.contiguous()
+        experts[f"e{number}"] = expert
+        statistics[f"e{number}"] = measure(
+            expert, [(x, y)], loss=lambda m, b: 0.5 * ((m(b[0]) - b[1]) ** 2).sum(1)
+        )
+    merged = api.merge_models(
+        base,
+        experts,
+        "regmean",
+        statistics=statistics,
+        dtype="float64",
+        off_diagonal=1.0,
+        damping=0.0,
+    )
+    x, y = (torch.cat(parts) for parts in zip(*data, strict=True))
+    close(merged.state_dict()["0.weight"], torch.linalg.lstsq(x, y).solution.T, 1e-9)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_modules_are_measured_in_float32(dtype):
+    model = family("mlp", 1)[1]["e0"].to(dtype)
+    found = measure(model, loader())
+    agree(found, measure(copy.deepcopy(model).float(), loader()), 0)
+    assert {value.dtype for value in values(found).values()} == {torch.float32}
+    assert next(model.parameters()).dtype == dtype
+
+
+def test_the_model_is_left_as_it_was():
+    model = family("resnet", 1)[1]["e0"].train()
+    model.get_parameter("fc.bias").requires_grad_(False)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    measure(model, loader())
+    assert model.training
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    trained = {name: p.requires_grad for name, p in model.named_parameters()}
+    assert not trained.pop("fc.bias")
+    assert all(trained.values())
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+class Decoder(nn.Module):
+    """Predicts the next token, and is named as transformers names such models."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.embed, self.head = nn.Embedding(7, 5), nn.Linear(5, 7)
+
+    def forward(self, input_ids):
+        return {"logits": self.head(self.embed(input_ids))}
+
+
+class TinyForCausalLM(Decoder):
+    pass
+
+
+def test_labels_of_a_causal_model_are_moved_as_it_would_itself():
+    ids = torch.randint(7, (6, 4), generator=torch.Generator().manual_seed(2))
+    causal = measure(TinyForCausalLM(), [{"input_ids": ids, "labels": ids}])
+    moved = torch.cat([ids[:, 1:], torch.full((6, 1), -100)], 1)
+    agree(causal, measure(Decoder(), [{"input_ids": ids, "labels": moved}]), 0)
+
+
+@pytest.mark.parametrize(
+    ("batch", "words"),
+    [
+        ("text", "batch of the loader"),
+        (("text", torch.tensor([1])), r"found \(str, Tensor\)"),
+        ({"x": "text", "labels": torch.tensor([1])}, "x: str"),
+        (images(4)[0], "labels"),
+        ((images(4)[0], torch.randn(4)), "For regression"),
+    ],
+)
+def test_batches_of_another_form_are_told(batch, words):
+    with pytest.raises(InputError, match=words):
+        measure(Mlp(), [batch])
+
+
+def test_what_cannot_be_measured_is_told():
+    with pytest.raises(InputError, match="calibration set: expected at least one example"):
+        measure(Mlp(), [])
+    with pytest.raises(InputError, match="pass its path instead of a module"):
+        measure(Mlp(), "sample:digits")
+    with pytest.raises(InputError, match="what 'loss' returns"):
+        measure(Mlp(), loader(), loss=lambda model, batch: model(batch[0]))
+    with pytest.raises(InputError, match="labels 'true' with a loss"):
+        measure(Mlp(), loader(), loss=lambda m, b: m(b[0]).sum(), labels="true")
+    with pytest.raises(InputError, match="what the model returns"):
+        measure(nn.Sequential(Mlp(), nn.Flatten(0)), loader())
+
+    class Bare(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.w = nn.Parameter(torch.randn(64, CLASSES))
+
+        def forward(self, x):
+            return x.flatten(1) @ self.w
+
+    with pytest.raises(InputError, match="without calling their module"):
+        measure(Bare(), loader())
+
+
+def test_batches_may_be_any_mapping():
+    class Encoding(Mapping):
+        def __init__(self, **values):
+            self.values_ = values
+
+        def __getitem__(self, name):
+            return self.values_[name]
+
+        def __iter__(self):
+            return iter(self.values_)
+
+        def __len__(self):
+            return len(self.values_)
+
+    x, y = images()
+    model = Mlp()
+    agree(measure(model, [Encoding(x=x, labels=y)]), measure(model, [(x, y)]), 0)

@@ -14,32 +14,12 @@ if TYPE_CHECKING:
     from .folders import cache_folder, results_folder
     from .memory import available_memory, parse_bytes
     from .remember import ByContent, Memo, forgetful
-    from .speeds import (
-        ACTIVATION,
-        CALL,
-        EIGH,
-        GEMM,
-        HISTOGRAM,
-        OPENING,
-        RANDOM,
-        STREAM,
-        SVD,
-        UNMEASURED,
-        Rates,
-        Work,
-    )
+    from .speeds import CACHE, COLUMN, UNMEASURED, Rates, Work, eigh_flops, svd_flops
     from .threads import set_waiting
 
 __all__ = [
-    "ACTIVATION",
-    "CALL",
-    "EIGH",
-    "GEMM",
-    "HISTOGRAM",
-    "OPENING",
-    "RANDOM",
-    "STREAM",
-    "SVD",
+    "CACHE",
+    "COLUMN",
     "UNMEASURED",
     "ByContent",
     "Memo",
@@ -48,36 +28,33 @@ __all__ = [
     "available_memory",
     "cache_folder",
     "choose_device",
+    "eigh_flops",
     "forgetful",
     "memory",
     "parse_bytes",
     "results_folder",
     "set_waiting",
     "speeds",
+    "svd_flops",
 ]
 
 _HOMES = {
-    "ACTIVATION": "speeds",
+    "CACHE": "speeds",
+    "COLUMN": "speeds",
     "ByContent": "remember",
-    "CALL": "speeds",
-    "EIGH": "speeds",
-    "GEMM": "speeds",
-    "HISTOGRAM": "speeds",
     "Memo": "remember",
-    "OPENING": "speeds",
-    "RANDOM": "speeds",
     "Rates": "speeds",
-    "STREAM": "speeds",
-    "SVD": "speeds",
     "UNMEASURED": "speeds",
     "Work": "speeds",
     "available_memory": "memory",
     "cache_folder": "folders",
     "choose_device": "devices",
+    "eigh_flops": "speeds",
     "forgetful": "remember",
     "parse_bytes": "memory",
     "results_folder": "folders",
     "set_waiting": "threads",
+    "svd_flops": "speeds",
 }
 
 

@@ -9,15 +9,16 @@ from typing import Any
 
 from ..evaluation import KEPT, ROUND
 from ..merging import Evaluation, Plan, examples_of, output_specs
-from ..methods import Cost, passes, times, together
+from ..methods import Cost, calls, operations, passes
 from ..models import BATCH
 from ..statistics import CHUNK_BYTES
-from ..system import ACTIVATION, CALL, GEMM, Work
+from ..system import Work
 
 EXAMPLES = 500  # of a task, where nobody says how many there are
 TOKENS = 128  # of an example, where the configuration does not say
 TYPICAL = 0.8  # accuracy, for the number of examples that an interval needs
 MEASURED = 64  # examples of a batch that is measured
+ACTIVATION = 5.0  # bytes that are moved in the time of one transcendental function
 BUILDING = 2_000.0  # operations, whatever their size, to build a model for each matrix in it
 
 
@@ -57,21 +58,14 @@ class Forward:
 
     def values(self, examples: int) -> Work:
         """Products and activations of so many examples."""
-        return Work(
-            {
-                (GEMM, "float32"): self.products * examples,
-                (ACTIVATION,): self.outputs * examples / 2,
-            }
-        )
+        activations = Work(moved=ACTIVATION * self.outputs * examples / 2)
+        return operations(self.products * examples, "float32") + activations
 
     def batches(self, batch: int, number: int) -> Work:
         """What passes through memory, beside the products."""
         count = len(self.matrices)
-        return together(
-            passes(4 * batch * self.outputs // max(1, count), 5 * count * number),
-            passes(4 * batch * self.pixels, 6 * number),
-            Work({(CALL,): 12.0 * count * number}),
-        )
+        layers = passes(4 * batch * self.outputs // max(1, count), 5 * count * number)
+        return layers + passes(4 * batch * self.pixels, 6 * number) + calls(12.0 * count * number)
 
 
 def testing(plan: Plan, examples: Mapping[str, int]) -> Cost:
@@ -85,13 +79,10 @@ def testing(plan: Plan, examples: Mapping[str, int]) -> Cost:
     total, rounds = sum(counts), sum(math.ceil(count / ROUND) for count in counts)
     batch = min(ROUND, BATCH, max(counts))
     stored = next(iter(output_specs(plan).values()))[0].itemsize
-    work = together(
-        forward.values(total),
-        forward.batches(batch, rounds),
-        passes(stored * forward.parameters, rounds),  # the encoder as float32, once a batch
-        passes(4 * forward.parameters, rounds),
-        Work({(CALL,): 4.0 * len(family.shared) * rounds}),
-    )
+    work = forward.values(total) + forward.batches(batch, rounds)
+    # The encoder as float32, once a batch.
+    work += passes((stored + 4) * forward.parameters, rounds)
+    work += calls(4.0 * len(family.shared) * rounds)
     kept = sum(k for count in counts if (k := 4 * forward.pixels * count) <= KEPT)
     widest = max((shape[0] for shape in forward.matrices), default=0)
     alive = batch * (forward.tokens * (4 * widest) + 3 * forward.pixels) * 4
@@ -105,25 +96,20 @@ def measuring(plan: Plan) -> Cost:
     grams = 2.0 * forward.tokens * sum(m * m + n * n for m, n in forward.matrices)
     weights = sum(math.prod(shape) for shape in forward.matrices)
     gradients = 2.0 * forward.tokens * weights
-    parts: list[Work] = []
+    work = Work()
     for own in plan.inputs.statistics:
         count = examples_of(own) if own is not None else 0
         number = math.ceil(count / MEASURED)
-        each = Work({(GEMM, "float32"): (grams + gradients) * count})
-        parts += [
-            times(forward.values(count), 2),
-            times(forward.batches(min(MEASURED, count), number), 3),
-            each,
-            # Every example's gradient: formed, squared, and summed up.
-            *(passes(4 * MEASURED * m * n, 4.0 * number) for m, n in forward.matrices),
-            passes(4 * forward.parameters, 6.0),
-            Work({(CALL,): BUILDING * len(forward.matrices)}),
-        ]
+        work += forward.values(count) * 2 + forward.batches(min(MEASURED, count), number) * 3
+        work += operations((grams + gradients) * count, "float32")
+        for m, n in forward.matrices:  # every example's gradient: formed, squared, and summed up
+            work += passes(4 * MEASURED * m * n, 4.0 * number)
+        work += passes(4 * forward.parameters, 6.0) + calls(BUILDING * len(forward.matrices))
     seen = sum(shape[0] * 3 + shape[1] for shape in forward.matrices)
     largest = max((math.prod(shape) for shape in forward.matrices), default=0)
     alive = 4 * MEASURED * (forward.tokens * seen + 3 * forward.pixels)
     chunk = max(4 * largest, min(CHUNK_BYTES, 4 * MEASURED * largest))
-    return Cost("merged", together(*parts), 4 * forward.parameters + alive + chunk)
+    return Cost("merged", work, 4 * forward.parameters + alive + chunk)
 
 
 def statistics_bytes(plan: Plan) -> int:

@@ -1,8 +1,8 @@
 """What a merge will cost, before it is run: memory, time, and what happens to each tensor.
 
-`estimate(inputs, recipe)` reads shapes only.  Work is counted method by method (`methods`) and
-divided by speeds that were measured on this machine (`system.speeds`).  `require` refuses a merge
-that cannot fit, and says what would.
+`estimate(inputs, recipe)` reads shapes only.  Work is counted method by method (`Method.cost`) and
+divided by three rates that were measured on this machine (`system/speeds.py`).  `require` refuses a
+merge that cannot fit, and says what would.
 
 Memory is the peak beyond what the process holds already: the merged model (where it stays in
 memory), what is remembered for the next merge, and the largest of these moments: the largest layer
@@ -31,8 +31,8 @@ from ..merging import (
     shape_of,
     units,
 )
-from ..methods import Cost, Shape, Treatment, passes, selection, times, together
-from ..system import CALL, OPENING, Rates, Work, remembered
+from ..methods import Cost, Shape, Treatment, calls, passes, selection
+from ..system import Rates, Work, remembered
 from ..system import speeds as machine
 from .forward import measuring, statistics_bytes, testing
 
@@ -161,7 +161,7 @@ def _estimate(plan: Plan, subject: Subject) -> Estimate:
         "writing": written / DISK,
     }
     peak, device = _memory(plan, layers, tested.nbytes, measured.nbytes, output)
-    flops = (1 + again) * machine.flops(layers.work) + again * machine.flops(measured.work)
+    flops = (1 + again) * layers.work.flops + again * measured.work.flops
     return Estimate(
         method=plan.method.name,
         device=plan.device,
@@ -169,7 +169,7 @@ def _estimate(plan: Plan, subject: Subject) -> Estimate:
         device_bytes=device,
         disk_bytes=written + _heads(plan) + round(layers.spool) if written else 0,
         seconds=sum(parts.values()),
-        flops=merges * (flops + machine.flops(tested.work)),
+        flops=merges * (flops + tested.work.flops),
         parts=parts,
         memory={name: round(value) for name, value in peak.items()},
         held=remembered(),
@@ -220,16 +220,13 @@ class _Layers:
     def _add(self, shape: Shape, alike: list[Unit], again: bool) -> None:
         held, count = self.held[shape], len(alike)
         cost = self.plan.method.cost(shape, self.plan.options)
-        work = together(
-            cost.work, _reading(self.plan, shape, alike[0]), _finishing(self.plan, shape)
-        )
+        work = cost.work + _reading(self.plan, shape, alike[0]) + _finishing(self.plan, shape)
         if self.plan.method.surveys(self.plan.options) == "model":
             sweeps = 4 if shape.width == 8 else 2
-            once = together(shape.passes(3 * shape.experts), Work({(CALL,): 20.0}))
+            once = shape.passes(3 * shape.experts) + calls(20.0)
             reading = _reading(self.plan, replace(shape, measured=frozenset()), alike[0])
-            each = together(once, reading) if again else once
-            work = together(work, times(each, sweeps), selection(shape))
-        self.work.update(times(work, count))
+            work += (once + reading if again else once) * sweeps + selection(shape)
+        self.work += work * count
         at_once = layer_bytes(self.plan, alike[0])
         if at_once > self.peak:
             self.peak, self.largest = at_once, alike[0].name
@@ -272,23 +269,17 @@ def _reading(plan: Plan, shape: Shape, unit: Unit) -> Work:
     """Every tensor and statistic of a layer: read, converted, and (statistics) checked."""
     stored = plan.inputs.family.base.tensors[unit.name].dtype.itemsize
     files = shape.experts + 1
-    parts = [
-        Work({(OPENING,): float(files), (CALL,): 25.0 * files}),
-        passes(shape.elements * stored, 3.0 * files),
-        shape.passes(files),
-    ]
+    work = passes(shape.elements * stored, 3.0 * files) + shape.passes(files) + calls(31.0 * files)
     for elements, count in _statistics_sizes(shape):
-        parts += [
-            Work({(OPENING,): float(count), (CALL,): 40.0 * count}),
-            passes(4 * elements, 10.0 * count),  # into fresh memory, page by page
-        ]
-    return together(*parts)
+        # Into fresh memory, page by page.
+        work += passes(4 * elements, 10.0 * count) + calls(46.0 * count)
+    return work
 
 
 def _finishing(plan: Plan, shape: Shape) -> Work:
     """Check and keep what came out; a second pass scales it once more."""
     again = 7 if plan.method.rescale else 0
-    return together(shape.passes(4 + again), Work({(CALL,): 30.0}))
+    return shape.passes(4 + again) + calls(30.0)
 
 
 # Memory -------------------------------------------------------------------------------------------

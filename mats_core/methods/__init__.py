@@ -6,7 +6,7 @@ line, the widgets and the reference page show.
 """
 
 from . import reference
-from .cost import Cost, Shape, passes, selection, times, together
+from .cost import Cost, Shape, calls, operations, passes, selection
 from .essential import (
     EssentialOptions,
     essential_subspace,
@@ -40,11 +40,13 @@ __all__ = [
     "Shape",
     "Solve",
     "Treatment",
+    "calls",
     "describe",
     "essential_subspace",
     "essential_update",
     "kfac",
     "named_checkpoints",
+    "operations",
     "options_of_the_base",
     "passes",
     "reference",
@@ -52,6 +54,4 @@ __all__ = [
     "selection",
     "shift_covariance",
     "threshold",
-    "times",
-    "together",
 ]

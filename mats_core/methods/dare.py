@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..linear import weighted_sum
-from .cost import Cost, Shape, random
+from .cost import Cost, Shape, scattered
 from .layer import Layer, Merged
 from .method import Method, every_tensor
 from .options import Options, option
@@ -74,7 +74,7 @@ def keep_mask(
 
 def cost(s: Shape, options: DareOptions) -> Cost:
     # Masks are drawn by a generator of their own, from the seed and the place: 1.5 times the time.
-    drawn = random(1.5 * s.experts * s.elements)
+    drawn = scattered(1.5 * s.experts * s.elements)
     return Cost("merged", drawn + s.passes(16 * s.experts + 5), (s.experts + 7) * s.nbytes)
 
 

@@ -36,18 +36,7 @@ from mats_core.system.speeds import Rates, Work
 from tests.conftest import family_recipe
 
 # A machine of round numbers: nothing here depends on the one that the tests run on.
-ROUND = Rates(
-    device="cpu",
-    gemm={"float32": 1e10, "float64": 5e9},
-    eigh=((96, 1e-3), (256, 16e-3)),
-    svd=((96, 2e-3), (256, 32e-3)),
-    stream=((speeds.SMALL, 1e-5), (speeds.LARGE, 1e-3)),
-    random=1e8,
-    histogram=1e8,
-    activation=1e9,
-    call=2e-6,
-    opening=2e-5,
-)
+ROUND = Rates(device="cpu", products=1e10, decompositions=5e9, moved=1e10, call=2e-6)
 
 
 def tiny_recipe(method: str = "average", **settings) -> dict:
@@ -99,16 +88,28 @@ class Counted(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.products, self.decompositions = Counter(), Counter()
+        self.products, self.decompositions = 0.0, 0.0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         name = func.overloadpacket.__name__
-        if name == "mm":
-            (m, k), n = args[0].shape, args[1].shape[1]
-            self.products[args[0].dtype] += 2.0 * m * n * k
-        elif name in ("_linalg_eigh", "_linalg_svd"):
-            self.decompositions[name.removeprefix("_linalg_"), tuple(args[0].shape)] += 1
+        if name in OPERATIONS:
+            shapes = [tuple(arg.shape) for arg in args if isinstance(arg, torch.Tensor)]
+            double = 2 if args[0].dtype == torch.float64 else 1
+            self.products += double * OPERATIONS[name](*shapes)
+        elif name == "_linalg_eigh":
+            self.decompositions += speeds.eigh_flops(args[0].shape[0])
+        elif name == "_linalg_svd":
+            self.decompositions += speeds.svd_flops(*args[0].shape)
         return func(*args, **(kwargs or {}))
+
+
+# Textbook operations of a call, from the shapes of its tensors.
+OPERATIONS = {
+    "mm": lambda a, b: 2.0 * a[0] * a[1] * b[1],
+    "linalg_cholesky_ex": lambda a: a[0] ** 3 / 3,
+    "cholesky_solve": lambda b, a: 2.0 * b[1] * a[0] ** 2,
+    "cholesky_inverse": lambda a: 2.0 * a[0] ** 3 / 3,
+}
 
 
 EXACT = {
@@ -139,23 +140,12 @@ def test_products_and_decompositions_are_those_of_the_run(
     monkeypatch.setattr(engine, "ticking", in_this_thread)
     with Counted() as counted:
         merge(recipe, inputs=inputs)
-    work: Counter = Counter()
+    costs = METHODS[method].cost
+    work = Work()
     for unit_shape, count in _shapes(inputs, recipe).items():
-        for key, amount in METHODS[method].cost(unit_shape, recipe.parsed_options()).work.items():
-            work[key] += count * amount
-    decompositions = Counter()
-    for (kind, *sizes), amount in work.items():
-        if amount and kind == speeds.EIGH:
-            decompositions["eigh", (sizes[0],) * 2] += amount
-        elif amount and kind == speeds.SVD:
-            decompositions["svd", tuple(sizes)] += amount
-    assert decompositions == counted.decompositions
-    if dtype == "float32":
-        single = work[speeds.GEMM, "float32"]
-        assert single == pytest.approx(counted.products[torch.float32], rel=0.1)
-    if method not in ("regmean", "kfac"):  # Cholesky solves are not counted here
-        double = work[speeds.GEMM, "float64"]
-        assert double == pytest.approx(counted.products[torch.float64], rel=0.1)
+        work += costs(unit_shape, recipe.parsed_options()).work * count
+    assert work.decompositions == pytest.approx(counted.decompositions)
+    assert work.products == pytest.approx(counted.products, rel=0.1)
 
 
 def _shapes(inputs, recipe) -> Counter[Shape]:
@@ -252,7 +242,7 @@ def test_measuring_again_costs_what_it_does(tiny_family, inputs, monkeypatch):
     with FlopCounterMode(display=False) as counter:
         again = measured_at(inputs, models.tensors_of(inputs.family.base), tiny_family)
     found = measuring(job)
-    assert speeds.flops(found.work) == pytest.approx(counter.get_total_flops(), rel=0.25)
+    assert found.work.flops == pytest.approx(counter.get_total_flops(), rel=0.25)
     held = sum(value.nbytes for own in again.statistics if own for value in tensors_in(own))
     assert statistics_bytes(job) == held
     two, three = (of(inputs, tiny_family, "kfac", rounds=rounds) for rounds in (2, 3))
@@ -361,32 +351,47 @@ def test_available_memory_of_this_machine_is_plausible():
 def test_rates_are_measured_once_and_in_seconds_of_work():
     rates = speeds.rates()
     assert speeds.rates() is rates
-    assert all(1e8 < speed < 1e14 for speed in rates.gemm.values())
-    small, large = (rates.seconds(Work({(speeds.EIGH, n): 1.0})) for n in (48, 400))
+    assert all(1e8 < speed < 1e14 for speed in (rates.products, rates.decompositions, rates.moved))
+    assert 1e-8 < rates.call < 1e-3
+    small, large = (rates.seconds(cost.eigenbasis(n)) for n in (48, 400))
     assert 0 < small < large
 
 
 def test_seconds_add_up_over_the_kinds_of_work():
-    work = Work({
-        (speeds.GEMM, "float64"): 5e9,  # 1 s
-        (speeds.EIGH, 512): 2.0,  # beyond the larger point: the cube, 8 · 16 ms each
-        (speeds.SVD, 256, 256): 1.0,  # 32 ms
-        (speeds.CALL,): 1000.0,  # 2 ms
-    })  # fmt: skip
-    assert ROUND.seconds(work) == pytest.approx(1 + 0.256 + 0.032 + 0.002)
+    work = cost.operations(5e9) + cost.operations(1e9, "float32")  # 1 s in float64, 0.1 s
+    work += Work(decompositions=1e9, calls=1000.0) * 2  # 0.4 s and 4 ms
+    work += cost.passes(speeds.CACHE + 1000, 1e6)  # what a cache does not hold: 0.1 s, and calls
+    assert ROUND.seconds(work) == pytest.approx(1.1 + 0.404 + 0.1 + 1e6 / 3 * 2e-6)
+    assert work.flops == 2 * 5e9 + 1e9 + 2e9
+    assert cost.passes(speeds.CACHE, 10).moved == 0
 
 
 def test_a_long_matrix_costs_its_share_of_a_square_one():
-    square, long = (Work({(speeds.SVD, m, 256): 1.0}) for m in (256, 1024))
-    assert ROUND.seconds(long) / ROUND.seconds(square) == pytest.approx((6 * 4 + 20) / 26)
+    square, long = (speeds.svd_flops(m, 256) for m in (256, 1024))
+    assert long / square == pytest.approx((6 * 4 + 11) / 17)
+    assert speeds.svd_flops(256, 1024) == long
 
 
-def test_taller_layers_decompose_on_their_smaller_side():
+def test_an_estimate_has_the_order_of_magnitude_of_the_run(tiny_family, inputs):
+    """By this machine's rates, in time of one thread; a wide bound, for others may use it too."""
+    for method in ("average", "kfac", "essential"):
+        recipe = parse_recipe(tiny_recipe(method, evaluate=False), tiny_family)
+        merge(recipe, inputs=inputs)
+        started = time.process_time()
+        merge(recipe, inputs=inputs)
+        took = time.process_time() - started
+        found = estimate(inputs, recipe)
+        assert took / 10 < found.seconds < 10 * took, method
+
+
+def test_taller_layers_decompose_on_their_smaller_side(monkeypatch):
+    monkeypatch.setattr(cost, "FALLS_BACK", 0.0)
     wide = METHODS["essential"].cost(_layer(64, 256), EssentialOptions()).work
     tall = METHODS["essential"].cost(_layer(256, 64), EssentialOptions()).work
-    assert wide[speeds.EIGH, 64] == 8 + 2  # eight subspaces, two polar factors
-    assert tall[speeds.EIGH, 64] == 16 + 1  # the other polar factor is of 256 × 256
-    assert METHODS["iso_c"].cost(_layer(256, 64), IsoOptions()).work[speeds.EIGH, 64] == 1
+    small, large = speeds.eigh_flops(64), speeds.eigh_flops(256)
+    assert wide.decompositions == (8 + 2) * small  # eight subspaces, two polar factors
+    assert tall.decompositions == (16 + 1) * small + large  # the other polar factor: 256 × 256
+    assert METHODS["iso_c"].cost(_layer(256, 64), IsoOptions()).work.decompositions == small
 
 
 def _layer(rows: int, columns: int) -> Shape:

@@ -41,23 +41,10 @@ if TYPE_CHECKING:
 
 __version__ = "0.2.0"
 __all__ = [
-    "METHODS",
-    "FamilyFile",
-    "InputError",
-    "Merge",
-    "Recipe",
-    "Report",
-    "Statistics",
-    "load_family",
-    "load_recipe",
-    "measure",
-    "measure_task",
-    "merge",
-    "merge_models",
-    "parse_recipe",
-    "run",
+    "METHODS", "FamilyFile", "InputError", "Merge", "Recipe", "Report", "Statistics", "load_family",
+    "load_recipe", "measure", "measure_task", "merge", "merge_models", "parse_recipe", "run",
     "show",
-]
+]  # fmt: skip
 
 _HOMES = {
     "FamilyFile": "merging",

@@ -11,11 +11,5 @@ from .settings import is_adapter
 from .view import Adapted, Vector
 
 __all__ = [
-    "Adapted",
-    "Vector",
-    "VectorFamily",
-    "is_adapter",
-    "open_expert",
-    "vector_family",
-    "why_not",
-]
+    "Adapted", "Vector", "VectorFamily", "is_adapter", "open_expert", "vector_family", "why_not",
+]  # fmt: skip

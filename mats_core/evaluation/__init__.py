@@ -12,25 +12,7 @@ from .examiner import KEPT, ROUND, Asked, exam, examining
 from .scores import Score, TaskResult, gap_recovered, half_width, normalised_accuracy, share
 
 __all__ = [
-    "KEPT",
-    "ROUND",
-    "Asked",
-    "Changes",
-    "Comparison",
-    "Difference",
-    "Score",
-    "TaskResult",
-    "compare",
-    "confusion",
-    "evaluate",
-    "exam",
-    "examiner",
-    "examining",
-    "gap_recovered",
-    "half_width",
-    "metrics",
-    "normalised_accuracy",
-    "normalised_interval",
-    "share",
-    "with_head",
-]
+    "KEPT", "ROUND", "Asked", "Changes", "Comparison", "Difference", "Score", "TaskResult",
+    "compare", "confusion", "evaluate", "exam", "examiner", "examining", "gap_recovered",
+    "half_width", "metrics", "normalised_accuracy", "normalised_interval", "share", "with_head",
+]  # fmt: skip

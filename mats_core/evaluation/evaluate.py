@@ -113,18 +113,6 @@ def probabilities(
     return said.softmax(-1).cpu().numpy()
 
 
-def predictions(
-    encoder: Mapping[str, Tensor],
-    family: Family,
-    expert: Expert,
-    split: Split,
-    *,
-    device: torch.device | str = "cpu",
-) -> np.ndarray:
-    """The class (n,) that an encoder with an expert's head takes each example for."""
-    return probabilities(encoder, family, expert, split, device=device).argmax(1)
-
-
 def baselines(
     family: Family, expert: Expert, task: Task, split: str, examples: int | None, device: str
 ) -> tuple[Score, Score]:
@@ -145,6 +133,6 @@ def baselines(
 
 __all__ = [
     "Score", "TaskResult", "asked", "baselines", "check_task", "evaluate_expert", "gap_recovered",
-    "half_width", "logits", "marks", "normalised_accuracy", "predictions", "probabilities", "score",
+    "half_width", "logits", "marks", "normalised_accuracy", "probabilities", "score",
     "share", "wilson", "with_head",
 ]  # fmt: skip

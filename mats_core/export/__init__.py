@@ -12,17 +12,6 @@ from .portable import Finished, Measuring, spelled
 from .reopen import Reopened, reopen, reopening
 
 __all__ = [
-    "Finished",
-    "Measuring",
-    "Mergekit",
-    "Reopened",
-    "commands",
-    "html_report",
-    "mergekit",
-    "notebook",
-    "recipe_yaml",
-    "reopen",
-    "reopening",
-    "run_figures",
-    "spelled",
-]
+    "Finished", "Measuring", "Mergekit", "Reopened", "commands", "html_report", "mergekit",
+    "notebook", "recipe_yaml", "reopen", "reopening", "run_figures", "spelled",
+]  # fmt: skip

@@ -11,13 +11,6 @@ from .family import Family
 from .heads import HEAD_MODULES
 
 __all__ = [
-    "HEAD_MODULES",
-    "Expert",
-    "Family",
-    "Fit",
-    "architecture",
-    "compare",
-    "dtypes",
-    "examine",
+    "HEAD_MODULES", "Expert", "Family", "Fit", "architecture", "compare", "dtypes", "examine",
     "look_inside",
-]
+]  # fmt: skip

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .cg import Apply
-from .decompositions import eigh_descending, inverse_positive
+from .decompositions import inverse_positive
 
 
 def jacobi(diagonal: Tensor) -> Apply:
@@ -16,15 +16,19 @@ def jacobi(diagonal: Tensor) -> Apply:
     return lambda r: r / safe
 
 
-def kronecker(a_sum: Tensor, b_sum: Tensor, shift: float = 0.0) -> Apply:
+Eigen = tuple[Tensor, Tensor]  # eigenvalues λ (n,), and their vectors T as columns (n, n)
+
+
+def kronecker(a: Eigen, b: Eigen, shift: float = 0.0) -> Apply:
     """A preconditioner `P⁻¹R = T_B((T_Bᵀ R T_A) ⊘ (λ_B λ_Aᵀ + shift)) T_Aᵀ`.
 
-    λ and T are the eigenvalues and eigenvectors of ΣA_m and ΣB_m.
-
-    `a_sum` and `b_sum` are scaled so that their Kronecker product has the size of the operator;
-    `shift` is the proximal term μ s.
+    `a`, `b`: the eigenbases of ΣA_m and ΣB_m, scaled so that the Kronecker product of the sums has
+    the size of the operator; `shift` is the proximal term μ s.
     """
-    return kronecker_in(eigh_descending(a_sum), eigh_descending(b_sum), shift)
+    (values_a, q_a), (values_b, q_b) = a, b
+    values = torch.outer(values_b, values_a) + shift
+    values = values.clamp_min(1e-12 * float(values.max()) or 1e-300)
+    return lambda r: q_b @ ((q_b.mT @ r @ q_a) / values) @ q_a.mT
 
 
 def kronecker_inverse(a_sum: Tensor, b_sum: Tensor) -> Apply | None:
@@ -38,14 +42,3 @@ def kronecker_inverse(a_sum: Tensor, b_sum: Tensor) -> Apply | None:
     if a is None or b is None:
         return None
     return lambda r: b @ r @ a
-
-
-Eigen = tuple[Tensor, Tensor]
-
-
-def kronecker_in(a: Eigen, b: Eigen, shift: float = 0.0) -> Apply:
-    """The preconditioner `kronecker`, from the (eigenvalues, eigenvectors) of its two sums."""
-    (values_a, q_a), (values_b, q_b) = a, b
-    values = torch.outer(values_b, values_a) + shift
-    values = values.clamp_min(1e-12 * float(values.max()) or 1e-300)
-    return lambda r: q_b @ ((q_b.mT @ r @ q_a) / values) @ q_a.mT

@@ -50,9 +50,6 @@ class Past:
     surveyed: bool = False
     length: int = 0
 
-    def at(self, stage: str) -> dict[str, Entry]:
-        return {name: entry for name, entry in self.entries.items() if entry.stage == stage}
-
 
 def identity(content: Mapping[str, Any]) -> dict[str, Any]:
     """The first line of a journal; `content` is plain values that say what is merged and how."""

@@ -292,7 +292,7 @@ def _by_eigenbases(layer: Layer, options: KfacOptions, shift: float) -> linear.A
     what = ("K-FAC eigenbases", options.normalise, options.off_diagonal)
     a, b = layer.remember(what, compute)
     moved = [(values + damping * values.mean(), vectors) for values, vectors in (a, b)]
-    return linear.kronecker_in(moved[0], moved[1], shift)
+    return linear.kronecker(moved[0], moved[1], shift)
 
 
 def _sums(layer: Layer, blocks: Sequence[Kronecker]) -> tuple[Tensor, Tensor]:

@@ -132,7 +132,7 @@ def _preconditioner(
         eigh_descending(weighted_sum((getattr(term, side) for term in terms), shares))
         for side in ("a", "b")
     )
-    return linear.kronecker_in((a[0] * total, a[1]), b, shift)
+    return linear.kronecker((a[0] * total, a[1]), b, shift)
 
 
 def kfac_matching_reads(options: KfacMatchingOptions) -> frozenset[str]:

@@ -11,21 +11,7 @@ from .modules import Forward, build, forward, load, parameter_names, saved_names
 from .tokens import IGNORED
 
 __all__ = [
-    "BATCH",
-    "IGNORED",
-    "Forward",
-    "Rows",
-    "ask",
-    "build",
-    "check",
-    "class_for",
-    "encode",
-    "facts_of",
-    "forward",
-    "load",
-    "parameter_names",
-    "pixel_values",
-    "saved_names",
-    "tensors_of",
+    "BATCH", "IGNORED", "Forward", "Rows", "ask", "build", "check", "class_for", "encode",
+    "facts_of", "forward", "load", "parameter_names", "pixel_values", "saved_names", "tensors_of",
     "ties_word_embeddings",
-]
+]  # fmt: skip

@@ -26,23 +26,7 @@ from .sketch import Sketch
 from .store import Statistics
 
 __all__ = [
-    "CHUNK_BYTES",
-    "EXAMPLES",
-    "BatchDone",
-    "Labels",
-    "Loss",
-    "Sketch",
-    "Statistics",
-    "Steps",
-    "cached_path",
-    "measure",
-    "measure_task",
-    "measure_to_file",
-    "measured",
-    "measuring",
-    "measuring_loader",
-    "measuring_once",
-    "measuring_task",
-    "measuring_to_file",
-    "with_bias",
-]
+    "CHUNK_BYTES", "EXAMPLES", "BatchDone", "Labels", "Loss", "Sketch", "Statistics", "Steps",
+    "cached_path", "measure", "measure_task", "measure_to_file", "measured", "measuring",
+    "measuring_loader", "measuring_once", "measuring_task", "measuring_to_file", "with_bias",
+]  # fmt: skip

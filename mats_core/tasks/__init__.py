@@ -25,22 +25,6 @@ from .task import (
 )
 
 __all__ = [
-    "ARRAYS",
-    "IMAGES",
-    "KINDS",
-    "METRICS",
-    "SAMPLE",
-    "SPLITS",
-    "VALIDATION_MOST",
-    "Form",
-    "Kind",
-    "MetricName",
-    "Source",
-    "Split",
-    "SplitName",
-    "Task",
-    "files",
-    "load",
-    "names_file",
-    "register",
-]
+    "ARRAYS", "IMAGES", "KINDS", "METRICS", "SAMPLE", "SPLITS", "VALIDATION_MOST", "Form", "Kind",
+    "MetricName", "Source", "Split", "SplitName", "Task", "files", "load", "names_file", "register",
+]  # fmt: skip

@@ -257,7 +257,9 @@ def test_made_again_a_run_answers_as_it_did(merge_run, tiny_family: Path):
     found = looked.answers["e2"]
     own = tensors_of(Checkpoint.open(tiny_family / "e2"))
     task = tasks.load(tiny_family / "t2.npz")
-    alone = evaluate.predictions(own, inputs.family, inputs.family.experts[2], task.test)
+    alone = evaluate.probabilities(own, inputs.family, inputs.family.experts[2], task.test).argmax(
+        1
+    )
     assert (found.expert.argmax(1) == alone).all()
     assert confusion.disagreements(merge_run, found) == 0
     assert told == sorted(told)

@@ -11,16 +11,6 @@ if TYPE_CHECKING:
     from . import caches, families, keys, navigation, progress, show, shown, state, tracked
 
 __all__ = [
-    "Slot",
-    "Wanted",
-    "caches",
-    "families",
-    "keys",
-    "navigation",
-    "progress",
-    "session",
-    "show",
-    "shown",
-    "state",
-    "tracked",
-]
+    "Slot", "Wanted", "caches", "families", "keys", "navigation", "progress", "session", "show",
+    "shown", "state", "tracked",
+]  # fmt: skip

@@ -26,22 +26,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
-    "BEFORE",
-    "comparison",
-    "confusion",
-    "convergence",
-    "estimate",
-    "export",
-    "loading",
-    "merging",
-    "models",
-    "overlap",
-    "predicted_loss",
-    "protection",
-    "recipe",
-    "results",
-    "runs",
-    "spectra",
-    "survey",
-    "sweep",
-]
+    "BEFORE", "comparison", "confusion", "convergence", "estimate", "export", "loading", "merging",
+    "models", "overlap", "predicted_loss", "protection", "recipe", "results", "runs", "spectra",
+    "survey", "sweep",
+]  # fmt: skip

@@ -159,24 +159,6 @@ def remove(run: Run) -> None:
     _READ.pop(file, None)
 
 
-def differences(shown: Run, beside: Run) -> list[tuple[str, str, str]]:
-    """(setting, shown, beside) of every setting that differs.
-
-    An option that one of the methods does not have counts where it is not at its default.
-    """
-    first, second = settings(shown), settings(beside)
-    unremarkable = defaults(shown) | defaults(beside)
-    return [
-        (name, first.get(name, "–"), second.get(name, "–"))
-        for name in dict.fromkeys([*first, *second])
-        if first.get(name) != second.get(name)
-        and not (
-            (name not in first or name not in second)
-            and unremarkable.get(name) == first.get(name, second.get(name))
-        )
-    ]
-
-
 def defaults(run: Run) -> dict[str, str]:
     """What the options of a run's method are when nobody touches them, by title."""
     found = {_title(f.name): _text(f.default) for f in describe(run.recipe.method)}

@@ -9,6 +9,7 @@ from .comparison import Comparison, Difference, compare, normalised_interval
 from .confusion import Changes
 from .evaluate import with_head
 from .examiner import KEPT, ROUND, Asked, exam, examining
+from .of_loader import score_of_loader
 from .scores import Score, TaskResult, gap_recovered, half_width, normalised_accuracy, share
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "metrics",
     "normalised_accuracy",
     "normalised_interval",
+    "score_of_loader",
     "share",
     "with_head",
 ]

@@ -24,6 +24,7 @@ from .recipe import (
     parse_options,
     parse_recipe,
 )
+from .records import recipe_record, weights_record
 from .report import VERSION, LayerReport, Report, task_dict
 from .rounds import Measuring, examples_of
 from .sinks import output_specs
@@ -79,6 +80,7 @@ __all__ = [
     "planned",
     "prepare",
     "read_layer",
+    "recipe_record",
     "reference",
     "rounds",
     "run",
@@ -86,5 +88,6 @@ __all__ = [
     "shape_of",
     "task_dict",
     "units",
+    "weights_record",
     "with_statistics",
 ]

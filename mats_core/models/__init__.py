@@ -3,6 +3,7 @@
 From a checkpoint directory to an `nn.Module`, and from a task's rows to what it is called with.
 """
 
+from . import batches
 from .architecture import class_for, ties_word_embeddings
 from .images import pixel_values
 from .inputs import BATCH, Rows, ask, check, encode
@@ -16,6 +17,7 @@ __all__ = [
     "Forward",
     "Rows",
     "ask",
+    "batches",
     "build",
     "check",
     "class_for",

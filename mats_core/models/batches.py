@@ -108,7 +108,7 @@ def _described(batch: Any) -> str:
 
 
 def logits(output: Any) -> Tensor:
-    """The logits (n, …, classes) in what a model returned; raises `InputError` where it has none."""
+    """The logits (n, …, classes) in what a model returned; `InputError` where it has none."""
     found = getattr(output, "logits", None)
     if found is None and isinstance(output, Mapping):
         found = output.get("logits")

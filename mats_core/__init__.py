@@ -3,6 +3,8 @@
     measure                       a module and its loader, or a checkpoint and its task → Statistics
     merge_models                  modules, state dicts or paths, mixed → Merge
     Merge                         a merged model: weights, report, state_dict, model, save
+    evaluate                      a merge or a model, on a loader or a task → Score
+    inspect                       what a model or a recipe holds, as plain values
     show                          a merge in a notebook: accuracy, convergence, spectra
 
     load_recipe, parse_recipe     a Recipe from YAML or a dictionary
@@ -24,7 +26,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .api import measure, merge, merge_models, run
+    from .api import evaluate, inspect, measure, merge, merge_models, run
     from .errors import InputError
     from .merging import (
         FamilyFile,
@@ -41,9 +43,9 @@ if TYPE_CHECKING:
 
 __version__ = "0.2.0"
 __all__ = [
-    "METHODS", "FamilyFile", "InputError", "Merge", "Recipe", "Report", "Statistics", "load_family",
-    "load_recipe", "measure", "measure_task", "merge", "merge_models", "parse_recipe", "run",
-    "show",
+    "METHODS", "FamilyFile", "InputError", "Merge", "Recipe", "Report", "Statistics", "evaluate",
+    "inspect", "load_family", "load_recipe", "measure", "measure_task", "merge", "merge_models",
+    "parse_recipe", "run", "show",
 ]  # fmt: skip
 
 _HOMES = {
@@ -54,6 +56,8 @@ _HOMES = {
     "Recipe": "merging",
     "Report": "merging",
     "Statistics": "statistics",
+    "evaluate": "api",
+    "inspect": "api",
     "load_family": "merging",
     "load_recipe": "merging",
     "measure": "api",

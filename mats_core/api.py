@@ -9,14 +9,16 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, overload
 
 from torch import nn
 
-from . import tasks
+from . import models, tasks
 from .checkpoints import SHARD_BYTES, Weights, partial_of, refuse_existing
 from .errors import InputError, member
 from .estimating import Estimate, estimate_plan, require
+from .evaluation import Score, TaskResult, exam, score_of_loader
+from .evaluation import evaluate as evaluation
 from .merging import (
     Event,
     Finished,
@@ -27,13 +29,16 @@ from .merging import (
     Recipe,
     Source,
     complete,
+    evaluate_output,
     layers_done,
     named,
     open_source,
     parse_recipe,
     planned,
+    recipe_record,
     reference,
     run_plan,
+    weights_record,
 )
 from .statistics import (
     EXAMPLES,
@@ -44,9 +49,10 @@ from .statistics import (
     measuring_task,
 )
 from .system import UNMEASURED, Rates, bar, drain
-from .tasks import Task
+from .tasks import SplitName, Task
 
 Measured = Statistics | str | Path  # statistics, or the file that holds them
+Asked = Merge | nn.Module | Weights | str | Path  # what can be evaluated
 
 
 # Merging ------------------------------------------------------------------------------------------
@@ -256,6 +262,87 @@ def measure(
     )  # fmt: skip
     with bar(progress) as tell:
         return drain(cast(Any, steps), tell)
+
+
+# Evaluating and inspecting ------------------------------------------------------------------------
+
+
+@overload
+def evaluate(model: Asked, data: None = None, **settings: Any) -> list[TaskResult]: ...
+@overload
+def evaluate(model: Asked, data: Iterable[Any] | Task | str, **settings: Any) -> Score: ...
+def evaluate(  # pyright: ignore[reportInconsistentOverload]  # the settings are spelt out below
+    model: Asked,
+    data: Iterable[Any] | Task | str | None = None,
+    *,
+    split: SplitName = "test",
+    expert: str | None = None,
+    examples: int | None = None,
+    device: str | None = None,
+    base: Weights | str | Path | None = None,
+) -> Score | list[TaskResult]:
+    """The score of a model on data, or without data those of a merge on its experts' tasks.
+
+    model     a merge, a module, or the path (or hub id) of a checkpoint or of an output directory
+    data      a loader, for a module or a merge of modules; a task (file, `sample:NAME` or `Task`),
+              for a checkpoint or a merge of directories
+    split     of a task
+    expert    whose head and names a merge is asked with
+    examples  at most so many
+    base      what a PEFT adapter's directory is opened over
+
+    Raises `InputError` for what cannot be asked, and without data where no task is named.
+    """
+    if data is None:
+        return _evaluate_tasks(model, split, examples, device)
+    if not isinstance(data, Task | str):
+        if not isinstance(model, Merge | nn.Module):
+            found = open_source(model, "model")
+            raise InputError(f"model '{found.path}'", expected="a task", found="a loader")
+        asked = model.model(expert) if isinstance(model, Merge) else model
+        return score_of_loader(asked, data, examples=examples, device=device)
+    task = tasks.load(data) if isinstance(data, str) else data
+    part = task.split(split).first(examples)
+    if isinstance(model, Merge):
+        weights: Any = model.weights_of(expert)
+        held = model.state_dict(expert)
+    else:
+        over = None if base is None else open_source(base, "base")
+        weights = open_source(model, "model", over)
+        held = models.tensors_of(weights)
+    models.check(weights, task)
+    return evaluation.score(weights.directory, held, part, device=device or "cpu")
+
+
+def _evaluate_tasks(
+    model: Any, split: SplitName, examples: int | None, device: str | None
+) -> list[TaskResult]:
+    if isinstance(model, str | Path):
+        return evaluate_output(Path(model), split)
+    if not isinstance(model, Merge) or not model.tasks:
+        raise InputError(
+            "data to evaluate on",
+            expected="a loader or a task",
+            found="none, and no expert that names a task",
+        )
+    family = model.inputs.family
+    found = exam(family, model.recipe.folder, split, examples, device or "cpu")
+    return list([*found.take(dict(model.tensors))][-1].results)
+
+
+def inspect(source: Source, *, base: Weights | str | Path | None = None) -> dict[str, Any]:
+    """What a recipe, a checkpoint or a model in memory holds, as plain values.
+
+    For the path of a recipe: the whole preflight and the role of every tensor, without merging.
+    For anything else: tensors, dtypes, classes and fingerprint.  `base`: what a PEFT adapter's
+    directory is opened over.
+    """
+    if isinstance(source, str | Path) and Path(source).suffix in (".yaml", ".yml"):
+        return recipe_record(Path(source))
+    over = None if base is None else open_source(base, "base")
+    weights = open_source(source, "model", over)
+    path = str(source) if isinstance(source, str | Path) else str(weights.path)
+    return weights_record(weights, path)
 
 
 # Judging ------------------------------------------------------------------------------------------

@@ -428,3 +428,46 @@ def test_only_a_merge_pushes():
     users = [f.name for f in root.rglob("*.py") if "hub.push(" in f.read_text("utf-8")]
     assert users == ["merged.py"]
     assert not [f for f in root.rglob("*.py") if ".push_to_hub(" in f.read_text("utf-8")]
+
+
+# Evaluating and inspecting ------------------------------------------------------------------------
+
+
+def test_evaluate_counts_right_answers_and_leaves_the_model_as_it_was():
+    base, experts = family("resnet")
+    x, y = images(50)
+    model = experts["e0"].train()
+    found = mats_core.evaluate(model, loader(50))
+    assert model.training
+    right = model.eval()(x).argmax(1) == y
+    assert (found.correct, found.examples) == (int(right.sum()), 50)
+    assert found.answers == "".join("01"[int(r)] for r in right)
+    assert mats_core.evaluate(model, loader(50), examples=9).answers == found.answers[:9]
+    merged = merge_models(base, experts)
+    assert mats_core.evaluate(merged, loader()) == mats_core.evaluate(merged.model(), loader())
+    with pytest.raises(InputError, match="at least one"):
+        mats_core.evaluate(model, [])
+    with pytest.raises(InputError, match="expected a loader or a task"):
+        mats_core.evaluate(merged)
+
+
+def test_evaluate_a_merge_of_directories_is_what_its_report_says(of_directories):
+    recipe, folder = of_directories
+    merged = api.merge(recipe)
+    expected = list(merged.report.tasks)
+    assert mats_core.evaluate(merged) == expected
+    assert mats_core.evaluate(folder / "cli") == expected
+    task = str(recipe.path("t1.npz"))
+    one = mats_core.evaluate(merged, task, expert="e1")
+    assert one.accuracy == expected[1].merged.accuracy
+    tuned = mats_core.evaluate(recipe.path("e1"), task)
+    assert tuned.accuracy == expected[1].finetuned.accuracy
+
+
+def test_inspect_is_the_same_in_memory_and_in_a_file(tmp_path):
+    base, _ = family("mlp")
+    written(tmp_path, base, {})
+    ours, theirs = mats_core.inspect(base), mats_core.inspect(tmp_path / "base.safetensors")
+    different = {key for key in ours if ours[key] != theirs[key]}
+    assert different <= {"path", "metadata"}
+    assert ours["parameters"] == sum(p.numel() for p in base.parameters())

@@ -54,16 +54,13 @@ def _evaluate_one(arguments: argparse.Namespace) -> None:
     """Any model on one task."""
     import numpy as np
 
-    from .. import models, tasks
-    from ..adapters import open_expert
-    from ..checkpoints import hub
-    from ..evaluation import evaluate, metrics
+    from .. import tasks
+    from ..api import evaluate
+    from ..evaluation import metrics
 
-    checkpoint = open_expert(hub.locate(arguments.model), base_of(arguments))
     task = tasks.load(arguments.task)
-    models.check(checkpoint, task)
     split = task.split(arguments.split)
-    found = evaluate.score(checkpoint.directory, models.tensors_of(checkpoint), split)
+    found = evaluate(arguments.model, task, split=arguments.split, base=base_of(arguments))
     right = np.array([answer == "1" for answer in found.answers])
     each = metrics.per_class(split.labels, right, len(task.classes)) if task.classes else ()
     classes = dict(zip(task.classes, map(float, each), strict=True))

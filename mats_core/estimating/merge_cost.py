@@ -1,7 +1,7 @@
 """What a merge will cost, before it is run: memory, time, and what happens to each tensor.
 
 `estimate(inputs, recipe)` reads shapes only.  Work is counted method by method (`Method.cost`) and
-divided by three rates that were measured on this machine (`system/speeds.py`).  `require` refuses a
+divided by three rates that were measured on this machine (`system.speeds`).  `require` refuses a
 merge that cannot fit, and says what would.
 
 Memory is the peak beyond what the process holds already: the merged model (where it stays in

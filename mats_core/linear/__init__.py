@@ -49,8 +49,8 @@ __all__ = [
     "BLOCK", "WORTH", "Apply", "Dense", "Diagonal", "Eigen", "Gram", "Identity", "InputGram",
     "Kronecker", "LowRank", "LowRankBlock", "Operator", "Solution", "Spectral", "Status", "Triples",
     "Updates", "WeightedSum", "cg", "damped", "eigh_descending", "essential_directions", "exact",
-    "factored_kronecker_inverse", "jacobi", "kronecker", "kronecker_inverse",
-    "largest_triples", "left_directions", "like", "matrix", "norm", "polar", "pseudo_solve",
-    "regularised", "regularised_gram", "solve_factored", "solve_positive", "streamed_thresholds",
-    "svd", "symmetric", "truncated", "two_models", "weighted_sum",
+    "factored_kronecker_inverse", "jacobi", "kronecker", "kronecker_inverse", "largest_triples",
+    "left_directions", "like", "matrix", "norm", "polar", "pseudo_solve", "regularised",
+    "regularised_gram", "solve_factored", "solve_positive", "streamed_thresholds", "svd",
+    "symmetric", "truncated", "two_models", "weighted_sum",
 ]  # fmt: skip

@@ -24,6 +24,7 @@ from .recipe import (
     parse_options,
     parse_recipe,
 )
+from .records import recipe_record, weights_record
 from .report import VERSION, LayerReport, Report, task_dict
 from .rounds import Measuring, examples_of
 from .sinks import output_specs
@@ -37,6 +38,6 @@ __all__ = [
     "examples_of", "layer_bytes", "layers_done", "load_family", "load_recipe", "measure_all",
     "measuring_all", "merge", "missing_statistics", "named", "open_inputs", "open_source",
     "output_specs", "parse_options", "parse_recipe", "pieces", "pipeline", "planned", "prepare",
-    "read_layer", "reference", "rounds", "run", "run_plan", "shape_of", "task_dict", "units",
-    "with_statistics",
+    "read_layer", "recipe_record", "reference", "rounds", "run", "run_plan", "shape_of",
+    "task_dict", "units", "weights_record", "with_statistics",
 ]  # fmt: skip

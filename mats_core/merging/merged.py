@@ -88,8 +88,7 @@ class Merge(Shown):
         their `config.json` describes, in evaluation mode.  Raises `InputError` where the model was
         given as a bare state dict or file, of which no module is known.
         """
-        family = self.inputs.family
-        weights = family.base if expert is None else self._expert(expert).checkpoint
+        weights = self.weights_of(expert)
         source, state = _unnamed(weights), self.state_dict(expert)
         if isinstance(source, InMemory) and source.module is not None:
             built = copy.deepcopy(source.module)
@@ -136,6 +135,16 @@ class Merge(Shown):
         """
         with tempfile.TemporaryDirectory() as folder:
             return hub.push(self.save(Path(folder) / "merged"), name, private=private)
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The tasks that experts name and that their directories can be asked about."""
+        experts = self.inputs.family.experts
+        return tuple(e.task for e in experts if e.task and e.checkpoint.directory is not None)
+
+    def weights_of(self, expert: str | None = None) -> Weights:
+        """The weights that were opened for the base, or for an expert."""
+        return self.inputs.family.base if expert is None else self._expert(expert).checkpoint
 
     def _sorted(self) -> Iterator[tuple[str, Tensor]]:
         """(name, tensor), one at a time, in the base's order."""

@@ -3,6 +3,7 @@
 From a checkpoint directory to an `nn.Module`, and from a task's rows to what it is called with.
 """
 
+from . import batches
 from .architecture import class_for, ties_word_embeddings
 from .images import pixel_values
 from .inputs import BATCH, Rows, ask, check, encode
@@ -11,7 +12,7 @@ from .modules import Forward, build, forward, load, parameter_names, saved_names
 from .tokens import IGNORED
 
 __all__ = [
-    "BATCH", "IGNORED", "Forward", "Rows", "ask", "build", "check", "class_for", "encode",
-    "facts_of", "forward", "load", "parameter_names", "pixel_values", "saved_names", "tensors_of",
-    "ties_word_embeddings",
+    "BATCH", "IGNORED", "Forward", "Rows", "ask", "batches", "build", "check", "class_for",
+    "encode", "facts_of", "forward", "load", "parameter_names", "pixel_values", "saved_names",
+    "tensors_of", "ties_word_embeddings",
 ]  # fmt: skip

@@ -48,7 +48,7 @@ def _merge(merge: Merge) -> Iterable[str]:
     yield f"<b>Merge</b> of {escape(names)}<br>"
     yield from _report(merge.report)
     where = escape(merge.report.output) if merge.report.output else "in memory"
-    yield f"<small>{len(merge.tensors)} tensors, {size(nbytes)}, {where}</small>"
+    yield f"<br><small>{len(merge.tensors)} tensors, {size(nbytes)}, {where}</small>"
 
 
 def _report(report: Report) -> Iterable[str]:

@@ -1,0 +1,48 @@
+"""What a recipe or a model's tensors are, as plain values: what `inspect` returns and prints."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from ..checkpoints import Weights
+from . import rounds
+from .plan import prepare
+from .recipe import load_recipe
+
+
+def weights_record(weights: Weights, path: str) -> dict[str, Any]:
+    """Tensors, dtypes, classes and fingerprint of named tensors."""
+    kinds = Counter(str(e.dtype).removeprefix("torch.") for e in weights.tensors.values())
+    return {
+        "path": path,
+        **({"adapter": weights.form} if weights.form else {}),
+        **({"notes": list(weights.notes)} if weights.notes else {}),
+        "fingerprint": weights.fingerprint,
+        "tensors": len(weights.tensors),
+        "parameters": sum(entry.elements for entry in weights.tensors.values()),
+        "bytes": weights.nbytes,
+        "dtypes": dict(kinds),
+        "classes": list(weights.class_names),
+        "metadata": dict(weights.metadata),
+        "shapes": {name: list(entry.shape) for name, entry in weights.tensors.items()},
+    }
+
+
+def recipe_record(path: Path) -> dict[str, Any]:
+    """The preflight of a recipe: settings, notes, and the role of every tensor."""
+    plan = prepare(load_recipe(path))
+    rounds.require(plan.recipe, plan.inputs)
+    family = plan.inputs.family
+    return {
+        "recipe": str(path),
+        "method": plan.method.name,
+        "options": plan.options.model_dump(),
+        **({"rounds": plan.recipe.rounds} if plan.recipe.rounds > 1 else {}),
+        "device": f"{plan.device} ({plan.reason})",
+        "experts": {e.name: e.checkpoint.fingerprint[:12] for e in family.experts},
+        "notes": list(plan.inputs.notes),
+        "roles": dict(Counter(family.roles.values())),
+        "tensors": dict(family.roles),
+    }

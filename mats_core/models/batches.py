@@ -1,0 +1,131 @@
+"""Batches of any loader: `(x, y)`, or mappings with `labels` as Hugging Face's collators make."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import InputError
+
+LABELS = ("labels", "label")
+
+
+class Place:
+    """Device and kind of number that a model takes."""
+
+    def __init__(self, model: nn.Module) -> None:
+        values = [*model.parameters(), *model.buffers()]
+        self.device = values[0].device if values else torch.device("cpu")
+        kinds = [value.dtype for value in values if value.is_floating_point()]
+        self.dtype = kinds[0] if kinds else torch.float32
+
+    def moved(self, batch: Any) -> Any:
+        """A batch on this device, its numbers as the model's own."""
+        if isinstance(batch, Tensor):
+            return batch.to(self.device, self.dtype if batch.is_floating_point() else None)
+        if isinstance(batch, Mapping):
+            return {name: self.moved(value) for name, value in batch.items()}
+        if isinstance(batch, tuple | list):
+            return tuple(self.moved(value) for value in batch)
+        return batch
+
+
+@contextlib.contextmanager
+def on_device(model: nn.Module, device: torch.device | str | None) -> Iterator[Place]:
+    """The model on a device, and back where it was afterwards."""
+    before = Place(model).device
+    if device is not None:
+        model.to(device)
+    try:
+        yield Place(model)
+    finally:
+        if device is not None:
+            model.to(before)
+
+
+def first(loader: Iterable[Any], most: int | None) -> Iterator[Any]:
+    """The batches up to the first `most` examples; the last one is cut."""
+    left = most
+    for batch in loader:
+        if left is None:
+            yield batch
+            continue
+        count = _count(batch)
+        yield batch if count <= left else _cut(batch, left)
+        left -= count
+        if left <= 0:
+            return
+
+
+def _count(batch: Any) -> int:
+    values = batch.values() if isinstance(batch, Mapping) else batch
+    if isinstance(values, Tensor):
+        return len(values)
+    return next((len(value) for value in values if isinstance(value, Tensor)), 0)
+
+
+def _cut(batch: Any, most: int) -> Any:
+    if isinstance(batch, Tensor):
+        return batch[:most]
+    if isinstance(batch, Mapping):
+        return {name: _cut(value, most) for name, value in batch.items()}
+    return tuple(_cut(v, most) for v in batch) if isinstance(batch, tuple | list) else batch
+
+
+def split(batch: Any, *, needs_labels: bool) -> tuple[dict[str, Tensor], Tensor | None]:
+    """A batch as what the model is called with, and the labels (None where it has none)."""
+    if isinstance(batch, Mapping):
+        truth = next((batch[key] for key in LABELS if key in batch), None)
+        inputs = {name: value for name, value in batch.items() if name not in LABELS}
+    elif isinstance(batch, Tensor):
+        inputs, truth = {"0": batch}, None
+    elif isinstance(batch, tuple) and batch:
+        *values, truth = batch if len(batch) > 1 else (*batch, None)
+        inputs = {str(number): value for number, value in enumerate(values)}
+    else:
+        inputs, truth = {}, None
+    tensors = {name: v for name, v in inputs.items() if isinstance(v, Tensor) and v.ndim}
+    if not tensors or (needs_labels and len(tensors) < len(inputs)):
+        raise InputError(
+            "batch of the loader",
+            expected="(x, y), or a mapping of tensors with 'labels'",
+            found=_described(batch),
+            remedy="Collate it into tensors, or pass `loss=` to say how it is used.",
+        )
+    return tensors, truth
+
+
+def _described(batch: Any) -> str:
+    if isinstance(batch, Mapping):
+        return ", ".join(f"{name}: {type(value).__name__}" for name, value in batch.items())
+    if isinstance(batch, tuple):
+        return f"({', '.join(type(value).__name__ for value in batch)})"
+    return type(batch).__name__
+
+
+def logits(output: Any) -> Tensor:
+    """The logits (n, …, classes) in what a model returned; `InputError` where it has none."""
+    found = getattr(output, "logits", None)
+    if found is None and isinstance(output, Mapping):
+        found = output.get("logits")
+    if found is None and isinstance(output, tuple | list) and output:
+        found = output[0]
+    found = output if found is None else found
+    if not isinstance(found, Tensor) or found.ndim < 2:
+        kind = f"a tensor {list(found.shape)}" if isinstance(found, Tensor) else type(found)
+        raise InputError(
+            "what the model returns",
+            expected="logits (n, classes), or an object with `.logits`",
+            found=str(kind),
+            remedy="Pass `loss=`: (model, batch) → losses (n,).",
+        )
+    return found
+
+
+def called(model: nn.Module, batch: Any, inputs: Mapping[str, Tensor]) -> Any:
+    """What a model returns for the `inputs` of a batch (`split`)."""
+    return model(**inputs) if isinstance(batch, Mapping) else model(*inputs.values())

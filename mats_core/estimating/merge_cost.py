@@ -23,12 +23,12 @@ from ..merging import (
     Plan,
     Recipe,
     Unit,
-    _inputs_bytes,
-    _statistics_sizes,
+    inputs_bytes,
     layer_bytes,
     output_specs,
     planned,
     shape_of,
+    statistics_sizes,
     units,
 )
 from ..methods import Cost, Shape, Treatment, calls, passes, selection
@@ -211,7 +211,7 @@ class _Layers:
         for unit in units(plan):
             like.setdefault(shape_of(plan, unit), []).append(unit)
         # As in `read_layer`: what is remembered is read once, whoever asks for it.
-        self.held = {shape: _inputs_bytes(plan, shape) for shape in like}
+        self.held = {shape: inputs_bytes(plan, shape) for shape in like}
         everything = sum(self.held[shape] * len(alike) for shape, alike in like.items())
         again = everything > plan.inputs.memo.limit
         for shape, alike in like.items():
@@ -270,7 +270,7 @@ def _reading(plan: Plan, shape: Shape, unit: Unit) -> Work:
     stored = plan.inputs.family.base.tensors[unit.name].dtype.itemsize
     files = shape.experts + 1
     work = passes(shape.elements * stored, 3.0 * files) + shape.passes(files) + calls(31.0 * files)
-    for elements, count in _statistics_sizes(shape):
+    for elements, count in statistics_sizes(shape):
         # Into fresh memory, page by page.
         work += passes(4 * elements, 10.0 * count) + calls(46.0 * count)
     return work

@@ -19,7 +19,7 @@ def layer_bytes(plan: Plan, unit: Unit) -> float:
         start, stop = spans[0]
         shape = replace(shape, size=(stop - start,), is_matrix=False, measured=frozenset())
     ahead = len(spans[:2]) or 1  # the next piece is read while one is merged
-    return ahead * _inputs_bytes(plan, shape) + plan.method.cost(shape, plan.options).nbytes
+    return ahead * inputs_bytes(plan, shape) + plan.method.cost(shape, plan.options).nbytes
 
 
 def shape_of(plan: Plan, unit: Unit) -> Shape:
@@ -64,7 +64,7 @@ def _rows(statistics: list[Statistics], gram: str) -> int:
     return max(rows) if all(rows) else 0
 
 
-def _statistics_sizes(shape: Shape) -> Iterator[tuple[int, int]]:
+def statistics_sizes(shape: Shape) -> Iterator[tuple[int, int]]:
     """(elements, how many) of each kind of statistics of a layer."""
     n = shape.elements
     sizes = {"fisher": n, "block": n * n}
@@ -82,6 +82,6 @@ def _statistics_sizes(shape: Shape) -> Iterator[tuple[int, int]]:
         yield n, 1
 
 
-def _inputs_bytes(plan: Plan, shape: Shape) -> float:
-    statistics = sum(elements * count for elements, count in _statistics_sizes(shape))
+def inputs_bytes(plan: Plan, shape: Shape) -> float:
+    statistics = sum(elements * count for elements, count in statistics_sizes(shape))
     return (shape.experts + 1) * shape.nbytes + statistics * shape.width

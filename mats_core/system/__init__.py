@@ -14,12 +14,10 @@ if TYPE_CHECKING:
     from .folders import cache_folder, results_folder
     from .memory import available_memory, parse_bytes
     from .remember import ByContent, Memo, forgetful
-    from .speeds import CACHE, COLUMN, UNMEASURED, Rates, Work, eigh_flops, svd_flops
+    from .speeds import UNMEASURED, Rates, Work
     from .threads import set_waiting
 
 __all__ = [
-    "CACHE",
-    "COLUMN",
     "UNMEASURED",
     "ByContent",
     "Memo",
@@ -28,19 +26,15 @@ __all__ = [
     "available_memory",
     "cache_folder",
     "choose_device",
-    "eigh_flops",
     "forgetful",
     "memory",
     "parse_bytes",
     "results_folder",
     "set_waiting",
     "speeds",
-    "svd_flops",
 ]
 
 _HOMES = {
-    "CACHE": "speeds",
-    "COLUMN": "speeds",
     "ByContent": "remember",
     "Memo": "remember",
     "Rates": "speeds",
@@ -49,12 +43,10 @@ _HOMES = {
     "available_memory": "memory",
     "cache_folder": "folders",
     "choose_device": "devices",
-    "eigh_flops": "speeds",
     "forgetful": "remember",
     "parse_bytes": "memory",
     "results_folder": "folders",
     "set_waiting": "threads",
-    "svd_flops": "speeds",
 }
 
 

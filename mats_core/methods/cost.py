@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from ..system import CACHE, COLUMN, Work, eigh_flops, svd_flops
+from ..system import Work, speeds
 from .layer import Treatment
 
 EXACT = "float64"  # what `linalg` decomposes and solves in
@@ -86,7 +86,7 @@ def calls(count: float) -> Work:
 
 def passes(nbytes: int, times: float) -> Work:
     """A tensor of so many bytes read or written so many times; an operation does three at once."""
-    return Work(moved=times * max(0, nbytes - CACHE), calls=times / 3)
+    return Work(moved=times * max(0, nbytes - speeds.CACHE), calls=times / 3)
 
 
 def operations(count: float, dtype: str = EXACT) -> Work:
@@ -101,12 +101,12 @@ def gemm(m: int, n: int, k: int, dtype: str) -> Work:
 
 def eigenbasis(n: int) -> Work:
     """A symmetric eigendecomposition."""
-    return Work(decompositions=eigh_flops(n), calls=COLUMN * n)
+    return Work(decompositions=speeds.eigh_flops(n), calls=speeds.COLUMN * n)
 
 
 def thin_svd(m: int, n: int) -> Work:
     """U, σ and V of m×n."""
-    found = Work(decompositions=svd_flops(m, n), calls=COLUMN * min(m, n))
+    found = Work(decompositions=speeds.svd_flops(m, n), calls=speeds.COLUMN * min(m, n))
     return found + passes(8 * m * n, 6)
 
 

@@ -17,15 +17,15 @@ if TYPE_CHECKING:
     from .memory import available_memory, parse_bytes
     from .remember import Memo, forgetful, nbytes, recall, remembered
     from .showing import Shown
-    from .speeds import CACHE, COLUMN, UNMEASURED, Rates, Work, eigh_flops, svd_flops
+    from .speeds import UNMEASURED, Rates, Work
     from .stream import Event, changed, drain, drained, part, ticking
     from .threads import set_waiting
 
 __all__ = [
-    "CACHE", "COLUMN", "UNMEASURED", "Event", "Memo", "Rates", "Shown", "Work", "available_memory",
-    "bar", "cache_folder", "changed", "choose_device", "drain", "drained", "eigh_flops",
+    "UNMEASURED", "Event", "Memo", "Rates", "Shown", "Work", "available_memory",
+    "bar", "cache_folder", "changed", "choose_device", "drain", "drained",
     "forgetful", "in_notebook", "memory", "nbytes", "parse_bytes", "part", "recall", "remembered",
-    "results_folder", "set_waiting", "speeds", "svd_flops", "ticking",
+    "results_folder", "set_waiting", "speeds", "ticking",
 ]  # fmt: skip
 
 _HOMES = {
@@ -35,7 +35,7 @@ _HOMES = {
     "memory": ("available_memory", "parse_bytes"),
     "remember": ("Memo", "forgetful", "nbytes", "recall", "remembered"),
     "showing": ("Shown",),
-    "speeds": ("CACHE", "COLUMN", "UNMEASURED", "Rates", "Work", "eigh_flops", "svd_flops"),
+    "speeds": ("UNMEASURED", "Rates", "Work", "eigh_flops", "svd_flops"),
     "stream": ("Event", "changed", "drain", "drained", "part", "ticking"),
     "threads": ("set_waiting",),
 }

@@ -60,8 +60,8 @@ def _alone_in(folder: Path, target: Path) -> Iterator[None]:
         except BlockingIOError:
             raise InputError(
                 f"output '{target}'",
-                expected="nobody who is writing it",
-                found="another merge at work",
+                expected="an output that no other merge is writing",
+                found="one that another merge is writing",
                 remedy="Wait for it, or choose another output.",
             ) from None
         yield
@@ -103,7 +103,7 @@ def refuse_existing(target: Path, force: bool) -> None:
     if Path(target).exists() and not force:
         raise InputError(
             f"output '{target}'",
-            expected="a path where nothing is yet",
+            expected="a path that does not exist",
             found="an existing one",
             remedy="Choose another output, or pass --force to replace it.",
         )

@@ -68,7 +68,9 @@ class Recipe(Shown, BaseModel):
     experts: tuple[ExpertEntry, ...] = Field(min_length=1)
     method: str
     options: dict[str, Any] = Field(default_factory=dict)
-    output: str | None = Field(None, description="directory to write; nothing is written without")
+    output: str | None = Field(
+        None, description="directory to write; without it nothing is written"
+    )
     seed: int = Field(0, ge=0)
     device: Device = "auto"
     dtype: Arithmetic = Field("float32", description="arithmetic")

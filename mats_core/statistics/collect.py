@@ -51,7 +51,7 @@ def _masks(inputs: Mapping[str, Tensor]) -> list[Tensor]:
             " and ".join(MASKS),
             expected="different widths, by which layers are told apart",
             found=f"{found[0].shape[1]} both times",
-            remedy="Pad the decoder's tokens by one more place.",
+            remedy="Pad the decoder's tokens by one position.",
         )
     return found
 

@@ -109,8 +109,9 @@ LESSONS = (
         "Which task counts most?",
         "Polarized scaling makes the loud louder: tasks, input dimensions and layers that moved "
         "far get more weight. Each of the three levels has a power; 0 switches it off.",
-        "Merge, and open Polarized scaling: which task is loud, and which quiet? Then merge with all levels "
-        "off, and with the tasks at power 4. Mind the ±: a point of difference is within it.",
+        "Merge, and open Polarized scaling: which task is loud, and which quiet? Then merge with "
+        "all levels off, and with the tasks at power 4. Mind the ±: a point of difference is "
+        "within it.",
         "Which task pays when the loud become louder? Is it worth it on this family?",
         "The quiet one pays: with every power its own move shrinks further. On this family the "
         "mean hardly notices any level, because all experts were fine-tuned alike and moved about "

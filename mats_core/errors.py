@@ -67,7 +67,7 @@ def member(thing: str, name: str, choices: Iterable[str]) -> str:
 
 
 def existing(thing: str, path: str | Path) -> Path:
-    """`path` if something is there, else an `InputError`."""
+    """`path` if it exists, else an `InputError`."""
     path = Path(path)
     if not path.exists():
         raise InputError(

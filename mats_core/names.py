@@ -54,7 +54,7 @@ def is_table(name: str) -> bool:
 def is_matrix(name: str, shape: Sequence[int]) -> bool:
     """Whether a tensor looks like the weight of a linear layer: 2-D, a weight, no embedding.
 
-    Statistics decide where there are any (`layers`); this is the rule without them.
+    Where statistics were measured they decide (`merging/reading.py`); this is the rule without.
     """
     return len(shape) == 2 and is_weight(name) and not is_table(name)
 

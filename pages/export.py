@@ -9,8 +9,7 @@ from pages.shared.views import export, merging, recipe
 
 collection = families.header(
     "Export",
-    "Everything that a merge leaves you with: the model, what repeats it, and what tells others "
-    "about it.",
+    "Everything that a merge leaves you with: the model, what repeats it, and a report for others.",
 )
 preparing = families.preparation(collection)
 merging.collect()

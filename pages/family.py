@@ -11,8 +11,7 @@ from pages.shared.views import models as cards
 
 collection = families.header(
     "Family",
-    "The models that there are to merge: one pre-trained base, and experts that were fine-tuned "
-    "from it, each for a task of its own.",
+    "The models to merge: one pre-trained base and experts fine-tuned from it, one for each task.",
 )
 families.another()
 preparing = families.preparation(collection)

@@ -25,8 +25,8 @@ def welcome(prepared: prepare.Prepared | None) -> None:
 
 collection = families.header(
     "Merge",
-    "Several models were fine-tuned from one base, each for a task of its own. Merge them into a "
-    "single encoder that serves them all, and see what each task keeps.",
+    "Several models were fine-tuned from one base, one for each task. Merge them into a single "
+    "encoder that serves them all, and see what each task keeps.",
 )
 preparing = families.preparation(collection)
 merging.follow_link(collection)

@@ -237,7 +237,7 @@ def test_a_merge_in_memory_is_saved_with_its_report(tmp_path):
     assert {file.name for file in folder.iterdir()} == {
         "model.safetensors", "recipe.yaml", "report.json", "README.md",
     }  # fmt: skip
-    with pytest.raises(InputError, match="nothing is yet"):
+    with pytest.raises(InputError, match="a path that does not exist"):
         merged.save(folder)
     merged.save(folder, force=True)
     recipe = load_recipe(folder / "recipe.yaml")

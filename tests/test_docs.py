@@ -73,6 +73,22 @@ def test_the_readme_s_snippet_runs(monkeypatch, capsys):
     assert 0.5 < accuracy <= 1.05
 
 
+def test_the_snippets_on_python_run(monkeypatch, capsys, tmp_path):
+    text = (ROOT / "docs" / "python.md").read_text("utf-8")
+    snippets = re.findall(r"```python\n(.*?)```", text, re.S)
+    assert len(snippets) >= 7
+    (tmp_path / "sample_models").symlink_to(ROOT / "sample_models")
+    monkeypatch.chdir(tmp_path)  # they write a model
+    names: dict[str, object] = {}
+    for number, snippet in enumerate(snippets, 1):
+        exec(compile(snippet, f"docs/python.md, snippet {number}", "exec"), names)
+    printed = capsys.readouterr().out
+    assert "2.weight merged kfac" in printed
+    assert "Did you mean 'kfac'?" in printed
+    assert printed.count("100% ") > 8  # the tasks, and the end
+    assert (tmp_path / "outputs" / "two_tasks" / "model.safetensors").is_file()
+
+
 def test_every_task_in_the_docs_is_valid():
     told = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "tasks.md").read_text("utf-8"), re.S)
     found = [Description.model_validate(yaml.safe_load(content)) for content in told]

@@ -50,7 +50,13 @@ Stamp = tuple[int, int, int, int]  # inode, size, time of modification, time of 
 
 @dataclass(frozen=True)
 class TensorEntry:
-    """Where one tensor lies: file, byte offset, dtype and shape."""
+    """Position and kind of one tensor in a `.safetensors` file.
+
+    file     the file that holds it
+    offset   bytes before it in the file
+    dtype    type of its numbers
+    shape    length of every dimension
+    """
 
     file: Path
     offset: int
@@ -59,15 +65,17 @@ class TensorEntry:
 
     @property
     def elements(self) -> int:
+        """Number of elements."""
         return math.prod(self.shape)
 
     @property
     def nbytes(self) -> int:
+        """Bytes of all elements."""
         return self.elements * self.dtype.itemsize
 
     @property
     def key(self) -> str:
-        """What tells the tensors of one file apart, for a JSON file."""
+        """Text that tells the tensors of one file apart, as a key of a JSON file."""
         return f"{self.offset} {DTYPE_NAMES[self.dtype]} {list(self.shape)}"
 
 

@@ -33,7 +33,12 @@ CHUNK = 1 << 15  # elements converted at once: they fit a cache, and PyTorch sta
 @final
 @dataclass(frozen=True)
 class Checkpoint(Weights):
-    """A read-only view of a checkpoint; nothing but headers is read until `read` is called."""
+    """Weights in `.safetensors` files, read-only; only headers are read until `read` is called.
+
+    path       the directory or file that was opened
+    tensors    name → file, byte offset, dtype and shape, sorted by name
+    metadata   `__metadata__` of the headers, all shards together
+    """
 
     path: Path
     tensors: Mapping[str, TensorEntry]
@@ -41,7 +46,7 @@ class Checkpoint(Weights):
 
     @classmethod
     def open(cls, path: str | Path) -> Checkpoint:
-        """Open a directory or a `.safetensors` file (or its `.index.json`).
+        """The weights of a directory or of a `.safetensors` file (or its `.index.json`).
 
         Raises `InputError` for a missing path, a pickle (with the command that converts it), a
         malformed header, an unknown dtype, or a tensor that two shards both hold.
@@ -107,7 +112,7 @@ class Checkpoint(Weights):
         return True
 
     def fill(self, name: str, start: int, value: Tensor) -> None:
-        """The elements from `start` on into all of `value`, flat and on the CPU."""
+        """Read the elements from `start` on into all of `value`, flat and on the CPU."""
         _fill(name, self.tensors[name], start, value)
 
     def digest(self, name: str) -> str:
@@ -122,7 +127,7 @@ class Checkpoint(Weights):
         return contents(entry).finite
 
     def look_through(self) -> None:
-        """Find digests and numbers that are not finite in one reading (`contents.py`)."""
+        """Compute digests and look for NaN and infinity in one reading (`contents.py`)."""
         look_through(self.tensors.values())
 
 

@@ -28,7 +28,7 @@ def is_id(reference: str, folder: Path = Path()) -> bool:
 
 
 def locate(reference: str | Path, folder: Path = Path()) -> Path:
-    """The path of a checkpoint that a recipe, a family or a person names.
+    """The path of a checkpoint that a recipe, a family or a command names.
 
     Raises `InputError` for a hub id that is neither in the local cache nor can be downloaded.
     """
@@ -108,9 +108,9 @@ def _first(error: Exception) -> str:
 
 
 def push(folder: Path, name: str, *, private: bool = True) -> str:
-    """The address of a repository that holds the files of a folder, made where there is none.
+    """The address of a repository that holds the files of a folder; made if it does not exist.
 
-    Raises what `huggingface_hub` raises: nobody logged in, no rights, no network.
+    Raises what `huggingface_hub` raises: not logged in, no rights, no network.
     """
     from huggingface_hub import HfApi
 

@@ -27,9 +27,11 @@ from .source import Shaped, Weights, all_finite
 class InMemory(Weights):
     """The tensors of a module or a state dict, as they are when they are read.
 
-    path      what it is called in sentences: `base`, or the expert's name
-    held      name → the caller's tensor, sorted by name
-    module    the module that they were taken from, where it was one
+    path       the name that sentences use: `base`, or the expert's name
+    tensors    name → dtype and shape, sorted by name
+    held       name → the caller's tensor, sorted by name
+    module     the module that they were taken from, where it was one
+    metadata   empty, for no file says anything
     """
 
     path: Path
@@ -41,7 +43,7 @@ class InMemory(Weights):
 
     @classmethod
     def of(cls, source: nn.Module | Mapping[str, Any], label: str) -> InMemory:
-        """A view of a module's `state_dict()`, or of a state dict.
+        """The weights of a module's `state_dict()`, or of a state dict, where they lie.
 
         Raises `InputError`, naming the entry, for what is no tensor, has no data (the meta device)
         or is of a kind of number that no file could hold.
@@ -66,6 +68,7 @@ class InMemory(Weights):
 
     @functools.cached_property
     def aliases(self) -> Mapping[str, str]:
+        """Names of one and the same memory → the first of them."""
         first: dict[object, str] = {}
         found: dict[str, str] = {}
         for name, value in self.held.items():

@@ -12,9 +12,13 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Wanted:
-    """`count` vectors of `elements`, and what writes them; equal keys stand for equal contents.
+    """A request for `count` vectors of `elements` numbers, with the function that writes them.
 
-    `fill` runs in another thread: it may touch nothing but files and the vectors that it is given.
+    key        names the contents: requests with equal keys want equal contents
+    count      number of vectors
+    elements   length of each vector
+    dtype      type of their numbers
+    fill       writes them, in another thread: it touches nothing but files and the vectors it gets
     """
 
     key: Hashable
@@ -25,6 +29,7 @@ class Wanted:
 
     @property
     def contents(self) -> Hashable:
+        """What two requests have in common if one's vectors serve the other."""
         return self.key, self.count, self.elements, self.dtype
 
 
@@ -41,7 +46,7 @@ class Buffers:
         self._thread: ThreadPoolExecutor | None = None
 
     def filled(self, wanted: Wanted) -> list[Tensor]:
-        """The vectors with their contents; they hold until the next call.
+        """The vectors of a request, filled; they hold until the next call.
 
         What either set holds already is not read again.
         """
@@ -53,7 +58,7 @@ class Buffers:
         return self._sets[self._latest].rows(wanted)
 
     def ahead(self, wanted: Wanted) -> None:
-        """Begin to read what will be asked for next; that it failed is told when it is."""
+        """Begin to read the next request; if that fails, `filled` reads again and raises."""
         self._wait()
         if any(one.contents == wanted.contents for one in self._sets):
             return

@@ -19,8 +19,13 @@ from .source import Entry, Weights
 class Renamed(Weights):
     """The weights of `source` under the names of its base: a view, which holds and copies nothing.
 
-    `own_names`: the source's name of every tensor, by the name it has here.  Path, configuration
-    and fingerprint stay the source's.
+    path        that of `source`
+    tensors     name in the base → dtype and shape, sorted by name
+    metadata    that of `source`
+    source      the weights under the names of their file
+    own_names   name in the base → name in `source`
+
+    Configuration and fingerprint stay the source's.
     """
 
     path: Path
@@ -31,7 +36,7 @@ class Renamed(Weights):
 
     @classmethod
     def of(cls, source: Weights, own_names: Mapping[str, str]) -> Renamed:
-        """A view of the tensors that `own_names` names."""
+        """The tensors that `own_names` names, under the names of the base."""
         tensors = {name: source.tensors[own] for name, own in sorted(own_names.items())}
         return cls(source.path, tensors, source.metadata, source, own_names)
 
@@ -41,6 +46,7 @@ class Renamed(Weights):
 
     @functools.cached_property
     def config(self) -> dict[str, Any]:
+        """The source's configuration, empty where it has none."""
         return self.source.config
 
     @property
@@ -53,6 +59,7 @@ class Renamed(Weights):
 
     @functools.cached_property
     def aliases(self) -> Mapping[str, str]:
+        """Names of one and the same memory → the first of them, as the base calls them."""
         ours = {own: name for name, own in self.own_names.items()}
         known = self.source.aliases.items()
         return {ours[a]: ours[b] for a, b in known if a in ours and b in ours}

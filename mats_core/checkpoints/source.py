@@ -23,31 +23,48 @@ PIECE = 1 << 20  # elements of a large tensor that are held at once where its pa
 
 
 class Entry(Protocol):
-    """Kind and size of one tensor."""
+    """Kind and size of one tensor, wherever it lies."""
 
     @property
-    def dtype(self) -> torch.dtype: ...
+    def dtype(self) -> torch.dtype:
+        """Type of the tensor's numbers."""
+        ...
+
     @property
-    def shape(self) -> tuple[int, ...]: ...
+    def shape(self) -> tuple[int, ...]:
+        """Length of every dimension."""
+        ...
+
     @property
-    def elements(self) -> int: ...
+    def elements(self) -> int:
+        """Number of elements."""
+        ...
+
     @property
-    def nbytes(self) -> int: ...
+    def nbytes(self) -> int:
+        """Bytes of all elements."""
+        ...
 
 
 @dataclass(frozen=True)
 class Shaped:
-    """An entry of a tensor that lies in no file."""
+    """Kind and size of a tensor that lies in no file.
+
+    dtype   type of the tensor's numbers
+    shape   length of every dimension
+    """
 
     dtype: torch.dtype
     shape: tuple[int, ...]
 
     @property
     def elements(self) -> int:
+        """Number of elements."""
         return math.prod(self.shape)
 
     @property
     def nbytes(self) -> int:
+        """Bytes of all elements."""
         return self.elements * self.dtype.itemsize
 
 
@@ -55,7 +72,7 @@ class Shaped:
 class Weights(Protocol):
     """Named tensors of one model, read one at a time.
 
-    path       where they lie, or what they are called in sentences; errors name it
+    path       the file or directory, or the name that sentences and errors use
     tensors    name → dtype and shape, sorted by name
     metadata   what the files say about themselves; empty where there are none
     """
@@ -77,12 +94,12 @@ class Weights(Protocol):
 
     @abstractmethod
     def fill(self, name: str, start: int, value: Tensor) -> None:
-        """The elements from `start` on into all of `value`, flat and on the CPU."""
+        """Read the elements from `start` on into all of `value`, flat and on the CPU."""
         ...
 
     @abstractmethod
     def reads_parts(self, name: str) -> bool:
-        """Whether `part` can read this tensor; a view that computes its tensors says no."""
+        """Whether `part` can read this tensor; False for one that must be computed whole."""
         ...
 
     @abstractmethod
@@ -152,7 +169,7 @@ class Weights(Protocol):
             yield self.part(name, start, min(start + size, elements))
 
     def own(self, name: str) -> str:
-        """The name that the source itself has for a tensor; a renamed view's is another."""
+        """The name of a tensor in its source; only a renamed view's differs."""
         return name
 
     def finite(self, name: str) -> bool:
@@ -162,7 +179,7 @@ class Weights(Protocol):
         return all_finite(self.read(name))
 
     def look_through(self) -> None:
-        """Find digests and numbers that are not finite at once, where one reading gives both."""
+        """Compute digests and look for NaN and infinity at once, where one reading gives both."""
 
     @property
     def fingerprint(self) -> str:
@@ -175,7 +192,7 @@ class Weights(Protocol):
 
 
 def all_finite(value: Tensor) -> bool:
-    """Whether no number is NaN or infinite.
+    """Whether no number of a tensor is NaN or infinite.
 
     By the extremes, which carry both: a thirtieth of the time of `isfinite` on every element.
     """

@@ -18,7 +18,7 @@ except ImportError:
 
 
 def partial_of(target: Path) -> Path:
-    """Where an output lies until it is complete."""
+    """The folder in which an output is written until it is complete."""
     return Path(target).with_name(f".{Path(target).name}.partial")
 
 
@@ -26,8 +26,8 @@ def partial_of(target: Path) -> Path:
 def staged_directory(target: Path, *, force: bool = False, resume: bool = False) -> Iterator[Path]:
     """A folder beside `target` that takes its name only if the block succeeds.
 
-    `resume`: what an earlier block left there is kept, and so is what this one leaves if it fails.
-    Raises `InputError` if `target` exists and `force` is not set (what stood there is replaced only
+    `resume`: what an earlier block left in it is kept, and so is what this one leaves if it fails.
+    Raises `InputError` if `target` exists and `force` is not set (with `force` it is replaced only
     after the new folder is complete), or if another process is writing it.
     """
     target = Path(target)
@@ -60,8 +60,8 @@ def _alone_in(folder: Path, target: Path) -> Iterator[None]:
         except BlockingIOError:
             raise InputError(
                 f"output '{target}'",
-                expected="nobody who is writing it",
-                found="another merge at work",
+                expected="an output that no other merge is writing",
+                found="one that another merge is writing",
                 remedy="Wait for it, or choose another output.",
             ) from None
         yield
@@ -103,7 +103,7 @@ def refuse_existing(target: Path, force: bool) -> None:
     if Path(target).exists() and not force:
         raise InputError(
             f"output '{target}'",
-            expected="a path where nothing is yet",
+            expected="a path that does not exist",
             found="an existing one",
             remedy="Choose another output, or pass --force to replace it.",
         )
@@ -125,7 +125,7 @@ def staged_file(file: Path) -> Iterator[Path]:
 
 
 def write_atomically(file: Path, data: bytes) -> None:
-    """Write `file` beside its place and rename it there."""
+    """Write a file whole or not at all: under another name first, then renamed."""
     with staged_file(file) as place, place.open("wb") as stream:
         stream.write(data)
         stream.flush()

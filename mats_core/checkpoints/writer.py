@@ -28,10 +28,10 @@ Spec = tuple[torch.dtype, tuple[int, ...]]
 
 
 class TensorFileWriter:
-    """Writes one `.safetensors` file tensor by tensor, in any order.
+    """Writer of one `.safetensors` file, tensor by tensor, in any order.
 
     Names, dtypes and shapes are given first, so the header is fixed and each tensor goes straight
-    to its place: peak memory is one tensor, or one piece of it.  `done`: tensors that a writer of
+    to its offset: peak memory is one tensor, or one piece of it.  `done`: tensors that a writer of
     the same file, which did not come to its end, has written already.
     """
 
@@ -102,23 +102,23 @@ class TensorFileWriter:
         return self._sums[name]
 
     def taken(self, name: str, checksum: int) -> None:
-        """A tensor that another process has written into this file."""
+        """Take note of a tensor that another process has written into this file."""
         self._sums[name] = checksum
         self._missing.discard(name)
 
     def sync(self) -> None:
-        """What was written so far is on the disk afterwards."""
+        """Return when all that was written is on the disk."""
         if self._dirty:
             self._handle.flush()
             os.fsync(self._handle.fileno())
             self._dirty = False
 
     def discard(self) -> None:
-        """Let go of a file that is not wanted any more."""
+        """Close a file that is not wanted any more, as it is."""
         self._handle.close()
 
     def close(self) -> None:
-        """Flush to disk.  Raises `ValueError` if an announced tensor never came."""
+        """Flush to disk and close.  Raises `ValueError` if an announced tensor never came."""
         self.sync()
         self._handle.close()
         if self._missing:
@@ -126,7 +126,10 @@ class TensorFileWriter:
 
 
 class CheckpointWriter:
-    """Writes `model.safetensors`, or shards with an index above `shard_bytes`, into a folder."""
+    """Writer of `model.safetensors`, or of shards with an index above `shard_bytes`, into a folder.
+
+    `done`: tensors that an earlier writer of the same files has written already.
+    """
 
     def __init__(
         self,
@@ -164,26 +167,30 @@ class CheckpointWriter:
             (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2))
 
     def add(self, name: str, value: Tensor, start: int | None = None) -> None:
+        """Write a tensor, or its elements from `start` on, flat; pieces come in their order."""
         self._of[name].add(name, value, start)
 
     def checksum(self, name: str) -> int:
+        """CRC-32 of what was written of a tensor."""
         return self._of[name].checksum(name)
 
     def taken(self, checksums: Mapping[str, int]) -> None:
-        """Tensors that another process has written into these files, with their CRC-32."""
+        """Take note of tensors that another process has written, with their CRC-32."""
         for name, checksum in checksums.items():
             self._of[name].taken(name, checksum)
 
     def sync(self) -> None:
+        """Return when all that was written is on the disk."""
         for writer in self._writers:
             writer.sync()
 
     def discard(self) -> None:
-        """Let go of the files, whatever is missing in them."""
+        """Close the files as they are, whatever is missing in them."""
         for writer in self._writers:
             writer.discard()
 
     def close(self) -> None:
+        """Flush to disk and close.  Raises `ValueError` if an announced tensor never came."""
         for writer in self._writers:
             writer.close()
 

@@ -47,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code."""
+    """The exit code of one command, which is run: 0, or 2 for bad input, told in one sentence."""
     options = parser().parse_args(arguments)
     command: Callable[[argparse.Namespace], None] = options.run
     try:

@@ -53,7 +53,7 @@ def add(commands: Any) -> None:
     command.add_argument(
         "--no-estimate",
         action="store_true",
-        help="do not refuse a merge that finds too little memory or disk",
+        help="do not refuse a merge that does not fit into memory or onto the disk",
     )
     command.set_defaults(run=_merge)
 

@@ -159,7 +159,7 @@ def _results(report: Report) -> str:
         summary = f"Mean of merged / expert {100 * report.normalised_accuracy:.1f} %"
         if report.gap_recovered is not None:
             summary += f"; of the gap from pre-trained to expert {100 * report.gap_recovered:.1f} %"
-        lines += ["", f"{summary}. Every task is asked with its own expert's head."]
+        lines += ["", f"{summary}. Each task is tested with its expert's head."]
     return "\n".join(lines)
 
 
@@ -174,7 +174,7 @@ def _origins(inputs: Inputs, licences: Mapping[str, str], report: Report) -> str
         for name, (reference, _) in inputs.items()
     ]
     heads = ["", "model", "licence", "SHA-256 of its tensors"]
-    return "\n".join(["## What it was made from", "", *_table(heads, rows)])
+    return "\n".join(["## Inputs", "", *_table(heads, rows)])
 
 
 def _loading(family: Family) -> str:

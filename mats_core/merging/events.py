@@ -14,7 +14,12 @@ from .report import LayerReport, Report, Trial
 
 @dataclass(frozen=True)
 class Started(Event):
-    """The preflight is over; `total` layers will be merged."""
+    """An event: the preflight is over, and merging begins.
+
+    total    number of layers that will be merged
+    device   where the arithmetic runs
+    reason   why this device was chosen, in words
+    """
 
     total: int
     device: str
@@ -23,7 +28,12 @@ class Started(Event):
 
 @dataclass(frozen=True)
 class Iteration(Event):
-    """The solve under way in a layer has made another step; `residual` is relative."""
+    """An event: the solve under way in a layer has made another step.
+
+    layer       name of the layer's tensor
+    iteration   number of the step
+    residual    ‖b − K X‖ / ‖b‖ after it
+    """
 
     layer: str
     iteration: int
@@ -32,7 +42,13 @@ class Iteration(Event):
 
 @dataclass(frozen=True)
 class LayerDone(Event):
-    """One layer is merged; `iterates` holds what `keep` asked for."""
+    """An event: one layer is merged.
+
+    layer      what happened to it
+    index      its number, from 0 on
+    total      number of layers
+    iterates   iteration → W, for the CG iterations that `keep` asked for
+    """
 
     layer: LayerReport
     index: int
@@ -42,7 +58,12 @@ class LayerDone(Event):
 
 @dataclass(frozen=True)
 class TaskDone(Event):
-    """One task is evaluated."""
+    """An event: one task is evaluated.
+
+    result   scores of the merged, the fine-tuned and the pre-trained model
+    index    number of the task, from 0 on
+    total    number of tasks
+    """
 
     result: TaskResult
     index: int
@@ -51,7 +72,12 @@ class TaskDone(Event):
 
 @dataclass(frozen=True)
 class TrialDone(Event):
-    """One point of a search is evaluated."""
+    """An event: one point of a search is evaluated.
+
+    trial   the options tried, and the accuracy that they reached
+    index   number of the point, from 0 on
+    total   number of points
+    """
 
     trial: Trial
     index: int
@@ -60,8 +86,11 @@ class TrialDone(Event):
 
 @dataclass(frozen=True)
 class RoundDone(Event):
-    """Round `index` of `total` is merged; statistics are measured there (`Measuring`), and the next
-    round follows."""
+    """An event: one round is merged, and statistics are measured at the merge for the next.
+
+    index   number of the merged round, from 1 on
+    total   number of rounds
+    """
 
     index: int
     total: int
@@ -69,7 +98,11 @@ class RoundDone(Event):
 
 @dataclass(frozen=True)
 class Finished(Event):
-    """The end.  `tensors` is the merged encoder where nothing was written to disk."""
+    """The last event of a merge.
+
+    report    what happened to every tensor, and the scores on the tasks
+    tensors   the merged encoder by the base's names; empty where it was written to disk
+    """
 
     report: Report
     tensors: Mapping[str, Tensor] = field(default_factory=dict)

@@ -26,7 +26,15 @@ from .recipe import ExpertEntry, Recipe, parse_recipe
 
 
 class FamilyFile(Shown, BaseModel):
-    """A family's description; paths start at `folder`."""
+    """A family as its `family.yaml` describes it: one base and the experts fine-tuned from it.
+
+    name        what the page calls it
+    base        the pre-trained checkpoint: a path or a hub id
+    base_task   the task on which the base is measured, for gradient matching; optional
+    heads       patterns of head tensors, instead of recognising them
+    experts     name, checkpoint and task of each
+    folder      where relative paths start; not part of the file
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -53,7 +61,7 @@ class FamilyFile(Shown, BaseModel):
         return found
 
     def open(self, path: Path) -> Weights:
-        """A member's checkpoint; an adapter is opened over the family's base."""
+        """The weights of a member; an adapter is opened over the family's base."""
         return open_expert(path, self.model_path(self.base))
 
     def recipe(
@@ -93,7 +101,10 @@ class FamilyFile(Shown, BaseModel):
 
 
 def load_family(path: str | Path) -> FamilyFile:
-    """Read a `family.yaml` (or the folder that holds it)."""
+    """The family that a `family.yaml`, or the folder that holds one, describes.
+
+    Raises `InputError` for a missing file, bad YAML or unknown keys.
+    """
     path = existing("family", path)
     if path.is_dir():
         path = existing("family", path / "family.yaml")

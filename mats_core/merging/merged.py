@@ -128,7 +128,7 @@ class Merge(Shown):
     def push_to_hub(self, name: str, *, private: bool = True) -> str:
         """The address of a repository on the Hugging Face hub, made now with what `save` writes.
 
-        name      `organisation/model`, or `model` for the user who is logged in
+        name      `organisation/model`, or `model` for the account that is logged in
         private   whether only its owners see it
 
         The one call of this library that sends anything away; nothing else calls it.

@@ -99,8 +99,8 @@ def run_plan(
     the model is written there, else `Finished.tensors` holds it.  `resume`: go on from the layers
     that an unfinished merge by the same recipe has written, and leave what this one has done if it
     is stopped.  `shares`: how long the parts take, for the events' fraction.  Raises `InputError`
-    before any work for bad input; whether it finds memory and disk is judged before, at the door
-    (`mats_core.run`).
+    before any work for bad input; whether it fits into memory and onto the disk is judged before,
+    at the door (`mats_core.run`).
     """
     started = time.perf_counter()
     recipe, shares = plan.recipe, shares.tested(_tasks(plan))

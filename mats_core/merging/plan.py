@@ -38,7 +38,7 @@ class Inputs:
     family            base and experts, with the role of every tensor
     statistics        of each expert, in the family's order; None where none were named
     base_statistics   of the base, for methods that take it as a prior
-    notes             what a person should know about these files, a sentence each
+    notes             what users should know about these files, a sentence each
     memo              what merges over these files remember for the next one
     looked_through    whether the contents were read, and not the headers alone (`complete`)
     """
@@ -58,7 +58,21 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Plan:
-    """One merge, ready to run."""
+    """One merge, ready to run.
+
+    recipe    what to merge and how
+    inputs    the recipe's files, opened and checked
+    method    the recipe's row of `METHODS`
+    options   of the method, validated
+    device    where the arithmetic runs
+    reason    why this device was chosen, in words
+    dtype     of the arithmetic
+    weights   α_m of each expert, not normalised; times its examples where the recipe says so
+    kinds     kinds of statistics that the method reads, given its options
+    keep      CG iterations whose iterates the `LayerDone` events carry
+    start     weights that the solve starts from, where an option names a checkpoint
+    buffers   memory into which the next piece of a large tensor is read
+    """
 
     recipe: Recipe
     inputs: Inputs
@@ -74,7 +88,7 @@ class Plan:
     buffers: Buffers = field(default_factory=Buffers, compare=False, repr=False)
 
     def of_vectors(self) -> Plan:
-        """The plan that is really done: over the vectors, where the experts are (IA)³ adapters."""
+        """The plan over the (IA)³ vectors, where all experts are such adapters; else this one."""
         if self.inputs.vectors is None:
             return self
         # Folded into the base in the arithmetic's own precision, and rounded once.
@@ -85,7 +99,11 @@ class Plan:
 
 @dataclass(frozen=True)
 class Unit:
-    """The tensors that are merged as one layer: a tensor, or a weight with its bias folded in."""
+    """The tensors that are merged as one layer.
+
+    name   the tensor, by the base's name
+    bias   the bias that is folded in as a further column; None: none is
+    """
 
     name: str
     bias: str | None = None
@@ -124,8 +142,10 @@ def with_statistics(inputs: Inputs, recipe: Recipe) -> Inputs:
 
 
 def complete(inputs: Inputs, recipe: Recipe) -> Inputs:
-    """The same opened files after their contents were read: numbers that are not finite are
-    refused, equal tensors tied, and fingerprints compared with the recipe's and the statistics'.
+    """The same opened files after their contents were read.
+
+    Numbers that are not finite are refused, equal tensors tied, and fingerprints compared with the
+    recipe's and the statistics'.
     """
     if inputs.looked_through:
         return inputs
@@ -171,7 +191,7 @@ def _statistics(recipe: Recipe, reference: str | None, on: Weights) -> Statistic
 
 
 def prepare(recipe: Recipe, inputs: Inputs | None = None, keep: Sequence[int] = ()) -> Plan:
-    """Everything that can be wrong with a merge, found before it starts."""
+    """The plan of a merge, ready to run; raises `InputError` for all that can be wrong with it."""
     inputs = inputs or open_inputs(recipe)
     method, options = METHODS[recipe.method], recipe.parsed_options()
     if inputs.vectors is not None:

@@ -45,7 +45,10 @@ class ExpertEntry(BaseModel):
 
 
 class Evaluation(BaseModel):
-    """What is evaluated after a merge, where the experts name their tasks."""
+    """What is evaluated after a merge, where the experts name their tasks.
+
+    split   the part of each task's data that is used
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -60,7 +63,17 @@ class Evaluation(BaseModel):
 
 
 class Recipe(Shown, BaseModel):
-    """A merge, completely described.  `folder` is where relative paths start."""
+    """A merge, completely described.
+
+    experts            the fine-tuned models, with their weights, statistics and tasks
+    method             a name of `METHODS`
+    options            of the method, by name; those left out have their defaults
+    seed               of all that is random, such as the drops of DARE
+    device             where the arithmetic runs; `auto`: the fastest device of the machine
+    base_fingerprint   if given, the base must have it
+    evaluate           what is evaluated after the merge, or False
+    folder             where relative paths start; not part of the file
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -68,7 +81,9 @@ class Recipe(Shown, BaseModel):
     experts: tuple[ExpertEntry, ...] = Field(min_length=1)
     method: str
     options: dict[str, Any] = Field(default_factory=dict)
-    output: str | None = Field(None, description="directory to write; nothing is written without")
+    output: str | None = Field(
+        None, description="directory to write; without it nothing is written"
+    )
     seed: int = Field(0, ge=0)
     device: Device = "auto"
     dtype: Arithmetic = Field("float32", description="arithmetic")
@@ -100,7 +115,7 @@ class Recipe(Shown, BaseModel):
     folder: Path = Field(Path(), exclude=True)
 
     def path(self, reference: str) -> Path:
-        """A path of the recipe as one that can be opened."""
+        """A path of the recipe, relative to the working directory instead of to `folder`."""
         return self.folder / Path(reference).expanduser()
 
     def model_path(self, reference: str) -> Path:
@@ -142,7 +157,7 @@ def parse_options(method: str, options: Mapping[str, Any], folder: Path = Path()
 
 
 def parse_recipe(content: Any, folder: str | Path = ".") -> Recipe:
-    """A recipe from parsed YAML (or a dictionary); validates everything but the files' contents."""
+    """The recipe of parsed YAML (or a dictionary); all but the files' contents is validated."""
     if not isinstance(content, Mapping):
         raise InputError("recipe", expected="a YAML mapping", found=type(content).__name__)
     try:
@@ -162,7 +177,10 @@ def parse_recipe(content: Any, folder: str | Path = ".") -> Recipe:
 
 
 def load_recipe(path: str | Path) -> Recipe:
-    """Read a recipe file.  Raises `InputError` for a missing file, bad YAML or a bad recipe."""
+    """The recipe that a file holds.
+
+    Raises `InputError` for a missing file, bad YAML or a bad recipe.
+    """
     return parse_recipe(read_yaml("recipe", path), Path(path).parent)
 
 
@@ -184,7 +202,7 @@ def pinned_models(recipe: Recipe) -> Recipe:
 
 
 def dump_recipe(recipe: Recipe, *, absolute: bool = False) -> str:
-    """YAML of a recipe; with `absolute` paths it can be moved anywhere on this machine."""
+    """The YAML of a recipe; with `absolute` paths it may lie anywhere on this machine."""
     content = recipe.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
     content = {"base": recipe.base, **content, "method": recipe.method, "seed": recipe.seed}
     if absolute:

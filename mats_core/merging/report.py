@@ -23,9 +23,16 @@ TREATMENTS = ("merged", "averaged", "head", "copied", "tied")
 class LayerReport:
     """What happened to one tensor.
 
-    `treatment` is one of `TREATMENTS`; `method` is what was really applied; `residuals` are
-    relative, index 0 is the start; `details` holds the weights that tasks and dimensions got and
-    the factor of the layer.
+    name         the tensor's name in the base
+    treatment    one of `TREATMENTS`
+    method       what was really applied: a fallback has another name than the recipe's method
+    status       how it was computed or why the solve ended, such as `exact` or `converged`
+    iterations   steps of the solver; 0 where none was needed
+    residuals    ‖b − K X‖ / ‖b‖ of the solve after each step; index 0 is the start
+    seconds      wall time of the layer
+    objectives   ½⟨X, K X⟩ − ⟨b, X⟩ after each step
+    distances    ‖W − W₀‖_F after each step, to the start of the solve
+    details      the weights that tasks and dimensions got, and the factor of the layer
     """
 
     name: str
@@ -50,7 +57,23 @@ class Trial:
 
 @dataclass(frozen=True, repr=False)
 class Report(Shown):
-    """The outcome of a merge; `to_json` is what `report.json` holds."""
+    """The outcome of a merge; `to_json` is what `report.json` holds.
+
+    method, options   of the recipe; options with their defaults filled in
+    seed              of all that is random
+    device            where the arithmetic ran
+    device_reason     why on this device, in words
+    dtype             of the arithmetic
+    seconds           wall time of the merge, with its evaluation
+    layers            what happened to each tensor, in the order of the checkpoint
+    tasks             scores of the merged, fine-tuned and pre-trained model on each task
+    split             the part of the tasks' data that was used
+    search            the points of the recipe's search, with their validation accuracy
+    warnings          what users should know about this merge, a sentence each
+    fingerprints      SHA-256 of the base and of every expert, by name
+    output            the directory that was written; None where none was
+    rounds            how often the experts were merged, with statistics measured in between
+    """
 
     method: str
     options: Mapping[str, Any]
@@ -82,14 +105,19 @@ class Report(Shown):
 
     @property
     def normalised_accuracy(self) -> float | None:
+        """Mean over the tasks of merged / fine-tuned score; None without tasks."""
         return normalised_accuracy(self.tasks) if self.tasks else None
 
     @property
     def gap_recovered(self) -> float | None:
+        """Share of the gap between pre-trained and fine-tuned scores that the merge closes.
+
+        None without tasks, or without a gap.
+        """
         return gap_recovered(self.tasks) if self.tasks else None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, as in `report.json`."""
+        """The report as plain values, as in `report.json`."""
         return {
             "method": self.method,
             "options": dict(self.options),
@@ -115,6 +143,7 @@ class Report(Shown):
         }
 
     def to_json(self) -> str:
+        """The text of `report.json`."""
         return json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
     @classmethod

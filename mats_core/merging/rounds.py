@@ -34,10 +34,13 @@ from .recipe import Recipe
 
 @dataclass(frozen=True)
 class Measuring(Event):
-    """An event: so many examples of one expert of `total` are measured at the merge.
+    """An event: examples of one expert's task are measured at the merge, for the next round.
 
-    index, total       of the experts
-    examples, wanted   of this expert's calibration examples
+    name       the expert's name
+    index      its number, from 0 on
+    total      number of experts
+    examples   of this expert, measured so far
+    wanted     of this expert, in all
     """
 
     name: str
@@ -48,7 +51,7 @@ class Measuring(Event):
 
     @property
     def place(self) -> str:
-        """Which expert, in words."""
+        """The expert's name and number, in words."""
         return f"{self.name} ({self.index + 1} of {self.total})"
 
     @property
@@ -159,7 +162,7 @@ def _blocks(expert: Expert, own: Statistics) -> int:
 
 
 def examples_of(own: Statistics) -> int:
-    """On how many examples statistics were measured."""
+    """Number of examples on which statistics were measured."""
     return _number(own, "examples", EXAMPLES)
 
 

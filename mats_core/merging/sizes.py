@@ -23,7 +23,7 @@ def layer_bytes(plan: Plan, unit: Unit) -> float:
 
 
 def shape_of(plan: Plan, unit: Unit) -> Shape:
-    """How a method will find a layer; the rules of `layers.read_layer`."""
+    """A layer's shape and statistics as its method gets them, by the rules of `read_layer`."""
     family = plan.inputs.family
     own = family.shape(unit.name)
     module = module_of(unit.name)
@@ -65,7 +65,7 @@ def _rows(statistics: list[Statistics], gram: str) -> int:
 
 
 def statistics_sizes(shape: Shape) -> Iterator[tuple[int, int]]:
-    """(elements, how many) of each kind of statistics of a layer."""
+    """(elements, number) of each kind of statistics of a layer."""
     n = shape.elements
     sizes = {"fisher": n, "block": n * n}
     if len(shape.size) == 2:
@@ -83,5 +83,6 @@ def statistics_sizes(shape: Shape) -> Iterator[tuple[int, int]]:
 
 
 def inputs_bytes(plan: Plan, shape: Shape) -> float:
+    """Bytes of all that is read of one layer: base, experts and statistics."""
     statistics = sum(elements * count for elements, count in statistics_sizes(shape))
     return (shape.experts + 1) * shape.nbytes + statistics * shape.width

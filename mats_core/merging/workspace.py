@@ -82,7 +82,7 @@ def open_place(plan: Plan, folder: Path | None, *, shard_bytes: int, resume: boo
     except (OSError, ValueError) as error:
         raise InputError(
             f"unfinished merge '{folder}'",
-            expected="the files that it had begun",
+            expected="its unfinished files",
             found=str(error),
             remedy="Start again with --force and without --resume.",
         ) from None

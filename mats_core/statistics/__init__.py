@@ -1,4 +1,4 @@
-"""Statistics of an expert on its own task: measured once, kept in a file, used by every method.
+"""Statistics of an expert on its task: measured once, kept in a file, used by every method.
 
 Symbols and normalisation, once for the whole package.  For one linear layer `y = W x + b`, token n
 has the input `x_n` (d_in,) and the gradient `g_n` (d_out,) of its example's log-likelihood with

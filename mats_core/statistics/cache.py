@@ -17,7 +17,7 @@ from .store import FORMAT
 def cached_path(
     checkpoint: Weights, task: Task, *, examples: int, labels: Labels, seed: int
 ) -> Path:
-    """Where these statistics lie, whether or not they were measured yet."""
+    """The file of these statistics in the machine's cache, whether it exists yet or not."""
     parts = (FORMAT, checkpoint.fingerprint, task.digest, str(examples), labels, str(seed))
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
     return cache_folder() / "statistics" / f"{task.name}-{key}.safetensors"
@@ -32,7 +32,7 @@ def measuring_once(
     seed: int = 0,
     device: str = "cpu",
 ) -> Generator[BatchDone, None, Path]:
-    """The statistics file of a checkpoint on its task, measured now if it is not there yet."""
+    """The statistics file of a checkpoint on its task, measured now if it does not exist yet."""
     path = cached_path(checkpoint, task, examples=examples, labels=labels, seed=seed)
     if not path.is_file():
         yield from measuring_to_file(

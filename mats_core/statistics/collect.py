@@ -28,7 +28,7 @@ Batch = tuple[Mapping[str, Tensor], Tensor | None]  # the model's keyword argume
 
 @dataclass(frozen=True)
 class BatchDone(Event):
-    """An event: one batch is measured, with which `examples` are done."""
+    """An event: one batch more is measured, which makes `examples` of them in all."""
 
     examples: int
 
@@ -51,7 +51,7 @@ def _masks(inputs: Mapping[str, Tensor]) -> list[Tensor]:
             " and ".join(MASKS),
             expected="different widths, by which layers are told apart",
             found=f"{found[0].shape[1]} both times",
-            remedy="Pad the decoder's tokens by one more place.",
+            remedy="Pad the decoder's tokens by one position.",
         )
     return found
 
@@ -72,12 +72,12 @@ def measuring(
     """Statistics of a model from one forward and backward pass a batch, an event after each.
 
     `batches`: keyword arguments of the model (an `attention_mask` (n, tokens) leaves padding out)
-    and labels: classes (n,), or the token that each place's logits should name (n, tokens), where
-    `IGNORED` asks nothing.  `names`: the checkpoint's name of each parameter, by the module's; the
-    same names by default.  `blocks`: parameters of at most so many elements get their full block.
-    `rank`: Grams of at least `WORTH · rank` columns are kept as at most `rank` rows (`sketch.py`);
-    0: none.  `vectors`: layers with an (IA)³ vector multiplied in, whose own full block is measured
-    always.  `total`: how many examples there are, for the events' fraction.
+    and labels: classes (n,), or the token that the logits of a position should name (n, tokens),
+    with `IGNORED` at positions that are left out.  `names`: the checkpoint's name of each
+    parameter, by the module's; the same names by default.  `blocks`: parameters of at most so many
+    elements get their full block.  `rank`: Grams of at least `WORTH · rank` columns are kept as at
+    most `rank` rows (`sketch.py`); 0: none.  `vectors`: layers with an (IA)³ vector multiplied in,
+    whose full block is always measured.  `total`: number of examples, for the events' fraction.
     Raises `InputError` for an empty calibration set or a loss that is not finite.
     """
     member("labels", labels, ("empirical", "true"))

@@ -40,7 +40,7 @@ def measuring_loader(
     """Statistics of a module on a loader's batches, an event after each.
 
     loader    batches `(x, y)`, `(x, …, y)` or mappings with `labels`; class numbers (n,), or tokens
-              (n, tokens) with -100 where nothing is asked
+              (n, tokens) with -100 at positions that are left out
     examples  at most so many, from the first on; all by default
     loss      (model, batch) → the loss of each example (n,), or their sum: a negative
               log-likelihood, for models that give no logits; the batch is on the model's device

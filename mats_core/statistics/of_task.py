@@ -36,8 +36,8 @@ def measuring_task(
 ) -> Steps:
     """Statistics of a checkpoint directory on seeded draws from its task's train split.
 
-    An event after each batch.  `tensors` are measured in place of the checkpoint's own: a merge
-    with this checkpoint's head.  `only`: parameters, by the checkpoint's names; all by default
+    An event after each batch.  `tensors` replace the checkpoint's: a merge with this checkpoint's
+    head is measured so.  `only`: parameters, by the checkpoint's names; all by default
     (`passes.py` has the reason).
     """
     models.check(checkpoint, task)

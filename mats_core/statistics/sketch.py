@@ -32,7 +32,7 @@ class Sketch:
         self._filled = 0
 
     def add(self, rows: Tensor) -> None:
-        """Take rows (n, d) in; rows of zeros, such as padding, say nothing and take no place."""
+        """Take in rows (n, d); rows of zeros, such as padding, change nothing."""
         rows = rows[rows.any(1)]
         if self._rows is None:
             self._rows = rows.new_zeros(2 * self.rank, rows.shape[1])

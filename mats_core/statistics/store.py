@@ -59,7 +59,12 @@ def factor_names(name: str) -> tuple[str, str] | None:
 
 @dataclass(frozen=True, repr=False)
 class Statistics(Shown):
-    """Statistics of one checkpoint, in memory or read lazily from a file."""
+    """Statistics of one checkpoint, in memory or read lazily from a file.
+
+    shapes     shape of every stored tensor, by names such as `fc1.input_gram` (see `store.py`)
+    metadata   strings: examples, tokens, seed, labels, fingerprint of the checkpoint, task
+    source     path of the file, or `memory:` and a number
+    """
 
     shapes: Mapping[str, tuple[int, ...]]
     metadata: Mapping[str, str]
@@ -74,13 +79,17 @@ class Statistics(Shown):
 
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Statistics:
+        """Statistics in memory, of tensors under the names of the file format, and metadata."""
         shapes = {name: tuple(value.shape) for name, value in tensors.items()}
         # A name of its own: what is remembered of one expert must not pass for another's.
         return cls(shapes, dict(metadata), tensors.__getitem__, f"memory:{next(_NUMBERS)}")
 
     @classmethod
     def open(cls, path: str | Path) -> Statistics:
-        """Open a file.  Raises `InputError` if its format is unknown or it holds no statistics."""
+        """The statistics of a file, whose tensors are read when they are asked for.
+
+        Raises `InputError` if its format is unknown or it holds no statistics.
+        """
         checkpoint = Checkpoint.open(path)
         found = checkpoint.metadata.get("format", FORMAT)
         # "pt" is what other writers of safetensors put there: taken as a file of unknown origin.
@@ -106,7 +115,7 @@ class Statistics(Shown):
         return cls(shapes, checkpoint.metadata, checkpoint.read, str(path))
 
     def under(self, names: Mapping[str, str]) -> Statistics:
-        """The same statistics under other names: `names` maps a parameter's own to the wanted one.
+        """The same statistics under other names: `names` has the wanted one for every parameter.
 
         A statistic of a module is renamed with the module's parameters.
         """
@@ -130,11 +139,11 @@ class Statistics(Shown):
             writer.close()
 
     def stored(self, name: str) -> Tensor:
-        """One tensor as it lies in the file, unchecked."""
+        """One tensor as it is stored, unchecked."""
         return self._read(name)
 
     def check(self, fingerprint: str) -> None:
-        """Raise `InputError` if this was measured on another checkpoint; warn if nobody knows."""
+        """Raise `InputError` if this was measured on another checkpoint; warn if no file says."""
         own = self.metadata.get("fingerprint", "")
         if not own:
             warnings.warn(
@@ -152,12 +161,13 @@ class Statistics(Shown):
 
     @property
     def tokens(self) -> int | None:
+        """Number of tokens that were measured; None where the metadata lack it."""
         value = self.metadata.get("tokens", "")
         return int(value) if value.isdigit() else None
 
     @property
     def kinds(self) -> frozenset[str]:
-        """The kinds of statistics that can be read, those in factors by the whole one's name."""
+        """The kinds of statistics that can be read; a Gram in factors counts as the whole one."""
         stored = {name.rpartition(".")[2] for name in self.shapes}
         factored = {kind for kind in FACTORED if kind.replace("_gram", "_factor") in stored}
         return frozenset(stored | factored)

@@ -1,4 +1,4 @@
-"""A progress bar where a person looks: HTML in a notebook, tqdm in a terminal, else nothing."""
+"""A progress bar where it is read: HTML in a notebook, tqdm in a terminal, else nothing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Tell = Callable[[Any], None]  # called with each event of a stream
 
 @contextlib.contextmanager
 def bar(wanted: bool | None = None) -> Iterator[Tell | None]:
-    """What to call with each event (`drain`'s `on_event`), or None where nothing is shown.
+    """A context with the function to call with each event (`drain`'s `on_event`), or None: no bar.
 
     `wanted`: False for silence, True for a bar even where the output is no terminal; by default
     one in notebooks and terminals.

@@ -30,7 +30,7 @@ INTEGER = 36  # bytes of a Python int in a list
 
 
 def nbytes(value: Any) -> int:
-    """Bytes of all that takes room in a value made of tuples, lists, mappings and dataclasses."""
+    """Bytes of the tensors, arrays and texts in a value of tuples, lists, mappings, dataclasses."""
     if isinstance(value, Tensor):
         return 0 if value.is_meta else value.nbytes
     if isinstance(value, np.ndarray):
@@ -124,7 +124,7 @@ def _limit() -> int:
 
 
 def recall(key: Hashable, compute: Callable[[], T], size: Callable[[T], int] = nbytes) -> T:
-    """The value of `key` in the process's memory, computed where it is not there.
+    """The value of `key` in the process's memory, computed where it is not held.
 
     `key` begins with the kind of value and names by content everything that it depends on.
     """
@@ -157,6 +157,7 @@ class Memo:
 
     @property
     def limit(self) -> int:
+        """Bytes that the whole memory may hold; 0: nothing is remembered."""
         return self._memory.limit
 
     @property
@@ -165,14 +166,14 @@ class Memo:
         return self._memory.held
 
     def get(self, key: Hashable, compute: Callable[[], T]) -> T:
-        """The value of `key`, computed where it is not there."""
+        """The value of `key`, computed where it is not held."""
         return self._memory.get((self._part, key), compute)
 
     def fresh(self) -> Memo:
-        """An empty one of the same kind."""
+        """An empty memo of the same kind."""
         return Memo(within=self._memory) if self._shared else Memo(self.limit)
 
 
 def forgetful(key: Hashable, compute: Callable[[], T]) -> T:
-    """No memo at all."""
+    """The value, computed now: a memo that remembers nothing."""
     return compute()

@@ -49,7 +49,7 @@ def drain(events: Generator[E, Any, R], on_event: Callable[[E], Any] | None = No
 
 
 def drained(job: Callable[P, Generator[Any, Any, R]]) -> Callable[P, R]:
-    """The function that runs a job to its end, for callers who need no events."""
+    """The function that runs a job to its end, for callers that need no events."""
 
     @functools.wraps(job)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -59,7 +59,7 @@ def drained(job: Callable[P, Generator[Any, Any, R]]) -> Callable[P, R]:
 
 
 def changed(events: Generator[E, Any, R], change: Callable[[E], F | None]) -> Generator[F, Any, R]:
-    """A job's events as `change` makes others of them, or none; returns the job's result."""
+    """The events that `change` makes of a job's (None: left out); returns the job's result."""
     with contextlib.closing(events):
         while True:
             try:
@@ -96,7 +96,7 @@ class _Stopped(BaseException):
 def ticking(work: Callable[[Callable[[Any], None]], R]) -> Generator[Any, None, R]:
     """What `work(tick)` calls `tick` with, one after the other; returns what the work returns.
 
-    The work is a plain function, which cannot yield: it runs in a thread of its own, and waits at
+    The work is a plain function, which cannot yield: it runs in a separate thread, and waits at
     every tick until the next one is asked for.  So one of the two is at work at any time, and a
     generator that is closed stops the work at its next tick.
     """

@@ -143,7 +143,7 @@ def test_what_stood_there_comes_back_if_the_last_rename_fails(tmp_path, monkeypa
 def test_refuse_existing(tmp_path):
     refuse_existing(tmp_path / "free", force=False)
     refuse_existing(tmp_path, force=True)
-    with pytest.raises(InputError, match="nothing is yet"):
+    with pytest.raises(InputError, match="a path that does not exist"):
         refuse_existing(tmp_path, force=False)
 
 

@@ -192,7 +192,7 @@ def test_two_merges_do_not_write_one_output(tiny_family, tmp_path):
     recipe = recipe_of(tiny_family, "average", tmp_path / "out")
     first = run(recipe)
     next(iter(first))
-    with pytest.raises(InputError, match="another merge at work"):
+    with pytest.raises(InputError, match="one that another merge is writing"):
         merge(recipe, resume=True)
     *_, _ = first
     assert (tmp_path / "out").exists()

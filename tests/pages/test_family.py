@@ -77,7 +77,7 @@ def test_coverage_follows_the_chosen_method(open_app: Open):
     tensors = len(app.session_state["preparation"].outcome().inputs.family.roles)
     box = next(b for b in app.selectbox if b.label.startswith("What becomes"))
     box.set_value("average").run()
-    assert f"Average makes something of all {tensors} tensors" in words(app).replace("*", "")
+    assert f"Average treats all {tensors} tensors" in words(app).replace("*", "")
     assert "averaged" not in words(app)
     box.set_value("tsv_m").run()
     assert "by the method's own mathematics" in words(app)

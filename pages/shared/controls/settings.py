@@ -86,7 +86,8 @@ def controls(collection: FamilyFile, method: str) -> merge.Request:
         experts = st.pills(
             "Experts", names, selection_mode="multi",
             default=None if state.is_set(key) else names,
-            key=key, persist_state="session", help="Leave some out to see whom they disturb.",
+            key=key, persist_state="session",
+            help="Leave some out to see which tasks they disturb.",
         )  # fmt: skip
         chosen = tuple(n for n in names if n in (experts or []))
         weights = _weights(method, chosen)

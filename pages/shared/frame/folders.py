@@ -89,7 +89,7 @@ def _refusal(text: str, roots: Sequence[Path]) -> InputError:
     return InputError(
         f"family '{shown}'",
         expected=f"a folder under {places}",
-        found="a place outside",
+        found="a path outside",
         remedy=f"To open another one, start the app with {ROOTS}=/path/to/your/families "
         "streamlit run app.py",
     )

@@ -37,7 +37,7 @@ LESSONS = (
     Lesson(
         "Why does averaging fail here?",
         "Eight experts were fine-tuned from one base, each good at its own task. Their average is "
-        "the first thing that anyone tries.",
+        "the first thing to try.",
         "Press Merge. Compare every task's bar with its expert and with the pre-trained encoder; "
         "then set up ESM, and merge again.",
         "Which tasks does the average serve hardly better than the base did, and what have they in "
@@ -106,11 +106,12 @@ LESSONS = (
         ),
     ),
     Lesson(
-        "Who shouts loudest?",
+        "Which task counts most?",
         "Polarized scaling makes the loud louder: tasks, input dimensions and layers that moved "
         "far get more weight. Each of the three levels has a power; 0 switches it off.",
-        "Merge, and open Polarized scaling: who is loud, and who quiet? Then merge with all levels "
-        "off, and with the tasks at power 4. Mind the ±: a point of difference is within it.",
+        "Merge, and open Polarized scaling: which task is loud, and which quiet? Then merge with "
+        "all levels off, and with the tasks at power 4. Mind the ±: a point of difference is "
+        "within it.",
         "Which task pays when the loud become louder? Is it worth it on this family?",
         "The quiet one pays: with every power its own move shrinks further. On this family the "
         "mean hardly notices any level, because all experts were fine-tuned alike and moved about "

@@ -139,7 +139,7 @@ def _coverage(method: str, cost: Estimate | str) -> None:
         return
     counts = {name: count for name, count in cost.coverage.items() if count}
     st.markdown(
-        f"**{METHODS[method].title}** makes something of all {sum(counts.values())} tensors: "
+        f"**{METHODS[method].title}** treats all {sum(counts.values())} tensors: "
         + ", ".join(f"**{count}** {TREATMENTS[name]}" for name, count in counts.items())
         + f". {show.plain(cost.sentence)}; the layer that needs most is "
         + f"{show.plain(cost.largest)}."

@@ -19,7 +19,7 @@ MOST = 16  # predictions that a session keeps
 def section(compared: list[Run], prepared: Prepared | None, looks: dict[str, Look]) -> None:
     """Choose a run, predict, and see both figures."""
     st.markdown(
-        "Could one have known, before any test, whom a merge hurts? The statistics say how steeply "
+        "Which tasks does a merge hurt, before any test? The statistics say how steeply "
         "each expert's loss rises when its weights are moved: half the squared distance to the "
         "merged weights, weighed by the curvature (K-FAC), layer by layer. Beside it, the loss "
         "that the merge really costs each task."

@@ -37,7 +37,7 @@ def view(inputs: Inputs, layer: str, task: str) -> None:
     st.markdown("**Along what the expert learnt**")
     drawn = figures.protection_along(list(found.values()), task, room)
     show.figure(drawn, f"along {layer} {task}")
-    st.markdown("**How picky each subspace is**")
+    st.markdown("**How many directions each subspace needs**")
     show.figure(figures.concentration(found), f"concentration {layer} {task}")
 
 

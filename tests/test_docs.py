@@ -1,8 +1,9 @@
-"""Docs that run: the README's snippet, the recipes, and the generated reference."""
+"""Docs that run: the README's snippets, the recipes, and the generated reference."""
 
 from __future__ import annotations
 
 import ast
+import copy
 import importlib
 import json
 import os
@@ -10,6 +11,7 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from mats_core.checkpoints import hub
@@ -17,6 +19,7 @@ from mats_core.merging.recipe import load_recipe
 from mats_core.methods import reference
 from mats_core.tasks.description import Description
 from mats_core.tasks.task import KINDS
+from tests import module_cases
 
 ROOT = Path(__file__).parent.parent
 FROM_THE_HUB = {"clip_vit_b32_eight_tasks.yaml": 8}
@@ -62,11 +65,30 @@ def test_the_reference_is_the_declaration():
     )
 
 
-def test_the_readme_s_snippet_runs(monkeypatch, capsys):
-    snippet = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.S)
-    assert len(snippet) == 1
+def snippets() -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.S)
+
+
+def test_the_readme_s_five_lines_run():
+    """On modules and loaders in place of a reader's; the lines are run as they stand."""
+    base, experts = module_cases.family("mlp")
+    loaders = {name: module_cases.loader(seed=i) for i, name in enumerate(experts)}
+    before = copy.deepcopy(base.state_dict())
+    *lines, last = snippets()[0].rstrip().splitlines()
+    assert len([line for line in (*lines, last) if line]) == 5
+    names = {"base": base, "experts": experts, "loaders": loaders}
+    exec(compile("\n".join(lines), "README.md", "exec"), names)
+    residuals = eval(compile(last, "README.md", "eval"), names)
+    assert residuals[-1] < 1e-3 < residuals[0]
+    for name, value in base.state_dict().items():  # the merged weights, and other ones than before
+        assert torch.equal(value, names["merged"].tensors[name])
+    assert not torch.equal(base.state_dict()["fc1.weight"], before["fc1.weight"])
+
+
+def test_the_readme_s_recipe_runs(monkeypatch, capsys):
+    assert len(snippets()) == 2
     monkeypatch.chdir(ROOT)
-    exec(compile(snippet[0], "README.md", "exec"), {})
+    exec(compile(snippets()[1], "README.md", "exec"), {})
     printed = capsys.readouterr().out.splitlines()
     assert len(printed) == 9  # eight tasks and the summary
     accuracy = float(printed[-1].split()[0])

@@ -18,9 +18,9 @@ FIND_ROOT = """\
 import sys
 from pathlib import Path
 
-HERE = Path.cwd()
+HERE = Path.cwd()  # the next two lines serve a checkout that is not installed
 ROOT = next((p for p in (HERE, *HERE.parents) if (p / "mats_core").is_dir()), HERE)
-sys.path.insert(0, str(ROOT))"""
+sys.path.append(str(ROOT))"""
 PARAMETERS = "parameters"  # the tag by which papermill and others find the cell
 
 
@@ -72,9 +72,9 @@ def _opening(merge: Finished) -> str:
     lines = [
         f"# {plain(merge.title)}",
         f"A merge of {len(merge.recipe.experts)} experts of the family {plain(merge.family)}, "
-        "made by MaTS Explorer. Save it anywhere inside the folder of MaTS Explorer and run all "
-        "cells: the merge is made again, and the last cell compares its numbers with those of the "
-        "run.",
+        "made by MaTS Explorer. Save it anywhere inside the folder of MaTS Explorer, or where that "
+        "is installed in the folder in which it was started, and run all cells: the merge is made "
+        "again, and the last cell compares its numbers with those of the run.",
     ]
     if merge.report.normalised_accuracy is not None:
         lines.append(
@@ -133,39 +133,35 @@ def _run(merge: Finished) -> str:
         if how
         else "statistics = {}\n"
     )
-    imports = "load_family, measure_all" if how else "load_family"
+    imports = "from mats_core.merging import measure_all\n" if how else ""
     return (
         f"{FIND_ROOT}\n\n"
-        "import mats_core\n"
-        f"from mats_core.merging import {imports}\n\n"
-        "family = load_family(ROOT / Path(FAMILY).expanduser())\n"
+        "import mats_core as mats\n"
+        f"{imports}\n"
+        "family = mats.load_family(ROOT / Path(FAMILY).expanduser())\n"
         f"{measure}"
         "recipe = family.recipe(\n"
         "    METHOD, OPTIONS, statistics=statistics, experts=tuple(WEIGHTS), weights=WEIGHTS, "
         "**SETTINGS\n)\n"
-        "report = mats_core.merge(recipe).report\n"
+        "merged = mats.merge(recipe)\n"
+        "report = merged.report\n"
         "report.coverage"
     )
 
 
 _SHOW = """\
-from mats_core import figures
-
 for task in report.tasks:
     low, high = task.merged.interval
     print(
         f"{task.name:<16} {task.merged.value:6.1%}  ({low:.1%} to {high:.1%})"
         f"   expert {task.finetuned.value:6.1%}   pre-trained {task.pretrained.value:6.1%}"
     )
-shown = figures.accuracy_bars(
-    report.tasks, figures.looks(e.name for e in family.experts), label=METHOD
-)
-print(shown.caption)
-shown.figure"""
+mats.show(merged)"""
 
 _COVERAGE = """\
 for treatment, tensors in report.coverage.items():
-    print(f"{tensors:5} tensors {treatment}")"""
+    print(f"{tensors:5} tensors {treatment}")
+mats.show(merged)"""
 
 _CHECK = """\
 for name, fingerprint in FINGERPRINTS.items():

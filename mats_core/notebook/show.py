@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import textwrap
 from html import escape
 from typing import Any
 
@@ -12,29 +13,36 @@ from ..merging import Merge, Report
 from ..system import in_notebook
 
 GREY = "#808A94"  # text and lines that light and dark pages both show
+WIDTH = 96  # characters of a printed line
 GRID = "rgba(128,128,128,0.25)"
 
 
 def show(thing: Any, *, layer: str | None = None) -> None:
-    """None; shows a merge or a report with its figures, and any other record as its HTML.
+    """None; shows a merge or a report with its figures, a figure of `mats_core.figures` with its
+    caption, and any other record as its HTML.
 
     layer   the weight whose spectra are drawn, by the base's name; the largest matrix by default
 
-    In a notebook the figures can be zoomed; elsewhere the record's text is printed.
+    In a notebook the figures can be zoomed; elsewhere the record's text or the caption is printed.
     """
+    drawn_already = isinstance(thing, figures.Figure)
     if not in_notebook():
-        print(repr(thing))
+        print(textwrap.fill(thing.caption, WIDTH) if drawn_already else repr(thing))
         return
     screen: Any = importlib.import_module("IPython.display")
     display = screen.display
-    display(thing)
+    if not drawn_already:
+        display(thing)
     for drawn in drawings(thing, layer=layer):
         display(themed(drawn.figure))
         display(screen.HTML(f"<small>{escape(drawn.caption)}</small>"))
 
 
 def drawings(thing: Any, *, layer: str | None = None) -> list[figures.Figure]:
-    """The figures of a merge or a report: accuracy, convergence, and of a merge its spectra."""
+    """The figures of a merge or a report: accuracy, convergence, and of a merge its spectra; of a
+    figure itself."""
+    if isinstance(thing, figures.Figure):
+        return [thing]
     report = thing.report if isinstance(thing, Merge) else thing
     if not isinstance(report, Report):
         return []

@@ -77,7 +77,8 @@ def test_it_is_the_same_bytes_each_time_with_fixed_ids_and_no_outputs(finish: Fi
     assert all(cell.outputs == [] and cell.execution_count is None for cell in code)
     tagged = [cell.id for cell in book.cells if cell.metadata.get("tags") == ["parameters"]]
     assert tagged == ["cell-01"]
-    assert text.count("mats_core.merge(") == 1
+    assert text.count("mats.merge(") == 1
+    assert "import mats_core as mats" in text
 
 
 def test_a_merge_without_tasks_compares_its_tensors(finish: Finish, own_family: Path, capsys):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 import sys
+from html import escape
 from html.parser import HTMLParser
 from types import ModuleType, SimpleNamespace
 
 import pytest
 
 import mats_core
+from mats_core.figures import residual_curves
 from mats_core.merging.family_file import load_family
 from mats_core.merging.recipe import parse_recipe
 from mats_core.notebook.markup import markup
@@ -88,7 +90,9 @@ def test_outside_of_notebooks_the_text_is_printed(merged, capsys):
     assert capsys.readouterr().out.startswith("Merge of e0, e1, e2: Report(kfac: ")
 
 
-def test_in_a_notebook_record_figures_and_captions_are_displayed(merged, monkeypatch):
+@pytest.fixture
+def screen(monkeypatch) -> list:
+    """What is displayed, as in a kernel."""
     shown: list = []
     shell = type("ZMQInteractiveShell", (), {})()
     ipython, screen = ModuleType("IPython"), ModuleType("IPython.display")
@@ -97,11 +101,26 @@ def test_in_a_notebook_record_figures_and_captions_are_displayed(merged, monkeyp
     monkeypatch.setattr(screen, "HTML", lambda text: SimpleNamespace(text=text), raising=False)
     monkeypatch.setitem(sys.modules, "IPython", ipython)
     monkeypatch.setitem(sys.modules, "IPython.display", screen)
+    return shown
+
+
+def test_in_a_notebook_record_figures_and_captions_are_displayed(merged, screen):
     mats_core.show(merged)
-    assert shown[0] is merged
-    assert [type(one).__name__ for one in shown[1:]] == ["Figure", "SimpleNamespace"] * 3
-    assert shown[1].layout.font.color == GREY
-    assert shown[1].layout.paper_bgcolor == "rgba(0,0,0,0)"
+    assert screen[0] is merged
+    assert [type(one).__name__ for one in screen[1:]] == ["Figure", "SimpleNamespace"] * 3
+    assert screen[1].layout.font.color == GREY
+    assert screen[1].layout.paper_bgcolor == "rgba(0,0,0,0)"
+
+
+def test_a_figure_is_displayed_with_its_caption(merged, screen, monkeypatch, capsys):
+    drawn = residual_curves(merged.report.layers)
+    mats_core.show(drawn)
+    assert screen[0] is drawn.figure
+    assert screen[1].text == f"<small>{escape(drawn.caption)}</small>"
+    assert len(screen) == 2
+    monkeypatch.delitem(sys.modules, "IPython")
+    mats_core.show(drawn)
+    assert " ".join(capsys.readouterr().out.split()) == drawn.caption
 
 
 def test_statistics_of_modules_show_themselves():

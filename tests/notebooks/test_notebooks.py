@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 from pathlib import Path
 from typing import Any
@@ -10,18 +11,24 @@ import nbformat
 import plotly.graph_objects as go
 import pytest
 
+import mats_core
+from mats_core.notebook.show import drawings, show
+
 NOTEBOOKS = sorted((Path(__file__).resolve().parents[2] / "notebooks").glob("*.ipynb"))
 SAMPLES = NOTEBOOKS[0].parent.parent / "sample_models" / "drawn" / "family.yaml"
-# Fewer than a reader gets, so that all three take a minute on one core together.
+FIVE_LINES = NOTEBOOKS[0]
+# Fewer than a reader gets, so that the three on the sample family take a minute on one core.
 SMALL = {"EXPERTS": ("digits", "counting", "letters"), "EXAMPLES": 32, "TESTED": 60}
 FIGURES = {
+    "00_five_lines": 3,
     "01_task_subspaces": 4,
-    "02_conjugate_gradients": 3,
+    "02_conjugate_gradients": 5,
     "03_essential_subspace": 4,
 }
+ON_SAMPLES = [file for file in NOTEBOOKS if file != FIVE_LINES]
 
 
-def test_there_are_three():
+def test_there_are_four():
     assert [file.stem for file in NOTEBOOKS] == list(FIGURES)
 
 
@@ -41,30 +48,88 @@ def test_nothing_is_stored_but_the_text(file: Path):
     assert nbformat.writes(book, version=nbformat.NO_CONVERT) + "\n" == text
 
 
-def execute(file: Path, changes: dict[str, Any]) -> tuple[dict[str, Any], list[Any]]:
-    """All code cells in one namespace, with other parameters; what `show` cells display."""
+@pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.stem)
+def test_they_come_in_by_the_front_door(file: Path):
+    """`import mats_core as mats`, an installed package before the checkout, no helper to show."""
+    source = "\n".join(
+        cell.source for cell in nbformat.read(file, as_version=4).cells if cell.cell_type == "code"
+    )
+    assert "\nimport mats_core as mats\n" in source
+    assert "sys.path.insert" not in source
+    assert source.count("sys.path.append") == 1
+    tree = ast.parse(source)
+    assert "show" not in {n.name for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)}
+    doors = {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
+    assert all(str(module).count(".") <= 1 for module in doors if "mats_core" in str(module))
+
+
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What `mats.show` draws, which still prints as it does outside of a kernel."""
+    drawn: list[Any] = []
+
+    def recorded(thing: Any, *, layer: str | None = None) -> None:
+        show(thing, layer=layer)
+        drawn.extend(one.figure for one in drawings(thing, layer=layer))
+
+    monkeypatch.setattr(mats_core, "show", recorded, raising=False)
+    return drawn
+
+
+def execute(file: Path, changes: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """All code cells in one namespace, with other parameters: the names, and the value of each
+    cell's last line, which a kernel would display."""
     names: dict[str, Any] = {}
-    shown: list[Any] = []
+    values: dict[str, Any] = {}
     for cell in nbformat.read(file, as_version=4).cells:
         if cell.cell_type != "code":
             continue
-        body, last = cell.source, "None"
-        if cell.source.rpartition("\n")[2].startswith("show("):
-            body, _, last = cell.source.rpartition("\n")
-        exec(compile(body, f"{file.stem} {cell.id}", "exec"), names)
-        displayed = eval(last, names)
-        shown += [] if displayed is None else [displayed]
+        tree, place = ast.parse(cell.source), f"{file.stem} {cell.id}"
+        last = tree.body.pop() if isinstance(tree.body[-1], ast.Expr) else None
+        exec(compile(tree, place, "exec"), names)
+        if isinstance(last, ast.Expr):
+            values[cell.id] = eval(compile(ast.Expression(last.value), place, "eval"), names)
         if cell.metadata.get("tags") == ["parameters"]:
             assert set(changes) <= set(names), "the notebook has other parameters"
             names.update(changes)
-    return names, shown
+    return names, values
 
 
 @pytest.mark.skipif(not SAMPLES.is_file(), reason="the sample family is not here")
-@pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.stem)
-def test_it_runs(file: Path, capsys: pytest.CaptureFixture[str]):
+@pytest.mark.parametrize("file", ON_SAMPLES, ids=lambda file: file.stem)
+def test_it_runs(file: Path, capsys: pytest.CaptureFixture[str], shown: list[Any]):
     more = {"ITERATIONS": 30} if file.stem.startswith("02") else {}
-    names, shown = execute(file, {**SMALL, **more})
+    names, values = execute(file, {**SMALL, **more})
     assert [type(figure) for figure in shown] == [go.Figure] * FIGURES[file.stem]
     assert "of the experts' accuracy" in capsys.readouterr().out
     assert [expert.name for expert in names["family"].experts] == ["digits", "counting", "letters"]
+    assert values["cell-02"] is names["family"]  # it shows itself
+
+
+def test_five_lines_beat_the_average(capsys: pytest.CaptureFixture[str], shown: list[Any]):
+    names, values = execute(FIVE_LINES, {})
+    assert [type(figure) for figure in shown] == [go.Figure] * FIGURES["00_five_lines"]
+    out = " ".join(capsys.readouterr().out.split())
+    mean = names["mean"]
+    assert mean["K-FAC"] > mean["average"] + 0.3
+    assert mean["K-FAC"] > max(mean[name] for name in names["experts"])
+    for who in ("average", "K-FAC"):  # counted again, by the merged modules themselves
+        right = [
+            (names["models"][who](pixels).argmax(1) == labels).float().mean().item()
+            for pixels, labels in names["testing"].values()
+        ]
+        assert sum(right) / 3 == pytest.approx(mean[who])
+        assert f"{who} {right[0]:.1%} {right[1]:.1%} {right[2]:.1%}" in out
+    residuals = values["cell-06"]
+    assert residuals[-1] < 1e-3 < residuals[0]
+    # Why: farther from the experts, but not in the directions that cost.
+    assert names["farther"] > 1
+    assert names["cheaper"] > 10
+    assert names["step"]["K-FAC"][0] < names["step"]["average"][0]
+    assert names["step"]["K-FAC"][-1] > names["step"]["average"][-1]
+
+
+def test_the_five_lines_are_those_of_the_readme():
+    cells = {cell.id: cell.source for cell in nbformat.read(FIVE_LINES, as_version=4).cells}
+    readme = (FIVE_LINES.parent.parent / "README.md").read_text("utf-8")
+    assert cells["cell-06"] in readme

@@ -18,7 +18,8 @@ from tests.test_docs import exists
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = (
     "adapters", "analysis", "checkpoints", "cli", "estimating", "evaluation", "export", "families",
-    "figures", "linear", "merging", "models", "notebook", "statistics", "tasks",
+    "figures", "linear", "merging", "methods", "models", "notebook", "statistics", "system",
+    "tasks",
 )  # fmt: skip
 PERSONS = re.compile(r"\b(who(m|ever)?|(no|some|any|every)(body|one)|people|person)\b", re.I)
 NOT_A_PERSON = re.compile(r"`who`")

@@ -22,14 +22,14 @@ FALLS_BACK = 0.3  # of the polar factors; measured on the sample family: 15 of 4
 
 @dataclass(frozen=True)
 class Shape:
-    """One layer as a method finds it.
+    """One layer as a method gets it.
 
-    size       the tensor's own shape (with a folded bias: one more column)
+    size       shape of the tensor (with a folded bias: one more column)
     experts    T
     dtype      of the arithmetic
     is_matrix  whether methods for linear layers apply
     measured   kinds of statistics that every expert has of it, among those that are read
-    prior      whether the base's own Fisher is there
+    prior      whether the Fisher of the base was measured
     ranks      rows of A and of B in factors, for methods that take them so; 0: a matrix
     """
 
@@ -43,6 +43,7 @@ class Shape:
 
     @property
     def elements(self) -> int:
+        """Number of elements of the tensor."""
         return math.prod(self.size)
 
     @property
@@ -52,14 +53,17 @@ class Shape:
 
     @property
     def nbytes(self) -> int:
+        """Bytes of the tensor in the arithmetic's dtype."""
         return self.elements * self.width
 
     @property
     def rows(self) -> int:
+        """d_out, the first dimension."""
         return self.size[0]
 
     @property
     def columns(self) -> int:
+        """d_in, the second dimension."""
         return self.size[1]
 
     def passes(self, times: float) -> Work:
@@ -69,7 +73,12 @@ class Shape:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a layer costs: its treatment, its work, and the bytes held beside its inputs."""
+    """What merging one layer costs.
+
+    treatment   what happens to it, as in the report
+    work        operations, bytes moved and calls
+    nbytes      bytes that are held beside its inputs
+    """
 
     treatment: Treatment
     work: Work = field(default_factory=Work)

@@ -1,4 +1,4 @@
-"""Essential Subspace Merging (arXiv 2602.20208): where the outputs move, scaled by who moves them.
+"""Essential Subspace Merging (arXiv 2602.20208): where the outputs move, scaled by what moves them.
 
 Steps and symbols as in the paper; numbers in comments are its published ViT code's.  Step 7 needs
 the norms of all layers and runs as a second pass (`layer_factors`).
@@ -37,7 +37,7 @@ from .tsv_m import cost as tsv_cost
 
 PUBLISHED = "arXiv 2602.20208, ViT code"
 POLARIZED = Section(
-    "Polarized scaling: who speaks louder",
+    "Polarized scaling: what counts more",
     "What moved further in fine-tuning gets more weight: whole tasks, input dimensions, and layers "
     "among their like. Power 0 or off: all alike.",
 )
@@ -45,6 +45,8 @@ SHIFT_TOLERANCE = 1e-6  # of the largest eigenvalue: below it is the rounding of
 
 
 class EssentialOptions(Options):
+    """Options of Essential Subspace Merging."""
+
     scaling: float = option(1.5, SCALING, low=0, high=3, step=0.05, source=MEASURED)
     task_power: float = option(
         2.0,
@@ -70,7 +72,7 @@ class EssentialOptions(Options):
     )
     layer_power: float = option(
         2.0,
-        "polarized scaling, level 3: layers with a larger update than their like weigh more "
+        "polarized scaling, level 3: layers with a larger update than like layers weigh more "
         "(0: off)",
         low=0,
         high=4,
@@ -163,7 +165,8 @@ def essential_update(
     remember: Callable[[Hashable, Callable[[], Any]], Any] = forgetful,
 ) -> tuple[Tensor, dict[str, list[float]], str]:
     """Steps 1–6: the merged update of one layer, the weights that tasks and dimensions got, and how
-    the polar factors were found."""
+    the polar factors were computed.
+    """
     subspace = (options.rank, options.centre)
     d_out = updates[0].shape[0]
     rank = min(options.rank or max(1, d_out // len(updates)), d_out)
@@ -266,7 +269,7 @@ METHOD = Method(
     title="Essential Subspace Merging",
     group="statistics",
     summary="Keeps the directions in which each expert really moves its outputs, and lets "
-    "strong tasks, dimensions and layers speak louder.",
+    "strong tasks, dimensions and layers count more.",
     formula=r"W = W_0 + 2\alpha\, E_\perp C_\perp,\quad E_t = "
     r"\mathrm{eig}_r(\Delta_t A_t \Delta_t^\top),\ C_t = E_t^\top \Delta_t",
     source="arXiv 2602.20208",

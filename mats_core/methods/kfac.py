@@ -62,6 +62,8 @@ from .starts import STARTS, starting_point
 
 
 class KfacOptions(Options):
+    """Options of merging by K-FAC blocks."""
+
     iterations: int = option(
         50, "conjugate-gradient iterations at most", low=0, high=2000, step=5, source=MEASURED,
         label="CG iterations",
@@ -109,7 +111,7 @@ class KfacOptions(Options):
         "published: none",
     )
     normalise: bool = option(
-        True, "divide each task's A and B by their traces, so that no task owns the operator",
+        True, "divide each task's A and B by their traces, so that no task dominates the operator",
         label="Normalise each task", more=True,
     )  # fmt: skip
     fold_bias: bool = option(

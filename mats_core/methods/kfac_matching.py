@@ -57,7 +57,7 @@ class KfacMatchingOptions(Options):
     tolerance: float = option(1e-3, "relative residual at which a layer stops", low=0, high=1)
     normalise: bool = option(
         True,
-        "divide each task's A and B by their traces, so that no task owns the operator",
+        "divide each task's A and B by their traces, so that no task dominates the operator",
         label="Normalise each task",
     )
     remaining: Remaining = remaining_option()

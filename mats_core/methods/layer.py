@@ -21,7 +21,15 @@ GRAMS = ("input_gram", "output_gradient_gram")  # kinds that may be there in fac
 class LayerStatistics:
     """One expert's statistics of one layer (see `mats_core.statistics`); None: not measured.
 
-    A Gram that was measured in low rank is there in factors only; `gram` multiplies it out.
+    input_gram                A (d_in, d_in)
+    input_mean                μ (d_in,)
+    output_gradient_gram      B (d_out, d_out)
+    fisher                    F, in the tensor's shape
+    block                     the full block (numel, numel) of a small parameter
+    input_factors             A in factors, in place of `input_gram`
+    output_gradient_factors   B in factors, in place of `output_gradient_gram`
+
+    A Gram that was measured in low rank has factors only; `gram` multiplies them out.
     """
 
     input_gram: Tensor | None = None
@@ -47,11 +55,17 @@ class Layer:
     """Everything a method may need of one tensor (or of `[W b]`, where the bias is folded in).
 
     name         the tensor's name in the checkpoint
-    base         W0, in the tensor's own shape
+    base         W0, in the tensor's shape
     experts      W_m, in the order of the recipe
     weights      α_m as the recipe gives them, not normalised
     labels       the experts' names, which seed what is random
     is_matrix    whether methods for linear layers apply
+    statistics   of each expert, in their order; empty where none were measured
+    base_statistics
+                 those of the base, for methods that take them as a prior
+    seed         of what is random
+    keep         CG iterations whose iterates the result carries
+    starts       name → the tensor of the checkpoint that an option names; None: none does
     pulse        called with (iteration, residual) while a solve is under way; may raise to end it
     offset       elements of the tensor before these: a large tensor that is merged element by
                  element comes in flat pieces, in the order of the file; None for a whole one
@@ -116,6 +130,7 @@ class Merged:
     value        the merged tensor W, in the layer's shape
     method       what was really applied (a fallback has another name than the recipe's method)
     treatment    `merged`, or `averaged` where the mean task vector was taken
+    status       how it was computed, or why the solve ended; `exact` by default
     solution     the solver's trace, where there was a solve
     details      numbers worth showing, such as the weight each task really got
     """

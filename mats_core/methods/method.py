@@ -18,32 +18,37 @@ Survey = Callable[[Callable[[], Iterable[Layer]], Any], Any]
 
 
 def reads_nothing(options: Any) -> frozenset[str]:
+    """No kind of statistics, whatever the options."""
     return frozenset()
 
 
 def never(options: Any) -> bool:
+    """False, whatever the options."""
     return False
 
 
 def no_survey(options: Any) -> SurveyScope:
+    """No survey, whatever the options."""
     return "none"
 
 
 def no_tensor(options: Any, is_matrix: bool) -> bool:
+    """False for every tensor: none may be merged piece by piece."""
     return False
 
 
 def every_tensor(options: Any, is_matrix: bool) -> bool:
+    """True for every tensor: any may be merged piece by piece."""
     return True
 
 
 def but_matrices(options: Any, is_matrix: bool) -> bool:
-    """Elementwise are those that only take the mean."""
+    """True for all but matrices, which alone are merged otherwise than by the mean."""
     return not is_matrix
 
 
 def small_pieces(options: Any) -> int:
-    """Few enough for a cache, enough for the calls on them to pay."""
+    """Elements of a piece: few enough for a cache, enough for the calls on them to pay."""
     return 1 << 18
 
 

@@ -19,11 +19,23 @@ from .table import METHODS
 class OptionField:
     """One option of a method, as the command line, a widget or the reference page needs it.
 
-    kind      int, float, bool, text, or choice
-    choices   the names that are allowed, for a choice (`numeric`: a number is allowed as well)
-    optional  whether None ("by default") is a value
-
-    From `label` on: what the option declares of itself (see `options.option`).
+    name             key of the recipe
+    kind             int, float, bool, text, or choice
+    default          the value where the recipe has none
+    help             what it does, in a sentence
+    low, high        bounds of a number; None: unbounded
+    step             what a slider moves by
+    choices          the names that are allowed, for a choice
+    numeric          whether a number is allowed as well
+    optional         whether None ("by default") is a value
+    source           where the default comes from
+    label            the page's name for it; "" for its name without underscores
+    section          the heading that it stands under on the page
+    more             whether the page keeps it behind "More settings"
+    switch           whether 0 turns it off: the page draws a switch beside its slider
+    checkpoint       the names that it takes, where any other text is the path of a checkpoint
+    base_statistics  the value with which a recipe must name the base's statistics
+    vectors          the value that it has by default where (IA)³ vectors are merged
     """
 
     name: str
@@ -47,12 +59,12 @@ class OptionField:
 
     @property
     def words(self) -> str:
-        """Its name without underscores: `layer power`."""
+        """The option's name without underscores: `layer power`."""
         return self.name.replace("_", " ")
 
     @property
     def title(self) -> str:
-        """What the page calls it."""
+        """The page's name for the option."""
         return self.label or self.words.capitalize()
 
 
@@ -74,7 +86,7 @@ def named_checkpoints(method: str, options: Mapping[str, Any]) -> dict[str, str]
 
 
 def options_of_the_base(method: str, options: Mapping[str, Any]) -> tuple[OptionField, ...]:
-    """The options with a value for which the base must have statistics of its own."""
+    """The options with a value for which statistics of the base must be given."""
     return tuple(
         field
         for field in describe(method)

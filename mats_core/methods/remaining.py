@@ -20,7 +20,7 @@ Remaining = Literal["mean", "fisher", "block"]
 def remaining_option(*, more: bool = False) -> Any:
     return option(
         "mean",
-        "what a parameter without a block of its own takes: the mean, the diagonal Fisher, or "
+        "what a parameter without a separate block takes: the mean, the diagonal Fisher, or "
         "(small parameters, where measured) its full block",
         label="Parameters without statistics",
         more=more,

@@ -28,7 +28,7 @@ PARALLEL = 0.9995  # the cosine above which mergekit's SLERP turns linear: no se
 class SlerpOptions(Options):
     t: float = option(
         0.5,
-        "place on the arc: 0 is the first expert, 1 the second",
+        "position on the arc: 0 is the first expert, 1 the second",
         low=0,
         high=1,
         step=0.05,
@@ -107,7 +107,7 @@ METHOD = Method(
     name="slerp",
     title="SLERP",
     group="weights",
-    summary="Two experts, met on the arc between them: what both share keeps its length, "
+    summary="Two experts, joined on the arc between them: what both share keeps its length, "
     "where a mean would shorten it.",
     formula=r"W = \frac{\sin((1-t)\,\theta)}{\sin\theta}\, W_1 + "
     r"\frac{\sin(t\,\theta)}{\sin\theta}\, W_2,\quad \theta = \angle(W_1, W_2)",

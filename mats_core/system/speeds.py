@@ -54,7 +54,14 @@ class Work:
 
 @dataclass(frozen=True)
 class Rates:
-    """Speeds of one device: operations a second, bytes a second, and seconds a call."""
+    """Speeds of one device.
+
+    device           the device's name, such as `cpu`
+    products         operations a second of products and triangular solves
+    decompositions   operations a second of eigen- and singular-value decompositions
+    moved            bytes a second that pass through memory
+    call             seconds of one operation on a tensor, whatever its size
+    """
 
     device: str
     products: float
@@ -63,7 +70,7 @@ class Rates:
     call: float
 
     def seconds(self, work: Work) -> float:
-        """How long the work takes."""
+        """Seconds that the work takes."""
         return (
             work.products / self.products
             + work.decompositions / self.decompositions

@@ -72,14 +72,9 @@ class KfacOptions(Options):
         1e-3, "relative residual at which a layer stops", low=0, high=1, source=MEASURED, more=True
     )
     off_diagonal: float = option(
-        1.0,
-        "λ, the factor of the off-diagonal entries of A and of B",
-        low=0,
-        high=1,
-        step=0.05,
-        source="arXiv 2312.04339",
-        more=True,
-    )
+        1.0, "λ, the factor of the off-diagonal entries of A and of B", low=0, high=1, step=0.05,
+        source="arXiv 2312.04339", more=True,
+    )  # fmt: skip
     damping: float = option(
         0.1,
         "δ, Tikhonov damping as a share of the mean eigenvalue, of A and of B",

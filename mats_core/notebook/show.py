@@ -9,6 +9,7 @@ from typing import Any
 
 from .. import figures
 from ..analysis import layer_spectra
+from ..checkpoints import InMemory, Weights
 from ..merging import Merge, Report
 from ..system import in_notebook
 
@@ -22,6 +23,9 @@ def show(thing: Any, *, layer: str | None = None) -> None:
     caption, and any other record as its HTML.
 
     layer   the weight whose spectra are drawn, by the base's name; the largest matrix by default
+
+    Spectra are of what the experts learned: they are left out once a module that was merged has
+    other weights, such as a base into which the merge was loaded.
 
     In a notebook the figures can be zoomed; elsewhere the record's text or the caption is printed.
     """
@@ -62,10 +66,21 @@ def _spectra(merge: Merge, layer: str | None) -> figures.Figure | None:
     matrices = [name for name in family.shared if family.roles[name] == "matrix"]
     if layer is None and matrices:
         layer = max(matrices, key=lambda name: family.base.tensors[name].elements)
-    if layer not in matrices:
+    weights = [family.base, *(expert.checkpoint for expert in family.experts)]
+    if layer not in matrices or not all(_as_merged(one, layer) for one in weights):
         return None
     looks = figures.looks(expert.name for expert in family.experts)
     return figures.spectra(layer_spectra(family, {}, layer, "task matrix"), "task matrix", looks)
+
+
+def _as_merged(weights: Weights, name: str) -> bool:
+    """Whether a tensor is still the one that was merged.
+
+    A module in memory is read where it lies, and it may hold the merged weights by now.
+    """
+    if not isinstance(weights, InMemory):
+        return True
+    return InMemory.of(weights.held, str(weights.path)).digest(name) == weights.digest(name)
 
 
 def themed(figure: Any) -> Any:

@@ -85,6 +85,15 @@ def test_figures_of_a_merge_are_those_of_the_pages(merged):
     assert drawings(merged.recipe) == []
 
 
+def test_spectra_are_left_out_once_the_base_has_other_weights():
+    base, experts = family("mlp")
+    merge = mats_core.merge_models(base, experts)
+    (spectra,) = drawings(merge)
+    assert spectra.caption.startswith("Singular values")
+    base.load_state_dict(merge.state_dict())
+    assert drawings(merge) == []
+
+
 def test_outside_of_notebooks_the_text_is_printed(merged, capsys):
     show(merged)
     assert capsys.readouterr().out.startswith("Merge of e0, e1, e2: Report(kfac: ")
@@ -114,6 +123,7 @@ def test_in_a_notebook_record_figures_and_captions_are_displayed(merged, screen)
 
 def test_a_figure_is_displayed_with_its_caption(merged, screen, monkeypatch, capsys):
     drawn = residual_curves(merged.report.layers)
+    assert drawn is not None
     mats_core.show(drawn)
     assert screen[0] is drawn.figure
     assert screen[1].text == f"<small>{escape(drawn.caption)}</small>"

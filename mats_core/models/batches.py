@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ..system import choose_device
 
 LABELS = ("labels", "label")
 
@@ -34,13 +35,42 @@ class Place:
         return batch
 
 
+def existing(device: torch.device | str) -> torch.device:
+    """The device that is meant, with its number where one is given; `auto`: this machine's fastest.
+
+    Raises `InputError` for a device that this machine lacks, and for what is none to compute on.
+    """
+    try:
+        wanted = torch.device(choose_device("auto")[0] if device == "auto" else device)
+    except (RuntimeError, TypeError):
+        wanted = torch.device("meta")  # refused below under the name that was given
+    if wanted.type not in ("cpu", "cuda", "mps"):
+        raise InputError(
+            f"device '{device}'",
+            expected="auto, cpu, cuda, mps, or one with its number (cuda:0)",
+            found="none to compute on",
+            remedy="Use 'auto'.",
+        )
+    choose_device(wanted.type)
+    count = torch.cuda.device_count() if wanted.type == "cuda" else 1
+    if (wanted.index or 0) >= count:
+        raise InputError(
+            f"device '{device}'",
+            expected=f"a number below {count}",
+            found=str(wanted.index),
+            remedy="Use 'auto'.",
+        )
+    return wanted
+
+
 @contextlib.contextmanager
 def on_device(model: nn.Module, device: torch.device | str | None) -> Iterator[Place]:
     """The model on a device, and back where it was afterwards."""
     before = Place(model).device
-    if device is not None:
-        model.to(device)
+    device = None if device is None else existing(device)
     try:
+        if device is not None:
+            model.to(device)
         yield Place(model)
     finally:
         if device is not None:

@@ -26,14 +26,37 @@ def is_embedding(name: str, module: nn.Module) -> bool:
     Not those that compute their indices themselves, nor biases of relative positions, which all
     examples of a batch share before they are added to the attention.
     """
-    own = isinstance(module, nn.Embedding) and type(module).forward is nn.Embedding.forward
+    own = isinstance(module, nn.Embedding) and _forward_is(module, nn.Embedding.forward)
     return own and "relative" not in name.rpartition(".")[2]
+
+
+PLAIN = (nn.Linear, nn.LayerNorm, nn.Conv2d)
+
+
+def is_plain(module: nn.Module) -> bool:
+    """A linear layer, LayerNorm over the last dimension or convolution that computes as PyTorch's.
+
+    Not a subclass with a forward of its own: it standardises its weight, norms the channels, ….
+    """
+    kind = next((kind for kind in PLAIN if isinstance(module, kind)), None)
+    if kind is None or not _forward_is(module, kind.forward):
+        return False
+    if isinstance(module, nn.Conv2d):
+        return type(module)._conv_forward is nn.Conv2d._conv_forward
+    return not isinstance(module, nn.LayerNorm) or len(module.normalized_shape) == 1
+
+
+def _forward_is(module: nn.Module, forward: Callable[..., Any]) -> bool:
+    """Whether it is a module's own; accelerate's hooks keep it as `_old_forward`."""
+    replaced = "forward" in vars(module) and not hasattr(module, "_hf_hook")
+    return type(module).forward is forward and not replaced
 
 
 def handled(name: str, module: nn.Module) -> bool:
     """Whether statistics of a module can be computed from what it saw."""
-    plain = isinstance(module, nn.Linear | nn.LayerNorm | nn.Conv2d)
-    return plain or is_conv1d(module) or is_rms_norm(module) or is_embedding(name, module)
+    return (
+        is_plain(module) or is_conv1d(module) or is_rms_norm(module) or is_embedding(name, module)
+    )
 
 
 class Capture:

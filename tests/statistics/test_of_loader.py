@@ -9,7 +9,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
 from mats_core import api
@@ -224,3 +225,68 @@ def test_batches_may_be_any_mapping():
     x, y = images()
     model = Mlp()
     agree(measure(model, [Encoding(x=x, labels=y)]), measure(model, [(x, y)]), 0)
+
+
+def fishers(model: nn.Module, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+    """Each parameter's mean squared gradient, one example after the other."""
+    model = copy.deepcopy(model).eval()
+    total = {name: torch.zeros_like(value) for name, value in model.named_parameters()}
+    for one in range(len(x)):
+        model.zero_grad()
+        functional.cross_entropy(model(x[one : one + 1]), y[one : one + 1]).backward()
+        for name, value in model.named_parameters():
+            if value.grad is not None:
+                total[name] += value.grad**2 / len(x)
+    return total
+
+
+def right(model: nn.Module, x: Tensor, y: Tensor, absent: set[str], size: int | None = None):
+    """Every Fisher equals the brute force's, but for the `absent` ones."""
+    size = size or len(x)
+    found = measure(model, list(zip(x.split(size), y.split(size), strict=True)))
+    truth = fishers(model, x, y)
+    assert {name for name in truth if f"{name}.fisher" not in found.shapes} == absent
+    assert not any(name.rpartition(".")[0] + ".weight" in absent for name in found.shapes)
+    for name in truth.keys() - absent:
+        close(found.stored(f"{name}.fisher"), truth[name], 1e-5)
+
+
+@pytest.mark.parametrize("device", ["meta", "gpu", "cuda:99", torch.device("meta"), 1.5])
+def test_a_device_that_is_absent_is_refused_before_the_module_is_touched(device):
+    model = Mlp()
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(InputError, match=r"device '.*': expected"):
+        measure(model, loader(), device=device)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    agree(measure(model, loader(), device=torch.device("cpu")), measure(model, loader()), 0)
+
+
+class Standardised(nn.Conv2d):
+    def forward(self, x):
+        weight = self.weight - self.weight.mean((1, 2, 3), keepdim=True)
+        return functional.conv2d(x, weight, self.bias)
+
+
+class ChannelsFirst(nn.LayerNorm):
+    def forward(self, x):
+        normed = functional.layer_norm(x.movedim(1, -1), self.normalized_shape, self.weight)
+        return normed.movedim(-1, 1)
+
+
+class Pooled(nn.Module):
+    def forward(self, x):
+        return torch.tanh(x).mean((2, 3))
+
+
+class Named(nn.Linear):
+    """A subclass that computes as it did."""
+
+
+def test_a_layer_with_a_forward_of_its_own_is_left_out():
+    torch.manual_seed(0)
+    model = nn.Sequential(Standardised(1, 8, 3), ChannelsFirst(8), Pooled(), Named(8, CLASSES))
+    right(model, *images(5), {"0.weight", "0.bias", "1.weight", "1.bias"})
+    replaced = nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.Linear(64, CLASSES))
+    replaced[1].forward = lambda x: functional.linear(x, 2 * replaced[1].weight)
+    found = measure(replaced, [images(5)])
+    assert {name.split(".")[0] for name in found.shapes} == {"2"}

@@ -41,17 +41,22 @@ class Accumulator:
         self.sketches: dict[str, Sketch] = {}
         self.tokens: dict[str, int] = defaultdict(int)
         self.examples = 0
+        self.left: set[str] = set()  # layers that a batch could not be told of: left out for good
+        self.gone: set[str] = set()  # their parameters, by the checkpoint's names
 
     def add(self, capture: Capture, masks: Sequence[Tensor]) -> None:
         """Add what `capture` noted in one batch; `masks` (examples, tokens) leave padding out, each
         of the layers with as many tokens."""
         self.examples += capture.examples
+        self.left |= capture.left
         # Query, key and value share one input: one Gram for three.  The input itself is kept with
         # it, because the address of a freed one could come back with other contents.
         seen: dict[object, tuple[Tensor, Tensor]] = {}
         for name, owners in self._used(capture).items():
             uses = [use for owner in owners for use in capture.uses[owner]]
             module = self.modules[name]
+            if self.left.intersection(owners):
+                continue
             if len({type(self.modules[owner]) for owner in owners}) > 1:
                 self._tied(name, owners, capture, masks)
             elif isinstance(module, nn.Linear) or is_conv1d(module):
@@ -68,9 +73,28 @@ class Accumulator:
                 self._embedding(name, module, uses, capture.examples)
             elif isinstance(module, nn.Conv2d) and fisher.unfolds(module):
                 self._convolution(name, module, uses)
-        for name, leaf in capture.expanded.items():
-            if leaf.grad is not None:
-                self._per_example(name, leaf.grad)
+        for name, gradients in capture.copies.gradients().items():
+            self._per_example(name, gradients)
+        self._leave(capture)
+
+    def _leave(self, capture: Capture) -> None:
+        """Note the parameters of layers that this batch could not be told of."""
+        first = {id(p): name for name, p in self.model.named_parameters()}
+        left = set(capture.copies.left)
+        for owner in capture.left:
+            left |= {
+                first[id(p)] for p in self.modules[owner]._parameters.values() if id(p) in first
+            }
+        for parameter in left & self.names.keys():
+            self.gone.add(own := self.names[parameter])
+            if own in self.vectors:
+                self.gone.add(self.vectors[own].vector)
+
+    def _kept(self, name: str) -> bool:
+        """Whether a sum is of a parameter, or of the inputs of a layer, that no batch left out."""
+        if name.endswith((".fisher", ".block")):
+            return module_of(name) not in self.gone
+        return f"{module_of(name)}.weight" not in self.gone
 
     def _used(self, capture: Capture) -> dict[str, list[str]]:
         """The modules that were used, those with one weight together under the first one's name."""
@@ -200,9 +224,12 @@ class Accumulator:
                 else self.tokens[module_of(name)]
             )
             for name, value in self.sums.items()
+            if self._kept(name)
         }
         for name in list(self.sketches):
             factor, rest = self.sketches.pop(name).close()  # freed one by one
+            if not self._kept(name):
+                continue
             tokens = self.tokens[module_of(name)]
             found[f"{name}_factor"] = factor.div_(tokens**0.5)
             found[f"{name}_rest"] = factor.new_tensor(rest / tokens)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+
+from .copies import Copies
 
 
 def is_conv1d(module: nn.Module) -> bool:
@@ -59,18 +63,34 @@ def handled(name: str, module: nn.Module) -> bool:
     )
 
 
+def eager(model: nn.Module) -> contextlib.AbstractContextManager[object]:
+    """A context in which compiled parts of a model run as they were before, so that hooks do."""
+    compiled = any(
+        hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None
+        for module in model.modules()
+    )
+    # Only where it is needed, for the compiler takes seconds to import.
+    return torch.compiler.set_stance("force_eager") if compiled else contextlib.nullcontext()
+
+
 class Capture:
     """While active, notes the input and the output gradient of every layer of a model.
 
-    Parameters do not require gradients meanwhile (their own are never formed; what is needed is
-    computed per example from what was noted), and parameters of shape (1, ...) that a module holds
-    itself, such as a class token, are expanded to one copy an example.  All is restored on exit.
+    Parameters do not require gradients meanwhile: their own are never formed; what is needed is
+    computed per example from what was noted.  A parameter of shape (1, ...) that a module holds
+    itself, such as a class token, is one copy an example where it is added to the batch or put
+    beside it (`copies.py`).  All is restored on exit.
+
+    uses    layer → inputs and output gradients of each of its calls
+    copies  the parameters that have a copy an example
+    left    layers whose statistics would be wrong: rows of another number than the examples'
     """
 
     def __init__(self, model: nn.Module, examples: int) -> None:
         self.model, self.examples = model, examples
         self.uses: dict[str, list[tuple[Tensor, Tensor]]] = defaultdict(list)
-        self.expanded: dict[str, Tensor] = {}
+        self.copies = Copies(examples)
+        self.left: set[str] = set()
         self._undo: list[Callable[[], object]] = []
 
     def __enter__(self) -> Capture:
@@ -79,12 +99,19 @@ class Capture:
                 if parameter.requires_grad:
                     parameter.requires_grad_(False)
                     self._undo.append(lambda p=parameter: p.requires_grad_(True))
+            own, shared = {}, set()
             for name, module in self.model.named_modules():
                 if handled(name, module):
                     hook = module.register_forward_hook(self._note(name), with_kwargs=True)
                     self._undo.append(hook.remove)
+                    shared |= {id(value) for value in module._parameters.values()}
                 else:
-                    self._expand(name, module)
+                    own |= {id(value): value for value in module._parameters.values()}
+            for name, value in self.model.named_parameters():
+                if id(value) in own and id(value) not in shared:
+                    self.copies.follow(name, value)
+            self.copies.__enter__()
+            self._undo.append(lambda: self.copies.__exit__(None, None, None))
         except BaseException:
             self.__exit__()
             raise
@@ -97,7 +124,11 @@ class Capture:
     def _note(self, name: str) -> Callable[..., Tensor]:
         def hook(module: nn.Module, inputs: Any, keywords: Any, output: Tensor) -> Tensor:
             seen = next(iter((*inputs, *keywords.values()))).detach()
-            if isinstance(module, nn.Embedding) and len(output) == 1 < self.examples:
+            shared = isinstance(module, nn.Embedding) and len(output) == 1 < self.examples
+            if not (shared and seen.ndim > 1) and not _batched(module, seen, self.examples):
+                self.left.add(name)
+                return output
+            if shared:
                 # Position ids are shared by the batch; a copy an example has its own gradient.
                 output = output.detach().expand(self.examples, *output.shape[1:]).clone()
                 seen = seen.expand(self.examples, *seen.shape[1:])
@@ -108,13 +139,13 @@ class Capture:
 
         return hook
 
-    def _expand(self, name: str, module: nn.Module) -> None:
-        for key, parameter in list(module._parameters.items()):
-            if parameter is None or parameter.ndim < 3 or parameter.shape[0] != 1:
-                continue
-            copies = parameter.detach().expand(self.examples, *parameter.shape[1:])
-            leaf = copies.clone().requires_grad_()
-            # A plain tensor stands in for the parameter, so the declared type does not fit.
-            module._parameters[key] = leaf  # type: ignore[assignment]
-            self.expanded[f"{name}.{key}" if name else key] = leaf
-            self._undo.append(lambda m=module, k=key, p=parameter: m._parameters.__setitem__(k, p))
+
+def _batched(module: nn.Module, seen: Tensor, examples: int) -> bool:
+    """Whether the rows of a layer's input are the examples, or as many rows of each in turn."""
+    if isinstance(module, nn.Conv2d):
+        return seen.ndim == 4 and len(seen) == examples
+    if isinstance(module, nn.Embedding):
+        places = torch.arange(examples, device=seen.device)  # a table of places, not of examples
+        own = seen.ndim > 1 or examples == 1 or not torch.equal(seen.to(places.dtype), places)
+        return own and seen.ndim > 0 and examples in (1, len(seen))
+    return seen.ndim > 1 and len(seen) > 0 and len(seen) % examples == 0

@@ -18,7 +18,7 @@ from ..models import IGNORED
 from ..system import Event, drained
 from . import ia3
 from .accumulate import Accumulator
-from .capture import Capture
+from .capture import Capture, eager
 from .store import FORMAT, Statistics
 
 Labels = Literal["empirical", "true"]
@@ -90,7 +90,8 @@ def measuring(
         for inputs, truth in batches:
             examples, masks = len(next(iter(inputs.values()))), _masks(inputs)
             with Capture(model, examples) as capture, torch.enable_grad():
-                output = model(**inputs)
+                with eager(model):
+                    output = model(**inputs)
                 likelihood = _likelihood(output, truth, labels, sampler)
                 if not torch.isfinite(likelihood):
                     raise InputError("log-likelihood", expected="a finite number", found="none")

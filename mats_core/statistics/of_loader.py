@@ -21,6 +21,7 @@ from .collect import Batch, Labels, Likelihood, Steps, measuring
 
 Loss = Callable[[nn.Module, Any], Tensor]  # (model, batch) → (n,) losses, or their sum
 CAUSAL = ("CausalLM", "LMHeadModel")  # classes that shift labels themselves
+COMPILED = "_orig_mod"  # what `torch.compile` made its module of
 HALVES = (torch.float16, torch.bfloat16)
 
 
@@ -40,7 +41,9 @@ def measuring_loader(
     """Statistics of a module on a loader's batches, an event after each.
 
     loader    batches `(x, y)`, `(x, …, y)` or mappings with `labels`; class numbers (n,), or tokens
-              (n, tokens) with -100 at positions that are left out
+              (n, tokens) with -100 at positions that are left out.  The examples are the first
+              dimension, of the batch and of what each layer sees: a layer that sees another number
+              of rows is left out, but tokens first, as many as examples, cannot be told apart
     examples  at most so many, from the first on; all by default
     loss      (model, batch) → the loss of each example (n,), or their sum: a negative
               log-likelihood, for models that give no logits; the batch is on the model's device
@@ -48,7 +51,8 @@ def measuring_loader(
     device    where to measure; where the model lies by default
 
     The model is measured in evaluation mode and left as it was; of half-precision modules a float32
-    copy is measured, for sums of squares need its range.  Raises `InputError` for an empty loader,
+    copy is measured, for sums of squares need its range; compiled modules are measured as they were
+    before, under the names of their parameters.  Raises `InputError` for an empty loader,
     batches of another form, and models without any layer that can be measured.
     """
     _require_loader(model, loader, labels, loss)
@@ -56,6 +60,9 @@ def measuring_loader(
     if names is None:
         names = {name: name for name in given}
     metadata = {"fingerprint": InMemory.of(model, "model").fingerprint}
+    while hasattr(model, COMPILED):  # hooks of a compiled module's layers would not be called
+        model = getattr(model, COMPILED)
+        names = {name.removeprefix(f"{COMPILED}."): own for name, own in names.items()}
     if any(parameter.dtype in HALVES for parameter in given.values()):
         model = copy.deepcopy(model).float()
     with batches.on_device(model, device) as place:

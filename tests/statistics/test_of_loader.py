@@ -290,3 +290,93 @@ def test_a_layer_with_a_forward_of_its_own_is_left_out():
     replaced[1].forward = lambda x: functional.linear(x, 2 * replaced[1].weight)
     found = measure(replaced, [images(5)])
     assert {name.split(".")[0] for name in found.shapes} == {"2"}
+
+
+def test_a_compiled_module_is_measured_as_it_was_before():
+    _, experts = family("mlp", 2)
+    compiled = {k: torch.compile(m, backend="eager") for k, m in experts.items()}
+    plain = {k: measure(m, loader()) for k, m in experts.items()}
+    found = {k: measure(m, loader()) for k, m in compiled.items()}
+    for k, statistics in found.items():
+        agree(statistics, plain[k].under({n: f"_orig_mod.{n}" for n in experts[k].state_dict()}))
+    base = torch.compile(Mlp(), backend="eager")
+    merged = api.merge_models(base, compiled, "fisher", statistics=found).state_dict()
+    wanted = api.merge_models(Mlp(), experts, "fisher", statistics=plain).state_dict()
+    for name, value in wanted.items():
+        close(merged[f"_orig_mod.{name}"], value, 1e-6)
+    inner = nn.Sequential(torch.compile(copy.deepcopy(experts["e0"]), backend="eager"))
+    agree(measure(inner, loader()).under({f"0._orig_mod.{n}": n for n in wanted}), plain["e0"])
+    own = copy.deepcopy(experts["e0"])
+    own.fc2.compile(backend="eager")
+    agree(measure(own, loader()), plain["e0"])
+
+
+class Reader(nn.Module):
+    """Texts of five tokens; with a table of places, or with the tokens first."""
+
+    def __init__(self, places: bool) -> None:
+        super().__init__()
+        self.e, self.l, self.f = nn.Embedding(11, 8), nn.Linear(8, 8), nn.Linear(8, CLASSES)
+        self.wpe = nn.Embedding(10, 8) if places else None
+
+    def forward(self, x):
+        if self.wpe is None:
+            return self.f(torch.tanh(self.l(self.e(x).transpose(0, 1))).mean(0))
+        return self.f(torch.tanh(self.l(self.e(x) + self.wpe(torch.arange(x.shape[1])))).mean(1))
+
+
+@pytest.mark.parametrize(
+    ("places", "absent"), [(True, ["wpe.weight"]), (False, ["l.weight", "l.bias"])]
+)
+def test_a_layer_that_sees_other_rows_than_the_examples_is_left_out(places, absent):
+    torch.manual_seed(0)
+    model = Reader(places)
+    x, y = torch.randint(11, (12, 10)), torch.randint(CLASSES, (12,))
+    right(model, x, y, set(absent), 12)
+    right(model, x, y, set(absent), 8)  # the last batch differs
+    right(model, x, y, set(), 1)
+    right(model, x[:10, :5], y[:10], set(absent), 4)
+    if places:
+        right(model, x[:10, :5], y[:10], set(absent), 5)
+        right(model, x[:10], y[:10], set(absent), 5)
+
+
+class Owner(nn.Module):
+    """A parameter of its own (1, ...) and a use of it."""
+
+    def __init__(self, shape, use) -> None:
+        super().__init__()
+        self.a, self.f = nn.Linear(64, 8), nn.Linear(8, CLASSES)
+        self.w, self.use = nn.Parameter(torch.randn(shape)), use
+
+    def forward(self, x):
+        return self.f(torch.tanh(self.use(self.a(x.flatten(1)), self.w)).flatten(1)[:, :8])
+
+
+@pytest.mark.parametrize(
+    ("shape", "use", "followed"),
+    [
+        ((1, 1, 8), lambda h, w: h[:, None] + w, True),
+        ((1, 1, 8), lambda h, w: h[:, None] * w, True),
+        ((1, 1, 8), lambda h, w: torch.cat([h[:, None], w.expand(len(h), -1, -1)], 1).sum(1), True),
+        ((1, 1, 8), lambda h, w: h[:, None] + w.repeat(len(h), 1, 1), True),
+        ((1, 1, 8), lambda h, w: h[:, None] + w.to(h.dtype).expand(len(h), w.size(1), -1), True),
+        ((1, 8, 8), lambda h, w: h @ w[0], False),
+        ((1, 8, 8), lambda h, w: (h @ w)[0], False),
+        ((1, 1, 8), lambda h, w: (h + w)[0], False),
+        ((1, 1, 8), lambda h, w: h[:, None] + w + 2 * w, False),
+        ((1, 1, 3), lambda h, w: functional.conv1d(h[:, None], w, padding=1), False),
+    ],
+)
+def test_a_parameter_that_all_examples_share_is_followed_or_left_out(shape, use, followed):
+    torch.manual_seed(0)
+    right(Owner(shape, use), *images(6), set() if followed else {"w"})
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_small_convolution_is_left_out(bias):
+    torch.manual_seed(0)
+    convolution = nn.Conv1d(1, 1, 3, padding=1, bias=bias)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.Unflatten(1, (1, 8)), convolution)
+    model += nn.Sequential(nn.Flatten(), nn.Linear(8, CLASSES))
+    right(model, *images(6), {"3.weight", "3.bias"} if bias else {"3.weight"})

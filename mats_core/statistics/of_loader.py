@@ -56,6 +56,10 @@ def measuring_loader(
     batches of another form, and models without any layer that can be measured.
     """
     _require_loader(model, loader, labels, loss)
+    least = {"examples": (examples, 1), "rank": (rank, 0), "blocks": (blocks, 0)}
+    for option, (value, low) in least.items():
+        if value is not None and value < low:
+            raise InputError(option, expected=f"a number from {low} on", found=str(value))
     given = dict(model.named_parameters())
     if names is None:
         names = {name: name for name in given}
@@ -88,21 +92,40 @@ class _Called(nn.Module):
         super().__init__()
         self.model, self.loss = model, loss
         self._batch: Any = None
+        self._truth: Tensor | None = None
 
     def batches(self, loader: Iterable[Any], place: batches.Place) -> Iterator[Batch]:
         """Keyword arguments and labels of each batch, on the model's device."""
         causal = any(part in type(self.model).__name__ for part in CAUSAL)
+        asked = given = False
         for batch in loader:
             self._batch = place.moved(batch)
             inputs, truth = batches.split(self._batch, needs_labels=self.loss is None)
             if truth is not None and self.loss is None:
                 truth = _classes(truth, causal)
-            yield inputs, None if self.loss else truth
+            self._truth = None if self.loss else truth
+            rows = len(next(iter(inputs.values())))
+            if not rows or (self._truth is not None and len(self._truth) != rows):
+                raise InputError(
+                    "labels of a batch" if rows else "batch of the loader",
+                    expected=f"one for each of {rows} examples" if rows else "at least one example",
+                    found="none" if self._truth is None else str(len(self._truth)),
+                )
+            given = given or self._truth is not None
+            asked = asked or (self._truth is not None and bool((self._truth != IGNORED).any()))
+            yield inputs, self._truth
+        if given and not asked:
+            raise InputError(
+                "labels of all batches",
+                expected="at least one that is asked for",
+                found=f"{IGNORED} everywhere, which leaves a position out",
+            )
 
     def forward(self, **inputs: Tensor) -> Any:
         if self.loss is not None:
             return Likelihood(self._summed(self.loss(self.model, self._batch)))
-        return batches.logits(batches.called(self.model, self._batch, inputs))
+        found = batches.logits(batches.called(self.model, self._batch, inputs))
+        return _fitting(found, self._truth)
 
     def _summed(self, losses: Any) -> Tensor:
         if not isinstance(losses, Tensor) or losses.ndim > 1:
@@ -117,7 +140,8 @@ class _Called(nn.Module):
 
 def _classes(truth: Any, causal: bool) -> Tensor:
     """Class numbers; the tokens of a causal model moved to the places that predict them."""
-    if not isinstance(truth, Tensor) or truth.is_floating_point() or truth.ndim not in (1, 2):
+    plain = isinstance(truth, Tensor) and not truth.is_floating_point() and not truth.is_complex()
+    if not plain or truth.ndim not in (1, 2):
         kind = f"{truth.dtype} {list(truth.shape)}" if isinstance(truth, Tensor) else type(truth)
         raise InputError(
             "labels of a batch",
@@ -125,11 +149,38 @@ def _classes(truth: Any, causal: bool) -> Tensor:
             found=str(kind),
             remedy="For regression and other losses pass `loss=`: (model, batch) → losses (n,).",
         )
+    truth = truth.long()
     if not causal or truth.ndim == 1:
-        return truth
+        # Only with places can some be left out.
+        return truth[:, None] if truth.ndim == 1 and bool((truth == IGNORED).any()) else truth
     moved = torch.full_like(truth, IGNORED)
     moved[:, :-1] = truth[:, 1:]
     return moved
+
+
+def _fitting(logits: Tensor, truth: Tensor | None) -> Tensor:
+    """The logits with as many dimensions as the labels have, and one more; labels that fit them."""
+    if truth is not None and truth.ndim == 2 and truth.shape[1] == 1 and logits.ndim == 2:
+        logits = logits[:, None]  # labels (n, 1): one place an example
+    places = list(logits.shape[:-1])
+    if len(places) > 1 if truth is None else list(truth.shape) != places:
+        one_hot = truth is not None and truth.shape == logits.shape
+        raise InputError(
+            "labels of a batch",
+            expected=f"one for each row of the logits {list(logits.shape)}: {places}",
+            found="none" if truth is None else str(list(truth.shape)),
+            remedy="Pass class numbers: labels.argmax(-1)." if one_hot else "",
+        )
+    if truth is not None:
+        asked, classes = truth[truth != IGNORED], logits.shape[-1]
+        if len(asked) and not (0 <= int(asked.min()) <= int(asked.max()) < classes):
+            raise InputError(
+                "labels of a batch",
+                expected=f"class numbers from 0 to {classes - 1}, as there are logits",
+                found=f"numbers from {int(asked.min())} to {int(asked.max())}",
+                remedy=f"Only {IGNORED} leaves a position out.",
+            )
+    return logits
 
 
 def _require_loader(model: nn.Module, loader: Any, labels: str, loss: Loss | None) -> None:

@@ -380,3 +380,51 @@ def test_a_small_convolution_is_left_out(bias):
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.Unflatten(1, (1, 8)), convolution)
     model += nn.Sequential(nn.Flatten(), nn.Linear(8, CLASSES))
     right(model, *images(6), {"3.weight", "3.bias"} if bias else {"3.weight"})
+
+
+def test_labels_whose_meaning_is_plain_are_taken():
+    x, y = images()
+    model = Mlp()
+    plain = measure(model, [(x, y)])
+    for labels in (y.to(torch.uint8), y.to(torch.int32), y[:, None]):
+        agree(measure(model, [(x, labels)]), plain)
+    two = y % 2
+    agree(measure(model, [(x, two.bool())]), measure(model, [(x, two)]))
+    ignored = torch.where(torch.arange(len(y)) < 6, y, -100)
+    some = measure(model, [(x, ignored)]).stored("out.bias.fisher")
+    close(some, measure(model, [(x[:6], y[:6])]).stored("out.bias.fisher") * 6 / len(y), 1e-6)
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        (functional.one_hot(images(4)[1], CLASSES), "argmax"),
+        (torch.tensor([0, 1, 2, 9]), "from 0 to 3, as there are logits, found numbers from 0 to 9"),
+        (torch.tensor([0, 1, 2, -1]), "found numbers from -1 to 2"),
+        (torch.tensor([0, 1, 2]), "one for each of 4 examples, found 3"),
+        (torch.zeros(4, 2, dtype=torch.long), r"found \[4, 2\]"),
+        (torch.full((4,), -100), "-100 everywhere"),
+    ],
+)
+def test_labels_that_do_not_fit_are_told(labels, words):
+    with pytest.raises(InputError, match=words):
+        measure(Mlp(), [(images(4)[0], labels)])
+
+
+def test_tokens_without_a_label_each_are_told():
+    ids = torch.randint(7, (6, 4))
+    with pytest.raises(InputError, match=r"labels of a batch.*\[6, 4\], found \[6\]"):
+        measure(Decoder(), [(ids, ids[:, 0])])
+    with pytest.raises(InputError, match="found none"):
+        measure(Decoder(), [(ids,)], labels="true")
+    with pytest.raises(InputError, match="-100 everywhere"):
+        measure(Decoder(), [(ids, torch.full_like(ids, -100))])
+
+
+def test_numbers_that_measure_nothing_are_told():
+    for option in ({"examples": 0}, {"examples": -1}, {"rank": -1}, {"blocks": -1}):
+        with pytest.raises(InputError, match=f"{next(iter(option))}: expected a number from"):
+            measure(Mlp(), loader(), **option)
+    x, y = images()
+    with pytest.raises(InputError, match="batch of the loader: expected at least one example"):
+        measure(Mlp(), [(x[:0], y[:0])])

@@ -7,7 +7,10 @@ not matter: all statistics are squares of gradients.
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import threading
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -67,9 +70,10 @@ def measuring_loader(
     while hasattr(model, COMPILED):  # hooks of a compiled module's layers would not be called
         model = getattr(model, COMPILED)
         names = {name.removeprefix(f"{COMPILED}."): own for name, own in names.items()}
+    alone = model
     if any(parameter.dtype in HALVES for parameter in given.values()):
         model = copy.deepcopy(model).float()
-    with batches.on_device(model, device) as place:
+    with _alone(alone), batches.on_device(model, device) as place:
         called = _Called(model, loss)
         return (
             yield from measuring(
@@ -83,6 +87,36 @@ def measuring_loader(
                 metadata=metadata,
             )
         )
+
+
+class _Turn:
+    """A module's lock, and the thread that holds it."""
+
+    def __init__(self) -> None:
+        self.lock, self.thread = threading.Lock(), 0
+
+
+_turns: weakref.WeakKeyDictionary[nn.Module, _Turn] = weakref.WeakKeyDictionary()
+_turns_lock = threading.Lock()
+
+
+@contextlib.contextmanager
+def _alone(model: nn.Module) -> Iterator[None]:
+    """A module's hooks are of one measurement at a time: other threads wait for it to end."""
+    with _turns_lock:
+        turn = _turns.setdefault(model, _Turn())
+    if turn.thread == threading.get_ident():  # waiting for itself, a thread would never end
+        raise InputError(
+            f"model '{type(model).__name__}'",
+            expected="one measurement at a time",
+            found="one that has begun and not ended",
+        )
+    with turn.lock:
+        turn.thread = threading.get_ident()
+        try:
+            yield
+        finally:
+            turn.thread = 0
 
 
 class _Called(nn.Module):

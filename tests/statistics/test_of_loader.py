@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,6 +19,7 @@ from mats_core.api import measure
 from mats_core.checkpoints.files import Checkpoint
 from mats_core.errors import InputError
 from mats_core.models import encode, saved_names
+from mats_core.statistics.of_loader import measuring_loader
 from mats_core.statistics.of_task import measure_task
 from mats_core.statistics.store import Statistics
 from mats_core.tasks.loading import load
@@ -428,3 +430,21 @@ def test_numbers_that_measure_nothing_are_told():
     x, y = images()
     with pytest.raises(InputError, match="batch of the loader: expected at least one example"):
         measure(Mlp(), [(x[:0], y[:0])])
+
+
+def test_threads_that_measure_one_module_take_turns():
+    model = Mlp().train()
+    wanted = measure(model, loader())
+    with ThreadPoolExecutor(3) as threads:
+        found = list(threads.map(lambda _: measure(model, loader(batch=3)), range(6)))
+    for statistics in found:
+        agree(statistics, wanted, 1e-5)
+    assert model.training
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    begun = measuring_loader(model, loader())
+    next(begun)
+    with pytest.raises(InputError, match="one measurement at a time"):
+        measure(model, loader())
+    begun.close()
+    agree(measure(model, loader()), wanted, 0)
+    assert model.training

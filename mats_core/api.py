@@ -231,7 +231,9 @@ def measure(
 
     model     a module, or the path (or hub id) of a checkpoint
     data      for a module its loader: batches `(x, y)`, or mappings with `labels` as Hugging Face
-              makes them; for a checkpoint its task: a file, `sample:NAME`, or a `Task`
+              makes them; for a checkpoint its task: a file, `sample:NAME`, or a `Task`.  Examples
+              come first, in a batch and in what every layer sees; where other rows are seen, the
+              layer is left out (other rows, as many as the examples, cannot be told apart)
     examples  at most so many: by default all of a loader's, 256 of a task's
     labels    `empirical`: the data's own; `true`: drawn from the model's predictions
     loss      for models that give no logits: (model, batch) → the loss of each example (n,), or

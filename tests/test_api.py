@@ -183,6 +183,47 @@ def test_tied_parameters_stay_one(tmp_path):
     assert same(mixed.state_dict(), state)
 
 
+class HeadFirst(Tied):
+    """The head is registered first, and one module has two names."""
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__(seed)
+        embed, self.proj, self.alias = self.embed, self.body, self.body
+        del self.embed, self.body
+        self.embed = embed
+
+    def forward(self, x):
+        return self.lm_head(torch.tanh(self.proj(self.embed(x).mean(1))))
+
+
+def ids(seed: int) -> list:
+    torch.manual_seed(seed)
+    return [(torch.randint(0, 9, (20, 5)), torch.randint(0, 9, (20,)))]
+
+
+@pytest.mark.parametrize("bare", [False, True])
+def test_statistics_reach_a_shared_tensor_under_any_of_its_names(bare):
+    base, experts = HeadFirst(0), {"a": HeadFirst(1), "b": HeadFirst(2)}
+    statistics = {n: mats_core.measure(m, ids(3)) for n, m in experts.items()}
+    assert "lm_head.weight.fisher" in statistics["a"]
+    assert "embed.weight.fisher" not in statistics["a"]
+    given = {n: m.state_dict() if bare else m for n, m in experts.items()}
+    exact = merge_models(
+        base, given, "fisher", statistics=statistics, floor=0.0, normalise=False
+    ).state_dict()
+    for name, measured in (("embed.weight", "lm_head.weight"), ("alias.weight", "proj.weight")):
+        f = [statistics[n].stored(f"{measured}.fisher") for n in experts]
+        w = [experts[n].state_dict()[name] for n in experts]
+        torch.testing.assert_close(
+            exact[name], torch.nan_to_num((f[0] * w[0] + f[1] * w[1]) / (f[0] + f[1])),
+            rtol=1e-4, atol=1e-5,
+        )  # fmt: skip
+    for method in ("regmean", "kfac"):
+        report = merge_models(base, given, method, statistics=statistics).report
+        treated = {la.name: la.treatment for la in report.layers}
+        assert treated["alias.weight"] == "merged", method
+
+
 # What comes back ----------------------------------------------------------------------------------
 
 

@@ -19,12 +19,11 @@ from ..adapters import Adapted, open_expert, why_not
 from ..checkpoints import Checkpoint, InMemory, Renamed, Weights, hub
 from ..errors import InputError, listing, member
 from ..families import Expert, examine
-from ..statistics import Statistics
+from ..statistics import OF_PARAMETERS, Statistics
 from .plan import Inputs
 from .recipe import IN_MEMORY
 
 Source = nn.Module | Mapping[str, Tensor] | Weights | str | Path
-OF_PARAMETERS = ("fisher", "block")
 
 
 @dataclass(frozen=True)
@@ -135,7 +134,8 @@ def _fitted(
     else:
         statistics.check(on.fingerprint)
     _require_names(statistics, on, whose)
-    return statistics.under({on.own(name): name for name in on.tensors})
+    renamed = statistics.shared(source.aliases).under({on.own(name): name for name in on.tensors})
+    return renamed.shared(on.aliases)
 
 
 def _same_model(statistics: Statistics, on: Weights, whose: str, prints: Mapping[str, str]) -> None:

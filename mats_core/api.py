@@ -15,7 +15,7 @@ from torch import nn
 
 from . import models, tasks
 from .checkpoints import SHARD_BYTES, Weights, partial_of, refuse_existing
-from .errors import InputError, member
+from .errors import InputError
 from .estimating import Estimate, estimate_plan, require
 from .evaluation import Score, TaskResult, exam, score_of_loader
 from .evaluation import evaluate as evaluation
@@ -31,13 +31,17 @@ from .merging import (
     complete,
     evaluate_output,
     layers_done,
+    measured_of,
     named,
     open_source,
     parse_recipe,
+    patterns,
     planned,
     recipe_record,
     reference,
     run_plan,
+    statistics_of,
+    weights_of,
     weights_record,
 )
 from .statistics import (
@@ -60,13 +64,13 @@ Asked = Merge | nn.Module | Weights | str | Path  # what can be evaluated
 
 def merge_models(
     base: Source,
-    experts: Mapping[str, Source] | Sequence[Source],
+    experts: Mapping[Any, Source] | Sequence[Source],
     method: str = "average",
     *,
-    statistics: Mapping[str, Measured] | None = None,
-    weights: Mapping[str, float] | Sequence[float] | None = None,
+    statistics: Mapping[Any, Measured] | None = None,
+    weights: Mapping[Any, float] | Sequence[float] | None = None,
     base_statistics: Measured | None = None,
-    heads: Sequence[str] | None = None,
+    heads: Sequence[str] | str | None = None,
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
     dtype: Literal["float32", "float64"] = "float32",
     output_dtype: Literal["float32", "float64", "bfloat16", "float16"] | None = None,
@@ -91,19 +95,21 @@ def merge_models(
     progress         whether a bar is shown; by default in notebooks and terminals
 
     Nothing is copied: a module's tensors are read where they lie, layer by layer, and the modules
-    stay as they are.  Raises `InputError` for models or statistics that do not fit, and for unknown
-    methods or options (with the nearest name).
+    stay as they are.  What is loaded into the base afterwards, such as the merge, is therefore what
+    `merged.inputs` shows from then on, and where the next merge starts.  Raises `InputError` for
+    models or statistics that do not fit, and for unknown methods or options (with the nearest
+    name).
     """
-    sources = named(experts)
+    sources, wanted = named(experts), patterns(heads)
     opened = open_source(base, "base")
     given = Given(
         opened,
         {name: open_source(source, name, opened) for name, source in sources.items()},
-        {name: _statistics(found) for name, found in (statistics or {}).items()},
-        None if base_statistics is None else _statistics(base_statistics),
-        heads,
+        statistics_of(statistics, list(sources)),
+        None if base_statistics is None else measured_of(base_statistics, "base"),
+        wanted,
     )
-    shares = _weights(weights, list(sources))
+    shares = weights_of(weights, list(sources))
     content = {
         "base": reference(base, "base"),
         "experts": [
@@ -116,7 +122,7 @@ def merge_models(
         "dtype": dtype,
         "output_dtype": output_dtype,
         "seed": seed,
-        "heads": None if heads is None else list(heads),
+        "heads": wanted,
         "evaluate": False,
     }
     recipe = parse_recipe(content)  # what is misspelt is told before anything is read
@@ -190,25 +196,6 @@ def _run(
         return drain(events, tell)
 
 
-def _statistics(given: Measured) -> Statistics:
-    return given if isinstance(given, Statistics) else Statistics.open(given)
-
-
-def _weights(
-    given: Mapping[str, float] | Sequence[float] | None, names: Sequence[str]
-) -> dict[str, float]:
-    """The weight of each expert; those that a mapping leaves out have 1."""
-    if given is None:
-        return dict.fromkeys(names, 1.0)
-    if isinstance(given, Mapping):
-        for name in given:
-            member("weight of an expert", name, names)
-        return {name: given.get(name, 1.0) for name in names}
-    if len(given) != len(names):
-        raise InputError("weights", expected=f"{len(names)}, one an expert", found=f"{len(given)}")
-    return dict(zip(names, given, strict=True))
-
-
 # Measuring ----------------------------------------------------------------------------------------
 
 
@@ -256,6 +243,7 @@ def measure(
         )  # fmt: skip
         with bar(progress) as tell:
             return drain(steps, tell)
+    _require_task(model, data)
     task = data if isinstance(data, Task) else tasks.load(str(data))
     over = None if base is None else open_source(base, "base")
     steps = measuring_task(
@@ -264,6 +252,26 @@ def measure(
     )  # fmt: skip
     with bar(progress) as tell:
         return drain(cast(Any, steps), tell)
+
+
+def _require_task(model: Any, data: Any) -> None:
+    """Raise `InputError` for what is neither a module nor a checkpoint with its task."""
+    if isinstance(model, Merge | Mapping):
+        raise InputError(
+            "model to measure",
+            expected="a module, or the path of a checkpoint",
+            found="a merge" if isinstance(model, Merge) else "a state dict",
+            remedy="Measure `merged.model()`."
+            if isinstance(model, Merge)
+            else "Load it into a module, and measure that.",
+        )
+    if not isinstance(data, Task | str | Path):
+        raise InputError(
+            "data to measure on",
+            expected="a task (a file, `sample:NAME` or a `Task`), for the path of a checkpoint",
+            found=type(data).__name__,
+            remedy="Pass the module instead of its path, to measure it on a loader.",
+        )
 
 
 # Evaluating and inspecting ------------------------------------------------------------------------

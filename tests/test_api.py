@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import pickle
 from pathlib import Path
 
 import pytest
@@ -183,6 +184,47 @@ def test_tied_parameters_stay_one(tmp_path):
     assert same(mixed.state_dict(), state)
 
 
+class HeadFirst(Tied):
+    """The head is registered first, and one module has two names."""
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__(seed)
+        embed, self.proj, self.alias = self.embed, self.body, self.body
+        del self.embed, self.body
+        self.embed = embed
+
+    def forward(self, x):
+        return self.lm_head(torch.tanh(self.proj(self.embed(x).mean(1))))
+
+
+def ids(seed: int) -> list:
+    torch.manual_seed(seed)
+    return [(torch.randint(0, 9, (20, 5)), torch.randint(0, 9, (20,)))]
+
+
+@pytest.mark.parametrize("bare", [False, True])
+def test_statistics_reach_a_shared_tensor_under_any_of_its_names(bare):
+    base, experts = HeadFirst(0), {"a": HeadFirst(1), "b": HeadFirst(2)}
+    statistics = {n: mats_core.measure(m, ids(3)) for n, m in experts.items()}
+    assert "lm_head.weight.fisher" in statistics["a"]
+    assert "embed.weight.fisher" not in statistics["a"]
+    given = {n: m.state_dict() if bare else m for n, m in experts.items()}
+    exact = merge_models(
+        base, given, "fisher", statistics=statistics, floor=0.0, normalise=False
+    ).state_dict()
+    for name, measured in (("embed.weight", "lm_head.weight"), ("alias.weight", "proj.weight")):
+        f = [statistics[n].stored(f"{measured}.fisher") for n in experts]
+        w = [experts[n].state_dict()[name] for n in experts]
+        torch.testing.assert_close(
+            exact[name], torch.nan_to_num((f[0] * w[0] + f[1] * w[1]) / (f[0] + f[1])),
+            rtol=1e-4, atol=1e-5,
+        )  # fmt: skip
+    for method in ("regmean", "kfac"):
+        report = merge_models(base, given, method, statistics=statistics).report
+        treated = {la.name: la.treatment for la in report.layers}
+        assert treated["alias.weight"] == "merged", method
+
+
 # What comes back ----------------------------------------------------------------------------------
 
 
@@ -244,6 +286,47 @@ def test_a_merge_in_memory_is_saved_with_its_report(tmp_path):
     assert recipe.method == "ties"
     with pytest.raises(InputError, match="given in memory"):
         api.merge(recipe.model_copy(update={"output": None}))
+
+
+def test_saving_destroys_nothing_but_what_a_merge_wrote(tmp_path, monkeypatch):
+    base, experts = family("mlp")
+    work = tmp_path / "work"
+    (work / "in").mkdir(parents=True)
+    written(work / "in", base, experts)
+    (tmp_path / "link").symlink_to(work / "in")
+    statistics = tmp_path / "measured"
+    statistics.mkdir()
+    collected(experts["e0"], 0).save(statistics / "e0.safetensors")
+    merged = merge_models(
+        base,
+        {"e0": work / "in" / "e0.safetensors", "e1": experts["e1"]},
+        statistics={"e0": statistics / "e0.safetensors"},
+    )
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+    for folder, found in {
+        work: "expert 'e0'", work / "in": "expert 'e0'", tmp_path / "link": "expert 'e0'",
+        statistics: "the statistics of expert 'e0'", work / "in" / "e0.safetensors": "expert",
+        work / "in" / "e0.safetensors" / "under": "no folder",
+    }.items():  # fmt: skip
+        with pytest.raises(InputError, match=found):
+            merged.save(folder, force=True)
+    other = tmp_path / "other"
+    other.mkdir()
+    merged.save(other, force=True)  # it was empty
+    merged.save(other, force=True)  # a merge wrote it
+    (other / "report.json").write_text("{}")
+    with pytest.raises(InputError, match=r"found one with README.md, model.safetensors, recipe"):
+        merged.save(other, force=True)
+    with pytest.raises(InputError, match="force=True"):
+        merged.save(other)
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(InputError, match="found a file"):
+        merged.save(tmp_path / "file", force=True)
+    monkeypatch.chdir(other)
+    for name in (".", "..", "", "/", "x" * 300, "a/" * 3000 + "b", "a\0b", 3):
+        with pytest.raises(InputError):
+            merged.save(name, force=True)  # type: ignore[arg-type]
+    assert all(file.read_bytes() == content for file, content in before.items())
 
 
 @pytest.fixture
@@ -310,6 +393,35 @@ def test_modules_of_transformers_merge_with_directories(tiny_family):
     base.load_state_dict(modules.state_dict())
 
 
+def test_a_merge_is_copied_and_pickled(of_directories, tmp_path):
+    base, experts = HeadFirst(0), {"a": HeadFirst(1), "b": HeadFirst(2)}
+    statistics = {n: mats_core.measure(m, ids(3)) for n, m in experts.items()}
+    in_memory = merge_models(base, experts, "fisher", statistics=statistics)
+    for merged in (in_memory, api.merge(of_directories[0])):
+        torch.save(merged, tmp_path / "merge.pt")
+        for again in (
+            copy.deepcopy(merged), pickle.loads(pickle.dumps(merged)),
+            torch.load(tmp_path / "merge.pt", weights_only=False),
+        ):  # fmt: skip
+            assert same(again.state_dict(), merged.state_dict())
+            assert again.report == merged.report
+            assert repr(again) == repr(merged)
+            assert again.inputs.memo is not merged.inputs.memo
+    assert torch.equal(again.model("e1").get_parameter("vit.layernorm.weight"),
+                       merged.tensors["vit.layernorm.weight"])  # fmt: skip
+    copied = copy.deepcopy(in_memory).model()
+    assert isinstance(copied, Tied)
+    assert copied.lm_head.weight is copied.embed.weight
+
+
+def test_a_state_dict_has_the_order_of_its_module():
+    base, experts = headed()
+    merged = merge_models(base, experts)
+    assert list(merged.state_dict()) == list(base.state_dict())
+    assert list(merged.state_dict("five")) == list(experts["five"].state_dict())
+    assert merged.state_dict()["body.fc1.weight"] is merged.tensors["body.fc1.weight"]
+
+
 # What is refused ----------------------------------------------------------------------------------
 
 
@@ -325,6 +437,50 @@ def test_unknown_methods_and_options_name_the_nearest():
         merge_models(base, experts["e0"])  # type: ignore[arg-type]
     with pytest.raises(InputError, match="a module, a state dict, or the path"):
         merge_models(base, [3])  # type: ignore[list-item]
+
+
+def test_names_of_experts_are_text():
+    base, experts = family("mlp")
+    numbered = dict(enumerate(experts.values()))
+    statistics = dict(enumerate(all_collected(experts).values()))
+    merged = merge_models(base, numbered, "fisher", statistics=statistics, weights={0: 0.5})
+    assert list(merged.report.fingerprints) == ["base", "0", "1", "2"]
+    assert merged.report.coverage["merged"]
+    assert same(
+        merge_models(base, numbered, weights={"1": 2}).state_dict(),
+        merge_models(base, numbered, weights=torch.tensor([1.0, 2.0, 1.0])).state_dict(),
+    )
+    with pytest.raises(InputError, match=r"experts: .*'1' twice"):
+        merge_models(base, {1: experts["e0"], "1": experts["e1"]})
+    with pytest.raises(InputError, match=r"weights: .*'1' twice"):
+        merge_models(base, numbered, weights={1: 1, "1": 2})
+    for name in ("..", ".", " ", ""):
+        with pytest.raises(InputError, match="a name that a folder can have"):
+            merge_models(base, {name: experts["e0"]})
+
+
+def test_arguments_of_other_kinds_are_told_in_words(tmp_path):
+    base, experts = family("mlp")
+    statistics = all_collected(experts)
+    for found in (statistics["e0"], list(statistics.values()), {"e0": None}):
+        with pytest.raises(InputError, match=r"statistics.*'e0'"):
+            merge_models(base, experts, "fisher", statistics=found)  # type: ignore[arg-type]
+    for weights in (0.5, "19", b"19", 3):
+        with pytest.raises(InputError, match=r"weights: .* Give 3, one an expert"):
+            merge_models(base, experts, weights=weights)  # type: ignore[arg-type]
+    one = merge_models(base, experts, heads="out.*")
+    assert one.report.coverage == merge_models(base, experts, heads=["out.*"]).report.coverage
+    for heads in (3, [3], {"out.*": 1}):
+        with pytest.raises(InputError, match="heads: "):
+            merge_models(base, experts, heads=heads)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="one state dict"):
+        merge_models(base, experts["e0"].state_dict())
+    for model, remedy in (
+        (base.state_dict(), "Load it into a module"), (one, r"merged.model\(\)"),
+        (tmp_path, "Pass the module"),
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=remedy):
+            mats_core.measure(model, loader())
 
 
 def test_models_that_do_not_fit_are_named_with_both_shapes():

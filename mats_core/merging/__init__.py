@@ -8,7 +8,17 @@ from ..system import Event
 from . import pipeline, rounds
 from .events import Finished, Iteration, LayerDone, RoundDone, Started, TaskDone, TrialDone
 from .family_file import FamilyFile, load_family, measure_all, measuring_all, missing_statistics
-from .given import Given, Source, named, open_source, reference
+from .given import (
+    Given,
+    Source,
+    measured_of,
+    named,
+    open_source,
+    patterns,
+    reference,
+    statistics_of,
+    weights_of,
+)
 from .journal import layers_done
 from .merged import Merge
 from .pipeline import evaluate_output, evaluating_output, merge, planned, run, run_plan
@@ -65,6 +75,7 @@ __all__ = [
     "load_family",
     "load_recipe",
     "measure_all",
+    "measured_of",
     "measuring_all",
     "merge",
     "missing_statistics",
@@ -74,6 +85,7 @@ __all__ = [
     "output_specs",
     "parse_options",
     "parse_recipe",
+    "patterns",
     "pieces",
     "pipeline",
     "planned",
@@ -85,9 +97,11 @@ __all__ = [
     "run",
     "run_plan",
     "shape_of",
+    "statistics_of",
     "statistics_sizes",
     "task_dict",
     "units",
+    "weights_of",
     "weights_record",
     "with_statistics",
 ]  # fmt: skip

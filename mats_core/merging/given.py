@@ -7,7 +7,7 @@ everything after is one way.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,11 @@ from ..adapters import Adapted, open_expert, why_not
 from ..checkpoints import Checkpoint, InMemory, Renamed, Weights, hub
 from ..errors import InputError, listing, member
 from ..families import Expert, examine
-from ..statistics import Statistics
+from ..statistics import OF_PARAMETERS, Statistics
 from .plan import Inputs
 from .recipe import IN_MEMORY
 
 Source = nn.Module | Mapping[str, Tensor] | Weights | str | Path
-OF_PARAMETERS = ("fisher", "block")
 
 
 @dataclass(frozen=True)
@@ -113,14 +112,113 @@ def reference(source: Source, label: str) -> str:
 def named(experts: Any) -> dict[str, Source]:
     """Experts by name; those of a sequence are called `expert 1`, `expert 2` and so on."""
     if isinstance(experts, Mapping):
-        return {str(name): source for name, source in experts.items()}
+        if experts and all(isinstance(value, Tensor) for value in experts.values()):
+            raise InputError(
+                "experts",
+                expected="a mapping from names to models, or a list of models",
+                found="one state dict",
+                remedy="Put it in a list, also where it is the only one.",
+            )
+        found = by_text("experts", experts)
+        for name in found:
+            if not name.strip() or name.strip() in (".", ".."):  # a folder for its head
+                raise InputError(
+                    "name of an expert",
+                    expected="a name that a folder can have",
+                    found=f"'{name}'",
+                    remedy="Give it another name.",
+                )
+        return found
     if isinstance(experts, nn.Module | str | Path) or not isinstance(experts, Sequence):
         raise InputError(
             "experts",
             expected="a mapping from names to models, or a list of models",
             found=type(experts).__name__,
+            remedy="Put it in a list, also where it is the only one.",
         )
     return {f"expert {number}": source for number, source in enumerate(experts, 1)}
+
+
+def by_text(thing: str, given: Mapping[Any, Any]) -> dict[str, Any]:
+    """A mapping by the text of its keys; raises `InputError` where two of them read the same."""
+    found: dict[str, Any] = {}
+    for key, value in given.items():
+        if str(key) in found:
+            raise InputError(
+                thing,
+                expected="names that differ as text",
+                found=f"'{key}' twice",
+                remedy="Rename one of the two.",
+            )
+        found[str(key)] = value
+    return found
+
+
+def statistics_of(given: Any, names: Sequence[str]) -> dict[str, Statistics]:
+    """The statistics of each expert that has some, opened."""
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        raise InputError(
+            "statistics",
+            expected="a mapping from the experts' names to their statistics",
+            found=type(given).__name__,
+            remedy=f"Name the expert of each, as in statistics={{'{next(iter(names), 'a')}': …}}.",
+        )
+    by_name = by_text("statistics", given)
+    return {name: measured_of(found, name) for name, found in by_name.items()}
+
+
+def measured_of(given: Any, whose: str) -> Statistics:
+    """Statistics as they are, or those of a file."""
+    if isinstance(given, Statistics):
+        return given
+    if not isinstance(given, str | Path):
+        raise InputError(
+            f"statistics of '{whose}'",
+            expected="what `measure` returned, or the path of its file",
+            found=type(given).__name__,
+            remedy="Leave it out where nothing was measured." if given is None else "",
+        )
+    return Statistics.open(given)
+
+
+def weights_of(given: Any, names: Sequence[str]) -> dict[str, float]:
+    """The weight of each expert; those that a mapping leaves out have 1."""
+    if given is None:
+        return dict.fromkeys(names, 1.0)
+    if isinstance(given, Mapping):
+        by_name = by_text("weights", given)
+        for name in by_name:
+            member("weight of an expert", name, names)
+        return {name: by_name.get(name, 1.0) for name in names}
+    values = given.tolist() if hasattr(given, "tolist") else given  # arrays and tensors
+    if isinstance(values, str | bytes) or not isinstance(values, Sequence):
+        raise InputError(
+            "weights",
+            expected="a list of numbers, or a mapping from the experts' names to numbers",
+            found=repr(values) if isinstance(values, str | int | float) else type(given).__name__,
+            remedy=f"Give {len(names)}, one an expert.",
+        )
+    if len(values) != len(names):
+        raise InputError("weights", expected=f"{len(names)}, one an expert", found=f"{len(values)}")
+    return dict(zip(names, values, strict=True))
+
+
+def patterns(heads: Any) -> list[str] | None:
+    """Patterns of head tensors; one of them may be given as it is."""
+    if heads is None or isinstance(heads, str):
+        return None if heads is None else [heads]
+    found = list(heads) if isinstance(heads, Iterable) else [heads]
+    other = next((one for one in found if not isinstance(one, str)), None)
+    if other is not None or isinstance(heads, Mapping):
+        raise InputError(
+            "heads",
+            expected="patterns of tensors' names, such as ['classifier.*']",
+            found=type(heads if other is heads or other is None else other).__name__,
+            remedy="Pass names or patterns, or leave it out to have heads recognised.",
+        )
+    return found
 
 
 def _fitted(
@@ -135,7 +233,8 @@ def _fitted(
     else:
         statistics.check(on.fingerprint)
     _require_names(statistics, on, whose)
-    return statistics.under({on.own(name): name for name in on.tensors})
+    renamed = statistics.shared(source.aliases).under({on.own(name): name for name in on.tensors})
+    return renamed.shared(on.aliases)
 
 
 def _same_model(statistics: Statistics, on: Weights, whose: str, prints: Mapping[str, str]) -> None:

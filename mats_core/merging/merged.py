@@ -26,7 +26,7 @@ from ..errors import InputError, listing, member
 from ..evaluation import evaluate
 from ..families import Expert
 from ..system import Shown
-from .directory import finish_directory
+from .directory import finish_directory, require_place
 from .events import Finished
 from .plan import Inputs, Plan, prepare
 from .recipe import Recipe
@@ -69,17 +69,19 @@ class Merge(Shown):
         """Tensors that load into the base as it is; with `head_of` into that expert's model.
 
         `head_of`: an expert's name; its head and its own names of the tensors are taken.  Tied
-        tensors are there under each of their names.  Raises `InputError` for an unknown expert.
+        tensors are there under each of their names.  The order is the module's, where the model was
+        given as one.  In memory these are the merge's own tensors, not copies: what is changed in
+        them is changed in the merge.  Raises `InputError` for an unknown expert.
         """
         if head_of is None:
             base = self.inputs.family.base
-            return {base.own(name): self._merged(name) for name in base.tensors}
+            return _in_order(base, {base.own(name): self._merged(name) for name in base.tensors})
         expert = self._expert(head_of)
         found = evaluate.for_expert(self.tensors, self.inputs.family, expert)
         for name in expert.checkpoint.tensors:
             if expert.own(name) not in found:  # its head, and buffers that only it has
                 found[expert.own(name)] = _kept(expert.checkpoint, name)
-        return found
+        return _in_order(expert.checkpoint, found)
 
     def model(self, expert: str | None = None) -> nn.Module:
         """A module with the merged weights: a copy of the base, or of an expert with its head.
@@ -110,9 +112,14 @@ class Merge(Shown):
 
         It is the output of the command line's `merge`, with the base's configuration and tokenizer
         where the base has them, and it appears whole or not at all.  Raises `InputError` where
-        something lies at `folder` and `force` is not set.
+        something lies at `folder` and `force` is not set.  With `force` an empty folder is
+        replaced, or what an earlier merge wrote; never a folder of other things, and none that
+        holds the base, an expert or statistics, or lies inside of them.
         """
+        if not isinstance(folder, str | Path):
+            raise InputError("folder to save in", expected="a path", found=type(folder).__name__)
         target = Path(folder)
+        require_place(target, self.inputs, force=force)
         report = replace(self.report, output=str(target.resolve()))
         recipe = self.recipe.model_copy(update={"output": str(target.resolve())})
         plan = prepare(recipe, self.inputs)
@@ -161,6 +168,14 @@ class Merge(Shown):
     def _expert(self, name: str) -> Expert:
         experts = {expert.name: expert for expert in self.inputs.family.experts}
         return experts[member("expert", name, experts)]
+
+
+def _in_order(weights: Weights, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict in the order of the module that the weights were taken from."""
+    source = _unnamed(weights)
+    module = source.module if isinstance(source, InMemory) else None
+    names = () if module is None else [name for name in module.state_dict() if name in state]
+    return {**{name: state[name] for name in names}, **state}
 
 
 def _kept(weights: Weights, name: str) -> Tensor:

@@ -22,6 +22,7 @@ import itertools
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -30,7 +31,7 @@ from torch import Tensor
 from ..checkpoints import Checkpoint, TensorFileWriter, all_finite, staged_file
 from ..errors import InputError
 from ..linear import LowRank
-from ..names import module_of
+from ..names import is_weight, module_of
 from ..system import Shown
 
 FORMAT = "mats-statistics-1"
@@ -47,6 +48,7 @@ KINDS = (
     "output_gradient_factor",
     "output_gradient_rest",
 )
+OF_PARAMETERS = ("fisher", "block")  # the others are of modules
 
 
 def factor_names(name: str) -> tuple[str, str] | None:
@@ -127,7 +129,28 @@ class Statistics(Shown):
             stem, _, kind = stored.rpartition(".")
             own_names[f"{stems.get(stem, stem)}.{kind}"] = stored
         shapes = {name: self.shapes[stored] for name, stored in own_names.items()}
-        return replace(self, shapes=shapes, _read=lambda name: self._read(own_names[name]))
+        return replace(self, shapes=shapes, _read=partial(_read_as, self._read, own_names))
+
+    def shared(self, aliases: Mapping[str, str]) -> Statistics:
+        """The same statistics under every name of a tensor: `aliases` has its first for the others.
+
+        What is stored under a name stays that name's own.
+        """
+        groups: dict[str, list[str]] = {}
+        for name, leader in aliases.items():
+            groups.setdefault(leader, [leader]).append(name)
+        own_names = {name: name for name in self.shapes}
+        for names in groups.values():
+            modules = [module_of(name) for name in names if is_weight(name)]
+            for kind in KINDS:
+                stems = names if kind in OF_PARAMETERS else modules
+                held = [stem for stem in stems if f"{stem}.{kind}" in self.shapes]
+                for stem in stems if held else ():
+                    own_names.setdefault(f"{stem}.{kind}", f"{held[0]}.{kind}")
+        if len(own_names) == len(self.shapes):
+            return self
+        shapes = {name: self.shapes[stored] for name, stored in own_names.items()}
+        return replace(self, shapes=shapes, _read=partial(_read_as, self._read, own_names))
 
     def save(self, path: str | Path) -> None:
         """Write the file whole or not at all, tensor by tensor."""
@@ -244,3 +267,7 @@ class Statistics(Shown):
                 remedy="Measure this checkpoint again.",
             )
         return value
+
+
+def _read_as(read: Callable[[str], Tensor], own_names: Mapping[str, str], name: str) -> Tensor:
+    return read(own_names[name])

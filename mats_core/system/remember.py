@@ -173,6 +173,10 @@ class Memo:
         """An empty memo of the same kind."""
         return Memo(within=self._memory) if self._shared else Memo(self.limit)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies and pickles are empty: what is remembered belongs to this process."""
+        return Memo, (0 if self._shared else self.limit,)
+
 
 def forgetful(key: Hashable, compute: Callable[[], T]) -> T:
     """The value, computed now: a memo that remembers nothing."""

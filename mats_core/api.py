@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, cast, overload
 
+import torch
 from torch import nn
 
 from . import models, tasks
@@ -210,7 +211,7 @@ def measure(
     blocks: int = 0,
     rank: int = 0,
     names: Mapping[str, str] | None = None,
-    device: str | None = None,
+    device: torch.device | str | None = None,
     base: Weights | str | Path | None = None,
     progress: bool | None = None,
 ) -> Statistics:

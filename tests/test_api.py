@@ -1,5 +1,8 @@
 """The front door: modules in memory merge to the bytes that the same tensors in files do."""
 
+# Wrong kinds are handed in on purpose here.
+# pyright: reportArgumentType=false
+
 from __future__ import annotations
 
 import copy

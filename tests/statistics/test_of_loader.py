@@ -1,5 +1,9 @@
 """Statistics from a plain loader: equal to the task's, to closed forms, and plain about misfits."""
 
+# Wrong kinds are handed in on purpose here.
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
+# pyright: reportOperatorIssue=false
+
 from __future__ import annotations
 
 import copy

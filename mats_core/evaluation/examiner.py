@@ -24,6 +24,7 @@ from . import evaluate, scores
 from .scores import Score, TaskResult
 
 ROUND = 64  # examples of a task between two looks at the interval
+TESTING = "Testing on every task"
 KEPT = 32 * 2**20  # bytes of prepared images that are worth keeping, a task
 
 
@@ -141,7 +142,7 @@ class Exam:
             share = min(1.0, max(share, (precision / half) ** 2))
         done = enough or asked == total
         share = 1.0 if done else max(share, far)  # the width may grow with the examples, too
-        return Asked(results, half, done, fraction=share, text="Testing on every task")
+        return Asked(results, half, done, fraction=share, text=TESTING)
 
 
 def examining(
@@ -171,6 +172,7 @@ def examining(
         )
         examiners.append(examiner)
         baselines.append(evaluate.baselines(family, expert, task, split, examples, device))
+    yield Event(fraction=1.0, text=TESTING)  # the first answers take a while
     return Exam(tuple(examiners), tuple(baselines))
 
 

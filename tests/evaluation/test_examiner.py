@@ -10,7 +10,7 @@ import torch
 
 from mats_core.evaluation import examiner
 from mats_core.evaluation.evaluate import score, with_head
-from mats_core.evaluation.examiner import Asked, Examiner, exam
+from mats_core.evaluation.examiner import Asked, Examiner, exam, examining
 from mats_core.evaluation.scores import Score, TaskResult, half_width
 from mats_core.merging.events import Finished
 from mats_core.merging.pipeline import merge, run
@@ -106,6 +106,13 @@ def test_the_width_of_the_interval_covers_the_truth():
         estimate = float((counts / n / tuned).mean())
         covered += abs(estimate - float((truth / tuned).mean())) <= half_width(results)
     assert 0.935 <= covered / 2000 <= 0.97
+
+
+def test_the_test_is_told_once_its_experts_are_ready(tiny_family):
+    family = open_inputs(parse_recipe(family_recipe(tiny_family, "average"), tiny_family)).family
+    told = list(examining(family, tiny_family, "validation"))
+    assert [e.text for e in told[:-1]] == [f"Testing the expert e{m}" for m in range(3)]
+    assert (told[-1].fraction, told[-1].text) == (1.0, "Testing on every task")
 
 
 def test_a_recipe_may_say_how_precise(tiny_family, monkeypatch):

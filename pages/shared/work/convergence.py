@@ -36,5 +36,5 @@ def _following(
         recipe = made.model_copy(update={"options": {**made.options, **changed}})
         events = convergence.follow(recipe, inputs=inputs, examples=examples)
         start, stop = index / len(changes), (index + 1) / len(changes)
-        found[label] = yield from part(events, start, stop, f"{label}: {{}}")
+        found[label] = yield from part(events, start, stop, f"Solving, {label}: {{}}")
     return found

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from .shared import ADAPTERS_BASE, base_of, progress_bar, task_table
+from .shared import ADAPTERS_BASE, base_of, task_table
 
 
 def add(commands: Any) -> None:
@@ -29,12 +29,12 @@ def add(commands: Any) -> None:
 def _evaluate(arguments: argparse.Namespace) -> None:
     from ..evaluation import evaluate
     from ..merging import evaluating_output
-    from ..system import drain
+    from ..system import bar, drain
 
     if arguments.task:
         _evaluate_one(arguments)
         return
-    with progress_bar() as show:
+    with bar() as show:
         results = drain(evaluating_output(Path(arguments.model), arguments.split), show)
     if arguments.json:
         from ..merging import task_dict

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from .shared import ADAPTERS_BASE, base_of, progress_bar
+from .shared import ADAPTERS_BASE, base_of
 
 
 def add(commands: Any) -> None:
@@ -56,7 +56,7 @@ def _measure(arguments: argparse.Namespace) -> None:
     from ..checkpoints import hub, refuse_existing
     from ..merging import load_family
     from ..statistics import measuring_to_file
-    from ..system import choose_device, drain, parse_bytes, part
+    from ..system import bar, choose_device, drain, parse_bytes, part
 
     if (arguments.model is None) == (arguments.family is None):
         raise InputError(
@@ -100,6 +100,6 @@ def _measure(arguments: argparse.Namespace) -> None:
             rank=arguments.rank,
             device=device,
         )
-        with progress_bar() as show:
+        with bar() as show:
             statistics = drain(part(steps, said=f"{task.name}: {{}}"), show)
         print(f"{out}: {len(statistics.layers)} layers, {statistics.metadata['examples']} examples")

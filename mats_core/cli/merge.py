@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from .shared import progress_bar, task_table
+from .shared import note, task_table
 
 
 def add(commands: Any) -> None:
@@ -61,7 +61,7 @@ def add(commands: Any) -> None:
 def _merge(arguments: argparse.Namespace) -> None:
     from ..api import run
     from ..merging import RoundDone, Started, load_recipe, parse_recipe
-    from ..system import drain
+    from ..system import bar, drain
 
     recipe = load_recipe(arguments.recipe)
     changes: dict[str, Any] = {}
@@ -93,18 +93,17 @@ def _merge(arguments: argparse.Namespace) -> None:
         resume=arguments.resume,
         check_fit=not arguments.no_estimate,
     )
-    with progress_bar() as show:
+    with bar() as show:
         device: list[str] = []
 
         def see(event: Any) -> None:
-            show(event)
+            if show is not None:
+                show(event)
             if isinstance(event, Started) and event.device not in device:  # once, not every round
                 device.append(event.device)
-                show.line(f"device: {event.device} ({event.reason})")
+                note(f"device: {event.device} ({event.reason})")
             if isinstance(event, RoundDone):
-                show.line(
-                    f"round {event.index} of {event.total} is merged; measuring statistics there"
-                )
+                note(f"round {event.index} of {event.total} is merged; measuring statistics there")
 
         finished = drain(events, see)
     print(_summary(finished.report))

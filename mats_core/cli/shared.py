@@ -1,16 +1,12 @@
-"""What several commands share: the base of an adapter, and the table of tasks."""
+"""What several commands share: the base of an adapter, lines beside a bar, the table of tasks."""
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from ..system import Event
+from typing import Any
 
 ADAPTERS_BASE = "the base of a PEFT adapter: its directory, or a hub id"
 
@@ -22,31 +18,11 @@ def base_of(arguments: argparse.Namespace) -> Path | None:
     return hub.locate(arguments.base) if arguments.base else None
 
 
-PERCENT = 100
-
-
-class _Bar:
-    """A bar on a terminal that follows a job's events, and lines above it."""
-
-    def __init__(self, bar: Any) -> None:
-        self.bar = bar
-
-    def __call__(self, event: Event) -> None:
-        self.bar.set_description_str(event.text, refresh=False)
-        self.bar.update(PERCENT * event.fraction - self.bar.n)
-
-    def line(self, text: str) -> None:
-        self.bar.write(text, file=sys.stderr)
-
-
-@contextlib.contextmanager
-def progress_bar() -> Iterator[_Bar]:
-    """What shows the events of a job (`drain`) while the block lasts; nothing in a file or pipe."""
+def note(text: str) -> None:
+    """Print a line on the standard error, above the bar where there is one."""
     from tqdm import tqdm
 
-    form = "{desc}: {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}]"
-    with tqdm(total=PERCENT, bar_format=form, disable=None, leave=False) as bar:
-        yield _Bar(bar)
+    tqdm.write(text, file=sys.stderr)
 
 
 def task_table(results: Sequence[Any]) -> list[str]:

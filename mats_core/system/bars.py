@@ -51,7 +51,8 @@ def fraction_of(event: Any, before: float = 0.0) -> float:
 def _terminal() -> Iterator[Tell]:
     from tqdm import tqdm
 
-    with tqdm(total=100, unit="%", leave=False, file=sys.stderr, bar_format="{l_bar}{bar}") as line:
+    form = "{desc}: {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}]"
+    with tqdm(total=100, leave=False, file=sys.stderr, bar_format=form) as line:
 
         def tell(event: Any) -> None:
             line.set_description_str(str(getattr(event, "text", "")), refresh=False)

@@ -338,7 +338,7 @@ def _evaluate_tasks(
         )
     family = model.inputs.family
     found = exam(family, model.recipe.folder, split, examples, device or "cpu")
-    return list([*found.take(dict(model.tensors))][-1].results)
+    return list(drain(found.take(dict(model.tensors))))
 
 
 def inspect(source: Source, *, base: Weights | str | Path | None = None) -> dict[str, Any]:

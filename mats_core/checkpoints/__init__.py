@@ -9,7 +9,7 @@ from .contents import TensorEntry, checksum
 from .files import Checkpoint
 from .in_memory import InMemory
 from .reading_ahead import Buffers, Wanted
-from .renamed import Renamed
+from .renamed import Renamed, original
 from .source import Entry, Shaped, Weights, all_finite
 from .staging import partial_of, refuse_existing, staged_directory, staged_file, write_atomically
 from .writer import SHARD_BYTES, CheckpointWriter, Spec, TensorFileWriter, config_files
@@ -17,6 +17,6 @@ from .writer import SHARD_BYTES, CheckpointWriter, Spec, TensorFileWriter, confi
 __all__ = [
     "SHARD_BYTES", "Buffers", "Checkpoint", "CheckpointWriter", "Entry", "InMemory", "Renamed",
     "Shaped", "Spec", "TensorEntry", "TensorFileWriter", "Wanted", "Weights", "all_finite",
-    "checksum", "config_files", "hub", "partial_of", "refuse_existing", "staged_directory",
-    "staged_file", "write_atomically",
+    "checksum", "config_files", "hub", "original", "partial_of", "refuse_existing",
+    "staged_directory", "staged_file", "write_atomically",
 ]  # fmt: skip

@@ -11,7 +11,6 @@ import contextlib
 import functools
 import hashlib
 import json
-import math
 import os
 import time
 import zlib
@@ -24,7 +23,7 @@ import torch
 
 from ..errors import InputError
 from ..system import cache_folder
-from .source import all_finite
+from .source import Entry, all_finite
 
 DTYPES: dict[str, torch.dtype] = {
     "F64": torch.float64,
@@ -49,7 +48,7 @@ Stamp = tuple[int, int, int, int]  # inode, size, time of modification, time of 
 
 
 @dataclass(frozen=True)
-class TensorEntry:
+class TensorEntry(Entry):
     """Position and kind of one tensor in a `.safetensors` file.
 
     file     the file that holds it
@@ -62,16 +61,6 @@ class TensorEntry:
     offset: int
     dtype: torch.dtype
     shape: tuple[int, ...]
-
-    @property
-    def elements(self) -> int:
-        """Number of elements."""
-        return math.prod(self.shape)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all elements."""
-        return self.elements * self.dtype.itemsize
 
     @property
     def key(self) -> str:

@@ -69,7 +69,7 @@ class Renamed(Weights):
         return self.source.fingerprint
 
     def own(self, name: str) -> str:
-        return self.own_names.get(name, name)
+        return self.source.own(self.own_names.get(name, name))
 
     def read(
         self,
@@ -94,3 +94,10 @@ class Renamed(Weights):
 
     def look_through(self) -> None:
         self.source.look_through()
+
+
+def original(weights: Weights) -> Weights:
+    """The weights under a renamed view, or under several; others as they are."""
+    while isinstance(weights, Renamed):
+        weights = weights.source
+    return weights

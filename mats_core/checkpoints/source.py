@@ -23,32 +23,7 @@ PIECE = 1 << 20  # elements of a large tensor that are held at once where its pa
 
 
 class Entry(Protocol):
-    """Kind and size of one tensor, wherever it lies."""
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Type of the tensor's numbers."""
-        ...
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Length of every dimension."""
-        ...
-
-    @property
-    def elements(self) -> int:
-        """Number of elements."""
-        ...
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all elements."""
-        ...
-
-
-@dataclass(frozen=True)
-class Shaped:
-    """Kind and size of a tensor that lies in no file.
+    """Kind and size of one tensor, wherever it lies.
 
     dtype   type of the tensor's numbers
     shape   length of every dimension
@@ -66,6 +41,18 @@ class Shaped:
     def nbytes(self) -> int:
         """Bytes of all elements."""
         return self.elements * self.dtype.itemsize
+
+
+@dataclass(frozen=True)
+class Shaped(Entry):
+    """Kind and size of a tensor that lies in no file.
+
+    dtype   type of the tensor's numbers
+    shape   length of every dimension
+    """
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
 
 
 @runtime_checkable

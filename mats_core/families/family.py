@@ -55,6 +55,14 @@ class Family:
         """Names of the tensors that are merged: matrices and vectors."""
         return tuple(n for n, role in self.roles.items() if role in ("matrix", "vector"))
 
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """SHA-256 of the base's contents, and of each expert's by its name."""
+        return {
+            "base": self.base.fingerprint,
+            **{expert.name: expert.checkpoint.fingerprint for expert in self.experts},
+        }
+
     def head_of(self, expert: Expert) -> tuple[str, ...]:
         """Names of the tensors of an expert's head."""
         return tuple(n for n in expert.checkpoint.tensors if self.roles.get(n) == "head")

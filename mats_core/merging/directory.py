@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..checkpoints import InMemory, Renamed, TensorFileWriter, config_files
+from ..checkpoints import InMemory, TensorFileWriter, config_files, original
 from ..errors import InputError, listing
 from . import card
 from .plan import Inputs, Plan
@@ -137,8 +137,7 @@ def _places(inputs: Inputs) -> Iterator[tuple[str, Path]]:
         for expert, statistics in zip(family.experts, inputs.statistics, strict=True)
     ]
     for whose, weights, statistics in named:
-        while isinstance(weights, Renamed):
-            weights = weights.source
+        weights = original(weights)
         if not isinstance(weights, InMemory):
             yield whose, weights.path.resolve()
         if statistics is not None and not statistics.source.startswith("memory"):

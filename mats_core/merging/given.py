@@ -15,12 +15,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from .. import models
-from ..adapters import Adapted, open_expert, why_not
-from ..checkpoints import Checkpoint, InMemory, Renamed, Weights, hub
+from ..adapters import Adapted, open_expert
+from ..checkpoints import Checkpoint, InMemory, Renamed, Weights, hub, original
 from ..errors import InputError, listing, member
 from ..families import Expert, examine
 from ..statistics import OF_PARAMETERS, Statistics
-from .plan import Inputs
+from .plan import Inputs, notes_on
 from .recipe import IN_MEMORY
 
 Source = nn.Module | Mapping[str, Tensor] | Weights | str | Path
@@ -67,9 +67,7 @@ class Given:
                 for e in family.experts
             )
             base = _fitted(self.base_statistics, self.base, "base", prints)
-        notes = [str(warning.message) for warning in caught]
-        notes += [note for expert in family.experts for note in expert.checkpoint.notes]
-        return Inputs(family, statistics, base, (*family.notes, *notes, *why_not(family)))
+        return Inputs(family, statistics, base, notes_on(family, caught))
 
 
 def open_source(source: Source, label: str, base: Weights | None = None) -> Weights:
@@ -227,7 +225,7 @@ def _fitted(
     """Statistics under the base's names, where they are of this model."""
     if statistics is None:
         return None
-    source = on.source if isinstance(on, Renamed) else on
+    source = original(on)
     if isinstance(source, InMemory) or statistics.source.startswith("memory:"):
         _same_model(statistics, on, whose, prints)
     else:
@@ -264,9 +262,10 @@ def _same_model(statistics: Statistics, on: Weights, whose: str, prints: Mapping
 def _require_names(statistics: Statistics, on: Weights, whose: str) -> None:
     """Raise `InputError` where no statistic has its parameter, or one has another shape."""
     known = False
+    by_own = {name: name for name in on.tensors} | {on.own(name): name for name in on.tensors}
     for name, shape in statistics.shapes.items():
         stem, _, kind = name.rpartition(".")
-        parameter = _parameter(stem, kind, on)
+        parameter = _parameter(stem, kind, by_own)
         if parameter is None:
             continue
         known = True
@@ -288,9 +287,8 @@ def _require_names(statistics: Statistics, on: Weights, whose: str) -> None:
         )
 
 
-def _parameter(stem: str, kind: str, on: Weights) -> str | None:
+def _parameter(stem: str, kind: str, by_own: Mapping[str, str]) -> str | None:
     """The parameter that a statistic belongs to, by the base's name."""
-    by_own = {name: name for name in on.tensors} | {on.own(name): name for name in on.tensors}
     if kind in OF_PARAMETERS:
         return by_own.get(stem)
     return next(

@@ -17,9 +17,9 @@ from ..checkpoints import (
     Checkpoint,
     CheckpointWriter,
     InMemory,
-    Renamed,
     Weights,
     hub,
+    original,
     staged_directory,
 )
 from ..errors import InputError, listing, member
@@ -91,7 +91,7 @@ class Merge(Shown):
         given as a bare state dict or file, of which no module is known.
         """
         weights = self.weights_of(expert)
-        source, state = _unnamed(weights), self.state_dict(expert)
+        source, state = original(weights), self.state_dict(expert)
         if isinstance(source, InMemory) and source.module is not None:
             built = copy.deepcopy(source.module)
             built.load_state_dict(state)
@@ -172,7 +172,7 @@ class Merge(Shown):
 
 def _in_order(weights: Weights, state: dict[str, Tensor]) -> dict[str, Tensor]:
     """A state dict in the order of the module that the weights were taken from."""
-    source = _unnamed(weights)
+    source = original(weights)
     module = source.module if isinstance(source, InMemory) else None
     names = () if module is None else [name for name in module.state_dict() if name in state]
     return {**{name: state[name] for name in names}, **state}
@@ -184,13 +184,8 @@ def _kept(weights: Weights, name: str) -> Tensor:
 
 
 def _device(weights: Weights, name: str) -> torch.device | None:
-    source, own = _unnamed(weights), weights.own(name)
+    source, own = original(weights), weights.own(name)
     return source.held[own].device if isinstance(source, InMemory) else None
-
-
-def _unnamed(weights: Weights) -> Weights:
-    """The weights under a renamed view."""
-    return weights.source if isinstance(weights, Renamed) else weights
 
 
 class _Lazy(Mapping[str, Tensor]):

@@ -337,10 +337,7 @@ def _report(
         split=settings.split if isinstance(settings, Evaluation) else "test",
         search=trials,
         warnings=tuple(notes),
-        fingerprints={
-            "base": family.base.fingerprint,
-            **{expert.name: expert.checkpoint.fingerprint for expert in family.experts},
-        },
+        fingerprints=family.fingerprints,
         output=str(plan.recipe.path(plan.recipe.output).resolve()) if plan.recipe.output else None,
         rounds=plan.recipe.rounds,
     )

@@ -168,9 +168,13 @@ def _checked(inputs: Inputs) -> Inputs:
         for checkpoint, statistics in pairs:
             if statistics is not None:
                 statistics.check(checkpoint.fingerprint)
-    notes = tuple(str(warning.message) for warning in caught)
-    notes += tuple(note for expert in family.experts for note in expert.checkpoint.notes)
-    return replace(inputs, notes=(*family.notes, *notes, *why_not(family)))
+    return replace(inputs, notes=notes_on(family, caught))
+
+
+def notes_on(family: Family, caught: Sequence[warnings.WarningMessage]) -> tuple[str, ...]:
+    """Remarks on a family and on how it was opened, with the warnings about its statistics."""
+    opened = (note for expert in family.experts for note in expert.checkpoint.notes)
+    return (*family.notes, *(str(one.message) for one in caught), *opened, *why_not(family))
 
 
 def _expect(checkpoint: Weights, fingerprint: str | None) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from .. import figures
 from ..analysis import layer_spectra
-from ..checkpoints import InMemory, Weights
+from ..checkpoints import InMemory, Weights, original
 from ..merging import Merge, Report
 from ..system import in_notebook
 
@@ -78,9 +78,10 @@ def _as_merged(weights: Weights, name: str) -> bool:
 
     A module in memory is read where it lies, and it may hold the merged weights by now.
     """
-    if not isinstance(weights, InMemory):
+    source, own = original(weights), weights.own(name)
+    if not isinstance(source, InMemory):
         return True
-    return InMemory.of(weights.held, str(weights.path)).digest(name) == weights.digest(name)
+    return InMemory.of(source.held, str(source.path)).digest(own) == source.digest(own)
 
 
 def themed(figure: Any) -> Any:

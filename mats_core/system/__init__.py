@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from .threads import set_waiting
 
 __all__ = [
-    "UNMEASURED", "Event", "Memo", "Rates", "Shown", "Work", "available_memory",
-    "bar", "cache_folder", "changed", "choose_device", "drain", "drained",
-    "forgetful", "in_notebook", "memory", "nbytes", "parse_bytes", "part", "recall", "remembered",
-    "results_folder", "set_waiting", "speeds", "ticking",
+    "UNMEASURED", "Event", "Memo", "Rates", "Shown", "Work", "available_memory", "bar",
+    "cache_folder", "changed", "choose_device", "drain", "drained", "forgetful", "in_notebook",
+    "memory", "nbytes", "parse_bytes", "part", "recall", "remembered", "results_folder",
+    "set_waiting", "speeds", "ticking",
 ]  # fmt: skip
 
 _HOMES = {

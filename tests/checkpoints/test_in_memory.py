@@ -9,7 +9,7 @@ from torch import nn
 
 from mats_core.checkpoints.files import Checkpoint
 from mats_core.checkpoints.in_memory import InMemory
-from mats_core.checkpoints.renamed import Renamed
+from mats_core.checkpoints.renamed import Renamed, original
 from mats_core.checkpoints.source import Weights
 from mats_core.errors import InputError
 from mats_core.families.examine import examine
@@ -109,6 +109,15 @@ def test_aliases_are_seen_through_a_renamed_view():
     held = InMemory.of(Tied(0), "m")
     view = Renamed.of(held, {f"model.{name}": name for name in held.tensors})
     assert view.aliases["model.out.weight"] == "model.embed.weight"
+
+
+def test_a_view_of_a_view_knows_the_names_and_the_weights_below_both():
+    held = InMemory.of(Tied(0), "m")
+    inner = Renamed.of(held, {f"model.{name}": name for name in held.tensors})
+    outer = Renamed.of(inner, {f"base.{name}": name for name in inner.tensors})
+    assert {outer.own(name) for name in outer.tensors} == set(held.tensors)
+    assert original(outer) is held
+    assert original(held) is held
 
 
 @pytest.mark.parametrize(

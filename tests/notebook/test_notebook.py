@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 from types import ModuleType, SimpleNamespace
 
 import pytest
+from torch import nn
 
 import mats_core
 from mats_core.figures import residual_curves
@@ -91,6 +92,17 @@ def test_spectra_are_left_out_once_the_base_has_other_weights():
     (spectra,) = drawings(merge)
     assert spectra.caption.startswith("Singular values")
     base.load_state_dict(merge.state_dict())
+    assert drawings(merge) == []
+
+
+def test_spectra_are_left_out_once_a_renamed_expert_has_other_weights():
+    base, experts = family("mlp")
+    wrapped = {name: nn.ModuleDict({"model": expert}) for name, expert in experts.items()}
+    merge = mats_core.merge_models(base, wrapped)
+    (spectra,) = drawings(merge)
+    assert spectra.caption.startswith("Singular values")
+    first = next(iter(wrapped))
+    wrapped[first].load_state_dict(merge.state_dict(head_of=first))
     assert drawings(merge) == []
 
 

@@ -40,7 +40,7 @@ def opened(run: Made, prepared: Prepared) -> tuple[Recipe, Inputs]:
     where they lie now.  Raises `InputError` where the base, an expert or statistics that the method
     reads are not those of the run any more.
     """
-    _expect(run, _fingerprints(prepared.inputs), wherever=False)
+    _expect(run, prepared.inputs.family.fingerprints, wherever=False)
     recipe = run.recipe.model_copy(
         update={
             "evaluate": False,
@@ -51,7 +51,7 @@ def opened(run: Made, prepared: Prepared) -> tuple[Recipe, Inputs]:
     )
     recipe = _with_statistics(run, recipe, prepared)
     inputs = of_family(prepared, recipe)
-    _expect(run, _fingerprints(inputs), wherever=True)
+    _expect(run, inputs.family.fingerprints, wherever=True)
     return recipe, inputs
 
 
@@ -82,14 +82,6 @@ def _same(recorded: str | None, file: str | None) -> bool:
     lie elsewhere by now.
     """
     return recorded is None or (file is not None and Path(recorded).name == Path(file).name)
-
-
-def _fingerprints(inputs: Inputs) -> dict[str, str]:
-    family = inputs.family
-    return {
-        "base": family.base.fingerprint,
-        **{expert.name: expert.checkpoint.fingerprint for expert in family.experts},
-    }
 
 
 def _expect(run: Made, now: dict[str, str], *, wherever: bool) -> None:

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from . import models, tasks
-from .checkpoints import SHARD_BYTES, Weights, partial_of, refuse_existing
+from .checkpoints import SHARD_BYTES, Weights, partial_of
 from .errors import InputError
 from .estimating import Estimate, estimate_plan, require
 from .evaluation import Score, TaskResult, exam, score_of_loader
@@ -40,6 +40,7 @@ from .merging import (
     planned,
     recipe_record,
     reference,
+    require_output,
     run_plan,
     statistics_of,
     weights_of,
@@ -360,21 +361,23 @@ def inspect(source: Source, *, base: Weights | str | Path | None = None) -> dict
 
 
 def refuse(recipe: Recipe, *, force: bool = False, resume: bool = False) -> None:
-    """Raise `InputError` where an output exists, or an unfinished merge lies beside it.
+    """Raise `InputError` where an output cannot be written without a loss.
 
-    No hours of work are thrown away without being asked for.
+    No input, foreign file or unfinished merge is thrown away; what a merge wrote before, and an
+    unfinished one, with `force` alone.
     """
     if recipe.output is None:
         return
     target = recipe.path(recipe.output)
-    refuse_existing(target, force)
+    require_output(target, recipe, force=force)
     done = 0 if resume or force else layers_done(partial_of(target))
     if done:
         raise InputError(
             f"output '{target}'",
             expected="no unfinished merge beside it",
             found=f"one that has done {done} layers",
-            remedy="Pass --resume to go on with it, or --force to start again.",
+            remedy="Pass --resume to go on with it, or --force to start again (resume=True or "
+            "force=True in Python).",
         )
 
 

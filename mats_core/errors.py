@@ -123,7 +123,9 @@ def from_validation(
             last = str(problem["loc"][-1])
             sentences.append(f"'{where}' is not an option here. {nearest(last, fields)}")
         else:
-            sentences.append(f"'{where}': {problem['msg'].lower()}, found {problem['input']!r}.")
+            ours = problem.get("ctx", {}).get("error")  # of a validator of this library
+            said = problem["msg"].lower() if ours is None else str(ours)
+            sentences.append(f"'{where}': {said}, found {problem['input']!r}.")
     return InputError(f"{thing}: {' '.join(dict.fromkeys(sentences))}")
 
 

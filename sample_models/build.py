@@ -41,6 +41,8 @@ def main(arguments: list[str] | None = None) -> None:
     chosen = parser.parse_args(arguments)
     if chosen.images is not None and chosen.out == HERE / "drawn":
         parser.error("--images needs --out DIR, so that the sample family is not overwritten")
+    if chosen.out != HERE / "drawn" and chosen.out.exists() and any(chosen.out.iterdir()):
+        parser.error(f"--out {chosen.out}: expected an empty or a new folder, found one with files")
     settings = Settings()
     if chosen.steps is not None:
         settings = replace(settings, steps=chosen.steps)

@@ -317,11 +317,12 @@ def test_saving_destroys_nothing_but_what_a_merge_wrote(tmp_path, monkeypatch):
     other.mkdir()
     merged.save(other, force=True)  # it was empty
     merged.save(other, force=True)  # a merge wrote it
-    (other / "report.json").write_text("{}")
-    with pytest.raises(InputError, match=r"found one with README.md, model.safetensors, recipe"):
-        merged.save(other, force=True)
     with pytest.raises(InputError, match="force=True"):
         merged.save(other)
+    (other / "report.json").write_text("{}")
+    found = r"found a folder with README.md, model.safetensors, recipe"
+    with pytest.raises(InputError, match=found):
+        merged.save(other, force=True)
     (tmp_path / "file").write_text("mine")
     with pytest.raises(InputError, match="found a file"):
         merged.save(tmp_path / "file", force=True)

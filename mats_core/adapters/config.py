@@ -86,7 +86,7 @@ def model_folder(path: Path, base: Weights, config: Mapping[str, Any]) -> Path |
         key.update(f"\0{name}\0".encode() + file.read_bytes())
     folder = cache_folder() / "adapters" / key.hexdigest()[:24]
     if not folder.is_dir():
-        with staged_directory(folder, force=True) as staging:
+        with staged_directory(folder, allow=lambda place: None) as staging:  # of the cache
             for name, file in files.items():
                 shutil.copyfile(file, staging / name)
             (staging / "config.json").write_text(text, "utf-8")

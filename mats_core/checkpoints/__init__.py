@@ -8,15 +8,17 @@ from . import hub
 from .contents import TensorEntry, checksum
 from .files import Checkpoint
 from .in_memory import InMemory
+from .place import refuse_existing, require_file, require_folder, what_lies
 from .reading_ahead import Buffers, Wanted
 from .renamed import Renamed, original
 from .source import Entry, Shaped, Weights, all_finite
-from .staging import partial_of, refuse_existing, staged_directory, staged_file, write_atomically
+from .staging import MARK, partial_of, staged_directory, staged_file, write_atomically
 from .writer import SHARD_BYTES, CheckpointWriter, Spec, TensorFileWriter, config_files
 
 __all__ = [
-    "SHARD_BYTES", "Buffers", "Checkpoint", "CheckpointWriter", "Entry", "InMemory", "Renamed",
-    "Shaped", "Spec", "TensorEntry", "TensorFileWriter", "Wanted", "Weights", "all_finite",
-    "checksum", "config_files", "hub", "original", "partial_of", "refuse_existing",
-    "staged_directory", "staged_file", "write_atomically",
+    "MARK", "SHARD_BYTES", "Buffers", "Checkpoint", "CheckpointWriter", "Entry", "InMemory",
+    "Renamed", "Shaped", "Spec", "TensorEntry", "TensorFileWriter", "Wanted", "Weights",
+    "all_finite", "checksum", "config_files", "hub", "original", "partial_of",
+    "refuse_existing", "require_file", "require_folder", "staged_directory", "staged_file",
+    "what_lies", "write_atomically",
 ]  # fmt: skip

@@ -1,43 +1,61 @@
-"""Outputs that appear whole or not at all: written beside their place, then renamed."""
+"""Outputs that appear whole or not at all: written beside their place, then renamed.
+
+What they replace is moved aside first and removed last, and nothing is removed that was not made
+here: a folder under way carries `MARK`, and whether a finished one may go is asked of the caller.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import glob
 import os
 import shutil
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from ..errors import InputError
+from ..errors import InputError, listing
+from .place import refuse_existing
 
 try:
     import fcntl
 except ImportError:
     fcntl = None
 
+MARK = ".mats-unfinished"
+EXCHANGE, HERE = 2, -100  # RENAME_EXCHANGE and AT_FDCWD of Linux' renameat2
+
 
 def partial_of(target: Path) -> Path:
-    """The folder in which an output is written until it is complete."""
-    return Path(target).with_name(f".{Path(target).name}.partial")
+    """The folder in which an output is written until it is complete; links are followed."""
+    target = Path(target).resolve()
+    return target.with_name(f".{target.name}.partial")
 
 
 @contextlib.contextmanager
-def staged_directory(target: Path, *, force: bool = False, resume: bool = False) -> Iterator[Path]:
+def staged_directory(
+    target: Path, *, allow: Callable[[Path], None] = refuse_existing, resume: bool = False
+) -> Iterator[Path]:
     """A folder beside `target` that takes its name only if the block succeeds.
 
-    `resume`: what an earlier block left in it is kept, and so is what this one leaves if it fails.
-    Raises `InputError` if `target` exists and `force` is not set (with `force` it is replaced only
-    after the new folder is complete), or if another process is writing it.
+    `allow`: raises `InputError` where what lies at a path may not be replaced; by default nothing
+    may that exists.  `resume`: what an earlier block left in the folder is kept, and so is what
+    this one leaves if it fails.  Raises `InputError` if another process is writing `target`, or if
+    something lies where the folder would be made.
     """
-    target = Path(target)
-    refuse_existing(target, force)
+    allow(target)
+    target = Path(target).resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
     staging = partial_of(target)
     with _alone_in(staging, target):
-        refuse_existing(target, force)  # whoever was waited for may have made it
-        if not resume:
+        _recover(target, allow)
+        allow(target)  # another process, that was waited for, may have made it
+        if not resume or not _unfinished(staging):
+            _require_unfinished(staging, allow)
             _empty(staging)
+        (staging / MARK).touch()
         try:
             yield staging
             _take_name(staging, target)
@@ -49,6 +67,13 @@ def staged_directory(target: Path, *, force: bool = False, resume: bool = False)
 @contextlib.contextmanager
 def _alone_in(folder: Path, target: Path) -> Iterator[None]:
     """Hold a lock on a folder, which goes with the process however it ends."""
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        raise InputError(
+            f"output '{target}'",
+            expected=f"nothing at '{folder}', where it is written until it is complete",
+            found="a link" if folder.is_symlink() else "a file",
+            remedy="Move it away, or choose another output.",
+        )
     folder.mkdir(exist_ok=True)
     if fcntl is None:  # no such locks on Windows
         yield
@@ -69,6 +94,25 @@ def _alone_in(folder: Path, target: Path) -> Iterator[None]:
         os.close(handle)
 
 
+def _unfinished(folder: Path) -> bool:
+    return (folder / MARK).is_file()
+
+
+def _require_unfinished(staging: Path, allow: Callable[[Path], None]) -> None:
+    """Raise `InputError` where a folder that is to be emptied holds what was not made here."""
+    if _unfinished(staging) or not any(staging.iterdir()):
+        return
+    try:
+        allow(staging)  # an output that was replaced, and not removed any more
+    except InputError:
+        raise InputError(
+            f"folder '{staging}'",
+            expected="nothing but an unfinished output, which is written there",
+            found=listing(sorted(entry.name for entry in staging.iterdir())),
+            remedy="Move it away, or choose another output.",
+        ) from None
+
+
 def _empty(folder: Path) -> None:
     for entry in folder.iterdir():
         if entry.is_dir() and not entry.is_symlink():
@@ -78,35 +122,61 @@ def _empty(folder: Path) -> None:
 
 
 def _take_name(staging: Path, target: Path) -> None:
+    """Put a complete folder in the place of what stands there, which is removed last."""
     if not target.exists():
         os.rename(staging, target)
+        (target / MARK).unlink()
         return
     old = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".old", dir=target.parent))
-    os.rename(target, old / "old")
-    try:
-        os.rename(staging, target)
-    except BaseException:
-        os.rename(old / "old", target)
-        old.rmdir()
-        raise
+    if _exchanged(staging, target):
+        os.rename(staging, old / "old")
+    else:
+        os.rename(target, old / "old")
+        try:
+            os.rename(staging, target)
+        except BaseException:
+            os.rename(old / "old", target)
+            old.rmdir()
+            raise
+    (target / MARK).unlink()
     shutil.rmtree(old)
+
+
+def _exchanged(one: Path, other: Path) -> bool:
+    """Exchange two names in one step, so that neither is missing for a moment, where that works."""
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        exchange = ctypes.CDLL(None).renameat2
+    except AttributeError:
+        return False
+    return exchange(HERE, os.fsencode(one), HERE, os.fsencode(other), EXCHANGE) == 0
+
+
+def _recover(target: Path, allow: Callable[[Path], None]) -> None:
+    """Finish what a process left that was killed while it replaced `target`."""
+    for aside in target.parent.glob(f".{glob.escape(target.name)}.*.old"):
+        old = aside / "old"
+        if aside.is_symlink() or not aside.is_dir():
+            continue
+        if {entry.name for entry in aside.iterdir()} - {"old"}:
+            continue
+        if not old.exists():
+            aside.rmdir()
+        elif not target.exists():
+            os.rename(old, target)
+            aside.rmdir()
+        else:
+            with contextlib.suppress(InputError):
+                allow(old)
+                shutil.rmtree(aside)
+    (target / MARK).unlink(missing_ok=True)
 
 
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
-
-
-def refuse_existing(target: Path, force: bool) -> None:
-    """Raise `InputError` if `target` exists and may not be replaced."""
-    if Path(target).exists() and not force:
-        raise InputError(
-            f"output '{target}'",
-            expected="a path that does not exist",
-            found="an existing one",
-            remedy="Choose another output, or pass --force to replace it.",
-        )
 
 
 @contextlib.contextmanager

@@ -46,16 +46,16 @@ def add(commands: Any) -> None:
         help="what the sums may take, such as 4GB; above it, several passes [half of what is free]",
     )
     command.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
-    command.add_argument("--force", action="store_true", help="replace existing files")
+    command.add_argument("--force", action="store_true", help="replace existing statistics files")
     command.set_defaults(run=_measure)
 
 
 def _measure(arguments: argparse.Namespace) -> None:
     from .. import tasks
     from ..adapters import open_expert
-    from ..checkpoints import hub, refuse_existing
+    from ..checkpoints import hub
     from ..merging import load_family
-    from ..statistics import measuring_to_file
+    from ..statistics import measuring_to_file, require_output
     from ..system import bar, choose_device, drain, parse_bytes, part
 
     if (arguments.model is None) == (arguments.family is None):
@@ -84,8 +84,8 @@ def _measure(arguments: argparse.Namespace) -> None:
             raise InputError("measure", expected="--task", found="none")
         model, base = hub.locate(arguments.model), base_of(arguments)
         members = [(model, tasks.load(arguments.task), arguments.out)]
-    for _, _, out in members:
-        refuse_existing(out, arguments.force)
+    for path, _, out in members:
+        require_output(out, [("the model", path)], force=arguments.force)
     for path, task, out in members:
         steps = measuring_to_file(
             open_expert(path, base),

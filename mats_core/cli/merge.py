@@ -43,7 +43,9 @@ def add(commands: Any) -> None:
     )
     command.add_argument("--no-evaluate", action="store_true", help="write the model and stop")
     command.add_argument(
-        "--force", action="store_true", help="replace an existing output, or an unfinished one"
+        "--force",
+        action="store_true",
+        help="replace what a merge wrote there before, or an unfinished one",
     )
     command.add_argument(
         "--resume",

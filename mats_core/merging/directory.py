@@ -2,21 +2,38 @@
 
 from __future__ import annotations
 
-import errno
 import json
-import os
+import re
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
-from ..checkpoints import InMemory, TensorFileWriter, config_files, original
-from ..errors import InputError, listing
+from ..checkpoints import (
+    MARK,
+    InMemory,
+    TensorFileWriter,
+    config_files,
+    original,
+    require_folder,
+    what_lies,
+)
+from ..errors import listing
+from ..methods import named_checkpoints
+from ..tasks import names_file
 from . import card
+from .journal import NAME as JOURNAL
 from .plan import Inputs, Plan
-from .recipe import Recipe, dump_recipe, pinned_models
+from .recipe import Recipe, dump_recipe, load_recipe, pinned_models
 from .report import Report
 
-LONGEST = 200  # bytes of a name; beside it lies a longer one while it is written
+# Written, or left for a moment, beside what the report lists.
+WEIGHTS = re.compile(
+    r"(model(-\d+-of-\d+)?|adapter/adapter_model)\.safetensors|model\.safetensors\.index\.json"
+    r"|adapter/adapter_config\.json"
+)
+HEAD_FILES = ("head.safetensors", "config.json")
+UNLISTED = frozenset({"report.json", JOURNAL, MARK})
 
 
 def finish_directory(plan: Plan, folder: Path, report: Report) -> None:
@@ -41,13 +58,14 @@ def finish_directory(plan: Plan, folder: Path, report: Report) -> None:
         if expert.checkpoint.directory is not None:
             shutil.copyfile(expert.checkpoint.directory / "config.json", place / "config.json")
     (folder / "recipe.yaml").write_text(dump_recipe(pinned(plan), absolute=True), "utf-8")
-    (folder / "report.json").write_text(report.to_json(), "utf-8")
     (folder / card.NAME).write_text(card.card(pinned(plan), report, family), "utf-8")
     if plan.recipe.output_dtype and (folder / "config.json").is_file():
         config = json.loads((folder / "config.json").read_text("utf-8"))
         config.pop("torch_dtype", None)
         config["dtype"] = plan.recipe.output_dtype
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", "utf-8")
+    report = replace(report, files=files_in(folder))
+    (folder / "report.json").write_text(report.to_json(), "utf-8")
 
 
 def pinned(plan: Plan) -> Recipe:
@@ -66,70 +84,82 @@ def pinned(plan: Plan) -> Recipe:
     )
 
 
-def require_place(target: Path, inputs: Inputs, *, force: bool = False) -> None:
-    """Raise `InputError` where an output would destroy or mix with something else.
+def files_in(folder: Path) -> dict[str, int]:
+    """Bytes of every file of an output by its name, but for the report that lists them."""
+    files = sorted(file for file in folder.rglob("*") if not file.is_dir())
+    names = {file.relative_to(folder).as_posix(): file for file in files}
+    return {name: file.lstat().st_size for name, file in names.items() if name not in UNLISTED}
 
-    Refused, with `force` too: a folder that is, contains or lies inside the place of the base, of
-    an expert or of statistics, and one that neither is empty nor was written by a merge.
+
+def require_output(
+    target: Path, recipe: Recipe, inputs: Inputs | None = None, *, force: bool = False
+) -> None:
+    """Raise `InputError` where the output of a merge would destroy or mix with something else.
+
+    Refused, with `force` too: a folder that is, contains or lies inside of something that the merge
+    reads, one that contains the recipe, and one that does not hold what a merge wrote and nothing
+    else.  `inputs`: with them the places are those of the files that were opened.
     """
-    thing = f"output '{target}'"
-    _require_name(thing, target)
-    place = target.resolve()
-    for whose, lies in _places(inputs):
-        if place == lies or place in lies.parents or lies in place.parents:
-            raise InputError(
-                thing,
-                expected="a folder apart from what is merged",
-                found=f"{whose} at '{lies}'",
-                remedy="Choose another folder.",
-            )
-    if not os.path.lexists(target):
-        return
-    if not force:
-        raise InputError(
-            thing,
-            expected="a path that does not exist",
-            found=_what_lies(target),
-            remedy="Choose another folder, or pass force=True to replace what a merge wrote.",
-        )
-    if not target.is_dir() or (any(target.iterdir()) and not _of_a_merge(target)):
-        raise InputError(
-            thing,
-            expected="an empty folder, or one that a merge wrote",
-            found=_what_lies(target),
-            remedy="Choose another folder, or remove that one yourself.",
-        )
+    reads = [*_named(recipe), *(() if inputs is None else _opened(inputs))]
+    require_folder(target, reads, force=force, foreign=foreign)
 
 
-def _require_name(thing: str, target: Path) -> None:
-    """Raise `InputError` where no folder of this name can be made."""
-    found = ""
-    if "\0" in str(target):
-        found = "a name with a zero byte"
-    elif target.name in ("", "..") or target.resolve() in (Path.cwd(), *Path.cwd().parents):
-        found = "the working directory, or one above it"
-    elif len(os.fsencode(target.name)) > LONGEST:
-        found = f"a name of {len(os.fsencode(target.name))} bytes, of at most {LONGEST}"
-    else:
-        try:
-            os.lstat(target)
-        except OSError as error:
-            if error.errno not in (errno.ENOENT, errno.ENOTDIR):
-                found = f"'{error.strerror}'"
-        above = next((p for p in target.parents if not found and os.path.lexists(p)), None)
-        if above is not None and not above.is_dir():
-            found = f"'{above}', which is no folder"
-    if found:
-        raise InputError(
-            thing,
-            expected="the path of a folder that can be made",
-            found=found,
-            remedy="Choose another folder, such as 'merged'.",
-        )
+def foreign(folder: Path) -> str:
+    """What a folder holds that no merge wrote, in words; "" for the whole output of a merge."""
+    try:
+        content = json.loads((folder / "report.json").read_text("utf-8"))
+        Report.from_dict(content)
+        listed = dict(content["files"])
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return _unlisted(folder)
+    return _others(files_in(folder), listed)
 
 
-def _places(inputs: Inputs) -> Iterator[tuple[str, Path]]:
-    """Where the files of a merge lie, links resolved, with what they are."""
+def _unlisted(folder: Path) -> str:
+    """The same for a folder whose report, if there is one, lists no files (before 0.2.0)."""
+    try:
+        report = json.loads((folder / "report.json").read_text("utf-8"))
+        experts = set(Report.from_dict(report).fingerprints) - {"base"}
+        recipe = load_recipe(folder / "recipe.yaml")
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return what_lies(folder)
+    known = {"recipe.yaml", card.NAME}
+    known |= {f"heads/{name}/{file}" for name in experts for file in HEAD_FILES}
+    base = recipe.path(recipe.base)
+    known |= {file.name for file in config_files(base)} if base.is_dir() else set()
+    present = files_in(folder)
+    weights = re.compile(
+        r"model(-\d+-of-\d+)?\.safetensors|.*\.safetensors\.index\.json|adapter/.*"
+    )
+    listed = {
+        name: size for name, size in present.items() if name in known or weights.fullmatch(name)
+    }
+    return _others(present, listed)
+
+
+def _named(recipe: Recipe) -> Iterator[tuple[str, Path]]:
+    """What a recipe reads on this machine, with what it is; models that are hub ids are left out.
+
+    The recipe itself stands in its folder under a name of no importance.
+    """
+    yield "the recipe", recipe.folder / "recipe.yaml"
+    named = [("the base", recipe.base), ("the statistics of the base", recipe.base_statistics)]
+    for entry in recipe.experts:
+        task = entry.task if entry.task and names_file(entry.task) else None
+        named += [
+            (f"expert '{entry.name}'", entry.model),
+            (f"the statistics of '{entry.name}'", entry.statistics),
+            (f"the task of '{entry.name}'", task),
+        ]
+    options = named_checkpoints(recipe.method, recipe.options)
+    named += [(f"option '{name}'", path) for name, path in options.items()]
+    for whose, reference in named:
+        if reference is not None and (path := recipe.path(reference)).exists():
+            yield whose, path
+
+
+def _opened(inputs: Inputs) -> Iterator[tuple[str, Path]]:
+    """Where the opened files of a merge lie, with what they are."""
     family = inputs.family
     named = [("the base", family.base, inputs.base_statistics)]
     named += [
@@ -139,25 +169,14 @@ def _places(inputs: Inputs) -> Iterator[tuple[str, Path]]:
     for whose, weights, statistics in named:
         weights = original(weights)
         if not isinstance(weights, InMemory):
-            yield whose, weights.path.resolve()
+            yield whose, weights.path
         if statistics is not None and not statistics.source.startswith("memory"):
-            yield f"the statistics of {whose}", Path(statistics.source).resolve()
+            yield f"the statistics of {whose}", Path(statistics.source)
 
 
-def _of_a_merge(folder: Path) -> bool:
-    """Whether a merge wrote a folder: it holds a recipe and the report of a merge."""
-    try:
-        content = json.loads((folder / "report.json").read_text("utf-8"))
-        Report.from_dict(content)
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        return False
-    return (folder / "recipe.yaml").is_file()
-
-
-def _what_lies(target: Path) -> str:
-    if target.is_symlink() and not target.exists():
-        return "a link to nothing"
-    if not target.is_dir():
-        return "a file"
-    names = sorted(entry.name for entry in target.iterdir())
-    return f"one with {listing(names)}" if names else "an empty one"
+def _others(present: dict[str, int], listed: dict[str, int]) -> str:
+    more = [name for name in present if name not in listed]
+    if more:
+        return f"files that no merge wrote: {listing(more)}"
+    edited = [name for name, size in present.items() if listed[name] != size]
+    return f"files that have changed since the merge: {listing(edited)}" if edited else ""

@@ -26,7 +26,7 @@ from ..errors import InputError, listing, member
 from ..evaluation import evaluate
 from ..families import Expert
 from ..system import Shown
-from .directory import finish_directory, require_place
+from .directory import finish_directory, require_output
 from .events import Finished
 from .plan import Inputs, Plan, prepare
 from .recipe import Recipe
@@ -119,12 +119,16 @@ class Merge(Shown):
         if not isinstance(folder, str | Path):
             raise InputError("folder to save in", expected="a path", found=type(folder).__name__)
         target = Path(folder)
-        require_place(target, self.inputs, force=force)
+
+        def allow(place: Path) -> None:
+            require_output(place, self.recipe, self.inputs, force=force)
+
+        allow(target)
         report = replace(self.report, output=str(target.resolve()))
         recipe = self.recipe.model_copy(update={"output": str(target.resolve())})
         plan = prepare(recipe, self.inputs)
         specs = {name: (v.dtype, tuple(v.shape)) for name, v in self._sorted()}
-        with staged_directory(target, force=force) as staging:
+        with staged_directory(target, allow=allow) as staging:
             writer = CheckpointWriter(staging, specs, shard_bytes=SHARD_BYTES)
             for name, value in self._sorted():
                 writer.add(name, value)

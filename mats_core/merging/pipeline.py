@@ -17,14 +17,14 @@ from typing import Any
 from torch import Tensor
 
 from ..adapters import VectorFamily
-from ..checkpoints import SHARD_BYTES, Checkpoint, refuse_existing, staged_directory
+from ..checkpoints import SHARD_BYTES, Checkpoint, staged_directory
 from ..errors import InputError
 from ..evaluation import TaskResult, examining
 from ..methods import METHODS
 from ..system import Event, Memo, changed, drain, drained, part
 from ..tasks import SplitName
 from . import ray, rounds
-from .directory import finish_directory
+from .directory import finish_directory, require_output
 from .engine import Engine, Layers, here, merge_layers
 from .events import Finished, RoundDone, TaskDone, TrialDone
 from .journal import NAME as JOURNAL
@@ -67,7 +67,7 @@ def run(
     The other arguments are those of `planned` and `run_plan`.
     """
     if recipe.output:
-        refuse_existing(recipe.path(recipe.output), force)
+        require_output(recipe.path(recipe.output), recipe, force=force)
     plan = planned(recipe, inputs, keep)
     events = run_plan(plan, force=force, resume=resume, shard_bytes=shard_bytes, shares=shares)
     return (yield from events)
@@ -105,8 +105,13 @@ def run_plan(
     started = time.perf_counter()
     recipe, shares = plan.recipe, shares.tested(_tasks(plan))
     target = recipe.path(recipe.output) if recipe.output else None
+    opened = plan.inputs
+
+    def allow(place: Path) -> None:
+        require_output(place, recipe, opened, force=force)
+
     if target is not None:
-        refuse_existing(target, force)
+        allow(target)
     inputs = complete(plan.inputs, recipe)
     points = grid(recipe)
     stages = Stages((1 + len(points)) * shares.whole(recipe.rounds))
@@ -122,7 +127,7 @@ def run_plan(
     with contextlib.ExitStack() as stack:
         folder = None
         if target is not None:
-            staged = staged_directory(target, force=force, resume=resume)
+            staged = staged_directory(target, allow=allow, resume=resume)
             folder = stack.enter_context(staged)
         place = open_place(plan, folder, shard_bytes=shard_bytes, resume=resume)
         engine = here if recipe.engine == "local" else ray.on_ray(folder, shard_bytes)

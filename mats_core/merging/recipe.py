@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ..checkpoints import hub
 from ..errors import InputError, from_validation, member, read_yaml
 from ..methods import METHODS, Options, describe, named_checkpoints
-from ..system import Shown
+from ..system import FolderName, Shown
 from ..tasks import names_file
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
@@ -31,7 +31,7 @@ class ExpertEntry(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str = Field(min_length=1, pattern=r"^[\w .+-]+$", description="name of the expert")
+    name: FolderName = Field(description="name of the expert, and of its head's folder")
     model: str = Field(
         description="checkpoint or PEFT adapter: a directory, a .safetensors file or a hub id"
     )

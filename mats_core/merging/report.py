@@ -73,6 +73,7 @@ class Report(Shown):
     fingerprints      SHA-256 of the base and of every expert, by name
     output            the directory that was written; None where none was
     rounds            how often the experts were merged, with statistics measured in between
+    files             bytes of every file that was written beside the report, by its name
     """
 
     method: str
@@ -90,6 +91,7 @@ class Report(Shown):
     fingerprints: Mapping[str, str] = field(default_factory=dict)
     output: str | None = None
     rounds: int = 1
+    files: Mapping[str, int] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         """One line; the layers are many."""
@@ -139,6 +141,7 @@ class Report(Shown):
             "warnings": list(self.warnings),
             "fingerprints": dict(self.fingerprints),
             "layers": [layer_dict(layer) for layer in self.layers],
+            **({"files": dict(self.files)} if self.files else {}),
             "versions": {"torch": torch.__version__, "mats_core": VERSION},
         }
 
@@ -163,6 +166,7 @@ class Report(Shown):
             search=tuple(Trial(**trial) for trial in content["search"]),
             warnings=tuple(content["warnings"]),
             rounds=content.get("rounds", 1),
+            files=content.get("files", {}),
         )
 
 

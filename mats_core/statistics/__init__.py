@@ -23,11 +23,11 @@ from .of_loader import Loss, measuring_loader
 from .of_task import EXAMPLES, measure_task, measuring_task
 from .passes import measure_to_file, measuring_to_file
 from .sketch import Sketch
-from .store import OF_PARAMETERS, Statistics
+from .store import OF_PARAMETERS, Statistics, require_output
 
 __all__ = [
     "CHUNK_BYTES", "EXAMPLES", "OF_PARAMETERS", "BatchDone", "Labels", "Loss", "Sketch",
-    "Statistics", "Steps", "cached_path", "measure", "measure_task", "measure_to_file", "measured",
-    "measuring", "measuring_loader", "measuring_once", "measuring_task", "measuring_to_file",
-    "with_bias",
+    "Statistics", "Steps", "cached_path", "measure", "measure_task", "measure_to_file",
+    "measured", "measuring", "measuring_loader", "measuring_once", "measuring_task",
+    "measuring_to_file", "require_output", "with_bias",
 ]  # fmt: skip

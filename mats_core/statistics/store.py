@@ -18,9 +18,10 @@ Metadata, all strings: `format`, `examples`, `tokens`, `seed`, `labels` (`empiri
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -28,7 +29,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..checkpoints import Checkpoint, TensorFileWriter, all_finite, staged_file
+from ..checkpoints import Checkpoint, TensorFileWriter, all_finite, require_file, staged_file
 from ..errors import InputError
 from ..linear import LowRank
 from ..names import is_weight, module_of
@@ -49,6 +50,20 @@ KINDS = (
     "output_gradient_rest",
 )
 OF_PARAMETERS = ("fisher", "block")  # the others are of modules
+
+
+def require_output(
+    path: Path, reads: Iterable[tuple[str, Path]] = (), *, force: bool = False
+) -> None:
+    """Raise `InputError` where a statistics file cannot be written without a loss.
+
+    An existing one is replaced with `force`, a file of another kind never, nor one of `reads`.
+    """
+    ours = False
+    if Path(path).is_file():
+        with contextlib.suppress(InputError, OSError):
+            ours = Checkpoint.open(path).metadata.get("format") == FORMAT
+    require_file(Path(path), reads, force=force, kind="statistics file", ours=ours)
 
 
 def factor_names(name: str) -> tuple[str, str] | None:
@@ -153,7 +168,11 @@ class Statistics(Shown):
         return replace(self, shapes=shapes, _read=partial(_read_as, self._read, own_names))
 
     def save(self, path: str | Path) -> None:
-        """Write the file whole or not at all, tensor by tensor."""
+        """Write the file whole or not at all, tensor by tensor.
+
+        A statistics file that exists is replaced; raises `InputError` for one of another kind.
+        """
+        require_output(Path(path), force=True)
         specs = {name: (self._read(name).dtype, shape) for name, shape in self.shapes.items()}
         with staged_file(Path(path)) as place:
             writer = TensorFileWriter(place, specs, dict(self.metadata))

@@ -1,9 +1,41 @@
-"""Where the library keeps what it can make again."""
+"""Where the library keeps what it can make again, and which names can be those of folders."""
 
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator
+
+RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # on Windows
+LONGEST = 200  # bytes of a name
+
+
+def folder_name(name: str) -> str:
+    """`name`, if every system takes it as that of one folder.
+
+    Raises `ValueError` that says what is wrong with it: separators, only dots, a blank or a dot at
+    an end, a name that Windows reserves, more than 200 bytes.
+    """
+    said = f"'{name[:40]}' cannot be the name of a folder: "
+    if not name:
+        raise ValueError(said + "it is empty")
+    if not re.fullmatch(r"[\w .+-]+", name):
+        raise ValueError(said + "use letters, digits, blanks and any of _ . + -")
+    if not name.strip(". "):
+        raise ValueError(said + "it consists of dots and blanks")
+    if name != name.strip() or name.endswith("."):
+        raise ValueError(said + "it starts or ends with a blank, or ends with a dot")
+    if RESERVED.fullmatch(name):
+        raise ValueError(said + "Windows reserves it")
+    if len(name.encode()) > LONGEST:
+        raise ValueError(said + f"it has {len(name.encode())} bytes, of at most {LONGEST}")
+    return name
+
+
+FolderName = Annotated[str, AfterValidator(folder_name)]
 
 
 def results_folder() -> Path:

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from mats_core.checkpoints import staging
 from mats_core.checkpoints.contents import DTYPES
 from mats_core.checkpoints.files import Checkpoint
-from mats_core.checkpoints.staging import refuse_existing, staged_directory, write_atomically
+from mats_core.checkpoints.staging import staged_directory, write_atomically
 from mats_core.checkpoints.writer import CheckpointWriter, TensorFileWriter, config_files
 from mats_core.errors import InputError
 
@@ -82,6 +82,10 @@ def test_a_sharded_model_loads_with_transformers(tiny_family, tmp_path):
 # Whole or not at all ------------------------------------------------------------------------------
 
 
+def replacing(place):
+    """Whatever lies there may be replaced."""
+
+
 def test_staged_directory_appears_whole(tmp_path):
     target = tmp_path / "deep" / "out"
     with staged_directory(target) as folder:
@@ -99,7 +103,7 @@ def test_an_exception_leaves_nothing_new(tmp_path, existing):
         (target / "old").write_text("kept")
 
     def interrupted():
-        with staged_directory(target, force=True) as folder:
+        with staged_directory(target, allow=replacing) as folder:
             (folder / "a").write_text("1")
             raise KeyboardInterrupt
 
@@ -116,7 +120,7 @@ def test_force_replaces_and_leaves_no_trace(tmp_path):
     (target / "old").write_text("gone")
     with pytest.raises(InputError, match="--force"), staged_directory(target):
         pass
-    with staged_directory(target, force=True) as folder:
+    with staged_directory(target, allow=replacing) as folder:
         (folder / "new").write_text("1")
     assert [p.name for p in target.iterdir()] == ["new"]
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
@@ -133,18 +137,96 @@ def test_what_stood_there_comes_back_if_the_last_rename_fails(tmp_path, monkeypa
             raise OSError("no")
         rename(source, destination)
 
+    monkeypatch.setattr(staging, "_exchanged", lambda one, other: False)  # as on other systems
     monkeypatch.setattr(staging.os, "rename", fails_for_the_new_one)
-    with pytest.raises(OSError, match="no"), staged_directory(target, force=True):
+    with pytest.raises(OSError, match="no"), staged_directory(target, allow=replacing):
         pass
     assert (target / "old").read_text() == "kept"
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
 
-def test_refuse_existing(tmp_path):
-    refuse_existing(tmp_path / "free", force=False)
-    refuse_existing(tmp_path, force=True)
-    with pytest.raises(InputError, match="a path that does not exist"):
-        refuse_existing(tmp_path, force=False)
+class Killed(BaseException):
+    """The end of a process, behind which nothing is cleaned up."""
+
+
+def replaced_until(step, target, monkeypatch):
+    """Replace `target` in a process that is killed at its renaming number `step`."""
+    rename, steps = os.rename, []
+
+    def renamed(source, destination):
+        if len(steps) == step:
+            raise Killed
+        steps.append(destination)
+        rename(source, destination)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(staging.os, "rename", renamed)
+        patch.setattr(staging.shutil, "rmtree", lambda *_, **__: None)
+        with staged_directory(target, allow=replacing, resume=True) as folder:
+            (folder / "a").write_text("new")
+
+
+@pytest.mark.parametrize("step", [0, 1])
+@pytest.mark.parametrize("exchanges", [False, True])
+def test_a_process_that_is_killed_while_it_replaces(tmp_path, monkeypatch, exchanges, step):
+    target = tmp_path / "out"
+    with staged_directory(target) as folder:
+        (folder / "a").write_text("old")
+    if not exchanges:  # as on other systems
+        monkeypatch.setattr(staging, "_exchanged", lambda one, other: False)
+    if (exchanges, step) == (True, 1):  # there is but one renaming then
+        replaced_until(step, target, monkeypatch)
+    else:
+        with pytest.raises(Killed):
+            replaced_until(step, target, monkeypatch)
+    if exchanges:  # at no moment without an output
+        assert (target / "a").read_text() in ("old", "new")
+    with staged_directory(target, allow=replacing) as folder:
+        assert (target / "a").read_text() in ("old", "new")
+        (folder / "a").write_text("last")
+    assert (target / "a").read_text() == "last"
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+    assert [p.name for p in target.iterdir()] == ["a"]
+
+
+def test_what_lies_aside_comes_back_where_the_output_is_gone(tmp_path):
+    (tmp_path / ".out.abc.old" / "old").mkdir(parents=True)
+    (tmp_path / ".out.abc.old" / "old" / "a").write_text("kept")
+    with pytest.raises(InputError, match="does not exist"), staged_directory(tmp_path / "out"):
+        pass
+    assert (tmp_path / "out" / "a").read_text() == "kept"
+
+
+@pytest.mark.parametrize("what", ["folder", "file", "link"])
+def test_what_lies_where_an_output_is_written_is_not_removed(tmp_path, what):
+    partial, mine = tmp_path / ".out.partial", tmp_path / "mine"
+    mine.mkdir()
+    (mine / "a").write_text("kept")
+    if what == "folder":
+        mine.rename(partial)
+    elif what == "file":
+        partial.write_text("kept")
+    else:
+        partial.symlink_to(mine)
+    before = sorted(p.name for p in tmp_path.rglob("*"))
+    for resume in (False, True):
+        with (
+            pytest.raises(InputError, match="Move it away"),
+            staged_directory(tmp_path / "out", resume=resume),
+        ):
+            pass
+    assert sorted(p.name for p in tmp_path.rglob("*")) == before
+
+
+def test_a_link_stays_and_what_it_names_is_replaced(tmp_path):
+    real, link = tmp_path / "real", tmp_path / "link"
+    real.mkdir()
+    (real / "a").write_text("old")
+    link.symlink_to(real)
+    with staged_directory(link, allow=replacing) as folder:
+        (folder / "a").write_text("new")
+    assert link.is_symlink()
+    assert (real / "a").read_text() == "new"
 
 
 def test_write_atomically_replaces_and_leaves_no_trace(tmp_path):

@@ -53,12 +53,15 @@ def test_rounds_are_said_on_the_way_in_the_report_and_in_the_card(recipe_file, t
 
 def test_an_existing_output_needs_force(recipe_file, tmp_path, capsys):
     out = tmp_path / "first"
-    out.mkdir()
-    (out / "precious").write_text("kept")
-    assert main(["merge", str(recipe_file), "--output", str(out)]) == 2
+    arguments = ["merge", str(recipe_file), "--output", str(out), "--no-evaluate"]
+    assert main(arguments) == 0
+    assert main(arguments) == 2
     assert "--force" in capsys.readouterr().err
+    assert main([*arguments, "--force"]) == 0
+    (out / "precious").write_text("kept")
+    assert main([*arguments, "--force"]) == 2
+    assert "no merge wrote: precious" in " ".join(capsys.readouterr().err.split())
     assert (out / "precious").read_text() == "kept"
-    assert main(["merge", str(recipe_file), "--output", str(out), "--force", "--no-evaluate"]) == 0
     assert json.loads((out / "report.json").read_text())["tasks"] == []
 
 

@@ -24,6 +24,7 @@ from ..methods import METHODS
 from ..system import Event, Memo, changed, drain, drained, part
 from ..tasks import SplitName
 from . import ray, rounds
+from .coverage import require_merged
 from .directory import finish_directory, require_output
 from .engine import Engine, Layers, here, merge_layers
 from .events import Finished, RoundDone, TaskDone, TrialDone
@@ -134,9 +135,11 @@ def run_plan(
         layers = yield from stages.next(
             _merge_into(plan, place, folder, engine), shares.merging, _in_round(recipe)
         )
+        left = require_merged(plan, layers)
         encoder = _encoder(plan, place, folder)
         results = yield from stages.next(_evaluate(plan, encoder), shares.testing)
         report = _report(plan, layers, results, trials, time.perf_counter() - started)
+        report = replace(report, warnings=(*report.warnings, *left))
         if folder is not None:
             finish_directory(plan, folder, report)
     if target is not None:

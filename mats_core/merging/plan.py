@@ -21,6 +21,7 @@ from ..methods import METHODS, Method, Options, describe, named_checkpoints, opt
 from ..names import bias_of, is_weight, module_of
 from ..statistics import Statistics
 from ..system import Memo, choose_device
+from .matching import require_matching
 from .recipe import Recipe
 
 DTYPES = {
@@ -190,7 +191,11 @@ def _expect(checkpoint: Weights, fingerprint: str | None) -> None:
 def _statistics(recipe: Recipe, reference: str | None, on: Weights) -> Statistics | None:
     if reference is None:
         return None
-    statistics = Statistics.open(recipe.path(reference))
+    return under_base_names(Statistics.open(recipe.path(reference)), on)
+
+
+def under_base_names(statistics: Statistics, on: Weights) -> Statistics:
+    """Statistics that were measured on `on`, under the base's names of its tensors."""
     return statistics.under({on.own(name): name for name in on.tensors})
 
 
@@ -206,6 +211,10 @@ def prepare(recipe: Recipe, inputs: Inputs | None = None, keep: Sequence[int] = 
     kinds = method.reads(options)
     _require_experts(recipe, method)
     _require_statistics(recipe, inputs, method, options)
+    families = [inputs.family, *([inputs.vectors.family] if inputs.vectors else [])]
+    names = [f"'{expert.name}'" for expert in inputs.family.experts]
+    measured = dict(zip(names, inputs.statistics, strict=True))
+    require_matching(families, {**measured, "the base": inputs.base_statistics}, kinds)
     return Plan(
         recipe=recipe,
         inputs=inputs,

@@ -28,7 +28,7 @@ from ..families import Expert, Family
 from ..methods import METHODS
 from ..statistics import EXAMPLES, BatchDone, Labels, Statistics, Steps, measuring_task
 from ..system import Event, changed, drained, part
-from .plan import Inputs
+from .plan import Inputs, under_base_names
 from .recipe import Recipe
 
 
@@ -114,7 +114,8 @@ def measuring_at(
         yield replace(whole, fraction=index / len(pairs))
         steps = _measuring(inputs.family, expert, own, encoder, folder, labels, device)
         steps = part(steps, index / len(pairs), (index + 1) / len(pairs))
-        found.append((yield from _of_expert(steps, whole)))
+        again = yield from _of_expert(steps, whole)
+        found.append(under_base_names(again, expert.checkpoint))
     # What was remembered belongs to the statistics before.
     return replace(inputs, statistics=tuple(found), memo=inputs.memo.fresh())
 

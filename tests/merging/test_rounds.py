@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from mats_core import models
 from mats_core.errors import InputError
@@ -184,3 +186,22 @@ def test_rounds_of_a_method_without_statistics_are_refused(tiny_family):
     content = {**family_recipe(tiny_family, "ties"), "rounds": 2}
     with pytest.raises(InputError, match=r"'rounds' 2 with method 'ties'.*reads statistics"):
         list(run(parse_recipe(content, tiny_family)))
+
+
+def test_a_base_under_other_names_changes_no_round(tiny_family, tmp_path):
+    """The experts' files have a prefix that the base's lacks: `ViTModel` under a classifier."""
+    bare = tmp_path / "family"
+    shutil.copytree(tiny_family, bare)
+    weights = load_file(bare / "base" / "model.safetensors")
+    kept = {name.removeprefix("vit."): v for name, v in weights.items() if name.startswith("vit.")}
+    save_file(kept, bare / "base" / "model.safetensors", {"format": "pt"})
+    found = []
+    for folder in (tiny_family, bare):
+        content = {**family_recipe(folder, "kfac"), "evaluate": False, "rounds": 2}
+        content.pop("base_statistics", None)
+        events = run(parse_recipe(content, folder))
+        found.append(next(e for e in events if isinstance(e, Finished)))
+    prefixed, renamed = found
+    assert prefixed.report.coverage["merged"] == renamed.report.coverage["merged"] > 0
+    for name, tensor in renamed.tensors.items():
+        torch.testing.assert_close(tensor, prefixed.tensors[f"vit.{name}"])

@@ -23,14 +23,8 @@ class InputError(ValueError):
         self, thing: str, *, expected: str = "", found: str = "", remedy: str = ""
     ) -> None:
         self.thing, self.expected, self.found, self.remedy = thing, expected, found, remedy
-        detail = ", ".join(
-            part
-            for part in (
-                f"expected {expected}" if expected else "",
-                f"found {found}" if found else "",
-            )
-            if part
-        )
+        told = {"expected": expected, "found": found}
+        detail = ", ".join(f"{word} {what}" for word, what in told.items() if what)
         sentence = f"{thing}: {detail}" if detail else thing
         super().__init__(f"{sentence}. {remedy}".strip() if remedy else sentence)
 

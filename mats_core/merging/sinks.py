@@ -56,11 +56,8 @@ def output_specs(plan: Plan) -> dict[str, Spec]:
     written_once = _written_once(family)
     override = DTYPES[plan.recipe.output_dtype] if plan.recipe.output_dtype else None
     return {
-        name: (
-            override if override and entry.dtype.is_floating_point else entry.dtype,
-            entry.shape,
-        )
-        for name, entry in family.base.tensors.items()
+        name: ((override or own.dtype) if own.dtype.is_floating_point else own.dtype, own.shape)
+        for name, own in family.base.tensors.items()
         if name not in written_once
     }
 
@@ -134,9 +131,7 @@ def emit(plan: Plan, unit: Unit, value: Tensor, sink: Sink, start: int | None = 
     found: list[str] = []
     for name, part in parts.items():
         names = [name, *(n for n, source in family.tied_to.items() if source == name)]
-        for written in names:
-            if written not in sink.specs:
-                continue
+        for written in filter(sink.specs.__contains__, names):
             _store(plan, written, part, sink, start)
             found.append(written)
     return found

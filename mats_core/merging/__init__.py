@@ -36,13 +36,13 @@ from .recipe import (
 )
 from .records import recipe_record, weights_record
 from .report import VERSION, LayerReport, Report, task_dict
-from .rounds import Measuring, examples_of
+from .rounds import examples_of
 from .sinks import output_specs
 from .sizes import inputs_bytes, layer_bytes, shape_of, statistics_sizes
 
 __all__ = [
     "VERSION", "Evaluation", "Event", "ExpertEntry", "FamilyFile", "Finished", "Given", "Inputs",
-    "Iteration", "LayerDone", "LayerReport", "Measuring", "Merge", "Plan", "Recipe", "Report",
+    "Iteration", "LayerDone", "LayerReport", "Merge", "Plan", "Recipe", "Report",
     "RoundDone", "Shares", "Source", "Started", "TaskDone", "TrialDone", "Unit", "complete",
     "dump_recipe", "evaluate_output", "evaluating_output", "examples_of", "inputs_bytes",
     "layer_bytes", "layers_done", "load_family", "load_recipe", "measure_all", "measured_of",

@@ -28,7 +28,7 @@ from ..families import Expert
 from ..system import Shown
 from .directory import finish_directory, require_place
 from .events import Finished
-from .plan import Inputs, Plan, prepare
+from .plan import Inputs, prepare
 from .recipe import Recipe
 from .report import Report
 
@@ -49,9 +49,9 @@ class Merge(Shown):
     inputs: Inputs = field(repr=False)
 
     @classmethod
-    def of(cls, finished: Finished, plan: Plan) -> Merge:
-        """The merge that a plan's events ended with."""
-        report, base = finished.report, plan.inputs.family.base
+    def of(cls, finished: Finished, recipe: Recipe) -> Merge:
+        """The merge that a recipe's events ended with."""
+        report, base = finished.report, finished.inputs.family.base
         tensors: Mapping[str, Tensor]
         if report.output:
             tensors = _Lazy(Checkpoint.open(report.output))
@@ -59,7 +59,7 @@ class Merge(Shown):
             on = {name: _device(base, name) for name in finished.tensors}
             tensors = {name: value.to(device=on[name]) for name, value in finished.tensors.items()}
         chosen = {"options": dict(report.options), "search": None}
-        return cls(report, tensors, plan.recipe.model_copy(update=chosen), plan.inputs)
+        return cls(report, tensors, recipe.model_copy(update=chosen), finished.inputs)
 
     def __repr__(self) -> str:
         experts = listing(expert.name for expert in self.inputs.family.experts)
@@ -146,8 +146,7 @@ class Merge(Shown):
     @property
     def tasks(self) -> tuple[str, ...]:
         """The tasks that experts name and that their directories can be asked about."""
-        experts = self.inputs.family.experts
-        return tuple(e.task for e in experts if e.task and e.checkpoint.directory is not None)
+        return self.inputs.family.tasks
 
     def weights_of(self, expert: str | None = None) -> Weights:
         """The weights that were opened for the base, or for an expert."""

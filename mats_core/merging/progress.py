@@ -35,14 +35,20 @@ class Shares:
 
 
 class Stages:
-    """The parts of one merge, one after the other: each begins where the last one ended."""
+    """The parts of merges in so many rounds, one after the other: each begins where the last ended.
 
-    def __init__(self, total: float, start: float = 0.0) -> None:
-        self.total, self.done = total, start
+    shares   how long the parts take
+    whole    one merge, in the same unit
+    done     how much of all is done, 0 to 1
+    """
+
+    def __init__(self, shares: Shares, rounds: int, merges: int = 1) -> None:
+        self.shares, self.whole, self.done = shares, shares.whole(rounds), 0.0
+        self._total = merges * self.whole
 
     def next(
         self, events: Generator[E, Any, R], share: float, said: str = "{}"
     ) -> Generator[E, Any, R]:
         """The events of the next part, which takes `share` of the total."""
-        start, self.done = self.done, min(1.0, self.done + share / self.total)
+        start, self.done = self.done, min(1.0, self.done + share / self._total)
         return part(events, start, self.done, said)

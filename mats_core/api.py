@@ -22,13 +22,13 @@ from .evaluation import evaluate as evaluation
 from .merging import (
     Event,
     Finished,
-    Given,
     Inputs,
     Merge,
     Plan,
     Recipe,
     Source,
     evaluate_output,
+    inputs_of,
     layers_done,
     measured_of,
     named,
@@ -102,13 +102,9 @@ def merge_models(
     """
     sources, wanted = named(experts), patterns(heads)
     opened = open_source(base, "base")
-    given = Given(
-        opened,
-        {name: open_source(source, name, opened) for name, source in sources.items()},
-        statistics_of(statistics, list(sources)),
-        None if base_statistics is None else measured_of(base_statistics, "base"),
-        wanted,
-    )
+    finetuned = {name: open_source(source, name, opened) for name, source in sources.items()}
+    measured = statistics_of(statistics, list(sources))
+    prior = None if base_statistics is None else measured_of(base_statistics, "base")
     shares = weights_of(weights, list(sources))
     content = {
         "base": reference(base, "base"),
@@ -126,7 +122,7 @@ def merge_models(
         "evaluate": False,
     }
     recipe = parse_recipe(content)  # what is misspelt is told before anything is read
-    plan = planned(recipe, given.inputs())
+    plan = planned(recipe, inputs_of(opened, finetuned, measured, prior, wanted))
     judge(plan)
     return Merge.of(_shown(run_plan(plan), progress), recipe)
 

@@ -10,10 +10,12 @@ import difflib
 import importlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pydantic
 import yaml
+
+M = TypeVar("M", bound=pydantic.BaseModel)
 
 
 class InputError(ValueError):
@@ -119,6 +121,17 @@ def from_validation(
         else:
             sentences.append(f"'{where}': {problem['msg'].lower()}, found {problem['input']!r}.")
     return InputError(f"{thing}: {' '.join(dict.fromkeys(sentences))}")
+
+
+def validated(
+    thing: str, model: type[M], content: Mapping[str, Any], *inside: type[pydantic.BaseModel]
+) -> M:
+    """The model of parsed values, else an `InputError`; `inside`: models whose keys it names."""
+    try:
+        return model.model_validate(content)
+    except pydantic.ValidationError as error:
+        fields = [name for one in (model, *inside) for name in one.model_fields]
+        raise from_validation(thing, error, fields) from None
 
 
 def size(nbytes: float) -> str:

@@ -113,17 +113,12 @@ def load_family(path: str | Path) -> FamilyFile:
 
 
 def measuring_all(
-    collection: FamilyFile,
-    *,
-    examples: int = 256,
-    labels: Any = "empirical",
-    seed: int = 0,
-    device: str = "cpu",
-    with_base: bool = True,
+    collection: FamilyFile, *, with_base: bool = True, **settings: Any
 ) -> Generator[Event, None, dict[str, Path]]:
     """Statistics of every member, measured where the machine's cache has none: name → file.
 
-    An event before each member, and after each batch of those that are measured.
+    `settings`: examples, labels, seed and device, as `measuring_once` takes them.  An event before
+    each member, and after each batch of those that are measured.
     """
     members = collection.members(with_base=with_base)
     files: dict[str, Path] = {}
@@ -131,14 +126,8 @@ def measuring_all(
         start, stop = index / len(members), (index + 1) / len(members)
         whose = f"statistics of {name} ({index + 1} of {len(members)})"
         yield Event(fraction=start, text=f"Looking for the {whose}")
-        steps = measuring_once(
-            collection.open(path),
-            tasks.load(reference, root=collection.folder),
-            examples=examples,
-            labels=labels,
-            seed=seed,
-            device=device,
-        )
+        task = tasks.load(reference, root=collection.folder)
+        steps = measuring_once(collection.open(path), task, **settings)
         files[name] = yield from part(steps, start, stop, f"Measuring {whose}, once")
     return files
 

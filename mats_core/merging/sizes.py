@@ -70,12 +70,9 @@ def statistics_sizes(shape: Shape) -> Iterator[tuple[int, int]]:
     sizes = {"fisher": n, "block": n * n}
     if len(shape.size) == 2:
         rows, columns = shape.size
-        grams = {"input_gram": columns**2, "output_gradient_gram": rows**2, "input_mean": columns}
-        if shape.ranks[0]:
-            grams["input_gram"] = shape.ranks[0] * columns
-        if shape.ranks[1]:
-            grams["output_gradient_gram"] = shape.ranks[1] * rows
-        sizes |= grams
+        of_inputs, of_outputs = shape.ranks  # 0: the Gram is a matrix
+        sizes |= {"input_gram": (of_inputs or columns) * columns, "input_mean": columns}
+        sizes["output_gradient_gram"] = (of_outputs or rows) * rows
     for kind in shape.measured:
         yield sizes[kind], shape.experts
     if shape.prior:

@@ -194,9 +194,10 @@ class _Lazy(Mapping[str, Tensor]):
         self.checkpoint = checkpoint
 
     def __getitem__(self, name: str) -> Tensor:
-        if name not in self.checkpoint.tensors:
-            raise KeyError(name)
         return self.checkpoint.read(name)
+
+    def __contains__(self, name: object) -> bool:  # without reading it
+        return name in self.checkpoint.tensors
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.checkpoint.tensors)

@@ -107,31 +107,27 @@ def read_yaml(thing: str, path: str | Path) -> dict[str, Any]:
     return dict(content)
 
 
-def from_validation(
-    thing: str, error: pydantic.ValidationError, fields: Iterable[str]
-) -> InputError:
-    """A pydantic error as one `InputError`; unknown keys name the nearest valid one."""
-    fields = list(fields)
+def validated(
+    thing: str, model: type[M], content: Mapping[str, Any], *inside: type[pydantic.BaseModel]
+) -> M:
+    """The model of parsed values; `inside`: models in it.
+
+    Raises `InputError` with all that pydantic refuses; unknown keys name the nearest valid one.
+    """
+    try:
+        return model.model_validate(content)
+    except pydantic.ValidationError as error:
+        problems = error.errors()
+    fields = [name for one in (model, *inside) for name in one.model_fields]
     sentences: list[str] = []
-    for problem in error.errors():
+    for problem in problems:
         where = ".".join(str(part) for part in problem["loc"]) or thing
         if problem["type"] == "extra_forbidden":
             last = str(problem["loc"][-1])
             sentences.append(f"'{where}' is not an option here. {nearest(last, fields)}")
         else:
             sentences.append(f"'{where}': {problem['msg'].lower()}, found {problem['input']!r}.")
-    return InputError(f"{thing}: {' '.join(dict.fromkeys(sentences))}")
-
-
-def validated(
-    thing: str, model: type[M], content: Mapping[str, Any], *inside: type[pydantic.BaseModel]
-) -> M:
-    """The model of parsed values, else an `InputError`; `inside`: models whose keys it names."""
-    try:
-        return model.model_validate(content)
-    except pydantic.ValidationError as error:
-        fields = [name for one in (model, *inside) for name in one.model_fields]
-        raise from_validation(thing, error, fields) from None
+    raise InputError(f"{thing}: {' '.join(dict.fromkeys(sentences))}")
 
 
 def size(nbytes: float) -> str:

@@ -13,7 +13,7 @@ from ..checkpoints import Checkpoint, Entry, Weights
 from ..errors import InputError, listing
 from ..names import CONV1D_MODELS, is_conv1d, module_of
 from .changes import Change, LowRank, Replaced, Scaled, Shifted
-from .parts import Parts, Translation, sort_out, translate
+from .parts import sort_out, translate
 from .settings import CONFIG, MERGE_FIRST, WEIGHTS, Settings, is_adapter, read_settings
 from .view import Adapted, Vector
 
@@ -42,15 +42,7 @@ def open_adapter(path: Path, base: Weights) -> Adapted:
             found="a quantised model",
             remedy="Dequantise it and save it first, or give the base it was made from.",
         )
-    parts = sort_out(source.tensors, f"adapter '{path}'")
-    translation = translate(
-        sorted(parts.modules),
-        base.tensors,
-        lambda: _renamed(base),
-        f"adapter '{path}' on the base '{base.path}'",
-    )
-    tensors: dict[str, Entry] = dict(base.tensors)
-    return _Fitting(path, base, source, settings, parts, translation, tensors).adapted()
+    return _Fitting(path, base, source, settings, dict(base.tensors)).adapted()
 
 
 def _weights(path: Path) -> Checkpoint:
@@ -91,19 +83,21 @@ class _Fitting:
     base: Weights
     source: Checkpoint
     settings: Settings
-    parts: Parts
-    translation: Translation
     tensors: dict[str, Entry]
 
     def adapted(self) -> Adapted:
         tensors, changes = self.tensors, dict[str, tuple[Change, ...]]()
-        for own, key in self.parts.whole.items():
-            name = self.translation.parameter(own, self.base.tensors)
+        parts = sort_out(self.source.tensors, f"adapter '{self.path}'")
+        thing = f"adapter '{self.path}' on the base '{self.base.path}'"
+        modules = sorted(parts.modules)
+        translation = translate(modules, self.base.tensors, lambda: _renamed(self.base), thing)
+        for own, key in parts.whole.items():
+            name = translation.parameter(own, self.base.tensors)
             tensors[name] = self.source.tensors[key]
             changes[name] = (Replaced(key),)
         vectors: dict[str, Vector] = {}
-        for module, keys in self.parts.modules.items():
-            weight = self.translation.parameter(f"{module}.weight", self.base.tensors)
+        for module, keys in parts.modules.items():
+            weight = translation.parameter(f"{module}.weight", self.base.tensors)
             if not tensors[weight].dtype.is_floating_point:
                 raise self._misfit(module, "a floating-point weight", f"{tensors[weight].dtype}")
             if self.settings.kind == "ia3":

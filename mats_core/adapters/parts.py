@@ -53,8 +53,7 @@ def sort_out(names: Iterable[str], thing: str) -> Parts:
                 remedy="The file belongs to another method than its adapter_config.json says.",
             )
         if found is None:
-            plain = SAVED.sub(".", name).replace(".base_layer.", ".")
-            whole[plain] = key
+            whole[SAVED.sub(".", name).replace(".base_layer.", ".")] = key
             continue
         adapters.add(found["adapter"] or "default")
         part = found["part"] + (".bias" if found["last"] == "bias" else "")

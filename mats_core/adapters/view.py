@@ -80,14 +80,9 @@ class Adapted(Weights):
         """The kind of adapter in words, such as `LoRA, rank 8`."""
         if self.settings.kind == "ia3":
             return f"(IA)³, {len(self.vectors)} vectors"
-        ranks = sorted(
-            {
-                self.source.tensors[change.a].shape[0]
-                for changes in self.changes.values()
-                for change in changes
-                if isinstance(change, LowRank)
-            }
-        )
+        every = (change for changes in self.changes.values() for change in changes)
+        factors = {change.a for change in every if isinstance(change, LowRank)}
+        ranks = sorted({self.source.tensors[name].shape[0] for name in factors})
         shown = f"{ranks[0]} to {ranks[-1]}" if len(ranks) > 1 else "".join(map(str, ranks))
         return f"{'rsLoRA' if self.settings.rank_stabilised else 'LoRA'} of rank {shown or 0}"
 

@@ -97,9 +97,7 @@ def architecture(checkpoint: Weights) -> str:
 
 def dtypes(checkpoint: Weights) -> str:
     """The dtype that most tensors have, and whether others occur, in words."""
-    counts = Counter(
-        str(entry.dtype).removeprefix("torch.") for entry in checkpoint.tensors.values()
-    )
+    counts = Counter(str(e.dtype).removeprefix("torch.") for e in checkpoint.tensors.values())
     most = counts.most_common(1)[0][0] if counts else ""
     return f"{most} and others" if len(counts) > 1 else most
 

@@ -97,12 +97,11 @@ def look_inside(family: Family) -> Family:
 
 
 def _vocabularies(base: Weights, experts: Sequence[Expert]) -> list[str]:
-    found = [(expert.name, difference(base, expert.checkpoint)) for expert in experts]
     return [
-        f"the tokenizer of expert '{name}' differs from the base's, though the embeddings have the "
-        f"same size: {what}. The merge keeps the base's tokenizer"
-        for name, what in found
-        if what
+        f"the tokenizer of expert '{expert.name}' differs from the base's, though the embeddings "
+        f"have the same size: {what}. The merge keeps the base's tokenizer"
+        for expert in experts
+        if (what := difference(base, expert.checkpoint))
     ]
 
 

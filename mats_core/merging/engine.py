@@ -24,7 +24,7 @@ from .journal import Entry
 from .plan import Plan, Unit, units
 from .reading import pieces, read_layer, read_layers, read_pieces, treated_as_matrix
 from .report import SERIES, LayerReport
-from .sinks import Sink, emit
+from .sinks import emit
 from .workspace import Done, Place
 
 NOTHING = torch.empty(0)
@@ -116,8 +116,7 @@ def merge_layer(
     """
     begun = time.perf_counter()
     if pieces(plan, unit):
-        report, names = _merge_pieces(plan, unit, survey, place.sink, begun)
-        return Done(Entry(report, "written", checksums=place.checksums(names)), {})
+        return _merge_pieces(plan, unit, survey, place, begun)
     layer = replace(read_layer(plan, unit), pulse=pulse)
     merged = plan.method.merge(layer, plan.options, survey)
     length = None
@@ -132,9 +131,7 @@ def merge_layer(
     return Done(Entry(report, stage, length, checksums), iterates)
 
 
-def _merge_pieces(
-    plan: Plan, unit: Unit, survey: Any, sink: Sink, begun: float
-) -> tuple[LayerReport, list[str]]:
+def _merge_pieces(plan: Plan, unit: Unit, survey: Any, place: Place, begun: float) -> Done:
     method = plan.method
     if method.survey is not None and method.surveys(plan.options) == "tensor":
         survey = method.survey(lambda: read_pieces(plan, unit), plan.options)
@@ -143,13 +140,14 @@ def _merge_pieces(
     names: list[str] = []
     for layer in read_pieces(plan, unit):
         merged = method.merge(layer, plan.options, survey)
-        names = emit(plan, unit, merged.value, sink, layer.offset)
+        names = emit(plan, unit, merged.value, place.sink, layer.offset)
         # No tensor may outlive its piece, however small: it would lie in the way of the next one.
         made.append((merged.details, merged.value.numel()))
         first = first or replace(merged, value=NOTHING)
     assert first is not None
     found = replace(first, details=_mean_details(made))
-    return _report(unit, found, time.perf_counter() - begun), names
+    report = _report(unit, found, time.perf_counter() - begun)
+    return Done(Entry(report, "written", checksums=place.checksums(names)), {})
 
 
 def _mean_details(made: Sequence[tuple[Mapping[str, Any], int]]) -> dict[str, Any]:

@@ -80,7 +80,8 @@ class Merge(Shown):
         found = evaluate.for_expert(self.tensors, self.inputs.family, expert)
         for name in expert.checkpoint.tensors:
             if expert.own(name) not in found:  # its head, and buffers that only it has
-                found[expert.own(name)] = _kept(expert.checkpoint, name)
+                device = _device(expert.checkpoint, name)
+                found[expert.own(name)] = expert.checkpoint.read(name, device=device)
         return _in_order(expert.checkpoint, found)
 
     def model(self, expert: str | None = None) -> nn.Module:
@@ -159,10 +160,8 @@ class Merge(Shown):
                 yield name, self.tensors[name]
 
     def _merged(self, name: str) -> Tensor:
-        family = self.inputs.family
-        if name in self.tensors:
-            return self.tensors[name]
-        return self.tensors[family.tied_to[name]]  # written once, with the one that it follows
+        # What is tied is written once, with the one that it follows.
+        return self.tensors[name if name in self.tensors else self.inputs.family.tied_to[name]]
 
     def _expert(self, name: str) -> Expert:
         experts = {expert.name: expert for expert in self.inputs.family.experts}
@@ -177,12 +176,8 @@ def _in_order(weights: Weights, state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {**{name: state[name] for name in names}, **state}
 
 
-def _kept(weights: Weights, name: str) -> Tensor:
-    """A tensor as its model has it, on its device."""
-    return weights.read(name, device=_device(weights, name))
-
-
 def _device(weights: Weights, name: str) -> torch.device | None:
+    """Where a tensor of a model lies; None for files."""
     source, own = original(weights), weights.own(name)
     return source.held[own].device if isinstance(source, InMemory) else None
 

@@ -93,7 +93,8 @@ def run_plan(
     at the door (`mats_core.run`).
     """
     started = time.perf_counter()
-    recipe, shares = plan.recipe, shares.tested(_tasks(plan))
+    recipe = plan.recipe
+    shares = shares if _tasks(plan) else replace(shares, testing=0.0)
     target = recipe.path(recipe.output) if recipe.output else None
     if target is not None:
         refuse_existing(target, force)

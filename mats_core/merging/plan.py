@@ -220,11 +220,8 @@ def _with_blocks(method: Method, options: Options, inputs: Inputs) -> Options:
         return options
     assert inputs.vectors is not None
     for expert, statistics in zip(inputs.family.experts, inputs.statistics, strict=True):
-        missing = [
-            name
-            for name in inputs.vectors.vectors
-            if statistics is not None and f"{name}.block" not in statistics.shapes
-        ]
+        shapes = statistics.shapes if statistics is not None else ()
+        missing = [name for name in inputs.vectors.vectors if f"{name}.block" not in shapes]
         if statistics is not None and missing:
             raise InputError(
                 f"statistics '{statistics.source}' of '{expert.name}'",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from ..system import Event, part
@@ -24,10 +24,6 @@ class Shares:
     merging: float = 0.6
     measuring: float = 0.6
     testing: float = 0.4
-
-    def tested(self, anything: bool) -> Shares:
-        """The same where there is anything to test, else without the test."""
-        return self if anything else replace(self, testing=0.0)
 
     def whole(self, rounds: int) -> float:
         """Of a merge in so many rounds."""

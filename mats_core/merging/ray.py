@@ -67,21 +67,16 @@ def on_ray(folder: Path | None, shard_bytes: int) -> Engine:
         key = uuid.uuid4().hex  # files may change between two merges by one recipe
         shared = ray.put((key, recipe, plan.keep, survey, folder, shard_bytes, contents))
         threads = torch.get_num_threads()  # another number could round differently
+        gpus = 1 if plan.device == "cuda" else 0
         task = ray.remote(max_retries=RETRIES)(_merge)
         under_way: deque[Any] = deque()
         most = AHEAD * max(1, int(ray.cluster_resources().get("CPU", 1) // threads))
         held = HELD * most
         try:
             for unit in todo:
-                needs = {
-                    "CPU": threads,
-                    "GPU": 1 if plan.device == "cuda" else 0,
-                    "memory": int(layer_bytes(plan, unit)),
-                }
+                needs = {"CPU": threads, "GPU": gpus, "memory": int(layer_bytes(plan, unit))}
                 _require_machine(ray, unit, needs)
-                asked = task.options(
-                    num_cpus=needs["CPU"], num_gpus=needs["GPU"], memory=needs["memory"]
-                )
+                asked = task.options(num_cpus=threads, num_gpus=gpus, memory=needs["memory"])
                 under_way.append((unit, needs, asked.remote(shared, unit, threads)))
                 while len(busy := _unfinished(ray, under_way)) >= most or len(under_way) >= held:
                     late = under_way[0][2] in busy and len(under_way) < held

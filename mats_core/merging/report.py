@@ -174,10 +174,8 @@ def task_dict(result: TaskResult) -> dict[str, Any]:
 
 
 def _task(content: Mapping[str, Any]) -> TaskResult:
-    scores = content["scores"]
-    return TaskResult(
-        content["name"], **{kind: Score.from_dict(scores[kind]) for kind in KINDS_OF_SCORE}
-    )
+    scores = {kind: Score.from_dict(content["scores"][kind]) for kind in KINDS_OF_SCORE}
+    return TaskResult(content["name"], **scores)
 
 
 def layer_of(content: Mapping[str, Any]) -> LayerReport:

@@ -124,12 +124,8 @@ def mean_of(rounds: Sequence[Inputs]) -> Inputs:
 
     Kinds and layers that one of them lacks are left out.
     """
-    first = rounds[0]
-    statistics = tuple(
-        _mean([inputs.statistics[index] for inputs in rounds])
-        for index in range(len(first.statistics))
-    )
-    return replace(first, statistics=statistics, memo=first.memo.fresh())
+    of_experts = zip(*(inputs.statistics for inputs in rounds), strict=True)
+    return replace(rounds[0], statistics=tuple(map(_mean, of_experts)), memo=rounds[0].memo.fresh())
 
 
 def _mean(parts: Sequence[Statistics | None]) -> Statistics | None:

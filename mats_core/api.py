@@ -7,9 +7,8 @@ and Python come in by the same way.
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, cast, overload
+from typing import Any, Literal, TypeVar, overload
 
 import torch
 from torch import nn
@@ -23,14 +22,13 @@ from .evaluation import evaluate as evaluation
 from .merging import (
     Event,
     Finished,
-    Given,
     Inputs,
     Merge,
     Plan,
     Recipe,
     Source,
-    complete,
     evaluate_output,
+    inputs_of,
     layers_done,
     measured_of,
     named,
@@ -57,6 +55,7 @@ from .statistics import (
 from .system import UNMEASURED, Rates, bar, drain
 from .tasks import SplitName, Task
 
+R = TypeVar("R")
 Measured = Statistics | str | Path  # statistics, or the file that holds them
 Asked = Merge | nn.Module | Weights | str | Path  # what can be evaluated
 
@@ -104,13 +103,9 @@ def merge_models(
     """
     sources, wanted = named(experts), patterns(heads)
     opened = open_source(base, "base")
-    given = Given(
-        opened,
-        {name: open_source(source, name, opened) for name, source in sources.items()},
-        statistics_of(statistics, list(sources)),
-        None if base_statistics is None else measured_of(base_statistics, "base"),
-        wanted,
-    )
+    finetuned = {name: open_source(source, name, opened) for name, source in sources.items()}
+    measured = statistics_of(statistics, list(sources))
+    prior = None if base_statistics is None else measured_of(base_statistics, "base")
     shares = weights_of(weights, list(sources))
     content = {
         "base": reference(base, "base"),
@@ -128,9 +123,9 @@ def merge_models(
         "evaluate": False,
     }
     recipe = parse_recipe(content)  # what is misspelt is told before anything is read
-    plan = planned(recipe, given.inputs())
+    plan = planned(recipe, inputs_of(opened, finetuned, measured, prior, wanted))
     judge(plan)
-    return Merge.of(_run(plan, progress), plan)
+    return Merge.of(_shown(run_plan(plan), progress), recipe)
 
 
 def run(
@@ -151,7 +146,10 @@ def run(
     `keep`: CG iterations whose iterates the `LayerDone` events carry.  Raises `InputError` before
     any work for bad input.
     """
-    plan = _ready(recipe, inputs, keep, force=force, resume=resume, check_fit=check_fit)
+    refuse(recipe, force=force, resume=resume)
+    plan = planned(recipe, inputs, keep)
+    if check_fit and inputs is None:
+        judge(plan)
     return (yield from run_plan(plan, force=force, resume=resume, shard_bytes=shard_bytes))
 
 
@@ -168,32 +166,12 @@ def merge(
 
     `progress`: whether a bar is shown; by default in notebooks and terminals.
     """
-    plan = _ready(recipe, inputs, force=force, resume=resume, check_fit=check_fit)
-    plan = replace(plan, inputs=complete(plan.inputs, recipe))
-    return Merge.of(_run(plan, progress, force=force, resume=resume), plan)
+    events = run(recipe, force=force, resume=resume, check_fit=check_fit, inputs=inputs)
+    return Merge.of(_shown(events, progress), recipe)
 
 
-def _ready(
-    recipe: Recipe,
-    inputs: Inputs | None,
-    keep: Sequence[int] = (),
-    *,
-    force: bool,
-    resume: bool,
-    check_fit: bool,
-) -> Plan:
-    """A merge that is opened and judged."""
-    refuse(recipe, force=force, resume=resume)
-    plan = planned(recipe, inputs, keep)
-    if check_fit and inputs is None:
-        judge(plan)
-    return plan
-
-
-def _run(
-    plan: Plan, progress: bool | None, *, force: bool = False, resume: bool = False
-) -> Finished:
-    events: Generator[Any, None, Finished] = run_plan(plan, force=force, resume=resume)
+def _shown(events: Generator[Any, None, R], progress: bool | None) -> R:
+    """The result of a job, which is run to its end under a bar."""
     with bar(progress) as tell:
         return drain(events, tell)
 
@@ -243,30 +221,25 @@ def measure(
             model, loader, examples=examples, labels=labels, loss=loss, seed=seed, blocks=blocks,
             rank=rank, names=names, device=device,
         )  # fmt: skip
-        with bar(progress) as tell:
-            return drain(steps, tell)
-    _require_task(model, data)
-    task = data if isinstance(data, Task) else tasks.load(str(data))
-    over = None if base is None else open_source(base, "base")
-    steps = measuring_task(
-        open_source(model, "model", over), task, examples=examples or EXAMPLES, labels=labels,
-        seed=seed, blocks=blocks, rank=rank, device=device or "cpu",
-    )  # fmt: skip
-    with bar(progress) as tell:
-        return drain(cast(Any, steps), tell)
+    else:
+        _require_task(model, data)
+        task = data if isinstance(data, Task) else tasks.load(str(data))
+        over = None if base is None else open_source(base, "base")
+        steps = measuring_task(
+            open_source(model, "model", over), task, examples=examples or EXAMPLES, labels=labels,
+            seed=seed, blocks=blocks, rank=rank, device=device or "cpu",
+        )  # fmt: skip
+    return _shown(steps, progress)
 
 
 def _require_task(model: Any, data: Any) -> None:
     """Raise `InputError` for what is neither a module nor a checkpoint with its task."""
     if isinstance(model, Merge | Mapping):
-        raise InputError(
-            "model to measure",
-            expected="a module, or the path of a checkpoint",
-            found="a merge" if isinstance(model, Merge) else "a state dict",
-            remedy="Measure `merged.model()`."
-            if isinstance(model, Merge)
-            else "Load it into a module, and measure that.",
-        )
+        found, remedy = "a state dict", "Load it into a module, and measure that."
+        if isinstance(model, Merge):
+            found, remedy = "a merge", "Measure `merged.model()`."
+        expected = "a module, or the path of a checkpoint"
+        raise InputError("model to measure", expected=expected, found=found, remedy=remedy)
     if not isinstance(data, Task | str | Path):
         raise InputError(
             "data to measure on",

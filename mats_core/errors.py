@@ -10,10 +10,12 @@ import difflib
 import importlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pydantic
 import yaml
+
+M = TypeVar("M", bound=pydantic.BaseModel)
 
 
 class InputError(ValueError):
@@ -23,14 +25,8 @@ class InputError(ValueError):
         self, thing: str, *, expected: str = "", found: str = "", remedy: str = ""
     ) -> None:
         self.thing, self.expected, self.found, self.remedy = thing, expected, found, remedy
-        detail = ", ".join(
-            part
-            for part in (
-                f"expected {expected}" if expected else "",
-                f"found {found}" if found else "",
-            )
-            if part
-        )
+        told = {"expected": expected, "found": found}
+        detail = ", ".join(f"{word} {what}" for word, what in told.items() if what)
         sentence = f"{thing}: {detail}" if detail else thing
         super().__init__(f"{sentence}. {remedy}".strip() if remedy else sentence)
 
@@ -111,13 +107,20 @@ def read_yaml(thing: str, path: str | Path) -> dict[str, Any]:
     return dict(content)
 
 
-def from_validation(
-    thing: str, error: pydantic.ValidationError, fields: Iterable[str]
-) -> InputError:
-    """A pydantic error as one `InputError`; unknown keys name the nearest valid one."""
-    fields = list(fields)
+def validated(
+    thing: str, model: type[M], content: Mapping[str, Any], *inside: type[pydantic.BaseModel]
+) -> M:
+    """The model of parsed values; `inside`: models in it.
+
+    Raises `InputError` with all that pydantic refuses; unknown keys name the nearest valid one.
+    """
+    try:
+        return model.model_validate(content)
+    except pydantic.ValidationError as error:
+        problems = error.errors()
+    fields = [name for one in (model, *inside) for name in one.model_fields]
     sentences: list[str] = []
-    for problem in error.errors():
+    for problem in problems:
         where = ".".join(str(part) for part in problem["loc"]) or thing
         if problem["type"] == "extra_forbidden":
             last = str(problem["loc"][-1])
@@ -126,7 +129,7 @@ def from_validation(
             ours = problem.get("ctx", {}).get("error")  # of a validator of this library
             said = problem["msg"].lower() if ours is None else str(ours)
             sentences.append(f"'{where}': {said}, found {problem['input']!r}.")
-    return InputError(f"{thing}: {' '.join(dict.fromkeys(sentences))}")
+    raise InputError(f"{thing}: {' '.join(dict.fromkeys(sentences))}")
 
 
 def size(nbytes: float) -> str:

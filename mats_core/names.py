@@ -14,7 +14,7 @@ tables              a row for each token or position: an embedding is looked up,
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 FUSED = {"in_proj_weight": "in_proj_bias"}
 TABLES = frozenset({"wte", "wpe", "shared", "relative_attention_bias"})
@@ -33,6 +33,32 @@ def group_of(name: str) -> str:
 def module_of(name: str) -> str:
     """`encoder.fc1.weight` → `encoder.fc1`."""
     return name.rpartition(".")[0]
+
+
+def moved(name: str, strip: str, add: str) -> str:
+    """A name after a prefix was stripped, where it has it, and another one put before."""
+    return add + name.removeprefix(strip)
+
+
+def prefixes(names: Iterable[str], others: Iterable[str]) -> set[tuple[str, str]]:
+    """(stripped, added) of all moves by one prefix that make any of the names one of the others.
+
+    One of the two is empty; a prefix ends with its dot.
+    """
+    names, others = frozenset(names), frozenset(others)
+    return {(prefix, "") for prefix in _before(others, names)} | {
+        ("", prefix) for prefix in _before(names, others)
+    }
+
+
+def _before(shorter: Collection[str], longer: Iterable[str]) -> set[str]:
+    """What stands before one of the shorter names in a longer one, dot included."""
+    return {
+        name[:dot]
+        for name in longer
+        for dot in (found.end() for found in re.finditer(r"\.", name))
+        if name[dot:] in shorter
+    }
 
 
 def is_weight(name: str) -> bool:

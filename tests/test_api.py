@@ -18,6 +18,7 @@ from torch import nn
 import mats_core
 from mats_core import api
 from mats_core.api import merge_models
+from mats_core.checkpoints.files import Checkpoint
 from mats_core.errors import InputError
 from mats_core.merging.recipe import load_recipe, parse_recipe
 from mats_core.methods.table import METHODS
@@ -395,6 +396,17 @@ def test_modules_of_transformers_merge_with_directories(tiny_family):
     modules = merge_models(base, {name: load(path) for name, path in paths.items()})
     assert modules.report.coverage["head"] == of_paths.report.coverage["head"]
     base.load_state_dict(modules.state_dict())
+
+
+def test_a_written_merge_reads_each_tensor_once(of_directories, monkeypatch):
+    merged = api.merge(of_directories[0])
+    read, real = [], Checkpoint.read
+    monkeypatch.setattr(
+        Checkpoint, "read", lambda self, name, **how: read.append(name) or real(self, name, **how)
+    )
+    assert "vit.layernorm.weight" in merged.tensors
+    assert "nothing" not in merged.tensors
+    assert sorted(merged.state_dict()) == sorted(read)
 
 
 def test_a_merge_is_copied_and_pickled(of_directories, tmp_path):

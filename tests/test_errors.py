@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from mats_core.errors import InputError, existing, from_validation, listing, member, nearest, needed
+from mats_core.errors import InputError, existing, listing, member, nearest, needed, validated
 
 
 def test_the_sentence():
@@ -43,16 +43,17 @@ def test_existing(tmp_path):
         existing("thing", tmp_path / "no")
 
 
-def test_from_validation():
+def test_what_pydantic_refuses_is_one_error():
     class Model(BaseModel):
         model_config = ConfigDict(extra="forbid")
         density: float = Field(0.5, le=1)
 
-    with pytest.raises(ValidationError) as caught:
-        Model.model_validate({"densty": 1, "density": 3})
-    text = str(from_validation("options", caught.value, Model.model_fields))
+    with pytest.raises(InputError) as caught:
+        validated("options", Model, {"densty": 1, "density": 3})
+    text = str(caught.value)
     assert "'densty' is not an option here. Did you mean 'density'?" in text
     assert "less than or equal to 1, found 3" in text
+    assert validated("options", Model, {"density": 1}).density == 1
 
 
 def test_a_package_that_is_not_installed_is_named_with_its_extra():

@@ -12,14 +12,33 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
 Read = Callable[[str], Tensor]  # a tensor of the adapter's file, in the dtype of the arithmetic
 
 
+class Change:
+    """What is done to a tensor: fields that are texts name tensors of the adapter's file."""
+
+    @property
+    def keys(self) -> list[str]:
+        """Names of the tensors of the adapter's file that are read."""
+        return [value for value in vars(self).values() if isinstance(value, str)]
+
+    @property
+    def numbers(self) -> list[Any]:
+        """All other fields: what is done beyond reading these tensors."""
+        return [value for value in vars(self).values() if not isinstance(value, str)]
+
+    def apply(self, value: Tensor, read: Read) -> Tensor:
+        """The tensor afterwards; `value` may be changed in place."""
+        raise NotImplementedError
+
+
 @dataclass(frozen=True)
-class LowRank:
+class LowRank(Change):
     """`W += s B A`, or `W += s (B A)ᵀ` where W is stored transposed; A (r, d_in), B (d_out, r).
 
     A convolution's A (r, channels, kh, kw) and B (d_out, r, 1, 1) are the same product, flattened.
@@ -29,10 +48,6 @@ class LowRank:
     b: str
     scale: float
     transposed: bool = False
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        return self.a, self.b
 
     def apply(self, value: Tensor, read: Read) -> Tensor:
         a, b = read(self.a).flatten(1), read(self.b).flatten(1)
@@ -44,15 +59,11 @@ class LowRank:
 
 
 @dataclass(frozen=True)
-class Scaled:
+class Scaled(Change):
     """`value ⊙ l` along one axis of the stored tensor."""
 
     vector: str
     axis: int
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        return (self.vector,)
 
     def apply(self, value: Tensor, read: Read) -> Tensor:
         shape = [1] * value.ndim
@@ -61,32 +72,21 @@ class Scaled:
 
 
 @dataclass(frozen=True)
-class Shifted:
+class Shifted(Change):
     """`b + s c`."""
 
     shift: str
     scale: float
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        return (self.shift,)
 
     def apply(self, value: Tensor, read: Read) -> Tensor:
         return value.add_(read(self.shift), alpha=self.scale)
 
 
 @dataclass(frozen=True)
-class Replaced:
+class Replaced(Change):
     """The adapter's tensor instead of the base's."""
 
     key: str
 
-    @property
-    def keys(self) -> tuple[str, ...]:
-        return (self.key,)
-
-    def apply(self, value: Tensor | None, read: Read) -> Tensor:
+    def apply(self, value: Tensor, read: Read) -> Tensor:
         return read(self.key)
-
-
-Change = LowRank | Scaled | Shifted | Replaced

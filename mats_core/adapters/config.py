@@ -46,9 +46,8 @@ def architecture(
         config["architectures"] = [name]
     classes = _classes(tensors, saved)
     if classes is not None:
-        labels = [f"LABEL_{index}" for index in range(classes)]
-        config["id2label"] = {str(index): label for index, label in enumerate(labels)}
-        config["label2id"] = {label: index for index, label in enumerate(labels)}
+        config["id2label"] = {str(index): f"LABEL_{index}" for index in range(classes)}
+        config["label2id"] = {f"LABEL_{index}": index for index in range(classes)}
         config.pop("num_labels", None)
     return config
 
@@ -75,14 +74,11 @@ def model_folder(path: Path, base: Weights, config: Mapping[str, Any]) -> Path |
         return path
     if base.directory is None or not config:
         return None
-    files = {file.name: file for file in config_files(base.directory)}
-    files |= {file.name: file for file in config_files(path)}
-    files = {
-        name: file for name, file in sorted(files.items()) if name not in (CONFIG, "config.json")
-    }
+    files = {file.name: file for file in (*config_files(base.directory), *config_files(path))}
+    files = {name: files[name] for name in sorted(files.keys() - {CONFIG, "config.json"})}
     text = json.dumps(config, indent=2, sort_keys=True) + "\n"
     key = hashlib.sha256(text.encode())
-    for name, file in sorted(files.items()):
+    for name, file in files.items():
         key.update(f"\0{name}\0".encode() + file.read_bytes())
     folder = cache_folder() / "adapters" / key.hexdigest()[:24]
     if not folder.is_dir():

@@ -13,8 +13,8 @@ from ..checkpoints import Checkpoint, Entry, Weights
 from ..errors import InputError, listing
 from ..names import CONV1D_MODELS, is_conv1d, module_of
 from .changes import Change, LowRank, Replaced, Scaled, Shifted
-from .parts import Parts, Translation, sort_out, translate
-from .settings import MERGE_FIRST, WEIGHTS, Settings, is_adapter, read_settings
+from .parts import sort_out, translate
+from .settings import CONFIG, MERGE_FIRST, WEIGHTS, Settings, is_adapter, read_settings
 from .view import Adapted, Vector
 
 WHOLE = ("model.safetensors", "model.safetensors.index.json")
@@ -42,21 +42,12 @@ def open_adapter(path: Path, base: Weights) -> Adapted:
             found="a quantised model",
             remedy="Dequantise it and save it first, or give the base it was made from.",
         )
-    parts = sort_out(source.tensors, f"adapter '{path}'")
-    translation = translate(
-        sorted(parts.modules),
-        base.tensors,
-        lambda: _renamed(base),
-        f"adapter '{path}' on the base '{base.path}'",
-    )
-    return _Fitting(path, base, source, settings, parts, translation).adapted()
+    return _Fitting(path, base, source, settings, dict(base.tensors)).adapted()
 
 
 def _weights(path: Path) -> Checkpoint:
     """The tensors in the file of the adapter."""
-    whole = [
-        n for n in ("model.safetensors", "model.safetensors.index.json") if (path / n).exists()
-    ]
+    whole = [name for name in WHOLE if (path / name).exists()]
     if whole:
         raise InputError(
             f"'{path}'",
@@ -64,16 +55,15 @@ def _weights(path: Path) -> Checkpoint:
             found=f"both: adapter_config.json and {whole[0]}",
             remedy="Move one of the two out of the folder.",
         )
-    if not (path / WEIGHTS).is_file() and (path / "adapter_model.bin").is_file():
-        return Checkpoint.open(path / "adapter_model.bin")  # refused, with the command to convert
-    if not (path / WEIGHTS).is_file():
-        raise InputError(
-            f"adapter '{path}'",
-            expected=WEIGHTS,
-            found="no such file",
-            remedy="Save the adapter with save_pretrained.",
-        )
-    return Checkpoint.open(path / WEIGHTS)
+    for name in (WEIGHTS, "adapter_model.bin"):  # which is refused, with the command to convert it
+        if (path / name).is_file():
+            return Checkpoint.open(path / name)
+    raise InputError(
+        f"adapter '{path}'",
+        expected=WEIGHTS,
+        found="no such file",
+        remedy="Save the adapter with save_pretrained.",
+    )
 
 
 def _renamed(base: Weights) -> Mapping[str, str]:
@@ -87,35 +77,35 @@ def _renamed(base: Weights) -> Mapping[str, str]:
 
 @dataclass(frozen=True)
 class _Fitting:
-    """Putting an adapter on its base, with every shape checked."""
+    """Putting an adapter on its base, with every shape checked; `tensors` become the whole's."""
 
     path: Path
     base: Weights
     source: Checkpoint
     settings: Settings
-    parts: Parts
-    translation: Translation
+    tensors: dict[str, Entry]
 
     def adapted(self) -> Adapted:
-        tensors: dict[str, Entry] = dict(self.base.tensors)
-        changes: dict[str, tuple[Change, ...]] = {}
-        for own, key in self.parts.whole.items():
-            name = self.translation.parameter(own, self.base.tensors)
+        tensors, changes = self.tensors, dict[str, tuple[Change, ...]]()
+        parts = sort_out(self.source.tensors, f"adapter '{self.path}'")
+        thing = f"adapter '{self.path}' on the base '{self.base.path}'"
+        modules = sorted(parts.modules)
+        translation = translate(modules, self.base.tensors, lambda: _renamed(self.base), thing)
+        for own, key in parts.whole.items():
+            name = translation.parameter(own, self.base.tensors)
             tensors[name] = self.source.tensors[key]
             changes[name] = (Replaced(key),)
         vectors: dict[str, Vector] = {}
-        for module, keys in self.parts.modules.items():
-            weight = self.translation.parameter(f"{module}.weight", self.base.tensors)
+        for module, keys in parts.modules.items():
+            weight = translation.parameter(f"{module}.weight", self.base.tensors)
             if not tensors[weight].dtype.is_floating_point:
                 raise self._misfit(module, "a floating-point weight", f"{tensors[weight].dtype}")
             if self.settings.kind == "ia3":
-                vector = self._vector(module, keys, weight, tensors)
+                vector = self._vector(module, keys, weight)
                 vectors[f"{module_of(weight)}.ia3_l"] = vector
-                found: dict[str, Change] = {
-                    name: Scaled(vector.key, axis) for name, axis in vector.scales.items()
-                }
+                found = {name: Scaled(vector.key, axis) for name, axis in vector.scales.items()}
             else:
-                found = self._low_rank(module, keys, weight, tensors)
+                found = self._low_rank(module, keys, weight)
             for name, change in found.items():
                 changes[name] = (*changes.get(name, ()), change)
         return Adapted(
@@ -130,12 +120,8 @@ class _Fitting:
         )
 
     def _low_rank(
-        self,
-        module: str,
-        keys: Mapping[str, str],
-        weight: str,
-        tensors: Mapping[str, Entry],
-    ) -> dict[str, Change]:
+        self, module: str, keys: Mapping[str, str], weight: str
+    ) -> Mapping[str, LowRank | Shifted]:
         embedding = "lora_embedding_A" in keys
         names = ("lora_embedding_A", "lora_embedding_B") if embedding else ("lora_A", "lora_B")
         missing = [name for name in names if name not in keys]
@@ -143,42 +129,32 @@ class _Fitting:
             raise self._misfit(module, " and ".join(names), f"no {listing(missing)}")
         a, b = (keys[name] for name in names)
         shapes = self.source.tensors[a].shape, self.source.tensors[b].shape
+        own = self.tensors[weight].shape
         rank, scale = self.settings.rank_of(module), self.settings.scale_of(module)
         if shapes[0][:1] != (rank,) or shapes[1][1:2] != (rank,):
-            raise self._misfit(
-                module, f"rank {rank}, as adapter_config.json says", f"{_shown(*shapes)}"
-            )
-        transposed = embedding or self._transposed(module, tensors[weight].shape)
+            raise self._misfit(module, f"rank {rank}, as {CONFIG} says", _shown(*shapes))
+        transposed = embedding or self._transposed(module, own)
         d_out, d_in = shapes[1][0], shapes[0][1:]
         product = (*d_in, d_out) if transposed else (d_out, *d_in)
-        if product != tensors[weight].shape:
-            raise self._misfit(
-                module, f"factors of a weight {list(tensors[weight].shape)}", _shown(*shapes)
-            )
-        found: dict[str, Change] = {weight: LowRank(a, b, scale, transposed)}
+        if product != own:
+            raise self._misfit(module, f"factors of a weight {list(own)}", _shown(*shapes))
+        found: dict[str, LowRank | Shifted] = {weight: LowRank(a, b, scale, transposed)}
         if "lora_B.bias" in keys:
             bias = f"{module_of(weight)}.bias"
-            if bias not in tensors:
+            if bias not in self.tensors:
                 raise self._misfit(module, "a bias to add lora_bias to", "none in the base")
             found[bias] = Shifted(keys["lora_B.bias"], scale)
         return found
 
-    def _vector(
-        self,
-        module: str,
-        keys: Mapping[str, str],
-        weight: str,
-        tensors: Mapping[str, Entry],
-    ) -> Vector:
+    def _vector(self, module: str, keys: Mapping[str, str], weight: str) -> Vector:
         if "ia3_l" not in keys:
-            raise self._misfit(module, "ia3_l", f"{listing(sorted(keys))}")
+            raise self._misfit(module, "ia3_l", listing(sorted(keys)))
         key = keys["ia3_l"]
-        shape, own = self.source.tensors[key].shape, tensors[weight].shape
+        shape, own = self.source.tensors[key].shape, self.tensors[weight].shape
         transposed = self._transposed(module, own)
         if len(own) != 2 or len(shape) != 2 or 1 not in shape:
-            raise self._misfit(
-                module, "a vector (d, 1) or (1, d) on a linear layer", _shown(shape, own)
-            )
+            expected = "a vector (d, 1) or (1, d) on a linear layer"
+            raise self._misfit(module, expected, _shown(shape, own))
         # peft writes (1, d_in) for a vector on the input (`feedforward_modules`), (d_out, 1) else.
         side = "input" if shape[0] == 1 else "output"
         axis = (side == "input") != transposed
@@ -187,7 +163,7 @@ class _Fitting:
             raise self._misfit(module, f"an {side} vector of {own[axis]}", f"one of {size}")
         scales = {weight: int(axis)}
         bias = f"{module_of(weight)}.bias"
-        if side == "output" and bias in tensors:
+        if side == "output" and bias in self.tensors:
             scales[bias] = 0
         return Vector(key, size, side, scales)
 

@@ -91,17 +91,12 @@ def vector_family(family: Family) -> VectorFamily | None:
         if isinstance(changes[0], Replaced) and family.roles.get(name) in ("matrix", "vector")
     }
     experts = tuple(
-        replace(expert, checkpoint=_Vectors.of(one, vectors, others, one.vectors))
+        replace(expert, checkpoint=_Vectors.of(one, vectors, others, one))
         for expert, one in zip(family.experts, adapted, strict=True)
     )
     roles = {name: family.roles[name] for name in others} | dict.fromkeys(vectors, "vector")
-    own = replace(
-        family,
-        base=_Vectors.of(family.base, vectors, others, {}),
-        experts=experts,
-        roles=roles,
-        tied_to={},
-    )
+    base = _Vectors.of(family.base, vectors, others)
+    own = replace(family, base=base, experts=experts, roles=roles, tied_to={})
     return VectorFamily(own, family, vectors)
 
 
@@ -134,7 +129,7 @@ class _Vectors(Weights):
     tensors: Mapping[str, Entry]
     metadata: Mapping[str, str]
     source: Weights
-    keys: Mapping[str, Vector]
+    adapter: Adapted | None
 
     @classmethod
     def of(
@@ -142,13 +137,13 @@ class _Vectors(Weights):
         source: Weights,
         vectors: Mapping[str, Vector],
         others: set[str],
-        keys: Mapping[str, Vector],
+        adapter: Adapted | None = None,
     ) -> _Vectors:
         tensors: dict[str, Entry] = {
             name: Shaped(torch.float32, (vector.size,)) for name, vector in vectors.items()
         }
         tensors |= {name: source.tensors[name] for name in others}
-        return cls(source.path, dict(sorted(tensors.items())), {}, source, keys)
+        return cls(source.path, dict(sorted(tensors.items())), {}, source, adapter)
 
     def read(
         self,
@@ -157,14 +152,13 @@ class _Vectors(Weights):
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
     ) -> Tensor:
-        entry = self.tensors[name]
         if name in self.source.tensors:
             return self.source.read(name, dtype=dtype, device=device)
-        if name not in self.keys:
+        entry = self.tensors[name]
+        if self.adapter is None:
             return torch.ones(entry.shape, dtype=dtype or entry.dtype, device=device)
-        assert isinstance(self.source, Adapted)
-        own = self.source.source
-        return own.read(self.keys[name].key, dtype=dtype or entry.dtype, device=device).reshape(-1)
+        key, source = self.adapter.vectors[name].key, self.adapter.source
+        return source.read(key, dtype=dtype or entry.dtype, device=device).reshape(-1)
 
     def reads_parts(self, name: str) -> bool:
         return False
@@ -175,7 +169,6 @@ class _Vectors(Weights):
     def digest(self, name: str) -> str:
         if name in self.source.tensors:
             return self.source.digest(name)
-        if name not in self.keys:
+        if self.adapter is None:
             return hashlib.sha256(f"ones {self.tensors[name].shape}".encode()).hexdigest()
-        assert isinstance(self.source, Adapted)
-        return self.source.source.digest(self.keys[name].key)
+        return self.adapter.source.digest(self.adapter.vectors[name].key)

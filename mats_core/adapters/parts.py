@@ -14,6 +14,7 @@ from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..errors import InputError, listing
+from ..names import moved, prefixes
 
 PREFIX = "base_model.model."
 PART = re.compile(
@@ -52,8 +53,7 @@ def sort_out(names: Iterable[str], thing: str) -> Parts:
                 remedy="The file belongs to another method than its adapter_config.json says.",
             )
         if found is None:
-            plain = SAVED.sub(".", name).replace(".base_layer.", ".")
-            whole[plain] = key
+            whole[SAVED.sub(".", name).replace(".base_layer.", ".")] = key
             continue
         adapters.add(found["adapter"] or "default")
         part = found["part"] + (".bias" if found["last"] == "bias" else "")
@@ -81,12 +81,11 @@ class Translation:
 
     def parameter(self, name: str, parameters: Container[str]) -> str:
         """The base's name of a parameter; a name that the base lacks (a head) stays."""
-        stripped = name.removeprefix(self.strip)
-        moved = self.add + stripped
-        found = moved if self.names is None else self.names.get(moved, moved)
+        ours = moved(name, self.strip, self.add)
+        found = ours if self.names is None else self.names.get(ours, ours)
         if found in parameters:
             return found
-        return name if name in parameters else stripped
+        return name if name in parameters else name.removeprefix(self.strip)
 
 
 def translate(
@@ -128,14 +127,10 @@ def _prefix(
     weights = [f"{module}.weight" for module in modules]
     if all(weight in parameters for weight in weights):
         return "", ""
-    first = weights[0].split(".")
-    strips = {".".join(first[:depth]) + "." for depth in range(1, len(first) - 1)}
-    adds = {n.removesuffix(weights[0]) for n in parameters if n.endswith(f".{weights[0]}")}
-    pairs = [(strip, "") for strip in sorted(strips)] + [("", add) for add in sorted(adds)]
     fit = [
         (strip, add)
-        for strip, add in pairs
-        if all(w.startswith(strip) and add + w.removeprefix(strip) in parameters for w in weights)
+        for strip, add in sorted(prefixes(weights[:1], parameters), key=lambda pair: pair[::-1])
+        if all(w.startswith(strip) and moved(w, strip, add) in parameters for w in weights)
     ]
     if len(fit) > 1:
         raise InputError(

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from .. import models
-from ..checkpoints import Entry, Weights, all_finite
+from ..checkpoints import Entry, Weights
 from ..errors import listing
-from .changes import Change, LowRank, Read, Replaced, Scaled, Shifted
+from .changes import Change, LowRank, Replaced
 from .config import architecture, model_folder
 from .settings import Settings
 
@@ -65,19 +65,14 @@ class Adapted(Weights):
     vectors: Mapping[str, Vector]
 
     @functools.cached_property
-    def folder(self) -> Path | None:
-        """`directory`, made once."""
-        return model_folder(self.path, self.base, self.config)
-
-    @property
     def directory(self) -> Path | None:
         """A folder with the configuration of the model that was trained, made on first use."""
-        return self.folder
+        return model_folder(self.path, self.base, self.config)
 
     @functools.cached_property
     def config(self) -> dict[str, Any]:
         """The configuration of the model that was trained."""
-        saved = {name for name, changes in self.changes.items() if _replaced(changes)}
+        saved = [name for name, own in self.changes.items() if isinstance(own[0], Replaced)]
         return architecture(self.path, self.base, self.settings, self.tensors, saved)
 
     @property
@@ -85,14 +80,9 @@ class Adapted(Weights):
         """The kind of adapter in words, such as `LoRA, rank 8`."""
         if self.settings.kind == "ia3":
             return f"(IA)³, {len(self.vectors)} vectors"
-        ranks = sorted(
-            {
-                self.source.tensors[change.a].shape[0]
-                for changes in self.changes.values()
-                for change in changes
-                if isinstance(change, LowRank)
-            }
-        )
+        every = (change for changes in self.changes.values() for change in changes)
+        factors = {change.a for change in every if isinstance(change, LowRank)}
+        ranks = sorted({self.source.tensors[name].shape[0] for name in factors})
         shown = f"{ranks[0]} to {ranks[-1]}" if len(ranks) > 1 else "".join(map(str, ranks))
         return f"{'rsLoRA' if self.settings.rank_stabilised else 'LoRA'} of rank {shown or 0}"
 
@@ -136,7 +126,13 @@ class Adapted(Weights):
         wanted = dtype or self.tensors[name].dtype
         work = torch.float64 if wanted == torch.float64 else torch.float32
         read = functools.partial(self.source.read, dtype=work, device=device)
-        return changed(self.base, name, changes, read, work, device).to(wanted)
+        if isinstance(changes[0], Replaced):
+            value, changes = read(changes[0].key), changes[1:]
+        else:
+            value = self.base.read(name, dtype=work, device=device)
+        for change in changes:
+            value = change.apply(value, read)
+        return value.to(wanted)
 
     def reads_parts(self, name: str) -> bool:
         """Whether parts of a tensor can be read: not where the adapter changes it."""
@@ -146,10 +142,7 @@ class Adapted(Weights):
         self.base.fill(name, start, value)
 
     def finite(self, name: str) -> bool:
-        if not self.changes.get(name):
-            return self.base.finite(name)
-        kind = self.tensors[name].dtype
-        return not kind.is_floating_point or all_finite(self.read(name))
+        return super().finite(name) if self.changes.get(name) else self.base.finite(name)
 
     def look_through(self) -> None:
         self.base.look_through()
@@ -165,43 +158,11 @@ class Adapted(Weights):
         if not isinstance(first, Replaced):
             total.update(self.base.digest(name).encode())
         for change in changes:
-            keys = {key: self.source.digest(key) for key in change.keys}
-            total.update(f"{type(change).__name__}{_numbers(change)}".encode())
-            total.update("".join(keys.values()).encode())
+            said = " ".join(map(repr, change.numbers))
+            keys = "".join(map(self.source.digest, change.keys))
+            total.update(f"{type(change).__name__}{said}{keys}".encode())
         return total.hexdigest()
-
-
-def changed(
-    base: Weights,
-    name: str,
-    changes: tuple[Change, ...],
-    read: Read,
-    dtype: torch.dtype,
-    device: torch.device | str | None,
-) -> Tensor:
-    """A tensor of the base after an adapter's changes; `read` gives the adapter's tensors."""
-    first, rest = changes[0], changes
-    if isinstance(first, Replaced):
-        value, rest = read(first.key), changes[1:]
-    else:
-        value = base.read(name, dtype=dtype, device=device)
-    for change in rest:
-        value = change.apply(value, read)
-    return value
-
-
-def _replaced(changes: tuple[Change, ...]) -> bool:
-    return any(isinstance(change, Replaced) for change in changes)
 
 
 def _embedding(change: Change) -> bool:
     return isinstance(change, LowRank) and "lora_embedding_A" in change.a
-
-
-def _numbers(change: Change) -> str:
-    """What a change does beyond its tensors."""
-    if isinstance(change, LowRank):
-        return f"{change.scale!r} {change.transposed}"
-    if isinstance(change, Shifted):
-        return repr(change.scale)
-    return str(change.axis) if isinstance(change, Scaled) else ""

@@ -11,9 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..checkpoints import Weights
-from .examine import Mismatch, mismatches
-from .expert import Expert, aligned
-from .heads import head_names
+from .examine import Mismatch, mismatches, set_apart
+from .expert import Expert
 
 # What must be the same in `config.json` for the same numbers to mean the same thing.
 ARCHITECTURE = (
@@ -66,12 +65,9 @@ def compare(
     Reads headers and `config.json`, and tensors only where one file has a copy of its embedding
     that another file has not.
     """
-    experts = aligned(base, experts)
-    apart = head_names(base, experts, heads)
-    every = mismatches(base, experts, heads=heads)
+    experts, spares, apart = set_apart(base, experts, heads)
     return [
-        _fit(base, expert, apart, [m for m in every if m.expert == expert.name])
-        for expert in experts
+        _fit(base, expert, apart, [*mismatches(base, expert, apart, spares)]) for expert in experts
     ]
 
 
@@ -101,9 +97,7 @@ def architecture(checkpoint: Weights) -> str:
 
 def dtypes(checkpoint: Weights) -> str:
     """The dtype that most tensors have, and whether others occur, in words."""
-    counts = Counter(
-        str(entry.dtype).removeprefix("torch.") for entry in checkpoint.tensors.values()
-    )
+    counts = Counter(str(e.dtype).removeprefix("torch.") for e in checkpoint.tensors.values())
     most = counts.most_common(1)[0][0] if counts else ""
     return f"{most} and others" if len(counts) > 1 else most
 

@@ -37,9 +37,7 @@ def examine(
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise InputError("experts", expected="a different name for each", found=listing(twice))
-    experts = aligned(base, experts)
-    spares = spare(base, experts)
-    heads_found = head_names(base, experts, heads, spares)
+    experts, spares, heads_found = set_apart(base, experts, heads)
     _refuse(base, experts, heads_found, spares)
     copies = {n: target for n, target in spares.copies.items() if n not in heads_found}
     kinds = {str(c.config.get("model_type")) for c in (base, *(e.checkpoint for e in experts))}
@@ -60,7 +58,7 @@ def examine(
     )
     family = Family(
         base,
-        tuple(experts),
+        experts,
         roles,
         tied_to=copies,
         transposed=transposed,
@@ -68,6 +66,15 @@ def examine(
         apart=frozenset(heads_found | spares.names),
     )
     return look_inside(family) if contents else family
+
+
+def set_apart(
+    base: Weights, experts: Sequence[Expert], heads: Sequence[str] | None
+) -> tuple[tuple[Expert, ...], Spare, set[str]]:
+    """The experts under the base's names, the spare tensors, and the names of the heads'."""
+    experts = aligned(base, experts)
+    spares = spare(base, experts)
+    return experts, spares, head_names(base, experts, heads, spares)
 
 
 def look_inside(family: Family) -> Family:
@@ -90,20 +97,17 @@ def look_inside(family: Family) -> Family:
 
 
 def _vocabularies(base: Weights, experts: Sequence[Expert]) -> list[str]:
-    found = [(expert.name, difference(base, expert.checkpoint)) for expert in experts]
     return [
-        f"the tokenizer of expert '{name}' differs from the base's, though the embeddings have the "
-        f"same size: {what}. The merge keeps the base's tokenizer"
-        for name, what in found
-        if what
+        f"the tokenizer of expert '{expert.name}' differs from the base's, though the embeddings "
+        f"have the same size: {what}. The merge keeps the base's tokenizer"
+        for expert in experts
+        if (what := difference(base, expert.checkpoint))
     ]
 
 
 def _refuse(base: Weights, experts: Sequence[Expert], heads: set[str], spares: Spare) -> None:
     problems = [
-        problem.sentence
-        for expert in experts
-        for problem in _mismatches(base, expert, heads, spares)
+        found.sentence for expert in experts for found in mismatches(base, expert, heads, spares)
     ]
     if problems:
         more = f" (and {len(problems) - 4} more)" if len(problems) > 4 else ""
@@ -126,20 +130,8 @@ class Mismatch:
     sentence: str
 
 
-def mismatches(
-    base: Weights, experts: Sequence[Expert], *, heads: Sequence[str] | None = None
-) -> list[Mismatch]:
-    """Every tensor that keeps an expert from fitting the base, from the files' headers (and the
-    bytes of what may be a copy)."""
-    experts = aligned(base, experts)
-    spares = spare(base, experts)
-    names = head_names(base, experts, heads, spares)
-    return [found for expert in experts for found in _mismatches(base, expert, names, spares)]
-
-
-def _mismatches(
-    base: Weights, expert: Expert, heads: set[str], spares: Spare
-) -> Iterator[Mismatch]:
+def mismatches(base: Weights, expert: Expert, heads: set[str], spares: Spare) -> Iterator[Mismatch]:
+    """Every tensor that keeps an expert from fitting the base, from the files' headers."""
     checkpoint = expert.checkpoint
     path, home = checkpoint.path, base.path
     names = (base.tensors.keys() | checkpoint.tensors.keys()) - heads - spares.names

@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 
 from ..checkpoints import Renamed, Weights
 from ..errors import InputError
-from ..names import module_of
+from ..names import module_of, moved, prefixes
 
 LEGACY = re.compile(r"LayerNorm\.(gamma|beta)$")
 
@@ -75,11 +75,11 @@ def translation(base: Shapes, own: Shapes, thing: str = "expert") -> dict[str, s
     strip, add = _prefix({_modern(n): s for n, s in base.items()}, own, thing)
     found: dict[str, str] = {}
     for name in own:
-        moved = _moved(name, strip, add)
+        ours = moved(name, strip, add)
         # What the base has no tensor for (a head) keeps its name, less the prefix.
-        found[name] = by_modern.get(_modern(moved), moved if strip else name)
+        found[name] = by_modern.get(_modern(ours), ours if strip else name)
     twice = {name for name, count in Counter(found.values()).items() if count > 1}
-    settled = {name: name if moved in twice else moved for name, moved in found.items()}
+    settled = {name: name if ours in twice else ours for name, ours in found.items()}
     # A tensor must never hide another one: then the names stay as they are, and are refused.
     return settled if len(set(settled.values())) == len(own) else {name: name for name in own}
 
@@ -87,12 +87,10 @@ def translation(base: Shapes, own: Shapes, thing: str = "expert") -> dict[str, s
 def _prefix(base: Shapes, own: Shapes, thing: str) -> tuple[str, str]:
     """(stripped, added): one of them empty; both, where the names need no change."""
     modern = {_modern(name): shape for name, shape in own.items()}
-    candidates = {(prefix, "") for prefix in _leading(modern, base)}
-    candidates |= {("", prefix) for prefix in _leading(base, modern)}
     # Every candidate is scored by what it makes of the shared tensors, names and shapes alike.
     scores = {
-        (strip, add): sum(base.get(_moved(n, strip, add)) == shape for n, shape in modern.items())
-        for strip, add in candidates
+        (strip, add): sum(base.get(moved(n, strip, add)) == shape for n, shape in modern.items())
+        for strip, add in prefixes(modern, base)
     }
     enough = max(
         sum(base.get(name) == shape for name, shape in modern.items()) + 1,
@@ -111,21 +109,6 @@ def _prefix(base: Shapes, own: Shapes, thing: str) -> tuple[str, str]:
             remedy="Save it with the same class of model as the base.",
         )
     return first
-
-
-def _leading(longer: Shapes, shorter: Shapes) -> set[str]:
-    """What stands before a name of `shorter` in a name of `longer`, dot included."""
-    found: set[str] = set()
-    for name in longer:
-        parts = name.split(".")
-        for depth in range(1, len(parts)):
-            if ".".join(parts[depth:]) in shorter:
-                found.add(".".join(parts[:depth]) + ".")
-    return found
-
-
-def _moved(name: str, strip: str, add: str) -> str:
-    return add + (name.removeprefix(strip) if strip else name)
 
 
 def _modern(name: str) -> str:

@@ -63,6 +63,12 @@ class Family:
             **{expert.name: expert.checkpoint.fingerprint for expert in self.experts},
         }
 
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The tasks that experts name and that their directories can be asked about."""
+        experts = [expert for expert in self.experts if expert.task]
+        return tuple(e.task for e in experts if e.checkpoint.directory is not None)
+
     def head_of(self, expert: Expert) -> tuple[str, ...]:
         """Names of the tensors of an expert's head."""
         return tuple(n for n in expert.checkpoint.tensors if self.roles.get(n) == "head")

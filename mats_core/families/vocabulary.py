@@ -38,13 +38,9 @@ def difference(base: Weights, expert: Weights) -> str:
     more = _by_id(theirs, theirs.keys() - ours.keys())
     fewer = _by_id(ours, ours.keys() - theirs.keys())
     moved = _by_id(ours, [t for t in ours.keys() & theirs.keys() if ours[t] != theirs[t]])
-    parts = []
-    if more:
-        parts.append(f"has {_counted(more, 'more')}")
-    if fewer:
-        parts.append(f"lacks {_counted(fewer, 'of the base')}")
-    if moved:
-        parts.append(f"gives another number to {_counted(moved, '')}")
+    told = {"has": (more, "more"), "lacks": (fewer, "of the base")}
+    told["gives another number to"] = (moved, "")
+    parts = [f"{verb} {_counted(*which)}" for verb, which in told.items() if which[0]]
     return "it " + " and ".join(parts) if parts else ""
 
 

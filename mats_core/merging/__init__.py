@@ -10,8 +10,8 @@ from .directory import require_output
 from .events import Finished, Iteration, LayerDone, RoundDone, Started, TaskDone, TrialDone
 from .family_file import FamilyFile, load_family, measure_all, measuring_all, missing_statistics
 from .given import (
-    Given,
     Source,
+    inputs_of,
     measured_of,
     named,
     open_source,
@@ -23,7 +23,7 @@ from .given import (
 from .journal import layers_done
 from .merged import Merge
 from .pipeline import evaluate_output, evaluating_output, merge, planned, run, run_plan
-from .plan import Inputs, Plan, Unit, complete, open_inputs, prepare, units, with_statistics
+from .plan import Inputs, Plan, Unit, open_inputs, prepare, units, with_statistics
 from .progress import Shares
 from .reading import pieces, read_layer
 from .recipe import (
@@ -37,19 +37,19 @@ from .recipe import (
 )
 from .records import recipe_record, weights_record
 from .report import VERSION, LayerReport, Report, task_dict
-from .rounds import Measuring, examples_of
+from .rounds import examples_of
 from .sinks import output_specs
 from .sizes import inputs_bytes, layer_bytes, shape_of, statistics_sizes
 
 __all__ = [
-    "VERSION", "Evaluation", "Event", "ExpertEntry", "FamilyFile", "Finished", "Given",
-    "Inputs", "Iteration", "LayerDone", "LayerReport", "Measuring", "Merge", "Plan", "Recipe",
-    "Report", "RoundDone", "Shares", "Source", "Started", "TaskDone", "TrialDone", "Unit",
-    "complete", "dump_recipe", "evaluate_output", "evaluating_output", "examples_of",
-    "inputs_bytes", "layer_bytes", "layers_done", "load_family", "load_recipe", "measure_all",
-    "measured_of", "measuring_all", "merge", "missing_statistics", "named", "open_inputs",
-    "open_source", "output_specs", "parse_options", "parse_recipe", "patterns", "pieces",
-    "pipeline", "planned", "prepare", "read_layer", "recipe_record", "reference",
-    "require_output", "rounds", "run", "run_plan", "shape_of", "statistics_of",
-    "statistics_sizes", "task_dict", "units", "weights_of", "weights_record", "with_statistics",
+    "VERSION", "Evaluation", "Event", "ExpertEntry", "FamilyFile", "Finished", "Inputs",
+    "Iteration", "LayerDone", "LayerReport", "Merge", "Plan", "Recipe", "Report", "RoundDone",
+    "Shares", "Source", "Started", "TaskDone", "TrialDone", "Unit", "dump_recipe",
+    "evaluate_output", "evaluating_output", "examples_of", "inputs_bytes", "inputs_of",
+    "layer_bytes", "layers_done", "load_family", "load_recipe", "measure_all", "measured_of",
+    "measuring_all", "merge", "missing_statistics", "named", "open_inputs", "open_source",
+    "output_specs", "parse_options", "parse_recipe", "patterns", "pieces", "pipeline",
+    "planned", "prepare", "read_layer", "recipe_record", "reference", "require_output",
+    "rounds", "run", "run_plan", "shape_of", "statistics_of", "statistics_sizes", "task_dict",
+    "units", "weights_of", "weights_record", "with_statistics",
 ]  # fmt: skip

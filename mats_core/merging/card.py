@@ -7,7 +7,7 @@ inputs state in their own cards (`license:` in the front matter of README.md) or
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,29 +22,145 @@ from .report import Report
 NAME = "README.md"
 FRONT = re.compile(r"\A\ufeff?---\r?\n(.*?)\r?\n---\s*$", re.S | re.M)
 LIMIT = 1_000_000  # bytes of another model's card that are looked at
-NOT_STATED = "not stated"
+CARD = """\
+---
+{{ front }}---
+
+# {{ method.title }} of {{ listed }}
+
+{{ experts | length }} expert{{ "s" if experts | length > 1 else "" }} fine-tuned from \
+`{{ recipe.base | shown }}`, merged into one model.
+
+## Method
+
+**{{ method.title }}** ({{ method.source }}). {{ method.summary }}
+
+$${{ method.formula }}$$
+
+| option | value |
+| --- | --- |
+{% for name, value in report.options.items() %}
+| `{{ name | cell }}` | `{{ value | cell }}` |
+{% endfor %}
+{% if experts | map(attribute="weight") | unique | list | length > 1 %}
+
+| expert | weight |
+| --- | --- |
+{% for expert in experts %}
+| {{ expert.name | cell }} | {{ "%g" | format(expert.weight) }} |
+{% endfor %}
+{% endif %}
+{% if report.rounds > 1 %}
+
+Merged in {{ report.rounds }} rounds: after each but the last, the statistics were measured again \
+at the merged model, with each expert's head and on its own calibration examples, and the experts \
+were merged once more.
+{% endif %}
+
+Tensors: {{ counted }}. Arithmetic in {{ report.dtype }}, seed {{ report.seed }}.
+{% for warning in report.warnings %}
+
+Note: {{ warning | cell }}.
+{% endfor %}
+{% if report.tasks %}
+
+## Results on the {{ report.split }} split
+
+| task | metric | merged (95 % interval) | expert | pre-trained | examples |
+| --- | --- | --- | --- | --- | --- |
+{% for task in report.tasks %}
+{% set merged, (low, high) = task.merged, task.merged.interval %}
+| {{ task.name | cell }} | {{ merged.metric | cell }} | {{ merged.value | percent }} % \
+({{ low | percent }} – {{ high | percent }}) | {{ task.finetuned.value | percent }} % \
+| {{ task.pretrained.value | percent }} % | {{ merged.examples }} |
+{% endfor %}
+{% if report.normalised_accuracy is not none %}
+
+Mean of merged / expert {{ report.normalised_accuracy | percent }} %
+{%- if report.gap_recovered is not none %}
+; of the gap from pre-trained to expert {{ report.gap_recovered | percent }} %
+{%- endif %}
+. Each task is tested with its expert's head.
+{% endif %}
+{% endif %}
+
+## Inputs
+
+|  | model | licence | SHA-256 of its tensors |
+| --- | --- | --- | --- |
+{% for name, (reference, _) in inputs.items() %}
+| {{ name | cell }} | `{{ reference | shown | cell }}` \
+| {{ (licences[name] or "not stated") | cell }} \
+| `{{ report.fingerprints.get(name.removesuffix(" (expert)"), "") }}` |
+{% endfor %}
+
+## Loading
+
+{% if not architectures %}
+`model.safetensors` (or its shards) has the tensor names of the base.
+{% else %}
+```python
+from transformers import {{ architectures[0] }}
+
+model = {{ architectures[0] }}.from_pretrained("PATH OF THIS FOLDER")
+```
+{% if headed %}
+{% set class, place = headed.checkpoint.config["architectures"][0], "heads/" ~ headed.name %}
+
+Heads are never merged: `heads/` has one for each expert. The merged model with the head of \
+{{ headed.name }}:
+
+```python
+from glob import glob
+from safetensors.torch import load_file
+from transformers import AutoConfig, {{ class }}
+
+files = [*glob("*.safetensors"), "{{ place }}/head.safetensors"]
+tensors = {name: value for file in files for name, value in load_file(file).items()}
+config = AutoConfig.from_pretrained("{{ place }}")
+model = {{ class }}.from_pretrained(None, config=config, state_dict=tensors)
+```
+{% endif %}
+{% endif %}
+
+## Repeating it
+
+`python -m mats_core merge recipe.yaml --output again` with the inputs above gives the same bytes \
+on the same machine; `recipe.yaml` and `report.json` lie beside this card.
+
+```yaml
+{{ repeated }}```
+"""
+
+Inputs = Mapping[str, tuple[str, Weights]]  # base and experts: (what the recipe calls it, files)
 
 
 def card(recipe: Recipe, report: Report, family: Family) -> str:
     """Front matter and text; `recipe` with all options resolved and every fingerprint."""
+    from jinja2 import Environment, StrictUndefined
+
     inputs = _inputs(recipe, family)
     licences = {name: licence(checkpoint) for name, (_, checkpoint) in inputs.items()}
-    front = yaml.safe_dump(
-        _front(recipe, inputs, licences), sort_keys=False, allow_unicode=True, width=1000
+    front = _front(recipe, inputs, licences)
+    *names, last = [entry.name for entry in recipe.experts]
+    page = Environment(
+        trim_blocks=True, keep_trailing_newline=True, undefined=StrictUndefined, autoescape=False
     )
-    parts = [
-        f"---\n{front}---",
-        _title(recipe),
-        _method(recipe, report),
-        _results(report),
-        _origins(inputs, licences, report),
-        _loading(family),
-        _repeating(recipe, report),
-    ]
-    return "\n\n".join(part for part in parts if part) + "\n"
-
-
-Inputs = Mapping[str, tuple[str, Weights]]  # base and experts: (what the recipe calls it, files)
+    page.filters |= {"shown": _shown, "cell": _cell, "percent": lambda share: f"{100 * share:.1f}"}
+    return page.from_string(CARD).render(
+        front=yaml.safe_dump(front, sort_keys=False, allow_unicode=True, width=1000),
+        recipe=recipe,
+        report=report,
+        experts=recipe.experts,
+        listed=f"{', '.join(names)} and {last}" if names else last,
+        method=METHODS[recipe.method],
+        counted=", ".join(f"{count} {kind}" for kind, count in report.coverage.items() if count),
+        inputs=inputs,
+        licences=licences,
+        architectures=family.base.config.get("architectures") or [],
+        headed=next((e for e in family.experts if _plain_head(family, e)), None),
+        repeated=dump_recipe(recipe.model_copy(update={"output": None})),
+    )
 
 
 def _inputs(recipe: Recipe, family: Family) -> Inputs:
@@ -101,100 +217,9 @@ def _shown(reference: str) -> str:
     return repository if re.fullmatch(r"[\w.-]+/[\w.-]+", repository) else Path(reference).name
 
 
-def _title(recipe: Recipe) -> str:
-    names = [entry.name for entry in recipe.experts]
-    listed = ", ".join(names[:-1]) + f" and {names[-1]}" if len(names) > 1 else names[0]
-    return (
-        f"# {METHODS[recipe.method].title} of {listed}\n\n"
-        f"{len(names)} expert{'s' * (len(names) > 1)} fine-tuned from "
-        f"`{_shown(recipe.base)}`, merged into one model."
-    )
-
-
-def _method(recipe: Recipe, report: Report) -> str:
-    method = METHODS[recipe.method]
-    weights = {entry.name: entry.weight for entry in recipe.experts}
-    lines = [
-        "## Method",
-        "",
-        f"**{method.title}** ({method.source}). {method.summary}",
-        "",
-        f"$${method.formula}$$",
-        "",
-        *_table(["option", "value"], [(f"`{k}`", f"`{v}`") for k, v in report.options.items()]),
-    ]
-    if len(set(weights.values())) > 1:
-        lines += ["", *_table(["expert", "weight"], [(n, f"{w:g}") for n, w in weights.items()])]
-    if report.rounds > 1:
-        lines += [
-            "",
-            f"Merged in {report.rounds} rounds: after each but the last, the statistics were "
-            "measured again at the merged model, with each expert's head and on its own "
-            "calibration examples, and the experts were merged once more.",
-        ]
-    counted = ", ".join(f"{count} {kind}" for kind, count in report.coverage.items() if count)
-    lines += ["", f"Tensors: {counted}. Arithmetic in {report.dtype}, seed {report.seed}."]
-    return "\n".join(line for line in lines)
-
-
-def _results(report: Report) -> str:
-    if not report.tasks:
-        return ""
-    rows = []
-    for result in report.tasks:
-        low, high = result.merged.interval
-        rows.append(
-            (
-                result.name,
-                result.merged.metric,
-                f"{100 * result.merged.value:.1f} % ({100 * low:.1f} – {100 * high:.1f})",
-                f"{100 * result.finetuned.value:.1f} %",
-                f"{100 * result.pretrained.value:.1f} %",
-                f"{result.merged.examples}",
-            )
-        )
-    heads = ["task", "metric", "merged (95 % interval)", "expert", "pre-trained", "examples"]
-    lines = [f"## Results on the {report.split} split", "", *_table(heads, rows)]
-    if report.normalised_accuracy is not None:
-        summary = f"Mean of merged / expert {100 * report.normalised_accuracy:.1f} %"
-        if report.gap_recovered is not None:
-            summary += f"; of the gap from pre-trained to expert {100 * report.gap_recovered:.1f} %"
-        lines += ["", f"{summary}. Each task is tested with its expert's head."]
-    return "\n".join(lines)
-
-
-def _origins(inputs: Inputs, licences: Mapping[str, str], report: Report) -> str:
-    rows = [
-        (
-            name,
-            f"`{_shown(reference)}`",
-            licences[name] or NOT_STATED,
-            f"`{report.fingerprints.get(name.removesuffix(' (expert)'), '')}`",
-        )
-        for name, (reference, _) in inputs.items()
-    ]
-    heads = ["", "model", "licence", "SHA-256 of its tensors"]
-    return "\n".join(["## Inputs", "", *_table(heads, rows)])
-
-
-def _loading(family: Family) -> str:
-    named = family.base.config.get("architectures") or []
-    lines = ["## Loading"]
-    if not named:
-        lines += ["", "`model.safetensors` (or its shards) has the tensor names of the base."]
-        return "\n".join(lines)
-    lines += [
-        "",
-        "```python",
-        f"from transformers import {named[0]}",
-        "",
-        f'model = {named[0]}.from_pretrained("PATH OF THIS FOLDER")',
-        "```",
-    ]
-    headed = [expert for expert in family.experts if _plain_head(family, expert)]
-    if headed:
-        lines += ["", *_head(headed[0])]
-    return "\n".join(lines)
+def _cell(value: Any) -> str:
+    """A value in a table of Markdown."""
+    return str(value).replace("|", "\\|")
 
 
 def _plain_head(family: Family, expert: Expert) -> bool:
@@ -202,42 +227,3 @@ def _plain_head(family: Family, expert: Expert) -> bool:
     same = all(expert.own(name) == name for name in expert.checkpoint.tensors)
     architectures = expert.checkpoint.config.get("architectures")
     return bool(family.head_of(expert)) and same and bool(architectures)
-
-
-def _head(expert: Expert) -> Sequence[str]:
-    named = expert.checkpoint.config["architectures"][0]
-    place = f"heads/{expert.name}"
-    return (
-        "Heads are never merged: `heads/` has one for each expert. The merged model with the head "
-        f"of {expert.name}:",
-        "",
-        "```python",
-        "from glob import glob",
-        "from safetensors.torch import load_file",
-        f"from transformers import AutoConfig, {named}",
-        "",
-        f'files = [*glob("*.safetensors"), "{place}/head.safetensors"]',
-        "tensors = {name: value for file in files for name, value in load_file(file).items()}",
-        f'config = AutoConfig.from_pretrained("{place}")',
-        f"model = {named}.from_pretrained(None, config=config, state_dict=tensors)",
-        "```",
-    )
-
-
-def _repeating(recipe: Recipe, report: Report) -> str:
-    text = dump_recipe(recipe.model_copy(update={"output": None}))
-    return (
-        "## Repeating it\n\n"
-        "`python -m mats_core merge recipe.yaml --output again` with the inputs above gives the "
-        "same bytes on the same machine; `recipe.yaml` and `report.json` lie beside this card.\n\n"
-        f"```yaml\n{text}```"
-    )
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    cells = [[cell.replace("|", "\\|") for cell in row] for row in rows]
-    return [
-        f"| {' | '.join(heads)} |",
-        f"| {' | '.join('---' for _ in heads)} |",
-        *(f"| {' | '.join(row)} |" for row in cells),
-    ]

@@ -23,8 +23,8 @@ from .events import Iteration, LayerDone, Started
 from .journal import Entry
 from .plan import Plan, Unit, units
 from .reading import pieces, read_layer, read_layers, read_pieces, treated_as_matrix
-from .report import LayerReport
-from .sinks import Sink, emit
+from .report import SERIES, LayerReport
+from .sinks import emit
 from .workspace import Done, Place
 
 NOTHING = torch.empty(0)
@@ -51,22 +51,16 @@ def here(
         if plan.method.solve and treated_as_matrix(plan, unit.name):
             # A method is a plain function: beside this one its iterations can be told, and ended.
             gpu = torch.cuda.current_device() if plan.device == "cuda" else None
-            yield (yield from ticking(functools.partial(_solving, plan, unit, survey, place, gpu)))
+            solve = functools.partial(merge_layer, plan, unit, survey, place)
+            yield (yield from ticking(functools.partial(_solving, solve, gpu)))
         else:
             yield merge_layer(plan, unit, survey, place)
 
 
-def _solving(
-    plan: Plan,
-    unit: Unit,
-    survey: Any,
-    place: Place,
-    gpu: int | None,
-    tick: Callable[[Tick], None],
-) -> Done:
+def _solving(solve: Callable[[Pulse], Done], gpu: int | None, tick: Callable[[Tick], None]) -> Done:
     # Which GPU is the current one is a thread's own setting.
     with torch.cuda.device(gpu) if gpu is not None else contextlib.nullcontext():
-        return merge_layer(plan, unit, survey, place, lambda *told: tick(told))
+        return solve(lambda *told: tick(told))
 
 
 def merge_layers(plan: Plan, place: Place, engine: Engine = here) -> Layers:
@@ -81,35 +75,35 @@ def merge_layers(plan: Plan, place: Place, engine: Engine = here) -> Layers:
     left = [unit for unit in todo if unit.name not in place.past]
     with contextlib.closing(engine(plan, left, survey, place)) as merged:
         for index, unit in enumerate(todo):
+            text = f"Merging layer {index + 1} of {len(todo)}"
             entry, iterates = place.past.get(unit.name), {}
             if entry is None:
-                found = yield from _next(merged, unit.name, index, len(todo))
+                found = yield from _next(merged, unit.name, index / len(todo), text)
                 entry, iterates = found.entry, found.iterates
                 place.journal.layer(entry)
             done.append(entry)
-            yield LayerDone(
-                entry.report,
-                index,
-                len(todo),
-                iterates,
-                fraction=(index + 1) / len(todo),
-                text=f"Merging layer {index + 1} of {len(todo)}",
-            )
+            fraction = (index + 1) / len(todo)
+            yield LayerDone(entry.report, index, len(todo), iterates, fraction=fraction, text=text)
     place.journal.flush()
     if plan.method.rescale is not None:
         done = _second_pass(plan, done, place)
-    reports = [entry.report for entry in done]
-    return [*reports, *_bias_reports(todo, reports)]
+    folded = [
+        LayerReport(
+            unit.bias, entry.report.treatment, entry.report.method, f"folded into {unit.name}"
+        )
+        for unit, entry in zip(todo, done, strict=True)
+        if unit.bias is not None
+    ]
+    return [*(entry.report for entry in done), *folded]
 
 
 def _next(
-    merged: Iterator[Tick | Done], name: str, index: int, total: int
+    merged: Iterator[Tick | Done], name: str, fraction: float, text: str
 ) -> Generator[Iteration, None, Done]:
     """The next layer of an engine, after the iterations of its solve."""
     while not isinstance(found := next(merged), Done):
-        iteration, residual = found
-        text = f"Merging layer {index + 1} of {total}, iteration {iteration}"
-        yield Iteration(name, iteration, residual, fraction=index / total, text=text)
+        said = f"{text}, iteration {found[0]}"
+        yield Iteration(name, *found, fraction=fraction, text=said)
     return found
 
 
@@ -122,8 +116,7 @@ def merge_layer(
     """
     begun = time.perf_counter()
     if pieces(plan, unit):
-        report, names = _merge_pieces(plan, unit, survey, place.sink, begun)
-        return Done(Entry(report, "written", checksums=place.checksums(names)), {})
+        return _merge_pieces(plan, unit, survey, place, begun)
     layer = replace(read_layer(plan, unit), pulse=pulse)
     merged = plan.method.merge(layer, plan.options, survey)
     length = None
@@ -138,9 +131,7 @@ def merge_layer(
     return Done(Entry(report, stage, length, checksums), iterates)
 
 
-def _merge_pieces(
-    plan: Plan, unit: Unit, survey: Any, sink: Sink, begun: float
-) -> tuple[LayerReport, list[str]]:
+def _merge_pieces(plan: Plan, unit: Unit, survey: Any, place: Place, begun: float) -> Done:
     method = plan.method
     if method.survey is not None and method.surveys(plan.options) == "tensor":
         survey = method.survey(lambda: read_pieces(plan, unit), plan.options)
@@ -149,13 +140,14 @@ def _merge_pieces(
     names: list[str] = []
     for layer in read_pieces(plan, unit):
         merged = method.merge(layer, plan.options, survey)
-        names = emit(plan, unit, merged.value, sink, layer.offset)
+        names = emit(plan, unit, merged.value, place.sink, layer.offset)
         # No tensor may outlive its piece, however small: it would lie in the way of the next one.
         made.append((merged.details, merged.value.numel()))
         first = first or replace(merged, value=NOTHING)
     assert first is not None
     found = replace(first, details=_mean_details(made))
-    return _report(unit, found, time.perf_counter() - begun), names
+    report = _report(unit, found, time.perf_counter() - begun)
+    return Done(Entry(report, "written", checksums=place.checksums(names)), {})
 
 
 def _mean_details(made: Sequence[tuple[Mapping[str, Any], int]]) -> dict[str, Any]:
@@ -175,53 +167,27 @@ def _second_pass(plan: Plan, done: Sequence[Entry], place: Place) -> list[Entry]
     assert plan.method.rescale is not None
     norms = {entry.report.name: entry.norm for entry in done if entry.norm is not None}
     factors = plan.method.rescale(norms, plan.options)
-    final: list[Entry] = []
-    for entry in done:
-        if entry.stage == "spooled":
-            entry = _rescaled(plan, entry, factors[entry.report.name], place)
-            place.journal.layer(entry)
-        final.append(entry)
-    return final
+    return [
+        _rescaled(plan, entry, factors[entry.report.name], place)
+        if entry.stage == "spooled"
+        else entry
+        for entry in done
+    ]
 
 
 def _rescaled(plan: Plan, entry: Entry, factor: float, place: Place) -> Entry:
     name, family = entry.report.name, plan.inputs.family
     base = family.weight(family.base, name, dtype=plan.dtype, device=plan.device)
     value = place.spool.read(name).sub_(base).mul_(factor).add_(base)
-    details = {**entry.report.details, "layer_weight": factor}
-    names = emit(plan, Unit(name), value, place.sink)
-    report = replace(entry.report, details=details)
-    return Entry(report, "written", entry.norm, place.checksums(names))
-
-
-# Reports ------------------------------------------------------------------------------------------
+    checksums = place.checksums(emit(plan, Unit(name), value, place.sink))
+    report = replace(entry.report, details={**entry.report.details, "layer_weight": factor})
+    final = Entry(report, "written", entry.norm, checksums)
+    place.journal.layer(final)
+    return final
 
 
 def _report(unit: Unit, merged: Merged, seconds: float) -> LayerReport:
-    solution = merged.solution
-    return LayerReport(
-        name=unit.name,
-        treatment=merged.treatment,
-        method=merged.method,
-        status=merged.status,
-        iterations=solution.iterations if solution else 0,
-        residuals=solution.residuals if solution else (),
-        objectives=solution.objectives if solution else (),
-        distances=solution.distances if solution else (),
-        seconds=seconds,
-        details=merged.details,
-    )
-
-
-def _bias_reports(todo: Sequence[Unit], reports: Sequence[LayerReport]) -> list[LayerReport]:
-    by_name = {report.name: report for report in reports}
-    return [
-        LayerReport(
-            unit.bias,
-            by_name[unit.name].treatment,
-            by_name[unit.name].method,
-            f"folded into {unit.name}",
-        )
-        for unit in todo
-        if unit.bias is not None
-    ]
+    told: dict[str, Any] = {"seconds": seconds, "details": merged.details}
+    if merged.solution:
+        told |= {key: getattr(merged.solution, key) for key in ("iterations", *SERIES)}
+    return LayerReport(unit.name, merged.treatment, merged.method, merged.status, **told)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..evaluation import TaskResult
 from ..system import Event
+from .plan import Inputs
 from .report import LayerReport, Report, Trial
 
 
@@ -102,7 +103,9 @@ class Finished(Event):
 
     report    what happened to every tensor, and the scores on the tasks
     tensors   the merged encoder by the base's names; empty where it was written to disk
+    inputs    the base, the experts and their statistics, as they were opened
     """
 
     report: Report
-    tensors: Mapping[str, Tensor] = field(default_factory=dict)
+    tensors: Mapping[str, Tensor]
+    inputs: Inputs = field(repr=False)

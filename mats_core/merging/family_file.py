@@ -14,12 +14,12 @@ from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from .. import tasks
 from ..adapters import open_expert
 from ..checkpoints import Weights, hub
-from ..errors import existing, from_validation, read_yaml
+from ..errors import existing, read_yaml, validated
 from ..statistics import cached_path, measuring_once
 from ..system import Event, Shown, drained, part
 from .recipe import ExpertEntry, Recipe, parse_recipe
@@ -75,21 +75,21 @@ class FamilyFile(Shown, BaseModel):
         **settings: Any,
     ) -> Recipe:
         """A recipe over this family; `experts` restricts it, `statistics` maps names to files."""
-        statistics = statistics or {}
+        files = {name: str(Path(file).resolve()) for name, file in (statistics or {}).items()}
         entries = []
         for expert in self.experts:
             if experts is not None and expert.name not in experts:
                 continue
             entry = expert.model_dump(exclude_none=True)
-            if expert.name in statistics:
-                entry["statistics"] = str(Path(statistics[expert.name]).resolve())
+            if expert.name in files:
+                entry["statistics"] = files[expert.name]
             if weights and expert.name in weights:
                 entry["weight"] = weights[expert.name]
             entries.append(entry)
         if self.heads is not None:
             settings.setdefault("heads", self.heads)
-        if "base" in statistics:
-            settings["base_statistics"] = str(Path(statistics["base"]).resolve())
+        if "base" in files:
+            settings["base_statistics"] = files["base"]
         content = {
             "base": self.base,
             "experts": entries,
@@ -108,26 +108,17 @@ def load_family(path: str | Path) -> FamilyFile:
     path = existing("family", path)
     if path.is_dir():
         path = existing("family", path / "family.yaml")
-    content = read_yaml("family", path)
-    try:
-        return FamilyFile.model_validate({**content, "folder": path.parent})
-    except ValidationError as error:
-        fields = [*FamilyFile.model_fields, *ExpertEntry.model_fields]
-        raise from_validation(f"family '{path}'", error, fields) from None
+    content = {**read_yaml("family", path), "folder": path.parent}
+    return validated(f"family '{path}'", FamilyFile, content, ExpertEntry)
 
 
 def measuring_all(
-    collection: FamilyFile,
-    *,
-    examples: int = 256,
-    labels: Any = "empirical",
-    seed: int = 0,
-    device: str = "cpu",
-    with_base: bool = True,
+    collection: FamilyFile, *, with_base: bool = True, **settings: Any
 ) -> Generator[Event, None, dict[str, Path]]:
     """Statistics of every member, measured where the machine's cache has none: name → file.
 
-    An event before each member, and after each batch of those that are measured.
+    `settings`: examples, labels, seed and device, as `measuring_once` takes them.  An event before
+    each member, and after each batch of those that are measured.
     """
     members = collection.members(with_base=with_base)
     files: dict[str, Path] = {}
@@ -135,14 +126,8 @@ def measuring_all(
         start, stop = index / len(members), (index + 1) / len(members)
         whose = f"statistics of {name} ({index + 1} of {len(members)})"
         yield Event(fraction=start, text=f"Looking for the {whose}")
-        steps = measuring_once(
-            collection.open(path),
-            tasks.load(reference, root=collection.folder),
-            examples=examples,
-            labels=labels,
-            seed=seed,
-            device=device,
-        )
+        task = tasks.load(reference, root=collection.folder)
+        steps = measuring_once(collection.open(path), task, **settings)
         files[name] = yield from part(steps, start, stop, f"Measuring {whose}, once")
     return files
 
@@ -155,9 +140,7 @@ def missing_statistics(collection: FamilyFile, *, examples: int = 256, seed: int
     missing = []
     for name, path, reference in collection.members(with_base=True):
         task = tasks.load(reference, root=collection.folder)
-        place = cached_path(
-            collection.open(path), task, examples=examples, labels="empirical", seed=seed
-        )
-        if not place.is_file():
+        own = collection.open(path)
+        if not cached_path(own, task, examples=examples, labels="empirical", seed=seed).is_file():
             missing.append(name)
     return missing

@@ -6,9 +6,9 @@ everything after is one way.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,48 +26,36 @@ from .recipe import IN_MEMORY
 Source = nn.Module | Mapping[str, Tensor] | Weights | str | Path
 
 
-@dataclass(frozen=True)
-class Given:
-    """What a caller hands over, opened.
+def inputs_of(
+    base: Weights,
+    experts: Mapping[str, Weights],
+    statistics: Mapping[str, Statistics],
+    base_statistics: Statistics | None = None,
+    heads: Sequence[str] | None = None,
+) -> Inputs:
+    """Inputs of a merge from what a caller hands over, opened.
 
-    base             the pre-trained model
     experts          by name, in their order
-    statistics       by the experts' names; None or missing: not measured
+    statistics       by the experts' names; missing: not measured
     base_statistics  those of the base, where a method asks for them
     heads            patterns of head tensors, instead of recognising them
+
+    Raises `InputError` for experts or statistics that do not fit.
     """
-
-    base: Weights
-    experts: Mapping[str, Weights]
-    statistics: Mapping[str, Statistics] = field(default_factory=dict)
-    base_statistics: Statistics | None = None
-    heads: Sequence[str] | None = None
-
-    def inputs(self) -> Inputs:
-        """Inputs of a merge; raises `InputError` for experts or statistics that do not fit."""
-        for name in self.statistics:
-            member("statistics of an expert", name, self.experts)
-        everything = (self.base, *self.experts.values())
-        if any(isinstance(weights, Checkpoint | Adapted) for weights in everything):
-            return replace(
-                self,
-                base=under_saved_names(self.base),
-                experts={name: under_saved_names(one) for name, one in self.experts.items()},
-            )._inputs()
-        return self._inputs()
-
-    def _inputs(self) -> Inputs:
-        experts = [Expert(name, weights) for name, weights in self.experts.items()]
-        family = examine(self.base, experts, heads=self.heads)
-        prints = {name: weights.fingerprint for name, weights in self.experts.items()}
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            statistics = tuple(
-                _fitted(self.statistics.get(e.name), e.checkpoint, e.name, prints)
-                for e in family.experts
-            )
-            base = _fitted(self.base_statistics, self.base, "base", prints)
-        return Inputs(family, statistics, base, notes_on(family, caught))
+    for name in statistics:
+        member("statistics of an expert", name, experts)
+    if any(isinstance(weights, Checkpoint | Adapted) for weights in (base, *experts.values())):
+        base = under_saved_names(base)
+        experts = {name: under_saved_names(weights) for name, weights in experts.items()}
+    family = examine(base, [Expert(name, one) for name, one in experts.items()], heads=heads)
+    prints = {name: weights.fingerprint for name, weights in experts.items()}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fitted = tuple(
+            _fitted(statistics.get(e.name), e.checkpoint, e.name, prints) for e in family.experts
+        )
+        prior = _fitted(base_statistics, base, "base", prints)
+    return Inputs(family, fitted, prior, notes_on(family, caught))
 
 
 def open_source(source: Source, label: str, base: Weights | None = None) -> Weights:
@@ -76,13 +64,11 @@ def open_source(source: Source, label: str, base: Weights | None = None) -> Weig
     `label` is what sentences call it where it has no path; an adapter's directory is opened over
     `base`.  Raises `InputError` for what is none of these.
     """
-    if isinstance(source, nn.Module):
+    if isinstance(source, nn.Module | Mapping):
         return InMemory.of(source, label)
     if isinstance(source, str | Path):
         path = hub.locate(source)
         return Checkpoint.open(path) if base is None else open_expert(path, base)
-    if isinstance(source, Mapping):
-        return InMemory.of(source, label)
     if isinstance(source, Weights):
         return source
     raise InputError(
@@ -109,32 +95,30 @@ def reference(source: Source, label: str) -> str:
 
 def named(experts: Any) -> dict[str, Source]:
     """Experts by name; those of a sequence are called `expert 1`, `expert 2` and so on."""
-    if isinstance(experts, Mapping):
-        if experts and all(isinstance(value, Tensor) for value in experts.values()):
-            raise InputError(
-                "experts",
-                expected="a mapping from names to models, or a list of models",
-                found="one state dict",
-                remedy="Put it in a list, also where it is the only one.",
-            )
-        found = by_text("experts", experts)
-        for name in found:
-            if not name.strip() or name.strip() in (".", ".."):  # a folder for its head
-                raise InputError(
-                    "name of an expert",
-                    expected="a name that a folder can have",
-                    found=f"'{name}'",
-                    remedy="Give it another name.",
-                )
-        return found
-    if isinstance(experts, nn.Module | str | Path) or not isinstance(experts, Sequence):
+    by_name = isinstance(experts, Mapping)
+    if by_name:
+        one = bool(experts) and all(isinstance(value, Tensor) for value in experts.values())
+    else:
+        one = isinstance(experts, str) or not isinstance(experts, Sequence)
+    if one:
         raise InputError(
             "experts",
             expected="a mapping from names to models, or a list of models",
-            found=type(experts).__name__,
+            found="one state dict" if by_name else type(experts).__name__,
             remedy="Put it in a list, also where it is the only one.",
         )
-    return {f"expert {number}": source for number, source in enumerate(experts, 1)}
+    if not by_name:
+        return {f"expert {number}": source for number, source in enumerate(experts, 1)}
+    found = by_text("experts", experts)
+    for name in found:
+        if name.strip() in ("", ".", ".."):  # a folder for its head
+            raise InputError(
+                "name of an expert",
+                expected="a name that a folder can have",
+                found=f"'{name}'",
+                remedy="Give it another name.",
+            )
+    return found
 
 
 def by_text(thing: str, given: Mapping[Any, Any]) -> dict[str, Any]:
@@ -289,20 +273,14 @@ def _require_names(statistics: Statistics, on: Weights, whose: str) -> None:
 
 def _parameter(stem: str, kind: str, by_own: Mapping[str, str]) -> str | None:
     """The parameter that a statistic belongs to, by the base's name."""
-    if kind in OF_PARAMETERS:
-        return by_own.get(stem)
-    return next(
-        (by_own[n] for n in (f"{stem}.weight", f"{stem}.in_proj_weight") if n in by_own), None
-    )
+    names = (stem,) if kind in OF_PARAMETERS else (f"{stem}.weight", f"{stem}.in_proj_weight")
+    return next((by_own[name] for name in names if name in by_own), None)
 
 
 def _fits(kind: str, shape: tuple[int, ...], parameter: tuple[int, ...]) -> bool:
     if kind == "fisher":
         return shape == parameter
-    elements = 1
-    for size in parameter:
-        elements *= size
     if kind == "block":
-        return shape == (elements, elements)
+        return shape == (math.prod(parameter),) * 2
     # A weight may be stored as (d_in, d_out): which side is meant, its reader knows.
     return not shape or shape[-1] in parameter

@@ -47,7 +47,6 @@ class Past:
 
     entries: Mapping[str, Entry] = field(default_factory=dict)
     survey: Any = None
-    surveyed: bool = False
     length: int = 0
 
 
@@ -87,7 +86,7 @@ def _parse(file: Path) -> tuple[dict[str, Any] | None, Past]:
         return None, Past()
     first: dict[str, Any] | None = None
     entries: dict[str, Entry] = {}
-    survey, surveyed, length = None, False, 0
+    survey, length = None, 0
     for line in raw.splitlines(keepends=True):
         try:
             content = json.loads(line)
@@ -96,18 +95,14 @@ def _parse(file: Path) -> tuple[dict[str, Any] | None, Past]:
             if first is None:
                 first = content
             elif "survey" in content:
-                survey, surveyed = content["survey"], True
+                survey = content["survey"]
             else:
-                entries[content["layer"]] = Entry(
-                    layer_of(content["report"]),
-                    content["stage"],
-                    content.get("norm"),
-                    content["checksums"],
-                )
+                name, report = content.pop("layer"), layer_of(content.pop("report"))
+                entries[name] = Entry(report, **content)
         except (ValueError, KeyError, TypeError):
             break  # torn by what killed the merge: this line and all after it do not count
         length += len(line)
-    return first, Past(entries, survey, surveyed, length)
+    return first, Past(entries, survey, length)
 
 
 class Journal:
@@ -135,22 +130,16 @@ class Journal:
 
     def layer(self, entry: Entry) -> None:
         """A layer is done; its data has been handed to the writer."""
+        told = {"layer": entry.report.name, "stage": entry.stage}
         norm = {} if entry.norm is None else {"norm": entry.norm}
-        self._note(
-            {
-                "layer": entry.report.name,
-                "stage": entry.stage,
-                **norm,
-                "report": layer_dict(entry.report),
-                "checksums": dict(entry.checksums),
-            }
-        )
+        report = {"report": layer_dict(entry.report), "checksums": dict(entry.checksums)}
+        self._note({**told, **norm, **report})
         if time.monotonic() - self._flushed >= INTERVAL:
             self.flush()
 
     def survey(self, compute: Callable[[], Any]) -> Any:
         """The first pass's result, from the past where it is known."""
-        if self.past.surveyed:
+        if self.past.survey is not None:
             return self.past.survey
         found = compute()
         self._note({"survey": found})

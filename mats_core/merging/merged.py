@@ -28,7 +28,7 @@ from ..families import Expert
 from ..system import Shown
 from .directory import finish_directory, require_output
 from .events import Finished
-from .plan import Inputs, Plan, prepare
+from .plan import Inputs, prepare
 from .recipe import Recipe
 from .report import Report
 
@@ -49,9 +49,9 @@ class Merge(Shown):
     inputs: Inputs = field(repr=False)
 
     @classmethod
-    def of(cls, finished: Finished, plan: Plan) -> Merge:
-        """The merge that a plan's events ended with."""
-        report, base = finished.report, plan.inputs.family.base
+    def of(cls, finished: Finished, recipe: Recipe) -> Merge:
+        """The merge that a recipe's events ended with."""
+        report, base = finished.report, finished.inputs.family.base
         tensors: Mapping[str, Tensor]
         if report.output:
             tensors = _Lazy(Checkpoint.open(report.output))
@@ -59,7 +59,7 @@ class Merge(Shown):
             on = {name: _device(base, name) for name in finished.tensors}
             tensors = {name: value.to(device=on[name]) for name, value in finished.tensors.items()}
         chosen = {"options": dict(report.options), "search": None}
-        return cls(report, tensors, plan.recipe.model_copy(update=chosen), plan.inputs)
+        return cls(report, tensors, recipe.model_copy(update=chosen), finished.inputs)
 
     def __repr__(self) -> str:
         experts = listing(expert.name for expert in self.inputs.family.experts)
@@ -80,7 +80,8 @@ class Merge(Shown):
         found = evaluate.for_expert(self.tensors, self.inputs.family, expert)
         for name in expert.checkpoint.tensors:
             if expert.own(name) not in found:  # its head, and buffers that only it has
-                found[expert.own(name)] = _kept(expert.checkpoint, name)
+                device = _device(expert.checkpoint, name)
+                found[expert.own(name)] = expert.checkpoint.read(name, device=device)
         return _in_order(expert.checkpoint, found)
 
     def model(self, expert: str | None = None) -> nn.Module:
@@ -150,8 +151,7 @@ class Merge(Shown):
     @property
     def tasks(self) -> tuple[str, ...]:
         """The tasks that experts name and that their directories can be asked about."""
-        experts = self.inputs.family.experts
-        return tuple(e.task for e in experts if e.task and e.checkpoint.directory is not None)
+        return self.inputs.family.tasks
 
     def weights_of(self, expert: str | None = None) -> Weights:
         """The weights that were opened for the base, or for an expert."""
@@ -164,10 +164,8 @@ class Merge(Shown):
                 yield name, self.tensors[name]
 
     def _merged(self, name: str) -> Tensor:
-        family = self.inputs.family
-        if name in self.tensors:
-            return self.tensors[name]
-        return self.tensors[family.tied_to[name]]  # written once, with the one that it follows
+        # What is tied is written once, with the one that it follows.
+        return self.tensors[name if name in self.tensors else self.inputs.family.tied_to[name]]
 
     def _expert(self, name: str) -> Expert:
         experts = {expert.name: expert for expert in self.inputs.family.experts}
@@ -182,12 +180,8 @@ def _in_order(weights: Weights, state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {**{name: state[name] for name in names}, **state}
 
 
-def _kept(weights: Weights, name: str) -> Tensor:
-    """A tensor as its model has it, on its device."""
-    return weights.read(name, device=_device(weights, name))
-
-
 def _device(weights: Weights, name: str) -> torch.device | None:
+    """Where a tensor of a model lies; None for files."""
     source, own = original(weights), weights.own(name)
     return source.held[own].device if isinstance(source, InMemory) else None
 
@@ -199,9 +193,10 @@ class _Lazy(Mapping[str, Tensor]):
         self.checkpoint = checkpoint
 
     def __getitem__(self, name: str) -> Tensor:
-        if name not in self.checkpoint.tensors:
-            raise KeyError(name)
         return self.checkpoint.read(name)
+
+    def __contains__(self, name: object) -> bool:  # without reading it
+        return name in self.checkpoint.tensors
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.checkpoint.tensors)

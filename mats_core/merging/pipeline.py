@@ -42,26 +42,18 @@ REFERENCES = 0.3  # of a test: experts and base, which are most often remembered
 Merging = Generator[Event, None, Finished]
 
 
-def merge(
-    recipe: Recipe,
-    *,
-    force: bool = False,
-    resume: bool = False,
-    inputs: Inputs | None = None,
-) -> Report:
+def merge(recipe: Recipe, **settings: Any) -> Report:
     """The report of a recipe that was run to its end; the arguments are those of `run`."""
-    return drain(run(recipe, force=force, resume=resume, inputs=inputs)).report
+    return drain(run(recipe, **settings)).report
 
 
 def run(
     recipe: Recipe,
     *,
     force: bool = False,
-    resume: bool = False,
     inputs: Inputs | None = None,
     keep: Sequence[int] = (),
-    shard_bytes: int = SHARD_BYTES,
-    shares: Shares = SHARES,
+    **settings: Any,
 ) -> Merging:
     """Events of a merge, not judged (see `mats_core.run`); `inputs`: files that are open already.
 
@@ -69,9 +61,7 @@ def run(
     """
     if recipe.output:
         require_output(recipe.path(recipe.output), recipe, force=force)
-    plan = planned(recipe, inputs, keep)
-    events = run_plan(plan, force=force, resume=resume, shard_bytes=shard_bytes, shares=shares)
-    return (yield from events)
+    return (yield from run_plan(planned(recipe, inputs, keep), force=force, **settings))
 
 
 def planned(recipe: Recipe, inputs: Inputs | None = None, keep: Sequence[int] = ()) -> Plan:
@@ -104,7 +94,8 @@ def run_plan(
     at the door (`mats_core.run`).
     """
     started = time.perf_counter()
-    recipe, shares = plan.recipe, shares.tested(_tasks(plan))
+    recipe = plan.recipe
+    shares = shares if _tasks(plan) else replace(shares, testing=0.0)
     target = recipe.path(recipe.output) if recipe.output else None
     opened = plan.inputs
 
@@ -113,14 +104,14 @@ def run_plan(
 
     if target is not None:
         allow(target)
-    inputs = complete(plan.inputs, recipe)
+    inputs = opened = complete(plan.inputs, recipe)
     points = grid(recipe)
-    stages = Stages((1 + len(points)) * shares.whole(recipe.rounds))
+    stages = Stages(shares, recipe.rounds, 1 + len(points))
     trials: tuple[Trial, ...] = ()
     if points:
-        recipe, trials = yield from _search(recipe, inputs, points, stages, shares)
+        recipe, trials = yield from _search(recipe, inputs, points, stages)
     for number in range(2, recipe.rounds + 1):
-        inputs = yield from _measured_again(recipe, inputs, number, stages, shares)
+        inputs = yield from _measured_again(recipe, inputs, number, stages)
     if recipe is plan.recipe:
         plan = replace(plan, inputs=inputs)
     else:  # the best of a search
@@ -145,7 +136,7 @@ def run_plan(
     if target is not None:
         (target / JOURNAL).unlink(missing_ok=True)  # last: until here a merge can be resumed
     tensors = {} if target is not None else encoder
-    finished = Finished(report, tensors, fraction=1.0, text="The merge is done")
+    finished = Finished(report, tensors, opened, fraction=1.0, text="The merge is done")
     yield finished  # after the output took its name
     return finished
 
@@ -186,7 +177,7 @@ def _merge_vectors(plan: Plan, vectors: VectorFamily, sink: Sink, folder: Path |
 
 
 def _measured_again(
-    recipe: Recipe, inputs: Inputs, number: int, stages: Stages, shares: Shares
+    recipe: Recipe, inputs: Inputs, number: int, stages: Stages
 ) -> Generator[Event, None, Inputs]:
     """Merge in memory and measure there (see `rounds`): the inputs of round `number`."""
     silent = recipe.model_copy(
@@ -197,12 +188,12 @@ def _measured_again(
         run_plan(prepare(silent, inputs)),
         lambda event: None if isinstance(event, Finished) else event,
     )
-    finished = yield from stages.next(merging, shares.merging, said)
+    finished = yield from stages.next(merging, stages.shares.merging, said)
     text = said.format("measuring statistics at the merge")
     yield RoundDone(number - 1, recipe.rounds, fraction=stages.done, text=text)
     device = finished.report.device
     steps = rounds.measuring_at(inputs, finished.tensors, recipe.folder, device=device)
-    again = yield from stages.next(steps, shares.measuring, said)
+    again = yield from stages.next(steps, stages.shares.measuring, said)
     # Nothing is merged with these statistics again: there is nothing to remember.
     return replace(again, memo=Memo())
 
@@ -218,10 +209,7 @@ def _in_round(recipe: Recipe, number: int | None = None) -> str:
 
 def _tasks(plan: Plan) -> bool:
     """Whether there is anything to evaluate: not for raw families, nor where it is switched off."""
-    return plan.recipe.evaluate is not False and any(
-        expert.task and expert.checkpoint.directory is not None
-        for expert in plan.inputs.family.experts
-    )
+    return plan.recipe.evaluate is not False and bool(plan.inputs.family.tasks)
 
 
 def evaluating_output(
@@ -257,12 +245,9 @@ def _evaluate(
     settings = plan.recipe.evaluate
     if not isinstance(settings, Evaluation) or not _tasks(plan):
         return ()
-    found = yield from part(
-        examining(
-            plan.inputs.family, plan.recipe.folder, settings.split, settings.examples, plan.device
-        ),
-        stop=REFERENCES,
-    )
+    family, folder = plan.inputs.family, plan.recipe.folder
+    steps = examining(family, folder, settings.split, settings.examples, plan.device)
+    found = yield from part(steps, stop=REFERENCES)
     asking = found.take(encoder, precision=settings.precision)
     results = yield from part(asking, start=REFERENCES)
     for index, result in enumerate(results):
@@ -272,18 +257,14 @@ def _evaluate(
 
 def grid(recipe: Recipe) -> list[dict[str, Any]]:
     """Every point of a recipe's search, as the options that differ; none without a search."""
-    axes = recipe.search or {}
+    axes = recipe.search
     if not axes:
         return []
     return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
 
 
 def _search(
-    recipe: Recipe,
-    inputs: Inputs,
-    points: Sequence[dict[str, Any]],
-    stages: Stages,
-    shares: Shares,
+    recipe: Recipe, inputs: Inputs, points: Sequence[dict[str, Any]], stages: Stages
 ) -> Generator[Event, None, tuple[Recipe, tuple[Trial, ...]]]:
     """Try the points on validation data; returns the best recipe and the table of trials."""
     if not any(expert.task for expert in inputs.family.experts):
@@ -301,7 +282,7 @@ def _search(
         # Layers and tasks of a trial are none of the merge's: only how far it is, is said.
         events = changed(run_plan(trial), lambda e: Event(fraction=e.fraction, text=e.text))
         said = f"Trial {index + 1} of {len(points)}: {{}}"
-        finished = yield from stages.next(events, shares.whole(recipe.rounds), said)
+        finished = yield from stages.next(events, stages.whole, said)
         accuracy = finished.report.normalised_accuracy
         if accuracy is None:
             raise InputError("search", expected="tasks that can be evaluated", found="none")

@@ -24,13 +24,6 @@ from ..system import Memo, choose_device
 from .matching import require_matching
 from .recipe import Recipe
 
-DTYPES = {
-    "float32": torch.float32,
-    "float64": torch.float64,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-}
-
 
 @dataclass(frozen=True)
 class Inputs:
@@ -160,13 +153,11 @@ def complete(inputs: Inputs, recipe: Recipe) -> Inputs:
 def _checked(inputs: Inputs) -> Inputs:
     """The same with its notes, if the statistics are those of these checkpoints."""
     family = inputs.family
-    pairs = [
-        *zip((expert.checkpoint for expert in family.experts), inputs.statistics, strict=True),
-        (family.base, inputs.base_statistics),
-    ]
+    checkpoints = (*(expert.checkpoint for expert in family.experts), family.base)
+    measured = (*inputs.statistics, inputs.base_statistics)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        for checkpoint, statistics in pairs:
+        for checkpoint, statistics in zip(checkpoints, measured, strict=True):
             if statistics is not None:
                 statistics.check(checkpoint.fingerprint)
     return replace(inputs, notes=notes_on(family, caught))
@@ -208,13 +199,14 @@ def prepare(recipe: Recipe, inputs: Inputs | None = None, keep: Sequence[int] = 
     device, reason = choose_device(recipe.device)
     if device == "mps" and recipe.dtype == "float64":
         raise InputError("dtype 'float64'", expected="cpu or cuda", found="mps")
-    kinds = method.reads(options)
     _require_experts(recipe, method)
     _require_statistics(recipe, inputs, method, options)
     families = [inputs.family, *([inputs.vectors.family] if inputs.vectors else [])]
     names = [f"'{expert.name}'" for expert in inputs.family.experts]
     measured = dict(zip(names, inputs.statistics, strict=True))
+    kinds = method.reads(options)
     require_matching(families, {**measured, "the base": inputs.base_statistics}, kinds)
+    starts = named_checkpoints(method.name, options.model_dump()).values()
     return Plan(
         recipe=recipe,
         inputs=inputs,
@@ -222,11 +214,11 @@ def prepare(recipe: Recipe, inputs: Inputs | None = None, keep: Sequence[int] = 
         options=options,
         device=device,
         reason=reason,
-        dtype=DTYPES[recipe.dtype],
+        dtype=getattr(torch, recipe.dtype),
         weights=_weights(recipe, method),
-        kinds=kinds,
+        kinds=method.reads(options),
         keep=tuple(keep),
-        start=_start(recipe, method, options),
+        start=next((Checkpoint.open(recipe.path(path)) for path in starts), None),
     )
 
 
@@ -238,11 +230,8 @@ def _with_blocks(method: Method, options: Options, inputs: Inputs) -> Options:
         return options
     assert inputs.vectors is not None
     for expert, statistics in zip(inputs.family.experts, inputs.statistics, strict=True):
-        missing = [
-            name
-            for name in inputs.vectors.vectors
-            if statistics is not None and f"{name}.block" not in statistics.shapes
-        ]
+        shapes = statistics.shapes if statistics is not None else ()
+        missing = [name for name in inputs.vectors.vectors if f"{name}.block" not in shapes]
         if statistics is not None and missing:
             raise InputError(
                 f"statistics '{statistics.source}' of '{expert.name}'",
@@ -251,12 +240,6 @@ def _with_blocks(method: Method, options: Options, inputs: Inputs) -> Options:
                 remedy=f"Measure the adapter again, or set the option {listing(chosen)}.",
             )
     return options.model_copy(update=chosen)
-
-
-def _start(recipe: Recipe, method: Method, options: Options) -> Weights | None:
-    """The checkpoint that an option names, if one does."""
-    named = named_checkpoints(method.name, options.model_dump())
-    return next((Checkpoint.open(recipe.path(path)) for path in named.values()), None)
 
 
 def _weights(recipe: Recipe, method: Method) -> tuple[float, ...]:
@@ -298,9 +281,7 @@ def _require_statistics(recipe: Recipe, inputs: Inputs, method: Method, options:
     if method.folds(options):
         required.add("input_mean")  # of the column of ones beside the inputs
     for entry, statistics in zip(recipe.experts, inputs.statistics, strict=True):
-        if not required:
-            break
-        if statistics is None:
+        if required and statistics is None:
             raise InputError(
                 f"method '{method.name}'",
                 expected="statistics for every expert",
@@ -308,12 +289,11 @@ def _require_statistics(recipe: Recipe, inputs: Inputs, method: Method, options:
                 remedy="Run `python -m mats_core measure` on it and name the file in the recipe, "
                 "or pass what `mats_core.measure` returns.",
             )
-        there = statistics.kinds
-        if required - there:
+        if statistics is not None and required - statistics.kinds:
             raise InputError(
                 f"statistics '{statistics.source}' of '{entry.name}'",
                 expected=f"{listing(sorted(required))} for '{method.name}'",
-                found=f"no {listing(sorted(required - there))}",
+                found=f"no {listing(sorted(required - statistics.kinds))}",
                 remedy="Measure again.",
             )
     for option in options_of_the_base(method.name, options.model_dump()):

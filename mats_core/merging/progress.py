@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from ..system import Event, part
@@ -25,24 +25,26 @@ class Shares:
     measuring: float = 0.6
     testing: float = 0.4
 
-    def tested(self, anything: bool) -> Shares:
-        """The same where there is anything to test, else without the test."""
-        return self if anything else replace(self, testing=0.0)
-
     def whole(self, rounds: int) -> float:
         """Of a merge in so many rounds."""
         return rounds * self.merging + (rounds - 1) * self.measuring + self.testing
 
 
 class Stages:
-    """The parts of one merge, one after the other: each begins where the last one ended."""
+    """The parts of merges in so many rounds, one after the other: each begins where the last ended.
 
-    def __init__(self, total: float, start: float = 0.0) -> None:
-        self.total, self.done = total, start
+    shares   how long the parts take
+    whole    one merge, in the same unit
+    done     how much of all is done, 0 to 1
+    """
+
+    def __init__(self, shares: Shares, rounds: int, merges: int = 1) -> None:
+        self.shares, self.whole, self.done = shares, shares.whole(rounds), 0.0
+        self._total = merges * self.whole
 
     def next(
         self, events: Generator[E, Any, R], share: float, said: str = "{}"
     ) -> Generator[E, Any, R]:
         """The events of the next part, which takes `share` of the total."""
-        start, self.done = self.done, min(1.0, self.done + share / self.total)
+        start, self.done = self.done, min(1.0, self.done + share / self._total)
         return part(events, start, self.done, said)

@@ -67,29 +67,24 @@ def on_ray(folder: Path | None, shard_bytes: int) -> Engine:
         key = uuid.uuid4().hex  # files may change between two merges by one recipe
         shared = ray.put((key, recipe, plan.keep, survey, folder, shard_bytes, contents))
         threads = torch.get_num_threads()  # another number could round differently
+        gpus = 1 if plan.device == "cuda" else 0
         task = ray.remote(max_retries=RETRIES)(_merge)
         under_way: deque[Any] = deque()
         most = AHEAD * max(1, int(ray.cluster_resources().get("CPU", 1) // threads))
         held = HELD * most
         try:
             for unit in todo:
-                needs = {
-                    "CPU": threads,
-                    "GPU": 1 if plan.device == "cuda" else 0,
-                    "memory": int(layer_bytes(plan, unit)),
-                }
+                needs = {"CPU": threads, "GPU": gpus, "memory": int(layer_bytes(plan, unit))}
                 _require_machine(ray, unit, needs)
-                asked = task.options(
-                    num_cpus=needs["CPU"], num_gpus=needs["GPU"], memory=needs["memory"]
-                )
+                asked = task.options(num_cpus=threads, num_gpus=gpus, memory=needs["memory"])
                 under_way.append((unit, needs, asked.remote(shared, unit, threads)))
                 while len(busy := _unfinished(ray, under_way)) >= most or len(under_way) >= held:
                     late = under_way[0][2] in busy and len(under_way) < held
                     if late and ray.wait(busy, num_returns=1, timeout=PATIENCE)[0]:
                         continue  # a worker is free, though the first layer is not there yet
-                    yield _first(ray, place, under_way)
+                    yield _taken(ray, place, under_way)
             while under_way:
-                yield _first(ray, place, under_way)
+                yield _taken(ray, place, under_way)
         finally:
             _cancel(ray, [reference for _, _, reference in under_way])
 
@@ -99,13 +94,6 @@ def on_ray(folder: Path | None, shard_bytes: int) -> Engine:
 def _unfinished(ray: Any, under_way: deque[Any]) -> list[Any]:
     references = [reference for _, _, reference in under_way]
     return ray.wait(references, num_returns=len(references), timeout=0)[1]
-
-
-def _first(ray: Any, place: Place, under_way: deque[Any]) -> Done:
-    """The layer that was asked for first; until it is here it is among those to cancel."""
-    done = _taken(ray, place, *under_way[0])
-    under_way.popleft()
-    return done
 
 
 def _cancel(ray: Any, references: Sequence[Any]) -> None:
@@ -141,8 +129,12 @@ def _require_machine(ray: Any, unit: Unit, needs: Mapping[str, int]) -> None:
     )
 
 
-def _taken(ray: Any, place: Place, unit: Unit, needs: Mapping[str, int], reference: Any) -> Done:
-    """The result of a task, which the driver's own files know of now."""
+def _taken(ray: Any, place: Place, under_way: deque[Any]) -> Done:
+    """The layer that was asked for first, which the driver's own files know of now.
+
+    Until it is here it is among those to cancel.
+    """
+    unit, needs, reference = under_way[0]
     try:
         timeout = 0.0
         while not ray.wait([reference], timeout=timeout)[0]:
@@ -160,6 +152,7 @@ def _taken(ray: Any, place: Place, unit: Unit, needs: Mapping[str, int], referen
             "--resume a merge that fails keeps the layers that it has done.",
         ) from None
     place.take(done)
+    under_way.popleft()
     return done
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -25,8 +26,9 @@ def read_layer(plan: Plan, unit: Unit, *, with_statistics: bool = True) -> Layer
     """One layer's tensors and statistics, in the plan's dtype and on its device."""
     family = plan.inputs.family
     shape = family.shape(unit.name)
-    read_statistics = with_statistics and bool(plan.kinds)
-    empty = LayerStatistics()
+    own, prior = plan.inputs.statistics, plan.inputs.base_statistics
+    if not (with_statistics and plan.kinds):
+        own, prior = (), None
     place = (unit, plan.dtype, plan.device)
 
     def remember(what: Hashable, compute: Callable[[], Any]) -> Any:
@@ -34,7 +36,7 @@ def read_layer(plan: Plan, unit: Unit, *, with_statistics: bool = True) -> Layer
 
     def measured_by(statistics: Statistics | None) -> LayerStatistics:
         if statistics is None:
-            return empty
+            return LayerStatistics()
         what = ("statistics", statistics.source, plan.kinds)
         return remember(what, lambda: _layer_statistics(plan, statistics, unit, shape))
 
@@ -47,10 +49,8 @@ def read_layer(plan: Plan, unit: Unit, *, with_statistics: bool = True) -> Layer
         weights=plan.weights,
         labels=tuple(expert.name for expert in family.experts),
         is_matrix=treated_as_matrix(plan, unit.name),
-        statistics=tuple(measured_by(own) for own in plan.inputs.statistics)
-        if read_statistics
-        else (),
-        base_statistics=measured_by(plan.inputs.base_statistics) if read_statistics else empty,
+        statistics=tuple(map(measured_by, own)),
+        base_statistics=measured_by(prior),
         seed=plan.recipe.seed,
         keep=plan.keep,
         starts=_starts(plan, unit),
@@ -108,8 +108,9 @@ def read_pieces(plan: Plan, unit: Unit) -> Iterator[Layer]:
 def _read_piece(
     plan: Plan, unit: Unit, start: int, stop: int, following: Sequence[tuple[int, int]]
 ) -> Layer:
-    memo = plan.inputs.memo
-    bases, experts = _checkpoints(plan)
+    memo, family = plan.inputs.memo, plan.inputs.family
+    bases = [family.base] if plan.method.reads_base else []
+    experts = [expert.checkpoint for expert in family.experts]
     place = (unit, start, plan.dtype, plan.device)
 
     def remember(what: Hashable, compute: Callable[[], Any]) -> Any:
@@ -132,7 +133,7 @@ def _read_piece(
         base=found[0] if bases else torch.empty(stop - start, dtype=plan.dtype, device="meta"),
         experts=tuple(found[len(bases) :]),
         weights=plan.weights,
-        labels=tuple(expert.name for expert in plan.inputs.family.experts),
+        labels=tuple(expert.name for expert in family.experts),
         is_matrix=False,
         seed=plan.recipe.seed,
         offset=start,
@@ -148,13 +149,6 @@ def _wanted(
             checkpoint.fill(unit.name, start, value)
 
     return Wanted((unit, start), len(checkpoints), stop - start, plan.dtype, fill)
-
-
-def _checkpoints(plan: Plan) -> tuple[list[Weights], list[Weights]]:
-    """The base, where the method reads it, and the experts."""
-    family = plan.inputs.family
-    bases = [family.base] if plan.method.reads_base else []
-    return bases, [expert.checkpoint for expert in family.experts]
 
 
 def _tensor(plan: Plan, checkpoint: Weights, unit: Unit) -> Tensor:
@@ -191,20 +185,19 @@ def _layer_statistics(
     plan: Plan, statistics: Statistics, unit: Unit, shape: tuple[int, ...]
 ) -> LayerStatistics:
     module = module_of(unit.name)
-    elements = 1
-    for size in shape:
-        elements *= size
+    elements = math.prod(shape)
+    place = {"dtype": plan.dtype, "device": plan.device}
 
     def read(kind: str, name: str, expected: tuple[int, ...]) -> Tensor | None:
         if kind not in plan.kinds:
             return None
-        return statistics.read(name, expected, dtype=plan.dtype, device=plan.device)
+        return statistics.read(name, expected, **place)
 
     def read_gram(kind: str, size: int) -> tuple[Tensor | None, LowRank | None]:
         """Whole, or in factors where the file has it so."""
         if kind not in plan.kinds or not matrix:
             return None, None
-        name, place = f"{module}.{kind}", {"dtype": plan.dtype, "device": plan.device}
+        name = f"{module}.{kind}"
         factors = statistics.factored(name, size, **place)
         return (None, factors) if factors else (statistics.read(name, (size, size), **place), None)
 

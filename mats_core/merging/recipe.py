@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from ..checkpoints import hub
-from ..errors import InputError, from_validation, member, read_yaml
+from ..errors import InputError, member, read_yaml, validated
 from ..methods import METHODS, Options, describe, named_checkpoints
 from ..system import FolderName, Shown
 from ..tasks import names_file
@@ -27,91 +27,86 @@ OutputDtype = Literal["float32", "float64", "bfloat16", "float16"]
 
 
 class ExpertEntry(BaseModel):
-    """One expert of a recipe."""
+    """One expert of a recipe.
+
+    name          of the expert
+    model         checkpoint or PEFT adapter: a directory, a .safetensors file or a hub id
+    statistics    statistics file of this checkpoint
+    weight        task weight α_m
+    task          a .yaml or .npz file, or sample:NAME; evaluated if given
+    examples      training examples, for FedAvg
+    fingerprint   if given, the checkpoint must have it
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: FolderName = Field(description="name of the expert, and of its head's folder")
-    model: str = Field(
-        description="checkpoint or PEFT adapter: a directory, a .safetensors file or a hub id"
-    )
-    statistics: str | None = Field(None, description="statistics file of this checkpoint")
-    weight: float = Field(1.0, ge=0, allow_inf_nan=False, description="task weight α_m")
-    task: str | None = Field(
-        None, description="a .yaml or .npz file, or sample:NAME; evaluated if given"
-    )
-    examples: int | None = Field(None, ge=1, description="training examples, for FedAvg")
-    fingerprint: str | None = Field(None, description="if given, the checkpoint must have it")
+    name: FolderName
+    model: str
+    statistics: str | None = None
+    weight: float = Field(1.0, ge=0, allow_inf_nan=False)
+    task: str | None = None
+    examples: int | None = Field(None, ge=1)
+    fingerprint: str | None = None
 
 
 class Evaluation(BaseModel):
     """What is evaluated after a merge, where the experts name their tasks.
 
-    split   the part of each task's data that is used
+    split       the part of each task's data that is used
+    examples    at most so many a task
+    precision   stop once half the 95 % interval of the normalised accuracy is at most this
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     split: Literal["train", "validation", "test"] = "test"
-    examples: int | None = Field(default=None, ge=1, description="at most so many a task")
-    precision: float | None = Field(
-        default=None,
-        gt=0,
-        le=1,
-        description="stop once half the 95 % interval of the normalised accuracy is at most this",
-    )
+    examples: int | None = Field(default=None, ge=1)
+    precision: float | None = Field(default=None, gt=0, le=1)
 
 
 class Recipe(Shown, BaseModel):
     """A merge, completely described.
 
+    base               the pre-trained checkpoint
     experts            the fine-tuned models, with their weights, statistics and tasks
     method             a name of `METHODS`
     options            of the method, by name; those left out have their defaults
+    output             directory to write; without it nothing is written
     seed               of all that is random, such as the drops of DARE
     device             where the arithmetic runs; `auto`: the fastest device of the machine
+    dtype              of the arithmetic
+    output_dtype       that of the base by default
+    weighting          `examples` multiplies each weight by its examples (FedAvg)
+    heads              patterns of head tensors, instead of recognising them
+    base_statistics    statistics of the base, for gradient matching
     base_fingerprint   if given, the base must have it
+    engine             where layers are merged: in this process, or on a Ray cluster
+    rounds             2: measure statistics again at the merge, on the experts' own calibration
+                       examples, and merge once more; 3: and again
     evaluate           what is evaluated after the merge, or False
+    search             options → values to try on validation data; the best is used
     folder             where relative paths start; not part of the file
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    base: str = Field(description="the pre-trained checkpoint")
+    base: str
     experts: tuple[ExpertEntry, ...] = Field(min_length=1)
     method: str
     options: dict[str, Any] = Field(default_factory=dict)
-    output: str | None = Field(
-        None, description="directory to write; without it nothing is written"
-    )
+    output: str | None = None
     seed: int = Field(0, ge=0)
     device: Device = "auto"
-    dtype: Arithmetic = Field("float32", description="arithmetic")
-    output_dtype: OutputDtype | None = Field(None, description="that of the base by default")
-    weighting: Literal["weights", "examples"] = Field(
-        "weights", description="`examples` multiplies each weight by its examples (FedAvg)"
-    )
-    heads: tuple[str, ...] | None = Field(
-        None, description="patterns of head tensors, instead of recognising them"
-    )
-    base_statistics: str | None = Field(
-        None, description="statistics of the base, for gradient matching"
-    )
+    dtype: Arithmetic = "float32"
+    output_dtype: OutputDtype | None = None
+    weighting: Literal["weights", "examples"] = "weights"
+    heads: tuple[str, ...] | None = None
+    base_statistics: str | None = None
     base_fingerprint: str | None = None
-    engine: Literal["local", "ray"] = Field(
-        "local", description="where layers are merged: in this process, or on a Ray cluster"
-    )
-    rounds: int = Field(
-        1,
-        ge=1,
-        le=5,
-        description="2: measure statistics again at the merge, on the experts' own calibration "
-        "examples, and merge once more; 3: and again",
-    )
+    engine: Literal["local", "ray"] = "local"
+    rounds: int = Field(1, ge=1, le=5)
     evaluate: Evaluation | Literal[False] = Evaluation()
-    search: dict[str, tuple[Any, ...]] | None = Field(
-        None, description="options → values to try on validation data; the best is used"
-    )
+    search: dict[str, tuple[Any, ...]] | None = None
     folder: Path = Field(Path(), exclude=True)
 
     def path(self, reference: str) -> Path:
@@ -140,11 +135,7 @@ def parse_options(method: str, options: Mapping[str, Any], folder: Path = Path()
     Raises `InputError` for an unknown method or option (naming the nearest) or a bad value.
     """
     member("method", method, METHODS)
-    model = METHODS[method].options
-    try:
-        parsed = model.model_validate(dict(options))
-    except ValidationError as error:
-        raise from_validation(f"options of '{method}'", error, model.model_fields) from None
+    parsed = validated(f"options of '{method}'", METHODS[method].options, dict(options))
     for name, path in named_checkpoints(method, parsed.model_dump()).items():
         if not (folder / path).exists():
             names = next(field.checkpoint for field in describe(method) if field.name == name)
@@ -160,11 +151,8 @@ def parse_recipe(content: Any, folder: str | Path = ".") -> Recipe:
     """The recipe of parsed YAML (or a dictionary); all but the files' contents is validated."""
     if not isinstance(content, Mapping):
         raise InputError("recipe", expected="a YAML mapping", found=type(content).__name__)
-    try:
-        recipe = Recipe.model_validate({**content, "folder": Path(folder)})
-    except ValidationError as error:
-        fields = [*Recipe.model_fields, *ExpertEntry.model_fields, *Evaluation.model_fields]
-        raise from_validation("recipe", error, fields) from None
+    content = {**content, "folder": Path(folder)}
+    recipe = validated("recipe", Recipe, content, ExpertEntry, Evaluation)
     recipe.parsed_options()
     known = METHODS[recipe.method].options.model_fields
     for name, values in (recipe.search or {}).items():

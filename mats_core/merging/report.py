@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import torch
@@ -134,10 +134,7 @@ class Report(Shown):
             "gap_recovered": self.gap_recovered,
             "split": self.split,
             "tasks": [task_dict(result) for result in self.tasks],
-            "search": [
-                {"options": dict(t.options), "normalised_accuracy": t.normalised_accuracy}
-                for t in self.search
-            ],
+            "search": [asdict(trial) for trial in self.search],
             "warnings": list(self.warnings),
             "fingerprints": dict(self.fingerprints),
             "layers": [layer_dict(layer) for layer in self.layers],
@@ -155,19 +152,14 @@ class Report(Shown):
 
         Raises `KeyError` or `TypeError` for anything else.
         """
-        same = (
-            "method", "options", "seed", "device", "device_reason", "dtype", "seconds", "split",
-            "fingerprints",
-        )  # fmt: skip
-        return cls(
-            **{key: content[key] for key in same},
-            layers=tuple(layer_of(layer) for layer in content["layers"]),
-            tasks=tuple(_task(task) for task in content["tasks"]),
-            search=tuple(Trial(**trial) for trial in content["search"]),
-            warnings=tuple(content["warnings"]),
-            rounds=content.get("rounds", 1),
-            files=content.get("files", {}),
-        )
+        lists = {
+            "layers": tuple(layer_of(layer) for layer in content["layers"]),
+            "tasks": tuple(_task(task) for task in content["tasks"]),
+            "search": tuple(Trial(**trial) for trial in content["search"]),
+            "warnings": tuple(content["warnings"]),
+        }
+        kept = {one.name: content[one.name] for one in fields(cls) if one.name in content}
+        return cls(**{**kept, **lists})
 
 
 def task_dict(result: TaskResult) -> dict[str, Any]:
@@ -185,10 +177,8 @@ def task_dict(result: TaskResult) -> dict[str, Any]:
 
 
 def _task(content: Mapping[str, Any]) -> TaskResult:
-    scores = content["scores"]
-    return TaskResult(
-        content["name"], **{kind: Score.from_dict(scores[kind]) for kind in KINDS_OF_SCORE}
-    )
+    scores = {kind: Score.from_dict(content["scores"][kind]) for kind in KINDS_OF_SCORE}
+    return TaskResult(content["name"], **scores)
 
 
 def layer_of(content: Mapping[str, Any]) -> LayerReport:
@@ -199,19 +189,7 @@ def layer_of(content: Mapping[str, Any]) -> LayerReport:
 
 def layer_dict(layer: LayerReport) -> dict[str, Any]:
     """One row of `layers` in `report.json`."""
-    plain = {
-        "name": layer.name,
-        "treatment": layer.treatment,
-        "method": layer.method,
-        "status": layer.status,
-        "iterations": layer.iterations,
-        "seconds": round(layer.seconds, 6),
-    }
-    plain |= {
-        key: list(getattr(layer, key))
-        for key in SERIES
-        if key == "residuals" or getattr(layer, key)
-    }
-    if layer.details:
-        plain["details"] = dict(layer.details)
-    return plain
+    plain = {**vars(layer), "seconds": round(layer.seconds, 6)}
+    late = {key: list(plain.pop(key)) for key in SERIES}
+    late |= {"details": dict(plain.pop("details"))}
+    return plain | {key: value for key, value in late.items() if value or key == "residuals"}

@@ -14,7 +14,7 @@ the expert's own calibration examples, and merges the experts again with those s
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -24,40 +24,12 @@ from .. import tasks
 from ..adapters import Adapted
 from ..errors import InputError
 from ..evaluation import with_head
-from ..families import Expert, Family
+from ..families import Expert
 from ..methods import METHODS
-from ..statistics import EXAMPLES, BatchDone, Labels, Statistics, Steps, measuring_task
-from ..system import Event, changed, drained, part
+from ..statistics import EXAMPLES, Labels, Statistics, measuring_task
+from ..system import Event, drained, part
 from .plan import Inputs, under_base_names
 from .recipe import Recipe
-
-
-@dataclass(frozen=True)
-class Measuring(Event):
-    """An event: examples of one expert's task are measured at the merge, for the next round.
-
-    name       the expert's name
-    index      its number, from 0 on
-    total      number of experts
-    examples   of this expert, measured so far
-    wanted     of this expert, in all
-    """
-
-    name: str
-    index: int
-    total: int
-    examples: int
-    wanted: int
-
-    @property
-    def place(self) -> str:
-        """The expert's name and number, in words."""
-        return f"{self.name} ({self.index + 1} of {self.total})"
-
-    @property
-    def last(self) -> bool:
-        """Whether nothing is left to measure: the next round begins."""
-        return self.index == self.total - 1 and self.examples >= self.wanted
 
 
 def require(recipe: Recipe, inputs: Inputs) -> None:
@@ -93,7 +65,7 @@ def measuring_at(
     *,
     labels: Labels | None = None,
     device: str = "cpu",
-) -> Generator[Measuring, None, Inputs]:
+) -> Generator[Event, None, Inputs]:
     """The same files with statistics of `encoder` instead of the experts'.
 
     encoder     merged tensors by the base's names, as a merge returns them
@@ -108,51 +80,27 @@ def measuring_at(
     pairs = list(zip(inputs.family.experts, inputs.statistics, strict=True))
     for index, (expert, maybe) in enumerate(pairs):
         own = _require(expert, maybe)
-        wanted = examples_of(own)
-        whole = Measuring(expert.name, index, len(pairs), 0, wanted)
-        whole = replace(whole, text=f"Measuring statistics of {whole.place} at the merge")
-        yield replace(whole, fraction=index / len(pairs))
-        steps = _measuring(inputs.family, expert, own, encoder, folder, labels, device)
-        steps = part(steps, index / len(pairs), (index + 1) / len(pairs))
-        again = yield from _of_expert(steps, whole)
+        start, stop = index / len(pairs), (index + 1) / len(pairs)
+        said = f"Measuring statistics of {expert.name} ({index + 1} of {len(pairs)}) at the merge"
+        yield Event(fraction=start, text=said)
+        steps = measuring_task(
+            expert.checkpoint,
+            tasks.load(expert.task, root=folder),
+            tensors=with_head(encoder, inputs.family, expert),
+            examples=examples_of(own),
+            labels=labels or ("true" if own.metadata.get("labels") == "true" else "empirical"),
+            seed=_number(own, "seed", 0),
+            blocks=_blocks(expert, own),
+            rank=_number(own, "rank", 0),
+            device=device,
+        )
+        again = yield from part(steps, start, stop, said)
         found.append(under_base_names(again, expert.checkpoint))
     # What was remembered belongs to the statistics before.
     return replace(inputs, statistics=tuple(found), memo=inputs.memo.fresh())
 
 
 measured_at = drained(measuring_at)
-
-
-def _of_expert(steps: Steps, whole: Measuring) -> Generator[Measuring, None, Statistics]:
-    """The batches of one expert as those of its turn."""
-
-    def of_whole(step: BatchDone) -> Measuring:
-        done = min(step.examples, whole.wanted)
-        return replace(whole, examples=done, fraction=step.fraction)
-
-    return changed(steps, of_whole)
-
-
-def _measuring(
-    family: Family,
-    expert: Expert,
-    own: Statistics,
-    encoder: Mapping[str, Tensor],
-    folder: Path,
-    labels: Labels | None,
-    device: str,
-) -> Steps:
-    return measuring_task(
-        expert.checkpoint,
-        tasks.load(expert.task, root=folder),
-        tensors=with_head(encoder, family, expert),
-        examples=examples_of(own),
-        labels=labels or ("true" if own.metadata.get("labels") == "true" else "empirical"),
-        seed=_number(own, "seed", 0),
-        blocks=_blocks(expert, own),
-        rank=_number(own, "rank", 0),
-        device=device,
-    )
 
 
 def _blocks(expert: Expert, own: Statistics) -> int:
@@ -177,12 +125,8 @@ def mean_of(rounds: Sequence[Inputs]) -> Inputs:
 
     Kinds and layers that one of them lacks are left out.
     """
-    first = rounds[0]
-    statistics = tuple(
-        _mean([inputs.statistics[index] for inputs in rounds])
-        for index in range(len(first.statistics))
-    )
-    return replace(first, statistics=statistics, memo=first.memo.fresh())
+    of_experts = zip(*(inputs.statistics for inputs in rounds), strict=True)
+    return replace(rounds[0], statistics=tuple(map(_mean, of_experts)), memo=rounds[0].memo.fresh())
 
 
 def _mean(parts: Sequence[Statistics | None]) -> Statistics | None:

@@ -15,7 +15,7 @@ from ..checkpoints import Checkpoint, Spec, TensorFileWriter, all_finite
 from ..errors import InputError
 from ..families import Family
 from ..names import is_table
-from .plan import DTYPES, Plan, Unit
+from .plan import Plan, Unit
 from .report import LayerReport
 
 SPOOL = ".spool.safetensors"
@@ -54,13 +54,10 @@ def output_specs(plan: Plan) -> dict[str, Spec]:
     """
     family = plan.inputs.family
     written_once = _written_once(family)
-    override = DTYPES[plan.recipe.output_dtype] if plan.recipe.output_dtype else None
+    override = getattr(torch, plan.recipe.output_dtype) if plan.recipe.output_dtype else None
     return {
-        name: (
-            override if override and entry.dtype.is_floating_point else entry.dtype,
-            entry.shape,
-        )
-        for name, entry in family.base.tensors.items()
+        name: ((override or own.dtype) if own.dtype.is_floating_point else own.dtype, own.shape)
+        for name, own in family.base.tensors.items()
         if name not in written_once
     }
 
@@ -134,9 +131,7 @@ def emit(plan: Plan, unit: Unit, value: Tensor, sink: Sink, start: int | None = 
     found: list[str] = []
     for name, part in parts.items():
         names = [name, *(n for n, source in family.tied_to.items() if source == name)]
-        for written in names:
-            if written not in sink.specs:
-                continue
+        for written in filter(sink.specs.__contains__, names):
             _store(plan, written, part, sink, start)
             found.append(written)
     return found
@@ -167,15 +162,10 @@ def fold_vectors(
         _store(plan, name, vectors.fold(name, merged, plan.dtype), sink)
         if role == "tied" or name in merged:  # reported with the others
             continue
-        scaling = vectors.scaling(name)
-        reports.append(
-            LayerReport(
-                name,
-                "merged" if scaling else "copied",
-                "ia3" if scaling else "",
-                f"the base's, times {' and '.join(scaling)}" if scaling else "as in the base",
-            )
-        )
+        told = ("copied", "", "as in the base")
+        if scaling := vectors.scaling(name):
+            told = ("merged", "ia3", f"the base's, times {' and '.join(scaling)}")
+        reports.append(LayerReport(name, *told))
     return reports
 
 

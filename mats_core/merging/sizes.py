@@ -41,14 +41,10 @@ def shape_of(plan: Plan, unit: Unit) -> Shape:
     )
     base = plan.inputs.base_statistics
     gram = square and any(f"{module}.input_gram" in s for s in statistics)
-    ranks = (0, 0)
-    if square and not unit.bias and everywhere and plan.method.factored:
-        ranks = (
-            _rows(statistics, f"{module}.input"),
-            _rows(statistics, f"{module}.output_gradient"),
-        )
+    in_factors = square and not unit.bias and everywhere and plan.method.factored
+    factored = statistics if in_factors else []
     return Shape(
-        ranks=ranks,
+        ranks=(_rows(factored, f"{module}.input"), _rows(factored, f"{module}.output_gradient")),
         size=(own[0], own[1] + 1) if unit.bias else own,
         experts=len(family.experts),
         dtype=plan.recipe.dtype,
@@ -61,7 +57,7 @@ def shape_of(plan: Plan, unit: Unit) -> Shape:
 def _rows(statistics: list[Statistics], gram: str) -> int:
     """The most rows that a Gram has in factors; 0 where any expert's is a matrix."""
     rows = [s.shapes.get(f"{gram}_factor", (0,))[0] for s in statistics]
-    return max(rows) if all(rows) else 0
+    return max(rows, default=0) if all(rows) else 0
 
 
 def statistics_sizes(shape: Shape) -> Iterator[tuple[int, int]]:
@@ -70,12 +66,9 @@ def statistics_sizes(shape: Shape) -> Iterator[tuple[int, int]]:
     sizes = {"fisher": n, "block": n * n}
     if len(shape.size) == 2:
         rows, columns = shape.size
-        grams = {"input_gram": columns**2, "output_gradient_gram": rows**2, "input_mean": columns}
-        if shape.ranks[0]:
-            grams["input_gram"] = shape.ranks[0] * columns
-        if shape.ranks[1]:
-            grams["output_gradient_gram"] = shape.ranks[1] * rows
-        sizes |= grams
+        of_inputs, of_outputs = shape.ranks  # 0: the Gram is a matrix
+        sizes |= {"input_gram": (of_inputs or columns) * columns, "input_mean": columns}
+        sizes["output_gradient_gram"] = (of_outputs or rows) * rows
     for kind in shape.measured:
         yield sizes[kind], shape.experts
     if shape.prior:

@@ -16,9 +16,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from ..errors import InputError, existing, from_validation, read_yaml
+from ..errors import InputError, existing, read_yaml, validated
 from .task import Form, MetricName
 
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -99,10 +99,8 @@ OF_OTHERS: dict[str, tuple[str, ...]] = {
 def read(path: Path) -> Description:
     """The description in a file; raises `InputError` that names what is missing or unknown."""
     content = read_yaml("task", path)
-    try:
-        found = Description.model_validate({"name": path.stem, **content, "folder": path.parent})
-    except ValidationError as error:
-        raise from_validation(f"task '{path}'", error, Description.model_fields) from None
+    told = {"name": path.stem, **content, "folder": path.parent}
+    found = validated(f"task '{path}'", Description, told)
     _check(found, content, path)
     return found
 

@@ -19,7 +19,8 @@ from mats_core.merging.progress import Shares
 from mats_core.merging.reading import read_layer
 from mats_core.merging.recipe import parse_recipe
 from mats_core.merging.report import Report
-from mats_core.merging.rounds import Measuring, mean_of, measured_at
+from mats_core.merging.rounds import mean_of, measured_at
+from mats_core.statistics import BatchDone
 from mats_core.statistics.store import Statistics
 from mats_core.system.remember import Memo
 from tests.conftest import family_recipe
@@ -141,14 +142,16 @@ def test_the_report_of_one_round_is_as_it_was(recipe, inputs):
 
 def test_measuring_says_whose_and_how_much_of_it_is_done(recipe, inputs):
     events = list(run(recipe.model_copy(update={"rounds": 3}), inputs=inputs))
-    kinds = [type(e) for e in events if isinstance(e, LayerDone | RoundDone | Measuring)]
+    kinds = [type(e) for e in events if isinstance(e, LayerDone | RoundDone | BatchDone)]
     said = [kind for kind, before in zip(kinds, [None, *kinds], strict=False) if kind != before]
-    assert said == [LayerDone, *[RoundDone, Measuring, LayerDone] * 2]
-    measured = [e for e in events if isinstance(e, Measuring)]
-    once = [(e.name, e.examples, e.last) for e in measured[: len(measured) // 2]]
+    assert said == [LayerDone, *[RoundDone, BatchDone, LayerDone] * 2]
+    measured = [e for e in events if "measuring statistics of" in e.text]
+    once = [(e.text, getattr(e, "examples", 0)) for e in measured[: len(measured) // 2]]
     # 48 calibration examples each, which is one batch.
     assert once == [
-        (f"e{m}", examples, (m, examples) == (2, 48)) for m in range(3) for examples in (0, 48)
+        (f"Round 1 of 3: measuring statistics of e{m} ({m + 1} of 3) at the merge", examples)
+        for m in range(3)
+        for examples in (0, 48)
     ]
 
 
@@ -176,7 +179,7 @@ def test_whoever_stops_iterating_stops_the_measuring(recipe, inputs, monkeypatch
     )
     events = run(recipe.model_copy(update={"rounds": 2}), inputs=inputs)
     for event in events:
-        if isinstance(event, Measuring) and (event.name, event.examples) == ("e1", 48):
+        if isinstance(event, BatchDone) and "of e1 " in event.text and event.examples == 48:
             break
     events.close()  # type: ignore[attr-defined]
     assert begun == ["e0", "e1"]

@@ -48,14 +48,24 @@ from .cost import (
 )
 from .layer import KFAC, Layer, Merged
 from .method import Method, Solve
-from .options import Options, option
+from .options import (
+    Damping,
+    FoldBias,
+    Iterations,
+    NormaliseFactors,
+    Options,
+    Rank,
+    Share,
+    Strength,
+    Tolerance,
+    option,
+)
 from .regmean import MEASURED
 from .remaining import (
     Remaining,
     means_by_pieces,
     merge_remaining,
     remaining_cost,
-    remaining_option,
     remaining_reads,
 )
 from .starts import STARTS, starting_point
@@ -64,31 +74,18 @@ from .starts import STARTS, starting_point
 class KfacOptions(Options):
     """Options of merging by K-FAC blocks."""
 
-    iterations: int = option(
-        50, "conjugate-gradient iterations at most", low=0, high=2000, step=5, source=MEASURED,
-        label="CG iterations",
-    )  # fmt: skip
-    tolerance: float = option(
-        1e-3, "relative residual at which a layer stops", low=0, high=1, source=MEASURED, more=True
+    iterations: Iterations = option(50, source=MEASURED)
+    tolerance: Tolerance = option(1e-3, source=MEASURED, more=True)
+    off_diagonal: Share = option(
+        1.0,
+        "λ, the factor of the off-diagonal entries of A and of B",
+        source="arXiv 2312.04339",
+        more=True,
     )
-    off_diagonal: float = option(
-        1.0, "λ, the factor of the off-diagonal entries of A and of B", low=0, high=1, step=0.05,
-        source="arXiv 2312.04339", more=True,
-    )  # fmt: skip
-    damping: float = option(
-        0.1,
-        "δ, Tikhonov damping as a share of the mean eigenvalue, of A and of B",
-        low=0,
-        high=10,
-        step=0.01,
-        source=MEASURED,
-    )
-    anchor: float = option(
+    damping: Damping = option(0.1, source=MEASURED)
+    anchor: Strength = option(
         0.0,
         "μ, proximal pull towards the start, as a share of the operator's mean diagonal",
-        low=0,
-        high=10,
-        step=0.01,
         more=True,
     )
     start: str = option(
@@ -105,18 +102,14 @@ class KfacOptions(Options):
         source="a fifth of the products for the same residual, measured on the sample family; "
         "published: none",
     )
-    normalise: bool = option(
-        True, "divide each task's A and B by their traces, so that no task dominates the operator",
-        label="Normalise each task", more=True,
-    )  # fmt: skip
-    fold_bias: bool = option(
-        False, "merge [W b] as one matrix", label="Merge biases with their weight", more=True
+    normalise: NormaliseFactors = option(True, more=True)
+    fold_bias: FoldBias = option(False, more=True)
+    rank: Rank = option(
+        None,
+        "keep only so many eigen-directions of each task's B ⊗ A; all by default",
+        more=True,
     )
-    rank: int | None = option(
-        None, "keep only so many eigen-directions of each task's B ⊗ A; all by default", low=1,
-        label="Rank of each task's subspace", more=True,
-    )  # fmt: skip
-    remaining: Remaining = remaining_option(more=True)
+    remaining: Remaining = option("mean", more=True)
 
 
 def kfac(layer: Layer, options: KfacOptions, survey: Any = None) -> Merged:

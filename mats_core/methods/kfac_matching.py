@@ -7,9 +7,8 @@ system with a shared prior.  Nobody has published this form; `docs/study.md` com
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import Field
 from torch import Tensor
 
 from .. import linear
@@ -17,50 +16,37 @@ from ..linear import Kronecker, WeightedSum, eigh_descending, regularised, weigh
 from .cost import Cost, Shape, bound, calls, eigenbases, forms, gemm
 from .layer import KFAC, Layer, LayerStatistics, Merged
 from .method import Method, Solve
-from .options import Options, option
+from .options import (
+    Damping,
+    Iterations,
+    NormaliseFactors,
+    Options,
+    Prior,
+    TaskFactor,
+    Tolerance,
+    option,
+)
 from .remaining import (
     Remaining,
     means_by_pieces,
     merge_remaining,
     remaining_cost,
-    remaining_option,
     remaining_reads,
 )
 
 
 class KfacMatchingOptions(Options):
-    scaling: float = option(
-        1.0,
-        "α, the factor of every task's weight, as in task arithmetic",
-        low=0,
-        high=10,
-        step=0.05,
-        source="arXiv 2310.12808: α_m = 1",
-    )
-    prior: Literal["pretrained"] | Annotated[float, Field(gt=0, allow_inf_nan=False)] = option(
+    scaling: TaskFactor = option(1.0, high=10)
+    prior: Prior = option(
         0.1,
         "H_0: the pre-trained model's own block (needs `base_statistics`), or a number δ for δ I, "
         "as a share of the mean diagonal of Σ α_m H_m at scaling 1",
-        base_statistics="pretrained",
     )
-    damping: float = option(
-        0.1,
-        "δ, Tikhonov damping as a share of the mean eigenvalue, of A and of B",
-        low=0,
-        high=10,
-        step=0.01,
-        source="as for K-FAC merging",
-    )
-    iterations: int = option(
-        50, "conjugate-gradient iterations at most", low=0, high=2000, step=5, label="CG iterations"
-    )
-    tolerance: float = option(1e-3, "relative residual at which a layer stops", low=0, high=1)
-    normalise: bool = option(
-        True,
-        "divide each task's A and B by their traces, so that no task dominates the operator",
-        label="Normalise each task",
-    )
-    remaining: Remaining = remaining_option()
+    damping: Damping = option(0.1, source="as for K-FAC merging")
+    iterations: Iterations = 50
+    tolerance: Tolerance = 1e-3
+    normalise: NormaliseFactors = True
+    remaining: Remaining = "mean"
 
 
 def kfac_matching(layer: Layer, options: KfacMatchingOptions, survey: Any = None) -> Merged:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
-from pydantic.config import JsonDict
+from pydantic_core import PydanticUndefined
 
 
 class Options(BaseModel):
@@ -24,8 +24,8 @@ class Section:
 
 
 def option(
-    default: Any,
-    help: str,
+    default: Any = PydanticUndefined,
+    help: str | None = None,
     *,
     low: float | None = None,
     high: float | None = None,
@@ -41,6 +41,8 @@ def option(
     vectors: str = "",
 ) -> Any:
     """One option, declared once: YAML schema, command line, widgets and reference derive from it.
+
+    What several methods have in common stands in a type below, and the option adds the rest to it.
 
     low, high        inclusive bounds
     above            an exclusive lower bound
@@ -61,5 +63,52 @@ def option(
         "section": asdict(section) if section else None, "checkpoint": list(checkpoint),
         "base_statistics": base_statistics, "vectors": vectors,
     }  # fmt: skip
-    extra: JsonDict = {key: value for key, value in declared.items() if value}
-    return Field(default, description=help, ge=low, le=high, gt=above, json_schema_extra=extra)
+    extra = {key: value for key, value in declared.items() if value}
+    known = {"description": help, "ge": low, "le": high, "gt": above}
+    checks: dict[str, Any] = {key: value for key, value in known.items() if value is not None}
+    return Field(default, json_schema_extra=extra, **checks)
+
+
+# What several methods have in common --------------------------------------------------------------
+
+Share = Annotated[float, option(low=0, high=1, step=0.05)]
+Factor = Annotated[float, option(low=0, high=3, step=0.05)]
+Strength = Annotated[float, option(low=0, high=10, step=0.01)]
+Damping = Annotated[
+    Strength, option(help="δ, Tikhonov damping as a share of the mean eigenvalue, of A and of B")
+]
+Iterations = Annotated[
+    int,
+    option(
+        help="conjugate-gradient iterations at most",
+        low=0,
+        high=2000,
+        step=5,
+        label="CG iterations",
+    ),
+]
+Tolerance = Annotated[float, option(help="relative residual at which a layer stops", low=0, high=1)]
+FoldBias = Annotated[
+    bool, option(help="merge [W b] as one matrix", label="Merge biases with their weight")
+]
+NormaliseFactors = Annotated[
+    bool,
+    option(
+        help="divide each task's A and B by their traces, so that no task dominates the operator",
+        label="Normalise each task",
+    ),
+]
+Rank = Annotated[int | None, option(low=1, label="Rank of each task's subspace")]
+TaskFactor = Annotated[
+    float,
+    option(
+        help="α, the factor of every task's weight, as in task arithmetic",
+        low=0,
+        step=0.05,
+        source="arXiv 2310.12808: α_m = 1",
+    ),
+]
+Prior = Annotated[
+    Literal["pretrained"] | Annotated[float, Field(gt=0, allow_inf_nan=False)],
+    option(base_statistics="pretrained"),
+]

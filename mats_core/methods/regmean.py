@@ -25,13 +25,12 @@ from ..linear import (
 from .cost import EXACT, Cost, Shape, cholesky_solve, forms, gemm, passes, side, woodbury
 from .layer import Layer, Merged
 from .method import Method
-from .options import Options, option
+from .options import FoldBias, Options, Share, Strength, option
 from .remaining import (
     Remaining,
     means_by_pieces,
     merge_remaining,
     remaining_cost,
-    remaining_option,
     remaining_reads,
 )
 
@@ -39,26 +38,16 @@ MEASURED = "validation split of the sample family"
 
 
 class RegMeanOptions(Options):
-    off_diagonal: float = option(
+    off_diagonal: Share = option(
         1.0,
         "λ, the factor of the off-diagonal entries of A",
-        low=0,
-        high=1,
-        step=0.05,
         source="arXiv 2212.09849 uses 0.9; damping does the same work here",
     )
-    damping: float = option(
-        0.01,
-        "δ, Tikhonov damping as a share of the mean eigenvalue of A",
-        low=0,
-        high=10,
-        step=0.01,
-        source=MEASURED,
+    damping: Strength = option(
+        0.01, "δ, Tikhonov damping as a share of the mean eigenvalue of A", source=MEASURED
     )
-    fold_bias: bool = option(
-        False, "merge [W b] as one matrix", label="Merge biases with their weight"
-    )
-    remaining: Remaining = remaining_option()
+    fold_bias: FoldBias = False
+    remaining: Remaining = "mean"
 
 
 # RegMean ------------------------------------------------------------------------------------------

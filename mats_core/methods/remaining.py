@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from torch import Tensor
 
@@ -14,18 +14,15 @@ from .fisher import cost as fisher_cost
 from .layer import Layer, Merged, averaged
 from .options import option
 
-Remaining = Literal["mean", "fisher", "block"]
-
-
-def remaining_option(*, more: bool = False) -> Any:
-    return option(
-        "mean",
-        "what a parameter without a separate block takes: the mean, the diagonal Fisher, or "
+Remaining = Annotated[
+    Literal["mean", "fisher", "block"],
+    option(
+        help="what a parameter without a separate block takes: the mean, the diagonal Fisher, or "
         "(small parameters, where measured) its full block",
         label="Parameters without statistics",
-        more=more,
         vectors="block",
-    )
+    ),
+]
 
 
 def merge_remaining(layer: Layer, remaining: Remaining, damping: float) -> Merged:

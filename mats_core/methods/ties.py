@@ -13,7 +13,7 @@ from ..linear import BLOCK, streamed_thresholds
 from .cost import Cost, Shape, passes, selection
 from .layer import Layer, Merged
 from .method import Counterpart, Method, SurveyScope, every_tensor, small_pieces
-from .options import Options, option
+from .options import Factor, Options, option
 
 
 class TiesOptions(Options):
@@ -25,12 +25,9 @@ class TiesOptions(Options):
         step=0.05,
         source="arXiv 2306.01708: top 20 %",
     )
-    scaling: float = option(
+    scaling: Factor = option(
         1.0,
         "λ, the factor of the merged task vector",
-        low=0,
-        high=3,
-        step=0.05,
         source="arXiv 2306.01708: 1 without validation data",
     )
     scope: Literal["global", "tensor"] = option(

@@ -60,7 +60,7 @@ def option(
     """
     declared: dict[str, Any] = {
         "step": step, "source": source, "label": label, "more": more, "switch": switch,
-        "section": asdict(section) if section else None, "checkpoint": list(checkpoint),
+        "section": asdict(section) if section else None, "checkpoint": checkpoint,
         "base_statistics": base_statistics, "vectors": vectors,
     }  # fmt: skip
     extra = {key: value for key, value in declared.items() if value}

@@ -6,7 +6,6 @@ Each function here has a twin on matrices; `tests/linear/test_factored.py` holds
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -29,25 +28,12 @@ def solve_factored(
     if WORTH * total.rank > total.size:
         return None
     inverse = Woodbury.of(total)
-    return None if inverse is None else like(inverse.after(exact(right)), right)
-
-
-@dataclass(frozen=True)
-class Inverse:
-    """A symmetric inverse as a matrix, with the two products of `Woodbury`."""
-
-    of: Tensor
-
-    def after(self, x: Tensor) -> Tensor:
-        return x @ self.of
-
-    def before(self, x: Tensor) -> Tensor:
-        return self.of @ x
+    return None if inverse is None else like(exact(right) @ inverse, right)
 
 
 def inverted(
     grams: Sequence[Gram], shares: Sequence[float], reference: Tensor
-) -> Woodbury | Inverse | None:
+) -> Woodbury | Tensor | None:
     """`(Σ α_m C_m)⁻¹` in the arithmetic of `reference`; None where its rounding would spoil it."""
     factors = [gram for gram in grams if isinstance(gram, LowRank)]
     if len(factors) == len(grams):
@@ -57,8 +43,7 @@ def inverted(
             if found is None or found.condition > 0.1 / torch.finfo(reference.dtype).eps:
                 return None
             return found.to(reference)
-    found = inverse_positive(weighted_sum((matrix(gram) for gram in grams), shares))
-    return None if found is None else Inverse(found)
+    return inverse_positive(weighted_sum((matrix(gram) for gram in grams), shares))
 
 
 def factored_kronecker_inverse(
@@ -84,7 +69,7 @@ def factored_kronecker_inverse(
     a, b = inverted(inputs, shares, reference), inverted(outputs, shares, reference)
     if a is None or b is None:
         return None
-    return lambda r: b.before(a.after(r))
+    return lambda r: b @ (r @ a)
 
 
 def _raised(gram: Gram, by: float) -> Gram:

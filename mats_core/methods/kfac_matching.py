@@ -12,8 +12,9 @@ from typing import Any
 from torch import Tensor
 
 from .. import linear
-from ..linear import Kronecker, WeightedSum, eigh_descending, regularised, weighted_sum
+from ..linear import Kronecker, WeightedSum, eigh_descending, matrix, regularised, weighted_sum
 from .cost import Cost, Shape, bound, calls, eigenbases, forms, gemm
+from .kfac import solved
 from .layer import KFAC, Layer, LayerStatistics, Merged
 from .method import Method, Solve
 from .options import (
@@ -65,43 +66,27 @@ def kfac_matching(layer: Layer, options: KfacMatchingOptions, survey: Any = None
         return prior.apply(x) if prior else shift * x
 
     right = weighted_sum(
-        (
-            at_prior(update) + h.apply(update)
-            for h, update in zip(known, layer.updates, strict=True)
-        ),
+        (at_prior(own) + h.apply(own) for h, own in zip(known, layer.updates, strict=True)),
         weights,
     )
-    solution = linear.cg(
-        lambda x: at_prior(x) + hessian.apply(x),
-        right,
-        layer.mean_update,
-        iterations=options.iterations,
-        tolerance=options.tolerance,
-        preconditioner=_preconditioner(known, weights, prior, shift),
-        keep=layer.keep,
-        callback=layer.pulse,
-    )
-    found = _of_weights(solution, layer)
+
+    def matvec(x: Tensor) -> Tensor:
+        return at_prior(x) + hessian.apply(x)
+
+    preconditioner = _preconditioner(known, weights, prior, shift)
+    solution = solved(layer, options, matvec, right, layer.mean_update, preconditioner)
+    # For W instead of W − W0.
+    iterates = {step: layer.base + x for step, x in solution.iterates.items()}
+    found = replace(solution, value=layer.base + solution.value, iterates=iterates)
     return Merged(found.value, "kfac_matching", status=str(found.status), solution=found)
 
 
-def _of_weights(solution: linear.Solution, layer: Layer) -> linear.Solution:
-    """The solution for W instead of W − W0."""
-    iterates = {step: layer.base + x for step, x in solution.iterates.items()}
-    return replace(solution, value=layer.base + solution.value, iterates=iterates)
-
-
 def _block(own: LayerStatistics, options: KfacMatchingOptions) -> Kronecker | None:
-    b, a = own.gram("output_gradient_gram"), own.gram("input_gram")
+    b, a = own.output_gradient_gram, own.input_gram
     if b is None or a is None:
         return None
-    block = regularised(
-        Kronecker(b, a),
-        damping=options.damping,
-        normalise=options.normalise,
-    )
-    assert isinstance(block, Kronecker)
-    return block
+    block = Kronecker(matrix(b), matrix(a))
+    return regularised(block, damping=options.damping, normalise=options.normalise)
 
 
 def _preconditioner(

@@ -58,7 +58,9 @@ class Estimate:
     held           bytes that the process remembers now (`MATS_REMEMBER`), beside that peak
     largest        the layer that needs most
     coverage       tensors by treatment; the counts add up to the checkpoint
-    subject        what was estimated
+    plan           the merge that was estimated
+    examples       expert → number of examples to test on
+    speeds         of the device
     """
 
     method: str
@@ -73,7 +75,9 @@ class Estimate:
     held: int
     largest: str
     coverage: Mapping[Treatment, int]
-    subject: Subject = field(repr=False, compare=False)
+    plan: Plan = field(repr=False, compare=False)
+    examples: Mapping[str, int] = field(repr=False, compare=False)
+    speeds: Rates = field(repr=False, compare=False)
 
     @property
     def sentence(self) -> str:
@@ -83,26 +87,10 @@ class Estimate:
     @property
     def measuring_share(self) -> float:
         """The time of measuring again, as a multiple of the merging of one round."""
-        rounds = self.subject.recipe.rounds
+        rounds = self.plan.recipe.rounds
         if rounds == 1 or not self.parts["merging"]:
             return 1.0
         return self.parts["measuring"] / (rounds - 1) / (self.parts["merging"] / rounds)
-
-
-@dataclass(frozen=True)
-class Subject:
-    """The subject of an estimate.
-
-    inputs     opened files
-    recipe     of the merge
-    examples   expert → number of examples to test on
-    speeds     of the device
-    """
-
-    inputs: Inputs
-    recipe: Recipe
-    examples: Mapping[str, int]
-    speeds: Rates
 
 
 def estimate(
@@ -118,19 +106,11 @@ def estimate(
     as they are once a family is open in the app.  `speeds`: `system.speeds.rates` of the recipe's
     device, which are measured now if they never were.  Raises `InputError` as `prepare` does.
     """
-    inputs = _chosen(inputs, recipe)
-    return estimate_plan(planned(recipe, inputs), examples=examples, speeds=speeds)
+    plan = planned(recipe, chosen(inputs, recipe))
+    return estimate_plan(plan, examples=examples, speeds=speeds)
 
 
-def estimate_plan(
-    plan: Plan, *, examples: Mapping[str, int] | None = None, speeds: Rates | None = None
-) -> Estimate:
-    """The cost of `run_plan(plan)`; the arguments are those of `estimate`."""
-    speeds = speeds or machine.rates(plan.device)
-    return _estimate(plan, Subject(plan.inputs, plan.recipe, dict(examples or {}), speeds))
-
-
-def _chosen(inputs: Inputs, recipe: Recipe) -> Inputs:
+def chosen(inputs: Inputs, recipe: Recipe) -> Inputs:
     """The inputs of the recipe's experts only, where more were opened."""
     names = {entry.name for entry in recipe.experts}
     experts = inputs.family.experts
@@ -144,20 +124,24 @@ def _chosen(inputs: Inputs, recipe: Recipe) -> Inputs:
     )
 
 
-def _estimate(plan: Plan, subject: Subject) -> Estimate:
-    layers = _Layers(plan.of_vectors())
-    layers.fold(plan)
+def estimate_plan(
+    plan: Plan, *, examples: Mapping[str, int] | None = None, speeds: Rates | None = None
+) -> Estimate:
+    """The cost of `run_plan(plan)`; the arguments are those of `estimate`."""
+    speeds = speeds or machine.rates(plan.device)
+    examples = dict(examples or {})
+    layers = _Layers(plan)
     output = sum(_bytes(shape, dtype.itemsize) for dtype, shape in output_specs(plan).values())
     written = output if plan.recipe.output else 0
     searched = (plan.recipe.search or {}).values()
     merges = 1 + math.prod(len(values) for values in searched) if searched else 1
-    tested = testing(plan, subject.examples)
+    tested = testing(plan, examples)
     again = plan.recipe.rounds - 1
     measured = measuring(plan) if again else Cost("merged")
     parts = {
-        "merging": merges * (1 + again) * subject.speeds.seconds(layers.work),
-        "measuring": merges * again * subject.speeds.seconds(measured.work),
-        "testing": merges * subject.speeds.seconds(tested.work),
+        "merging": merges * (1 + again) * speeds.seconds(layers.work),
+        "measuring": merges * again * speeds.seconds(measured.work),
+        "testing": merges * speeds.seconds(tested.work),
         "writing": written / DISK,
     }
     peak, device = _memory(plan, layers, tested.nbytes, measured.nbytes, output)
@@ -175,7 +159,9 @@ def _estimate(plan: Plan, subject: Subject) -> Estimate:
         held=remembered(),
         largest=layers.largest,
         coverage=layers.coverage,
-        subject=subject,
+        plan=plan,
+        examples=examples,
+        speeds=speeds,
     )
 
 
@@ -201,8 +187,8 @@ class _Layers:
     Layers of one shape cost the same and are counted together, which keeps this fast.
     """
 
-    def __init__(self, plan: Plan) -> None:
-        self.plan = plan
+    def __init__(self, whole: Plan) -> None:
+        self.plan = plan = whole.of_vectors()
         self.work = Work()
         self.peak, self.largest = 0.0, ""
         self.kept, self.spool, self.wider = 0.0, 0.0, 0.0
@@ -216,6 +202,7 @@ class _Layers:
         again = everything > plan.inputs.memo.limit
         for shape, alike in like.items():
             self._add(shape, alike, again)
+        self._fold(whole)
 
     def _add(self, shape: Shape, alike: list[Unit], again: bool) -> None:
         held, count = self.held[shape], len(alike)
@@ -238,7 +225,7 @@ class _Layers:
         self.wider += count * shape.elements * (shape.width - stored) * spooled
         self.coverage[cost.treatment] += sum(1 + (unit.bias is not None) for unit in alike)
 
-    def fold(self, plan: Plan) -> None:
+    def _fold(self, plan: Plan) -> None:
         """Where vectors are merged: every tensor of the base is read, scaled and written."""
         vectors = plan.inputs.vectors
         if vectors is None:

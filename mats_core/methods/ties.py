@@ -115,11 +115,6 @@ def ties_piece(options: TiesOptions) -> int:
     return small_pieces(options) if options.scope == "global" else 1 << 22
 
 
-def threshold(updates: list[Tensor], density: float) -> float:
-    """The magnitude of the k-th largest entry, k = ⌊density · entries⌋ (at least 1)."""
-    return streamed_thresholds(lambda: ([update] for update in updates), density)[0]
-
-
 def cost(s: Shape, options: TiesOptions) -> Cost:
     blocks = max(1, s.elements // BLOCK)  # one after the other, in a processor's cache
     work = passes(s.nbytes // blocks, (30 * s.experts + 6) * blocks)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .cg import Solution, Status, _objective
-from .decompositions import exact, like, singular_below, symmetric
+from .decompositions import exact, like, regular_factor, singular_below, symmetric
 from .lowrank import matrix
 from .operators import Kronecker
 
@@ -44,11 +44,8 @@ def two_models(
 
 def _joint_basis(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor] | None:
     """D and V with `Vᵀ(first + second)V = I` and `Vᵀ second V = D`; None if the sum is singular."""
-    total = symmetric(exact(first) + exact(second))
-    factor, info = torch.linalg.cholesky_ex(total)
-    diagonal = factor.diagonal()
-    limit = singular_below(first.dtype)
-    if int(info) or float(diagonal.min()) ** 2 <= limit * float(diagonal.max()) ** 2:
+    factor = regular_factor(exact(first) + exact(second), first.dtype)
+    if factor is None:
         return None
     half = torch.linalg.solve_triangular(factor, symmetric(exact(second)), upper=False)
     whitened = torch.linalg.solve_triangular(factor, half.mT, upper=False)

@@ -99,12 +99,8 @@ def measuring(plan: Plan) -> Cost:
 
 def statistics_bytes(plan: Plan) -> int:
     """What statistics that were measured again take: all kinds, as float32, in memory."""
-    return sum(
-        4 * math.prod(shape)
-        for own in plan.inputs.statistics
-        if own is not None
-        for shape in own.shapes.values()
-    )
+    known = [own for own in plan.inputs.statistics if own is not None]
+    return sum(4 * math.prod(shape) for own in known for shape in own.shapes.values())
 
 
 def _asked(there: int, settings: Evaluation, tasks: int) -> int:

@@ -167,11 +167,8 @@ def estimate_plan(
 
 def _heads(plan: Plan) -> int:
     family = plan.inputs.family
-    return sum(
-        expert.checkpoint.tensors[name].nbytes
-        for expert in family.experts
-        for name in family.head_of(expert)
-    )
+    heads = ((expert, name) for expert in family.experts for name in family.head_of(expert))
+    return sum(expert.checkpoint.tensors[name].nbytes for expert, name in heads)
 
 
 def _bytes(shape: tuple[int, ...], width: int) -> int:

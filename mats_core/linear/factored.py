@@ -16,34 +16,34 @@ from .lowrank import WORTH, Gram, LowRank, Woodbury, matrix, summed
 from .updates import weighted_sum
 
 
-def solve_factored(
-    grams: Sequence[LowRank], shares: Sequence[float], right: Tensor
-) -> Tensor | None:
+def sum_in_factors(grams: Sequence[Gram], shares: Sequence[float]) -> LowRank | None:
+    """`Σ α_m C_m` in factors; None where not all are, or where that does not pay: the stacked rows
+    are more than d / `WORTH`."""
+    factors = [gram for gram in grams if isinstance(gram, LowRank)]
+    total = summed(factors, shares) if len(factors) == len(grams) else None
+    return total if total and WORTH * total.rank <= total.size else None
+
+
+def solve_factored(grams: Sequence[Gram], shares: Sequence[float], right: Tensor) -> Tensor | None:
     """`right (Σ α_m A_m)⁻¹` by Woodbury's identity, in float64.
 
-    None where that does not pay (the stacked rows are more than d / `WORTH`) or the sum may be
-    singular: a matrix is the better way then.
+    None where factors do not pay or the sum may be singular: a matrix is the better way then.
     """
-    total = summed(grams, shares)
-    if WORTH * total.rank > total.size:
-        return None
-    inverse = Woodbury.of(total)
-    return None if inverse is None else like(exact(right) @ inverse, right)
+    total = sum_in_factors(grams, shares)
+    inverse = total and Woodbury.of(total)
+    return inverse and like(exact(right) @ inverse, right)
 
 
 def inverted(
     grams: Sequence[Gram], shares: Sequence[float], reference: Tensor
 ) -> Woodbury | Tensor | None:
     """`(Σ α_m C_m)⁻¹` in the arithmetic of `reference`; None where its rounding would spoil it."""
-    factors = [gram for gram in grams if isinstance(gram, LowRank)]
-    if len(factors) == len(grams):
-        total = summed(factors, shares)
-        if WORTH * total.rank <= total.size:
-            found = Woodbury.of(total)
-            if found is None or found.condition > 0.1 / torch.finfo(reference.dtype).eps:
-                return None
-            return found.to(reference)
-    return inverse_positive(weighted_sum((matrix(gram) for gram in grams), shares))
+    total = sum_in_factors(grams, shares)
+    if total is None:
+        return inverse_positive(weighted_sum((matrix(gram) for gram in grams), shares))
+    found = Woodbury.of(total)
+    usable = found and found.condition <= 0.1 / torch.finfo(reference.dtype).eps
+    return found.to(reference) if found and usable else None
 
 
 def factored_kronecker_inverse(

@@ -18,6 +18,7 @@ All are frozen, one level deep; `dense()` is for tests and small parameters (row
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +27,7 @@ from torch import Tensor
 
 from .decompositions import eigh_descending
 from .lowrank import Gram, LowRank, matrix
+from .updates import weighted_sum
 
 
 class Operator(ABC):
@@ -194,10 +196,12 @@ class WeightedSum(Operator):
     weights: tuple[float, ...]
 
     def apply(self, x: Tensor) -> Tensor:
-        total = torch.zeros_like(x)
-        for weight, term in zip(self.weights, self.terms, strict=True):
-            total.add_(term.apply(x), alpha=weight)
-        return total
+        return weighted_sum((term.apply(x) for term in self.terms), self.weights)
+
+    def apply_each(self, xs: Sequence[Tensor]) -> Tensor:
+        """`Σ_m α_m C_m X_m`: with the experts, the right-hand side of the normal equations."""
+        applied = (term.apply(x) for term, x in zip(self.terms, xs, strict=True))
+        return weighted_sum(applied, self.weights)
 
     def diagonal(self) -> Tensor:
         return torch.stack(
@@ -257,12 +261,15 @@ def regularised_gram(
     return damped(off_diagonal_scaled(gram, off_diagonal), damping)
 
 
-def truncated(block: Kronecker, rank: int) -> Spectral:
-    """The block cut to its `rank` largest eigen-directions, which are pairs of its factors'."""
+def truncated(block: Kronecker, rank: int, damping: float = 0.0) -> Spectral:
+    """The block cut to its `rank` largest eigen-directions, which are pairs of its factors'.
+
+    They are damped after, not before, the cut.
+    """
     (values_b, q_b), (values_a, q_a) = (eigh_descending(matrix(c)) for c in (block.b, block.a))
     values = torch.outer(values_b, values_a).clamp_min(0)
     flat = values.reshape(-1)
     kept = torch.zeros_like(flat)
     top = flat.topk(min(rank, len(flat))).indices
     kept[top] = flat[top]
-    return Spectral(q_b, q_a, kept.reshape(values.shape))
+    return Spectral(q_b, q_a, (kept + damping * kept.mean()).reshape(values.shape))

@@ -32,7 +32,7 @@ from .cost import averaged as averaged_cost
 from .layer import Layer, Merged, averaged
 from .method import Method, but_matrices
 from .options import Factor, Options, Rank, Section, Share, option
-from .tsv_m import MEASURED, SCALING, TsvOptions, rounding, said, tsv_update
+from .tsv_m import MEASURED, SCALING, TsvOptions, said, tsv_m
 from .tsv_m import cost as tsv_cost
 
 PUBLISHED = "arXiv 2602.20208, ViT code"
@@ -42,8 +42,7 @@ POLARIZED = Section(
     "among their like. Power 0 or off: all alike.",
 )
 Level = Annotated[
-    float,
-    option(low=0, high=4, step=0.25, source=PUBLISHED, section=POLARIZED, switch=True),
+    float, option(low=0, high=4, step=0.25, source=PUBLISHED, section=POLARIZED, switch=True)
 ]
 SHIFT_TOLERANCE = 1e-6  # of the largest eigenvalue: below it is the rounding of a float32 Gram
 
@@ -180,8 +179,7 @@ def essential(layer: Layer, options: EssentialOptions, survey: object = None) ->
     grams = layer.grams("input_gram")
     means = layer.measured("input_mean") if options.centre else None
     if grams is None or (options.centre and means is None):
-        update, status = layer.remember("tsv_m", lambda: tsv_update(layer.updates, rounding(layer)))
-        return Merged(layer.base + options.scaling * update, "tsv_m", status=status)
+        return tsv_m(layer, TsvOptions(scaling=options.scaling))
     # Neither scaling nor level 3 enters here.
     depends = options.model_dump(exclude={"scaling", "layer_power"})
     update, details, status = layer.remember(

@@ -14,8 +14,8 @@ from .. import linear
 from ..linear import (
     WORTH,
     Kronecker,
+    Operator,
     Solution,
-    Spectral,
     Status,
     WeightedSum,
     eigh_descending,
@@ -40,7 +40,7 @@ from .cost import (
     side,
     woodbury,
 )
-from .layer import KFAC, Layer, Merged
+from .layer import FISHER, KFAC, Layer, Merged
 from .method import Method, Solve
 from .options import (
     Damping,
@@ -99,9 +99,7 @@ class KfacOptions(Options):
     normalise: NormaliseFactors = option(True, more=True)
     fold_bias: FoldBias = option(False, more=True)
     rank: Rank = option(
-        None,
-        "keep only so many eigen-directions of each task's B ⊗ A; all by default",
-        more=True,
+        None, "keep only so many eigen-directions of each task's B ⊗ A; all by default", more=True
     )
     remaining: Remaining = option("mean", more=True)
 
@@ -113,7 +111,9 @@ def kfac(layer: Layer, options: KfacOptions, survey: Any = None) -> Merged:
     if not blocks:
         return merge_remaining(layer, options.remaining, options.damping)
     start = starting_point(layer, options.start, blocks)
-    terms = blocks if options.rank is None else tuple(_subspace(b, options) for b in blocks)
+    terms: tuple[Operator, ...] = blocks
+    if options.rank is not None:
+        terms = tuple(truncated(block, options.rank, options.damping) for block in blocks)
     del blocks  # those that were truncated are not needed any more
     solution, how, used = _solve(layer, options, WeightedSum(terms, layer.shares), start)
     status, details = f"{solution.status}{how}", {"preconditioner": used}
@@ -136,20 +136,11 @@ def _blocks(layer: Layer, options: KfacOptions, *, damping: float) -> tuple[Kron
     )
 
 
-def _subspace(block: Kronecker, options: KfacOptions) -> Spectral:
-    """The block's top directions; they are damped after, not before, the cut."""
-    cut = truncated(block, options.rank or 0)
-    return Spectral(cut.q_b, cut.q_a, cut.values + options.damping * cut.values.mean())
-
-
 def _solve(
     layer: Layer, options: KfacOptions, operator: WeightedSum, start: Tensor
 ) -> tuple[Solution, str, str]:
     """The solution, what befell it, and the preconditioner it was found with."""
-    right = weighted_sum(
-        (term.apply(expert) for term, expert in zip(operator.terms, layer.experts, strict=True)),
-        layer.shares,
-    )
+    right = operator.apply_each(layer.experts)
     shift = options.anchor * float(operator.diagonal().mean()) if options.anchor else 0.0
     if shift:
         right = right + shift * start
@@ -164,33 +155,19 @@ def _solve(
         if closed is not None:
             return closed, "", "none"
     preconditioner, kind = _preconditioner(layer, options, operator, shift)
-    solution = solved(layer, options, matvec, right, start, preconditioner)
+    how = limits(layer, options)
+    solution = linear.cg(matvec, right, start, preconditioner=preconditioner, **how)
     if preconditioner and solution.status in (Status.STAGNATED, Status.NOT_POSITIVE):
         named = "kronecker" if options.preconditioner == "auto" else options.preconditioner
-        plain = solved(layer, options, matvec, right, start)
+        plain = linear.cg(matvec, right, start, **how)
         return plain, f" (plain CG after the {named} preconditioner failed)", "none"
     return solution, "", kind
 
 
-def solved(
-    layer: Layer,
-    options: Any,
-    matvec: linear.Apply,
-    right: Tensor,
-    start: Tensor,
-    preconditioner: linear.Apply | None = None,
-) -> Solution:
-    """The solution by CG, limited as the options say, with the iterates that the layer keeps."""
-    return linear.cg(
-        matvec,
-        right,
-        start,
-        iterations=options.iterations,
-        tolerance=options.tolerance,
-        preconditioner=preconditioner,
-        keep=layer.keep,
-        callback=layer.pulse,
-    )
+def limits(layer: Layer, options: Options) -> dict[str, Any]:
+    """Where CG stops, as the options say, and what it keeps and tells, as the layer says."""
+    asked = options.model_dump(include={"iterations", "tolerance"})
+    return {**asked, "keep": layer.keep, "callback": layer.pulse}
 
 
 # Preconditioning ----------------------------------------------------------------------------------
@@ -256,12 +233,9 @@ def _sums(layer: Layer, blocks: Sequence[Kronecker]) -> tuple[Tensor, Tensor]:
 
 
 def kfac_reads(options: KfacOptions) -> frozenset[str]:
-    kinds = {*KFAC, *remaining_reads(options.remaining)}
-    if options.fold_bias:
-        kinds.add("input_mean")
-    if options.start == "fisher":
-        kinds.add("fisher")
-    return frozenset(kinds)
+    folded = {"input_mean"} if options.fold_bias else set()
+    start = FISHER if options.start == "fisher" else set()
+    return KFAC | remaining_reads(options.remaining) | folded | start
 
 
 def cost(s: Shape, options: KfacOptions) -> Cost:

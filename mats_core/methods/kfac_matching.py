@@ -14,7 +14,7 @@ from torch import Tensor
 from .. import linear
 from ..linear import Kronecker, WeightedSum, eigh_descending, matrix, regularised, weighted_sum
 from .cost import Cost, Shape, bound, calls, eigenbases, forms, gemm
-from .kfac import solved
+from .kfac import limits
 from .layer import KFAC, Layer, LayerStatistics, Merged
 from .method import Method, Solve
 from .options import (
@@ -66,15 +66,15 @@ def kfac_matching(layer: Layer, options: KfacMatchingOptions, survey: Any = None
         return prior.apply(x) if prior else shift * x
 
     right = weighted_sum(
-        (at_prior(own) + h.apply(own) for h, own in zip(known, layer.updates, strict=True)),
-        weights,
+        (at_prior(own) + h.apply(own) for h, own in zip(known, layer.updates, strict=True)), weights
     )
 
     def matvec(x: Tensor) -> Tensor:
         return at_prior(x) + hessian.apply(x)
 
     preconditioner = _preconditioner(known, weights, prior, shift)
-    solution = solved(layer, options, matvec, right, layer.mean_update, preconditioner)
+    start, how = layer.mean_update, limits(layer, options)
+    solution = linear.cg(matvec, right, start, preconditioner=preconditioner, **how)
     # For W instead of W − W0.
     iterates = {step: layer.base + x for step, x in solution.iterates.items()}
     found = replace(solution, value=layer.base + solution.value, iterates=iterates)
@@ -107,7 +107,7 @@ def _preconditioner(
 
 
 def kfac_matching_reads(options: KfacMatchingOptions) -> frozenset[str]:
-    return frozenset({"input_gram", "output_gradient_gram", *remaining_reads(options.remaining)})
+    return KFAC | remaining_reads(options.remaining)
 
 
 def cost(s: Shape, options: KfacMatchingOptions) -> Cost:

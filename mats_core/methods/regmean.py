@@ -13,7 +13,6 @@ from torch import Tensor
 from ..linear import (
     WORTH,
     Gram,
-    LowRank,
     Status,
     matrix,
     pseudo_solve,
@@ -59,11 +58,9 @@ def regmean_value(layer: Layer, grams: Sequence[Gram]) -> tuple[Tensor, str]:
     right = weighted_sum(
         (update @ gram for gram, update in zip(grams, layer.updates, strict=True)), layer.shares
     )
-    factors = [gram for gram in grams if isinstance(gram, LowRank)]
-    if len(factors) == len(grams):
-        update = solve_factored(factors, layer.shares, right)
-        if update is not None:
-            return layer.base + update, f"{Status.CLOSED_FORM}, by factors"
+    update = solve_factored(grams, layer.shares, right)
+    if update is not None:
+        return layer.base + update, f"{Status.CLOSED_FORM}, by factors"
     left = weighted_sum((matrix(gram) for gram in grams), layer.shares)
     update = solve_positive(left, right)
     if update is not None:
@@ -77,19 +74,15 @@ def regmean(layer: Layer, options: RegMeanOptions, survey: Any = None) -> Merged
     grams = layer.grams("input_gram") if layer.is_matrix else None
     if grams is None:
         return merge_remaining(layer, options.remaining, options.damping)
-    value, status = regmean_value(
-        layer,
-        [
-            regularised_gram(gram, off_diagonal=options.off_diagonal, damping=options.damping)
-            for gram in grams
-        ],
-    )
+    off_diagonal, damping = options.off_diagonal, options.damping
+    ready = [regularised_gram(gram, off_diagonal=off_diagonal, damping=damping) for gram in grams]
+    value, status = regmean_value(layer, ready)
     return Merged(value, "regmean", status=status)
 
 
 def regmean_reads(options: RegMeanOptions) -> frozenset[str]:
     mean = {"input_mean"} if options.fold_bias else set()
-    return frozenset({"input_gram", *mean, *remaining_reads(options.remaining)})
+    return frozenset({"input_gram"}) | mean | remaining_reads(options.remaining)
 
 
 def cost(s: Shape, options: RegMeanOptions) -> Cost:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from torch import Tensor
 
-from ..linear import Dense, Status, damped, pseudo_solve, solve_positive, weighted_sum
+from ..linear import Dense, Status, WeightedSum, damped, pseudo_solve, solve_positive, weighted_sum
 from .cost import Cost, Shape, operations, passes
 from .cost import averaged as averaged_cost
 from .fisher import FisherOptions, fisher
@@ -39,12 +39,9 @@ def merge_remaining(layer: Layer, remaining: Remaining, damping: float) -> Merge
 
 def _block(layer: Layer, blocks: tuple[Tensor, ...], damping: float) -> Merged:
     """Σ α_m C_m vec W = Σ α_m C_m vec W_m with full blocks; nearest to the mean where singular."""
-    terms = [Dense(damped(block, damping)) for block in blocks]
+    terms = tuple(Dense(damped(block, damping)) for block in blocks)
     matrix = weighted_sum((term.matrix for term in terms), layer.shares)
-    right = weighted_sum(
-        (term.apply(expert) for term, expert in zip(terms, layer.experts, strict=True)),
-        layer.shares,
-    ).reshape(1, -1)
+    right = WeightedSum(terms, layer.shares).apply_each(layer.experts).reshape(1, -1)
     value = solve_positive(matrix, right)
     if value is None:
         mean = weighted_sum(layer.experts, layer.shares).reshape(1, -1)

@@ -91,9 +91,8 @@ def _advice(found: Estimate) -> str:
             "write the model to disk without a test, which holds one layer at a time "
             "(`python -m mats_core merge recipe.yaml --output FOLDER --no-evaluate`)"
         )
-    if recipe.method != SIMPLEST and _would_fit(
-        found, method=SIMPLEST, options={}, search=None, rounds=1
-    ):
+    simplest = {"method": SIMPLEST, "options": {}, "search": None, "rounds": 1}
+    if recipe.method != SIMPLEST and _would_fit(found, **simplest):
         title = METHODS[SIMPLEST].title.lower()
         ways.append(f"choose a method that needs no statistics, such as the {title}")
     if not ways:

@@ -276,34 +276,29 @@ def _memory(
     to_disk, tested = bool(plan.recipe.output), testing > 0
     room = max(0, plan.inputs.memo.limit - plan.inputs.memo.used)
     kept_for_next = min(layers.kept, room)
+    # With a GPU, layers and batches are in its memory and not in the system's.
     own = plan.device == "cuda"
-    layer, on_device = (0.0, layers.peak) if own else (layers.peak, 0.0)
-    on_device = max(on_device, measuring if own else 0.0)
-    testing, test_device = (0.0, testing) if own else (testing, 0.0)
+    here = 0.0 if own else 1.0
     # A search merges in memory, whatever becomes of the best one; what waits for a second pass has
     # the width of the arithmetic.
     searched = bool(plan.recipe.search)
     kept = 0.0 if to_disk and not searched else output + max(0.0, layers.wider)
-    merging = {"merged model": kept, "largest layer": layer}
+    merging = {"merged model": kept, "largest layer": here * layers.peak}
     # What was written is read again to be tested.
     held = tested or searched or not to_disk
-    asking = {"merged model": float(output if held else 0), "testing": testing}
+    asking = {"merged model": float(output if held else 0), "testing": here * testing}
     moments = [merging, asking]
     if plan.recipe.rounds > 1:
         held = float(statistics_bytes(plan))  # those of the last round, until the end
         merging["statistics of the merge"] = asking["statistics of the merge"] = held
         # A third round measures while those of the second are still there.
         sets = 1 if plan.recipe.rounds == 2 else 2
-        moments.append(
-            {
-                "merged model": float(output),
-                "statistics of the merge": sets * held,
-                "measuring": 0.0 if own else measuring,
-            }
-        )
+        again = {"merged model": float(output), "statistics of the merge": sets * held}
+        moments.append({**again, "measuring": here * measuring})
     peak = max(moments, key=lambda parts: sum(parts.values()))
-    place = kept_for_next if own else 0.0
     found = {**peak, "workspace": float(WORKSPACE)}
-    if kept_for_next and not own:
+    if own:
+        return found, round(kept_for_next + max(layers.peak, measuring, testing + output))
+    if kept_for_next:
         found["remembered"] = kept_for_next
-    return found, round(place + max(on_device, test_device + (output if own else 0)))
+    return found, 0

@@ -42,8 +42,9 @@ def inverted(
     if total is None:
         return inverse_positive(weighted_sum((matrix(gram) for gram in grams), shares))
     found = Woodbury.of(total)
-    usable = found and found.condition <= 0.1 / torch.finfo(reference.dtype).eps
-    return found.to(reference) if found and usable else None
+    if found is None or found.condition > 0.1 / torch.finfo(reference.dtype).eps:
+        return None
+    return found.to(reference)
 
 
 def factored_kronecker_inverse(

@@ -11,11 +11,14 @@ from .cost import Cost, Shape
 from .cost import averaged as averaged_cost
 from .layer import FISHER, Layer, Merged, averaged
 from .method import Method
-from .options import Options, Prior, TaskFactor, option
+from .options import Factor, Options, Prior, option
+
+FACTOR = "α, the factor of every task's weight, as in task arithmetic"
+PUBLISHED = "arXiv 2310.12808: α_m = 1"
 
 
 class MatchingOptions(Options):
-    scaling: TaskFactor = option(1.0, high=3)
+    scaling: Factor = option(1.0, FACTOR, source=PUBLISHED)
     prior: Prior = option(
         "pretrained",
         "H_0: the pre-trained model's own Fisher (needs `base_statistics`), or a number δ for δ I",

@@ -46,7 +46,7 @@ from .options import (
     Damping,
     FoldBias,
     Iterations,
-    NormaliseFactors,
+    Normalise,
     Options,
     Rank,
     Share,
@@ -63,6 +63,8 @@ from .remaining import (
     remaining_reads,
 )
 from .starts import STARTS, starting_point
+
+NORMALISED = "divide each task's A and B by their traces, so that no task dominates the operator"
 
 
 class KfacOptions(Options):
@@ -96,7 +98,7 @@ class KfacOptions(Options):
         source="a fifth of the products for the same residual, measured on the sample family; "
         "published: none",
     )
-    normalise: NormaliseFactors = option(True, more=True)
+    normalise: Normalise = option(True, NORMALISED, more=True)
     fold_bias: FoldBias = option(False, more=True)
     rank: Rank = option(
         None, "keep only so many eigen-directions of each task's B ⊗ A; all by default", more=True
@@ -193,7 +195,7 @@ def _preconditioner(
             return inverse, "kronecker, by inverses of factors"
         return linear.jacobi(operator.diagonal() + shift), "jacobi, for Grams in factors"
     if blocks and not shift:
-        inverse = linear.kronecker_inverse(*_sums(layer, blocks))
+        inverse = linear.kronecker_inverse(*sums(blocks, layer.shares))
         if inverse is not None:
             return inverse, "kronecker, by inverses"
     return _by_eigenbases(layer, options, shift), "kronecker, by eigenbases"
@@ -215,8 +217,8 @@ def _by_eigenbases(layer: Layer, options: KfacOptions, shift: float) -> linear.A
     damping = options.damping if options.rank is None else 0.0  # a truncated block is damped whole
 
     def compute() -> tuple[linear.Eigen, linear.Eigen]:
-        sums = _sums(layer, _blocks(layer, options, damping=0.0))
-        (a, q_a), (b, q_b) = (eigh_descending(total) for total in sums)
+        blocks = _blocks(layer, options, damping=0.0)
+        (a, q_a), (b, q_b) = (eigh_descending(total) for total in sums(blocks, layer.shares))
         # A flipped view would be copied at every product.
         return (a, q_a.contiguous()), (b, q_b.contiguous())
 
@@ -226,10 +228,10 @@ def _by_eigenbases(layer: Layer, options: KfacOptions, shift: float) -> linear.A
     return linear.kronecker(moved[0], moved[1], shift)
 
 
-def _sums(layer: Layer, blocks: Sequence[Kronecker]) -> tuple[Tensor, Tensor]:
+def sums(blocks: Sequence[Kronecker], shares: Sequence[float]) -> tuple[Tensor, Tensor]:
     """`Σ α_m A_m` and `Σ α_m B_m`."""
     sides = [matrix(k.a) for k in blocks], [matrix(k.b) for k in blocks]
-    return weighted_sum(sides[0], layer.shares), weighted_sum(sides[1], layer.shares)
+    return weighted_sum(sides[0], shares), weighted_sum(sides[1], shares)
 
 
 def kfac_reads(options: KfacOptions) -> frozenset[str]:

@@ -14,16 +14,16 @@ from torch import Tensor
 from .. import linear
 from ..linear import Kronecker, WeightedSum, eigh_descending, matrix, regularised, weighted_sum
 from .cost import Cost, Shape, bound, calls, eigenbases, forms, gemm
-from .kfac import limits
+from .gradient_matching import FACTOR, PUBLISHED
+from .kfac import NORMALISED, limits, sums
 from .layer import KFAC, Layer, LayerStatistics, Merged
 from .method import Method, Solve
 from .options import (
     Damping,
     Iterations,
-    NormaliseFactors,
+    Normalise,
     Options,
     Prior,
-    TaskFactor,
     Tolerance,
     option,
 )
@@ -37,7 +37,7 @@ from .remaining import (
 
 
 class KfacMatchingOptions(Options):
-    scaling: TaskFactor = option(1.0, high=10)
+    scaling: float = option(1.0, FACTOR, low=0, high=10, step=0.05, source=PUBLISHED)
     prior: Prior = option(
         0.1,
         "H_0: the pre-trained model's own block (needs `base_statistics`), or a number δ for δ I, "
@@ -46,7 +46,7 @@ class KfacMatchingOptions(Options):
     damping: Damping = option(0.1, source="as for K-FAC merging")
     iterations: Iterations = 50
     tolerance: Tolerance = 1e-3
-    normalise: NormaliseFactors = True
+    normalise: Normalise = option(True, NORMALISED)
     remaining: Remaining = "mean"
 
 
@@ -99,10 +99,7 @@ def _preconditioner(
         return lambda r: r / shift if shift else r
     shares = [factor / total for factor in factors]
     # Eigenvalues of the mean factors; their product times the total weight has the sum's size.
-    a, b = (
-        eigh_descending(weighted_sum((getattr(term, side) for term in terms), shares))
-        for side in ("a", "b")
-    )
+    a, b = (eigh_descending(side) for side in sums(terms, shares))
     return linear.kronecker((a[0] * total, a[1]), b, shift)
 
 

@@ -42,7 +42,8 @@ def option(
 ) -> Any:
     """One option, declared once: YAML schema, command line, widgets and reference derive from it.
 
-    What several methods have in common stands in a type below, and the option adds the rest to it.
+    What several methods have in common stands in a type below, and the option adds the rest to it;
+    the bounds of such a type stay, so an option with others declares all of them itself.
 
     low, high        inclusive bounds
     above            an exclusive lower bound
@@ -77,38 +78,15 @@ Strength = Annotated[float, option(low=0, high=10, step=0.01)]
 Damping = Annotated[
     Strength, option(help="δ, Tikhonov damping as a share of the mean eigenvalue, of A and of B")
 ]
+Count = Annotated[int, option(low=0, high=2000, step=5)]
 Iterations = Annotated[
-    int,
-    option(
-        help="conjugate-gradient iterations at most",
-        low=0,
-        high=2000,
-        step=5,
-        label="CG iterations",
-    ),
+    Count, option(help="conjugate-gradient iterations at most", label="CG iterations")
 ]
 Tolerance = Annotated[float, option(help="relative residual at which a layer stops", low=0, high=1)]
 FoldBias = Annotated[
     bool, option(help="merge [W b] as one matrix", label="Merge biases with their weight")
 ]
-NormaliseFactors = Annotated[
-    bool,
-    option(
-        help="divide each task's A and B by their traces, so that no task dominates the operator",
-        label="Normalise each task",
-    ),
-]
+Normalise = Annotated[bool, option(label="Normalise each task")]
 Rank = Annotated[int | None, option(low=1, label="Rank of each task's subspace")]
-TaskFactor = Annotated[
-    float,
-    option(
-        help="α, the factor of every task's weight, as in task arithmetic",
-        low=0,
-        step=0.05,
-        source="arXiv 2310.12808: α_m = 1",
-    ),
-]
-Prior = Annotated[
-    Literal["pretrained"] | Annotated[float, Field(gt=0, allow_inf_nan=False)],
-    option(base_statistics="pretrained"),
-]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Prior = Annotated[Literal["pretrained"] | Positive, option(base_statistics="pretrained")]

@@ -14,7 +14,6 @@ from mats_core.linear.operators import (
     Identity,
     InputGram,
     Kronecker,
-    LowRankBlock,
     Operator,
     Spectral,
     WeightedSum,
@@ -55,11 +54,11 @@ OPERATORS: dict[str, Callable[[], Operator]] = {
     "input gram, singular": lambda: InputGram(positive(3, 4, rank=2), 4),
     "kronecker": lambda: Kronecker(B, A),
     "kronecker, singular": lambda: Kronecker(positive(4, 5, rank=1), A),
-    "kronecker of factors": lambda: LowRankBlock(in_factors(4, 11), in_factors(3, 12)),
-    "kronecker of a matrix and a factor": lambda: LowRankBlock(B, in_factors(3, 13)),
+    "kronecker of factors": lambda: Kronecker(in_factors(4, 11), in_factors(3, 12)),
+    "kronecker of a matrix and a factor": lambda: Kronecker(B, in_factors(3, 13)),
     "spectral": lambda: Spectral(torch.linalg.eigh(B)[1], torch.linalg.eigh(A)[1], _diagonal(6)),
     "truncated kronecker": lambda: truncated(Kronecker(B, A), 5),
-    "truncated input gram": lambda: truncated(InputGram(A, 4), 7),
+    "truncated, with ties": lambda: truncated(Kronecker(torch.eye(4).double(), A), 7),
     "dense": lambda: Dense(positive(12, 7)),
     "sum of kroneckers": lambda: WeightedSum(
         (Kronecker(B, A), Kronecker(positive(4, 8), positive(3, 9))), (0.3, 2.0)

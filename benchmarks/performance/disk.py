@@ -23,7 +23,7 @@ from benchmarks.peers import llama, mergekit
 from benchmarks.peers.processes import Ran, run
 from mats_core.checkpoints import Checkpoint
 from mats_core.errors import InputError
-from mats_core.methods import threshold
+from mats_core.linear import streamed_thresholds
 
 from .base import CannotRun, Line, Row, relative
 
@@ -214,8 +214,9 @@ def unexplained(family: Path, ours: Path, theirs: Path) -> float:
         zero = base.read(name, dtype=torch.float32)
         changes = [expert.read(name, dtype=torch.float32) - zero for expert in experts]
         known = sum(changes) == 0  # mergekit elects plus there, ours nobody
-        for change in changes:
-            known |= change.abs() == threshold([change], DENSITY)
+        limits = streamed_thresholds(lambda changes=changes: [changes], DENSITY)
+        for change, limit in zip(changes, limits, strict=True):
+            known |= change.abs() == limit
         a, b = here.read(name).float(), there.read(name).float()
         apart, neighbours = (a - b).abs(), torch.maximum(a.abs(), b.abs()) / 128
         odd += int(((apart > neighbours) & ~known).sum())

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -73,7 +74,7 @@ def layer(rows: int, columns: int, *, rank: int = RANK, seed: int = 0) -> Layer:
         labels=tuple(str(task) for task in range(TASKS)),
         is_matrix=True,
         statistics=tuple(
-            LayerStatistics(input_factors=a, output_gradient_factors=b)
+            LayerStatistics(input_gram=a, output_gradient_gram=b)
             for a, b in zip(inputs, outputs, strict=True)
         ),
     )
@@ -86,16 +87,14 @@ def merge(own: Layer, method: str) -> Merged:
 
 def dense(own: Layer) -> Layer:
     """The same layer with its Grams as matrices."""
-    from dataclasses import replace
-
-    whole = tuple(
-        LayerStatistics(
-            input_gram=one.gram("input_gram"),
-            output_gradient_gram=one.gram("output_gradient_gram"),
-        )
-        for one in own.statistics
-    )
-    return replace(own, statistics=whole)
+    inputs, outputs = own.measured("input_gram"), own.measured("output_gradient_gram")
+    assert inputs is not None
+    assert outputs is not None
+    whole = [
+        LayerStatistics(input_gram=a, output_gradient_gram=b)
+        for a, b in zip(inputs, outputs, strict=True)
+    ]
+    return replace(own, statistics=tuple(whole))
 
 
 def peak(reset: bool = False) -> float:
@@ -164,7 +163,7 @@ def against_matrices() -> list[Line]:
     ]  # fmt: skip
     x = own.base
     one, other = own.statistics[0], whole.statistics[0]
-    a, b = one.input_factors, one.output_gradient_factors
+    a, b = one.input_gram, one.output_gradient_gram
     assert a is not None
     assert b is not None
     assert other.input_gram is not None

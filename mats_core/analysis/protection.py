@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..families import Family
-from ..linear import Diagonal, Identity, InputGram, Kronecker, Operator, svd
+from ..linear import Diagonal, Gram, Identity, InputGram, Kronecker, Operator, svd
 from ..names import module_of
 from ..statistics import Statistics
 
@@ -115,7 +115,7 @@ def pair_costs(c: Operator, left: Tensor, right: Tensor) -> Tensor:
     raise TypeError(f"no costs of pairs for {type(c).__name__}")
 
 
-def _quadratic(matrix: Tensor, vectors: Tensor) -> Tensor:
+def _quadratic(matrix: Gram, vectors: Tensor) -> Tensor:
     """`vᵀ M v` for every column."""
     return (vectors * (matrix @ vectors)).sum(0)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from ..checkpoints import partial_of
@@ -10,7 +9,7 @@ from ..errors import InputError, size
 from ..merging import output_specs, prepare
 from ..methods import METHODS, SIMPLEST
 from ..system import memory as machine_memory
-from .merge_cost import Estimate, Subject, _chosen, _estimate
+from .merge_cost import Estimate, chosen, estimate_plan
 
 RESERVE = 0.9  # share of the free memory that a merge may take
 DISK_RESERVE = 16 * 2**20  # bytes for what lies beside the weights, and the file system's own
@@ -42,15 +41,15 @@ def require(found: Estimate) -> None:
         return
     name, needed, free = missing
     raise InputError(
-        f"{name} for '{found.method}' with {len(found.subject.recipe.experts)} experts",
+        f"{name} for '{found.method}' with {len(found.plan.recipe.experts)} experts",
         expected=f"{size(needed)} (the largest part: {_largest_part(found)})",
         found=f"{size(free)} free",
-        remedy=_advice(found.subject),
+        remedy=_advice(found),
     )
 
 
 def _require_disk(found: Estimate) -> None:
-    recipe = found.subject.recipe
+    recipe = found.plan.recipe
     if not recipe.output:
         return
     target = recipe.path(recipe.output)
@@ -59,7 +58,7 @@ def _require_disk(found: Estimate) -> None:
     if free is None or needed <= free + machine_memory.allocated(partial_of(target)):
         return
     ways = ["free some", "choose an output on another disk"]
-    wide = [d for d, _ in output_specs(prepare(recipe, found.subject.inputs)).values()]
+    wide = [d for d, _ in output_specs(prepare(recipe, found.plan.inputs)).values()]
     if recipe.output_dtype is None and any(d.itemsize > 2 for d in wide if d.is_floating_point):
         ways.append("write half as much with `output_dtype: bfloat16`")
     raise InputError(
@@ -75,32 +74,25 @@ def _largest_part(found: Estimate) -> str:
     return f"layer '{found.largest}' of all experts" if name == "largest layer" else name
 
 
-def _advice(subject: Subject) -> str:
+def _advice(found: Estimate) -> str:
     """What would fit, each tried by an estimate of its own."""
-    recipe, ways = subject.recipe, []
-    if recipe.dtype == "float64" and _would_fit(subject, dtype="float32"):
+    recipe, ways = found.plan.recipe, []
+    if recipe.dtype == "float64" and _would_fit(found, dtype="float32"):
         ways.append("choose float32 arithmetic")
     fixed = METHODS[recipe.method].experts is not None
-    fewer = next(
-        (
-            count
-            for count in range(0 if fixed else len(recipe.experts) - 1, 0, -1)
-            if _would_fit(subject, experts=recipe.experts[:count])
-        ),
-        0,
-    )
+    counts = range(0 if fixed else len(recipe.experts) - 1, 0, -1)
+    fewer = next((n for n in counts if _would_fit(found, experts=recipe.experts[:n])), 0)
     if fewer:
         ways.append(f"merge at most {fewer} expert{'s' if fewer > 1 else ''}")
-    if recipe.rounds > 1 and _would_fit(subject, rounds=1):
+    if recipe.rounds > 1 and _would_fit(found, rounds=1):
         ways.append("merge in one round")
-    if not recipe.output and _would_fit(subject, output="merged", evaluate=False):
+    if not recipe.output and _would_fit(found, output="merged", evaluate=False):
         ways.append(
             "write the model to disk without a test, which holds one layer at a time "
             "(`python -m mats_core merge recipe.yaml --output FOLDER --no-evaluate`)"
         )
-    if recipe.method != SIMPLEST and _would_fit(
-        subject, method=SIMPLEST, options={}, search=None, rounds=1
-    ):
+    simplest = {"method": SIMPLEST, "options": {}, "search": None, "rounds": 1}
+    if recipe.method != SIMPLEST and _would_fit(found, **simplest):
         title = METHODS[SIMPLEST].title.lower()
         ways.append(f"choose a method that needs no statistics, such as the {title}")
     if not ways:
@@ -108,7 +100,7 @@ def _advice(subject: Subject) -> str:
     return f"{ways[0][:1].upper()}{'; or '.join(ways)[1:]}."
 
 
-def _would_fit(subject: Subject, **changes: Any) -> bool:
-    recipe = subject.recipe.model_copy(update=changes)
-    inputs = _chosen(subject.inputs, recipe)
-    return fits(_estimate(prepare(recipe, inputs), replace(subject, inputs=inputs, recipe=recipe)))
+def _would_fit(found: Estimate, **changes: Any) -> bool:
+    recipe = found.plan.recipe.model_copy(update=changes)
+    plan = prepare(recipe, chosen(found.plan.inputs, recipe))
+    return fits(estimate_plan(plan, examples=found.examples, speeds=found.speeds))

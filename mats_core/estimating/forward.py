@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from ..evaluation import KEPT, ROUND
@@ -22,7 +21,6 @@ ACTIVATION = 5.0  # bytes that are moved in the time of one transcendental funct
 BUILDING = 2_000.0  # operations, whatever their size, to build a model for each matrix in it
 
 
-@dataclass(frozen=True)
 class Forward:
     """One forward pass of the encoder.
 
@@ -32,29 +30,16 @@ class Forward:
     products, outputs    operations, and numbers that linear layers give, of an example
     """
 
-    matrices: tuple[tuple[int, ...], ...]
-    parameters: int
-    tokens: int
-    pixels: int
-    products: float
-    outputs: int
-
-    @classmethod
-    def of(cls, plan: Plan) -> Forward:
+    def __init__(self, plan: Plan) -> None:
         family = plan.inputs.family
         config = family.base.config
-        tokens = _tokens(config)
-        matrices = tuple(family.shape(n) for n, role in family.roles.items() if role == "matrix")
-        products = 2 * tokens * sum(math.prod(shape) for shape in matrices)
-        products += _convolutions(plan, tokens) + _attention(config, tokens)
-        return cls(
-            matrices,
-            sum(family.base.tensors[name].elements for name in family.shared),
-            tokens,
-            _pixels(config),
-            float(products),
-            sum(shape[0] for shape in matrices) * tokens,
-        )
+        self.matrices = [family.shape(n) for n, role in family.roles.items() if role == "matrix"]
+        self.parameters = sum(family.base.tensors[name].elements for name in family.shared)
+        self.tokens, self.pixels = _tokens(config), _pixels(config)
+        products = 2 * self.tokens * sum(math.prod(shape) for shape in self.matrices)
+        products += _convolutions(plan, self.tokens) + _attention(config, self.tokens)
+        self.products = float(products)
+        self.outputs = sum(shape[0] for shape in self.matrices) * self.tokens
 
     def values(self, examples: int) -> Work:
         """Products and activations of so many examples."""
@@ -74,7 +59,7 @@ def testing(plan: Plan, examples: Mapping[str, int]) -> Cost:
     tasks = [e for e in family.experts if e.task and e.checkpoint.directory is not None]
     if not isinstance(settings, Evaluation) or not tasks:
         return Cost("merged")
-    forward = Forward.of(plan)
+    forward = Forward(plan)
     counts = [_asked(examples.get(e.name, EXAMPLES), settings, len(tasks)) for e in tasks]
     total, rounds = sum(counts), sum(math.ceil(count / ROUND) for count in counts)
     batch = min(ROUND, BATCH, max(counts))
@@ -92,7 +77,7 @@ def testing(plan: Plan, examples: Mapping[str, int]) -> Cost:
 def measuring(plan: Plan) -> Cost:
     """All experts' statistics measured once at a merge (`rounds`): forward and backward, Grams, and
     each example's own gradient of every weight.  The bytes are beside the statistics themselves."""
-    forward = Forward.of(plan)
+    forward = Forward(plan)
     grams = 2.0 * forward.tokens * sum(m * m + n * n for m, n in forward.matrices)
     weights = sum(math.prod(shape) for shape in forward.matrices)
     gradients = 2.0 * forward.tokens * weights
@@ -114,12 +99,8 @@ def measuring(plan: Plan) -> Cost:
 
 def statistics_bytes(plan: Plan) -> int:
     """What statistics that were measured again take: all kinds, as float32, in memory."""
-    return sum(
-        4 * math.prod(shape)
-        for own in plan.inputs.statistics
-        if own is not None
-        for shape in own.shapes.values()
-    )
+    known = [own for own in plan.inputs.statistics if own is not None]
+    return sum(4 * math.prod(shape) for own in known for shape in own.shapes.values())
 
 
 def _asked(there: int, settings: Evaluation, tasks: int) -> int:

@@ -58,7 +58,9 @@ class Estimate:
     held           bytes that the process remembers now (`MATS_REMEMBER`), beside that peak
     largest        the layer that needs most
     coverage       tensors by treatment; the counts add up to the checkpoint
-    subject        what was estimated
+    plan           the merge that was estimated
+    examples       expert → number of examples to test on
+    speeds         of the device
     """
 
     method: str
@@ -73,7 +75,9 @@ class Estimate:
     held: int
     largest: str
     coverage: Mapping[Treatment, int]
-    subject: Subject = field(repr=False, compare=False)
+    plan: Plan = field(repr=False, compare=False)
+    examples: Mapping[str, int] = field(repr=False, compare=False)
+    speeds: Rates = field(repr=False, compare=False)
 
     @property
     def sentence(self) -> str:
@@ -83,26 +87,10 @@ class Estimate:
     @property
     def measuring_share(self) -> float:
         """The time of measuring again, as a multiple of the merging of one round."""
-        rounds = self.subject.recipe.rounds
+        rounds = self.plan.recipe.rounds
         if rounds == 1 or not self.parts["merging"]:
             return 1.0
         return self.parts["measuring"] / (rounds - 1) / (self.parts["merging"] / rounds)
-
-
-@dataclass(frozen=True)
-class Subject:
-    """The subject of an estimate.
-
-    inputs     opened files
-    recipe     of the merge
-    examples   expert → number of examples to test on
-    speeds     of the device
-    """
-
-    inputs: Inputs
-    recipe: Recipe
-    examples: Mapping[str, int]
-    speeds: Rates
 
 
 def estimate(
@@ -118,19 +106,11 @@ def estimate(
     as they are once a family is open in the app.  `speeds`: `system.speeds.rates` of the recipe's
     device, which are measured now if they never were.  Raises `InputError` as `prepare` does.
     """
-    inputs = _chosen(inputs, recipe)
-    return estimate_plan(planned(recipe, inputs), examples=examples, speeds=speeds)
+    plan = planned(recipe, chosen(inputs, recipe))
+    return estimate_plan(plan, examples=examples, speeds=speeds)
 
 
-def estimate_plan(
-    plan: Plan, *, examples: Mapping[str, int] | None = None, speeds: Rates | None = None
-) -> Estimate:
-    """The cost of `run_plan(plan)`; the arguments are those of `estimate`."""
-    speeds = speeds or machine.rates(plan.device)
-    return _estimate(plan, Subject(plan.inputs, plan.recipe, dict(examples or {}), speeds))
-
-
-def _chosen(inputs: Inputs, recipe: Recipe) -> Inputs:
+def chosen(inputs: Inputs, recipe: Recipe) -> Inputs:
     """The inputs of the recipe's experts only, where more were opened."""
     names = {entry.name for entry in recipe.experts}
     experts = inputs.family.experts
@@ -144,20 +124,24 @@ def _chosen(inputs: Inputs, recipe: Recipe) -> Inputs:
     )
 
 
-def _estimate(plan: Plan, subject: Subject) -> Estimate:
-    layers = _Layers(plan.of_vectors())
-    layers.fold(plan)
+def estimate_plan(
+    plan: Plan, *, examples: Mapping[str, int] | None = None, speeds: Rates | None = None
+) -> Estimate:
+    """The cost of `run_plan(plan)`; the arguments are those of `estimate`."""
+    speeds = speeds or machine.rates(plan.device)
+    examples = dict(examples or {})
+    layers = _Layers(plan)
     output = sum(_bytes(shape, dtype.itemsize) for dtype, shape in output_specs(plan).values())
     written = output if plan.recipe.output else 0
     searched = (plan.recipe.search or {}).values()
     merges = 1 + math.prod(len(values) for values in searched) if searched else 1
-    tested = testing(plan, subject.examples)
+    tested = testing(plan, examples)
     again = plan.recipe.rounds - 1
     measured = measuring(plan) if again else Cost("merged")
     parts = {
-        "merging": merges * (1 + again) * subject.speeds.seconds(layers.work),
-        "measuring": merges * again * subject.speeds.seconds(measured.work),
-        "testing": merges * subject.speeds.seconds(tested.work),
+        "merging": merges * (1 + again) * speeds.seconds(layers.work),
+        "measuring": merges * again * speeds.seconds(measured.work),
+        "testing": merges * speeds.seconds(tested.work),
         "writing": written / DISK,
     }
     peak, device = _memory(plan, layers, tested.nbytes, measured.nbytes, output)
@@ -175,17 +159,16 @@ def _estimate(plan: Plan, subject: Subject) -> Estimate:
         held=remembered(),
         largest=layers.largest,
         coverage=layers.coverage,
-        subject=subject,
+        plan=plan,
+        examples=examples,
+        speeds=speeds,
     )
 
 
 def _heads(plan: Plan) -> int:
     family = plan.inputs.family
-    return sum(
-        expert.checkpoint.tensors[name].nbytes
-        for expert in family.experts
-        for name in family.head_of(expert)
-    )
+    heads = ((expert, name) for expert in family.experts for name in family.head_of(expert))
+    return sum(expert.checkpoint.tensors[name].nbytes for expert, name in heads)
 
 
 def _bytes(shape: tuple[int, ...], width: int) -> int:
@@ -201,8 +184,8 @@ class _Layers:
     Layers of one shape cost the same and are counted together, which keeps this fast.
     """
 
-    def __init__(self, plan: Plan) -> None:
-        self.plan = plan
+    def __init__(self, whole: Plan) -> None:
+        self.plan = plan = whole.of_vectors()
         self.work = Work()
         self.peak, self.largest = 0.0, ""
         self.kept, self.spool, self.wider = 0.0, 0.0, 0.0
@@ -216,6 +199,7 @@ class _Layers:
         again = everything > plan.inputs.memo.limit
         for shape, alike in like.items():
             self._add(shape, alike, again)
+        self._fold(whole)
 
     def _add(self, shape: Shape, alike: list[Unit], again: bool) -> None:
         held, count = self.held[shape], len(alike)
@@ -238,7 +222,7 @@ class _Layers:
         self.wider += count * shape.elements * (shape.width - stored) * spooled
         self.coverage[cost.treatment] += sum(1 + (unit.bias is not None) for unit in alike)
 
-    def fold(self, plan: Plan) -> None:
+    def _fold(self, plan: Plan) -> None:
         """Where vectors are merged: every tensor of the base is read, scaled and written."""
         vectors = plan.inputs.vectors
         if vectors is None:
@@ -292,34 +276,29 @@ def _memory(
     to_disk, tested = bool(plan.recipe.output), testing > 0
     room = max(0, plan.inputs.memo.limit - plan.inputs.memo.used)
     kept_for_next = min(layers.kept, room)
+    # With a GPU, layers and batches are in its memory and not in the system's.
     own = plan.device == "cuda"
-    layer, on_device = (0.0, layers.peak) if own else (layers.peak, 0.0)
-    on_device = max(on_device, measuring if own else 0.0)
-    testing, test_device = (0.0, testing) if own else (testing, 0.0)
+    here = 0.0 if own else 1.0
     # A search merges in memory, whatever becomes of the best one; what waits for a second pass has
     # the width of the arithmetic.
     searched = bool(plan.recipe.search)
     kept = 0.0 if to_disk and not searched else output + max(0.0, layers.wider)
-    merging = {"merged model": kept, "largest layer": layer}
+    merging = {"merged model": kept, "largest layer": here * layers.peak}
     # What was written is read again to be tested.
     held = tested or searched or not to_disk
-    asking = {"merged model": float(output if held else 0), "testing": testing}
+    asking = {"merged model": float(output if held else 0), "testing": here * testing}
     moments = [merging, asking]
     if plan.recipe.rounds > 1:
         held = float(statistics_bytes(plan))  # those of the last round, until the end
         merging["statistics of the merge"] = asking["statistics of the merge"] = held
         # A third round measures while those of the second are still there.
         sets = 1 if plan.recipe.rounds == 2 else 2
-        moments.append(
-            {
-                "merged model": float(output),
-                "statistics of the merge": sets * held,
-                "measuring": 0.0 if own else measuring,
-            }
-        )
+        again = {"merged model": float(output), "statistics of the merge": sets * held}
+        moments.append({**again, "measuring": here * measuring})
     peak = max(moments, key=lambda parts: sum(parts.values()))
-    place = kept_for_next if own else 0.0
     found = {**peak, "workspace": float(WORKSPACE)}
-    if kept_for_next and not own:
+    if own:
+        return found, round(kept_for_next + max(layers.peak, measuring, testing + output))
+    if kept_for_next:
         found["remembered"] = kept_for_next
-    return found, round(place + max(on_device, test_device + (output if own else 0)))
+    return found, 0

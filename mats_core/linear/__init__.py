@@ -31,7 +31,6 @@ from .operators import (
     Identity,
     InputGram,
     Kronecker,
-    LowRankBlock,
     Operator,
     Spectral,
     WeightedSum,
@@ -47,7 +46,7 @@ from .updates import Updates, norm, weighted_sum
 
 __all__ = [
     "BLOCK", "WORTH", "Apply", "Dense", "Diagonal", "Eigen", "Gram", "Identity", "InputGram",
-    "Kronecker", "LowRank", "LowRankBlock", "Operator", "Solution", "Spectral", "Status", "Triples",
+    "Kronecker", "LowRank", "Operator", "Solution", "Spectral", "Status", "Triples",
     "Updates", "WeightedSum", "cg", "damped", "eigh_descending", "essential_directions", "exact",
     "factored_kronecker_inverse", "jacobi", "kronecker", "kronecker_inverse", "largest_triples",
     "left_directions", "like", "matrix", "norm", "polar", "pseudo_solve", "regularised",

@@ -77,27 +77,27 @@ def cg(
     """
     wanted = set(keep)
     scale = float(rhs.norm()) or 1.0
+    # Below four times the rounding of the arithmetic no residual can go.
+    rounding = 4 * torch.finfo(rhs.dtype).eps
+    enough = max(tolerance, rounding)
     x = start.clone()
     r = rhs - matvec(x)
     best, best_residual = x, float(r.norm()) / scale
     residuals, distances = [best_residual], [0.0]
     objectives = [_objective(x, r, rhs)]
     iterates = {0: x.clone()} if 0 in wanted else {}
-    status = Status.ITERATION_LIMIT
-    if best_residual <= max(tolerance, _rounding(rhs)):
-        return _solution(
-            matvec, rhs, x, Status.CONVERGED, residuals, objectives, distances, iterates
-        )
-    z = preconditioner(r) if preconditioner else r
-    p = z.clone()
-    rz = float((r * z).sum())
+    status = Status.CONVERGED if best_residual <= enough else Status.ITERATION_LIMIT
+    p, rz = r, 1.0
     size = 0.0  # the largest ‖K p‖ / ‖p‖ so far, a lower bound of ‖K‖
-    for iteration in range(1, iterations + 1):
+    for iteration in range(1, 1 if status == Status.CONVERGED else iterations + 1):
+        z = preconditioner(r) if preconditioner else r
+        rz, previous = float((r * z).sum()), rz
+        p = z + (rz / previous) * p if iteration > 1 else z
         q = matvec(p)
         curvature, length = float((p * q).sum()), float(p.norm())
         size = max(size, float(q.norm()) / length) if length else size
         if not (curvature > 0 and rz > 0):  # zero, NaN or rounding: stuck; below that: no norm
-            negative = curvature < -_rounding(rhs) * size * length**2 or rz < 0
+            negative = curvature < -rounding * size * length**2 or rz < 0
             status = Status.NOT_POSITIVE if negative else Status.STAGNATED
             break
         alpha = rz / curvature
@@ -116,37 +116,15 @@ def cg(
             iterates[iteration] = x.clone()
         if residual < best_residual:
             best, best_residual = x, residual
-        if residual <= max(tolerance, _rounding(rhs)):
+        if residual <= enough:
             status = Status.CONVERGED
             break
-        z = preconditioner(r) if preconditioner else r
-        rz, previous = float((r * z).sum()), rz
-        p = z + (rz / previous) * p
     value = best if status in (Status.STAGNATED, Status.NOT_POSITIVE) else x
-    return _solution(matvec, rhs, value, status, residuals, objectives, distances, iterates)
-
-
-def _rounding(rhs: Tensor) -> float:
-    """The relative residual below which the arithmetic cannot go."""
-    return 4 * torch.finfo(rhs.dtype).eps
+    true = float((rhs - matvec(value)).norm()) / scale
+    trace = tuple(residuals), tuple(objectives), tuple(distances)
+    return Solution(value, status, *trace, iterates, true)
 
 
 def _objective(x: Tensor, r: Tensor, rhs: Tensor) -> float:
     # ½⟨X, K X⟩ − ⟨b, X⟩ with K X = b − r: no further product with K.
     return -0.5 * float((x * (rhs + r)).sum())
-
-
-def _solution(
-    matvec: Apply,
-    rhs: Tensor,
-    value: Tensor,
-    status: Status,
-    residuals: list[float],
-    objectives: list[float],
-    distances: list[float],
-    iterates: dict[int, Tensor],
-) -> Solution:
-    true = float((rhs - matvec(value)).norm()) / (float(rhs.norm()) or 1.0)
-    return Solution(
-        value, status, tuple(residuals), tuple(objectives), tuple(distances), iterates, true
-    )

@@ -93,12 +93,10 @@ def polar(matrix: Tensor, floor: float = 0.0) -> Polar:
     Where the smallest singular value allows it (`POLAR_CONDITION`), `(X Xᵀ)^(-1/2) X` of an
     eigendecomposition in float64 gives the same in less than half the time.
     """
-    wide = exact(matrix)
-    found = _polar_by_gram(wide, floor) if _may_use_gram(matrix) else None
+    found = _polar_by_gram(matrix, floor) if _may_use_gram(matrix) else None
     if found is not None:
-        factor, values = found
-        return Polar(like(factor, matrix), like(values, matrix), "Gram")
-    left, values, right = torch.linalg.svd(wide, full_matrices=False)
+        return found
+    left, values, right = torch.linalg.svd(exact(matrix), full_matrices=False)
     kept = (values > RANK_TOLERANCE * values[:1]) & (values > floor)
     return Polar(like(left[:, kept] @ right[kept], matrix), like(values, matrix), "SVD")
 
@@ -133,13 +131,14 @@ def _may_use_gram(matrix: Tensor) -> bool:
     return matrix.dtype != torch.float64 and bool(matrix.any())
 
 
-def _polar_by_gram(matrix: Tensor, floor: float) -> tuple[Tensor, Tensor] | None:
-    """Factor and singular values, or None where the matrix is too ill-conditioned for its Gram.
+def _polar_by_gram(matrix: Tensor, floor: float) -> Polar | None:
+    """The decomposition, or None where the matrix is too ill-conditioned for its Gram.
 
     Rows and columns of zeros are left out: they are zero in the factor as well.
     """
-    rows, columns = matrix.any(1), matrix.any(0)
-    inner = matrix[rows][:, columns]
+    wide = exact(matrix)
+    rows, columns = wide.any(1), wide.any(0)
+    inner = wide[rows][:, columns]
     tall = inner.shape[0] > inner.shape[1]
     values, vectors = _descending(inner.mT @ inner if tall else inner @ inner.mT)
     smallest = float(values[-1])
@@ -147,10 +146,11 @@ def _polar_by_gram(matrix: Tensor, floor: float) -> tuple[Tensor, Tensor] | None
         return None
     sigma = values.sqrt()
     root = (vectors / sigma) @ vectors.mT
-    factor = torch.zeros_like(matrix)
+    factor = torch.zeros_like(wide)
     factor[rows.nonzero(), columns.nonzero().mT] = inner @ root if tall else root @ inner
     missing = min(matrix.shape) - len(sigma)
-    return factor, torch.nn.functional.pad(sigma, (0, missing))
+    values = torch.nn.functional.pad(sigma, (0, missing))
+    return Polar(like(factor, matrix), like(values, matrix), "Gram")
 
 
 def _descending(matrix: Tensor, rank: int | None = None) -> tuple[Tensor, Tensor]:
@@ -160,12 +160,8 @@ def _descending(matrix: Tensor, rank: int | None = None) -> tuple[Tensor, Tensor
 
 def solve_positive(matrix: Tensor, right: Tensor) -> Tensor | None:
     """`right @ matrix⁻¹` for a symmetric positive definite matrix, or None where it is not."""
-    factor, info = torch.linalg.cholesky_ex(symmetric(exact(matrix)))
-    if int(info) or not bool(torch.isfinite(factor).all()):
-        return None
-    diagonal = factor.diagonal()
-    # Cholesky of a singular matrix can succeed by rounding; its smallest pivot gives it away.
-    if float(diagonal.min()) ** 2 <= singular_below(matrix.dtype) * float(diagonal.max()) ** 2:
+    factor = regular_factor(exact(matrix), matrix.dtype)
+    if factor is None:
         return None
     return like(torch.cholesky_solve(exact(right).mT, factor).mT, right)
 
@@ -173,14 +169,31 @@ def solve_positive(matrix: Tensor, right: Tensor) -> Tensor | None:
 def inverse_positive(matrix: Tensor) -> Tensor | None:
     """The inverse of a symmetric positive definite matrix, computed in float64; None where it is
     not, or where its small eigenvalues would be lost in the rounding of the result."""
-    factor, info = torch.linalg.cholesky_ex(symmetric(exact(matrix)))
-    if int(info) or not bool(torch.isfinite(factor).all()):
+    factor = _cholesky(exact(matrix))
+    if factor is None:
         return None
     inverse = torch.cholesky_inverse(factor)
     condition = float(inverse.norm()) * float(exact(matrix).norm())  # at least the true one
     if not condition < 0.1 / torch.finfo(matrix.dtype).eps:
         return None
     return like(symmetric(inverse), matrix)
+
+
+def regular_factor(matrix: Tensor, dtype: torch.dtype) -> Tensor | None:
+    """The lower Cholesky factor in float64, or None where a matrix that was kept in `dtype` is
+    not positive definite."""
+    factor = _cholesky(matrix)
+    if factor is None:
+        return None
+    diagonal = factor.diagonal()
+    # Cholesky of a singular matrix can succeed by rounding; its smallest pivot gives it away.
+    singular = float(diagonal.min()) ** 2 <= singular_below(dtype) * float(diagonal.max()) ** 2
+    return None if singular else factor
+
+
+def _cholesky(matrix: Tensor) -> Tensor | None:
+    factor, info = torch.linalg.cholesky_ex(symmetric(matrix))
+    return None if int(info) or not bool(torch.isfinite(factor).all()) else factor
 
 
 def pseudo_solve(matrix: Tensor, right: Tensor, anchor: Tensor) -> Tensor:

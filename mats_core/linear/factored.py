@@ -6,7 +6,6 @@ Each function here has a twin on matrices; `tests/linear/test_factored.py` holds
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -17,48 +16,35 @@ from .lowrank import WORTH, Gram, LowRank, Woodbury, matrix, summed
 from .updates import weighted_sum
 
 
-def solve_factored(
-    grams: Sequence[LowRank], shares: Sequence[float], right: Tensor
-) -> Tensor | None:
+def sum_in_factors(grams: Sequence[Gram], shares: Sequence[float]) -> LowRank | None:
+    """`Σ α_m C_m` in factors; None where not all are, or where that does not pay: the stacked rows
+    are more than d / `WORTH`."""
+    factors = [gram for gram in grams if isinstance(gram, LowRank)]
+    total = summed(factors, shares) if len(factors) == len(grams) else None
+    return total if total and WORTH * total.rank <= total.size else None
+
+
+def solve_factored(grams: Sequence[Gram], shares: Sequence[float], right: Tensor) -> Tensor | None:
     """`right (Σ α_m A_m)⁻¹` by Woodbury's identity, in float64.
 
-    None where that does not pay (the stacked rows are more than d / `WORTH`) or the sum may be
-    singular: a matrix is the better way then.
+    None where factors do not pay or the sum may be singular: a matrix is the better way then.
     """
-    total = summed(grams, shares)
-    if WORTH * total.rank > total.size:
-        return None
-    inverse = Woodbury.of(total)
-    return None if inverse is None else like(inverse.after(exact(right)), right)
-
-
-@dataclass(frozen=True)
-class Inverse:
-    """A symmetric inverse as a matrix, with the two products of `Woodbury`."""
-
-    of: Tensor
-
-    def after(self, x: Tensor) -> Tensor:
-        return x @ self.of
-
-    def before(self, x: Tensor) -> Tensor:
-        return self.of @ x
+    total = sum_in_factors(grams, shares)
+    inverse = total and Woodbury.of(total)
+    return inverse and like(exact(right) @ inverse, right)
 
 
 def inverted(
     grams: Sequence[Gram], shares: Sequence[float], reference: Tensor
-) -> Woodbury | Inverse | None:
+) -> Woodbury | Tensor | None:
     """`(Σ α_m C_m)⁻¹` in the arithmetic of `reference`; None where its rounding would spoil it."""
-    factors = [gram for gram in grams if isinstance(gram, LowRank)]
-    if len(factors) == len(grams):
-        total = summed(factors, shares)
-        if WORTH * total.rank <= total.size:
-            found = Woodbury.of(total)
-            if found is None or found.condition > 0.1 / torch.finfo(reference.dtype).eps:
-                return None
-            return found.to(reference)
-    found = inverse_positive(weighted_sum((matrix(gram) for gram in grams), shares))
-    return None if found is None else Inverse(found)
+    total = sum_in_factors(grams, shares)
+    if total is None:
+        return inverse_positive(weighted_sum((matrix(gram) for gram in grams), shares))
+    found = Woodbury.of(total)
+    if found is None or found.condition > 0.1 / torch.finfo(reference.dtype).eps:
+        return None
+    return found.to(reference)
 
 
 def factored_kronecker_inverse(
@@ -84,7 +70,7 @@ def factored_kronecker_inverse(
     a, b = inverted(inputs, shares, reference), inverted(outputs, shares, reference)
     if a is None or b is None:
         return None
-    return lambda r: b.before(a.after(r))
+    return lambda r: b @ (r @ a)
 
 
 def _raised(gram: Gram, by: float) -> Gram:

@@ -123,10 +123,8 @@ class Woodbury:
         half, rest = like(self.half, reference), like(self.inverse_rest, reference)
         return Woodbury(rest, half, self.condition)
 
-    def after(self, x: Tensor) -> Tensor:
-        """`x C⁻¹`."""
+    def __rmatmul__(self, x: Tensor) -> Tensor:
         return x * self.inverse_rest - (x @ self.half.mT) @ self.half
 
-    def before(self, x: Tensor) -> Tensor:
-        """`C⁻¹ x`."""
+    def __matmul__(self, x: Tensor) -> Tensor:
         return x * self.inverse_rest[:, None] - self.half.mT @ (self.half @ x)

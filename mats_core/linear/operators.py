@@ -7,9 +7,8 @@ never flattened by hand.
     Identity       X ↦ X
     Diagonal       X ↦ F ∘ X                          diagonal Fisher, Adam's second moment
     InputGram      X ↦ X A                            RegMean
-    Kronecker      X ↦ B X A                          K-FAC block
-    LowRankBlock   X ↦ B X A with B, A in factors     the same, of a wide layer
-    Spectral       X ↦ Q_B (Λ ∘ (Q_Bᵀ X Q_A)) Q_Aᵀ    truncations of the last two
+    Kronecker      X ↦ B X A                          K-FAC block; of a wide layer in factors
+    Spectral       X ↦ Q_B (Λ ∘ (Q_Bᵀ X Q_A)) Q_Aᵀ    its truncation
     Dense          vec X ↦ C vec X                    full block of a small parameter
     WeightedSum    X ↦ Σ_m α_m C_m X
 
@@ -19,13 +18,16 @@ All are frozen, one level deep; `dense()` is for tests and small parameters (row
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from .decompositions import eigh_descending
-from .lowrank import Gram, matrix
+from .lowrank import Gram, LowRank, matrix
+from .updates import weighted_sum
 
 
 class Operator(ABC):
@@ -108,32 +110,19 @@ class InputGram(Operator):
 
 @dataclass(frozen=True)
 class Kronecker(Operator):
-    """X ↦ B X A: the K-FAC block `B ⊗ A`.  `b` is B (d_out, d_out), `a` is A (d_in, d_in)."""
+    """X ↦ B X A: the K-FAC block `B ⊗ A`.  `b` is B (d_out, d_out), `a` is A (d_in, d_in).
 
-    b: Tensor
-    a: Tensor
-
-    def apply(self, x: Tensor) -> Tensor:
-        return self.b @ x @ self.a
-
-    def diagonal(self) -> Tensor:
-        return torch.outer(self.b.diagonal(), self.a.diagonal())
-
-    def spectrum(self) -> Tensor:
-        pairs = torch.outer(eigh_descending(self.b)[0], eigh_descending(self.a)[0])
-        return pairs.reshape(-1).sort(descending=True).values
-
-    def dense(self) -> Tensor:
-        return torch.kron(self.b, self.a)
-
-
-@dataclass(frozen=True)
-class LowRankBlock(Operator):
-    """X ↦ B X A as `Kronecker`, where `b`, `a` or both are `FᵀF + diag(v)` (`LowRank`)."""
+    Either may be in factors (`LowRank`); neither is multiplied out for a product.
+    """
 
     b: Gram
     a: Gram
 
+    @property
+    def in_factors(self) -> bool:
+        """Whether A or B is in factors."""
+        return isinstance(self.a, LowRank) or isinstance(self.b, LowRank)
+
     def apply(self, x: Tensor) -> Tensor:
         return self.b @ x @ self.a
 
@@ -141,7 +130,8 @@ class LowRankBlock(Operator):
         return torch.outer(self.b.diagonal(), self.a.diagonal())
 
     def spectrum(self) -> Tensor:
-        return Kronecker(matrix(self.b), matrix(self.a)).spectrum()
+        b, a = (eigh_descending(matrix(gram))[0] for gram in (self.b, self.a))
+        return torch.outer(b, a).reshape(-1).sort(descending=True).values
 
     def dense(self) -> Tensor:
         return torch.kron(matrix(self.b), matrix(self.a))
@@ -206,10 +196,12 @@ class WeightedSum(Operator):
     weights: tuple[float, ...]
 
     def apply(self, x: Tensor) -> Tensor:
-        total = torch.zeros_like(x)
-        for weight, term in zip(self.weights, self.terms, strict=True):
-            total.add_(term.apply(x), alpha=weight)
-        return total
+        return weighted_sum((term.apply(x) for term in self.terms), self.weights)
+
+    def apply_each(self, xs: Sequence[Tensor]) -> Tensor:
+        """`Σ_m α_m C_m X_m`: with the experts, the right-hand side of the normal equations."""
+        applied = (term.apply(x) for term, x in zip(self.terms, xs, strict=True))
+        return weighted_sum(applied, self.weights)
 
     def diagonal(self) -> Tensor:
         return torch.stack(
@@ -250,56 +242,34 @@ def trace_normalised(factor: Tensor) -> Tensor:
     return factor / trace if float(trace) > 0 else factor
 
 
-def regularised(
-    operator: InputGram | Kronecker,
-    *,
-    off_diagonal: float = 1.0,
-    damping: float = 0.0,
-    normalise: bool = False,
-) -> InputGram | Kronecker:
-    """The operator with trace-normalised, off-diagonal-scaled and damped factors, in this order."""
-
-    def form(factor: Tensor) -> Tensor:
-        return regularised_matrix(
-            factor, off_diagonal=off_diagonal, damping=damping, normalise=normalise
-        )
-
-    if isinstance(operator, InputGram):
-        return replace(operator, a=form(operator.a))
-    return Kronecker(form(operator.b), form(operator.a))
-
-
-def regularised_matrix(
-    factor: Tensor, *, off_diagonal: float = 1.0, damping: float = 0.0, normalise: bool = False
-) -> Tensor:
-    """`regularised`, of one factor."""
-    factor = trace_normalised(factor) if normalise else factor
-    return damped(off_diagonal_scaled(factor, off_diagonal), damping)
+def regularised(block: Kronecker, **form: Any) -> Kronecker:
+    """The block with each factor regularised by itself; the arguments are `regularised_gram`'s."""
+    return Kronecker(regularised_gram(block.b, **form), regularised_gram(block.a, **form))
 
 
 def regularised_gram(
     gram: Gram, *, off_diagonal: float = 1.0, damping: float = 0.0, normalise: bool = False
 ) -> Gram:
-    """A Gram, regularised as in `regularised_matrix`; one in factors stays in factors."""
-    if isinstance(gram, Tensor):
-        return regularised_matrix(
-            gram, off_diagonal=off_diagonal, damping=damping, normalise=normalise
-        )
-    gram = gram.trace_normalised() if normalise else gram
-    return gram.off_diagonal_scaled(off_diagonal).damped(damping)
+    """The Gram, trace-normalised, off-diagonal-scaled and damped, in this order.
+
+    One in factors stays in factors.
+    """
+    if isinstance(gram, LowRank):
+        gram = gram.trace_normalised() if normalise else gram
+        return gram.off_diagonal_scaled(off_diagonal).damped(damping)
+    gram = trace_normalised(gram) if normalise else gram
+    return damped(off_diagonal_scaled(gram, off_diagonal), damping)
 
 
-def truncated(operator: InputGram | Kronecker, rank: int) -> Spectral:
-    """The operator cut to its `rank` largest eigen-directions (pairs, of a Kronecker product)."""
-    values_a, q_a = eigh_descending(operator.a)
-    if isinstance(operator, Kronecker):
-        values_b, q_b = eigh_descending(operator.b)
-    else:
-        q_b = torch.eye(operator.rows, dtype=operator.a.dtype, device=operator.a.device)
-        values_b = q_b.new_ones(operator.rows)
+def truncated(block: Kronecker, rank: int, damping: float = 0.0) -> Spectral:
+    """The block cut to its `rank` largest eigen-directions, which are pairs of its factors'.
+
+    They are damped after, not before, the cut.
+    """
+    (values_b, q_b), (values_a, q_a) = (eigh_descending(matrix(c)) for c in (block.b, block.a))
     values = torch.outer(values_b, values_a).clamp_min(0)
     flat = values.reshape(-1)
     kept = torch.zeros_like(flat)
     top = flat.topk(min(rank, len(flat))).indices
     kept[top] = flat[top]
-    return Spectral(q_b, q_a, kept.reshape(values.shape))
+    return Spectral(q_b, q_a, (kept + damping * kept.mean()).reshape(values.shape))

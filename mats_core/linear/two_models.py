@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from .cg import Solution, Status, _objective
-from .decompositions import exact, like, singular_below, symmetric
+from .decompositions import exact, like, regular_factor, singular_below, symmetric
+from .lowrank import matrix
 from .operators import Kronecker
 
 
 def two_models(
-    first: Kronecker, second: Kronecker, weights: tuple[float, float], rhs: Tensor, start: Tensor
+    first: Kronecker, second: Kronecker, weights: Sequence[float], rhs: Tensor, start: Tensor
 ) -> Solution | None:
     """`(α₁ B₁⊗A₁ + α₂ B₂⊗A₂) X = rhs` without iterations, or None where it is singular.
 
     The generalised eigenvectors V of `(A₂, A₁ + A₂)` (and of the B's) turn A₂ into D and A₁ into
     I − D at once, so the whole operator becomes elementwise.  Exact in float64.
     """
-    basis_a = _joint_basis(first.a, second.a)
-    basis_b = _joint_basis(first.b, second.b)
+    basis_a = _joint_basis(matrix(first.a), matrix(second.a))
+    basis_b = _joint_basis(matrix(first.b), matrix(second.b))
     if basis_a is None or basis_b is None:
         return None
     (d_a, v_a), (d_b, v_b) = basis_a, basis_b
@@ -41,11 +44,8 @@ def two_models(
 
 def _joint_basis(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor] | None:
     """D and V with `Vᵀ(first + second)V = I` and `Vᵀ second V = D`; None if the sum is singular."""
-    total = symmetric(exact(first) + exact(second))
-    factor, info = torch.linalg.cholesky_ex(total)
-    diagonal = factor.diagonal()
-    limit = singular_below(first.dtype)
-    if int(info) or float(diagonal.min()) ** 2 <= limit * float(diagonal.max()) ** 2:
+    factor = regular_factor(exact(first) + exact(second), first.dtype)
+    if factor is None:
         return None
     half = torch.linalg.solve_triangular(factor, symmetric(exact(second)), upper=False)
     whitened = torch.linalg.solve_triangular(factor, half.mT, upper=False)

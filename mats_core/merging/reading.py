@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..checkpoints import Wanted, Weights
 from ..errors import InputError
-from ..linear import LowRank
+from ..linear import Gram, matrix
 from ..methods import Layer, LayerStatistics
 from ..names import is_matrix, is_weight, module_of
 from ..statistics import Statistics, with_bias
@@ -193,26 +193,22 @@ def _layer_statistics(
             return None
         return statistics.read(name, expected, **place)
 
-    def read_gram(kind: str, size: int) -> tuple[Tensor | None, LowRank | None]:
+    def read_gram(kind: str, size: int) -> Gram | None:
         """Whole, or in factors where the file has it so."""
-        if kind not in plan.kinds or not matrix:
-            return None, None
+        if kind not in plan.kinds or not has_grams:
+            return None
         name = f"{module}.{kind}"
         factors = statistics.factored(name, size, **place)
-        return (None, factors) if factors else (statistics.read(name, (size, size), **place), None)
+        return factors or statistics.read(name, (size, size), **place)
 
-    matrix = len(shape) == 2 and is_weight(unit.name)
-    a, a_factors = read_gram("input_gram", shape[-1] if shape else 0)
-    b, b_factors = read_gram("output_gradient_gram", shape[0] if shape else 0)
+    has_grams = len(shape) == 2 and is_weight(unit.name)
     # A Fisher has the parameter's own layout, as the file does.
     family = plan.inputs.family
     fisher = read("fisher", f"{unit.name}.fisher", family.base.tensors[unit.name].shape)
     found = LayerStatistics(
-        input_gram=a,
-        input_mean=read("input_mean", f"{module}.input_mean", (shape[1],)) if matrix else None,
-        output_gradient_gram=b,
-        input_factors=a_factors,
-        output_gradient_factors=b_factors,
+        input_gram=read_gram("input_gram", shape[-1] if shape else 0),
+        input_mean=read("input_mean", f"{module}.input_mean", (shape[1],)) if has_grams else None,
+        output_gradient_gram=read_gram("output_gradient_gram", shape[0] if shape else 0),
         fisher=None if fisher is None else family.oriented(unit.name, fisher),
         # The block of a matrix would have to be permuted with it; only vectors are measured.
         block=None
@@ -226,13 +222,14 @@ def _folded(
     plan: Plan, statistics: Statistics, unit: Unit, found: LayerStatistics
 ) -> LayerStatistics:
     """The statistics of `[W b]`: the Gram of `[x; 1]`, and both Fishers side by side."""
-    gram = found.gram("input_gram")
+    gram = found.input_gram
     if gram is None or found.input_mean is None or unit.bias is None:
         return found
-    gram = with_bias(gram, found.input_mean)  # in factors, the mean's column would not be a row
+    # In factors, the mean's column would not be a row.
+    gram = with_bias(matrix(gram), found.input_mean)
     fisher = found.fisher
     if fisher is not None:
         rows = plan.inputs.family.base.tensors[unit.bias].shape
         bias = statistics.read(f"{unit.bias}.fisher", rows, dtype=plan.dtype, device=plan.device)
         fisher = None if bias is None else torch.cat([fisher, bias[:, None]], 1)
-    return replace(found, input_gram=gram, input_factors=None, fisher=fisher)
+    return replace(found, input_gram=gram, fisher=fisher)

@@ -21,12 +21,11 @@ from .options import Options
 from .reference import OptionField, describe, named_checkpoints, options_of_the_base
 from .starts import STARTS
 from .table import METHODS, SIMPLEST
-from .ties import threshold
 
 __all__ = [
     "METHODS", "SIMPLEST", "STARTS", "Cost", "Counterpart", "EssentialOptions", "KfacOptions",
     "Layer", "LayerStatistics", "Merged", "Method", "OptionField", "Options", "Shape", "Solve",
     "Treatment", "calls", "describe", "essential_subspace", "essential_update", "kfac",
     "named_checkpoints", "operations", "options_of_the_base", "passes", "reference",
-    "relative_power", "selection", "shift_covariance", "threshold",
+    "relative_power", "selection", "shift_covariance",
 ]  # fmt: skip

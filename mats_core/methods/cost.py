@@ -130,9 +130,9 @@ def selection(s: Shape) -> Work:
     return scattered(float(sweeps * s.elements)) + calls(8.0 * sweeps)
 
 
-def averaged(s: Shape, treatment: Treatment = "averaged") -> Cost:
+def averaged(s: Shape) -> Cost:
     """The weighted mean of the experts."""
-    return Cost(treatment, s.passes(3 * s.experts), 2 * s.nbytes)
+    return Cost("averaged", s.passes(3 * s.experts), 2 * s.nbytes)
 
 
 # Grams --------------------------------------------------------------------------------------------

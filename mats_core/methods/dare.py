@@ -12,7 +12,7 @@ from ..linear import weighted_sum
 from .cost import Cost, Shape, scattered
 from .layer import Layer, Merged
 from .method import Method, every_tensor
-from .options import Options, option
+from .options import Factor, Options, option
 from .ties import agree_and_average
 
 DRAWN_AT_ONCE = 1 << 20  # entries of a mask: another number, and DARE makes another merge
@@ -27,12 +27,8 @@ class DareOptions(Options):
         step=0.05,
         source="arXiv 2311.03099",
     )
-    scaling: float = option(
-        0.3,
-        "λ, the factor of the sum (task_arithmetic) or of the merged vector (average, ties)",
-        low=0,
-        high=3,
-        step=0.05,
+    scaling: Factor = option(
+        0.3, "λ, the factor of the sum (task_arithmetic) or of the merged vector (average, ties)"
     )
     seed: int | None = option(None, "seed of the masks; the recipe's seed by default", low=0)
     then: Literal["task_arithmetic", "average", "ties"] = option(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
@@ -31,8 +31,8 @@ from .cost import EXACT, Cost, Shape, eigenbasis, gemm, passes, polar_factor, sv
 from .cost import averaged as averaged_cost
 from .layer import Layer, Merged, averaged
 from .method import Method, but_matrices
-from .options import Options, Section, option
-from .tsv_m import MEASURED, SCALING, TsvOptions, rounding, said, tsv_update
+from .options import Factor, Options, Rank, Section, Share, option
+from .tsv_m import MEASURED, SCALING, TsvOptions, said, tsv_m
 from .tsv_m import cost as tsv_cost
 
 PUBLISHED = "arXiv 2602.20208, ViT code"
@@ -41,64 +41,41 @@ POLARIZED = Section(
     "What moved further in fine-tuning gets more weight: whole tasks, input dimensions, and layers "
     "among their like. Power 0 or off: all alike.",
 )
+Level = Annotated[
+    float, option(low=0, high=4, step=0.25, source=PUBLISHED, section=POLARIZED, switch=True)
+]
 SHIFT_TOLERANCE = 1e-6  # of the largest eigenvalue: below it is the rounding of a float32 Gram
 
 
 class EssentialOptions(Options):
     """Options of Essential Subspace Merging."""
 
-    scaling: float = option(1.5, SCALING, low=0, high=3, step=0.05, source=MEASURED)
-    task_power: float = option(
+    scaling: Factor = option(1.5, SCALING, source=MEASURED)
+    task_power: Level = option(
         2.0,
         "polarized scaling, level 1: tasks with a larger update in a layer weigh more (0: off)",
-        low=0,
-        high=4,
-        step=0.25,
-        source=PUBLISHED,
         label="1 · tasks",
-        section=POLARIZED,
-        switch=True,
     )
-    dimension_power: float = option(
+    dimension_power: Level = option(
         2.0,
         "polarized scaling, level 2: input dimensions with larger coordinates weigh more (0: off)",
-        low=0,
-        high=4,
-        step=0.25,
-        source=PUBLISHED,
         label="2 · dimensions",
-        section=POLARIZED,
-        switch=True,
     )
-    layer_power: float = option(
+    layer_power: Level = option(
         2.0,
         "polarized scaling, level 3: layers with a larger update than like layers weigh more "
         "(0: off)",
-        low=0,
-        high=4,
-        step=0.25,
-        source=PUBLISHED,
         label="3 · layers",
-        section=POLARIZED,
-        switch=True,
     )
-    eigenvalue_power: float = option(
+    eigenvalue_power: Share = option(
         0.15,
         "weight of the stronger essential directions, (λ/mean λ)^power (0: off)",
-        low=0,
-        high=1,
-        step=0.05,
         source=PUBLISHED,
         label="Directions",
         more=True,
     )
-    rank: int | None = option(
-        None,
-        "essential directions a task; ⌊d_out / T⌋ by default",
-        low=1,
-        source=PUBLISHED,
-        label="Rank of each task's subspace",
-        more=True,
+    rank: Rank = option(
+        None, "essential directions a task; ⌊d_out / T⌋ by default", source=PUBLISHED, more=True
     )
     centre: bool = option(
         False,
@@ -202,8 +179,7 @@ def essential(layer: Layer, options: EssentialOptions, survey: object = None) ->
     grams = layer.grams("input_gram")
     means = layer.measured("input_mean") if options.centre else None
     if grams is None or (options.centre and means is None):
-        update, status = layer.remember("tsv_m", lambda: tsv_update(layer.updates, rounding(layer)))
-        return Merged(layer.base + options.scaling * update, "tsv_m", status=status)
+        return tsv_m(layer, TsvOptions(scaling=options.scaling))
     # Neither scaling nor level 3 enters here.
     depends = options.model_dump(exclude={"scaling", "layer_power"})
     update, details, status = layer.remember(

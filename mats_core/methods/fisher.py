@@ -13,24 +13,21 @@ from .cost import Cost, Shape
 from .cost import averaged as averaged_cost
 from .layer import FISHER, Layer, Merged, averaged
 from .method import Method
-from .options import Options, option
+from .options import Normalise, Options, Share, option
 
 
 class FisherOptions(Options):
-    floor: float = option(
+    floor: Share = option(
         0.1,
         "smallest Fisher value, as a share of the tensor's mean: keeps parameters that no example "
         "touched from being decided by noise",
-        low=0,
-        high=1,
         step=0.01,
         source="validation split of the sample family",
     )
-    normalise: bool = option(
+    normalise: Normalise = option(
         True,
         "divide each task's Fisher by its sum over the tensor, so that no task dominates",
         source="validation splits of the sample family and of both families of docs/study.md",
-        label="Normalise each task",
     )
 
 

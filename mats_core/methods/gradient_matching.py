@@ -2,33 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import torch
-from pydantic import Field
 
 from ..linear import weighted_sum
 from .cost import Cost, Shape
 from .cost import averaged as averaged_cost
 from .layer import FISHER, Layer, Merged, averaged
 from .method import Method
-from .options import Options, option
+from .options import Factor, Options, Prior, option
+
+FACTOR = "α, the factor of every task's weight, as in task arithmetic"
+PUBLISHED = "arXiv 2310.12808: α_m = 1"
 
 
 class MatchingOptions(Options):
-    scaling: float = option(
-        1.0,
-        "α, the factor of every task's weight, as in task arithmetic",
-        low=0,
-        high=3,
-        step=0.05,
-        source="arXiv 2310.12808: α_m = 1",
-    )
-    prior: Literal["pretrained"] | Annotated[float, Field(gt=0, allow_inf_nan=False)] = option(
+    scaling: Factor = option(1.0, FACTOR, source=PUBLISHED)
+    prior: Prior = option(
         "pretrained",
         "H_0: the pre-trained model's own Fisher (needs `base_statistics`), or a number δ for δ I",
         source="arXiv 2310.12808",
-        base_statistics="pretrained",
     )
 
 

@@ -13,7 +13,7 @@ from .cost import averaged as averaged_cost
 from .cost import largest_triples as triples_cost
 from .layer import Layer, Merged, averaged
 from .method import Method, but_matrices
-from .options import Options, option
+from .options import Options, Share, option
 from .tsv_m import MEASURED, SCALING, rounding, said
 
 
@@ -22,12 +22,9 @@ class IsoOptions(Options):
 
 
 class IsoCtsOptions(IsoOptions):
-    common: float = option(
+    common: Share = option(
         0.8,
         "share of the rank that is given to directions common to all tasks",
-        low=0,
-        high=1,
-        step=0.05,
         source="arXiv 2502.04959",
     )
 

@@ -6,7 +6,6 @@ Sources: MaTS (arXiv 2312.04339), K-FAC (arXiv 1503.05671).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 from torch import Tensor
@@ -14,20 +13,15 @@ from torch import Tensor
 from .. import linear
 from ..linear import (
     WORTH,
-    Gram,
-    InputGram,
     Kronecker,
-    LowRank,
-    LowRankBlock,
     Operator,
     Solution,
-    Spectral,
     Status,
     WeightedSum,
     eigh_descending,
     factored_kronecker_inverse,
+    matrix,
     regularised,
-    regularised_gram,
     truncated,
     weighted_sum,
 )
@@ -46,49 +40,48 @@ from .cost import (
     side,
     woodbury,
 )
-from .layer import KFAC, Layer, Merged
+from .layer import FISHER, KFAC, Layer, Merged
 from .method import Method, Solve
-from .options import Options, option
+from .options import (
+    Damping,
+    FoldBias,
+    Iterations,
+    Normalise,
+    Options,
+    Rank,
+    Share,
+    Strength,
+    Tolerance,
+    option,
+)
 from .regmean import MEASURED
 from .remaining import (
     Remaining,
     means_by_pieces,
     merge_remaining,
     remaining_cost,
-    remaining_option,
     remaining_reads,
 )
 from .starts import STARTS, starting_point
+
+NORMALISED = "divide each task's A and B by their traces, so that no task dominates the operator"
 
 
 class KfacOptions(Options):
     """Options of merging by K-FAC blocks."""
 
-    iterations: int = option(
-        50, "conjugate-gradient iterations at most", low=0, high=2000, step=5, source=MEASURED,
-        label="CG iterations",
-    )  # fmt: skip
-    tolerance: float = option(
-        1e-3, "relative residual at which a layer stops", low=0, high=1, source=MEASURED, more=True
+    iterations: Iterations = option(50, source=MEASURED)
+    tolerance: Tolerance = option(1e-3, source=MEASURED, more=True)
+    off_diagonal: Share = option(
+        1.0,
+        "λ, the factor of the off-diagonal entries of A and of B",
+        source="arXiv 2312.04339",
+        more=True,
     )
-    off_diagonal: float = option(
-        1.0, "λ, the factor of the off-diagonal entries of A and of B", low=0, high=1, step=0.05,
-        source="arXiv 2312.04339", more=True,
-    )  # fmt: skip
-    damping: float = option(
-        0.1,
-        "δ, Tikhonov damping as a share of the mean eigenvalue, of A and of B",
-        low=0,
-        high=10,
-        step=0.01,
-        source=MEASURED,
-    )
-    anchor: float = option(
+    damping: Damping = option(0.1, source=MEASURED)
+    anchor: Strength = option(
         0.0,
         "μ, proximal pull towards the start, as a share of the operator's mean diagonal",
-        low=0,
-        high=10,
-        step=0.01,
         more=True,
     )
     start: str = option(
@@ -105,99 +98,51 @@ class KfacOptions(Options):
         source="a fifth of the products for the same residual, measured on the sample family; "
         "published: none",
     )
-    normalise: bool = option(
-        True, "divide each task's A and B by their traces, so that no task dominates the operator",
-        label="Normalise each task", more=True,
-    )  # fmt: skip
-    fold_bias: bool = option(
-        False, "merge [W b] as one matrix", label="Merge biases with their weight", more=True
+    normalise: Normalise = option(True, NORMALISED, more=True)
+    fold_bias: FoldBias = option(False, more=True)
+    rank: Rank = option(
+        None, "keep only so many eigen-directions of each task's B ⊗ A; all by default", more=True
     )
-    rank: int | None = option(
-        None, "keep only so many eigen-directions of each task's B ⊗ A; all by default", low=1,
-        label="Rank of each task's subspace", more=True,
-    )  # fmt: skip
-    remaining: Remaining = remaining_option(more=True)
+    remaining: Remaining = option("mean", more=True)
 
 
 def kfac(layer: Layer, options: KfacOptions, survey: Any = None) -> Merged:
     """`Σ α_m B_m W A_m = Σ α_m B_m W_m A_m`, by CG, or in closed form for two models."""
-    if not layer.is_matrix or not all(layer.has(kind) for kind in KFAC):
+    damping = options.damping if options.rank is None else 0.0
+    blocks = _blocks(layer, options, damping=damping) if layer.is_matrix else ()
+    if not blocks:
         return merge_remaining(layer, options.remaining, options.damping)
-    solution, how, preconditioner = _solve(layer, options, _system(layer, options))
-    return Merged(
-        solution.value,
-        "kfac",
-        status=f"{solution.status}{how}",
-        solution=solution,
-        details={"preconditioner": preconditioner},
-    )
+    start = starting_point(layer, options.start, blocks)
+    terms: tuple[Operator, ...] = blocks
+    if options.rank is not None:
+        terms = tuple(truncated(block, options.rank, options.damping) for block in blocks)
+    del blocks  # those that were truncated are not needed any more
+    solution, how, used = _solve(layer, options, WeightedSum(terms, layer.shares), start)
+    status, details = f"{solution.status}{how}", {"preconditioner": used}
+    return Merged(solution.value, "kfac", status=status, solution=solution, details=details)
 
 
-@dataclass(frozen=True)
-class System:
-    """`Σ α_m C_m X = Σ α_m C_m W_m`, to be solved from `start`."""
+def _blocks(layer: Layer, options: KfacOptions, *, damping: float) -> tuple[Kronecker, ...]:
+    """Every task's `B ⊗ A`, normalised, scaled off the diagonal and damped; () if not measured.
 
-    terms: tuple[Operator, ...]
-    experts: tuple[Tensor, ...]
-    start: Tensor
-
-
-def _system(layer: Layer, options: KfacOptions) -> System:
-    factored = _factored_blocks(layer, options) if options.rank is None else None
-    if factored:
-        return System(factored, layer.experts, starting_point(layer, options.start, factored))
-    blocks = _blocks(layer, options, damping=0.0 if options.rank else options.damping)
-    terms = tuple(_subspace(block, options) for block in blocks)
-    return System(terms, layer.experts, starting_point(layer, options.start, blocks))
-
-
-def _blocks(layer: Layer, options: KfacOptions, *, damping: float) -> list[Kronecker]:
-    """Every task's `B ⊗ A`, normalised, scaled off the diagonal and damped."""
-    inputs, outputs = layer.measured("input_gram"), layer.measured("output_gradient_gram")
-    assert inputs is not None
-    assert outputs is not None
-    found = [
-        regularised(
-            Kronecker(b, a), off_diagonal=options.off_diagonal, damping=damping,
-            normalise=options.normalise,
-        )
+    Of a wide layer A or B or both are in factors, unless they are to be truncated.
+    """
+    read = layer.grams if options.rank is None else layer.measured
+    inputs, outputs = read("input_gram"), read("output_gradient_gram")
+    if inputs is None or outputs is None:
+        return ()
+    form = {"off_diagonal": options.off_diagonal, "normalise": options.normalise}
+    return tuple(
+        regularised(Kronecker(b, a), damping=damping, **form)
         for b, a in zip(outputs, inputs, strict=True)
-    ]  # fmt: skip
-    return [block for block in found if isinstance(block, Kronecker)]
-
-
-def _factored_blocks(layer: Layer, options: KfacOptions) -> tuple[LowRankBlock, ...] | None:
-    """The same of a wide layer, whose A or B are in factors; None where neither are."""
-    inputs, outputs = layer.grams("input_gram"), layer.grams("output_gradient_gram")
-    assert inputs is not None
-    assert outputs is not None
-    if not any(isinstance(gram, LowRank) for gram in (*inputs, *outputs)):
-        return None
-
-    def form(gram: Gram) -> Gram:
-        return regularised_gram(
-            gram, off_diagonal=options.off_diagonal, damping=options.damping,
-            normalise=options.normalise,
-        )  # fmt: skip
-
-    return tuple(LowRankBlock(form(b), form(a)) for b, a in zip(outputs, inputs, strict=True))
-
-
-def _subspace(block: InputGram | Kronecker, options: KfacOptions) -> Operator:
-    """The block itself, or its top directions; those are damped after, not before, the cut."""
-    if options.rank is None:
-        return block
-    cut = truncated(block, options.rank)
-    return Spectral(cut.q_b, cut.q_a, cut.values + options.damping * cut.values.mean())
-
-
-def _solve(layer: Layer, options: KfacOptions, system: System) -> tuple[Solution, str, str]:
-    """The solution, what befell it, and the preconditioner it was found with."""
-    operator, start = WeightedSum(system.terms, layer.shares), system.start
-    right = weighted_sum(
-        (term.apply(expert) for term, expert in zip(system.terms, system.experts, strict=True)),
-        layer.shares,
     )
+
+
+def _solve(
+    layer: Layer, options: KfacOptions, operator: WeightedSum, start: Tensor
+) -> tuple[Solution, str, str]:
+    """The solution, what befell it, and the preconditioner it was found with."""
+    right = operator.apply_each(layer.experts)
     shift = options.anchor * float(operator.diagonal().mean()) if options.anchor else 0.0
     if shift:
         right = right + shift * start
@@ -205,64 +150,55 @@ def _solve(layer: Layer, options: KfacOptions, system: System) -> tuple[Solution
     def matvec(x: Tensor) -> Tensor:
         return operator.apply(x) + shift * x if shift else operator.apply(x)
 
-    pair = [term for term in system.terms if isinstance(term, Kronecker)]
-    if len(pair) == len(system.terms) == 2 and not shift:
-        shares = (layer.shares[0], layer.shares[1])
-        closed = linear.two_models(pair[0], pair[1], shares, right, start)
+    blocks = [term for term in operator.terms if isinstance(term, Kronecker)]
+    in_factors = any(block.in_factors for block in blocks)
+    if len(blocks) == 2 and not shift and not in_factors:
+        closed = linear.two_models(blocks[0], blocks[1], layer.shares, right, start)
         if closed is not None:
             return closed, "", "none"
-
-    def run(preconditioner: linear.Apply | None) -> Solution:
-        return linear.cg(
-            matvec,
-            right,
-            start,
-            iterations=options.iterations,
-            tolerance=options.tolerance,
-            preconditioner=preconditioner,
-            keep=layer.keep,
-            callback=layer.pulse,
-        )
-
-    preconditioner, kind = _preconditioner(layer, options, system, operator, shift)
-    solution = run(preconditioner)
+    preconditioner, kind = _preconditioner(layer, options, operator, shift)
+    how = limits(layer, options)
+    solution = linear.cg(matvec, right, start, preconditioner=preconditioner, **how)
     if preconditioner and solution.status in (Status.STAGNATED, Status.NOT_POSITIVE):
-        return run(None), f" (plain CG after the {_name(options)} preconditioner failed)", "none"
+        named = "kronecker" if options.preconditioner == "auto" else options.preconditioner
+        plain = linear.cg(matvec, right, start, **how)
+        return plain, f" (plain CG after the {named} preconditioner failed)", "none"
     return solution, "", kind
+
+
+def limits(layer: Layer, options: Options) -> dict[str, Any]:
+    """Where CG stops, as the options say, and what it keeps and tells, as the layer says."""
+    asked = options.model_dump(include={"iterations", "tolerance"})
+    return {**asked, "keep": layer.keep, "callback": layer.pulse}
 
 
 # Preconditioning ----------------------------------------------------------------------------------
 
 
 def _preconditioner(
-    layer: Layer, options: KfacOptions, system: System, operator: WeightedSum, shift: float
+    layer: Layer, options: KfacOptions, operator: WeightedSum, shift: float
 ) -> tuple[linear.Apply | None, str]:
-    """What CG is preconditioned with, and its name."""
+    """What CG is preconditioned with, and its name.
+
+    With Grams in factors by inverses of their sums, for eigenbases of wide layers take longer than
+    the iterations; by the operator's diagonal where those would be all rounding.
+    """
     if options.preconditioner == "jacobi":
         return linear.jacobi(operator.diagonal() + shift), "jacobi"
     if not uses_kronecker(options):
         return None, "none"
-    factored = [term for term in system.terms if isinstance(term, LowRankBlock)]
-    if factored:
-        return _of_factors(layer, factored, operator, shift)
-    blocks = [term for term in system.terms if isinstance(term, Kronecker)]
-    if options.rank is None and not shift:
-        inverse = linear.kronecker_inverse(*_sums(layer, blocks))
+    blocks = [term for term in operator.terms if isinstance(term, Kronecker)]
+    if any(block.in_factors for block in blocks):
+        inputs, outputs = [k.a for k in blocks], [k.b for k in blocks]
+        inverse = factored_kronecker_inverse(inputs, outputs, layer.shares, layer.base, shift)
+        if inverse is not None:
+            return inverse, "kronecker, by inverses of factors"
+        return linear.jacobi(operator.diagonal() + shift), "jacobi, for Grams in factors"
+    if blocks and not shift:
+        inverse = linear.kronecker_inverse(*sums(blocks, layer.shares))
         if inverse is not None:
             return inverse, "kronecker, by inverses"
     return _by_eigenbases(layer, options, shift), "kronecker, by eigenbases"
-
-
-def _of_factors(
-    layer: Layer, blocks: Sequence[LowRankBlock], operator: WeightedSum, shift: float
-) -> tuple[linear.Apply, str]:
-    """By inverses of the sums of factors, for eigenbases of wide layers take longer than the
-    iterations; by the operator's diagonal where those would be all rounding."""
-    inputs, outputs = [k.a for k in blocks], [k.b for k in blocks]
-    inverse = factored_kronecker_inverse(inputs, outputs, layer.shares, layer.base, shift)
-    if inverse is not None:
-        return inverse, "kronecker, by inverses of factors"
-    return linear.jacobi(operator.diagonal() + shift), "jacobi, for Grams in factors"
 
 
 def uses_kronecker(options: KfacOptions) -> bool:
@@ -281,8 +217,8 @@ def _by_eigenbases(layer: Layer, options: KfacOptions, shift: float) -> linear.A
     damping = options.damping if options.rank is None else 0.0  # a truncated block is damped whole
 
     def compute() -> tuple[linear.Eigen, linear.Eigen]:
-        sums = _sums(layer, _blocks(layer, options, damping=0.0))
-        (a, q_a), (b, q_b) = (eigh_descending(total) for total in sums)
+        blocks = _blocks(layer, options, damping=0.0)
+        (a, q_a), (b, q_b) = (eigh_descending(total) for total in sums(blocks, layer.shares))
         # A flipped view would be copied at every product.
         return (a, q_a.contiguous()), (b, q_b.contiguous())
 
@@ -292,25 +228,16 @@ def _by_eigenbases(layer: Layer, options: KfacOptions, shift: float) -> linear.A
     return linear.kronecker(moved[0], moved[1], shift)
 
 
-def _sums(layer: Layer, blocks: Sequence[Kronecker]) -> tuple[Tensor, Tensor]:
+def sums(blocks: Sequence[Kronecker], shares: Sequence[float]) -> tuple[Tensor, Tensor]:
     """`Σ α_m A_m` and `Σ α_m B_m`."""
-    return (
-        weighted_sum((k.a for k in blocks), layer.shares),
-        weighted_sum((k.b for k in blocks), layer.shares),
-    )
-
-
-def _name(options: KfacOptions) -> str:
-    return "kronecker" if options.preconditioner == "auto" else options.preconditioner
+    sides = [matrix(k.a) for k in blocks], [matrix(k.b) for k in blocks]
+    return weighted_sum(sides[0], shares), weighted_sum(sides[1], shares)
 
 
 def kfac_reads(options: KfacOptions) -> frozenset[str]:
-    kinds = {*KFAC, *remaining_reads(options.remaining)}
-    if options.fold_bias:
-        kinds.add("input_mean")
-    if options.start == "fisher":
-        kinds.add("fisher")
-    return frozenset(kinds)
+    folded = {"input_mean"} if options.fold_bias else set()
+    start = FISHER if options.start == "fisher" else set()
+    return KFAC | remaining_reads(options.remaining) | folded | start
 
 
 def cost(s: Shape, options: KfacOptions) -> Cost:

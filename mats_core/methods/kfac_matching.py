@@ -7,60 +7,47 @@ system with a shared prior.  Nobody has published this form; `docs/study.md` com
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import Field
 from torch import Tensor
 
 from .. import linear
-from ..linear import Kronecker, WeightedSum, eigh_descending, regularised, weighted_sum
+from ..linear import Kronecker, WeightedSum, eigh_descending, matrix, regularised, weighted_sum
 from .cost import Cost, Shape, bound, calls, eigenbases, forms, gemm
+from .gradient_matching import FACTOR, PUBLISHED
+from .kfac import NORMALISED, limits, sums
 from .layer import KFAC, Layer, LayerStatistics, Merged
 from .method import Method, Solve
-from .options import Options, option
+from .options import (
+    Damping,
+    Iterations,
+    Normalise,
+    Options,
+    Prior,
+    Tolerance,
+    option,
+)
 from .remaining import (
     Remaining,
     means_by_pieces,
     merge_remaining,
     remaining_cost,
-    remaining_option,
     remaining_reads,
 )
 
 
 class KfacMatchingOptions(Options):
-    scaling: float = option(
-        1.0,
-        "α, the factor of every task's weight, as in task arithmetic",
-        low=0,
-        high=10,
-        step=0.05,
-        source="arXiv 2310.12808: α_m = 1",
-    )
-    prior: Literal["pretrained"] | Annotated[float, Field(gt=0, allow_inf_nan=False)] = option(
+    scaling: float = option(1.0, FACTOR, low=0, high=10, step=0.05, source=PUBLISHED)
+    prior: Prior = option(
         0.1,
         "H_0: the pre-trained model's own block (needs `base_statistics`), or a number δ for δ I, "
         "as a share of the mean diagonal of Σ α_m H_m at scaling 1",
-        base_statistics="pretrained",
     )
-    damping: float = option(
-        0.1,
-        "δ, Tikhonov damping as a share of the mean eigenvalue, of A and of B",
-        low=0,
-        high=10,
-        step=0.01,
-        source="as for K-FAC merging",
-    )
-    iterations: int = option(
-        50, "conjugate-gradient iterations at most", low=0, high=2000, step=5, label="CG iterations"
-    )
-    tolerance: float = option(1e-3, "relative residual at which a layer stops", low=0, high=1)
-    normalise: bool = option(
-        True,
-        "divide each task's A and B by their traces, so that no task dominates the operator",
-        label="Normalise each task",
-    )
-    remaining: Remaining = remaining_option()
+    damping: Damping = option(0.1, source="as for K-FAC merging")
+    iterations: Iterations = 50
+    tolerance: Tolerance = 1e-3
+    normalise: Normalise = option(True, NORMALISED)
+    remaining: Remaining = "mean"
 
 
 def kfac_matching(layer: Layer, options: KfacMatchingOptions, survey: Any = None) -> Merged:
@@ -79,43 +66,27 @@ def kfac_matching(layer: Layer, options: KfacMatchingOptions, survey: Any = None
         return prior.apply(x) if prior else shift * x
 
     right = weighted_sum(
-        (
-            at_prior(update) + h.apply(update)
-            for h, update in zip(known, layer.updates, strict=True)
-        ),
-        weights,
+        (at_prior(own) + h.apply(own) for h, own in zip(known, layer.updates, strict=True)), weights
     )
-    solution = linear.cg(
-        lambda x: at_prior(x) + hessian.apply(x),
-        right,
-        layer.mean_update,
-        iterations=options.iterations,
-        tolerance=options.tolerance,
-        preconditioner=_preconditioner(known, weights, prior, shift),
-        keep=layer.keep,
-        callback=layer.pulse,
-    )
-    found = _of_weights(solution, layer)
+
+    def matvec(x: Tensor) -> Tensor:
+        return at_prior(x) + hessian.apply(x)
+
+    preconditioner = _preconditioner(known, weights, prior, shift)
+    start, how = layer.mean_update, limits(layer, options)
+    solution = linear.cg(matvec, right, start, preconditioner=preconditioner, **how)
+    # For W instead of W − W0.
+    iterates = {step: layer.base + x for step, x in solution.iterates.items()}
+    found = replace(solution, value=layer.base + solution.value, iterates=iterates)
     return Merged(found.value, "kfac_matching", status=str(found.status), solution=found)
 
 
-def _of_weights(solution: linear.Solution, layer: Layer) -> linear.Solution:
-    """The solution for W instead of W − W0."""
-    iterates = {step: layer.base + x for step, x in solution.iterates.items()}
-    return replace(solution, value=layer.base + solution.value, iterates=iterates)
-
-
 def _block(own: LayerStatistics, options: KfacMatchingOptions) -> Kronecker | None:
-    b, a = own.gram("output_gradient_gram"), own.gram("input_gram")
+    b, a = own.output_gradient_gram, own.input_gram
     if b is None or a is None:
         return None
-    block = regularised(
-        Kronecker(b, a),
-        damping=options.damping,
-        normalise=options.normalise,
-    )
-    assert isinstance(block, Kronecker)
-    return block
+    block = Kronecker(matrix(b), matrix(a))
+    return regularised(block, damping=options.damping, normalise=options.normalise)
 
 
 def _preconditioner(
@@ -128,15 +99,12 @@ def _preconditioner(
         return lambda r: r / shift if shift else r
     shares = [factor / total for factor in factors]
     # Eigenvalues of the mean factors; their product times the total weight has the sum's size.
-    a, b = (
-        eigh_descending(weighted_sum((getattr(term, side) for term in terms), shares))
-        for side in ("a", "b")
-    )
+    a, b = (eigh_descending(side) for side in sums(terms, shares))
     return linear.kronecker((a[0] * total, a[1]), b, shift)
 
 
 def kfac_matching_reads(options: KfacMatchingOptions) -> frozenset[str]:
-    return frozenset({"input_gram", "output_gradient_gram", *remaining_reads(options.remaining)})
+    return KFAC | remaining_reads(options.remaining)
 
 
 def cost(s: Shape, options: KfacMatchingOptions) -> Cost:

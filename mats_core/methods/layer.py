@@ -8,46 +8,30 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from ..linear import LowRank, Solution, Updates, weighted_sum
+from ..linear import Gram, LowRank, Solution, Updates, matrix, weighted_sum
 from ..system import forgetful
 
 Treatment = Literal["merged", "averaged", "head", "copied", "tied"]
 FISHER = frozenset({"fisher"})
 KFAC = frozenset({"input_gram", "output_gradient_gram"})
-GRAMS = ("input_gram", "output_gradient_gram")  # kinds that may be there in factors
 
 
 @dataclass(frozen=True)
 class LayerStatistics:
     """One expert's statistics of one layer (see `mats_core.statistics`); None: not measured.
 
-    input_gram                A (d_in, d_in)
-    input_mean                μ (d_in,)
-    output_gradient_gram      B (d_out, d_out)
-    fisher                    F, in the tensor's shape
-    block                     the full block (numel, numel) of a small parameter
-    input_factors             A in factors, in place of `input_gram`
-    output_gradient_factors   B in factors, in place of `output_gradient_gram`
-
-    A Gram that was measured in low rank has factors only; `gram` multiplies them out.
+    input_gram             A (d_in, d_in), in factors where it was measured in low rank
+    input_mean             μ (d_in,)
+    output_gradient_gram   B (d_out, d_out), in factors where it was measured in low rank
+    fisher                 F, in the tensor's shape
+    block                  the full block (numel, numel) of a small parameter
     """
 
-    input_gram: Tensor | None = None
+    input_gram: Gram | None = None
     input_mean: Tensor | None = None
-    output_gradient_gram: Tensor | None = None
+    output_gradient_gram: Gram | None = None
     fisher: Tensor | None = None
     block: Tensor | None = None
-    input_factors: LowRank | None = None
-    output_gradient_factors: LowRank | None = None
-
-    def factors(self, kind: str) -> LowRank | None:
-        """A Gram in factors, where it was measured so."""
-        return getattr(self, kind.removesuffix("_gram") + "_factors")
-
-    def gram(self, kind: str) -> Tensor | None:
-        """`input_gram` or `output_gradient_gram` as a matrix, formed now where it is in factors."""
-        whole, factors = getattr(self, kind), self.factors(kind)
-        return factors.dense() if whole is None and factors is not None else whole
 
 
 @dataclass(frozen=True)
@@ -100,22 +84,20 @@ class Layer:
         return tuple(weight / total for weight in self.weights)
 
     def measured(self, kind: str) -> tuple[Tensor, ...] | None:
-        """One kind of statistics of all experts, or None if any expert lacks it."""
-        of_gram = kind in GRAMS
-        values = [own.gram(kind) if of_gram else getattr(own, kind) for own in self.statistics]
-        known = tuple(value for value in values if value is not None)
-        return known if known and len(known) == len(values) else None
+        """One kind of statistics of all experts, or None if any expert lacks it.
 
-    def has(self, kind: str) -> bool:
-        """Whether a kind of Grams was measured of all experts, as a matrix or in factors."""
-        found = [getattr(own, kind) is not None or own.factors(kind) for own in self.statistics]
-        return bool(found) and all(found)
+        Grams come as matrices, formed now where they are in factors.
+        """
+        values = self.grams(kind)
+        return None if values is None else tuple(matrix(value) for value in values)
 
-    def grams(self, kind: str) -> tuple[Tensor, ...] | tuple[LowRank, ...] | None:
+    def grams(self, kind: str) -> tuple[Gram, ...] | None:
         """One kind of Grams of all experts: in factors where all are, else as matrices."""
-        factors = tuple(own.factors(kind) for own in self.statistics)
-        known = tuple(gram for gram in factors if gram is not None)
-        return known if known and len(known) == len(factors) else self.measured(kind)
+        values = [getattr(own, kind) for own in self.statistics]
+        if not values or any(value is None for value in values):
+            return None
+        in_factors = all(isinstance(value, LowRank) for value in values)
+        return tuple(values if in_factors else map(matrix, values))
 
     @property
     def mean_update(self) -> Tensor:

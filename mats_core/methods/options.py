@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
-from pydantic.config import JsonDict
+from pydantic_core import PydanticUndefined
 
 
 class Options(BaseModel):
@@ -24,8 +24,8 @@ class Section:
 
 
 def option(
-    default: Any,
-    help: str,
+    default: Any = PydanticUndefined,
+    help: str | None = None,
     *,
     low: float | None = None,
     high: float | None = None,
@@ -41,6 +41,9 @@ def option(
     vectors: str = "",
 ) -> Any:
     """One option, declared once: YAML schema, command line, widgets and reference derive from it.
+
+    What several methods have in common stands in a type below, and the option adds the rest to it;
+    the bounds of such a type stay, so an option with others declares all of them itself.
 
     low, high        inclusive bounds
     above            an exclusive lower bound
@@ -58,8 +61,32 @@ def option(
     """
     declared: dict[str, Any] = {
         "step": step, "source": source, "label": label, "more": more, "switch": switch,
-        "section": asdict(section) if section else None, "checkpoint": list(checkpoint),
+        "section": asdict(section) if section else None, "checkpoint": checkpoint,
         "base_statistics": base_statistics, "vectors": vectors,
     }  # fmt: skip
-    extra: JsonDict = {key: value for key, value in declared.items() if value}
-    return Field(default, description=help, ge=low, le=high, gt=above, json_schema_extra=extra)
+    extra = {key: value for key, value in declared.items() if value}
+    known = {"description": help, "ge": low, "le": high, "gt": above}
+    checks: dict[str, Any] = {key: value for key, value in known.items() if value is not None}
+    return Field(default, json_schema_extra=extra, **checks)
+
+
+# What several methods have in common --------------------------------------------------------------
+
+Share = Annotated[float, option(low=0, high=1, step=0.05)]
+Factor = Annotated[float, option(low=0, high=3, step=0.05)]
+Strength = Annotated[float, option(low=0, high=10, step=0.01)]
+Damping = Annotated[
+    Strength, option(help="δ, Tikhonov damping as a share of the mean eigenvalue, of A and of B")
+]
+Count = Annotated[int, option(low=0, high=2000, step=5)]
+Iterations = Annotated[
+    Count, option(help="conjugate-gradient iterations at most", label="CG iterations")
+]
+Tolerance = Annotated[float, option(help="relative residual at which a layer stops", low=0, high=1)]
+FoldBias = Annotated[
+    bool, option(help="merge [W b] as one matrix", label="Merge biases with their weight")
+]
+Normalise = Annotated[bool, option(label="Normalise each task")]
+Rank = Annotated[int | None, option(low=1, label="Rank of each task's subspace")]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Prior = Annotated[Literal["pretrained"] | Positive, option(base_statistics="pretrained")]

@@ -5,14 +5,17 @@ from __future__ import annotations
 import types
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-import annotated_types
+from pydantic.fields import FieldInfo
 
 from ..errors import member
 from .method import Method
 from .options import Section
 from .table import METHODS
+
+Kind = Literal["int", "float", "bool", "text", "choice"]
+PLAIN: dict[Kind, type] = {"bool": bool, "float": float, "int": int, "text": str}
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class OptionField:
     """
 
     name: str
-    kind: Literal["int", "float", "bool", "text", "choice"]
+    kind: Kind
     default: Any
     help: str
     low: float | None = None
@@ -94,58 +97,45 @@ def options_of_the_base(method: str, options: Mapping[str, Any]) -> tuple[Option
     )
 
 
-def _field(name: str, info: Any) -> OptionField:
+def _field(name: str, info: FieldInfo) -> OptionField:
     parts = _alternatives(info.annotation)
     choices = tuple(c for part in parts if get_origin(part) is Literal for c in get_args(part))
-    plain = [part for part in parts if isinstance(part, type)]
-    kind: Literal["int", "float", "bool", "text", "choice"]
-    if choices:
-        kind = "choice"
-    elif bool in plain:
-        kind = "bool"
-    elif float in plain:
-        kind = "float"
-    else:
-        kind = "int" if int in plain else "text"
-    low = high = None
-    for bound in info.metadata:
-        if isinstance(bound, annotated_types.Ge | annotated_types.Gt):
-            low = float(getattr(bound, "ge", getattr(bound, "gt", 0)))
-        elif isinstance(bound, annotated_types.Le):
-            high = float(bound.le)  # type: ignore[arg-type]
-    extra: dict[str, Any] = info.json_schema_extra or {}
+    bounds = {key: float(v) for bound in info.metadata for key, v in asdict(bound).items()}
+    shown: dict[str, Any] = dict(info.json_schema_extra or {})  # type: ignore[arg-type]
+    if "section" in shown:
+        shown["section"] = Section(**shown["section"])
     return OptionField(
         name=name,
-        kind=kind,
+        kind="choice" if choices else next(k for k, plain in PLAIN.items() if plain in parts),
         default=info.default,
         help=info.description or "",
-        low=low,
-        high=high,
-        step=extra.get("step"),
+        low=bounds.get("ge", bounds.get("gt")),
+        high=bounds.get("le"),
         choices=choices,
-        numeric=bool(choices) and float in plain,
+        numeric=bool(choices) and float in parts,
         optional=types.NoneType in parts,
-        source=str(extra.get("source", "")),
-        label=str(extra.get("label", "")),
-        section=Section(**section) if isinstance(section := extra.get("section"), dict) else None,
-        more=bool(extra.get("more")),
-        switch=bool(extra.get("switch")),
-        checkpoint=tuple(extra.get("checkpoint", ())),
-        base_statistics=str(extra.get("base_statistics", "")),
-        vectors=str(extra.get("vectors", "")),
+        **shown,
     )
 
 
 def _alternatives(annotation: Any) -> list[Any]:
-    origin = get_origin(annotation)
-    if origin in (Union, types.UnionType):
+    if get_origin(annotation) in (Union, types.UnionType):
         return [part for choice in get_args(annotation) for part in _alternatives(choice)]
-    if hasattr(annotation, "__metadata__"):  # Annotated[float, ...]
+    if get_origin(annotation) is Annotated:
         return _alternatives(get_args(annotation)[0])
     return [annotation]
 
 
 # The reference ------------------------------------------------------------------------------------
+
+
+NEEDS = {
+    "weights": "nothing but the experts' weights",
+    "task vectors": "the base and the experts",
+    "statistics": "the experts' statistics (`measure`)",
+}
+TABLE = """| option | default | values | meaning | why this default |
+| --- | --- | --- | --- | --- |"""
 
 
 def as_dict(name: str) -> dict[str, Any]:
@@ -179,34 +169,22 @@ def bounds(field: OptionField) -> str:
 
 def markdown() -> str:
     """`docs/methods.md`: every method with its formula, source and options."""
-    lines = [
+    parts = [
         "# Methods and their options",
-        "",
         "Generated from the declarations in `mats_core/methods/` by "
         "`python -m mats_core methods --markdown`; a test compares the two.",
     ]
     for name, method in METHODS.items():
-        lines += [
-            "",
-            f"## `{name}`: {method.title}",
-            "",
-            method.summary,
-            "",
-            f"$${method.formula}$$",
-            "",
-            f"Needs {_needs(method.group)}. Task weights: "
-            f"{_weights(method)}. "
-            f"Source: {method.source}.",
+        needs = f"Needs {NEEDS[method.group]}. Task weights: {_weights(method)}."
+        parts += [f"## `{name}`: {method.title}", method.summary, f"$${method.formula}$$"]
+        parts += [f"{needs} Source: {method.source}."]
+        rows = [
+            f"| `{f.name}` | `{_plain(f.default)}` | {bounds(f)} | {f.help} | {f.source} |"
+            for f in describe(name)
         ]
-        fields = describe(name)
-        if fields:
-            lines += ["", "| option | default | values | meaning | why this default |"]
-            lines += ["| --- | --- | --- | --- | --- |"]
-            lines += [
-                f"| `{f.name}` | `{_plain(f.default)}` | {bounds(f)} | {f.help} | {f.source} |"
-                for f in fields
-            ]
-    return "\n".join(lines) + "\n"
+        if rows:
+            parts += ["\n".join([TABLE, *rows])]
+    return "\n\n".join(parts) + "\n"
 
 
 def _weights(method: Method) -> str:
@@ -214,14 +192,6 @@ def _weights(method: Method) -> str:
         return "used"
     alike = "not used, tasks are treated alike"
     return alike if method.experts is None else f"not used; exactly {method.experts} experts"
-
-
-def _needs(group: str) -> str:
-    return {
-        "weights": "nothing but the experts' weights",
-        "task vectors": "the base and the experts",
-        "statistics": "the experts' statistics (`measure`)",
-    }[group]
 
 
 def _plain(value: Any) -> str:

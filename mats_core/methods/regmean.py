@@ -13,7 +13,6 @@ from torch import Tensor
 from ..linear import (
     WORTH,
     Gram,
-    LowRank,
     Status,
     matrix,
     pseudo_solve,
@@ -25,13 +24,12 @@ from ..linear import (
 from .cost import EXACT, Cost, Shape, cholesky_solve, forms, gemm, passes, side, woodbury
 from .layer import Layer, Merged
 from .method import Method
-from .options import Options, option
+from .options import FoldBias, Options, Share, Strength, option
 from .remaining import (
     Remaining,
     means_by_pieces,
     merge_remaining,
     remaining_cost,
-    remaining_option,
     remaining_reads,
 )
 
@@ -39,26 +37,16 @@ MEASURED = "validation split of the sample family"
 
 
 class RegMeanOptions(Options):
-    off_diagonal: float = option(
+    off_diagonal: Share = option(
         1.0,
         "λ, the factor of the off-diagonal entries of A",
-        low=0,
-        high=1,
-        step=0.05,
         source="arXiv 2212.09849 uses 0.9; damping does the same work here",
     )
-    damping: float = option(
-        0.01,
-        "δ, Tikhonov damping as a share of the mean eigenvalue of A",
-        low=0,
-        high=10,
-        step=0.01,
-        source=MEASURED,
+    damping: Strength = option(
+        0.01, "δ, Tikhonov damping as a share of the mean eigenvalue of A", source=MEASURED
     )
-    fold_bias: bool = option(
-        False, "merge [W b] as one matrix", label="Merge biases with their weight"
-    )
-    remaining: Remaining = remaining_option()
+    fold_bias: FoldBias = False
+    remaining: Remaining = "mean"
 
 
 # RegMean ------------------------------------------------------------------------------------------
@@ -70,11 +58,9 @@ def regmean_value(layer: Layer, grams: Sequence[Gram]) -> tuple[Tensor, str]:
     right = weighted_sum(
         (update @ gram for gram, update in zip(grams, layer.updates, strict=True)), layer.shares
     )
-    factors = [gram for gram in grams if isinstance(gram, LowRank)]
-    if len(factors) == len(grams):
-        update = solve_factored(factors, layer.shares, right)
-        if update is not None:
-            return layer.base + update, f"{Status.CLOSED_FORM}, by factors"
+    update = solve_factored(grams, layer.shares, right)
+    if update is not None:
+        return layer.base + update, f"{Status.CLOSED_FORM}, by factors"
     left = weighted_sum((matrix(gram) for gram in grams), layer.shares)
     update = solve_positive(left, right)
     if update is not None:
@@ -88,19 +74,15 @@ def regmean(layer: Layer, options: RegMeanOptions, survey: Any = None) -> Merged
     grams = layer.grams("input_gram") if layer.is_matrix else None
     if grams is None:
         return merge_remaining(layer, options.remaining, options.damping)
-    value, status = regmean_value(
-        layer,
-        [
-            regularised_gram(gram, off_diagonal=options.off_diagonal, damping=options.damping)
-            for gram in grams
-        ],
-    )
+    off_diagonal, damping = options.off_diagonal, options.damping
+    ready = [regularised_gram(gram, off_diagonal=off_diagonal, damping=damping) for gram in grams]
+    value, status = regmean_value(layer, ready)
     return Merged(value, "regmean", status=status)
 
 
 def regmean_reads(options: RegMeanOptions) -> frozenset[str]:
     mean = {"input_mean"} if options.fold_bias else set()
-    return frozenset({"input_gram", *mean, *remaining_reads(options.remaining)})
+    return frozenset({"input_gram"}) | mean | remaining_reads(options.remaining)
 
 
 def cost(s: Shape, options: RegMeanOptions) -> Cost:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from torch import Tensor
 
-from ..linear import Dense, Status, damped, pseudo_solve, solve_positive, weighted_sum
+from ..linear import Dense, Status, WeightedSum, damped, pseudo_solve, solve_positive, weighted_sum
 from .cost import Cost, Shape, operations, passes
 from .cost import averaged as averaged_cost
 from .fisher import FisherOptions, fisher
@@ -14,18 +14,15 @@ from .fisher import cost as fisher_cost
 from .layer import Layer, Merged, averaged
 from .options import option
 
-Remaining = Literal["mean", "fisher", "block"]
-
-
-def remaining_option(*, more: bool = False) -> Any:
-    return option(
-        "mean",
-        "what a parameter without a separate block takes: the mean, the diagonal Fisher, or "
+Remaining = Annotated[
+    Literal["mean", "fisher", "block"],
+    option(
+        help="what a parameter without a separate block takes: the mean, the diagonal Fisher, or "
         "(small parameters, where measured) its full block",
         label="Parameters without statistics",
-        more=more,
         vectors="block",
-    )
+    ),
+]
 
 
 def merge_remaining(layer: Layer, remaining: Remaining, damping: float) -> Merged:
@@ -42,12 +39,9 @@ def merge_remaining(layer: Layer, remaining: Remaining, damping: float) -> Merge
 
 def _block(layer: Layer, blocks: tuple[Tensor, ...], damping: float) -> Merged:
     """Σ α_m C_m vec W = Σ α_m C_m vec W_m with full blocks; nearest to the mean where singular."""
-    terms = [Dense(damped(block, damping)) for block in blocks]
+    terms = tuple(Dense(damped(block, damping)) for block in blocks)
     matrix = weighted_sum((term.matrix for term in terms), layer.shares)
-    right = weighted_sum(
-        (term.apply(expert) for term, expert in zip(terms, layer.experts, strict=True)),
-        layer.shares,
-    ).reshape(1, -1)
+    right = WeightedSum(terms, layer.shares).apply_each(layer.experts).reshape(1, -1)
     value = solve_positive(matrix, right)
     if value is None:
         mean = weighted_sum(layer.experts, layer.shares).reshape(1, -1)

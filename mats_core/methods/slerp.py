@@ -18,7 +18,7 @@ from ..linear import weighted_sum
 from .cost import Cost, Shape, calls, passes
 from .layer import Layer, Merged
 from .method import Counterpart, Method
-from .options import Options, option
+from .options import Options, Share, option
 
 PIECE = 1 << 20  # numbers at a time in float64: scratch that does not grow with the tensor
 NOTHING = 1e-8  # length below which a tensor has no direction, as in mergekit
@@ -26,13 +26,8 @@ PARALLEL = 0.9995  # the cosine above which mergekit's SLERP turns linear: no se
 
 
 class SlerpOptions(Options):
-    t: float = option(
-        0.5,
-        "position on the arc: 0 is the first expert, 1 the second",
-        low=0,
-        high=1,
-        step=0.05,
-        source="the middle",
+    t: Share = option(
+        0.5, "position on the arc: 0 is the first expert, 1 the second", source="the middle"
     )
     parallel: float = option(
         PARALLEL,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..linear import Kronecker, LowRankBlock
+from ..linear import Kronecker
 from .fisher import FisherOptions, fisher
 from .layer import Layer, averaged
 from .regmean import regmean_value
@@ -16,7 +16,7 @@ from .task_arithmetic import ArithmeticOptions, task_arithmetic
 STARTS = ("zero", "pretrained", "average", "task_arithmetic", "regmean", "fisher")
 
 
-def starting_point(layer: Layer, start: str, blocks: Sequence[Kronecker | LowRankBlock]) -> Tensor:
+def starting_point(layer: Layer, start: str, blocks: Sequence[Kronecker]) -> Tensor:
     """X₀: one of `STARTS`, or the layer of the checkpoint that the option names."""
     if start == "zero":
         return torch.zeros_like(layer.base)

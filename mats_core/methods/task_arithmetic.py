@@ -8,16 +8,13 @@ from ..linear import weighted_sum
 from .cost import Cost, Shape
 from .layer import Layer, Merged
 from .method import Counterpart, Method, every_tensor
-from .options import Options, option
+from .options import Factor, Options, option
 
 
 class ArithmeticOptions(Options):
-    scaling: float = option(
+    scaling: Factor = option(
         0.3,
         "λ, the factor of the sum of task vectors",
-        low=0,
-        high=3,
-        step=0.05,
         source="arXiv 2212.04089 recommends 0.3–0.4 without validation data",
     )
 

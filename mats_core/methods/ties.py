@@ -13,7 +13,7 @@ from ..linear import BLOCK, streamed_thresholds
 from .cost import Cost, Shape, passes, selection
 from .layer import Layer, Merged
 from .method import Counterpart, Method, SurveyScope, every_tensor, small_pieces
-from .options import Options, option
+from .options import Factor, Options, option
 
 
 class TiesOptions(Options):
@@ -25,12 +25,9 @@ class TiesOptions(Options):
         step=0.05,
         source="arXiv 2306.01708: top 20 %",
     )
-    scaling: float = option(
+    scaling: Factor = option(
         1.0,
         "λ, the factor of the merged task vector",
-        low=0,
-        high=3,
-        step=0.05,
         source="arXiv 2306.01708: 1 without validation data",
     )
     scope: Literal["global", "tensor"] = option(
@@ -116,11 +113,6 @@ def ties_surveys(options: TiesOptions) -> SurveyScope:
 def ties_piece(options: TiesOptions) -> int:
     """Within a tensor, most of them at once: it is then read once for sample, count and merge."""
     return small_pieces(options) if options.scope == "global" else 1 << 22
-
-
-def threshold(updates: list[Tensor], density: float) -> float:
-    """The magnitude of the k-th largest entry, k = ⌊density · entries⌋ (at least 1)."""
-    return streamed_thresholds(lambda: ([update] for update in updates), density)[0]
 
 
 def cost(s: Shape, options: TiesOptions) -> Cost:

@@ -23,14 +23,14 @@ from .cost import averaged as averaged_cost
 from .cost import largest_triples as triples_cost
 from .layer import Layer, Merged, averaged
 from .method import Method, but_matrices
-from .options import Options, option
+from .options import Factor, Options, option
 
 MEASURED = "validation split of the sample family; published: 1"
 SCALING = "α, the factor of the merged task matrices"
 
 
 class TsvOptions(Options):
-    scaling: float = option(1.5, SCALING, low=0, high=3, step=0.05, source=MEASURED)
+    scaling: Factor = option(1.5, SCALING, source=MEASURED)
 
 
 def rounding(layer: Layer, terms: int = 1) -> float:

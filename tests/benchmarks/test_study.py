@@ -88,8 +88,8 @@ def test_the_coefficient_is_where_the_predicted_loss_is_least():
         total = 0.0
         for own, task in zip(layer.statistics, layer.updates, strict=True):
             a, b = own.input_gram, own.output_gradient_gram
-            assert a is not None
-            assert b is not None
+            assert isinstance(a, torch.Tensor)
+            assert isinstance(b, torch.Tensor)
             a, b = a / a.trace(), b / b.trace()
             a = a + 0.1 * a.trace() / len(a) * torch.eye(len(a), dtype=a.dtype)
             b = b + 0.1 * b.trace() / len(b) * torch.eye(len(b), dtype=b.dtype)

@@ -234,9 +234,10 @@ def test_jacobi_preconditioner_needs_fewer_iterations_on_a_badly_scaled_system()
 
 
 def test_kronecker_preconditioner_inverts_a_single_task_at_once():
-    term = Kronecker(spread(5, 3, 1e3), spread(4, 4, 1e3))
+    b, a = spread(5, 3, 1e3), spread(4, 4, 1e3)
+    term = Kronecker(b, a)
     rhs = torch.randn(SHAPE, dtype=torch.float64, generator=torch.Generator().manual_seed(6))
-    bases = eigh_descending(term.a), eigh_descending(term.b)
+    bases = eigh_descending(a), eigh_descending(b)
     precondition = linear.kronecker(*bases)
     close(term.apply(precondition(rhs)), rhs, 1e-8)
     shifted = linear.kronecker(*bases, shift=0.5)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from mats_core.linear.factored import solve_factored
-from mats_core.linear.lowrank import LowRank
-from mats_core.linear.operators import Kronecker, LowRankBlock
+from mats_core.linear.lowrank import LowRank, matrix
+from mats_core.linear.operators import Kronecker
 from mats_core.methods.layer import Layer, LayerStatistics
 from tests.layer_cases import close, merged, random_case
 
@@ -32,10 +32,8 @@ def layers(*, rest: float = 0.0, experts: int = 3, sides: str = "ab") -> tuple[L
     thin = tuple(
         replace(
             own,
-            **({"input_gram": None, "input_factors": a} if "a" in sides else {}),
-            **(
-                {"output_gradient_gram": None, "output_gradient_factors": b} if "b" in sides else {}
-            ),
+            **({"input_gram": a} if "a" in sides else {}),
+            **({"output_gradient_gram": b} if "b" in sides else {}),
         )
         for own, (a, b) in zip(whole, factors, strict=True)
     )
@@ -44,15 +42,14 @@ def layers(*, rest: float = 0.0, experts: int = 3, sides: str = "ab") -> tuple[L
 
 def test_a_block_in_factors_is_the_block():
     thin, whole = layers(rest=0.1)
-    own, b, a = (
-        thin.statistics[0],
-        *(whole.statistics[0].gram(kind) for kind in ("output_gradient_gram", "input_gram")),
-    )
-    assert own.output_gradient_factors is not None
-    assert own.input_factors is not None
-    assert a is not None
-    assert b is not None
-    block, dense = LowRankBlock(own.output_gradient_factors, own.input_factors), Kronecker(b, a)
+    own, expected = thin.statistics[0], whole.statistics[0]
+    assert own.output_gradient_gram is not None
+    assert own.input_gram is not None
+    block = Kronecker(own.output_gradient_gram, own.input_gram)
+    assert block.in_factors
+    dense = Kronecker(matrix(own.output_gradient_gram), matrix(own.input_gram))
+    assert not dense.in_factors
+    close(matrix(own.input_gram), expected.input_gram)
     close(block.apply(thin.base), dense.apply(thin.base))
     close(block.diagonal(), dense.diagonal())
 
@@ -72,11 +69,10 @@ def test_regmean_by_factors_in_float32():
 
     def narrow(layer: Layer) -> Layer:
         def low(own: LayerStatistics) -> LayerStatistics:
-            f = own.input_factors
-            return LayerStatistics(
-                input_gram=None if own.input_gram is None else own.input_gram.float(),
-                input_factors=f and LowRank(f.factor.float(), f.rest.float()),
-            )
+            f = own.input_gram
+            if isinstance(f, LowRank):
+                return LayerStatistics(input_gram=LowRank(f.factor.float(), f.rest.float()))
+            return LayerStatistics(input_gram=None if f is None else f.float())
 
         return replace(
             layer,
@@ -99,7 +95,8 @@ def test_regmean_forms_the_sum_where_factors_do_not_pay_or_it_is_singular():
     found = merged(thin, "regmean")
     assert found.status == "closed form"
     close(found.value, merged(whole, "regmean").value)
-    grams = [own.input_factors for own in thin.statistics if own.input_factors is not None]
+    grams = [gram for own in thin.statistics if isinstance(gram := own.input_gram, LowRank)]
+    assert len(grams) == 6
     assert solve_factored([g.damped(0.1) for g in grams], thin.shares, thin.base) is None
 
 

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
+from mats_core.linear import streamed_thresholds
 from mats_core.merging.events import Finished
 from mats_core.merging.pipeline import run
 from mats_core.methods.dare import DareOptions, keep_mask
 from mats_core.methods.ties import (
     TiesOptions,
     agree_and_average,
-    threshold,
     thresholds,
     ties_surveys,
 )
@@ -112,14 +112,14 @@ def test_threshold_is_the_kth_largest_magnitude(dtype, density):
     chunks[1][:3] = 0
     ordered = torch.cat(chunks).abs().sort(descending=True).values
     expected = float(ordered[max(1, int(density * 1507)) - 1])
-    assert threshold(chunks, density) == expected
+    assert streamed_thresholds(lambda: ([one] for one in chunks), density) == (expected,)
 
 
 def test_threshold_with_repeated_and_subnormal_magnitudes():
     values = torch.tensor([1e-40, -1e-40, 0.0, 2.0, 2.0, -2.0, 1.0])
     for k in range(1, 8):
         expected = float(values.abs().sort(descending=True).values[k - 1])
-        assert threshold([values], (k + 0.01) / 7) == expected
+        assert streamed_thresholds(lambda: [[values]], (k + 0.01) / 7) == (expected,)
 
 
 # DARE ---------------------------------------------------------------------------------------------

@@ -112,9 +112,9 @@ def test_woodbury_is_the_inverse():
     c, x = gram(), tokens(9, size=9, seed=4)
     found = Woodbury.of(c)
     assert found is not None
-    close(found.after(x), x @ torch.linalg.inv(c.dense()))
-    close(found.before(x), torch.linalg.inv(c.dense()) @ x)
-    close(found.to(x.float()).after(x.float()), x @ torch.linalg.inv(c.dense()), 1e-5)
+    close(x @ found, x @ torch.linalg.inv(c.dense()))
+    close(found @ x, torch.linalg.inv(c.dense()) @ x)
+    close(x.float() @ found.to(x.float()), x @ torch.linalg.inv(c.dense()), 1e-5)
     assert Woodbury.of(replace(c, rest=c.rest - 0.1)) is None  # a zero in D
 
 

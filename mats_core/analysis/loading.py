@@ -9,7 +9,7 @@ several orderings are looked at side by side.
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from torch import Tensor
@@ -81,22 +81,6 @@ class Loading:
     examples: int | None = None
 
 
-@dataclass(frozen=True)
-class StepDone(Event):
-    """Event: `step`, number `index` of `total` states, is evaluated."""
-
-    step: Step
-    index: int
-    total: int
-
-
-@dataclass(frozen=True)
-class LoadingDone(Event):
-    """Event, the last one: the whole `loading`."""
-
-    loading: Loading = field(repr=False)
-
-
 def load(
     recipe: Recipe,
     merged: Mapping[str, Tensor],
@@ -107,8 +91,8 @@ def load(
     split: SplitName = "validation",
     examples: int | None = 200,
 ) -> Generator[Event, None, Loading]:
-    """Events of swapping the parts in by each ordering: `Asked` while a state is tested, a
-    `StepDone` for each state, and `LoadingDone`; returns all curves.
+    """Events of swapping the parts in by each ordering: `Asked` while a state is tested, and one
+    after each state; returns all curves.
 
     A state that two orderings share is evaluated once.  Closing the generator cancels it.  Raises
     `InputError` for a family without tasks or an unknown ordering.
@@ -130,9 +114,7 @@ def load(
         encoder = assemble(base, merged, [there[i] for i in state])
         said = f"State {index + 1} of {len(wanted)}: {{}}"
         found[state] = yield from part(questions.take(encoder), start, stop, said)
-        text = f"State {index + 1} of {len(wanted)} is tested"
-        step = Step(None, found[state])
-        yield StepDone(step, index, len(wanted), fraction=stop, text=text)
+        yield Event(fraction=stop, text=f"State {index + 1} of {len(wanted)} is tested")
     curves: dict[Ordering, tuple[Step, ...]] = {
         ordering: tuple(
             Step(there[path[k - 1]].name if k else None, found[state])
@@ -141,9 +123,8 @@ def load(
         for ordering, path in orders.items()
     }
     names = tuple(part.name for part in there)
-    whole = Loading(names, dict(zip(names, norms, strict=True)), curves, split, examples)
-    yield LoadingDone(whole, fraction=1.0, text="Every state is tested")
-    return whole
+    yield Event(fraction=1.0, text="Every state is tested")
+    return Loading(names, dict(zip(names, norms, strict=True)), curves, split, examples)
 
 
 def states(count: int, orderings: int) -> int:
@@ -260,6 +241,6 @@ def _title(place: _Place, names: list[str], grain: Grain, several: bool, halved:
 
 
 __all__ = [
-    "GRAINS", "ORDERINGS", "THREE", "Grain", "Loading", "LoadingDone", "Ordering", "Part", "Step",
-    "StepDone", "assemble", "load", "order", "parts", "states", "update_norm",
+    "GRAINS", "ORDERINGS", "THREE", "Grain", "Loading", "Ordering", "Part", "Step", "assemble",
+    "load", "order", "parts", "states", "update_norm",
 ]  # fmt: skip

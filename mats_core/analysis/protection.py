@@ -18,8 +18,8 @@ from torch import Tensor
 from ..errors import InputError
 from ..families import Family
 from ..linear import Diagonal, Identity, InputGram, Kronecker, Operator, svd
-from ..names import module_of
 from ..statistics import Statistics
+from .spectra import task_layer
 
 Subspace = Literal["identity", "diagonal Fisher", "input Gram", "K-FAC"]
 SUBSPACES: dict[Subspace, str] = {
@@ -133,16 +133,13 @@ def layer_protection(
             "task", expected=f"one of {', '.join(e.name for e in family.experts)}", found=repr(task)
         )
     base = family.weight(family.base, name, dtype=torch.float32)
-    d_out, d_in = base.shape
-    own, module = statistics.get(task), module_of(name)
-    a = own.read(f"{module}.input_gram", (d_in, d_in)) if own else None
-    b = own.read(f"{module}.output_gradient_gram", (d_out, d_out)) if own else None
+    own = statistics.get(task)
+    layer = task_layer(family, own, name, expert, base)
     fisher = own.read(f"{name}.fisher", family.base.tensors[name].shape) if own else None
     fisher = None if fisher is None else family.oriented(name, fisher)
-    update = family.weight(expert.checkpoint, name, dtype=torch.float32) - base
     found: dict[Subspace, Protection] = {}
     for subspace in SUBSPACES:
-        c = operator(subspace, (d_out, d_in), a=a, b=b, fisher=fisher)
+        c = operator(subspace, base.shape, a=layer.a, b=layer.b, fisher=fisher)
         if c is not None:
-            found[subspace] = protection(subspace, c, update)
+            found[subspace] = protection(subspace, c, layer.update)
     return found

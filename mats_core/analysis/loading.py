@@ -32,11 +32,7 @@ ORDERINGS: dict[Ordering, str] = {
 }
 THREE: tuple[Ordering, ...] = ("input first", "output first", "largest first")
 Grain = Literal["block", "half", "matrix"]
-GRAINS: dict[Grain, str] = {
-    "block": "blocks",
-    "half": "attention and MLP",
-    "matrix": "matrices",
-}
+GRAINS: dict[Grain, str] = {"block": "blocks", "half": "attention and MLP", "matrix": "matrices"}
 ASKED = 0.05  # of the whole: experts and base on their tasks, most often remembered
 EMBEDDING = ("embed", "patch", "conv1", "cls_token", "class_token", "ln_pre", "pre_layrnorm")
 ATTENTION = ("attn", "attention", "layernorm_before", "norm1", "ln_1", "input_layernorm")
@@ -234,10 +230,8 @@ def _title(place: _Place, names: list[str], grain: Grain, several: bool, halved:
         return title
     if place.module:
         return f"{title} · {' · '.join(dict.fromkeys(place.module.split('.')))}"
-    half = ("attention" if place.half == 0 else "MLP") if halved else ""
-    return (
-        f"{title} · {half} norms".replace("  ", " ") if grain == "matrix" else f"{title} · {half}"
-    )
+    half = ["attention", "MLP"][place.half] if halved else ""
+    return f"{title} · {f'{half} norms'.strip() if grain == 'matrix' else half}"
 
 
 __all__ = [

@@ -8,6 +8,7 @@ import io
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 import plotly.graph_objects as go
@@ -81,11 +82,9 @@ def short_names(names: Sequence[str]) -> dict[str, str]:
     `0 · attention · query`."""
     parts = {name: _parts(name) for name in names}
     lists = list(parts.values())
-    shared = 0
-    while len(lists) > 1 and all(
-        len(p) > shared + 1 and p[shared] == lists[0][shared] for p in lists
-    ):
-        shared += 1
+    columns = takewhile(lambda column: len(set(column)) == 1, zip(*lists, strict=False))
+    alike = len(list(columns)) if len(lists) > 1 else 0
+    shared = min([alike, *(len(p) - 1 for p in lists)])
     return {name: " · ".join(p[shared:]) for name, p in parts.items()}
 
 

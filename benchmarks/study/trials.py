@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mats_core.analysis import TrajectoryDone, follow
+from mats_core.analysis import follow
 from mats_core.checkpoints import Checkpoint
 from mats_core.evaluation import TaskResult, gap_recovered, half_width, normalised_accuracy
 from mats_core.merging import (
@@ -26,7 +26,7 @@ from mats_core.merging import (
     pipeline,
 )
 from mats_core.statistics import measured
-from mats_core.system import Memo
+from mats_core.system import Memo, drain
 from mats_core.tasks import SplitName, load
 
 TEST_ASKED = 400  # test examples a task
@@ -175,25 +175,24 @@ class Bench:
             return
         started = time.perf_counter()
         longest = missing[max(missing)]
-        for event in follow(
+        solving = follow(
             self.recipe(longest),
             inputs=self.inputs(longest),
             keep=sorted(missing),
             split=longest.split,
             examples=longest.asked,
-        ):
-            if isinstance(event, TrajectoryDone):
-                seconds = (time.perf_counter() - started) / len(missing)
-                layers = event.trajectory.report.layers
-                for point in event.trajectory.points:
-                    self.store.put(
-                        missing[point.iteration],
-                        {
-                            **scores(point.results),
-                            "seconds": round(seconds, 2),
-                            "residual": _residual(layers, point.iteration),
-                        },
-                    )
+        )
+        trajectory = drain(solving)
+        seconds = (time.perf_counter() - started) / len(missing)
+        for point in trajectory.points:
+            self.store.put(
+                missing[point.iteration],
+                {
+                    **scores(point.results),
+                    "seconds": round(seconds, 2),
+                    "residual": _residual(trajectory.report.layers, point.iteration),
+                },
+            )
 
     def best(self, trials: Iterable[Trial]) -> Trial:
         """The trial with the highest normalised accuracy; the first of equals."""

@@ -4,8 +4,8 @@ Results are plain records; the room `figures` draws them, under the same nouns.
 """
 
 from . import convergence, loading, toy
-from .convergence import Trajectory, TrajectoryDone, follow
-from .loading import GRAINS, ORDERINGS, THREE, Grain, Loading, LoadingDone, Ordering, Step, StepDone
+from .convergence import Trajectory, follow
+from .loading import GRAINS, ORDERINGS, THREE, Grain, Loading, Ordering, Step
 from .overlap import chance_conflict, others_mean, overlaps, unrelated_angles
 from .predicted_loss import Interference, interference, predicting
 from .protection import SUBSPACES, Protection, Subspace, layer_protection
@@ -24,9 +24,9 @@ from .toy import Essential, Merged, Point, Task, Walk
 
 __all__ = [
     "GRAINS", "KINDS", "OF_A_KIND", "ORDERINGS", "SUBSPACES", "THREE", "Axis", "Cell", "CellDone",
-    "Essential", "Grain", "Interference", "Kind", "Loading", "LoadingDone", "Merged", "Ordering",
-    "Point", "Protection", "Quantity", "Spectrum", "Step", "StepDone", "Subspace", "Survey",
-    "Surveyed", "Task", "Trajectory", "TrajectoryDone", "Walk", "best", "chance_conflict",
+    "Essential", "Grain", "Interference", "Kind", "Loading", "Merged", "Ordering",
+    "Point", "Protection", "Quantity", "Spectrum", "Step", "Subspace", "Survey",
+    "Surveyed", "Task", "Trajectory", "Walk", "best", "chance_conflict",
     "convergence", "follow", "interference", "knobs", "layer_protection", "layer_spectra",
     "layer_subspaces", "loading", "others_mean", "overlap", "overlaps", "predicted_loss",
     "predicting", "principal_angles", "suggested", "survey", "surveying", "sweep", "toy",

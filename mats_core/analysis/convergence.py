@@ -8,7 +8,7 @@ value, and parameters that are not solved for (biases, norms) are the same in al
 from __future__ import annotations
 
 from collections.abc import Collection, Generator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
@@ -60,22 +60,6 @@ class Trajectory:
     examples: int | None = None
 
 
-@dataclass(frozen=True)
-class PointDone(Event):
-    """Event: `point`, number `index` of `total`, is evaluated."""
-
-    point: Point
-    index: int
-    total: int
-
-
-@dataclass(frozen=True)
-class TrajectoryDone(Event):
-    """Event, the last one: the whole `trajectory`."""
-
-    trajectory: Trajectory = field(repr=False)
-
-
 def grid(iterations: int) -> tuple[int, ...]:
     """The iterations that are worth a look: 0, 1, 2, 5, 10, ... and the last."""
     return tuple(sorted({*(step for step in GRID if step < iterations), iterations}))
@@ -89,8 +73,8 @@ def follow(
     split: SplitName = "validation",
     examples: int | None = 200,
 ) -> Generator[Event, None, Trajectory]:
-    """Events of a merge whose iterates are evaluated: the merge's, a `PointDone` for each iterate,
-    and `TrajectoryDone`; returns the trajectory.
+    """Events of a merge whose iterates are evaluated: the merge's, and one after each iterate;
+    returns the trajectory.
 
     `keep`: the iterations to look at (`grid` of the recipe's by default).  Closing the generator
     cancels it.  Raises `InputError` for a method without iterations or a family without tasks.
@@ -128,11 +112,9 @@ def follow(
         said = f"Iteration {iteration}: {{}}"
         results = yield from part(questions.take(encoder), start, stop, said)
         points.append(Point(iteration, results))
-        text = f"Tested after iteration {iteration}"
-        yield PointDone(points[-1], index, len(wanted), fraction=stop, text=text)
-    found = Trajectory(options, tuple(points), finished.report, split, examples)
-    yield TrajectoryDone(found, fraction=1.0, text="Every iterate is tested")
-    return found
+        yield Event(fraction=stop, text=f"Tested after iteration {iteration}")
+    yield Event(fraction=1.0, text="Every iterate is tested")
+    return Trajectory(options, tuple(points), finished.report, split, examples)
 
 
 def assemble(
@@ -161,6 +143,4 @@ def assemble(
     return tensors
 
 
-__all__ = [
-    "GRID", "Point", "PointDone", "Trajectory", "TrajectoryDone", "assemble", "follow", "grid",
-]  # fmt: skip
+__all__ = ["GRID", "Point", "Trajectory", "assemble", "follow", "grid"]

@@ -9,7 +9,7 @@ several orderings are looked at side by side.
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from torch import Tensor
@@ -32,11 +32,7 @@ ORDERINGS: dict[Ordering, str] = {
 }
 THREE: tuple[Ordering, ...] = ("input first", "output first", "largest first")
 Grain = Literal["block", "half", "matrix"]
-GRAINS: dict[Grain, str] = {
-    "block": "blocks",
-    "half": "attention and MLP",
-    "matrix": "matrices",
-}
+GRAINS: dict[Grain, str] = {"block": "blocks", "half": "attention and MLP", "matrix": "matrices"}
 ASKED = 0.05  # of the whole: experts and base on their tasks, most often remembered
 EMBEDDING = ("embed", "patch", "conv1", "cls_token", "class_token", "ln_pre", "pre_layrnorm")
 ATTENTION = ("attn", "attention", "layernorm_before", "norm1", "ln_1", "input_layernorm")
@@ -81,22 +77,6 @@ class Loading:
     examples: int | None = None
 
 
-@dataclass(frozen=True)
-class StepDone(Event):
-    """Event: `step`, number `index` of `total` states, is evaluated."""
-
-    step: Step
-    index: int
-    total: int
-
-
-@dataclass(frozen=True)
-class LoadingDone(Event):
-    """Event, the last one: the whole `loading`."""
-
-    loading: Loading = field(repr=False)
-
-
 def load(
     recipe: Recipe,
     merged: Mapping[str, Tensor],
@@ -107,8 +87,8 @@ def load(
     split: SplitName = "validation",
     examples: int | None = 200,
 ) -> Generator[Event, None, Loading]:
-    """Events of swapping the parts in by each ordering: `Asked` while a state is tested, a
-    `StepDone` for each state, and `LoadingDone`; returns all curves.
+    """Events of swapping the parts in by each ordering: `Asked` while a state is tested, and one
+    after each state; returns all curves.
 
     A state that two orderings share is evaluated once.  Closing the generator cancels it.  Raises
     `InputError` for a family without tasks or an unknown ordering.
@@ -130,9 +110,7 @@ def load(
         encoder = assemble(base, merged, [there[i] for i in state])
         said = f"State {index + 1} of {len(wanted)}: {{}}"
         found[state] = yield from part(questions.take(encoder), start, stop, said)
-        text = f"State {index + 1} of {len(wanted)} is tested"
-        step = Step(None, found[state])
-        yield StepDone(step, index, len(wanted), fraction=stop, text=text)
+        yield Event(fraction=stop, text=f"State {index + 1} of {len(wanted)} is tested")
     curves: dict[Ordering, tuple[Step, ...]] = {
         ordering: tuple(
             Step(there[path[k - 1]].name if k else None, found[state])
@@ -141,9 +119,8 @@ def load(
         for ordering, path in orders.items()
     }
     names = tuple(part.name for part in there)
-    whole = Loading(names, dict(zip(names, norms, strict=True)), curves, split, examples)
-    yield LoadingDone(whole, fraction=1.0, text="Every state is tested")
-    return whole
+    yield Event(fraction=1.0, text="Every state is tested")
+    return Loading(names, dict(zip(names, norms, strict=True)), curves, split, examples)
 
 
 def states(count: int, orderings: int) -> int:
@@ -253,13 +230,11 @@ def _title(place: _Place, names: list[str], grain: Grain, several: bool, halved:
         return title
     if place.module:
         return f"{title} · {' · '.join(dict.fromkeys(place.module.split('.')))}"
-    half = ("attention" if place.half == 0 else "MLP") if halved else ""
-    return (
-        f"{title} · {half} norms".replace("  ", " ") if grain == "matrix" else f"{title} · {half}"
-    )
+    half = ["attention", "MLP"][place.half] if halved else ""
+    return f"{title} · {f'{half} norms'.strip() if grain == 'matrix' else half}"
 
 
 __all__ = [
-    "GRAINS", "ORDERINGS", "THREE", "Grain", "Loading", "LoadingDone", "Ordering", "Part", "Step",
-    "StepDone", "assemble", "load", "order", "parts", "states", "update_norm",
+    "GRAINS", "ORDERINGS", "THREE", "Grain", "Loading", "Ordering", "Part", "Step", "assemble",
+    "load", "order", "parts", "states", "update_norm",
 ]  # fmt: skip

@@ -18,8 +18,8 @@ from torch import Tensor
 from ..errors import InputError
 from ..families import Family
 from ..linear import Diagonal, Gram, Identity, InputGram, Kronecker, Operator, svd
-from ..names import module_of
 from ..statistics import Statistics
+from .spectra import task_layer
 
 Subspace = Literal["identity", "diagonal Fisher", "input Gram", "K-FAC"]
 SUBSPACES: dict[Subspace, str] = {
@@ -71,11 +71,9 @@ def operator(
         return Identity(shape)
     if subspace == "diagonal Fisher":
         return None if fisher is None else Diagonal(fisher.double())
-    if a is None or (subspace == "K-FAC" and b is None):
-        return None
-    if subspace == "K-FAC" and b is not None:
-        return Kronecker(b.double(), a.double())
-    return InputGram(a.double(), shape[0])
+    if subspace == "K-FAC":
+        return None if a is None or b is None else Kronecker(b.double(), a.double())
+    return None if a is None else InputGram(a.double(), shape[0])
 
 
 def protection(subspace: Subspace, c: Operator, update: Tensor) -> Protection:
@@ -127,22 +125,17 @@ def layer_protection(
 
     Raises `InputError` for an unknown task and for a layer that the expert did not change.
     """
-    expert = next((e for e in family.experts if e.name == task), None)
-    if expert is None:
-        raise InputError(
-            "task", expected=f"one of {', '.join(e.name for e in family.experts)}", found=repr(task)
-        )
+    experts = {expert.name: expert for expert in family.experts}
+    if task not in experts:
+        raise InputError("task", expected=f"one of {', '.join(experts)}", found=repr(task))
     base = family.weight(family.base, name, dtype=torch.float32)
-    d_out, d_in = base.shape
-    own, module = statistics.get(task), module_of(name)
-    a = own.read(f"{module}.input_gram", (d_in, d_in)) if own else None
-    b = own.read(f"{module}.output_gradient_gram", (d_out, d_out)) if own else None
+    own = statistics.get(task)
+    layer = task_layer(family, own, name, experts[task], base)
     fisher = own.read(f"{name}.fisher", family.base.tensors[name].shape) if own else None
     fisher = None if fisher is None else family.oriented(name, fisher)
-    update = family.weight(expert.checkpoint, name, dtype=torch.float32) - base
     found: dict[Subspace, Protection] = {}
     for subspace in SUBSPACES:
-        c = operator(subspace, (d_out, d_in), a=a, b=b, fisher=fisher)
+        c = operator(subspace, base.shape, a=layer.a, b=layer.b, fisher=fisher)
         if c is not None:
-            found[subspace] = protection(subspace, c, update)
+            found[subspace] = protection(subspace, c, layer.update)
     return found

@@ -117,16 +117,21 @@ def task_layers(
     Raises `InputError` where statistics do not fit the weight.
     """
     base = family.weight(family.base, name, dtype=torch.float32) if base is None else base
-    d_out, d_in = base.shape
-    module = module_of(name)
     for expert in family.experts:
-        own = statistics.get(expert.name)
-        yield TaskLayer(
-            expert,
-            family.weight(expert.checkpoint, name, dtype=torch.float32) - base,
-            own.read(f"{module}.input_gram", (d_in, d_in)) if own else None,
-            own.read(f"{module}.output_gradient_gram", (d_out, d_out)) if own else None,
-        )
+        yield task_layer(family, statistics.get(expert.name), name, expert, base)
+
+
+def task_layer(
+    family: Family, own: Statistics | None, name: str, expert: Expert, base: Tensor
+) -> TaskLayer:
+    """The view of one task on one weight, of which the base's value is `base` (d_out, d_in)."""
+    (d_out, d_in), module = base.shape, module_of(name)
+    return TaskLayer(
+        expert,
+        family.weight(expert.checkpoint, name, dtype=torch.float32) - base,
+        own.read(f"{module}.input_gram", (d_in, d_in)) if own else None,
+        own.read(f"{module}.output_gradient_gram", (d_out, d_out)) if own else None,
+    )
 
 
 def measures(task: TaskLayer, rank: int) -> tuple[dict[Kind, Spectrum | None], Tensor | None]:
@@ -147,25 +152,18 @@ def layer_spectra(
     family: Family, statistics: Mapping[str, Statistics], name: str, kind: Kind
 ) -> dict[str, Spectrum]:
     """The spectrum of one weight by task; tasks without the statistics are left out."""
-    found: dict[str, Spectrum] = {}
-    for task in task_layers(family, statistics, name):
-        result = spectrum(kind, task.update, task.a, task.b)
-        if result is not None:
-            found[task.expert.name] = result
-    return found
+    tasks = task_layers(family, statistics, name)
+    found = ((t.expert.name, spectrum(kind, t.update, t.a, t.b)) for t in tasks)
+    return {task: result for task, result in found if result is not None}
 
 
 def layer_subspaces(
     family: Family, statistics: Mapping[str, Statistics], name: str, kind: Kind
 ) -> dict[str, Tensor]:
     """The directions in one weight by task, strongest first: (d, min(d_out, d_in)) each."""
-    most = min(family.shape(name))
-    found: dict[str, Tensor] = {}
-    for task in task_layers(family, statistics, name):
-        basis = subspace(kind, task.update, task.a, task.b, most)
-        if basis is not None:
-            found[task.expert.name] = basis
-    return found
+    tasks, most = task_layers(family, statistics, name), min(family.shape(name))
+    found = ((t.expert.name, subspace(kind, t.update, t.a, t.b, most)) for t in tasks)
+    return {task: basis for task, basis in found if basis is not None}
 
 
 def principal_angles(first: Tensor, second: Tensor) -> Tensor:

@@ -5,9 +5,9 @@ A layer is read, measured and freed before the next.  Symbols as in `spectra.py`
 
 from __future__ import annotations
 
-import functools
+import math
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -16,9 +16,9 @@ from torch import Tensor
 from ..families import Family
 from ..linear import norm
 from ..statistics import Statistics
-from ..system import Event, changed, drained, part
+from ..system import Event, drained
 from .overlap import cosines, others_mean, overlaps, sign_conflict
-from .spectra import KINDS, Kind, Spectrum, measures, predicted_loss, task_layers
+from .spectra import KINDS, Kind, Spectrum, TaskLayer, measures, predicted_loss, task_layers
 
 Quantity = Literal[
     "relative norm",
@@ -97,7 +97,7 @@ class Survey:
 
 def _of(found: Spectrum | None, quantity: Quantity, rank: int) -> float:
     if found is None:
-        return float("nan")
+        return math.nan
     if quantity == "energy":
         return found.energy(rank)
     return found.stable_rank if quantity == "stable rank" else found.effective_rank
@@ -120,58 +120,48 @@ def surveying(
     """
     layers: list[LayerSurvey] = []
     for index, name in enumerate(names):
-        at = Surveyed(name, tuple(layers), text=f"Looking at every layer of every task: {name}")
-        steps = changed(surveying_layer(family, statistics, name), functools.partial(_at, at))
-        start, stop = index / len(names), (index + 1) / len(names)
-        layers.append((yield from part(steps, start, stop)))
+        base = family.weight(family.base, name, dtype=torch.float32)
+        room, count = max(1, len(base) // len(family.experts)), len(family.experts)
+        found = []
+        for place, task in enumerate(task_layers(family, statistics, name, base)):
+            text = f"Looking at every layer of every task: {name}"
+            fraction = (index + place / count) / len(names)
+            yield Surveyed(name, tuple(layers), fraction=fraction, text=text)
+            found.append((task, *measures(task, room)))
+        layers.append(_layer(name, room, base, found))
     return Survey(tuple(expert.name for expert in family.experts), tuple(layers))
 
 
-def _at(place: Surveyed, step: Event) -> Surveyed:
-    return replace(place, fraction=step.fraction)
-
-
-def surveying_layer(
-    family: Family, statistics: Mapping[str, Statistics], name: str
-) -> Generator[Event, None, LayerSurvey]:
-    """Everything that the survey says about one weight, with an event before each task."""
-    base = family.weight(family.base, name, dtype=torch.float32)
+def _layer(
+    name: str,
+    room: int,
+    base: Tensor,
+    found: Sequence[tuple[TaskLayer, dict[Kind, Spectrum | None], Tensor | None]],
+) -> LayerSurvey:
     d_out, d_in = base.shape
-    room = max(1, d_out // len(family.experts))
-    spectra: dict[Kind, list[Spectrum | None]] = {kind: [] for kind in KINDS}
-    found, bases = [], {}
-    for index, task in enumerate(task_layers(family, statistics, name, base)):
-        yield Event(fraction=index / len(family.experts), text=f"Looking at {task.expert.name}")
-        own, basis = measures(task, room)
-        for kind, values in own.items():
-            spectra[kind].append(values)
-        bases[task.expert.name] = (
-            torch.full((d_out, room), torch.nan, dtype=torch.float64) if basis is None else basis
-        )
-        found.append(task)
-    updates = [task.update for task in found]
+    unknown = torch.full((d_out, room), torch.nan, dtype=torch.float64)
+    tasks = [task for task, _, _ in found]
+    updates = [task.update for task in tasks]
     average = base + torch.stack(updates).mean(0)
+    losses = [
+        predicted_loss(average, base + task.update, task.a, task.b)
+        if task.a is not None and task.b is not None
+        else math.nan
+        for task in tasks
+    ]
+    bases = {t.expert.name: unknown if basis is None else basis for t, _, basis in found}
     return LayerSurvey(
         name=name,
         shape=(d_out, d_in),
         room=room,
         base_norm=norm(base),
         norms=torch.tensor([norm(update) for update in updates], dtype=torch.float64),
-        spectra={kind: tuple(values) for kind, values in spectra.items()},
+        spectra={kind: tuple(own[kind] for _, own, _ in found) for kind in KINDS},
         conflict=torch.stack(sign_conflict(updates)),
         cosines=cosines(updates),
         overlaps=overlaps(bases, room),
-        losses=torch.tensor(
-            [
-                predicted_loss(average, base + task.update, task.a, task.b)
-                if task.a is not None and task.b is not None
-                else float("nan")
-                for task in found
-            ],
-            dtype=torch.float64,
-        ),
+        losses=torch.tensor(losses, dtype=torch.float64),
     )
 
 
 survey = drained(surveying)
-survey_layer = drained(surveying_layer)

@@ -63,11 +63,9 @@ class Cell:
 
 @dataclass(frozen=True)
 class CellDone(Event):
-    """Event: `cell`, number `index` of `total` points, is finished."""
+    """Event: `cell` is finished."""
 
     cell: Cell
-    index: int
-    total: int
 
 
 def knobs(method: str) -> tuple[OptionField, ...]:
@@ -124,11 +122,8 @@ def sweep(
     """Events of a sweep that merges and evaluates every point, column by column: the merges', and a
     `CellDone` for each point; returns all cells.
 
-    Options that are no axis are the recipe's.
-
-    All other options are the recipe's.
-    Raises `InputError` before any work for options that the method does not have, for the same
-    option twice, and for a family whose experts name no tasks.
+    All other options are the recipe's.  Raises `InputError` before any work for options that the
+    method does not have, for the same option twice, and for a family whose experts name no tasks.
     """
     _check(recipe, x, y)
     inputs = inputs or open_inputs(recipe)
@@ -142,12 +137,11 @@ def sweep(
     for index, (i, j) in enumerate(places):
         start, stop = index / len(places), (index + 1) / len(places)
         tried = {x.option: x.values[i], y.option: y.values[j]}
-        options = {**recipe.options, **tried}
-        merge = _try(point.model_copy(update={"options": options}), inputs)
+        trial = point.model_copy(update={"options": {**recipe.options, **tried}})
         said = f"Point {index + 1} of {len(places)}: {{}}"
-        cells.append(Cell(i, j, tried, **(yield from part(merge, start, stop, said))))
+        cells.append(Cell(i, j, tried, **(yield from part(_try(trial, inputs), start, stop, said))))
         text = f"Point {index + 1} of {len(places)} is done"
-        yield CellDone(cells[-1], index, len(places), fraction=stop, text=text)
+        yield CellDone(cells[-1], fraction=stop, text=text)
     return tuple(cells)
 
 

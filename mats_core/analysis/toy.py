@@ -147,7 +147,12 @@ def solutions(tasks: Sequence[Task]) -> tuple[Merged, ...]:
         "Fisher": [Diagonal(task.curvature.diagonal()) for task in tasks],
         "full": [Dense(task.curvature) for task in tasks],
     }
-    return tuple(_merged(name, tasks, _exact(tasks, terms)) for name, terms in seen.items())
+    merged = []
+    for name, terms in seen.items():
+        operator = WeightedSum(tuple(terms), (1.0,) * len(terms))
+        point = _point(_solved(operator.dense(), _right(tasks, terms)))
+        merged.append(Merged(name, point, tuple(task.loss(point) for task in tasks)))
+    return tuple(merged)
 
 
 def summed_curvature(tasks: Sequence[Task]) -> Tensor:
@@ -180,14 +185,13 @@ def walk(
     operator = WeightedSum(terms, (1 / len(tasks),) * len(tasks))
     shift = anchor * float(operator.diagonal().mean())
     right = _right(tasks, terms) / len(tasks) + shift * first
+    jacobi = linear.jacobi(operator.diagonal() + shift) if preconditioner == "jacobi" else None
     solution = linear.cg(
         lambda x: operator.apply(x) + shift * x,
         right,
         first,
         iterations=iterations,
-        preconditioner=linear.jacobi(operator.diagonal() + shift)
-        if preconditioner == "jacobi"
-        else None,
+        preconditioner=jacobi,
         keep=range(iterations + 1),
     )
     points = tuple(_point(solution.iterates[i]) for i in sorted(solution.iterates))
@@ -255,11 +259,6 @@ def kept(tasks: Sequence[Task], point: Point, origin: Point = (0.0, 0.0)) -> tup
     return tuple(shares)
 
 
-def _exact(tasks: Sequence[Task], terms: Sequence[Operator]) -> Tensor:
-    operator = WeightedSum(tuple(terms), (1.0,) * len(terms))
-    return _solved(operator.dense(), _right(tasks, terms))
-
-
 def _solved(matrix: Tensor, right: Tensor) -> Tensor:
     value = solve_positive(matrix, right[None])
     if value is None:  # cannot happen within LONGEST; said rather than hidden
@@ -276,11 +275,6 @@ def _right(tasks: Sequence[Task], terms: Sequence[Operator]) -> Tensor:
 
 def _dense(tasks: Sequence[Task], damping: float) -> tuple[Operator, ...]:
     return tuple(Dense(damped(task.curvature, damping)) for task in tasks)
-
-
-def _merged(name: str, tasks: Sequence[Task], value: Tensor) -> Merged:
-    point = _point(value)
-    return Merged(name, point, tuple(task.loss(point) for task in tasks))
 
 
 def _some(tasks: Sequence[Task]) -> None:

@@ -71,14 +71,10 @@ def _measure(arguments: argparse.Namespace) -> None:
     if arguments.family:
         collection = load_family(arguments.family)
         base = collection.model_path(collection.base)
-        members = [
-            (
-                path,
-                tasks.load(reference, root=collection.folder),
-                arguments.out / f"{name}.stats.safetensors",
-            )
-            for name, path, reference in collection.members(with_base=True)
-        ]
+        members = []
+        for name, path, reference in collection.members(with_base=True):
+            task = tasks.load(reference, root=collection.folder)
+            members.append((path, task, arguments.out / f"{name}.stats.safetensors"))
     else:
         if not arguments.task:
             raise InputError("measure", expected="--task", found="none")
@@ -86,20 +82,11 @@ def _measure(arguments: argparse.Namespace) -> None:
         members = [(model, tasks.load(arguments.task), arguments.out)]
     for path, _, out in members:
         require_output(out, [("the model", path)], force=arguments.force)
+    named = ("examples", "batch_size", "labels", "seed", "blocks", "rank")
+    settings = {name: getattr(arguments, name) for name in named}
     for path, task, out in members:
-        steps = measuring_to_file(
-            open_expert(path, base),
-            task,
-            out,
-            memory=budget,
-            examples=arguments.examples,
-            batch_size=arguments.batch_size,
-            labels=arguments.labels,
-            seed=arguments.seed,
-            blocks=arguments.blocks,
-            rank=arguments.rank,
-            device=device,
-        )
+        expert = open_expert(path, base)
+        steps = measuring_to_file(expert, task, out, memory=budget, device=device, **settings)
         with bar() as show:
             statistics = drain(part(steps, said=f"{task.name}: {{}}"), show)
         print(f"{out}: {len(statistics.layers)} layers, {statistics.metadata['examples']} examples")

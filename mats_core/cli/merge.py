@@ -66,19 +66,15 @@ def _merge(arguments: argparse.Namespace) -> None:
     from ..system import bar, drain
 
     recipe = load_recipe(arguments.recipe)
-    changes: dict[str, Any] = {}
-    if arguments.output:
-        changes["output"] = str(Path(arguments.output).resolve())
-    if arguments.device:
-        changes["device"] = arguments.device
-    if arguments.engine:
-        changes["engine"] = arguments.engine
-    if arguments.rounds is not None:
-        changes["rounds"] = arguments.rounds
-    if arguments.no_evaluate:
-        changes["evaluate"] = False
-    if arguments.set:
-        changes["options"] = {**recipe.options, **_assignments(arguments.set)}
+    said = {
+        "output": str(Path(arguments.output).resolve()) if arguments.output else None,
+        "device": arguments.device,
+        "engine": arguments.engine,
+        "rounds": arguments.rounds,
+        "evaluate": False if arguments.no_evaluate else None,
+        "options": {**recipe.options, **_assignments(arguments.set)} if arguments.set else None,
+    }
+    changes = {name: value for name, value in said.items() if value is not None}
     if changes:
         content = {**recipe.model_dump(exclude_defaults=True), **changes}
         recipe = parse_recipe(content, recipe.folder)

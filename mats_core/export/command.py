@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from ..merging import dump_recipe
 from .portable import STATISTICS, Finished, Measuring, quoted
 
@@ -25,17 +27,9 @@ def commands(merge: Finished, place: str) -> tuple[str, ...]:
 
 def _measuring(how: Measuring) -> str:
     """The options that differ from the defaults of `measure`."""
-    usual = Measuring()
-    parts = [
-        f" --{name} {value}"
-        for name, value, default in (
-            ("examples", how.examples, usual.examples),
-            ("labels", how.labels, usual.labels),
-            ("seed", how.seed, usual.seed),
-        )
-        if value != default
-    ]
-    return "".join(parts)
+    usual = asdict(Measuring())
+    said = asdict(how).items()
+    return "".join(f" --{name} {value}" for name, value in said if value != usual[name])
 
 
 def recipe_yaml(merge: Finished, place: str = "") -> str:

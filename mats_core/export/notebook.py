@@ -26,23 +26,18 @@ PARAMETERS = "parameters"  # the tag by which papermill and others find the cell
 
 def notebook(merge: Finished, place: str) -> str:
     """A notebook that repeats the merge, as JSON; `place`: the family's folder, from ours."""
-    return dump(
-        [
-            ("markdown", _opening(merge)),
-            (PARAMETERS, _parameters(merge, place)),
-            ("markdown", _about_the_merge(merge)),
-            ("code", _run(merge)),
-            ("markdown", "## What the merged model can do"),
-            ("code", _SHOW if merge.report.tasks else _COVERAGE),
-            (
-                "markdown",
-                "## The same numbers?\n\nThis cell fails where the files, the settings or the "
-                "results differ from the run that this notebook was made from.",
-            ),
-            ("code", _expected(merge)),
-            ("code", _CHECK),
-        ]
-    )
+    cells = [
+        ("markdown", _opening(merge)),
+        (PARAMETERS, _parameters(merge, place)),
+        ("markdown", _about_the_merge(merge)),
+        ("code", _run(merge)),
+        ("markdown", "## What the merged model can do"),
+        ("code", _SHOW if merge.report.tasks else _COVERAGE),
+        ("markdown", _SAME),
+        ("code", _expected(merge)),
+        ("code", _CHECK),
+    ]
+    return dump(cells)
 
 
 def dump(cells: list[tuple[str, str]]) -> str:
@@ -86,33 +81,21 @@ def _opening(merge: Finished) -> str:
 
 def _parameters(merge: Finished, place: str) -> str:
     recipe = merge.portable
-    settings: dict[str, Any] = {
-        "seed": recipe.seed,
-        "dtype": recipe.dtype,
-        "device": recipe.device,
-    }
-    if recipe.rounds > 1:
-        settings["rounds"] = recipe.rounds
-    if recipe.output_dtype:
-        settings["output_dtype"] = recipe.output_dtype
-    if recipe.weighting != "weights":
-        settings["weighting"] = recipe.weighting
-    if recipe.heads is not None:
-        settings["heads"] = list(recipe.heads)
-    if recipe.evaluate is False:
-        settings["evaluate"] = False
-    elif isinstance(recipe.evaluate, Evaluation) and recipe.evaluate != Evaluation():
-        settings["evaluate"] = recipe.evaluate.model_dump(exclude_none=True)
-    return "\n".join(
-        [
-            f"FAMILY = {place!r}  # the folder with family.yaml, from that of MaTS Explorer",
-            f"METHOD = {recipe.method!r}",
-            f"OPTIONS = {_literal(dict(recipe.options))}",
-            f"WEIGHTS = {_literal({entry.name: entry.weight for entry in recipe.experts})}",
-            f"SETTINGS = {_literal(settings)}",
-            "TOLERANCE = 0  # answers a task that may differ: another processor rounds differently",
-        ]
-    )
+    settings: dict[str, Any] = {name: getattr(recipe, name) for name in ("seed", "dtype", "device")}
+    changed = recipe.model_dump(mode="json", exclude_defaults=True)
+    for name in ("rounds", "output_dtype", "weighting", "heads"):
+        if name in changed:
+            settings[name] = changed[name]
+    if recipe.evaluate != Evaluation():
+        asked = recipe.evaluate
+        settings["evaluate"] = asked and asked.model_dump(exclude_none=True)
+    return f"""\
+FAMILY = {place!r}  # the folder with family.yaml, from that of MaTS Explorer
+METHOD = {recipe.method!r}
+OPTIONS = {_literal(dict(recipe.options))}
+WEIGHTS = {_literal({entry.name: entry.weight for entry in recipe.experts})}
+SETTINGS = {_literal(settings)}
+TOLERANCE = 0  # answers a task that may differ: another processor rounds differently"""
 
 
 def _about_the_merge(merge: Finished) -> str:
@@ -126,27 +109,24 @@ def _about_the_merge(merge: Finished) -> str:
 
 
 def _run(merge: Finished) -> str:
-    how = merge.measuring
-    measure = (
-        "statistics = measure_all(\n"
-        f"    family, examples={how.examples}, labels={how.labels!r}, seed={how.seed}\n)\n"
-        if how
-        else "statistics = {}\n"
-    )
-    imports = "from mats_core.merging import measure_all\n" if how else ""
-    return (
-        f"{FIND_ROOT}\n\n"
-        "import mats_core as mats\n"
-        f"{imports}\n"
-        "family = mats.load_family(ROOT / Path(FAMILY).expanduser())\n"
-        f"{measure}"
-        "recipe = family.recipe(\n"
-        "    METHOD, OPTIONS, statistics=statistics, experts=tuple(WEIGHTS), weights=WEIGHTS, "
-        "**SETTINGS\n)\n"
-        "merged = mats.merge(recipe)\n"
-        "report = merged.report\n"
-        "report.coverage"
-    )
+    imports, measured, how = "", "{}", merge.measuring
+    if how:
+        imports = "from mats_core.merging import measure_all\n"
+        asked = f"examples={how.examples}, labels={how.labels!r}, seed={how.seed}"
+        measured = f"measure_all(\n    family, {asked}\n)"
+    return f"""\
+{FIND_ROOT}
+
+import mats_core as mats
+{imports}
+family = mats.load_family(ROOT / Path(FAMILY).expanduser())
+statistics = {measured}
+recipe = family.recipe(
+    METHOD, OPTIONS, statistics=statistics, experts=tuple(WEIGHTS), weights=WEIGHTS, **SETTINGS
+)
+merged = mats.merge(recipe)
+report = merged.report
+report.coverage"""
 
 
 _SHOW = """\
@@ -162,6 +142,12 @@ _COVERAGE = """\
 for treatment, tensors in report.coverage.items():
     print(f"{tensors:5} tensors {treatment}")
 mats.show(merged)"""
+
+_SAME = """\
+## The same numbers?
+
+This cell fails where the files, the settings or the results differ from the run that this \
+notebook was made from."""
 
 _CHECK = """\
 for name, fingerprint in FINGERPRINTS.items():
@@ -179,14 +165,11 @@ print("The numbers are the same.")"""
 def _expected(merge: Finished) -> str:
     report = merge.report
     correct = {task.name: (task.merged.correct, task.merged.examples) for task in report.tasks}
-    return "\n".join(
-        [
-            "# right answers and examples of each task",
-            f"CORRECT = {_literal(correct)}",
-            f"COVERAGE = {_literal(report.coverage)}",
-            f"FINGERPRINTS = {_literal(dict(report.fingerprints))}",
-        ]
-    )
+    return f"""\
+# right answers and examples of each task
+CORRECT = {_literal(correct)}
+COVERAGE = {_literal(report.coverage)}
+FINGERPRINTS = {_literal(dict(report.fingerprints))}"""
 
 
 def _literal(value: object) -> str:

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 
 from ..evaluation import TaskResult, gap_recovered, normalised_accuracy, share
 from ..merging import Report
-from .style import GREY, Figure, Look, laid_out, pale, percent, safe
+from .style import GREY, Figure, Look, laid_out, pale, percent, safe, whiskers
 
 
 def accuracy_bars(
@@ -33,7 +33,6 @@ def accuracy_bars(
     if beside:
         _bars(figure, beside, places, tasks, beside_label, 0.0, width, hatched=True)
     _pretrained(figure, results)
-    _frame(figure, results)
     ours = normalised_accuracy(results)
     worst, best = min(results, key=share), max(results, key=share)
     caption = (
@@ -57,7 +56,6 @@ def baseline_bars(results: Sequence[TaskResult], tasks: Mapping[str, Look]) -> F
     figure = go.Figure()
     _experts(figure, results, tasks)
     _pretrained(figure, results)
-    _frame(figure, results)
     tuned = statistics.mean(r.finetuned.value for r in results)
     base = statistics.mean(r.pretrained.value for r in results)
     text = (
@@ -89,11 +87,7 @@ def _experts(figure: go.Figure, results: Sequence[TaskResult], tasks: Mapping[st
         hovertemplate="%{customdata}: expert %{y:.1%}<extra></extra>",
         showlegend=False,
     )
-    figure.add_scatter(
-        x=[None], y=[None], mode="markers", name="expert",
-        marker={"symbol": "square", "size": 12, "color": pale(GREY),
-                "line": {"color": GREY, "width": 1}},
-    )  # fmt: skip
+    _key(figure, "expert", symbol="square", color=pale(GREY), line={"color": GREY, "width": 1})
 
 
 def _bars(
@@ -107,17 +101,16 @@ def _bars(
     *,
     hatched: bool = False,
 ) -> None:
+    x, y = [places.index(r.name) for r in results], [r.merged.value for r in results]
     colours = [tasks[r.name].colour for r in results]
     marker: dict[str, Any] = {"color": colours}
     if hatched:
-        marker = {
-            "color": [pale(c) for c in colours],
-            "line": {"color": colours, "width": 1.5},
-            "pattern": {"shape": "/", "fgcolor": colours, "size": 6, "solidity": 0.3},
-        }
+        pattern = {"shape": "/", "fgcolor": colours, "size": 6, "solidity": 0.3}
+        line = {"color": colours, "width": 1.5}
+        marker = {"color": [pale(c) for c in colours], "line": line, "pattern": pattern}
     figure.add_bar(
-        x=[places.index(r.name) for r in results],
-        y=[r.merged.value for r in results],
+        x=x,
+        y=y,
         offset=offset,
         width=width,
         customdata=[[safe(r.name), share(r)] for r in results],
@@ -127,58 +120,50 @@ def _bars(
         "%{customdata[1]:.1%} of the expert<extra></extra>",
     )
     # Whiskers as a trace of their own: error bars of shifted bars are not drawn at their middle.
+    above = [r.merged.interval[1] - r.merged.value for r in results]
+    below = [r.merged.value - r.merged.interval[0] for r in results]
     figure.add_scatter(
-        x=[places.index(r.name) + offset + width / 2 for r in results],
-        y=[r.merged.value for r in results],
+        x=[place + offset + width / 2 for place in x],
+        y=y,
         mode="markers",
         marker={"opacity": 0, "size": 1},
-        error_y={
-            "type": "data", "symmetric": False, "color": GREY, "thickness": 1.5, "width": 3,
-            "array": [r.merged.interval[1] - r.merged.value for r in results],
-            "arrayminus": [r.merged.value - r.merged.interval[0] for r in results],
-        },
+        error_y=whiskers(above, below, color=GREY),
         hoverinfo="skip",
         showlegend=False,
-    )  # fmt: skip
-    figure.add_scatter(
-        x=[None], y=[None], mode="markers", name=safe(label),
-        marker={"symbol": "square-open" if hatched else "square", "size": 12, "color": GREY},
-    )  # fmt: skip
+    )
+    _key(figure, safe(label), symbol="square-open" if hatched else "square", color=GREY)
+
+
+def _key(figure: go.Figure, name: str, **marker: Any) -> None:
+    """An entry of the legend alone."""
+    marker = {"size": 12, **marker}
+    figure.add_scatter(x=[None], y=[None], mode="markers", name=name, marker=marker)
 
 
 def _pretrained(figure: go.Figure, results: Sequence[TaskResult]) -> None:
+    """The base with the expert's head, over the bars; and the axes."""
+    line = {"width": 2, "color": "#4A5561"}
+    marker = {"symbol": "diamond", "size": 10, "color": "#FFFFFF", "line": line}
     figure.add_scatter(
         x=list(range(len(results))),
         y=[r.pretrained.value for r in results],
         mode="markers",
         name="pre-trained encoder",
-        marker={
-            "symbol": "diamond", "size": 10, "color": "#FFFFFF",
-            "line": {"width": 2, "color": "#4A5561"},
-        },
+        marker=marker,
         customdata=[safe(r.name) for r in results],
         hovertemplate="%{customdata}: pre-trained %{y:.1%}<extra></extra>",
-    )  # fmt: skip
-
-
-def _frame(figure: go.Figure, results: Sequence[TaskResult]) -> None:
-    laid_out(figure, barmode="overlay")
-    figure.update_xaxes(
-        tickvals=list(range(len(results))),
-        ticktext=[_named(r) for r in results],
-        range=[-0.6, len(results) - 0.4],
-        showgrid=False,
-        zeroline=False,
     )
+    laid_out(figure, barmode="overlay")
+    # A task's name, and its metric where that is not accuracy.
+    names = [
+        safe(r.name) + ("" if r.merged.metric == "accuracy" else f"<br>({r.merged.metric})")
+        for r in results
+    ]
+    ticks = {"tickvals": list(range(len(results))), "ticktext": names}
+    figure.update_xaxes(**ticks, range=[-0.6, len(results) - 0.4], showgrid=False, zeroline=False)
     lowest = min(s.value for r in results for s in (r.merged, r.finetuned, r.pretrained))
     start = 1.04 * lowest if lowest < 0 else 0  # Matthews correlation can be below it
     figure.update_yaxes(range=[start, 1.04], tickformat=".0%", title="accuracy")
-
-
-def _named(result: TaskResult) -> str:
-    """A task's name, and its metric where that is not accuracy."""
-    metric = result.merged.metric
-    return safe(result.name) + ("" if metric == "accuracy" else f"<br>({metric})")
 
 
 def headline(report: Report) -> dict[str, float | None]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import plotly.graph_objects as go
 
 from ..errors import listing
 from ..evaluation import Comparison, Difference, TaskResult, normalised_accuracy, share
-from .style import GREY, Figure, Look, laid_out, percent, safe
+from .style import GREY, Figure, Look, curve, laid_out, percent, safe, whiskers
 
 ALL_TASKS = "all tasks"
 
@@ -19,13 +18,16 @@ def run_lines(
 ) -> Figure:
     """A parallel plot: an axis for each task and one for their mean, a line for each run."""
     names = list(dict.fromkeys(r.name for results in runs.values() for r in results))
-    figure = go.Figure()
+    figure, x, said = go.Figure(), list(range(len(names) + 1)), _places(names)
     for label, results in runs.items():
         found = {r.name: share(r) for r in results}
         values = [found.get(name) for name in names] + [normalised_accuracy(results)]
-        _line(figure, label, [*names, ALL_TASKS], values, looks[label], label == baseline)
+        style = {"name": safe(label), "marker_size": 8}
+        if label == baseline:
+            style = {"name": f"{safe(label)} (baseline)", "marker_size": 10, "line_width": 4}
+        curve(figure, looks[label], x, values, _hover(label), customdata=said, **style)
     figure.add_hline(y=1, line={"color": GREY, "width": 1, "dash": "dot"})
-    _axes(figure, names)
+    _axes(figure, said)
     figure.update_yaxes(tickformat=".0%", title="share of the expert's accuracy")
     means = {label: normalised_accuracy(results) for label, results in runs.items()}
     top = max(means, key=lambda label: means[label])
@@ -45,40 +47,20 @@ def _spread(results: Sequence[TaskResult], name: str) -> float:
     return max(values) - min(values)
 
 
-def _line(
-    figure: go.Figure,
-    label: str,
-    names: Sequence[str],
-    values: Sequence[float | None],
-    look: Look,
-    thick: bool,
-    **more: Any,
-) -> None:
-    figure.add_scatter(
-        x=more.pop("x", list(range(len(names)))),
-        y=values,
-        name=safe(label + (" (baseline)" if thick else "")),
-        mode="lines+markers",
-        line={"color": look.colour, "dash": look.dash, "width": 4 if thick else 2},
-        marker={"symbol": look.marker, "size": 10 if thick else 8},
-        customdata=[safe(name) for name in names],
-        connectgaps=False,
-        hovertemplate=f"{safe(label)}<br>%{{customdata}}: %{{y:.1%}}<extra></extra>",
-        **more,
-    )
+def _places(names: Sequence[str]) -> list[str]:
+    return [safe(name) for name in (*names, ALL_TASKS)]
 
 
-def _axes(figure: go.Figure, names: Sequence[str]) -> None:
+def _hover(label: str) -> str:
+    return f"{safe(label)}<br>%{{customdata}}: %{{y:.1%}}"
+
+
+def _axes(figure: go.Figure, places: Sequence[str]) -> None:
     """An upright line for every task: the axes of a parallel plot."""
-    places = len(names) + 1
     laid_out(figure, 400)
-    figure.update_xaxes(
-        tickvals=list(range(places)),
-        ticktext=[*(safe(name) for name in names), f"<b>{ALL_TASKS}</b>"],
-        range=[-0.4, places - 0.6],
-        showgrid=True,
-        zeroline=False,
-    )
+    names = [*places[:-1], f"<b>{places[-1]}</b>"]
+    figure.update_xaxes(tickvals=list(range(len(names))), ticktext=names, showgrid=True)
+    figure.update_xaxes(range=[-0.4, len(names) - 0.6], zeroline=False)
 
 
 def difference_lines(
@@ -86,23 +68,18 @@ def difference_lines(
 ) -> Figure:
     """Differences of every run from the baseline by task and in the mean, with 95 % intervals."""
     names = list(dict.fromkeys(name for own in found.values() for name in own.tasks))
-    figure = go.Figure()
+    figure, said = go.Figure(), _places(names)
     figure.add_hline(y=0, line={"color": GREY, "width": 2})
     for place, (label, own) in enumerate(found.items()):
         parts = [own.tasks.get(name) for name in names] + [own.mean]
         aside = (place - (len(found) - 1) / 2) * min(0.12, 0.6 / len(found))
-        error = {
-            "type": "data", "symmetric": False, "thickness": 1.5, "width": 3,
-            "array": [p.high - p.value if p else None for p in parts],
-            "arrayminus": [p.value - p.low if p else None for p in parts],
-        }  # fmt: skip
-        values = [p.value if p else None for p in parts]
-        places = [i + aside for i in range(len(parts))]
-        _line(
-            figure, label, [*names, ALL_TASKS], values, looks[label], False, x=places, error_y=error
-        )
-        figure.data[-1].update(mode="markers")
-    _axes(figure, names)
+        above = [p.high - p.value if p else None for p in parts]
+        below = [p.value - p.low if p else None for p in parts]
+        x, y = [i + aside for i in range(len(parts))], [p.value if p else None for p in parts]
+        style = {"name": safe(label), "mode": "markers", "marker_size": 8, "customdata": said}
+        style["error_y"] = whiskers(above, below)
+        curve(figure, looks[label], x, y, _hover(label), **style)
+    _axes(figure, said)
     figure.update_yaxes(tickformat="+.0%", title="difference to the baseline")
     parts = [p for own in found.values() for p in own.tasks.values()]
     caption = (

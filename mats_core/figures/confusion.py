@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 
 from .style import (
     AROUND,
-    GREY,
     INK,
-    NO_DATA,
     ORANGE,
     PURPLE,
     UPWARDS,
     Figure,
+    frame,
+    handles,
+    heatmap,
     laid_out,
     percent,
     safe,
@@ -56,11 +58,11 @@ def confusion(
         ("right, share of the true class", diagonal, UPWARDS, 1.0),
         ("mistaken, share of the true class", ~diagonal, MISTAKEN, top),
     ):
-        _cells(figure, name, part, shares, where & (part > 0), axis, scale, (0.0, high))
-    said = [f"{n} images, {percent(share, 0)} of the class"
-            for n, share in zip(part[part > 0], shares[part > 0], strict=True)]  # fmt: skip
-    _handles(figure, part, said, shown, axis)
-    _frame(figure, axis, shown, chosen, f"what the {who} says")
+        style = {"name": name, "colorscale": scale, "zmin": 0.0, "zmax": high}
+        _cells(figure, axis, where & (part > 0), shares, np.char.mod("%d", part), **style)
+    counted = zip(part[part > 0], shares[part > 0], strict=True)
+    said = [f"{n} images, {percent(share, 0)} of the class" for n, share in counted]
+    _finished(figure, axis, shown, part, said, chosen, f"what the {who} says")
     right, total = int(np.trace(counts)), int(counts.sum())
     caption = f"The {who} is right on {right} of {total} images ({percent(right / max(total, 1))})."
     mistake = commonest(counts)
@@ -89,18 +91,19 @@ def confusion_change(
     axis, part = _axis(shown, classes), change[np.ix_(shown, shown)]
     top = float(np.abs(change).max(initial=0)) or 1.0
     figure = go.Figure()
-    _cells(figure, "more images", part, part, part != 0, axis, AROUND, (-top, top), signed=True)
-    _handles(figure, part, [f"{n:+d} images" for n in part[part != 0]], shown, axis)
-    _frame(figure, axis, shown, chosen, "what the model says")
+    style = {"name": "more images", "colorscale": AROUND, "zmin": -top, "zmax": top}
+    _cells(figure, axis, part != 0, part, np.char.mod("%+d", part), **style)
+    said = [f"{n:+d} images" for n in part[part != 0]]
+    _finished(figure, axis, shown, part, said, chosen, "what the model says")
     difference = int(np.trace(after) - np.trace(before))
     direction = "more" if difference > 0 else "fewer"
     caption = (
         f"Orange: more images with the {who[1]} than with the {who[0]}; blue: fewer. The "
         f"{who[1]} has {abs(difference)} {direction} right answers on the diagonal."
     )
-    off = np.where(np.eye(len(change), dtype=bool), 0, change)
-    if off.max(initial=0) > 0:
-        true, taken = (int(i) for i in np.unravel_index(off.argmax(), off.shape))
+    grown = commonest(change)
+    if grown is not None:
+        true, taken = grown
         caption += (
             f" The mistake that grew most: {classes[true]} taken for {classes[taken]}, from "
             f"{int(before[true, taken])} to {int(after[true, taken])}."
@@ -134,76 +137,44 @@ def commonest(counts: np.ndarray) -> Cell | None:
 
 
 def _cells(
+    figure: go.Figure, axis: list[str], where: np.ndarray, z: np.ndarray, text: Any, **more: Any
+) -> None:
+    """Coloured cells with their text where `where`; the others stay empty."""
+    empty: Any = None
+    z, text = np.where(where, z.astype(float), empty), np.where(where, text, "")
+    more |= {"showscale": False, "textfont": INK if len(axis) <= 12 else {**INK, "size": 9}}
+    # The points of `_finished` lie over the cells and speak for them.
+    numbered = len(axis) <= NUMBERED
+    heatmap(figure, axis, axis, z.tolist(), numbered, text=text.tolist(), **more)
+
+
+def _finished(
     figure: go.Figure,
-    name: str,
+    axis: list[str],
+    shown: Sequence[int],
     part: np.ndarray,
-    values: np.ndarray,
-    where: np.ndarray,
-    axis: Sequence[str],
-    scale: list[tuple[float, str]],
-    span: tuple[float, float],
-    *,
-    signed: bool = False,
+    said: Sequence[str],
+    chosen: Cell | None,
+    title: str,
 ) -> None:
-    """Coloured cells with their counts where `where`; the others stay empty."""
-    # The markers of `_handles` lie over the cells and speak for them.
-    figure.add_heatmap(
-        name=name, x=axis, y=axis,
-        z=[[float(v) if w else None for v, w in zip(*pair, strict=True)]
-           for pair in zip(values, where, strict=True)],
-        zmin=span[0], zmax=span[1], colorscale=scale, showscale=False, hoverinfo="skip",
-        text=[[(f"{v:+d}" if signed else str(v)) if w else "" for v, w in zip(*pair, strict=True)]
-              for pair in zip(part, where, strict=True)],
-        texttemplate="%{text}" if len(part) <= NUMBERED else None,
-        textfont=INK if len(part) <= 12 else {**INK, "size": 9},
-        xgap=2, ygap=2,
-    )  # fmt: skip
-
-
-def _handles(
-    figure: go.Figure, part: np.ndarray, said: Sequence[str], shown: Sequence[int],
-    axis: Sequence[str],
-) -> None:  # fmt: skip
-    """Unseen markers that can be clicked and hovered: a heatmap's cells cannot be selected."""
-    rows, columns = (places.tolist() for places in np.nonzero(part))
-    unseen = {"marker": {"opacity": 0}}
-    figure.add_scatter(
-        x=[axis[j] for j in columns],
-        y=[axis[i] for i in rows],
-        mode="markers",
-        marker={"symbol": "square", "size": 26, "opacity": 0, "color": GREY},
-        selected=unseen,
-        unselected=unseen,
-        customdata=[[shown[i], shown[j]] for i, j in zip(rows, columns, strict=True)],
-        text=[
-            f"{axis[i]}, taken for {axis[j]}: {what}"
-            for i, j, what in zip(rows, columns, said, strict=True)
-        ],
-        hovertemplate="%{text}<extra></extra>",
-        showlegend=False,
-        meta=NO_DATA,
-    )
-
-
-def _frame(
-    figure: go.Figure, axis: Sequence[str], shown: Sequence[int], chosen: Cell | None, title: str
-) -> None:
+    """What can be clicked and hovered, the cells with a count; the axes, and the `chosen` frame."""
+    places = np.argwhere(part).tolist()
+    x, y = [axis[j] for _, j in places], [axis[i] for i, _ in places]
+    taken = zip(y, x, said, strict=True)
+    texts = [f"{true}, taken for {other}: {what}" for true, other, what in taken]
+    style = {"text": texts, "customdata": [[shown[i], shown[j]] for i, j in places]}
+    handles(figure, x, y, "%{text}", marker_symbol="square", marker_size=26, **style)
     count = len(axis)
     laid_out(figure, min(640, max(300, 130 + 26 * count)))
-    step = math.ceil(count / 24)
-    ticks = {
-        "type": "category", "tickvals": list(axis[::step]),
-        "ticktext": [_short(name) for name in axis[::step]], "tickfont": {"size": 11},
-        "showgrid": False, "zeroline": False,
-    }  # fmt: skip
+    named = axis[:: math.ceil(count / 24)]
+    short = [name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…" for name in named]
+    ticks = {"tickvals": list(named), "ticktext": short, "tickfont": {"size": 11}}
+    ticks |= {"type": "category", "showgrid": False, "zeroline": False}
     figure.update_xaxes(**ticks, title=title, range=[-0.5, count - 0.5])
     figure.update_yaxes(**ticks, title="true class", range=[count - 0.5, -0.5])
     if chosen is not None and chosen[0] in shown and chosen[1] in shown:
-        y, x = shown.index(chosen[0]), shown.index(chosen[1])
-        figure.add_shape(
-            type="rect", x0=x - 0.5, x1=x + 0.5, y0=y - 0.5, y1=y + 0.5,
-            line={"color": PURPLE, "width": 4},
-        )  # fmt: skip
+        row, column = shown.index(chosen[0]), shown.index(chosen[1])
+        frame(figure, row, column, color=PURPLE, width=4)
 
 
 def _axis(shown: Sequence[int], classes: Sequence[str]) -> list[str]:
@@ -213,12 +184,7 @@ def _axis(shown: Sequence[int], classes: Sequence[str]) -> list[str]:
     return [f"{name} ({i})" if alike else name for i, name in zip(shown, names, strict=True)]
 
 
-def _short(name: str) -> str:
-    return name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"
-
-
 def _left_out(shown: Sequence[int], classes: Sequence[str]) -> str:
-    hidden = len(classes) - len(shown)
-    if not hidden:
+    if len(classes) == len(shown):
         return ""
     return f" Of {len(classes)} classes the {len(shown)} with the most mistakes are shown."

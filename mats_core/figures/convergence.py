@@ -11,7 +11,7 @@ from ..analysis import Trajectory
 from ..evaluation import share
 from ..merging import LayerReport
 from ..names import group_of
-from .style import GREY, Figure, Look, laid_out, look, percent, safe, short_names, thinned
+from .style import GREY, Figure, Look, curve, laid_out, look, percent, safe, short_names, thinned
 
 
 def residual_curves(layers: Sequence[LayerReport]) -> Figure | None:
@@ -28,18 +28,10 @@ def residual_curves(layers: Sequence[LayerReport]) -> Figure | None:
         group = group_of(layer.name)
         how = look(groups.index(group))
         x, y = thinned(layer.residuals)
-        figure.add_scatter(
-            x=x,
-            y=y,
-            mode="lines",
-            name=safe(titles[group].replace("* · ", "")),
-            legendgroup=group,
-            showlegend=group not in seen,
-            line={"color": how.colour, "width": 1.2, "dash": how.dash},
-            opacity=0.75,
-            hovertemplate=f"{safe(names[layer.name])}<br>iteration %{{x}}: %{{y:.2e}}"
-            "<extra></extra>",
-        )
+        hover = f"{safe(names[layer.name])}<br>iteration %{{x}}: %{{y:.2e}}"
+        label, first = safe(titles[group].replace("* · ", "")), group not in seen
+        grouped = {"name": label, "legendgroup": group, "showlegend": first, "opacity": 0.75}
+        curve(figure, how, x, y, hover, mode="lines", line_width=1.2, **grouped)
         seen.add(group)
     for name, choose, dash in (
         ("median of the layers", statistics.median, "solid"),
@@ -86,17 +78,10 @@ def trajectory_curves(runs: Mapping[str, Trajectory]) -> Figure:
     figure = go.Figure()
     sentences = []
     for index, (label, trajectory) in enumerate(runs.items()):
-        how = look(index)
-        points = trajectory.points
-        figure.add_scatter(
-            x=[str(p.iteration) for p in points],
-            y=[p.normalised_accuracy for p in points],
-            mode="lines+markers",
-            name=safe(label),
-            line={"color": how.colour, "width": 3, "dash": how.dash},
-            marker={"symbol": how.marker, "size": 9},
-            hovertemplate=f"{safe(label)}<br>after %{{x}} iterations: %{{y:.1%}}<extra></extra>",
-        )
+        x = [str(p.iteration) for p in trajectory.points]
+        y = [p.normalised_accuracy for p in trajectory.points]
+        hover = f"{safe(label)}<br>after %{{x}} iterations: %{{y:.1%}}"
+        curve(figure, look(index), x, y, hover, name=safe(label), line_width=3, marker_size=9)
         sentences.append(_story(label, trajectory))
     laid_out(figure)
     longest = max(runs.values(), key=lambda t: len(t.points))
@@ -137,21 +122,12 @@ def trajectory_tasks(trajectory: Trajectory, tasks: Mapping[str, Look]) -> Figur
     """The accuracy of each task against CG iterations."""
     figure = go.Figure()
     changes = {}
+    x = [str(point.iteration) for point in trajectory.points]
     for name in (result.name for result in trajectory.points[0].results):
-        how = tasks[name]
-        values = [
-            next(share(r) for r in point.results if r.name == name) for point in trajectory.points
-        ]
-        changes[name] = values[-1] - max(values)
-        figure.add_scatter(
-            x=[str(p.iteration) for p in trajectory.points],
-            y=values,
-            mode="lines+markers",
-            name=safe(name),
-            line={"color": how.colour, "dash": how.dash, "width": 2},
-            marker={"symbol": how.marker, "size": 7},
-            hovertemplate=f"{safe(name)}: %{{y:.1%}} after %{{x}}<extra></extra>",
-        )
+        y = [share(r) for point in trajectory.points for r in point.results if r.name == name]
+        changes[name] = y[-1] - max(y)
+        hover = f"{safe(name)}: %{{y:.1%}} after %{{x}}"
+        curve(figure, tasks[name], x, y, hover, name=safe(name))
     laid_out(figure)
     figure.update_xaxes(type="category", title="CG iterations")
     figure.update_yaxes(tickformat=".0%", title="share of the expert's accuracy")

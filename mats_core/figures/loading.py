@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 
 from ..analysis import ORDERINGS, Loading, Ordering, Step
 from ..evaluation import share
-from .style import AROUND, HEIGHT, INK, Figure, laid_out, look, percent, safe
+from .style import AROUND, HEIGHT, Figure, curve, heatmap, laid_out, look, percent, safe
 
 ENOUGH = 0.9  # of the gain: how soon an ordering has that much
 SMALL = 0.005  # a gain that is not worth dividing by
@@ -24,17 +24,11 @@ def loading_curves(loading: Loading, task: str | None = None) -> Figure:
     value = _value(task)
     figure = go.Figure()
     for index, (ordering, steps) in enumerate(loading.curves.items()):
-        how = look(index)
-        figure.add_scatter(
-            x=list(range(len(steps))),
-            y=[value(step) for step in steps],
-            mode="lines+markers",
-            name=ORDERINGS[ordering],
-            line={"color": how.colour, "dash": how.dash, "width": 3},
-            marker={"symbol": how.marker, "size": 9},
-            customdata=[f"+ {safe(s.part)}" if s.part else "nothing yet: the base" for s in steps],
-            hovertemplate=f"{ORDERINGS[ordering]}<br>%{{customdata}}: %{{y:.1%}}<extra></extra>",
-        )
+        name, x, y = ORDERINGS[ordering], list(range(len(steps))), [value(s) for s in steps]
+        said = [f"+ {safe(s.part)}" if s.part else "nothing yet: the base" for s in steps]
+        hover = f"{name}<br>%{{customdata}}: %{{y:.1%}}"
+        style = {"name": name, "customdata": said, "line_width": 3, "marker_size": 9}
+        curve(figure, look(index), x, y, hover, **style)
     laid_out(figure)
     figure.update_xaxes(
         title="merged parts swapped in", dtick=1 if len(loading.parts) <= 20 else None
@@ -52,19 +46,13 @@ def loading_steps(loading: Loading, task: str | None = None) -> Figure:
     brought = {ordering: gains(loading.curves[ordering], value) for ordering in orderings}
     rows = [[100 * brought[o][part] for o in orderings] for part in loading.parts]
     top = max((abs(v) for row in rows for v in row), default=0.0) or 1.0
-    figure = go.Figure(
-        go.Heatmap(
-            x=[_column(ordering) for ordering in orderings],
-            y=[safe(part) for part in loading.parts],
-            z=rows,
-            text=[[f"{v:+.1f}" if abs(v) >= 0.05 else "0" for v in row] for row in rows],
-            texttemplate="%{text}",
-            zmid=0, zmin=-top, zmax=top,
-            colorscale=AROUND, reversescale=True, textfont=INK,
-            showscale=False, xgap=2, ygap=2,
-            hovertemplate="%{y}, %{x}: %{text} points<extra></extra>",
-        )
-    )  # fmt: skip
+    figure = go.Figure()
+    columns = [ordering.replace(" ", "<br>") for ordering in orderings]
+    texts = [[f"{v:+.1f}" if abs(v) >= 0.05 else "0" for v in row] for row in rows]
+    scale = {"colorscale": AROUND, "reversescale": True, "zmid": 0, "zmin": -top, "zmax": top}
+    names = [safe(part) for part in loading.parts]
+    hover = "%{y}, %{x}: %{text} points<extra></extra>"
+    heatmap(figure, columns, names, rows, text=texts, hovertemplate=hover, **scale)
     figure.update_yaxes(autorange="reversed")
     figure.update_xaxes(side="top")
     laid_out(figure, max(HEIGHT, 80 + 24 * len(loading.parts)))
@@ -132,10 +120,6 @@ def _measured(loading: Loading) -> str:
     sizes = sorted({result.merged.examples for result in first.results})
     size = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
     return f"Measured on {size} {loading.split} images a task."
-
-
-def _column(ordering: Ordering) -> str:
-    return ordering.replace(" ", "<br>")
 
 
 __all__ = ["enough_after", "gains", "loading_curves", "loading_steps"]

@@ -10,7 +10,22 @@ import plotly.graph_objects as go
 from torch import Tensor
 
 from ..analysis import others_mean
-from .style import AROUND, BLUE, GREY, INK, NO_DATA, UPWARDS, Figure, laid_out, percent, safe
+from .style import (
+    AROUND,
+    BLUE,
+    GREY,
+    NAMED,
+    UPWARDS,
+    Figure,
+    Look,
+    curve,
+    handles,
+    heatmap,
+    laid_out,
+    laid_out_cells,
+    percent,
+    safe,
+)
 
 Pairs = Literal["overlap", "cosine"]
 
@@ -33,31 +48,15 @@ def pair_matrix(
     scale = (
         {"colorscale": UPWARDS, "zmin": 0, "zmax": 1}
         if what == "overlap"
-        else {
-            "colorscale": AROUND,
-            "zmid": 0, "zmin": -0.5, "zmax": 0.5,
-        }
-    )  # fmt: skip
-    figure = go.Figure(
-        go.Heatmap(
-            x=names, y=names, z=rows, text=numbers,
-            texttemplate="%{text}" if len(tasks) <= 12 else None, textfont=INK,
-            hoverinfo="skip", xgap=2, ygap=2, showscale=len(tasks) > 12,
-            colorbar={"thickness": 10, "outlinewidth": 0, "title": None}, **scale,
-        )
-    )  # fmt: skip
+        else {"colorscale": AROUND, "zmid": 0, "zmin": -0.5, "zmax": 0.5}
+    )
+    figure, labelled = go.Figure(), len(tasks) <= 12
+    heatmap(figure, names, names, rows, labelled, text=numbers, **scale)
     couples = [(i, j) for i in range(len(tasks)) for j in range(len(tasks)) if i != j]
-    figure.add_scatter(
-        x=[names[j] for _, j in couples], y=[names[i] for i, _ in couples],
-        mode="markers", opacity=0, meta=NO_DATA, marker={"size": 12, "color": GREY},
-        showlegend=False,
-        customdata=[[tasks[i], tasks[j]] for i, j in couples],
-        text=[numbers[i][j] for i, j in couples],
-        hovertemplate="%{y} and %{x}: %{text}<extra></extra>",
-    )  # fmt: skip
-    laid_out(figure, max(260, 70 + 38 * len(tasks)), hoverdistance=-1, dragmode=False)
-    figure.update_yaxes(range=[len(tasks) - 0.5, -0.5], showgrid=False)
-    figure.update_xaxes(side="top", range=[-0.5, len(tasks) - 0.5], showgrid=False)
+    x, y = [names[j] for _, j in couples], [names[i] for i, _ in couples]
+    data, texts = [[tasks[i], tasks[j]] for i, j in couples], [numbers[i][j] for i, j in couples]
+    handles(figure, x, y, "%{y} and %{x}: %{text}", customdata=data, text=texts)
+    laid_out_cells(figure, max(260, 70 + 38 * len(tasks)), len(tasks), len(tasks))
     caption = _pairs_caption(pairs, tasks, what, chance)
     return Figure(figure, f"Matrix of the {what} of every two tasks. {caption}", caption)
 
@@ -99,16 +98,13 @@ def angle_curves(
         return None
     figure = go.Figure()
     names = f"{safe(pair[0])} and {safe(pair[1])}"
-    for values, name, colour, dash, symbol in (
-        (unrelated, "two random subspaces", GREY, "dash", "square"),
-        (angles, names, BLUE, "solid", "circle"),
+    for values, name, look in (
+        (unrelated, "two random subspaces", Look(GREY, "dash", "square")),
+        (angles, names, Look(BLUE, "solid", "circle")),
     ):
-        figure.add_scatter(
-            x=list(range(1, len(values) + 1)), y=values.rad2deg().tolist(), name=name,
-            mode="lines+markers", line={"color": colour, "dash": dash, "width": 2},
-            marker={"symbol": symbol, "size": 6, "maxdisplayed": 30},
-            hovertemplate="angle no. %{x}: %{y:.0f}°<extra>%{fullData.name}</extra>",
-        )  # fmt: skip
+        x, y = list(range(1, len(values) + 1)), values.rad2deg().tolist()
+        hover = "angle no. %{x}: %{y:.0f}°" + NAMED
+        curve(figure, look, x, y, hover, name=name, marker_size=6, marker_maxdisplayed=30)
     laid_out(figure, 340)
     figure.update_xaxes(title="principal angle, smallest first")
     figure.update_yaxes(title="degrees", range=[-3, 93], tickvals=[0, 15, 30, 45, 60, 75, 90])

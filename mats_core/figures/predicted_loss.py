@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 
 from ..analysis import Interference
-from .style import GREY, Figure, Look, laid_out, safe, short_names
+from .style import GREY, Figure, Look, curve, laid_out, safe, short_names
 
 
 def interference_map(found: Interference) -> Figure:
@@ -18,23 +17,27 @@ def interference_map(found: Interference) -> Figure:
     titles = short_names(list(found.layers))
     rows = [titles[name] for name in found.layers]
     shown = np.where(found.predicted > 0, found.predicted, np.nan)
-    figure = go.Figure(
-        go.Heatmap(
-            z=[[None if math.isnan(v) else v for v in row] for row in np.log10(shown)],
-            x=[safe(name) for name in found.tasks],
-            y=[safe(row) for row in rows],
-            customdata=found.predicted,
-            colorscale="Cividis",
-            colorbar=_decades(shown),
-            xgap=1,
-            ygap=1,
-            hovertemplate="%{y}<br>%{x}: %{customdata:.2e} nats<extra></extra>",
-        )
+    figure, finite = go.Figure(), shown[np.isfinite(shown)]
+    # Labels of the colour bar at whole powers of ten.
+    ends = np.log10(finite if len(finite) else np.ones(1))
+    ticks = list(range(math.floor(ends.min()), math.ceil(ends.max()) + 1))
+    labels = [f"10<sup>{tick}</sup>" for tick in ticks]
+    bar = {"title": {"text": "nats", "side": "top"}, "thickness": 12}
+    figure.add_heatmap(
+        z=[[None if math.isnan(v) else v for v in row] for row in np.log10(shown)],
+        x=[safe(name) for name in found.tasks],
+        y=[safe(row) for row in rows],
+        customdata=found.predicted,
+        colorscale="Cividis",
+        colorbar=bar | {"tickvals": ticks, "ticktext": labels},
+        xgap=1,
+        ygap=1,
+        hovertemplate="%{y}<br>%{x}: %{customdata:.2e} nats<extra></extra>",
     )
     laid_out(figure, min(900, max(300, 90 + 17 * len(rows))))
     figure.update_yaxes(autorange="reversed", showgrid=False, dtick=1 if len(rows) <= 60 else None)
     figure.update_xaxes(side="top", showgrid=False)
-    if not np.isfinite(shown).any():
+    if not len(finite):
         caption = "The merge equals every expert: no cost is predicted."
         return Figure(figure, f"Heatmap of predicted loss. {caption}", caption)
     layer, task = np.unravel_index(np.nanargmax(found.predicted), found.predicted.shape)
@@ -49,17 +52,6 @@ def interference_map(found: Interference) -> Figure:
     return Figure(figure, f"Heatmap of predicted loss, layers by tasks. {caption}", caption)
 
 
-def _decades(values: np.ndarray) -> dict[str, Any]:
-    """Colour-bar labels at whole powers of ten."""
-    there = values[np.isfinite(values)] if np.isfinite(values).any() else np.ones(1)
-    low, high = (math.floor(np.log10(there.min())), math.ceil(np.log10(there.max())))
-    ticks = list(range(low, high + 1))
-    return {
-        "title": {"text": "nats", "side": "top"}, "thickness": 12, "tickvals": ticks,
-        "ticktext": [f"10<sup>{tick}</sup>" for tick in ticks],
-    }  # fmt: skip
-
-
 def predicted_against_measured(found: Interference, looks: Mapping[str, Look]) -> Figure | None:
     """Predicted cost (logarithmic) against measured cost, a point a task; None without both."""
     totals, measured = found.totals, found.measured
@@ -69,22 +61,19 @@ def predicted_against_measured(found: Interference, looks: Mapping[str, Look]) -
     figure = go.Figure()
     for i in places:
         name, look = safe(found.tasks[i]), looks[found.tasks[i]]
-        figure.add_scatter(
-            x=[totals[i]], y=[measured[i]], name=name, mode="markers+text", text=[name],
-            textposition=_side(totals, measured, places, i), showlegend=False,
-            marker={"color": look.colour, "symbol": look.marker, "size": 12},
-            error_y={"type": "data", "array": [1.96 * found.errors[i]], "color": look.colour},
-            hovertemplate=f"{name}<br>predicted %{{x:.3g}} nats<br>measured %{{y:.3g}} nats"
-            "<extra></extra>",
-        )  # fmt: skip
+        hover = f"{name}<br>predicted %{{x:.3g}} nats<br>measured %{{y:.3g}} nats"
+        text = {"text": [name], "textposition": _side(totals, measured, places, i)}
+        marker = {"color": look.colour, "symbol": look.marker, "size": 12}
+        error = {"type": "data", "array": [1.96 * found.errors[i]], "color": look.colour}
+        style = {"name": name, "mode": "markers+text", "marker": marker, "showlegend": False}
+        curve(figure, look, [totals[i]], [measured[i]], hover, error_y=error, **text, **style)
     figure.add_hline(y=0, line={"color": GREY, "width": 1, "dash": "dot"})
     laid_out(figure, 420)
     low, high = math.log10(min(totals[places])), math.log10(max(totals[places]))
     room = 0.15 * (high - low) + 0.15  # for the names
-    figure.update_xaxes(
-        type="log", dtick=1, exponentformat="power", range=[low - room / 2, high + 1.5 * room],
-        title="predicted increase of the loss, nats",
-    )  # fmt: skip
+    figure.update_xaxes(type="log", dtick=1, exponentformat="power")
+    title = "predicted increase of the loss, nats"
+    figure.update_xaxes(range=[low - room / 2, high + 1.5 * room], title=title)
     figure.update_yaxes(title="measured increase of the loss, nats")
     caption = _verdict(found, places)
     return Figure(figure, f"Predicted against measured loss by task. {caption}", caption)
@@ -114,9 +103,9 @@ def _verdict(found: Interference, places: Sequence[int]) -> str:
         )
     ratio = measured / predicted
     if ratio >= 2 or 0 < ratio <= 0.5:
-        factor = ratio if ratio >= 2 else 1 / ratio
+        factor = float(f"{max(ratio, 1 / ratio):.2g}")
         text += (
-            f"The amount differs: the measured loss rose {_plain(factor)} times "
+            f"The amount differs: the measured loss rose {factor:g} times "
             f"{'more' if ratio >= 2 else 'less'} than predicted, probably "
             "because the prediction takes the curvature at each expert, where its training "
             "examples are almost solved, and one layer at a time. Trust the order of tasks and "
@@ -125,8 +114,3 @@ def _verdict(found: Interference, places: Sequence[int]) -> str:
     else:
         text += f"In sum {predicted:.2g} nats were predicted and {measured:.2g} measured."
     return text + " Whiskers are 95 % intervals."
-
-
-def _plain(value: float) -> str:
-    """Two digits, without powers of ten."""
-    return f"{float(f'{value:.2g}'):g}"

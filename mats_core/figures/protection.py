@@ -11,7 +11,20 @@ from plotly.subplots import make_subplots
 from torch import Tensor
 
 from ..analysis import SUBSPACES, Protection, Subspace
-from .style import BLUE, GREY, ORANGE, VERMILLION, Figure, Look, laid_out, percent, thinned
+from .style import (
+    BLUE,
+    GREY,
+    NAMED,
+    ORANGE,
+    SLIM,
+    VERMILLION,
+    Figure,
+    Look,
+    curve,
+    laid_out,
+    percent,
+    thinned,
+)
 
 CELLS = 48  # of a map, each way: enough to see where the weight lies
 RANGE = 2.0  # powers of ten either side of the identity's 1
@@ -51,26 +64,16 @@ def protection_maps(found: Sequence[Protection], task: str) -> Figure:
     for column, own in enumerate(found, 1):
         means, step = pooled(own.costs)
         places = [1 + step * i for i in range(len(means))]
-        figure.add_trace(
-            go.Heatmap(
-                x=places, y=places, z=means.clamp_min(1e-12).log10().tolist(),
-                coloraxis="coloraxis", name=called(own.subspace), customdata=means.tolist(),
-                hovertemplate="output direction %{y}, input direction %{x}:<br>"
-                "×%{customdata:.2g} the mean<extra></extra>",
-            ),
-            row=1, col=column,
+        figure.add_heatmap(
+            x=places, y=places, z=means.clamp_min(1e-12).log10().tolist(),
+            coloraxis="coloraxis", name=called(own.subspace), customdata=means.tolist(),
+            hovertemplate="output direction %{y}, input direction %{x}:<br>"
+            "×%{customdata:.2g} the mean<extra></extra>", row=1, col=column,
         )  # fmt: skip
-    laid_out(
-        figure, 420, dragmode=False,
-        coloraxis={
-            "colorscale": "Cividis", "cmin": -RANGE, "cmax": RANGE,
-            "colorbar": {
-                "orientation": "h", "thickness": 10, "outlinewidth": 0, "y": -0.2, "yanchor": "top",
-                "tickvals": [-2, -1, 0, 1, 2],
-                "ticktext": ["×0.01", "×0.1", "×1", "×10", "×100"],
-            },
-        },
-    )  # fmt: skip
+    bar = SLIM | {"orientation": "h", "y": -0.2, "yanchor": "top", "tickvals": [-2, -1, 0, 1, 2]}
+    bar["ticktext"] = ["×0.01", "×0.1", "×1", "×10", "×100"]
+    scale = {"colorscale": "Cividis", "cmin": -RANGE, "cmax": RANGE, "colorbar": bar}
+    laid_out(figure, 420, dragmode=False, coloraxis=scale)
     figure.update_layout(margin={"t": 34})
     figure.update_yaxes(autorange="reversed", showgrid=False)
     figure.update_yaxes(title="output directions", col=1)
@@ -90,12 +93,9 @@ def protection_along(found: Sequence[Protection], task: str, rank: int) -> Figur
     for own in found:
         look = LOOKS[own.subspace]
         x, y = thinned(own.along.tolist())
-        figure.add_scatter(
-            x=[i + 1 for i in x], y=[max(v, 1e-6) for v in y], name=called(own.subspace),
-            mode="lines+markers", line={"color": look.colour, "dash": look.dash, "width": 2},
-            marker={"symbol": look.marker, "size": 7, "maxdisplayed": 12},
-            hovertemplate="direction no. %{x}: ×%{y:.2g}<extra>%{fullData.name}</extra>",
-        )  # fmt: skip
+        x, y = [i + 1 for i in x], [max(v, 1e-6) for v in y]
+        hover, name = "direction no. %{x}: ×%{y:.2g}" + NAMED, called(own.subspace)
+        curve(figure, look, x, y, hover, name=name, marker_maxdisplayed=12)
     laid_out(figure, 340)
     rank = min(rank, len(found[0].strengths))
     figure.add_vline(rank + 0.5, line={"color": GREY, "width": 2, "dash": "dash"})
@@ -118,12 +118,8 @@ def concentration(found: Mapping[Subspace, Protection]) -> Figure:
         look, total = LOOKS[own.subspace], len(own.eigenvalues)
         chosen = sorted({min(total, round(10 ** (k / 40))) for k in range(40 * 9)} | {total})
         share = own.eigenvalues.cumsum(0)[[i - 1 for i in chosen]]
-        figure.add_scatter(
-            x=chosen, y=share.tolist(), name=called(own.subspace),
-            mode="lines+markers", line={"color": look.colour, "dash": look.dash, "width": 2},
-            marker={"symbol": look.marker, "size": 7, "maxdisplayed": 8},
-            hovertemplate="%{x:,} directions: %{y:.0%}<extra>%{fullData.name}</extra>",
-        )  # fmt: skip
+        hover, name = "%{x:,} directions: %{y:.0%}" + NAMED, called(own.subspace)
+        curve(figure, look, chosen, share.tolist(), hover, name=name, marker_maxdisplayed=8)
     figure.add_hline(0.9, line={"color": GREY, "width": 1, "dash": "dash"})
     laid_out(figure, 340)
     figure.update_xaxes(type="log", dtick=1, title="eigenvectors of the subspace, strongest first")

@@ -9,7 +9,21 @@ from collections.abc import Sequence
 import plotly.graph_objects as go
 
 from ..merging import LayerReport, Report
-from .style import BLUE, HEIGHT, VERMILLION, Figure, laid_out, safe, short_names, thinned
+from .style import (
+    BLUE,
+    HEIGHT,
+    PLAIN,
+    SLIM,
+    VERMILLION,
+    Figure,
+    Look,
+    curve,
+    heatmap,
+    laid_out,
+    safe,
+    short_names,
+    thinned,
+)
 
 
 def task_weights(report: Report, names: Sequence[str]) -> Figure | None:
@@ -22,27 +36,14 @@ def task_weights(report: Report, names: Sequence[str]) -> Figure | None:
     factors = [float(layer.details.get("layer_weight", 1.0)) for layer in layers]
     values = [[*row, factor] for row, factor in zip(rows, factors, strict=True)]
     columns = [*(safe(name) for name in names), "<b>layer</b>"]
-    figure = go.Figure(
-        go.Heatmap(
-            x=columns,
-            y=[safe(titles[layer.name]) for layer in layers],
-            z=[[math.log2(max(v, 1e-3)) for v in row] for row in values],
-            text=[[f"{v:.2f}" for v in row] for row in values],
-            texttemplate="%{text}" if len(layers) <= 60 else None,
-            zmid=0,
-            zmin=-2,
-            zmax=2,
-            colorscale=[(0, VERMILLION), (0.5, "#F4F4F2"), (1, BLUE)],
-            colorbar={
-                "tickvals": [-2, -1, 0, 1, 2],
-                "ticktext": ["¼", "½", "1", "2", "4"],
-                "title": None, "thickness": 10, "outlinewidth": 0,
-            },
-            hovertemplate="%{y}<br>%{x}: × %{text}<extra></extra>",
-            xgap=2,
-            ygap=2,
-        )
-    )  # fmt: skip
+    figure, scale = go.Figure(), [(0, VERMILLION), (0.5, "#F4F4F2"), (1, BLUE)]
+    bar = SLIM | {"tickvals": [-2, -1, 0, 1, 2], "ticktext": ["¼", "½", "1", "2", "4"]}
+    style = {"colorscale": scale, "zmid": 0, "zmin": -2, "zmax": 2, "showscale": True}
+    style |= {"colorbar": bar, "textfont": None}
+    y, labelled = [safe(titles[layer.name]) for layer in layers], len(layers) <= 60
+    z = [[math.log2(max(v, 1e-3)) for v in row] for row in values]
+    text, hover = [[f"{v:.2f}" for v in row] for row in values], "%{y}<br>%{x}: × %{text}"
+    heatmap(figure, columns, y, z, labelled, text=text, hovertemplate=hover + PLAIN, **style)
     figure.update_yaxes(autorange="reversed")
     figure.update_xaxes(side="top")
     laid_out(figure, max(HEIGHT, 70 + 22 * len(layers)))
@@ -64,16 +65,9 @@ def dimension_weights(layer: LayerReport) -> Figure | None:
     if not weights:
         return None
     x, y = thinned(weights)
-    figure = go.Figure(
-        go.Scatter(
-            x=[i + 1 for i in x],
-            y=[max(v, 1e-6) for v in y],
-            mode="lines",
-            fill="tozeroy",
-            line={"color": BLUE, "width": 2},
-            hovertemplate="dimension no. %{x}: × %{y:.2f}<extra></extra>",
-        )
-    )
+    figure, look = go.Figure(), Look(BLUE, "solid", "circle")
+    x, y, hover = [i + 1 for i in x], [max(v, 1e-6) for v in y], "dimension no. %{x}: × %{y:.2f}"
+    curve(figure, look, x, y, hover, mode="lines", fill="tozeroy")
     laid_out(figure, 260)
     figure.update_xaxes(title="input dimensions, strongest first")
     figure.update_yaxes(title="weight", rangemode="tozero")

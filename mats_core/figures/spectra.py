@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import plotly.graph_objects as go
 
 from ..analysis import KINDS, Kind, Spectrum
-from .style import GREY, Figure, Look, laid_out, percent, safe, thinned
+from .style import GREY, Figure, Look, curve, laid_out, percent, safe, thinned
 
 
 def spectra(found: Mapping[str, Spectrum], kind: Kind, tasks: Mapping[str, Look]) -> Figure | None:
@@ -18,28 +18,16 @@ def spectra(found: Mapping[str, Spectrum], kind: Kind, tasks: Mapping[str, Look]
     figure = go.Figure()
     top = max(float(s.values.max()) for s in found.values()) or 1.0
     for name, own in found.items():
-        how = tasks[name]
-        values = [float(v) for v in own.values]
-        x, y = thinned(values)
+        places, values = thinned([float(v) for v in own.values])
+        roots = [math.sqrt(v) for v in values] if kind == "task matrix" else values
         # Below float32's noise the numbers say nothing; None leaves a gap.
-        shown = [v if v > 1e-9 * top else None for v in y]
-        figure.add_scatter(
-            x=[i + 1 for i in x],
-            y=[math.sqrt(v) if v is not None and kind == "task matrix" else v for v in shown],
-            mode="lines+markers",
-            name=safe(name),
-            line={"color": how.colour, "dash": how.dash, "width": 2},
-            marker={"symbol": how.marker, "size": 7, "maxdisplayed": 12},
-            hovertemplate=f"{safe(name)}<br>no. %{{x}}: %{{y:.3g}}<extra></extra>",
-        )
+        y = [r if v > 1e-9 * top else None for v, r in zip(values, roots, strict=True)]
+        x, hover = [i + 1 for i in places], f"{safe(name)}<br>no. %{{x}}: %{{y:.3g}}"
+        curve(figure, tasks[name], x, y, hover, name=safe(name), marker_maxdisplayed=12)
     laid_out(figure, 420)
     figure.update_xaxes(title="number of the direction, strongest first")
-    figure.update_yaxes(
-        type="log",
-        dtick=1,
-        exponentformat="power",
-        title="singular value" if kind == "task matrix" else "eigenvalue",
-    )
+    title = "singular value" if kind == "task matrix" else "eigenvalue"
+    figure.update_yaxes(type="log", dtick=1, exponentformat="power", title=title)
     ranks = {name: own.effective_rank for name, own in found.items()}
     wide, narrow = max(ranks, key=lambda n: ranks[n]), min(ranks, key=lambda n: ranks[n])
     size = len(next(iter(found.values())).values)
@@ -55,18 +43,11 @@ def energy_curves(found: Mapping[str, Spectrum], tasks: Mapping[str, Look], rank
     """The share of the energy that the first r directions hold, with a line at `rank`."""
     figure = go.Figure()
     for name, own in found.items():
-        how = tasks[name]
         values = own.values.double()
         total = float(values.sum()) or 1.0
         x, y = thinned([0.0, *(values.cumsum(0) / total).tolist()])
-        figure.add_scatter(
-            x=x,
-            y=y,
-            mode="lines",
-            name=safe(name),
-            line={"color": how.colour, "dash": how.dash, "width": 2},
-            hovertemplate=f"{safe(name)}: %{{y:.1%}} with %{{x}} directions<extra></extra>",
-        )
+        hover = f"{safe(name)}: %{{y:.1%}} with %{{x}} directions"
+        curve(figure, tasks[name], x, y, hover, name=safe(name), mode="lines")
     figure.add_vline(x=rank, line={"color": GREY, "width": 2, "dash": "dash"})
     laid_out(figure, 320)
     most = max(len(own.values) for own in found.values())

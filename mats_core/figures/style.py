@@ -8,6 +8,7 @@ import io
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 import plotly.graph_objects as go
@@ -28,6 +29,9 @@ NO_DATA = "no data"  # as `meta`: a trace that is only there to be clicked, left
 UPWARDS = [(0, "#F4F4F2"), (0.5, "#A6D3EE"), (1, "#3A96CC")]
 AROUND = [(0, "#56B4E9"), (0.5, "#F4F4F2"), (1, "#E69F00")]
 INK = {"color": "#1D2733", "size": 12}
+SLIM = {"thickness": 10, "outlinewidth": 0, "title": None}  # a bar of colours
+PLAIN = "<extra></extra>"  # after a hover text: no box beside it
+NAMED = "<extra>%{fullData.name}</extra>"  # or one with the trace's name
 
 
 @dataclass(frozen=True)
@@ -78,11 +82,9 @@ def short_names(names: Sequence[str]) -> dict[str, str]:
     `0 · attention · query`."""
     parts = {name: _parts(name) for name in names}
     lists = list(parts.values())
-    shared = 0
-    while len(lists) > 1 and all(
-        len(p) > shared + 1 and p[shared] == lists[0][shared] for p in lists
-    ):
-        shared += 1
+    columns = takewhile(lambda column: len(set(column)) == 1, zip(*lists, strict=False))
+    alike = len(list(columns)) if len(lists) > 1 else 0
+    shared = min([alike, *(len(p) - 1 for p in lists)])
     return {name: " · ".join(p[shared:]) for name, p in parts.items()}
 
 
@@ -135,6 +137,56 @@ def laid_out(figure: go.Figure, height: int = HEIGHT, **layout: Any) -> go.Figur
     figure.update_xaxes(automargin=True)
     figure.update_yaxes(automargin=True)
     return figure
+
+
+def curve(figure: go.Figure, look: Look, x: Any, y: Any, hover: str, **more: Any) -> None:
+    """A line with markers in its task's look; `more` are plotly's own names, and come first.
+
+    A hover text that does not end in `NAMED` has no box beside it.
+    """
+    style = {
+        "mode": "lines+markers",
+        "line": {"color": look.colour, "dash": look.dash, "width": 2},
+        "marker": {"symbol": look.marker, "size": 7},
+        "hovertemplate": hover if NAMED in hover else hover + PLAIN,
+    }
+    figure.add_scatter(x=x, y=y, **(style | more))
+
+
+def whiskers(above: Any, below: Any, **more: Any) -> dict[str, Any]:
+    """The `error_y` of an interval: how far it reaches from the value."""
+    look = {"type": "data", "symmetric": False, "thickness": 1.5, "width": 3, **more}
+    return {**look, "array": above, "arrayminus": below}
+
+
+def heatmap(figure: go.Figure, x: Any, y: Any, z: Any, labelled: bool = True, **more: Any) -> None:
+    """A heatmap: its `text` in the cells where it is `labelled`, else a bar of its colours."""
+    style = {"xgap": 2, "ygap": 2, "textfont": INK, "texttemplate": "%{text}" if labelled else None}
+    style |= {"showscale": not labelled, "colorbar": SLIM}
+    style |= {} if "hovertemplate" in more else {"hoverinfo": "skip"}
+    figure.add_heatmap(x=x, y=y, z=z, **(style | more))
+
+
+def handles(figure: go.Figure, x: Any, y: Any, hover: str, **more: Any) -> None:
+    """Unseen points on the cells of a heatmap, which cannot be selected itself: points can."""
+    style = {"mode": "markers", "meta": NO_DATA, "showlegend": False, "opacity": 0}
+    style |= {"marker": {"size": 12, "color": GREY}, "hovertemplate": hover + PLAIN}
+    figure.add_scatter(x=x, y=y, **(style | more))
+
+
+def frame(
+    figure: go.Figure, row: int, column: int, x: float = 0.5, y: float = 0.5, **line: Any
+) -> None:
+    """A frame around a cell of a heatmap, `x` and `y` away from its middle."""
+    ends = {"x0": column - x, "x1": column + x, "y0": row - y, "y1": row + y}
+    figure.add_shape(type="rect", line=line, **ends)
+
+
+def laid_out_cells(figure: go.Figure, height: int, columns: int, rows: int) -> None:
+    """The layout of a heatmap that is clicked: names above it, the first row at the top."""
+    laid_out(figure, height, hoverdistance=-1, dragmode=False)
+    figure.update_yaxes(range=[rows - 0.5, -0.5], showgrid=False, zeroline=False)
+    figure.update_xaxes(side="top", range=[-0.5, columns - 0.5], showgrid=False)
 
 
 def thinned(values: Sequence[float]) -> tuple[list[int], list[float]]:

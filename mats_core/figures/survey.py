@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import plotly.graph_objects as go
 from torch import Tensor
@@ -13,12 +13,16 @@ from ..analysis import KINDS, Kind, Quantity, Survey, chance_conflict
 from .style import (
     AROUND,
     GREY,
-    INK,
-    NO_DATA,
     UPWARDS,
+    VERMILLION,
     Figure,
     Look,
+    curve,
+    frame,
+    handles,
+    heatmap,
     laid_out,
+    laid_out_cells,
     pale,
     safe,
     short_names,
@@ -112,40 +116,22 @@ def family_heatmap(
     rows, columns = [safe(titles[name]) for name in names], [safe(task) for task in survey.tasks]
     table = values.tolist() + [[math.nan] * len(columns)] * (len(names) - len(values))
     labelled = len(rows) <= MOST_LABELLED
-    figure = go.Figure(
-        go.Heatmap(
-            x=columns, y=rows, z=[[v if math.isfinite(v) else None for v in row] for row in table],
-            text=[[how.cell(v) for v in row] for row in table],
-            texttemplate="%{text}" if labelled else None, textfont=INK,
-            hoverinfo="skip", xgap=2, ygap=2, showscale=not labelled,
-            colorbar={"thickness": 10, "outlinewidth": 0, "title": None},
-            **_colours(survey, quantity),
-        )
-    )  # fmt: skip
-    figure.add_scatter(
-        x=columns * len(rows), y=[row for row in rows for _ in columns],
-        mode="markers", opacity=0, meta=NO_DATA, marker={"size": 12, "color": GREY},
-        showlegend=False,
-        customdata=[[name, task] for name in names for task in survey.tasks],
-        text=[how.number(v) if math.isfinite(v) else "not measured" for row in table for v in row],
-        hovertemplate="%{y}<br>%{x}: %{text}<extra></extra>",
-    )  # fmt: skip
+    figure, shown = go.Figure(), [[v if math.isfinite(v) else None for v in row] for row in table]
+    numbers = [[how.cell(v) for v in row] for row in table]
+    scale = _colours(survey, quantity)
+    heatmap(figure, columns, rows, shown, labelled, text=numbers, **scale)
+    x, y = columns * len(rows), [row for row in rows for _ in columns]
+    data = [[name, task] for name in names for task in survey.tasks]
+    said = [how.number(v) if math.isfinite(v) else "not measured" for row in table for v in row]
+    handles(figure, x, y, "%{y}<br>%{x}: %{text}", customdata=data, text=said)
     if chosen and chosen[0] in names and chosen[1] in survey.tasks:
-        _frame(figure, list(names).index(chosen[0]), survey.tasks.index(chosen[1]))
-    laid_out(figure, min(MOST_HEIGHT, 60 + ROW * len(rows)), hoverdistance=-1, dragmode=False)
-    figure.update_yaxes(range=[len(rows) - 0.5, -0.5], showgrid=False, zeroline=False)
-    figure.update_xaxes(side="top", range=[-0.5, len(columns) - 0.5], showgrid=False)
+        row, column = list(names).index(chosen[0]), survey.tasks.index(chosen[1])
+        # Two lines, dark in light: seen on any colour and in both themes.
+        frame(figure, row, column, color="#FFFFFF", width=5)
+        frame(figure, row, column, color=VERMILLION, width=2.5)
+    laid_out_cells(figure, min(MOST_HEIGHT, 60 + ROW * len(rows)), len(columns), len(rows))
     caption = _caption(survey, values, quantity, titles, kind, rank)
     return Figure(figure, f"Heatmap of layers by tasks: {how.title}. {caption}", caption)
-
-
-def _frame(figure: go.Figure, row: int, column: int) -> None:
-    """Two lines around a cell, dark in light: seen on any colour and in both themes."""
-    for colour, width in (("#FFFFFF", 5), ("#D55E00", 2.5)):
-        figure.add_shape(
-            type="rect", x0=column - 0.5, x1=column + 0.5, y0=row - 0.5, y1=row + 0.5,
-            line={"color": colour, "width": width},
-        )  # fmt: skip
 
 
 def _colours(survey: Survey, quantity: Quantity) -> dict[str, object]:
@@ -175,8 +161,7 @@ def _caption(
     kind: Kind = "essential",
     rank: int = 1,
 ) -> str:
-    how = QUANTITIES[quantity]
-    flat = values.reshape(-1)
+    how, flat = QUANTITIES[quantity], values.reshape(-1)
 
     def place(index: int) -> str:
         row, column = divmod(index, len(survey.tasks))
@@ -185,9 +170,7 @@ def _caption(
 
     top, least = int(flat.nan_to_num(-math.inf).argmax()), int(flat.nan_to_num(math.inf).argmin())
     found = f"Most: {place(top)}. Least: {place(least)}. Mean: {how.number(float(flat.nanmean()))}."
-    return " ".join(
-        p for p in (_meaning(quantity, kind, rank), found, _beside(survey, quantity)) if p
-    )
+    return f"{_meaning(quantity, kind, rank)} {found} {_beside(survey, quantity)}".rstrip()
 
 
 def _meaning(quantity: Quantity, kind: Kind, rank: int) -> str:
@@ -216,10 +199,7 @@ def _beside(survey: Survey, quantity: Quantity) -> str:
 
 
 def layer_profile(
-    survey: Survey,
-    quantity: Quantity,
-    looks: Mapping[str, Look],
-    chosen: str,
+    survey: Survey, quantity: Quantity, looks: Mapping[str, Look], chosen: str
 ) -> Figure | None:
     """One quantity by layer, a line for each task, with the chosen layer marked."""
     values = survey.values(quantity)
@@ -234,15 +214,11 @@ def layer_profile(
         figure.add_hrect(at - 0.5, at + 0.5, fillcolor=GREY, opacity=0.25, line_width=0)
     for index, task in enumerate(survey.tasks):
         look = looks[task]
-        column = values[:, index].tolist()
-        figure.add_scatter(
-            x=[v if math.isfinite(v) else None for v in column], y=rows,
-            mode="lines+markers", name=safe(task),
-            line={"color": pale(look.colour), "dash": look.dash, "width": 1.5},
-            marker={"symbol": look.marker, "size": 8, "color": look.colour},
-            hovertemplate=f"{safe(task)}, %{{y}}: %{{x:{'.1%' if how.percent else '.3g'}}}"
-            "<extra></extra>",
-        )  # fmt: skip
+        x = [v if math.isfinite(v) else None for v in values[:, index].tolist()]
+        marker = {"marker_size": 8, "marker_color": look.colour}
+        paler = replace(look, colour=pale(look.colour))
+        hover = f"{safe(task)}, %{{y}}: %{{x:{'.1%' if how.percent else '.3g'}}}"
+        curve(figure, paler, x, rows, hover, name=safe(task), line_width=1.5, **marker)
     chance = _chance(survey, quantity)
     if chance is not None:
         figure.add_vline(chance, line={"color": GREY, "width": 2, "dash": "dash"})

@@ -8,7 +8,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from ..analysis import Axis, Cell, best
-from .style import NO_DATA, VERMILLION, Figure, laid_out, percent, safe
+from .style import VERMILLION, Figure, frame, handles, heatmap, laid_out, percent, safe
 
 
 def sweep_map(
@@ -25,25 +25,31 @@ def sweep_map(
     """
     columns, rows = [_text(v) for v in x.values], [_text(v) for v in y.values]
     grid: list[list[float | None]] = [[None] * len(columns) for _ in rows]
+    texts, top = [[""] * len(columns) for _ in rows], best(cells)
+    there, hovers = [], []
     for cell in cells:
-        grid[cell.y][cell.x] = cell.accuracy
-    top = best(cells)
-    texts = [[""] * len(columns) for _ in rows]
-    for cell in cells:
-        value = "" if cell.accuracy is None else f"{100 * cell.accuracy:.1f}"
+        if cell.accuracy is None:
+            hovers.append(safe(cell.reason))
+            continue
+        there.append(cell.accuracy)
+        hovers.append(f"{percent(there[-1])} ({percent(cell.low)} to {percent(cell.high)})")
+        grid[cell.y][cell.x] = there[-1]
+        value = f"{100 * there[-1]:.1f}"
         texts[cell.y][cell.x] = f"<b>{value}</b>" if cell is top else value
-    there = [cell.accuracy for cell in cells if cell.accuracy is not None]
     low, high = (min(there), max(there)) if there else (0.0, 1.0)
     high = max(high, low + 0.01)
-    figure = go.Figure(
-        go.Heatmap(
-            z=grid, x=columns, y=rows, colorscale="Cividis", xgap=2, ygap=2, hoverinfo="skip",
-            zmin=low, zmax=high, name="accuracy", text=texts, texttemplate="%{text}",
-            textfont={"size": 12},
-            colorbar={"tickformat": ".0%" if high - low > 0.05 else ".1%", "thickness": 12},
-        )
-    )  # fmt: skip
-    _points(figure, columns, rows, cells)
+    figure = go.Figure()
+    bar = {"tickformat": ".0%" if high - low > 0.05 else ".1%", "thickness": 12}
+    style = {"textfont": {"size": 12}, "showscale": True, "colorbar": bar, "name": "accuracy"}
+    scale = {"colorscale": "Cividis", "zmin": low, "zmax": high}
+    heatmap(figure, columns, rows, grid, text=texts, **style, **scale)
+    # A ring shows the choice.
+    ring = {"symbol": "circle-open", "size": 42, "color": VERMILLION, "opacity": 0}
+    style = {"marker": ring | {"line": {"width": 3}}, "opacity": None, "name": "points"}
+    states = {"selected": {"marker": {"opacity": 1}}, "unselected": {"marker": {"opacity": 0}}}
+    points = {"customdata": list(range(len(cells))), "hovertext": hovers}
+    across, down = [columns[cell.x] for cell in cells], [rows[cell.y] for cell in cells]
+    handles(figure, across, down, "%{hovertext}", **style, **states, **points)
     laid_out(figure, min(620, 130 + 62 * len(rows)))
     for axis, option in ((figure.update_xaxes, x.option), (figure.update_yaxes, y.option)):
         axis(type="category", title=safe(titles.get(option, option)), showgrid=False)
@@ -54,44 +60,18 @@ def sweep_map(
         if cell.accuracy is None:
             figure.add_annotation(x=cell.x, y=cell.y, text="failed", showarrow=False)
     if top is not None:
-        figure.add_shape(
-            type="rect", x0=top.x - 0.47, x1=top.x + 0.47, y0=top.y - 0.46, y1=top.y + 0.46,
-            line={"color": VERMILLION, "width": 4},
-        )  # fmt: skip
-    caption = _about(x, y, cells, top, titles, examples)
+        frame(figure, top.y, top.x, 0.47, 0.46, color=VERMILLION, width=4)
+    caption = _about(cells, len(columns) * len(rows), top, titles, examples)
     return Figure(figure, f"Heatmap of mean normalised accuracy. {caption}", caption)
 
 
-def _points(
-    figure: go.Figure, columns: Sequence[str], rows: Sequence[str], cells: Sequence[Cell]
-) -> None:
-    """What can be clicked in every cell: a heatmap itself cannot be.  A ring shows the choice."""
-    hovers = [
-        safe(cell.reason)
-        if cell.accuracy is None
-        else f"{percent(cell.accuracy)} ({percent(cell.low)} to {percent(cell.high)})"
-        for cell in cells
-    ]
-    figure.add_scatter(
-        x=[columns[cell.x] for cell in cells], y=[rows[cell.y] for cell in cells],
-        mode="markers", meta=NO_DATA,
-        marker={"symbol": "circle-open", "size": 42, "color": VERMILLION, "opacity": 0,
-                "line": {"width": 3}},
-        selected={"marker": {"opacity": 1}}, unselected={"marker": {"opacity": 0}},
-        customdata=list(range(len(cells))), hovertext=hovers, showlegend=False, name="points",
-        hovertemplate="%{hovertext}<extra></extra>",
-    )  # fmt: skip
-
-
 def _about(
-    x: Axis,
-    y: Axis,
     cells: Sequence[Cell],
+    total: int,
     top: Cell | None,
     titles: Mapping[str, str],
     examples: int | None,
 ) -> str:
-    total = len(x.values) * len(y.values)
     failed = [cell for cell in cells if cell.accuracy is None]
     text = "" if len(cells) == total else f"{len(cells)} of {total} points so far. "
     if top is not None and top.accuracy is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
@@ -21,18 +22,13 @@ def toy_losses(found: Sequence[Merged], tasks: Mapping[str, Look]) -> Figure:
     figure = go.Figure()
     titles = [one.name for one in found]
     for index, (name, how) in enumerate(tasks.items()):
-        figure.add_bar(
-            x=titles,
-            y=[one.losses[index] for one in found],
-            name=f"task {safe(name)}",
-            marker={"color": how.colour, "pattern": {"shape": "" if index == 0 else "/"}},
-            hovertemplate=f"task {safe(name)}, %{{x}}: %{{y:.2f}}<extra></extra>",
-        )
+        y = [one.losses[index] for one in found]
+        _bars(figure, index, how.colour, titles, y, f"task {safe(name)}", ", %{x}: %{y:.2f}")
     laid_out(figure, 240, barmode="stack")
     figure.update_layout(legend={"traceorder": "normal"})
     figure.update_xaxes(tickangle=0)
     figure.update_yaxes(title="loss", rangemode="tozero")
-    worst, best = max(found, key=_total), min(found, key=_total)
+    worst, best = (choose(found, key=lambda one: one.total) for choose in (max, min))
     if worst.total - best.total < NEAR:
         caption = (
             f"All of them land in the same place, at a summed loss of {best.total:.2f}: for "
@@ -46,6 +42,15 @@ def toy_losses(found: Sequence[Merged], tasks: Mapping[str, Look]) -> Figure:
             "left is where the two tasks really disagree."
         )
     return Figure(figure, f"Stacked bars of the tasks' losses. {caption}", caption)
+
+
+def _bars(
+    figure: go.Figure, index: int, colour: str, x: Any, y: Any, name: str, hover: str, **more: Any
+) -> None:
+    """The bars of one task; those of the first are plain, others hatched."""
+    marker = {"color": colour, "pattern": {"shape": "/" if index else ""}}
+    hover = f"{name}{hover}<extra></extra>"
+    figure.add_bar(x=x, y=y, name=name, marker=marker, hovertemplate=hover, **more)
 
 
 def toy_progress(walk: Walk, best: Merged) -> Figure:
@@ -63,23 +68,11 @@ def toy_progress(walk: Walk, best: Merged) -> Figure:
     gained = [(walk.losses[0] - loss) / gain for loss in walk.losses]
     gone = [distance / way for distance in walk.distances]
     labels = ["start", *(f"iteration {i}" for i in range(1, len(gained)))]
-    for name, values, colour, shape in (
-        ("loss gained", gained, BLUE, ""),
-        ("distance from the start", gone, ORANGE, "/"),
-    ):
-        figure.add_bar(
-            x=labels,
-            y=values,
-            name=name,
-            marker={"color": colour, "pattern": {"shape": shape}},
-            hovertemplate=f"{name} after %{{x}}: %{{y:.0%}}<extra></extra>",
-        )
+    hover = " after %{x}: %{y:.0%}"
+    _bars(figure, 0, BLUE, labels, gained, "loss gained", hover)
+    _bars(figure, 1, ORANGE, labels, gone, "distance from the start", hover)
     laid_out(figure, 260)
     figure.update_yaxes(tickformat=".0%", rangemode="tozero")
-    return Figure(figure, *_progress_words(gained, gone))
-
-
-def _progress_words(gained: list[float], gone: list[float]) -> tuple[str, str]:
     if len(gained) == 1:
         caption = "No iteration yet: the merge is its start. Give it one."
     else:
@@ -94,7 +87,7 @@ def _progress_words(gained: list[float], gone: list[float]) -> tuple[str, str]:
             "follows the flat direction, where a little noise in the curvature moves the solution "
             "far."
         )
-    return f"Bars of loss gained and distance covered. {caption}", caption
+    return Figure(figure, f"Bars of loss gained and distance covered. {caption}", caption)
 
 
 def toy_polar(step: Essential, tasks: Mapping[str, Look]) -> Figure:
@@ -117,9 +110,8 @@ def toy_polar(step: Essential, tasks: Mapping[str, Look]) -> Figure:
     laid_out(figure, 230, showlegend=False)
     figure.update_layout(margin={"t": 30})
     figure.update_xaxes(range=[-1.5, 1.5], visible=False)
-    for column in (1, 2):
-        axis = "x" if column == 1 else f"x{column}"
-        figure.update_yaxes(range=[-1.5, 1.5], visible=False, scaleanchor=axis, row=1, col=column)
+    figure.update_yaxes(range=[-1.5, 1.5], visible=False, scaleanchor="x")
+    figure.update_yaxes(scaleanchor="x2", col=2)
     large, small = step.spread[0], step.spread[-1]
     angle = _between(*step.directions)
     if angle is None:
@@ -161,18 +153,11 @@ def toy_scaling(step: Essential, tasks: Mapping[str, Look], power: float) -> Fig
     """The length of each task's move before and after the weight of polarized scaling, level 1."""
     before = [math.hypot(*update) for update in step.updates]
     after = [length * weight for length, weight in zip(before, step.weights, strict=True)]
-    figure = go.Figure()
+    figure, hover = go.Figure(), ", %{x}: %{y:.2f}"
     for index, (name, how) in enumerate(tasks.items()):
-        figure.add_bar(
-            x=["before", "after"],
-            y=[before[index], after[index]],
-            name=f"task {safe(name)}",
-            marker={"color": how.colour, "pattern": {"shape": "" if index == 0 else "/"}},
-            text=["", f"× {step.weights[index]:.2f}"],
-            textposition="outside",
-            cliponaxis=False,
-            hovertemplate=f"task {safe(name)}, %{{x}}: %{{y:.2f}}<extra></extra>",
-        )
+        x, y, title = ["before", "after"], [before[index], after[index]], f"task {safe(name)}"
+        style = {"text": ["", f"× {step.weights[index]:.2f}"], "textposition": "outside"}
+        _bars(figure, index, how.colour, x, y, title, hover, cliponaxis=False, **style)
     laid_out(figure, 280)
     figure.update_yaxes(title="length of the move", rangemode="tozero")
     names = list(tasks)
@@ -190,7 +175,3 @@ def toy_scaling(step: Essential, tasks: Mapping[str, Look], power: float) -> Fig
             f"{step.weights[loud]:.2f}."
         )
     return Figure(figure, f"Bars of move lengths before and after. {caption}", caption)
-
-
-def _total(one: Merged) -> float:
-    return one.total

@@ -33,13 +33,10 @@ text-align:left;background:none;color:inherit}.mats svg{vertical-align:middle}
 
 def markup(thing: Any) -> str:
     """HTML of a merge, a report, a recipe, statistics or a family file; text for anything else."""
-    for kind, described in FORMS.items():
-        if isinstance(thing, kind):
-            body = "".join(described(thing))
-            break
-    else:
-        body = f"<pre>{escape(repr(thing))}</pre>"
-    return f'<div class="mats"><pre class="t">{escape(repr(thing))}</pre>{STYLE}{body}</div>'
+    text = escape(repr(thing))
+    described = next((form for kind, form in FORMS.items() if isinstance(thing, kind)), None)
+    body = "".join(described(thing)) if described else f"<pre>{text}</pre>"
+    return f'<div class="mats"><pre class="t">{text}</pre>{STYLE}{body}</div>'
 
 
 def _merge(merge: Merge) -> Iterable[str]:
@@ -59,16 +56,11 @@ def _report(report: Report) -> Iterable[str]:
     if report.normalised_accuracy is not None:
         yield f"<br>keeps <b>{100 * report.normalised_accuracy:.1f} %</b> of the experts' accuracy"
     if report.tasks:
-        rows = [
-            (
-                escape(task.name),
-                _bar(task.merged.value, task.finetuned.value),
-                f"{100 * task.merged.value:.1f} %",
-                f"{100 * task.finetuned.value:.1f} %",
-                f"{100 * task.pretrained.value:.1f} %",
-            )
-            for task in report.tasks
-        ]
+        rows = []
+        for task in report.tasks:
+            scores = [score.value for score in (task.merged, task.finetuned, task.pretrained)]
+            shares = [f"{100 * score:.1f} %" for score in scores]
+            rows.append((escape(task.name), _bar(scores[0], scores[1]), *shares))
         yield _table(("task", "", "merged", "expert", "pre-trained"), rows)
     yield _convergence(report.layers)
     yield from (f"<br><small>note: {escape(note)}</small>" for note in report.warnings[:MOST])
@@ -120,10 +112,9 @@ def _recipe(recipe: Recipe) -> Iterable[str]:
     yield f"<b>Recipe</b> {escape(METHODS[recipe.method].title)} {_options(recipe.options)}<br>"
     yield f"base {escape(recipe.base)}"
     rows = [
-        (escape(e.name), escape(e.model), f"{e.weight:g}", escape(e.statistics or "–"),
-         escape(e.task or "–"))
+        [escape(said or "–") for said in (e.name, e.model, f"{e.weight:g}", e.statistics, e.task)]
         for e in recipe.experts
-    ]  # fmt: skip
+    ]
     yield _table(("expert", "model", "weight", "statistics", "task"), rows)
     if recipe.output:
         yield f"<small>written to {escape(recipe.output)}</small>"

@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from mats_core.analysis.convergence import PointDone, TrajectoryDone, assemble, follow, grid
+from mats_core.analysis.convergence import Trajectory, assemble, follow, grid
 from mats_core.errors import InputError
 from mats_core.merging.events import Finished
 from mats_core.merging.pipeline import run
 from mats_core.merging.recipe import Recipe, parse_recipe
+from mats_core.system import Event, drain
 from tests.conftest import family_recipe
 
 
@@ -20,10 +21,9 @@ def recipe(folder: Path, **options: object) -> Recipe:
     return parse_recipe(family_recipe(folder, "kfac", options=settings), folder)
 
 
-def end(events):
-    *before, last = events
-    assert isinstance(last, TrajectoryDone)
-    return before, last.trajectory
+def end(events) -> tuple[list[Event], Trajectory]:
+    told: list[Event] = []
+    return told, drain(events, told.append)
 
 
 def test_grid_starts_at_zero_and_ends_at_the_last_iteration():
@@ -42,7 +42,7 @@ def test_last_point_equals_the_merge_and_the_first_its_start(tiny_family: Path):
     solved = recipe(tiny_family)
     before, trajectory = end(follow(solved, examples=None))
     assert [p.iteration for p in trajectory.points] == [0, 1, 2, 5, 10, 20]
-    assert sum(isinstance(event, PointDone) for event in before) == 6
+    assert sum(e.text.startswith("Tested after iteration") for e in before) == 6
     last, first = trajectory.points[-1], trajectory.points[0]
     assert [r.merged.accuracy for r in last.results] == accuracies(solved)
     average = parse_recipe(family_recipe(tiny_family, "average"), tiny_family)

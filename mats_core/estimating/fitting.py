@@ -40,16 +40,18 @@ def require(found: Estimate) -> None:
     if missing is None:
         return
     name, needed, free = missing
+    part = max(found.memory, key=lambda name: found.memory[name])
+    part = f"layer '{found.largest}' of all experts" if part == "largest layer" else part
     raise InputError(
-        f"{name} for '{found.method}' with {len(found.plan.recipe.experts)} experts",
-        expected=f"{size(needed)} (the largest part: {_largest_part(found)})",
+        f"{name} for '{found.method}' with {len(found.recipe.experts)} experts",
+        expected=f"{size(needed)} (the largest part: {part})",
         found=f"{size(free)} free",
         remedy=_advice(found),
     )
 
 
 def _require_disk(found: Estimate) -> None:
-    recipe = found.plan.recipe
+    recipe = found.recipe
     if not recipe.output:
         return
     target = recipe.path(recipe.output)
@@ -58,7 +60,7 @@ def _require_disk(found: Estimate) -> None:
     if free is None or needed <= free + machine_memory.allocated(partial_of(target)):
         return
     ways = ["free some", "choose an output on another disk"]
-    wide = [d for d, _ in output_specs(prepare(recipe, found.plan.inputs)).values()]
+    wide = [d for d, _ in output_specs(prepare(recipe, found.inputs)).values()]
     if recipe.output_dtype is None and any(d.itemsize > 2 for d in wide if d.is_floating_point):
         ways.append("write half as much with `output_dtype: bfloat16`")
     raise InputError(
@@ -69,14 +71,9 @@ def _require_disk(found: Estimate) -> None:
     )
 
 
-def _largest_part(found: Estimate) -> str:
-    name = max(found.memory, key=lambda part: found.memory[part])
-    return f"layer '{found.largest}' of all experts" if name == "largest layer" else name
-
-
 def _advice(found: Estimate) -> str:
     """What would fit, each tried by an estimate of its own."""
-    recipe, ways = found.plan.recipe, []
+    recipe, ways = found.recipe, []
     if recipe.dtype == "float64" and _would_fit(found, dtype="float32"):
         ways.append("choose float32 arithmetic")
     fixed = METHODS[recipe.method].experts is not None
@@ -101,6 +98,6 @@ def _advice(found: Estimate) -> str:
 
 
 def _would_fit(found: Estimate, **changes: Any) -> bool:
-    recipe = found.plan.recipe.model_copy(update=changes)
-    plan = prepare(recipe, chosen(found.plan.inputs, recipe))
+    recipe = found.recipe.model_copy(update=changes)
+    plan = prepare(recipe, chosen(found.inputs, recipe))
     return fits(estimate_plan(plan, examples=found.examples, speeds=found.speeds))

@@ -58,7 +58,8 @@ class Estimate:
     held           bytes that the process remembers now (`MATS_REMEMBER`), beside that peak
     largest        the layer that needs most
     coverage       tensors by treatment; the counts add up to the checkpoint
-    plan           the merge that was estimated
+    inputs         opened files
+    recipe         of the merge
     examples       expert → number of examples to test on
     speeds         of the device
     """
@@ -75,7 +76,8 @@ class Estimate:
     held: int
     largest: str
     coverage: Mapping[Treatment, int]
-    plan: Plan = field(repr=False, compare=False)
+    inputs: Inputs = field(repr=False, compare=False)
+    recipe: Recipe = field(repr=False, compare=False)
     examples: Mapping[str, int] = field(repr=False, compare=False)
     speeds: Rates = field(repr=False, compare=False)
 
@@ -87,7 +89,7 @@ class Estimate:
     @property
     def measuring_share(self) -> float:
         """The time of measuring again, as a multiple of the merging of one round."""
-        rounds = self.plan.recipe.rounds
+        rounds = self.recipe.rounds
         if rounds == 1 or not self.parts["merging"]:
             return 1.0
         return self.parts["measuring"] / (rounds - 1) / (self.parts["merging"] / rounds)
@@ -131,7 +133,7 @@ def estimate_plan(
     speeds = speeds or machine.rates(plan.device)
     examples = dict(examples or {})
     layers = _Layers(plan)
-    output = sum(_bytes(shape, dtype.itemsize) for dtype, shape in output_specs(plan).values())
+    output = sum(math.prod(shape) * dtype.itemsize for dtype, shape in output_specs(plan).values())
     written = output if plan.recipe.output else 0
     searched = (plan.recipe.search or {}).values()
     merges = 1 + math.prod(len(values) for values in searched) if searched else 1
@@ -159,7 +161,8 @@ def estimate_plan(
         held=remembered(),
         largest=layers.largest,
         coverage=layers.coverage,
-        plan=plan,
+        inputs=plan.inputs,
+        recipe=plan.recipe,
         examples=examples,
         speeds=speeds,
     )
@@ -169,10 +172,6 @@ def _heads(plan: Plan) -> int:
     family = plan.inputs.family
     heads = ((expert, name) for expert in family.experts for name in family.head_of(expert))
     return sum(expert.checkpoint.tensors[name].nbytes for expert, name in heads)
-
-
-def _bytes(shape: tuple[int, ...], width: int) -> int:
-    return math.prod(shape) * width
 
 
 # Layers -------------------------------------------------------------------------------------------
@@ -204,7 +203,9 @@ class _Layers:
     def _add(self, shape: Shape, alike: list[Unit], again: bool) -> None:
         held, count = self.held[shape], len(alike)
         cost = self.plan.method.cost(shape, self.plan.options)
-        work = cost.work + _reading(self.plan, shape, alike[0]) + _finishing(self.plan, shape)
+        work = cost.work + _reading(self.plan, shape, alike[0])
+        # What came out is checked and kept; a second pass scales it once more.
+        work += shape.passes(4 + (7 if self.plan.method.rescale else 0)) + calls(30.0)
         if self.plan.method.surveys(self.plan.options) == "model":
             sweeps = 4 if shape.width == 8 else 2
             once = shape.passes(3 * shape.experts) + calls(20.0)
@@ -233,7 +234,7 @@ class _Layers:
             if name in vectors.family.base.tensors:
                 continue
             self.coverage["merged" if vectors.scaling(name) else "copied"] += 1
-            size = 2 * _bytes(plan.inputs.family.shape(name), plan.dtype.itemsize)
+            size = 2 * math.prod(plan.inputs.family.shape(name)) * plan.dtype.itemsize
             if size > self.peak:
                 self.peak, self.largest = size, name
 
@@ -258,12 +259,6 @@ def _reading(plan: Plan, shape: Shape, unit: Unit) -> Work:
         # Into fresh memory, page by page.
         work += passes(4 * elements, 10.0 * count) + calls(46.0 * count)
     return work
-
-
-def _finishing(plan: Plan, shape: Shape) -> Work:
-    """Check and keep what came out; a second pass scales it once more."""
-    again = 7 if plan.method.rescale else 0
-    return shape.passes(4 + again) + calls(30.0)
 
 
 # Memory -------------------------------------------------------------------------------------------

@@ -148,8 +148,7 @@ def _polar_by_gram(matrix: Tensor, floor: float) -> Polar | None:
     root = (vectors / sigma) @ vectors.mT
     factor = torch.zeros_like(wide)
     factor[rows.nonzero(), columns.nonzero().mT] = inner @ root if tall else root @ inner
-    missing = min(matrix.shape) - len(sigma)
-    values = torch.nn.functional.pad(sigma, (0, missing))
+    values = torch.nn.functional.pad(sigma, (0, min(matrix.shape) - len(sigma)))
     return Polar(like(factor, matrix), like(values, matrix), "Gram")
 
 

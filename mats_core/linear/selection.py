@@ -162,7 +162,7 @@ def _windows(chunks: Chunks, density: float) -> list[tuple[bool, int, int]]:
 def _every(chunk: Sequence[Tensor], stride: int, phase: int) -> Sequence[Tensor]:
     """Some entries of each column of a chunk, flat."""
     if isinstance(chunk, Updates):  # before the subtraction, not after
-        return list(chunk.every(stride, phase))
+        return chunk.every(stride, phase)
     return [values.reshape(-1)[phase::stride] for values in chunk]
 
 

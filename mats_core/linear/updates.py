@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import overload
 
 import torch
@@ -27,11 +27,10 @@ class Updates(Sequence[Tensor]):
             return Updates(self.base, self.experts[index])
         return self.experts[index] - self.base
 
-    def every(self, stride: int, phase: int = 0) -> Iterator[Tensor]:
+    def every(self, stride: int, phase: int = 0) -> list[Tensor]:
         """Every `stride`-th entry of each task matrix, flat, from the one at `phase` on."""
         base = self.base.reshape(-1)[phase::stride]
-        for expert in self.experts:
-            yield expert.reshape(-1)[phase::stride] - base
+        return [expert.reshape(-1)[phase::stride] - base for expert in self.experts]
 
 
 def weighted_sum(values: Iterable[Tensor], weights: Iterable[float]) -> Tensor:

@@ -29,11 +29,9 @@ class MatchingOptions(Options):
 def gradient_matching(layer: Layer, options: MatchingOptions, survey: Any = None) -> Merged:
     """W = W0 + Σ α_m H̄⁻¹ (H_0 + H_m) Δ_m with H̄ = H_0 + Σ α_m H_m, all diagonal."""
     hessians = layer.measured("fisher")
-    prior = (
-        layer.base_statistics.fisher
-        if options.prior == "pretrained"
-        else torch.full_like(layer.base, float(options.prior))
-    )
+    prior = layer.base_statistics.fisher
+    if options.prior != "pretrained":
+        prior = torch.full_like(layer.base, float(options.prior))
     if hessians is None or prior is None:
         return averaged(layer)
     weights = tuple(options.scaling * weight for weight in layer.weights)

@@ -17,6 +17,26 @@ SurveyScope = Literal["model", "tensor", "none"]
 Survey = Callable[[Callable[[], Iterable[Layer]], Any], Any]
 
 
+def reads_nothing(options: Any) -> frozenset[str]:
+    """No kind of statistics, whatever the options."""
+    return frozenset()
+
+
+def never(options: Any) -> bool:
+    """False, whatever the options."""
+    return False
+
+
+def no_survey(options: Any) -> SurveyScope:
+    """No survey, whatever the options."""
+    return "none"
+
+
+def no_tensor(options: Any, is_matrix: bool) -> bool:
+    """False for every tensor: none may be merged piece by piece."""
+    return False
+
+
 def every_tensor(options: Any, is_matrix: bool) -> bool:
     """True for every tensor: any may be merged piece by piece."""
     return True
@@ -108,14 +128,14 @@ class Method:
     merge: Callable[[Layer, Any, Any], Merged]
     cost: Callable[[Shape, Any], Cost]
     short: str = ""
-    reads: Callable[[Any], frozenset[str]] = lambda options: frozenset()
+    reads: Callable[[Any], frozenset[str]] = reads_nothing
     requires: frozenset[str] = frozenset()
     survey: Survey | None = None
-    surveys: Callable[[Any], SurveyScope] = lambda options: "none"
-    pieces: Callable[[Any, bool], bool] = lambda options, is_matrix: False
+    surveys: Callable[[Any], SurveyScope] = no_survey
+    pieces: Callable[[Any, bool], bool] = no_tensor
     rescale: Callable[[Mapping[str, float], Any], Mapping[str, float]] | None = None
     weighted: bool = True
-    folds: Callable[[Any], bool] = lambda options: False
+    folds: Callable[[Any], bool] = never
     piece: Callable[[Any], int] = small_pieces
     experts: int | None = None
     reads_base: bool = True

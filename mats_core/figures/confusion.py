@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -167,7 +168,8 @@ def _finished(
     count = len(axis)
     laid_out(figure, min(640, max(300, 130 + 26 * count)))
     named = axis[:: math.ceil(count / 24)]
-    short = [name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…" for name in named]
+    whole = [html.unescape(name) for name in named]  # so that no escaped letter is cut in two
+    short = [safe(n if len(n) <= LONGEST else f"{n[: LONGEST - 1]}…") for n in whole]
     ticks = {"tickvals": list(named), "ticktext": short, "tickfont": {"size": 11}}
     ticks |= {"type": "category", "showgrid": False, "zeroline": False}
     figure.update_xaxes(**ticks, title=title, range=[-0.5, count - 0.5])

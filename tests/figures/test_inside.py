@@ -66,6 +66,12 @@ def test_change_is_signed_and_names_the_mistake_that_grew():
     )
 
 
+def test_a_long_name_is_shortened_by_its_letters_and_stays_escaped():
+    drawn = figures.confusion(BEFORE, ("fish & chips", "twelve <&> fifteen", "c"), who="expert")
+    shown = ("fish &amp; chips", "twelve &lt;&amp;&gt; fi…", "c")
+    assert tuple(layout(drawn).xaxis.ticktext) == shown
+
+
 def test_many_classes_are_narrowed_down_to_those_with_mistakes():
     counts = np.diag(np.full(100, 7))
     counts[90, 3] = 2

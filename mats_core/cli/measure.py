@@ -55,7 +55,7 @@ def _measure(arguments: argparse.Namespace) -> None:
     from ..adapters import open_expert
     from ..checkpoints import hub, refuse_existing
     from ..merging import load_family
-    from ..statistics import measuring_to_file
+    from ..statistics import MeasureSettings, measuring_to_file
     from ..system import bar, choose_device, drain, parse_bytes, part
 
     if (arguments.model is None) == (arguments.family is None):
@@ -86,20 +86,17 @@ def _measure(arguments: argparse.Namespace) -> None:
         members = [(model, tasks.load(arguments.task), arguments.out)]
     for _, _, out in members:
         refuse_existing(out, arguments.force)
+    settings = MeasureSettings(
+        examples=arguments.examples,
+        batch_size=arguments.batch_size,
+        labels=arguments.labels,
+        seed=arguments.seed,
+        blocks=arguments.blocks,
+        rank=arguments.rank,
+        device=device,
+    )
     for path, task, out in members:
-        steps = measuring_to_file(
-            open_expert(path, base),
-            task,
-            out,
-            memory=budget,
-            examples=arguments.examples,
-            batch_size=arguments.batch_size,
-            labels=arguments.labels,
-            seed=arguments.seed,
-            blocks=arguments.blocks,
-            rank=arguments.rank,
-            device=device,
-        )
+        steps = measuring_to_file(open_expert(path, base), task, out, settings, memory=budget)
         with bar() as show:
             statistics = drain(part(steps, said=f"{task.name}: {{}}"), show)
         print(f"{out}: {len(statistics.layers)} layers, {statistics.metadata['examples']} examples")

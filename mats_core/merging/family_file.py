@@ -20,8 +20,8 @@ from .. import tasks
 from ..adapters import open_expert
 from ..checkpoints import Weights, hub
 from ..errors import existing, from_validation, read_yaml
-from ..statistics import cached_path, measuring_once
-from ..system import Event, Shown, drained, part
+from ..statistics import MeasureSettings, cached_path, measuring_once
+from ..system import Event, Shown, drain, part
 from .recipe import ExpertEntry, Recipe, parse_recipe
 
 
@@ -117,13 +117,7 @@ def load_family(path: str | Path) -> FamilyFile:
 
 
 def measuring_all(
-    collection: FamilyFile,
-    *,
-    examples: int = 256,
-    labels: Any = "empirical",
-    seed: int = 0,
-    device: str = "cpu",
-    with_base: bool = True,
+    collection: FamilyFile, settings: MeasureSettings, *, with_base: bool = True
 ) -> Generator[Event, None, dict[str, Path]]:
     """Statistics of every member, measured where the machine's cache has none: name → file.
 
@@ -135,19 +129,21 @@ def measuring_all(
         start, stop = index / len(members), (index + 1) / len(members)
         whose = f"statistics of {name} ({index + 1} of {len(members)})"
         yield Event(fraction=start, text=f"Looking for the {whose}")
-        steps = measuring_once(
-            collection.open(path),
-            tasks.load(reference, root=collection.folder),
-            examples=examples,
-            labels=labels,
-            seed=seed,
-            device=device,
-        )
+        task = tasks.load(reference, root=collection.folder)
+        steps = measuring_once(collection.open(path), task, settings)
         files[name] = yield from part(steps, start, stop, f"Measuring {whose}, once")
     return files
 
 
-measure_all = drained(measuring_all)
+def measure_all(
+    collection: FamilyFile, *, with_base: bool = True, **settings: Any
+) -> dict[str, Path]:
+    """Statistics of every member, measured where the machine's cache has none: name → file.
+
+    `settings`: `examples`, `labels`, `seed` and the other fields of `MeasureSettings`.
+    """
+    how = MeasureSettings(**settings)
+    return drain(measuring_all(collection, how, with_base=with_base))
 
 
 def missing_statistics(collection: FamilyFile, *, examples: int = 256, seed: int = 0) -> list[str]:
@@ -155,9 +151,7 @@ def missing_statistics(collection: FamilyFile, *, examples: int = 256, seed: int
     missing = []
     for name, path, reference in collection.members(with_base=True):
         task = tasks.load(reference, root=collection.folder)
-        place = cached_path(
-            collection.open(path), task, examples=examples, labels="empirical", seed=seed
-        )
-        if not place.is_file():
+        settings = MeasureSettings(examples=examples, seed=seed)
+        if not cached_path(collection.open(path), task, settings).is_file():
             missing.append(name)
     return missing

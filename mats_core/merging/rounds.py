@@ -26,7 +26,15 @@ from ..errors import InputError
 from ..evaluation import with_head
 from ..families import Expert, Family
 from ..methods import METHODS
-from ..statistics import EXAMPLES, BatchDone, Labels, Statistics, Steps, measuring_task
+from ..statistics import (
+    EXAMPLES,
+    BatchDone,
+    Labels,
+    MeasureSettings,
+    Statistics,
+    Steps,
+    measuring_task,
+)
 from ..system import Event, changed, drained, part
 from .plan import Inputs
 from .recipe import Recipe
@@ -141,10 +149,7 @@ def _measuring(
     labels: Labels | None,
     device: str,
 ) -> Steps:
-    return measuring_task(
-        expert.checkpoint,
-        tasks.load(expert.task, root=folder),
-        tensors=with_head(encoder, family, expert),
+    settings = MeasureSettings(
         examples=examples_of(own),
         labels=labels or ("true" if own.metadata.get("labels") == "true" else "empirical"),
         seed=_number(own, "seed", 0),
@@ -152,6 +157,8 @@ def _measuring(
         rank=_number(own, "rank", 0),
         device=device,
     )
+    task, tensors = tasks.load(expert.task, root=folder), with_head(encoder, family, expert)
+    return measuring_task(expert.checkpoint, task, settings, tensors=tensors)
 
 
 def _blocks(expert: Expert, own: Statistics) -> int:

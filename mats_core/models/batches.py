@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
-from ..system import choose_device
+from ..system import Device, existing_device
 
 LABELS = ("labels", "label")
 
@@ -35,39 +35,23 @@ class Place:
         return batch
 
 
-def existing(device: torch.device | str) -> torch.device:
-    """The device that is meant, with its number where one is given; `auto`: this machine's fastest.
-
-    Raises `InputError` for a device that this machine lacks, and for what is none to compute on.
-    """
+@contextlib.contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """A context in which a model is in evaluation mode; each module is left as it was."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
     try:
-        wanted = torch.device(choose_device("auto")[0] if device == "auto" else device)
-    except (RuntimeError, TypeError):
-        wanted = torch.device("meta")  # refused below under the name that was given
-    if wanted.type not in ("cpu", "cuda", "mps"):
-        raise InputError(
-            f"device '{device}'",
-            expected="auto, cpu, cuda, mps, or one with its number (cuda:0)",
-            found="none to compute on",
-            remedy="Use 'auto'.",
-        )
-    choose_device(wanted.type)
-    count = torch.cuda.device_count() if wanted.type == "cuda" else 1
-    if (wanted.index or 0) >= count:
-        raise InputError(
-            f"device '{device}'",
-            expected=f"a number below {count}",
-            found=str(wanted.index),
-            remedy="Use 'auto'.",
-        )
-    return wanted
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
 
 
 @contextlib.contextmanager
-def on_device(model: nn.Module, device: torch.device | str | None) -> Iterator[Place]:
+def on_device(model: nn.Module, device: Device | None) -> Iterator[Place]:
     """The model on a device, and back where it was afterwards."""
     before = Place(model).device
-    device = None if device is None else existing(device)
+    device = None if device is None else existing_device(device)
     try:
         if device is not None:
             model.to(device)

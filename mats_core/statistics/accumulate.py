@@ -15,28 +15,24 @@ from ..linear import WORTH
 from ..names import module_of
 from . import fisher, gram, ia3
 from .capture import Capture, is_conv1d, is_rms_norm
+from .settings import MeasureSettings
 from .sketch import Sketch
 
 GRAM_MOST = 16_384  # numbers of an output: a vocabulary gets no output-gradient Gram
 
 
 class Accumulator:
-    """Sums over examples and tokens, by the checkpoint's names.
-
-    `rank`: Grams of more than `WORTH` times as many columns are kept as so many rows; 0: none.
-    """
+    """Sums over examples and tokens, by the checkpoint's names."""
 
     def __init__(
         self,
         model: nn.Module,
         names: Mapping[str, str],
-        blocks: int,
-        vectors: Mapping[str, ia3.Rescaled] | None = None,
-        rank: int = 0,
+        settings: MeasureSettings,
+        vectors: Mapping[str, ia3.Rescaled] | None,
     ) -> None:
         self.model, self.modules = model, dict(model.named_modules())
-        self.names, self.blocks, self.vectors = names, blocks, vectors or {}
-        self.rank = rank
+        self.names, self.settings, self.vectors = names, settings, vectors or {}
         self.sums: dict[str, Tensor] = {}
         self.sketches: dict[str, Sketch] = {}
         self.tokens: dict[str, int] = defaultdict(int)
@@ -189,7 +185,7 @@ class Accumulator:
         parameter = self.names.get(name)
         if parameter is None:
             return
-        self._squares(parameter, gradients, block=gradients[0].numel() <= self.blocks)
+        self._squares(parameter, gradients, block=gradients[0].numel() <= self.settings.blocks)
 
     def _squares(self, parameter: str, gradients: Tensor, *, block: bool) -> None:
         square = (gradients**2).sum(0)
@@ -200,10 +196,10 @@ class Accumulator:
             self._sum(f"{parameter}.block", rows.T @ rows)
 
     def _sketched(self, size: int) -> bool:
-        return 0 < WORTH * self.rank <= size
+        return 0 < WORTH * self.settings.rank <= size
 
     def _sketch(self, name: str, tokens: Tensor) -> None:
-        sketch = self.sketches.setdefault(name, Sketch(self.rank))
+        sketch = self.sketches.setdefault(name, Sketch(self.settings.rank))
         sketch.add(tokens.reshape(-1, tokens.shape[-1]))
 
     def _sum(self, name: str, value: Tensor) -> None:

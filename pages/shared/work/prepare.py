@@ -22,6 +22,7 @@ from mats_core.merging import (
     open_inputs,
     with_statistics,
 )
+from mats_core.statistics import MeasureSettings
 from mats_core.system import Memo, choose_device, part, speeds
 
 from .following import told
@@ -135,7 +136,7 @@ def _base_card(collection: FamilyFile) -> TaskCard | None:
 def _measuring(collection: FamilyFile) -> Generator[Event, None, tuple[dict[str, Path], str]]:
     """The statistics' files, or a sentence why there are none."""
     try:
-        return (yield from measuring_all(collection)), ""
+        return (yield from measuring_all(collection, MeasureSettings())), ""
     except InputError as error:
         return {}, str(error)
 

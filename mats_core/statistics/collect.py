@@ -82,8 +82,8 @@ def measuring(
     sampler = np.random.default_rng(settings.seed)
     with loading.evaluating(model):
         for inputs, truth in batches:
-            examples, masks = len(next(iter(inputs.values()))), _masks(inputs)
-            with Capture(model, examples) as capture, torch.enable_grad():
+            examples = len(next(iter(inputs.values())))
+            with Capture(model, examples, _masks(inputs)) as capture, torch.enable_grad():
                 with eager(model):
                     output = model(**inputs)
                 likelihood = _likelihood(output, truth, settings.labels, sampler)
@@ -91,7 +91,7 @@ def measuring(
                     raise InputError("log-likelihood", expected="a finite number", found="none")
                 _require_gradient(model, likelihood)
                 likelihood.backward()
-            accumulator.add(capture, masks)
+            accumulator.add(capture)
             yield _batch_done(accumulator.examples, total)
     if not accumulator.examples:
         raise InputError("calibration set", expected="at least one example", found="none")

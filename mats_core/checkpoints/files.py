@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError, existing, listing
+from ..system import Device
 from .contents import DTYPE_NAMES, DTYPES, TensorEntry, checksum, contents, look_through
 from .source import Weights, all_finite
 
@@ -96,11 +97,7 @@ class Checkpoint(Weights):
         return config if isinstance(config, dict) else {}
 
     def read(
-        self,
-        name: str,
-        *,
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
+        self, name: str, *, dtype: torch.dtype | None = None, device: Device | None = None
     ) -> Tensor:
         """One tensor, freshly allocated; `dtype` and `device` as stored and CPU by default."""
         entry = self.tensors[name]

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError, listing
+from ..system import Device
 from .contents import DTYPE_NAMES, Contents
 from .source import Shaped, Weights, all_finite
 
@@ -79,11 +80,7 @@ class InMemory(Weights):
         return found
 
     def read(
-        self,
-        name: str,
-        *,
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
+        self, name: str, *, dtype: torch.dtype | None = None, device: Device | None = None
     ) -> Tensor:
         """A copy of one tensor; `dtype` as it is and the CPU by default."""
         value = self.held[name].detach()

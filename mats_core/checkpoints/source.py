@@ -19,6 +19,8 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from ..system import Device
+
 PIECE = 1 << 20  # elements of a large tensor that are held at once where its parts are independent
 
 
@@ -70,11 +72,7 @@ class Weights(Protocol):
 
     @abstractmethod
     def read(
-        self,
-        name: str,
-        *,
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
+        self, name: str, *, dtype: torch.dtype | None = None, device: Device | None = None
     ) -> Tensor:
         """One tensor, freshly allocated; `dtype` as stored and the CPU by default."""
         ...
@@ -139,7 +137,7 @@ class Weights(Protocol):
         stop: int,
         *,
         dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
+        device: Device | None = None,
     ) -> Tensor:
         """Elements `start` to `stop` of a tensor, flat, in row-major order."""
         value = torch.empty(stop - start, dtype=dtype or self.tensors[name].dtype)

@@ -77,34 +77,29 @@ def measuring_loader(
         )
 
 
-class _Turn:
-    """A module's lock, and the thread that holds it."""
-
-    def __init__(self) -> None:
-        self.lock, self.thread = threading.Lock(), 0
-
-
-_turns: weakref.WeakKeyDictionary[nn.Module, _Turn] = weakref.WeakKeyDictionary()
-_turns_lock = threading.Lock()
+_measured: weakref.WeakKeyDictionary[nn.Module, int] = weakref.WeakKeyDictionary()  # by a thread
+_turn = threading.Condition()
 
 
 @contextlib.contextmanager
 def _alone(model: nn.Module) -> Iterator[None]:
     """A module's hooks are of one measurement at a time: other threads wait for it to end."""
-    with _turns_lock:
-        turn = _turns.setdefault(model, _Turn())
-    if turn.thread == threading.get_ident():  # waiting for itself, a thread would never end
-        raise InputError(
-            f"model '{type(model).__name__}'",
-            expected="one measurement at a time",
-            found="one that has begun and not ended",
-        )
-    with turn.lock:
-        turn.thread = threading.get_ident()
-        try:
-            yield
-        finally:
-            turn.thread = 0
+    thread = threading.get_ident()
+    with _turn:
+        if _measured.get(model) == thread:  # waiting for itself, it would never end
+            raise InputError(
+                f"model '{type(model).__name__}'",
+                expected="one measurement at a time",
+                found="one that has begun and not ended",
+            )
+        _turn.wait_for(lambda: model not in _measured)
+        _measured[model] = thread
+    try:
+        yield
+    finally:
+        with _turn:
+            del _measured[model]
+            _turn.notify_all()
 
 
 class _Called(nn.Module):

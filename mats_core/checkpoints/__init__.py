@@ -10,13 +10,13 @@ from .files import Checkpoint
 from .in_memory import InMemory
 from .reading_ahead import Buffers, Wanted
 from .renamed import Renamed, original
-from .source import Entry, Shaped, Weights, all_finite
+from .source import Entry, Shaped, Tensors, Weights, all_finite
 from .staging import partial_of, refuse_existing, staged_directory, staged_file, write_atomically
 from .writer import SHARD_BYTES, CheckpointWriter, Spec, TensorFileWriter, config_files
 
 __all__ = [
     "SHARD_BYTES", "Buffers", "Checkpoint", "CheckpointWriter", "Entry", "InMemory", "Renamed",
-    "Shaped", "Spec", "TensorEntry", "TensorFileWriter", "Wanted", "Weights", "all_finite",
-    "checksum", "config_files", "hub", "original", "partial_of", "refuse_existing",
+    "Shaped", "Spec", "TensorEntry", "TensorFileWriter", "Tensors", "Wanted", "Weights",
+    "all_finite", "checksum", "config_files", "hub", "original", "partial_of", "refuse_existing",
     "staged_directory", "staged_file", "write_atomically",
 ]  # fmt: skip

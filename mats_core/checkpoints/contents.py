@@ -23,6 +23,7 @@ import torch
 from ..errors import InputError
 from ..system import cache_folder, recall
 from .source import Entry, all_finite
+from .staging import staged_file
 
 DTYPES: dict[str, torch.dtype] = {
     "F64": torch.float64,
@@ -184,11 +185,9 @@ def _remember(file: Path, stamp: Stamp, facts: _Facts) -> None:
         return
     tensors = {key: (one.digest, one.finite) for key, one in facts.tensors.items()}
     place = _place(file)
-    part = place.with_suffix(f".{os.getpid()}")
     with contextlib.suppress(OSError):
-        place.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps({"format": FORMAT, "stamp": stamp, "tensors": tensors}))
-        os.replace(part, place)
+        with staged_file(place) as draft:
+            draft.write_text(json.dumps({"format": FORMAT, "stamp": stamp, "tensors": tensors}))
         facts.kept = len(tensors)
         oldest = sorted(place.parent.iterdir(), key=lambda one: -one.stat().st_mtime_ns)
         for old in oldest[FILES:]:

@@ -88,12 +88,11 @@ class Checkpoint(Weights):
         """The parsed `config.json`, empty where there is none."""
         if self.directory is None:
             return {}
+        file = self.directory / "config.json"
         try:
-            config = json.loads((self.directory / "config.json").read_text("utf-8"))
+            config = json.loads(file.read_text("utf-8"))
         except ValueError as error:
-            raise InputError(
-                f"'{self.directory / 'config.json'}'", expected="JSON", found=str(error)
-            ) from None
+            raise InputError(f"'{file}'", expected="JSON", found=str(error)) from None
         return config if isinstance(config, dict) else {}
 
     def read(
@@ -119,9 +118,7 @@ class Checkpoint(Weights):
     def finite(self, name: str) -> bool:
         """Whether all numbers of a tensor are finite."""
         entry = self.tensors[name]
-        if not entry.dtype.is_floating_point:
-            return True
-        return contents(entry).finite
+        return not entry.dtype.is_floating_point or contents(entry).finite
 
     def look_through(self) -> None:
         """Compute digests and look for NaN and infinity in one reading (`contents.py`)."""

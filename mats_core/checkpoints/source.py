@@ -21,6 +21,7 @@ from torch import Tensor
 
 from ..system import Device
 
+Tensors = Mapping[str, Tensor]
 PIECE = 1 << 20  # elements of a large tensor that are held at once where its parts are independent
 
 

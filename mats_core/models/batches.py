@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping
+import operator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -26,13 +27,20 @@ class Place:
 
     def moved(self, batch: Any) -> Any:
         """A batch on this device, its numbers as the model's own."""
-        if isinstance(batch, Tensor):
-            return batch.to(self.device, self.dtype if batch.is_floating_point() else None)
-        if isinstance(batch, Mapping):
-            return {name: self.moved(value) for name, value in batch.items()}
-        if isinstance(batch, tuple | list):
-            return tuple(self.moved(value) for value in batch)
-        return batch
+        return _changed(
+            batch, lambda v: v.to(self.device, self.dtype if v.is_floating_point() else None)
+        )
+
+
+def _changed(batch: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """A batch with every tensor in it changed."""
+    if isinstance(batch, Tensor):
+        return change(batch)
+    if isinstance(batch, Mapping):
+        return {name: _changed(value, change) for name, value in batch.items()}
+    if isinstance(batch, tuple | list):
+        return tuple(_changed(value, change) for value in batch)
+    return batch
 
 
 @contextlib.contextmanager
@@ -63,31 +71,23 @@ def on_device(model: nn.Module, device: Device | None) -> Iterator[Place]:
 
 def first(loader: Iterable[Any], most: int | None) -> Iterator[Any]:
     """The batches up to the first `most` examples; the last one is cut."""
+    if most is None:
+        yield from loader
+        return
     left = most
     for batch in loader:
-        if left is None:
-            yield batch
-            continue
         count = _count(batch)
-        yield batch if count <= left else _cut(batch, left)
+        yield batch if count <= left else _changed(batch, operator.itemgetter(slice(left)))
         left -= count
         if left <= 0:
             return
 
 
 def _count(batch: Any) -> int:
-    values = batch.values() if isinstance(batch, Mapping) else batch
-    if isinstance(values, Tensor):
-        return len(values)
-    return next((len(value) for value in values if isinstance(value, Tensor)), 0)
-
-
-def _cut(batch: Any, most: int) -> Any:
     if isinstance(batch, Tensor):
-        return batch[:most]
-    if isinstance(batch, Mapping):
-        return {name: _cut(value, most) for name, value in batch.items()}
-    return tuple(_cut(v, most) for v in batch) if isinstance(batch, tuple | list) else batch
+        return len(batch)
+    values = batch.values() if isinstance(batch, Mapping) else batch
+    return next((len(value) for value in values if isinstance(value, Tensor)), 0)
 
 
 def split(batch: Any, *, needs_labels: bool) -> tuple[dict[str, Tensor], Tensor | None]:

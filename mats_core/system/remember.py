@@ -147,10 +147,8 @@ class Memo:
 
     def __init__(self, limit: int = 0, *, within: Memory | None = None) -> None:
         self._memory = Memory(limit) if within is None else within
-        self._shared = within is not None
         self._part = object()
-        if within is not None:
-            weakref.finalize(self, within.leave, self._part)
+        weakref.finalize(self, self._memory.leave, self._part)
 
     @classmethod
     def of_process(cls) -> Memo:
@@ -172,12 +170,12 @@ class Memo:
         return self._memory.get((self._part, key), compute)
 
     def fresh(self) -> Memo:
-        """An empty memo of the same kind."""
-        return Memo(within=self._memory) if self._shared else Memo(self.limit)
+        """An empty part of the same memory."""
+        return Memo(within=self._memory)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copies and pickles are empty: what is remembered belongs to this process."""
-        return Memo, (0 if self._shared else self.limit,)
+        return Memo, ()
 
 
 def forgetful(key: Hashable, compute: Callable[[], T]) -> T:

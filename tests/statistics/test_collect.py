@@ -11,7 +11,6 @@ from torch import nn
 
 from mats_core.checkpoints.files import Checkpoint
 from mats_core.errors import InputError
-from mats_core.models.modules import load as load_model
 from mats_core.models.modules import parameter_names, tensors_of
 from mats_core.statistics import gram
 from mats_core.statistics.collect import BatchDone, measure
@@ -19,7 +18,7 @@ from mats_core.statistics.of_task import measure_task, measuring_task
 from mats_core.statistics.settings import MeasureSettings
 from mats_core.system.stream import drain
 from mats_core.tasks.loading import load as load_task
-from tests.conftest import class_names, vit
+from tests.conftest import class_names, loaded, vit
 from tests.layer_cases import close
 
 LENGTHS = (7, 3, 5, 1, 6, 2)
@@ -384,7 +383,7 @@ def test_names_are_those_of_the_file(tiny_family):
         n for n, e in checkpoint.tensors.items() if len(e.shape) == 2 and n.endswith("weight")
     }
     names = parameter_names(checkpoint.directory, tensors_of(checkpoint))
-    model = load_model(checkpoint)
+    model = loaded(checkpoint)
     for module_name, file_name in names.items():
         assert torch.equal(model.get_parameter(module_name), checkpoint.read(file_name))
 

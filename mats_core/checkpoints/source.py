@@ -160,9 +160,8 @@ class Weights(Protocol):
 
     def finite(self, name: str) -> bool:
         """Whether all numbers of a tensor are finite."""
-        if not self.tensors[name].dtype.is_floating_point:
-            return True
-        return all_finite(self.read(name))
+        floating = self.tensors[name].dtype.is_floating_point
+        return not floating or all_finite(self.read(name))
 
     def look_through(self) -> None:
         """Compute digests and look for NaN and infinity at once, where one reading gives both."""

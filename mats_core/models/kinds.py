@@ -50,7 +50,7 @@ def facts_of(directory: Path | None) -> Facts:
 def _facts(directory: Path | None) -> Facts:
     config, model_class = architecture(directory)
     name = model_class.__name__
-    kinds = [kind for part, kind in KINDS.items() if part in name]
+    kinds: list[Reads] = [kind for part, kind in KINDS.items() if part in name]
     positions = getattr(config, "max_position_embeddings", None)
     if positions and any(kind in config.model_type for kind in OFFSET_POSITIONS):
         positions -= padding_token(config) + 1

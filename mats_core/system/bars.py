@@ -16,23 +16,16 @@ EVERY = 0.1  # seconds between two updates in a notebook
 Tell = Callable[[Event], None]  # called with each event of a stream
 
 
-@contextlib.contextmanager
-def bar(wanted: bool | None = None) -> Iterator[Tell | None]:
+def bar(wanted: bool | None = None) -> contextlib.AbstractContextManager[Tell | None]:
     """A context with the function to call with each event (`drain`'s `on_event`), or None: no bar.
 
     `wanted`: False for silence, True for a bar even where the output is no terminal; by default
     one in notebooks and terminals.
     """
-    if wanted is False:
-        yield None
-    elif in_notebook():
-        with _display() as tell:
-            yield tell
-    elif wanted or sys.stderr.isatty():
-        with _terminal() as tell:
-            yield tell
-    else:
-        yield None
+    if wanted is not False and in_notebook():
+        return _display()
+    shown = sys.stderr.isatty() if wanted is None else wanted
+    return _terminal() if shown else contextlib.nullcontext()
 
 
 def in_notebook() -> bool:

@@ -48,11 +48,12 @@ from .statistics import (
     EXAMPLES,
     Labels,
     Loss,
+    MeasureSettings,
     Statistics,
     measuring_loader,
     measuring_task,
 )
-from .system import UNMEASURED, Rates, bar, drain
+from .system import UNMEASURED, Rates, bar, drain, existing_device
 from .tasks import SplitName, Task
 
 R = TypeVar("R")
@@ -215,20 +216,20 @@ def measure(
 
     Raises `InputError` for an empty loader and for batches or models of another form.
     """
+    of_task = not isinstance(model, nn.Module)
+    settings = MeasureSettings(
+        examples=EXAMPLES if examples is None and of_task else examples, labels=labels, seed=seed,
+        blocks=blocks, rank=rank, device=device,
+    )  # fmt: skip
+    steps: Any
     if isinstance(model, nn.Module):
         loader: Any = data  # anything that is iterated; `measuring_loader` looks closer
-        steps: Any = measuring_loader(
-            model, loader, examples=examples, labels=labels, loss=loss, seed=seed, blocks=blocks,
-            rank=rank, names=names, device=device,
-        )  # fmt: skip
+        steps = measuring_loader(model, loader, settings, loss=loss, names=names)
     else:
         _require_task(model, data)
         task = data if isinstance(data, Task) else tasks.load(str(data))
         over = None if base is None else open_source(base, "base")
-        steps = measuring_task(
-            open_source(model, "model", over), task, examples=examples or EXAMPLES, labels=labels,
-            seed=seed, blocks=blocks, rank=rank, device=device or "cpu",
-        )  # fmt: skip
+        steps = measuring_task(open_source(model, "model", over), task, settings)
     return _shown(steps, progress)
 
 
@@ -296,7 +297,8 @@ def evaluate(  # pyright: ignore[reportInconsistentOverload]  # the settings are
         weights = open_source(model, "model", over)
         held = models.tensors_of(weights)
     models.check(weights, task)
-    return evaluation.score(weights.directory, held, part, device=device or "cpu")
+    place = existing_device(device or "cpu")
+    return evaluation.score(weights.directory, held, part, device=place)
 
 
 def _evaluate_tasks(
@@ -311,7 +313,8 @@ def _evaluate_tasks(
             found="none, and no expert that names a task",
         )
     family = model.inputs.family
-    found = exam(family, model.recipe.folder, split, examples, device or "cpu")
+    place = str(existing_device(device or "cpu"))
+    found = exam(family, model.recipe.folder, split, examples, place)
     return list(drain(found.take(dict(model.tensors))))
 
 

@@ -11,7 +11,9 @@ import pytest
 import torch
 import yaml
 
+from mats_core import models
 from mats_core.checkpoints.files import Checkpoint
+from mats_core.checkpoints.source import Weights
 from mats_core.methods.table import METHODS
 from mats_core.statistics.of_task import measure_task
 from mats_core.tasks.loading import load
@@ -63,6 +65,11 @@ def vit(classes: int, names: list[str], seed: int):
 
 def class_names(classes: int) -> list[str]:
     return [f"kind {i} of {classes}" for i in range(classes)]
+
+
+def loaded(checkpoint: Weights) -> torch.nn.Module:
+    """The module of a checkpoint directory, with its weights, in evaluation mode."""
+    return models.build(checkpoint.directory, models.tensors_of(checkpoint))
 
 
 def make_task(file: Path, classes: int, seed: int, names: list[str]) -> None:

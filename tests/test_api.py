@@ -23,6 +23,7 @@ from mats_core.errors import InputError
 from mats_core.merging.recipe import load_recipe, parse_recipe
 from mats_core.methods.table import METHODS
 from mats_core.statistics.collect import measure as collect
+from mats_core.statistics.settings import MeasureSettings
 from mats_core.statistics.store import Statistics
 from tests.conftest import family_recipe
 from tests.module_cases import KINDS, Mlp, family, images, loader
@@ -37,7 +38,8 @@ OPTIONS = {
 def collected(model: nn.Module, seed: int) -> Statistics:
     """Statistics by the inner function, which wants keyword arguments."""
     name = next(iter(inspect.signature(model.forward).parameters))
-    return collect(model, [({name: x}, y) for x, y in loader(seed=seed)], blocks=30)
+    batches = [({name: x}, y) for x, y in loader(seed=seed)]
+    return collect(model, batches, MeasureSettings(blocks=30))
 
 
 def all_collected(experts: dict[str, nn.Module]) -> dict[str, Statistics]:

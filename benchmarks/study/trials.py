@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from mats_core.analysis import follow
-from mats_core.checkpoints import Checkpoint
 from mats_core.evaluation import TaskResult, gap_recovered, half_width, normalised_accuracy
 from mats_core.merging import (
     Evaluation,
@@ -22,12 +21,12 @@ from mats_core.merging import (
     LayerReport,
     Recipe,
     load_family,
+    measure_all,
     open_inputs,
     pipeline,
 )
-from mats_core.statistics import measured
 from mats_core.system import Memo, drain
-from mats_core.tasks import SplitName, load
+from mats_core.tasks import SplitName
 
 TEST_ASKED = 400  # test examples a task
 MEMO = 6 * 2**30  # bytes that are remembered between merges over the same files
@@ -114,17 +113,13 @@ class Bench:
 
     def statistics(self, trial: Trial) -> dict[str, Path]:
         """Statistics of every member, measured now where there are none."""
-        found = {}
-        for name, path, reference in self.collection.members(with_base=True):
-            found[name] = measured(
-                Checkpoint.open(path),
-                load(reference, root=self.collection.folder),
-                examples=trial.examples,
-                labels=trial.labels,  # type: ignore[arg-type]
-                seed=trial.seed,
-                device=self.device,
-            )
-        return found
+        return measure_all(
+            self.collection,
+            examples=trial.examples,
+            labels=trial.labels,
+            seed=trial.seed,
+            device=self.device,
+        )
 
     def recipe(self, trial: Trial) -> Recipe:
         chosen = trial.experts or self.names

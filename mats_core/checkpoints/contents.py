@@ -8,13 +8,12 @@ A file has changed if its inode, size, time of modification or time of change ha
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
 import json
 import os
 import time
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,8 +21,9 @@ from pathlib import Path
 import torch
 
 from ..errors import InputError
-from ..system import cache_folder
+from ..system import cache_folder, recall
 from .source import Entry, all_finite
+from .staging import staged_file
 
 DTYPES: dict[str, torch.dtype] = {
     "F64": torch.float64,
@@ -40,6 +40,7 @@ DTYPES: dict[str, torch.dtype] = {
 DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 BLOCK = 1 << 20  # bytes read at once: they are still in the cache when they are looked at
 WORTH = 1 << 23  # bytes of a file whose contents are remembered for the next process
+KNOWN = 1 << 15  # bytes that what is known of a file counts as: a hundred tensors, say
 FILES = 1024  # files that are remembered; a few kB each
 SETTLED = 2.0  # seconds after which another change of a file must show in its times
 FORMAT = "mats-contents-1"
@@ -123,39 +124,46 @@ def _stamp(file: Path) -> Stamp:
 
 def _read(entry: TensorEntry) -> Contents:
     digest = hashlib.sha256(f"{DTYPE_NAMES[entry.dtype]}{list(entry.shape)}".encode())
-    block, left = bytearray(min(BLOCK, entry.nbytes)), entry.nbytes
-    view, finite = memoryview(block), True
-    with open(entry.file, "rb") as handle:
-        handle.seek(entry.offset)
-        while left:
-            part = view[: min(len(block), left)]
-            if handle.readinto(part) != len(part):
-                raise InputError(
-                    f"'{entry.file}'", expected="a whole file", found="a truncated one"
-                )
-            digest.update(part)
-            if finite and entry.dtype.is_floating_point:
-                finite = all_finite(torch.frombuffer(part, dtype=entry.dtype))
-            left -= len(part)
+    finite, left = True, entry.nbytes
+    for part in _blocks(entry):
+        digest.update(part)
+        if finite and entry.dtype.is_floating_point:
+            finite = all_finite(torch.frombuffer(part, dtype=entry.dtype))
+        left -= len(part)
+    if left:
+        raise InputError(f"'{entry.file}'", expected="a whole file", found="a truncated one")
     return Contents(digest.hexdigest(), finite)
 
 
 def checksum(entry: TensorEntry) -> int:
     """CRC-32 of a tensor's bytes, as `writer.TensorFileWriter.checksum` took it."""
-    found, left = 0, entry.nbytes
+    found = 0
+    for part in _blocks(entry):
+        found = zlib.crc32(part, found)
+    return found
+
+
+def _blocks(entry: TensorEntry) -> Iterator[memoryview]:
+    """The bytes of a tensor, as many as the file has; each block holds until the next one."""
+    block, left = bytearray(min(BLOCK, entry.nbytes)), entry.nbytes
+    view = memoryview(block)
     with open(entry.file, "rb") as handle:
         handle.seek(entry.offset)
-        while left and (block := handle.read(min(BLOCK, left))):
-            found, left = zlib.crc32(block, found), left - len(block)
-    return found
+        while left and (count := handle.readinto(view[: min(BLOCK, left)])):
+            yield view[:count]
+            left -= count
 
 
 # Remembering --------------------------------------------------------------------------------------
 
 
-@functools.lru_cache(maxsize=4096)
 def _facts(file: Path, stamp: Stamp) -> _Facts:
-    """What is known of a file as it is now; whoever finds out more adds it."""
+    """What is known of a file as it is now; what is found out later is added to it."""
+    return recall(("contents", file, stamp), lambda: _kept(file, stamp), lambda _: KNOWN)
+
+
+def _kept(file: Path, stamp: Stamp) -> _Facts:
+    """What the cache folder says of a large file."""
     if stamp[1] < WORTH:
         return _Facts()
     try:
@@ -177,11 +185,9 @@ def _remember(file: Path, stamp: Stamp, facts: _Facts) -> None:
         return
     tensors = {key: (one.digest, one.finite) for key, one in facts.tensors.items()}
     place = _place(file)
-    part = place.with_suffix(f".{os.getpid()}")
     with contextlib.suppress(OSError):
-        place.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps({"format": FORMAT, "stamp": stamp, "tensors": tensors}))
-        os.replace(part, place)
+        with staged_file(place) as draft:
+            draft.write_text(json.dumps({"format": FORMAT, "stamp": stamp, "tensors": tensors}))
         facts.kept = len(tensors)
         oldest = sorted(place.parent.iterdir(), key=lambda one: -one.stat().st_mtime_ns)
         for old in oldest[FILES:]:

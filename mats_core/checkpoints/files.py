@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError, existing, listing
+from ..system import Device
 from .contents import DTYPE_NAMES, DTYPES, TensorEntry, checksum, contents, look_through
 from .source import Weights, all_finite
 
@@ -87,20 +88,15 @@ class Checkpoint(Weights):
         """The parsed `config.json`, empty where there is none."""
         if self.directory is None:
             return {}
+        file = self.directory / "config.json"
         try:
-            config = json.loads((self.directory / "config.json").read_text("utf-8"))
+            config = json.loads(file.read_text("utf-8"))
         except ValueError as error:
-            raise InputError(
-                f"'{self.directory / 'config.json'}'", expected="JSON", found=str(error)
-            ) from None
+            raise InputError(f"'{file}'", expected="JSON", found=str(error)) from None
         return config if isinstance(config, dict) else {}
 
     def read(
-        self,
-        name: str,
-        *,
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
+        self, name: str, *, dtype: torch.dtype | None = None, device: Device | None = None
     ) -> Tensor:
         """One tensor, freshly allocated; `dtype` and `device` as stored and CPU by default."""
         entry = self.tensors[name]
@@ -122,9 +118,7 @@ class Checkpoint(Weights):
     def finite(self, name: str) -> bool:
         """Whether all numbers of a tensor are finite."""
         entry = self.tensors[name]
-        if not entry.dtype.is_floating_point:
-            return True
-        return contents(entry).finite
+        return not entry.dtype.is_floating_point or contents(entry).finite
 
     def look_through(self) -> None:
         """Compute digests and look for NaN and infinity in one reading (`contents.py`)."""

@@ -8,9 +8,12 @@ folder of the repository.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from ..errors import InputError
 
@@ -49,26 +52,14 @@ def _snapshot(reference: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     repo, _, revision = reference.partition("@")
-
-    def snapshot(*, local: bool) -> Path:
-        return Path(
-            snapshot_download(
-                repo,
-                revision=revision or None,
-                allow_patterns=WANTED,
-                ignore_patterns=ELSEWHERE,
-                local_files_only=local,
-            )
-        )
-
-    try:
-        found = snapshot(local=True)
+    wanted: Any = {"allow_patterns": WANTED, "ignore_patterns": ELSEWHERE}
+    snapshot = partial(snapshot_download, repo, revision=revision or None, **wanted)
+    with contextlib.suppress(LocalEntryNotFoundError, OSError):
+        found = Path(snapshot(local_files_only=True))
         if _complete(found):
             return found
-    except (LocalEntryNotFoundError, OSError):
-        pass
     try:
-        found = snapshot(local=False)
+        found = Path(snapshot(local_files_only=False))
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError, ValueError) as error:
         raise InputError(
             f"checkpoint '{reference}'",

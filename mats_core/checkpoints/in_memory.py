@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError, listing
+from ..system import Device
 from .contents import DTYPE_NAMES, Contents
 from .source import Shaped, Weights, all_finite
 
@@ -51,9 +52,7 @@ class InMemory(Weights):
         module = source if isinstance(source, nn.Module) else None
         state = module.state_dict() if module is not None else source
         assert isinstance(state, Mapping)
-        held = {}
-        for name in sorted(state):
-            held[name] = _accepted(state[name], f"'{name}' of '{label}'")
+        held = {name: _accepted(state[name], f"'{name}' of '{label}'") for name in sorted(state)}
         if not held:
             raise InputError(f"'{label}'", expected="named tensors", found="none")
         shapes = {name: Shaped(value.dtype, tuple(value.shape)) for name, value in held.items()}
@@ -79,11 +78,7 @@ class InMemory(Weights):
         return found
 
     def read(
-        self,
-        name: str,
-        *,
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
+        self, name: str, *, dtype: torch.dtype | None = None, device: Device | None = None
     ) -> Tensor:
         """A copy of one tensor; `dtype` as it is and the CPU by default."""
         value = self.held[name].detach()
@@ -117,27 +112,17 @@ class InMemory(Weights):
 
 def _accepted(value: Any, thing: str) -> Tensor:
     if not isinstance(value, Tensor):
-        raise InputError(
-            thing,
-            expected="a tensor",
-            found=type(value).__name__,
-            remedy="Pass a state dict of tensors alone, without optimiser state or extra state.",
-        )
-    if value.is_meta:
-        raise InputError(
-            thing,
-            expected="a tensor with data",
-            found="one on the meta device",
-            remedy="Load the weights first; a module made on the meta device has none.",
-        )
-    if value.layout != torch.strided or value.dtype not in DTYPE_NAMES:
-        raise InputError(
-            thing,
-            expected=f"a dense tensor of {listing(sorted(DTYPE_NAMES.values()), 20)}",
-            found=f"{value.dtype}, {value.layout}",
-            remedy="Dequantise or densify the model first.",
-        )
-    return value
+        wanted, found = "a tensor", type(value).__name__
+        remedy = "Pass a state dict of tensors alone, without optimiser state or extra state."
+    elif value.is_meta:
+        wanted, found = "a tensor with data", "one on the meta device"
+        remedy = "Load the weights first; a module made on the meta device has none."
+    elif value.layout != torch.strided or value.dtype not in DTYPE_NAMES:
+        wanted = f"a dense tensor of {listing(sorted(DTYPE_NAMES.values()), 20)}"
+        found, remedy = f"{value.dtype}, {value.layout}", "Dequantise or densify the model first."
+    else:
+        return value
+    raise InputError(thing, expected=wanted, found=found, remedy=remedy)
 
 
 def _place(value: Tensor) -> object:

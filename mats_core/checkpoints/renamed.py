@@ -11,6 +11,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
+from ..system import Device
 from .source import Entry, Weights
 
 
@@ -72,11 +73,7 @@ class Renamed(Weights):
         return self.source.own(self.own_names.get(name, name))
 
     def read(
-        self,
-        name: str,
-        *,
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
+        self, name: str, *, dtype: torch.dtype | None = None, device: Device | None = None
     ) -> Tensor:
         return self.source.read(self.own_names[name], dtype=dtype, device=device)
 

@@ -19,6 +19,9 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from ..system import Device
+
+Tensors = Mapping[str, Tensor]
 PIECE = 1 << 20  # elements of a large tensor that are held at once where its parts are independent
 
 
@@ -70,11 +73,7 @@ class Weights(Protocol):
 
     @abstractmethod
     def read(
-        self,
-        name: str,
-        *,
-        dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
+        self, name: str, *, dtype: torch.dtype | None = None, device: Device | None = None
     ) -> Tensor:
         """One tensor, freshly allocated; `dtype` as stored and the CPU by default."""
         ...
@@ -139,7 +138,7 @@ class Weights(Protocol):
         stop: int,
         *,
         dtype: torch.dtype | None = None,
-        device: torch.device | str | None = None,
+        device: Device | None = None,
     ) -> Tensor:
         """Elements `start` to `stop` of a tensor, flat, in row-major order."""
         value = torch.empty(stop - start, dtype=dtype or self.tensors[name].dtype)
@@ -161,9 +160,8 @@ class Weights(Protocol):
 
     def finite(self, name: str) -> bool:
         """Whether all numbers of a tensor are finite."""
-        if not self.tensors[name].dtype.is_floating_point:
-            return True
-        return all_finite(self.read(name))
+        floating = self.tensors[name].dtype.is_floating_point
+        return not floating or all_finite(self.read(name))
 
     def look_through(self) -> None:
         """Compute digests and look for NaN and infinity at once, where one reading gives both."""

@@ -55,7 +55,7 @@ def _measure(arguments: argparse.Namespace) -> None:
     from ..adapters import open_expert
     from ..checkpoints import hub
     from ..merging import load_family
-    from ..statistics import measuring_to_file, require_output
+    from ..statistics import MeasureSettings, measuring_to_file, require_output
     from ..system import bar, choose_device, drain, parse_bytes, part
 
     if (arguments.model is None) == (arguments.family is None):
@@ -83,10 +83,10 @@ def _measure(arguments: argparse.Namespace) -> None:
     for path, _, out in members:
         require_output(out, [("the model", path)], force=arguments.force)
     named = ("examples", "batch_size", "labels", "seed", "blocks", "rank")
-    settings = {name: getattr(arguments, name) for name in named}
+    given = {name: getattr(arguments, name) for name in named}
+    settings = MeasureSettings(**given, device=device)
     for path, task, out in members:
-        expert = open_expert(path, base)
-        steps = measuring_to_file(expert, task, out, memory=budget, device=device, **settings)
+        steps = measuring_to_file(open_expert(path, base), task, out, settings, memory=budget)
         with bar() as show:
             statistics = drain(part(steps, said=f"{task.name}: {{}}"), show)
         print(f"{out}: {len(statistics.layers)} layers, {statistics.metadata['examples']} examples")

@@ -88,12 +88,8 @@ def _phi(first: str, second: str) -> float:
     neither = sum(a == b == "0" for a, b in zip(first, second, strict=True))
     only_first = first.count("1") - both
     only_second = second.count("1") - both
-    margins = (
-        (both + only_first)
-        * (only_second + neither)
-        * (both + only_second)
-        * (only_first + neither)
-    )
+    rows = (both + only_first) * (only_second + neither)
+    margins = rows * (both + only_second) * (only_first + neither)
     if not margins:
         return 0.0
     excess = both * neither - only_first * only_second
@@ -130,29 +126,22 @@ def compare(
         r.name: difference(r.merged, others[r.name].merged, same_examples=same_examples)
         for r in shared
     }
-    weights = [1 / (len(shared) * max(r.finetuned.value, 1e-12)) for r in shared]
-    return Comparison(found, _weighted_sum(list(found.values()), weights) if shared else None)
+    return Comparison(found, _mean(shared, list(found.values())) if shared else None)
 
 
-def _weighted_sum(parts: Sequence[Difference], weights: Sequence[float]) -> Difference:
-    """Σ w_t δ_t with w_t > 0 and independent δ_t (Zou & Donner's recovered variances)."""
+def _mean(results: Sequence[TaskResult], parts: Sequence[Difference]) -> Difference:
+    """Σ w_t δ_t with independent δ_t (Zou & Donner's recovered variances), where w_t makes a mean
+    of shares of the expert's score out of differences on each task."""
+    weights = [1 / (len(results) * max(r.finetuned.value, 1e-12)) for r in results]
     value = sum(w * part.value for w, part in zip(weights, parts, strict=True))
     below = [w * (part.value - part.low) for w, part in zip(weights, parts, strict=True)]
     above = [w * (part.high - part.value) for w, part in zip(weights, parts, strict=True)]
-    return Difference(
-        value,
-        value - math.hypot(*below),
-        value + math.hypot(*above),
-        all(part.paired for part in parts),
-    )
+    paired = all(part.paired for part in parts)
+    return Difference(value, value - math.hypot(*below), value + math.hypot(*above), paired)
 
 
 def normalised_interval(results: Sequence[TaskResult]) -> tuple[float, float]:
     """The 95 % interval of a mean normalised accuracy.  Raises `InputError` without examples."""
-    parts = []
-    for r in results:
-        low, high = r.merged.interval
-        parts.append(Difference(r.merged.value, low, high, paired=True))
-    weights = [1 / (len(results) * max(r.finetuned.value, 1e-12)) for r in results]
-    whole = _weighted_sum(parts, weights)
+    parts = [Difference(r.merged.value, *r.merged.interval, paired=True) for r in results]
+    whole = _mean(results, parts)
     return whole.low, whole.high

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +9,10 @@ import torch
 from torch import Tensor
 
 from .. import models
+from ..checkpoints import Tensors, Weights
 from ..families import Expert, Family
 from ..models import Forward, Rows
-from ..system import recall
+from ..system import Device, recall
 from ..tasks import Split, Task
 from . import scores
 from .metrics import wilson
@@ -20,7 +20,7 @@ from .scores import Score, TaskResult, gap_recovered, half_width, normalised_acc
 
 
 def logits(
-    forward: Forward, tensors: Mapping[str, Tensor], rows: Rows, split: Split, places: np.ndarray
+    forward: Forward, tensors: Tensors, rows: Rows, split: Split, places: np.ndarray
 ) -> Tensor:
     """The model's answers to the examples at `places`, in this order: (examples, classes), of a
     language task (examples, 2); see `models.ask`."""
@@ -34,11 +34,7 @@ def marks(said: Tensor, split: Split) -> np.ndarray:
 
 
 def asked(
-    directory: Path | None,
-    tensors: Mapping[str, Tensor],
-    split: Split,
-    *,
-    device: torch.device | str = "cpu",
+    directory: Path | None, tensors: Tensors, split: Split, *, device: Device = "cpu"
 ) -> Tensor:
     """The answers of `logits` to a whole split."""
     forward = models.forward(directory, tensors, device=device)
@@ -48,11 +44,7 @@ def asked(
 
 
 def score(
-    directory: Path | None,
-    tensors: Mapping[str, Tensor],
-    split: Split,
-    *,
-    device: torch.device | str = "cpu",
+    directory: Path | None, tensors: Tensors, split: Split, *, device: Device = "cpu"
 ) -> Score:
     """The score of the model with these tensors on a split."""
     return scores.score(split, marks(asked(directory, tensors, split, device=device), split))
@@ -63,7 +55,7 @@ def check_task(expert: Expert, task: Task) -> None:
     models.check(expert.checkpoint, task, f" of expert '{expert.name}'")
 
 
-def with_head(encoder: Mapping[str, Tensor], family: Family, expert: Expert) -> dict[str, Tensor]:
+def with_head(encoder: Tensors, family: Family, expert: Expert) -> dict[str, Tensor]:
     """The tensors of an encoder with the head of one expert, by the expert's names.
 
     The encoder has the base's names; what the expert's model does not have (another head, the
@@ -75,7 +67,7 @@ def with_head(encoder: Mapping[str, Tensor], family: Family, expert: Expert) -> 
     return tensors
 
 
-def for_expert(encoder: Mapping[str, Tensor], family: Family, expert: Expert) -> dict[str, Tensor]:
+def for_expert(encoder: Tensors, family: Family, expert: Expert) -> dict[str, Tensor]:
     """The tensors of an encoder that an expert's model shares, by the expert's names."""
     there = expert.checkpoint.tensors
     shared = {n: v for n, v in encoder.items() if n in there and family.roles.get(n) != "head"}
@@ -87,12 +79,7 @@ def for_expert(encoder: Mapping[str, Tensor], family: Family, expert: Expert) ->
 
 
 def evaluate_expert(
-    encoder: Mapping[str, Tensor],
-    family: Family,
-    expert: Expert,
-    split: Split,
-    *,
-    device: torch.device | str = "cpu",
+    encoder: Tensors, family: Family, expert: Expert, split: Split, *, device: Device = "cpu"
 ) -> Score:
     """The score of an encoder with the head and the configuration of one expert."""
     tensors = with_head(encoder, family, expert)
@@ -100,12 +87,7 @@ def evaluate_expert(
 
 
 def probabilities(
-    encoder: Mapping[str, Tensor],
-    family: Family,
-    expert: Expert,
-    split: Split,
-    *,
-    device: torch.device | str = "cpu",
+    encoder: Tensors, family: Family, expert: Expert, split: Split, *, device: Device = "cpu"
 ) -> np.ndarray:
     """Class probabilities (n, classes) of an encoder with an expert's head; rows sum to 1."""
     tensors = with_head(encoder, family, expert)
@@ -117,18 +99,16 @@ def baselines(
     family: Family, expert: Expert, task: Task, split: str, examples: int | None, device: str
 ) -> tuple[Score, Score]:
     """The scores of the expert and of the pre-trained encoder with its head; cached by content."""
-    fingerprints = family.base.fingerprint, expert.checkpoint.fingerprint
     part = task.split(split).first(examples)
 
-    def compute() -> tuple[Score, Score]:
-        own = models.tensors_of(expert.checkpoint)
-        base = models.tensors_of(family.base)
-        return (
-            evaluate_expert(own, family, expert, part, device=device),
-            evaluate_expert(base, family, expert, part, device=device),
-        )
+    def of(encoder: Weights) -> Score:
+        tensors = models.tensors_of(encoder)
+        return evaluate_expert(tensors, family, expert, part, device=device)
 
-    return recall(("baselines", *fingerprints, task.digest, split, examples, device), compute)
+    two = expert.checkpoint, family.base
+    fingerprints = family.base.fingerprint, expert.checkpoint.fingerprint
+    key = ("baselines", *fingerprints, task.digest, split, examples, device)
+    return recall(key, lambda: (of(two[0]), of(two[1])))
 
 
 __all__ = [

@@ -8,7 +8,7 @@ interval is narrow enough, or go on later with the examples that were not asked.
 from __future__ import annotations
 
 import functools
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from .. import models, tasks
+from ..checkpoints import Tensors
 from ..families import Expert, Family
 from ..system import Event, drained, nbytes, recall
 from ..tasks import Split, SplitName
@@ -44,15 +45,13 @@ class Examiner:
         """Of what is held ready."""
         return nbytes(self.head) + self.rows.nbytes + nbytes(self.split)
 
-    def logits(self, encoder: Mapping[str, Tensor], places: np.ndarray) -> Tensor:
+    def logits(self, encoder: Tensors, places: np.ndarray) -> Tensor:
         """The answers of an encoder to the examples at `places`, in this order."""
         tensors = {**evaluate.for_expert(encoder, self.family, self.expert), **self.head}
         forward = models.forward(self.directory, tensors, device=self.device)
         return evaluate.logits(forward, tensors, self.rows, self.split, places)
 
-    def ask(
-        self, encoder: Mapping[str, Tensor], known: Score | None = None, most: int | None = None
-    ) -> Score:
+    def ask(self, encoder: Tensors, known: Score | None = None, most: int | None = None) -> Score:
         """The score `known`, with at most `most` more examples asked (all others by default)."""
         marks = scores.marks(self.split, known)
         left = self.order[~scores.asked(marks)[self.order]][:most]
@@ -88,7 +87,7 @@ class Exam:
 
     def take(
         self,
-        encoder: Mapping[str, Tensor],
+        encoder: Tensors,
         *,
         precision: float | None = None,
         known: Sequence[TaskResult] = (),
@@ -101,8 +100,9 @@ class Exam:
         """
         before = {result.name: result.merged for result in known}
         found: list[Score | None] = [None] * len(self.examiners)
+        device = self.examiners[0].device if self.examiners else "cpu"
         moved = {  # once, not at every batch
-            name: value.to(self._device, torch.float32 if value.is_floating_point() else None)
+            name: value.to(device, torch.float32 if value.is_floating_point() else None)
             for name, value in encoder.items()
         }
         far = 0.0
@@ -117,16 +117,8 @@ class Exam:
                     if asked.done:
                         return asked.results
 
-    @property
-    def _device(self) -> str:
-        return self.examiners[0].device if self.examiners else "cpu"
-
     def _asked(
-        self,
-        found: Sequence[Score | None],
-        whole_round: bool,
-        precision: float | None,
-        far: float,
+        self, found: Sequence[Score | None], whole_round: bool, precision: float | None, far: float
     ) -> Asked:
         results = tuple(
             TaskResult(examiner.expert.name, score, *pair)
@@ -136,21 +128,17 @@ class Exam:
         half = scores.half_width(results)
         asked = sum(r.merged.examples for r in results)
         total = sum(len(examiner.split) for examiner in self.examiners)
-        enough = precision is not None and whole_round and half <= precision
-        share = asked / total
-        if precision is not None and half > 0:  # the width falls with the root of the examples
-            share = min(1.0, max(share, (precision / half) ** 2))
-        done = enough or asked == total
+        share, done = asked / total, asked == total
+        if precision is not None:
+            done = done or (whole_round and half <= precision)
+            if half > 0:  # the width falls with the root of the examples
+                share = min(1.0, max(share, (precision / half) ** 2))
         share = 1.0 if done else max(share, far)  # the width may grow with the examples, too
         return Asked(results, half, done, fraction=share, text=TESTING)
 
 
 def examining(
-    family: Family,
-    root: Path,
-    split: SplitName,
-    examples: int | None = None,
-    device: str = "cpu",
+    family: Family, root: Path, split: SplitName, examples: int | None = None, device: str = "cpu"
 ) -> Generator[Event, None, Exam]:
     """Examiners of every expert that names a task and can be loaded; kept for the next encoder.
 

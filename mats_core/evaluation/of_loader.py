@@ -27,19 +27,17 @@ def score_of_loader(
     """
     answers: list[str] = []
     said: list[int] = []
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        with batches.on_device(model, device) as place, torch.inference_mode():
-            for plain in batches.first(loader, examples):
-                batch = place.moved(plain)
-                inputs, truth = batches.split(batch, needs_labels=True)
-                chosen = batches.logits(batches.called(model, batch, inputs)).argmax(-1)
-                said += chosen.tolist()
-                answers += ["01"[right] for right in (chosen == _classes(truth, chosen)).tolist()]
-    finally:
-        for module, training in modes.items():
-            module.training = training
+    with (
+        batches.evaluating(model),
+        batches.on_device(model, device) as place,
+        torch.inference_mode(),
+    ):
+        for plain in batches.first(loader, examples):
+            batch = place.moved(plain)
+            inputs, truth = batches.split(batch, needs_labels=True)
+            chosen = batches.logits(batches.called(model, batch, inputs)).argmax(-1)
+            said += chosen.tolist()
+            answers += ["01"[right] for right in (chosen == _classes(truth, chosen)).tolist()]
     if not answers:
         raise InputError("examples to evaluate on", expected="at least one", found="none")
     return Score(answers.count("1"), len(answers), "".join(answers), said=tuple(said))

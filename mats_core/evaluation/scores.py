@@ -144,16 +144,10 @@ def score(split: Split, found: np.ndarray) -> Score:
     metric = split.form.metric
     if metric == "accuracy":
         return Score(correct, count, answers)
-    labels, predicted = split.labels[there], found[there]
-    return Score(
-        correct,
-        count,
-        answers,
-        metric,
-        metrics.value(metric, labels, predicted),
-        metrics.interval(metric, labels, predicted),
-        tuple(int(k) if known else None for k, known in zip(found, there, strict=True)),
-    )
+    asked_of = metric, split.labels[there], found[there]
+    said = tuple(int(k) if known else None for k, known in zip(found, there, strict=True))
+    reached, limits = metrics.value(*asked_of), metrics.interval(*asked_of)
+    return Score(correct, count, answers, metric, reached, limits, said)
 
 
 # Summaries ----------------------------------------------------------------------------------------
@@ -185,7 +179,5 @@ def gap_recovered(results: Sequence[TaskResult]) -> float | None:
 
 def half_width(results: Sequence[TaskResult], z: float = Z) -> float:
     """Half the 95 % interval of the normalised accuracy, the experts' accuracies taken as given."""
-    variance = 0.0
-    for result in results:
-        variance += result.merged.variance / max(result.finetuned.value, 1e-12) ** 2
+    variance = sum(r.merged.variance / max(r.finetuned.value, 1e-12) ** 2 for r in results)
     return z * math.sqrt(variance) / len(results)

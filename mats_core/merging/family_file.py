@@ -20,8 +20,8 @@ from .. import tasks
 from ..adapters import open_expert
 from ..checkpoints import Weights, hub
 from ..errors import existing, read_yaml, validated
-from ..statistics import cached_path, measuring_once
-from ..system import Event, Shown, drained, part
+from ..statistics import MeasureSettings, cached_path, measuring_once
+from ..system import Event, Shown, drain, part
 from .recipe import ExpertEntry, Recipe, parse_recipe
 
 
@@ -113,7 +113,7 @@ def load_family(path: str | Path) -> FamilyFile:
 
 
 def measuring_all(
-    collection: FamilyFile, *, with_base: bool = True, **settings: Any
+    collection: FamilyFile, settings: MeasureSettings, *, with_base: bool = True
 ) -> Generator[Event, None, dict[str, Path]]:
     """Statistics of every member, measured where the machine's cache has none: name → file.
 
@@ -127,12 +127,20 @@ def measuring_all(
         whose = f"statistics of {name} ({index + 1} of {len(members)})"
         yield Event(fraction=start, text=f"Looking for the {whose}")
         task = tasks.load(reference, root=collection.folder)
-        steps = measuring_once(collection.open(path), task, **settings)
+        steps = measuring_once(collection.open(path), task, settings)
         files[name] = yield from part(steps, start, stop, f"Measuring {whose}, once")
     return files
 
 
-measure_all = drained(measuring_all)
+def measure_all(
+    collection: FamilyFile, *, with_base: bool = True, **settings: Any
+) -> dict[str, Path]:
+    """Statistics of every member, measured where the machine's cache has none: name → file.
+
+    `settings`: `examples`, `labels`, `seed` and the other fields of `MeasureSettings`.
+    """
+    how = MeasureSettings(**settings)
+    return drain(measuring_all(collection, how, with_base=with_base))
 
 
 def missing_statistics(collection: FamilyFile, *, examples: int = 256, seed: int = 0) -> list[str]:
@@ -140,7 +148,7 @@ def missing_statistics(collection: FamilyFile, *, examples: int = 256, seed: int
     missing = []
     for name, path, reference in collection.members(with_base=True):
         task = tasks.load(reference, root=collection.folder)
-        own = collection.open(path)
-        if not cached_path(own, task, examples=examples, labels="empirical", seed=seed).is_file():
+        settings = MeasureSettings(examples=examples, seed=seed)
+        if not cached_path(collection.open(path), task, settings).is_file():
             missing.append(name)
     return missing

@@ -183,7 +183,8 @@ def _merge(shared: Any, unit: Unit, threads: int) -> Done:
     return done
 
 
-_JOBS: dict[str, Plan] = {}  # of the merge that this worker had to do with last
+# Of the merge that this worker had to do with last: one, which the next one replaces at once.
+_JOBS: dict[str, Plan] = {}
 
 
 def _plan(key: str, recipe: Recipe, keep: Sequence[int], contents: Any) -> Plan:

@@ -26,7 +26,7 @@ from ..errors import InputError
 from ..evaluation import with_head
 from ..families import Expert
 from ..methods import METHODS
-from ..statistics import EXAMPLES, Labels, Statistics, measuring_task
+from ..statistics import EXAMPLES, Labels, MeasureSettings, Statistics, measuring_task
 from ..system import Event, drained, part
 from .plan import Inputs, under_base_names
 from .recipe import Recipe
@@ -83,10 +83,7 @@ def measuring_at(
         start, stop = index / len(pairs), (index + 1) / len(pairs)
         said = f"Measuring statistics of {expert.name} ({index + 1} of {len(pairs)}) at the merge"
         yield Event(fraction=start, text=said)
-        steps = measuring_task(
-            expert.checkpoint,
-            tasks.load(expert.task, root=folder),
-            tensors=with_head(encoder, inputs.family, expert),
+        settings = MeasureSettings(
             examples=examples_of(own),
             labels=labels or ("true" if own.metadata.get("labels") == "true" else "empirical"),
             seed=_number(own, "seed", 0),
@@ -94,6 +91,9 @@ def measuring_at(
             rank=_number(own, "rank", 0),
             device=device,
         )
+        task = tasks.load(expert.task, root=folder)
+        tensors = with_head(encoder, inputs.family, expert)
+        steps = measuring_task(expert.checkpoint, task, settings, tensors=tensors)
         again = yield from part(steps, start, stop, said)
         found.append(under_base_names(again, expert.checkpoint))
     # What was remembered belongs to the statistics before.

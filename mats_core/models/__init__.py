@@ -8,11 +8,11 @@ from .architecture import class_for, ties_word_embeddings
 from .images import pixel_values
 from .inputs import BATCH, Rows, ask, check, encode
 from .kinds import facts_of
-from .modules import Forward, build, forward, load, parameter_names, saved_names, tensors_of
+from .modules import Forward, build, forward, parameter_names, saved_names, tensors_of
 from .tokens import IGNORED
 
 __all__ = [
     "BATCH", "IGNORED", "Forward", "Rows", "ask", "batches", "build", "check", "class_for",
-    "encode", "facts_of", "forward", "load", "parameter_names", "pixel_values", "saved_names",
+    "encode", "facts_of", "forward", "parameter_names", "pixel_values", "saved_names",
     "tensors_of", "ties_word_embeddings",
 ]  # fmt: skip

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping
+import operator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
-from ..system import choose_device
+from ..system import Device, existing_device
 
 LABELS = ("labels", "label")
 
@@ -26,48 +27,39 @@ class Place:
 
     def moved(self, batch: Any) -> Any:
         """A batch on this device, its numbers as the model's own."""
-        if isinstance(batch, Tensor):
-            return batch.to(self.device, self.dtype if batch.is_floating_point() else None)
-        if isinstance(batch, Mapping):
-            return {name: self.moved(value) for name, value in batch.items()}
-        if isinstance(batch, tuple | list):
-            return tuple(self.moved(value) for value in batch)
-        return batch
-
-
-def existing(device: torch.device | str) -> torch.device:
-    """The device that is meant, with its number where one is given; `auto`: this machine's fastest.
-
-    Raises `InputError` for a device that this machine lacks, and for what is none to compute on.
-    """
-    try:
-        wanted = torch.device(choose_device("auto")[0] if device == "auto" else device)
-    except (RuntimeError, TypeError):
-        wanted = torch.device("meta")  # refused below under the name that was given
-    if wanted.type not in ("cpu", "cuda", "mps"):
-        raise InputError(
-            f"device '{device}'",
-            expected="auto, cpu, cuda, mps, or one with its number (cuda:0)",
-            found="none to compute on",
-            remedy="Use 'auto'.",
+        return _changed(
+            batch, lambda v: v.to(self.device, self.dtype if v.is_floating_point() else None)
         )
-    choose_device(wanted.type)
-    count = torch.cuda.device_count() if wanted.type == "cuda" else 1
-    if (wanted.index or 0) >= count:
-        raise InputError(
-            f"device '{device}'",
-            expected=f"a number below {count}",
-            found=str(wanted.index),
-            remedy="Use 'auto'.",
-        )
-    return wanted
+
+
+def _changed(batch: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """A batch with every tensor in it changed."""
+    if isinstance(batch, Tensor):
+        return change(batch)
+    if isinstance(batch, Mapping):
+        return {name: _changed(value, change) for name, value in batch.items()}
+    if isinstance(batch, tuple | list):
+        return tuple(_changed(value, change) for value in batch)
+    return batch
 
 
 @contextlib.contextmanager
-def on_device(model: nn.Module, device: torch.device | str | None) -> Iterator[Place]:
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """A context in which a model is in evaluation mode; each module is left as it was."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+@contextlib.contextmanager
+def on_device(model: nn.Module, device: Device | None) -> Iterator[Place]:
     """The model on a device, and back where it was afterwards."""
     before = Place(model).device
-    device = None if device is None else existing(device)
+    device = None if device is None else existing_device(device)
     try:
         if device is not None:
             model.to(device)
@@ -79,31 +71,23 @@ def on_device(model: nn.Module, device: torch.device | str | None) -> Iterator[P
 
 def first(loader: Iterable[Any], most: int | None) -> Iterator[Any]:
     """The batches up to the first `most` examples; the last one is cut."""
+    if most is None:
+        yield from loader
+        return
     left = most
     for batch in loader:
-        if left is None:
-            yield batch
-            continue
         count = _count(batch)
-        yield batch if count <= left else _cut(batch, left)
+        yield batch if count <= left else _changed(batch, operator.itemgetter(slice(left)))
         left -= count
         if left <= 0:
             return
 
 
 def _count(batch: Any) -> int:
-    values = batch.values() if isinstance(batch, Mapping) else batch
-    if isinstance(values, Tensor):
-        return len(values)
-    return next((len(value) for value in values if isinstance(value, Tensor)), 0)
-
-
-def _cut(batch: Any, most: int) -> Any:
     if isinstance(batch, Tensor):
-        return batch[:most]
-    if isinstance(batch, Mapping):
-        return {name: _cut(value, most) for name, value in batch.items()}
-    return tuple(_cut(v, most) for v in batch) if isinstance(batch, tuple | list) else batch
+        return len(batch)
+    values = batch.values() if isinstance(batch, Mapping) else batch
+    return next((len(value) for value in values if isinstance(value, Tensor)), 0)
 
 
 def split(batch: Any, *, needs_labels: bool) -> tuple[dict[str, Tensor], Tensor | None]:

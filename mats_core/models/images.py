@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ..system import Device
 from .architecture import _json
 
 
@@ -16,7 +17,7 @@ def pixel_values(
     images: np.ndarray,
     directory: Path | None,
     *,
-    device: torch.device | str = "cpu",
+    device: Device = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
     """Normalised `pixel_values` (n, c, h, w) of uint8 images (n, h, w, c).

@@ -14,10 +14,11 @@ prompt and are asked for the answer, its end token included (as MaTS asks T5).
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import NoReturn
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ from torch import Tensor
 
 from ..checkpoints import Weights
 from ..errors import InputError, listing
+from ..system import Device
 from ..tasks import Split, Task
 from .images import pixel_values
 from .kinds import facts_of
@@ -50,28 +52,11 @@ class Batch:
     targets: Tensor | None = None
 
 
-class Rows(Protocol):
-    """The encoded examples of a split, by index."""
-
-    lengths: np.ndarray  # (n,), tokens; all alike for images
-    nbytes: int  # that are held for the next batch
-
-    def __len__(self) -> int: ...
-
-    def batch(self, places: np.ndarray, answers: np.ndarray | None = None) -> Batch:
-        """The examples at `places`, in this order; of choices only the given `answers` (n,)."""
-        ...
-
-    def batches(self, places: np.ndarray) -> Iterator[Batch]:
-        """The examples at `places` in batches of a suitable size, in any order."""
-        ...
-
-
 def encode(
     split: Split,
     directory: Path | None,
     *,
-    device: torch.device | str = "cpu",
+    device: Device = "cpu",
     dtype: torch.dtype = torch.float32,
     kept: int = 0,
 ) -> Rows:
@@ -81,7 +66,8 @@ def encode(
     task that this kind of model cannot be asked, or a directory without tokenizer files.
     """
     if split.form.kind == "image":
-        return Pixels(split, directory, device, dtype, kept)
+        prepare = functools.partial(pixel_values, directory=directory, device=device, dtype=dtype)
+        return Pixels(split, prepare, kept)
     return Texts(tokenised(split, directory), device)
 
 
@@ -91,6 +77,7 @@ ASKED: dict[str, tuple[str, ...]] = {  # kinds of task → kinds of model
     "choices": ("causal", "seq2seq"),
     "language": ("causal", "seq2seq"),
 }
+FINE_TUNED_FOR = "Give the expert the task that it was fine-tuned for."
 WANTED = {
     "image": "a classifier of images",
     "text": "a classifier of texts (…ForSequenceClassification)",
@@ -101,33 +88,24 @@ WANTED = {
 
 def check(checkpoint: Weights, task: Task, whose: str = "") -> None:
     """Raise `InputError` if a model cannot be asked a task, or names other classes than it has."""
-    thing = f"task '{task.name}'{whose}"
-    kind = task.form.kind
-    facts = facts_of(checkpoint.directory)
+    kind, where = task.form.kind, f"'{checkpoint.path}'"
+    facts, names = facts_of(checkpoint.directory), checkpoint.class_names
+
+    def refuse(expected: str, found: str, remedy: str) -> NoReturn:
+        thing = f"task '{task.name}'{whose}"
+        raise InputError(thing, expected=expected, found=found, remedy=remedy)
+
     if facts.reads not in ASKED[kind]:
-        raise InputError(
-            thing,
-            expected=f"{WANTED[kind]}, for it is of kind '{kind}'",
-            found=f"{facts.name} in '{checkpoint.path}'",
-            remedy="Give the expert the task that it was fine-tuned for.",
-        )
-    names = checkpoint.class_names
+        wanted = f"{WANTED[kind]}, for it is of kind '{kind}'"
+        refuse(wanted, f"{facts.name} in {where}", FINE_TUNED_FOR)
     if kind not in ("image", "text") or not names:
         return
     if len(names) != len(task.classes):
-        raise InputError(
-            thing,
-            expected=f"{len(names)} classes, as in the config.json of '{checkpoint.path}'",
-            found=f"{len(task.classes)}",
-            remedy="Give the expert the task that it was fine-tuned for.",
-        )
+        wanted = f"{len(names)} classes, as in the config.json of {where}"
+        refuse(wanted, f"{len(task.classes)}", FINE_TUNED_FOR)
     if names != task.classes and sorted(names) == sorted(task.classes):
-        raise InputError(
-            thing,
-            expected=f"classes in the order of '{checkpoint.path}': {listing(names)}",
-            found=listing(task.classes),
-            remedy="Give the task's 'classes' in that order.",
-        )
+        wanted = f"classes in the order of {where}: {listing(names)}"
+        refuse(wanted, listing(task.classes), "Give the task's 'classes' in that order.")
 
 
 def answers(logits: Tensor, batch: Batch, split: Split) -> Tensor:
@@ -168,55 +146,56 @@ def token_likelihoods(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class Pixels:
-    """Images as `pixel_values`."""
+    """Images as `pixel_values`, which `prepare` makes of them.
 
-    def __init__(
-        self,
-        split: Split,
-        directory: Path | None,
-        device: torch.device | str,
-        dtype: torch.dtype,
-        kept: int,
-    ) -> None:
-        self.split, self.directory, self.device, self.dtype = split, directory, device, dtype
+    split     the examples
+    lengths   (n,), all alike
+    nbytes    that are held for the next batch
+    """
+
+    def __init__(self, split: Split, prepare: Callable[[np.ndarray], Tensor], kept: int) -> None:
+        self.split, self._prepare = split, prepare
         self.lengths = np.ones(len(split), dtype=np.int64)
         self._whole: Tensor | None = None
-        if kept and len(self):
-            one = self._prepared(self.split.inputs[:1])
-            if one.nbytes * len(self) <= kept:
-                self._whole = self._prepared(self.split.inputs)
+        if kept and len(self) and prepare(split.inputs[:1]).nbytes * len(self) <= kept:
+            self._whole = prepare(split.inputs)
         self.nbytes = 0 if self._whole is None else self._whole.nbytes
 
     def __len__(self) -> int:
         return len(self.split)
 
     def batch(self, places: np.ndarray, answers: np.ndarray | None = None) -> Batch:
-        return Batch(np.arange(len(places)), {"pixel_values": self._values(places)})
+        """The examples at `places`, in this order."""
+        return self._batch(np.arange(len(places)), places)
 
     def batches(self, places: np.ndarray) -> Iterator[Batch]:
+        """The examples at `places` in batches of a suitable size, in their order."""
         for start in range(0, len(places), BATCH):
             some = places[start : start + BATCH]
-            rows = np.arange(start, start + len(some))
-            yield Batch(rows, {"pixel_values": self._values(some)})
+            yield self._batch(np.arange(start, start + len(some)), some)
 
-    def _values(self, places: np.ndarray) -> Tensor:
-        if self._whole is not None:
-            return self._whole[torch.from_numpy(places).to(self.device)]
-        return self._prepared(self.split.inputs[places])
-
-    def _prepared(self, images: np.ndarray) -> Tensor:
-        return pixel_values(images, self.directory, device=self.device, dtype=self.dtype)
+    def _batch(self, rows: np.ndarray, places: np.ndarray) -> Batch:
+        if self._whole is None:
+            values = self._prepare(self.split.inputs[places])
+        else:
+            values = self._whole[torch.from_numpy(places).to(self._whole.device)]
+        return Batch(rows, {"pixel_values": values})
 
 
 # Texts --------------------------------------------------------------------------------------------
 
 
 class Texts:
-    """Tokenised texts, padded to the longest of each batch."""
+    """Tokenised texts, padded to the longest of each batch.
 
-    nbytes = 0  # tokens are remembered for themselves
+    tokens    of all examples
+    lengths   (n,), tokens of each example
+    nbytes    none: tokens are remembered for themselves
+    """
 
-    def __init__(self, tokens: Tokenised, device: torch.device | str) -> None:
+    nbytes = 0
+
+    def __init__(self, tokens: Tokenised, device: Device) -> None:
         self.tokens, self.device = tokens, device
         self.lengths = tokens.lengths
 
@@ -224,9 +203,11 @@ class Texts:
         return len(self.lengths)
 
     def batch(self, places: np.ndarray, answers: np.ndarray | None = None) -> Batch:
+        """The examples at `places`, in this order; of choices only the given `answers` (n,)."""
         return self._batch(np.arange(len(places)), places, answers)
 
     def batches(self, places: np.ndarray) -> Iterator[Batch]:
+        """The examples at `places` in batches of a suitable size, in any order."""
         # Texts of like length side by side: less padding is less work.
         order = np.argsort(-self.lengths[places], kind="stable")
         start, each = 0, self.tokens.each
@@ -249,3 +230,6 @@ class Texts:
         }
         targets = padded.pop("targets", None)
         return Batch(rows, padded, targets)
+
+
+Rows = Pixels | Texts  # the encoded examples of a split, by index

@@ -50,21 +50,15 @@ def facts_of(directory: Path | None) -> Facts:
 def _facts(directory: Path | None) -> Facts:
     config, model_class = architecture(directory)
     name = model_class.__name__
+    kinds: list[Reads] = [kind for part, kind in KINDS.items() if part in name]
     positions = getattr(config, "max_position_embeddings", None)
     if positions and any(kind in config.model_type for kind in OFFSET_POSITIONS):
         positions -= padding_token(config) + 1
     return Facts(
         name=name,
-        reads=_reads(name),
+        reads=kinds[0] if kinds else "",
         pad=padding_token(config),
         start=getattr(config, "decoder_start_token_id", None),
         positions=positions or None,
         segments=(getattr(config, "type_vocab_size", 0) or 0) > 1,
     )
-
-
-def _reads(name: str) -> Reads:
-    for part, kind in KINDS.items():
-        if part in name:
-            return kind
-    return ""

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..checkpoints import Weights
+from ..checkpoints import Tensors, Weights
 from ..errors import InputError, listing
-from ..system import recall
+from ..system import Device, recall
 from .architecture import architecture, file_text, padding_token, quiet
 
 
@@ -30,9 +30,9 @@ def tensors_of(checkpoint: Weights, dtype: torch.dtype = torch.float32) -> dict[
 
 def build(
     directory: Path | None,
-    tensors: Mapping[str, Tensor],
+    tensors: Tensors,
     *,
-    device: torch.device | str = "cpu",
+    device: Device = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> nn.Module:
     """The module that `directory`'s config describes, holding `tensors`, in evaluation mode.
@@ -62,23 +62,11 @@ def build(
     return model.to(device).eval()
 
 
-def load(
-    checkpoint: Weights,
-    *,
-    device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
-) -> nn.Module:
-    """The module of a checkpoint directory, with its weights, in evaluation mode."""
-    return build(checkpoint.directory, tensors_of(checkpoint, dtype), device=device, dtype=dtype)
-
-
 MODULE = 1 << 20  # bytes of a module without its weights, which is what is remembered
-Forward = Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], Tensor]
+Forward = Callable[[Tensors, Tensors], Tensor]
 
 
-def forward(
-    directory: Path | None, tensors: Mapping[str, Tensor], *, device: torch.device | str = "cpu"
-) -> Forward:
+def forward(directory: Path | None, tensors: Tensors, *, device: Device = "cpu") -> Forward:
     """A function (tensors, inputs) → logits for tensors with these names and shapes; inputs are
     the model's keyword arguments.
 
@@ -98,26 +86,23 @@ def forward(
 
 def _forward(directory: Path | None, shapes: Mapping[str, tuple[int, ...]], device: str) -> Forward:
     like = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
-    names = _names(directory, like)
+    names = parameter_names(directory, like, buffers=True)
     zeros = {name: torch.zeros(shape) for name, shape in shapes.items()}
     module = build(directory, zeros, device=device)
     whole = all(parameter in names for parameter, _ in module.named_parameters())
     if whole:
         _emptied(module)
 
-    def called(tensors: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> Tensor:
-        own = {name: _floating(tensors[source]) for name, source in names.items()}
+    def called(tensors: Tensors, inputs: Tensors) -> Tensor:
+        held = ((name, tensors[source]) for name, source in names.items())
+        own = {n: value.float() if value.is_floating_point() else value for n, value in held}
         return torch.func.functional_call(module, own, kwargs=dict(inputs)).logits
 
-    def rebuilt(tensors: Mapping[str, Tensor], inputs: Mapping[str, Tensor]) -> Tensor:
+    def rebuilt(tensors: Tensors, inputs: Tensors) -> Tensor:
         # transformers puts a parameter of this architecture together from several tensors.
         return build(directory, tensors, device=device)(**inputs).logits
 
     return called if whole else rebuilt
-
-
-def _floating(value: Tensor) -> Tensor:
-    return value.float() if value.is_floating_point() else value
 
 
 def _emptied(module: nn.Module) -> None:
@@ -130,19 +115,15 @@ def _emptied(module: nn.Module) -> None:
                 owner._parameters[name] = shells.setdefault(id(parameter), shell)
 
 
-def parameter_names(directory: Path | None, tensors: Mapping[str, Tensor]) -> dict[str, str]:
+def parameter_names(
+    directory: Path | None, tensors: Tensors, *, buffers: bool = False
+) -> dict[str, str]:
     """The checkpoint's name for each parameter name of the module, by loading numbered tensors.
 
     A parameter that transformers assembles from several tensors has no single name and is left
-    out: its statistics could not be matched with a tensor of the file.
+    out: its statistics could not be matched with a tensor of the file.  `buffers`: also of those
+    that are saved (running means and the like).
     """
-    return _names(directory, tensors, buffers=False)
-
-
-def _names(
-    directory: Path | None, tensors: Mapping[str, Tensor], *, buffers: bool = True
-) -> dict[str, str]:
-    """`parameter_names`, and those of the buffers that are saved (running means and the like)."""
     names = list(tensors)
     numbered = {
         name: torch.full(tuple(tensors[name].shape), float(number))

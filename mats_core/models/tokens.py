@@ -108,12 +108,12 @@ def tokenizer_digest(directory: Path) -> str:
         file = directory / name
         if file.is_file():
             status = file.stat()
-            digest.update(_file_digest(file, status.st_mtime_ns, status.st_size).encode())
+            key = ("tokenizer file", file, status.st_mtime_ns, status.st_size)
+            digest.update(recall(key, functools.partial(_file_digest, file)).encode())
     return digest.hexdigest()
 
 
-@functools.lru_cache(maxsize=1024)
-def _file_digest(file: Path, mtime_ns: int, size: int) -> str:
+def _file_digest(file: Path) -> str:
     return hashlib.sha256(file.name.encode() + b"\0" + file.read_bytes()).hexdigest()
 
 

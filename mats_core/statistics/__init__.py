@@ -15,19 +15,20 @@ size.  *Empirical* statistics take the true label, *true* ones a label sampled f
 prediction (Martens & Grosse, arXiv 1503.05671, section 5; Kunstner et al., arXiv 1905.12558).
 """
 
-from .cache import cached_path, measured, measuring_once
-from .collect import BatchDone, Labels, Steps, measure, measuring
+from .cache import cached_path, measuring_once
+from .collect import BatchDone, Steps, measure, measuring
 from .fisher import CHUNK_BYTES
 from .gram import with_bias
 from .of_loader import Loss, measuring_loader
-from .of_task import EXAMPLES, measure_task, measuring_task
-from .passes import measure_to_file, measuring_to_file
+from .of_task import measure_task, measuring_task
+from .passes import measuring_to_file
+from .settings import EXAMPLES, Labels, MeasureSettings
 from .sketch import Sketch
 from .store import OF_PARAMETERS, Statistics, require_output
 
 __all__ = [
-    "CHUNK_BYTES", "EXAMPLES", "OF_PARAMETERS", "BatchDone", "Labels", "Loss", "Sketch",
-    "Statistics", "Steps", "cached_path", "measure", "measure_task", "measure_to_file",
-    "measured", "measuring", "measuring_loader", "measuring_once", "measuring_task",
+    "CHUNK_BYTES", "EXAMPLES", "OF_PARAMETERS", "BatchDone", "Labels", "Loss",
+    "MeasureSettings", "Sketch", "Statistics", "Steps", "cached_path", "measure",
+    "measure_task", "measuring", "measuring_loader", "measuring_once", "measuring_task",
     "measuring_to_file", "require_output", "with_bias",
 ]  # fmt: skip

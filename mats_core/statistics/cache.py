@@ -7,44 +7,26 @@ from collections.abc import Generator
 from pathlib import Path
 
 from ..checkpoints import Weights
-from ..system import cache_folder, drained
+from ..system import cache_folder
 from ..tasks import Task
-from .collect import BatchDone, Labels
+from .collect import BatchDone
 from .passes import measuring_to_file
+from .settings import MeasureSettings
 from .store import FORMAT
 
 
-def cached_path(
-    checkpoint: Weights, task: Task, *, examples: int, labels: Labels, seed: int
-) -> Path:
+def cached_path(checkpoint: Weights, task: Task, settings: MeasureSettings) -> Path:
     """The file of these statistics in the machine's cache, whether it exists yet or not."""
-    parts = (FORMAT, checkpoint.fingerprint, task.digest, str(examples), labels, str(seed))
+    parts = (FORMAT, checkpoint.fingerprint, task.digest, *settings.key)
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
     return cache_folder() / "statistics" / f"{task.name}-{key}.safetensors"
 
 
 def measuring_once(
-    checkpoint: Weights,
-    task: Task,
-    *,
-    examples: int = 256,
-    labels: Labels = "empirical",
-    seed: int = 0,
-    device: str = "cpu",
+    checkpoint: Weights, task: Task, settings: MeasureSettings
 ) -> Generator[BatchDone, None, Path]:
     """The statistics file of a checkpoint on its task, measured now if it does not exist yet."""
-    path = cached_path(checkpoint, task, examples=examples, labels=labels, seed=seed)
+    path = cached_path(checkpoint, task, settings)
     if not path.is_file():
-        yield from measuring_to_file(
-            checkpoint,
-            task,
-            path,
-            examples=examples,
-            labels=labels,
-            seed=seed,
-            device=device,
-        )
+        yield from measuring_to_file(checkpoint, task, path, settings)
     return path
-
-
-measured = drained(measuring_once)

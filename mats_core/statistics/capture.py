@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from . import gram
 from .copies import Copies
+
+Uses = list[tuple[Tensor, Tensor]]  # input and output gradient of each call of a layer
 
 
 def is_conv1d(module: nn.Module) -> bool:
@@ -81,45 +84,61 @@ class Capture:
     itself, such as a class token, is one copy an example where it is added to the batch or put
     beside it (`copies.py`).  All is restored on exit.
 
-    uses    layer → inputs and output gradients of each of its calls
-    copies  the parameters that have a copy an example
-    left    layers whose statistics would be wrong: rows of another number than the examples'
+    examples  their number in the batch
+    masks     (examples, tokens) each: which tokens of the layers with as many are no padding
+    uses      layer → inputs and output gradients of each of its calls
+    copies    the parameters that have a copy an example
+    left      layers whose statistics would be wrong: rows of another number than the examples'
     """
 
-    def __init__(self, model: nn.Module, examples: int) -> None:
-        self.model, self.examples = model, examples
-        self.uses: dict[str, list[tuple[Tensor, Tensor]]] = defaultdict(list)
+    def __init__(self, model: nn.Module, examples: int, masks: Sequence[Tensor]) -> None:
+        self.model, self.examples, self.masks = model, examples, masks
+        self.uses: dict[str, Uses] = defaultdict(list)
         self.copies = Copies(examples)
         self.left: set[str] = set()
-        self._undo: list[Callable[[], object]] = []
 
     def __enter__(self) -> Capture:
-        try:
+        with contextlib.ExitStack() as undo:
             for parameter in self.model.parameters():
                 if parameter.requires_grad:
+                    undo.callback(parameter.requires_grad_, True)
                     parameter.requires_grad_(False)
-                    self._undo.append(lambda p=parameter: p.requires_grad_(True))
             own, shared = {}, set()
             for name, module in self.model.named_modules():
                 if handled(name, module):
                     hook = module.register_forward_hook(self._note(name), with_kwargs=True)
-                    self._undo.append(hook.remove)
+                    undo.callback(hook.remove)
                     shared |= {id(value) for value in module._parameters.values()}
                 else:
                     own |= {id(value): value for value in module._parameters.values()}
             for name, value in self.model.named_parameters():
                 if id(value) in own and id(value) not in shared:
                     self.copies.follow(name, value)
-            self.copies.__enter__()
-            self._undo.append(lambda: self.copies.__exit__(None, None, None))
-        except BaseException:
-            self.__exit__()
-            raise
+            undo.enter_context(self.copies)
+            self._undo = undo.pop_all()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        while self._undo:
-            self._undo.pop()()
+        self._undo.close()
+
+    def joined(self, uses: Uses) -> tuple[Tensor, Tensor]:
+        """Inputs and output gradients of uses of one layer, (examples, tokens, d) each, side by
+        side along the tokens; padding is zero."""
+        x = [gram.tokens_of(used, self.examples, self._mask(used)) for used, _ in uses]
+        g = [gram.tokens_of(given, self.examples, self._mask(given)) for _, given in uses]
+        return (x[0], g[0]) if len(uses) == 1 else (torch.cat(x, 1), torch.cat(g, 1))
+
+    def tokens(self, uses: Uses) -> int:
+        """N: the number of real tokens in the inputs of uses of one layer."""
+        return sum(
+            gram.token_count(gram.tokens_of(used, self.examples), self._mask(used))
+            for used, _ in uses
+        )
+
+    def _mask(self, values: Tensor) -> Tensor | None:
+        """The mask with as many tokens as the values (examples, ..., d) have, if there is one."""
+        tokens = values.numel() // (self.examples * values.shape[-1])
+        return next((mask for mask in self.masks if mask.shape[1] == tokens), None)
 
     def _note(self, name: str) -> Callable[..., Tensor]:
         def hook(module: nn.Module, inputs: Any, keywords: Any, output: Tensor) -> Tensor:

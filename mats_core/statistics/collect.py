@@ -7,21 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..errors import InputError, member
+from ..errors import InputError
 from ..models import IGNORED
+from ..models import batches as loading
 from ..system import Event, drained
 from . import ia3
 from .accumulate import Accumulator
 from .capture import Capture, eager
+from .settings import DEFAULT, Labels, MeasureSettings
 from .store import FORMAT, Statistics
 
-Labels = Literal["empirical", "true"]
 MASKS = ("attention_mask", "decoder_attention_mask")
 Batch = tuple[Mapping[str, Tensor], Tensor | None]  # the model's keyword arguments, labels (n,)
 
@@ -59,12 +60,9 @@ def _masks(inputs: Mapping[str, Tensor]) -> list[Tensor]:
 def measuring(
     model: nn.Module,
     batches: Iterable[Batch],
+    settings: MeasureSettings = DEFAULT,
     *,
     names: Mapping[str, str] | None = None,
-    labels: Labels = "empirical",
-    seed: int = 0,
-    blocks: int = 0,
-    rank: int = 0,
     vectors: Mapping[str, ia3.Rescaled] | None = None,
     metadata: Mapping[str, str] | None = None,
     total: int | None = None,
@@ -74,43 +72,36 @@ def measuring(
     `batches`: keyword arguments of the model (an `attention_mask` (n, tokens) leaves padding out)
     and labels: classes (n,), or the token that the logits of a position should name (n, tokens),
     with `IGNORED` at positions that are left out.  `names`: the checkpoint's name of each
-    parameter, by the module's; the same names by default.  `blocks`: parameters of at most so many
-    elements get their full block.  `rank`: Grams of at least `WORTH · rank` columns are kept as at
-    most `rank` rows (`sketch.py`); 0: none.  `vectors`: layers with an (IA)³ vector multiplied in,
-    whose full block is always measured.  `total`: number of examples, for the events' fraction.
-    Raises `InputError` for an empty calibration set or a loss that is not finite.
+    parameter, by the module's; the same names by default.  `vectors`: layers with an (IA)³ vector
+    multiplied in, whose full block is always measured.  `total`: number of examples, for the
+    events' fraction.  Raises `InputError` for an empty calibration set or a loss that is not
+    finite.
     """
-    member("labels", labels, ("empirical", "true"))
     own = {name: name for name, _ in model.named_parameters()} if names is None else names
-    accumulator = Accumulator(model, own, blocks, vectors, rank)
-    sampler = np.random.default_rng(seed)
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
+    accumulator = Accumulator(model, own, settings, vectors)
+    sampler = np.random.default_rng(settings.seed)
+    with loading.evaluating(model):
         for inputs, truth in batches:
-            examples, masks = len(next(iter(inputs.values()))), _masks(inputs)
-            with Capture(model, examples) as capture, torch.enable_grad():
+            examples = len(next(iter(inputs.values())))
+            with Capture(model, examples, _masks(inputs)) as capture, torch.enable_grad():
                 with eager(model):
                     output = model(**inputs)
-                likelihood = _likelihood(output, truth, labels, sampler)
+                likelihood = _likelihood(output, truth, settings.labels, sampler)
                 if not torch.isfinite(likelihood):
                     raise InputError("log-likelihood", expected="a finite number", found="none")
                 _require_gradient(model, likelihood)
                 likelihood.backward()
-            accumulator.add(capture, masks)
+            accumulator.add(capture)
             yield _batch_done(accumulator.examples, total)
-    finally:
-        for module, training in modes.items():
-            module.training = training
     if not accumulator.examples:
         raise InputError("calibration set", expected="at least one example", found="none")
     description = {
         "format": FORMAT,
         "examples": str(accumulator.examples),
         "tokens": str(max(accumulator.tokens.values(), default=accumulator.examples)),
-        "seed": str(seed),
-        "labels": labels,
-        **({"rank": str(rank)} if rank else {}),
+        "seed": str(settings.seed),
+        "labels": settings.labels,
+        **({"rank": str(settings.rank)} if settings.rank else {}),
         **(metadata or {}),
     }
     return Statistics.of(accumulator.means(), description)
@@ -146,21 +137,14 @@ def _likelihood(
         asked = truth != IGNORED
         logits, truth = logits[asked], truth[asked]
     scores = torch.log_softmax(logits, -1)
-    chosen = _labels(scores, truth, labels, sampler)
-    return scores.gather(1, chosen[:, None]).sum()
+    if labels == "true":
+        truth = sampled(scores, sampler)
+    elif truth is None:
+        raise InputError("labels", expected="true labels", found="none", remedy="Use 'true'.")
+    return scores.gather(1, truth.to(scores.device)[:, None]).sum()
 
 
-def _labels(
-    scores: Tensor, truth: Tensor | None, labels: Labels, sampler: np.random.Generator
-) -> Tensor:
-    if labels == "empirical":
-        if truth is None:
-            raise InputError("labels", expected="true labels", found="none", remedy="Use 'true'.")
-        return truth.to(scores.device)
-    return _sampled(scores, sampler)
-
-
-def _sampled(scores: Tensor, sampler: np.random.Generator) -> Tensor:
+def sampled(scores: Tensor, sampler: np.random.Generator) -> Tensor:
     """A class drawn from each row of log-probabilities (n, classes)."""
     # One uniform number a row, in order: the draw does not depend on the batch size.
     uniform = torch.from_numpy(sampler.random(len(scores))).to(scores.device)

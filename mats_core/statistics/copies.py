@@ -25,13 +25,16 @@ TELLING = {"__get__", "size", "dim", "ndimension", "numel", "nelement", "__len__
 
 
 class Copies(TorchFunctionMode):
-    """While active, functions that get a followed parameter and the batch get its copies."""
+    """While active, functions that get a followed parameter and the batch get its copies.
+
+    left   the parameters with a use that was not followed
+    """
 
     def __init__(self, examples: int) -> None:
         super().__init__()
         self.examples = examples
         self._leaves: dict[int, tuple[str, Tensor]] = {}
-        self._left: set[str] = set()
+        self.left: set[str] = set()
 
     def follow(self, name: str, parameter: nn.Parameter) -> None:
         """Give a parameter of three or more dimensions, the first of them 1, its copies."""
@@ -45,13 +48,8 @@ class Copies(TorchFunctionMode):
         return {
             name: leaf.grad
             for name, leaf in self._leaves.values()
-            if leaf.grad is not None and name not in self._left
+            if leaf.grad is not None and name not in self.left
         }
-
-    @property
-    def left(self) -> set[str]:
-        """The parameters with a use that was not followed."""
-        return set(self._left)
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -69,7 +67,7 @@ class Copies(TorchFunctionMode):
         found = func(*args, **kwargs)
         tells = name in TELLING and not isinstance(found, Tensor)
         if not tells and not any(found is value for value in met):
-            self._left |= {self._leaves[id(value)][0] for value in met}
+            self.left |= {self._leaves[id(value)][0] for value in met}
         return found
 
     def _follows(self, name: str, args: tuple[Any, ...], kwargs: Any, met: list[Tensor]) -> bool:

@@ -11,6 +11,7 @@ Nothing is divided by l, so a vector with zeros in it has its gradient, too.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +20,7 @@ from torch import Tensor
 from ..adapters import Adapted
 from ..checkpoints import Weights
 from ..names import module_of
+from ..system import Device
 
 
 @dataclass(frozen=True)
@@ -42,26 +44,19 @@ def vector_gradients(x: Tensor, g: Tensor, layer: Rescaled) -> Tensor:
 
 
 def rescaled_layers(
-    checkpoint: Weights,
-    *,
-    dtype: torch.dtype = torch.float32,
-    device: torch.device | str = "cpu",
+    checkpoint: Weights, *, dtype: torch.dtype = torch.float32, device: Device = "cpu"
 ) -> dict[str, Rescaled]:
     """The layers that have an (IA)³ vector, by the name of their weight; empty for other models."""
     if not isinstance(checkpoint, Adapted):
         return {}
+    read = functools.partial(checkpoint.base.read, dtype=dtype, device=device)
     found: dict[str, Rescaled] = {}
     for name, vector in checkpoint.vectors.items():
         stem = module_of(name)
-        weight = checkpoint.base.read(f"{stem}.weight", dtype=dtype, device=device)
+        weight = read(f"{stem}.weight")
         axis = vector.scales[f"{stem}.weight"]
         if (vector.side == "input") != bool(axis):  # stored as (d_in, d_out)
             weight = weight.T
-        bias = f"{stem}.bias" if f"{stem}.bias" in vector.scales else None
-        found[f"{stem}.weight"] = Rescaled(
-            name,
-            vector.side,
-            weight,
-            checkpoint.base.read(bias, dtype=dtype, device=device) if bias else None,
-        )
+        bias = read(f"{stem}.bias") if f"{stem}.bias" in vector.scales else None
+        found[f"{stem}.weight"] = Rescaled(name, vector.side, weight, bias)
     return found

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from ..checkpoints import InMemory
 from ..errors import InputError
 from ..models import IGNORED, batches
-from .collect import Batch, Labels, Likelihood, Steps, measuring
+from .collect import Batch, Likelihood, Steps, measuring
+from .settings import MeasureSettings
 
 Loss = Callable[[nn.Module, Any], Tensor]  # (model, batch) → (n,) losses, or their sum
 CAUSAL = ("CausalLM", "LMHeadModel")  # classes that shift labels themselves
@@ -31,15 +32,10 @@ HALVES = (torch.float16, torch.bfloat16)
 def measuring_loader(
     model: nn.Module,
     loader: Iterable[Any],
+    settings: MeasureSettings,
     *,
-    examples: int | None = None,
-    labels: Labels = "empirical",
     loss: Loss | None = None,
-    seed: int = 0,
-    blocks: int = 0,
-    rank: int = 0,
     names: Mapping[str, str] | None = None,
-    device: torch.device | str | None = None,
 ) -> Steps:
     """Statistics of a module on a loader's batches, an event after each.
 
@@ -47,22 +43,17 @@ def measuring_loader(
               (n, tokens) with -100 at positions that are left out.  The examples are the first
               dimension, of the batch and of what each layer sees: a layer that sees another number
               of rows is left out, but tokens first, as many as examples, cannot be told apart
-    examples  at most so many, from the first on; all by default
     loss      (model, batch) → the loss of each example (n,), or their sum: a negative
               log-likelihood, for models that give no logits; the batch is on the model's device
     names     the tensors' names by the module's parameters'; the same by default
-    device    where to measure; where the model lies by default
 
-    The model is measured in evaluation mode and left as it was; of half-precision modules a float32
-    copy is measured, for sums of squares need its range; compiled modules are measured as they were
-    before, under the names of their parameters.  Raises `InputError` for an empty loader,
-    batches of another form, and models without any layer that can be measured.
+    The examples are the loader's first.  The model is measured in evaluation mode and left as it
+    was; of half-precision modules a float32 copy is measured, for sums of squares need its range;
+    compiled modules are measured as they were before, under the names of their parameters.  Raises
+    `InputError` for an empty loader, batches of another form, and models without any layer that can
+    be measured.
     """
-    _require_loader(model, loader, labels, loss)
-    least = {"examples": (examples, 1), "rank": (rank, 0), "blocks": (blocks, 0)}
-    for option, (value, low) in least.items():
-        if value is not None and value < low:
-            raise InputError(option, expected=f"a number from {low} on", found=str(value))
+    _require_loader(model, loader, settings.labels, loss)
     given = dict(model.named_parameters())
     if names is None:
         names = {name: name for name in given}
@@ -73,50 +64,42 @@ def measuring_loader(
     alone = model
     if any(parameter.dtype in HALVES for parameter in given.values()):
         model = copy.deepcopy(model).float()
-    with _alone(alone), batches.on_device(model, device) as place:
+    with _alone(alone), batches.on_device(model, settings.device) as place:
         called = _Called(model, loss)
         return (
             yield from measuring(
                 called,
-                called.batches(batches.first(loader, examples), place),
+                called.batches(batches.first(loader, settings.examples), place),
+                settings,
                 names={f"model.{name}": tensor for name, tensor in names.items()},
-                labels=labels,
-                seed=seed,
-                blocks=blocks,
-                rank=rank,
                 metadata=metadata,
             )
         )
 
 
-class _Turn:
-    """A module's lock, and the thread that holds it."""
-
-    def __init__(self) -> None:
-        self.lock, self.thread = threading.Lock(), 0
-
-
-_turns: weakref.WeakKeyDictionary[nn.Module, _Turn] = weakref.WeakKeyDictionary()
-_turns_lock = threading.Lock()
+_measured: weakref.WeakKeyDictionary[nn.Module, int] = weakref.WeakKeyDictionary()  # by a thread
+_turn = threading.Condition()
 
 
 @contextlib.contextmanager
 def _alone(model: nn.Module) -> Iterator[None]:
     """A module's hooks are of one measurement at a time: other threads wait for it to end."""
-    with _turns_lock:
-        turn = _turns.setdefault(model, _Turn())
-    if turn.thread == threading.get_ident():  # waiting for itself, a thread would never end
-        raise InputError(
-            f"model '{type(model).__name__}'",
-            expected="one measurement at a time",
-            found="one that has begun and not ended",
-        )
-    with turn.lock:
-        turn.thread = threading.get_ident()
-        try:
-            yield
-        finally:
-            turn.thread = 0
+    thread = threading.get_ident()
+    with _turn:
+        if _measured.get(model) == thread:  # waiting for itself, it would never end
+            raise InputError(
+                f"model '{type(model).__name__}'",
+                expected="one measurement at a time",
+                found="one that has begun and not ended",
+            )
+        _turn.wait_for(lambda: model not in _measured)
+        _measured[model] = thread
+    try:
+        yield
+    finally:
+        with _turn:
+            del _measured[model]
+            _turn.notify_all()
 
 
 class _Called(nn.Module):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,26 +13,19 @@ from torch import Tensor, nn
 from .. import models
 from ..checkpoints import Weights
 from ..models import Rows
-from ..system import drained
+from ..system import drain, existing_device
 from ..tasks import Split, Task
 from . import ia3
-from .collect import Batch, Labels, Steps, _sampled, measuring
-
-EXAMPLES = 256  # a task, where nobody says how many
+from .collect import Batch, Steps, measuring, sampled
+from .settings import MeasureSettings
+from .store import Statistics
 
 
 def measuring_task(
     checkpoint: Weights,
     task: Task,
+    settings: MeasureSettings,
     *,
-    examples: int = EXAMPLES,
-    batch_size: int = 64,
-    labels: Labels = "empirical",
-    seed: int = 0,
-    blocks: int = 0,
-    rank: int = 0,
-    device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
     tensors: Mapping[str, Tensor] | None = None,
     only: Container[str] | None = None,
 ) -> Steps:
@@ -41,40 +36,36 @@ def measuring_task(
     (`passes.py` has the reason).
     """
     models.check(checkpoint, task)
+    directory, labels, dtype = checkpoint.directory, settings.labels, settings.dtype
+    device = existing_device(settings.device or "cpu")
     if tensors is None:
         tensors = models.tensors_of(checkpoint, dtype)
-    model = models.build(checkpoint.directory, tensors, device=device, dtype=dtype)
-    order = np.random.default_rng(seed).permutation(len(task.train))[:examples]
+    model = models.build(directory, tensors, device=device, dtype=dtype)
+    order = np.random.default_rng(settings.seed).permutation(len(task.train))[: settings.examples]
     chosen = task.train.take(order)
-    rows = models.encode(chosen, checkpoint.directory, device=device, dtype=dtype)
+    rows = models.encode(chosen, directory, device=device, dtype=dtype)
     # Texts of like length side by side; of images nothing moves.
     places = np.argsort(-rows.lengths, kind="stable")
-    given, drawn = chosen.labels, labels
+    given = chosen.labels
     if task.form.kind == "choices" and labels == "true":
         # An answer drawn from all of them; its tokens are then as good as true ones.
-        given, drawn = given.copy(), "empirical"
-        given[places] = _drawn_answers(model, rows, chosen, places, seed)
+        given, drawn = given.copy(), _drawn_answers(model, rows, chosen, places, settings.seed)
+        given[places], settings = drawn, replace(settings, labels="empirical")
 
     def batches() -> Iterable[Batch]:
-        for start in range(0, len(places), batch_size):
-            some = places[start : start + batch_size]
+        for start in range(0, len(places), settings.batch_size):
+            some = places[start : start + settings.batch_size]
             batch = rows.batch(some, given[some] if task.form.kind == "choices" else None)
             classes = torch.from_numpy(chosen.labels[some])
             yield batch.inputs, classes if batch.targets is None else batch.targets
 
+    named = models.parameter_names(directory, tensors).items()
     return (
         yield from measuring(
             model,
             batches(),
-            names={
-                own: name
-                for own, name in models.parameter_names(checkpoint.directory, tensors).items()
-                if only is None or name in only
-            },
-            labels=drawn,
-            seed=seed,
-            blocks=blocks,
-            rank=rank,
+            settings,
+            names={own: name for own, name in named if only is None or name in only},
             vectors=ia3.rescaled_layers(checkpoint, dtype=dtype, device=device),
             metadata={"fingerprint": checkpoint.fingerprint, "task": task.name, "labels": labels},
             total=len(places),
@@ -82,7 +73,12 @@ def measuring_task(
     )
 
 
-measure_task = drained(measuring_task)
+def measure_task(checkpoint: Weights, task: Task, **settings: Any) -> Statistics:
+    """Statistics of a checkpoint directory on seeded draws from its task's train split.
+
+    `settings`: `examples`, `labels`, `seed` and the other fields of `MeasureSettings`.
+    """
+    return drain(measuring_task(checkpoint, task, MeasureSettings(**settings)))
 
 
 def _drawn_answers(
@@ -91,5 +87,5 @@ def _drawn_answers(
     """For each example one answer, drawn by the model's own probabilities of all of them."""
     with torch.inference_mode():
         scores = models.ask(lambda inputs: model(**inputs).logits, rows, split, places)
-    drawn = _sampled(scores.log_softmax(-1), np.random.default_rng(seed))
+    drawn = sampled(scores.log_softmax(-1), np.random.default_rng(seed))
     return drawn.cpu().numpy()

@@ -9,18 +9,19 @@ to itself.  The model and its activations come on top.
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from ..checkpoints import Weights
 from ..linear import WORTH
 from ..names import is_matrix, module_of
-from ..system import available_memory, drained, part
+from ..system import available_memory, part
 from ..tasks import Task
 from .collect import Steps
 from .of_task import measuring_task
+from .settings import MeasureSettings
 from .store import Statistics
 
 SHARE = 0.5  # of the available memory, where no budget is given; the model takes its part, too
@@ -31,26 +32,28 @@ def measuring_to_file(
     checkpoint: Weights,
     task: Task,
     path: str | Path,
+    settings: MeasureSettings,
     *,
     memory: float | None = None,
-    **how: Any,
 ) -> Steps:
-    """`measure_task(checkpoint, task, **how)` in a file, opened; it appears whole or not at all.
+    """The statistics of `measuring_task` in a file, opened; it appears whole or not at all.
 
     `memory`: bytes that the sums may take; half of what is available by default.  An event after
     each batch, whose fraction is of all passes.
     """
     path = Path(path)
-    sizes = {key: how.get(key, 0) for key in ("blocks", "rank")}
-    groups = grouped(checkpoint, _budget(memory), **sizes)
+    if memory is None:
+        free = available_memory()
+        memory = float("inf") if free is None else SHARE * free
+    groups = grouped(checkpoint, memory, settings)
     if len(groups) == 1:
-        (yield from measuring_task(checkpoint, task, **how)).save(path)
+        (yield from measuring_task(checkpoint, task, settings)).save(path)
         return Statistics.open(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".mats-measure-", dir=path.parent) as folder:
         parts = []
         for index, names in enumerate(groups):
-            steps = measuring_task(checkpoint, task, only=names, **how)
+            steps = measuring_task(checkpoint, task, settings, only=names)
             of_all = (index / len(groups), (index + 1) / len(groups))
             found = yield from part(steps, *of_all, f"{{}}, pass {index + 1} of {len(groups)}")
             file = Path(folder) / f"{index}.safetensors"
@@ -61,19 +64,7 @@ def measuring_to_file(
     return Statistics.open(path)
 
 
-measure_to_file = drained(measuring_to_file)
-
-
-def _budget(memory: float | None) -> float:
-    if memory is not None:
-        return memory
-    free = available_memory()
-    return float("inf") if free is None else SHARE * free
-
-
-def grouped(
-    checkpoint: Weights, budget: float, *, blocks: int = 0, rank: int = 0
-) -> list[frozenset[str]]:
+def grouped(checkpoint: Weights, budget: float, settings: MeasureSettings) -> list[frozenset[str]]:
     """The parameters of a checkpoint in groups whose sums fit, modules kept together."""
     modules: dict[str, list[str]] = {}
     for name in checkpoint.tensors:
@@ -81,7 +72,7 @@ def grouped(
     groups: list[list[str]] = [[]]
     filled = 0.0
     for names in modules.values():
-        size = sum(statistics_bytes(n, checkpoint.tensors[n].shape, blocks, rank) for n in names)
+        size = sum(statistics_bytes(n, checkpoint.tensors[n].shape, settings) for n in names)
         if groups[-1] and filled + size > budget:
             groups.append([])
             filled = 0.0
@@ -90,15 +81,13 @@ def grouped(
     return [frozenset(names) for names in groups]
 
 
-def statistics_bytes(name: str, shape: Sequence[int], blocks: int = 0, rank: int = 0) -> int:
+def statistics_bytes(name: str, shape: Sequence[int], settings: MeasureSettings) -> int:
     """Bytes of what is summed up for a parameter, as its name and shape let one expect.
 
     A Gram in factors has twice its rows while it is measured.
     """
-    elements = 1
-    for size in shape:
-        elements *= size
-    found = elements + (elements**2 if elements <= blocks else 0)
+    elements, rank = math.prod(shape), settings.rank
+    found = elements + (elements**2 if elements <= settings.blocks else 0)
     if is_matrix(name, shape):
         found += shape[1] + sum(2 * rank * d if 0 < WORTH * rank <= d else d * d for d in shape)
     return WIDTH * found

@@ -33,23 +33,14 @@ from ..checkpoints import Checkpoint, TensorFileWriter, all_finite, require_file
 from ..errors import InputError
 from ..linear import LowRank
 from ..names import is_weight, module_of
-from ..system import Shown
+from ..system import Device, Shown
 
 FORMAT = "mats-statistics-1"
 _NUMBERS = itertools.count()
 FACTORED = ("input_gram", "output_gradient_gram")  # kinds that may be there in factors instead
-KINDS = (
-    "input_gram",
-    "input_mean",
-    "output_gradient_gram",
-    "fisher",
-    "block",
-    "input_factor",
-    "input_rest",
-    "output_gradient_factor",
-    "output_gradient_rest",
-)
+FACTORS = ("input_factor", "input_rest", "output_gradient_factor", "output_gradient_rest")
 OF_PARAMETERS = ("fisher", "block")  # the others are of modules
+KINDS = (*FACTORED, "input_mean", *OF_PARAMETERS, *FACTORS)
 
 
 def require_output(
@@ -143,8 +134,7 @@ class Statistics(Shown):
         for stored in self.shapes:
             stem, _, kind = stored.rpartition(".")
             own_names[f"{stems.get(stem, stem)}.{kind}"] = stored
-        shapes = {name: self.shapes[stored] for name, stored in own_names.items()}
-        return replace(self, shapes=shapes, _read=partial(_read_as, self._read, own_names))
+        return self._renamed(own_names)
 
     def shared(self, aliases: Mapping[str, str]) -> Statistics:
         """The same statistics under every name of a tensor: `aliases` has its first for the others.
@@ -162,8 +152,9 @@ class Statistics(Shown):
                 held = [stem for stem in stems if f"{stem}.{kind}" in self.shapes]
                 for stem in stems if held else ():
                     own_names.setdefault(f"{stem}.{kind}", f"{held[0]}.{kind}")
-        if len(own_names) == len(self.shapes):
-            return self
+        return self if len(own_names) == len(self.shapes) else self._renamed(own_names)
+
+    def _renamed(self, own_names: Mapping[str, str]) -> Statistics:
         shapes = {name: self.shapes[stored] for name, stored in own_names.items()}
         return replace(self, shapes=shapes, _read=partial(_read_as, self._read, own_names))
 
@@ -226,12 +217,7 @@ class Statistics(Shown):
         return tuple(name.rpartition(".")[0] for name in self.shapes if name.endswith(ends))
 
     def factored(
-        self,
-        name: str,
-        size: int,
-        *,
-        dtype: torch.dtype = torch.float32,
-        device: torch.device | str = "cpu",
+        self, name: str, size: int, *, dtype: torch.dtype = torch.float32, device: Device = "cpu"
     ) -> LowRank | None:
         """A Gram (size, size) in factors, or None where it was not measured in low rank.
 
@@ -247,12 +233,7 @@ class Statistics(Shown):
         assert factor is not None
         assert rest is not None
         if float(rest) < 0:
-            raise InputError(
-                f"'{names[1]}' of statistics '{self.source}'",
-                expected="a number of at least 0",
-                found=f"{float(rest):g}",
-                remedy="Measure this checkpoint again.",
-            )
+            raise self._wrong(names[1], "a number of at least 0", f"{float(rest):g}")
         return LowRank(factor, rest.expand(size))
 
     def read(
@@ -261,7 +242,7 @@ class Statistics(Shown):
         shape: tuple[int, ...],
         *,
         dtype: torch.dtype = torch.float32,
-        device: torch.device | str = "cpu",
+        device: Device = "cpu",
     ) -> Tensor | None:
         """One tensor, or None where it was not measured; a Gram in factors is multiplied out.
 
@@ -271,21 +252,15 @@ class Statistics(Shown):
             factors = self.factored(name, shape[-1], dtype=dtype, device=device) if shape else None
             return None if factors is None else factors.dense()
         if self.shapes[name] != shape:
-            raise InputError(
-                f"'{name}' of statistics '{self.source}'",
-                expected=f"shape {list(shape)}",
-                found=f"{list(self.shapes[name])}",
-                remedy="Measure this checkpoint again.",
-            )
+            raise self._wrong(name, f"shape {list(shape)}", f"{list(self.shapes[name])}")
         value = self._read(name).to(device=device, dtype=dtype)
         if not all_finite(value):
-            raise InputError(
-                f"'{name}' of statistics '{self.source}'",
-                expected="finite numbers",
-                found="NaN or infinity",
-                remedy="Measure this checkpoint again.",
-            )
+            raise self._wrong(name, "finite numbers", "NaN or infinity")
         return value
+
+    def _wrong(self, name: str, expected: str, found: str) -> InputError:
+        thing, remedy = f"'{name}' of statistics '{self.source}'", "Measure this checkpoint again."
+        return InputError(thing, expected=expected, found=found, remedy=remedy)
 
 
 def _read_as(read: Callable[[str], Tensor], own_names: Mapping[str, str], name: str) -> Tensor:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from . import memory, speeds
     from .bars import bar, in_notebook
-    from .devices import choose_device
+    from .devices import Device, choose_device, existing_device
     from .folders import FolderName, cache_folder, results_folder
     from .memory import available_memory, parse_bytes
     from .remember import Memo, forgetful, nbytes, recall, remembered
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
     from .threads import set_waiting
 
 __all__ = [
-    "UNMEASURED", "Event", "FolderName", "Memo", "Rates", "Shown", "Work", "available_memory",
-    "bar", "cache_folder", "changed", "choose_device", "drain", "drained", "forgetful",
-    "in_notebook", "memory", "nbytes", "parse_bytes", "part", "recall", "remembered",
-    "results_folder", "set_waiting", "speeds", "ticking",
+    "UNMEASURED", "Device", "Event", "FolderName", "Memo", "Rates", "Shown", "Work",
+    "available_memory", "bar", "cache_folder", "changed", "choose_device", "drain", "drained",
+    "existing_device", "forgetful", "in_notebook", "memory", "nbytes", "parse_bytes", "part",
+    "recall", "remembered", "results_folder", "set_waiting", "speeds", "ticking",
 ]  # fmt: skip
 
 _HOMES = {
     "bars": ("bar", "in_notebook"),
-    "devices": ("choose_device",),
+    "devices": ("Device", "choose_device", "existing_device"),
     "folders": ("FolderName", "cache_folder", "results_folder"),
     "memory": ("available_memory", "parse_bytes"),
     "remember": ("Memo", "forgetful", "nbytes", "recall", "remembered"),

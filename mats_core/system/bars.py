@@ -10,27 +10,22 @@ from collections.abc import Callable, Iterator
 from html import escape
 from typing import Any
 
+from .stream import Event
+
 EVERY = 0.1  # seconds between two updates in a notebook
-Tell = Callable[[Any], None]  # called with each event of a stream
+Tell = Callable[[Event], None]  # called with each event of a stream
 
 
-@contextlib.contextmanager
-def bar(wanted: bool | None = None) -> Iterator[Tell | None]:
+def bar(wanted: bool | None = None) -> contextlib.AbstractContextManager[Tell | None]:
     """A context with the function to call with each event (`drain`'s `on_event`), or None: no bar.
 
     `wanted`: False for silence, True for a bar even where the output is no terminal; by default
     one in notebooks and terminals.
     """
-    if wanted is False:
-        yield None
-    elif in_notebook():
-        with _display() as tell:
-            yield tell
-    elif wanted or sys.stderr.isatty():
-        with _terminal() as tell:
-            yield tell
-    else:
-        yield None
+    if wanted is not False and in_notebook():
+        return _display()
+    shown = sys.stderr.isatty() if wanted is None else wanted
+    return _terminal() if shown else contextlib.nullcontext()
 
 
 def in_notebook() -> bool:
@@ -39,12 +34,9 @@ def in_notebook() -> bool:
     return ipython is not None and type(ipython.get_ipython()).__name__ == "ZMQInteractiveShell"
 
 
-def fraction_of(event: Any, before: float = 0.0) -> float:
+def fraction_of(event: Event, before: float = 0.0) -> float:
     """How much of the work is done, never less than before."""
-    found = getattr(event, "fraction", None)
-    if not found and getattr(event, "total", 0) and hasattr(event, "index"):
-        found = (event.index + 1) / event.total
-    return min(1.0, max(before, float(found or 0.0)))
+    return min(1.0, max(before, event.fraction))
 
 
 @contextlib.contextmanager
@@ -54,8 +46,8 @@ def _terminal() -> Iterator[Tell]:
     form = "{desc}: {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}]"
     with tqdm(total=100, leave=False, file=sys.stderr, bar_format=form) as line:
 
-        def tell(event: Any) -> None:
-            line.set_description_str(str(getattr(event, "text", "")), refresh=False)
+        def tell(event: Event) -> None:
+            line.set_description_str(event.text, refresh=False)
             line.update(round(100 * fraction_of(event, line.n / 100)) - line.n)
 
         yield tell
@@ -67,12 +59,12 @@ def _display() -> Iterator[Tell]:
     handle: Any = screen.display(screen.HTML(""), display_id=True)
     done, last = 0.0, 0.0
 
-    def tell(event: Any) -> None:
+    def tell(event: Event) -> None:
         nonlocal done, last
         done = fraction_of(event, done)
         if time.monotonic() - last >= EVERY:
             last = time.monotonic()
-            text = escape(str(getattr(event, "text", "")))
+            text = escape(event.text)
             handle.update(screen.HTML(f'<progress value="{done:.3f}"></progress> {text}'))
 
     try:

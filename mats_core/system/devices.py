@@ -6,6 +6,8 @@ import torch
 
 from ..errors import InputError
 
+Device = torch.device | str
+
 
 def choose_device(wanted: str) -> tuple[str, str]:
     """(device, reason): for `auto` the fastest of this machine.
@@ -17,15 +19,43 @@ def choose_device(wanted: str) -> tuple[str, str]:
         "mps": torch.backends.mps.is_available(),
         "cpu": True,
     }
+    there = [name for name, is_there in available.items() if is_there]
     if wanted == "auto":
-        device = next(name for name, there in available.items() if there)
-        absent = [name for name, there in available.items() if not there]
-        return device, f"chosen automatically; not here: {', '.join(absent) or 'none'}"
-    if not available[wanted]:
+        absent = ", ".join(name for name in available if name not in there)
+        return there[0], f"chosen automatically; not here: {absent or 'none'}"
+    if wanted not in there:
         raise InputError(
             f"device '{wanted}'",
-            expected=f"one of {', '.join(name for name, there in available.items() if there)}",
+            expected=f"one of {', '.join(there)}",
             found="no such device on this machine",
             remedy="Use 'auto'.",
         )
     return wanted, "as the recipe says"
+
+
+def existing_device(device: Device) -> torch.device:
+    """The device that is meant, with its number where one is given; `auto`: this machine's fastest.
+
+    Raises `InputError` for a device that this machine lacks, and for what is none to compute on.
+    """
+    try:
+        wanted = torch.device(choose_device("auto")[0] if device == "auto" else device)
+    except (RuntimeError, TypeError):
+        wanted = torch.device("meta")  # refused below under the name that was given
+    if wanted.type not in ("cpu", "cuda", "mps"):
+        raise InputError(
+            f"device '{device}'",
+            expected="auto, cpu, cuda, mps, or one with its number (cuda:0)",
+            found="none to compute on",
+            remedy="Use 'auto'.",
+        )
+    choose_device(wanted.type)
+    count = torch.cuda.device_count() if wanted.type == "cuda" else 1
+    if (wanted.index or 0) >= count:
+        raise InputError(
+            f"device '{device}'",
+            expected=f"a number below {count}",
+            found=str(wanted.index),
+            remedy="Use 'auto'.",
+        )
+    return wanted

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
 from pathlib import Path
-from typing import NoReturn
 
 import torch
 
@@ -35,13 +35,9 @@ def device_memory(device: str) -> int | None:
 def parse_bytes(text: str) -> float:
     """The bytes that `4GB`, `500 MB` or `2e9` says; raises `InputError` for anything else."""
     found = re.fullmatch(r"\s*([\d.]+(?:e\d+)?)\s*([kKMGT]?)i?B?\s*", text)
-    try:
-        return float(found[1]) * UNITS[found[2].upper()] if found else _refused(text)
-    except ValueError:
-        return _refused(text)
-
-
-def _refused(text: str) -> NoReturn:
+    with contextlib.suppress(ValueError):
+        if found:
+            return float(found[1]) * UNITS[found[2].upper()]
     raise InputError("size", expected="a number of bytes such as 4GB or 500MB", found=f"'{text}'")
 
 

@@ -24,6 +24,7 @@ from torch import Tensor
 from .memory import parse_bytes
 
 T = TypeVar("T")
+Size = Callable[[T], int | None]  # bytes of a value
 VARIABLE = "MATS_REMEMBER"
 SHARE, MOST = 10, 2 << 30  # a tenth of the machine's memory, and at most so many bytes
 INTEGER = 36  # bytes of a Python int in a list
@@ -68,8 +69,9 @@ class Memory:
             self._forget_what_was_left()
             return self._held
 
-    def get(self, key: Hashable, compute: Callable[[], T], size: Callable[[T], int] = nbytes) -> T:
-        """The value of `key`, computed where it is not there; `size` says how many bytes it has."""
+    def get(self, key: Hashable, compute: Callable[[], T], size: Size[T] = nbytes) -> T:
+        """The value of `key`, computed where it is not there; `size` says how many bytes it has
+        (None: it is not kept)."""
         if not self.limit:
             return compute()
         with self._lock:
@@ -82,7 +84,7 @@ class Memory:
         with self._lock:
             if key in self._values:  # another thread was quicker: there is one value of a key
                 return self._values[key][0]
-            if room <= self.limit:
+            if room is not None and room <= self.limit:
                 self._values[key] = (value, room)
                 self._held += room
             while self._held > self.limit:
@@ -123,7 +125,7 @@ def _limit() -> int:
         return MOST
 
 
-def recall(key: Hashable, compute: Callable[[], T], size: Callable[[T], int] = nbytes) -> T:
+def recall(key: Hashable, compute: Callable[[], T], size: Size[T] = nbytes) -> T:
     """The value of `key` in the process's memory, computed where it is not held.
 
     `key` begins with the kind of value and names by content everything that it depends on.
@@ -145,10 +147,8 @@ class Memo:
 
     def __init__(self, limit: int = 0, *, within: Memory | None = None) -> None:
         self._memory = Memory(limit) if within is None else within
-        self._shared = within is not None
         self._part = object()
-        if within is not None:
-            weakref.finalize(self, within.leave, self._part)
+        weakref.finalize(self, self._memory.leave, self._part)
 
     @classmethod
     def of_process(cls) -> Memo:
@@ -170,12 +170,12 @@ class Memo:
         return self._memory.get((self._part, key), compute)
 
     def fresh(self) -> Memo:
-        """An empty memo of the same kind."""
-        return Memo(within=self._memory) if self._shared else Memo(self.limit)
+        """An empty part of the same memory."""
+        return Memo(within=self._memory)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copies and pickles are empty: what is remembered belongs to this process."""
-        return Memo, (0 if self._shared else self.limit,)
+        return Memo, ()
 
 
 def forgetful(key: Hashable, compute: Callable[[], T]) -> T:

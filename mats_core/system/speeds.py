@@ -8,7 +8,6 @@ machine does just then slows both.
 
 from __future__ import annotations
 
-import functools
 import statistics
 import threading
 import time
@@ -96,17 +95,15 @@ UNMEASURED = Rates("none", 1.0, 1.0, 1.0, 1.0)
 # Measuring ----------------------------------------------------------------------------------------
 
 _LOCK = threading.Lock()
+_MEASURED: dict[str, Rates] = {}  # five numbers a device of this machine: no more than a few
 
 
 def rates(device: str = "cpu") -> Rates:
     """The speeds of a device, measured when first asked for (about 0.4 s on a quiet CPU)."""
     with _LOCK:  # two threads that measured at once would measure each other
-        return _once(device)
-
-
-@functools.lru_cache(maxsize=4)
-def _once(device: str) -> Rates:
-    return measured_rates(device)
+        if device not in _MEASURED:
+            _MEASURED[device] = measured_rates(device)
+        return _MEASURED[device]
 
 
 def measured_rates(device: str) -> Rates:

@@ -11,7 +11,8 @@ import contextlib
 import contextvars
 import functools
 import threading
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Any, ParamSpec, TypeVar
 
@@ -101,22 +102,23 @@ def ticking(work: Callable[[Callable[[Any], None]], R]) -> Generator[Any, None, 
     generator that is closed stops the work at its next tick.
     """
     turn, said = threading.Semaphore(0), threading.Semaphore(0)
-    now = _Work()
+    done: Future[R] = Future()
+    latest, stopped = None, False
 
     def tick(value: Any) -> None:
-        now.tick = value
+        nonlocal latest
+        latest = value
         said.release()
         turn.acquire()
-        if now.stopped:
+        if stopped:
             raise _Stopped
 
     def run() -> None:
         try:
-            now.result = work(tick)
+            done.set_result(work(tick))
         except BaseException as error:
-            now.error = error
+            done.set_exception(error)
         finally:
-            now.done = True
             said.release()
 
     thread = threading.Thread(
@@ -124,29 +126,11 @@ def ticking(work: Callable[[Callable[[Any], None]], R]) -> Generator[Any, None, 
     )
     thread.start()
     try:
-        yield from _ticks(now, turn, said)
+        while said.acquire() and not done.done():
+            yield latest
+            turn.release()
     finally:
-        now.stopped = True
+        stopped = True
         turn.release()
         thread.join()
-    if now.error is not None:
-        raise now.error
-    return now.result
-
-
-class _Work:
-    """Where work stands that runs beside its reader."""
-
-    tick: Any = None
-    result: Any = None
-    error: BaseException | None = None
-    done = stopped = False
-
-
-def _ticks(now: _Work, turn: threading.Semaphore, said: threading.Semaphore) -> Iterator[Any]:
-    while True:
-        said.acquire()
-        if now.done:
-            return
-        yield now.tick
-        turn.release()
+    return done.result()

@@ -80,6 +80,7 @@ class Description(BaseModel):
         return tuple(str(name) for name in names)
 
 
+HOLD_OUT = "Write 'test: 0.2' to hold out a fifth of the training rows."
 NEEDS: dict[str, tuple[str, ...]] = {
     "text": ("inputs",),
     "image": (),
@@ -90,10 +91,8 @@ OF_OTHERS: dict[str, tuple[str, ...]] = {
     "text": ("prompt", "choices", "target", "length_normalised", "size"),
     "image": ("prompt", "choices", "target", "length_normalised", "max_length"),
     "choices": ("inputs", "target", "size"),
-    "language": (
-        "label", "classes", "choices", "metric", "length_normalised", "size",
-    ),
-}  # fmt: skip
+    "language": ("label", "classes", "choices", "metric", "length_normalised", "size"),
+}
 
 
 def read(path: Path) -> Description:
@@ -132,7 +131,5 @@ def _check(found: Description, content: Mapping[str, Any], path: Path) -> None:
             thing,
             expected="'train' and 'test' files, or a 'dataset' of the hub",
             found=f"no '{absent}'",
-            remedy="Write 'test: 0.2' to hold out a fifth of the training rows."
-            if absent == "test"
-            else "",
+            remedy=HOLD_OUT if absent == "test" else "",
         )

@@ -10,18 +10,18 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..checkpoints import staged_file
 from ..errors import InputError, existing, listing, needed
 from ..system import cache_folder
 from . import tables
 from .description import Description
-from .rows import checked_classes, finished, hub_frame
+from .rows import finished, hub_frame, labelled
 from .task import SPLITS, Split, SplitName, Task
 
 if TYPE_CHECKING:
@@ -52,35 +52,16 @@ def image_task(told: Description) -> Task:
                 known = known or frame.attrs.get(told.label)
         elif isinstance(where, str):
             listed[name] = _listed(told, thing, told.path(where))
-    values = [label for _, labels in listed.values() for label in labels]
-    classes = known or tables.distinct([tables.class_name(v) for v in values])
-    checked_classes(told, classes)
-    named = tables.are_names(values, classes)
-    everything = [file for files, _ in listed.values() for file in files]
-    size, channels = _surveyed(everything)
-    size = told.size or size
+    columns: dict[SplitName, list[Any]] = {name: labels for name, (_, labels) in listed.items()}
+    classes, labels = labelled(told, columns, known, "images")
+    size, channels = _surveyed([file for files, _ in listed.values() for file in files])
     splits = {}
-    for name, (files, values) in listed.items():
-        thing = f"{name} images of task '{told.name}'"
-        labels = tables.labels(thing, values, classes, named=named)
+    for name, (files, _) in listed.items():
         # Folders are sorted by class; a share or the first examples should hold all of them.
         order = np.random.default_rng(told.seed).permutation(len(files))
-        pictures = decoded([files[i] for i in order], size, channels)
-        splits[name] = Split(pictures, labels[order], told.form)
+        pictures = decoded([files[i] for i in order], told.size or size, channels)
+        splits[name] = Split(pictures, labels[name][order], told.form)
     return finished(told, classes, splits)
-
-
-def state(told: Description) -> tuple[tuple[str, int, int], ...]:
-    """Changes when an image does: names, times and sizes of everything in the folders."""
-    found = []
-    for name in SPLITS if told.dataset is None else ():
-        where = getattr(told, name)
-        if isinstance(where, str) and told.path(where).is_dir():
-            for folder, _, files in sorted(os.walk(told.path(where))):
-                for file in sorted(files):
-                    status = os.stat(os.path.join(folder, file))
-                    found.append((os.path.join(folder, file), status.st_mtime_ns, status.st_size))
-    return tuple(found)
 
 
 def _of_hub(told: Description, thing: str, frame: pd.DataFrame) -> tuple[list[Source], list[Any]]:
@@ -162,19 +143,13 @@ def decoded(files: Sequence[Source], size: int | None, channels: int) -> np.ndar
 
 
 def _decode(files: Sequence[Source], size: int | None, channels: int, place: Path) -> None:
-    """Write the array under another name and rename it: a reader never sees half of it."""
-    place.parent.mkdir(parents=True, exist_ok=True)
-    draft = place.with_name(f"{place.stem}.{os.getpid()}.partial")
     shape = (len(files), *_picture(files[0], size, channels).shape)
-    try:
+    with staged_file(place) as draft:  # a reader never sees half of it
         array = np.lib.format.open_memmap(draft, mode="w+", dtype=np.uint8, shape=shape)
         for row, file in enumerate(files):
             array[row] = _picture(file, size, channels)
         array.flush()
         del array
-        os.replace(draft, place)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def _picture(file: Source, size: int | None, channels: int) -> np.ndarray:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -84,20 +86,20 @@ def _named(told: description.Description) -> list[Path]:
 
 
 def _described(path: Path) -> Task:
-    told = description.read(path)
-    pictures = images.state(told) if told.kind == "image" else ()
     # A merge asks for its tasks again and again, and tables take a while to read.
-    key = ("task", path.resolve(), (*map(_state, (path, *_named(told))), pictures))
+    key = ("task", path.resolve(), *map(_state, (path, *_named(description.read(path)))))
     return recall(key, lambda: _read(path.resolve()))
 
 
-def _state(file: Path) -> tuple[int, int]:
-    """Changes when a file does."""
-    try:
-        status = file.stat()
-    except OSError:
-        return 0, 0  # the reader says what is missing
-    return status.st_mtime_ns, status.st_size
+def _state(path: Path) -> tuple[tuple[str, int, int], ...]:
+    """Changes when a file does, or one in a folder: names, times and sizes."""
+    inside = [os.path.join(folder, file) for folder, _, files in os.walk(path) for file in files]
+    found = []
+    with contextlib.suppress(OSError):  # the reader says what is missing
+        for file in sorted(inside) or [str(path)]:
+            status = os.stat(file)
+            found.append((file, status.st_mtime_ns, status.st_size))
+    return tuple(found)
 
 
 def _read(path: Path) -> Task:

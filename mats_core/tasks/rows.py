@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import string
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,15 +16,16 @@ from .task import SPLITS, Split, SplitName, Task, held_out
 if TYPE_CHECKING:
     import pandas as pd
 
-    Frames = dict[SplitName, pd.DataFrame]
+    Frames = Mapping[SplitName, pd.DataFrame]
 
+Labelled = tuple[tuple[str, ...], dict[SplitName, np.ndarray]]
 HUB_SPLITS = {"train": "train", "test": "test"}
 
 
 def text_task(told: Description) -> Task:
     """A task of kind text, choices or language; raises `InputError`."""
     frames: Frames = {name: f for name in SPLITS if (f := _frame(told, name)) is not None}
-    classes, labels = _labelled(told, frames) if told.form.classified else ((), {})
+    classes, labels = _labels(told, frames) if told.form.classified else ((), {})
     splits: dict[SplitName, Split] = {}
     for name, frame in frames.items():
         inputs = _inputs(told, _thing(told, name), frame)
@@ -32,19 +34,18 @@ def text_task(told: Description) -> Task:
     return finished(told, classes, splits)
 
 
-def _thing(told: Description, name: str) -> str:
-    return f"{name} rows of task '{told.name}'"
+def _thing(told: Description, name: str, what: str = "rows") -> str:
+    return f"{name} {what} of task '{told.name}'"
 
 
 def _frame(told: Description, name: SplitName) -> pd.DataFrame | None:
     """The table of one split; None for one that is a share of the training rows."""
     where = getattr(told, name)
-    thing = _thing(told, name)
-    if isinstance(where, float):
-        return None
     if told.dataset is not None:
         return hub_frame(told, name)
-    return None if where is None else tables.read_table(thing, told.path(where))
+    if not isinstance(where, str):
+        return None
+    return tables.read_table(_thing(told, name), told.path(where))
 
 
 def hub_frame(told: Description, name: SplitName) -> pd.DataFrame | None:
@@ -56,31 +57,39 @@ def hub_frame(told: Description, name: SplitName) -> pd.DataFrame | None:
     return tables.read_hub(_thing(told, name), told.dataset, told.subset, split, told.revision)
 
 
-def _labelled(
-    told: Description, frames: Frames
-) -> tuple[tuple[str, ...], dict[SplitName, np.ndarray]]:
-    """Class names in the order of the labels, and the labels of every split."""
+def _labels(told: Description, frames: Frames) -> Labelled:
     columns: dict[SplitName, list[Any]] = {
         name: list(tables.column(_thing(told, name), frame, told.label))
         for name, frame in frames.items()
     }
-    values = [value for column in columns.values() for value in column]
-    if told.kind == "choices":
-        classes = told.class_names() or tuple(_answer(i, c) for i, c in enumerate(told.choices))
-        if len(classes) != len(told.choices):
-            raise InputError(
-                f"classes of task '{told.name}'",
-                expected=f"{len(told.choices)}, one for each of its choices",
-                found=f"{len(classes)}",
-            )
-    else:
+    if told.kind != "choices":
         hub = (frame.attrs.get(told.label) for frame in frames.values())
         known = told.class_names() or next((names for names in hub if names), None)
-        classes = known or tables.distinct([tables.class_name(value) for value in values])
+        return labelled(told, columns, known)
+    classes = told.class_names() or tuple(_answer(i, c) for i, c in enumerate(told.choices))
+    if len(classes) != len(told.choices):
+        raise InputError(
+            f"classes of task '{told.name}'",
+            expected=f"{len(told.choices)}, one for each of its choices",
+            found=f"{len(classes)}",
+        )
+    return labelled(told, columns, classes)
+
+
+def labelled(
+    told: Description,
+    columns: Mapping[SplitName, Sequence[Any]],
+    known: tuple[str, ...] | None,
+    what: str = "rows",
+) -> Labelled:
+    """Class names in the order of the labels (those that occur, if none are `known`), and the
+    labels of every split."""
+    values = [value for column in columns.values() for value in column]
+    classes = known or tables.distinct([tables.class_name(value) for value in values])
     checked_classes(told, classes)
     named = tables.are_names(values, classes)
     return classes, {
-        name: tables.labels(_thing(told, name), column, classes, named=named)
+        name: tables.labels(_thing(told, name, what), column, classes, named=named)
         for name, column in columns.items()
     }
 

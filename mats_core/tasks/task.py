@@ -15,7 +15,7 @@ import functools
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 
@@ -79,9 +79,9 @@ class Split:
 
     def first(self, count: int | None) -> Split:
         """The split's first `count` examples (all for None)."""
-        return Split(self.inputs[:count], self.labels[:count], self.form)
+        return self.take(slice(count))
 
-    def take(self, rows: np.ndarray) -> Split:
+    def take(self, rows: np.ndarray | slice) -> Split:
         """The examples at `rows`, in this order."""
         return Split(self.inputs[rows], self.labels[rows], self.form)
 
@@ -164,7 +164,7 @@ class Task:
 def held_out(train: Split) -> tuple[Split, Split]:
     """Training and validation examples: the last fifth, at most `VALIDATION_MOST`."""
     cut = len(train) - min(VALIDATION_MOST, len(train) // 5)
-    return train.first(cut), Split(train.inputs[cut:], train.labels[cut:], train.form)
+    return train.first(cut), train.take(slice(cut, None))
 
 
 def add(digest: Any, values: np.ndarray) -> None:
@@ -182,24 +182,17 @@ def add(digest: Any, values: np.ndarray) -> None:
 
 def _images(task: str, half: str, images: Any, labels: Any, classes: int) -> Split:
     images, labels = np.asarray(images), np.asarray(labels)
+
+    def refuse(array: str, expected: str, found: str) -> NoReturn:
+        raise InputError(f"{array}_{half} of task '{task}'", expected=expected, found=found)
+
     if images.dtype != np.uint8 or images.ndim not in (3, 4):
-        raise InputError(
-            f"x_{half} of task '{task}'",
-            expected="uint8 images (n, height, width[, channels])",
-            found=f"{images.dtype} {images.shape}",
-        )
+        wanted = "uint8 images (n, height, width[, channels])"
+        refuse("x", wanted, f"{images.dtype} {images.shape}")
     if images.ndim == 3:
         images = images[..., None]
     if labels.shape != (len(images),) or not np.issubdtype(labels.dtype, np.integer):
-        raise InputError(
-            f"y_{half} of task '{task}'",
-            expected=f"{len(images)} integer labels",
-            found=f"{labels.dtype} {labels.shape}",
-        )
+        refuse("y", f"{len(images)} integer labels", f"{labels.dtype} {labels.shape}")
     if len(labels) and not (labels.min() >= 0 and labels.max() < classes):
-        raise InputError(
-            f"y_{half} of task '{task}'",
-            expected=f"labels from 0 to {classes - 1}",
-            found=f"{labels.min()} to {labels.max()}",
-        )
+        refuse("y", f"labels from 0 to {classes - 1}", f"{labels.min()} to {labels.max()}")
     return Split(images, labels.astype(np.int64))

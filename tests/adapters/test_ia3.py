@@ -31,6 +31,7 @@ from mats_core.statistics.collect import measure
 from mats_core.statistics.ia3 import rescaled_layers
 from mats_core.statistics.store import Statistics
 from tests.adapter_cases import VOCABULARY, Written, write_adapter, write_base
+from tests.conftest import loaded
 
 peft = pytest.importorskip("peft")
 
@@ -317,6 +318,6 @@ def test_an_experts_logits_are_those_of_peft(family):
     pixels = torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         expected = peft.PeftModel.from_pretrained(base, path).eval()(pixel_values=pixels).logits
-        found = models.load(expert)(pixel_values=pixels).logits
+        found = loaded(expert)(pixel_values=pixels).logits
     assert found.shape == (3, 4)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from mats_core.checkpoints import contents
 from mats_core.checkpoints.contents import DTYPE_NAMES, Contents
 from mats_core.checkpoints.files import Checkpoint
+from mats_core.system import remember
 from mats_core.system.folders import cache_folder
 
 TENSORS = {
@@ -38,7 +39,7 @@ def file(tmp_path, monkeypatch):
 
 def forget():
     """As another process: what is in memory is gone."""
-    contents._facts.cache_clear()
+    remember.memory().clear()
 
 
 def refuse_to_read(monkeypatch):

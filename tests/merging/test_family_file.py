@@ -13,6 +13,7 @@ from mats_core.merging.family_file import (
     missing_statistics,
 )
 from mats_core.merging.pipeline import merge
+from mats_core.statistics.settings import MeasureSettings
 from mats_core.statistics.store import Statistics
 from mats_core.system.folders import cache_folder
 from mats_core.system.stream import Event, drain
@@ -32,7 +33,7 @@ def test_measure_merge_and_measure_no_more(tiny_family, tmp_path, monkeypatch):
     family = load_family(tiny_family)
     assert missing_statistics(family, examples=6) == ["e0", "e1", "e2", "base"]
     seen: list[Event] = []
-    files = drain(measuring_all(family, examples=6), seen.append)
+    files = drain(measuring_all(family, MeasureSettings(examples=6)), seen.append)
     looked = [event.text for event in seen if event.text.startswith("Looking")]
     assert looked == [
         f"Looking for the statistics of {name} ({index} of 4)"

@@ -18,6 +18,7 @@ from mats_core.merging.events import Finished, Iteration, LayerDone, TrialDone
 from mats_core.merging.family_file import load_family, measuring_all
 from mats_core.merging.plan import complete, open_inputs, with_statistics
 from mats_core.merging.recipe import parse_recipe
+from mats_core.statistics import MeasureSettings
 from mats_core.system.stream import Event, drain
 from tests.conftest import family_recipe
 
@@ -153,7 +154,8 @@ def test_loading_survey_and_measuring_do_not_go_backwards_either(
     names = [n for n, role in inputs.family.roles.items() if role == "matrix"][:2]
     assert len(forwards(surveying(inputs.family, {}, names))) == 6
     monkeypatch.setenv("MATS_CACHE", str(tmp_path))
-    assert forwards(measuring_all(load_family(tiny_family), examples=5))[-1].fraction == 1.0
+    steps = measuring_all(load_family(tiny_family), MeasureSettings(examples=5))
+    assert forwards(steps)[-1].fraction == 1.0
 
 
 def test_iterations_are_told_while_a_layer_is_solved(tiny_family):

@@ -20,6 +20,7 @@ from mats_core.evaluation.examiner import exam
 from mats_core.merging.plan import open_inputs
 from mats_core.merging.recipe import parse_recipe
 from tests import text_cases
+from tests.conftest import loaded
 from tests.text_cases import END, PAD, VOCABULARY, WORDS, save, write_rows, write_task
 
 MAKE = {"gpt2": text_cases.gpt2, "llama": text_cases.llama, "t5": text_cases.t5}
@@ -201,7 +202,7 @@ def test_an_exam_of_choices_and_losses(family):
     assert written.merged.value == pytest.approx(written.finetuned.value, abs=1e-6)
     split = tasks.load(family / "t1.yaml").test
     losses = cross_entropy(encoder, inputs.family, inputs.family.experts[1], split)
-    model = models.load(inputs.family.experts[1].checkpoint)
+    model = loaded(inputs.family.experts[1].checkpoint)
     expected = [loss("t5", model, r["question"], r["other"])[0] for r in ROWS]
     assert losses == pytest.approx(expected, abs=1e-4)
 

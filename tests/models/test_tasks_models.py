@@ -12,6 +12,7 @@ from mats_core import models, tasks
 from mats_core.checkpoints.files import Checkpoint
 from mats_core.errors import InputError
 from mats_core.tasks.task import Task
+from tests.conftest import loaded
 
 
 def arrays(train=50, test=20, classes=3, **change):
@@ -130,7 +131,7 @@ def test_pixels_are_resized_and_made_grey(tmp_path):
 
 def test_build_reads_names_of_the_file(tiny_family):
     checkpoint = Checkpoint.open(tiny_family / "e1")
-    model = models.load(checkpoint)
+    model = loaded(checkpoint)
     assert not model.training
     from transformers import AutoModelForImageClassification
 

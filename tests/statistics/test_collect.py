@@ -11,14 +11,14 @@ from torch import nn
 
 from mats_core.checkpoints.files import Checkpoint
 from mats_core.errors import InputError
-from mats_core.models.modules import load as load_model
 from mats_core.models.modules import parameter_names, tensors_of
 from mats_core.statistics import gram
 from mats_core.statistics.collect import BatchDone, measure
 from mats_core.statistics.of_task import measure_task, measuring_task
+from mats_core.statistics.settings import MeasureSettings
 from mats_core.system.stream import drain
 from mats_core.tasks.loading import load as load_task
-from tests.conftest import class_names, vit
+from tests.conftest import class_names, loaded, vit
 from tests.layer_cases import close
 
 LENGTHS = (7, 3, 5, 1, 6, 2)
@@ -122,7 +122,7 @@ def test_everything_equals_brute_force(kind):
         (image_model(), image_batch()) if kind == "image" else (text_model(), text_batch())
     )
     expected = brute_force(model, batch, unpadded=kind == "text")
-    found = tensors(measure(model, [batch], blocks=30))
+    found = tensors(measure(model, [batch], MeasureSettings(blocks=30)))
     assert set(found) == set(expected)
     for name, value in expected.items():
         if float(value.norm()) < 1e-25:  # keys' biases do not matter to a softmax
@@ -144,8 +144,8 @@ def test_one_batch_of_many_is_many_batches_of_one(kind):
         ({key: value[i : i + 1] for key, value in inputs.items()}, labels[i : i + 1])
         for i in range(len(labels))
     ]
-    whole = measure(model, [(inputs, labels)], blocks=30)
-    apart = measure(model, single, blocks=30)
+    whole = measure(model, [(inputs, labels)], MeasureSettings(blocks=30))
+    apart = measure(model, single, MeasureSettings(blocks=30))
     assert whole.metadata == apart.metadata
     for name, value in tensors(whole).items():
         other = tensors(apart)[name]
@@ -192,8 +192,9 @@ def test_layers_that_are_used_several_times():
     batch = ({"x": x}, torch.tensor([0, 1, 2, 0, 1]))
     expected = brute_force(model, batch, unpadded=False)
     expected = {n: v for n, v in expected.items() if not n.endswith("weight.block")}
-    found = tensors(measure(model, [batch], blocks=3))  # biases of the head, at most
-    found |= tensors(measure(model, [batch], blocks=4))
+    found = {}
+    for blocks in (3, 4):  # biases of the head, at most
+        found |= tensors(measure(model, [batch], MeasureSettings(blocks=blocks)))
     found = {n: v for n, v in found.items() if not n.endswith("weight.block")}
     assert set(found) == set(expected)
     for name, value in expected.items():
@@ -280,7 +281,7 @@ def test_true_labels_are_seeded_and_independent_of_the_batches():
 
     def measured(size, seed):
         batches = [({"pixel_values": pixels[i : i + size]}, None) for i in range(0, 24, size)]
-        return tensors(measure(model, batches, labels="true", seed=seed))
+        return tensors(measure(model, batches, MeasureSettings(labels="true", seed=seed)))
 
     name = "classifier.output_gradient_gram"
     whole = measured(24, seed=1)
@@ -303,7 +304,7 @@ def test_true_labels_follow_the_models_own_prediction():
 
     count = 20_000
     batches = [({"x": torch.ones(count, 2)}, None)]
-    found = tensors(measure(Fixed(), batches, labels="true", seed=3))
+    found = tensors(measure(Fixed(), batches, MeasureSettings(labels="true", seed=3)))
     p = torch.softmax(torch.tensor([0.0, 1.0, 2.0]).double(), 0)
     expected = torch.diag(p) - torch.outer(p, p)
     difference = (found["head.output_gradient_gram"] - expected).abs().max()
@@ -317,7 +318,7 @@ def test_empirical_statistics_need_labels_and_a_calibration_set():
     with pytest.raises(InputError, match="at least one example"):
         measure(model, [])
     with pytest.raises(InputError, match="one of empirical, true"):
-        measure(model, [(inputs, None)], labels="imperical")  # type: ignore[arg-type]
+        MeasureSettings(labels="imperical")  # type: ignore[arg-type]
 
 
 def test_a_loss_that_is_not_finite_is_refused():
@@ -382,7 +383,7 @@ def test_names_are_those_of_the_file(tiny_family):
         n for n, e in checkpoint.tensors.items() if len(e.shape) == 2 and n.endswith("weight")
     }
     names = parameter_names(checkpoint.directory, tensors_of(checkpoint))
-    model = load_model(checkpoint)
+    model = loaded(checkpoint)
     for module_name, file_name in names.items():
         assert torch.equal(model.get_parameter(module_name), checkpoint.read(file_name))
 
@@ -390,7 +391,7 @@ def test_names_are_those_of_the_file(tiny_family):
 def test_measure_task_takes_seeded_examples_of_the_train_split(tiny_family):
     checkpoint, task = Checkpoint.open(tiny_family / "e1"), load_task(tiny_family / "t1.npz")
     told: list[BatchDone] = []
-    steps = measuring_task(checkpoint, task, examples=20, batch_size=8, seed=4)
+    steps = measuring_task(checkpoint, task, MeasureSettings(examples=20, batch_size=8, seed=4))
     found = drain(steps, told.append)
     assert [event.examples for event in told] == [8, 16, 20]
     assert [event.fraction for event in told] == pytest.approx([0.4, 0.8, 1.0])

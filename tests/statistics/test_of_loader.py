@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
+import mats_core
 from mats_core import api
 from mats_core.api import measure
 from mats_core.checkpoints.files import Checkpoint
@@ -25,6 +26,7 @@ from mats_core.errors import InputError
 from mats_core.models import encode, saved_names
 from mats_core.statistics.of_loader import measuring_loader
 from mats_core.statistics.of_task import measure_task
+from mats_core.statistics.settings import MeasureSettings
 from mats_core.statistics.store import Statistics
 from mats_core.tasks.loading import load
 from tests.layer_cases import close
@@ -267,6 +269,14 @@ def test_a_device_that_is_absent_is_refused_before_the_module_is_touched(device)
     agree(measure(model, loader(), device=torch.device("cpu")), measure(model, loader()), 0)
 
 
+@pytest.mark.parametrize("ask", [measure, mats_core.evaluate])
+def test_a_checkpoint_is_taken_to_a_device_that_is_there(tiny_family, ask):
+    path, task = tiny_family / "e0", str(tiny_family / "t0.npz")
+    with pytest.raises(InputError, match="device 'gpu': expected"):
+        ask(path, task, examples=4, device="gpu")
+    assert ask(path, task, examples=4, device="auto") is not None
+
+
 class Standardised(nn.Conv2d):
     def forward(self, x):
         weight = self.weight - self.weight.mean((1, 2, 3), keepdim=True)
@@ -445,7 +455,7 @@ def test_threads_that_measure_one_module_take_turns():
         agree(statistics, wanted, 1e-5)
     assert model.training
     assert all(parameter.requires_grad for parameter in model.parameters())
-    begun = measuring_loader(model, loader())
+    begun = measuring_loader(model, loader(), MeasureSettings())
     next(begun)
     with pytest.raises(InputError, match="one measurement at a time"):
         measure(model, loader())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -9,6 +11,7 @@ from mats_core.checkpoints.files import Checkpoint
 from mats_core.statistics.collect import BatchDone
 from mats_core.statistics.of_task import measure_task
 from mats_core.statistics.passes import grouped, measuring_to_file, statistics_bytes
+from mats_core.statistics.settings import DEFAULT, MeasureSettings
 from mats_core.statistics.store import Statistics
 from mats_core.system.stream import drain
 from mats_core.tasks.loading import load
@@ -19,7 +22,7 @@ def expert(tiny_family):
     return Checkpoint.open(tiny_family / "e1"), load(tiny_family / "t1.npz")
 
 
-HOW = {"examples": 20, "batch_size": 8, "blocks": 30, "seed": 3}
+HOW: dict[str, Any] = {"examples": 20, "batch_size": 8, "blocks": 30, "seed": 3}
 
 
 @pytest.mark.parametrize("labels", ["empirical", "true"])
@@ -27,9 +30,10 @@ def test_several_passes_give_the_bytes_of_one(expert, tmp_path, labels):
     once = measure_task(*expert, **HOW, labels=labels)
     told: list[BatchDone] = []
     file = tmp_path / "deep" / "x.safetensors"
-    steps = measuring_to_file(expert[0], expert[1], file, memory=30_000, **HOW, labels=labels)
+    settings = MeasureSettings(**HOW, labels=labels)
+    steps = measuring_to_file(expert[0], expert[1], file, settings, memory=30_000)
     found = drain(steps, told.append)
-    assert len(grouped(expert[0], 30_000, blocks=30)) > 3
+    assert len(grouped(expert[0], 30_000, settings)) > 3
     assert found.shapes == dict(sorted(once.shapes.items()))
     assert dict(found.metadata) == dict(once.metadata)
     for name in once.shapes:
@@ -47,22 +51,23 @@ def test_several_passes_give_the_bytes_of_one(expert, tmp_path, labels):
 def test_groups_fit_and_are_whole_modules(expert):
     checkpoint, _ = expert
     budget = 40_000
-    groups = grouped(checkpoint, budget)
+    groups = grouped(checkpoint, budget, DEFAULT)
     assert sorted(name for group in groups for name in group) == sorted(checkpoint.tensors)
     modules = [{name.rpartition(".")[0] for name in group} for group in groups]
     assert sum(len(own) for own in modules) == len(set().union(*modules))
     for group, own in zip(groups, modules, strict=True):
-        size = sum(statistics_bytes(n, checkpoint.tensors[n].shape) for n in group)
+        size = sum(statistics_bytes(n, checkpoint.tensors[n].shape, DEFAULT) for n in group)
         assert size <= budget or len(own) == 1
-    assert len(grouped(checkpoint, float("inf"))) == 1
-    assert len(grouped(checkpoint, 1)) == len(set().union(*modules))
+    assert len(grouped(checkpoint, float("inf"), DEFAULT)) == 1
+    assert len(grouped(checkpoint, 1, DEFAULT)) == len(set().union(*modules))
 
 
 def test_the_size_counted_is_the_size_measured(expert):
     """An expectation by name and shape alone, held against what a model really has."""
     checkpoint, _ = expert
     found = measure_task(*expert, **HOW)
-    counted = sum(statistics_bytes(n, e.shape, 30) for n, e in checkpoint.tensors.items())
+    settings = MeasureSettings(**HOW)
+    counted = sum(statistics_bytes(n, e.shape, settings) for n, e in checkpoint.tensors.items())
     measured = sum(found.stored(name).nbytes for name in found.shapes)
     assert counted == pytest.approx(measured, rel=0.05)
 

@@ -14,6 +14,7 @@ from mats_core.linear.lowrank import LowRank, Woodbury, summed
 from mats_core.merging.rounds import mean_of
 from mats_core.statistics.collect import measure
 from mats_core.statistics.passes import statistics_bytes
+from mats_core.statistics.settings import MeasureSettings
 from mats_core.statistics.sketch import Sketch
 from mats_core.statistics.store import Statistics
 from tests.layer_cases import close
@@ -143,7 +144,7 @@ def batches(examples: int):
 
 
 def measured(examples: int, rank: int) -> Statistics:
-    return measure(Wide().double(), batches(examples), rank=rank)
+    return measure(Wide().double(), batches(examples), MeasureSettings(rank=rank))
 
 
 KINDS = (("wide.input_gram", WIDE), ("wide.output_gradient_gram", 24))
@@ -223,9 +224,10 @@ def test_the_mean_of_rounds_is_the_mean_of_their_grams():
 
 
 def test_the_bytes_of_the_sums_are_told_by_the_rank():
-    whole = statistics_bytes("a.weight", (4096, 11008))
-    low = statistics_bytes("a.weight", (4096, 11008), rank=512)
+    whole = statistics_bytes("a.weight", (4096, 11008), MeasureSettings())
+    low = statistics_bytes("a.weight", (4096, 11008), MeasureSettings(rank=512))
     assert whole - low == 4 * (4096**2 + 11008**2 - 2 * 512 * (4096 + 11008))
-    assert statistics_bytes("a.weight", (64, 64), rank=512) == statistics_bytes(
-        "a.weight", (64, 64)
+    one, other = (
+        statistics_bytes("a.weight", (64, 64), MeasureSettings(rank=rank)) for rank in (512, 0)
     )
+    assert one == other

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import warnings
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,8 +13,9 @@ from safetensors.torch import save_file
 
 from mats_core.checkpoints.files import Checkpoint
 from mats_core.errors import InputError
-from mats_core.statistics.cache import cached_path, measured, measuring_once
+from mats_core.statistics.cache import cached_path, measuring_once
 from mats_core.statistics.collect import BatchDone
+from mats_core.statistics.settings import MeasureSettings
 from mats_core.statistics.store import Statistics
 from mats_core.system.stream import drain
 from mats_core.tasks.loading import load as load_task
@@ -110,20 +113,44 @@ def test_the_cache_measures_once_and_again_for_anything_that_matters(
     monkeypatch.setenv("MATS_CACHE", str(tmp_path))
     checkpoint, task = Checkpoint.open(tiny_family / "e0"), load_task(tiny_family / "t0.npz")
     calls: list[BatchDone] = []
-    first = drain(measuring_once(checkpoint, task, examples=4), calls.append)
-    assert drain(measuring_once(checkpoint, task, examples=4), calls.append) == first
-    assert measured(checkpoint, task, examples=4) == first
+    settings = MeasureSettings(examples=4)
+    first = drain(measuring_once(checkpoint, task, settings), calls.append)
+    assert drain(measuring_once(checkpoint, task, settings), calls.append) == first
     assert [call.examples for call in calls] == [4]
     assert first.is_relative_to(tmp_path)
     Statistics.open(first).check(checkpoint.fingerprint)
-    settings = {"examples": 4, "labels": "empirical", "seed": 0}
+    # The same numbers in other batches, or on another device, are the same file.
+    elsewhere = replace(settings, batch_size=2, device="cpu")
     places = {
-        cached_path(checkpoint, task, **settings),
-        cached_path(checkpoint, task, **{**settings, "examples": 5}),
-        cached_path(checkpoint, task, **{**settings, "labels": "true"}),
-        cached_path(checkpoint, task, **{**settings, "seed": 1}),
-        cached_path(Checkpoint.open(tiny_family / "e1"), task, **settings),
-        cached_path(checkpoint, load_task(tiny_family / "t1.npz"), **settings),
+        cached_path(checkpoint, task, settings),
+        cached_path(checkpoint, task, elsewhere),
+        cached_path(checkpoint, task, replace(settings, examples=5)),
+        cached_path(checkpoint, task, replace(settings, labels="true")),
+        cached_path(checkpoint, task, replace(settings, seed=1)),
+        cached_path(checkpoint, task, replace(settings, blocks=30)),
+        cached_path(checkpoint, task, replace(settings, rank=8)),
+        cached_path(checkpoint, task, replace(settings, dtype=torch.float64)),
+        cached_path(Checkpoint.open(tiny_family / "e1"), task, settings),
+        cached_path(checkpoint, load_task(tiny_family / "t1.npz"), settings),
     }
     assert first in places
-    assert len(places) == 6
+    assert len(places) == 9
+    # The name that files of 0.1.0 have, which are thus measured once and not again.
+    parts = ("mats-statistics-1", checkpoint.fingerprint, task.digest, "4", "empirical", "0")
+    name = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
+    assert first.name == f"{task.name}-{name}.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"examples": 0}, "examples: expected a number from 1 on, found 0"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"rank": -1}, "rank"),
+        ({"blocks": -1}, "blocks"),
+        ({"labels": "imperical"}, "Did you mean 'empirical'"),
+    ],
+)
+def test_settings_out_of_range_are_refused(wrong, said):
+    with pytest.raises(InputError, match=said):
+        MeasureSettings(**wrong)

@@ -14,6 +14,7 @@ from mats_core.statistics import accumulate, of_task
 from mats_core.statistics.collect import measure
 from mats_core.statistics.of_task import measure_task
 from tests import text_cases
+from tests.conftest import loaded
 from tests.layer_cases import close
 from tests.text_cases import save, write_task
 
@@ -162,7 +163,7 @@ def test_answers_are_drawn_by_the_models_own_probabilities(tmp_path):
     row = {"text": "is it", "label": 0}
     told = {**CHOICES, "choices": ["yes", "no", "maybe"]}
     task = tasks.load(write_task(tmp_path, "t", [row] * 1300, [row], **told))
-    model = models.load(Checkpoint.open(folder))
+    model = loaded(Checkpoint.open(folder))
     chosen = task.train.first(1000)
     rows = models.encode(chosen, folder)
     drawn = of_task._drawn_answers(model, rows, chosen, np.arange(1000), seed=1)

@@ -119,6 +119,10 @@ def test_the_bound_holds_under_load():
         thread.join()
     assert not failures
     assert 0 < memory.held <= memory.limit
+    held = memory.held
+    assert memory.get("unwanted", lambda: 7, lambda _: None) == 7
+    assert memory.get("unwanted", lambda: 8, lambda _: None) == 8, "kept against its will"
+    assert memory.held == held
     memory.clear()
     assert memory.held == 0
 
@@ -179,9 +183,10 @@ def test_arrays_texts_and_tokens_are_counted():
 def test_an_estimate_tells_what_is_remembered(tiny_family, memory):
     recipe = parse_recipe(family_recipe(tiny_family, "average"), tiny_family)
     inputs = open_inputs(recipe, Memo.of_process())
-    assert estimate(inputs, recipe, speeds=UNMEASURED).held == 0
+    opened = memory.held  # digests of the files
+    assert estimate(inputs, recipe, speeds=UNMEASURED).held == opened < 2**20
     tensors(recipe, inputs)
     found = estimate(inputs, recipe, speeds=UNMEASURED)
-    assert found.held == memory.held > 0
+    assert found.held == memory.held > opened
     memory.limit = memory.held + 1000
     assert estimate(inputs, recipe, speeds=UNMEASURED).memory["remembered"] == 1000

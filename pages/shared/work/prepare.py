@@ -22,7 +22,8 @@ from mats_core.merging import (
     open_inputs,
     with_statistics,
 )
-from mats_core.system import Memo, choose_device, part, speeds
+from mats_core.statistics import MeasureSettings
+from mats_core.system import Memo, choose_device, nbytes, part, recall, speeds
 
 from .following import told
 from .jobs import Tell
@@ -30,8 +31,7 @@ from .jobs import Tell
 PICTURES = 12
 TEXTS = 3
 SAID = 160  # characters of a text on a card
-FAMILIES = 3  # kept ready
-_READY: dict[Hashable, Prepared] = {}  # only the one worker thread reads and writes it
+OPENED = 1 << 22  # bytes that a prepared family counts as, beside its cards
 
 
 @dataclass(frozen=True)
@@ -73,14 +73,11 @@ def prepare(collection: FamilyFile, key: Hashable, tell: Tell) -> Prepared:
 
     One with a problem is not kept: its cause may lie outside of the files.
     """
-    if key in _READY:
-        return _READY[key]
-    prepared = told(_preparing(collection), tell)
-    if not prepared.problem:
-        _READY[key] = prepared
-        while len(_READY) > FAMILIES:
-            del _READY[next(iter(_READY))]
-    return prepared
+
+    def size(prepared: Prepared) -> int | None:
+        return None if prepared.problem else OPENED + nbytes(prepared.cards)
+
+    return recall(("prepared", key), lambda: told(_preparing(collection), tell), size)
 
 
 def _preparing(collection: FamilyFile) -> Generator[Event, None, Prepared]:
@@ -135,7 +132,7 @@ def _base_card(collection: FamilyFile) -> TaskCard | None:
 def _measuring(collection: FamilyFile) -> Generator[Event, None, tuple[dict[str, Path], str]]:
     """The statistics' files, or a sentence why there are none."""
     try:
-        return (yield from measuring_all(collection)), ""
+        return (yield from measuring_all(collection, MeasureSettings())), ""
     except InputError as error:
         return {}, str(error)
 

@@ -16,21 +16,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from mats_core.checkpoints import write_atomically
 from mats_core.merging import Recipe, Report, dump_recipe, parse_recipe
 from mats_core.methods import METHODS, describe
-from mats_core.system import results_folder
+from mats_core.system import recall, results_folder
 
 FORMAT = 1
 MOST = 60  # of a family; beyond, the oldest go
+READ = 3  # times its bytes on the disk that a run takes in memory
 ROUNDS = "rounds of statistics"
 log = logging.getLogger(__name__)
 _WRITING = threading.Lock()
-_READ: dict[Path, tuple[int, Run]] = {}  # by file: when it was written, and what it holds
 
 
 @dataclass(frozen=True)
@@ -106,17 +105,16 @@ def everything(family: str) -> list[Run]:
 
 def _read(file: Path) -> Run | None:
     try:
-        stamp = file.stat().st_mtime_ns
-        known = _READ.get(file)
-        if known is None or known[0] != stamp:
-            known = _READ[file] = (stamp, _parsed(json.loads(file.read_text("utf-8"))))
-        return known[1]
+        status = file.stat()
+        key = ("run", file, status.st_mtime_ns)
+        return recall(key, lambda: _parsed(file), lambda _: READ * status.st_size)
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
         log.warning("passing over the run in %s: %s", file, error)
         return None
 
 
-def _parsed(content: dict[str, Any]) -> Run:
+def _parsed(file: Path) -> Run:
+    content = json.loads(file.read_text("utf-8"))
     if content["format"] != FORMAT:
         raise ValueError(f"format {content['format']}, this version reads {FORMAT}")
     return Run(
@@ -156,7 +154,6 @@ def remove(run: Run) -> None:
     file = _folder(run.family) / f"{run.id}.json"
     with contextlib.suppress(FileNotFoundError):
         file.unlink()
-    _READ.pop(file, None)
 
 
 def defaults(run: Run) -> dict[str, str]:

@@ -97,7 +97,7 @@ def predicting(
         )
     silent = recipe.model_copy(update={"evaluate": False, "output": None, "search": None})
     merge = run(silent, inputs=inputs)
-    merged = (yield from part(merge, 0.0, MERGED, "Merging again: {}")).tensors
+    merged = (yield from part(merge, 0.0, MERGED, "Once more: {}")).tensors
     predicted = np.full((len(layers), len(inputs.family.experts)), np.nan)
     for row, name in enumerate(layers):
         fraction = MERGED + (PREDICTED - MERGED) * row / len(layers)

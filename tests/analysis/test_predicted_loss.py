@@ -128,7 +128,7 @@ def test_interference_of_a_merge(recipe: Recipe):
     assert (found.predicted > 0).all()
     assert found.totals == pytest.approx(found.predicted.sum(0))
     fractions = [event.fraction for event in said]
-    assert said[0].text.startswith("Merging again: ")
+    assert said[0].text.startswith("Once more: ")
     assert said[-1].text == "Measuring the loss on e2"
     assert fractions == sorted(fractions)
     tensors = next(

@@ -125,5 +125,5 @@ def looked(
     known = shelf.get(run)
     if known is not None:
         return known
-    finished = yield from part(merge_again(recipe, inputs=inputs), said="Merging again: {}")
+    finished = yield from part(merge_again(recipe, inputs=inputs), said="Once more: {}")
     return shelf.put(run, finished.tensors)

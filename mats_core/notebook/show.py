@@ -15,6 +15,7 @@ from ..system import in_notebook
 
 GREY = "#808A94"  # text and lines that light and dark pages both show
 WIDTH = 96  # characters of a printed line
+CLEAR = "rgba(0,0,0,0)"
 GRID = "rgba(128,128,128,0.25)"
 
 
@@ -85,8 +86,9 @@ def _as_merged(weights: Weights, name: str) -> bool:
 
 
 def themed(figure: Any) -> Any:
-    """The same figure with text and grid that light and dark pages both show."""
+    """The same figure without a ground, with text and grid that light and dark pages both show."""
     figure.update_layout(template="none", font={"color": GREY})
+    figure.update_layout(paper_bgcolor=CLEAR, plot_bgcolor=CLEAR)
     figure.update_xaxes(gridcolor=GRID, zerolinecolor=GRID, linecolor=GRID)
     figure.update_yaxes(gridcolor=GRID, zerolinecolor=GRID, linecolor=GRID)
     return figure

@@ -8,6 +8,7 @@ from html import escape
 from html.parser import HTMLParser
 from types import ModuleType, SimpleNamespace
 
+import plotly.graph_objects as go
 import pytest
 from torch import nn
 
@@ -16,7 +17,7 @@ from mats_core.figures import residual_curves
 from mats_core.merging.family_file import load_family
 from mats_core.merging.recipe import parse_recipe
 from mats_core.notebook.markup import markup
-from mats_core.notebook.show import GREY, drawings, show
+from mats_core.notebook.show import GREY, drawings, show, themed
 from tests.conftest import family_recipe
 from tests.module_cases import family, loader
 
@@ -149,3 +150,9 @@ def test_statistics_of_modules_show_themselves():
     found = mats_core.measure(family("resnet", 1)[1]["e0"], loader())
     assert repr(found).startswith("Statistics(24 examples, 1 layers: ")
     Balanced(found._repr_html_())
+
+
+def test_a_figure_of_the_readers_own_has_no_ground_of_its_own():
+    """White on a dark page, where the figure was made with plotly's defaults."""
+    layout = themed(go.Figure(go.Scatter(y=[1, 2]))).layout
+    assert layout.paper_bgcolor == layout.plot_bgcolor == "rgba(0,0,0,0)"

@@ -3,6 +3,8 @@
 From a checkpoint directory to an `nn.Module`, and from a task's rows to what it is called with.
 """
 
+import warnings
+
 from . import batches
 from .architecture import class_for, ties_word_embeddings
 from .images import pixel_values
@@ -16,3 +18,6 @@ __all__ = [
     "encode", "facts_of", "forward", "parameter_names", "pixel_values", "saved_names",
     "tensors_of", "ties_word_embeddings",
 ]  # fmt: skip
+
+# Of bars that transformers would draw in a notebook without ipywidgets; this library's need none.
+warnings.filterwarnings("ignore", message="IProgress not found")

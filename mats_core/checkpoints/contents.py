@@ -13,7 +13,7 @@ import json
 import os
 import time
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -85,13 +85,17 @@ class _Facts:
     kept: int = 0
 
 
-def contents(entry: TensorEntry) -> Contents:
+Held = dict[Hashable, _Facts]
+
+
+def contents(entry: TensorEntry, held: Held) -> Contents:
     """What a tensor's bytes are, from memory where the file has not changed since they were read.
 
+    `held`: what one checkpoint has learnt of its files, however little the process may remember.
     Raises `InputError` where the file is shorter than its header says.
     """
     before = _stamp(entry.file)
-    known = _facts(entry.file, before).tensors
+    known = _facts(entry.file, before, held).tensors
     if entry.key not in known:
         found = _read(entry)
         if _stamp(entry.file) != before:  # what was read belongs to no state of the file
@@ -100,19 +104,19 @@ def contents(entry: TensorEntry) -> Contents:
     return known[entry.key]
 
 
-def look_through(entries: Iterable[TensorEntry]) -> None:
+def look_through(entries: Iterable[TensorEntry], held: Held) -> None:
     """Find out what is not known yet of these tensors, one a thread of arithmetic; remember it."""
     entries = list(entries)
     stamps = {file: _stamp(file) for file in {entry.file for entry in entries}}
-    facts = {file: _facts(file, stamp) for file, stamp in stamps.items()}
+    facts = {file: _facts(file, stamp, held) for file, stamp in stamps.items()}
     todo = [entry for entry in entries if entry.key not in facts[entry.file].tensors]
     todo.sort(key=lambda entry: -entry.nbytes)  # the last ones are small: nobody waits long
     if sum(entry.nbytes for entry in todo) < WORTH:
         for entry in todo:
-            contents(entry)
+            contents(entry, held)
     else:
         with ThreadPoolExecutor(torch.get_num_threads()) as threads:
-            list(threads.map(contents, todo))
+            list(threads.map(lambda entry: contents(entry, held), todo))
     for file, stamp in stamps.items():
         _remember(file, stamp, facts[file])
 
@@ -157,9 +161,12 @@ def _blocks(entry: TensorEntry) -> Iterator[memoryview]:
 # Remembering --------------------------------------------------------------------------------------
 
 
-def _facts(file: Path, stamp: Stamp) -> _Facts:
+def _facts(file: Path, stamp: Stamp, held: Held) -> _Facts:
     """What is known of a file as it is now; what is found out later is added to it."""
-    return recall(("contents", file, stamp), lambda: _kept(file, stamp), lambda _: KNOWN)
+    key = ("contents", file, stamp)
+    if key not in held:
+        held.setdefault(key, recall(key, lambda: _kept(file, stamp), lambda _: KNOWN))
+    return held[key]
 
 
 def _kept(file: Path, stamp: Stamp) -> _Facts:

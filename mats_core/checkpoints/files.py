@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ..errors import InputError, existing, listing
 from ..system import Device
-from .contents import DTYPE_NAMES, DTYPES, TensorEntry, checksum, contents, look_through
+from .contents import DTYPE_NAMES, DTYPES, Held, TensorEntry, checksum, contents, look_through
 from .source import Weights, all_finite
 
 __all__ = ["DTYPES", "DTYPE_NAMES", "Checkpoint", "TensorEntry", "all_finite", "checksum"]
@@ -44,6 +44,7 @@ class Checkpoint(Weights):
     path: Path
     tensors: Mapping[str, TensorEntry]
     metadata: Mapping[str, str] = field(default_factory=dict)
+    _known: Held = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def open(cls, path: str | Path) -> Checkpoint:
@@ -113,16 +114,16 @@ class Checkpoint(Weights):
 
     def digest(self, name: str) -> str:
         """SHA-256 of one tensor's dtype, shape and bytes."""
-        return contents(self.tensors[name]).digest
+        return contents(self.tensors[name], self._known).digest
 
     def finite(self, name: str) -> bool:
         """Whether all numbers of a tensor are finite."""
         entry = self.tensors[name]
-        return not entry.dtype.is_floating_point or contents(entry).finite
+        return not entry.dtype.is_floating_point or contents(entry, self._known).finite
 
     def look_through(self) -> None:
         """Compute digests and look for NaN and infinity in one reading (`contents.py`)."""
-        look_through(self.tensors.values())
+        look_through(self.tensors.values(), self._known)
 
 
 def _fill(name: str, entry: TensorEntry, start: int, value: Tensor) -> None:

@@ -105,10 +105,10 @@ def baselines(
         tensors = models.tensors_of(encoder)
         return evaluate_expert(tensors, family, expert, part, device=device)
 
-    two = expert.checkpoint, family.base
-    fingerprints = family.base.fingerprint, expert.checkpoint.fingerprint
-    key = ("baselines", *fingerprints, task.digest, split, examples, device)
-    return recall(key, lambda: (of(two[0]), of(two[1])))
+    tuned, base = expert.checkpoint, family.base
+    contents = base.fingerprint, tuned.fingerprint, task.digest
+    key = ("baselines", *contents, split, examples, device)
+    return recall(key, lambda: (of(tuned), of(base)))
 
 
 __all__ = [

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from .. import models
-from ..checkpoints import Weights
+from ..checkpoints import Tensors, Weights
 from ..models import Rows
 from ..system import drain, existing_device
 from ..tasks import Split, Task
@@ -26,7 +26,7 @@ def measuring_task(
     task: Task,
     settings: MeasureSettings,
     *,
-    tensors: Mapping[str, Tensor] | None = None,
+    tensors: Tensors | None = None,
     only: Container[str] | None = None,
 ) -> Steps:
     """Statistics of a checkpoint directory on seeded draws from its task's train split.
@@ -49,8 +49,9 @@ def measuring_task(
     given = chosen.labels
     if task.form.kind == "choices" and labels == "true":
         # An answer drawn from all of them; its tokens are then as good as true ones.
-        given, drawn = given.copy(), _drawn_answers(model, rows, chosen, places, settings.seed)
-        given[places], settings = drawn, replace(settings, labels="empirical")
+        given = given.copy()
+        given[places] = _drawn_answers(model, rows, chosen, places, settings.seed)
+        settings = replace(settings, labels="empirical")
 
     def batches() -> Iterable[Batch]:
         for start in range(0, len(places), settings.batch_size):
@@ -73,12 +74,21 @@ def measuring_task(
     )
 
 
-def measure_task(checkpoint: Weights, task: Task, **settings: Any) -> Statistics:
+def measure_task(
+    checkpoint: Weights,
+    task: Task,
+    *,
+    tensors: Tensors | None = None,
+    only: Container[str] | None = None,
+    **settings: Any,
+) -> Statistics:
     """Statistics of a checkpoint directory on seeded draws from its task's train split.
 
-    `settings`: `examples`, `labels`, `seed` and the other fields of `MeasureSettings`.
+    `settings`: `examples`, `labels`, `seed` and the other fields of `MeasureSettings`.  `tensors`
+    replace the checkpoint's.  `only`: parameters, by the checkpoint's names; all by default.
     """
-    return drain(measuring_task(checkpoint, task, MeasureSettings(**settings)))
+    how = MeasureSettings(**settings)
+    return drain(measuring_task(checkpoint, task, how, tensors=tensors, only=only))
 
 
 def _drawn_answers(

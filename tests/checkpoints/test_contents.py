@@ -15,6 +15,7 @@ from mats_core.checkpoints.contents import DTYPE_NAMES, Contents
 from mats_core.checkpoints.files import Checkpoint
 from mats_core.system import remember
 from mats_core.system.folders import cache_folder
+from mats_core.system.remember import Memory
 
 TENSORS = {
     "a": torch.arange(40, dtype=torch.float32).reshape(5, 8),
@@ -127,3 +128,15 @@ def test_only_so_many_files_are_remembered(file, monkeypatch):
         save_file({"w": torch.full((3,), float(number))}, own)
         assert Checkpoint.open(own).fingerprint
     assert len(list((cache_folder() / "contents").iterdir())) == 2
+
+
+def test_a_checkpoint_reads_its_files_once_whatever_the_process_remembers(file, monkeypatch):
+    monkeypatch.setattr(contents, "WORTH", 1 << 20)  # nor is anything kept in the cache folder
+    monkeypatch.setattr(remember, "memory", lambda: Memory(0))
+    read: list[str] = []
+    plain = contents._read
+    monkeypatch.setattr(contents, "_read", lambda entry: read.append(entry.key) or plain(entry))
+    checkpoint = Checkpoint.open(file)
+    assert checkpoint.fingerprint == checkpoint.fingerprint
+    assert [checkpoint.finite(name) for name in TENSORS]
+    assert len(read) == len(set(read)) == len(TENSORS)

@@ -32,6 +32,8 @@ def inputs_of(
     statistics: Mapping[str, Statistics],
     base_statistics: Statistics | None = None,
     heads: Sequence[str] | None = None,
+    *,
+    strangers: bool = False,
 ) -> Inputs:
     """Inputs of a merge from what a caller hands over, opened.
 
@@ -39,6 +41,7 @@ def inputs_of(
     statistics       by the experts' names; missing: not measured
     base_statistics  those of the base, where a method asks for them
     heads            patterns of head tensors, instead of recognising them
+    strangers        whether experts may have nothing in common with the base
 
     Raises `InputError` for experts or statistics that do not fit.
     """
@@ -47,7 +50,13 @@ def inputs_of(
     if any(isinstance(weights, Checkpoint | Adapted) for weights in (base, *experts.values())):
         base = under_saved_names(base)
         experts = {name: under_saved_names(weights) for name, weights in experts.items()}
-    family = examine(base, [Expert(name, one) for name, one in experts.items()], heads=heads)
+    family = examine(
+        base,
+        [Expert(name, one) for name, one in experts.items()],
+        heads=heads,
+        anatomy=models.anatomy,
+        strangers=strangers,
+    )
     prints = {name: weights.fingerprint for name, weights in experts.items()}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

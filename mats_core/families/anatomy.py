@@ -27,8 +27,8 @@ class Anatomy:
     buffers   those of either that are no parameters
     ignored   patterns of names that the class passes over when it is loaded
     ties      name → the parameter that it is tied to
-    renamed   an old name → the name that the class gives this tensor today; names alone
-    loaded    the same, or the name of what is put together from it and others
+    rename    what `renamed` does
+    load      what `loaded` does
     """
 
     whole: frozenset[str]
@@ -37,8 +37,16 @@ class Anatomy:
     buffers: frozenset[str] = frozenset()
     ignored: tuple[str, ...] = ()
     ties: Mapping[str, str] = field(default_factory=dict)
-    renamed: Callable[[str], str] = _same
-    loaded: Callable[[str], str] = _same
+    rename: Callable[[str], str] = _same
+    load: Callable[[str], str] = _same
+
+    def renamed(self, name: str) -> str:
+        """The name that the class gives a tensor today, whatever it was called before."""
+        return self.rename(name)
+
+    def loaded(self, name: str) -> str:
+        """The same, or the name of what the class puts together from this tensor and others."""
+        return self.load(name)
 
     def holds(self, name: str) -> bool:
         """Whether the class has this tensor."""

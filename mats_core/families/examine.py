@@ -74,7 +74,7 @@ def examine(
         roles,
         tied_to=copies,
         transposed=transposed,
-        notes=(*apart.notes, *_vocabularies(base, experts)),
+        notes=(*apart.notes, *_statistics(running), *_vocabularies(base, experts)),
         apart=apart.names,
         running=running,
         buffers=spares.buffers,
@@ -119,6 +119,11 @@ def _masks(checkpoints: Sequence[Weights], buffers: Collection[str]) -> frozense
                 raise _not_finite(checkpoint, name)
             masks.add(name)
     return frozenset(masks)
+
+
+def _statistics(running: Collection[str]) -> list[str]:
+    said = "are averaged over the experts by their weights, whatever the method"
+    return [f"{len(running)} running means and variances {said}"] if running else []
 
 
 def _vocabularies(base: Weights, experts: Sequence[Expert]) -> list[str]:

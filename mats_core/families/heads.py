@@ -39,7 +39,7 @@ def head_names(
     if patterns is not None:
         return _chosen(checkpoints, patterns)
     everything = {name for c in checkpoints for name in c.tensors} - set(free)
-    modules = {name: found for name in everything if (found := _head_module(name))}
+    modules = {name: found for name in everything if (found := head_module(name))}
     # One tensor that differs makes its whole module a head: `classifier.dense` goes with
     # `classifier.out_proj`, though its shape is the same everywhere.
     differ = {m for name, m in modules.items() if len({_shape(c, name) for c in checkpoints}) > 1}
@@ -60,7 +60,7 @@ def _chosen(checkpoints: Sequence[Weights], patterns: Sequence[str]) -> set[str]
     return {n for n, said in spoken if any(fnmatch.fnmatchcase(said, p) for p in patterns)}
 
 
-def _head_module(name: str) -> str | None:
+def head_module(name: str) -> str | None:
     """`classifier` of `classifier.dense.weight`; None where a name is not like a head's."""
     parts = name.split(".")
     for index, part in enumerate(parts):

@@ -23,7 +23,7 @@ from ..errors import InputError
 from ..names import is_table, is_weight
 from .expert import Expert
 from .family import Family
-from .heads import HEAD_MODULES, SHARED_HEADS
+from .heads import head_module
 
 NEAR, FAR, STRANGE = 0.9, 0.2, 0.05
 MATRICES = 16  # that are read
@@ -65,7 +65,7 @@ def sample(family: Family) -> list[str]:
         and is_weight(name)
         and not is_table(name)
         and not POSITION.search(name)
-        and (HEAD_MODULES | SHARED_HEADS).isdisjoint(name.split("."))
+        and head_module(name) is None
     ]
     count = min(MATRICES, len(names))
     return [names[index * len(names) // count] for index in range(count)]
@@ -114,8 +114,8 @@ def _said(base: Weights, expert: Expert, cosine: float, strangers: bool) -> str:
     raise InputError(
         f"{whose} ('{expert.checkpoint.path}') and the base '{base.path}' have nothing in common",
         expected="a model that was fine-tuned from this base",
-        found=f"{shown}: was it fine-tuned from another model?",
-        remedy="Name the base that it came from. To merge strangers all the same, write "
-        "'strangers: allow' in the recipe (--strangers on the command line, strangers=True in "
-        "Python).",
+        found=shown,
+        remedy="Was it fine-tuned from another model? Then name that one as the base. To merge "
+        "strangers all the same, write 'strangers: allow' in the recipe (--strangers on the "
+        "command line, strangers=True in Python).",
     )

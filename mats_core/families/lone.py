@@ -46,8 +46,11 @@ def sort_out(
     family = _Classes(base, experts, ask)
     found: dict[str, Kind] = {name: family.kind(name) for name in sorted(left)}
     lone = _lone_modules(base, experts, {name for name in left if not found[name]})
-    unknown = {name for name in lone if not family.decides(name)}
-    found |= dict.fromkeys(unknown, "head")
+    found |= dict.fromkeys((name for name in lone if not family.decides(name)), "head")
+    rest = {name for name in left if not found[name]}
+    rows = _other_outputs(base, experts, rest)
+    if rest == {name for name in rows if not family.decides(name)}:  # else a layer is wider
+        found |= dict.fromkeys(rows, "head")
     if not heads:
         found = {name: "" if kind == "head" else kind for name, kind in found.items()}
     return Lone(found, tuple(_notes(base, experts, found)))
@@ -120,18 +123,39 @@ def _lone_modules(
     base: Weights, experts: Sequence[Expert], left: Collection[str]
 ) -> frozenset[str]:
     """Of `left`, the tensors of modules at the top that are heads by what the files hold."""
-    checkpoints = [base, *(expert.checkpoint for expert in experts)]
-    everything = {name for c in checkpoints for name in c.tensors}
+    found = frozenset(
+        name
+        for names in _at_the_top(base, experts)
+        if _is_head(names, base, experts, left)
+        for name in names
+        if name in left
+    )
+    shared = set(base.tensors).intersection(*(e.checkpoint.tensors for e in experts)) - found
+    return found if len(shared) >= len(found) else frozenset()  # else the two are strangers
+
+
+def _other_outputs(
+    base: Weights, experts: Sequence[Expert], left: Collection[str]
+) -> frozenset[str]:
+    """Of `left`, the tensors of layers at the top that differ by their number of outputs."""
+    chosen = (names for names in _at_the_top(base, experts) if _by_rows(names, base, experts, left))
+    return frozenset(name for names in chosen for name in names if name in left)
+
+
+def _at_the_top(base: Weights, experts: Sequence[Expert]) -> list[set[str]]:
+    """The tensors of each module at the top that is no norm, no table, and holds no blocks."""
+    everything = {*base.tensors, *(n for e in experts for n in e.checkpoint.tensors)}
     depth = _shared_depth(everything)
-    modules: dict[str, set[str]] = {}
+    found: dict[str, set[str]] = {}
     for name in everything:
         parts = name.split(".")
         if len(parts) > depth + 1:
-            modules.setdefault(parts[depth], set()).add(name)
-    chosen = (names for top, names in modules.items() if _is_head(top, names, base, experts, left))
-    found = frozenset(name for names in chosen for name in names if name in left)
-    shared = everything.intersection(*(c.tensors for c in checkpoints)) - found
-    return found if len(shared) >= len(found) else frozenset()  # else the two are strangers
+            found.setdefault(parts[depth], set()).add(name)
+    return [
+        names
+        for top, names in found.items()
+        if not NORM.search(top) and not any(numbered(n) or is_table(n) for n in names)
+    ]
 
 
 def _shared_depth(names: Collection[str]) -> int:
@@ -144,23 +168,20 @@ def _shared_depth(names: Collection[str]) -> int:
 
 
 def _is_head(
-    top: str, names: set[str], base: Weights, experts: Sequence[Expert], left: Collection[str]
+    names: set[str], base: Weights, experts: Sequence[Expert], left: Collection[str]
 ) -> bool:
-    if NORM.search(top) or any(numbered(name) or is_table(name) for name in names):
-        return False
+    """Whether one side has nothing of a module; what only some experts lack is damage."""
     has = [any(name in e.checkpoint.tensors for name in names) for e in experts]
     in_base = any(name in base.tensors for name in names)
-    if in_base != any(has) and (in_base or names <= set(left)):
-        return True
-    return in_base and all(has) and _differs_by_rows(names & set(left), names, base, experts)
+    return in_base != any(has) and (in_base or names <= set(left))
 
 
-def _differs_by_rows(
-    differing: set[str], names: set[str], base: Weights, experts: Sequence[Expert]
+def _by_rows(
+    names: set[str], base: Weights, experts: Sequence[Expert], left: Collection[str]
 ) -> bool:
     """Whether a layer with a bias has other outputs in each file: an embedding has no bias."""
-    checkpoints = [base, *(expert.checkpoint for expert in experts)]
-    if not differing or not any(name.endswith("bias") for name in differing):
+    checkpoints, differing = [base, *(e.checkpoint for e in experts)], names & set(left)
+    if not any(name.endswith("bias") for name in differing):
         return False
     if any(name not in c.tensors for name in names for c in checkpoints):
         return False
@@ -173,25 +194,37 @@ def _differs_by_rows(
 
 def _notes(base: Weights, experts: Sequence[Expert], found: Mapping[str, Kind]) -> list[str]:
     notes: list[str] = []
+    everything = {*base.tensors, *(n for e in experts for n in e.checkpoint.tensors)}
     of = {
         kind: [n for n, one in found.items() if one == kind] for kind in ("head", "part", "relic")
     }
     if ours := [n for n in of["head"] if n in base.tensors]:
-        notes.append(f"taken for a head, and not merged: {modules(ours)} of the base")
+        notes.append(f"taken for a head, and not merged: {modules(ours, everything)} of the base")
     if theirs := [n for n in of["head"] if n not in base.tensors]:
-        notes.append(f"taken for a head, and kept apart: {modules(theirs)} of the experts")
+        notes.append(
+            f"taken for a head, and kept apart: {modules(theirs, everything)} of the experts"
+        )
     for expert in experts:
         lacking = [n for n in of["part"] if n not in expert.checkpoint.tensors]
         if lacking:
             notes.append(
                 f"expert '{expert.name}' is a part of the base: {len(lacking)} tensors that it "
-                f"lacks ({modules(lacking)}) are copied from the base"
+                f"lacks ({modules(lacking, everything)}) are copied from the base"
             )
     if of["relic"]:
         notes.append(f"left out, for no model of this kind reads it: {listing(of['relic'], 4)}")
     return notes
 
 
-def modules(names: Sequence[str]) -> str:
-    """The modules at the top that some names belong to."""
-    return listing(dict.fromkeys(name.partition(".")[0] for name in sorted(names)))
+def modules(names: Collection[str], others: Collection[str] = ()) -> str:
+    """The modules that some names belong to, as far from the top as `others` are in them too."""
+    return listing(dict.fromkeys(_module(name, set(others) - set(names)) for name in sorted(names)))
+
+
+def _module(name: str, others: Collection[str]) -> str:
+    parts = name.split(".")
+    for depth in range(1, len(parts)):
+        module = ".".join(parts[:depth])
+        if not any(other.startswith(f"{module}.") for other in others):
+            return module
+    return name

@@ -57,7 +57,7 @@ def mismatches(apart: Apart, expert: Expert) -> Iterator[Mismatch]:
 def _about_tokens(base: Weights, checkpoint: Weights, name: str) -> str:
     """Why an embedding has more rows, or fewer: the tokens, by name."""
     ours, theirs = base.tensors[name].shape, checkpoint.tensors[name].shape
-    if not is_table(name) or ours[1:] != theirs[1:]:
+    if not is_table(name) or len(ours) < 2 or ours[1:] != theirs[1:]:
         return ""
     found = difference(base, checkpoint)
     if found:
@@ -114,7 +114,7 @@ def diagnosis(base: Weights, expert: Expert, problems: Sequence[Mismatch]) -> tu
         [one for one in problems if one.ours and one.theirs],
     )
     kinds: Sequence[Callable[[_Sides], tuple[str, str] | None]] = (
-        _vocabulary, _depth, _size, _naming, _architecture, _relic, _head,
+        _types, _numbers, _vocabulary, _depth, _size, _naming, _parts, _inside, _head,
     )  # fmt: skip
     answers = (kind(sides) for kind in kinds)
     return next((answer for answer in answers if answer), ("", FROM_THIS_BASE))
@@ -146,6 +146,8 @@ def _depth(sides: _Sides) -> tuple[str, str] | None:
             if any(numbered(one.tensor) for one in other):
                 continue
             ours, theirs = _blocks(sides.base), _blocks(sides.expert.checkpoint)
+            if ours == theirs:
+                continue
             return (
                 f"expert '{sides.expert.name}' has another number of layers, {theirs} where the "
                 f"base has {ours}",
@@ -197,36 +199,73 @@ def _last(one: Mismatch) -> str:
     return one.tensor.rpartition(".")[2]
 
 
-def _architecture(sides: _Sides) -> tuple[str, str] | None:
-    types = [str(w.config.get("model_type") or "") for w in (sides.expert.checkpoint, sides.base)]
-    differ = all(types) and types[0] != types[1]
-    if not differ and sides.shared > len(sides.lacking) + len(sides.more):
+def _types(sides: _Sides) -> tuple[str, str] | None:
+    """What the configurations call themselves, where they are not of one kind."""
+    theirs, ours = (
+        str(weights.config.get("model_type") or "")
+        for weights in (sides.expert.checkpoint, sides.base)
+    )
+    if not ours or not theirs or ours == theirs:
         return None
-    if not differ and not any(numbered(one.tensor) for one in (*sides.lacking, *sides.more)):
-        return None
-    named = f": {types[0]} over {types[1]}" if differ else ""
     return (
-        f"expert '{sides.expert.name}' is of another architecture, or a part of the model is "
-        f"missing{named}",
+        f"expert '{sides.expert.name}' is of another architecture, {theirs} where the base is "
+        f"{ours}",
         FROM_THIS_BASE,
     )
 
 
-def _relic(sides: _Sides) -> tuple[str, str] | None:
-    if sides.more or sides.reshaped or not all(numbered(one.tensor) for one in sides.lacking):
+def _numbers(sides: _Sides) -> tuple[str, str] | None:
+    kinds = {one.theirs.rpartition(" ")[2] for one in sides.reshaped if not _reshaped(one)}
+    if not kinds or len(sides.reshaped) < len([*sides.lacking, *sides.more]):
         return None
     return (
+        f"expert '{sides.expert.name}' holds numbers of another kind ({listing(sorted(kinds))})",
+        "If it is quantised, dequantise it first and save it again.",
+    )
+
+
+def _reshaped(one: Mismatch) -> bool:
+    return one.ours.rpartition(" ")[0] != one.theirs.rpartition(" ")[0]
+
+
+def _parts(sides: _Sides) -> tuple[str, str] | None:
+    """More that does not agree than does: models of two kinds, or a part of one."""
+    apart = [*sides.lacking, *sides.more]
+    if sides.shared > len(apart) or not any(numbered(one.tensor) for one in apart):
+        return None
+    return (
+        f"expert '{sides.expert.name}' is of another architecture, or only a part of the model",
+        FROM_THIS_BASE,
+    )
+
+
+def _inside(sides: _Sides) -> tuple[str, str] | None:
+    """Something inside of blocks that the other side's blocks have not."""
+    apart = [*sides.lacking, *sides.more]
+    if sides.reshaped or not all(numbered(one.tensor) for one in apart):
+        return None
+    if sides.more:
+        return (
+            f"expert '{sides.expert.name}' has more inside its blocks than the base, such as the "
+            "layers of an adapter, or those of another class of model",
+            f"{FROM_THIS_BASE} Merge an adapter into its model first, with the tool that made it.",
+        )
+    return (
         f"expert '{sides.expert.name}' lacks what the base has inside its blocks",
-        "Was it saved whole? If no model reads these tensors any more (a relic of an older "
-        f"version), name them in the recipe's 'heads' list. {FROM_THIS_BASE}",
+        f"Was it saved whole? If these are a relic that no model reads any more, name them in the "
+        f"recipe's 'heads' list. {FROM_THIS_BASE}",
     )
 
 
 def _head(sides: _Sides) -> tuple[str, str] | None:
     names = [one.tensor for one in (*sides.lacking, *sides.more, *sides.reshaped)]
-    patterns = [f"'{top}.*'" for top in modules(names).split(", ")]
+    everything = sides.base.tensors.keys() | sides.expert.checkpoint.tensors.keys()
+    where = modules(names, everything)
+    free = [name for name in names if not numbered(name) and not is_table(name)]
+    patterns = [f"'{name}.*'" for name in modules(free, everything).split(", ") if name]
+    such = f", such as heads: [{listing(patterns, 2)}]" if patterns else ""
     return (
-        f"expert '{sides.expert.name}' and the base differ in {modules(names)}",
+        f"expert '{sides.expert.name}' and the base differ in {where}",
         f"{FROM_THIS_BASE} If a tensor belongs to a task's head, name it in the recipe's 'heads' "
-        f"list, such as heads: [{listing(patterns, 2)}].",
+        f"list{such}.",
     )

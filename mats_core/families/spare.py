@@ -50,7 +50,7 @@ def spare(base: Weights, experts: Sequence[Expert]) -> Spare:
         for name, entry in entries.items()
         if is_buffer(name, entry.shape) or name not in fractional
     )
-    buffers |= {n for n in partial if n not in buffers and _constant_everywhere(n, checkpoints)}
+    buffers |= {n for n in partial if n not in buffers and _untrained(n, checkpoints)}
     everywhere = sorted(entries.keys() - set(partial))
     copies = {
         name: target
@@ -60,15 +60,17 @@ def spare(base: Weights, experts: Sequence[Expert]) -> Spare:
     return Spare(buffers, copies)
 
 
-def _constant_everywhere(name: str, checkpoints: Sequence[Weights]) -> bool:
-    """Whether no file's tensor can have been trained: more than one number, all of them the same.
+def _untrained(name: str, checkpoints: Sequence[Weights]) -> bool:
+    """Whether no file's tensor can have been trained: a mask, or many times the same number.
 
     What a name calls a weight or a bias may be as it was made, and is none.
     """
     if name.rpartition(".")[2].endswith(TRAINED):
         return False
     holders = [c for c in checkpoints if name in c.tensors]
-    return all(c.tensors[name].elements > 1 and constant(c, name) for c in holders)
+    if any(c.tensors[name].elements < 2 for c in holders):
+        return False
+    return all(constant(c, name) for c in holders) or is_mask(holders, name)
 
 
 def constant(checkpoint: Weights, name: str) -> bool:

@@ -308,11 +308,6 @@ def _report(
 ) -> Report:
     family, settings = plan.inputs.family, plan.recipe.evaluate
     notes = list(plan.inputs.notes)
-    if running := len(family.running):
-        notes.append(
-            f"{running} running means and variances were averaged over the experts by their "
-            "weights: they are statistics, which no method merges"
-        )
     other = plan.method.fallback
     fallbacks = [layer for layer in layers if other and layer.method == other]
     if fallbacks:

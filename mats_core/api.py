@@ -73,6 +73,7 @@ def merge_models(
     weights: Mapping[Any, float] | Sequence[float] | None = None,
     base_statistics: Measured | None = None,
     heads: Sequence[str] | str | None = None,
+    strangers: bool = False,
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
     dtype: Literal["float32", "float64"] = "float32",
     output_dtype: Literal["float32", "float64", "bfloat16", "float16"] | None = None,
@@ -91,6 +92,7 @@ def merge_models(
     base_statistics  of the base, for methods that ask for them
     heads            patterns of tensors that belong to a task and are not merged, instead of
                      recognising them; an empty list: no heads
+    strangers        whether experts are merged too that have nothing in common with the base
     device, dtype    of the arithmetic; results have the base's dtypes (or `output_dtype`) and lie
                      on the base's devices
     seed             of what is random, such as the drops of DARE
@@ -121,10 +123,13 @@ def merge_models(
         "output_dtype": output_dtype,
         "seed": seed,
         "heads": wanted,
+        "strangers": "allow" if strangers else "refuse",
         "evaluate": False,
     }
     recipe = parse_recipe(content)  # what is misspelt is told before anything is read
-    plan = planned(recipe, inputs_of(opened, finetuned, measured, prior, wanted))
+    plan = planned(
+        recipe, inputs_of(opened, finetuned, measured, prior, wanted, strangers=strangers)
+    )
     judge(plan)
     return Merge.of(_shown(run_plan(plan), progress), recipe)
 

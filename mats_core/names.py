@@ -21,8 +21,12 @@ TABLES = frozenset({"wte", "wpe", "shared", "relative_attention_bias"})
 CONV1D_MODELS = frozenset({"gpt2", "openai-gpt", "imagegpt", "decision_transformer"})
 CONV1D_MODULES = frozenset({"c_attn", "q_attn", "c_proj", "c_fc"})
 # Computed by the model's own code; whether a file holds them depends on who saved it.
-BUFFER = re.compile(r"(^|\.)(position_ids|token_type_ids|rotary_emb\.inv_freq)$")
+BUFFER = re.compile(
+    r"(^|\.)(position_ids|token_type_ids|num_batches_tracked|relative_position_index"
+    r"|(original_)?inv_freq|(\w+_)?mask)$"
+)
 MASK = re.compile(r"(^|\.)(attn|attention)\.(bias|masked_bias)$")
+RUNNING = ("running_mean", "running_var")
 
 
 def group_of(name: str) -> str:
@@ -92,6 +96,13 @@ def is_conv1d(name: str, shape: Sequence[int], models: Iterable[str]) -> bool:
     return named and not CONV1D_MODELS.isdisjoint(models)
 
 
+def running_statistics(names: Collection[str]) -> frozenset[str]:
+    """The running means and variances among some names: each stands beside the other."""
+    modules = {module_of(name) for name in names if name.endswith(RUNNING[1])}
+    pairs = ([f"{module}.{kind}" for kind in RUNNING] for module in modules)
+    return frozenset(name for pair in pairs if all(one in names for one in pair) for name in pair)
+
+
 def is_buffer(name: str, shape: Sequence[int]) -> bool:
-    """Whether a tensor is no parameter: position ids, causal masks, rotary frequencies."""
+    """Whether a tensor is no parameter: position ids, masks, rotary frequencies, counters."""
     return bool(BUFFER.search(name)) or (len(shape) in (0, 4) and bool(MASK.search(name)))

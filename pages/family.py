@@ -25,6 +25,8 @@ if prepared is None:
 experts = prepared.inputs.family.experts
 if prepared.problem:
     st.warning(show.plain(f"Without statistics: {prepared.problem}"))
+for note in prepared.inputs.notes:
+    st.warning(show.plain(note))
 names = ["Models", "Before a merge", "Do they fit?"]
 models, before, fit = st.tabs(names, key="family view", on_change="rerun")
 if models.open:

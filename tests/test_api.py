@@ -238,8 +238,10 @@ def headed() -> tuple[nn.Module, dict[str, nn.Module]]:
     """Experts with other numbers of classes under the name of a head."""
     torch.manual_seed(0)
 
+    body = Mlp()
+
     def model(classes: int) -> nn.Module:
-        return nn.ModuleDict({"body": Mlp(), "classifier": nn.Linear(4, classes)})
+        return nn.ModuleDict({"body": copy.deepcopy(body), "classifier": nn.Linear(4, classes)})
 
     return model(2), {"three": model(3), "five": model(5)}
 

@@ -20,6 +20,8 @@ from ..families import HEAD_MODULES
 from ..system import cache_folder
 from .settings import CONFIG, Settings
 
+OUTPUT = ("lm_head.weight", "embed_out.weight")
+
 
 def architecture(
     path: Path,
@@ -44,6 +46,9 @@ def architecture(
     )
     if name:
         config["architectures"] = [name]
+    saved = list(saved)
+    if config.get("model_type") and any(name.endswith(OUTPUT) for name in saved):
+        config["tie_word_embeddings"] = False  # it was trained apart from the embedding
     classes = _classes(tensors, saved)
     if classes is not None:
         config["id2label"] = {str(index): f"LABEL_{index}" for index in range(classes)}

@@ -23,6 +23,7 @@ from ..errors import InputError, existing, listing
 from ..system import Device
 from .contents import DTYPE_NAMES, DTYPES, Held, TensorEntry, checksum, contents, look_through
 from .source import Weights, all_finite
+from .wrappers import unwrapped
 
 __all__ = ["DTYPES", "DTYPE_NAMES", "Checkpoint", "TensorEntry", "all_finite", "checksum"]
 
@@ -37,7 +38,7 @@ class Checkpoint(Weights):
     """Weights in `.safetensors` files, read-only; only headers are read until `read` is called.
 
     path       the directory or file that was opened
-    tensors    name → file, byte offset, dtype and shape, sorted by name
+    tensors    name, without the wrappers of training → file, byte offset, dtype and shape, sorted
     metadata   `__metadata__` of the headers, all shards together
     """
 
@@ -76,7 +77,9 @@ class Checkpoint(Weights):
                 found=f"no {listing(sorted(promised - tensors.keys()))}",
                 remedy="A shard is not the one that the index was written for; copy it again.",
             )
-        return cls(path, dict(sorted(tensors.items())), metadata)
+        names = unwrapped(tensors)
+        plain = {names[name]: entry for name, entry in tensors.items()}
+        return cls(path, dict(sorted(plain.items())), metadata)
 
     @property
     def directory(self) -> Path | None:

@@ -21,6 +21,7 @@ from ..errors import InputError, listing
 from ..system import Device
 from .contents import DTYPE_NAMES, Contents
 from .source import Shaped, Weights, all_finite
+from .wrappers import inside
 
 
 @final
@@ -61,7 +62,8 @@ class InMemory(Weights):
     @functools.cached_property
     def config(self) -> dict[str, Any]:
         """The configuration that modules of transformers carry; empty for any other."""
-        to_dict = getattr(getattr(self.module, "config", None), "to_dict", None)
+        module = None if self.module is None else inside(self.module)
+        to_dict = getattr(getattr(module, "config", None), "to_dict", None)
         content = to_dict() if callable(to_dict) else {}
         return dict(content) if isinstance(content, Mapping) else {}
 

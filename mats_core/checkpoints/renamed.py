@@ -25,6 +25,7 @@ class Renamed(Weights):
     metadata    that of `source`
     source      the weights under the names of their file
     own_names   name in the base → name in `source`
+    copies      names of `own_names` that the source does not have: each repeats another tensor
 
     Configuration and fingerprint stay the source's.
     """
@@ -34,12 +35,18 @@ class Renamed(Weights):
     metadata: Mapping[str, str]
     source: Weights
     own_names: Mapping[str, str]
+    copies: frozenset[str] = frozenset()
 
     @classmethod
-    def of(cls, source: Weights, own_names: Mapping[str, str]) -> Renamed:
-        """The tensors that `own_names` names, under the names of the base."""
-        tensors = {name: source.tensors[own] for name, own in sorted(own_names.items())}
-        return cls(source.path, tensors, source.metadata, source, own_names)
+    def of(
+        cls, source: Weights, own_names: Mapping[str, str], copies: Mapping[str, str] | None = None
+    ) -> Renamed:
+        """The tensors that `own_names` names, under the names of the base; `copies`: a further
+        name → the tensor of the source that it repeats."""
+        copies = copies or {}
+        names = {**own_names, **copies}
+        tensors = {name: source.tensors[own] for name, own in sorted(names.items())}
+        return cls(source.path, tensors, source.metadata, source, names, frozenset(copies))
 
     @property
     def directory(self) -> Path | None:
@@ -61,7 +68,7 @@ class Renamed(Weights):
     @functools.cached_property
     def aliases(self) -> Mapping[str, str]:
         """Names of one and the same memory → the first of them, as the base calls them."""
-        ours = {own: name for name, own in self.own_names.items()}
+        ours = {own: name for name, own in self.own_names.items() if name not in self.copies}
         known = self.source.aliases.items()
         return {ours[a]: ours[b] for a, b in known if a in ours and b in ours}
 
@@ -70,7 +77,7 @@ class Renamed(Weights):
         return self.source.fingerprint
 
     def own(self, name: str) -> str:
-        return self.source.own(self.own_names.get(name, name))
+        return name if name in self.copies else self.source.own(self.own_names.get(name, name))
 
     def read(
         self, name: str, *, dtype: torch.dtype | None = None, device: Device | None = None

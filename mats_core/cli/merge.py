@@ -41,6 +41,11 @@ def add(commands: Any) -> None:
         help="merge layers in this process, or on the Ray cluster at RAY_ADDRESS (a local one "
         "where none is named)",
     )
+    command.add_argument(
+        "--strangers",
+        action="store_true",
+        help="merge experts too that have nothing in common with the base",
+    )
     command.add_argument("--no-evaluate", action="store_true", help="write the model and stop")
     command.add_argument(
         "--force",
@@ -71,6 +76,7 @@ def _merge(arguments: argparse.Namespace) -> None:
         "device": arguments.device,
         "engine": arguments.engine,
         "rounds": arguments.rounds,
+        "strangers": "allow" if arguments.strangers else None,
         "evaluate": False if arguments.no_evaluate else None,
         "options": {**recipe.options, **_assignments(arguments.set)} if arguments.set else None,
     }

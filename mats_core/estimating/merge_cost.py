@@ -23,6 +23,7 @@ from ..merging import (
     Plan,
     Recipe,
     Unit,
+    cost_of,
     inputs_bytes,
     layer_bytes,
     output_specs,
@@ -189,20 +190,21 @@ class _Layers:
         self.peak, self.largest = 0.0, ""
         self.kept, self.spool, self.wider = 0.0, 0.0, 0.0
         self.coverage = _untouched(plan)
-        like: dict[Shape, list[Unit]] = {}
+        like: dict[tuple[Shape, bool], list[Unit]] = {}
         for unit in units(plan):
-            like.setdefault(shape_of(plan, unit), []).append(unit)
+            running = unit.name in plan.inputs.family.running
+            like.setdefault((shape_of(plan, unit), running), []).append(unit)
         # As in `read_layer`: what is remembered is read once, whoever asks for it.
-        self.held = {shape: inputs_bytes(plan, shape) for shape in like}
-        everything = sum(self.held[shape] * len(alike) for shape, alike in like.items())
+        self.held = {shape: inputs_bytes(plan, shape) for shape, _ in like}
+        everything = sum(self.held[shape] * len(alike) for (shape, _), alike in like.items())
         again = everything > plan.inputs.memo.limit
-        for shape, alike in like.items():
+        for (shape, _), alike in like.items():
             self._add(shape, alike, again)
         self._fold(whole)
 
     def _add(self, shape: Shape, alike: list[Unit], again: bool) -> None:
         held, count = self.held[shape], len(alike)
-        cost = self.plan.method.cost(shape, self.plan.options)
+        cost = cost_of(self.plan, alike[0], shape)
         work = cost.work + _reading(self.plan, shape, alike[0])
         # What came out is checked and kept; a second pass scales it once more.
         work += shape.passes(4 + (7 if self.plan.method.rescale else 0)) + calls(30.0)

@@ -4,6 +4,7 @@
 everything that comes after follows these roles.
 """
 
+from .anatomy import Anatomy, Ask
 from .compatibility import Fit, architecture, compare, dtypes
 from .examine import examine, look_inside
 from .expert import Expert
@@ -11,6 +12,6 @@ from .family import Family
 from .heads import HEAD_MODULES
 
 __all__ = [
-    "HEAD_MODULES", "Expert", "Family", "Fit", "architecture", "compare", "dtypes", "examine",
-    "look_inside",
+    "HEAD_MODULES", "Anatomy", "Ask", "Expert", "Family", "Fit", "architecture", "compare",
+    "dtypes", "examine", "look_inside",
 ]  # fmt: skip

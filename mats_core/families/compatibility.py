@@ -11,8 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..checkpoints import Weights
-from .examine import Mismatch, mismatches, set_apart
+from .anatomy import Ask, unknown
+from .apart import Apart, set_apart
 from .expert import Expert
+from .misfit import Mismatch, mismatches
 
 # What must be the same in `config.json` for the same numbers to mean the same thing.
 ARCHITECTURE = (
@@ -58,22 +60,24 @@ class Fit:
 
 
 def compare(
-    base: Weights, experts: Sequence[Expert], *, heads: Sequence[str] | None = None
+    base: Weights,
+    experts: Sequence[Expert],
+    *,
+    heads: Sequence[str] | None = None,
+    anatomy: Ask = unknown,
 ) -> list[Fit]:
-    """A `Fit` for each expert, under the base's names.
+    """A `Fit` for each expert, under the base's names; `anatomy` as in `examine`.
 
     Reads headers and `config.json`, and tensors only where one file has a copy of its embedding
     that another file has not.
     """
-    experts, spares, apart = set_apart(base, experts, heads)
-    return [
-        _fit(base, expert, apart, [*mismatches(base, expert, apart, spares)]) for expert in experts
-    ]
+    apart = set_apart(base, experts, heads, anatomy)
+    return [_fit(apart, expert, [*mismatches(apart, expert)]) for expert in apart.experts]
 
 
-def _fit(base: Weights, expert: Expert, apart: set[str], found: list[Mismatch]) -> Fit:
-    own = expert.checkpoint
-    shared = (base.tensors.keys() & own.tensors.keys()) - apart
+def _fit(apart: Apart, expert: Expert, found: list[Mismatch]) -> Fit:
+    base, own = apart.base, expert.checkpoint
+    shared = (base.tensors.keys() & own.tensors.keys()) - apart.heads
     return Fit(
         expert=expert.name,
         architecture=architecture(own),
@@ -83,7 +87,7 @@ def _fit(base: Weights, expert: Expert, apart: set[str], found: list[Mismatch]) 
         missing=sum(not mismatch.theirs for mismatch in found),
         surplus=sum(not mismatch.ours for mismatch in found),
         reshaped=sum(bool(mismatch.theirs and mismatch.ours) for mismatch in found),
-        head=len(apart & own.tensors.keys()),
+        head=len(apart.heads & own.tensors.keys()),
         settings=_settings(base, own),
         mismatches=tuple(found),
     )

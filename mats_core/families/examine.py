@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 import torch
 
-from ..checkpoints import Entry, Weights
+from ..checkpoints import Weights
 from ..errors import InputError, listing
-from ..names import is_conv1d, is_matrix, is_table
-from .expert import Expert, aligned
+from ..names import is_conv1d, is_matrix, is_table, running_statistics
+from .anatomy import Ask, unknown
+from .apart import set_apart
+from .expert import Expert
+from .factors import refuse_factors
 from .family import Family, Role
-from .heads import Spare, head_names, spare
+from .lineage import lineage
+from .misfit import refuse
+from .spare import constant, is_mask
 from .vocabulary import difference
 
 
@@ -22,12 +27,15 @@ def examine(
     *,
     heads: Sequence[str] | None = None,
     contents: bool = True,
+    anatomy: Ask = unknown,
+    strangers: bool = False,
 ) -> Family:
     """The checked family, with a role for every tensor.
 
     `heads`: shell-style patterns of the tensors that belong to a task's head.  They replace the
     automatic recognition; an empty list says that no tensor belongs to one.  Without `contents`
-    only headers are read; `look_inside` does the rest.
+    only headers are read; `look_inside` does the rest.  `anatomy` is asked what the classes of a
+    model hold where the files leave it open.  `strangers`: as in `look_inside`.
 
     Raises `InputError` that names file, tensor, both shapes (or dtypes) and the remedy.
     """
@@ -37,17 +45,21 @@ def examine(
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise InputError("experts", expected="a different name for each", found=listing(twice))
-    experts, spares, heads_found = set_apart(base, experts, heads)
-    _refuse(base, experts, heads_found, spares)
-    copies = {n: target for n, target in spares.copies.items() if n not in heads_found}
+    for expert in (None, *experts):
+        refuse_factors(base if expert is None else expert.checkpoint, expert)
+    apart = set_apart(base, experts, heads, anatomy)
+    refuse(apart)
+    base, experts, spares = apart.base, apart.experts, apart.spares
+    copies = {n: target for n, target in spares.copies.items() if n not in apart.heads}
+    running = running_statistics(base.tensors) - apart.names
     kinds = {str(c.config.get("model_type")) for c in (base, *(e.checkpoint for e in experts))}
     roles: dict[str, Role] = {}
-    for name in sorted({*base.tensors, *heads_found}):
-        if name in heads_found:
+    for name in sorted({*base.tensors, *apart.heads}):
+        if name in apart.heads:
             roles[name] = "head"
         elif name in copies:
             roles[name] = "tied"
-        elif name in spares.names or not base.tensors[name].dtype.is_floating_point:
+        elif name in spares.names:
             roles[name] = "copied"
         else:
             roles[name] = "matrix" if is_matrix(name, base.tensors[name].shape) else "vector"
@@ -62,38 +74,56 @@ def examine(
         roles,
         tied_to=copies,
         transposed=transposed,
-        notes=(*spares.notes, *_vocabularies(base, experts)),
-        apart=frozenset(heads_found | spares.names),
+        notes=(*apart.notes, *_statistics(running), *_vocabularies(base, experts)),
+        apart=apart.names,
+        running=running,
+        buffers=spares.buffers,
+        untied=apart.untied,
     )
-    return look_inside(family) if contents else family
+    return look_inside(family, strangers=strangers) if contents else family
 
 
-def set_apart(
-    base: Weights, experts: Sequence[Expert], heads: Sequence[str] | None
-) -> tuple[tuple[Expert, ...], Spare, set[str]]:
-    """The experts under the base's names, the spare tensors, and the names of the heads'."""
-    experts = aligned(base, experts)
-    spares = spare(base, experts)
-    return experts, spares, head_names(base, experts, heads, spares)
+def look_inside(family: Family, *, strangers: bool = False) -> Family:
+    """The same family with equal tensors tied and masks copied, after its files were read through.
 
-
-def look_inside(family: Family) -> Family:
-    """The same family with equal tensors tied, after its files were read through.
-
-    Raises `InputError` for a number that is not finite.
+    Raises `InputError` for a number that is not finite, and for an expert that has nothing in
+    common with the base; `strangers`: such a one is merged, with a note.
     """
-    base, experts = family.base, family.experts
-    for checkpoint in (base, *(expert.checkpoint for expert in experts)):
-        _finite(checkpoint)
-    tied_to = {**family.tied_to, **_ties(base, experts, family.apart)}
+    checkpoints = (family.base, *(expert.checkpoint for expert in family.experts))
+    masks = _masks(checkpoints, family.buffers)
+    apart = family.apart | masks
+    tied_to = {**family.tied_to, **_ties(family.base, family.experts, apart)}
     tied_to = {name: tied_to.get(source, source) for name, source in tied_to.items()}
     tied: dict[str, Role] = {name: "tied" for name in family.roles if name in tied_to}
-    return replace(
+    copied: dict[str, Role] = {name: "copied" for name in family.roles if name in masks}
+    found = replace(
         family,
-        roles={**family.roles, **tied},
+        roles={**family.roles, **tied, **copied},
         tied_to=tied_to,
-        transposed=family.transposed - tied.keys(),
+        transposed=family.transposed - tied.keys() - masks,
+        apart=apart,
+        buffers=family.buffers | masks,
     )
+    return replace(found, notes=(*found.notes, *lineage(found, strangers=strangers)))
+
+
+def _masks(checkpoints: Sequence[Weights], buffers: Collection[str]) -> frozenset[str]:
+    """Masks that no name tells, by the infinities in them; raises `InputError` for all others."""
+    masks: set[str] = set()
+    for checkpoint in checkpoints:
+        checkpoint.look_through()
+        for name in sorted(checkpoint.tensors.keys() - buffers - masks):
+            if checkpoint.finite(name):
+                continue
+            if not is_mask(checkpoints, name):
+                raise _not_finite(checkpoint, name)
+            masks.add(name)
+    return frozenset(masks)
+
+
+def _statistics(running: Collection[str]) -> list[str]:
+    said = "are averaged over the experts by their weights, whatever the method"
+    return [f"{len(running)} running means and variances {said}"] if running else []
 
 
 def _vocabularies(base: Weights, experts: Sequence[Expert]) -> list[str]:
@@ -105,81 +135,14 @@ def _vocabularies(base: Weights, experts: Sequence[Expert]) -> list[str]:
     ]
 
 
-def _refuse(base: Weights, experts: Sequence[Expert], heads: set[str], spares: Spare) -> None:
-    problems = [
-        found.sentence for expert in experts for found in mismatches(base, expert, heads, spares)
-    ]
-    if problems:
-        more = f" (and {len(problems) - 4} more)" if len(problems) > 4 else ""
-        raise InputError(
-            "the experts do not all fit the base",
-            found="; ".join(problems[:4]) + more,
-            remedy="Every expert must be fine-tuned from this base. If a tensor belongs to a "
-            "task's head, name it in the recipe's 'heads' list.",
-        )
-
-
-@dataclass(frozen=True)
-class Mismatch:
-    """One tensor in which an expert differs from its base; what a file lacks is an empty text."""
-
-    expert: str
-    tensor: str
-    theirs: str
-    ours: str
-    sentence: str
-
-
-def mismatches(base: Weights, expert: Expert, heads: set[str], spares: Spare) -> Iterator[Mismatch]:
-    """Every tensor that keeps an expert from fitting the base, from the files' headers."""
-    checkpoint = expert.checkpoint
-    path, home = checkpoint.path, base.path
-    names = (base.tensors.keys() | checkpoint.tensors.keys()) - heads - spares.names
-    for name in sorted(names):
-        ours, theirs = base.tensors.get(name), checkpoint.tensors.get(name)
-        if ours is None:
-            sentence = f"'{path}' has '{expert.own(name)}', which the base '{home}' lacks"
-        elif theirs is None:
-            sentence = f"'{path}' lacks '{name}' {list(ours.shape)} of the base"
-        elif ours.shape != theirs.shape:
-            sentence = (
-                f"'{name}' has shape {list(theirs.shape)} in '{path}' "
-                f"and {list(ours.shape)} in the base '{home}'"
-                f"{_about_tokens(base, checkpoint, name)}"
-            )
-        elif ours.dtype.is_floating_point != theirs.dtype.is_floating_point:
-            sentence = f"'{name}' is {theirs.dtype} in '{path}' and {ours.dtype} in '{home}'"
-        else:
-            continue
-        yield Mismatch(expert.name, name, _described(theirs), _described(ours), sentence)
-
-
-def _about_tokens(base: Weights, checkpoint: Weights, name: str) -> str:
-    """Why an embedding has more rows, or fewer: the tokens, by name."""
-    ours, theirs = base.tensors[name].shape, checkpoint.tensors[name].shape
-    if not is_table(name) or ours[1:] != theirs[1:]:
-        return ""
-    found = difference(base, checkpoint)
-    if found:
-        return f" ({found}; nothing is cropped: give all models one vocabulary first)"
-    return " (their tokenizer files name the same tokens, or are missing)"
-
-
-def _described(entry: Entry | None) -> str:
-    return f"{list(entry.shape)} {str(entry.dtype).removeprefix('torch.')}" if entry else ""
-
-
-def _finite(checkpoint: Weights) -> None:
-    checkpoint.look_through()
-    for name, entry in checkpoint.tensors.items():
-        if not checkpoint.finite(name):
-            bad = sum(int((~torch.isfinite(part)).sum()) for part in checkpoint.parts(name))
-            raise InputError(
-                f"tensor '{name}' of '{checkpoint.path}'",
-                expected="finite numbers",
-                found=f"{bad} of {entry.elements} that are NaN or infinite",
-                remedy="That checkpoint is damaged or its training diverged; use another one.",
-            )
+def _not_finite(checkpoint: Weights, name: str) -> InputError:
+    bad = sum(int((~torch.isfinite(part)).sum()) for part in checkpoint.parts(name))
+    return InputError(
+        f"tensor '{name}' of '{checkpoint.path}'",
+        expected="finite numbers",
+        found=f"{bad} of {checkpoint.tensors[name].elements} that are NaN or infinite",
+        remedy="That checkpoint is damaged or its training diverged; use another one.",
+    )
 
 
 def _ties(base: Weights, experts: Sequence[Expert], apart: Collection[str]) -> dict[str, str]:
@@ -198,7 +161,7 @@ def _ties(base: Weights, experts: Sequence[Expert], apart: Collection[str]) -> d
         if name in apart or name in tied or len(shape) < 2 or shapes.count(shape) < 2:
             continue
         key = tuple(checkpoint.digest(name) for checkpoint in checkpoints)
-        if key in first and not _constant(base, name):
+        if key in first and not constant(base, name):
             tied[name] = first[key]
         else:
             first.setdefault(key, name)
@@ -218,11 +181,6 @@ def _aliases(base: Weights, experts: Sequence[Expert], apart: Collection[str]) -
         and leader not in apart
         and all(e.checkpoint.digest(name) == e.checkpoint.digest(leader) for e in experts)
     }
-
-
-def _constant(checkpoint: Weights, name: str) -> bool:
-    extremes = [part.aminmax() for part in checkpoint.parts(name) if part.numel()]
-    return len({float(value) for pair in extremes for value in pair}) <= 1
 
 
 def _leads(name: str) -> tuple[int, str]:

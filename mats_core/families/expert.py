@@ -9,7 +9,8 @@ architectures.  Everything works with the BASE's names; an expert with other nam
 The rule: a prefix is stripped from the expert's names, or put before them, if that makes more
 tensors match the base (name and shape) than the names as they are, and at least half of the
 smaller checkpoint.  It must be the only prefix that does so.  `LayerNorm.gamma` and `.beta` of old
-files count as `.weight` and `.bias`.
+files count as `.weight` and `.bias`.  Where blocks are left over on both sides, `renaming.py` looks
+for the names of another version.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from dataclasses import dataclass, replace
 from ..checkpoints import Renamed, Weights
 from ..errors import InputError
 from ..names import module_of, moved, prefixes
+from .anatomy import Ask, unknown
+from .renaming import by_prefixes, by_table, left_over
 
 LEGACY = re.compile(r"LayerNorm\.(gamma|beta)$")
 
@@ -44,23 +47,51 @@ class Expert:
         return self.checkpoint.own(name)
 
 
-def aligned(base: Weights, experts: Sequence[Expert]) -> tuple[Expert, ...]:
+def aligned(base: Weights, experts: Sequence[Expert], ask: Ask = unknown) -> tuple[Expert, ...]:
     """The experts under the base's names; those that have them already are returned as they are.
 
+    `ask` is asked for the names that classes have today where a file has other ones in its blocks.
     Raises `InputError` where two prefixes fit equally well.
     """
-    return tuple(_aligned(base, expert) for expert in experts)
+    return tuple(_aligned(base, expert, ask) for expert in experts)
 
 
-def _aligned(base: Weights, expert: Expert) -> Expert:
+def _aligned(base: Weights, expert: Expert, ask: Ask) -> Expert:
     checkpoint = expert.checkpoint
     ours = {name: entry.shape for name, entry in base.tensors.items()}
     theirs = {name: entry.shape for name, entry in checkpoint.tensors.items()}
-    names = translation(ours, theirs, f"expert '{expert.name}' ('{checkpoint.path}')")
+    thing = f"expert '{expert.name}' ('{checkpoint.path}')"
+    names = translation(ours, theirs, thing)
+    if all(left_over(ours, names)):
+        names = _renamed(base, checkpoint, names, ask, thing)
     if all(name == own for own, name in names.items()):
         return expert
     view = Renamed.of(checkpoint, {name: own for own, name in names.items()})
     return replace(expert, checkpoint=view)
+
+
+def _renamed(
+    base: Weights, own: Weights, names: dict[str, str], ask: Ask, thing: str
+) -> dict[str, str]:
+    """A translation that brings more of the blocks' tensors to the base's; `names` without one."""
+    ours = {name: entry.shape for name, entry in base.tensors.items()}
+    theirs = {name: entry.shape for name, entry in own.tensors.items()}
+    of_base, of_own = ask(base), ask(own)
+    known = of_base or of_own
+    if known is not None:
+        first, second = (of_base or known).renamed, (of_own or known).renamed
+        better = _with(by_table(ours, theirs, first, second), names)
+        if better and not all(left_over(ours, better)):
+            return better
+    better = _with(by_prefixes(ours, theirs, thing), names)
+    lost, still = (len(left_over(ours, one)[1]) for one in (names, better or names))
+    return better if better and still < lost else names
+
+
+def _with(found: dict[str, str], names: Mapping[str, str]) -> dict[str, str]:
+    """What was found, and the names as they were of all others; empty where two would collide."""
+    whole = {name: found.get(name, ours) for name, ours in names.items()}
+    return whole if found and len(set(whole.values())) == len(whole) else {}
 
 
 Shapes = Mapping[str, tuple[int, ...]]

@@ -40,6 +40,9 @@ class Family:
     transposed   matrices that the files hold as (d_in, d_out)
     apart        heads, and tensors that some file may lack: these are tied to none by their bytes
     notes        sentences about how the experts were made to fit, for the report
+    running      running means and variances, which are averaged whatever the method
+    buffers      what no training changes; may hold infinities, and some file may lack it
+    untied       output layers that experts trained apart → the embedding that the base ties them to
     """
 
     base: Weights
@@ -49,6 +52,9 @@ class Family:
     transposed: frozenset[str] = frozenset()
     notes: tuple[str, ...] = ()
     apart: frozenset[str] = frozenset()
+    running: frozenset[str] = frozenset()
+    buffers: frozenset[str] = frozenset()
+    untied: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def shared(self) -> tuple[str, ...]:

@@ -39,17 +39,17 @@ from .records import recipe_record, weights_record
 from .report import VERSION, LayerReport, Report, task_dict
 from .rounds import examples_of
 from .sinks import output_specs
-from .sizes import inputs_bytes, layer_bytes, shape_of, statistics_sizes
+from .sizes import cost_of, inputs_bytes, layer_bytes, shape_of, statistics_sizes
 
 __all__ = [
     "VERSION", "Evaluation", "Event", "ExpertEntry", "FamilyFile", "Finished", "Inputs",
     "Iteration", "LayerDone", "LayerReport", "Merge", "Plan", "Recipe", "Report", "RoundDone",
-    "Shares", "Source", "Started", "TaskDone", "TrialDone", "Unit", "dump_recipe",
+    "Shares", "Source", "Started", "TaskDone", "TrialDone", "Unit", "cost_of", "dump_recipe",
     "evaluate_output", "evaluating_output", "examples_of", "inputs_bytes", "inputs_of",
     "layer_bytes", "layers_done", "load_family", "load_recipe", "measure_all", "measured_of",
     "measuring_all", "merge", "missing_statistics", "named", "open_inputs", "open_source",
-    "output_specs", "parse_options", "parse_recipe", "patterns", "pieces", "pipeline",
-    "planned", "prepare", "read_layer", "recipe_record", "reference", "require_output",
-    "rounds", "run", "run_plan", "shape_of", "statistics_of", "statistics_sizes", "task_dict",
-    "units", "weights_of", "weights_record", "with_statistics",
+    "output_specs", "parse_options", "parse_recipe", "patterns", "pieces", "pipeline", "planned",
+    "prepare", "read_layer", "recipe_record", "reference", "require_output", "rounds", "run",
+    "run_plan", "shape_of", "statistics_of", "statistics_sizes", "task_dict", "units", "weights_of",
+    "weights_record", "with_statistics",
 ]  # fmt: skip

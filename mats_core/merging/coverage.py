@@ -23,6 +23,7 @@ def require_merged(plan: Plan, layers: Sequence[LayerReport]) -> list[str]:
     if plan.inputs.vectors is not None:
         return []
     name, shared = plan.method.name, set(plan.inputs.family.shared)
+    shared -= plan.inputs.family.running  # which take their own rule, whatever the method
     layers = [layer for layer in layers if layer.name in shared]
     matrices = [layer for layer in layers if treated_as_matrix(plan, layer.name)]
     if matrices:

@@ -59,13 +59,24 @@ def finish_directory(plan: Plan, folder: Path, report: Report) -> None:
             shutil.copyfile(expert.checkpoint.directory / "config.json", place / "config.json")
     (folder / "recipe.yaml").write_text(dump_recipe(pinned(plan), absolute=True), "utf-8")
     (folder / card.NAME).write_text(card.card(pinned(plan), report, family), "utf-8")
-    if plan.recipe.output_dtype and (folder / "config.json").is_file():
-        config = json.loads((folder / "config.json").read_text("utf-8"))
-        config.pop("torch_dtype", None)
-        config["dtype"] = plan.recipe.output_dtype
-        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", "utf-8")
+    _write_config(plan, folder)
     report = replace(report, files=files_in(folder))
     (folder / "report.json").write_text(report.to_json(), "utf-8")
+
+
+def _write_config(plan: Plan, folder: Path) -> None:
+    """The base's configuration, with what is otherwise in the merge."""
+    file, changes = folder / "config.json", dict[str, object]()
+    if plan.inputs.family.untied:
+        changes["tie_word_embeddings"] = False
+    if plan.recipe.output_dtype:
+        changes["dtype"] = plan.recipe.output_dtype
+    if not changes or not file.is_file():
+        return
+    config = json.loads(file.read_text("utf-8"))
+    if "dtype" in changes:
+        config.pop("torch_dtype", None)
+    file.write_text(json.dumps({**config, **changes}, indent=2) + "\n", "utf-8")
 
 
 def pinned(plan: Plan) -> Recipe:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from ..linear import norm
-from ..methods import Merged
+from ..methods import Merged, merge_running
 from ..system import Event, ticking
 from .events import Iteration, LayerDone, Started
 from .journal import Entry
@@ -118,7 +118,10 @@ def merge_layer(
     if pieces(plan, unit):
         return _merge_pieces(plan, unit, survey, place, begun)
     layer = replace(read_layer(plan, unit), pulse=pulse)
-    merged = plan.method.merge(layer, plan.options, survey)
+    if unit.name in plan.inputs.family.running:
+        merged = merge_running(layer)
+    else:
+        merged = plan.method.merge(layer, plan.options, survey)
     length = None
     if plan.method.rescale is not None and merged.method == plan.method.name:
         checksums = place.spool.add(unit.name, merged.value)

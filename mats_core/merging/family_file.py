@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -32,6 +32,7 @@ class FamilyFile(Shown, BaseModel):
     base        the pre-trained checkpoint: a path or a hub id
     base_task   the task on which the base is measured, for gradient matching; optional
     heads       patterns of head tensors, instead of recognising them
+    strangers   `allow` merges experts that have nothing in common with the base
     experts     name, checkpoint and task of each
     folder      where relative paths start; not part of the file
     """
@@ -42,6 +43,7 @@ class FamilyFile(Shown, BaseModel):
     base: str
     base_task: str | None = None
     heads: tuple[str, ...] | None = None
+    strangers: Literal["refuse", "allow"] = "refuse"
     experts: tuple[ExpertEntry, ...] = Field(min_length=1)
     folder: Path = Field(Path(), exclude=True)
 
@@ -88,6 +90,8 @@ class FamilyFile(Shown, BaseModel):
             entries.append(entry)
         if self.heads is not None:
             settings.setdefault("heads", self.heads)
+        if self.strangers != "refuse":
+            settings.setdefault("strangers", self.strangers)
         if "base" in files:
             settings["base_statistics"] = files["base"]
         content = {

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from .. import models
 from ..adapters import Adapted, open_expert
-from ..checkpoints import Checkpoint, InMemory, Renamed, Weights, hub, original
+from ..checkpoints import Checkpoint, InMemory, Renamed, Weights, hub, inside, original, unwrapped
 from ..errors import InputError, listing, member
 from ..families import Expert, examine
 from ..statistics import OF_PARAMETERS, Statistics
@@ -32,6 +32,8 @@ def inputs_of(
     statistics: Mapping[str, Statistics],
     base_statistics: Statistics | None = None,
     heads: Sequence[str] | None = None,
+    *,
+    strangers: bool = False,
 ) -> Inputs:
     """Inputs of a merge from what a caller hands over, opened.
 
@@ -39,6 +41,7 @@ def inputs_of(
     statistics       by the experts' names; missing: not measured
     base_statistics  those of the base, where a method asks for them
     heads            patterns of head tensors, instead of recognising them
+    strangers        whether experts may have nothing in common with the base
 
     Raises `InputError` for experts or statistics that do not fit.
     """
@@ -47,7 +50,13 @@ def inputs_of(
     if any(isinstance(weights, Checkpoint | Adapted) for weights in (base, *experts.values())):
         base = under_saved_names(base)
         experts = {name: under_saved_names(weights) for name, weights in experts.items()}
-    family = examine(base, [Expert(name, one) for name, one in experts.items()], heads=heads)
+    family = examine(
+        base,
+        [Expert(name, one) for name, one in experts.items()],
+        heads=heads,
+        anatomy=models.anatomy,
+        strangers=strangers,
+    )
     prints = {name: weights.fingerprint for name, weights in experts.items()}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -65,7 +74,7 @@ def open_source(source: Source, label: str, base: Weights | None = None) -> Weig
     `base`.  Raises `InputError` for what is none of these.
     """
     if isinstance(source, nn.Module | Mapping):
-        return InMemory.of(source, label)
+        return _plain(InMemory.of(source, label))
     if isinstance(source, str | Path):
         path = hub.locate(source)
         return Checkpoint.open(path) if base is None else open_expert(path, base)
@@ -78,11 +87,22 @@ def open_source(source: Source, label: str, base: Weights | None = None) -> Weig
     )
 
 
+def _plain(weights: InMemory) -> Weights:
+    """The weights under their names without the wrappers of training; others as they are."""
+    names = unwrapped(weights.tensors)
+    if all(plain == own for own, plain in names.items()):
+        return weights
+    return Renamed.of(weights, {plain: own for own, plain in names.items()})
+
+
 def under_saved_names(weights: Weights) -> Weights:
     """A module of transformers under the names that its files would have; others as they are."""
-    module = weights.module if isinstance(weights, InMemory) else None
-    names = {} if module is None else models.saved_names(module)
-    return Renamed.of(weights, {saved: own for own, saved in names.items()}) if names else weights
+    source = original(weights)
+    module = source.module if isinstance(source, InMemory) else None
+    names = {} if module is None else models.saved_names(inside(module))
+    found = {names.get(name, name): name for name in weights.tensors}
+    changed = any(saved != own for saved, own in found.items())
+    return Renamed.of(weights, found) if changed else weights
 
 
 def reference(source: Source, label: str) -> str:

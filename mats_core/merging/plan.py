@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
+from .. import models
 from ..adapters import VectorFamily, open_expert, vector_family, why_not
 from ..checkpoints import Buffers, Checkpoint, Weights
 from ..errors import InputError, listing
@@ -114,7 +115,7 @@ def open_inputs(recipe: Recipe, memo: Memo | None = None, *, contents: bool = Tr
         Expert(entry.name, open_expert(recipe.model_path(entry.model), base), entry.task or "")
         for entry in recipe.experts
     ]
-    family = examine(base, experts, heads=recipe.heads, contents=False)
+    family = examine(base, experts, heads=recipe.heads, contents=False, anatomy=models.anatomy)
     without = (None,) * len(experts)
     inputs = Inputs(family, without, None, memo=memo or Memo(), looked_through=False)
     inputs = with_statistics(inputs, recipe)
@@ -147,7 +148,8 @@ def complete(inputs: Inputs, recipe: Recipe) -> Inputs:
     _expect(family.base, recipe.base_fingerprint)
     for entry, expert in zip(recipe.experts, family.experts, strict=True):
         _expect(expert.checkpoint, entry.fingerprint)
-    return _checked(replace(inputs, family=look_inside(family), looked_through=True))
+    family = look_inside(family, strangers=recipe.strangers == "allow")
+    return _checked(replace(inputs, family=family, looked_through=True))
 
 
 def _checked(inputs: Inputs) -> Inputs:

@@ -70,7 +70,8 @@ def treated_as_matrix(plan: Plan, name: str) -> bool:
 def read_layers(plan: Plan) -> Iterator[Layer]:
     """All layers without statistics, large ones in pieces, for a method's survey."""
     for unit in units(plan):
-        yield from read_pieces(plan, unit)
+        if unit.name not in plan.inputs.family.running:  # which no method merges
+            yield from read_pieces(plan, unit)
 
 
 def pieces(plan: Plan, unit: Unit) -> list[tuple[int, int]]:
@@ -83,7 +84,7 @@ def pieces(plan: Plan, unit: Unit) -> list[tuple[int, int]]:
     elements = family.base.tensors[name].elements
     size = min(PIECE, plan.method.piece(plan.options))
     checkpoints = (family.base, *(expert.checkpoint for expert in family.experts))
-    if elements <= min(PIECE, WHOLE) or unit.bias is not None:
+    if elements <= min(PIECE, WHOLE) or unit.bias is not None or name in family.running:
         return []
     if not plan.method.pieces(plan.options, treated_as_matrix(plan, name)):
         return []

@@ -78,6 +78,7 @@ class Recipe(Shown, BaseModel):
     output_dtype       that of the base by default
     weighting          `examples` multiplies each weight by its examples (FedAvg)
     heads              patterns of head tensors, instead of recognising them
+    strangers          `allow` merges experts that have nothing in common with the base
     base_statistics    statistics of the base, for gradient matching
     base_fingerprint   if given, the base must have it
     engine             where layers are merged: in this process, or on a Ray cluster
@@ -101,6 +102,7 @@ class Recipe(Shown, BaseModel):
     output_dtype: OutputDtype | None = None
     weighting: Literal["weights", "examples"] = "weights"
     heads: tuple[str, ...] | None = None
+    strangers: Literal["refuse", "allow"] = "refuse"
     base_statistics: str | None = None
     base_fingerprint: str | None = None
     engine: Literal["local", "ray"] = "local"

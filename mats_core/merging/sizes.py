@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from ..methods import Shape
+from ..methods import Cost, Shape, running_cost
 from ..names import is_matrix, is_weight, module_of
 from ..statistics import Statistics
 from .plan import Plan, Unit
@@ -19,7 +19,14 @@ def layer_bytes(plan: Plan, unit: Unit) -> float:
         start, stop = spans[0]
         shape = replace(shape, size=(stop - start,), is_matrix=False, measured=frozenset())
     ahead = len(spans[:2]) or 1  # the next piece is read while one is merged
-    return ahead * inputs_bytes(plan, shape) + plan.method.cost(shape, plan.options).nbytes
+    return ahead * inputs_bytes(plan, shape) + cost_of(plan, unit, shape).nbytes
+
+
+def cost_of(plan: Plan, unit: Unit, shape: Shape) -> Cost:
+    """What merging one layer of this shape costs, by the method or as a running statistic."""
+    if unit.name in plan.inputs.family.running:
+        return running_cost(shape)
+    return plan.method.cost(shape, plan.options)
 
 
 def shape_of(plan: Plan, unit: Unit) -> Shape:

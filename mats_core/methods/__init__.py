@@ -19,6 +19,7 @@ from .layer import Layer, LayerStatistics, Merged, Treatment
 from .method import Counterpart, Method, Solve
 from .options import Options
 from .reference import OptionField, describe, named_checkpoints, options_of_the_base
+from .running import merge_running, running_cost
 from .starts import STARTS
 from .table import METHODS, SIMPLEST
 
@@ -26,6 +27,6 @@ __all__ = [
     "METHODS", "SIMPLEST", "STARTS", "Cost", "Counterpart", "EssentialOptions", "KfacOptions",
     "Layer", "LayerStatistics", "Merged", "Method", "OptionField", "Options", "Shape", "Solve",
     "Treatment", "calls", "describe", "essential_subspace", "essential_update", "kfac",
-    "named_checkpoints", "operations", "options_of_the_base", "passes", "reference",
-    "relative_power", "selection", "shift_covariance",
+    "merge_running", "named_checkpoints", "operations", "options_of_the_base", "passes",
+    "reference", "relative_power", "running_cost", "selection", "shift_covariance",
 ]  # fmt: skip

@@ -6,6 +6,7 @@ From a checkpoint directory to an `nn.Module`, and from a task's rows to what it
 import warnings
 
 from . import batches
+from .anatomy import anatomy
 from .architecture import class_for, ties_word_embeddings
 from .images import pixel_values
 from .inputs import BATCH, Rows, ask, check, encode
@@ -14,8 +15,8 @@ from .modules import Forward, build, forward, parameter_names, saved_names, tens
 from .tokens import IGNORED
 
 __all__ = [
-    "BATCH", "IGNORED", "Forward", "Rows", "ask", "batches", "build", "check", "class_for",
-    "encode", "facts_of", "forward", "parameter_names", "pixel_values", "saved_names",
+    "BATCH", "IGNORED", "Forward", "Rows", "anatomy", "ask", "batches", "build", "check",
+    "class_for", "encode", "facts_of", "forward", "parameter_names", "pixel_values", "saved_names",
     "tensors_of", "ties_word_embeddings",
 ]  # fmt: skip
 

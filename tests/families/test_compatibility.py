@@ -33,7 +33,7 @@ def rows(folder: Path, *experts: Checkpoint):
 
 
 def test_every_kind_of_mismatch_is_counted_and_described(tmp_path):
-    wrong = model(**{"enc.0.fc.weight": torch.ones(4, 2).half(), "extra": torch.ones(2)})
+    wrong = model(**{"enc.0.fc.weight": torch.ones(4, 2).half(), "extra": torch.arange(2.0)})
     wrong["ids"] = torch.ones(5)
     del wrong["enc.0.fc.bias"]
     good, bad = rows(tmp_path, opened(tmp_path, "e0", model()), opened(tmp_path, "e1", wrong))

@@ -316,8 +316,12 @@ def test_a_compiled_module_is_measured_as_it_was_before():
     for k, statistics in found.items():
         agree(statistics, plain[k].under({n: f"_orig_mod.{n}" for n in experts[k].state_dict()}))
     base = torch.compile(Mlp(), backend="eager")
-    merged = api.merge_models(base, compiled, "fisher", statistics=found).state_dict()
-    wanted = api.merge_models(Mlp(), experts, "fisher", statistics=plain).state_dict()
+    merged = api.merge_models(
+        base, compiled, "fisher", statistics=found, strangers=True
+    ).state_dict()
+    wanted = api.merge_models(
+        Mlp(), experts, "fisher", statistics=plain, strangers=True
+    ).state_dict()
     for name, value in wanted.items():
         close(merged[f"_orig_mod.{name}"], value, 1e-6)
     inner = nn.Sequential(torch.compile(copy.deepcopy(experts["e0"]), backend="eager"))

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from mats_core import models
 from mats_core.checkpoints import Checkpoint
 from mats_core.errors import InputError, duration, size
 from mats_core.estimating import Estimate, fits, require
@@ -56,7 +57,7 @@ def _compared(collection: FamilyFile) -> list[Fit]:
         for entry in collection.experts
     ]
     base = Checkpoint.open(collection.model_path(collection.base))
-    return compare(base, experts, heads=collection.heads)
+    return compare(base, experts, heads=collection.heads, anatomy=models.anatomy)
 
 
 def _table(rows: list[Fit], *, checked: bool) -> pd.DataFrame:

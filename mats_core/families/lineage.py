@@ -1,0 +1,121 @@
+"""Whether an expert comes from its base at all, by a sample of the matrices that both have.
+
+The cosine of two models' weights, taken as one long vector: a fine-tuned model stays near the one
+that it began as, and models that were trained apart have nothing in common.  Embeddings, norms,
+positions and heads are left out: these agree, or differ, for other reasons.
+
+    above 0.9     fine-tuned from this base
+    0.2 to 0.9    of one start, and trained far from it: a note
+    0.05 to 0.2   hardly: a warning
+    below 0.05    strangers: refused, unless a recipe allows it
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ..checkpoints import Weights
+from ..errors import InputError
+from ..names import is_table, is_weight
+from .expert import Expert
+from .family import Family
+from .heads import head_module
+
+NEAR, FAR, STRANGE = 0.9, 0.2, 0.05
+MATRICES = 16  # that are read
+ELEMENTS = 1 << 18  # of each
+ENOUGH = 1 << 11  # elements, below which chance alone may give a cosine of `STRANGE`
+POSITION = re.compile(r"pos(ition|_|$)|rel(ative|_)", re.IGNORECASE)
+
+
+def lineage(family: Family, *, strangers: bool = False) -> list[str]:
+    """Sentences on experts that are far from the base, or equal to it.
+
+    Raises `InputError` for one that has nothing in common with it, unless `strangers` are allowed.
+    Adapters are left out: they have no other weights than the base's.
+    """
+    names = sample(family)
+    base = [_part(family.base, name) for name in names]
+    notes: list[str] = []
+    for expert in family.experts:
+        if expert.checkpoint.form:
+            continue
+        if _equal(family, expert):
+            notes.append(
+                f"expert '{expert.name}' equals the base in all tensors that they share: it adds "
+                "nothing but its head"
+            )
+            continue
+        found = _cosine(base, [_part(expert.checkpoint, name) for name in names])
+        if found is not None and (said := _said(family.base, expert, found, strangers)):
+            notes.append(said)
+    return notes
+
+
+def sample(family: Family) -> list[str]:
+    """Names of the matrices that are compared, from the whole depth of the model."""
+    names = [
+        name
+        for name in family.shared
+        if len(family.base.tensors[name].shape) > 1
+        and is_weight(name)
+        and not is_table(name)
+        and not POSITION.search(name)
+        and head_module(name) is None
+    ]
+    count = min(MATRICES, len(names))
+    return [names[index * len(names) // count] for index in range(count)]
+
+
+def _part(weights: Weights, name: str) -> Tensor:
+    elements = min(ELEMENTS, weights.tensors[name].elements)
+    if weights.reads_parts(name):
+        return weights.part(name, 0, elements, dtype=torch.float32)
+    return weights.read(name, dtype=torch.float32).reshape(-1)[:elements]
+
+
+def _cosine(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> float | None:
+    """The cosine of all parts as one vector; None where there is too little to tell."""
+    if sum(part.numel() for part in ours) < ENOUGH:
+        return None
+    product = sum(float(a.double() @ b.double()) for a, b in zip(ours, theirs, strict=True))
+    squares = [sum(float(part.double().square().sum()) for part in one) for one in (ours, theirs)]
+    return product / (squares[0] * squares[1]) ** 0.5 if all(squares) else None
+
+
+def _equal(family: Family, expert: Expert) -> bool:
+    own = expert.checkpoint
+    return bool(family.shared) and all(
+        own.digest(name) == family.base.digest(name) for name in family.shared
+    )
+
+
+def _said(base: Weights, expert: Expert, cosine: float, strangers: bool) -> str:
+    """What a cosine says about an expert; empty where it is near the base."""
+    shown, whose = f"cosine {cosine:.3f} of their matrices", f"expert '{expert.name}'"
+    if cosine >= NEAR:
+        return ""
+    if cosine >= FAR:
+        return f"{whose} was trained far from the base ({shown})"
+    if cosine >= STRANGE:
+        return (
+            f"{whose} has little in common with the base ({shown}): was it fine-tuned from another "
+            "model?"
+        )
+    if strangers:
+        return (
+            f"{whose} and the base have nothing in common ({shown}); merged all the same, as "
+            "'strangers: allow' says"
+        )
+    raise InputError(
+        f"{whose} ('{expert.checkpoint.path}') and the base '{base.path}' have nothing in common",
+        expected="a model that was fine-tuned from this base",
+        found=shown,
+        remedy="Was it fine-tuned from another model? Then name that one as the base. To merge "
+        "strangers all the same, write 'strangers: allow' in the recipe (--strangers on the "
+        "command line, strangers=True in Python).",
+    )

@@ -5,10 +5,13 @@ position, never memory-mapped; what is written appears whole or not at all (`sta
 """
 
 from . import hub
+from .configuration import read_config
 from .contents import TensorEntry, checksum
 from .files import Checkpoint
+from .folder import is_weights
 from .in_memory import InMemory
 from .place import refuse_existing, require_file, require_folder, what_lies
+from .quantised import KEYS, left_over, quantisation, require_numbers
 from .reading_ahead import Buffers, Wanted
 from .renamed import Renamed, original
 from .source import Entry, Shaped, Tensors, Weights, all_finite
@@ -16,9 +19,10 @@ from .staging import MARK, partial_of, staged_directory, staged_file, write_atom
 from .writer import SHARD_BYTES, CheckpointWriter, Spec, TensorFileWriter, config_files
 
 __all__ = [
-    "MARK", "SHARD_BYTES", "Buffers", "Checkpoint", "CheckpointWriter", "Entry", "InMemory",
+    "KEYS", "MARK", "SHARD_BYTES", "Buffers", "Checkpoint", "CheckpointWriter", "Entry", "InMemory",
     "Renamed", "Shaped", "Spec", "TensorEntry", "TensorFileWriter", "Tensors", "Wanted", "Weights",
-    "all_finite", "checksum", "config_files", "hub", "original", "partial_of",
-    "refuse_existing", "require_file", "require_folder", "staged_directory", "staged_file",
-    "what_lies", "write_atomically",
+    "all_finite", "checksum", "config_files", "hub", "is_weights", "left_over", "original",
+    "partial_of", "quantisation", "read_config", "refuse_existing", "require_file",
+    "require_folder", "require_numbers", "staged_directory", "staged_file", "what_lies",
+    "write_atomically",
 ]  # fmt: skip

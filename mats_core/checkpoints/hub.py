@@ -24,8 +24,9 @@ ELSEWHERE = ["*/*"]  # copies for other programs: onnx/, original/, openvino/
 
 def is_id(reference: str, folder: Path = Path()) -> bool:
     """Whether a reference is taken as a hub id: it looks like one, and no such path exists."""
-    if (folder / Path(reference).expanduser()).exists():
-        return False
+    with contextlib.suppress(OSError):  # a name that is too long, which is that of nothing
+        if (folder / home(reference)).exists():
+            return False
     found = ID.fullmatch(reference)
     return found is not None and not found["repo"].endswith((".safetensors", ".json"))
 
@@ -36,7 +37,20 @@ def locate(reference: str | Path, folder: Path = Path()) -> Path:
     Raises `InputError` for a hub id that is neither in the local cache nor can be downloaded.
     """
     text = str(reference)
-    return _snapshot(text) if is_id(text, folder) else folder / Path(text).expanduser()
+    return _snapshot(text) if is_id(text, folder) else folder / home(text)
+
+
+def home(reference: str) -> Path:
+    """A path with its `~` replaced; raises `InputError` for the home of an unknown user."""
+    try:
+        return Path(reference).expanduser()
+    except RuntimeError:
+        raise InputError(
+            f"path '{reference}'",
+            expected="the home folder of a user of this machine after '~'",
+            found="an unknown user",
+            remedy="Write the whole path, or ./ before a folder whose name begins with '~'.",
+        ) from None
 
 
 def pinned(reference: str, folder: Path = Path()) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from ..checkpoints import Entry, Weights
+from ..checkpoints import Entry, Weights, left_over, require_numbers
 from ..errors import InputError, listing
 from ..names import is_conv1d, is_matrix, is_table
 from .expert import Expert, aligned
@@ -37,6 +37,8 @@ def examine(
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise InputError("experts", expected="a different name for each", found=listing(twice))
+    for weights in (base, *(expert.checkpoint for expert in experts)):
+        require_numbers(weights)
     experts, spares, heads_found = set_apart(base, experts, heads)
     _refuse(base, experts, heads_found, spares)
     copies = {n: target for n, target in spares.copies.items() if n not in heads_found}
@@ -62,7 +64,7 @@ def examine(
         roles,
         tied_to=copies,
         transposed=transposed,
-        notes=(*spares.notes, *_vocabularies(base, experts)),
+        notes=(*spares.notes, *_vocabularies(base, experts), *_dequantised(base)),
         apart=frozenset(heads_found | spares.names),
     )
     return look_inside(family) if contents else family
@@ -102,6 +104,16 @@ def _vocabularies(base: Weights, experts: Sequence[Expert]) -> list[str]:
         f"have the same size: {what}. The merge keeps the base's tokenizer"
         for expert in experts
         if (what := difference(base, expert.checkpoint))
+    ]
+
+
+def _dequantised(base: Weights) -> list[str]:
+    key = left_over(base)
+    if not key:
+        return []
+    return [
+        f"'{key}' in the config.json of the base '{base.path}' is left over from a quantised "
+        "model: the weights are not quantised, and the merge is written without it"
     ]
 
 

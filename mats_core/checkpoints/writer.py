@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import listing
+from ..errors import foreseen, listing
 from .contents import DTYPE_NAMES, TensorEntry
-from .files import PICKLES
+from .folder import PICKLES
 
 WORTH_A_THREAD = 1 << 18  # bytes of which the checksum is taken while they are written
 SHARD_BYTES = 5_000_000_000  # the Hugging Face default
@@ -59,6 +59,7 @@ class TensorFileWriter:
             offset += size
         raw = json.dumps(header, separators=(",", ":")).encode()
         raw += b" " * (-len(raw) % 8)
+        self._file = file
         self._specs, self._missing = dict(specs), set(specs).difference(done)
         self._sums: dict[str, int] = {}
         self._thread = ThreadPoolExecutor(1, "write")
@@ -86,13 +87,14 @@ class TensorFileWriter:
         self._handle.seek(self._start + self._places[name] + (start or 0) * dtype.itemsize)
         raw = data.reshape(-1).view(torch.uint8).numpy().data if data.numel() else b""
         begun = self._sums.get(name, 0) if start else 0
-        if len(raw) < WORTH_A_THREAD:
-            self._handle.write(raw)
-            self._sums[name] = zlib.crc32(raw, begun)
-        else:  # the checksum takes longer than the writing, and both let others run
-            writing = self._thread.submit(self._handle.write, raw)
-            self._sums[name] = zlib.crc32(raw, begun)
-            writing.result()
+        with foreseen(f"'{self._file}'"):
+            if len(raw) < WORTH_A_THREAD:
+                self._handle.write(raw)
+                self._sums[name] = zlib.crc32(raw, begun)
+            else:  # the checksum takes longer than the writing, and both let others run
+                writing = self._thread.submit(self._handle.write, raw)
+                self._sums[name] = zlib.crc32(raw, begun)
+                writing.result()
         self._dirty = True
         if end == elements:
             self._missing.discard(name)
@@ -109,8 +111,9 @@ class TensorFileWriter:
     def sync(self) -> None:
         """Return when all that was written is on the disk."""
         if self._dirty:
-            self._handle.flush()
-            os.fsync(self._handle.fileno())
+            with foreseen(f"'{self._file}'"):
+                self._handle.flush()
+                os.fsync(self._handle.fileno())
             self._dirty = False
 
     def discard(self) -> None:

@@ -79,7 +79,11 @@ def open_place(plan: Plan, folder: Path | None, *, shard_bytes: int, resume: boo
         writer = CheckpointWriter(folder, specs, shard_bytes=shard_bytes, done=written)
         done = {e.report.name for e in entries.values() if e.norm is not None}
         spool = Spool(plan, spooled, folder, done)
-    except (OSError, ValueError) as error:
+    except InputError:
+        raise
+    except (FileNotFoundError, ValueError) as error:
+        if not past.entries:  # nothing was begun: this is no matter of an unfinished merge
+            raise
         raise InputError(
             f"unfinished merge '{folder}'",
             expected="its unfinished files",

@@ -82,7 +82,7 @@ def weight_files(path: Path) -> Found:
         return _indexed(path / indices[0], indices[0].removesuffix(INDEX))
     found = [name for name in names if name.endswith(SAFE) and not STATE.match(name)]
     if len(found) == 1:
-        return Found((path / found[0],), stem=found[0].removesuffix(SAFE))
+        return Found((path / found[0],), stem=SHARD.sub("", found[0].removesuffix(SAFE)))
     raise _no_weights(path, names, found)
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..errors import foreseen, listing
 from .contents import DTYPE_NAMES, TensorEntry
-from .folder import PICKLES
+from .folder import INDEX, PICKLES, SAFE, STEMS
 
 WORTH_A_THREAD = 1 << 18  # bytes of which the checksum is taken while they are written
 SHARD_BYTES = 5_000_000_000  # the Hugging Face default
@@ -131,7 +131,8 @@ class TensorFileWriter:
 class CheckpointWriter:
     """Writer of `model.safetensors`, or of shards with an index above `shard_bytes`, into a folder.
 
-    `done`: tensors that an earlier writer of the same files has written already.
+    `stem`: what the files are called instead of `model`.  `done`: tensors that an earlier writer of
+    the same files has written already.
     """
 
     def __init__(
@@ -142,6 +143,7 @@ class CheckpointWriter:
         metadata: Mapping[str, str] | None = None,
         shard_bytes: int = SHARD_BYTES,
         done: Collection[str] = (),
+        stem: str = STEMS[0],
     ) -> None:
         self.specs = specs
         shards = _shards(specs, shard_bytes)
@@ -150,11 +152,7 @@ class CheckpointWriter:
         self._writers: list[TensorFileWriter] = []
         weight_map: dict[str, str] = {}
         for number, names in enumerate(shards, 1):
-            file = (
-                "model.safetensors"
-                if total == 1
-                else f"model-{number:05d}-of-{total:05d}.safetensors"
-            )
+            file = f"{stem}{SAFE}" if total == 1 else f"{stem}-{number:05d}-of-{total:05d}{SAFE}"
             writer = TensorFileWriter(
                 folder / file,
                 {n: specs[n] for n in names},
@@ -167,7 +165,7 @@ class CheckpointWriter:
         if total > 1 and not done:
             size = sum(TensorEntry(folder, 0, *spec).nbytes for spec in specs.values())
             index = {"metadata": {"total_size": size}, "weight_map": weight_map}
-            (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2))
+            (folder / f"{stem}{INDEX}").write_text(json.dumps(index, indent=2))
 
     def add(self, name: str, value: Tensor, start: int | None = None) -> None:
         """Write a tensor, or its elements from `start` on, flat; pieces come in their order."""

@@ -159,7 +159,7 @@ def _run_plan(
         report = _report(plan, layers, results, trials, time.perf_counter() - started)
         report = replace(report, warnings=(*report.warnings, *left))
         if folder is not None:
-            finish_directory(plan, folder, report)
+            report = finish_directory(plan, folder, report)
     if target is not None:
         (target / JOURNAL).unlink(missing_ok=True)  # last: until here a merge can be resumed
     tensors = {} if target is not None else encoder

@@ -151,14 +151,14 @@ def parsing(thing: str, expected: str, remedy: str = "") -> Iterator[None]:
         raise refused from error
 
 
-def regular(thing: str, file: Path) -> Path:
+def regular(thing: str, file: Path, expected: str = "a file") -> Path:
     """`file` if it can be read like a file, else an `InputError`: a pipe would block for ever."""
     with foreseen(thing):
         mode = os.stat(file).st_mode
     if stat.S_ISREG(mode):
         return file
     found = "a directory" if stat.S_ISDIR(mode) else "a pipe, a socket or a device"
-    raise InputError(thing, expected="a file", found=found, remedy="Move it away, or name another.")
+    raise InputError(thing, expected=expected, found=found, remedy="Name another path.")
 
 
 def read_json(file: Path) -> Any:
@@ -233,7 +233,7 @@ def needed(thing: str, module: str, package: str, extra: str) -> Any:
 
 def read_yaml(thing: str, path: str | Path) -> dict[str, Any]:
     """The mapping that a YAML file holds, else an `InputError`."""
-    path = regular(f"{thing} '{path}'", existing(thing, path))
+    path = regular(f"{thing} '{path}'", existing(thing, path), "a file of YAML")
     try:
         with foreseen(f"{thing} '{path}'"):
             text = path.read_text("utf-8-sig")

@@ -117,7 +117,7 @@ class Checkpoint(Weights):
         """One tensor, freshly allocated; `dtype` and `device` as stored and CPU by default."""
         entry = self.tensors[name]
         value = torch.empty(entry.elements, dtype=dtype or entry.dtype)
-        self.fill(name, 0, value)
+        self._fill(name, 0, value)
         return value.reshape(entry.shape).to(device=device)
 
     def reads_parts(self, name: str) -> bool:
@@ -125,6 +125,9 @@ class Checkpoint(Weights):
 
     def fill(self, name: str, start: int, value: Tensor) -> None:
         """Read the elements from `start` on into all of `value`, flat and on the CPU."""
+        self._fill(name, start, value)
+
+    def _fill(self, name: str, start: int, value: Tensor) -> None:
         entry = self.tensors[name]
         with foreseen(f"tensor '{name}' of '{entry.file}'"):
             _fill(name, entry, start, value, self.states.get(entry.file))

@@ -58,7 +58,7 @@ OWNERS = (
     "_blocks",
 )
 PLAIN = {"F64", "F32", "F16", "BF16", "BOOL"}
-SMALL = ("F8", "F6", "F4")  # how the names of narrow floating-point types begin
+SMALL = ("F8_", "F6_", "F4")  # how the names of narrow floating-point types begin
 KEYS = ("quantization_config", "quantization", "compression_config")  # `quantization` is MLX's
 SAVE = "save it with save_pretrained, and name that folder"
 WAYS = {
@@ -120,7 +120,7 @@ def _kind(entry: Entry) -> str:
         torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
         torch.bool: "BOOL",
     }  # fmt: skip
-    return kinds.get(entry.dtype, "I8" if not entry.dtype.is_floating_point else "F8")
+    return kinds.get(entry.dtype, "I8" if not entry.dtype.is_floating_point else "F8_E4M3")
 
 
 def _packed(name: str, entry: Entry) -> bool:

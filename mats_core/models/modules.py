@@ -98,9 +98,8 @@ def _require_size(config: Any, tensors: Tensors, thing: str) -> None:
     elements = sum(value.numel() for value in tensors.values())
     sizes = [value for value in vars(config).values() if type(value) is int]
     whole = bool(getattr(config, "architectures", None))
-    if whole and max(sizes, default=0) > max(
-        (max(v.shape, default=1) for v in tensors.values()), default=1
-    ):
+    sides = [side for value in tensors.values() for side in value.shape]
+    if whole and max(sizes, default=0) > max(sides, default=1):
         _require_elements(config, elements, thing)
 
 

@@ -62,13 +62,14 @@ SMALL = ("F8_", "F6_", "F4")  # how the names of narrow floating-point types beg
 KEYS = ("quantization_config", "quantization", "compression_config")  # `quantization` is MLX's
 SAVE = "save it with save_pretrained, and name that folder"
 WAYS = {
-    "bitsandbytes": f"Load it with from_pretrained and call .dequantize(), {SAVE}.",
-    "MLX": "Dequantise it with mlx_lm.convert --dequantize, and name its output.",
+    "bitsandbytes": "Dequantise it first: load it with from_pretrained and call "
+    f".dequantize(), {SAVE}.",
+    "MLX": "Dequantise it first: with mlx_lm.convert --dequantize, and name its output.",
     "FP8": "Dequantise it first: load it with from_pretrained(…, quantization_config="
     f"FineGrainedFP8Config(dequantize=True)), {SAVE}.",
     "MXFP4": "Dequantise it first: load it with from_pretrained(…, quantization_config="
     f"Mxfp4Config(dequantize=True)), {SAVE}.",
-    "HQQ": f"Replace each layer by its W_q.dequantize(), {SAVE}.",
+    "HQQ": f"Dequantise it first: replace each layer by its W_q.dequantize(), {SAVE}.",
 }
 WAY = (
     "Dequantise it first: name the model that it was made from, or load it with from_pretrained, "

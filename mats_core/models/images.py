@@ -72,7 +72,7 @@ def pixel_values(
         values = values.mean(1, keepdim=True)
     size = None if "size" in settings else config.get("image_size")
     if size is not None:
-        sides = (size, size) if isinstance(size, int) else size
+        sides = size if isinstance(size, list) and len(size) == 2 else [size, size]
         wanted = tuple(_number(side, f"'image_size' in '{file}'") for side in sides)
         if tuple(values.shape[-2:]) != wanted:
             values = nn.functional.interpolate(

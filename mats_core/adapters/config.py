@@ -7,15 +7,18 @@ The names of the classes are not saved, so the head of an adapter has `LABEL_0`,
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import json
 import shutil
+import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from .. import models
-from ..checkpoints import Entry, Weights, config_files, staged_directory
+from ..checkpoints import Entry, Weights, config_files, read_config, staged_directory
+from ..errors import MachineError
 from ..families import HEAD_MODULES
 from ..system import cache_folder
 from .settings import CONFIG, Settings
@@ -36,8 +39,7 @@ def architecture(
     """
     own = path / "config.json"
     if own.is_file():
-        content = json.loads(own.read_text("utf-8"))
-        return content if isinstance(content, dict) else {}
+        return read_config(own)
     if not base.config:
         return {}
     config = dict(base.config)
@@ -87,8 +89,17 @@ def model_folder(path: Path, base: Weights, config: Mapping[str, Any]) -> Path |
         key.update(f"\0{name}\0".encode() + file.read_bytes())
     folder = cache_folder() / "adapters" / key.hexdigest()[:24]
     if not folder.is_dir():
-        with staged_directory(folder, allow=lambda place: None) as staging:  # of the cache
-            for name, file in files.items():
-                shutil.copyfile(file, staging / name)
-            (staging / "config.json").write_text(text, "utf-8")
+        try:
+            with staged_directory(folder, allow=lambda place: None) as staging:  # of the cache
+                _fill(staging, files, text)
+        except MachineError:  # a full cache: a folder that goes with this process
+            folder = Path(tempfile.mkdtemp(prefix="mats-explorer-"))
+            atexit.register(shutil.rmtree, folder, True)
+            _fill(folder, files, text)
     return folder
+
+
+def _fill(folder: Path, files: Mapping[str, Path], config: str) -> None:
+    for name, file in files.items():
+        shutil.copyfile(file, folder / name)
+    (folder / "config.json").write_text(config, "utf-8")

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from .. import models
-from ..checkpoints import Checkpoint, Entry, Weights
+from ..checkpoints import Checkpoint, Entry, Weights, require_numbers
 from ..errors import InputError, listing
 from ..names import CONV1D_MODELS, is_conv1d, module_of
 from .changes import Change, LowRank, Replaced, Scaled, Shifted
@@ -35,13 +35,7 @@ def open_expert(path: str | Path, base: Weights | str | Path | None) -> Weights:
 def open_adapter(path: Path, base: Weights) -> Adapted:
     """An adapter directory over its base."""
     settings, source = read_settings(path), _weights(path)
-    if base.config.get("quantization_config"):
-        raise InputError(
-            f"base '{base.path}'",
-            expected="weights of a floating-point type, to add an adapter to",
-            found="a quantised model",
-            remedy="Dequantise it and save it first, or give the base it was made from.",
-        )
+    require_numbers(base, f"base '{base.path}'")
     return _Fitting(path, base, source, settings, dict(base.tensors)).adapted()
 
 

@@ -6,7 +6,6 @@ what the weights mean, and is refused as well.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -14,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from ..errors import InputError, existing
+from ..errors import InputError, existing, read_json
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -132,10 +131,7 @@ def read_settings(path: Path) -> Settings:
     Raises `InputError` that names the method, and the way out, for all that is not LoRA or (IA)³.
     """
     file = existing("adapter configuration", path / CONFIG)
-    try:
-        content = json.loads(file.read_text("utf-8"))
-    except ValueError as error:
-        raise InputError(f"'{file}'", expected="JSON", found=str(error)) from None
+    content = read_json(file)
     if not isinstance(content, dict) or not isinstance(content.get("peft_type"), str):
         raise InputError(f"'{file}'", expected="a JSON object with 'peft_type'", found="none")
     _refuse(path, content)

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 
-from ..errors import InputError
+from ..errors import InputError, MachineError
 from ..system import cache_folder, recall
 from .source import Entry, all_finite
 from .staging import staged_file
@@ -192,7 +192,7 @@ def _remember(file: Path, stamp: Stamp, facts: _Facts) -> None:
         return
     tensors = {key: (one.digest, one.finite) for key, one in facts.tensors.items()}
     place = _place(file)
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, MachineError):
         with staged_file(place) as draft:
             draft.write_text(json.dumps({"format": FORMAT, "stamp": stamp, "tensors": tensors}))
         facts.kept = len(tensors)

@@ -19,16 +19,33 @@ import safetensors
 import torch
 from torch import Tensor
 
-from ..errors import InputError, existing, listing
+from ..errors import InputError, existing, foreseen, listing, parsing, regular
 from ..system import Device
+from .configuration import read_config
 from .contents import DTYPE_NAMES, DTYPES, Held, TensorEntry, checksum, contents, look_through
+from .folder import PICKLES, STEMS, weight_files
+from .quantised import named_format, way_out
 from .source import Weights, all_finite
 from .wrappers import unwrapped
 
-__all__ = ["DTYPES", "DTYPE_NAMES", "Checkpoint", "TensorEntry", "all_finite", "checksum"]
+__all__ = [
+    "DTYPES",
+    "DTYPE_NAMES",
+    "PICKLES",
+    "Checkpoint",
+    "TensorEntry",
+    "all_finite",
+    "checksum",
+]
 
-PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 HEADER_LIMIT = 50_000_000  # bytes; a 7B model's header has 50 kB
+# How files begin that stand where weights should lie.
+FETCH = "Fetch the file itself: git lfs pull, or hf download."
+PAGE = "It was downloaded from a page instead of the file: use hf download."
+NO_TENSORS = {
+    b"version ": ("a pointer of Git LFS", FETCH),
+    **dict.fromkeys((b"<!DOCTYP", b"<!doctyp"), ("a page of HTML", PAGE)),
+}
 CHUNK = 1 << 15  # elements converted at once: they fit a cache, and PyTorch starts no threads
 
 
@@ -40,11 +57,15 @@ class Checkpoint(Weights):
     path       the directory or file that was opened
     tensors    name, without the wrappers of training → file, byte offset, dtype and shape, sorted
     metadata   `__metadata__` of the headers, all shards together
+    stem       the files' name without number and suffix, such as `model`
+    states     the files as they were when they were opened: what is read later must be of these
     """
 
     path: Path
     tensors: Mapping[str, TensorEntry]
     metadata: Mapping[str, str] = field(default_factory=dict)
+    stem: str = STEMS[0]
+    states: Mapping[Path, State] = field(default_factory=dict, repr=False, compare=False)
     _known: Held = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
@@ -57,8 +78,10 @@ class Checkpoint(Weights):
         path = existing("checkpoint", path)
         tensors: dict[str, TensorEntry] = {}
         metadata: dict[str, str] = {}
-        files, promised = _weight_files(path)
-        for file in files:
+        weights = weight_files(path)
+        promised, states = weights.promised, dict[Path, State]()
+        for file in weights.files:
+            states[file] = _state(os.stat(file))
             entries, file_metadata = read_header(file)
             twice = sorted(tensors.keys() & entries.keys())
             if twice:
@@ -79,7 +102,7 @@ class Checkpoint(Weights):
             )
         names = unwrapped(tensors)
         plain = {names[name]: entry for name, entry in tensors.items()}
-        return cls(path, dict(sorted(plain.items())), metadata)
+        return cls(path, dict(sorted(plain.items())), metadata, weights.stem, states)
 
     @property
     def directory(self) -> Path | None:
@@ -89,15 +112,8 @@ class Checkpoint(Weights):
 
     @functools.cached_property
     def config(self) -> dict[str, Any]:
-        """The parsed `config.json`, empty where there is none."""
-        if self.directory is None:
-            return {}
-        file = self.directory / "config.json"
-        try:
-            config = json.loads(file.read_text("utf-8"))
-        except ValueError as error:
-            raise InputError(f"'{file}'", expected="JSON", found=str(error)) from None
-        return config if isinstance(config, dict) else {}
+        """The parsed `config.json`, empty where there is none (see `configuration.py`)."""
+        return read_config(self.directory / "config.json") if self.directory else {}
 
     def read(
         self, name: str, *, dtype: torch.dtype | None = None, device: Device | None = None
@@ -105,7 +121,7 @@ class Checkpoint(Weights):
         """One tensor, freshly allocated; `dtype` and `device` as stored and CPU by default."""
         entry = self.tensors[name]
         value = torch.empty(entry.elements, dtype=dtype or entry.dtype)
-        _fill(name, entry, 0, value)
+        self._fill(name, 0, value)
         return value.reshape(entry.shape).to(device=device)
 
     def reads_parts(self, name: str) -> bool:
@@ -113,7 +129,12 @@ class Checkpoint(Weights):
 
     def fill(self, name: str, start: int, value: Tensor) -> None:
         """Read the elements from `start` on into all of `value`, flat and on the CPU."""
-        _fill(name, self.tensors[name], start, value)
+        self._fill(name, start, value)
+
+    def _fill(self, name: str, start: int, value: Tensor) -> None:
+        entry = self.tensors[name]
+        with foreseen(f"tensor '{name}' of '{entry.file}'"):
+            _fill(name, entry, start, value, self.states.get(entry.file))
 
     def digest(self, name: str) -> str:
         """SHA-256 of one tensor's dtype, shape and bytes."""
@@ -129,11 +150,27 @@ class Checkpoint(Weights):
         look_through(self.tensors.values(), self._known)
 
 
-def _fill(name: str, entry: TensorEntry, start: int, value: Tensor) -> None:
+State = tuple[int, int, int]  # inode, size, time of modification
+
+
+def _state(found: os.stat_result) -> State:
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _fill(
+    name: str, entry: TensorEntry, start: int, value: Tensor, opened: State | None = None
+) -> None:
     """Read in place where the dtype stays; else converted block by block, never as a whole."""
     if not len(value):
         return
     with open(entry.file, "rb") as handle:
+        now = os.fstat(handle.fileno())
+        if now.st_size < entry.offset + entry.nbytes:
+            raise _changed(
+                name, entry, f"{entry.nbytes} bytes", "fewer: it changed while it was open"
+            )
+        if opened is not None and _state(now) != opened:
+            raise _changed(name, entry, "the file that was opened", "one that has changed since")
         handle.seek(entry.offset + start * entry.dtype.itemsize)
         if value.dtype == entry.dtype:
             _read(handle, _bytes(value), name, entry)
@@ -162,80 +199,17 @@ def _bytes(value: Tensor) -> memoryview:
 
 def _read(handle: BinaryIO, room: memoryview, name: str, entry: TensorEntry) -> None:
     if handle.readinto(room) != len(room):  # type: ignore[attr-defined]
-        raise InputError(
-            f"tensor '{name}' of '{entry.file}'",
-            expected=f"{entry.nbytes} bytes",
-            found="fewer: the file changed while it was open",
-            remedy="Copy the checkpoint again.",
-        )
+        found = "fewer: the file changed while it was open"
+        raise _changed(name, entry, f"{entry.nbytes} bytes", found)
 
 
-def _weight_files(path: Path) -> tuple[list[Path], frozenset[str]]:
-    """The files of a checkpoint, and the tensors that its index (if any) says they hold."""
-    if path.is_file():
-        if path.name.endswith(".safetensors.index.json"):
-            return _indexed(path)
-        if path.suffix == ".safetensors":
-            return [path], frozenset()
-        raise _refusal(path)
-    index = path / "model.safetensors.index.json"
-    if index.is_file():
-        return _indexed(index)
-    single = path / "model.safetensors"
-    if single.is_file():
-        return [single], frozenset()
-    if (path / "adapter_config.json").is_file():
-        raise InputError(
-            f"'{path}' is a PEFT adapter",
-            expected="a whole checkpoint",
-            found="an update of one",
-            remedy="Name it as an expert beside its base, in a recipe or a family.yaml (on the "
-            "command line: --base).",
-        )
-    found = sorted(path.glob("*.safetensors"))
-    if len(found) == 1:
-        return found, frozenset()
-    pickles = sorted(file for file in path.iterdir() if file.suffix in PICKLES)
-    if pickles and not found:
-        raise _refusal(pickles[0])
-    raise InputError(
-        f"checkpoint '{path}'",
-        expected="model.safetensors, or shards with model.safetensors.index.json",
-        found=f"{len(found)} other .safetensors files" if found else "no .safetensors file",
-        remedy="Point at one file." if found else "Save the model with save_pretrained first.",
-    )
-
-
-def _indexed(index: Path) -> tuple[list[Path], frozenset[str]]:
-    try:
-        weight_map = json.loads(index.read_text("utf-8"))["weight_map"]
-        names = sorted(set(weight_map.values()))
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise InputError(
-            f"'{index}'", expected="a JSON object with a 'weight_map'", found="something else"
-        ) from None
-    for name in names:
-        if Path(name).name != name:
-            raise InputError(f"'{index}'", expected="shards in its own folder", found=f"'{name}'")
-    return [existing("shard", index.parent / name) for name in names], frozenset(weight_map)
-
-
-def _refusal(path: Path) -> InputError:
-    if path.suffix not in PICKLES:
-        return InputError(
-            f"'{path}'", expected="a .safetensors file or a directory", found=f"'{path.name}'"
-        )
-    command = (
-        'python -c "import torch; from safetensors.torch import save_file; '
-        f"d = torch.load('{path}', map_location='cpu', weights_only=True); "
-        "save_file({k: v.clone().contiguous() for k, v in d.items()}, "
-        f"'{path.with_suffix('.safetensors')}')\""
-    )
+def _changed(name: str, entry: TensorEntry, expected: str, found: str) -> InputError:
     return InputError(
-        f"'{path}' is a pickle",
-        expected="safetensors",
-        found=f"'{path.suffix}', which can run code when it is opened",
-        remedy=f"Convert it once, on a machine you trust it on: {command}",
+        f"tensor '{name}' of '{entry.file}'",
+        expected=expected,
+        found=found,
+        remedy="Start again with files that are left alone meanwhile; copy the checkpoint again "
+        "if it is not whole.",
     )
 
 
@@ -245,33 +219,33 @@ def read_header(file: Path) -> tuple[dict[str, TensorEntry], dict[str, str]]:
     The safetensors library validates the layout first; duplicate names, which it lets pass, and
     headers beyond `HEADER_LIMIT` are refused here.
     """
-    with open(file, "rb") as handle:
-        length = int.from_bytes(handle.read(8), "little")
+    thing = f"'{file}'"
+    regular(thing, file)
+    with foreseen(thing), open(file, "rb") as handle:
+        head = handle.read(8)
+        if head in NO_TENSORS:
+            what, remedy = NO_TENSORS[head]
+            raise InputError(thing, expected="tensors in safetensors", found=what, remedy=remedy)
+        length = int.from_bytes(head, "little")
         if length > HEADER_LIMIT:
             raise InputError(
-                f"'{file}'", expected=f"a header under {HEADER_LIMIT} bytes", found=f"{length}"
+                thing, expected=f"a header under {HEADER_LIMIT} bytes", found=f"{length}"
             )
         raw = handle.read(length)
-    try:
+    with parsing(thing, "a well-formed safetensors file", "Copy or download it again."):
         with safetensors.safe_open(file, framework="pt"):
             pass
         header = json.loads(raw, object_pairs_hook=_without_duplicates)
-    except (safetensors.SafetensorError, ValueError, OSError) as error:
-        raise InputError(
-            f"'{file}'",
-            expected="a well-formed safetensors file",
-            found=str(error),
-            remedy="Copy or download it again.",
-        ) from None
-    metadata = header.pop("__metadata__", {})
+    metadata = header.pop("__metadata__", None) or {}
     entries: dict[str, TensorEntry] = {}
     for name, value in header.items():
         if value["dtype"] not in DTYPES:
+            quantised = named_format({n: str(one["dtype"]) for n, one in header.items()})
             raise InputError(
                 f"tensor '{name}' of '{file}'",
                 expected=f"a dtype of {', '.join(DTYPES)}",
-                found=value["dtype"],
-                remedy="Dequantise the checkpoint first.",
+                found=f"{value['dtype']}{f' ({quantised})' if quantised else ''}",
+                remedy=way_out(quantised) if quantised else "Convert it to one of these.",
             )
         start = 8 + length + value["data_offsets"][0]
         entries[name] = TensorEntry(file, start, DTYPES[value["dtype"]], tuple(value["shape"]))

@@ -3,29 +3,32 @@
 A path that exists always wins.  Otherwise the local cache of `huggingface_hub` is asked first, so
 that what was downloaded once opens without a network, and only then the hub itself.  Nothing but
 weights in safetensors, configuration, tokenizer and processor files is fetched, from the top
-folder of the repository.
+folder of the repository and from the modules of sentence-transformers.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from .folder import weight_files
 
 ID = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[\w./+-]+))?")
 WANTED = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model", "*.jinja"]
-ELSEWHERE = ["*/*"]  # copies for other programs: onnx/, original/, openvino/
+# Copies for other programs (onnx/, original/, openvino/), but not the modules of
+# sentence-transformers, which are called 1_Pooling/, 2_Dense/ and so on.
+ELSEWHERE = ["[!0-9]*/*", "[0-9][!_]*/*"]
 
 
 def is_id(reference: str, folder: Path = Path()) -> bool:
     """Whether a reference is taken as a hub id: it looks like one, and no such path exists."""
-    if (folder / Path(reference).expanduser()).exists():
-        return False
+    with contextlib.suppress(OSError):  # a name that is too long, which is that of nothing
+        if (folder / home(reference)).exists():
+            return False
     found = ID.fullmatch(reference)
     return found is not None and not found["repo"].endswith((".safetensors", ".json"))
 
@@ -36,7 +39,20 @@ def locate(reference: str | Path, folder: Path = Path()) -> Path:
     Raises `InputError` for a hub id that is neither in the local cache nor can be downloaded.
     """
     text = str(reference)
-    return _snapshot(text) if is_id(text, folder) else folder / Path(text).expanduser()
+    return _snapshot(text) if is_id(text, folder) else folder / home(text)
+
+
+def home(reference: str) -> Path:
+    """A path with its `~` replaced; raises `InputError` for the home of an unknown user."""
+    try:
+        return Path(reference).expanduser()
+    except RuntimeError:
+        raise InputError(
+            f"path '{reference}'",
+            expected="the home folder of a user of this machine after '~'",
+            found="an unknown user",
+            remedy="Write the whole path, or ./ before a folder whose name begins with '~'.",
+        ) from None
 
 
 def pinned(reference: str, folder: Path = Path()) -> str:
@@ -82,14 +98,10 @@ def _snapshot(reference: str) -> Path:
 
 def _complete(folder: Path) -> bool:
     """Whether the weights are there: other programs may have fetched the configuration only."""
-    index = folder / "model.safetensors.index.json"
-    if not index.is_file():
-        return any(folder.glob("*.safetensors"))
     try:
-        shards = set(json.loads(index.read_text("utf-8"))["weight_map"].values())
-    except (ValueError, KeyError, AttributeError):
-        return False
-    return all((folder / shard).is_file() for shard in shards)
+        return bool(weight_files(folder).files)
+    except InputError:
+        return len(list(folder.glob("*.safetensors"))) > 1 and not any(folder.glob("*.index.json"))
 
 
 def _first(error: Exception) -> str:

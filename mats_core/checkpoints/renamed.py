@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from ..system import Device
+from .files import Checkpoint
+from .folder import STEMS
 from .source import Entry, Weights
 
 
@@ -105,3 +107,9 @@ def original(weights: Weights) -> Weights:
     while isinstance(weights, Renamed):
         weights = weights.source
     return weights
+
+
+def stem_of(weights: Weights) -> str:
+    """What the files of some weights are called, without number and suffix; `model` in memory."""
+    source = original(weights)
+    return source.stem if isinstance(source, Checkpoint) else STEMS[0]

@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from ..errors import InputError, listing
+from ..errors import InputError, foreseen, listing
 from .place import refuse_existing
 
 try:
@@ -47,9 +47,11 @@ def staged_directory(
     """
     allow(target)
     target = Path(target).resolve()
-    target.parent.mkdir(parents=True, exist_ok=True)
     staging = partial_of(target)
-    with _alone_in(staging, target):
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(foreseen(f"output '{target}'"))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        stack.enter_context(_alone_in(staging, target))
         _recover(target, allow)
         allow(target)  # another process, that was waited for, may have made it
         if not resume or not _unfinished(staging):
@@ -182,16 +184,17 @@ def _umask() -> int:
 @contextlib.contextmanager
 def staged_file(file: Path) -> Iterator[Path]:
     """A path beside `file` that takes its name only if the block succeeds."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
-    os.close(handle)
-    try:
-        yield Path(name)
-        os.chmod(name, 0o666 & ~_umask())
-        os.replace(name, file)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(name)
+    with foreseen(f"'{file}'"):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
+        os.close(handle)
+        try:
+            yield Path(name)
+            os.chmod(name, 0o666 & ~_umask())
+            os.replace(name, file)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name)
 
 
 def write_atomically(file: Path, data: bytes) -> None:

@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import listing
+from ..errors import foreseen, listing
 from .contents import DTYPE_NAMES, TensorEntry
-from .files import PICKLES
+from .folder import INDEX, PICKLES, SAFE, STEMS
 
 WORTH_A_THREAD = 1 << 18  # bytes of which the checksum is taken while they are written
 SHARD_BYTES = 5_000_000_000  # the Hugging Face default
@@ -59,6 +59,7 @@ class TensorFileWriter:
             offset += size
         raw = json.dumps(header, separators=(",", ":")).encode()
         raw += b" " * (-len(raw) % 8)
+        self._file = file
         self._specs, self._missing = dict(specs), set(specs).difference(done)
         self._sums: dict[str, int] = {}
         self._thread = ThreadPoolExecutor(1, "write")
@@ -86,13 +87,14 @@ class TensorFileWriter:
         self._handle.seek(self._start + self._places[name] + (start or 0) * dtype.itemsize)
         raw = data.reshape(-1).view(torch.uint8).numpy().data if data.numel() else b""
         begun = self._sums.get(name, 0) if start else 0
-        if len(raw) < WORTH_A_THREAD:
-            self._handle.write(raw)
-            self._sums[name] = zlib.crc32(raw, begun)
-        else:  # the checksum takes longer than the writing, and both let others run
-            writing = self._thread.submit(self._handle.write, raw)
-            self._sums[name] = zlib.crc32(raw, begun)
-            writing.result()
+        with foreseen(f"'{self._file}'"):
+            if len(raw) < WORTH_A_THREAD:
+                self._handle.write(raw)
+                self._sums[name] = zlib.crc32(raw, begun)
+            else:  # the checksum takes longer than the writing, and both let others run
+                writing = self._thread.submit(self._handle.write, raw)
+                self._sums[name] = zlib.crc32(raw, begun)
+                writing.result()
         self._dirty = True
         if end == elements:
             self._missing.discard(name)
@@ -109,8 +111,9 @@ class TensorFileWriter:
     def sync(self) -> None:
         """Return when all that was written is on the disk."""
         if self._dirty:
-            self._handle.flush()
-            os.fsync(self._handle.fileno())
+            with foreseen(f"'{self._file}'"):
+                self._handle.flush()
+                os.fsync(self._handle.fileno())
             self._dirty = False
 
     def discard(self) -> None:
@@ -128,7 +131,8 @@ class TensorFileWriter:
 class CheckpointWriter:
     """Writer of `model.safetensors`, or of shards with an index above `shard_bytes`, into a folder.
 
-    `done`: tensors that an earlier writer of the same files has written already.
+    `stem`: what the files are called instead of `model`.  `done`: tensors that an earlier writer of
+    the same files has written already.
     """
 
     def __init__(
@@ -139,6 +143,7 @@ class CheckpointWriter:
         metadata: Mapping[str, str] | None = None,
         shard_bytes: int = SHARD_BYTES,
         done: Collection[str] = (),
+        stem: str = STEMS[0],
     ) -> None:
         self.specs = specs
         shards = _shards(specs, shard_bytes)
@@ -147,11 +152,7 @@ class CheckpointWriter:
         self._writers: list[TensorFileWriter] = []
         weight_map: dict[str, str] = {}
         for number, names in enumerate(shards, 1):
-            file = (
-                "model.safetensors"
-                if total == 1
-                else f"model-{number:05d}-of-{total:05d}.safetensors"
-            )
+            file = f"{stem}{SAFE}" if total == 1 else f"{stem}-{number:05d}-of-{total:05d}{SAFE}"
             writer = TensorFileWriter(
                 folder / file,
                 {n: specs[n] for n in names},
@@ -164,7 +165,7 @@ class CheckpointWriter:
         if total > 1 and not done:
             size = sum(TensorEntry(folder, 0, *spec).nbytes for spec in specs.values())
             index = {"metadata": {"total_size": size}, "weight_map": weight_map}
-            (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2))
+            (folder / f"{stem}{INDEX}").write_text(json.dumps(index, indent=2))
 
     def add(self, name: str, value: Tensor, start: int | None = None) -> None:
         """Write a tensor, or its elements from `start` on, flat; pieces come in their order."""

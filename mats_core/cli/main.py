@@ -1,20 +1,26 @@
 """`mats`, or `python -m mats_core`: the same recipes without a browser, and the explorer in one.
 
-Exit code 0 for success, 2 and one clear paragraph for bad input.  Heavy imports happen inside the
-commands, so that `--help` and `methods` answer at once.
+Exit code 0 for success; 2 and one clear paragraph for bad input and for what the machine refuses;
+3 for a fault of this program, with how to report it; 130 where it was stopped.  `--debug` shows the
+traceback.  Heavy imports happen inside the commands, so that `--help` and `methods` answer at once.
 """
 
 from __future__ import annotations
 
 import argparse
+import platform
 import sys
 import textwrap
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
-from ..errors import InputError
+from .. import __version__
+from ..errors import InputError, machine_error, reason
 from . import app, evaluate, inspect, measure, merge, methods
 
+REFUSED, FAULT, STOPPED = 2, 3, 130  # exit codes
 EXAMPLES = """\
 examples:
   {mats} methods
@@ -39,25 +45,47 @@ def parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES.format(mats=called()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    about: dict[str, Any] = {"action": "store_true", "help": "show the traceback of what fails"}
+    top.add_argument("--debug", **about)
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     for command in (merge, measure, evaluate, inspect, methods, app):
         command.add(commands)
+    for one in commands.choices.values():  # after the command as well as before it
+        one.add_argument("--debug", default=argparse.SUPPRESS, **about)
     return top
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit code of one command, which is run: 0, or 2 for bad input, told in one sentence."""
+    """The exit code of one command, which is run: 0, or another one after a paragraph that says
+    what was wrong (see the module's text)."""
     options = parser().parse_args(arguments)
     command: Callable[[argparse.Namespace], None] = options.run
     try:
         command(options)
-    except InputError as error:
-        print(textwrap.fill(f"error: {error}", 100, break_long_words=False), file=sys.stderr)
-        return 2
-    except (PermissionError, IsADirectoryError, NotADirectoryError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
     except BrokenPipeError:
         return 0
+    except (SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:  # a panic of a library in Rust is no `Exception`
+        if options.debug:
+            traceback.print_exception(error)
+        code, text = _told(error)
+        print(textwrap.fill(text, 100, break_long_words=False), file=sys.stderr)
+        return code
     return 0
+
+
+def _told(error: BaseException) -> tuple[int, str]:
+    """The exit code for what ended a command, and the paragraph that says so."""
+    if isinstance(error, KeyboardInterrupt):
+        return STOPPED, f"stopped. {' '.join(map(str, error.args)) or 'Nothing was written.'}"
+    known = error if isinstance(error, InputError) else machine_error("this command", error)
+    if known is not None:
+        return REFUSED, f"error: {known}"
+    versions = f"{__version__}, Python {platform.python_version()}, {platform.system()}"
+    return FAULT, (
+        f"error: this is a fault of MaTS Explorer, not of yours: {type(error).__name__}: "
+        f"{reason(error)}. Please report it with the command, the versions ({versions}) and the "
+        "traceback that --debug shows."
+    )

@@ -67,7 +67,7 @@ def add(commands: Any) -> None:
 
 def _merge(arguments: argparse.Namespace) -> None:
     from ..api import run
-    from ..merging import RoundDone, Started, load_recipe, parse_recipe
+    from ..merging import RoundDone, Started, kept, load_recipe, parse_recipe
     from ..system import bar, drain
 
     recipe = load_recipe(arguments.recipe)
@@ -109,7 +109,11 @@ def _merge(arguments: argparse.Namespace) -> None:
             if isinstance(event, RoundDone):
                 note(f"round {event.index} of {event.total} is merged; measuring statistics there")
 
-        finished = drain(events, see)
+        try:
+            finished = drain(events, see)
+        except KeyboardInterrupt:
+            events.close()  # a merge that can be resumed notes what it has done
+            raise KeyboardInterrupt(kept(recipe, resume=arguments.resume)) from None
     print(_summary(finished.report))
 
 

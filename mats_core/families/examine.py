@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import torch
 
-from ..checkpoints import Weights
+from ..checkpoints import Weights, left_over, require_numbers
 from ..errors import InputError, listing
 from ..names import is_conv1d, is_matrix, is_table, running_statistics
 from .anatomy import Ask, unknown
@@ -45,6 +45,8 @@ def examine(
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise InputError("experts", expected="a different name for each", found=listing(twice))
+    for weights in (base, *(expert.checkpoint for expert in experts)):
+        require_numbers(weights)
     for expert in (None, *experts):
         refuse_factors(base if expert is None else expert.checkpoint, expert)
     apart = set_apart(base, experts, heads, anatomy)
@@ -74,7 +76,12 @@ def examine(
         roles,
         tied_to=copies,
         transposed=transposed,
-        notes=(*apart.notes, *_statistics(running), *_vocabularies(base, experts)),
+        notes=(
+            *apart.notes,
+            *_statistics(running),
+            *_vocabularies(base, experts),
+            *_dequantised(base),
+        ),
         apart=apart.names,
         running=running,
         buffers=spares.buffers,
@@ -143,6 +150,16 @@ def _not_finite(checkpoint: Weights, name: str) -> InputError:
         found=f"{bad} of {checkpoint.tensors[name].elements} that are NaN or infinite",
         remedy="That checkpoint is damaged or its training diverged; use another one.",
     )
+
+
+def _dequantised(base: Weights) -> list[str]:
+    key = left_over(base)
+    if not key:
+        return []
+    return [
+        f"'{key}' in the config.json of the base '{base.path}' is left over from a quantised "
+        "model: the weights are not quantised, and the merge is written without it"
+    ]
 
 
 def _ties(base: Weights, experts: Sequence[Expert], apart: Collection[str]) -> dict[str, str]:

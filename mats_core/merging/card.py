@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from ..checkpoints import InMemory, Weights
+from ..checkpoints import InMemory, Weights, stem_of
 from ..families import Expert, Family
 from ..methods import METHODS
 from .recipe import Recipe, dump_recipe
@@ -97,7 +97,7 @@ Mean of merged / expert {{ report.normalised_accuracy | percent }} %
 ## Loading
 
 {% if not architectures %}
-`model.safetensors` (or its shards) has the tensor names of the base.
+`{{ stem }}.safetensors` (or its shards) has the tensor names of the base.
 {% else %}
 ```python
 from transformers import {{ architectures[0] }}
@@ -156,6 +156,7 @@ def card(recipe: Recipe, report: Report, family: Family) -> str:
         method=METHODS[recipe.method],
         counted=", ".join(f"{count} {kind}" for kind, count in report.coverage.items() if count),
         inputs=inputs,
+        stem=stem_of(family.base),
         licences=licences,
         architectures=family.base.config.get("architectures") or [],
         headed=next((e for e in family.experts if _plain_head(family, e)), None),

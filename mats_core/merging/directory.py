@@ -10,15 +10,20 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..checkpoints import (
+    KEYS,
     MARK,
+    Checkpoint,
     InMemory,
     TensorFileWriter,
-    config_files,
+    companions,
+    left_over,
     original,
     require_folder,
+    stem_of,
     what_lies,
 )
-from ..errors import listing
+from ..errors import InputError, listing
+from ..families import Expert, Family
 from ..methods import named_checkpoints
 from ..tasks import names_file
 from . import card
@@ -27,56 +32,61 @@ from .plan import Inputs, Plan
 from .recipe import Recipe, dump_recipe, load_recipe, pinned_models
 from .report import Report
 
-# Written, or left for a moment, beside what the report lists.
-WEIGHTS = re.compile(
-    r"(model(-\d+-of-\d+)?|adapter/adapter_model)\.safetensors|model\.safetensors\.index\.json"
-    r"|adapter/adapter_config\.json"
-)
 HEAD_FILES = ("head.safetensors", "config.json")
 UNLISTED = frozenset({"report.json", JOURNAL, MARK})
 
 
-def finish_directory(plan: Plan, folder: Path, report: Report) -> None:
-    """Everything beside the weights: the base's files, the heads, the recipe and the report."""
+def finish_directory(plan: Plan, folder: Path, report: Report) -> Report:
+    """The report with notes on the files beside the weights, after all of these were written: the
+    base's files, the heads, the recipe, the model card and the report."""
     family = plan.inputs.family
-    if family.base.directory is not None:
-        for file in config_files(family.base.directory):
-            if not (folder / file.name).exists():
-                shutil.copyfile(file, folder / file.name)
+    beside = companions(family.base)
+    for name, file in beside.copied.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, folder / name)
+    left, untied = left_over(family.base), bool(family.untied)
+    _settle(folder / "config.json", plan.recipe.output_dtype, left, untied=untied)
     for expert in family.experts:
-        names = family.head_of(expert)
-        if not names:
-            continue
-        place = folder / "heads" / expert.name
-        place.mkdir(parents=True, exist_ok=True)
-        entries = expert.checkpoint.tensors
-        specs = {expert.own(name): (entries[name].dtype, entries[name].shape) for name in names}
-        writer = TensorFileWriter(place / "head.safetensors", specs)
-        for name in names:
-            writer.add(expert.own(name), expert.checkpoint.read(name))
-        writer.close()
-        if expert.checkpoint.directory is not None:
-            shutil.copyfile(expert.checkpoint.directory / "config.json", place / "config.json")
+        _write_head(family, expert, folder / "heads" / expert.name)
+    notes = dict.fromkeys((*report.warnings, *beside.notes))
+    report = replace(report, warnings=tuple(notes))
     (folder / "recipe.yaml").write_text(dump_recipe(pinned(plan), absolute=True), "utf-8")
     (folder / card.NAME).write_text(card.card(pinned(plan), report, family), "utf-8")
-    _write_config(plan, folder)
-    report = replace(report, files=files_in(folder))
-    (folder / "report.json").write_text(report.to_json(), "utf-8")
+    written = replace(report, files=files_in(folder))
+    (folder / "report.json").write_text(written.to_json(), "utf-8")
+    return report
 
 
-def _write_config(plan: Plan, folder: Path) -> None:
-    """The base's configuration, with what is otherwise in the merge."""
-    file, changes = folder / "config.json", dict[str, object]()
-    if plan.inputs.family.untied:
-        changes["tie_word_embeddings"] = False
-    if plan.recipe.output_dtype:
-        changes["dtype"] = plan.recipe.output_dtype
-    if not changes or not file.is_file():
+def _write_head(family: Family, expert: Expert, place: Path) -> None:
+    """The tensors of an expert's head with its configuration, where it has one."""
+    names, weights = family.head_of(expert), expert.checkpoint
+    if not names:
         return
-    config = json.loads(file.read_text("utf-8"))
-    if "dtype" in changes:
+    place.mkdir(parents=True, exist_ok=True)
+    specs = {expert.own(n): (weights.tensors[n].dtype, weights.tensors[n].shape) for n in names}
+    writer = TensorFileWriter(place / "head.safetensors", specs)
+    for name in names:
+        writer.add(expert.own(name), weights.read(name))
+    writer.close()
+    if weights.directory is not None:
+        shutil.copyfile(weights.directory / "config.json", place / "config.json")
+        _settle(place / "config.json", left=left_over(weights))
+
+
+def _settle(file: Path, dtype: str | None = None, left: str = "", *, untied: bool = False) -> None:
+    """Let a `config.json` speak of the weights as they are written: dtype, ties, not quantised."""
+    if not file.is_file() or not (dtype or left or untied):
+        return
+    config = json.loads(file.read_text("utf-8-sig"))
+    if left:
+        for key in KEYS:
+            config.pop(key, None)
+    if dtype:
         config.pop("torch_dtype", None)
-    file.write_text(json.dumps({**config, **changes}, indent=2) + "\n", "utf-8")
+        config["dtype"] = dtype
+    if untied:
+        config["tie_word_embeddings"] = False
+    file.write_text(json.dumps(config, indent=2) + "\n", "utf-8")
 
 
 def pinned(plan: Plan) -> Recipe:
@@ -136,11 +146,14 @@ def _unlisted(folder: Path) -> str:
         return what_lies(folder)
     known = {"recipe.yaml", card.NAME}
     known |= {f"heads/{name}/{file}" for name in experts for file in HEAD_FILES}
-    base = recipe.path(recipe.base)
-    known |= {file.name for file in config_files(base)} if base.is_dir() else set()
+    try:
+        base = Checkpoint.open(recipe.path(recipe.base))
+        stem, known = stem_of(base), known | companions(base).copied.keys()
+    except InputError:
+        stem = "model"
     present = files_in(folder)
     weights = re.compile(
-        r"model(-\d+-of-\d+)?\.safetensors|.*\.safetensors\.index\.json|adapter/.*"
+        rf"{re.escape(stem)}(-\d+-of-\d+)?\.safetensors|.*\.safetensors\.index\.json|adapter/.*"
     )
     listed = {
         name: size for name, size in present.items() if name in known or weights.fullmatch(name)

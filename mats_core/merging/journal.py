@@ -161,7 +161,10 @@ class Journal:
         self._flushed = time.monotonic()
 
     def close(self) -> None:
-        self.flush()
-        if self._handle is not None:
-            self._handle.close()
-            self._handle = None
+        """Flush and close; the file is closed where flushing fails, too."""
+        try:
+            self.flush()
+        finally:
+            handle, self._handle = self._handle, None
+            if handle is not None:
+                handle.close()

@@ -21,6 +21,7 @@ from ..checkpoints import (
     hub,
     original,
     staged_directory,
+    stem_of,
 )
 from ..errors import InputError, listing, member
 from ..evaluation import evaluate
@@ -130,7 +131,8 @@ class Merge(Shown):
         plan = prepare(recipe, self.inputs)
         specs = {name: (v.dtype, tuple(v.shape)) for name, v in self._sorted()}
         with staged_directory(target, allow=allow) as staging:
-            writer = CheckpointWriter(staging, specs, shard_bytes=SHARD_BYTES)
+            stem = stem_of(self.inputs.family.base)
+            writer = CheckpointWriter(staging, specs, shard_bytes=SHARD_BYTES, stem=stem)
             for name, value in self._sorted():
                 writer.add(name, value)
             writer.close()

@@ -17,8 +17,8 @@ from typing import Any
 from torch import Tensor
 
 from ..adapters import VectorFamily
-from ..checkpoints import SHARD_BYTES, Checkpoint, staged_directory
-from ..errors import InputError
+from ..checkpoints import SHARD_BYTES, Checkpoint, partial_of, staged_directory
+from ..errors import InputError, MachineError, foreseen
 from ..evaluation import TaskResult, examining
 from ..methods import METHODS
 from ..system import Event, Memo, changed, drain, drained, part
@@ -29,6 +29,7 @@ from .directory import finish_directory, require_output
 from .engine import Engine, Layers, here, merge_layers
 from .events import Finished, RoundDone, TaskDone, TrialDone
 from .journal import NAME as JOURNAL
+from .journal import layers_done
 from .plan import Inputs, Plan, complete, open_inputs, prepare
 from .progress import Shares, Stages
 from .recipe import Evaluation, Recipe, load_recipe
@@ -91,8 +92,34 @@ def run_plan(
     that an unfinished merge by the same recipe has written, and leave what this one has done if it
     is stopped.  `shares`: how long the parts take, for the events' fraction.  Raises `InputError`
     before any work for bad input; whether it fits into memory and onto the disk is judged before,
-    at the door (`mats_core.run`).
+    at the door (`mats_core.run`).  What the machine refuses meanwhile (a full disk, too little
+    memory) is a `MachineError`, which says what of the merge is kept.
     """
+    try:
+        with foreseen(f"merge into '{plan.recipe.output}'" if plan.recipe.output else "merge"):
+            settings = {"force": force, "resume": resume, "shard_bytes": shard_bytes}
+            return (yield from _run_plan(plan, shares=shares, **settings))
+    except MachineError as error:
+        about = {"expected": error.expected, "found": error.found}
+        remedy = f"{error.remedy} {kept(plan.recipe, resume=resume)}".strip()
+        raise MachineError(error.thing, **about, remedy=remedy) from error
+
+
+def kept(recipe: Recipe, *, resume: bool) -> str:
+    """What is left of a merge that was stopped, and how to go on, in a sentence or two."""
+    if not recipe.output:
+        return ""
+    done = layers_done(partial_of(recipe.path(recipe.output))) if resume else 0
+    if done:
+        return f"The {done} layers that are done are kept: --resume goes on from there."
+    keeping = "" if resume else " Started with --resume, a merge keeps what it has done."
+    return f"Nothing was written to '{recipe.output}'.{keeping}"
+
+
+def _run_plan(
+    plan: Plan, *, force: bool, resume: bool, shard_bytes: int, shares: Shares
+) -> Merging:
+    """The work of `run_plan`."""
     started = time.perf_counter()
     recipe = plan.recipe
     shares = shares if _tasks(plan) else replace(shares, testing=0.0)
@@ -132,7 +159,7 @@ def run_plan(
         report = _report(plan, layers, results, trials, time.perf_counter() - started)
         report = replace(report, warnings=(*report.warnings, *left))
         if folder is not None:
-            finish_directory(plan, folder, report)
+            report = finish_directory(plan, folder, report)
     if target is not None:
         (target / JOURNAL).unlink(missing_ok=True)  # last: until here a merge can be resumed
     tensors = {} if target is not None else encoder

@@ -255,6 +255,15 @@ def _weights(recipe: Recipe, method: Method) -> tuple[float, ...]:
                 found=f"none for {listing(missing)}",
             )
         weights = [w * (e.examples or 0) for w, e in zip(weights, recipe.experts, strict=True)]
+    largest = torch.finfo(getattr(torch, recipe.dtype)).max
+    beyond = [w for w in weights if not abs(w) <= largest]
+    if beyond:
+        raise InputError(
+            "weights",
+            expected=f"numbers that {recipe.dtype} can hold, up to {largest:.2g}",
+            found=f"{beyond[0]:g}",
+            remedy="Weights near 1 are usual.",
+        )
     if not sum(weights) > 0:
         raise InputError("weights", expected="at least one above zero", found="only zeros")
     if not method.weighted and len(set(weights)) > 1:

@@ -113,7 +113,7 @@ class Recipe(Shown, BaseModel):
 
     def path(self, reference: str) -> Path:
         """A path of the recipe, relative to the working directory instead of to `folder`."""
-        return self.folder / Path(reference).expanduser()
+        return self.folder / hub.home(reference)
 
     def model_path(self, reference: str) -> Path:
         """The directory or file of a checkpoint, which may be a hub id (see `hub.locate`)."""

@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from ..checkpoints import Weights
+from ..checkpoints import Weights, left_over, quantisation
 from . import rounds
 from .plan import prepare
 from .recipe import load_recipe
@@ -15,10 +15,19 @@ from .recipe import load_recipe
 def weights_record(weights: Weights, path: str) -> dict[str, Any]:
     """Tensors, dtypes, classes and fingerprint of named tensors."""
     kinds = Counter(str(e.dtype).removeprefix("torch.") for e in weights.tensors.values())
+    quantised, left = quantisation(weights), left_over(weights)
+    notes = [*weights.notes]
+    if left:
+        notes.append(f"'{left}' in config.json is left over: the weights are not quantised")
     return {
         "path": path,
+        **(
+            {"quantised": f"{quantised}: refused by merge, until it is dequantised"}
+            if quantised
+            else {}
+        ),
         **({"adapter": weights.form} if weights.form else {}),
-        **({"notes": list(weights.notes)} if weights.notes else {}),
+        **({"notes": notes} if notes else {}),
         "fingerprint": weights.fingerprint,
         "tensors": len(weights.tensors),
         "parameters": sum(entry.elements for entry in weights.tensors.values()),

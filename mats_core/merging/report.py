@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
@@ -144,7 +145,8 @@ class Report(Shown):
 
     def to_json(self) -> str:
         """The text of `report.json`."""
-        return json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        plain = _finite(self.to_dict())
+        return json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Report:
@@ -160,6 +162,15 @@ class Report(Shown):
         }
         kept = {one.name: content[one.name] for one in fields(cls) if one.name in content}
         return cls(**{**kept, **lists})
+
+
+def _finite(value: Any) -> Any:
+    """The same plain values, with null for numbers that JSON has no words for (NaN, infinity)."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(one) for key, one in value.items()}
+    return [_finite(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def task_dict(result: TaskResult) -> dict[str, Any]:
@@ -183,7 +194,10 @@ def _task(content: Mapping[str, Any]) -> TaskResult:
 
 def layer_of(content: Mapping[str, Any]) -> LayerReport:
     """The layer that `layer_dict` wrote."""
-    series = {key: tuple(content.get(key, ())) for key in SERIES}
+    series = {
+        key: tuple(math.nan if one is None else one for one in content.get(key, ()))
+        for key in SERIES
+    }
     return LayerReport(**{**content, **series})
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..checkpoints import Checkpoint, CheckpointWriter, TensorEntry, checksum
+from ..checkpoints import Checkpoint, CheckpointWriter, TensorEntry, checksum, stem_of
 from ..errors import InputError
 from ..statistics import Statistics
 from .directory import pinned
@@ -76,10 +76,15 @@ def open_place(plan: Plan, folder: Path | None, *, shard_bytes: int, resume: boo
     entries = _verified(past, folder)
     written = {n for e in entries.values() if e.stage == "written" for n in e.checksums}
     try:
-        writer = CheckpointWriter(folder, specs, shard_bytes=shard_bytes, done=written)
+        stem = stem_of(plan.inputs.family.base)
+        writer = CheckpointWriter(folder, specs, shard_bytes=shard_bytes, done=written, stem=stem)
         done = {e.report.name for e in entries.values() if e.norm is not None}
         spool = Spool(plan, spooled, folder, done)
-    except (OSError, ValueError) as error:
+    except InputError:
+        raise
+    except (FileNotFoundError, ValueError) as error:
+        if not past.entries:  # nothing was begun: this is no matter of an unfinished merge
+            raise
         raise InputError(
             f"unfinished merge '{folder}'",
             expected="its unfinished files",
@@ -99,7 +104,8 @@ def place_of_worker(plan: Plan, folder: Path | None, shard_bytes: int) -> Place:
     specs, spooled = output_specs(plan), _spooled(plan)
     if folder is None:
         return Place(MemorySink(specs), None, Spool(plan, spooled, None), Journal(), {})
-    writer = CheckpointWriter(folder, specs, shard_bytes=shard_bytes, done=specs)
+    stem = stem_of(plan.inputs.family.base)
+    writer = CheckpointWriter(folder, specs, shard_bytes=shard_bytes, done=specs, stem=stem)
     return Place(writer, writer, Spool(plan, spooled, folder, spooled), Journal(), {})
 
 

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import json
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..checkpoints import Weights
-from ..errors import InputError
+from ..checkpoints import KEYS, Weights, read_config
+from ..errors import InputError, foreseen, parsing, read_json
+
+# Settings of how a model is run, which may fetch compiled code, and the ones that are harmless.
+RUNNERS = ("implementation", "implementation_internal", "use_kernels", "kernel_config")
+HARMLESS = (None, "eager", "sdpa")
 
 
 def padding_token(config: Any) -> int:
@@ -67,16 +72,7 @@ def architecture(directory: Path | None) -> tuple[Any, Any]:
         )
     import transformers  # seconds to import, and not needed to merge
 
-    try:
-        config = transformers.AutoConfig.from_pretrained(
-            directory, local_files_only=True, trust_remote_code=False
-        )
-    except (ValueError, OSError, KeyError) as error:
-        raise InputError(
-            f"'{directory / 'config.json'}'",
-            expected="a model type that transformers knows",
-            found=str(error).splitlines()[0],
-        ) from None
+    config = _configuration(directory / "config.json")
     name = (getattr(config, "architectures", None) or [""])[0]
     model_class = getattr(transformers, name, None) if name else None
     if model_class is None or not hasattr(model_class, "from_pretrained"):
@@ -86,6 +82,39 @@ def architecture(directory: Path | None) -> tuple[Any, Any]:
             found=repr(name),
         )
     return config, model_class
+
+
+def _configuration(file: Path) -> Any:
+    """transformers' configuration of a `config.json`: in the forms that it expects, without what
+    would quantise the model or fetch code to run it."""
+    content = read_config(file) if file.is_file() else {}
+    settings = _harmless({key: value for key, value in content.items() if key not in KEYS})
+    with parsing(f"'{file}'", "a model type that transformers knows"), quiet():
+        if file.is_file() and settings == read_json(file):
+            return _from(file.parent)
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / "config.json").write_text(json.dumps(settings), "utf-8")
+            return _from(Path(folder))
+
+
+def _from(folder: Path) -> Any:
+    from transformers import AutoConfig
+
+    said: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    return AutoConfig.from_pretrained(folder, **said)
+
+
+def _harmless(value: Any) -> Any:
+    """The same settings without those that say how a model is run, but for the usual ways."""
+    if isinstance(value, list):
+        return [_harmless(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        key: _harmless(one)
+        for key, one in value.items()
+        if one in HARMLESS or not str(key).endswith(RUNNERS)
+    }
 
 
 @contextlib.contextmanager
@@ -103,11 +132,10 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _json(directory: Path | None, name: str) -> dict[str, Any]:
-    return json.loads(file_text(directory, name) or "{}")
-
-
 def file_text(directory: Path | None, name: str) -> str:
     """The text of a file beside a checkpoint; empty where it is missing."""
     file = directory / name if directory else None
-    return file.read_text("utf-8") if file and file.is_file() else ""
+    if file is None or not file.is_file():
+        return ""
+    with foreseen(f"'{file}'"):
+        return file.read_text("utf-8", "replace")

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..checkpoints import Weights
+from ..checkpoints import Weights, require_numbers
 from ..errors import InputError, listing
 from ..system import Device
 from ..tasks import Split, Task
@@ -88,6 +88,7 @@ WANTED = {
 
 def check(checkpoint: Weights, task: Task, whose: str = "") -> None:
     """Raise `InputError` if a model cannot be asked a task, or names other classes than it has."""
+    require_numbers(checkpoint)
     kind, where = task.form.kind, f"'{checkpoint.path}'"
     facts, names = facts_of(checkpoint.directory), checkpoint.class_names
 

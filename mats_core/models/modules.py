@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..checkpoints import Tensors, Weights
-from ..errors import InputError, listing
+from ..errors import InputError, listing, parsing
 from ..system import Device, recall
 from .architecture import architecture, file_text, padding_token, quiet
 
@@ -41,17 +41,28 @@ def build(
     code that comes with a checkpoint is never run.
     """
     config, model_class = architecture(directory)
-    with quiet():
+    thing = f"model '{directory}'"
+    _require_size(config, tensors, thing)
+    expected = f"a {model_class.__name__} as its config.json describes it"
+    with parsing(thing, expected, "Is that config.json the one of these weights?"), quiet():
         model, loading = model_class.from_pretrained(
             None,
             config=config,
             state_dict=dict(tensors),
             dtype=dtype,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are named below
+        )
+    for name, ours, theirs in sorted(loading["mismatched_keys"]):
+        raise InputError(
+            f"'{name}' of {thing}",
+            expected=f"shape {list(theirs)}, as config.json says",
+            found=f"shape {list(ours)} in the weights",
+            remedy="Correct the sizes in config.json (vocab_size, the classes in id2label).",
         )
     if loading["missing_keys"]:
         raise InputError(
-            f"model '{directory}'",
+            thing,
             expected=f"every parameter of {model_class.__name__}",
             found=f"no {listing(sorted(loading['missing_keys']))}",
             remedy="Was it saved with its head?",
@@ -60,6 +71,57 @@ def build(
         # A decoder looks for each text's last token, and has to know what is none.
         model.config.pad_token_id = padding_token(config)
     return model.to(device).eval()
+
+
+LAYERS = ("layers", "layer", "depth", "depths", "blocks")  # how the counts of layers are called
+SPARE = 64  # layers that a model may have beyond the tensors of its file
+
+
+def _require_size(config: Any, tensors: Tensors, thing: str) -> None:
+    """Raise `InputError` where a configuration describes far more than there are weights.
+
+    A model is built before its weights are put in: one of a million layers would never be done.
+    """
+    for part in vars(config).values():
+        if hasattr(part, "to_dict") and hasattr(part, "model_type"):  # a tower's
+            _require_size(part, tensors, thing)
+    counts = {name: value for name, value in vars(config).items() if _is_count(name, value)}
+    most = 2 * len(tensors) + SPARE
+    for name, value in counts.items():
+        if value > most:
+            raise InputError(
+                thing,
+                expected=f"at most as many layers as there are tensors, {len(tensors)}",
+                found=f"{name} {value} in config.json",
+                remedy="Is that config.json the one of these weights?",
+            )
+    elements = sum(value.numel() for value in tensors.values())
+    sizes = [value for value in vars(config).values() if type(value) is int]
+    whole = bool(getattr(config, "architectures", None))
+    sides = [side for value in tensors.values() for side in value.shape]
+    if whole and max(sizes, default=0) > max(sides, default=1):
+        _require_elements(config, elements, thing)
+
+
+def _is_count(name: str, value: Any) -> bool:
+    return type(value) is int and name.rpartition("_")[2] in LAYERS
+
+
+def _require_elements(config: Any, elements: int, thing: str) -> None:
+    """The same for widths: counted without memory, where one is larger than any tensor's side."""
+    import transformers
+
+    name = (getattr(config, "architectures", None) or [""])[0]
+    with parsing(thing, "a model as its config.json describes it"), quiet(), torch.device("meta"):
+        built = getattr(transformers, name)(config)
+    described = sum(parameter.numel() for parameter in built.parameters())
+    if described > 4 * elements + (1 << 24):
+        raise InputError(
+            thing,
+            expected=f"about as many numbers as the weights have, {elements:,}",
+            found=f"{described:,} described by config.json",
+            remedy="Is that config.json the one of these weights?",
+        )
 
 
 MODULE = 1 << 20  # bytes of a module without its weights, which is what is remembered
@@ -89,6 +151,7 @@ def _forward(directory: Path | None, shapes: Mapping[str, tuple[int, ...]], devi
     names = parameter_names(directory, like, buffers=True)
     zeros = {name: torch.zeros(shape) for name, shape in shapes.items()}
     module = build(directory, zeros, device=device)
+    asking = (f"model '{directory}'", "inputs that it takes", "Do config.json and weights agree?")
     whole = all(parameter in names for parameter, _ in module.named_parameters())
     if whole:
         _emptied(module)
@@ -96,11 +159,14 @@ def _forward(directory: Path | None, shapes: Mapping[str, tuple[int, ...]], devi
     def called(tensors: Tensors, inputs: Tensors) -> Tensor:
         held = ((name, tensors[source]) for name, source in names.items())
         own = {n: value.float() if value.is_floating_point() else value for n, value in held}
-        return torch.func.functional_call(module, own, kwargs=dict(inputs)).logits
+        with parsing(*asking):
+            return torch.func.functional_call(module, own, kwargs=dict(inputs)).logits
 
     def rebuilt(tensors: Tensors, inputs: Tensors) -> Tensor:
         # transformers puts a parameter of this architecture together from several tensors.
-        return build(directory, tensors, device=device)(**inputs).logits
+        model = build(directory, tensors, device=device)
+        with parsing(*asking):
+            return model(**inputs).logits
 
     return called if whole else rebuilt
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import os
 import re
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -41,10 +45,33 @@ FolderName = Annotated[str, AfterValidator(folder_name)]
 def results_folder() -> Path:
     """`MATS_RESULTS`, else `~/.local/share/mats-explorer`: the finished runs of the app."""
     configured = os.environ.get("MATS_RESULTS")
-    return Path(configured) if configured else Path.home() / ".local" / "share" / "mats-explorer"
+    return Path(configured) if configured else _home() / ".local" / "share" / "mats-explorer"
 
 
 def cache_folder() -> Path:
-    """`MATS_CACHE`, else `~/.cache/mats-explorer`.  Deleting it loses time, never results."""
+    """`MATS_CACHE`, else `~/.cache/mats-explorer`.  Deleting it loses time, never results.
+
+    Where that cannot be made or written, a folder that goes with this process.
+    """
     configured = os.environ.get("MATS_CACHE")
-    return Path(configured) if configured else Path.home() / ".cache" / "mats-explorer"
+    return _writable(Path(configured) if configured else _home() / ".cache" / "mats-explorer")
+
+
+def _home() -> Path:
+    try:
+        return Path.home()
+    except RuntimeError:  # a user without one, as in some containers
+        return Path(os.devnull)
+
+
+@functools.cache
+def _writable(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK | os.X_OK):
+            return folder
+    except (OSError, ValueError):
+        pass
+    other = tempfile.mkdtemp(prefix="mats-explorer-")
+    atexit.register(shutil.rmtree, other, True)
+    return Path(other)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..checkpoints import staged_file
-from ..errors import InputError, existing, listing, needed
+from ..errors import InputError, MachineError, existing, listing, needed
 from ..system import cache_folder
 from . import tables
 from .description import Description
@@ -138,7 +138,10 @@ def decoded(files: Sequence[Source], size: int | None, channels: int) -> np.ndar
         digest.update(content)
     place = cache_folder() / "tasks" / f"images-{digest.hexdigest()[:32]}.npy"
     if not place.is_file():
-        _decode(files, size, channels, place)
+        try:
+            _decode(files, size, channels, place)
+        except MachineError:  # a cache that cannot be written costs memory, not the task
+            return np.stack([_picture(file, size, channels) for file in files])
     return np.load(place, mmap_mode="r", allow_pickle=False)
 
 

@@ -429,9 +429,15 @@ def test_a_quantised_base_is_refused(written, tmp_path):
     files = written("lora")
     base = shutil.copytree(files.base, tmp_path / "base")
     config = json.loads((base / "config.json").read_text())
-    quantised = {**config, "quantization_config": {"quant_method": "bitsandbytes"}}
-    (base / "config.json").write_text(json.dumps(quantised))
-    with pytest.raises(InputError, match="quantised"):
+    left_over = {**config, "quantization_config": {"quant_method": "bitsandbytes"}}
+    (base / "config.json").write_text(json.dumps(left_over))
+    open_expert(files.adapter, base)  # its weights are plain numbers
+
+    tensors = load_file(base / "model.safetensors")
+    name = next(name for name, value in tensors.items() if value.ndim == 2)
+    packed = {name: torch.zeros(4, 1, dtype=torch.uint8), f"{name}.absmax": torch.ones(1)}
+    save_file(tensors | packed, base / "model.safetensors", {"format": "pt"})
+    with pytest.raises(InputError, match="quantised ones: bitsandbytes"):
         open_expert(files.adapter, base)
 
 

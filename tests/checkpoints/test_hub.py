@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import json
 from pathlib import Path
 
@@ -109,7 +110,11 @@ def test_a_snapshot_without_its_weights_is_not_taken(cache, monkeypatch):
     assert (repo, settings["revision"]) == ("org/base", "main")
     assert "*.safetensors" in settings["allow_patterns"]
     assert not any(".bin" in p or "*.py" in p or p == "*" for p in settings["allow_patterns"])
-    assert settings["ignore_patterns"] == ["*/*"]
+    ignored = settings["ignore_patterns"]
+    for file in ("onnx/config.json", "original/model.safetensors", "openvino/a/b.json"):
+        assert any(fnmatch.fnmatch(file, pattern) for pattern in ignored)
+    for file in ("config.json", "1_Pooling/config.json", "2_Dense/model.safetensors"):
+        assert not any(fnmatch.fnmatch(file, pattern) for pattern in ignored)
 
 
 def content(**settings: object) -> dict[str, object]:

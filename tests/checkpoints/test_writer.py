@@ -14,7 +14,7 @@ from mats_core.checkpoints.contents import DTYPES
 from mats_core.checkpoints.files import Checkpoint
 from mats_core.checkpoints.staging import staged_directory, write_atomically
 from mats_core.checkpoints.writer import CheckpointWriter, TensorFileWriter, config_files
-from mats_core.errors import InputError
+from mats_core.errors import InputError, MachineError
 
 # Writing ------------------------------------------------------------------------------------------
 
@@ -139,7 +139,7 @@ def test_what_stood_there_comes_back_if_the_last_rename_fails(tmp_path, monkeypa
 
     monkeypatch.setattr(staging, "_exchanged", lambda one, other: False)  # as on other systems
     monkeypatch.setattr(staging.os, "rename", fails_for_the_new_one)
-    with pytest.raises(OSError, match="no"), staged_directory(target, allow=replacing):
+    with pytest.raises(MachineError, match="no"), staged_directory(target, allow=replacing):
         pass
     assert (target / "old").read_text() == "kept"
     assert [p.name for p in tmp_path.iterdir()] == ["out"]

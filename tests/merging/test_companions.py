@@ -1,0 +1,156 @@
+"""What lies beside the base's weights: carried along, rewritten, or named as left out."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from mats_core.checkpoints import Checkpoint, companions
+from mats_core.merging import load_recipe, merge
+from mats_core.merging.directory import foreign
+
+CARRIED = (
+    "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt",
+    "merges.txt", "spiece.model", "special_tokens_map.json", "chat_template.jinja",
+    "preprocessor_config.json", "modules.json", "config_sentence_transformers.json",
+    "sentence_bert_config.json", "modeling_own.py", "LICENSE", "NOTICE.md", "open_clip_config.json",
+    "scheduler_config.json", "1_Pooling/config.json", "2_Dense/config.json",
+    "2_Dense/model.safetensors", "additional_chat_templates/tool_use.jinja",
+    "tokenizer/vocab.json", "tokenizer/deep/merges.txt",
+)  # fmt: skip
+LEFT_OUT = (
+    "pytorch_model.bin", "tf_model.h5", "flax_model.msgpack", "model.onnx", "model-q4.gguf",
+    "old.safetensors", "adapter_config.json", "adapter_model.safetensors", "optimizer.pt",
+    "scheduler.pt", "rng_state_0.pth", "training_args.bin", "trainer_state.json",
+    "events.out.tfevents.1.host", "train.log", "all_results.json", "checkpoint-500/config.json",
+    "checkpoint-500/model.safetensors", "onnx/model.onnx", "runs/a/events.out.tfevents.2",
+    "other/config.json", "other/model.safetensors", "heads/x/head.safetensors", ".env",
+    "quantize_config.json",
+)  # fmt: skip
+UNSPOKEN = (".gitattributes", ".git/config", ".DS_Store", "__pycache__/a.pyc", "README.md")
+MODULES = [{"path": "", "type": "x"}, {"path": "1_Pooling"}, {"path": "2_Dense"}]
+
+
+def write(file: Path, text: str = "x") -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+
+
+def family(folder: Path, stem: str = "model", rows: int = 4) -> str:
+    """A base and two experts of 0, 1 and 2, and the path of a recipe."""
+    for number, name in enumerate(("base", "a", "b")):
+        (folder / name).mkdir()
+        save_file(
+            {"enc.fc.weight": torch.full((rows, 4), float(number))},
+            folder / name / f"{stem}.safetensors", {"format": "pt"},
+        )  # fmt: skip
+        write(folder / name / "config.json", "{}")
+    experts = [{"name": name, "model": name} for name in ("a", "b")]
+    recipe = {"base": "base", "experts": experts, "method": "average", "output": "out"}
+    write(folder / "recipe.yaml", json.dumps(recipe))
+    return str(folder / "recipe.yaml")
+
+
+def names(folder: Path) -> set[str]:
+    return {f.relative_to(folder).as_posix() for f in folder.rglob("*") if not f.is_dir()}
+
+
+def test_every_file_is_carried_along_or_named(tmp_path):
+    recipe, base = load_recipe(family(tmp_path)), tmp_path / "base"
+    for name in (*CARRIED, *LEFT_OUT, *UNSPOKEN):
+        write(base / name)
+    write(base / "config.json", "{}")
+    write(base / "modules.json", json.dumps(MODULES))
+    with (base / "corpus.arrow").open("wb") as large:
+        large.truncate(40_000_000)
+    report = merge(recipe)
+    ours = {"model.safetensors", "README.md", "recipe.yaml", "report.json"}
+    assert names(tmp_path / "out") == {*CARRIED, *ours}
+    notes = " ".join(report.warnings)
+    for name in (*LEFT_OUT, "corpus.arrow"):
+        top = f"{name.partition('/')[0]}/" if "/" in name else name
+        assert top in notes, name
+    for name in UNSPOKEN:
+        assert name.partition("/")[0] not in notes
+    assert "large: 40 MB" in notes
+    assert "taken over from the base, not merged: 2_Dense/model.safetensors" in notes
+    written = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert written["warnings"] == list(report.warnings)
+    assert "corpus.arrow" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_a_merge_with_companions_is_replaced_and_one_with_foreign_files_is_not(tmp_path):
+    recipe, base = load_recipe(family(tmp_path)), tmp_path / "base"
+    write(base / "modules.json", json.dumps(MODULES))
+    write(base / "1_Pooling" / "config.json")
+    merge(recipe)
+    assert foreign(tmp_path / "out") == ""
+    merge(recipe, force=True)
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert "1_Pooling/config.json" in report["files"]
+    del report["files"]  # as an earlier version wrote it
+    write(tmp_path / "out" / "report.json", json.dumps(report))
+    assert foreign(tmp_path / "out") == ""
+    write(tmp_path / "out" / "1_Pooling" / "mine.txt")
+    assert "1_Pooling/mine.txt" in foreign(tmp_path / "out")
+
+
+LINKS = {  # where it leads from the base's folder → whether it is followed
+    "../private": False,
+    "../missing": False,
+    "/etc/hostname": False,
+    "tokenizer.json": True,
+    "../base/tokenizer.json": True,
+    "../blobs/abc": True,
+}
+
+
+@pytest.mark.parametrize("target", LINKS)
+def test_links_lead_to_the_base_and_to_its_weights_alone(tmp_path, target):
+    recipe, base = load_recipe(family(tmp_path)), tmp_path / "base"
+    write(tmp_path / "private", "secret key")
+    write(base / "tokenizer.json", "of the base")
+    write(tmp_path / "blobs" / "abc", "of the base")
+    if "blobs" in target:  # as in the hub's cache
+        os.rename(base / "model.safetensors", tmp_path / "blobs" / "weights")
+        os.symlink("../blobs/weights", base / "model.safetensors")
+    os.symlink(target, base / "vocab.txt")
+    os.symlink("..", base / "above")
+    report = merge(recipe)
+    copied = tmp_path / "out" / "vocab.txt"
+    assert copied.exists() == LINKS[target]
+    assert ("vocab.txt" in " ".join(report.warnings)) != LINKS[target]
+    assert not any(path.is_symlink() for path in (tmp_path / "out").rglob("*"))
+    assert not (tmp_path / "out" / "above").exists()
+
+
+@pytest.mark.parametrize("stem", ["diffusion_pytorch_model", "open_clip_model", "model"])
+@pytest.mark.parametrize("shard_bytes", [10_000, 100])
+def test_weights_keep_the_name_of_the_base(tmp_path, stem, shard_bytes):
+    from mats_core import run
+
+    recipe = load_recipe(family(tmp_path, stem, rows=8))
+    for name in ("base", "a", "b"):
+        file = tmp_path / name / f"{stem}.safetensors"
+        save_file(load_file(file) | {"enc.fc.bias": torch.ones(8)}, file, {"format": "pt"})
+    *_, last = run(recipe, shard_bytes=shard_bytes)
+    out = tmp_path / "out"
+    files = {name for name in names(out) if "safetensors" in name}
+    sharded = {f"{stem}-0000{n}-of-00002.safetensors" for n in (1, 2)}
+    index = f"{stem}.safetensors.index.json"
+    assert files == ({*sharded, index} if shard_bytes == 100 else {f"{stem}.safetensors"})
+    assert Checkpoint.open(out).read("enc.fc.weight").mean() == 1.5
+    *_, again = run(recipe, shard_bytes=shard_bytes, force=True, resume=True)
+    assert last.report.layers[0].name == again.report.layers[0].name
+
+
+def test_a_base_without_companions_has_no_notes(tmp_path):
+    recipe = load_recipe(family(tmp_path))
+    assert merge(recipe).warnings == ()
+    bare = Checkpoint.open(tmp_path / "base" / "model.safetensors")
+    assert companions(bare).copied.keys() == {"config.json"}

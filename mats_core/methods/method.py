@@ -27,6 +27,11 @@ def never(options: Any) -> bool:
     return False
 
 
+def always(options: Any) -> bool:
+    """True, whatever the options."""
+    return True
+
+
 def no_survey(options: Any) -> SurveyScope:
     """No survey, whatever the options."""
     return "none"
@@ -106,7 +111,9 @@ class Method:
     pieces     (options, whether it is a matrix) → whether a tensor may be merged piece by piece,
                because no element of the result depends on any other
     rescale    a second pass: norms of all updates and options → a factor for each
-    weighted   whether the experts' weights enter
+    weighted   whether the experts' weights enter; of a method that treats all alike only their
+               signs do
+    normalises whether weights are divided by their sum, given its options, which must be positive
     folds      whether biases join their weight, given its options
     piece      options → elements of a piece
     experts    how many experts it merges; None: any number
@@ -135,6 +142,7 @@ class Method:
     pieces: Callable[[Any, bool], bool] = no_tensor
     rescale: Callable[[Mapping[str, float], Any], Mapping[str, float]] | None = None
     weighted: bool = True
+    normalises: Callable[[Any], bool] = always
     folds: Callable[[Any], bool] = never
     piece: Callable[[Any], int] = small_pieces
     experts: int | None = None

@@ -100,7 +100,7 @@ OF_OTHERS: dict[str, tuple[str, ...]] = {
 
 def read(path: Path) -> Description:
     """The description in a file; raises `InputError` that names what is missing or unknown."""
-    content = read_yaml("task", path)
+    content = read_yaml("task", path, Description)
     told = {"name": path.stem, **content, "folder": path.parent}
     found = validated(f"task '{path}'", Description, told)
     _check(found, content, path)

@@ -120,6 +120,7 @@ class Method:
     reads_base whether it looks at W0 at all; if not, pieces come without it
     factored   whether it takes Grams in factors as they are; else they are multiplied out
     fallback   the method that a matrix without statistics gets instead; "" for none
+    ways       other names of what it applied itself, in its layers' reports
     solve      its iterative solve, which can be traced; None where every layer is exact
     mergekit   options → the same merge for mergekit, or why none is the same; None: mergekit has
                no such method
@@ -149,5 +150,6 @@ class Method:
     reads_base: bool = True
     factored: bool = False
     fallback: str = ""
+    ways: tuple[str, ...] = ()
     solve: Solve | None = None
     mergekit: Callable[[Any], Counterpart | str] | None = None

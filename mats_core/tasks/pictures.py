@@ -73,8 +73,9 @@ def surveyed(files: Sequence[Source]) -> Look:
     for file in files:
         try:
             with Image.open(_opened(file)) as image:
+                # Formats differ in whether the size is that of the picture as it lies.
                 lying = image.getexif().get(ORIENTATION) in LYING
-                sizes.add(image.size[::-1] if lying else image.size)
+                sizes.add((_upright(image) if lying else image).size)
                 modes.add(image.mode)
                 if image.mode in DEEP:
                     ranges.append(_range(file, np.asarray(image)))
@@ -110,8 +111,17 @@ def _depth(ranges: Sequence[tuple[float, float]], *, floating: bool) -> Depth | 
     return Depth(0, next((t for b in (10, 12, 14, 16) if (t := 2**b - 1) >= high), 2**32 - 1))
 
 
+def _upright(image: Any) -> Any:
+    """An opened image, turned as its EXIF note says."""
+    return needed("a task of image files", "PIL.ImageOps", "pillow", "data").exif_transpose(image)
+
+
 def _opened(file: Source) -> Path | io.BytesIO:
-    return io.BytesIO(file) if isinstance(file, bytes) else file
+    """What Pillow is to open: of a TIFF the content, for it maps plain ones into memory and then
+    garbles those that it has to turn."""
+    if isinstance(file, bytes):
+        return io.BytesIO(file)
+    return io.BytesIO(file.read_bytes()) if file.suffix.lower() in (".tif", ".tiff") else file
 
 
 def decoded(files: Sequence[Source], size: int | None, look: Look) -> np.ndarray:
@@ -142,9 +152,8 @@ def _picture(file: Source, size: int | None, look: Look) -> np.ndarray:
     Image = _pillow()
     try:
         with Image.open(_opened(file)) as image:
-            upright = needed("a task of image files", "PIL.ImageOps", "pillow", "data")
             deep = look.depth if image.mode in DEEP else None
-            turned = upright.exif_transpose(image)
+            turned = _upright(image)
             grey = Image.fromarray(_scaled(np.asarray(turned), deep)) if deep else turned
             picture = grey.convert("L" if look.channels == 1 else "RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:

@@ -6,6 +6,7 @@ and Python come in by the same way.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, overload
@@ -282,6 +283,7 @@ def evaluate(  # pyright: ignore[reportInconsistentOverload]  # the settings are
     examples  at most so many
     base      what a PEFT adapter's directory is opened over
 
+    Warns of what was decided to ask a task (classes that are spelt otherwise, rows left out).
     Raises `InputError` for what cannot be asked, and without data where no task is named.
     """
     if data is None:
@@ -293,7 +295,6 @@ def evaluate(  # pyright: ignore[reportInconsistentOverload]  # the settings are
         asked = model.model(expert) if isinstance(model, Merge) else model
         return score_of_loader(asked, data, examples=examples, device=device)
     task = tasks.load(data) if isinstance(data, str) else data
-    part = task.split(split).first(examples)
     if isinstance(model, Merge):
         weights: Any = model.weights_of(expert)
         held = model.state_dict(expert)
@@ -301,7 +302,10 @@ def evaluate(  # pyright: ignore[reportInconsistentOverload]  # the settings are
         over = None if base is None else open_source(base, "base")
         weights = open_source(model, "model", over)
         held = models.tensors_of(weights)
-    models.check(weights, task)
+    asking = models.check(weights, task)
+    for note in asking.notes:
+        warnings.warn(note, stacklevel=2)
+    part = asking.task.split(split).first(examples)
     place = existing_device(device or "cpu")
     return evaluation.score(weights.directory, held, part, device=place)
 

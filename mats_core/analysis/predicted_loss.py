@@ -199,7 +199,7 @@ def _measure(
         if not expert.task or expert.checkpoint.directory is None:
             continue
         task = tasks.load(expert.task, root=recipe.folder)
-        evaluate.check_task(expert, task)
+        task = evaluate.check_task(expert, task).task
         rows = task.split(split).first(examples)
         key = ("own losses", expert.checkpoint.fingerprint, task.digest, split, examples)
         increase = cross_entropy(merged, family, expert, rows)

@@ -86,6 +86,8 @@ def suggested(method: str, field: OptionField, points: int = 5) -> tuple[Any, ..
         return field.choices if named else (*field.choices, field.default)
     kind = int if field.kind == "int" else float
     low, high, step = field.low, field.high, field.step
+    if low is not None and high is not None and low < 0 < high:
+        low = 0  # a sweep looks for the best merge: what is taken away is chosen by hand
     default = field.default if isinstance(field.default, int | float) else None
     if low is not None and high is not None and step and (high - low) / step <= MOST_STEPS:
         cells = int((high - low) / step + 1e-9)

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from .shared import ADAPTERS_BASE, base_of, task_table
+from .shared import ADAPTERS_BASE, base_of, noted, task_table
 
 
 def add(commands: Any) -> None:
@@ -34,7 +34,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     if arguments.task:
         _evaluate_one(arguments)
         return
-    with bar() as show:
+    with noted(), bar() as show:
         results = drain(evaluating_output(Path(arguments.model), arguments.split), show)
     if arguments.json:
         from ..merging import task_dict
@@ -59,10 +59,11 @@ def _evaluate_one(arguments: argparse.Namespace) -> None:
     from ..evaluation import metrics
 
     task = tasks.load(arguments.task)
-    split = task.split(arguments.split)
-    found = evaluate(arguments.model, task, split=arguments.split, base=base_of(arguments))
+    with noted():
+        found = evaluate(arguments.model, task, split=arguments.split, base=base_of(arguments))
     right = np.array([answer == "1" for answer in found.answers])
-    each = metrics.per_class(split.labels, right, len(task.classes)) if task.classes else ()
+    labels = task.split(arguments.split).labels  # by the task's own names of its classes
+    each = metrics.per_class(labels, right, len(task.classes)) if task.classes else ()
     classes = dict(zip(task.classes, map(float, each), strict=True))
     if arguments.json:
         content = {"task": task.name, found.metric: found.value, "examples": found.examples}

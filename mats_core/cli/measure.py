@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from .shared import ADAPTERS_BASE, base_of
+from .shared import ADAPTERS_BASE, base_of, noted
 
 
 def add(commands: Any) -> None:
@@ -87,6 +87,6 @@ def _measure(arguments: argparse.Namespace) -> None:
     settings = MeasureSettings(**given, device=device)
     for path, task, out in members:
         steps = measuring_to_file(open_expert(path, base), task, out, settings, memory=budget)
-        with bar() as show:
+        with noted(), bar() as show:
             statistics = drain(part(steps, said=f"{task.name}: {{}}"), show)
         print(f"{out}: {len(statistics.layers)} layers, {statistics.metadata['examples']} examples")

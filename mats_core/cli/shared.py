@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,16 @@ def note(text: str) -> None:
     from tqdm import tqdm
 
     tqdm.write(text, file=sys.stderr)
+
+
+@contextlib.contextmanager
+def noted() -> Iterator[None]:
+    """A context that prints the library's warnings as lines `note: …` when it ends."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        yield
+    for text in dict.fromkeys(str(one.message) for one in caught if one.category is UserWarning):
+        note(f"note: {text}")
 
 
 def task_table(results: Sequence[Any]) -> list[str]:

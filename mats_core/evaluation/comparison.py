@@ -145,3 +145,27 @@ def normalised_interval(results: Sequence[TaskResult]) -> tuple[float, float]:
     parts = [Difference(r.merged.value, *r.merged.interval, paired=True) for r in results]
     whole = _mean(results, parts)
     return whole.low, whole.high
+
+
+def doubts(name: str, expert: Score, base: Score, *, classes: int) -> tuple[str, ...]:
+    """Why an expert may not be one, a sentence each: it does worse on its task than the base with
+    the same head, or than chance.
+
+    classes  of the task; 0 for one without
+    """
+    found = []
+    said = f"the expert '{name}' reaches {100 * expert.value:.1f} % on its task"
+    apart = difference(expert, base, same_examples=True)
+    if apart.value < 0:
+        clear = "" if apart.clear else f", which may be chance on {expert.examples} examples"
+        found.append(
+            f"{said}, less than the pre-trained model with the same head "
+            f"({100 * base.value:.1f} %{clear}): are its labels in the order of its head?"
+        )
+    guessing = {"accuracy": 1 / classes if classes else 0.0, "matthews": 0.0}.get(expert.metric)
+    if guessing is not None and classes and expert.value < guessing:
+        found.append(
+            f"{said}, less than guessing among its {classes} classes would "
+            f"({100 * guessing:.1f} %): are its labels in the order of its head?"
+        )
+    return tuple(found)

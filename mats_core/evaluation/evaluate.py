@@ -11,7 +11,7 @@ from torch import Tensor
 from .. import models
 from ..checkpoints import Tensors, Weights
 from ..families import Expert, Family
-from ..models import Forward, Rows
+from ..models import Asking, Forward, Rows
 from ..system import Device, recall
 from ..tasks import Split, Task
 from . import scores
@@ -39,7 +39,7 @@ def asked(
     """The answers of `logits` to a whole split."""
     forward = models.forward(directory, tensors, device=device)
     held = {name: value.to(device) for name, value in tensors.items()}
-    rows = models.encode(split, directory, device=device)
+    rows = models.encode(split, directory, device=device, shapes=models.shapes_of(tensors))
     return logits(forward, held, rows, split, np.arange(len(split)))
 
 
@@ -50,9 +50,9 @@ def score(
     return scores.score(split, marks(asked(directory, tensors, split, device=device), split))
 
 
-def check_task(expert: Expert, task: Task) -> None:
-    """Raise `InputError` if the expert cannot be asked this task, or has other classes."""
-    models.check(expert.checkpoint, task, f" of expert '{expert.name}'")
+def check_task(expert: Expert, task: Task) -> Asking:
+    """The task as this expert is asked it; `InputError` if it cannot be, or has other classes."""
+    return models.check(expert.checkpoint, task, f" of expert '{expert.name}'")
 
 
 def with_head(encoder: Tensors, family: Family, expert: Expert) -> dict[str, Tensor]:

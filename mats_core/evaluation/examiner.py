@@ -21,7 +21,7 @@ from ..checkpoints import Tensors
 from ..families import Expert, Family
 from ..system import Event, drained, nbytes, recall
 from ..tasks import Split, SplitName
-from . import evaluate, scores
+from . import comparison, evaluate, scores
 from .scores import Score, TaskResult
 
 ROUND = 64  # examples of a task between two looks at the interval
@@ -38,7 +38,10 @@ class Examiner:
         own = evaluate.with_head({}, family, expert)
         self.head = {name: value.to(device) for name, value in own.items()}
         self.order = np.random.default_rng(0).permutation(len(split))
-        self.rows = models.encode(split, self.directory, device=device, kept=KEPT)
+        there = {expert.own(name): value for name, value in expert.checkpoint.tensors.items()}
+        self.rows = models.encode(
+            split, self.directory, device=device, kept=KEPT, shapes=models.shapes_of(there)
+        )
 
     @property
     def nbytes(self) -> int:
@@ -80,10 +83,12 @@ class Exam:
 
     examiners   one for each task
     baselines   scores of its expert, and of the pre-trained encoder with its head
+    notes       what users should know about tasks and experts, a sentence each
     """
 
     examiners: tuple[Examiner, ...]
     baselines: tuple[tuple[Score, Score], ...]
+    notes: tuple[str, ...] = ()
 
     def take(
         self,
@@ -145,12 +150,14 @@ def examining(
     An event before each expert, which is tested itself where that is not remembered.  Raises
     `InputError` for a task that cannot be read or does not fit its expert's head.
     """
-    examiners, baselines = [], []
+    examiners, baselines, notes = [], [], []
     asked = [e for e in family.experts if e.task and e.checkpoint.directory is not None]
     for index, expert in enumerate(asked):
         yield Event(fraction=index / len(asked), text=f"Testing the expert {expert.name}")
         task = tasks.load(expert.task, root=root)
-        evaluate.check_task(expert, task)
+        asking = evaluate.check_task(expert, task)
+        task = asking.task
+        notes += asking.notes
         key = (family.base.fingerprint, expert.name, expert.checkpoint.fingerprint, task.digest)
         part = task.split(split).first(examples)
         examiner = recall(
@@ -160,8 +167,9 @@ def examining(
         )
         examiners.append(examiner)
         baselines.append(evaluate.baselines(family, expert, task, split, examples, device))
+        notes += comparison.doubts(expert.name, *baselines[-1], classes=len(task.classes))
     yield Event(fraction=1.0, text=TESTING)  # the first answers take a while
-    return Exam(tuple(examiners), tuple(baselines))
+    return Exam(tuple(examiners), tuple(baselines), tuple(dict.fromkeys(notes)))
 
 
 exam = drained(examining)

@@ -62,6 +62,8 @@ def _counterpart(merge: Finished) -> Counterpart | str:
         return "mergekit computes in at most float32; this merge was computed in float64."
     if merge.recipe.output_dtype == "float64":
         return "mergekit writes at most float32; this merge is stored in float64."
+    if method.name == "ties" and any(entry.weight < 0 for entry in merge.recipe.experts):
+        return "mergekit's TIES divides by the sum of the signed weights, this one by their sizes."
     if method.mergekit is not None:
         return method.mergekit(method.options.model_validate(dict(merge.report.options)))
     if method.group == "statistics":

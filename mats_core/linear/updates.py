@@ -10,10 +10,16 @@ from torch import Tensor
 
 
 class Updates(Sequence[Tensor]):
-    """The task matrices Δ_m = W_m − W0, each subtracted on access: never all copied at once."""
+    """The task matrices Δ_m = W_m − W0, each subtracted on access: never all copied at once.
 
-    def __init__(self, base: Tensor, experts: tuple[Tensor, ...]) -> None:
+    signs   −1 for those that are taken negated, W0 − W_m; all as they are by default
+    """
+
+    def __init__(
+        self, base: Tensor, experts: tuple[Tensor, ...], signs: tuple[float, ...] = ()
+    ) -> None:
         self.base, self.experts = base, experts
+        self.signs = signs or (1.0,) * len(experts)
 
     def __len__(self) -> int:
         return len(self.experts)
@@ -24,13 +30,19 @@ class Updates(Sequence[Tensor]):
     def __getitem__(self, index: slice) -> Sequence[Tensor]: ...
     def __getitem__(self, index: int | slice) -> Tensor | Sequence[Tensor]:
         if isinstance(index, slice):
-            return Updates(self.base, self.experts[index])
+            return Updates(self.base, self.experts[index], self.signs[index])
+        if self.signs[index] < 0:
+            return self.base - self.experts[index]
         return self.experts[index] - self.base
 
     def every(self, stride: int, phase: int = 0) -> list[Tensor]:
         """Every `stride`-th entry of each task matrix, flat, from the one at `phase` on."""
         base = self.base.reshape(-1)[phase::stride]
-        return [expert.reshape(-1)[phase::stride] - base for expert in self.experts]
+        parts = [expert.reshape(-1)[phase::stride] for expert in self.experts]
+        return [
+            base - part if sign < 0 else part - base
+            for part, sign in zip(parts, self.signs, strict=True)
+        ]
 
 
 def weighted_sum(values: Iterable[Tensor], weights: Iterable[float]) -> Tensor:

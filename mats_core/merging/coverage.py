@@ -24,12 +24,15 @@ def require_merged(plan: Plan, layers: Sequence[LayerReport]) -> list[str]:
         return []
     name, shared = plan.method.name, set(plan.inputs.family.shared)
     shared -= plan.inputs.family.running  # which take their own rule, whatever the method
+    ours = {name, *plan.method.ways}
     layers = [layer for layer in layers if layer.name in shared]
     matrices = [layer for layer in layers if treated_as_matrix(plan, layer.name)]
     if matrices:
-        left = [layer for layer in matrices if layer.method != name]
+        left = [layer for layer in matrices if layer.method not in ours]
     else:
-        left = [layer for layer in layers if layer.method != name and layer.treatment != "merged"]
+        left = [
+            layer for layer in layers if layer.method not in ours and layer.treatment != "merged"
+        ]
     judged = matrices or layers
     if judged and len(left) == len(judged):
         raise InputError(

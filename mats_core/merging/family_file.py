@@ -112,7 +112,7 @@ def load_family(path: str | Path) -> FamilyFile:
     path = existing("family", path)
     if path.is_dir():
         path = existing("family", path / "family.yaml")
-    content = {**read_yaml("family", path), "folder": path.parent}
+    content = {**read_yaml("family", path, FamilyFile, ExpertEntry), "folder": path.parent}
     return validated(f"family '{path}'", FamilyFile, content, ExpertEntry)
 
 

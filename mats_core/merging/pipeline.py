@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import time
+import warnings
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -155,9 +156,9 @@ def _run_plan(
         )
         left = require_merged(plan, layers)
         encoder = _encoder(plan, place, folder)
-        results = yield from stages.next(_evaluate(plan, encoder), shares.testing)
+        results, said = yield from stages.next(_evaluate(plan, encoder), shares.testing)
         report = _report(plan, layers, results, trials, time.perf_counter() - started)
-        report = replace(report, warnings=(*report.warnings, *left))
+        report = replace(report, warnings=(*report.warnings, *left, *said))
         if folder is not None:
             report = finish_directory(plan, folder, report)
     if target is not None:
@@ -260,7 +261,10 @@ def evaluating_output(
         raise InputError(f"recipe '{file}'", expected="experts with tasks", found="none")
     merged = Checkpoint.open(directory)
     encoder = {name: merged.read(name) for name in merged.tensors}
-    return list((yield from _evaluate(plan, encoder)))
+    results, notes = yield from _evaluate(plan, encoder)
+    for note in notes:
+        warnings.warn(note, stacklevel=2)
+    return list(results)
 
 
 evaluate_output = drained(evaluating_output)
@@ -268,10 +272,11 @@ evaluate_output = drained(evaluating_output)
 
 def _evaluate(
     plan: Plan, encoder: Mapping[str, Tensor]
-) -> Generator[Event, None, Sequence[TaskResult]]:
+) -> Generator[Event, None, tuple[Sequence[TaskResult], tuple[str, ...]]]:
+    """The results on every task, and what users should know about tasks and experts."""
     settings = plan.recipe.evaluate
     if not isinstance(settings, Evaluation) or not _tasks(plan):
-        return ()
+        return (), ()
     family, folder = plan.inputs.family, plan.recipe.folder
     steps = examining(family, folder, settings.split, settings.examples, plan.device)
     found = yield from part(steps, stop=REFERENCES)
@@ -279,7 +284,7 @@ def _evaluate(
     results = yield from part(asking, start=REFERENCES)
     for index, result in enumerate(results):
         yield TaskDone(result, index, len(results), fraction=1.0, text=f"Tested on {result.name}")
-    return results
+    return results, found.notes
 
 
 def grid(recipe: Recipe) -> list[dict[str, Any]]:

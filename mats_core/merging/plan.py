@@ -217,7 +217,7 @@ def prepare(recipe: Recipe, inputs: Inputs | None = None, keep: Sequence[int] = 
         device=device,
         reason=reason,
         dtype=getattr(torch, recipe.dtype),
-        weights=_weights(recipe, method),
+        weights=_weights(recipe, method, options),
         kinds=method.reads(options),
         keep=tuple(keep),
         start=next((Checkpoint.open(recipe.path(path)) for path in starts), None),
@@ -244,7 +244,7 @@ def _with_blocks(method: Method, options: Options, inputs: Inputs) -> Options:
     return options.model_copy(update=chosen)
 
 
-def _weights(recipe: Recipe, method: Method) -> tuple[float, ...]:
+def _weights(recipe: Recipe, method: Method, options: Options) -> tuple[float, ...]:
     weights = [entry.weight for entry in recipe.experts]
     if recipe.weighting == "examples":
         missing = [entry.name for entry in recipe.experts if entry.examples is None]
@@ -264,16 +264,35 @@ def _weights(recipe: Recipe, method: Method) -> tuple[float, ...]:
             found=f"{beyond[0]:g}",
             remedy="Weights near 1 are usual.",
         )
-    if not sum(weights) > 0:
+    if not any(weights):
         raise InputError("weights", expected="at least one above zero", found="only zeros")
-    if not method.weighted and len(set(weights)) > 1:
+    _require_weights(recipe, method, options, weights)
+    return tuple(weights)
+
+
+def _require_weights(
+    recipe: Recipe, method: Method, options: Options, weights: Sequence[float]
+) -> None:
+    """Signs are for methods of task vectors; where a mean is taken the sum must be positive."""
+    named = zip(recipe.experts, weights, strict=True)
+    shown = ", ".join(f"{entry.name} {weight:g}" for entry, weight in named)
+    mean = method.normalises(options)
+    if mean and not sum(weights) > 0:
+        raise InputError(
+            f"weights of '{method.name}', which divides by their sum",
+            expected="a sum above zero",
+            found=f"{sum(weights):g} ({shown})",
+            remedy="Take a task away with a method of task vectors such as 'task_arithmetic'.",
+        )
+    if not method.weighted and len(set(weights if mean else map(abs, weights))) > 1:
         raise InputError(
             f"weights of '{method.name}'",
-            expected="equal ones: the method treats its experts alike",
-            found=", ".join(f"{w:g}" for w in weights),
+            expected="equal ones"
+            + ("" if mean else " but for their signs")
+            + ": the method treats its experts alike",
+            found=shown,
             remedy="Leave an expert out, or choose a weighted method such as 'task_arithmetic'.",
         )
-    return tuple(weights)
 
 
 def _require_experts(recipe: Recipe, method: Method) -> None:

@@ -32,7 +32,7 @@ class ExpertEntry(BaseModel):
     name          of the expert
     model         checkpoint or PEFT adapter: a directory, a .safetensors file or a hub id
     statistics    statistics file of this checkpoint
-    weight        task weight α_m
+    weight        task weight α_m; negative to take the task away
     task          a .yaml or .npz file, or sample:NAME; evaluated if given
     examples      training examples, for FedAvg
     fingerprint   if given, the checkpoint must have it
@@ -43,7 +43,7 @@ class ExpertEntry(BaseModel):
     name: FolderName
     model: str
     statistics: str | None = None
-    weight: float = Field(1.0, ge=0, allow_inf_nan=False)
+    weight: float = Field(1.0, allow_inf_nan=False)
     task: str | None = None
     examples: int | None = Field(None, ge=1)
     fingerprint: str | None = None
@@ -171,7 +171,7 @@ def load_recipe(path: str | Path) -> Recipe:
 
     Raises `InputError` for a missing file, bad YAML or a bad recipe.
     """
-    return parse_recipe(read_yaml("recipe", path), Path(path).parent)
+    return parse_recipe(read_yaml("recipe", path, Recipe, ExpertEntry), Path(path).parent)
 
 
 def _elsewhere(recipe: Recipe, reference: str) -> str:

@@ -12,7 +12,7 @@ from ..linear import weighted_sum
 from .cost import Cost, Shape, scattered
 from .layer import Layer, Merged
 from .method import Method, every_tensor
-from .options import Factor, Options, option
+from .options import Options, Signed, option
 from .ties import agree_and_average
 
 DRAWN_AT_ONCE = 1 << 20  # entries of a mask: another number, and DARE makes another merge
@@ -27,7 +27,7 @@ class DareOptions(Options):
         step=0.05,
         source="arXiv 2311.03099",
     )
-    scaling: Factor = option(
+    scaling: Signed = option(
         0.3, "λ, the factor of the sum (task_arithmetic) or of the merged vector (average, ties)"
     )
     seed: int | None = option(None, "seed of the masks; the recipe's seed by default", low=0)
@@ -88,6 +88,7 @@ METHOD = Method(
     cost=cost,
     pieces=every_tensor,
     piece=lambda options: DRAWN_AT_ONCE,
+    normalises=lambda options: options.then == "average",
     mergekit=lambda options: (
         "mergekit has a DARE, but not this one: it rescales what is kept so that the L1 norm "
         "stays, where the paper divides by 1 − p, and it draws other masks."

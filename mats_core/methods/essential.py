@@ -29,9 +29,9 @@ from ..names import group_of
 from ..system import Work, forgetful
 from .cost import EXACT, Cost, Shape, eigenbasis, gemm, passes, polar_factor, svd_bytes
 from .cost import averaged as averaged_cost
-from .layer import Layer, Merged, averaged
-from .method import Method, but_matrices
-from .options import Factor, Options, Rank, Section, Share, option
+from .layer import Layer, Merged, mean_task_vector
+from .method import Method, but_matrices, never
+from .options import Options, Rank, Section, Share, Signed, option
 from .tsv_m import MEASURED, SCALING, TsvOptions, said, tsv_m
 from .tsv_m import cost as tsv_cost
 
@@ -50,7 +50,7 @@ SHIFT_TOLERANCE = 1e-6  # of the largest eigenvalue: below it is the rounding of
 class EssentialOptions(Options):
     """Options of Essential Subspace Merging."""
 
-    scaling: Factor = option(1.5, SCALING, source=MEASURED)
+    scaling: Signed = option(1.5, SCALING, source=MEASURED)
     task_power: Level = option(
         2.0,
         "polarized scaling, level 1: tasks with a larger update in a layer weigh more (0: off)",
@@ -175,7 +175,7 @@ def essential_update(
 def essential(layer: Layer, options: EssentialOptions, survey: object = None) -> Merged:
     """W = W0 + α Δ before level 3; matrices without statistics fall back to TSV-M."""
     if not layer.is_matrix:
-        return averaged(layer)
+        return mean_task_vector(layer, options.scaling)
     grams = layer.grams("input_gram")
     means = layer.measured("input_mean") if options.centre else None
     if grams is None or (options.centre and means is None):
@@ -183,8 +183,8 @@ def essential(layer: Layer, options: EssentialOptions, survey: object = None) ->
     # Neither scaling nor level 3 enters here.
     depends = options.model_dump(exclude={"scaling", "layer_power"})
     update, details, status = layer.remember(
-        ("essential", tuple(depends.items())),
-        lambda: essential_update(layer.updates, grams, means, options, layer.remember),
+        ("essential", layer.signs, tuple(depends.items())),
+        lambda: essential_update(layer.signed_updates, grams, means, options, layer.remember),
     )
     value = layer.base + options.scaling * update
     if not options.centre and isinstance(grams[0], LowRank):
@@ -257,6 +257,7 @@ METHOD = Method(
     reads=reads,
     rescale=layer_factors,
     weighted=False,
+    normalises=never,
     factored=True,
     fallback="tsv_m",
 )

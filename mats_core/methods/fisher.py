@@ -11,7 +11,7 @@ from torch import Tensor
 from ..linear import weighted_sum
 from .cost import Cost, Shape
 from .cost import averaged as averaged_cost
-from .layer import FISHER, Layer, Merged, averaged
+from .layer import FISHER, Layer, Merged, averaged, indefinite
 from .method import Method
 from .options import Normalise, Options, Share, option
 
@@ -50,12 +50,24 @@ def fisher_average(
     return torch.where(total > 0, weighted_sum(weighted, shares) / safe, mean)
 
 
+def require_positive(
+    layer: Layer, fishers: Sequence[Tensor], shares: Sequence[float], what: str
+) -> None:
+    """Raise `InputError` where negative weights outweigh the others in a parameter that any expert
+    depends on."""
+    seen = weighted_sum(fishers, (1.0,) * len(fishers)) > 0
+    if bool(((weighted_sum(fishers, shares) <= 0) & seen).any()):
+        raise indefinite(layer, what)
+
+
 def fisher(layer: Layer, options: FisherOptions, survey: Any = None) -> Merged:
     """W = Σ α_m F_m ∘ W_m / Σ α_m F_m; parameters without a Fisher take the mean."""
     fishers = layer.measured("fisher")
     if fishers is None:
         return averaged(layer)
     ready = tuple(floored(values, options.floor, options.normalise) for values in fishers)
+    if layer.negative:
+        require_positive(layer, ready, layer.shares, "Fisher merging")
     update = fisher_average(layer.updates, ready, layer.shares)
     return Merged(layer.base + update, "fisher")
 

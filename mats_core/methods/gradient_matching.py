@@ -9,6 +9,7 @@ import torch
 from ..linear import weighted_sum
 from .cost import Cost, Shape
 from .cost import averaged as averaged_cost
+from .fisher import require_positive
 from .layer import FISHER, Layer, Merged, averaged
 from .method import Method
 from .options import Factor, Options, Prior, option
@@ -36,6 +37,8 @@ def gradient_matching(layer: Layer, options: MatchingOptions, survey: Any = None
         return averaged(layer)
     weights = tuple(options.scaling * weight for weight in layer.weights)
     total = prior + weighted_sum(hessians, weights)
+    if layer.negative:
+        require_positive(layer, (prior, *hessians), (1.0, *weights), "gradient matching")
     terms = ((prior + h) * update for h, update in zip(hessians, layer.updates, strict=True))
     # Where nothing was ever measured every H is zero; equal curvature is the limit there.
     limit = weighted_sum(layer.updates, weights) / (1 + sum(weights)) * 2 if sum(weights) else 0

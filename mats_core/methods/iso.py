@@ -11,14 +11,14 @@ from ..linear import Triples, largest_triples, polar, svd, weighted_sum
 from .cost import Cost, Shape, gemm, polar_factor, svd_bytes, thin_svd
 from .cost import averaged as averaged_cost
 from .cost import largest_triples as triples_cost
-from .layer import Layer, Merged, averaged
-from .method import Method, but_matrices
+from .layer import Layer, Merged, mean_task_vector
+from .method import Method, but_matrices, never
 from .options import Options, Share, option
 from .tsv_m import MEASURED, SCALING, rounding, said
 
 
 class IsoOptions(Options):
-    scaling: float = option(2.0, SCALING, low=0, high=5, step=0.05, source=MEASURED)
+    scaling: float = option(2.0, SCALING, low=-5, high=5, step=0.05, source=MEASURED)
 
 
 class IsoCtsOptions(IsoOptions):
@@ -32,9 +32,9 @@ class IsoCtsOptions(IsoOptions):
 def iso_c(layer: Layer, options: IsoOptions, survey: Any = None) -> Merged:
     """W = W0 + α σ̄ U Vᵀ of the SVD of Σ Δ_m: all singular values replaced by their mean."""
     if not layer.is_matrix:
-        return averaged(layer)
+        return mean_task_vector(layer, options.scaling)
     found = layer.remember(
-        "iso_c", lambda: polar(_total(layer), rounding(layer, len(layer.experts)))
+        ("iso_c", layer.signs), lambda: polar(_total(layer), rounding(layer, len(layer.experts)))
     )
     value = layer.base + options.scaling * found.values.mean() * found.factor
     return Merged(value, "iso_c", status=said([found.by]))
@@ -43,9 +43,9 @@ def iso_c(layer: Layer, options: IsoOptions, survey: Any = None) -> Merged:
 def iso_cts(layer: Layer, options: IsoCtsOptions, survey: Any = None) -> Merged:
     """Common directions of Σ Δ_m, task-specific ones of (I − U_c U_cᵀ) Δ_m, uniform spectrum."""
     if not layer.is_matrix:
-        return averaged(layer)
+        return mean_task_vector(layer, options.scaling)
     update, status = layer.remember(
-        ("iso_cts", options.common), lambda: iso_cts_update(layer, options.common)
+        ("iso_cts", layer.signs, options.common), lambda: iso_cts_update(layer, options.common)
     )
     return Merged(layer.base + options.scaling * update, "iso_cts", status=status)
 
@@ -54,11 +54,11 @@ def iso_cts_update(layer: Layer, share: float) -> tuple[Tensor, str]:
     """σ̄ U V over the common and the task-specific directions, before scaling."""
     tasks, rank = len(layer.experts), min(layer.base.shape)
     common, per_task = shared_rank(rank, tasks, share)
-    u, s, v = layer.remember("svd of the sum", lambda: svd(_total(layer)))
+    u, s, v = layer.remember(("svd of the sum", layer.signs), lambda: svd(_total(layer)))
     u_common = u[:, :common]
     parts = [Triples(u_common, s[:common], v[:common], "SVD")]
     if per_task:
-        for update in layer.updates:
+        for update in layer.signed_updates:
             specific = update - u_common @ (u_common.mT @ update)
             parts.append(largest_triples(specific, per_task))
     first = polar(torch.cat([part.left for part in parts], 1))
@@ -78,7 +78,7 @@ def shared_rank(rank: int, tasks: int, share: float) -> tuple[int, int]:
 
 
 def _total(layer: Layer) -> Tensor:
-    return weighted_sum(layer.updates, (1.0,) * len(layer.experts))
+    return weighted_sum(layer.updates, layer.signs)
 
 
 def iso_c_cost(s: Shape, options: IsoOptions) -> Cost:
@@ -115,6 +115,7 @@ ISO_C = Method(
     cost=iso_c_cost,
     pieces=but_matrices,
     weighted=False,
+    normalises=never,
 )
 
 
@@ -131,4 +132,5 @@ ISO_CTS = Method(
     cost=iso_cts_cost,
     pieces=but_matrices,
     weighted=False,
+    normalises=never,
 )

@@ -40,7 +40,7 @@ from .cost import (
     side,
     woodbury,
 )
-from .layer import FISHER, KFAC, Layer, Merged
+from .layer import FISHER, KFAC, Layer, Merged, indefinite
 from .method import Method, Solve
 from .options import (
     Damping,
@@ -156,13 +156,19 @@ def _solve(
         closed = linear.two_models(blocks[0], blocks[1], layer.shares, right, start)
         if closed is not None:
             return closed, "", "none"
+        if layer.negative:
+            raise indefinite(layer, "K-FAC merging")
     preconditioner, kind = _preconditioner(layer, options, operator, shift)
     how = limits(layer, options)
     solution = linear.cg(matvec, right, start, preconditioner=preconditioner, **how)
     if preconditioner and solution.status in (Status.STAGNATED, Status.NOT_POSITIVE):
         named = "kronecker" if options.preconditioner == "auto" else options.preconditioner
         plain = linear.cg(matvec, right, start, **how)
+        if layer.negative and plain.status == Status.NOT_POSITIVE:
+            raise indefinite(layer, "K-FAC merging")
         return plain, f" (plain CG after the {named} preconditioner failed)", "none"
+    if layer.negative and solution.status == Status.NOT_POSITIVE:
+        raise indefinite(layer, "K-FAC merging")
     return solution, "", kind
 
 
@@ -190,12 +196,12 @@ def _preconditioner(
     blocks = [term for term in operator.terms if isinstance(term, Kronecker)]
     if any(block.in_factors for block in blocks):
         inputs, outputs = [k.a for k in blocks], [k.b for k in blocks]
-        inverse = factored_kronecker_inverse(inputs, outputs, layer.shares, layer.base, shift)
+        inverse = factored_kronecker_inverse(inputs, outputs, layer.magnitudes, layer.base, shift)
         if inverse is not None:
             return inverse, "kronecker, by inverses of factors"
         return linear.jacobi(operator.diagonal() + shift), "jacobi, for Grams in factors"
     if blocks and not shift:
-        inverse = linear.kronecker_inverse(*sums(blocks, layer.shares))
+        inverse = linear.kronecker_inverse(*sums(blocks, layer.magnitudes))
         if inverse is not None:
             return inverse, "kronecker, by inverses"
     return _by_eigenbases(layer, options, shift), "kronecker, by eigenbases"
@@ -218,11 +224,11 @@ def _by_eigenbases(layer: Layer, options: KfacOptions, shift: float) -> linear.A
 
     def compute() -> tuple[linear.Eigen, linear.Eigen]:
         blocks = _blocks(layer, options, damping=0.0)
-        (a, q_a), (b, q_b) = (eigh_descending(total) for total in sums(blocks, layer.shares))
+        (a, q_a), (b, q_b) = (eigh_descending(total) for total in sums(blocks, layer.magnitudes))
         # A flipped view would be copied at every product.
         return (a, q_a.contiguous()), (b, q_b.contiguous())
 
-    what = ("K-FAC eigenbases", options.normalise, options.off_diagonal)
+    what = ("K-FAC eigenbases", layer.weights, options.normalise, options.off_diagonal)
     a, b = layer.remember(what, compute)
     moved = [(values + damping * values.mean(), vectors) for values, vectors in (a, b)]
     return linear.kronecker(moved[0], moved[1], shift)

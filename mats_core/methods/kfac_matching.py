@@ -12,11 +12,19 @@ from typing import Any
 from torch import Tensor
 
 from .. import linear
-from ..linear import Kronecker, WeightedSum, eigh_descending, matrix, regularised, weighted_sum
+from ..linear import (
+    Kronecker,
+    Status,
+    WeightedSum,
+    eigh_descending,
+    matrix,
+    regularised,
+    weighted_sum,
+)
 from .cost import Cost, Shape, bound, calls, eigenbases, forms, gemm
 from .gradient_matching import FACTOR, PUBLISHED
 from .kfac import NORMALISED, limits, sums
-from .layer import KFAC, Layer, LayerStatistics, Merged
+from .layer import KFAC, Layer, LayerStatistics, Merged, indefinite
 from .method import Method, Solve
 from .options import (
     Damping,
@@ -75,6 +83,8 @@ def kfac_matching(layer: Layer, options: KfacMatchingOptions, survey: Any = None
     preconditioner = _preconditioner(known, weights, prior, shift)
     start, how = layer.mean_update, limits(layer, options)
     solution = linear.cg(matvec, right, start, preconditioner=preconditioner, **how)
+    if layer.negative and solution.status == Status.NOT_POSITIVE:
+        raise indefinite(layer, "K-FAC gradient matching")
     # For W instead of W − W0.
     iterates = {step: layer.base + x for step, x in solution.iterates.items()}
     found = replace(solution, value=layer.base + solution.value, iterates=iterates)
@@ -93,7 +103,7 @@ def _preconditioner(
     blocks: list[Kronecker], weights: tuple[float, ...], prior: Kronecker | None, shift: float
 ) -> linear.Apply:
     terms = [*blocks, *([prior] if prior else [])]
-    factors = [*weights, *([1.0] if prior else [])]
+    factors = [*map(abs, weights), *([1.0] if prior else [])]
     total = sum(factors)
     if not total > 0:  # scaling 0: only the prior is left
         return lambda r: r / shift if shift else r

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from ..errors import InputError
 from ..linear import Gram, LowRank, Solution, Updates, matrix, weighted_sum
 from ..system import forgetful
 
@@ -41,7 +42,7 @@ class Layer:
     name         the tensor's name in the checkpoint
     base         W0, in the tensor's shape
     experts      W_m, in the order of the recipe
-    weights      α_m as the recipe gives them, not normalised
+    weights      α_m as the recipe gives them, not normalised; negative to take a task away
     labels       the experts' names, which seed what is random
     is_matrix    whether methods for linear layers apply
     statistics   of each expert, in their order; empty where none were measured
@@ -76,6 +77,26 @@ class Layer:
     def updates(self) -> Updates:
         """The task matrices Δ_m = W_m − W0."""
         return Updates(self.base, self.experts)
+
+    @property
+    def signs(self) -> tuple[float, ...]:
+        """−1 for each expert with a negative weight, 1 for the others."""
+        return tuple(-1.0 if weight < 0 else 1.0 for weight in self.weights)
+
+    @property
+    def signed_updates(self) -> Updates:
+        """The task matrices, negated where the expert's weight is negative."""
+        return Updates(self.base, self.experts, self.signs)
+
+    @property
+    def negative(self) -> bool:
+        """Whether an expert's weight is negative: a system may then be indefinite."""
+        return min(self.weights) < 0
+
+    @property
+    def magnitudes(self) -> tuple[float, ...]:
+        """|α_m| normalised as `shares`, for what must stay positive definite."""
+        return tuple(abs(share) for share in self.shares)
 
     @property
     def shares(self) -> tuple[float, ...]:
@@ -128,3 +149,29 @@ class Merged:
 def averaged(layer: Layer) -> Merged:
     """The weighted mean, for parameters that a method leaves aside."""
     return Merged(weighted_sum(layer.experts, layer.shares), "mean", "averaged")
+
+
+def mean_task_vector(layer: Layer, scaling: float) -> Merged:
+    """W0 plus the mean task vector, for parameters that a method of matrices leaves aside.
+
+    Its factor is 1, or −1 where `scaling` is negative; experts with a negative weight enter
+    negated.
+    """
+    if scaling >= 0 and not layer.negative:
+        return averaged(layer)
+    each = (-1.0 if scaling < 0 else 1.0) / len(layer.experts)
+    mean = weighted_sum(layer.signed_updates, (each,) * len(layer.experts))
+    return Merged(layer.base + mean, "mean", "averaged")
+
+
+def indefinite(layer: Layer, what: str) -> InputError:
+    """The error for a system that negative weights keep from having one solution."""
+    weights = ", ".join(
+        f"{label} {weight:g}" for label, weight in zip(layer.labels, layer.weights, strict=True)
+    )
+    return InputError(
+        f"negative weights ({weights}) of {what}, at '{layer.name}'",
+        expected="curvature that stays positive in every direction",
+        found="a direction in which it does not",
+        remedy="Raise the other weights, or take a task away with 'task_arithmetic'.",
+    )

@@ -27,6 +27,11 @@ def never(options: Any) -> bool:
     return False
 
 
+def always(options: Any) -> bool:
+    """True, whatever the options."""
+    return True
+
+
 def no_survey(options: Any) -> SurveyScope:
     """No survey, whatever the options."""
     return "none"
@@ -106,13 +111,16 @@ class Method:
     pieces     (options, whether it is a matrix) → whether a tensor may be merged piece by piece,
                because no element of the result depends on any other
     rescale    a second pass: norms of all updates and options → a factor for each
-    weighted   whether the experts' weights enter
+    weighted   whether the experts' weights enter; of a method that treats all alike only their
+               signs do
+    normalises whether weights are divided by their sum, given its options, which must be positive
     folds      whether biases join their weight, given its options
     piece      options → elements of a piece
     experts    how many experts it merges; None: any number
     reads_base whether it looks at W0 at all; if not, pieces come without it
     factored   whether it takes Grams in factors as they are; else they are multiplied out
     fallback   the method that a matrix without statistics gets instead; "" for none
+    ways       other names of what it applied itself, in its layers' reports
     solve      its iterative solve, which can be traced; None where every layer is exact
     mergekit   options → the same merge for mergekit, or why none is the same; None: mergekit has
                no such method
@@ -135,11 +143,13 @@ class Method:
     pieces: Callable[[Any, bool], bool] = no_tensor
     rescale: Callable[[Mapping[str, float], Any], Mapping[str, float]] | None = None
     weighted: bool = True
+    normalises: Callable[[Any], bool] = always
     folds: Callable[[Any], bool] = never
     piece: Callable[[Any], int] = small_pieces
     experts: int | None = None
     reads_base: bool = True
     factored: bool = False
     fallback: str = ""
+    ways: tuple[str, ...] = ()
     solve: Solve | None = None
     mergekit: Callable[[Any], Counterpart | str] | None = None

@@ -74,6 +74,7 @@ def option(
 
 Share = Annotated[float, option(low=0, high=1, step=0.05)]
 Factor = Annotated[float, option(low=0, high=3, step=0.05)]
+Signed = Annotated[float, option(low=-3, high=3, step=0.05)]  # negative: to forget a task
 Strength = Annotated[float, option(low=0, high=10, step=0.01)]
 Damping = Annotated[
     Strength, option(help="δ, Tikhonov damping as a share of the mean eigenvalue, of A and of B")

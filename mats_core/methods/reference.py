@@ -188,10 +188,12 @@ def markdown() -> str:
 
 
 def _weights(method: Method) -> str:
+    signed = not method.normalises(method.options())
     if method.weighted:
-        return "used"
-    alike = "not used, tasks are treated alike"
-    return alike if method.experts is None else f"not used; exactly {method.experts} experts"
+        return "used, may be negative" if signed else "used, with a sum above zero"
+    if method.experts is not None:
+        return f"not used; exactly {method.experts} experts"
+    return "only their signs are used" if signed else "not used, tasks are treated alike"
 
 
 def _plain(value: Any) -> str:

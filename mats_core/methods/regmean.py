@@ -22,7 +22,7 @@ from ..linear import (
     weighted_sum,
 )
 from .cost import EXACT, Cost, Shape, cholesky_solve, forms, gemm, passes, side, woodbury
-from .layer import Layer, Merged
+from .layer import Layer, Merged, indefinite
 from .method import Method
 from .options import FoldBias, Options, Share, Strength, option
 from .remaining import (
@@ -58,13 +58,16 @@ def regmean_value(layer: Layer, grams: Sequence[Gram]) -> tuple[Tensor, str]:
     right = weighted_sum(
         (update @ gram for gram, update in zip(grams, layer.updates, strict=True)), layer.shares
     )
-    update = solve_factored(grams, layer.shares, right)
+    # Roots of the shares are taken in factors.
+    update = None if layer.negative else solve_factored(grams, layer.shares, right)
     if update is not None:
         return layer.base + update, f"{Status.CLOSED_FORM}, by factors"
     left = weighted_sum((matrix(gram) for gram in grams), layer.shares)
     update = solve_positive(left, right)
     if update is not None:
         return layer.base + update, str(Status.CLOSED_FORM)
+    if layer.negative:
+        raise indefinite(layer, "RegMean")
     value = layer.base + pseudo_solve(left, right, layer.mean_update)
     return value, "singular: nearest to the average"
 

@@ -11,7 +11,7 @@ from .cost import Cost, Shape, operations, passes
 from .cost import averaged as averaged_cost
 from .fisher import FisherOptions, fisher
 from .fisher import cost as fisher_cost
-from .layer import Layer, Merged, averaged
+from .layer import Layer, Merged, averaged, indefinite
 from .options import option
 
 Remaining = Annotated[
@@ -43,6 +43,8 @@ def _block(layer: Layer, blocks: tuple[Tensor, ...], damping: float) -> Merged:
     matrix = weighted_sum((term.matrix for term in terms), layer.shares)
     right = WeightedSum(terms, layer.shares).apply_each(layer.experts).reshape(1, -1)
     value = solve_positive(matrix, right)
+    if value is None and layer.negative:
+        raise indefinite(layer, "full blocks")
     if value is None:
         mean = weighted_sum(layer.experts, layer.shares).reshape(1, -1)
         value = pseudo_solve(matrix, right, mean)

@@ -111,6 +111,7 @@ METHOD = Method(
     merge=slerp,
     cost=cost,
     weighted=False,
+    ways=("lerp",),
     experts=2,
     mergekit=mergekit,
 )

@@ -7,14 +7,14 @@ from typing import Any
 from ..linear import weighted_sum
 from .cost import Cost, Shape
 from .layer import Layer, Merged
-from .method import Counterpart, Method, every_tensor
-from .options import Factor, Options, option
+from .method import Counterpart, Method, every_tensor, never
+from .options import Options, Signed, option
 
 
 class ArithmeticOptions(Options):
-    scaling: Factor = option(
+    scaling: Signed = option(
         0.3,
-        "λ, the factor of the sum of task vectors",
+        "λ, the factor of the sum of task vectors; negative: what was learned is taken away",
         source="arXiv 2212.04089 recommends 0.3–0.4 without validation data",
     )
 
@@ -40,6 +40,7 @@ METHOD = Method(
     merge=task_arithmetic,
     cost=cost,
     pieces=every_tensor,
+    normalises=never,
     mergekit=lambda options: Counterpart(
         "task_arithmetic",
         "The same arithmetic: each weight is λ times the expert's own.",

@@ -12,8 +12,8 @@ from torch import Tensor
 from ..linear import BLOCK, streamed_thresholds
 from .cost import Cost, Shape, passes, selection
 from .layer import Layer, Merged
-from .method import Counterpart, Method, SurveyScope, every_tensor, small_pieces
-from .options import Factor, Options, option
+from .method import Counterpart, Method, SurveyScope, every_tensor, never, small_pieces
+from .options import Options, Signed, option
 
 
 class TiesOptions(Options):
@@ -25,7 +25,7 @@ class TiesOptions(Options):
         step=0.05,
         source="arXiv 2306.01708: top 20 %",
     )
-    scaling: Factor = option(
+    scaling: Signed = option(
         1.0,
         "λ, the factor of the merged task vector",
         source="arXiv 2306.01708: 1 without validation data",
@@ -38,7 +38,10 @@ class TiesOptions(Options):
 
 
 def agree_and_average(updates: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
-    """Elect each coordinate's sign by total mass; average the entries that agree with it."""
+    """Elect each coordinate's sign by total mass; average the entries that agree with it.
+
+    An expert with a negative weight enters with its task vector negated.
+    """
     return _agreed(torch.stack(list(updates)), weights)
 
 
@@ -47,14 +50,14 @@ def _agreed(updates: Tensor, weights: Sequence[float]) -> Tensor:
 
     Plain operations, on all experts together: `where` takes ten times the time of a product.
     """
-    equal = len(set(weights)) == 1
+    equal = len(set(weights)) == 1 and weights[0] > 0
     factors = updates.new_tensor(weights).reshape(-1, *[1] * (updates.ndim - 1))
     if not equal:
         updates *= factors
     elected = _summed(updates).sign_()
     # Magnitudes where the signs agree, zero elsewhere.
     total = _summed(updates.mul_(elected).clamp_min_(0))
-    agreeing = updates.sign_() if equal else updates.sign_().mul_(factors)
+    agreeing = updates.sign_() if equal else updates.sign_().mul_(factors.abs())
     # Where nobody agrees the total is zero, whatever it is divided by.
     mass = _summed(agreeing).clamp_min_(torch.finfo(updates.dtype).tiny)
     return total.mul_(elected).div_(mass)
@@ -154,5 +157,6 @@ METHOD = Method(
     surveys=ties_surveys,
     pieces=every_tensor,
     piece=ties_piece,
+    normalises=never,
     mergekit=mergekit,
 )

@@ -1,7 +1,7 @@
 """TSV-M (arXiv 2412.00081): the strongest singular directions of every task, orthogonalised.
 
 Like Iso-C and Iso-CTS it treats the experts alike, applies to matrices, and gives every other
-parameter the mean task vector with factor 1.
+parameter the mean task vector with factor 1, −1 where the scaling is negative.
 
 The update of a LoRA expert has a low rank.  Its other singular vectors are what rounding left, or
 whatever the SVD routine returns for a zero, and would take part in an orthogonalisation like real
@@ -21,16 +21,16 @@ from ..linear import Triples, largest_triples, norm, polar
 from .cost import Cost, Shape, gemm, polar_factor, svd_bytes
 from .cost import averaged as averaged_cost
 from .cost import largest_triples as triples_cost
-from .layer import Layer, Merged, averaged
-from .method import Method, but_matrices
-from .options import Factor, Options, option
+from .layer import Layer, Merged, mean_task_vector
+from .method import Method, but_matrices, never
+from .options import Options, Signed, option
 
 MEASURED = "validation split of the sample family; published: 1"
 SCALING = "α, the factor of the merged task matrices"
 
 
 class TsvOptions(Options):
-    scaling: Factor = option(1.5, SCALING, source=MEASURED)
+    scaling: Signed = option(1.5, SCALING, source=MEASURED)
 
 
 def rounding(layer: Layer, terms: int = 1) -> float:
@@ -80,8 +80,10 @@ def said(ways: Sequence[str]) -> str:
 def tsv_m(layer: Layer, options: TsvOptions, survey: Any = None) -> Merged:
     """W = W0 + α U_o diag(σ_cat) V_o."""
     if not layer.is_matrix:
-        return averaged(layer)
-    update, status = layer.remember("tsv_m", lambda: tsv_update(layer.updates, rounding(layer)))
+        return mean_task_vector(layer, options.scaling)
+    update, status = layer.remember(
+        ("tsv_m", layer.signs), lambda: tsv_update(layer.signed_updates, rounding(layer))
+    )
     return Merged(layer.base + options.scaling * update, "tsv_m", status=status)
 
 
@@ -111,4 +113,5 @@ METHOD = Method(
     cost=cost,
     pieces=but_matrices,
     weighted=False,
+    normalises=never,
 )

@@ -7,17 +7,19 @@ import warnings
 
 from . import batches
 from .anatomy import anatomy
-from .architecture import class_for, ties_word_embeddings
+from .architecture import class_for, saved_names, ties_word_embeddings
+from .fitting import Asking, check
 from .images import pixel_values
-from .inputs import BATCH, Rows, ask, check, encode
+from .inputs import BATCH, Rows, ask, encode
 from .kinds import facts_of
-from .modules import Forward, build, forward, parameter_names, saved_names, tensors_of
+from .modules import Forward, build, forward, parameter_names, tensors_of
+from .sizes import shapes_of
 from .tokens import IGNORED
 
 __all__ = [
-    "BATCH", "IGNORED", "Forward", "Rows", "anatomy", "ask", "batches", "build", "check",
-    "class_for", "encode", "facts_of", "forward", "parameter_names", "pixel_values", "saved_names",
-    "tensors_of", "ties_word_embeddings",
+    "BATCH", "IGNORED", "Asking", "Forward", "Rows", "anatomy", "ask", "batches", "build",
+    "check", "class_for", "encode", "facts_of", "forward", "parameter_names", "pixel_values",
+    "saved_names", "shapes_of", "tensors_of", "ties_word_embeddings",
 ]  # fmt: skip
 
 # Of bars that transformers would draw in a notebook without ipywidgets; this library's need none.

@@ -9,6 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import nn
+
 from ..checkpoints import KEYS, Weights, read_config
 from ..errors import InputError, foreseen, parsing, read_json
 
@@ -19,12 +22,20 @@ HARMLESS = (None, "eager", "sdpa")
 
 def padding_token(config: Any) -> int:
     """The padding token of the configuration, else its end token: padding is masked, but models
-    that look for it must find this one."""
+    that look for it must find this one.  One that the embedding does not have is none."""
     for name in ("pad_token_id", "eos_token_id"):
         token = getattr(config, name, None)
-        if token is not None:
-            return int(token[0] if isinstance(token, list) else token)
+        first: Any = token[0] if isinstance(token, list) and token else token
+        if is_token(config, first):
+            return int(first)
     return 0
+
+
+def is_token(config: Any, token: Any) -> bool:
+    """Whether a configuration's model has a row of its embedding for this token."""
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    size = getattr(text, "vocab_size", None)
+    return isinstance(token, int) and token >= 0 and (not isinstance(size, int) or token < size)
 
 
 def ties_word_embeddings(checkpoint: Weights) -> bool:
@@ -74,13 +85,20 @@ def architecture(directory: Path | None) -> tuple[Any, Any]:
 
     config = _configuration(directory / "config.json")
     name = (getattr(config, "architectures", None) or [""])[0]
-    model_class = getattr(transformers, name, None) if name else None
+    model_class = getattr(transformers, name, None) if name and isinstance(name, str) else None
     if model_class is None or not hasattr(model_class, "from_pretrained"):
         raise InputError(
             f"'{directory / 'config.json'}'",
             expected="'architectures' with a class of transformers",
             found=repr(name),
         )
+    # Weights are numbers here: quantised ones are refused, a note that was left behind is nothing.
+    vars(config).pop("quantization_config", None)
+    pad = getattr(config, "pad_token_id", None)
+    if pad is not None and not is_token(config, pad):
+        # -1 and the like: padding is masked, but an embedding is not built with such a row.
+        usual = getattr(type(config)(), "pad_token_id", None)
+        config.pad_token_id = usual if is_token(config, usual) else None
     return config, model_class
 
 
@@ -130,6 +148,25 @@ def quiet() -> Iterator[None]:
         logging.set_verbosity(verbosity)
         if bars:
             logging.enable_progress_bar()
+
+
+def saved_names(module: nn.Module) -> dict[str, str]:
+    """The name that `save_pretrained` gives each entry of a module's state dict.
+
+    Empty for a module that is not from transformers, or that is saved under the names that it has.
+    Entries that are split or stacked on saving have no single name and keep theirs.
+    """
+    if not any(kind.__module__.startswith("transformers.") for kind in type(module).__mro__):
+        return {}
+    try:
+        from transformers.core_model_loading import revert_weight_conversion
+    except ImportError:
+        return {}  # an earlier transformers, which renames nothing
+    own = {n: torch.empty(v.shape, device="meta") for n, v in module.state_dict().items()}
+    reverted: Any = revert_weight_conversion
+    saved = {id(value): name for name, value in reverted(module, own).items()}
+    found = {name: saved.get(id(value), name) for name, value in own.items()}
+    return found if any(name != other for name, other in found.items()) else {}
 
 
 def file_text(directory: Path | None, name: str) -> str:

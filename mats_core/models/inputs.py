@@ -18,18 +18,15 @@ import functools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..checkpoints import Weights, require_numbers
-from ..errors import InputError, listing
 from ..system import Device
-from ..tasks import Split, Task
+from ..tasks import Split
 from .images import pixel_values
-from .kinds import facts_of
+from .sizes import Shapes
 from .tokens import IGNORED, Tokenised, padding, tokenised
 
 Call = Callable[[Mapping[str, Tensor]], Tensor]  # keyword arguments → logits
@@ -59,54 +56,19 @@ def encode(
     device: Device = "cpu",
     dtype: torch.dtype = torch.float32,
     kept: int = 0,
+    shapes: Shapes | None = None,
 ) -> Rows:
     """The examples of a split, encoded for the model in `directory`.
 
-    `kept`: images are prepared once if they take at most so many bytes.  Raises `InputError` for a
-    task that this kind of model cannot be asked, or a directory without tokenizer files.
+    `kept`: images are prepared once if they take at most so many bytes.  `shapes` of the model's
+    tensors: texts are held against its embeddings, whatever its configuration says.  Raises
+    `InputError` for a task that this kind of model cannot be asked, or a directory without
+    tokenizer files.
     """
     if split.form.kind == "image":
         prepare = functools.partial(pixel_values, directory=directory, device=device, dtype=dtype)
         return Pixels(split, prepare, kept)
-    return Texts(tokenised(split, directory), device)
-
-
-ASKED: dict[str, tuple[str, ...]] = {  # kinds of task → kinds of model
-    "image": ("image", ""),
-    "text": ("text",),
-    "choices": ("causal", "seq2seq"),
-    "language": ("causal", "seq2seq"),
-}
-FINE_TUNED_FOR = "Give the expert the task that it was fine-tuned for."
-WANTED = {
-    "image": "a classifier of images",
-    "text": "a classifier of texts (…ForSequenceClassification)",
-    "choices": "a causal or an encoder-decoder language model",
-    "language": "a causal or an encoder-decoder language model",
-}
-
-
-def check(checkpoint: Weights, task: Task, whose: str = "") -> None:
-    """Raise `InputError` if a model cannot be asked a task, or names other classes than it has."""
-    require_numbers(checkpoint)
-    kind, where = task.form.kind, f"'{checkpoint.path}'"
-    facts, names = facts_of(checkpoint.directory), checkpoint.class_names
-
-    def refuse(expected: str, found: str, remedy: str) -> NoReturn:
-        thing = f"task '{task.name}'{whose}"
-        raise InputError(thing, expected=expected, found=found, remedy=remedy)
-
-    if facts.reads not in ASKED[kind]:
-        wanted = f"{WANTED[kind]}, for it is of kind '{kind}'"
-        refuse(wanted, f"{facts.name} in {where}", FINE_TUNED_FOR)
-    if kind not in ("image", "text") or not names:
-        return
-    if len(names) != len(task.classes):
-        wanted = f"{len(names)} classes, as in the config.json of {where}"
-        refuse(wanted, f"{len(task.classes)}", FINE_TUNED_FOR)
-    if names != task.classes and sorted(names) == sorted(task.classes):
-        wanted = f"classes in the order of {where}: {listing(names)}"
-        refuse(wanted, listing(task.classes), "Give the task's 'classes' in that order.")
+    return Texts(tokenised(split, directory, shapes), device)
 
 
 def answers(logits: Tensor, batch: Batch, split: Split) -> Tensor:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ..system import recall
-from .architecture import architecture, file_text, padding_token
+from .architecture import padding_token
+from .sizes import Shapes, fitted
 
 Reads = Literal["image", "text", "causal", "seq2seq", ""]
 KINDS: dict[str, Reads] = {  # by what the class's name holds
@@ -15,7 +15,13 @@ KINDS: dict[str, Reads] = {  # by what the class's name holds
     "SequenceClassification": "text",
     "CausalLM": "causal",
     "LMHeadModel": "causal",
-    "ForConditionalGeneration": "seq2seq",
+    "ForConditionalGeneration": "seq2seq",  # or causal, as its configuration says
+}
+TAKES = {  # by the first argument of the model
+    "input_ids": "text",
+    "pixel_values": "image",
+    "input_features": "audio",
+    "input_values": "audio",
 }
 # Position ids of these begin after that of the padding.
 OFFSET_POSITIONS = ("roberta", "camembert", "mpnet", "longformer", "data2vec-text")
@@ -27,6 +33,8 @@ class Facts:
 
     name       of its class
     reads      what it is: a classifier of images or texts, or a language model; empty if unknown
+    takes      what it is given: text, image or audio, else the name of its first argument
+    vocabulary tokens of its embedding, None where the configuration does not say
     pad        the token that fills texts up
     start      the token that a decoder's answer begins with, where the configuration says
     positions  tokens that it can take, None without a limit
@@ -35,28 +43,35 @@ class Facts:
 
     name: str
     reads: Reads
+    takes: str
+    vocabulary: int | None
     pad: int
     start: int | None
     positions: int | None
     segments: bool
 
 
-def facts_of(directory: Path | None) -> Facts:
-    """How the model in a directory is called, by its configuration; `InputError` as in `build`."""
-    key = ("facts", file_text(directory, "config.json"), directory is None)
-    return recall(key, lambda: _facts(directory))
+def facts_of(directory: Path | None, shapes: Shapes | None = None) -> Facts:
+    """How the model in a directory is called, by its configuration; `InputError` as in `build`.
 
-
-def _facts(directory: Path | None) -> Facts:
-    config, model_class = architecture(directory)
+    `shapes` of its tensors by name: where they and the configuration differ, they decide.
+    """
+    known = fitted(directory, shapes)
+    config, model_class = known.config, known.model_class
     name = model_class.__name__
     kinds: list[Reads] = [kind for part, kind in KINDS.items() if part in name]
-    positions = getattr(config, "max_position_embeddings", None)
+    reads = kinds[0] if kinds else ""
+    if reads == "seq2seq" and not getattr(config, "is_encoder_decoder", False):
+        reads = "causal"
+    first = getattr(model_class, "main_input_name", "input_ids")
+    positions = known.size("max_position_embeddings")
     if positions and any(kind in config.model_type for kind in OFFSET_POSITIONS):
         positions -= padding_token(config) + 1
     return Facts(
         name=name,
-        reads=kinds[0] if kinds else "",
+        reads=reads,
+        takes=TAKES.get(first, first),
+        vocabulary=known.size("vocab_size"),
         pad=padding_token(config),
         start=getattr(config, "decoder_start_token_id", None),
         positions=positions or None,

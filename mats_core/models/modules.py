@@ -7,6 +7,7 @@ the translation is read off by loading numbered tensors (`parameter_names`).
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from ..checkpoints import Tensors, Weights
 from ..errors import InputError, listing, parsing
 from ..system import Device, recall
 from .architecture import architecture, file_text, padding_token, quiet
+from .sizes import fitted, shapes_of
 
 
 def tensors_of(checkpoint: Weights, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
@@ -40,7 +42,8 @@ def build(
     Raises `InputError` when the architecture is unknown to transformers or a tensor is missing;
     code that comes with a checkpoint is never run.
     """
-    config, model_class = architecture(directory)
+    known = fitted(directory, shapes_of(tensors))
+    config, model_class = copy.deepcopy(known.config), known.model_class
     thing = f"model '{directory}'"
     _require_size(config, tensors, thing)
     expected = f"a {model_class.__name__} as its config.json describes it"
@@ -51,14 +54,16 @@ def build(
             state_dict=dict(tensors),
             dtype=dtype,
             output_loading_info=True,
-            ignore_mismatched_sizes=True,  # they are named below
+            ignore_mismatched_sizes=True,  # told below, with both shapes
         )
-    for name, ours, theirs in sorted(loading["mismatched_keys"]):
+    if loading["mismatched_keys"]:
+        name, ours, wanted = sorted(map(tuple, loading["mismatched_keys"]))[0]
+        more = f", and {n} more" if (n := len(loading["mismatched_keys"]) - 1) else ""
         raise InputError(
-            f"'{name}' of {thing}",
-            expected=f"shape {list(theirs)}, as config.json says",
-            found=f"shape {list(ours)} in the weights",
-            remedy="Correct the sizes in config.json (vocab_size, the classes in id2label).",
+            f"model '{directory}'",
+            expected=f"the shapes of its config.json, for '{name}' {list(wanted)}",
+            found=f"{list(ours)}{more}",
+            remedy="Use the config.json that was saved with these weights.",
         )
     if loading["missing_keys"]:
         raise InputError(
@@ -206,22 +211,3 @@ def parameter_names(
         if bool((value == first).all()):
             found[own] = names[int(first)]
     return found
-
-
-def saved_names(module: nn.Module) -> dict[str, str]:
-    """The name that `save_pretrained` gives each entry of a module's state dict.
-
-    Empty for a module that is not from transformers, or that is saved under the names that it has.
-    Entries that are split or stacked on saving have no single name and keep theirs.
-    """
-    if not any(kind.__module__.startswith("transformers.") for kind in type(module).__mro__):
-        return {}
-    try:
-        from transformers.core_model_loading import revert_weight_conversion
-    except ImportError:
-        return {}  # an earlier transformers, which renames nothing
-    own = {n: torch.empty(v.shape, device="meta") for n, v in module.state_dict().items()}
-    reverted: Any = revert_weight_conversion
-    saved = {id(value): name for name, value in reverted(module, own).items()}
-    found = {name: saved.get(id(value), name) for name, value in own.items()}
-    return found if any(name != other for name, other in found.items()) else {}

@@ -22,6 +22,7 @@ from ..system import recall
 from ..tasks import Split
 from .architecture import quiet
 from .kinds import Facts, facts_of
+from .sizes import Shapes
 
 IGNORED = -100  # a target that nobody asks for
 FILES = (
@@ -56,12 +57,13 @@ class Tokenised:
         return sizes.reshape(-1, self.each).max(1)
 
 
-def tokenised(split: Split, directory: Path | None) -> Tokenised:
+def tokenised(split: Split, directory: Path | None, shapes: Shapes | None = None) -> Tokenised:
     """A split's texts for the model in `directory`; remembered by their contents.
 
-    Raises `InputError` for a model that cannot be asked this, or without tokenizer files.
+    `shapes` of the model's tensors: tokens and their number are held against the weights.  Raises
+    `InputError` for a model that cannot be asked this, or without tokenizer files.
     """
-    facts = facts_of(directory)
+    facts = facts_of(directory, shapes)
     assert directory is not None  # `facts` has refused that
     key = ("tokens", split.digest, tokenizer_digest(directory), facts)
     return recall(key, lambda: _tokenised(split, directory, facts))
@@ -71,10 +73,26 @@ def _tokenised(split: Split, directory: Path, facts: Facts) -> Tokenised:
     tokenizer = load_tokenizer(directory)
     limit = _limit(split, tokenizer, facts, directory)
     if split.form.kind == "text":
-        return Tokenised(tuple(_texts(split, tokenizer, facts, limit)), 1, facts.pad)
-    asked = _answered if facts.reads == "seq2seq" else _continued
-    rows = [asked(row, tokenizer, facts, limit) for row in split.inputs]
-    return Tokenised(tuple(t for row in rows for t in row), split.inputs.shape[1] - 1, facts.pad)
+        texts, each = _texts(split, tokenizer, facts, limit), 1
+    else:
+        asked = _answered if facts.reads == "seq2seq" else _continued
+        rows = [asked(row, tokenizer, facts, limit) for row in split.inputs]
+        texts, each = [text for row in rows for text in row], split.inputs.shape[1] - 1
+    _require_rows(texts, tokenizer, facts, directory)
+    return Tokenised(tuple(texts), each, facts.pad)
+
+
+def _require_rows(texts: Sequence[Text], tokenizer: Any, facts: Facts, directory: Path) -> None:
+    """Raise `InputError` for a token that the embedding has no row for."""
+    rows = facts.vocabulary
+    highest = max((max((*t.ids, *(t.answer or ())), default=0) for t in texts), default=0)
+    if rows is not None and highest >= rows:
+        raise InputError(
+            f"tokenizer of '{directory}'",
+            expected=f"tokens below {rows}, the rows of the model's embedding",
+            found=f"{highest}, '{tokenizer.convert_ids_to_tokens(highest)}'",
+            remedy="Use the tokenizer that was saved with the model, or resize its embedding.",
+        )
 
 
 def load_tokenizer(directory: Path) -> Any:

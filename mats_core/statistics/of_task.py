@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Container, Iterable
 from dataclasses import replace
 from typing import Any
@@ -35,7 +36,10 @@ def measuring_task(
     head is measured so.  `only`: parameters, by the checkpoint's names; all by default
     (`passes.py` has the reason).
     """
-    models.check(checkpoint, task)
+    asking = models.check(checkpoint, task)
+    task = asking.task
+    for note in asking.notes if tensors is None else ():  # of a merge the exam tells them
+        warnings.warn(note, stacklevel=2)
     directory, labels, dtype = checkpoint.directory, settings.labels, settings.dtype
     device = existing_device(settings.device or "cpu")
     if tensors is None:
@@ -43,7 +47,8 @@ def measuring_task(
     model = models.build(directory, tensors, device=device, dtype=dtype)
     order = np.random.default_rng(settings.seed).permutation(len(task.train))[: settings.examples]
     chosen = task.train.take(order)
-    rows = models.encode(chosen, directory, device=device, dtype=dtype)
+    shapes = models.shapes_of(tensors)
+    rows = models.encode(chosen, directory, device=device, dtype=dtype, shapes=shapes)
     # Texts of like length side by side; of images nothing moves.
     places = np.argsort(-rows.lengths, kind="stable")
     given = chosen.labels

@@ -7,6 +7,7 @@ examples are held out from the training half; hyper-parameters are chosen on the
 examples.
 """
 
+from .classes import class_number, matched, says_nothing
 from .loading import SAMPLE, files, load, names_file
 from .sources import Source, register
 from .task import (
@@ -26,5 +27,6 @@ from .task import (
 
 __all__ = [
     "ARRAYS", "IMAGES", "KINDS", "METRICS", "SAMPLE", "SPLITS", "VALIDATION_MOST", "Form", "Kind",
-    "MetricName", "Source", "Split", "SplitName", "Task", "files", "load", "names_file", "register",
+    "MetricName", "Source", "Split", "SplitName", "Task", "class_number", "files", "load",
+    "matched", "names_file", "register", "says_nothing",
 ]  # fmt: skip

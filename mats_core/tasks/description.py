@@ -55,6 +55,9 @@ class Description(BaseModel):
     max_length: int | None = Field(None, ge=2, description="tokens an example is cut to")
     length_normalised: bool = False
     size: int | None = Field(None, ge=1, description="images: pixels of a side")
+    missing: Literal["error", "drop"] = Field(
+        "error", description="what a row without a label or a text is: an error, or left out"
+    )
     seed: int = Field(0, ge=0, description="of every share that is drawn")
     folder: Path = Field(Path(), exclude=True)
 
@@ -97,7 +100,7 @@ OF_OTHERS: dict[str, tuple[str, ...]] = {
 
 def read(path: Path) -> Description:
     """The description in a file; raises `InputError` that names what is missing or unknown."""
-    content = read_yaml("task", path)
+    content = read_yaml("task", path, Description)
     told = {"name": path.stem, **content, "folder": path.parent}
     found = validated(f"task '{path}'", Description, told)
     _check(found, content, path)

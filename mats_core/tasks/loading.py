@@ -95,8 +95,8 @@ def _state(path: Path) -> tuple[tuple[str, int, int], ...]:
     """Changes when a file does, or one in a folder: names, times and sizes."""
     inside = [os.path.join(folder, file) for folder, _, files in os.walk(path) for file in files]
     found = []
-    with contextlib.suppress(OSError):  # the reader says what is missing
-        for file in sorted(inside) or [str(path)]:
+    for file in sorted(inside) or [str(path)]:
+        with contextlib.suppress(OSError):  # the reader says what is missing
             status = os.stat(file)
             found.append((file, status.st_mtime_ns, status.st_size))
     return tuple(found)

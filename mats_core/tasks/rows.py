@@ -4,37 +4,82 @@ from __future__ import annotations
 
 import string
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import InputError, member
-from . import tables
+from ..errors import InputError, listing, member
+from . import classes, tables
 from .description import Description
-from .task import SPLITS, Split, SplitName, Task, held_out
+from .task import SPLITS, Split, SplitName, Task, held_out, remarks
 
 if TYPE_CHECKING:
     import pandas as pd
 
     Frames = Mapping[SplitName, pd.DataFrame]
 
-Labelled = tuple[tuple[str, ...], dict[SplitName, np.ndarray]]
 HUB_SPLITS = {"train": "train", "test": "test"}
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """The labels of a task's splits.
+
+    classes  names of the classes, in the order of the labels
+    labels   of each split (kept rows,), numbers into `classes`
+    kept     of each split (n,) bool: the rows that have a label
+    notes    what was left out or taken for another spelling, a sentence each
+    """
+
+    classes: tuple[str, ...]
+    labels: dict[SplitName, np.ndarray]
+    kept: dict[SplitName, np.ndarray]
+    notes: tuple[str, ...]
 
 
 def text_task(told: Description) -> Task:
     """A task of kind text, choices or language; raises `InputError`."""
     frames: Frames = {name: f for name in SPLITS if (f := _frame(told, name)) is not None}
-    classes, labels = _labels(told, frames) if told.form.classified else ((), {})
+    notes = [note for frame in frames.values() for note in tables.remarks_of(frame)]
+    inputs: dict[SplitName, np.ndarray] = {
+        name: _inputs(told, _thing(told, name), frame) for name, frame in frames.items()
+    }
+    names: tuple[str, ...] = ()
+    labels: dict[SplitName, np.ndarray] = {
+        name: np.zeros(len(rows), dtype=np.int64) for name, rows in inputs.items()
+    }
+    kept: dict[SplitName, np.ndarray] = {
+        name: np.ones(len(rows), dtype=bool) for name, rows in inputs.items()
+    }
+    if told.form.classified:
+        found = _labels(told, frames)
+        names, labels, kept = found.classes, found.labels, found.kept
+        notes += found.notes
     splits: dict[SplitName, Split] = {}
-    for name, frame in frames.items():
-        inputs = _inputs(told, _thing(told, name), frame)
-        none = np.zeros(len(inputs), dtype=np.int64)
-        splits[name] = Split(inputs, labels.get(name, none), told.form)
-    return finished(told, classes, splits)
+    for name, rows in inputs.items():
+        asked = _asked(told, rows[kept[name]])
+        if not asked.all():
+            thing = _thing(told, name)
+            notes.append(f"{(~asked).sum()} of {len(rows)} {thing} have no text and are left out")
+        splits[name] = Split(rows[kept[name]][asked], labels[name][asked], told.form)
+    return finished(told, names, splits, notes)
+
+
+def _asked(told: Description, rows: np.ndarray) -> np.ndarray:
+    """(n,) bool: rows with all their texts; the prompt of a language task may be empty."""
+    needed = rows[:, 1:] if told.kind == "language" else rows
+    return np.array([all(text.strip() for text in row) for row in needed], dtype=bool)
 
 
 def _thing(told: Description, name: str, what: str = "rows") -> str:
+    """What one split is called in a sentence, with the file that it comes from."""
+    where = getattr(told, name, None)
+    file = f" ('{where}')" if isinstance(where, str) and told.dataset is None else ""
+    return _named(told, name, what) + file
+
+
+def _named(told: Description, name: str, what: str) -> str:
     return f"{name} {what} of task '{told.name}'"
 
 
@@ -45,7 +90,7 @@ def _frame(told: Description, name: SplitName) -> pd.DataFrame | None:
         return hub_frame(told, name)
     if not isinstance(where, str):
         return None
-    return tables.read_table(_thing(told, name), told.path(where))
+    return tables.read_table(_named(told, name, "rows"), told.path(where))
 
 
 def hub_frame(told: Description, name: SplitName) -> pd.DataFrame | None:
@@ -66,14 +111,14 @@ def _labels(told: Description, frames: Frames) -> Labelled:
         hub = (frame.attrs.get(told.label) for frame in frames.values())
         known = told.class_names() or next((names for names in hub if names), None)
         return labelled(told, columns, known)
-    classes = told.class_names() or tuple(_answer(i, c) for i, c in enumerate(told.choices))
-    if len(classes) != len(told.choices):
+    names = told.class_names() or tuple(_answer(i, c) for i, c in enumerate(told.choices))
+    if len(names) != len(told.choices):
         raise InputError(
             f"classes of task '{told.name}'",
             expected=f"{len(told.choices)}, one for each of its choices",
-            found=f"{len(classes)}",
+            found=f"{len(names)}",
         )
-    return labelled(told, columns, classes)
+    return labelled(told, columns, names)
 
 
 def labelled(
@@ -84,14 +129,26 @@ def labelled(
 ) -> Labelled:
     """Class names in the order of the labels (those that occur, if none are `known`), and the
     labels of every split."""
-    values = [value for column in columns.values() for value in column]
-    classes = known or tables.distinct([tables.class_name(value) for value in values])
-    checked_classes(told, classes)
-    named = tables.are_names(values, classes)
-    return classes, {
-        name: tables.labels(_thing(told, name, what), column, classes, named=named)
-        for name, column in columns.items()
+    notes: list[str] = []
+    kept: dict[SplitName, np.ndarray] = {}
+    there: dict[SplitName, list[Any]] = {}
+    for name, column in columns.items():
+        thing = _thing(told, name, what)
+        kept[name], note = classes.present(thing, column, known or (), drop=told.missing == "drop")
+        notes += [note] if note else []
+        there[name] = [value for value, keep in zip(column, kept[name], strict=True) if keep]
+    said = {classes.class_name(value) for values in there.values() for value in values}
+    names = known or classes.distinct(said)
+    checked_classes(told, names)
+    spelt = classes.matched(sorted(said), names)
+    other = [f"'{one}' is taken for '{spelt[one]}'" for one in sorted(spelt) if spelt[one] != one]
+    if other:
+        notes.append(f"labels of task '{told.name}': {listing(other)}")
+    numbers: dict[SplitName, np.ndarray] = {
+        name: classes.labels(_thing(told, name, what), values, names, spelt, named=said <= {*spelt})
+        for name, values in there.items()
     }
+    return Labelled(names, numbers, kept, tuple(notes))
 
 
 def _answer(place: int, template: str) -> str:
@@ -117,22 +174,25 @@ def checked_classes(told: Description, names: tuple[str, ...]) -> None:
 
 
 def _inputs(told: Description, thing: str, frame: pd.DataFrame) -> np.ndarray:
-    """Rows as the module `base` describes them: (n, columns) of str."""
+    """Rows as `task.py` describes them: (n, columns) of str."""
+    drop = told.missing == "drop"
     if told.kind == "text":
-        columns = [tables.texts(thing, frame, name) for name in told.inputs]
+        columns = [tables.texts(thing, frame, name, empty=drop) for name in told.inputs]
     elif told.kind == "choices":
-        columns = [filled(thing, frame, template) for template in (told.prompt, *told.choices)]
+        templates = (told.prompt, *told.choices)
+        columns = [filled(thing, frame, template, empty=drop) for template in templates]
     else:
         columns = _language(told, thing, frame)
     return np.stack(columns, axis=1)
 
 
 def _language(told: Description, thing: str, frame: pd.DataFrame) -> list[np.ndarray]:
+    drop = told.missing == "drop"
     if told.inputs:
-        text = tables.texts(thing, frame, told.inputs[0])
+        text = tables.texts(thing, frame, told.inputs[0], empty=drop)
         return [np.full(len(text), "", dtype=object), text]
     prompt = filled(thing, frame, told.prompt, empty=True)
-    return [prompt, filled(thing, frame, told.target)]
+    return [prompt, filled(thing, frame, told.target, empty=drop)]
 
 
 def filled(thing: str, frame: pd.DataFrame, template: str, *, empty: bool = False) -> np.ndarray:
@@ -163,17 +223,26 @@ def filled(thing: str, frame: pd.DataFrame, template: str, *, empty: bool = Fals
             f"template '{template}' of {thing}",
             expected="a text in every row",
             found=f"none in row {bare[0] + 1}",
-            remedy="Remove the rows whose columns are empty.",
+            remedy=classes.DROP,
         )
     return np.array(found, dtype=object)
 
 
-def finished(told: Description, classes: tuple[str, ...], splits: dict[SplitName, Split]) -> Task:
+def finished(
+    told: Description,
+    names: tuple[str, ...],
+    splits: dict[SplitName, Split],
+    notes: Sequence[str] = (),
+) -> Task:
     """The task, its shares drawn: test examples first, then validation examples."""
+    for name, split in splits.items():
+        if not len(split):
+            raise InputError(_thing(told, name), expected="at least one", found="none")
     train = splits["train"]
     random = np.random.default_rng(told.seed)
     if isinstance(told.test, float):
         train, splits["test"] = _drawn(told, train, told.test, random)
+    odd = remarks(told.name, names, train, splits["test"])
     if "validation" not in splits:
         if isinstance(told.validation, float):
             train, splits["validation"] = _drawn(told, train, told.validation, random)
@@ -183,7 +252,15 @@ def finished(told: Description, classes: tuple[str, ...], splits: dict[SplitName
             train, splits["validation"] = held_out(train)
     if not len(train):
         raise InputError(f"train rows of task '{told.name}'", expected="at least one", found="none")
-    return Task(told.name, classes, train, splits["validation"], splits["test"], told.description)
+    return Task(
+        told.name, names, train, splits["validation"], splits["test"], told.description,
+        (*dict.fromkeys(notes), *odd), ordered=_ordered(told),
+    )  # fmt: skip
+
+
+def _ordered(told: Description) -> bool:
+    """Whether the order of the classes was given: by the description, or by a data set."""
+    return told.classes is not None or told.dataset is not None or told.kind == "choices"
 
 
 def _drawn(

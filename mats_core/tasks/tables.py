@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import gzip
+import io
 import json
-from collections.abc import Sequence
+import re
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import InputError, existing, member, needed
+from .classes import DROP, text_of
+from .decoding import lines, read_text, whole_characters
 
 if TYPE_CHECKING:
     import pandas as pd
 
 PACKED = (".gz",)
 FORMATS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
+REMARKS = "# remarks"  # in the attributes of a table, beside the names of columns
 
 
 def ending(path: Path) -> str:
@@ -34,40 +38,87 @@ def read_table(thing: str, path: Path) -> pd.DataFrame:
             f"{thing} '{path}'", expected=f"a file {', '.join(FORMATS)} (.gz)", found="another"
         )
     pd = needed(f"{thing} '{path}'", "pandas", "pandas", "data")  # imported here: half a second
+    remarks: list[str] = []
     try:
         if kind == ".parquet":
             frame = pd.read_parquet(path)
-        elif kind in (".csv", ".tsv"):
-            # Every cell stays the text that it is: "NA" may be a name, "1e3" a word.
-            separator = "," if kind == ".csv" else "\t"
-            frame = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False)
         else:
-            frame = pd.DataFrame(_records(path, lines=kind == ".jsonl"))
+            text, remark = read_text(path)
+            remarks += [remark] if remark else []
+            if kind in (".csv", ".tsv"):
+                frame = _separated(pd, text, kind)
+            else:
+                rows, replaced = _records(text, lined=kind == ".jsonl")
+                frame = pd.DataFrame(rows)
+                if replaced:
+                    remarks.append(
+                        f"{replaced} half characters in '{path.name}' are replaced by U+FFFD"
+                    )
     except (ValueError, OSError, EOFError, KeyError, ImportError) as error:
         raise InputError(
             f"{thing} '{path}'",
             expected=f"a table in {kind.removeprefix('.')}",
-            found=str(error).splitlines()[0][:200],
+            found=(str(error).strip() or type(error).__name__).splitlines()[0][:200],
         ) from None
     if not len(frame):
         raise InputError(f"{thing} '{path}'", expected="at least one row", found="none")
+    frame.attrs[REMARKS] = tuple(remarks)
     return frame
 
 
-def _records(path: Path, *, lines: bool) -> list[dict[str, Any]]:
-    """JSON objects, one a line or all in one list; values stay what they are."""
-    with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8") as handle:
-        if not lines:
-            rows = json.load(handle)
-            rows = rows if isinstance(rows, list) else [rows]
-        else:
-            rows = []
-            for number, line in enumerate(handle, 1):
-                if line.strip():
-                    rows.append(_parsed(line, number))
+def remarks_of(frame: pd.DataFrame) -> tuple[str, ...]:
+    """What users should know about how a table was read, a sentence each."""
+    return frame.attrs.get(REMARKS, ())
+
+
+def _separated(pd: Any, text: str, kind: str) -> pd.DataFrame:
+    """The rows of a .csv or .tsv; every cell stays the text that it is: "NA" may be a name.
+
+    In a .tsv a quotation mark is a letter like any other: sentences begin with it.
+    """
+    first, _, rest = text.lstrip("\r\n").partition("\n")
+    declared = re.fullmatch(r"sep=(.)\r?", first)  # what Excel writes above the header
+    header = rest.partition("\n")[0] if declared else first
+    separator = declared[1] if declared else _separator(header, kind)
+    how = {"quoting": 3} if kind == ".tsv" else {}
+    with warnings.catch_warnings():
+        # A row with more cells than the header would lose the last ones with a warning.
+        warnings.simplefilter("error", pd.errors.ParserWarning)
+        try:
+            frame = pd.read_csv(
+                io.StringIO(rest if declared else text, newline=""), sep=separator, dtype=str,
+                keep_default_na=False, index_col=False, **how,
+            )  # fmt: skip
+        except pd.errors.ParserWarning:
+            raise ValueError("a row with more cells than the header has columns") from None
+    # Blank cells of a row that ended too early come as NaN, those of a name with its blanks.
+    return frame.rename(columns=lambda name: str(name).strip())
+
+
+def _separator(header: str, kind: str) -> str:
+    """What stands between the columns of a header: of a .csv a comma, unless it has none."""
+    if kind == ".tsv":
+        return "\t"
+    return next((one for one in ",;\t|" if one in header), ",")
+
+
+def _records(text: str, *, lined: bool) -> tuple[list[dict[str, Any]], int]:
+    """JSON objects, one a line or all in one list, and how many half characters were replaced;
+    values stay what they are."""
+    if not lined:
+        try:
+            content = json.loads(text)
+            rows = content if isinstance(content, list) else [content]
+        except json.JSONDecodeError as error:
+            if not error.msg.startswith("Extra data"):  # of a list of lines by another name
+                raise
+            lined = True
+    if lined:
+        rows = [_parsed(one, n) for n, one in enumerate(lines(text), 1) if one.strip()]
     if not all(isinstance(row, dict) for row in rows):
         raise ValueError("a row that is not an object")
-    return rows
+    # Only an escape can be half a character in a file that could be decoded.
+    return whole_characters(rows) if re.search(r"\\ud", text, re.IGNORECASE) else (rows, 0)
 
 
 def _parsed(line: str, number: int) -> Any:
@@ -129,55 +180,14 @@ def column(thing: str, frame: pd.DataFrame, name: str) -> np.ndarray:
 
 
 def texts(thing: str, frame: pd.DataFrame, name: str, *, empty: bool = False) -> np.ndarray:
-    """One column as texts; raises `InputError` with the row of an empty one."""
-    found = np.array([_text(value) for value in column(thing, frame, name)], dtype=object)
+    """One column as texts; raises `InputError` with the row of an empty one, unless `empty`."""
+    found = np.array([text_of(value) for value in column(thing, frame, name)], dtype=object)
     bare = [row for row, text in enumerate(found) if not text.strip()]
     if bare and not empty:
         raise InputError(
             f"column '{name}' of {thing}",
             expected="a text in every row",
             found=f"none in row {bare[0] + 1}" + (f" and {len(bare) - 1} more" if bare[1:] else ""),
-            remedy="Remove those rows.",
+            remedy=DROP,
         )
     return found
-
-
-def _text(value: Any) -> str:
-    return "" if value is None or (isinstance(value, float) and np.isnan(value)) else str(value)
-
-
-def labels(thing: str, values: Sequence[Any], classes: Sequence[str], *, named: bool) -> np.ndarray:
-    """Class names (`named`) or numbers as numbers (n,) int64 into `classes`."""
-    places = {known: place for place, known in enumerate(classes)}
-    found = np.empty(len(values), dtype=np.int64)
-    for row, value in enumerate(values):
-        where, name = f"label in row {row + 1} of {thing}", class_name(value)
-        if named or not _whole(name):
-            found[row] = places[member(where, name, classes)]
-        elif 0 <= int(name) < len(classes):
-            found[row] = int(name)
-        else:
-            raise InputError(where, expected=f"a number from 0 to {len(classes) - 1}", found=name)
-    return found
-
-
-def are_names(values: Sequence[Any], classes: Sequence[str]) -> bool:
-    """Whether a label column holds names: all of them are, though some may look like numbers."""
-    return set(map(class_name, values)) <= set(classes)
-
-
-def class_name(value: Any) -> str:
-    """A label as the name of a class: whole numbers without their decimals."""
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return _text(value).strip()
-
-
-def _whole(text: str) -> bool:
-    return text.removeprefix("-").isdigit()
-
-
-def distinct(values: Sequence[str]) -> tuple[str, ...]:
-    """The classes that occur: in the order of their numbers where all are, else by name."""
-    names = sorted(set(values))
-    return tuple(sorted(names, key=int)) if all(map(_whole, names)) else tuple(names)

@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NoReturn
 
 import numpy as np
 
-from ..errors import InputError, member
+from ..errors import InputError, listing, member
 
 Kind = Literal["image", "text", "choices", "language"]
 KINDS: tuple[Kind, ...] = ("image", "text", "choices", "language")
@@ -113,6 +113,9 @@ class Task:
     validation   examples for choosing options
     test         examples for the final figure
     description  a sentence about the data; may be empty
+    notes        what users should know about these data, a sentence each
+    ordered      whether the order of the classes was given with the data; else it is that of their
+                 names, and a model's own order is as good
     """
 
     name: str
@@ -121,6 +124,8 @@ class Task:
     validation: Split
     test: Split
     description: str = ""
+    notes: tuple[str, ...] = ()
+    ordered: bool = True
 
     @property
     def form(self) -> Form:
@@ -131,6 +136,17 @@ class Task:
         """The split with this name; raises `InputError` for an unknown one."""
         member("split", name, SPLITS)
         return {"train": self.train, "validation": self.validation, "test": self.test}[name]
+
+    def reordered(self, classes: tuple[str, ...], places: Sequence[int]) -> Task:
+        """The task with other classes: class k becomes class `places[k]` of them."""
+        if classes == self.classes and list(places) == [*range(len(classes))]:
+            return self
+        moved = np.asarray(places, dtype=np.int64)
+        parts = (self.train, self.validation, self.test)
+        train, validation, test = (replace(p, labels=moved[p.labels]) for p in parts)
+        return replace(
+            self, classes=classes, train=train, validation=validation, test=test, ordered=True
+        )
 
     @functools.cached_property
     def digest(self) -> str:
@@ -158,13 +174,52 @@ class Task:
         classes = tuple(str(label) for label in arrays["classes"])
         train = _images(name, "train", arrays["x_train"], arrays["y_train"], len(classes))
         test = _images(name, "test", arrays["x_test"], arrays["y_test"], len(classes))
-        return cls(name, classes, *held_out(train), test, description)
+        return cls(
+            name, classes, *held_out(train), test, description, remarks(name, classes, train, test)
+        )
 
 
 def held_out(train: Split) -> tuple[Split, Split]:
     """Training and validation examples: the last fifth, at most `VALIDATION_MOST`."""
     cut = len(train) - min(VALIDATION_MOST, len(train) // 5)
     return train.first(cut), train.take(slice(cut, None))
+
+
+def remarks(name: str, classes: tuple[str, ...], train: Split, test: Split) -> tuple[str, ...]:
+    """What is odd about a task's halves: examples that lie in both, classes that are not tested."""
+    found = []
+    nouns = f"{test.form.noun}s"
+    both = repeated(test.inputs, train.inputs)
+    if both:
+        where = f"test {nouns} of task '{name}'"
+        found.append(f"{both} of {len(test)} {where} are among its training {nouns} too")
+    there = set(np.unique(test.labels).tolist())
+    absent = [one for place, one in enumerate(classes) if place not in there]
+    if absent and len(test):
+        found.append(f"task '{name}' has no test {test.form.noun} of class {listing(absent)}")
+    return tuple(found)
+
+
+def repeated(ours: np.ndarray, others: np.ndarray) -> int:
+    """How many rows of `ours` are also rows of `others`."""
+    if ours.dtype == object:
+        known = set(map(tuple, others))
+        return sum(tuple(row) in known for row in ours)
+    if ours.shape[1:] != others.shape[1:]:
+        return 0
+    # Arrays on disk are not read whole for this: rows that begin alike are compared.
+    begun = {_beginning(row) for row in others}
+    suspects = [row for row in ours if _beginning(row) in begun]
+    wanted = {_beginning(row) for row in suspects}
+    known = {row.tobytes() for row in others if _beginning(row) in wanted} if wanted else set()
+    return sum(row.tobytes() in known for row in suspects)
+
+
+def _beginning(row: np.ndarray) -> bytes:
+    """A few bytes of the beginning and of the middle of a row."""
+    flat = row.reshape(-1)
+    middle = flat.size // 2
+    return flat[:512].tobytes() + flat[middle : middle + 512].tobytes()
 
 
 def add(digest: Any, values: np.ndarray) -> None:

@@ -157,7 +157,7 @@ def test_only_the_family_s_own_files_are_opened(finish: Finish, family, opened):
     [
         (recipe(method="task_aritmetic"), "Did you mean 'task_arithmetic'"),
         (recipe(options={"scalin": 1}), "Did you mean 'scaling'"),
-        (recipe(options={"scaling": -1}), "greater than or equal to 0"),
+        (recipe(options={"scaling": -9}), "greater than or equal to -3"),
         (recipe(bogus=1), "'bogus' is not an option"),
         (recipe(experts=[]), "experts"),
         (recipe(base="elsewhere"), "one of a family that is open here (Tiny three)"),

@@ -111,7 +111,7 @@ def test_an_absolute_dump_can_be_moved(tmp_path):
         ({"method": "gradient_matching", "options": {"prior": 0}}, "prior"),
         ({"experts": []}, "at least 1"),
         ({"experts": [{"name": "a", "modell": "a"}]}, "Did you mean 'model'?"),
-        ({"experts": [{"name": "a", "model": "a", "weight": -1}]}, "greater than or equal to 0"),
+        ({"experts": [{"name": "a", "model": "a", "weight": float("inf")}]}, "a finite number"),
         ({"experts": [{"name": "../x", "model": "a"}]}, "name"),
         ({"seed": -1}, "seed"),
         ({"device": "gpu"}, "'auto', 'cpu', 'cuda' or 'mps'"),

@@ -167,11 +167,16 @@ def test_a_model_that_cannot_be_asked_is_refused(family, tiny_family):
         measure_task(Checkpoint.open(family / "m0"), images)
 
 
-def test_classes_in_another_order_are_refused(family, tmp_path):
-    rows = text_cases.rows(10, 2, 1)
-    file = write_task(tmp_path, "turned", rows, rows, classes=["better", "worse"])
-    with pytest.raises(InputError, match=r"in the order of.*worse, better"):
-        measure_task(Checkpoint.open(family / "m0"), tasks.load(file))
+def test_classes_in_another_order_are_brought_into_that_of_the_head(family, tmp_path):
+    expert, rows = Checkpoint.open(family / "m0"), text_cases.rows(10, 2, 1)
+    right = tasks.load(write_task(tmp_path, "right", rows, rows, classes=["worse", "better"]))
+    named = [row | {"label": ["worse", "better"][row["label"]]} for row in rows]
+    turned = tasks.load(write_task(tmp_path, "turned", named, named, classes=["better", "worse"]))
+    assert turned.test.labels.tolist() == [1 - label for label in right.test.labels]
+    asked = models.check(expert, turned).task
+    assert asked.classes == ("worse", "better")
+    assert asked.digest == right.digest
+    assert models.check(expert, right).task is right
 
 
 def test_more_tokens_than_the_model_has_places_are_refused(family, tmp_path):

@@ -142,7 +142,7 @@ def _weights(method: str, chosen: tuple[str, ...]) -> dict[str, float]:
         return {}
     weigh = st.toggle(
         "Weigh the experts", key=keys.weigh(), persist_state="session",
-        help="α of each task: 2 counts twice, 0 not at all.",
+        help="α of each task: 2 counts twice, 0 not at all, −1 takes what was learned away.",
     )  # fmt: skip
     if not weigh:
         return {}
@@ -153,7 +153,13 @@ def _weights(method: str, chosen: tuple[str, ...]) -> dict[str, float]:
         if not state.is_set(key):
             state.put(key, 1.0)
         found[name] = columns[index % 2].number_input(
-            show.plain(name), 0.0, 100.0, step=0.25, key=key, persist_state="session", format="%g"
+            show.plain(name),
+            -100.0,
+            100.0,
+            step=0.25,
+            key=key,
+            persist_state="session",
+            format="%g",
         )
     return found
 

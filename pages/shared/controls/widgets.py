@@ -22,7 +22,7 @@ NEEDS = {
     "statistics": "needs statistics that were measured on each expert's own task",
 }
 OWN_NUMBER = "a number"
-MOST_STEPS = 100  # of a slider; a wider range is typed
+MOST_STEPS = 200  # of a slider; a wider range is typed
 
 
 def method(default: str) -> str:

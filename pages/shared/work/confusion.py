@@ -68,7 +68,7 @@ def _ask(
     expert: Expert,
 ) -> Generator[Event, None, Answers]:
     task = tasks.load(expert.task, root=recipe.folder)
-    evaluate.check_task(expert, task)
+    task = evaluate.check_task(expert, task).task
 
     def ask(encoder: Mapping[str, Tensor]) -> np.ndarray:
         begun = time.perf_counter()

@@ -1,0 +1,141 @@
+"""The sizes that the weights have, against those that a configuration says.
+
+Which tensor a number of the configuration sizes is asked of the class itself: an empty model (on
+torch's meta device, without memory) is built once as configured and, only where a tensor of the
+files has another shape, once more with each number larger by one.  The numbers are then taken from
+the weights.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..errors import InputError
+from ..system import recall
+from .architecture import architecture, file_text, quiet, saved_names
+
+Shapes = Mapping[str, tuple[int, ...]]
+SIZES = ("num_labels", "vocab_size", "max_position_embeddings", "type_vocab_size")
+LAYERS = (
+    "num_hidden_layers", "num_layers", "n_layer", "n_layers", "encoder_layers", "decoder_layers",
+    "num_decoder_layers",
+)  # fmt: skip
+# What transformers and torch raise for a configuration that no model can be built from.
+IMPOSSIBLE = (
+    ValueError, TypeError, KeyError, AttributeError, RuntimeError, AssertionError, IndexError,
+    ZeroDivisionError, OverflowError, MemoryError, NotImplementedError, ImportError, OSError,
+)  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """A configuration with the sizes of the weights.
+
+    config       of transformers; the object is shared: copy it before it is changed
+    model_class  that it names
+    notes        where the file says something else than the weights, a sentence each
+    """
+
+    config: Any
+    model_class: Any
+    notes: tuple[str, ...] = ()
+
+    def size(self, name: str) -> int | None:
+        """A number of the configuration, or of its part about texts; None where it has none."""
+        value = getattr(owner(self.config, name), name, None)
+        return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def shapes_of(tensors: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """The shape of each tensor, of tensors or of entries that only have a shape."""
+    return {name: tuple(value.shape) for name, value in tensors.items()}
+
+
+def owner(config: Any, name: str) -> Any:
+    """The configuration that holds a number: itself, or its part about texts."""
+    if hasattr(config, name) or not hasattr(config, "get_text_config"):
+        return config
+    return config.get_text_config()
+
+
+def fitted(directory: Path | None, shapes: Shapes | None = None) -> Fitted:
+    """The configuration in a directory with the sizes of tensors with these names and `shapes`;
+    as it stands without any.  Raises `InputError` as `architecture` does, and for a model of more
+    layers than there are tensors.
+    """
+    known = tuple(sorted((shapes or {}).items()))
+    key = ("fitted", file_text(directory, "config.json"), directory is None, known)
+    return recall(key, lambda: _fitted(directory, dict(known)), lambda found: 1 << 14)
+
+
+def _fitted(directory: Path | None, shapes: Shapes) -> Fitted:
+    config, model_class = architecture(directory)
+    if not shapes:
+        return Fitted(config, model_class)
+    _require_layers(directory, config, shapes)
+    plain = _empty(config, model_class)
+    if all(shapes.get(name, shape) == shape for name, shape in plain.items()):
+        return Fitted(config, model_class)
+    changed, notes = copy.deepcopy(config), []
+    for name in SIZES:
+        said = Fitted(config, model_class).size(name)
+        held = _held(config, model_class, name, said, plain, shapes) if said else None
+        if said is not None and held is not None and held != said:
+            setattr(owner(changed, name), name, held)
+            notes.append(
+                f"config.json of '{directory}' says {name} {said}, the weights have the size "
+                f"{held}, which is used"
+            )
+    return Fitted(changed, model_class, tuple(notes))
+
+
+def _held(
+    config: Any, model_class: Any, name: str, said: int, plain: Shapes, shapes: Shapes
+) -> int | None:
+    """The number that the weights hold; None where no tensor says so, or not all the same."""
+    larger = copy.deepcopy(config)
+    setattr(owner(larger, name), name, said + 1)
+    grown = _empty(larger, model_class)
+    found = set()
+    for one, shape in grown.items():
+        before, there = plain.get(one), shapes.get(one)
+        if before is None or there is None or len(there) != len(shape) or before == shape:
+            continue
+        found |= {
+            said + ours - old
+            for old, new, ours in zip(before, shape, there, strict=True)
+            if new == old + 1
+        }
+    return found.pop() if len(found) == 1 else None
+
+
+def _empty(config: Any, model_class: Any) -> Shapes:
+    """The file's name and the shape of every tensor of an empty model; {} if it cannot be built."""
+    try:
+        with torch.device("meta"), quiet():
+            model = model_class(copy.deepcopy(config))
+        names = saved_names(model)
+        state = model.state_dict()
+    except IMPOSSIBLE:
+        return {}  # `build` tells what is wrong with it
+    shapes = shapes_of(state)
+    return {names.get(name, name): shape for name, shape in shapes.items()}
+
+
+def _require_layers(directory: Path | None, config: Any, shapes: Shapes) -> None:
+    """A model of a million layers would be built before the first tensor is found missing."""
+    for name in LAYERS:
+        count = Fitted(config, None).size(name)
+        if count is not None and count > len(shapes):
+            raise InputError(
+                f"'{directory}/config.json'",
+                expected=f"no more layers than the {len(shapes)} tensors of the weights",
+                found=f"{name} {count}",
+                remedy="Use the config.json that was saved with these weights.",
+            )

@@ -72,10 +72,11 @@ def is_guess(module: nn.Module) -> bool:
     """Whether only a comparison can tell that a module computes as its class's name says.
 
     A LayerNorm with a forward of its own may have the channels first, or be the same in another
-    precision; a table may have more to it than its scale.
+    precision; a linear layer may standardise its weight; a table may have more than its scale.
     """
-    norm = isinstance(module, nn.LayerNorm) and len(module.normalized_shape) == 1
-    return (norm and not is_plain(module)) or is_scaled(module)
+    kinds = isinstance(module, nn.Linear | nn.LayerNorm) and not is_plain(module)
+    several = isinstance(module, nn.LayerNorm) and len(module.normalized_shape) > 1
+    return (kinds and not several) or is_scaled(module)
 
 
 def _forward_is(module: nn.Module, forward: Callable[..., Any]) -> bool:

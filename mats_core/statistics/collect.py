@@ -31,6 +31,7 @@ from .verify import (
     Taking,
     Verdict,
     Verification,
+    is_padded,
     masks_of,
     rows_to_verify,
     single,
@@ -135,16 +136,18 @@ class _Measurement:
         self.accumulator = Accumulator(layers, settings)
         self.sampler = np.random.default_rng(settings.seed)
         self.verdict = Verdict()
-        self.verified = 0  # examples that were compared
+        self.verified: set[object] = set()  # how many examples were compared, and of what kind
         self.slow: set[str] = set()  # parameters that were measured example by example
 
     def add(self, inputs: Mapping[str, Tensor], truth: Tensor | None, taking: Taking) -> None:
         """Add one batch."""
         examples = len(next(iter(inputs.values())))
-        if self.verified < min(2, examples) and not self.verdict.unverified:
-            rows = rows_to_verify(examples, truth)
-            self.verdict = Verification(self.model, self.layers, taking).verdict(rows)
-            self.verified = len(rows)
+        seen = {min(2, examples), *(["padding"] if is_padded(inputs) else [])}
+        if not self.verdict.unverified and not seen <= self.verified:
+            rows = rows_to_verify(inputs, truth)
+            found = Verification(self.model, self.layers, taking).verdict(rows)
+            self.verdict = found.after(self.verdict)
+            self.verified |= seen | {1}
         verdict, labels = self.verdict, None
         layers, parameters = set(), set(verdict.singly)
         if verdict.trusted or verdict.silent or verdict.copied or not parameters:
@@ -240,8 +243,8 @@ class _Measurement:
         if self.slow:
             slow = sorted(names[own] for own in self.slow)
             found["notes"] = (
-                f"{len(slow)} tensors were measured example by example, for which batches would "
-                f"have given other numbers or none: {listing(slow, 4)}"
+                "measured example by example, for batches give other numbers or none: "
+                f"{listing(slow, 4)}"
             )
         gone = sorted(name.removesuffix(".") for name in self.accumulator.gone)
         if self.verdict.unverified:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +41,8 @@ class Verdict:
     copied      parameters (1, ...) of which batches give them by a copy an example
     singly      parameters that are measured example by example, by the model's names
     follow      whether what all examples share has a copy an example
+    failed      layers of which batches and examples do not agree
+    examples    that were compared
     unverified  why nothing could be compared; empty where it was
     """
 
@@ -49,7 +51,19 @@ class Verdict:
     copied: set[str] = field(default_factory=set)
     singly: set[str] = field(default_factory=set)
     follow: bool = True
+    failed: set[str] = field(default_factory=set)
+    examples: int = 0
     unverified: str = ""
+
+    def after(self, before: Verdict) -> Verdict:
+        """This one where another one came before: what did not agree once is not trusted."""
+        base = self if self.examples >= before.examples else before
+        failed, singly = self.failed | before.failed, self.singly | before.singly
+        return replace(
+            base, trusted=base.trusted - failed, silent=base.silent - failed, failed=failed,
+            copied=base.copied - singly, singly=singly,
+            unverified=self.unverified or before.unverified,
+        )  # fmt: skip
 
 
 def masks_of(inputs: Mapping[str, Tensor]) -> list[Tensor]:
@@ -149,17 +163,23 @@ class Verification:
         )
 
     def _compared(self, capture: Capture, singles: Sequence[Notes]) -> Verdict:
-        found, covered = Verdict(follow=capture.follow), set()
+        found, covered = Verdict(follow=capture.follow, examples=len(singles)), set()
         most = max((float(value.norm()) for value in self.truth.values()), default=0.0)
         left = {self.layers.of(owner) for owner in capture.left}
+        found.failed |= left
         for name, owners in self.layers.used(capture).items():
             held = set().union(*(self.layers.parameters(owner) for owner in owners))
-            top = max(
-                (float(self.truth[own].norm()) for own in held & self.truth.keys()), default=0
-            )
-            if name in left or not self._agrees(name, owners, held, capture, singles, top, most):
+            if name in left:
                 continue
-            (found.silent if top <= NOTHING * most else found.trusted).add(name)
+            norms = [float(self.truth[own].norm()) for own in held & self.truth.keys()]
+            least = NOISE * max(norms, default=0.0)
+            if least and self._agrees(name, owners, held, capture, singles, least):
+                found.trusted.add(name)
+            elif self._agrees(name, owners, held, capture, singles, least + NOTHING * most):
+                found.silent.add(name)
+            else:
+                found.failed.add(name)
+                continue
             covered |= held
         for own, gradients in capture.copied().items():
             least = NOTHING * most
@@ -172,9 +192,12 @@ class Verification:
 
     def _agrees(
         self, name: str, owners: list[str], held: set[str], capture: Capture,
-        singles: Sequence[Notes], top: float, most: float,
+        singles: Sequence[Notes], least: float,
     ) -> bool:  # fmt: skip
-        """Whether a layer's statistics are the same of both examples together and of each."""
+        """Whether a layer's statistics are the same of both examples together and of each.
+
+        `least`: a norm of a Fisher that is rounding.
+        """
         try:
             both = self.layers.added(name, owners, capture)
             each = [
@@ -184,7 +207,7 @@ class Verification:
             ]
         except (RuntimeError, ValueError, IndexError):
             return False
-        fishers, least = both.fishers(), NOISE * top + NOTHING * most
+        fishers = both.fishers()
         for own in held & self.truth.keys():
             given = fishers.get(self.layers.names[own])
             if given is None or not agree(given, self.truth[own], self.tolerance, least):
@@ -198,7 +221,7 @@ class Verification:
             for name, module in self.layers.modules.items()
             if handled(name, module) and not is_guess(module)
         }
-        return Verdict(plain, set(), set(self.layers.names), set(), True, reason)
+        return Verdict(plain, copied=set(self.layers.names), unverified=reason)
 
 
 def single(
@@ -275,10 +298,25 @@ def _no_sum(total: float, each: Sequence[float]) -> InputError:
     )
 
 
-def rows_to_verify(examples: int, truth: Tensor | None) -> list[int]:
-    """The first and the last example of a batch, of those with a label where some have none."""
-    rows = list(range(examples))
+def rows_to_verify(inputs: Mapping[str, Tensor], truth: Tensor | None) -> list[int]:
+    """The longest and the shortest example of a batch, or the first and the last.
+
+    Of those with a label, where some have none.
+    """
+    examples = len(next(iter(inputs.values())))
+    rows = torch.arange(examples)
     if truth is not None and truth.ndim == 2 and len(truth) == examples:
-        asked = (truth != IGNORED).any(1).nonzero()[:, 0].tolist()
+        asked = (truth != IGNORED).any(1).nonzero()[:, 0].cpu()
         rows = asked if len(asked) > 1 else rows
-    return [rows[0], rows[-1]] if len(rows) > 1 else rows
+    lengths = torch.zeros(len(rows))
+    for mask in (inputs[name] for name in MASKS if inputs.get(name) is not None):
+        if mask.ndim == 2 and len(mask) == examples:
+            lengths = lengths + mask.cpu()[rows].sum(1)
+    order = lengths.argsort(descending=True, stable=True)
+    chosen = rows[order[[0, -1]]].tolist()
+    return chosen if examples > 1 else chosen[:1]
+
+
+def is_padded(inputs: Mapping[str, Tensor]) -> bool:
+    """Whether an example of a batch has padding."""
+    return any(bool((inputs[name] == 0).any()) for name in MASKS if inputs.get(name) is not None)

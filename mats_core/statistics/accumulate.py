@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import replace
 
 from torch import Tensor
 
@@ -89,19 +90,18 @@ class Accumulator:
             if not agree(added.sums[weight], gradients[own] ** 2, tolerance, added.rounding):
                 self.gone.add(f"{module_of(weight)}.")
             vectors = {n: g for n, g in added.squares.items() if n in self._vectors}
-            self._take(Added(vectors, {}, added.grams, added.means, added.source, added.tokens),
-                       sources)  # fmt: skip
+            self._take(replace(added, squares=vectors, sums={}), sources)
 
     def _take(self, added: Added, sources: Sources) -> None:
-        for name, gradients in added.squares.items():
-            self._squares(name, gradients)
-        for name, value in added.sums.items():
-            self._sum(f"{name}.fisher", value)
         for name, tokens in added.grams.items():
             self._gram(name, tokens, added.source if name.endswith(".input") else None, sources)
-        for name, value in added.means.items():
-            self._sum(name, value)
-            self.tokens[module_of(name)] += added.tokens
+            if added.mean is not None and name.endswith(".input"):
+                self._sum(f"{name}_mean", added.mean)
+                self.tokens[module_of(name)] += added.tokens
+        for name, value in added.sums.items():
+            self._sum(f"{name}.fisher", value)
+        for name, gradients in added.squares.items():
+            self._squares(name, gradients)
 
     def _squares(self, parameter: str, gradients: Tensor) -> None:
         """Per-example gradients (examples, ...) of a parameter."""

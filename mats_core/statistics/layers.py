@@ -29,7 +29,7 @@ class Added:
     squares  parameter → per-example gradients (examples, ...), or
     sums     parameter → the sum of their squares over the examples, in the parameter's shape
     grams    `<module>.input` and `<module>.output_gradient` → tokens (examples, tokens, d)
-    means    `<module>.input_mean` → sum of the inputs (d,)
+    mean     sum of the inputs (d,), where there are Grams
     source   what the input was before padding was set to zero: layers that share it share a Gram
     tokens   N
     rounding what may be left of a Fisher whose terms cancel each other, in norm
@@ -38,7 +38,7 @@ class Added:
     squares: dict[str, Tensor] = field(default_factory=dict)
     sums: dict[str, Tensor] = field(default_factory=dict)
     grams: dict[str, Tensor] = field(default_factory=dict)
-    means: dict[str, Tensor] = field(default_factory=dict)
+    mean: Tensor | None = None
     source: Tensor | None = None
     tokens: int = 0
     rounding: float = 0.0
@@ -153,7 +153,7 @@ class Layers:
             layer = module_of(weight)
             found.source = uses[0][0] if len(uses) == 1 else x
             found.grams[f"{layer}.input"] = x
-            found.means[f"{layer}.input_mean"] = x.sum((0, 1))
+            found.mean = x.sum((0, 1))
             if g.shape[-1] <= GRAM_MOST:
                 found.grams[f"{layer}.output_gradient"] = g
             found.tokens = notes.tokens(uses)

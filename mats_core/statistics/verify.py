@@ -260,12 +260,11 @@ def _same_tokens(both: Added, each: Sequence[Added], tolerance: float) -> bool:
         apart = [_probed(one.grams[name]) for one in each if name in one.grams]
         if not apart or not agree(_probed(tokens), torch.stack(apart).sum(0), tolerance):
             return False
-    for name, total in both.means.items():
-        apart = [one.means[name] for one in each if name in one.means]
-        least = tolerance * float(both.grams[name.removesuffix("_mean")].norm())
-        if not apart or not agree(total, torch.stack(apart).sum(0), tolerance, least):
-            return False
-    return True
+    if both.mean is None:
+        return True
+    mean = torch.stack([one.mean for one in each if one.mean is not None]).sum(0)
+    largest = max(float(tokens.norm()) for tokens in both.grams.values())
+    return agree(both.mean, mean, tolerance, tolerance * largest)
 
 
 def _probed(tokens: Tensor) -> Tensor:

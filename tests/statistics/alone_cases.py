@@ -180,7 +180,7 @@ CASES = {
         {"vocab_size": 50, "hidden_size": 16, "n_layer": 2, "n_head": 2}, "tokens", False),
     "GPT-NeoX": Case("GPTNeoXForCausalLM", "GPTNeoXConfig", SMALL, "tokens", False),
     "Falcon": Case("FalconForCausalLM", "FalconConfig",
-        {k: v for k, v in SMALL.items()}, "tokens", False),
+        SMALL, "tokens", False),
     "BART": Case("BartForConditionalGeneration", "BartConfig", SEQ2SEQ, "pairs"),
     "Marian": Case("MarianMTModel", "MarianConfig", SEQ2SEQ, "pairs"),
     "T5": Case("T5ForConditionalGeneration", "T5Config",

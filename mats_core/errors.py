@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
@@ -103,7 +104,7 @@ def read_yaml(thing: str, path: str | Path, *models: type[pydantic.BaseModel]) -
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         content = None
         if node is not None:
-            _as_written(f"{thing} '{path}'", node, _text_fields(models))
+            _as_written(f"{thing} '{path}'", node, _text_fields(models), _number_fields(models))
             loader = yaml.SafeLoader("")
             content = loader.construct_document(node)
     except InputError:
@@ -142,8 +143,17 @@ def _parts(annotation: Any) -> set[Any]:
     return {part for one in inside for part in _parts(one)} if inside else {annotation}
 
 
-def _as_written(thing: str, node: yaml.Node, texts: Mapping[str, bool]) -> None:
-    """Make the scalars of these fields texts, wherever the mapping lies, but for free ones."""
+def _number_fields(models: Iterable[type[pydantic.BaseModel]]) -> set[str]:
+    """Fields that take numbers and neither texts nor true and false."""
+    parts = {n: _parts(f.annotation) for one in models for n, f in one.model_fields.items()}
+    return {name for name, one in parts.items() if one & {int, float} and not one & {str, bool}}
+
+
+def _as_written(
+    thing: str, node: yaml.Node, texts: Mapping[str, bool], numbers: Container[str]
+) -> None:
+    """Make the scalars of the fields of texts what is written, wherever their mapping lies, but for
+    free ones."""
     waiting = [node]
     seen = set()  # an anchor may lie in itself
     while waiting:
@@ -158,6 +168,8 @@ def _as_written(thing: str, node: yaml.Node, texts: Mapping[str, bool]) -> None:
             for key, value in node.value:
                 if key.value in texts:
                     _kept(value, null=texts[key.value])
+                elif key.value in numbers and value.tag == "tag:yaml.org,2002:bool":
+                    value.tag = "tag:yaml.org,2002:str"  # yes and no are no numbers
                 elif key.value not in FREE:
                     waiting.append(value)
 
@@ -174,16 +186,19 @@ def _kept(node: yaml.Node, *, null: bool) -> None:
 
 
 def _require_once(thing: str, node: yaml.MappingNode) -> None:
-    lines: dict[Any, int] = {}
+    lines: dict[str, int] = {}
     for key, _ in node.value:
+        if not isinstance(key, yaml.ScalarNode):
+            continue
         line = key.start_mark.line + 1
-        if isinstance(key, yaml.ScalarNode) and lines.setdefault(key.value, line) != line:
+        if key.value in lines:
             raise InputError(
                 f"{thing}: '{key.value}'",
                 expected="each key once",
                 found=f"it in line {lines[key.value]} and in line {line}",
                 remedy="Remove one of the two.",
             )
+        lines[key.value] = line
 
 
 def validated(
@@ -261,6 +276,8 @@ def _wanted(problem: Mapping[str, Any]) -> str:
         bound = problem["ctx"][key]
         text = words.format(f"{bound:g}" if isinstance(bound, float) else bound)
         return text.replace(" 1 items", " 1 item").replace(" 1 letters", " 1 letter")
+    if kind == "string_type" and isinstance(problem["input"], bool | int | float | date):
+        return "a text (put it in quotes)"
     return WANTED.get(kind.partition("_")[0], "another value")
 
 

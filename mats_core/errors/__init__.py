@@ -4,11 +4,10 @@ Every error a user can cause is an `InputError`: it names the thing, what was ex
 found and how to mend it.  The inside of the library trusts its inputs.
 """
 
-from .machine import MachineError, foreseen, machine_error, parsing, read_json, regular
+from .machine import MachineError, existing, foreseen, machine_error, parsing, read_json, regular
 from .sentences import (
     InputError,
     cut,
-    existing,
     listing,
     member,
     nearest,

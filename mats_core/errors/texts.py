@@ -11,7 +11,7 @@ import pydantic
 import yaml
 
 from .machine import existing, foreseen, regular
-from .sentences import SAID, InputError, cut, existing, nearest
+from .sentences import SAID, InputError, cut, nearest
 
 M = TypeVar("M", bound=pydantic.BaseModel)
 

@@ -14,6 +14,7 @@ from ..checkpoints import Weights
 
 
 def _same(name: str) -> str:
+    """The name as it is."""
     return name
 
 

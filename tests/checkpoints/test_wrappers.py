@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -55,12 +56,17 @@ def test_what_is_no_wrapper_stays(names):
     assert unwrapped(names) == {name: name for name in names}
 
 
+def under_compile(module: nn.Module) -> nn.Module:
+    compiled: Any = torch.compile(module, backend="eager")
+    return compiled
+
+
 def test_modules_inside_of_wrappers_merge_as_they_are():
     base, experts = family("mlp", 2)
     plain = merge_models(base, experts).state_dict()
     one, two = experts.values()
-    compiled = torch.compile(copy.deepcopy(base), backend="eager")
-    wrapped = [torch.compile(one, backend="eager"), nn.DataParallel(two)]
+    compiled = under_compile(copy.deepcopy(base))
+    wrapped = [under_compile(one), nn.DataParallel(two)]
     merged = merge_models(compiled, wrapped)
     compiled.load_state_dict(merged.state_dict())
     for name, value in plain.items():
@@ -69,5 +75,5 @@ def test_modules_inside_of_wrappers_merge_as_they_are():
 
 def test_the_module_inside():
     module = Mlp()
-    assert inside(nn.DataParallel(torch.compile(module, backend="eager"))) is module
+    assert inside(nn.DataParallel(under_compile(module))) is module
     assert inside(module) is module

@@ -25,7 +25,14 @@ SMALL = {
     "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32,
     "vocab_size": 50, "max_position_embeddings": 32,
 }  # fmt: skip
-T5 = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2, "vocab_size": 50}
+T5: dict[str, Any] = {
+    "d_model": 16,
+    "d_kv": 8,
+    "d_ff": 32,
+    "num_layers": 2,
+    "num_heads": 2,
+    "vocab_size": 50,
+}
 WAV = {
     **{k: v for k, v in SMALL.items() if "vocab" not in k and "position" not in k},
     "conv_dim": (8, 8), "conv_stride": (5, 2), "conv_kernel": (10, 3),

@@ -42,8 +42,8 @@ def family() -> tuple[nn.Module, dict[str, nn.Module]]:
             for parameter in module.parameters(recurse=False):
                 parameter.data += 0.01 * torch.randn_like(parameter)
             if isinstance(module, nn.BatchNorm2d):
-                module.running_var.fill_(variance)
-                module.running_mean.fill_(float(number))
+                module.get_buffer("running_var").fill_(variance)
+                module.get_buffer("running_mean").fill_(float(number))
         experts[f"e{number}"] = expert.eval()
     return base.eval(), experts
 
@@ -97,7 +97,7 @@ def test_the_survey_of_a_whole_model_leaves_them_out():
     for model in experts.values():
         for module in model.modules():
             if isinstance(module, nn.BatchNorm2d):
-                module.running_var.fill_(1e6)
+                module.get_buffer("running_var").fill_(1e6)
     second = merge_models(base, experts, "ties", scope="global").tensors
     assert all(torch.equal(first[n], second[n]) for n in first if "running_var" not in n)
 

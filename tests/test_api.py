@@ -627,6 +627,35 @@ def test_evaluate_counts_right_answers_and_leaves_the_model_as_it_was():
         mats_core.evaluate(merged)
 
 
+def test_an_example_without_a_label_is_not_asked():
+    model = Mlp()
+    x, y = images()
+    whole = mats_core.evaluate(model, [(x, y)])
+    some = torch.where(torch.arange(len(y)) % 3 > 0, y, -100)
+    with pytest.warns(UserWarning, match="8 of 48 examples have the label -100"):
+        found = mats_core.evaluate(model, [(x, some), (x, y)])
+    asked = [answer for row, answer in enumerate(whole.answers) if row % 3]
+    assert found.answers.replace("-", "") == "".join(asked) + whole.answers
+    assert (found.examples, found.correct) == (40, asked.count("1") + whole.correct)
+    assert found.said.count(None) == 8
+    assert mats_core.evaluate(model, [(x, y[:, None])]) == whole
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        (torch.full((24,), -100), "found 24, all with the label -100"),
+        (torch.full((24,), -1), "from 0 to 3.*numbers from -1 to -1. Only -100 leaves"),
+        (torch.full((24,), 4), "numbers from 4 to 4"),
+        (torch.zeros(24), r"class numbers \[24\]"),
+        (torch.zeros(24, 2, dtype=torch.long), r"found torch.int64 \[24, 2\]"),
+    ],
+)
+def test_labels_that_are_no_classes_are_told(labels, words):
+    with pytest.raises(InputError, match=words):
+        mats_core.evaluate(Mlp(), [(images()[0], labels)])
+
+
 def test_evaluate_a_merge_of_directories_is_what_its_report_says(of_directories):
     recipe, folder = of_directories
     merged = api.merge(recipe)

@@ -90,3 +90,5 @@ def _measure(arguments: argparse.Namespace) -> None:
         with noted(), bar() as show:
             statistics = drain(part(steps, said=f"{task.name}: {{}}"), show)
         print(f"{out}: {len(statistics.layers)} layers, {statistics.metadata['examples']} examples")
+        for note in statistics.notes:
+            print(f"note: {note}")

@@ -232,6 +232,7 @@ def _fitted(
     source = original(on)
     if isinstance(source, InMemory) or statistics.source.startswith("memory:"):
         _same_model(statistics, on, whose, prints)
+        statistics.warn()
     else:
         statistics.check(on.fingerprint)
     _require_names(statistics, on, whose)

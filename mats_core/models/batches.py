@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import operator
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -76,14 +75,35 @@ def first(loader: Iterable[Any], most: int | None) -> Iterator[Any]:
         return
     left = most
     for batch in loader:
-        count = _count(batch)
-        yield batch if count <= left else _changed(batch, operator.itemgetter(slice(left)))
-        left -= count
+        here = count(batch)
+        yield batch if here <= left else rows(batch, range(left), here)
+        left -= here
         if left <= 0:
             return
 
 
-def _count(batch: Any) -> int:
+def rows(batch: Any, some: Sequence[int], count: int) -> Any:
+    """Some examples of a batch of `count`: of every tensor and list with as many entries."""
+    if isinstance(batch, Tensor):
+        own = batch.ndim > 0 and len(batch) == count
+        return batch[torch.as_tensor(some, device=batch.device)] if own else batch
+    if isinstance(batch, Mapping):
+        return {name: rows(value, some, count) for name, value in batch.items()}
+    if isinstance(batch, tuple | list):
+        if len(batch) == count and not any(_holds_tensors(value) for value in batch):
+            return type(batch)([batch[row] for row in some])
+        return tuple(rows(value, some, count) for value in batch)
+    return batch
+
+
+def _holds_tensors(value: Any) -> bool:
+    values = value.values() if isinstance(value, Mapping) else value
+    nested = isinstance(value, Mapping | tuple | list)
+    return isinstance(value, Tensor) or (nested and any(_holds_tensors(v) for v in values))
+
+
+def count(batch: Any) -> int:
+    """The number of examples of a batch: the entries of its first tensor."""
     if isinstance(batch, Tensor):
         return len(batch)
     values = batch.values() if isinstance(batch, Mapping) else batch

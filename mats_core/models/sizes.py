@@ -100,7 +100,10 @@ def _held(
 ) -> int | None:
     """The number that the weights hold; None where no tensor says so, or not all the same."""
     larger = copy.deepcopy(config)
-    setattr(owner(larger, name), name, said + 1)
+    try:
+        setattr(owner(larger, name), name, said + 1)
+    except IMPOSSIBLE:  # a number that this kind of model only shows
+        return None
     grown = _empty(larger, model_class)
     found = set()
     for one, shape in grown.items():

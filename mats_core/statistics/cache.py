@@ -14,10 +14,12 @@ from .passes import measuring_to_file
 from .settings import MeasureSettings
 from .store import FORMAT
 
+VERSION = "2"  # of the numbers: before, batches were not compared with single examples
+
 
 def cached_path(checkpoint: Weights, task: Task, settings: MeasureSettings) -> Path:
     """The file of these statistics in the machine's cache, whether it exists yet or not."""
-    parts = (FORMAT, checkpoint.fingerprint, task.digest, *settings.key)
+    parts = (FORMAT, VERSION, checkpoint.fingerprint, task.digest, *settings.key)
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
     return cache_folder() / "statistics" / f"{task.name}-{key}.safetensors"
 

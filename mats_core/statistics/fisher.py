@@ -7,9 +7,13 @@ mean of their squares.  Symbols as in the package's text.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.grad import conv2d_weight
 
 CHUNK_BYTES = 1 << 20  # of per-example weight gradients held at once: they fit a processor's cache
 GPU_BYTES = 1 << 28  # the same on a GPU, which wants much at once
@@ -49,7 +53,7 @@ def layer_norm_weight(x: Tensor, g: Tensor, epsilon: float) -> Tensor:
     return (g * normalised).sum(1)
 
 
-def rms_norm_weight(x: Tensor, g: Tensor, module: torch.nn.Module) -> Tensor:
+def rms_norm_weight(x: Tensor, g: Tensor, module: nn.Module) -> Tensor:
     """Per-example gradient of an RMSNorm's weight: (examples, d); so too where it adds 1 to it."""
     epsilon = getattr(module, "variance_epsilon", getattr(module, "eps", None))
     return (g * functional.rms_norm(x, x.shape[-1:], eps=epsilon)).sum(1)
@@ -81,15 +85,52 @@ def embedding_square_sum(ids: Tensor, g: Tensor, rows: int) -> Tensor:
     return total
 
 
-def unfolds(layer: torch.nn.Conv2d) -> bool:
-    """Whether `convolution_patches` applies; other convolutions are left without statistics."""
+def unfolds(layer: nn.Conv2d) -> bool:
+    """Whether `convolution_patches` applies; other convolutions go example by example."""
     named = isinstance(layer.padding, str)
     return layer.groups == 1 and layer.padding_mode == "zeros" and not named
 
 
-def convolution_patches(x: Tensor, layer: torch.nn.Conv2d) -> Tensor:
+def convolution_patches(x: Tensor, layer: nn.Conv2d) -> Tensor:
     """The patches that a convolution sees, as tokens: (examples, positions, channels · kh · kw)."""
     padding = layer.padding
     assert not isinstance(padding, str)  # `unfolds` said no
     patches = functional.unfold(x, layer.kernel_size, layer.dilation, padding, layer.stride)
     return patches.transpose(1, 2)
+
+
+def convolution_square_sum(uses: Sequence[tuple[Tensor, Tensor]], layer: Any) -> Tensor:
+    """Σ_examples (gradient of a convolution's weight)², in its shape, where patches do not serve.
+
+    Of inputs (examples, channels, h, w) and output gradients of each of its calls; groups and
+    paddings of any kind.
+    """
+    total = torch.zeros_like(layer.weight)
+    for example in range(len(uses[0][0])):
+        gradient = torch.zeros_like(layer.weight)
+        for x, g in uses:
+            padded, padding = x[example : example + 1], layer.padding
+            if layer.padding_mode != "zeros" or isinstance(padding, str):
+                mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
+                around = layer._reversed_padding_repeated_twice
+                padded, padding = functional.pad(padded, around, mode=mode), 0
+            gradient += conv2d_weight(
+                padded, list(layer.weight.shape), g[example : example + 1],
+                layer.stride, padding, layer.dilation, layer.groups,
+            )  # fmt: skip
+        total += gradient.square_()
+    return total
+
+
+def channel_norm(x: Tensor, g: Tensor, layer: Any) -> tuple[Tensor, Tensor]:
+    """Per-example gradients of weight and bias of a norm of channels: (examples, channels) each.
+
+    x and g are (examples, channels, ...); a BatchNorm uses its running mean and variance.
+    """
+    if isinstance(layer, nn.GroupNorm):
+        normed = functional.group_norm(x, layer.num_groups, eps=layer.eps)
+    else:
+        mean, variance = layer.running_mean, layer.running_var
+        normed = functional.batch_norm(x, mean, variance, eps=layer.eps)
+    scale, shift = g * normed, g
+    return (scale.flatten(2).sum(2), shift.flatten(2).sum(2)) if g.ndim > 2 else (scale, shift)

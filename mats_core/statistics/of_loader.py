@@ -11,7 +11,7 @@ import contextlib
 import copy
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -20,8 +20,10 @@ from torch import Tensor, nn
 from ..checkpoints import InMemory
 from ..errors import InputError
 from ..models import IGNORED, batches
-from .collect import Batch, Likelihood, Steps, measuring
+from .collect import Steps, measuring
+from .likelihood import Likelihood
 from .settings import MeasureSettings
+from .verify import Batch
 
 Loss = Callable[[nn.Module, Any], Tensor]  # (model, batch) → (n,) losses, or their sum
 CAUSAL = ("CausalLM", "LMHeadModel")  # classes that shift labels themselves
@@ -73,6 +75,7 @@ def measuring_loader(
                 settings,
                 names={f"model.{name}": tensor for name, tensor in names.items()},
                 metadata=metadata,
+                taking=called.taking,
             )
         )
 
@@ -137,6 +140,18 @@ class _Called(nn.Module):
                 expected="at least one that is asked for",
                 found=f"{IGNORED} everywhere, which leaves a position out",
             )
+
+    @contextlib.contextmanager
+    def taking(self, rows: Sequence[int]) -> Iterator[Batch]:
+        """The model called with some examples of the batch."""
+        batch, truth = self._batch, self._truth
+        count = batches.count(batch)
+        self._batch = batches.rows(batch, rows, count)
+        self._truth = None if truth is None else batches.rows(truth, rows, count)
+        try:
+            yield batches.split(self._batch, needs_labels=False)[0], self._truth
+        finally:
+            self._batch, self._truth = batch, truth
 
     def forward(self, **inputs: Tensor) -> Any:
         if self.loss is not None:

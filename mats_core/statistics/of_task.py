@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,9 +18,11 @@ from ..models import Rows
 from ..system import drain, existing_device
 from ..tasks import Split, Task
 from . import ia3
-from .collect import Batch, Steps, measuring, sampled
+from .collect import Steps, measuring
+from .likelihood import sampled
 from .settings import MeasureSettings
 from .store import Statistics
+from .verify import Batch
 
 
 def measuring_task(
@@ -58,12 +61,23 @@ def measuring_task(
         given[places] = _drawn_answers(model, rows, chosen, places, settings.seed)
         settings = replace(settings, labels="empirical")
 
+    def batch_of(some: np.ndarray) -> Batch:
+        batch = rows.batch(some, given[some] if task.form.kind == "choices" else None)
+        classes = torch.from_numpy(chosen.labels[some])
+        return batch.inputs, classes if batch.targets is None else batch.targets
+
+    here = places  # of the batch that is measured
+
     def batches() -> Iterable[Batch]:
+        nonlocal here
         for start in range(0, len(places), settings.batch_size):
-            some = places[start : start + settings.batch_size]
-            batch = rows.batch(some, given[some] if task.form.kind == "choices" else None)
-            classes = torch.from_numpy(chosen.labels[some])
-            yield batch.inputs, classes if batch.targets is None else batch.targets
+            here = places[start : start + settings.batch_size]
+            yield batch_of(here)
+
+    @contextlib.contextmanager
+    def taking(some: Sequence[int]) -> Iterator[Batch]:
+        """Examples of the batch, with no more padding than they need."""
+        yield batch_of(here[list(some)])
 
     named = models.parameter_names(directory, tensors).items()
     return (
@@ -75,6 +89,7 @@ def measuring_task(
             vectors=ia3.rescaled_layers(checkpoint, dtype=dtype, device=device),
             metadata={"fingerprint": checkpoint.fingerprint, "task": task.name, "labels": labels},
             total=len(places),
+            taking=taking,
         )
     )
 

@@ -22,7 +22,7 @@ from ..tasks import Task
 from .collect import Steps
 from .of_task import measuring_task
 from .settings import MeasureSettings
-from .store import Statistics
+from .store import TOLD, Statistics
 
 SHARE = 0.5  # of the available memory, where no budget is given; the model takes its part, too
 WIDTH = 4  # bytes of a number: sums are float32
@@ -97,9 +97,12 @@ def joined(parts: Sequence[Statistics]) -> Statistics:
     """Statistics of different layers of one model as one; read from their files when asked for."""
     of: Mapping[str, Statistics] = {name: part for part in parts for name in part.shapes}
     tokens = max((part.tokens or 0) for part in parts)
+    said = {key: [line for p in parts for line in p.metadata.get(key, "").splitlines()]
+            for key in TOLD}  # fmt: skip
+    told = {key: "\n".join(dict.fromkeys(lines)) for key, lines in said.items() if lines}
     return Statistics(
         {name: part.shapes[name] for name, part in of.items()},
-        {**parts[0].metadata, "tokens": str(tokens)},
+        {**parts[0].metadata, "tokens": str(tokens), **told},
         lambda name: of[name].stored(name),
         "several passes",
     )

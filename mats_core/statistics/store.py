@@ -13,7 +13,8 @@ Tensors, by the names of the checkpoint's own modules and parameters:
     <parameter>.block                (numel, numel), for small parameters, where asked for
 
 Metadata, all strings: `format`, `examples`, `tokens`, `seed`, `labels` (`empirical` or `true`),
-`fingerprint` of the checkpoint, and `task`.
+`fingerprint` of the checkpoint, and `task`; where there is something to tell also `notes` and
+`left_out`, a sentence a line: what was measured example by example, and what could not be measured.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ _NUMBERS = itertools.count()
 FACTORED = ("input_gram", "output_gradient_gram")  # kinds that may be there in factors instead
 FACTORS = ("input_factor", "input_rest", "output_gradient_factor", "output_gradient_rest")
 OF_PARAMETERS = ("fisher", "block")  # the others are of modules
+TOLD = ("notes", "left_out")  # metadata of sentences, a line each
 KINDS = (*FACTORED, "input_mean", *OF_PARAMETERS, *FACTORS)
 
 
@@ -176,7 +178,11 @@ class Statistics(Shown):
         return self._read(name)
 
     def check(self, fingerprint: str) -> None:
-        """Raise `InputError` if this was measured on another checkpoint; warn if no file says."""
+        """Raise `InputError` if this was measured on another checkpoint; warn if no file says.
+
+        What could not be measured is a warning, too.
+        """
+        self.warn()
         own = self.metadata.get("fingerprint", "")
         if not own:
             warnings.warn(
@@ -191,6 +197,17 @@ class Statistics(Shown):
                 found=f"fingerprint {own[:12]}",
                 remedy="They were measured on another checkpoint; run `measure` on this one.",
             )
+
+    def warn(self) -> None:
+        """Warn of what could not be measured."""
+        for sentence in self.metadata.get("left_out", "").splitlines():
+            warnings.warn(f"statistics '{self.source}': {sentence}", stacklevel=3)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """How this was measured, where that is not by batches alone: a sentence each."""
+        said = (self.metadata.get(key, "") for key in TOLD)
+        return tuple(sentence for text in said for sentence in text.splitlines())
 
     @property
     def tokens(self) -> int | None:

@@ -48,14 +48,15 @@ def says_nothing(names: Sequence[str]) -> bool:
 
 def class_name(value: Any) -> str:
     """A label as the name of a class: whole numbers without their decimals, "" for none."""
-    if isinstance(value, float) and value.is_integer():
+    if isinstance(value, float | np.floating) and float(value).is_integer():
         return str(int(value))
     return text_of(value).strip()
 
 
 def text_of(value: Any) -> str:
     """A cell as a text, "" for none (also NaN, and the `NA` of pandas)."""
-    if value is None or value != value or type(value).__name__ in ("NAType", "NaTType"):
+    nothing = value is None or type(value).__name__ in ("NAType", "NaTType")
+    if nothing or (isinstance(value, float | np.floating) and np.isnan(value)):
         return ""
     return str(value)
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 PACKED = (".gz",)
 FORMATS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
+UNCLOSED = "A quotation mark opens a cell and is never closed: double it, or save a .tsv."
 REMARKS = "# remarks"  # in the attributes of a table, beside the names of columns
 
 
@@ -59,6 +60,7 @@ def read_table(thing: str, path: Path) -> pd.DataFrame:
             f"{thing} '{path}'",
             expected=f"a table in {kind.removeprefix('.')}",
             found=(str(error).strip() or type(error).__name__).splitlines()[0][:200],
+            remedy=UNCLOSED if "EOF inside string" in str(error) else "",
         ) from None
     if not len(frame):
         raise InputError(f"{thing} '{path}'", expected="at least one row", found="none")

@@ -190,9 +190,10 @@ def test_an_option_at_its_end_gives_what_its_help_says(family, method, options, 
 
 @pytest.mark.parametrize("name", ["task_power", "dimension_power", "layer_power"])
 def test_a_level_of_polarized_scaling_that_is_off_weighs_all_alike(family, name):
+    off: dict[str, Any] = {name: 0.0}
     base, experts, measured, _ = family
     report = mats.merge_models(
-        base, experts, "essential", heads=[], statistics=measured, progress=False, **{name: 0.0}
+        base, experts, "essential", heads=[], statistics=measured, progress=False, **off
     ).report
     seen = {"task_power": "task_weights", "dimension_power": "dimension_weights"}.get(name)
     details = [layer.details for layer in report.layers if layer.method == "essential"]
@@ -206,7 +207,7 @@ def test_a_level_of_polarized_scaling_that_is_off_weighs_all_alike(family, name)
     "method", [name for name, one in METHODS.items() if one.weighted and name != "ties"]
 )
 def test_a_weight_of_zero_leaves_an_expert_out(family, method):
-    options = {"drop": 0.0} if method == "dare" else {}
+    options: dict[str, Any] = {"drop": 0.0} if method == "dare" else {}
     without = merged(family, method, names=["e0", "e1"], **options)
     weighed = merged(family, method, weights={"e0": 1.0, "e1": 1.0, "e2": 0.0}, **options)
     assert apart(without, weighed) < (1e-2 if method.startswith("kfac") else 1e-12)
@@ -248,7 +249,7 @@ def test_one_sign_is_that_of_a_mirrored_expert(family, method):
     theirs = experts["e1"].state_dict()
     mirrored.load_state_dict({name: 2 * value - theirs[name] for name, value in start.items()})
     turned = base, {**experts, "e1": mirrored}, measured, prior
-    options = {"density": 1.0} if method == "ties" else {}
+    options: dict[str, Any] = {"density": 1.0} if method == "ties" else {}
     found = merged(family, method, weights={"e0": 1.0, "e1": -1.0, "e2": 1.0}, **options)
     assert apart(found, merged(turned, method, **options)) < 1e-5
 
@@ -269,16 +270,15 @@ def test_a_mean_of_weights_that_cancel_is_refused(family, method):
 
 @pytest.mark.parametrize("method", ["fisher", "regmean", "kfac"])
 def test_curvature_that_turns_negative_is_refused_by_name(family, method):
-    options = {"kfac": {"damping": 0.0}, "regmean": {"damping": 0.0}}.get(method, {})
+    options: dict[str, Any] = {} if method == "fisher" else {"damping": 0.0}
     with pytest.raises(mats.InputError, match=r"negative weights \(e0 1, e1 -0\.9.*task_arithmeti"):
         merged(family, method, weights={"e0": 1.0, "e1": -0.9, "e2": 0.1}, **options)
 
 
 @pytest.mark.parametrize("method", ["fisher", "regmean", "kfac", "gradient_matching"])
 def test_a_small_negative_weight_leaves_the_system_definite(family, method):
-    options = {"fisher": {"floor": 1.0}, "gradient_matching": {"prior": 5.0}}.get(
-        method, {"damping": 1.0}
-    )
+    own = {"fisher": {"floor": 1.0}, "gradient_matching": {"prior": 5.0}}
+    options: dict[str, Any] = own.get(method, {"damping": 1.0})
     weights = {"e0": 1.0, "e1": 1.0, "e2": -0.01}
     found = merged(family, method, weights=weights, **options)
     near = merged(family, method, weights={**weights, "e2": 0.0}, **options)

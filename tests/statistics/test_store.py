@@ -135,8 +135,8 @@ def test_the_cache_measures_once_and_again_for_anything_that_matters(
     }
     assert first in places
     assert len(places) == 9
-    # The name that files of 0.1.0 have, which are thus measured once and not again.
-    parts = ("mats-statistics-1", checkpoint.fingerprint, task.digest, "4", "empirical", "0")
+    # Files of 0.1.0 have another name: their numbers were not compared with single examples.
+    parts = ("mats-statistics-1", "2", checkpoint.fingerprint, task.digest, "4", "empirical", "0")
     name = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
     assert first.name == f"{task.name}-{name}.safetensors"
 

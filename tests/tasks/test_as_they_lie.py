@@ -250,6 +250,9 @@ def test_a_key_that_stands_twice_is_refused(tmp_path):
     (tmp_path / "t.yaml").write_text("kind: text\ntrain: a\ntest: b\ninputs: text\ntrain: c\n")
     with pytest.raises(InputError, match=r"'train': expected each key once.*line 2 and in line 5"):
         tasks.load(tmp_path / "t.yaml")
+    (tmp_path / "t.yaml").write_text("{kind: text, train: a, test: 0.1, test: 0.2, inputs: text}")
+    with pytest.raises(InputError, match="'test': expected each key once"):
+        tasks.load(tmp_path / "t.yaml")
 
 
 # Pictures -----------------------------------------------------------------------------------------

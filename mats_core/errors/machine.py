@@ -1,0 +1,151 @@
+"""What the machine refuses, and what a parser cannot read, in the same one sentence."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from .sentences import InputError, reason
+
+ROOM = "Make room there, or choose a folder on another disk."
+
+
+LEAVE = "Ask for the permission, or choose another folder."
+
+
+FEWER = "Close other programs, use fewer threads (OMP_NUM_THREADS), or merge on a larger machine."
+
+
+# What the system refuses → what was wanted, what there is, and the way out.
+SYSTEM: dict[int, tuple[str, str, str]] = {
+    errno.ENOSPC: ("room to write", "a full disk", ROOM),
+    errno.EDQUOT: ("room to write", "a quota that is used up", ROOM),
+    errno.EFBIG: (
+        "room to write",
+        "a file larger than its disk or a limit allows",
+        "Choose another disk (FAT32 takes 4 GB a file), or raise the limit (ulimit -f).",
+    ),
+    errno.EROFS: ("a disk that can be written", "a read-only one", "Choose another folder."),
+    errno.EACCES: ("the permission", "none", LEAVE),
+    errno.EPERM: ("the permission", "none", LEAVE),
+    errno.ENAMETOOLONG: ("a name that the system takes", "one too long", "Shorten it."),
+    errno.EIO: (
+        "a disk that answers",
+        "an input/output error",
+        "The disk may be failing: copy what is on it, and look at the system's log.",
+    ),
+    errno.EMFILE: (
+        "few open files", "as many as this process may have", "Raise the limit: ulimit -n 4096.",
+    ),
+    errno.ENFILE: ("few open files", "as many as the system may have", "Close other programs."),
+    errno.ENOENT: ("an existing file or directory", "nothing there", "Was it moved or removed?"),
+    errno.EISDIR: ("a file", "a directory", "Name a file in it, or another path."),
+    errno.ENOTDIR: ("a directory", "a file on the way there", "Check the path."),
+    errno.ELOOP: ("a path that ends", "links that lead in a circle", "Remove one of the links."),
+    errno.ENOMEM: ("memory", "too little of it", FEWER),
+    errno.ESTALE: (
+        "a file of the network disk", "one that has gone there", "Mount the disk again.",
+    ),
+}  # fmt: skip
+
+
+# What libraries say where memory is short; the types of these errors are not theirs alone.
+NO_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory", "bad_alloc",
+             "can't start new thread", "not enough memory", "failed to map", "os error 12",
+             "resource temporarily unavailable")  # fmt: skip
+
+
+class MachineError(InputError):
+    """What the machine refused, in one clear sentence: disk, memory, permission."""
+
+
+def machine_error(thing: str, error: BaseException) -> MachineError | None:
+    """The sentence for what the machine refused; None for an exception of another kind."""
+    if isinstance(error, OSError) and error.errno is not None:
+        expected, found, remedy = SYSTEM.get(
+            error.errno, ("a system that can do it", f"'{error.strerror}'", "")
+        )
+        file = error.filename
+        named = os.fsdecode(file) if isinstance(file, str | bytes | os.PathLike) else ""
+        above, last = os.path.split(named)
+        told = named in thing or (last.startswith(".") and above in thing)  # a file under way
+        where = thing if told else f"{thing}: '{named}'"
+        return MachineError(where, expected=expected, found=found, remedy=remedy)
+    said = str(error).lower()
+    memory = isinstance(error, MemoryError) or any(words in said for words in NO_MEMORY)
+    if memory and isinstance(error, MemoryError | RuntimeError | OSError):
+        on = "memory of the GPU" if "cuda" in said or "mps" in said else "memory"
+        return MachineError(thing, expected=f"enough {on}", found="too little", remedy=FEWER)
+    if isinstance(error, OSError):
+        return MachineError(thing, expected="a system that can do it", found=reason(error))
+    return None
+
+
+@contextlib.contextmanager
+def foreseen(thing: str) -> Iterator[None]:
+    """A context in which what the machine refuses becomes a `MachineError` about `thing`.
+
+    A pipe that its reader has closed is none of that, and goes on as it is.
+    """
+    try:
+        yield
+    except (OSError, MemoryError, RuntimeError) as error:
+        if isinstance(error, BrokenPipeError):
+            raise
+        found = machine_error(thing, error)
+        if found is None:
+            raise
+        raise found from error
+
+
+@contextlib.contextmanager
+def parsing(thing: str, expected: str, remedy: str = "") -> Iterator[None]:
+    """A context in which whatever a parser raises becomes an `InputError` about `thing`."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        refused = machine_error(thing, error)
+        if refused is None:
+            refused = InputError(thing, expected=expected, found=reason(error), remedy=remedy)
+        raise refused from error
+
+
+def regular(thing: str, file: Path, expected: str = "a file") -> Path:
+    """`file` if it can be read like a file, else an `InputError`: a pipe would block for ever."""
+    with foreseen(thing):
+        mode = os.stat(file).st_mode
+    if stat.S_ISREG(mode):
+        return file
+    found = "a directory" if stat.S_ISDIR(mode) else "a pipe, a socket or a device"
+    raise InputError(thing, expected=expected, found=found, remedy="Name another path.")
+
+
+def read_json(file: Path) -> Any:
+    """What a JSON file holds, with or without a byte-order mark; `InputError` where it is none."""
+    thing = f"'{file}'"
+    regular(thing, file)
+    with parsing(thing, "JSON", "Copy or download it again."):
+        return json.loads(file.read_text("utf-8-sig"))
+
+
+def existing(thing: str, path: str | Path) -> Path:
+    """`path` if it exists, else an `InputError`."""
+    path = Path(path)
+    with foreseen(f"{thing} '{path}'"):
+        there = path.exists()
+    if not there:
+        raise InputError(
+            f"{thing} '{path}'",
+            expected="an existing file or directory",
+            found="nothing there",
+            remedy="Check the spelling; relative paths start at the recipe's folder.",
+        )
+    return path

@@ -1,0 +1,209 @@
+"""What stands in files of YAML: texts as they were written, and values that fit their fields."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Mapping
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
+
+import pydantic
+import yaml
+
+from .machine import existing, foreseen, regular
+from .sentences import SAID, InputError, cut, existing, nearest
+
+M = TypeVar("M", bound=pydantic.BaseModel)
+
+
+def read_yaml(thing: str, path: str | Path, *models: type[pydantic.BaseModel]) -> dict[str, Any]:
+    """The mapping that a YAML file holds, else an `InputError`.
+
+    What the fields of `models` take as a text stays the text that it is in the file: `no`, `1`,
+    `1e3`, a date.  A key that stands twice in a mapping is an error.
+    """
+    named = f"{thing} '{path}'"
+    path = regular(named, existing(thing, path), "a file of YAML")
+    try:
+        with foreseen(named):
+            text = path.read_bytes().decode("utf-8-sig")
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        content = None
+        if node is not None:
+            _as_written(named, node, _text_fields(models), _number_fields(models))
+            content = yaml.SafeLoader("").construct_document(node)
+    except InputError:
+        raise
+    except (yaml.YAMLError, ValueError, RecursionError, LookupError, TypeError) as error:
+        found = "brackets nested too deep" if isinstance(error, RecursionError) else str(error)
+        raise InputError(
+            named, expected="YAML", found=cut(found.replace("\n", " "), 2 * SAID)
+        ) from None
+    if not isinstance(content, Mapping):
+        raise InputError(
+            f"{thing} '{path}'", expected="a YAML mapping", found=type(content).__name__
+        )
+    return dict(content)
+
+
+def _text_fields(models: Iterable[type[pydantic.BaseModel]]) -> dict[str, bool]:
+    """Fields that take texts and no other scalar → whether an empty value is none."""
+    found = {}
+    for model in models:
+        for name, field in model.model_fields.items():
+            parts = _parts(field.annotation)
+            if str in parts and not parts & {int, float, bool, Any}:
+                found[name] = type(None) in parts
+    return found
+
+
+def _parts(annotation: Any) -> set[Any]:
+    """The types in an annotation: `str` and `NoneType` of `tuple[str, ...] | None`."""
+    inside = get_args(annotation)
+    if get_origin(annotation) is Annotated:
+        return _parts(inside[0])
+    if get_origin(annotation) is Literal:
+        return {type(value) for value in inside}
+    return {part for one in inside for part in _parts(one)} if inside else {annotation}
+
+
+def _number_fields(models: Iterable[type[pydantic.BaseModel]]) -> set[str]:
+    """Fields that take numbers and neither texts nor true and false."""
+    parts = {n: _parts(f.annotation) for one in models for n, f in one.model_fields.items()}
+    return {name for name, one in parts.items() if one & {int, float} and not one & {str, bool}}
+
+
+def _as_written(
+    thing: str, node: yaml.Node, texts: Mapping[str, bool], numbers: Container[str]
+) -> None:
+    """Make the scalars of the fields of texts what is written, wherever their mapping lies, but for
+    free ones."""
+    waiting = [node]
+    seen = set()  # an anchor may lie in itself
+    while waiting:
+        node = waiting.pop()
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            waiting += node.value
+        elif isinstance(node, yaml.MappingNode):
+            _require_once(thing, node)
+            for key, value in node.value:
+                if key.value in texts:
+                    _kept(value, null=texts[key.value])
+                elif key.value in numbers and value.tag == "tag:yaml.org,2002:bool":
+                    value.tag = "tag:yaml.org,2002:str"  # yes and no are no numbers
+                elif key.value not in FREE:
+                    waiting.append(value)
+
+
+def _kept(node: yaml.Node, *, null: bool) -> None:
+    """A scalar, or the scalars of a list, as the texts that were written."""
+    if isinstance(node, yaml.ScalarNode):
+        if not (null and node.tag == "tag:yaml.org,2002:null"):
+            node.tag = "tag:yaml.org,2002:str"
+    elif isinstance(node, yaml.SequenceNode):
+        for one in node.value:
+            if isinstance(one, yaml.ScalarNode):
+                one.tag = "tag:yaml.org,2002:str"
+
+
+def _require_once(thing: str, node: yaml.MappingNode) -> None:
+    lines: dict[str, int] = {}
+    for key, _ in node.value:
+        if not isinstance(key, yaml.ScalarNode):
+            continue
+        line = key.start_mark.line + 1
+        if key.value in lines:
+            raise InputError(
+                f"{thing}: '{key.value}'",
+                expected="each key once",
+                found=f"it in line {lines[key.value]} and in line {line}",
+                remedy="Remove one of the two.",
+            )
+        lines[key.value] = line
+
+
+def validated(
+    thing: str, model: type[M], content: Mapping[str, Any], *inside: type[pydantic.BaseModel]
+) -> M:
+    """The model of parsed values; `inside`: models in it.
+
+    Raises `InputError` with all that is wrong, in words; unknown keys name the nearest valid one.
+    """
+    try:
+        return model.model_validate(content)
+    except pydantic.ValidationError as error:
+        problems = error.errors()
+    fields = [name for one in (model, *inside) for name in one.model_fields]
+    wanted: dict[tuple[str, Any], list[str]] = {}
+    sentences: list[str] = []
+    for problem in problems:
+        where = _where(problem["loc"], fields) or thing
+        if problem["type"] == "extra_forbidden":
+            last = str(problem["loc"][-1])
+            where = ".".join(map(str, problem["loc"]))
+            sentences.append(f"'{where}' is not an option here. {nearest(last, fields)}")
+        elif problem["type"] == "missing":
+            sentences.append(f"'{where}' is missing.")
+        elif problem["type"] == "value_error":  # of a validator of this library
+            said = str(problem.get("ctx", {}).get("error"))
+            sentences.append(f"'{where}': {said}, found {problem['input']!r}.")
+        else:
+            wanted.setdefault((where, repr(problem["input"])[:200]), []).append(_wanted(problem))
+    inner = {_where(problem["loc"], fields) for problem in problems}
+    for (where, found), expected in wanted.items():
+        if any(other.startswith(f"{where}.") for other in inner):
+            continue  # what is wrong inside says more
+        alternatives = " or ".join(dict.fromkeys(expected))
+        sentences.append(f"'{where}': expected {alternatives}, found {found}.")
+    raise InputError(f"{thing}: {' '.join(dict.fromkeys(sentences))}")
+
+
+def _where(loc: Iterable[int | str], fields: Iterable[str]) -> str:
+    """`experts.0.name`: keys and places, without pydantic's names for the parts of a union."""
+    known, kept, free = set(fields), [], False
+    for part in loc:
+        if isinstance(part, int) or part in known or free:
+            kept.append(str(part))
+        free = part in FREE
+    return ".".join(kept)
+
+
+FREE = ("options", "search")  # fields whose keys and values are another's
+
+
+WANTED = {
+    "string": "a text", "int": "an integer", "float": "a number", "bool": "true or false",
+    "tuple": "a list", "list": "a list", "dict": "keys with values", "model": "keys with values",
+    "mapping": "keys with values", "none": "nothing", "finite": "a finite number",
+    "decimal": "a number", "path": "a path", "is": "another kind of value",
+}  # fmt: skip
+
+
+BOUNDS = {
+    "greater_than_equal": ("a number greater than or equal to {}", "ge"),
+    "greater_than": ("a number greater than {}", "gt"),
+    "less_than_equal": ("a number less than or equal to {}", "le"),
+    "less_than": ("a number less than {}", "lt"),
+    "too_short": ("a list of at least {} items", "min_length"),
+    "too_long": ("a list of at most {} items", "max_length"),
+    "string_too_short": ("a text of at least {} letters", "min_length"),
+    "string_too_long": ("a text of at most {} letters", "max_length"),
+    "literal_error": ("{}", "expected"),
+    "string_pattern_mismatch": ("a text of the form {}", "pattern"),
+}
+
+
+def _wanted(problem: Mapping[str, Any]) -> str:
+    """What one of pydantic's complaints asks for, in words."""
+    kind = problem["type"]
+    if kind in BOUNDS:
+        words, key = BOUNDS[kind]
+        bound = problem["ctx"][key]
+        text = words.format(f"{bound:g}" if isinstance(bound, float) else bound)
+        return text.replace(" 1 items", " 1 item").replace(" 1 letters", " 1 letter")
+    if kind == "string_type" and isinstance(problem["input"], bool | int | float | date):
+        return "a text (put it in quotes)"
+    return WANTED.get(kind.partition("_")[0], "another value")

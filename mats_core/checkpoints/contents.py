@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 
-from ..errors import InputError, MachineError
+from ..errors import InputError, MachineError, foreseen
 from ..system import cache_folder, recall
 from .source import Entry, all_finite
 from .staging import staged_file
@@ -122,7 +122,8 @@ def look_through(entries: Iterable[TensorEntry], held: Held) -> None:
 
 
 def _stamp(file: Path) -> Stamp:
-    found = os.stat(file)
+    with foreseen(f"'{file}'"):
+        found = os.stat(file)
     return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
@@ -151,7 +152,7 @@ def _blocks(entry: TensorEntry) -> Iterator[memoryview]:
     """The bytes of a tensor, as many as the file has; each block holds until the next one."""
     block, left = bytearray(min(BLOCK, entry.nbytes)), entry.nbytes
     view = memoryview(block)
-    with open(entry.file, "rb") as handle:
+    with foreseen(f"'{entry.file}'"), open(entry.file, "rb") as handle:
         handle.seek(entry.offset)
         while left and (count := handle.readinto(view[: min(BLOCK, left)])):
             yield view[:count]

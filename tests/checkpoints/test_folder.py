@@ -178,3 +178,6 @@ def test_files_that_change_after_they_were_opened_are_noticed(tmp_path, change):
         os.utime(file, ns=(0, 0))
     with pytest.raises(InputError, match=r"x\.safetensors"):
         checkpoint.read("w")
+    if change in ("removed", "shortened"):
+        with pytest.raises(InputError, match=r"x\.safetensors"):
+            assert checkpoint.fingerprint

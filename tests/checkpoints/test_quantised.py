@@ -140,8 +140,8 @@ def test_dtypes_that_are_not_read_are_named_as_well(kinds, word):
 def test_what_is_left_over_is_dropped_with_a_note(tmp_path, capsys):
     for number, name in enumerate(("base", "a", "b")):
         tensors = {f"{LAYER}.weight": torch.full((4, 8), float(number))}
-        config = {"model_type": "llama", "torch_dtype": "float16"}
-        config["quantization_config"] = {"quant_method": "bitsandbytes", "load_in_4bit": True}
+        left = {"quant_method": "bitsandbytes", "load_in_4bit": True}
+        config = {"model_type": "llama", "torch_dtype": "float16", "quantization_config": left}
         folder(tmp_path / name, tensors, config)
     (tmp_path / "base" / "quantize_config.json").write_text("{}")
     experts = [{"name": name, "model": name} for name in ("a", "b")]

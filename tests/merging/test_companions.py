@@ -138,15 +138,15 @@ def test_weights_keep_the_name_of_the_base(tmp_path, stem, shard_bytes):
     for name in ("base", "a", "b"):
         file = tmp_path / name / f"{stem}.safetensors"
         save_file(load_file(file) | {"enc.fc.bias": torch.ones(8)}, file, {"format": "pt"})
-    *_, last = run(recipe, shard_bytes=shard_bytes)
+    list(run(recipe, shard_bytes=shard_bytes))
     out = tmp_path / "out"
     files = {name for name in names(out) if "safetensors" in name}
     sharded = {f"{stem}-0000{n}-of-00002.safetensors" for n in (1, 2)}
     index = f"{stem}.safetensors.index.json"
     assert files == ({*sharded, index} if shard_bytes == 100 else {f"{stem}.safetensors"})
     assert Checkpoint.open(out).read("enc.fc.weight").mean() == 1.5
-    *_, again = run(recipe, shard_bytes=shard_bytes, force=True, resume=True)
-    assert last.report.layers[0].name == again.report.layers[0].name
+    list(run(recipe, shard_bytes=shard_bytes, force=True, resume=True))
+    assert {name for name in names(out) if "safetensors" in name} == files
 
 
 def test_a_base_without_companions_has_no_notes(tmp_path):

@@ -74,6 +74,6 @@ def facts_of(directory: Path | None, shapes: Shapes | None = None) -> Facts:
         vocabulary=known.size("vocab_size"),
         pad=padding_token(config),
         start=getattr(config, "decoder_start_token_id", None),
-        positions=positions or None,
+        positions=positions if (positions or 0) > 0 else None,  # XLNet's is -1
         segments=(getattr(config, "type_vocab_size", 0) or 0) > 1,
     )

@@ -142,9 +142,9 @@ class _Measurement:
     def add(self, inputs: Mapping[str, Tensor], truth: Tensor | None, taking: Taking) -> None:
         """Add one batch."""
         examples = len(next(iter(inputs.values())))
-        seen = {min(2, examples), *(["padding"] if is_padded(inputs) else [])}
-        if not self.verdict.unverified and not seen <= self.verified:
-            rows = rows_to_verify(inputs, truth)
+        rows = rows_to_verify(inputs, truth)
+        seen = {len(rows), *(["padding"] if is_padded(inputs) else [])}
+        if rows and not self.verdict.unverified and not seen <= self.verified:
             found = Verification(self.model, self.layers, taking).verdict(rows)
             self.verdict = found.after(self.verdict)
             self.verified |= seen | {1}

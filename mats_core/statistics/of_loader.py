@@ -43,8 +43,7 @@ def measuring_loader(
 
     loader    batches `(x, y)`, `(x, …, y)` or mappings with `labels`; class numbers (n,), or tokens
               (n, tokens) with -100 at positions that are left out.  The examples are the first
-              dimension, of the batch and of what each layer sees: a layer that sees another number
-              of rows is left out, but tokens first, as many as examples, cannot be told apart
+              dimension of the batch; layers that see another one are measured example by example
     loss      (model, batch) → the loss of each example (n,), or their sum: a negative
               log-likelihood, for models that give no logits; the batch is on the model's device
     names     the tensors' names by the module's parameters'; the same by default
@@ -52,8 +51,8 @@ def measuring_loader(
     The examples are the loader's first.  The model is measured in evaluation mode and left as it
     was; of half-precision modules a float32 copy is measured, for sums of squares need its range;
     compiled modules are measured as they were before, under the names of their parameters.  Raises
-    `InputError` for an empty loader, batches of another form, and models without any layer that can
-    be measured.
+    `InputError` for an empty loader, batches of another form, a loss that is no sum over the
+    examples, and models none of whose parameters are used.
     """
     _require_loader(model, loader, settings.labels, loss)
     given = dict(model.named_parameters())

@@ -300,13 +300,16 @@ def _no_sum(total: float, each: Sequence[float]) -> InputError:
 def rows_to_verify(inputs: Mapping[str, Tensor], truth: Tensor | None) -> list[int]:
     """The longest and the shortest example of a batch, or the first and the last.
 
-    Of those with a label, where some have none.
+    Of those with a label, where some have none; nothing where none has.
     """
     examples = len(next(iter(inputs.values())))
     rows = torch.arange(examples)
     if truth is not None and truth.ndim == 2 and len(truth) == examples:
-        asked = (truth != IGNORED).any(1).nonzero()[:, 0].cpu()
-        rows = asked if len(asked) > 1 else rows
+        labelled = (truth != IGNORED).any(1).cpu()
+        if not labelled.any():
+            return []
+        # One that is alone has another one beside it: it is a batch, as all others are.
+        rows = rows[labelled] if labelled.sum() > 1 else rows[(~labelled).long().argsort()][:2]
     lengths = torch.zeros(len(rows))
     for mask in (inputs[name] for name in MASKS if inputs.get(name) is not None):
         if mask.ndim == 2 and len(mask) == examples:

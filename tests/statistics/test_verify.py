@@ -255,6 +255,17 @@ def test_drawn_labels_are_those_of_the_batch_by_examples():
         close(found.stored(name), one.stored(name), 1e-9)
 
 
+def test_a_first_batch_without_labels_is_not_what_is_compared():
+    model = Mlp()
+    x, y = images(12)
+    none = torch.full((6,), -100)
+    found = measure(model, [(x[:6], none), (x[6:], y[6:]), (x[:6], y[:6])])
+    late = measure(model, [(x[6:], y[6:]), (x[:6], none), (x[:6], y[:6])])
+    for name in late.shapes:
+        close(found.stored(name), late.stored(name), 1e-5)
+    assert not late.notes
+
+
 # Losses -------------------------------------------------------------------------------------------
 
 
@@ -373,6 +384,10 @@ def test_rows_that_are_compared_are_the_longest_and_the_shortest():
     assert verify.rows_to_verify(inputs, None) == [1, 2]
     truth = torch.tensor([[1, 1], [-100, -100], [1, 1], [1, 1]])
     assert verify.rows_to_verify(inputs, truth) == [0, 2]
+    assert verify.rows_to_verify(inputs, torch.full((4, 2), -100)) == []
+    one = torch.full((4, 2), -100)
+    one[3] = 1
+    assert sorted(verify.rows_to_verify(inputs, one)) == [0, 3]
     assert verify.rows_to_verify({"x": torch.zeros(4, 2)}, None) == [0, 3]
     assert verify.rows_to_verify({"x": torch.zeros(1, 2)}, None) == [0]
 

@@ -211,7 +211,7 @@ def without(*names: str) -> dict[str, Tensor]:
         (BODY, {n: torch.randn(*(2 * k for k in v.shape)) for n, v in BODY.items()},
          "of another size"),
         (BODY, {**BODY, "enc.layers.0.fc.weight": torch.ones(4, 4, dtype=torch.int8)},
-         r"another kind \(int8\)"),
+         r"packed integers"),
     ],
 )  # fmt: skip
 def test_a_misfit_says_which_kind_it_is(base, expert, words):

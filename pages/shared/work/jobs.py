@@ -7,6 +7,7 @@ those go first that somebody is waiting for.  The page polls snapshots.
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import threading
@@ -30,6 +31,7 @@ class Tell(Protocol):
 
 Work = Callable[[Tell], Any]
 log = logging.getLogger(__name__)
+PATIENCE = 5.0  # seconds that the running job has to end by itself when the process does
 
 
 class Cancelled(Exception):
@@ -145,9 +147,24 @@ class Worker:
 
     def __init__(self) -> None:
         self._waiting: list[Job] = []
+        self._running: list[Job] = []  # one, and the one that lets it go first
+        self._ended = False
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._loop, name="mats-worker", daemon=True)
         self._thread.start()
+        atexit.register(self.end)
+
+    def end(self) -> None:
+        """Cancel all jobs and wait for the running one, so that the process can end.
+
+        A thread that is inside PyTorch when Python ends would abort the process.
+        """
+        with self._changed:
+            self._ended = True
+            for job in (*self._waiting, *self._running):
+                job.cancel()
+            self._changed.notify()
+        self._thread.join(PATIENCE)
 
     def submit(self, job: Job) -> Job:
         with self._changed:
@@ -176,10 +193,19 @@ class Worker:
         _leave_a_core()
         while True:
             with self._changed:
-                while (job := self._next(background=True)) is None:
+                while not self._ended and (job := self._next(background=True)) is None:
                     self._changed.wait()
-            job.run(self._let_others_go_first)
+                if self._ended:
+                    return
+            self._run(job, self._let_others_go_first)
             del job  # or its result would live until the next one comes
+
+    def _run(self, job: Job, meanwhile: Callable[[], None] | None = None) -> None:
+        self._running.append(job)
+        try:
+            job.run(meanwhile)
+        finally:
+            self._running.pop()
 
     def _let_others_go_first(self) -> None:
         while True:
@@ -187,7 +213,7 @@ class Worker:
                 job = self._next(background=False)
             if job is None:
                 return
-            job.run()
+            self._run(job)
 
 
 class Desk:

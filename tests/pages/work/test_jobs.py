@@ -138,3 +138,19 @@ def test_partial_results_can_be_watched(worker):
     assert job.snapshot().fraction == 0.3
     seen.set()
     assert ended(job).snapshot().partial == [1, 2]
+
+
+def test_the_worker_ends_with_its_process(worker):
+    begun, steps = threading.Event(), []
+
+    def long(tell):
+        begun.set()
+        while True:
+            tell(0.5, "on and on")
+            steps.append(time.sleep(0.01))
+
+    running, waiting = (worker.submit(Job(n, str(n), long)) for n in range(2))
+    assert begun.wait(5)
+    worker.end()
+    assert not worker._thread.is_alive()
+    assert {running.snapshot().state, waiting.snapshot().state} == {"cancelled"}

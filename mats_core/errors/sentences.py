@@ -39,7 +39,9 @@ def reason(error: BaseException) -> str:
     if isinstance(error, RecursionError):
         return "brackets nested too deep"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    said = cut(lines[0], SAID).rstrip(".") if lines else ""
+    # A line that ends with a colon announces the one that says it.
+    first = " ".join(lines[:2]) if lines and lines[0].endswith(":") else "".join(lines[:1])
+    said = cut(first, SAID).rstrip(".")
     return f"no key {said}" if isinstance(error, KeyError) else said or type(error).__name__
 
 

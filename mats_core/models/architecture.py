@@ -107,7 +107,7 @@ def _configuration(file: Path) -> Any:
     would quantise the model or fetch code to run it."""
     content = read_config(file) if file.is_file() else {}
     settings = _harmless({key: value for key, value in content.items() if key not in KEYS})
-    with parsing(f"'{file}'", "a model type that transformers knows"), quiet():
+    with parsing(f"'{file}'", "a model type and settings that transformers knows"), quiet():
         if file.is_file() and settings == read_json(file):
             return _from(file.parent)
         with tempfile.TemporaryDirectory() as folder:

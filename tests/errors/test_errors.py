@@ -7,7 +7,16 @@ import json
 import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
-from mats_core.errors import InputError, existing, listing, member, nearest, needed, validated
+from mats_core.errors import (
+    InputError,
+    existing,
+    listing,
+    member,
+    nearest,
+    needed,
+    sentences,
+    validated,
+)
 
 
 def test_the_sentence():
@@ -18,6 +27,22 @@ def test_the_sentence():
     assert (error.thing, error.expected, error.found, error.remedy) == (
         "file 'x'", "a", "b", "Do c.",
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("first\nsecond", "first"),
+        ("field 'a':\n    it is none\nmore", "field 'a': it is none"),
+        ("", "ValueError"),
+        ("x" * 5000, "…"),
+    ],
+)
+def test_the_reason_of_an_exception_is_one_short_line(said, told):
+    found = sentences.reason(ValueError(said))
+    assert told in found
+    assert "\n" not in found
+    assert len(found) < 400
 
 
 def test_listing_is_short():

@@ -149,7 +149,7 @@ def test_what_cannot_be_built_is_refused(tiny_family, tmp_path):
     with pytest.raises(InputError, match=r"no classifier\.bias, classifier\.weight"):
         models.build(tiny_family / "e1", without)
     directory(tmp_path, model_type="unheard-of", architectures=["Nothing"])
-    with pytest.raises(InputError, match="transformers knows"):
+    with pytest.raises(InputError, match="a model type and settings that transformers knows"):
         models.build(tmp_path, tensors)
     directory(tmp_path, model_type="vit", architectures=["NoSuchModel"])
     with pytest.raises(InputError, match="NoSuchModel"):

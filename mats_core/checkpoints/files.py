@@ -23,20 +23,12 @@ from ..errors import InputError, existing, foreseen, listing, parsing, regular
 from ..system import Device
 from .configuration import read_config
 from .contents import DTYPE_NAMES, DTYPES, Held, TensorEntry, checksum, contents, look_through
-from .folder import PICKLES, STEMS, weight_files
+from .folder import STEMS, weight_files
 from .quantised import named_format, way_out
 from .source import Weights, all_finite
 from .wrappers import unwrapped
 
-__all__ = [
-    "DTYPES",
-    "DTYPE_NAMES",
-    "PICKLES",
-    "Checkpoint",
-    "TensorEntry",
-    "all_finite",
-    "checksum",
-]
+__all__ = ["DTYPES", "DTYPE_NAMES", "Checkpoint", "TensorEntry", "all_finite", "checksum"]
 
 HEADER_LIMIT = 50_000_000  # bytes; a 7B model's header has 50 kB
 # How files begin that stand where weights should lie.

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from ..errors import InputError, listing
+from ..system import LONGEST_NAME
 
-LONGEST = 200  # bytes of a name; beside it lies a longer one while it is written
 REPLACE = "pass --force (force=True in Python) to replace it"
 
 Reads = Iterable[tuple[str, Path]]
@@ -104,8 +104,8 @@ def _require_name(thing: str, target: Path) -> None:
         found = "a name with a zero byte"
     elif target.name in ("", "..") or target.resolve() in (Path.cwd(), *Path.cwd().parents):
         found = "the working directory, or one above it"
-    elif len(os.fsencode(target.name)) > LONGEST:
-        found = f"a name of {len(os.fsencode(target.name))} bytes, of at most {LONGEST}"
+    elif len(os.fsencode(target.name)) > LONGEST_NAME:
+        found = f"a name of {len(os.fsencode(target.name))} bytes, of at most {LONGEST_NAME}"
     else:
         try:
             os.lstat(target)

@@ -14,14 +14,8 @@ from typing import Any
 from .sentences import InputError, reason
 
 ROOM = "Make room there, or choose a folder on another disk."
-
-
 LEAVE = "Ask for the permission, or choose another folder."
-
-
 FEWER = "Close other programs, use fewer threads (OMP_NUM_THREADS), or merge on a larger machine."
-
-
 # What the system refuses → what was wanted, what there is, and the way out.
 SYSTEM: dict[int, tuple[str, str, str]] = {
     errno.ENOSPC: ("room to write", "a full disk", ROOM),
@@ -53,8 +47,6 @@ SYSTEM: dict[int, tuple[str, str, str]] = {
         "a file of the network disk", "one that has gone there", "Mount the disk again.",
     ),
 }  # fmt: skip
-
-
 # What libraries say where memory is short; the types of these errors are not theirs alone.
 NO_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory", "bad_alloc",
              "can't start new thread", "not enough memory", "failed to map", "os error 12",

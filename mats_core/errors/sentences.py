@@ -8,8 +8,6 @@ from collections.abc import Iterable
 from typing import Any
 
 MOST = 2000  # characters of what was found: files may hold names of any length
-
-
 SAID = 300  # characters of what a library said
 
 

@@ -111,9 +111,8 @@ class _Classes:
             return "head"
         if all(one.ignores(name) for one in own):
             return "relic"
-        return (
-            "" if numbered(name) else "head"
-        )  # in a block: trained, and of no class that is known
+        # In a block: trained, and of no class that is known.
+        return "" if numbered(name) else "head"
 
 
 # By the files alone -------------------------------------------------------------------------------

@@ -50,8 +50,9 @@ def finish_directory(plan: Plan, folder: Path, report: Report) -> Report:
         _write_head(family, expert, folder / "heads" / expert.name)
     notes = dict.fromkeys((*report.warnings, *beside.notes))
     report = replace(report, warnings=tuple(notes))
-    (folder / "recipe.yaml").write_text(dump_recipe(pinned(plan), absolute=True), "utf-8")
-    (folder / card.NAME).write_text(card.card(pinned(plan), report, family), "utf-8")
+    recipe = pinned(plan)
+    (folder / "recipe.yaml").write_text(dump_recipe(recipe, absolute=True), "utf-8")
+    (folder / card.NAME).write_text(card.card(recipe, report, family), "utf-8")
     written = replace(report, files=files_in(folder))
     (folder / "report.json").write_text(written.to_json(), "utf-8")
     return report
@@ -129,36 +130,30 @@ def foreign(folder: Path) -> str:
     """What a folder holds that no merge wrote, in words; "" for the whole output of a merge."""
     try:
         content = json.loads((folder / "report.json").read_text("utf-8"))
-        Report.from_dict(content)
-        listed = dict(content["files"])
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        return _unlisted(folder)
-    return _others(files_in(folder), listed)
-
-
-def _unlisted(folder: Path) -> str:
-    """The same for a folder whose report, if there is one, lists no files (before 0.2.0)."""
-    try:
-        report = json.loads((folder / "report.json").read_text("utf-8"))
-        experts = set(Report.from_dict(report).fingerprints) - {"base"}
-        recipe = load_recipe(folder / "recipe.yaml")
+        report, present = Report.from_dict(content), files_in(folder)
+        lists = "files" in content
+        listed = dict(content["files"]) if lists else _by_name(folder, report, present)
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return what_lies(folder)
+    return _others(present, listed)
+
+
+def _by_name(folder: Path, report: Report, present: dict[str, int]) -> dict[str, int]:
+    """Of the files `present`, those that a merge has written whose report lists none (before
+    0.2.0)."""
+    recipe = load_recipe(folder / "recipe.yaml")
     known = {"recipe.yaml", card.NAME}
+    experts = report.fingerprints.keys() - {"base"}
     known |= {f"heads/{name}/{file}" for name in experts for file in HEAD_FILES}
     try:
         base = Checkpoint.open(recipe.path(recipe.base))
         stem, known = stem_of(base), known | companions(base).copied.keys()
     except InputError:
         stem = "model"
-    present = files_in(folder)
     weights = re.compile(
         rf"{re.escape(stem)}(-\d+-of-\d+)?\.safetensors|.*\.safetensors\.index\.json|adapter/.*"
     )
-    listed = {
-        name: size for name, size in present.items() if name in known or weights.fullmatch(name)
-    }
-    return _others(present, listed)
+    return {n: size for n, size in present.items() if n in known or weights.fullmatch(n)}
 
 
 def _named(recipe: Recipe) -> Iterator[tuple[str, Path]]:

@@ -157,8 +157,8 @@ def _run_plan(
         left = require_merged(plan, layers)
         encoder = _encoder(plan, place, folder)
         results, said = yield from stages.next(_evaluate(plan, encoder), shares.testing)
-        report = _report(plan, layers, results, trials, time.perf_counter() - started)
-        report = replace(report, warnings=(*report.warnings, *left, *said))
+        seconds = time.perf_counter() - started
+        report = _report(plan, layers, results, trials, (*left, *said), seconds)
         if folder is not None:
             report = finish_directory(plan, folder, report)
     if target is not None:
@@ -336,8 +336,10 @@ def _report(
     layers: Sequence[LayerReport],
     results: Sequence[TaskResult],
     trials: tuple[Trial, ...],
+    found: Sequence[str],
     seconds: float,
 ) -> Report:
+    """The report; `found`: what users should know about this merge, beside its files."""
     family, settings = plan.inputs.family, plan.recipe.evaluate
     notes = list(plan.inputs.notes)
     other = plan.method.fallback
@@ -357,7 +359,7 @@ def _report(
         tasks=tuple(results),
         split=settings.split if isinstance(settings, Evaluation) else "test",
         search=trials,
-        warnings=tuple(notes),
+        warnings=(*notes, *found),
         fingerprints=family.fingerprints,
         output=str(plan.recipe.path(plan.recipe.output).resolve()) if plan.recipe.output else None,
         rounds=plan.recipe.rounds,

@@ -218,7 +218,7 @@ def prepare(recipe: Recipe, inputs: Inputs | None = None, keep: Sequence[int] = 
         reason=reason,
         dtype=getattr(torch, recipe.dtype),
         weights=_weights(recipe, method, options),
-        kinds=method.reads(options),
+        kinds=kinds,
         keep=tuple(keep),
         start=next((Checkpoint.open(recipe.path(path)) for path in starts), None),
     )

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from . import memory, speeds
     from .bars import bar, in_notebook
     from .devices import Device, choose_device, existing_device
-    from .folders import FolderName, cache_folder, results_folder
+    from .folders import LONGEST_NAME, FolderName, cache_folder, results_folder
     from .memory import available_memory, parse_bytes
     from .remember import Memo, forgetful, nbytes, recall, remembered
     from .showing import Shown
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
     from .threads import set_waiting
 
 __all__ = [
-    "UNMEASURED", "Device", "Event", "FolderName", "Memo", "Rates", "Shown", "Work",
-    "available_memory", "bar", "cache_folder", "changed", "choose_device", "drain", "drained",
-    "existing_device", "forgetful", "in_notebook", "memory", "nbytes", "parse_bytes", "part",
-    "recall", "remembered", "results_folder", "set_waiting", "speeds", "ticking",
+    "LONGEST_NAME", "UNMEASURED", "Device", "Event", "FolderName", "Memo", "Rates", "Shown",
+    "Work", "available_memory", "bar", "cache_folder", "changed", "choose_device", "drain",
+    "drained", "existing_device", "forgetful", "in_notebook", "memory", "nbytes", "parse_bytes",
+    "part", "recall", "remembered", "results_folder", "set_waiting", "speeds", "ticking",
 ]  # fmt: skip
 
 _HOMES = {
     "bars": ("bar", "in_notebook"),
     "devices": ("Device", "choose_device", "existing_device"),
-    "folders": ("FolderName", "cache_folder", "results_folder"),
+    "folders": ("LONGEST_NAME", "FolderName", "cache_folder", "results_folder"),
     "memory": ("available_memory", "parse_bytes"),
     "remember": ("Memo", "forgetful", "nbytes", "recall", "remembered"),
     "showing": ("Shown",),

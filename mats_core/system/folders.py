@@ -14,7 +14,7 @@ from typing import Annotated
 from pydantic import AfterValidator
 
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # on Windows
-LONGEST = 200  # bytes of a name
+LONGEST_NAME = 200  # bytes; beside it lies a longer one while it is written
 
 
 def folder_name(name: str) -> str:
@@ -34,8 +34,8 @@ def folder_name(name: str) -> str:
         raise ValueError(said + "it starts or ends with a blank, or ends with a dot")
     if RESERVED.fullmatch(name):
         raise ValueError(said + "Windows reserves it")
-    if len(name.encode()) > LONGEST:
-        raise ValueError(said + f"it has {len(name.encode())} bytes, of at most {LONGEST}")
+    if len(name.encode()) > LONGEST_NAME:
+        raise ValueError(said + f"it has {len(name.encode())} bytes, of at most {LONGEST_NAME}")
     return name
 
 

@@ -21,7 +21,7 @@ from ..errors import InputError, listing, member
 from ..families import Expert, examine
 from ..statistics import OF_PARAMETERS, Statistics
 from .plan import Inputs, notes_on
-from .recipe import IN_MEMORY
+from .recipe import IN_MEMORY, Recipe, parse_recipe
 
 Source = nn.Module | Mapping[str, Tensor] | Weights | str | Path
 
@@ -65,6 +65,38 @@ def inputs_of(
         )
         prior = _fitted(base_statistics, base, "base", prints)
     return Inputs(family, fitted, prior, notes_on(family, caught))
+
+
+def recipe_of(
+    base: Source,
+    experts: Mapping[str, Source],
+    method: str,
+    options: Mapping[str, Any],
+    *,
+    weights: Mapping[str, float],
+    **settings: Any,
+) -> Recipe:
+    """The recipe of a merge of what a caller hands over, in memory and not evaluated.
+
+    experts    by name, in their order
+    weights    of each expert, by its name
+    settings   the recipe's other keys
+
+    Raises `InputError` for unknown methods or options.
+    """
+    return parse_recipe(
+        {
+            "base": reference(base, "base"),
+            "experts": [
+                {"name": name, "model": reference(source, name), "weight": weights[name]}
+                for name, source in experts.items()
+            ],
+            "method": method,
+            "options": dict(options),
+            "evaluate": False,
+            **settings,
+        }
+    )
 
 
 def open_source(source: Source, label: str, base: Weights | None = None) -> Weights:

@@ -5,6 +5,7 @@
     Merge                         a merged model: weights, report, state_dict, model, save
     evaluate                      a merge or a model, on a loader or a task → Score
     inspect                       what a model or a recipe holds, as plain values
+    explore                       knobs over live merges, in a notebook
     show                          a merge in a notebook: accuracy, convergence, spectra
 
     load_recipe, parse_recipe     a Recipe from YAML or a dictionary
@@ -38,14 +39,14 @@ if TYPE_CHECKING:
         parse_recipe,
     )
     from .methods import METHODS
-    from .notebook import show
+    from .notebook import explore, show
     from .statistics import Statistics, measure_task
 
 __version__ = "0.2.0"
 __all__ = [
     "METHODS", "FamilyFile", "InputError", "Merge", "Recipe", "Report", "Statistics", "evaluate",
-    "inspect", "load_family", "load_recipe", "measure", "measure_task", "merge", "merge_models",
-    "parse_recipe", "run", "show",
+    "explore", "inspect", "load_family", "load_recipe", "measure", "measure_task", "merge",
+    "merge_models", "parse_recipe", "run", "show",
 ]  # fmt: skip
 
 _HOMES = {
@@ -57,6 +58,7 @@ _HOMES = {
     "Report": "merging",
     "Statistics": "statistics",
     "evaluate": "api",
+    "explore": "notebook",
     "inspect": "api",
     "load_family": "merging",
     "load_recipe": "merging",

@@ -106,8 +106,8 @@ def _described(model: Any, encoder: nn.Module) -> Anatomy:
         buffers=frozenset(name for one in (model, encoder) for name, _ in one.named_buffers()),
         ignored=tuple(patterns),
         ties=dict(ties) if isinstance(ties, Mapping) else {},
-        rename=renamed,
-        load=loaded,
+        renamed=renamed,
+        loaded=loaded,
     )
 
 

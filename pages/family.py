@@ -25,7 +25,7 @@ if prepared is None:
 experts = prepared.inputs.family.experts
 if prepared.problem:
     st.warning(show.plain(f"Without statistics: {prepared.problem}"))
-for note in prepared.inputs.notes:
+for note in prepared.notes:
     st.warning(show.plain(note))
 names = ["Models", "Before a merge", "Do they fit?"]
 models, before, fit = st.tabs(names, key="family view", on_change="rerun")

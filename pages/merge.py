@@ -21,7 +21,7 @@ def welcome(prepared: prepare.Prepared | None) -> None:
     if prepared and prepared.baselines:
         looks = figures.looks(e.name for e in prepared.inputs.family.experts)
         show.figure(figures.baseline_bars(prepared.baselines, looks), "baselines")
-    for note in prepared.inputs.notes if prepared else ():
+    for note in prepared.notes if prepared else ():
         st.warning(show.plain(note))
 
 

@@ -21,8 +21,8 @@ def welcome(prepared: prepare.Prepared | None) -> None:
     if prepared and prepared.baselines:
         looks = figures.looks(e.name for e in prepared.inputs.family.experts)
         show.figure(figures.baseline_bars(prepared.baselines, looks), "baselines")
-    for note in prepared.inputs.notes if prepared else ():
-        st.warning(show.plain(note))
+    if prepared:
+        show.warnings(prepared.inputs.notes)
 
 
 collection = families.header(
@@ -62,7 +62,7 @@ with right:
     )
     prepared = families.prepared(preparing)
     if prepared and prepared.problem:
-        st.warning(show.plain(f"Without statistics: {prepared.problem}"))
+        show.warnings([f"Without statistics: {prepared.problem}"])
     if prepared is None or not runs.everything(collection.name):
         welcome(prepared)
     else:

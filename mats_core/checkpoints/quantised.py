@@ -8,7 +8,7 @@ behind where weights were dequantised.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -133,22 +133,45 @@ def _packed(name: str, entry: Entry) -> bool:
 
 def _said(config: Mapping[str, Any]) -> str:
     """The method that a configuration names: `gptq`, `awq`, `bitsandbytes`, …"""
-    for key in KEYS:
-        value = config.get(key)
+    for name, value in _settings(config):
         to_dict = getattr(value, "to_dict", None)  # of a module in memory
         value = to_dict() if callable(to_dict) else value
         if isinstance(value, Mapping):
             bits = value.get("bits")
-            method = value.get("quant_method") or ("MLX" if key == "quantization" else "")
+            mlx = name.rpartition(".")[2] == "quantization"
+            method = value.get("quant_method") or ("MLX" if mlx else "")
             return f"{method}, {bits} bits" if method and bits else str(method)
     return ""
 
 
+def _settings(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """(name, value) of the settings that speak of quantised weights, those of the configurations
+    of a model's parts (`text_config`, an encoder) as `part.name`."""
+    yield from ((key, config[key]) for key in KEYS if config.get(key))
+    for part, inner in _parts(config):
+        yield from ((f"{part}.{name}", value) for name, value in _settings(inner))
+
+
+def _parts(config: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(name, configuration) of the parts that a model's configuration describes."""
+    for key, value in config.items():
+        if not isinstance(value, dict) or key in KEYS:
+            continue
+        if key.endswith("_config") or "model_type" in value:
+            yield key, value
+
+
 def left_over(weights: Weights) -> str:
-    """The setting of a `config.json` that speaks of quantised weights, over weights that are not
-    quantised any more; "" where there is none."""
-    found = next((key for key in KEYS if weights.config.get(key)), "")
+    """The settings of a `config.json` that speak of quantised weights, over weights that are not
+    quantised any more, in a list; "" where there are none."""
+    found = ", ".join(name for name, _ in _settings(weights.config))
     return found if found and not quantisation(weights) else ""
+
+
+def unquantised(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration without what it and its parts say of quantised weights."""
+    parts = {name: unquantised(inner) for name, inner in _parts(config)}
+    return {key: parts.get(key, value) for key, value in config.items() if key not in KEYS}
 
 
 def way_out(quantised: str) -> str:

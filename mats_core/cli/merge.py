@@ -67,7 +67,7 @@ def add(commands: Any) -> None:
 
 def _merge(arguments: argparse.Namespace) -> None:
     from ..api import run
-    from ..merging import RoundDone, Started, kept, load_recipe, parse_recipe
+    from ..merging import Examined, RoundDone, Started, kept, load_recipe, parse_recipe
     from ..system import bar, drain
 
     recipe = load_recipe(arguments.recipe)
@@ -106,6 +106,9 @@ def _merge(arguments: argparse.Namespace) -> None:
             if isinstance(event, Started) and event.device not in device:  # once, not every round
                 device.append(event.device)
                 note(f"device: {event.device} ({event.reason})")
+            if isinstance(event, Examined):  # before the merge, which may take long
+                for text in event.notes:
+                    note(f"warning: {text}")
             if isinstance(event, RoundDone):
                 note(f"round {event.index} of {event.total} is merged; measuring statistics there")
 

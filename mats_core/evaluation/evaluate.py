@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from ..families import Expert, Family
 from ..models import Asking, Forward, Rows
 from ..system import Device, recall
 from ..tasks import Split, Task
-from . import scores
+from . import comparison, scores
 from .metrics import wilson
 from .scores import Score, TaskResult, gap_recovered, half_width, normalised_accuracy, share
 
@@ -48,6 +49,34 @@ def score(
 ) -> Score:
     """The score of the model with these tensors on a split."""
     return scores.score(split, marks(asked(directory, tensors, split, device=device), split))
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What a merge is compared with on one task.
+
+    task         as the expert is asked it
+    finetuned    score of the expert
+    pretrained   score of the pre-trained encoder with the expert's head
+    notes        what users should know about task and expert, a sentence each
+    """
+
+    task: Task
+    finetuned: Score
+    pretrained: Score
+    notes: tuple[str, ...]
+
+
+def reference(
+    family: Family, expert: Expert, task: Task, split: str, examples: int | None, device: str
+) -> Reference:
+    """The reference of an expert on its task, with doubts about an expert that does worse on it
+    than its base.  Raises `InputError` for a task that does not fit the expert's head.
+    """
+    asking = check_task(expert, task)
+    tuned, base = baselines(family, expert, asking.task, split, examples, device)
+    doubts = comparison.doubts(expert.name, tuned, base, classes=len(asking.task.classes))
+    return Reference(asking.task, tuned, base, (*asking.notes, *doubts))
 
 
 def check_task(expert: Expert, task: Task) -> Asking:
@@ -112,7 +141,7 @@ def baselines(
 
 
 __all__ = [
-    "Score", "TaskResult", "asked", "baselines", "check_task", "evaluate_expert", "gap_recovered",
-    "half_width", "logits", "marks", "normalised_accuracy", "probabilities", "score",
-    "share", "wilson", "with_head",
+    "Reference", "Score", "TaskResult", "asked", "baselines", "check_task", "evaluate_expert",
+    "gap_recovered", "half_width", "logits", "marks", "normalised_accuracy", "probabilities",
+    "reference", "score", "share", "wilson", "with_head",
 ]  # fmt: skip

@@ -21,7 +21,7 @@ from ..checkpoints import Tensors
 from ..families import Expert, Family
 from ..system import Event, drained, nbytes, recall
 from ..tasks import Split, SplitName
-from . import comparison, evaluate, scores
+from . import evaluate, scores
 from .scores import Score, TaskResult
 
 ROUND = 64  # examples of a task between two looks at the interval
@@ -155,9 +155,8 @@ def examining(
     for index, expert in enumerate(asked):
         yield Event(fraction=index / len(asked), text=f"Testing the expert {expert.name}")
         task = tasks.load(expert.task, root=root)
-        asking = evaluate.check_task(expert, task)
-        task = asking.task
-        notes += asking.notes
+        known = evaluate.reference(family, expert, task, split, examples, device)
+        task = known.task
         key = (family.base.fingerprint, expert.name, expert.checkpoint.fingerprint, task.digest)
         part = task.split(split).first(examples)
         examiner = recall(
@@ -166,8 +165,8 @@ def examining(
             lambda kept: kept.nbytes,
         )
         examiners.append(examiner)
-        baselines.append(evaluate.baselines(family, expert, task, split, examples, device))
-        notes += comparison.doubts(expert.name, *baselines[-1], classes=len(task.classes))
+        baselines.append((known.finetuned, known.pretrained))
+        notes += known.notes
     yield Event(fraction=1.0, text=TESTING)  # the first answers take a while
     return Exam(tuple(examiners), tuple(baselines), tuple(dict.fromkeys(notes)))
 

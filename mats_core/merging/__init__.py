@@ -7,7 +7,16 @@ is judged before, at the front door (`mats_core.api`).
 from ..system import Event
 from . import pipeline, rounds
 from .directory import require_output
-from .events import Finished, Iteration, LayerDone, RoundDone, Started, TaskDone, TrialDone
+from .events import (
+    Examined,
+    Finished,
+    Iteration,
+    LayerDone,
+    RoundDone,
+    Started,
+    TaskDone,
+    TrialDone,
+)
 from .family_file import FamilyFile, load_family, measure_all, measuring_all, missing_statistics
 from .given import (
     Source,
@@ -44,14 +53,15 @@ from .sinks import output_specs
 from .sizes import cost_of, inputs_bytes, layer_bytes, shape_of, statistics_sizes
 
 __all__ = [
-    "VERSION", "Evaluation", "Event", "ExpertEntry", "FamilyFile", "Finished", "Inputs",
-    "Iteration", "LayerDone", "LayerReport", "Merge", "Plan", "Recipe", "Report", "RoundDone",
-    "Shares", "Source", "Started", "TaskDone", "TrialDone", "Unit", "by_text", "cost_of",
-    "dump_recipe", "evaluate_output", "evaluating_output", "examples_of", "inputs_bytes",
-    "inputs_of", "kept", "layer_bytes", "layers_done", "load_family", "load_recipe", "measure_all",
-    "measured_of", "measuring_all", "merge", "missing_statistics", "named", "open_inputs",
-    "open_source", "output_specs", "parse_options", "parse_recipe", "patterns", "pieces",
-    "pipeline", "planned", "prepare", "read_layer", "recipe_of", "recipe_record", "reference",
-    "require_output", "rounds", "run", "run_plan", "shape_of", "statistics_of", "statistics_sizes",
-    "task_dict", "units", "weights_of", "weights_record", "with_statistics",
+    "VERSION", "Evaluation", "Event", "Examined", "ExpertEntry", "FamilyFile", "Finished",
+    "Inputs", "Iteration", "LayerDone", "LayerReport", "Merge", "Plan", "Recipe", "Report",
+    "RoundDone", "Shares", "Source", "Started", "TaskDone", "TrialDone", "Unit", "by_text",
+    "cost_of", "dump_recipe", "evaluate_output", "evaluating_output", "examples_of",
+    "inputs_bytes", "inputs_of", "kept", "layer_bytes", "layers_done", "load_family",
+    "load_recipe", "measure_all", "measured_of", "measuring_all", "merge", "missing_statistics",
+    "named", "open_inputs", "open_source", "output_specs", "parse_options", "parse_recipe",
+    "patterns", "pieces", "pipeline", "planned", "prepare", "read_layer", "recipe_of",
+    "recipe_record", "reference", "require_output", "rounds", "run", "run_plan", "shape_of",
+    "statistics_of", "statistics_sizes", "task_dict", "units", "weights_of", "weights_record",
+    "with_statistics",
 ]  # fmt: skip

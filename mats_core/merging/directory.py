@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..checkpoints import (
-    KEYS,
     MARK,
     Checkpoint,
     InMemory,
@@ -20,6 +19,7 @@ from ..checkpoints import (
     original,
     require_folder,
     stem_of,
+    unquantised,
     what_lies,
 )
 from ..errors import InputError, listing
@@ -80,8 +80,7 @@ def _settle(file: Path, dtype: str | None = None, left: str = "", *, untied: boo
         return
     config = json.loads(file.read_text("utf-8-sig"))
     if left:
-        for key in KEYS:
-            config.pop(key, None)
+        config = unquantised(config)
     if dtype:
         config.pop("torch_dtype", None)
         config["dtype"] = dtype

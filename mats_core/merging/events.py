@@ -28,6 +28,16 @@ class Started(Event):
 
 
 @dataclass(frozen=True)
+class Examined(Event):
+    """An event: experts and base are tested on their tasks, before the first layer is merged.
+
+    notes   what users should know about experts and tasks, a sentence each; the report keeps them
+    """
+
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Iteration(Event):
     """An event: the solve under way in a layer has made another step.
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from ..adapters import VectorFamily
 from ..checkpoints import SHARD_BYTES, Checkpoint, partial_of, staged_directory
 from ..errors import InputError, MachineError, foreseen
-from ..evaluation import TaskResult, examining
+from ..evaluation import Exam, TaskResult, examining
 from ..methods import METHODS
 from ..system import Event, Memo, changed, drain, drained, part
 from ..tasks import SplitName
@@ -28,7 +28,7 @@ from . import ray, rounds
 from .coverage import require_merged
 from .directory import finish_directory, require_output
 from .engine import Engine, Layers, here, merge_layers
-from .events import Finished, RoundDone, TaskDone, TrialDone
+from .events import Examined, Finished, RoundDone, TaskDone, TrialDone
 from .journal import NAME as JOURNAL
 from .journal import layers_done
 from .plan import Inputs, Plan, complete, open_inputs, prepare
@@ -136,6 +136,8 @@ def _run_plan(
     points = grid(recipe)
     stages = Stages(shares, recipe.rounds, 1 + len(points))
     trials: tuple[Trial, ...] = ()
+    # First, so that an expert that is none is told before hours of merging.
+    exam = yield from stages.next(_examining(plan), REFERENCES * shares.testing)
     if points:
         recipe, trials = yield from _search(recipe, inputs, points, stages)
     for number in range(2, recipe.rounds + 1):
@@ -156,9 +158,10 @@ def _run_plan(
         )
         left = require_merged(plan, layers)
         encoder = _encoder(plan, place, folder)
-        results, said = yield from stages.next(_evaluate(plan, encoder), shares.testing)
+        asking = _asking(plan, exam, encoder)
+        results = yield from stages.next(asking, (1 - REFERENCES) * shares.testing)
         seconds = time.perf_counter() - started
-        report = _report(plan, layers, results, trials, (*left, *said), seconds)
+        report = _report(plan, layers, results, trials, (*left, *exam.notes), seconds)
         if folder is not None:
             report = finish_directory(plan, folder, report)
     if target is not None:
@@ -261,30 +264,37 @@ def evaluating_output(
         raise InputError(f"recipe '{file}'", expected="experts with tasks", found="none")
     merged = Checkpoint.open(directory)
     encoder = {name: merged.read(name) for name in merged.tensors}
-    results, notes = yield from _evaluate(plan, encoder)
-    for note in notes:
+    exam = yield from part(_examining(plan), stop=REFERENCES)
+    for note in exam.notes:
         warnings.warn(note, stacklevel=2)
-    return list(results)
+    return list((yield from part(_asking(plan, exam, encoder), start=REFERENCES)))
 
 
 evaluate_output = drained(evaluating_output)
 
 
-def _evaluate(
-    plan: Plan, encoder: Mapping[str, Tensor]
-) -> Generator[Event, None, tuple[Sequence[TaskResult], tuple[str, ...]]]:
-    """The results on every task, and what users should know about tasks and experts."""
+def _examining(plan: Plan) -> Generator[Event, None, Exam]:
+    """The questions of every task, which experts and base have answered; without tasks, none."""
     settings = plan.recipe.evaluate
     if not isinstance(settings, Evaluation) or not _tasks(plan):
-        return (), ()
+        return Exam((), ())
     family, folder = plan.inputs.family, plan.recipe.folder
-    steps = examining(family, folder, settings.split, settings.examples, plan.device)
-    found = yield from part(steps, stop=REFERENCES)
-    asking = found.take(encoder, precision=settings.precision)
-    results = yield from part(asking, start=REFERENCES)
+    exam = yield from examining(family, folder, settings.split, settings.examples, plan.device)
+    yield Examined(exam.notes, fraction=1.0, text="Experts and base are tested")
+    return exam
+
+
+def _asking(
+    plan: Plan, exam: Exam, encoder: Mapping[str, Tensor]
+) -> Generator[Event, None, Sequence[TaskResult]]:
+    """The results of the merged model on every task."""
+    settings = plan.recipe.evaluate
+    if not isinstance(settings, Evaluation) or not exam.examiners:
+        return ()
+    results = yield from exam.take(encoder, precision=settings.precision)
     for index, result in enumerate(results):
         yield TaskDone(result, index, len(results), fraction=1.0, text=f"Tested on {result.name}")
-    return results, found.notes
+    return results
 
 
 def grid(recipe: Recipe) -> list[dict[str, Any]]:

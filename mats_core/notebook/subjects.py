@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from ..api import evaluate, judge
 from ..errors import InputError, member
-from ..evaluation import Score, TaskResult, examining
+from ..evaluation import Score, TaskResult, examining, score_of_loader
 from ..merging import (
     Evaluation,
     Event,
@@ -256,18 +256,23 @@ class OfModels:
         for index, expert in enumerate(asked):
             name = expert.name
             yield Event(fraction=index / len(asked), text=f"Testing on {name}")
-            score = evaluate(merge, self.loaders[name], expert=name)
+            score = self._score(merge, name)
             if name not in self._references:
                 held = [expert.checkpoint, merge.inputs.family.base]
                 self._references[name] = [self._of(merge, one, name) for one in held]
             found.append(TaskResult(name, score, *self._references[name]))
         return tuple(found)
 
-    def _of(self, merge: Merge, weights: Any, name: str) -> Any:
+    def _of(self, merge: Merge, weights: Any, name: str) -> Score:
         """The score of an expert, or of the base, asked as the merge is."""
         tensors = {one: weights.read(one) for one in merge.tensors if one in weights.tensors}
-        tensors = {**merge.tensors, **tensors}
-        return evaluate(replace(merge, tensors=tensors), self.loaders[name], expert=name)
+        return self._score(replace(merge, tensors={**merge.tensors, **tensors}), name)
+
+    def _score(self, merge: Merge, name: str) -> Score:
+        data = self.loaders[name]
+        if isinstance(data, Task | str):
+            return evaluate(merge, data, expert=name)
+        return score_of_loader(merge.model(name), data)  # silent: a bar would come into a cell
 
 
 def subject(

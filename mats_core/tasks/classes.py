@@ -41,6 +41,20 @@ def matched(names: Iterable[str], among: Sequence[str]) -> dict[str, str]:
     return found | {name: one for name, one in others.items() if wanted[one] == 1}
 
 
+def spelt(labels: Iterable[str], among: Sequence[str]) -> dict[str, str]:
+    """label → the class of `among` that it is, as in `matched`; but a class may be spelt in several
+    ways (`Positive` in some rows, `positive` in others)."""
+    return {name: one for label in labels for name, one in matched([label], among).items()}
+
+
+def alike(names: Iterable[str]) -> list[tuple[str, ...]]:
+    """The names that differ from each other in nothing but case, blanks and punctuation."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(plain(name) or name, []).append(name)
+    return [tuple(group) for group in groups.values() if len(group) > 1]
+
+
 def says_nothing(names: Sequence[str]) -> bool:
     """Whether names are but numbers: `LABEL_0` and `LABEL_1`, or 0 and 1."""
     return all(NUMBERED.fullmatch(name) or class_number(name) is not None for name in names)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import InputError, existing, listing
-from . import pictures, tables
+from . import folders, pictures, tables
 from .description import Description
 from .rows import finished, hub_frame, labelled
 from .task import SPLITS, Split, SplitName, Task
@@ -16,8 +16,6 @@ from .task import SPLITS, Split, SplitName, Task
 if TYPE_CHECKING:
     import pandas as pd
 
-ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
-LEFT_BY_SYSTEMS = ("__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin")
 HUB_COLUMNS = ("image", "img")  # what data sets of the hub call their pictures
 
 
@@ -29,6 +27,7 @@ def image_task(told: Description) -> Task:
     """
     listed: dict[SplitName, tuple[list[pictures.Source], list[Any]]] = {}
     known = told.class_names()
+    notes: list[str] = []
     for name in SPLITS:
         where, thing = getattr(told, name), f"{name} images of task '{told.name}'"
         if told.dataset is not None:
@@ -37,7 +36,9 @@ def image_task(told: Description) -> Task:
                 listed[name] = _of_hub(told, thing, frame)
                 known = known or frame.attrs.get(told.label)
         elif isinstance(where, str):
-            listed[name] = _listed(told, thing, told.path(where))
+            files, labels, said = _listed(told, thing, told.path(where))
+            listed[name] = files, labels
+            notes += said
     columns: dict[SplitName, list[Any]] = {name: labels for name, (_, labels) in listed.items()}
     found = labelled(told, columns, known, "images")
     kept: dict[SplitName, list[pictures.Source]] = {
@@ -52,7 +53,7 @@ def image_task(told: Description) -> Task:
         rows = pictures.decoded([files[i] for i in order], told.size or look.size, look)
         splits[name] = Split(rows, found.labels[name][order], told.form)
     deep = [f"{look.depth.said} of task '{told.name}'"] if look.depth else []
-    return finished(told, found.classes, splits, [*found.notes, *deep])
+    return finished(told, found.classes, splits, [*notes, *found.notes, *deep])
 
 
 def _of_hub(
@@ -74,19 +75,14 @@ def _of_hub(
     return pictures, list(tables.column(thing, frame, told.label))
 
 
-def _listed(told: Description, thing: str, path: Path) -> tuple[list[pictures.Source], list[Any]]:
-    """Files of images and the label of each, from a folder or a table."""
+def _listed(
+    told: Description, thing: str, path: Path
+) -> tuple[list[pictures.Source], list[Any], tuple[str, ...]]:
+    """Files of images, the label of each, and notes, from a folder or a table."""
     existing(thing, path)
     if path.is_dir():
-        files = sorted(f for f in path.glob("*/*") if _is_picture(f))
-        _require_there(thing, files)
-        if not files:
-            raise InputError(
-                f"{thing} '{path}'",
-                expected=f"a subfolder of images ({listing(ENDINGS, 3)}) for each class",
-                found="none",
-            )
-        return [*files], [file.parent.name for file in files]
+        found = folders.listed(thing, path, named=told.classes is not None)
+        return [*found.files], [*found.labels], found.notes
     frame = tables.read_table(thing, path)
     column = told.inputs[0] if told.inputs else "image"
     paths = [path.parent / str(file) for file in tables.texts(thing, frame, column)]
@@ -98,24 +94,4 @@ def _listed(told: Description, thing: str, path: Path) -> tuple[list[pictures.So
             found=f"no {listing(missing, 2)}",
             remedy="Paths in a table are relative to its folder.",
         )
-    return [*paths], list(tables.column(thing, frame, told.label))
-
-
-def _is_picture(file: Path) -> bool:
-    """Whether a file of a class's folder is meant: by its ending, and neither hidden nor what a
-    notebook, an archive or a system leaves behind."""
-    names = (file.name, file.parent.name)
-    hidden = any(name.startswith(".") or name.lower() in LEFT_BY_SYSTEMS for name in names)
-    return file.suffix.lower() in ENDINGS and not hidden and not file.is_dir()
-
-
-def _require_there(thing: str, files: list[Path]) -> None:
-    broken = [file for file in files if not file.exists()]
-    if broken:
-        more = f" and {len(broken) - 1} more" if broken[1:] else ""
-        raise InputError(
-            thing,
-            expected="files, or links to files",
-            found=f"'{broken[0]}'{more}, a link to '{broken[0].readlink()}', which is missing",
-            remedy="Fetch the files that the links lead to, or remove the links.",
-        )
+    return [*paths], list(tables.column(thing, frame, told.label)), ()

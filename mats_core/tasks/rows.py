@@ -140,10 +140,16 @@ def labelled(
     said = {classes.class_name(value) for values in there.values() for value in values}
     names = known or classes.distinct(said)
     checked_classes(told, names)
-    spelt = classes.matched(sorted(said), names)
+    spelt = classes.spelt(sorted(said), names)
     other = [f"'{one}' is taken for '{spelt[one]}'" for one in sorted(spelt) if spelt[one] != one]
     if other:
         notes.append(f"labels of task '{told.name}': {listing(other)}")
+    if apart := [] if known else [" and ".join(map(repr, group)) for group in classes.alike(names)]:
+        notes.append(
+            f"classes of task '{told.name}': {listing(apart)} differ in case, blanks and "
+            "punctuation alone and are different classes; if 'classes' names one of them, the "
+            "others are taken for it"
+        )
     numbers: dict[SplitName, np.ndarray] = {
         name: classes.labels(_thing(told, name, what), values, names, spelt, named=said <= {*spelt})
         for name, values in there.items()
@@ -163,7 +169,8 @@ def checked_classes(told: Description, names: tuple[str, ...]) -> None:
     if twice:
         raise InputError(thing, expected="a different name for each", found=", ".join(twice))
     if len(names) < 2:
-        raise InputError(thing, expected="at least two", found=f"{len(names)}")
+        found = f"{len(names)}" + "".join(f", '{name}'" for name in names)
+        raise InputError(thing, expected="at least two", found=found)
     if told.metric == "f1" and len(names) != 2:
         raise InputError(
             f"metric 'f1' of task '{told.name}'",

@@ -157,6 +157,66 @@ def test_what_is_left_over_is_dropped_with_a_note(tmp_path, capsys):
     assert "quantization_config" in (tmp_path / "out" / "report.json").read_text()
 
 
+LEFT = {"quant_method": "gptq", "bits": 4}
+# config.json → the settings in it that speak of quantised weights.
+PARTS = {
+    "at the top": ({"quantization_config": LEFT}, ["quantization_config"]),
+    "of the text": ({"text_config": {"quantization_config": LEFT, "hidden_size": 8}},
+                    ["text_config.quantization_config"]),
+    "of the pictures": ({"vision_config": {"depth": 2, "quantization_config": LEFT}},
+                        ["vision_config.quantization_config"]),
+    "twice": ({"quantization_config": LEFT, "text_config": {"compression_config": LEFT}},
+              ["quantization_config", "text_config.compression_config"]),
+    "of an encoder": ({"encoder": {"model_type": "bert", "quantization_config": LEFT}},
+                      ["encoder.quantization_config"]),
+    "two below": ({"thinker_config": {"text_config": {"quantization_config": LEFT, "a": 1}}},
+                  ["thinker_config.text_config.quantization_config"]),
+    "MLX's": ({"text_config": {"quantization": {"bits": 4, "group_size": 64}}},
+              ["text_config.quantization"]),
+    "none": ({"text_config": {"hidden_size": 8}, "quantization_config": None}, []),
+    "another setting": ({"codec": {"quantization": {"levels": 4}}}, []),
+}  # fmt: skip
+
+
+def without(content, names):
+    """A configuration without the settings that are named by their way through it."""
+    found = json.loads(json.dumps(content))
+    for name in names:
+        *way, last = name.split(".")
+        inner = found
+        for part in way:
+            inner = inner[part]
+        del inner[last]
+    return found
+
+
+@pytest.mark.parametrize("kind", PARTS)
+def test_parts_of_a_configuration_are_looked_into(tmp_path, kind, capsys):
+    content, names = PARTS[kind]
+    content = {"model_type": "llava", **content}
+    for number, name in enumerate(("base", "a")):
+        folder(tmp_path / name, {f"{LAYER}.weight": torch.full((4, 8), float(number))}, content)
+    assert left_over(Checkpoint.open(tmp_path / "base")) == ", ".join(names)
+    recipe = {"base": "base", "experts": [{"name": "a", "model": "a"}], "method": "average",
+              "output": "out"}  # fmt: skip
+    (tmp_path / "r.yaml").write_text(json.dumps(recipe))
+    assert main(["merge", str(tmp_path / "r.yaml")]) == 0
+    said = capsys.readouterr().out
+    assert all(name in said for name in names)
+    written = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert written == without(content, names)
+
+
+@pytest.mark.parametrize("kind", [k for k, (_, names) in PARTS.items() if names and k != "MLX's"])
+def test_a_part_names_the_method_of_quantised_weights(tmp_path, kind):
+    content, _ = PARTS[kind]
+    parts, _ = FORMATS["GPTQ"]
+    checkpoint = Checkpoint.open(folder(tmp_path / "m", layer(parts), content))
+    assert left_over(checkpoint) == ""
+    with pytest.raises(InputError, match="quantised ones: gptq, 4 bits"):
+        require_numbers(checkpoint)
+
+
 @pytest.mark.parametrize("shape", [(0,), (0, 8), (4, 0)])
 def test_weights_without_elements_are_refused_by_name(tmp_path, shape):
     empty = {f"{LAYER}.weight": torch.zeros(shape)}

@@ -16,7 +16,14 @@ from mats_core.checkpoints.files import Checkpoint
 from mats_core.errors import InputError
 from mats_core.evaluation.examiner import Asked
 from mats_core.merging import pipeline
-from mats_core.merging.events import Finished, LayerDone, Started, TaskDone, TrialDone
+from mats_core.merging.events import (
+    Examined,
+    Finished,
+    LayerDone,
+    Started,
+    TaskDone,
+    TrialDone,
+)
 from mats_core.merging.pipeline import evaluate_output, merge, run
 from mats_core.merging.plan import open_inputs, prepare, units
 from mats_core.merging.reading import read_layer
@@ -189,7 +196,8 @@ def test_the_order_of_events(tiny_family):
     events = list(run(recipe))
     kinds = [type(event) for event in events if type(event) not in (Event, Asked)]
     total = len([k for k in kinds if k is LayerDone])
-    assert kinds == [TrialDone] * 2 + [Started] + [LayerDone] * total + [TaskDone] * 3 + [Finished]
+    merging = [Started] + [LayerDone] * total + [TaskDone] * 3 + [Finished]
+    assert kinds == [Examined] + [TrialDone] * 2 + merging
     (started,) = [event for event in events if isinstance(event, Started)]
     assert started.total == total
     layers = [e for e in events if isinstance(e, LayerDone)]

@@ -14,7 +14,7 @@ from mats_core.analysis import Axis, convergence, loading, predicting, surveying
 from mats_core.checkpoints.files import Checkpoint
 from mats_core.errors import InputError
 from mats_core.merging import pipeline, plan
-from mats_core.merging.events import Finished, Iteration, LayerDone, TrialDone
+from mats_core.merging.events import Examined, Finished, Iteration, LayerDone, TrialDone
 from mats_core.merging.family_file import load_family, measuring_all
 from mats_core.merging.plan import complete, open_inputs, with_statistics
 from mats_core.merging.recipe import parse_recipe
@@ -194,7 +194,10 @@ def test_a_search_tells_its_trials_and_none_of_their_layers(tiny_family):
         tiny_family, "task_arithmetic", search={"scaling": [0.1, 0.4]}, evaluate={"examples": 10}
     )
     events = list(pipeline.run(recipe))
+    first = next(index for index, event in enumerate(events) if isinstance(event, Examined))
+    assert all(type(event) is Event for event in events[:first])
+    events = events[first + 1 :]
     last = max(index for index, event in enumerate(events) if isinstance(event, TrialDone))
     assert all(type(event) in (Event, TrialDone) for event in events[: last + 1])
-    assert events[0].text == "Trial 1 of 2: merging the first layer"
+    assert events[0].text == "Trial 1 of 2: testing the expert e0"
     assert isinstance(events[-1], Finished)

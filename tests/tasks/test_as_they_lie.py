@@ -195,6 +195,37 @@ def test_names_match_where_that_is_unambiguous(names, among, expected):
     assert matched(names, among) == expected
 
 
+SPELT = {  # labels in turn, and the classes that they are where these are named
+    "case": (["Positive", "positive", "negative"], ["positive", "positive", "negative"]),
+    "blanks": (["not ok", "ok", "not_ok", "OK"], ["not ok", "ok", "not ok", "ok"]),
+    "three ways": (["Sci/Tech", "sci-tech", "SCI TECH", "World"], ["Sci/Tech"] * 3 + ["World"]),
+}
+
+
+@pytest.mark.parametrize("kind", SPELT)
+def test_one_class_in_several_spellings_is_told_and_may_be_named(tmp_path, kind):
+    said, meant = SPELT[kind]
+    rows = [dict(row, label=said[i % len(said)]) for i, row in enumerate(ROWS)]
+    (tmp_path / "rows.jsonl").write_text(lines(rows))
+    apart = load(tmp_path)
+    assert apart.classes == tuple(sorted(said))
+    (note,) = [note for note in apart.notes if "are different classes" in note]
+    assert all(repr(s) in note for s in said if said.count(s) == 1 and meant.count(s) != 1)
+    named = load(tmp_path, classes=sorted(set(meant)))
+    expected = [(row["text"], meant[i % len(said)]) for i, row in enumerate(ROWS)]
+    assert everything(named) == sorted(expected)
+    assert not any("are different classes" in note for note in named.notes)
+
+
+@pytest.mark.parametrize("names", [("a", "A"), ("c++", "C++"), ("yes", "YES")])
+def test_classes_that_are_named_apart_stay_apart(tmp_path, names):
+    rows = [dict(row, label=names[i % 2]) for i, row in enumerate(ROWS)]
+    (tmp_path / "rows.jsonl").write_text(lines(rows))
+    task = load(tmp_path, classes=list(names))
+    assert everything(task) == sorted((r["text"], r["label"]) for r in rows)
+    assert not any("are different classes" in note for note in task.notes)
+
+
 def test_halves_with_different_classes_share_one_list(tmp_path):
     (tmp_path / "rows.jsonl").write_text(lines())
     other = [{"text": f"t{i}", "label": ["maybe", "yes"][i % 2]} for i in range(6)]
@@ -339,18 +370,108 @@ def test_pictures_stand_as_their_note_says(tmp_path, orientation, ending):
 
 @pytest.mark.parametrize(
     "left", [".ipynb_checkpoints/0-checkpoint.png", "__MACOSX/._0.png", "a/._0.png", ".git/x.png",
-             "@eaDir/0.png", "a/Thumbs.db", "Thumbs.db", "a/.DS_Store", "a/nested.png/1.png"],
+             "@eaDir/0.png", "a/Thumbs.db", "Thumbs.db", "a/.DS_Store", "a/nested.png/notes.txt",
+             "a/deep/.hidden/1.png", "a/deep/@eaDir/1.png", "a/deep/._0.png"],
 )  # fmt: skip
 def test_what_systems_leave_behind_is_no_picture(tmp_path, left):
     from PIL import Image
 
     pictures(tmp_path, lambda i, half: Image.new("L", (4, 4), 50 * i + 20 * (half == "test")))
     file = tmp_path / "train" / left
-    file.parent.mkdir(exist_ok=True)
+    file.parent.mkdir(exist_ok=True, parents=True)
     file.write_bytes(b"whatever")
     task = photos(tmp_path)
     assert task.classes == ("a", "b")
     assert len(task.train) + len(task.validation) == 8
+
+
+DEEP = ["a/1.png", "a/indoors/2.png", "a/indoors/night/3.png", "b/4.png", "b/more.png/5.png",
+        "c/x/y/z/6.png", "c/x/7.PNG"]  # fmt: skip
+
+
+def test_a_class_is_read_as_deep_as_it_goes_like_torchvision(tmp_path):
+    from PIL import Image
+
+    places = {}
+    for half, shift in (("train", 0), ("test", 100)):
+        for number, name in enumerate(DEEP):
+            file = tmp_path / half / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("L", (4, 4), shift + 10 * number).save(file, "png")
+            places[shift + 10 * number] = name[0]
+    task = photos(tmp_path)
+    assert task.classes == ("a", "b", "c")
+    parts = (task.train, task.validation, task.test)
+    read = {
+        int(x[0, 0, 0]): "abc"[y] for p in parts for x, y in zip(p.inputs, p.labels, strict=True)
+    }
+    assert read == places
+    assert sum(map(len, parts)) == 2 * len(DEEP)
+
+
+def test_links_to_folders_are_followed_and_never_in_a_circle(tmp_path):
+    from PIL import Image
+
+    pictures(tmp_path, lambda i, half: Image.new("L", (4, 4), 50 * i + 20 * (half == "test")))
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    Image.new("L", (4, 4), 7).save(elsewhere / "1.png")
+    os.symlink(elsewhere, tmp_path / "train" / "c")
+    os.symlink(elsewhere, tmp_path / "train" / "a" / "more")
+    os.symlink(tmp_path / "train", tmp_path / "train" / "b" / "again")
+    task = photos(tmp_path)
+    assert task.classes == ("a", "b", "c")
+    assert len(task.train) + len(task.validation) == 8 + 2
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "says"),
+    [
+        ("photos", "photos", r"'test', 'train', which are halves.*Write 'photos/test'"),
+        ("photos/train", "photos", r"test images.*halves"),
+        ("wrapped", "photos/test", None),
+        ("flat", "flat", r"found 4 images in no subfolder"),
+        ("empty", "empty", r"a subfolder of images .* found none"),
+        ("one", "one", r"at least two, found 1, 'pictures'"),
+    ],
+)
+def test_subfolders_that_are_no_classes_are_refused(tmp_path, train, test, says):
+    from PIL import Image
+
+    def make(i, half):
+        return Image.new("L", (4, 4), 50 * i + 20 * (half == "test"))
+
+    pictures(tmp_path / "photos", make)
+    for place in ("flat", "one/pictures/a", "one/pictures/b", "wrapped/a", "wrapped/train"):
+        (tmp_path / place).mkdir(parents=True)
+        for i in range(4):
+            make(i, "train").save(tmp_path / place / f"{i}.png")
+    (tmp_path / "empty").mkdir()
+    if says is None:  # a class may be called train, where others are not
+        assert load(tmp_path, kind="image", train=train, test=test, inputs=None).classes == (
+            "a", "b", "train",
+        )  # fmt: skip
+        return
+    with pytest.raises(InputError, match=says):
+        load(tmp_path, kind="image", train=train, test=test, inputs=None)
+
+
+def test_pictures_beside_the_classes_are_counted(tmp_path):
+    from PIL import Image
+
+    pictures(tmp_path, lambda i, half: Image.new("L", (4, 4), 50 * i + 20 * (half == "test")))
+    for i in range(3):
+        Image.new("L", (4, 4), i).save(tmp_path / "train" / f"{i}.png")
+    note = "3 train images of task 't' lie in no subfolder, have no class and are left out"
+    assert note in photos(tmp_path).notes
+
+
+def test_halves_that_are_the_classes_can_be_named(tmp_path):
+    from PIL import Image
+
+    pictures(tmp_path / "train", lambda i, half: Image.new("L", (4, 4), 50 * i))
+    task = load(tmp_path, kind="image", train="train", inputs=None, classes=["train", "test"])
+    assert (len(task.train) + len(task.validation) + len(task.test)) == 16
 
 
 def test_a_dangling_link_is_named(tmp_path):

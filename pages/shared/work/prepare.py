@@ -57,6 +57,7 @@ class Prepared:
     """A family, opened, measured and evaluated before any merge.
 
     `problem` is a sentence where statistics could not be measured; methods without them still work.
+    `notes` are what users should know about the files, about experts and about their tasks.
     """
 
     collection: FamilyFile
@@ -66,6 +67,7 @@ class Prepared:
     cards: dict[str, TaskCard] = field(default_factory=dict)
     problem: str = ""
     base_card: TaskCard | None = None
+    notes: tuple[str, ...] = ()
 
 
 def prepare(collection: FamilyFile, key: Hashable, tell: Tell) -> Prepared:
@@ -94,18 +96,19 @@ def _preparing(collection: FamilyFile) -> Generator[Event, None, Prepared]:
     files, problem = yield from part(_measuring(collection), 0.1, 0.7)
     if files:
         inputs = with_statistics(inputs, collection.recipe("average", statistics=files))
-    baselines, cards = yield from part(_testing(collection, inputs), 0.7)
+    baselines, cards, said = yield from part(_testing(collection, inputs), 0.7)
     yield Event(fraction=1.0, text="Timing this machine, once")
     speeds.rates(choose_device("auto")[0])
     own = _base_card(collection)
-    return Prepared(collection, inputs, files, baselines, cards, problem, own)
+    notes = tuple(dict.fromkeys((*inputs.notes, *said)))
+    return Prepared(collection, inputs, files, baselines, cards, problem, own, notes)
 
 
 def _testing(
     collection: FamilyFile, inputs: Inputs
-) -> Generator[Event, None, tuple[tuple[TaskResult, ...], dict[str, TaskCard]]]:
-    """What experts and base reach on their tasks, and the tasks' cards."""
-    baselines, cards = [], {}
+) -> Generator[Event, None, tuple[tuple[TaskResult, ...], dict[str, TaskCard], list[str]]]:
+    """What experts and base reach on their tasks, the tasks' cards, and notes on both."""
+    baselines, cards, notes = [], {}, []
     for index, expert in enumerate(inputs.family.experts):
         if not expert.task:
             continue
@@ -114,9 +117,11 @@ def _testing(
         task = tasks.load(expert.task, root=collection.folder)
         cards[expert.name] = _card(task)
         if expert.checkpoint.directory is not None:
-            tuned, base = evaluate.baselines(inputs.family, expert, task, "test", None, "cpu")
-            baselines.append(TaskResult(expert.name, base, tuned, base))
-    return tuple(baselines), cards
+            known = evaluate.reference(inputs.family, expert, task, "test", None, "cpu")
+            base = known.pretrained
+            baselines.append(TaskResult(expert.name, base, known.finetuned, base))
+            notes += known.notes
+    return tuple(baselines), cards, notes
 
 
 def _base_card(collection: FamilyFile) -> TaskCard | None:

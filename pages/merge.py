@@ -33,6 +33,7 @@ collection = families.header(
 )
 preparing = families.preparation(collection)
 merging.follow_link(collection)
+merging.follow_settings(collection)
 settings.take_over(collection)
 lesson = st.container()  # filled at the end: its answer quotes the run that has just finished
 left, right = st.columns([5, 11], gap="medium")

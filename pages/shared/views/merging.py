@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from functools import partial
+from typing import Any
 
 import streamlit as st
 
 from mats_core.errors import InputError
 from mats_core.estimating import fits
-from mats_core.merging import FamilyFile
+from mats_core.merging import FamilyFile, parse_options
 from mats_core.methods import METHODS
 
 from ..frame import Slot, Wanted, session, show, shown, tracked
 from ..work import Job, merge, prepare, runs
 
 LINK = "run"  # the query parameter that names a run
+SETTINGS = "settings"  # the one with which a notebook's panel hands its settings over, as JSON
 
 
 def follow_link(collection: FamilyFile) -> None:
@@ -35,6 +38,32 @@ def follow_link(collection: FamilyFile) -> None:
     run = shown.run(collection.name)
     if run is not None and wanted != run.id:
         st.query_params[LINK] = session.followed = run.id
+
+
+def follow_settings(collection: FamilyFile) -> None:
+    """Put the settings that the address holds into the widgets, once."""
+    given = st.query_params.get(SETTINGS)
+    if given is None:
+        return
+    del st.query_params[SETTINGS]
+    try:
+        session.wanted = _wanted(json.loads(given), collection)
+    except (InputError, ValueError, TypeError, KeyError) as error:
+        said = str(error) if isinstance(error, InputError) else "they cannot be read"
+        show.keep("info", f"The link holds settings that do not fit: {said}")
+
+
+def _wanted(given: Any, collection: FamilyFile) -> Wanted:
+    """Settings out of an address: judged, because an address can be written by others."""
+    method, changed = str(given["method"]), dict(given["options"])
+    parsed = parse_options(method, changed, collection.folder).model_dump()
+    return Wanted(
+        method,
+        {name: parsed[name] for name in changed},
+        tuple(map(str, given["experts"])),
+        {str(name): float(weight) for name, weight in dict(given["weights"]).items()},
+        rounds=max(1, int(given["rounds"])),
+    )
 
 
 def is_new(request: merge.Request) -> bool:

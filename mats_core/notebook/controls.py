@@ -59,7 +59,8 @@ class Knobs:
 
     def __init__(self, method: str, changed: Callable[[], None], looks: Looks) -> None:
         self.fields = {field.name: field for field in describe(method)}
-        self.looks, self._changed, self._quiet = looks, changed, False
+        self.method, self.looks = method, looks
+        self._changed, self._quiet = changed, False
         self.widgets = {name: self._widget(field) for name, field in self.fields.items()}
         w = widgets()
         leading: list[Any] = []

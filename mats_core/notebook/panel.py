@@ -83,9 +83,11 @@ class Panel(Board):
     @property
     def code(self) -> str:
         """The lines of Python that merge what the knobs say now."""
-        now = self.request().merge
-        reads = code.reads_statistics(now)
-        return code.lines(now, self._subject.folder, self._subject.names, reads=reads)
+        return self._code(self.request())
+
+    def _code(self, request: Request) -> str:
+        reads = code.reads_statistics(request)
+        return code.lines(request, self._subject.folder, self._subject.names, reads=reads)
 
     def recipe(self) -> Recipe:
         """The recipe of what the knobs say now.  Raises `InputError` for what cannot be merged."""
@@ -95,10 +97,11 @@ class Panel(Board):
         """What the knobs say now, as a record."""
         names = tuple(name for name, box in self.experts.items() if box.value)
         weights: tuple[tuple[str, float], ...] = ()
-        if METHODS[self.method.value].weighted:
+        knobs = self.knobs  # a method's are exchanged as one, perhaps meanwhile
+        if METHODS[knobs.method].weighted:
             weights = tuple((name, float(self.weights[name].value)) for name in names)
         return Request(
-            self.method.value, tuple(self.options.items()), names, weights, self.device.value,
+            knobs.method, tuple(knobs.values.items()), names, weights, self.device.value,
             1 if self.rounds.disabled else self.rounds.value,
             self._picture.layer if self._picture else "",
         )  # fmt: skip
@@ -233,8 +236,10 @@ class Panel(Board):
     def _keep(self, state: State) -> None:
         if self._still is None:
             return
+        # Of the result that is shown: the knobs may stand elsewhere by now.
+        made = self._code(state.shown) if state.shown is not None else ""
         screen: Any = importlib.import_module("IPython.display")
-        self._still.update(screen.HTML(render.still(state, self._pinned, self.code)))
+        self._still.update(screen.HTML(render.still(state, self._pinned, made)))
 
     # Displaying -----------------------------------------------------------------------------------
 

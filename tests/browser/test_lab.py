@@ -203,8 +203,8 @@ def test_a_panel_in_jupyterlab(lab: tuple[str, Path], browser: Any) -> None:
     dark = Reader(browser, address, width=700)
     expect(dark.number).to_be_visible()
     assert dark.page.evaluate("document.body.dataset.jpThemeLight") == "false"
+    dark.picture("dark")
     dark.legible()
     wide = dark.page.locator(".mats-live").first.evaluate("e => e.scrollWidth - e.clientWidth")
     assert wide <= 0
-    dark.picture("dark")
     dark.leave()

@@ -498,6 +498,18 @@ def test_a_cell_returns_with_its_first_result_which_is_kept_as_html(kernel):
     Balanced(kernel.still)
 
 
+def test_what_is_kept_is_of_the_result_and_not_of_where_the_knobs_stand_by_then(kernel):
+    base, experts = in_memory()
+    panel = kernel.run("a", base, experts, method="ties")
+    assert panel.wait(PATIENCE, whole=True)
+    state = panel._answers.state
+    panel.method.unobserve_all()
+    panel.method.value = "slerp"  # in the middle of an exchange of knobs
+    panel._keep(state)
+    assert "merge_models(base, experts, &#x27;ties&#x27;)" in kernel.still
+    assert panel.request().method == "ties"
+
+
 def test_running_a_cell_again_closes_its_panel_and_no_other(kernel):
     base, experts = in_memory()
     first = kernel.run("a", base, experts)

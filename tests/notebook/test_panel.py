@@ -376,6 +376,8 @@ def test_modules_without_data_get_methods_that_need_none(opened):
     assert panel.wait(PATIENCE, whole=True)
     distances = panel._answers.state.distances
     assert distances is not None
+    panel.knobs.widgets["scaling"].value = 3.0  # 3 Σ δ: far beyond every expert, in every layer
+    assert "than their average in 6 of 6 layers" in whole(panel)
     panel.method.value = "average"
     text = whole(panel)
     found = panel._answers.state.distances
@@ -384,6 +386,7 @@ def test_modules_without_data_get_methods_that_need_none(opened):
     mean = sum(found.of("merge").values()) / 3
     assert f"× {mean:.2f}</span> as far from the experts as the base is" in panel.result.value
     assert "accuracy" not in text
+    assert "than their average in 0 of 6 layers" in text
     panel._picture.list.value = "fc1.weight"  # type: ignore[union-attr]
     panel.views.value = "Layer"
     assert panel.wait(PATIENCE, whole=True)

@@ -295,6 +295,14 @@ def _require_weights(
         )
 
 
+def require_recipe(recipe: Recipe) -> None:
+    """Raise `InputError` for what is wrong with a recipe whatever its files hold: its options, the
+    number of experts and their weights."""
+    method, options = METHODS[recipe.method], recipe.parsed_options()
+    _require_experts(recipe, method)
+    _weights(recipe, method, options)
+
+
 def _require_experts(recipe: Recipe, method: Method) -> None:
     if method.experts not in (None, len(recipe.experts)):
         raise InputError(

@@ -82,7 +82,9 @@ def controls(collection: FamilyFile, method: str) -> merge.Request:
     key = keys.experts(collection.name)
     count = len(state.value(key, names) or [])
     title = f"Experts and arithmetic · {'all' if count == len(names) else count} of {len(names)}"
-    with st.expander(title.replace("all of", "all"), icon=":material/group_work:"):
+    title = title.replace("all of", "all")
+    # By its key it is one panel, which stays open while its title changes.
+    with st.expander(title, icon=":material/group_work:", key="experts panel", on_change="rerun"):
         experts = st.pills(
             "Experts", names, selection_mode="multi",
             default=None if state.is_set(key) else names,

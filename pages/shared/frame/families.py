@@ -12,7 +12,7 @@ from mats_core.errors import InputError
 from mats_core.merging import FamilyFile, load_family
 
 from ..work import Job, prepare
-from . import folders, keys, navigation, show, state, tracked
+from . import folders, keys, navigation, show, shown, state, tracked
 from .folders import ROOTS
 from .state import Slot, session
 
@@ -48,7 +48,9 @@ def header(title: str, lead: str) -> FamilyFile:
         families = found()
         _follow_link(families)
         _choose(families)
-    return current()
+    collection = current()
+    shown.follow_link(collection)
+    return collection
 
 
 def _choose(families: dict[str, Path]) -> None:

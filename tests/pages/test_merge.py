@@ -349,6 +349,7 @@ def test_every_method_gets_its_widgets_and_their_defaults_are_its_own(open_app: 
     labelled(app, "Method").set_value(method).run()
     if (count := METHODS[method].experts) is not None:
         app.session_state["experts Tiny three 0"] = [f"e{m}" for m in range(count)]
+        app.run()
     merge(app)
     assert sentences(app) == ""
     run = kept()[0]

@@ -328,6 +328,7 @@ def test_a_quick_answer_is_refined_in_the_background(
     while any("-" in t.merged.answers for t in kept()[0].report.tasks):
         assert time.monotonic() < until
         app.run()
+    app.run()  # as the poll does when the job has ended
     assert any("all there are" in c.value for c in app.caption)
     assert [t.merged.examples for t in kept()[0].report.tasks] == [60, 60, 60]
 

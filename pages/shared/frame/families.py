@@ -49,7 +49,10 @@ def header(title: str, lead: str) -> FamilyFile:
         _follow_link(families)
         _choose(families)
     collection = current()
-    shown.follow_link(collection)
+    named = {LINK: session.chosen_family, shown.LINK: shown.follow_link(collection)}
+    changed = {k: v for k, v in named.items() if v and st.query_params.get(k) != v}
+    if changed:  # at once: each change of the address is a step back in the browser
+        st.query_params.update(changed)
     return collection
 
 
@@ -66,9 +69,7 @@ def _choose(families: dict[str, Path]) -> None:
         key=keys.FAMILY,
         help="One pre-trained base and the experts that were fine-tuned from it.",
     )
-    session.chosen_family = chosen
-    if st.query_params.get(LINK) != chosen:
-        st.query_params[LINK] = session.followed_family = chosen
+    session.chosen_family = session.followed_family = chosen
 
 
 def _follow_link(families: dict[str, Path]) -> None:

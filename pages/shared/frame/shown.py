@@ -30,8 +30,8 @@ def show(run: Run) -> None:
         session.beside_run = before
 
 
-def follow_link(collection: FamilyFile) -> None:
-    """Show the run that the address names, once, with its settings; later keep the address true.
+def follow_link(collection: FamilyFile) -> str | None:
+    """Show the run that the address names, once, with its settings; returns what it should name.
 
     A run that is being made is taken over from the worker, whose page was closed or reloaded.
     """
@@ -49,8 +49,10 @@ def follow_link(collection: FamilyFile) -> None:
                 "author for the recipe, and load it on the page Export.",
             )
     one = run(collection.name)
-    if one is not None and wanted != one.id and state.job(Slot.MERGING) is None:
-        name(one.id)
+    if one is None or state.job(Slot.MERGING) is not None:
+        return wanted
+    session.followed = one.id
+    return one.id
 
 
 def name(id: str) -> None:

@@ -9,8 +9,8 @@ from mats_core.evaluation import half_width
 from mats_core.merging import Report
 
 from ..controls import settings
-from ..frame import Wanted, keys, session, show, shown
-from ..work import Prepared, Request, Run, runs
+from ..frame import Wanted, caches, keys, session, show, shown
+from ..work import Prepared, Request, Run, merge, runs
 from . import convergence, layers, spectra
 
 NUMBERS = {
@@ -52,7 +52,7 @@ def pick(family: str) -> tuple[Run, Run | None]:
     )  # fmt: skip
     right.selectbox(
         "Compare with", [None, *newest_first], key=keys.BESIDE_RUN,
-        format_func=lambda n: "nothing" if n is None else names[n],
+        format_func=lambda n: "nothing" if n is None else names[n], placeholder="nothing",
         persist_state="session",
     )  # fmt: skip
     pinned = shown.baseline(family)
@@ -109,20 +109,23 @@ def headline(run: Run, beside: Run | None) -> None:
             )
         seconds = run.report.seconds
         st.metric("Time", f"{seconds:.1f} s", help=f"On {run.report.device}.", width=CELL)
-    st.caption(show.plain(_tested(run.report)))
+    following = caches.worker().named(merge.finer(run)) is not None
+    st.caption(show.plain(_tested(run.report, following)))
     show.warnings(run.report.warnings)
 
 
-def _tested(report: Report) -> str:
-    """How sure the numbers are."""
+def _tested(report: Report, following: bool) -> str:
+    """How sure the numbers are; `following`: whether a job asks the examples that are left."""
     if not report.tasks:
         return ""
     half = 100 * half_width(report.tasks)
     asked = sum(task.merged.examples for task in report.tasks)
     left = sum(task.merged.answers.count("-") for task in report.tasks)
     text = f"Normalised accuracy is known to ± {half:.1f} points: {asked:,} {report.split} examples"
-    if left:
+    if left and following:
         return f"{text} so far, the other {left:,} follow in the background."
+    if left:
+        return f"{text}; the other {left:,} were not asked. Merge again to ask them."
     return f"{text}, all there are."
 
 

@@ -117,10 +117,15 @@ def job(request: Request, preparing: Job, name: str = "") -> Job:
         if not any("-" in task.merged.answers for task in outcome.run.report.tasks):
             return None
         todo = partial(refine, request, outcome, ready)
-        title = "Testing on the remaining examples"
-        return Job(request, title, todo, background=True, lasting=True)
+        title, name = "Testing on the remaining examples", finer(outcome.run)
+        return Job(request, title, todo, background=True, lasting=True, name=name)
 
     return Job(request, title, partial(merge, request, ready), lasting=True, then=then, name=name)
+
+
+def finer(run: runs.Run) -> str:
+    """The name of the job that tests a run on the examples that are left."""
+    return f"{run.id} finer"
 
 
 def identity(request: Request, prepared: Prepared) -> str:

@@ -24,9 +24,8 @@ if prepared is None:
     st.stop()
 experts = prepared.inputs.family.experts
 if prepared.problem:
-    st.warning(show.plain(f"Without statistics: {prepared.problem}"))
-for note in prepared.notes:
-    st.warning(show.plain(note))
+    show.warnings([f"Without statistics: {prepared.problem}"])
+show.warnings(prepared.notes)
 names = ["Models", "Before a merge", "Do they fit?"]
 models, before, fit = st.tabs(names, key="family view", on_change="rerun")
 if models.open:

@@ -21,8 +21,8 @@ def welcome(prepared: prepare.Prepared | None) -> None:
     if prepared and prepared.baselines:
         looks = figures.looks(e.name for e in prepared.inputs.family.experts)
         show.figure(figures.baseline_bars(prepared.baselines, looks), "baselines")
-    for note in prepared.notes if prepared else ():
-        st.warning(show.plain(note))
+    if prepared:
+        show.warnings(prepared.notes)
 
 
 collection = families.header(
@@ -62,12 +62,13 @@ with right:
     )
     prepared = families.prepared(preparing)
     if prepared and prepared.problem:
-        st.warning(show.plain(f"Without statistics: {prepared.problem}"))
+        show.warnings([f"Without statistics: {prepared.problem}"])
     if prepared is None or not runs.everything(collection.name):
         welcome(prepared)
     else:
         shown, beside = results.pick(collection.name)
         results.changed(request, shown)
+        show.warnings([note for note in prepared.notes if note not in shown.report.warnings])
         results.headline(shown, beside)
         results.tabs(shown, beside, prepared)
 with lesson:

@@ -63,7 +63,7 @@ if prepared is None:
     st.info("The layers appear here as soon as the statistics are measured.")
     st.stop()
 if prepared.problem:
-    st.warning(show.plain(f"Without statistics: {prepared.problem}"))
+    show.warnings([f"Without statistics: {prepared.problem}"])
 if not spectra.matrices(prepared.inputs):
     st.info("No tensor of this family is the weight of a linear layer: there is nothing to show.")
     st.stop()

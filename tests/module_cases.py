@@ -115,3 +115,16 @@ def loader(count: int = 24, batch: int = 8, seed: int = 0) -> list[tuple[Tensor,
     """Batches `(x, y)` as a DataLoader gives them."""
     x, y = images(count, seed)
     return list(zip(x.split(batch), y.split(batch), strict=True))
+
+
+def fishers(model: nn.Module, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+    """Each parameter's mean squared gradient, one example after the other."""
+    model = copy.deepcopy(model).eval()
+    total: dict[str, Tensor] = {}
+    for one in range(len(x)):
+        model.zero_grad()
+        functional.cross_entropy(model(x[one : one + 1]), y[one : one + 1]).backward()
+        for name, value in model.named_parameters():
+            if value.grad is not None:
+                total[name] = total.get(name, 0) + value.grad.to_dense() ** 2 / len(x)
+    return total

@@ -70,13 +70,6 @@ def _classes(truth: Any, logits: Tensor) -> Tensor:
             expected=f"class numbers {places}",
             found=found if logits.ndim == 2 else f"{found} for logits {list(logits.shape)}",
         )
-    truth, classes = truth.long(), logits.shape[-1]
-    asked = truth[truth != IGNORED]
-    if len(asked) and not (0 <= int(asked.min()) <= int(asked.max()) < classes):
-        raise InputError(
-            "labels of a batch",
-            expected=f"class numbers from 0 to {classes - 1}, as there are logits",
-            found=f"numbers from {int(asked.min())} to {int(asked.max())}",
-            remedy=f"Only {IGNORED} leaves an example out.",
-        )
+    truth = truth.long()
+    batches.require_classes(truth, logits.shape[-1], "an example")
     return truth

@@ -28,8 +28,8 @@ class Anatomy:
     buffers   those of either that are no parameters
     ignored   patterns of names that the class passes over when it is loaded
     ties      name → the parameter that it is tied to
-    rename    what `renamed` does
-    load      what `loaded` does
+    renamed   the name that the class gives a tensor today, whatever it was called before
+    loaded    the same, or the name of what the class puts together from this tensor and others
     """
 
     whole: frozenset[str]
@@ -38,16 +38,8 @@ class Anatomy:
     buffers: frozenset[str] = frozenset()
     ignored: tuple[str, ...] = ()
     ties: Mapping[str, str] = field(default_factory=dict)
-    rename: Callable[[str], str] = _same
-    load: Callable[[str], str] = _same
-
-    def renamed(self, name: str) -> str:
-        """The name that the class gives a tensor today, whatever it was called before."""
-        return self.rename(name)
-
-    def loaded(self, name: str) -> str:
-        """The same, or the name of what the class puts together from this tensor and others."""
-        return self.load(name)
+    renamed: Callable[[str], str] = _same
+    loaded: Callable[[str], str] = _same
 
     def holds(self, name: str) -> bool:
         """Whether the class has this tensor."""
@@ -66,11 +58,13 @@ class Anatomy:
         spoken = {name, self.loaded(name)}
         return any(re.search(pattern, one) for pattern in self.ignored for one in spoken)
 
-    def _among(self, name: str, names: frozenset[str]) -> bool:
-        ours = self.loaded(name)
+    def forms(self, name: str) -> tuple[str, str, str]:
+        """A name of the class as it is, without and with what stands before the encoder's names."""
         lead = f"{self.prefix}."
-        bare = ours.removeprefix(lead)
-        return bool(names & {ours, bare, lead + ours})
+        return name, name.removeprefix(lead), lead + name
+
+    def _among(self, name: str, names: frozenset[str]) -> bool:
+        return not names.isdisjoint(self.forms(self.loaded(name)))
 
 
 Ask = Callable[[Weights], Anatomy | None]

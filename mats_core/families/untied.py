@@ -39,12 +39,11 @@ def untied(
 
 def _ties(base: Weights, names: set[str], anatomy: Anatomy) -> dict[str, str]:
     """The embedding in the base's file that its class ties each of these names to."""
-    lead = f"{anatomy.prefix}."
     found: dict[str, str] = {}
     for name in names:
         table = anatomy.ties.get(anatomy.loaded(name), "")
         spoken = {anatomy.loaded(own): own for own in base.tensors}
-        for said in (table, table.removeprefix(lead), lead + table):
+        for said in anatomy.forms(table):
             if said in spoken:
                 found[name] = spoken[said]
     return found

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from ..errors import InputError, listing
 from ..families import Family
 from ..names import is_weight, module_of
-from ..statistics import Statistics
+from ..statistics import Statistics, whole_name
 
 Shape = tuple[int, ...]
 
@@ -39,7 +39,7 @@ def _match(
 ) -> None:
     thing = f"statistics '{statistics.source}' of {whose}"
     held = {n: s for n, s in statistics.shapes.items() if _kind(n) in kinds}
-    matched = [name for name in held if _whole(name) in expected]
+    matched = [name for name in held if whole_name(name) in expected]
     if held and not matched:
         raise InputError(
             thing,
@@ -48,7 +48,7 @@ def _match(
             remedy="No name is the same: measure them again on this checkpoint.",
         )
     for name in matched:
-        shape, wanted = tuple(held[name]), expected[_whole(name)]
+        shape, wanted = tuple(held[name]), expected[whole_name(name)]
         if not _fits(name, shape, wanted):
             raise InputError(
                 thing,
@@ -74,15 +74,7 @@ def _expected(family: Family) -> Iterator[tuple[str, Shape]]:
 
 
 def _kind(name: str) -> str:
-    return _whole(name).rpartition(".")[2]
-
-
-def _whole(name: str) -> str:
-    """The name of the Gram that a factor or its rest stands for; any other name as it is."""
-    for end in ("_factor", "_rest"):
-        if name.endswith(end):
-            return name.removesuffix(end) + "_gram"
-    return name
+    return whole_name(name).rpartition(".")[2]
 
 
 def _fits(name: str, shape: Shape, wanted: Shape) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -13,12 +13,11 @@ from torch import nn
 from ..checkpoints import InMemory, Weights, inside, original
 from ..families import Anatomy
 from ..system import recall
-from .architecture import quiet
+from .architecture import depths, harmless, quiet
 
 SIZE = 1 << 18  # bytes that the names of one model count as
 DEEPEST = 512  # layers that are built whatever the file holds
-DEPTHS = ("layer", "layers", "depth", "depths", "blocks")  # ends of a number of layers' name
-LEFT_OUT = ("quantization_config", "attn_implementation", "_attn_implementation", "auto_map")
+LEFT_OUT = ("quantization_config", "auto_map")  # need other packages, or fetch code
 
 
 def anatomy(weights: Weights) -> Anatomy | None:
@@ -27,7 +26,7 @@ def anatomy(weights: Weights) -> Anatomy | None:
     Built on the meta device from the configuration alone: nothing is read or fetched, and code that
     comes with a checkpoint is never run.  A configuration whose class cannot be built gives None.
     """
-    content = _harmless(weights.config)
+    content = harmless(dict(weights.config), LEFT_OUT)
     source = original(weights)
     if isinstance(source, InMemory) and source.module is not None:
         content["architectures"] = [type(inside(source.module)).__name__]
@@ -39,25 +38,7 @@ def anatomy(weights: Weights) -> Anatomy | None:
 
 def _plausible(content: Mapping[str, Any], tensors: int) -> bool:
     """Whether a model has no more layers than its file could hold: a million take hours to make."""
-    return max(_depths(content), default=0) <= max(DEEPEST, tensors)
-
-
-def _depths(content: Mapping[str, Any]) -> Iterator[int]:
-    for key, value in content.items():
-        if isinstance(value, Mapping):
-            yield from _depths(value)
-        elif key.endswith(DEPTHS):
-            values = value if isinstance(value, list) else [value]
-            yield from (one for one in values if isinstance(one, int))
-
-
-def _harmless(content: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration without what could fetch code or needs other packages, parts of it too."""
-    return {
-        key: _harmless(value) if isinstance(value, Mapping) else value
-        for key, value in content.items()
-        if key not in LEFT_OUT
-    }
+    return all(count <= max(DEEPEST, tensors) for _, count in depths(content))
 
 
 def _built(content: Mapping[str, Any]) -> Anatomy | None:
@@ -125,8 +106,8 @@ def _described(model: Any, encoder: nn.Module) -> Anatomy:
         buffers=frozenset(name for one in (model, encoder) for name, _ in one.named_buffers()),
         ignored=tuple(patterns),
         ties=dict(ties) if isinstance(ties, Mapping) else {},
-        rename=renamed,
-        load=loaded,
+        renamed=renamed,
+        loaded=loaded,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from ..errors import InputError, foreseen, parsing, read_json
 # Settings of how a model is run, which may fetch compiled code, and the ones that are harmless.
 RUNNERS = ("implementation", "implementation_internal", "use_kernels", "kernel_config")
 HARMLESS = (None, "eager", "sdpa")
+DEPTHS = ("layer", "layers", "depth", "depths", "blocks")  # ends of what counts layers
 
 
 def padding_token(config: Any) -> int:
@@ -106,7 +107,7 @@ def _configuration(file: Path) -> Any:
     """transformers' configuration of a `config.json`: in the forms that it expects, without what
     would quantise the model or fetch code to run it."""
     content = read_config(file) if file.is_file() else {}
-    settings = _harmless({key: value for key, value in content.items() if key not in KEYS})
+    settings = harmless({key: value for key, value in content.items() if key not in KEYS})
     with parsing(f"'{file}'", "a model type and settings that transformers knows"), quiet():
         if file.is_file() and settings == read_json(file):
             return _from(file.parent)
@@ -122,17 +123,30 @@ def _from(folder: Path) -> Any:
     return AutoConfig.from_pretrained(folder, **said)
 
 
-def _harmless(value: Any) -> Any:
-    """The same settings without those that say how a model is run, but for the usual ways."""
+def harmless(value: Any, without: Container[str] = ()) -> Any:
+    """The same settings without those that say how a model is run, but for the usual ways.
+
+    without   names of further settings that are left out, of a model's parts, too
+    """
     if isinstance(value, list):
-        return [_harmless(one) for one in value]
+        return [harmless(one, without) for one in value]
     if not isinstance(value, dict):
         return value
     return {
-        key: _harmless(one)
+        key: harmless(one, without)
         for key, one in value.items()
-        if one in HARMLESS or not str(key).endswith(RUNNERS)
+        if key not in without and (one in HARMLESS or not str(key).endswith(RUNNERS))
     }
+
+
+def depths(settings: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
+    """The name and the number of every count of layers in a configuration, and in its parts."""
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from depths(value)
+        elif str(name).endswith(DEPTHS):
+            values = value if isinstance(value, list) else [value]
+            yield from ((str(name), one) for one in values if type(one) is int)
 
 
 @contextlib.contextmanager

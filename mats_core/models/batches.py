@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..system import Device, existing_device
+from .tokens import IGNORED
 
 LABELS = ("labels", "label")
 
@@ -40,6 +41,18 @@ def _changed(batch: Any, change: Callable[[Tensor], Tensor]) -> Any:
     if isinstance(batch, tuple | list):
         return tuple(_changed(value, change) for value in batch)
     return batch
+
+
+def require_classes(truth: Tensor, classes: int, left_out: str) -> None:
+    """Raise `InputError` for labels that name none of the `classes`; `left_out`: what -100 does."""
+    asked = truth[truth != IGNORED]
+    if len(asked) and not (0 <= int(asked.min()) <= int(asked.max()) < classes):
+        raise InputError(
+            "labels of a batch",
+            expected=f"class numbers from 0 to {classes - 1}, as there are logits",
+            found=f"numbers from {int(asked.min())} to {int(asked.max())}",
+            remedy=f"Only {IGNORED} leaves {left_out} out.",
+        )
 
 
 @contextlib.contextmanager

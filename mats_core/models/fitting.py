@@ -12,7 +12,7 @@ from typing import NoReturn
 from ..checkpoints import Weights, require_numbers
 from ..errors import InputError, listing
 from ..tasks import Task, class_number, matched, says_nothing
-from .kinds import facts_of
+from .kinds import facts
 from .sizes import fitted, shapes_of
 
 ASKED: dict[str, tuple[str, ...]] = {  # kinds of task → kinds of model
@@ -50,18 +50,19 @@ def check(checkpoint: Weights, task: Task, whose: str = "") -> Asking:
     require_numbers(checkpoint)
     kind, where = task.form.kind, f"'{checkpoint.path}'"
     shapes = shapes_of({checkpoint.own(n): entry for n, entry in checkpoint.tensors.items()})
-    facts, known = facts_of(checkpoint.directory, shapes), fitted(checkpoint.directory, shapes)
+    known = fitted(checkpoint.directory, shapes)
+    asked = facts(known)
     given = "image" if kind == "image" else "text"
-    if facts.reads not in ASKED[kind] or facts.takes != given:
-        takes = "" if facts.takes == given else f", which takes {facts.takes}"
+    if asked.reads not in ASKED[kind] or asked.takes != given:
+        takes = "" if asked.takes == given else f", which takes {asked.takes}"
         raise InputError(
             f"task '{task.name}'{whose}",
             expected=f"{WANTED[kind]}, for it is of kind '{kind}'",
-            found=f"{facts.name} in {where}{takes}",
+            found=f"{asked.name} in {where}{takes}",
             remedy=FINE_TUNED_FOR,
         )
     notes = (*task.notes, *known.notes)
-    if not task.classes or facts.reads not in ("image", "text"):
+    if not task.classes or asked.reads not in ("image", "text"):
         return Asking(task, notes)
     names, size = checkpoint.class_names, known.size("num_labels")
     head = Head(where, names if len(names) == size else (), size or len(names), len(names))

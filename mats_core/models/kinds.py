@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from .architecture import padding_token
-from .sizes import Shapes, fitted
+from .sizes import Fitted, Shapes, fitted
 
 Reads = Literal["image", "text", "causal", "seq2seq", ""]
 KINDS: dict[str, Reads] = {  # by what the class's name holds
@@ -56,7 +56,11 @@ def facts_of(directory: Path | None, shapes: Shapes | None = None) -> Facts:
 
     `shapes` of its tensors by name: where they and the configuration differ, they decide.
     """
-    known = fitted(directory, shapes)
+    return facts(fitted(directory, shapes))
+
+
+def facts(known: Fitted) -> Facts:
+    """The same of a configuration that is read already."""
     config, model_class = known.config, known.model_class
     name = model_class.__name__
     kinds: list[Reads] = [kind for part, kind in KINDS.items() if part in name]

@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -45,7 +44,6 @@ def build(
     known = fitted(directory, shapes_of(tensors))
     config, model_class = copy.deepcopy(known.config), known.model_class
     thing = f"model '{directory}'"
-    _require_size(config, tensors, thing)
     expected = f"a {model_class.__name__} as its config.json describes it"
     with parsing(thing, expected, "Is that config.json the one of these weights?"), quiet():
         model, loading = model_class.from_pretrained(
@@ -76,57 +74,6 @@ def build(
         # A decoder looks for each text's last token, and has to know what is none.
         model.config.pad_token_id = padding_token(config)
     return model.to(device).eval()
-
-
-LAYERS = ("layers", "layer", "depth", "depths", "blocks")  # how the counts of layers are called
-SPARE = 64  # layers that a model may have beyond the tensors of its file
-
-
-def _require_size(config: Any, tensors: Tensors, thing: str) -> None:
-    """Raise `InputError` where a configuration describes far more than there are weights.
-
-    A model is built before its weights are put in: one of a million layers would never be done.
-    """
-    for part in vars(config).values():
-        if hasattr(part, "to_dict") and hasattr(part, "model_type"):  # a tower's
-            _require_size(part, tensors, thing)
-    counts = {name: value for name, value in vars(config).items() if _is_count(name, value)}
-    most = 2 * len(tensors) + SPARE
-    for name, value in counts.items():
-        if value > most:
-            raise InputError(
-                thing,
-                expected=f"at most as many layers as there are tensors, {len(tensors)}",
-                found=f"{name} {value} in config.json",
-                remedy="Is that config.json the one of these weights?",
-            )
-    elements = sum(value.numel() for value in tensors.values())
-    sizes = [value for value in vars(config).values() if type(value) is int]
-    whole = bool(getattr(config, "architectures", None))
-    sides = [side for value in tensors.values() for side in value.shape]
-    if whole and max(sizes, default=0) > max(sides, default=1):
-        _require_elements(config, elements, thing)
-
-
-def _is_count(name: str, value: Any) -> bool:
-    return type(value) is int and name.rpartition("_")[2] in LAYERS
-
-
-def _require_elements(config: Any, elements: int, thing: str) -> None:
-    """The same for widths: counted without memory, where one is larger than any tensor's side."""
-    import transformers
-
-    name = (getattr(config, "architectures", None) or [""])[0]
-    with parsing(thing, "a model as its config.json describes it"), quiet(), torch.device("meta"):
-        built = getattr(transformers, name)(config)
-    described = sum(parameter.numel() for parameter in built.parameters())
-    if described > 4 * elements + (1 << 24):
-        raise InputError(
-            thing,
-            expected=f"about as many numbers as the weights have, {elements:,}",
-            found=f"{described:,} described by config.json",
-            remedy="Is that config.json the one of these weights?",
-        )
 
 
 MODULE = 1 << 20  # bytes of a module without its weights, which is what is remembered

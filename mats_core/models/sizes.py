@@ -9,6 +9,7 @@ the weights.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,14 +19,13 @@ import torch
 
 from ..errors import InputError
 from ..system import recall
-from .architecture import architecture, file_text, quiet, saved_names
+from .architecture import architecture, depths, file_text, quiet, saved_names
 
 Shapes = Mapping[str, tuple[int, ...]]
 SIZES = ("num_labels", "vocab_size", "max_position_embeddings", "type_vocab_size")
-LAYERS = (
-    "num_hidden_layers", "num_layers", "n_layer", "n_layers", "encoder_layers", "decoder_layers",
-    "num_decoder_layers",
-)  # fmt: skip
+SPARE = 64  # layers that a model may have beyond what the tensors of its files suggest
+LARGER = 4  # times the numbers of the weights that a configuration may describe ...
+TINY = 1 << 24  # ... beyond so many
 # What transformers and torch raise for a configuration that no model can be built from.
 IMPOSSIBLE = (
     ValueError, TypeError, KeyError, AttributeError, RuntimeError, AssertionError, IndexError,
@@ -66,8 +66,8 @@ def owner(config: Any, name: str) -> Any:
 
 def fitted(directory: Path | None, shapes: Shapes | None = None) -> Fitted:
     """The configuration in a directory with the sizes of tensors with these names and `shapes`;
-    as it stands without any.  Raises `InputError` as `architecture` does, and for a model of more
-    layers than there are tensors.
+    as it stands without any.  Raises `InputError` as `architecture` does, and for a model far
+    larger than these tensors.
     """
     known = tuple(sorted((shapes or {}).items()))
     key = ("fitted", file_text(directory, "config.json"), directory is None, known)
@@ -81,18 +81,27 @@ def _fitted(directory: Path | None, shapes: Shapes) -> Fitted:
     _require_layers(directory, config, shapes)
     plain = _empty(config, model_class)
     if all(shapes.get(name, shape) == shape for name, shape in plain.items()):
-        return Fitted(config, model_class)
-    changed, notes = copy.deepcopy(config), []
+        known = Fitted(config, model_class)
+    else:
+        known = _by_weights(directory, Fitted(config, model_class), plain, shapes)
+        plain = _empty(known.config, model_class)
+    _require_numbers(directory, plain, shapes)
+    return known
+
+
+def _by_weights(directory: Path | None, said: Fitted, plain: Shapes, shapes: Shapes) -> Fitted:
+    """The configuration with those sizes that the weights hold otherwise."""
+    changed, notes = copy.deepcopy(said.config), []
     for name in SIZES:
-        said = Fitted(config, model_class).size(name)
-        held = _held(config, model_class, name, said, plain, shapes) if said else None
-        if said is not None and held is not None and held != said:
+        size = said.size(name)
+        held = _held(said.config, said.model_class, name, size, plain, shapes) if size else None
+        if size is not None and held is not None and held != size:
             setattr(owner(changed, name), name, held)
             notes.append(
-                f"config.json of '{directory}' says {name} {said}, the weights have the size "
+                f"config.json of '{directory}' says {name} {size}, the weights have the size "
                 f"{held}, which is used"
             )
-    return Fitted(changed, model_class, tuple(notes))
+    return Fitted(changed, said.model_class, tuple(notes))
 
 
 def _held(
@@ -133,12 +142,24 @@ def _empty(config: Any, model_class: Any) -> Shapes:
 
 def _require_layers(directory: Path | None, config: Any, shapes: Shapes) -> None:
     """A model of a million layers would be built before the first tensor is found missing."""
-    for name in LAYERS:
-        count = Fitted(config, None).size(name)
-        if count is not None and count > len(shapes):
-            raise InputError(
-                f"'{directory}/config.json'",
-                expected=f"no more layers than the {len(shapes)} tensors of the weights",
-                found=f"{name} {count}",
-                remedy="Use the config.json that was saved with these weights.",
-            )
+    for name, count in depths(config.to_dict()):
+        if count > 2 * len(shapes) + SPARE:
+            expected = f"no more layers than the {len(shapes)} tensors of the weights"
+            raise _too_large(directory, expected, f"{name} {count}")
+
+
+def _require_numbers(directory: Path | None, described: Shapes, shapes: Shapes) -> None:
+    """The same for widths, which would take all memory."""
+    count, held = (sum(math.prod(one) for one in s.values()) for s in (described, shapes))
+    if count > LARGER * held + TINY:
+        expected = f"about as many numbers as the weights have, {held:,}"
+        raise _too_large(directory, expected, f"{count:,} described by it")
+
+
+def _too_large(directory: Path | None, expected: str, found: str) -> InputError:
+    return InputError(
+        f"'{directory}/config.json'",
+        expected=expected,
+        found=found,
+        remedy="Use the config.json that was saved with these weights.",
+    )

@@ -24,11 +24,11 @@ from .of_task import measure_task, measuring_task
 from .passes import measuring_to_file
 from .settings import EXAMPLES, Labels, MeasureSettings
 from .sketch import Sketch
-from .store import OF_PARAMETERS, Statistics, require_output
+from .store import OF_PARAMETERS, Statistics, require_output, whole_name
 
 __all__ = [
     "CHUNK_BYTES", "EXAMPLES", "OF_PARAMETERS", "BatchDone", "Labels", "Loss",
     "MeasureSettings", "Sketch", "Statistics", "Steps", "cached_path", "measure",
     "measure_task", "measuring", "measuring_loader", "measuring_once", "measuring_task",
-    "measuring_to_file", "require_output", "with_bias",
+    "measuring_to_file", "require_output", "whole_name", "with_bias",
 ]  # fmt: skip

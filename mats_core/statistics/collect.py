@@ -21,9 +21,9 @@ from ..models import batches as loading
 from ..system import Event, drained
 from . import ia3
 from .accumulate import Accumulator
-from .capture import Capture, eager, handled
+from .capture import Capture, handled
 from .layers import Layers
-from .likelihood import Scores, scored, total_of
+from .likelihood import Scores, asked, require_finite
 from .settings import DEFAULT, MeasureSettings
 from .store import FORMAT, Statistics
 from .verify import (
@@ -169,18 +169,14 @@ class _Measurement:
         """What hooks note of a whole batch, and the labels of each example."""
         masks, follow = masks_of(inputs), self.verdict.follow
         with Capture(self.model, examples, masks, follow=follow) as capture, torch.enable_grad():
-            with eager(self.model):
-                said = scored(self.model(**inputs), truth)
-            labels = None
-            if isinstance(said, Scores):
-                drawn = said.drawn(self.settings.labels, self.sampler)
-                labels = list(drawn.split(said.places))
-            total = total_of(said, labels)
-            if not torch.isfinite(total):
-                raise InputError("log-likelihood", expected="a finite number", found="none")
+            total, labels = asked(self.model, inputs, truth, self._drawn)
+            require_finite(total)
             _require_gradient(self.model, total)
             total.backward()
         return capture, labels
+
+    def _drawn(self, said: Scores) -> list[Tensor]:
+        return list(said.drawn(self.settings.labels, self.sampler).split(said.places))
 
     def _refused(self, capture: Capture) -> set[str]:
         """The layers of which this batch, which is added, does not give the statistics."""
@@ -219,12 +215,8 @@ class _Measurement:
         for row in range(examples):
             gradients: dict[str, Tensor] = {}
 
-            def choose(said: object, row: int = row) -> list[Tensor] | None:
-                if not isinstance(said, Scores):
-                    return None
-                if labels is not None:
-                    return [labels[row]]
-                return [said.drawn(self.settings.labels, self.sampler)]
+            def choose(said: Scores, row: int = row) -> list[Tensor]:
+                return self._drawn(said) if labels is None else [labels[row]]
 
             take: Callable[[str, Tensor], None] = gradients.__setitem__
             one, _ = single(self.model, taking, row, parameters, owners, take, choose)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import InputError
 from ..models import IGNORED
+from .capture import eager
 from .settings import Labels
 
 
@@ -42,13 +44,17 @@ class Scores:
             raise InputError("labels", expected="true labels", found="none", remedy="Use 'true'.")
         return self.given
 
-    def unlikely(self) -> Tensor:
-        """Labels (places,) that the model does not expect, so that no gradient is near zero."""
-        return (self.rows.detach().argmax(-1) + 1) % self.rows.shape[-1]
+    def unlikely(self) -> list[Tensor]:
+        """Labels of each example that the model does not expect: no gradient is near zero."""
+        labels = (self.rows.detach().argmax(-1) + 1) % self.rows.shape[-1]
+        return list(labels.split(self.places))
 
     def of(self, labels: Tensor) -> Tensor:
         """The log-likelihood of labels (places,)."""
         return self.rows.gather(1, labels.to(self.rows.device)[:, None]).sum()
+
+
+Choose = Callable[[Scores], list[Tensor]]  # the labels of each example
 
 
 def scored(output: Any, truth: Tensor | None) -> Likelihood | Scores:
@@ -63,12 +69,25 @@ def scored(output: Any, truth: Tensor | None) -> Likelihood | Scores:
     return Scores(torch.log_softmax(logits[asked], -1), truth[asked], places)
 
 
-def total_of(said: Likelihood | Scores, labels: list[Tensor] | None) -> Tensor:
-    """The log-likelihood of each example's labels, summed; a model without logits says its own."""
+def asked(
+    model: nn.Module, inputs: Mapping[str, Tensor], truth: Tensor | None, choose: Choose
+) -> tuple[Tensor, list[Tensor] | None]:
+    """The log-likelihood of each example's labels, summed (scalar), and these labels.
+
+    `choose` says the labels of each example; a model without logits says its own likelihood.
+    """
+    with eager(model):
+        said = scored(model(**inputs), truth)
     if isinstance(said, Likelihood):
-        return said.total
-    assert labels is not None
-    return said.of(torch.cat(labels))
+        return said.total, None
+    labels = choose(said)
+    return said.of(torch.cat(labels)), labels
+
+
+def require_finite(total: Tensor) -> None:
+    """Raise `InputError` for a likelihood that has no gradients."""
+    if not torch.isfinite(total):
+        raise InputError("log-likelihood", expected="a finite number", found="none")
 
 
 def sampled(scores: Tensor, sampler: np.random.Generator) -> Tensor:

@@ -203,14 +203,7 @@ def _fitting(logits: Tensor, truth: Tensor | None) -> Tensor:
             remedy="Pass class numbers: labels.argmax(-1)." if one_hot else "",
         )
     if truth is not None:
-        asked, classes = truth[truth != IGNORED], logits.shape[-1]
-        if len(asked) and not (0 <= int(asked.min()) <= int(asked.max()) < classes):
-            raise InputError(
-                "labels of a batch",
-                expected=f"class numbers from 0 to {classes - 1}, as there are logits",
-                found=f"numbers from {int(asked.min())} to {int(asked.max())}",
-                remedy=f"Only {IGNORED} leaves a position out.",
-            )
+        batches.require_classes(truth, logits.shape[-1], "a position")
     return logits
 
 

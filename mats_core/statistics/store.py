@@ -67,6 +67,14 @@ def factor_names(name: str) -> tuple[str, str] | None:
     return f"{stem}_factor", f"{stem}_rest"
 
 
+def whole_name(name: str) -> str:
+    """The name of the Gram that a factor or its rest stands for; any other name as it is."""
+    for end in ("_factor", "_rest"):
+        if name.endswith(end):
+            return name.removesuffix(end) + "_gram"
+    return name
+
+
 @dataclass(frozen=True, repr=False)
 class Statistics(Shown):
     """Statistics of one checkpoint, in memory or read lazily from a file.

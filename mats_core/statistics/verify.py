@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..models import IGNORED
 from .accumulate import agree
-from .capture import Alone, Capture, Notes, eager, handled, is_guess
+from .capture import Alone, Capture, Notes, handled, is_guess
 from .layers import Added, Layers, square_sum
-from .likelihood import Likelihood, Scores, scored, total_of
+from .likelihood import Choose, Scores, asked, require_finite
 
 Batch = tuple[Mapping[str, Tensor], Tensor | None]  # the model's keyword arguments, labels (n,)
 Taking = Callable[[Sequence[int]], AbstractContextManager[Batch]]  # rows of the batch by themselves
@@ -132,12 +132,7 @@ class Verification:
             Capture(self.model, len(rows), masks_of(inputs), follow=follow) as capture,
             torch.enable_grad(),
         ):
-            with eager(self.model):
-                said = scored(self.model(**inputs), truth)
-            labels = None
-            if isinstance(said, Scores):
-                labels = list(said.unlikely().split(said.places))
-            total = total_of(said, labels)
+            total, labels = asked(self.model, inputs, truth, Scores.unlikely)
             if total.requires_grad:
                 total.backward()
         return Together(capture, float(total.detach()), labels)
@@ -157,7 +152,7 @@ class Verification:
             truth[name] = truth[name] + gradient**2 if name in truth else gradient**2
 
         layers = [name for name, module in self.layers.modules.items() if handled(name, module)]
-        labels = None if label is None else [label]
+        labels = [] if label is None else [label]
         return single(
             self.model, self.taking, row, self.layers.names, layers, take, lambda _: labels
         )
@@ -231,7 +226,7 @@ def single(
     parameters: Container[str],
     layers: Iterable[str],
     take: Callable[[str, Tensor], None],
-    choose: Callable[[Likelihood | Scores], list[Tensor] | None],
+    choose: Choose,
 ) -> tuple[Alone, float]:
     """What hooks noted of one example alone, and its log-likelihood.
 
@@ -242,11 +237,8 @@ def single(
         Alone(model, masks_of(inputs), parameters, layers, take) as alone,
         torch.enable_grad(),
     ):
-        with eager(model):
-            said = scored(model(**inputs), truth)
-        total = total_of(said, choose(said))
-        if not torch.isfinite(total):
-            raise InputError("log-likelihood", expected="a finite number", found="none")
+        total, _ = asked(model, inputs, truth, choose)
+        require_finite(total)
         if total.requires_grad:
             total.backward()
     return alone, float(total.detach())

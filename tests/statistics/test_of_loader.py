@@ -30,7 +30,7 @@ from mats_core.statistics.settings import MeasureSettings
 from mats_core.statistics.store import Statistics
 from mats_core.tasks.loading import load
 from tests.layer_cases import close
-from tests.module_cases import CLASSES, KINDS, Mlp, family, images, loader
+from tests.module_cases import CLASSES, KINDS, Mlp, family, fishers, images, loader
 
 
 def values(statistics: Statistics) -> dict[str, torch.Tensor]:
@@ -233,19 +233,6 @@ def test_batches_may_be_any_mapping():
     x, y = images()
     model = Mlp()
     agree(measure(model, [Encoding(x=x, labels=y)]), measure(model, [(x, y)]), 0)
-
-
-def fishers(model: nn.Module, x: Tensor, y: Tensor) -> dict[str, Tensor]:
-    """Each parameter's mean squared gradient, one example after the other."""
-    model = copy.deepcopy(model).eval()
-    total: dict[str, Tensor] = {}
-    for one in range(len(x)):
-        model.zero_grad()
-        functional.cross_entropy(model(x[one : one + 1]), y[one : one + 1]).backward()
-        for name, value in model.named_parameters():
-            if value.grad is not None:
-                total[name] = total.get(name, 0) + value.grad**2 / len(x)
-    return total
 
 
 def right(model: nn.Module, x: Tensor, y: Tensor, slow: set[str], size: int | None = None):

@@ -18,21 +18,9 @@ from mats_core.api import measure, merge_models
 from mats_core.errors import InputError
 from mats_core.statistics import fisher, verify
 from tests.layer_cases import close
-from tests.module_cases import CLASSES, Mlp, images, loader
+from tests.module_cases import CLASSES, Mlp, fishers, images, loader
 
 WIDE = 8
-
-
-def truths(model: nn.Module, x: Tensor, y: Tensor) -> dict[str, Tensor]:
-    model = copy.deepcopy(model).eval()
-    total: dict[str, Tensor] = {}
-    for one in range(len(x)):
-        model.zero_grad()
-        functional.cross_entropy(model(x[one : one + 1]), y[one : one + 1]).backward()
-        for name, value in model.named_parameters():
-            if value.grad is not None:
-                total[name] = total.get(name, 0) + value.grad.to_dense() ** 2 / len(x)
-    return total
 
 
 class Texts(nn.Module):
@@ -219,7 +207,7 @@ def test_every_kind_of_module_is_exact(kind, tokens, size):
     found = measure(model, list(zip(x.split(size), y.split(size), strict=True)))
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name])
-    wanted = truths(model, x, y)
+    wanted = fishers(model, x, y)
     for name, value in wanted.items():
         if float(value.norm()) > 1e-25:
             close(found.stored(f"{name}.fisher"), value, 1e-9)

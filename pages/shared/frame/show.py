@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import streamlit as st
@@ -21,6 +22,21 @@ def plain(text: str) -> str:
 def problem(text: str) -> None:
     """An error, as a sentence."""
     st.error(plain(text), icon=":material/error:")
+
+
+def sentence(text: str) -> str:
+    """A sentence as it stands alone: begun with a capital (but for a file's name), and ended."""
+    first = text.partition(" ")[0]
+    begun = text[:1].upper() + text[1:] if first.isalpha() else text
+    return begun + ("" if text.endswith((".", "…", "!", "?")) else ".")
+
+
+def warnings(sentences: Sequence[str]) -> None:
+    """What is to be known about models and data, in one box."""
+    said = [plain(sentence(one)) for one in sentences]
+    if said:
+        several = len(said) > 1
+        st.warning("\n".join(f"- {one}" for one in said) if several else said[0])
 
 
 def keep(kind: str, text: str) -> None:

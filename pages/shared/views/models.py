@@ -54,7 +54,7 @@ def expert(one: Expert, prepared: Prepared) -> None:
             st.markdown("It names no task, so it can be merged but not tested.")
         else:
             if task.description:
-                st.markdown(show.plain(_sentence(task.description)))
+                st.markdown(show.plain(show.sentence(task.description)))
             pictures(task)
             if task.classes:
                 listed = f"{len(task.classes)} classes: {listing(task.classes, 12)}"
@@ -106,10 +106,6 @@ def _interval(result: TaskResult, name: str, task: TaskCard | None) -> str:
     if score.metric != "accuracy":
         return f"{METRICS[score.metric]} of {own} on {score.examples} test {noun}s: {between}"
     return f"Accuracy of {own}: {score.correct} of {score.examples} test {noun}s, so {between}"
-
-
-def _sentence(text: str) -> str:
-    return f"{text[:1].upper()}{text[1:]}" + ("" if text.endswith((".", "…", "!", "?")) else ".")
 
 
 def kinds_of(classes: tuple[str, ...]) -> list[str]:

@@ -100,8 +100,7 @@ def headline(run: Run, beside: Run | None) -> None:
         seconds = run.report.seconds
         st.metric("Time", f"{seconds:.1f} s", help=f"On {run.report.device}.", width=CELL)
     st.caption(show.plain(_tested(run.report)))
-    for warning in run.report.warnings:
-        st.warning(show.plain(warning))
+    show.warnings(run.report.warnings)
 
 
 def _tested(report: Report) -> str:

@@ -148,6 +148,6 @@ def test_other_modules_have_no_settings(tmp_path):
     base = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
     folder = merge_models(base, [tuned(base, 1), tuned(base, 2)]).save(tmp_path / "out")
     assert not (folder / "config.json").exists()
-    part: Any = made("BertForSequenceClassification", 0).bert.encoder  # has a configuration, no model
+    part: Any = made("BertForSequenceClassification", 0).bert.encoder  # no model
     folder = merge_models(part, [tuned(part, 1), tuned(part, 2)]).save(tmp_path / "part")
     assert not (folder / "config.json").exists()

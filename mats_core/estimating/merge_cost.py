@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from ..checkpoints import companions
 from ..errors import duration, size
 from ..merging import (
     Inputs,
@@ -154,7 +155,7 @@ def estimate_plan(
         device=plan.device,
         memory_bytes=round(sum(peak.values())),
         device_bytes=device,
-        disk_bytes=written + _heads(plan) + round(layers.spool) if written else 0,
+        disk_bytes=written + _beside(plan) + round(layers.spool) if written else 0,
         seconds=sum(parts.values()),
         flops=merges * (flops + tested.work.flops),
         parts=parts,
@@ -169,10 +170,12 @@ def estimate_plan(
     )
 
 
-def _heads(plan: Plan) -> int:
+def _beside(plan: Plan) -> int:
+    """Bytes of what is written beside the weights: the experts' heads, and the base's files."""
     family = plan.inputs.family
     heads = ((expert, name) for expert in family.experts for name in family.head_of(expert))
-    return sum(expert.checkpoint.tensors[name].nbytes for expert, name in heads)
+    kept = sum(expert.checkpoint.tensors[name].nbytes for expert, name in heads)
+    return kept + companions(family.base).nbytes
 
 
 # Layers -------------------------------------------------------------------------------------------

@@ -97,12 +97,18 @@ def _plain(weights: InMemory) -> Weights:
 
 def under_saved_names(weights: Weights) -> Weights:
     """A module of transformers under the names that its files would have; others as they are."""
+    found = {saved: name for name, saved in saved_names_of(weights).items()}
+    changed = any(saved != own for saved, own in found.items())
+    return Renamed.of(weights, found) if changed else weights
+
+
+def saved_names_of(weights: Weights) -> dict[str, str]:
+    """The name that each tensor has in a file: of a module of transformers, what `save_pretrained`
+    would call it."""
     source = original(weights)
     module = source.module if isinstance(source, InMemory) else None
     names = {} if module is None else models.saved_names(inside(module))
-    found = {names.get(name, name): name for name in weights.tensors}
-    changed = any(saved != own for saved, own in found.items())
-    return Renamed.of(weights, found) if changed else weights
+    return {name: names.get(name, name) for name in weights.tensors}
 
 
 def reference(source: Source, label: str) -> str:

@@ -12,8 +12,10 @@ from typing import NoReturn
 from ..checkpoints import Weights, require_numbers
 from ..errors import InputError, listing
 from ..tasks import Task, class_number, matched, says_nothing
+from .anatomy import anatomy
 from .kinds import facts
-from .sizes import fitted, shapes_of
+from .sizes import Shapes, fitted, shapes_of
+from .unplaced import Unplaced
 
 ASKED: dict[str, tuple[str, ...]] = {  # kinds of task → kinds of model
     "image": ("image", ""),
@@ -61,13 +63,29 @@ def check(checkpoint: Weights, task: Task, whose: str = "") -> Asking:
             found=f"{asked.name} in {where}{takes}",
             remedy=FINE_TUNED_FOR,
         )
-    notes = (*task.notes, *known.notes)
+    notes = (*task.notes, *known.notes, *_unused(checkpoint, shapes))
     if not task.classes or asked.reads not in ("image", "text"):
         return Asking(task, notes)
     names, size = checkpoint.class_names, known.size("num_labels")
     head = Head(where, names if len(names) == size else (), size or len(names), len(names))
     task, said = head.ordered(task, whose)
     return Asking(task, (*notes, *said))
+
+
+def _unused(checkpoint: Weights, shapes: Shapes) -> tuple[str, ...]:
+    """A sentence on tensors beside the blocks of a model that it does not read (`build` refuses
+    those inside)."""
+    known = anatomy(checkpoint)
+    if known is None:
+        return ()
+    left = {
+        name: shape
+        for name, shape in shapes.items()
+        if not (known.holds(name) or known.ignores(name) or known.buffer(name))
+    }
+    names = Unplaced.among(left, known.whole, known.prefix).beside
+    said = f"the model of '{checkpoint.path}' has no place for {listing(names, 4)}: not used"
+    return (said,) if names else ()
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,10 @@ from .task import SPLITS, Split, SplitName, Task
 if TYPE_CHECKING:
     import pandas as pd
 
-ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
+ENDINGS = (
+    ".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm",
+    ".pbm", ".pnm", ".jfif", ".jpe", ".jp2", ".apng", ".dib", ".tga", ".avif",
+)  # fmt: skip
 LEFT_BY_SYSTEMS = ("__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin")
 HUB_COLUMNS = ("image", "img")  # what data sets of the hub call their pictures
 
@@ -71,7 +74,7 @@ def _of_hub(
                 remedy="Name the column of images: 'inputs: [image]'.",
             )
     pictures: list[pictures.Source] = [cell.get("bytes") or Path(cell["path"]) for cell in cells]
-    return pictures, list(tables.column(thing, frame, told.label))
+    return pictures, tables.labels(thing, frame, told.label)
 
 
 def _listed(told: Description, thing: str, path: Path) -> tuple[list[pictures.Source], list[Any]]:
@@ -84,7 +87,7 @@ def _listed(told: Description, thing: str, path: Path) -> tuple[list[pictures.So
             raise InputError(
                 f"{thing} '{path}'",
                 expected=f"a subfolder of images ({listing(ENDINGS, 3)}) for each class",
-                found="none",
+                found=_instead(path),
             )
         return [*files], [file.parent.name for file in files]
     frame = tables.read_table(thing, path)
@@ -98,7 +101,16 @@ def _listed(told: Description, thing: str, path: Path) -> tuple[list[pictures.So
             found=f"no {listing(missing, 2)}",
             remedy="Paths in a table are relative to its folder.",
         )
-    return [*paths], list(tables.column(thing, frame, told.label))
+    return [*paths], tables.labels(thing, frame, told.label)
+
+
+def _instead(path: Path) -> str:
+    """What lies in a folder that holds no subfolders of images, in words."""
+    below = {file.suffix.lower() or "no ending" for file in path.glob("*/*") if file.is_file()}
+    if below:
+        return f"subfolders with files of {listing(sorted(below))}"
+    names = sorted(one.name for one in path.iterdir())
+    return f"a folder with {listing(names)}" if names else "an empty folder"
 
 
 def _is_picture(file: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,8 +31,17 @@ def logits(
 
 
 def marks(said: Tensor, split: Split) -> np.ndarray:
-    """The answers of `logits` as marks: predicted classes, or losses with their tokens."""
-    return (said.argmax(-1) if split.form.classified else said.double()).cpu().numpy()
+    """The answers of `logits` as marks: predicted classes, or losses with their tokens.
+
+    An answer that is no number is wrong, for the largest of NaNs is any class: a warning says so.
+    """
+    if not split.form.classified:
+        said = said.double()
+        nothing = said[:, 0].isnan()
+        said = torch.where(nothing[:, None], said.new_tensor([math.inf, 1.0]), said)
+        scores.warn_of_nothing(int(nothing.sum()))
+        return said.cpu().numpy()
+    return scores.chosen(said).cpu().numpy()
 
 
 def asked(

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..models import IGNORED, batches
+from . import scores
 from .scores import NOT_ASKED, Score
 
 
@@ -38,7 +39,7 @@ def score_of_loader(
             batch = place.moved(plain)
             inputs, truth = batches.split(batch, needs_labels=True)
             logits = batches.logits(batches.called(model, batch, inputs))
-            labels, chosen = _classes(truth, logits), logits.argmax(-1)
+            labels, chosen = _classes(truth, logits), scores.chosen(logits)
             asked = (labels != IGNORED).tolist()
             right = (chosen == labels).tolist()
             said += [k if known else None for k, known in zip(chosen.tolist(), asked, strict=True)]

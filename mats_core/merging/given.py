@@ -241,9 +241,25 @@ def _fitted(
         statistics.warn()
     else:
         statistics.check(on.fingerprint)
+    statistics = _read_through(statistics, on)
     _require_names(statistics, on, whose)
     renamed = statistics.shared(source.aliases).under({on.own(name): name for name in on.tensors})
     return renamed.shared(on.aliases)
+
+
+def _read_through(statistics: Statistics, on: Weights) -> Statistics:
+    """Statistics without the wrappers of training in their names, where these are none of the
+    model's."""
+    known = _own_names(on)
+    stems = {(stem, kind) for stem, _, kind in (n.rpartition(".") for n in statistics.shapes)}
+    if any(_parameter(stem, kind, known) for stem, kind in stems):
+        return statistics
+    return statistics.under(unwrapped(dict.fromkeys(stem for stem, _ in sorted(stems))))
+
+
+def _own_names(on: Weights) -> dict[str, str]:
+    """The base's name of every tensor, by that and by its own."""
+    return {name: name for name in on.tensors} | {on.own(name): name for name in on.tensors}
 
 
 def _same_model(statistics: Statistics, on: Weights, whose: str, prints: Mapping[str, str]) -> None:
@@ -273,7 +289,7 @@ def _same_model(statistics: Statistics, on: Weights, whose: str, prints: Mapping
 def _require_names(statistics: Statistics, on: Weights, whose: str) -> None:
     """Raise `InputError` where no statistic has its parameter, or one has another shape."""
     known = False
-    by_own = {name: name for name in on.tensors} | {on.own(name): name for name in on.tensors}
+    by_own = _own_names(on)
     for name, shape in statistics.shapes.items():
         stem, _, kind = name.rpartition(".")
         parameter = _parameter(stem, kind, by_own)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -174,5 +175,25 @@ def logits(output: Any) -> Tensor:
 
 
 def called(model: nn.Module, batch: Any, inputs: Mapping[str, Tensor]) -> Any:
-    """What a model returns for the `inputs` of a batch (`split`)."""
-    return model(**inputs) if isinstance(batch, Mapping) else model(*inputs.values())
+    """What a model returns for the `inputs` of a batch (`split`).
+
+    Raises `InputError` for a batch of which the model's `forward` takes more or less.
+    """
+    named = dict(inputs) if isinstance(batch, Mapping) else {}
+    given = () if named else tuple(inputs.values())
+    try:
+        return model(*given, **named)
+    except TypeError as error:
+        forward = inspect.signature(model.forward)
+        try:
+            forward.bind(*given, **named)
+        except TypeError:
+            pass
+        else:  # it takes them, and fails inside
+            raise
+        raise InputError(
+            "batch of the loader",
+            expected=f"what {type(model).__name__} is called with, {forward}",
+            found=_described(batch),
+            remedy="Collate what it takes, or pass `loss=` to call the model yourself.",
+        ) from error

@@ -9,12 +9,12 @@ from .comparison import Comparison, Difference, compare, normalised_interval
 from .confusion import Changes
 from .evaluate import with_head
 from .examiner import KEPT, ROUND, Asked, exam, examining
-from .of_loader import score_of_loader
+from .of_loader import score_of_loader, scoring_loader
 from .scores import Score, TaskResult, gap_recovered, half_width, normalised_accuracy, share
 
 __all__ = [
     "KEPT", "ROUND", "Asked", "Changes", "Comparison", "Difference", "Score", "TaskResult",
     "compare", "confusion", "evaluate", "exam", "examiner", "examining", "gap_recovered",
     "half_width", "metrics", "normalised_accuracy", "normalised_interval", "score_of_loader",
-    "share", "with_head",
+    "scoring_loader", "share", "with_head",
 ]  # fmt: skip

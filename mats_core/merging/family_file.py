@@ -21,7 +21,7 @@ from ..adapters import open_expert
 from ..checkpoints import Weights, hub
 from ..errors import existing, read_yaml, validated
 from ..statistics import MeasureSettings, cached_path, measuring_once
-from ..system import Event, Shown, drain, part
+from ..system import Event, Shown, part, watched
 from .recipe import ExpertEntry, Recipe, parse_recipe
 
 
@@ -137,14 +137,19 @@ def measuring_all(
 
 
 def measure_all(
-    collection: FamilyFile, *, with_base: bool = True, **settings: Any
+    collection: FamilyFile,
+    *,
+    with_base: bool = True,
+    progress: bool | None = None,
+    **settings: Any,
 ) -> dict[str, Path]:
     """Statistics of every member, measured where the machine's cache has none: name → file.
 
     `settings`: `examples`, `labels`, `seed` and the other fields of `MeasureSettings`.
+    `progress`: whether a bar is shown; by default in notebooks and terminals.
     """
     how = MeasureSettings(**settings)
-    return drain(measuring_all(collection, how, with_base=with_base))
+    return watched(measuring_all(collection, how, with_base=with_base), progress)
 
 
 def missing_statistics(collection: FamilyFile, *, examples: int = 256, seed: int = 0) -> list[str]:

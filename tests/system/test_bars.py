@@ -6,7 +6,7 @@ import sys
 from types import ModuleType, SimpleNamespace
 
 import mats_core
-from mats_core.system.bars import bar, fraction_of
+from mats_core.system.bars import bar, fraction_of, time_left
 from mats_core.system.stream import Event
 from tests.module_cases import family, loader
 
@@ -43,6 +43,15 @@ def test_a_notebook_has_html_that_is_taken_away(monkeypatch):
     assert texts == ['<progress value="0.250"></progress> a &lt; b', ""]
     with bar(False) as tell:
         assert tell is None
+
+
+def test_the_time_left_is_told_once_it_can_be():
+    assert time_left(0.25, 12.0) == "about 36 s left"
+    assert time_left(0.5, 200.0) == "about 3 min left"
+    assert time_left(0.25, 0.5) == ""  # too soon to say
+    assert time_left(0.01, 60.0) == ""
+    assert time_left(0.0, 60.0) == ""
+    assert time_left(1.0, 60.0) == ""
 
 
 def test_progress_never_goes_back():

@@ -33,7 +33,7 @@ from ..merging import (
     units,
 )
 from ..methods import Cost, Shape, Treatment, calls, passes, selection
-from ..system import Rates, Work, remembered
+from ..system import Rates, Shown, Work, remembered
 from ..system import speeds as machine
 from .forward import measuring, statistics_bytes, testing
 
@@ -42,8 +42,8 @@ DISK = 300e6  # bytes a second of a slow SSD; measuring it would mean writing
 WORKSPACE = 8 * 2**20  # bytes of slack in the libraries and the allocator, as measured
 
 
-@dataclass(frozen=True)
-class Estimate:
+@dataclass(frozen=True, repr=False)
+class Estimate(Shown):
     """The cost of one merge, in advance.
 
     method         of the recipe
@@ -81,6 +81,9 @@ class Estimate:
     recipe: Recipe = field(repr=False, compare=False)
     examples: Mapping[str, int] = field(repr=False, compare=False)
     speeds: Rates = field(repr=False, compare=False)
+
+    def __repr__(self) -> str:
+        return f"Estimate({self.method} on {self.device}: {self.sentence})"
 
     @property
     def sentence(self) -> str:

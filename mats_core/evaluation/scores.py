@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..system import Shown
 from ..tasks import Split
 from . import metrics
 from .metrics import Z, wilson
@@ -86,7 +87,7 @@ class Score:
 
 
 @dataclass(frozen=True)
-class TaskResult:
+class TaskResult(Shown):
     """The scores of a merge on one task.
 
     name         of the task's expert

@@ -13,6 +13,9 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from ..errors import cut
+from ..system import Shown
+
 ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILLION, PURPLE, GREY = (
     "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#8A8F96",
 )  # fmt: skip
@@ -34,11 +37,11 @@ PLAIN = "<extra></extra>"  # after a hover text: no box beside it
 NAMED = "<extra>%{fullData.name}</extra>"  # or one with the trace's name
 
 
-@dataclass(frozen=True)
-class Figure:
-    """A figure with its words.
+@dataclass(frozen=True, repr=False)
+class Figure(Shown):
+    """A figure with its words, which shows itself as a still picture with its caption.
 
-    figure    the plot
+    figure    the plot, which can be zoomed where plotly shows it
     alt       alternative text: what it shows
     caption   what it says about this result
     """
@@ -46,6 +49,10 @@ class Figure:
     figure: go.Figure
     alt: str
     caption: str
+
+    def __repr__(self) -> str:
+        """One line; the numbers of the plot are many."""
+        return f"Figure({cut(self.alt, 80)!r})"
 
 
 @dataclass(frozen=True)

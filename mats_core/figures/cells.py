@@ -48,8 +48,9 @@ class Colours:
         values = [v for row in trace["z"] for v in row if _there(v)]
         low, high = held.get(f"{first}min"), held.get(f"{first}max")
         scale = held.get("colorscale") or "Cividis"
+        stops = get_colorscale(scale) if isinstance(scale, str) else scale
         return cls(
-            get_colorscale(scale) if isinstance(scale, str) else scale,
+            tuple((share, colour) for share, colour in stops),
             min(values, default=0.0) if low is None else float(low),
             max(values, default=1.0) if high is None else float(high),
             bool(held.get("reversescale")),

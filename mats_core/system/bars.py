@@ -18,6 +18,7 @@ from .stream import Event, drain
 
 R = TypeVar("R")
 EVERY = 0.1  # seconds between two updates in a notebook
+SOON = 0.3  # seconds after which a notebook's bar appears: work that is done by then needs none
 SURE = 0.02  # of the work has to be done before the rest of it is told in seconds
 Tell = Callable[[Event], None]  # called with each event of a stream
 
@@ -79,19 +80,28 @@ def _terminal() -> Iterator[Tell]:
 @contextlib.contextmanager
 def _display() -> Iterator[Tell]:
     screen: Any = importlib.import_module("IPython.display")
-    handle: Any = screen.display(screen.HTML(""), display_id=True)
-    done, last, start = 0.0, 0.0, time.monotonic()
+    handle: Any = None
+    start = time.monotonic()
+    done, last = 0.0, start + SOON - EVERY
+
+    def show(html: str, text: str) -> None:
+        nonlocal handle
+        bundle = {"text/html": html, "text/plain": text}  # and no name of a class in a saved file
+        if handle is None:
+            handle = screen.display(bundle, raw=True, display_id=True)
+        else:
+            handle.update(bundle, raw=True)
 
     def tell(event: Event) -> None:
         nonlocal done, last
         done = fraction_of(event, done)
         if time.monotonic() - last >= EVERY:
             last = time.monotonic()
-            said = [escape(event.text), time_left(done, last - start)]
-            text = " · ".join(filter(None, said))
-            handle.update(screen.HTML(f'<progress value="{done:.3f}"></progress> {text}'))
+            text = " · ".join(filter(None, [event.text, time_left(done, last - start)]))
+            show(f'<progress value="{done:.3f}"></progress> {escape(text)}', text)
 
     try:
         yield tell
     finally:
-        handle.update(screen.HTML(""))
+        if handle is not None:
+            show("", "")

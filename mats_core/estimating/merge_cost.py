@@ -221,7 +221,8 @@ class _Layers:
         if at_once > self.peak:
             self.peak, self.largest = at_once, alike[0].name
         # Beside its inputs a method remembers about one update a task.
-        self.kept += count * (held + shape.experts * shape.nbytes * (cost.treatment == "merged"))
+        read = 0 if self.plan.inputs.in_memory else held  # what was given is read where it lies
+        self.kept += count * (read + shape.experts * shape.nbytes * (cost.treatment == "merged"))
         spooled = self.plan.method.rescale is not None and cost.treatment == "merged"
         self.spool += count * shape.nbytes * spooled
         stored = self.plan.inputs.family.base.tensors[alike[0].name].dtype.itemsize

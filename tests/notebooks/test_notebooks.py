@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -129,19 +130,22 @@ def test_five_lines_beat_the_average(capsys: pytest.CaptureFixture[str]):
 def assert_a_slider_merges(names: dict[str, Any]) -> None:
     """The merge under the slider is the merge with its value, each time it is moved."""
     widget, merge, seen = names["slider"].widget, names["mats"].merge_models, []
+    methods, decomposed = importlib.import_module("mats_core.methods.essential"), []
 
     def recorded(*given: Any, **options: Any) -> Any:
-        seen.append((options["damping"], merge(*given, **options)))
+        seen.append((options["scaling"], merge(*given, **options)))
         return seen[-1][1]
 
     names["mats"].merge_models = recorded
+    update, methods.essential_update = methods.essential_update, decomposed.append
     try:
-        for value in (1.0, 0.01):
+        for value in (0.5, 1.0, 0.5):
             widget.children[0].value = value
     finally:
-        names["mats"].merge_models = merge
-    assert [damping for damping, _ in seen] == [1.0, 0.01]
-    assert [merged.report.options["damping"] for _, merged in seen] == [1.0, 0.01]
+        names["mats"].merge_models, methods.essential_update = merge, update
+    assert [scaling for scaling, _ in seen] == [0.5, 1.0, 0.5]
+    assert [merged.report.options["scaling"] for _, merged in seen] == [0.5, 1.0, 0.5]
+    assert not decomposed  # what the first merge computed serves them all
 
 
 def test_the_five_lines_are_those_of_the_readme():

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from ..system import Shown
 from ..tasks import Split
 from . import metrics
 from .metrics import Z, wilson
@@ -88,7 +89,7 @@ class Score:
 
 
 @dataclass(frozen=True)
-class TaskResult:
+class TaskResult(Shown):
     """The scores of a merge on one task.
 
     name         of the task's expert

@@ -13,6 +13,7 @@ from .convergence import residual_curves, solve_at, trajectory_curves, trajector
 from .embed import CONFIG, plotly_script, script_json, to_json
 from .loading import loading_curves, loading_steps
 from .overlap import angle_curves, pair_matrix
+from .picture import picture
 from .predicted_loss import interference_map, predicted_against_measured
 from .protection import concentration, protection_along, protection_maps
 from .scaling import dimension_weights, task_weights
@@ -27,9 +28,9 @@ __all__ = [
     "angle_curves", "baseline_bars", "concentration", "confusion", "confusion_change",
     "count_clear", "difference_lines", "dimension_weights", "energy_curves", "family_heatmap",
     "headline", "headline_changes", "interference_map", "largest_mistake", "layer_profile",
-    "loading_curves", "loading_steps", "look", "looks", "pair_matrix", "percent", "plotly_script",
-    "predicted_against_measured", "protection_along", "protection_maps", "residual_curves",
-    "run_lines", "safe", "script_json", "short_names", "solve_at", "spectra", "sweep_map",
-    "task_weights", "to_csv", "to_json", "toy_losses", "toy_polar", "toy_progress", "toy_scaling",
-    "trajectory_curves", "trajectory_tasks", "worth_showing",
+    "loading_curves", "loading_steps", "look", "looks", "pair_matrix", "percent", "picture",
+    "plotly_script", "predicted_against_measured", "protection_along", "protection_maps",
+    "residual_curves", "run_lines", "safe", "script_json", "short_names", "solve_at", "spectra",
+    "sweep_map", "task_weights", "to_csv", "to_json", "toy_losses", "toy_polar", "toy_progress",
+    "toy_scaling", "trajectory_curves", "trajectory_tasks", "worth_showing",
 ]  # fmt: skip

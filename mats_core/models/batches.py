@@ -96,6 +96,26 @@ def first(loader: Iterable[Any], most: int | None) -> Iterator[Any]:
             return
 
 
+def expected(loader: Iterable[Any], most: int | None) -> int | None:
+    """How many examples `first` will give, as far as the loader says; None where it does not."""
+    if isinstance(loader, list | tuple):
+        whole = sum(count(batch) for batch in loader)
+    else:
+        try:
+            whole = len(getattr(loader, "sampler", None) or ())
+        except TypeError:  # of a data set that is read to its end, whenever that comes
+            whole = 0
+    return (whole if most is None else min(most, whole)) or None
+
+
+def progress(what: str, examples: int, total: int | None) -> dict[str, Any]:
+    """The fields of an event after so many examples: `fraction` and `text`."""
+    if total is None:
+        return {"text": f"{what}: example {examples}"}
+    fraction = min(1.0, examples / max(1, total))
+    return {"fraction": fraction, "text": f"{what}: example {examples} of {total}"}
+
+
 def rows(batch: Any, some: Sequence[int], count: int) -> Any:
     """Some examples of a batch of `count`: of every tensor and list with as many entries."""
     if isinstance(batch, Tensor):

@@ -74,6 +74,7 @@ def measuring_loader(
                 settings,
                 names={f"model.{name}": tensor for name, tensor in names.items()},
                 metadata=metadata,
+                total=batches.expected(loader, settings.examples),
                 taking=called.taking,
             )
         )

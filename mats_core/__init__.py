@@ -5,6 +5,7 @@
     Merge                         a merged model: weights, report, state_dict, model, save
     evaluate                      a merge or a model, on a loader or a task → Score
     inspect                       what a model or a recipe holds, as plain values
+    explore                       knobs over live merges, in a notebook
 
     load_recipe, parse_recipe     a Recipe from YAML or a dictionary
     load_family                   a FamilyFile: a base, its experts and their tasks
@@ -37,13 +38,14 @@ if TYPE_CHECKING:
         parse_recipe,
     )
     from .methods import METHODS
+    from .notebook import explore
     from .statistics import Statistics, measure_task
 
 __version__ = "0.2.0"
 __all__ = [
     "METHODS", "FamilyFile", "InputError", "Merge", "Recipe", "Report", "Statistics", "evaluate",
-    "inspect", "load_family", "load_recipe", "measure", "measure_task", "merge", "merge_models",
-    "parse_recipe", "run",
+    "explore", "inspect", "load_family", "load_recipe", "measure", "measure_task", "merge",
+    "merge_models", "parse_recipe", "run",
 ]  # fmt: skip
 
 _HOMES = {
@@ -55,6 +57,7 @@ _HOMES = {
     "Report": "merging",
     "Statistics": "statistics",
     "evaluate": "api",
+    "explore": "notebook",
     "inspect": "api",
     "load_family": "merging",
     "load_recipe": "merging",

@@ -33,11 +33,10 @@ from .merging import (
     measured_of,
     named,
     open_source,
-    parse_recipe,
     patterns,
     planned,
+    recipe_of,
     recipe_record,
-    reference,
     require_output,
     run_plan,
     statistics_of,
@@ -109,23 +108,12 @@ def merge_models(
     measured = statistics_of(statistics, list(sources))
     prior = None if base_statistics is None else measured_of(base_statistics, "base")
     shares = weights_of(weights, list(sources))
-    content = {
-        "base": reference(base, "base"),
-        "experts": [
-            {"name": name, "model": reference(source, name), "weight": shares[name]}
-            for name, source in sources.items()
-        ],
-        "method": method,
-        "options": options,
-        "device": device,
-        "dtype": dtype,
-        "output_dtype": output_dtype,
-        "seed": seed,
-        "heads": wanted,
-        "strangers": "allow" if strangers else "refuse",
-        "evaluate": False,
-    }
-    recipe = parse_recipe(content)  # what is misspelt is told before anything is read
+    # What is misspelt is told before anything is read.
+    recipe = recipe_of(
+        base, sources, method, options, weights=shares, device=device, dtype=dtype,
+        output_dtype=output_dtype, seed=seed, heads=wanted,
+        strangers="allow" if strangers else "refuse",
+    )  # fmt: skip
     plan = planned(
         recipe, inputs_of(opened, finetuned, measured, prior, wanted, strangers=strangers)
     )

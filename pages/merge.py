@@ -5,7 +5,8 @@ from __future__ import annotations
 import streamlit as st
 
 from mats_core import figures
-from pages.shared.controls import presets, settings, widgets
+from mats_core.methods import PROPOSED
+from pages.shared.controls import settings, widgets
 from pages.shared.frame import Slot, families, progress, session, show, shown
 from pages.shared.learn import guide
 from pages.shared.views import convergence, merging, results
@@ -35,7 +36,7 @@ settings.take_over(collection)
 lesson = st.container()  # filled at the end: its answer quotes the run that has just finished
 left, right = st.columns([5, 11], gap="medium")
 with left, st.container(border=True):
-    method = widgets.method(presets.DEFAULT)
+    method = widgets.method(PROPOSED)
     # Above the knobs, so that it is on the screen of a laptop and of a phone.
     with st.container(horizontal=True, vertical_alignment="center"):
         press = st.empty()  # drawn once it is known whether these settings can be merged

@@ -5,6 +5,7 @@ Results are plain records; the room `figures` draws them, under the same nouns.
 
 from . import convergence, loading, toy
 from .convergence import Trajectory, follow
+from .distances import Distances, measuring_distances
 from .loading import GRAINS, ORDERINGS, THREE, Grain, Loading, Ordering, Step
 from .overlap import chance_conflict, others_mean, overlaps, unrelated_angles
 from .predicted_loss import Interference, interference, predicting
@@ -24,11 +25,10 @@ from .toy import Essential, Merged, Point, Task, Walk
 
 __all__ = [
     "GRAINS", "KINDS", "OF_A_KIND", "ORDERINGS", "SUBSPACES", "THREE", "Axis", "Cell", "CellDone",
-    "Essential", "Grain", "Interference", "Kind", "Loading", "Merged", "Ordering",
-    "Point", "Protection", "Quantity", "Spectrum", "Step", "Subspace", "Survey",
-    "Surveyed", "Task", "Trajectory", "Walk", "best", "chance_conflict",
-    "convergence", "follow", "interference", "knobs", "layer_protection", "layer_spectra",
-    "layer_subspaces", "loading", "others_mean", "overlap", "overlaps", "predicted_loss",
-    "predicting", "principal_angles", "suggested", "survey", "surveying", "sweep", "toy",
-    "unrelated_angles",
+    "Distances", "Essential", "Grain", "Interference", "Kind", "Loading", "Merged", "Ordering",
+    "Point", "Protection", "Quantity", "Spectrum", "Step", "Subspace", "Survey", "Surveyed",
+    "Task", "Trajectory", "Walk", "best", "chance_conflict", "convergence", "follow",
+    "interference", "knobs", "layer_protection", "layer_spectra", "layer_subspaces", "loading",
+    "measuring_distances", "others_mean", "overlap", "overlaps", "predicted_loss", "predicting",
+    "principal_angles", "suggested", "survey", "surveying", "sweep", "toy", "unrelated_angles",
 ]  # fmt: skip

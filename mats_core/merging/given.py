@@ -22,7 +22,7 @@ from ..families import Expert, examine
 from ..statistics import OF_PARAMETERS, Statistics
 from ..system import Memo
 from .plan import Inputs, notes_on
-from .recipe import IN_MEMORY
+from .recipe import IN_MEMORY, Recipe, parse_recipe
 
 Source = nn.Module | Mapping[str, Tensor] | Weights | str | Path
 
@@ -87,6 +87,38 @@ def _identity(statistics: Statistics | None) -> Hashable:
         return statistics.source
     state = file.stat()
     return statistics.source, state.st_mtime_ns, state.st_size, state.st_ino
+
+
+def recipe_of(
+    base: Source,
+    experts: Mapping[str, Source],
+    method: str,
+    options: Mapping[str, Any],
+    *,
+    weights: Mapping[str, float],
+    **settings: Any,
+) -> Recipe:
+    """The recipe of a merge of what a caller hands over, in memory and not evaluated.
+
+    experts    by name, in their order
+    weights    of each expert, by its name
+    settings   the recipe's other keys
+
+    Raises `InputError` for unknown methods or options.
+    """
+    return parse_recipe(
+        {
+            "base": reference(base, "base"),
+            "experts": [
+                {"name": name, "model": reference(source, name), "weight": weights[name]}
+                for name, source in experts.items()
+            ],
+            "method": method,
+            "options": dict(options),
+            "evaluate": False,
+            **settings,
+        }
+    )
 
 
 def open_source(source: Source, label: str, base: Weights | None = None) -> Weights:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import types
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -15,6 +16,8 @@ from .options import Section
 from .table import METHODS
 
 Kind = Literal["int", "float", "bool", "text", "choice"]
+Control = Literal["switch", "toggle", "choice", "text", "number", "slider", "series"]
+MOST_STEPS = 200  # of a slider; a wider range is typed
 PLAIN: dict[Kind, type] = {"bool": bool, "float": float, "int": int, "text": str}
 
 
@@ -69,6 +72,34 @@ class OptionField:
     def title(self) -> str:
         """The page's name for the option."""
         return self.label or self.words.capitalize()
+
+    @property
+    def control(self) -> Control:
+        """What a page or a panel sets the option with.
+
+        A `series` is a slider over several powers of ten, a `switch` one that 0 turns off.
+        """
+        if self.switch or self.kind == "bool":
+            return "switch" if self.switch else "toggle"
+        if self.kind == "choice" or self.checkpoint:
+            return "choice"
+        if self.kind == "text":
+            return "text"
+        if self.optional or self.default is None or self.high is None or not self.step:
+            return "number"
+        if self.low is not None and (self.high - self.low) / self.step <= MOST_STEPS:
+            return "slider"
+        return "series" if self.low == 0 and self.step != 1 else "number"
+
+    def series(self, *also: Any) -> list[Any]:
+        """The values of a `series`: 0, then 1, 2, 3, 5, 7 times each power of ten, the default,
+        and those of `also`."""
+        kind, high = PLAIN[self.kind], self.high or 1.0
+        first = 0 if kind is int else -4 + math.floor(math.log10(high))
+        powers = range(first, math.ceil(math.log10(high)) + 1)
+        values = {kind(float(f"{digit}e{power}")) for power in powers for digit in (1, 2, 3, 5, 7)}
+        chosen = {0, self.default, *also, *(value for value in values if value <= high)}
+        return sorted(map(kind, chosen))
 
 
 def describe(method: str) -> tuple[OptionField, ...]:

@@ -6,7 +6,6 @@ import pickle
 import re
 from dataclasses import replace
 from html import escape
-from html.parser import HTMLParser
 from types import SimpleNamespace
 
 import pytest
@@ -20,6 +19,7 @@ from mats_core.merging.recipe import parse_recipe
 from mats_core.notebook.markup import LINES, markup
 from tests.conftest import family_recipe
 from tests.module_cases import family, loader
+from tests.notebook.markup_cases import Balanced
 
 MOST = 6000  # characters
 
@@ -28,26 +28,6 @@ MOST = 6000  # characters
 def merged(tiny_family):
     recipe = parse_recipe(family_recipe(tiny_family, "kfac", seed=1), tiny_family)
     return mats_core.merge(recipe)
-
-
-class Balanced(HTMLParser):
-    """Every element that is opened is closed."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.feed(text)
-        assert not self.open
-
-    def handle_starttag(self, tag, attrs):
-        if tag != "br":
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        pass
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
 
 
 @pytest.fixture(scope="module")

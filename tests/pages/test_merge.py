@@ -11,10 +11,10 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from mats_core.merging.recipe import parse_options
+from mats_core.methods.presets import PRESETS, Preset
 from mats_core.methods.reference import describe
 from mats_core.methods.table import METHODS
 from mats_core.system.folders import results_folder
-from pages.shared.controls.presets import PRESETS, Preset
 from pages.shared.frame import Wanted
 from pages.shared.work import merge as work
 from pages.shared.work.jobs import Job

@@ -10,11 +10,10 @@ import streamlit as st
 from mats_core.analysis import Axis, knobs, suggested
 from mats_core.errors import InputError
 from mats_core.merging import FamilyFile, parse_options
-from mats_core.methods import METHODS, OptionField
+from mats_core.methods import METHODS, PROPOSED, OptionField
 
 from ..frame import show
 from ..work import Prepared, Run, SweepRequest
-from .presets import DEFAULT
 
 SIZES = (50, 150, 400)  # validation examples a task
 MOST_POINTS = 100
@@ -27,7 +26,7 @@ def controls(
     """What to sweep, or what is wrong with it."""
     newest = kept[-1].recipe.method if kept else ""
     methods = [name for name in METHODS if len(knobs(name)) > 1]
-    first = newest if newest in methods else DEFAULT
+    first = newest if newest in methods else PROPOSED
     method = st.selectbox(
         "Method", methods, index=methods.index(first),
         format_func=lambda m: METHODS[m].title, key="sweep method", persist_state="session",

@@ -9,12 +9,11 @@ import streamlit as st
 
 from mats_core.errors import InputError
 from mats_core.merging import FamilyFile, Recipe, parse_options
-from mats_core.methods import METHODS, describe
+from mats_core.methods import METHODS, PRESETS, Preset, describe
 
 from ..frame import Wanted, keys, session, show, state
 from ..work import merge
 from . import widgets
-from .presets import PRESETS, Preset
 
 MOST_ROUNDS = 3  # to choose from; a recipe may ask for more
 QUICK = 0.03  # half the interval of the first answer; the rest is tested in the background

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import streamlit as st
@@ -22,7 +21,6 @@ NEEDS = {
     "statistics": "needs statistics that were measured on each expert's own task",
 }
 OWN_NUMBER = "a number"
-MOST_STEPS = 200  # of a slider; a wider range is typed
 
 
 def method(default: str) -> str:
@@ -142,13 +140,14 @@ def widget(field: OptionField, owner: str) -> Any:
         "help": _help(field),
         "persist_state": "session",
     }
-    if field.switch:
+    control = field.control
+    if control == "switch":
         return _level(field, common)
-    if field.kind == "bool":
+    if control == "toggle":
         return st.toggle(**_unless_set(common["key"], value=bool(field.default)), **common)
-    if field.kind == "choice" or field.checkpoint:
+    if control == "choice":
         return _choice(field, common)
-    if field.kind == "text":
+    if control == "text":
         default = _unless_set(common["key"], value=field.default or "")
         return st.text_input(**default, **common) or None
     return _number(field, common)
@@ -193,23 +192,19 @@ def _number(field: OptionField, common: dict[str, Any]) -> Any:
             **_unless_set(common["key"], value=field.default), min_value=low, max_value=high,
             step=step, placeholder="by default", **common,
         )  # fmt: skip
-    if low is not None and high is not None and step and (high - low) / step <= MOST_STEPS:
+    if field.control == "slider":
         default = _unless_set(common["key"], value=kind(field.default))
         return st.slider(min_value=low, max_value=high, step=step, **default, **common)
-    if low == 0 and high is not None and step and float(step) != 1:
-        return _series(field, high, kind, common)
+    if field.control == "series":
+        return _series(field, kind, common)
     shape = {} if kind is int else {"format": "%g"}
     default = _unless_set(common["key"], value=kind(field.default))
     return st.number_input(min_value=low, max_value=high, step=step, **default, **shape, **common)
 
 
-def _series(field: OptionField, high: float, kind: type, common: dict[str, Any]) -> Any:
-    """A slider over several powers of ten: 0, then 1, 2, 3, 5, 7 times each power."""
-    first = 0 if kind is int else -4 + math.floor(math.log10(high))
-    powers = range(first, math.ceil(math.log10(high)) + 1)
-    values = {kind(float(f"{digit}e{power}")) for power in powers for digit in (1, 2, 3, 5, 7)}
-    own = {kind(state.value(common["key"], 0))}  # of a preset, between the marks
-    chosen = sorted({kind(0), kind(field.default), *own, *(v for v in values if v <= high)})
+def _series(field: OptionField, kind: type, common: dict[str, Any]) -> Any:
+    """A slider over several powers of ten."""
+    chosen = field.series(state.value(common["key"], 0))  # of a preset, between the marks
     default = _unless_set(common["key"], value=kind(field.default))
     return st.select_slider(options=chosen, format_func=lambda v: f"{v:g}", **default, **common)
 

@@ -13,10 +13,9 @@ from mats_core.errors import InputError, duration, size
 from mats_core.estimating import Estimate, fits, require
 from mats_core.families import Expert, Fit, compare
 from mats_core.merging import FamilyFile
-from mats_core.methods import METHODS
+from mats_core.methods import METHODS, PROPOSED
 from mats_core.system import memory
 
-from ..controls import presets
 from ..frame import caches, show
 from ..work import Prepared
 
@@ -101,7 +100,7 @@ def view(prepared: Prepared) -> None:
     )
     method = st.selectbox(
         "What becomes of the tensors with", list(METHODS), key="family method",
-        format_func=lambda name: METHODS[name].title, index=list(METHODS).index(presets.DEFAULT),
+        format_func=lambda name: METHODS[name].title, index=list(METHODS).index(PROPOSED),
         persist_state="session",
     )  # fmt: skip
     _coverage(method, found[method])

@@ -8,7 +8,14 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Preset:
-    """A method with options, and one sentence about them."""
+    """Settings under a name.
+
+    title     the name
+    method    the method
+    options   its options; the others keep their defaults
+    sentence  what they are, in a sentence
+    rounds    how often statistics are measured
+    """
 
     title: str
     method: str
@@ -17,7 +24,7 @@ class Preset:
     rounds: int = 1
 
 
-DEFAULT = "essential"  # the method that a page proposes
+PROPOSED = "essential"  # the method that the page and the panel begin with
 PRESETS = (
     Preset(
         "Safe defaults",

@@ -1,0 +1,379 @@
+"""`mats.explore(family)`: a panel of knobs over live merges, in one call in one cell.
+
+The widgets are a thin layer: they say what is asked for (`Request`), `worker.py` has it answered,
+and what is known (`State`) is turned into HTML by `render.py`.  Under the panel the same is kept as
+plain HTML, which is what a saved file shows.
+"""
+
+from __future__ import annotations
+
+import importlib
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError, member
+from ..merging import Merge, Recipe, Report
+from ..methods import METHODS, PRESETS, PROPOSED
+from ..system import choose_device, in_notebook
+from . import code, controls, render
+from .answers import Answers, Run, State
+from .controls import Knobs, Looks, take_back
+from .picture import Picture
+from .subjects import Request, Subject, subject
+from .worker import Worker
+
+WITHOUT_DATA = "task_arithmetic"  # the method that is proposed where nothing was measured
+ROUNDS = 3  # at most, to choose from
+
+
+class Panel:
+    """A live panel; what it shows can be read at any time.
+
+    Closing it, or running its cell again, ends its thread.  It holds its widgets instead of being
+    one, whose names would collide with its.
+    """
+
+    def __init__(self, explored: Subject, method: str) -> None:
+        self._subject, self._answers = explored, Answers(explored)
+        self._pinned: Run | None = None
+        self._still: Any = None
+        self._shown_in: Any = None
+        self._picture: Picture | None = None
+        self._told, self._kept = -1, None
+        self._lock = threading.RLock()
+        self._build(method)
+        self._worker = Worker(self._answers.answer, self._tell, self._failed)
+        self._ask()
+
+    # What can be read -----------------------------------------------------------------------------
+
+    @property
+    def merge(self) -> Merge | None:
+        """The newest result; None before the first."""
+        return self._answers.state.merge
+
+    @property
+    def report(self) -> Report | None:
+        """The report of the newest result; None before the first."""
+        return self.merge.report if self.merge is not None else None
+
+    @property
+    def runs(self) -> tuple[Run, ...]:
+        """All results of the panel, oldest first, with recipe and report."""
+        return tuple(self._answers.runs)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options of the method, as the knobs stand now."""
+        return self.knobs.values
+
+    @property
+    def error(self) -> str:
+        """Why the newest request has no result, in a sentence; "" where it has one."""
+        return self._answers.state.error
+
+    @property
+    def code(self) -> str:
+        """The lines of Python that merge what the knobs say now."""
+        now = self.request().merge
+        reads = code.reads_statistics(now)
+        return code.lines(now, self._subject.folder, self._subject.names, reads=reads)
+
+    def recipe(self) -> Recipe:
+        """The recipe of what the knobs say now.  Raises `InputError` for what cannot be merged."""
+        return self._subject.recipe(self.request().merge)
+
+    def request(self) -> Request:
+        """What the knobs say now, as a record."""
+        names = tuple(name for name, box in self.experts.items() if box.value)
+        weights: tuple[tuple[str, float], ...] = ()
+        if METHODS[self.method.value].weighted:
+            weights = tuple((name, float(self.weights[name].value)) for name in names)
+        return Request(
+            self.method.value, tuple(self.options.items()), names, weights, self.device.value,
+            1 if self.rounds.disabled else self.rounds.value,
+            self._picture.layer if self._picture else "",
+        )  # fmt: skip
+
+    def save(self, folder: str | Path, *, force: bool = False) -> Path:
+        """The directory that the newest result was written to; see `Merge.save`.
+
+        Raises `InputError` where there is no result yet.
+        """
+        if self.merge is None:
+            raise InputError("result to save", expected="a finished merge", found="none yet")
+        return self.merge.save(folder, force=force)
+
+    def wait(self, seconds: float | None = None, *, whole: bool = False) -> bool:
+        """Whether the newest request has its result (`whole`: all that explains it) in this time.
+
+        For scripts and tests; by default as long as it takes.
+        """
+        return self._worker.wait(seconds, whole=whole)
+
+    def close(self) -> None:
+        """Stop the work, end the thread and take the widgets back; the last result stays."""
+        self._worker.close()
+        if self._picture is not None:
+            self._picture.close()
+        take_back(self.box, self._looks)
+        self._looks.close()
+
+    @property
+    def closed(self) -> bool:
+        """Whether its thread has ended."""
+        return not self._worker.alive
+
+    # Widgets --------------------------------------------------------------------------------------
+
+    def _build(self, method: str) -> None:
+        w, looks = controls.widgets(), Looks()
+        self._looks, wide = looks, looks.wide
+        measured = self._subject.measures
+        titles = controls.presets(measured=measured)
+        self.preset = w.Dropdown(
+            options=[("choose", ""), *((title, title) for title in titles)],
+            value="", description="Preset", layout=wide,
+        )  # fmt: skip
+        self.method = w.Dropdown(
+            options=controls.methods(measured=measured), value=method, description="Method",
+            layout=wide,
+        )  # fmt: skip
+        self.about, self._knob_box = w.HTML(layout=wide), w.VBox(layout=wide)
+        self.experts = {
+            name: w.Checkbox(True, description=name, indent=False, layout=wide)
+            for name in self._subject.names
+        }
+        self.weights = {
+            name: w.FloatText(1.0, step=0.25, tooltip=f"weight of {name}", layout=looks.small)
+            for name in self._subject.names
+        }
+        self.device = w.Dropdown(
+            options=_devices(), value="auto", description="Device", layout=wide
+        )
+        self.rounds = w.IntSlider(
+            1, min=1, max=ROUNDS, description="Rounds", layout=wide,
+            tooltip="How often statistics are measured: from 2 on also where the merge landed.",
+        )  # fmt: skip
+        rows = [w.HBox([self.weights[n], self.experts[n]]) for n in self._subject.names]
+        whom = w.VBox([w.HTML("Weight, and whether it is merged", layout=wide), *rows], layout=wide)
+        rest = w.VBox([self.device, self.rounds], layout=wide)
+        folded = w.Accordion(
+            [whom, rest], titles=("Experts and weights", "Device and rounds"), selected_index=None,
+            layout=wide,
+        )  # fmt: skip
+        left = w.VBox(
+            [self.preset, self.method, self.about, self._knob_box, folded], layout=looks.left
+        )
+        self.result, self.progress, self.view = (w.HTML(layout=wide) for _ in range(3))
+        self.views = w.ToggleButtons(
+            options=list(render.VIEWS), description="Show", style={"button_width": "auto"}
+        )
+        self._above = w.VBox(layout=wide)
+        right = w.VBox(
+            [self.result, self.progress, self.views, self._above, self.view, self._actions()],
+            layout=looks.right,
+        )
+        self.box = w.HBox([left, right], layout=looks.rows)
+        self.box.add_class(render.LIVE)
+        self.knobs = Knobs(method, self._ask, looks)
+        self._new_method()
+        self.method.observe(self._new_method, "value")
+        self.preset.observe(self._new_preset, "value")
+        self.views.observe(self._new_view, "value")
+        for one in (*self.experts.values(), *self.weights.values(), self.device, self.rounds):
+            one.observe(self._ask, "value")
+
+    def _actions(self) -> Any:
+        w, looks = controls.widgets(), self._looks
+        self.pin = w.ToggleButton(
+            description="Pin this run", icon="thumb-tack", layout=looks.button,
+            tooltip="Compare the runs to come with this one",
+        )  # fmt: skip
+        self.copy = w.Button(description="As code", icon="code", layout=looks.button)
+        self.folder = w.Text(placeholder="folder to save in", layout=looks.folder)
+        self.keep = w.Button(description="Save", icon="save", layout=looks.button)
+        self.text = w.HTML(layout=looks.wide)
+        self.pin.observe(self._new_pin, "value")
+        self.copy.on_click(lambda _: self._say(self.code))
+        self.keep.on_click(self._saved)
+        row = w.HBox([self.pin, self.copy, self.folder, self.keep], layout=looks.rows)
+        return w.VBox([row, self.text], layout=looks.wide)
+
+    def _say(self, text: str) -> None:
+        self.text.value = render.plain(text)
+
+    def _saved(self, _: Any) -> None:
+        try:
+            self._say(f"Saved in {self.save(self.folder.value.strip() or 'merged').resolve()}")
+        except InputError as error:
+            self._say(str(error))
+
+    def _new_pin(self, _: Any) -> None:
+        self._pinned = self.runs[-1] if self.pin.value and self.runs else None
+        if self.pin.value and self.report is not None:
+            shown = self._answers.state.shown
+            self._pinned = next((run for run in self.runs if run.request == shown), None)
+        self._show(self._answers.state)
+
+    def _new_view(self, _: Any) -> None:
+        shown = self._picture is not None and self.views.value == "Layer"
+        self._above.children = (self._picture.box,) if self._picture and shown else ()
+        self._show(self._answers.state)
+
+    def _new_preset(self, _: Any) -> None:
+        preset = next((one for one in PRESETS if one.title == self.preset.value), None)
+        if preset is not None:
+            self.rounds.value = preset.rounds
+            self.method.value = preset.method
+            self.knobs.put(preset.options)
+
+    def _new_method(self, _: Any = None) -> None:
+        before = self.knobs
+        if _ is not None:
+            self.knobs = Knobs(self.method.value, self._ask, self._looks)
+        self._knob_box.children = (self.knobs.box,)
+        if before is not self.knobs:
+            before.close()
+        self.about.value = render.framed(controls.about(self.method.value))
+        reads = bool(METHODS[self.method.value].requires) or self.method.value == PROPOSED
+        self.rounds.disabled = not (reads and self._subject.folder is not None)
+        if _ is not None:
+            self._ask()
+
+    # Asking and answering -------------------------------------------------------------------------
+
+    def _ask(self, _: Any = None) -> None:
+        self._worker.ask(self.request())
+
+    def _failed(self, error: Exception) -> None:
+        self._tell(self._answers.failed(error))
+
+    def _tell(self, state: State) -> None:
+        """In the worker: show a state."""
+        self.progress.value = render.progress(state)
+        live = self.views.value == "Solve" and bool(state.residuals or state.current)
+        if state.news != self._told or live:
+            self._told = state.news
+            self._see_layers(state)
+            self._show(state)
+        if state.answered and (state.merge is not self._kept or not state.text):
+            self._kept = state.merge
+            self._keep(state)
+
+    def _show(self, state: State) -> None:
+        with self._lock:
+            self.result.value = render.result(state, self._pinned)
+            self.view.value = render.view(self.views.value, state, self._pinned)
+
+    def _see_layers(self, state: State) -> None:
+        """The picture of the model, once it is known."""
+        if self._picture is None and state.average is not None:
+            family = state.average.inputs.family
+            self._picture = Picture(family, self._ask, self._looks)
+            self._new_view(None)
+        if self._picture is not None and state.distances is not None:
+            moved = state.distances.moved.sum(1).tolist()
+            self._picture.shade(dict(zip(state.distances.layers, moved, strict=True)))
+
+    def _keep(self, state: State) -> None:
+        if self._still is None:
+            return
+        screen: Any = importlib.import_module("IPython.display")
+        self._still.update(screen.HTML(render.still(state, self._pinned, self.code)))
+
+    # Displaying -----------------------------------------------------------------------------------
+
+    def __repr__(self) -> str:
+        said = repr(self.report) if self.report is not None else self.error or "no result yet"
+        return f"Panel over {', '.join(self._subject.names)}: {said}"
+
+    def _ipython_display_(self) -> None:
+        """The panel, and below it as plain HTML what it last said.
+
+        A widget in a saved file is dead, and JupyterLab prefers it to HTML beside it in the same
+        output: what is saved is an output of its own.
+        """
+        if not in_notebook():
+            print(repr(self))
+            return
+        now = place()
+        if now == self._shown_in:  # `explore` has shown it in this very run of the cell
+            return
+        self._shown_in = now
+        screen: Any = importlib.import_module("IPython.display")
+        screen.display(self.box)
+        text = render.still(self._answers.state, self._pinned)
+        self._still = screen.display(screen.HTML(text), display_id=True)
+
+
+def _devices() -> list[str]:
+    """The devices of this machine, and `auto`."""
+    found = ["auto"]
+    for name in ("cpu", "cuda", "mps"):
+        try:
+            found.append(choose_device(name)[0])
+        except InputError:
+            continue
+    return found
+
+
+# One panel a cell ---------------------------------------------------------------------------------
+
+_OPEN: list[tuple[Any, Panel]] = []
+
+
+def place() -> tuple[str, str]:
+    """(cell, execution) in which this is called; ("", "") outside of notebooks.
+
+    A front end that does not name its cells has them told apart by their text.
+    """
+    shell: Any = importlib.import_module("IPython").get_ipython() if in_notebook() else None
+    if shell is None or not hasattr(shell, "get_parent"):
+        return "", ""
+    parent = shell.get_parent() or {}
+    cell = (parent.get("metadata") or {}).get("cellId")
+    text = (parent.get("content") or {}).get("code", "")
+    return str(cell or text), str((parent.get("header") or {}).get("msg_id", ""))
+
+
+def explore(
+    family: Any,
+    experts: Mapping[Any, Any] | Sequence[Any] | None = None,
+    *,
+    loaders: Mapping[Any, Any] | None = None,
+    method: str | None = None,
+    heads: Sequence[str] | str | None = None,
+    examples: int | None = None,
+) -> Panel:
+    """A panel of knobs over live merges, shown in the notebook; it returns with the first result.
+
+    family    a `FamilyFile`, its file or its folder; or the base of `experts`
+    experts   models by name or in a list, as `merge_models` takes them
+    loaders   data of the experts by name: a loader for a module, a task for a checkpoint; without
+              any there are methods that need no data, distances and spectra
+    method    what it begins with
+    heads     patterns of tensors that are not merged, of models; by default they are recognised
+    examples  that statistics are measured on, an expert; 256 of a task's by default
+
+    Afterwards the kernel is free.  Running the cell again closes the panel that it showed before.
+    Raises `InputError` for what cannot be explored, and where ipywidgets lacks.
+    """
+    controls.widgets()
+    explored = subject(family, experts, loaders=loaders, heads=heads, examples=examples)
+    offered = [name for _, name in controls.methods(measured=explored.measures)]
+    first = method or (PROPOSED if explored.measures else WITHOUT_DATA)
+    member("method", first, offered)
+    cell, execution = place()
+    for (of, during), panel in list(_OPEN):
+        if panel.closed or (cell and of == cell and during != execution):
+            panel.close()
+            _OPEN.remove(((of, during), panel))
+    panel = Panel(explored, first)
+    _OPEN.append(((cell, execution), panel))
+    if in_notebook():
+        panel._ipython_display_()
+        panel.wait()  # as `interact` does: what is saved has the first result
+    return panel

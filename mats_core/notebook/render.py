@@ -1,0 +1,160 @@
+"""From what a panel knows to HTML: the same markup while it lives and where it is saved.
+
+Every sentence is computed from the numbers of this very state.
+"""
+
+from __future__ import annotations
+
+import statistics
+from html import escape
+
+from ..errors import duration
+from ..evaluation import half_width
+from ..figures import percent
+from ..merging import Report
+from ..methods import METHODS
+from . import views
+from .answers import Run, State
+from .svg import framed
+from .views import compared
+
+LIVE = "mats-live"  # the class of a panel's widgets, which are there as long as the kernel is
+HIDDEN = f"<style>.jp-OutputArea:has(.{LIVE}) .mats-still{{display:none}}</style>"
+
+
+def progress(state: State) -> str:
+    """The work under way as a bar with its text; "" where there is none."""
+    if not state.text or state.error:
+        return ""
+    value = 1.0 if state.answered else state.fraction
+    more = "Next: " if state.answered else ""
+    bar = f'<progress value="{value:.3f}" aria-label="progress"></progress>'
+    return framed(bar, f'<div class="quiet">{more}{escape(state.text)}</div>')
+
+
+def result(state: State, pinned: Run | None = None) -> str:
+    """The result in a number and a sentence, announced by screen readers, or why there is none."""
+    return framed(_said(state, pinned))
+
+
+def _said(state: State, pinned: Run | None) -> str:
+    if state.error:
+        return f'<div role="alert"><p class="down"><b>{escape(state.error)}</b></p></div>'
+    body = _first_number(state) if state.merge is None else _headline(state, pinned)
+    notes = "".join(f'<p class="quiet">{escape(note)}</p>' for note in _notes(state))
+    return f'<div role="status" aria-live="polite">{body}</div>{notes}'
+
+
+def _first_number(state: State) -> str:
+    """The average, while the first merge is on its way."""
+    if state.average is None:
+        return ""
+    reached = state.average.report.normalised_accuracy
+    if reached is None:
+        return "<p>The average is merged.</p>"
+    return f"<p>The average keeps {percent(reached)} of the experts' accuracy.</p>"
+
+
+def _headline(state: State, pinned: Run | None) -> str:
+    assert state.merge is not None
+    report = state.merge.report
+    title = escape(METHODS[report.method].title)
+    if report.normalised_accuracy is None:
+        return f"<p>{title}: {_far(state)} Merged in {duration(report.seconds)}.</p>"
+    half = half_width(report.tasks)
+    lines = [
+        f'<span class="n mats-number">{percent(report.normalised_accuracy)}</span> '
+        f"of the experts' accuracy (± {100 * half:.1f} points), {title}"
+    ]
+    if state.average is not None and report.method != "average":
+        lines.append(_against(report, state.average.report, "the average"))
+    if pinned is not None:
+        lines.append(_against(report, pinned.report, f"the pinned run {pinned.label}"))
+    lines.append(_asked(report))
+    return "<br>".join(lines)
+
+
+def _far(state: State) -> str:
+    """How far a merge without tasks is from its experts."""
+    if state.distances is None:
+        return ""
+    ours = statistics.mean(state.distances.of("merge").values())
+    mean = statistics.mean(state.distances.of("average").values())
+    return (
+        f'<span class="n mats-number">× {ours:.2f}</span> as far from the experts as the base is, '
+        f"on average over them; the average is × {mean:.2f} as far."
+    )
+
+
+def _against(ours: Report, theirs: Report, what: str) -> str:
+    whole = compared(ours.tasks, theirs.tasks).mean
+    if whole is None:
+        return ""
+    kept = theirs.normalised_accuracy
+    beside = f" ({percent(kept)})" if kept is not None else ""
+    sure = "" if whole.clear else ", which may be chance"
+    return (
+        f"<b>{100 * whole.value:+.1f} points</b> against {escape(what)}{beside}, 95 % interval "
+        f"{100 * whole.low:+.1f} to {100 * whole.high:+.1f}{sure}"
+    )
+
+
+def _asked(report: Report) -> str:
+    asked = sum(task.merged.examples for task in report.tasks)
+    left = sum(task.merged.answers.count("-") for task in report.tasks)
+    so_far = f" so far, {left:,} to come" if left else ""
+    return (
+        f'<span class="quiet">{asked:,} {report.split} examples{so_far}; merged and tested in '
+        f"{duration(report.seconds)} on {escape(report.device)}</span>"
+    )
+
+
+def _notes(state: State) -> list[str]:
+    merge = state.merge
+    warnings = list(merge.report.warnings[:3]) if merge is not None else []
+    problem = [f"Without statistics: {state.problem}"] if state.problem else []
+    return [*problem, *warnings]
+
+
+VIEWS = {
+    "Tasks": lambda state, pinned: views.tasks(state, pinned),
+    "Solve": lambda state, pinned: views.solve(state),
+    "Why": lambda state, pinned: views.why(state),
+    "Scaling": lambda state, pinned: views.weights(state),
+    "Layer": lambda state, pinned: views.layer(state),
+}
+EMPTY = {
+    "Tasks": "Nothing is merged yet.",
+    "Solve": "This method solves nothing by iterations.",
+    "Why": "This needs statistics, and comes after the result.",
+    "Scaling": "This method has no polarized scaling.",
+    "Layer": "Choose a layer in the picture of the model.",
+}
+
+
+def view(name: str, state: State, pinned: Run | None = None) -> str:
+    """One view of a state as HTML, or why there is nothing to see in it."""
+    body = VIEWS[name](state, pinned)
+    return framed(body or f'<p class="quiet">{EMPTY[name]}</p>')
+
+
+def plain(text: str) -> str:
+    """A text as it is, in the panel's style."""
+    return framed(f"<pre>{escape(text)}</pre>")
+
+
+def still(state: State, pinned: Run | None = None, code: str = "") -> str:
+    """All that is known, without widgets: what a saved file shows, and a living panel hides."""
+    if state.merge is None:
+        said = "<p>A live panel of MaTS Explorer: run this cell to use it.</p>"
+        return f'{HIDDEN}<div class="mats-still">{said}</div>'
+    options = ", ".join(f"{name} {value}" for name, value in state.merge.report.options.items())
+    shown = {name: VIEWS[name](state, pinned) for name in VIEWS}
+    rest = "".join(
+        f"<details><summary>{name}</summary>{body}</details>"
+        for name, body in shown.items()
+        if body and name != "Tasks"
+    )
+    lines = f"<details><summary>Code</summary><pre>{escape(code)}</pre></details>" if code else ""
+    parts = (f'<p class="quiet">{escape(options)}</p>', shown["Tasks"], rest, lines)
+    return f'{HIDDEN}<div class="mats-still">{framed(_said(state, pinned), *parts)}</div>'

@@ -1,0 +1,472 @@
+"""The panel in process: its widgets are set as a reader sets them, and its HTML is read."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import threading
+import time
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+import mats_core
+from mats_core.errors import InputError
+from mats_core.merging.family_file import load_family
+from mats_core.methods.presets import PRESETS
+from mats_core.methods.reference import describe
+from mats_core.methods.table import METHODS
+from mats_core.notebook import panel as panels
+from mats_core.notebook import render
+from mats_core.notebook.panel import Panel, explore
+from tests.module_cases import family as models
+from tests.module_cases import loader
+from tests.notebook.markup_cases import Balanced
+
+widgets = pytest.importorskip("ipywidgets")
+PATIENCE = 120
+MOST_STILL = 60_000  # bytes of what a saved file holds of a panel; the file has 100 kB
+
+
+@pytest.fixture
+def opened():
+    """Panels that are closed at the end, after which no thread is left."""
+    made: list[Panel] = []
+
+    def open_panel(*args: Any, **settings: Any) -> Panel:
+        made.append(explore(*args, **settings))
+        assert made[-1].wait(PATIENCE)
+        return made[-1]
+
+    yield open_panel
+    for one in made:
+        one.close()
+        assert one.closed
+    assert not [t for t in threading.enumerate() if t.name == "mats-explore"]
+
+
+def in_memory(**settings: Any) -> tuple[Any, Any]:
+    base, experts = models("mlp", **settings)
+    return base, experts
+
+
+def whole(panel: Panel) -> str:
+    """Everything that the panel says, once nothing is being done."""
+    assert panel.wait(PATIENCE, whole=True)
+    state = panel._answers.state
+    text = render.still(state, panel._pinned, panel.code)
+    Balanced(text)
+    return text
+
+
+# A family -----------------------------------------------------------------------------------------
+
+
+def test_a_family_is_explored_with_every_knob_of_its_methods(opened, tiny_family):
+    panel = opened(tiny_family, examples=16)
+    assert panel.method.value == "essential"
+    assert panel.report is not None
+    assert set(panel.options) == {field.name for field in describe("essential")}
+    for name, method in METHODS.items():
+        panel.method.value = name
+        assert panel.wait(PATIENCE)
+        assert set(panel.options) == {field.name for field in describe(name)}
+        if method.experts:
+            assert "exactly 2 experts" in panel.error
+            assert "exactly 2 experts" in panel.result.value
+        elif "pretrained" not in panel.options.values():
+            assert panel.error == ""
+            assert panel.report.method == name
+        for label, knob in panel.knobs.widgets.items():
+            field = panel.knobs.fields[label]
+            assert knob.description == field.title
+            assert field.help[1:] in knob.tooltip
+
+
+def test_the_same_settings_give_the_same_merge_as_the_library(opened, tiny_family):
+    panel = opened(load_family(tiny_family), examples=16, method="kfac")
+    panel.knobs.widgets["damping"].value = 0.5
+    panel.experts["e1"].value = False
+    panel.weights["e2"].value = 3.0
+    assert panel.wait(PATIENCE, whole=True)
+    recipe = panel.recipe()
+    assert recipe.options["damping"] == 0.5
+    assert {e.name: e.weight for e in recipe.experts} == {"e0": 1.0, "e2": 3.0}
+    again = mats_core.merge(recipe, progress=False)
+    assert panel.merge is not None
+    for name, tensor in again.tensors.items():
+        assert torch.equal(tensor, panel.merge.tensors[name]), name
+    reached = [task.merged.answers for task in again.report.tasks]
+    assert panel.report is not None
+    assert [task.merged.answers for task in panel.report.tasks] == reached
+    assert [run.report.method for run in panel.runs] == ["kfac"] * 2
+
+
+def test_what_is_said_is_what_the_numbers_are(opened, tiny_family):
+    panel = opened(tiny_family, examples=16, method="kfac")
+    text = whole(panel)
+    report, average = panel.report, panel._answers.state.average
+    assert report is not None
+    assert average is not None
+    kept, mean = report.normalised_accuracy, average.report.normalised_accuracy
+    assert kept is not None
+    assert mean is not None
+    assert f"{100 * kept:.1f} %</span>" in panel.result.value
+    assert f"{100 * (kept - mean):+.1f} points</b> against the average" in panel.result.value
+    for task in report.tasks:
+        assert f"<td>{task.name}</td>" in panel.view.value
+        assert f">{100 * task.merged.value:.1f} %<" in panel.view.value
+    solved = [layer for layer in report.layers if len(layer.residuals) > 1]
+    most = max(layer.iterations for layer in solved)
+    assert most < report.options["iterations"]
+    assert f"allowing more than {most} changes nothing" in text
+    assert "Accuracy along the iterations" in text
+    assert "Beside the average, by layer" in text
+
+
+def test_a_limit_below_the_tolerance_is_said_as_such(opened, tiny_family):
+    panel = opened(tiny_family, examples=16, method="kfac")
+    panel.knobs.widgets["tolerance"].value = 0.0
+    panel.knobs.widgets["iterations"].value = 2
+    text = whole(panel)
+    assert "changes nothing" not in text
+    assert "the longest solve took 2 of 2 iterations" in text
+
+
+def test_a_layer_is_looked_at_without_merging_again(opened, tiny_family):
+    panel = opened(tiny_family, examples=16)
+    assert panel.wait(PATIENCE, whole=True)
+    before = panel.merge
+    panel.views.value = "Layer"
+    assert "Choose a layer" in panel.view.value
+    picture = panel._picture
+    assert picture is not None
+    tile = picture.tiles[picture.names[0]]
+    tile.click()
+    assert panel.wait(PATIENCE, whole=True)
+    assert panel.merge is before
+    assert picture.names[0] in panel.view.value
+    assert "Effective rank from" in panel.view.value
+    assert "share most" in panel.view.value
+    assert panel._above.children == (picture.box,)
+
+
+def test_presets_set_every_knob(opened, tiny_family):
+    panel = opened(tiny_family, examples=16)
+    for preset in PRESETS:
+        panel.preset.value = preset.title
+        assert panel.wait(PATIENCE)
+        assert panel.method.value == preset.method
+        wanted = {f.name: f.default for f in describe(preset.method)} | preset.options
+        assert panel.options == wanted
+        assert panel.request().rounds == preset.rounds
+        assert panel.report is not None
+        assert dict(panel.report.options) == wanted, panel.error
+
+
+def test_a_pinned_run_is_compared_with_task_by_task(opened, tiny_family):
+    panel = opened(tiny_family, examples=16)
+    assert panel.wait(PATIENCE, whole=True)
+    first = panel.report
+    panel.pin.value = True
+    panel.knobs.widgets["scaling"].value = 0.4
+    text = whole(panel)
+    assert first is not None
+    assert panel.report is not None
+    kept, before = panel.report.normalised_accuracy, first.normalised_accuracy
+    assert kept is not None
+    assert before is not None
+    assert f"{100 * (kept - before):+.1f} points</b> against the pinned run 1 · " in text
+    assert text.count("− 1 · ") == 1
+    panel.pin.value = False
+    assert "pinned" not in panel.result.value
+
+
+def test_a_mistake_is_a_sentence_and_the_last_result_stays(opened, tiny_family):
+    panel = opened(tiny_family, examples=16)
+    before = panel.report
+    for box in panel.experts.values():
+        box.value = False
+    assert panel.wait(PATIENCE)
+    assert "expected at least one to merge" in panel.error
+    assert 'role="alert"' in panel.result.value
+    with pytest.raises(InputError, match="at least one"):
+        panel.recipe()
+    panel.experts["e0"].value = True
+    panel.knobs.widgets["rank"].value = "many"
+    assert panel.wait(PATIENCE)
+    assert "rank" in panel.error
+    assert "many" in panel.error
+    assert panel.report is before
+    panel.knobs.widgets["rank"].value = ""
+    panel.experts["e1"].value = True
+    assert panel.wait(PATIENCE)
+    assert panel.error == ""
+    assert panel.report is not before
+
+
+def test_an_unexpected_error_is_a_sentence_too(opened, tiny_family, monkeypatch):
+    panel = opened(tiny_family, examples=16)
+    assert panel.wait(PATIENCE, whole=True)
+
+    def broken(*_: Any) -> Any:
+        raise RuntimeError("no <b>luck</b>")
+
+    monkeypatch.setattr(panel._subject, "merging", broken)
+    panel.knobs.widgets["scaling"].value = 0.7
+    assert panel.wait(PATIENCE)
+    assert "RuntimeError: no <b>luck</b>" in panel.error
+    assert "&lt;b&gt;luck" in panel.result.value
+    assert "<b>luck" not in panel.result.value
+
+
+def test_a_merge_under_way_is_stopped_by_a_newer_one(opened, tiny_family):
+    panel = opened(tiny_family, examples=16, method="kfac")
+    assert panel.wait(PATIENCE, whole=True)
+    panel.preset.value = "MaTS as published"
+    panel.knobs.widgets["iterations"].options = [("2000", 2000), ("50", 50)]
+    panel.knobs.widgets["iterations"].value = 2000  # without a tolerance: seconds
+    until = time.monotonic() + PATIENCE
+    while not panel._answers.state.current and time.monotonic() < until:
+        time.sleep(0.01)
+    assert panel._answers.state.current, "residuals are known while a layer is solved"
+    panel.views.value = "Solve"
+    assert "Conjugate gradients" in panel.view.value
+    count = len(panel.runs)
+    panel.method.value = "average"
+    assert panel.wait(PATIENCE)
+    assert panel.report is not None
+    assert panel.report.method == "average"
+    assert [run.report.method for run in panel.runs[count:]] == ["average"]
+    assert "stopped" in [how for _, how in panel._worker.history]
+
+
+def test_two_panels_work_side_by_side(opened, tiny_family):
+    one, other = (opened(tiny_family, examples=16, method="average") for _ in range(2))
+    one.method.value, other.method.value = "ties", "tsv_m"
+    assert one.wait(PATIENCE)
+    assert other.wait(PATIENCE)
+    assert one.report is not None
+    assert other.report is not None
+    assert (one.report.method, other.report.method) == ("ties", "tsv_m")
+    one.close()
+    assert one.closed
+    assert not other.closed
+    assert one.report.method == "ties"  # what it knew stays
+
+
+def test_what_is_saved_is_small_says_all_and_fetches_nothing(opened, tiny_family):
+    panel = opened(tiny_family, examples=16, method="kfac")
+    panel.wait(PATIENCE, whole=True)
+    panel._picture.list.value = panel._picture.names[1]  # type: ignore[union-attr]
+    text = whole(panel)
+    state = widgets.Widget.get_manager_state(drop_defaults=True)
+    assert len(text.encode()) < MOST_STILL
+    assert len(text.encode()) + len(json.dumps(state)) < 100_000
+    for word in ("Solve", "Why", "Layer", "Code", "of the experts&#x27; accuracy"):
+        assert word in text or word.replace("&#x27;", "'") in text
+    assert not re.search(r"https?:|<script|<link|@import|url\(|src=", text)
+    panel.close()
+    assert widgets.Widget.get_manager_state()["state"] == {}
+
+
+def test_the_code_gives_the_same_result(opened, tiny_family):
+    panel = opened(tiny_family, examples=256, method="kfac")
+    panel.knobs.widgets["damping"].value = 0.3
+    panel.experts["e2"].value = False
+    assert panel.wait(PATIENCE, whole=True)
+    names: dict[str, Any] = {}
+    exec(panel.code, names)
+    assert panel.report is not None
+    assert panel.report.options["damping"] == 0.3
+    assert [t.merged for t in names["merged"].report.tasks] == [
+        t.merged for t in panel.report.tasks
+    ]
+
+
+def test_a_result_is_saved_by_the_button(opened, tiny_family, tmp_path):
+    panel = opened(tiny_family, examples=16, method="average")
+    panel.folder.value = str(tmp_path / "out")
+    panel.keep.click()
+    assert str(tmp_path / "out") in panel.text.value
+    assert (tmp_path / "out" / "model.safetensors").is_file()
+    panel.keep.click()
+    assert "expected" in panel.text.value  # it is there already
+    panel.copy.click()
+    assert "mats.load_family" in panel.text.value
+
+
+# Models in memory ---------------------------------------------------------------------------------
+
+
+def test_modules_with_loaders_are_measured_and_tested(opened):
+    base, experts = in_memory()
+    before = {name: value.clone() for name, value in base.state_dict().items()}
+    panel = opened(base, experts, loaders={name: loader() for name in experts})
+    text = whole(panel)
+    assert panel.error == ""
+    assert panel.report is not None
+    assert [task.name for task in panel.report.tasks] == list(experts)
+    scores = [
+        mats_core.evaluate(panel.merge, loader(), expert=name).correct  # type: ignore[arg-type]
+        for name in experts
+    ]
+    assert [task.merged.correct for task in panel.report.tasks] == scores
+    own = [mats_core.evaluate(expert, loader()).correct for expert in experts.values()]
+    assert [task.finetuned.correct for task in panel.report.tasks] == own
+    assert "Beside the average, by layer" in text
+    names: dict[str, Any] = {
+        "base": base, "experts": experts, "loaders": {name: loader() for name in experts},
+    }  # fmt: skip
+    exec(panel.code, names)
+    for name, value in names["merged"].tensors.items():
+        assert torch.equal(value, panel.merge.tensors[name])  # type: ignore[union-attr]
+    for name, value in base.state_dict().items():
+        assert torch.equal(value, before[name])  # read where it lies, never written
+
+
+def test_modules_without_data_get_methods_that_need_none(opened):
+    base, experts = in_memory()
+    panel = opened(base, experts)
+    offered = [name for _, name in panel.method.options]
+    assert set(offered) == {n for n, m in METHODS.items() if m.group != "statistics"}
+    assert all(METHODS[p.method].group != "statistics" for p in PRESETS if p.title in dict(
+        panel.preset.options
+    ))  # fmt: skip
+    assert panel.wait(PATIENCE, whole=True)
+    distances = panel._answers.state.distances
+    assert distances is not None
+    panel.method.value = "average"
+    text = whole(panel)
+    found = panel._answers.state.distances
+    assert found is not None
+    assert found.of("merge") == found.of("average")
+    mean = sum(found.of("merge").values()) / 3
+    assert f"× {mean:.2f}</span> as far from the experts as the base is" in panel.result.value
+    assert "accuracy" not in text
+    panel._picture.list.value = "fc1.weight"  # type: ignore[union-attr]
+    panel.views.value = "Layer"
+    assert panel.wait(PATIENCE, whole=True)
+    assert "of the task matrix" in panel.view.value
+
+
+def test_names_of_tensors_are_escaped(opened):
+    base, experts = in_memory()
+    hostile = "<script>x</script>"
+    renamed = [
+        {f"{hostile}.{name}": value for name, value in one.state_dict().items()}
+        for one in (base, *experts.values())
+    ]
+    panel = opened(renamed[0], dict(zip(experts, renamed[1:], strict=True)), heads=[])
+    panel._picture.list.value = panel._picture.names[0]  # type: ignore[union-attr]
+    panel.views.value = "Layer"
+    text = whole(panel)
+    picture = panel._picture
+    assert picture is not None
+    shown = [text, panel.result.value, panel.view.value, panel.progress.value, panel.about.value]
+    shown += [w.value for w in _htmls(picture.box)]
+    assert any("&lt;script&gt;" in one for one in shown)
+    assert not any("<script" in one for one in shown)
+
+
+def _htmls(box: Any) -> list[Any]:
+    inner = [w for child in getattr(box, "children", ()) for w in _htmls(child)]
+    return inner + ([box] if isinstance(box, widgets.HTML) else [])
+
+
+WRONG = {
+    "a number": ((3,), {}, "a family"),
+    "no such folder": (("nowhere",), {}, "nowhere"),
+    "loaders of a family": (("nowhere",), {"loaders": {}}, "loaders without experts"),
+    "an unknown method": (None, {"method": "kfak"}, "kfac|one of"),
+    "a loader of no expert": (None, {"loaders": {"x": []}}, "loader of an expert"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_cannot_be_explored_is_refused_at_once(case):
+    given, settings, said = WRONG[case]
+    with pytest.raises(InputError, match=said):
+        explore(*(given or in_memory()), **settings)
+    assert not [t for t in threading.enumerate() if t.name == "mats-explore"]
+
+
+def test_a_hostile_expert_is_refused_at_once():
+    base, experts = in_memory()
+    with pytest.raises(InputError, match="cannot be the name of a folder"):
+        explore(base, {"<script>": experts["e0"]})
+
+
+def test_without_ipywidgets_it_says_what_to_install(monkeypatch, tiny_family):
+    monkeypatch.setitem(sys.modules, "ipywidgets", None)
+    with pytest.raises(InputError, match=r"pip install ipywidgets.*\[notebook\]"):
+        explore(tiny_family)
+
+
+# In a kernel --------------------------------------------------------------------------------------
+
+
+class Kernel:
+    """What a kernel knows of the cell that runs, and what is displayed."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.cell, self.runs, self.shown, self.still = "a", 0, [], ""
+        shell = type("ZMQInteractiveShell", (), {"get_parent": lambda _: self.parent()})()
+        ipython, screen = ModuleType("IPython"), ModuleType("IPython.display")
+        for module, name, value in (
+            (ipython, "get_ipython", lambda: shell),
+            (screen, "HTML", lambda text: text),
+            (screen, "display", self.display),
+        ):
+            monkeypatch.setattr(module, name, value, raising=False)
+        monkeypatch.setitem(sys.modules, "IPython", ipython)
+        monkeypatch.setitem(sys.modules, "IPython.display", screen)
+
+    def parent(self) -> dict[str, Any]:
+        return {"metadata": {"cellId": self.cell}, "header": {"msg_id": str(self.runs)}}
+
+    def run(self, cell: str, *args: Any, **settings: Any) -> Panel:
+        self.cell, self.runs = cell, self.runs + 1
+        panel = explore(*args, **settings)
+        panel._ipython_display_()  # the cell's last line: not a second time
+        return panel
+
+    def display(self, thing: Any, display_id: bool = False) -> Any:
+        self.shown.append(thing)
+        return SimpleNamespace(update=self.update) if display_id else None
+
+    def update(self, text: str) -> None:
+        self.still = text
+
+
+@pytest.fixture
+def kernel(monkeypatch):
+    yield Kernel(monkeypatch)
+    for _, panel in panels._OPEN:
+        panel.close()
+    panels._OPEN.clear()
+
+
+def test_a_cell_returns_with_its_first_result_which_is_kept_as_html(kernel):
+    base, experts = in_memory()
+    panel = kernel.run("a", base, experts, method="average")
+    assert panel.report is not None
+    assert kernel.shown[0] is panel.box
+    assert len(kernel.shown) == 2
+    assert panel.wait(PATIENCE, whole=True)
+    assert "as far from the experts" in kernel.still
+    Balanced(kernel.still)
+
+
+def test_running_a_cell_again_closes_its_panel_and_no_other(kernel):
+    base, experts = in_memory()
+    first = kernel.run("a", base, experts)
+    beside = kernel.run("b", base, experts)
+    again = kernel.run("a", base, experts)
+    assert first.closed
+    assert not beside.closed
+    assert not again.closed
+    assert len([t for t in threading.enumerate() if t.name == "mats-explore"]) == 2

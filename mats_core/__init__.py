@@ -6,7 +6,6 @@
     evaluate                      a merge or a model, on a loader or a task → Score
     inspect                       what a model or a recipe holds, as plain values
     explore                       knobs over live merges, in a notebook
-    show                          a merge in a notebook: accuracy, convergence, spectra
 
     load_recipe, parse_recipe     a Recipe from YAML or a dictionary
     load_family                   a FamilyFile: a base, its experts and their tasks
@@ -39,14 +38,14 @@ if TYPE_CHECKING:
         parse_recipe,
     )
     from .methods import METHODS
-    from .notebook import explore, show
+    from .notebook import explore
     from .statistics import Statistics, measure_task
 
 __version__ = "0.2.0"
 __all__ = [
     "METHODS", "FamilyFile", "InputError", "Merge", "Recipe", "Report", "Statistics", "evaluate",
     "explore", "inspect", "load_family", "load_recipe", "measure", "measure_task", "merge",
-    "merge_models", "parse_recipe", "run", "show",
+    "merge_models", "parse_recipe", "run",
 ]  # fmt: skip
 
 _HOMES = {
@@ -68,7 +67,6 @@ _HOMES = {
     "merge_models": "api",
     "parse_recipe": "merging",
     "run": "api",
-    "show": "notebook",
 }
 
 

@@ -11,7 +11,7 @@ from .contents import TensorEntry, checksum
 from .files import Checkpoint
 from .in_memory import InMemory
 from .place import refuse_existing, require_file, require_folder, what_lies
-from .quantised import KEYS, left_over, quantisation, require_numbers, unquantised
+from .quantised import left_over, quantisation, require_numbers, unquantised
 from .reading_ahead import Buffers, Wanted
 from .renamed import Renamed, original, stem_of
 from .source import Entry, Shaped, Tensors, Weights, all_finite
@@ -20,7 +20,7 @@ from .wrappers import inside, unwrapped
 from .writer import SHARD_BYTES, CheckpointWriter, Spec, TensorFileWriter, config_files
 
 __all__ = [
-    "KEYS", "MARK", "SHARD_BYTES", "Buffers", "Checkpoint", "CheckpointWriter", "Entry", "InMemory",
+    "MARK", "SHARD_BYTES", "Buffers", "Checkpoint", "CheckpointWriter", "Entry", "InMemory",
     "Renamed", "Shaped", "Spec", "TensorEntry", "TensorFileWriter", "Tensors", "Wanted", "Weights",
     "all_finite", "checksum", "companions", "config_files", "hub", "inside", "left_over",
     "original", "partial_of", "quantisation", "read_config", "refuse_existing", "require_file",

@@ -56,6 +56,11 @@ class Companions:
     left_out: Mapping[str, str] = field(default_factory=dict)
 
     @property
+    def nbytes(self) -> int:
+        """Bytes of the files that a merge takes over."""
+        return sum(file.stat().st_size for file in self.copied.values())
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """What users should know about these files, a sentence each."""
         reasons: dict[str, list[str]] = {}

@@ -30,9 +30,10 @@ def unwrapped(names: Iterable[str]) -> dict[str, str]:
 
 
 def inside(module: nn.Module) -> nn.Module:
-    """The module that torch.compile or data-parallel training wrapped; any other as it is."""
+    """The module that torch.compile, checkpointing or parallel training wrapped; any other as it
+    is."""
     children = dict(module.named_children())
-    if len(children) == 1 and children.keys() <= {"_orig_mod", "module", "_module"}:
+    if len(children) == 1 and children.keys() <= INSIDE | {lead[:-1] for lead in BEFORE}:
         return inside(*children.values())
     return module
 

@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from ..checkpoints import companions
 from ..errors import duration, size
 from ..merging import (
     Inputs,
@@ -33,7 +34,7 @@ from ..merging import (
     units,
 )
 from ..methods import Cost, Shape, Treatment, calls, passes, selection
-from ..system import Rates, Work, remembered
+from ..system import Rates, Shown, Work, remembered
 from ..system import speeds as machine
 from .forward import measuring, statistics_bytes, testing
 
@@ -42,8 +43,8 @@ DISK = 300e6  # bytes a second of a slow SSD; measuring it would mean writing
 WORKSPACE = 8 * 2**20  # bytes of slack in the libraries and the allocator, as measured
 
 
-@dataclass(frozen=True)
-class Estimate:
+@dataclass(frozen=True, repr=False)
+class Estimate(Shown):
     """The cost of one merge, in advance.
 
     method         of the recipe
@@ -81,6 +82,9 @@ class Estimate:
     recipe: Recipe = field(repr=False, compare=False)
     examples: Mapping[str, int] = field(repr=False, compare=False)
     speeds: Rates = field(repr=False, compare=False)
+
+    def __repr__(self) -> str:
+        return f"Estimate({self.method} on {self.device}: {self.sentence})"
 
     @property
     def sentence(self) -> str:
@@ -154,7 +158,7 @@ def estimate_plan(
         device=plan.device,
         memory_bytes=round(sum(peak.values())),
         device_bytes=device,
-        disk_bytes=written + _heads(plan) + round(layers.spool) if written else 0,
+        disk_bytes=written + _beside(plan) + round(layers.spool) if written else 0,
         seconds=sum(parts.values()),
         flops=merges * (flops + tested.work.flops),
         parts=parts,
@@ -169,10 +173,12 @@ def estimate_plan(
     )
 
 
-def _heads(plan: Plan) -> int:
+def _beside(plan: Plan) -> int:
+    """Bytes of what is written beside the weights: the experts' heads, and the base's files."""
     family = plan.inputs.family
     heads = ((expert, name) for expert in family.experts for name in family.head_of(expert))
-    return sum(expert.checkpoint.tensors[name].nbytes for expert, name in heads)
+    kept = sum(expert.checkpoint.tensors[name].nbytes for expert, name in heads)
+    return kept + companions(family.base).nbytes
 
 
 # Layers -------------------------------------------------------------------------------------------
@@ -218,7 +224,8 @@ class _Layers:
         if at_once > self.peak:
             self.peak, self.largest = at_once, alike[0].name
         # Beside its inputs a method remembers about one update a task.
-        self.kept += count * (held + shape.experts * shape.nbytes * (cost.treatment == "merged"))
+        read = 0 if self.plan.inputs.in_memory else held  # what was given is read where it lies
+        self.kept += count * (read + shape.experts * shape.nbytes * (cost.treatment == "merged"))
         spooled = self.plan.method.rescale is not None and cost.treatment == "merged"
         self.spool += count * shape.nbytes * spooled
         stored = self.plan.inputs.family.base.tensors[alike[0].name].dtype.itemsize

@@ -9,11 +9,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from .. import models
 from ..checkpoints import (
     MARK,
     Checkpoint,
     InMemory,
     TensorFileWriter,
+    Weights,
     companions,
     left_over,
     original,
@@ -22,7 +24,7 @@ from ..checkpoints import (
     unquantised,
     what_lies,
 )
-from ..errors import InputError, listing
+from ..errors import InputError, listing, read_json
 from ..families import Expert, Family
 from ..methods import named_checkpoints
 from ..tasks import names_file
@@ -44,6 +46,7 @@ def finish_directory(plan: Plan, folder: Path, report: Report) -> Report:
     for name, file in beside.copied.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, folder / name)
+    _save_settings(family.base, folder)
     left, untied = left_over(family.base), bool(family.untied)
     _settle(folder / "config.json", plan.recipe.output_dtype, left, untied=untied)
     for expert in family.experts:
@@ -72,13 +75,21 @@ def _write_head(family: Family, expert: Expert, place: Path) -> None:
     if weights.directory is not None:
         shutil.copyfile(weights.directory / "config.json", place / "config.json")
         _settle(place / "config.json", left=left_over(weights))
+    _save_settings(weights, place)
+
+
+def _save_settings(weights: Weights, place: Path) -> None:
+    """The settings of a module in memory, where it is one of transformers."""
+    source = original(weights)
+    if isinstance(source, InMemory) and source.module is not None:
+        models.save_settings(source.module, place)
 
 
 def _settle(file: Path, dtype: str | None = None, left: str = "", *, untied: bool = False) -> None:
     """Let a `config.json` speak of the weights as they are written: dtype, ties, not quantised."""
     if not file.is_file() or not (dtype or left or untied):
         return
-    config = json.loads(file.read_text("utf-8-sig"))
+    config = read_json(file)
     if left:
         config = unquantised(config)
     if dtype:

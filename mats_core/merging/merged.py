@@ -29,6 +29,7 @@ from ..families import Expert
 from ..system import Shown
 from .directory import finish_directory, require_output
 from .events import Finished
+from .given import saved_names_of
 from .plan import Inputs, prepare
 from .recipe import Recipe
 from .report import Report
@@ -113,7 +114,9 @@ class Merge(Shown):
         """The directory that was written: weights, heads, recipe, report and model card.
 
         It is the output of the command line's `merge`, with the base's configuration and tokenizer
-        where the base has them, and it appears whole or not at all.  Raises `InputError` where
+        where the base has them, and it appears whole or not at all.  Of a base that is a module of
+        transformers it holds `config.json` and the names of `save_pretrained`: `from_pretrained`
+        opens it.  Raises `InputError` where
         something lies at `folder` and `force` is not set.  With `force` an empty folder is
         replaced, or what an earlier merge wrote; never a folder of other things, and none that
         holds the base, an expert or statistics, or lies inside of them.
@@ -129,12 +132,14 @@ class Merge(Shown):
         report = replace(self.report, output=str(target.resolve()))
         recipe = self.recipe.model_copy(update={"output": str(target.resolve())})
         plan = prepare(recipe, self.inputs)
-        specs = {name: (v.dtype, tuple(v.shape)) for name, v in self._sorted()}
+        base = self.inputs.family.base
+        names = saved_names_of(base)
+        specs = {names[name]: (v.dtype, tuple(v.shape)) for name, v in self._sorted()}
         with staged_directory(target, allow=allow) as staging:
-            stem = stem_of(self.inputs.family.base)
+            stem = stem_of(base)
             writer = CheckpointWriter(staging, specs, shard_bytes=SHARD_BYTES, stem=stem)
             for name, value in self._sorted():
-                writer.add(name, value)
+                writer.add(names[name], value)
             writer.close()
             finish_directory(plan, staging, report)
         return target

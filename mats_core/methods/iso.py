@@ -24,7 +24,8 @@ class IsoOptions(Options):
 class IsoCtsOptions(IsoOptions):
     common: Share = option(
         0.8,
-        "share of the rank that is given to directions common to all tasks",
+        "share of the rank that is given to directions common to all tasks; they also take what T "
+        "tasks cannot divide among themselves",
         source="arXiv 2502.04959",
     )
 

@@ -40,7 +40,7 @@ from .cost import (
     side,
     woodbury,
 )
-from .layer import FISHER, KFAC, Layer, Merged, indefinite
+from .layer import FISHER, KFAC, Layer, Merged, indefinite, require_diagonal
 from .method import Method, Solve
 from .options import (
     Damping,
@@ -107,7 +107,12 @@ class KfacOptions(Options):
 
 
 def kfac(layer: Layer, options: KfacOptions, survey: Any = None) -> Merged:
-    """`Σ α_m B_m W A_m = Σ α_m B_m W_m A_m`, by CG, or in closed form for two models."""
+    """`Σ α_m B_m W A_m = Σ α_m B_m W_m A_m`, by CG, or in closed form for two models.
+
+    With a negative weight the system may be indefinite, which is an `InputError`: in closed form
+    always.  Before CG its diagonal is judged, and CG notices a direction of negative curvature
+    where it takes a step along one; one that it never meets is not noticed.
+    """
     damping = options.damping if options.rank is None else 0.0
     blocks = _blocks(layer, options, damping=damping) if layer.is_matrix else ()
     if not blocks:
@@ -146,6 +151,9 @@ def _solve(
     shift = options.anchor * float(operator.diagonal().mean()) if options.anchor else 0.0
     if shift:
         right = right + shift * start
+
+    if layer.negative:
+        require_diagonal(layer, operator.diagonal() + shift, "K-FAC merging")
 
     def matvec(x: Tensor) -> Tensor:
         return operator.apply(x) + shift * x if shift else operator.apply(x)

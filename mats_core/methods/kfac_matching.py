@@ -24,7 +24,7 @@ from ..linear import (
 from .cost import Cost, Shape, bound, calls, eigenbases, forms, gemm
 from .gradient_matching import FACTOR, PUBLISHED
 from .kfac import NORMALISED, limits, sums
-from .layer import KFAC, Layer, LayerStatistics, Merged, indefinite
+from .layer import KFAC, Layer, LayerStatistics, Merged, indefinite, require_diagonal
 from .method import Method, Solve
 from .options import (
     Damping,
@@ -59,7 +59,11 @@ class KfacMatchingOptions(Options):
 
 
 def kfac_matching(layer: Layer, options: KfacMatchingOptions, survey: Any = None) -> Merged:
-    """`(H_0 + Σ α_m H_m)(W − W0) = Σ α_m (H_0 + H_m) Δ_m` with `H = B ⊗ A`, by CG from the mean."""
+    """`(H_0 + Σ α_m H_m)(W − W0) = Σ α_m (H_0 + H_m) Δ_m` with `H = B ⊗ A`, by CG from the mean.
+
+    What a negative weight makes indefinite is noticed as in `kfac`: by its diagonal, or where CG
+    meets it.
+    """
     blocks = [_block(own, options) for own in layer.statistics] if layer.is_matrix else []
     prior = _block(layer.base_statistics, options) if options.prior == "pretrained" else None
     known = [block for block in blocks if block is not None]
@@ -80,6 +84,9 @@ def kfac_matching(layer: Layer, options: KfacMatchingOptions, survey: Any = None
     def matvec(x: Tensor) -> Tensor:
         return at_prior(x) + hessian.apply(x)
 
+    if layer.negative:
+        diagonal = hessian.diagonal() + (prior.diagonal() if prior else shift)
+        require_diagonal(layer, diagonal, "K-FAC gradient matching")
     preconditioner = _preconditioner(known, weights, prior, shift)
     start, how = layer.mean_update, limits(layer, options)
     solution = linear.cg(matvec, right, start, preconditioner=preconditioner, **how)

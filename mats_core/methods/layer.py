@@ -6,6 +6,7 @@ from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from ..errors import InputError
@@ -162,6 +163,17 @@ def mean_task_vector(layer: Layer, scaling: float) -> Merged:
     each = (-1.0 if scaling < 0 else 1.0) / len(layer.experts)
     mean = weighted_sum(layer.signed_updates, (each,) * len(layer.experts))
     return Merged(layer.base + mean, "mean", "averaged")
+
+
+def require_diagonal(layer: Layer, diagonal: Tensor, what: str) -> None:
+    """Raise `InputError` where negative weights turn an entry of a system's diagonal negative.
+
+    Such a system is indefinite; one whose diagonal is positive may be, too.  `diagonal` has the
+    shape of the weight.
+    """
+    rounding = torch.finfo(diagonal.dtype).eps * float(diagonal.abs().max())
+    if layer.negative and float(diagonal.min()) < -rounding:
+        raise indefinite(layer, what)
 
 
 def indefinite(layer: Layer, what: str) -> InputError:

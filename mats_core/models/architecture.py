@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..checkpoints import KEYS, Weights, read_config
+from ..checkpoints import Weights, read_config, unquantised
 from ..errors import InputError, foreseen, parsing, read_json
 
 # Settings of how a model is run, which may fetch compiled code, and the ones that are harmless.
@@ -107,7 +107,7 @@ def _configuration(file: Path) -> Any:
     """transformers' configuration of a `config.json`: in the forms that it expects, without what
     would quantise the model or fetch code to run it."""
     content = read_config(file) if file.is_file() else {}
-    settings = harmless({key: value for key, value in content.items() if key not in KEYS})
+    settings = harmless(unquantised(content))
     with parsing(f"'{file}'", "a model type and settings that transformers knows"), quiet():
         if file.is_file() and settings == read_json(file):
             return _from(file.parent)

@@ -12,8 +12,10 @@ from typing import NoReturn
 from ..checkpoints import Weights, require_numbers
 from ..errors import InputError, listing
 from ..tasks import Task, class_number, matched, says_nothing
+from .anatomy import anatomy
 from .kinds import facts
-from .sizes import fitted, shapes_of
+from .sizes import Shapes, fitted, shapes_of
+from .unplaced import Unplaced
 
 ASKED: dict[str, tuple[str, ...]] = {  # kinds of task → kinds of model
     "image": ("image", ""),
@@ -21,6 +23,7 @@ ASKED: dict[str, tuple[str, ...]] = {  # kinds of task → kinds of model
     "choices": ("causal", "seq2seq"),
     "language": ("causal", "seq2seq"),
 }
+OTHER_PROBLEMS = ("regression", "multi_label_classification")  # than one class an example
 FINE_TUNED_FOR = "Give the expert the task that it was fine-tuned for."
 ORDER = "Name the task's 'classes' in the order of the model's head."
 WANTED = {
@@ -61,13 +64,41 @@ def check(checkpoint: Weights, task: Task, whose: str = "") -> Asking:
             found=f"{asked.name} in {where}{takes}",
             remedy=FINE_TUNED_FOR,
         )
-    notes = (*task.notes, *known.notes)
+    notes = (*task.notes, *known.notes, *_unused(checkpoint, shapes))
     if not task.classes or asked.reads not in ("image", "text"):
         return Asking(task, notes)
+    notes = (*notes, *_trained_otherwise(checkpoint, where))
     names, size = checkpoint.class_names, known.size("num_labels")
     head = Head(where, names if len(names) == size else (), size or len(names), len(names))
     task, said = head.ordered(task, whose)
     return Asking(task, (*notes, *said))
+
+
+def _unused(checkpoint: Weights, shapes: Shapes) -> tuple[str, ...]:
+    """A sentence on tensors beside the blocks of a model that it does not read (`build` refuses
+    those inside)."""
+    known = anatomy(checkpoint)
+    if known is None:
+        return ()
+    left = {
+        name: shape
+        for name, shape in shapes.items()
+        if not (known.holds(name) or known.ignores(name) or known.buffer(name))
+    }
+    names = Unplaced.among(left, known.whole, known.prefix).beside
+    said = f"the model of '{checkpoint.path}' has no place for {listing(names, 4)}: not used"
+    return (said,) if names else ()
+
+
+def _trained_otherwise(checkpoint: Weights, where: str) -> tuple[str, ...]:
+    """A note where a configuration says that the head was trained for another question."""
+    problem = checkpoint.config.get("problem_type")
+    if problem not in OTHER_PROBLEMS:
+        return ()
+    return (
+        f"config.json of {where} says problem_type '{problem}': its answer is taken to be the one "
+        "class of its largest output, and its statistics are those of a softmax",
+    )
 
 
 @dataclass(frozen=True)

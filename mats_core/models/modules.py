@@ -19,6 +19,7 @@ from ..errors import InputError, listing, parsing
 from ..system import Device, recall
 from .architecture import architecture, file_text, padding_token, quiet
 from .sizes import fitted, shapes_of
+from .unplaced import Unplaced
 
 
 def tensors_of(checkpoint: Weights, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
@@ -38,8 +39,9 @@ def build(
 ) -> nn.Module:
     """The module that `directory`'s config describes, holding `tensors`, in evaluation mode.
 
-    Raises `InputError` when the architecture is unknown to transformers or a tensor is missing;
-    code that comes with a checkpoint is never run.
+    Raises `InputError` when the architecture is unknown to transformers, a tensor is missing, or
+    the model has no place for one of a block (see `Unplaced`); code that comes with a checkpoint is
+    never run.
     """
     known = fitted(directory, shapes_of(tensors))
     config, model_class = copy.deepcopy(known.config), known.model_class
@@ -70,6 +72,9 @@ def build(
             found=f"no {listing(sorted(loading['missing_keys']))}",
             remedy="Was it saved with its head?",
         )
+    # A name that transformers has changed is none of ours: its shape is not known.
+    left = {n: tuple(tensors[n].shape) if n in tensors else () for n in loading["unexpected_keys"]}
+    Unplaced.among(left, model.state_dict(), model.base_model_prefix).require(thing, config)
     if "SequenceClassification" in model_class.__name__ and config.pad_token_id is None:
         # A decoder looks for each text's last token, and has to know what is none.
         model.config.pad_token_id = padding_token(config)

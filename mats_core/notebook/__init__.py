@@ -1,4 +1,4 @@
-"""Results in a notebook: records as small HTML, merges as the figures that the pages draw, a panel.
+"""Results in a notebook: what a record says of itself, as small HTML and as text of a few lines.
 
 Everything is self-contained and offline, and readable on light and dark pages.  `explore` shows
 knobs over live merges: `worker.py` answers the newest request, `answers.py` knows what there is to
@@ -8,13 +8,12 @@ say, `render.py` says it as HTML, and `panel.py` is the thin layer of widgets.
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from .markup import markup
-from .show import show
+from .markup import markup, text
 
 if TYPE_CHECKING:
     from .panel import Panel, explore
 
-__all__ = ["Panel", "explore", "markup", "show"]
+__all__ = ["Panel", "explore", "markup", "text"]
 
 
 def __getattr__(name: str) -> Any:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 
 from mats_core import merge_models
 from mats_core.checkpoints.files import Checkpoint
@@ -76,4 +77,5 @@ def test_modules_inside_of_wrappers_merge_as_they_are():
 def test_the_module_inside():
     module = Mlp()
     assert inside(nn.DataParallel(under_compile(module))) is module
+    assert inside(nn.DataParallel(checkpoint_wrapper(module))) is module
     assert inside(module) is module

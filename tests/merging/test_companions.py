@@ -11,8 +11,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mats_core.checkpoints import Checkpoint, companions
-from mats_core.merging import load_recipe, merge
+from mats_core.estimating import estimate_plan
+from mats_core.merging import load_recipe, merge, planned
 from mats_core.merging.directory import foreign
+from mats_core.system import UNMEASURED
 
 CARRIED = (
     "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt",
@@ -147,6 +149,26 @@ def test_weights_keep_the_name_of_the_base(tmp_path, stem, shard_bytes):
     assert Checkpoint.open(out).read("enc.fc.weight").mean() == 1.5
     list(run(recipe, shard_bytes=shard_bytes, force=True, resume=True))
     assert {name for name in names(out) if "safetensors" in name} == files
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [{}, {"tokenizer.json": 5000}, {"tokenizer/vocab.json": 40_000_000, "LICENSE": 10},
+     {"modules.json": json.dumps(MODULES), "2_Dense/model.safetensors": 70_000},
+     {"optimizer.pt": 10**6, "checkpoint-5/model.safetensors": 10**6, "README.md": 10**5}],
+)  # fmt: skip
+def test_the_disk_for_what_is_carried_along_is_counted(tmp_path, beside):
+    recipe = load_recipe(Path(family(tmp_path)))
+    before = estimate_plan(planned(recipe), speeds=UNMEASURED).disk_bytes
+    for name, content in beside.items():
+        write(tmp_path / "base" / name, content if isinstance(content, str) else "x" * content)
+    found = estimate_plan(planned(recipe), speeds=UNMEASURED).disk_bytes
+    merge(recipe)
+    copied = {tmp_path / "out" / name for name in beside if name != "README.md"}
+    assert found - before == sum(file.stat().st_size for file in copied if file.exists())
+    out = {*copied, tmp_path / "out" / "model.safetensors", tmp_path / "out" / "config.json"}
+    written = sum(file.stat().st_size for file in out if file.exists())
+    assert abs(found - written) < 1000, "but for the header of the weights"
 
 
 def test_a_base_without_companions_has_no_notes(tmp_path):

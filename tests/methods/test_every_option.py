@@ -162,8 +162,6 @@ ZEROS: list[tuple[str, dict[str, Any], str, dict[str, Any]]] = [
     ("dare", {"drop": 0.0}, "task_arithmetic", {}),
     ("kfac", {"iterations": 0, "start": "pretrained"}, "base", {}),
     ("kfac", {"iterations": 0}, "average", {}),
-    ("kfac", {"anchor": 0.0}, "kfac", {}),
-    ("regmean", {"off_diagonal": 1.0}, "regmean", {}),
     ("tsv_m", {"scaling": 0.0}, "base", {}),
     ("iso_c", {"scaling": 0.0}, "base", {}),
     ("iso_cts", {"scaling": 0.0}, "base", {}),

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from mats_core import linear
+from mats_core.errors import InputError
 from mats_core.merging.events import Finished
 from mats_core.merging.pipeline import run
 from mats_core.methods.kfac import STARTS, KfacOptions, kfac_reads
@@ -269,3 +270,51 @@ def test_inverses_and_eigenbases_make_the_same_iterates(monkeypatch):
     assert slow.solution is not None
     assert fast.solution.residuals == pytest.approx(slow.solution.residuals, rel=1e-6)
     close(fast.value, slow.value, 1e-8)
+
+
+# Negative weights ---------------------------------------------------------------------------------
+
+
+def outweighed(method, place, amount, experts=3):
+    """A layer whose last expert, of negative weight, is curved by `amount` in column `place` and by
+    1 elsewhere, as the others are; and the smallest eigenvalue of its system, densely."""
+    case = random_case(3, experts=experts).with_weights(*(1.0,) * (experts - 1), -0.5)
+    curved = torch.eye(5, dtype=torch.float64)
+    curved[place, place] = amount
+    inner = [torch.eye(5, dtype=torch.float64)] * (experts - 1) + [curved]
+    outer = [torch.eye(6, dtype=torch.float64)] * experts
+    layer = with_statistics(case, input_gram=inner, output_gradient_gram=outer)
+    dense = sum(
+        weight * np.kron(b, a) for weight, b, a in zip(layer.weights, outer, inner, strict=True)
+    )
+    if method == "kfac_matching":
+        layer = replace(layer, base_statistics=layer.statistics[0])
+        dense = dense + 1e-6 * np.eye(30)
+    return layer, float(np.linalg.eigvalsh(dense).min())
+
+
+@pytest.mark.parametrize("iterations", [0, 1, 50])
+@pytest.mark.parametrize("place", [0, 4])
+@pytest.mark.parametrize(("amount", "experts"), [(9.0, 3), (3.9, 3), (4.1, 3), (7.0, 4), (1.0, 4)])
+@pytest.mark.parametrize("method", ["kfac", "kfac_matching"])
+def test_a_diagonal_that_turns_negative_is_noticed_before_the_first_iteration(
+    method, iterations, place, amount, experts
+):
+    layer, smallest = outweighed(method, place, amount, experts)
+    own = {"prior": 1e-6, "scaling": 1.0} if method == "kfac_matching" else {"anchor": 0.0}
+    options = {"damping": 0.0, "normalise": False, "iterations": iterations, **own}
+    if smallest < 0:
+        with pytest.raises(InputError, match=r"negative weights .*expert2"):
+            value(layer, method, **options)
+    else:
+        assert bool(value(layer, method, **options).isfinite().all())
+    assert (smallest < 0) == (amount * 0.5 > experts - 1)
+
+
+def test_an_anchor_that_is_strong_enough_keeps_the_system_definite():
+    layer, smallest = outweighed("kfac", 2, 9.0)
+    assert smallest < 0
+    options = {"damping": 0.0, "normalise": False}
+    with pytest.raises(InputError, match="negative weights"):
+        value(layer, "kfac", **options, anchor=0.1)
+    assert bool(value(layer, "kfac", **options, anchor=10.0).isfinite().all())

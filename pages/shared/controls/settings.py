@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,8 +16,35 @@ from ..frame import Wanted, keys, session, show, state
 from ..work import merge
 from . import widgets
 
+LINK = "settings"  # the query parameter by which a notebook's panel hands its settings over
 MOST_ROUNDS = 3  # to choose from; a recipe may ask for more
 QUICK = 0.03  # half the interval of the first answer; the rest is tested in the background
+
+
+def follow_link(collection: FamilyFile) -> None:
+    """Put the settings that the address holds into the widgets, once."""
+    given = st.query_params.get(LINK)
+    if given is None:
+        return
+    del st.query_params[LINK]
+    try:
+        session.wanted = _handed(json.loads(given), collection)
+    except (InputError, ValueError, TypeError, KeyError) as error:
+        said = str(error) if isinstance(error, InputError) else "they cannot be read"
+        show.keep("info", f"The link holds settings that do not fit: {said}")
+
+
+def _handed(given: Any, collection: FamilyFile) -> Wanted:
+    """Settings out of an address: judged, because an address can be written by others."""
+    method, changed = str(given["method"]), dict(given["options"])
+    parsed = parse_options(method, changed, collection.folder).model_dump()
+    return Wanted(
+        method,
+        {name: parsed[name] for name in changed},
+        tuple(map(str, given["experts"])),
+        {str(name): float(weight) for name, weight in dict(given["weights"]).items()},
+        rounds=max(1, int(given["rounds"])),
+    )
 
 
 def take_over(collection: FamilyFile) -> None:
@@ -79,9 +107,8 @@ def controls(collection: FamilyFile, method: str) -> merge.Request:
     options = widgets.options(method)
     again = st.container(gap="xsmall")  # filled once it is known whom to merge
     key = keys.experts(collection.name)
-    count = len(state.value(key, names) or [])
-    title = f"Experts and arithmetic · {'all' if count == len(names) else count} of {len(names)}"
-    with st.expander(title.replace("all of", "all"), icon=":material/group_work:"):
+    # Its title stays: with another one it would be another panel, and closed.
+    with st.expander("Experts and arithmetic", icon=":material/group_work:"):
         experts = st.pills(
             "Experts", names, selection_mode="multi",
             default=None if state.is_set(key) else names,
@@ -96,6 +123,8 @@ def controls(collection: FamilyFile, method: str) -> merge.Request:
             default=None if state.is_set(keys.rest("dtype")) else "float32", required=True,
             key=keys.rest("dtype"), persist_state="session",
         )  # fmt: skip
+    if len(chosen) < len(names):
+        st.caption(f"{len(chosen)} of {len(names)} experts are merged.")
     with again:
         rounds = _rounds(collection, method, options, chosen)
     return merge.Request(

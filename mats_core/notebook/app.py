@@ -56,6 +56,7 @@ class App:
             self._process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
             self._process.kill()
+            self._process.wait(PATIENCE)
 
     def address(self, request: Request) -> str:
         """The address of the page Merge with the settings of a request."""

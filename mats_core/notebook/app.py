@@ -59,8 +59,8 @@ class App:
             self._process.wait(PATIENCE)
 
     def address(self, request: Request) -> str:
-        """The address of the page Merge with the settings of a request."""
-        return f"http://127.0.0.1:{self.port}/merge?{urlencode({'settings': settings(request)})}"
+        """The address of the page Merge, which is the first one, with a request's settings."""
+        return f"http://127.0.0.1:{self.port}/?{urlencode({'settings': settings(request)})}"
 
     def link(self, request: Request) -> str:
         """The address as HTML, to be clicked where the kernel's machine is the reader's."""

@@ -327,6 +327,7 @@ def test_the_app_is_started_once_and_opened_at_these_settings(opened, tiny_famil
     assert len(started) == 1
     assert started[0][-1] == str(tiny_family.resolve())
     (link,) = re.findall(r'href="([^"]+)"', panel.text.value)
+    assert urlsplit(link).path == "/"  # the page Merge, which has no other address
     given = json.loads(parse_qs(urlsplit(html.unescape(link)).query)["settings"][0])
     assert given["method"] == "essential"
     assert given["options"] == panel.options

@@ -5,7 +5,6 @@
     Merge                         a merged model: weights, report, state_dict, model, save
     evaluate                      a merge or a model, on a loader or a task → Score
     inspect                       what a model or a recipe holds, as plain values
-    show                          a merge in a notebook: accuracy, convergence, spectra
 
     load_recipe, parse_recipe     a Recipe from YAML or a dictionary
     load_family                   a FamilyFile: a base, its experts and their tasks
@@ -38,14 +37,13 @@ if TYPE_CHECKING:
         parse_recipe,
     )
     from .methods import METHODS
-    from .notebook import show
     from .statistics import Statistics, measure_task
 
 __version__ = "0.2.0"
 __all__ = [
     "METHODS", "FamilyFile", "InputError", "Merge", "Recipe", "Report", "Statistics", "evaluate",
     "inspect", "load_family", "load_recipe", "measure", "measure_task", "merge", "merge_models",
-    "parse_recipe", "run", "show",
+    "parse_recipe", "run",
 ]  # fmt: skip
 
 _HOMES = {
@@ -66,7 +64,6 @@ _HOMES = {
     "merge_models": "api",
     "parse_recipe": "merging",
     "run": "api",
-    "show": "notebook",
 }
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar, overload
+from typing import Any, Literal, overload
 
 import torch
 from torch import nn
@@ -18,17 +18,16 @@ from . import models, tasks
 from .checkpoints import SHARD_BYTES, Weights, partial_of
 from .errors import InputError
 from .estimating import Estimate, estimate_plan, require
-from .evaluation import Score, TaskResult, exam, score_of_loader
+from .evaluation import Score, TaskResult, examining, scoring_loader
 from .evaluation import evaluate as evaluation
 from .merging import (
-    Event,
     Finished,
     Inputs,
     Merge,
     Plan,
     Recipe,
     Source,
-    evaluate_output,
+    evaluating_output,
     inputs_of,
     layers_done,
     measured_of,
@@ -54,10 +53,9 @@ from .statistics import (
     measuring_loader,
     measuring_task,
 )
-from .system import UNMEASURED, Rates, bar, drain, existing_device
+from .system import UNMEASURED, Event, Rates, existing_device, part, watched
 from .tasks import SplitName, Task
 
-R = TypeVar("R")
 Measured = Statistics | str | Path  # statistics, or the file that holds them
 Asked = Merge | nn.Module | Weights | str | Path  # what can be evaluated
 
@@ -132,7 +130,7 @@ def merge_models(
         recipe, inputs_of(opened, finetuned, measured, prior, wanted, strangers=strangers)
     )
     judge(plan)
-    return Merge.of(_shown(run_plan(plan), progress), recipe)
+    return Merge.of(watched(run_plan(plan), progress), recipe)
 
 
 def run(
@@ -174,13 +172,7 @@ def merge(
     `progress`: whether a bar is shown; by default in notebooks and terminals.
     """
     events = run(recipe, force=force, resume=resume, check_fit=check_fit, inputs=inputs)
-    return Merge.of(_shown(events, progress), recipe)
-
-
-def _shown(events: Generator[Any, None, R], progress: bool | None) -> R:
-    """The result of a job, which is run to its end under a bar."""
-    with bar(progress) as tell:
-        return drain(events, tell)
+    return Merge.of(watched(events, progress), recipe)
 
 
 # Measuring ----------------------------------------------------------------------------------------
@@ -236,7 +228,7 @@ def measure(
         task = data if isinstance(data, Task) else tasks.load(str(data))
         over = None if base is None else open_source(base, "base")
         steps = measuring_task(open_source(model, "model", over), task, settings)
-    return _shown(steps, progress)
+    return watched(steps, progress)
 
 
 def _require_task(model: Any, data: Any) -> None:
@@ -272,6 +264,7 @@ def evaluate(  # pyright: ignore[reportInconsistentOverload]  # the settings are
     examples: int | None = None,
     device: str | None = None,
     base: Weights | str | Path | None = None,
+    progress: bool | None = None,
 ) -> Score | list[TaskResult]:
     """The score of a model on data, or without data those of a merge on its experts' tasks.
 
@@ -282,18 +275,20 @@ def evaluate(  # pyright: ignore[reportInconsistentOverload]  # the settings are
     expert    whose head and names a merge is asked with
     examples  at most so many
     base      what a PEFT adapter's directory is opened over
+    progress  whether a bar is shown; by default in notebooks and terminals
 
     Warns of what was decided to ask a task (classes that are spelt otherwise, rows left out).
     Raises `InputError` for what cannot be asked, and without data where no task is named.
     """
     if data is None:
-        return _evaluate_tasks(model, split, examples, device)
+        return watched(_evaluating_tasks(model, split, examples, device), progress)
     if not isinstance(data, Task | str):
         if not isinstance(model, Merge | nn.Module):
             found = open_source(model, "model")
             raise InputError(f"model '{found.path}'", expected="a task", found="a loader")
         asked = model.model(expert) if isinstance(model, Merge) else model
-        return score_of_loader(asked, data, examples=examples, device=device)
+        scoring = scoring_loader(asked, data, examples=examples, device=device)
+        return watched(scoring, progress)
     task = tasks.load(data) if isinstance(data, str) else data
     if isinstance(model, Merge):
         weights: Any = model.weights_of(expert)
@@ -305,16 +300,16 @@ def evaluate(  # pyright: ignore[reportInconsistentOverload]  # the settings are
     asking = models.check(weights, task)
     for note in asking.notes:
         warnings.warn(note, stacklevel=2)
-    part = asking.task.split(split).first(examples)
+    some = asking.task.split(split).first(examples)
     place = existing_device(device or "cpu")
-    return evaluation.score(weights.directory, held, part, device=place)
+    return watched(evaluation.scoring(weights.directory, held, some, device=place), progress)
 
 
-def _evaluate_tasks(
+def _evaluating_tasks(
     model: Any, split: SplitName, examples: int | None, device: str | None
-) -> list[TaskResult]:
+) -> Generator[Event, None, list[TaskResult]]:
     if isinstance(model, str | Path):
-        return evaluate_output(Path(model), split)
+        return (yield from evaluating_output(Path(model), split))
     if not isinstance(model, Merge) or not model.tasks:
         raise InputError(
             "data to evaluate on",
@@ -323,8 +318,9 @@ def _evaluate_tasks(
         )
     family = model.inputs.family
     place = str(existing_device(device or "cpu"))
-    found = exam(family, model.recipe.folder, split, examples, place)
-    return list(drain(found.take(dict(model.tensors))))
+    preparing = examining(family, model.recipe.folder, split, examples, place)
+    found = yield from part(preparing, 0.0, 0.5)
+    return list((yield from part(found.take(dict(model.tensors)), 0.5, 1.0)))
 
 
 def inspect(source: Source, *, base: Weights | str | Path | None = None) -> dict[str, Any]:

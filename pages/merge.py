@@ -6,10 +6,10 @@ import streamlit as st
 
 from mats_core import figures
 from pages.shared.controls import presets, settings, widgets
-from pages.shared.frame import Slot, families, progress, session, show
+from pages.shared.frame import Slot, families, progress, session, show, shown
 from pages.shared.learn import guide
 from pages.shared.views import convergence, merging, results
-from pages.shared.work import prepare, runs
+from pages.shared.work import prepare
 
 
 def welcome(prepared: prepare.Prepared | None) -> None:
@@ -31,7 +31,6 @@ collection = families.header(
     "encoder that serves them all, and see what each task keeps.",
 )
 preparing = families.preparation(collection)
-merging.follow_link(collection)
 settings.take_over(collection)
 lesson = st.container()  # filled at the end: its answer quotes the run that has just finished
 left, right = st.columns([5, 11], gap="medium")
@@ -39,7 +38,7 @@ with left, st.container(border=True):
     method = widgets.method(presets.DEFAULT)
     # Above the knobs, so that it is on the screen of a laptop and of a phone.
     with st.container(horizontal=True, vertical_alignment="center"):
-        clicked = st.button("Merge", type="primary", icon=":material/play_arrow:", width="stretch")
+        press = st.empty()  # drawn once it is known whether these settings can be merged
         settings.presets()
         st.button("Reset", on_click=widgets.reset, icon=":material/undo:")
     cost = st.empty()
@@ -48,6 +47,10 @@ with left, st.container(border=True):
     )
     request = settings.controls(collection, method)
     widgets.explain(method)
+    refused = merging.refusal(request) is not None
+    clicked = press.button(
+        "Merge", type="primary", icon=":material/play_arrow:", width="stretch", disabled=refused
+    )
     with cost:
         merging.cost(request, preparing)
 with right:
@@ -63,13 +66,14 @@ with right:
     prepared = families.prepared(preparing)
     if prepared and prepared.problem:
         show.warnings([f"Without statistics: {prepared.problem}"])
-    if prepared is None or not runs.everything(collection.name):
+    if prepared is None or shown.run(collection.name) is None:
         welcome(prepared)
+        results.earlier(collection.name)
     else:
-        shown, beside = results.pick(collection.name)
-        results.changed(request, shown)
-        show.warnings([note for note in prepared.notes if note not in shown.report.warnings])
-        results.headline(shown, beside)
-        results.tabs(shown, beside, prepared)
+        run, beside = results.pick(collection.name)
+        results.changed(request, run)
+        show.warnings([note for note in prepared.notes if note not in run.report.warnings])
+        results.headline(run, beside)
+        results.tabs(run, beside, prepared)
 with lesson:
     guide.banner()

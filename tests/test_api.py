@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import math
 import pickle
 from pathlib import Path
 
@@ -654,6 +655,14 @@ def test_an_example_without_a_label_is_not_asked():
 def test_labels_that_are_no_classes_are_told(labels, words):
     with pytest.raises(InputError, match=words):
         mats_core.evaluate(Mlp(), [(images()[0], labels)])
+
+
+def test_answers_that_are_no_numbers_are_wrong():
+    x, y = images()
+    model = Mlp()
+    with pytest.warns(UserWarning, match="answers of the model are NaN, which count as wrong"):
+        found = mats_core.evaluate(model, [(x * math.nan, y), (x, y)])
+    assert found.answers == "0" * len(y) + mats_core.evaluate(model, [(x, y)]).answers
 
 
 def test_evaluate_a_merge_of_directories_is_what_its_report_says(of_directories):

@@ -19,7 +19,7 @@ import safetensors
 import torch
 from torch import Tensor
 
-from ..errors import InputError, existing, foreseen, listing, parsing, regular
+from ..errors import BEGIN, InputError, beginning, existing, foreseen, listing, parsing, regular
 from ..system import Device
 from .configuration import read_config
 from .contents import DTYPE_NAMES, DTYPES, Held, TensorEntry, checksum, contents, look_through
@@ -31,13 +31,6 @@ from .wrappers import unwrapped
 __all__ = ["DTYPES", "DTYPE_NAMES", "Checkpoint", "TensorEntry", "all_finite", "checksum"]
 
 HEADER_LIMIT = 50_000_000  # bytes; a 7B model's header has 50 kB
-# How files begin that stand where weights should lie.
-FETCH = "Fetch the file itself: git lfs pull, or hf download."
-PAGE = "It was downloaded from a page instead of the file: use hf download."
-NO_TENSORS = {
-    b"version ": ("a pointer of Git LFS", FETCH),
-    **dict.fromkeys((b"<!DOCTYP", b"<!doctyp"), ("a page of HTML", PAGE)),
-}
 CHUNK = 1 << 15  # elements converted at once: they fit a cache, and PyTorch starts no threads
 
 
@@ -214,14 +207,17 @@ def read_header(file: Path) -> tuple[dict[str, TensorEntry], dict[str, str]]:
     thing = f"'{file}'"
     regular(thing, file)
     with foreseen(thing), open(file, "rb") as handle:
-        head = handle.read(8)
-        if head in NO_TENSORS:
-            what, remedy = NO_TENSORS[head]
-            raise InputError(thing, expected="tensors in safetensors", found=what, remedy=remedy)
-        length = int.from_bytes(head, "little")
+        length = int.from_bytes(handle.read(8), "little")
         if length > HEADER_LIMIT:
+            handle.seek(0)
+            if told := beginning(handle.read(BEGIN)):
+                wanted = "tensors in safetensors"
+                raise InputError(thing, expected=wanted, found=told[0], remedy=told[1])
             raise InputError(
-                thing, expected=f"a header under {HEADER_LIMIT} bytes", found=f"{length}"
+                thing,
+                expected=f"a header under {HEADER_LIMIT} bytes, as of a file in safetensors",
+                found=f"{length}",
+                remedy="Copy or download it again.",
             )
         raw = handle.read(length)
     with parsing(thing, "a well-formed safetensors file", "Copy or download it again."):

@@ -102,8 +102,12 @@ def _require_name(thing: str, target: Path) -> None:
     found = ""
     if "\0" in str(target):
         found = "a name with a zero byte"
+    elif _in_a_circle(target):  # which cannot be resolved
+        found = "links that lead in a circle"
     elif target.name in ("", "..") or target.resolve() in (Path.cwd(), *Path.cwd().parents):
         found = "the working directory, or one above it"
+    elif not target.name.strip():
+        found = "a name of blanks alone"
     elif len(os.fsencode(target.name)) > LONGEST_NAME:
         found = f"a name of {len(os.fsencode(target.name))} bytes, of at most {LONGEST_NAME}"
     else:
@@ -122,6 +126,14 @@ def _require_name(thing: str, target: Path) -> None:
             found=found,
             remedy="Choose another folder, such as 'merged'.",
         )
+
+
+def _in_a_circle(target: Path) -> bool:
+    try:
+        os.stat(target)
+    except OSError as error:
+        return error.errno == errno.ELOOP
+    return False
 
 
 def what_lies(target: Path) -> str:

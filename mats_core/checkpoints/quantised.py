@@ -127,8 +127,8 @@ def _kind(entry: Entry) -> str:
 def _packed(name: str, entry: Entry) -> bool:
     """Whether a weight is integers, with or without companions."""
     integers = not entry.dtype.is_floating_point and entry.dtype != torch.bool
-    matrix = len(entry.shape) > 1 and name.endswith(("weight", "weight_packed"))
-    return integers and matrix and not is_buffer(name, entry.shape)
+    weight = "weight" in name.rpartition(".")[2] and entry.elements > 1
+    return integers and weight and not is_buffer(name, entry.shape)
 
 
 def _said(config: Mapping[str, Any]) -> str:

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from ..system import Device
+from .wrappers import unwrapped
 
 Tensors = Mapping[str, Tensor]
 PIECE = 1 << 20  # elements of a large tensor that are held at once where its parts are independent
@@ -168,11 +169,12 @@ class Weights(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over names and contents: the same for any sharding, file order or metadata."""
+        """SHA-256 over names and contents: the same for any sharding, file order, metadata, and in
+        the wrappers of training."""
         self.look_through()
         total = hashlib.sha256()
-        for name in self.tensors:
-            total.update(f"{name}\0{self.digest(name)}\n".encode())
+        for plain, name in sorted((p, n) for n, p in unwrapped(self.tensors).items()):
+            total.update(f"{plain}\0{self.digest(name)}\n".encode())
         return total.hexdigest()
 
 

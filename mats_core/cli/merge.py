@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from .shared import note, task_table
+from .shared import note, noted, task_table
 
 
 def add(commands: Any) -> None:
@@ -97,7 +97,7 @@ def _merge(arguments: argparse.Namespace) -> None:
         resume=arguments.resume,
         check_fit=not arguments.no_estimate,
     )
-    with bar() as show:
+    with noted(), bar() as show:
         device: list[str] = []
 
         def see(event: Any) -> None:

@@ -4,6 +4,7 @@ Every error a user can cause is an `InputError`: it names the thing, what was ex
 found and how to mend it.  The inside of the library trusts its inputs.
 """
 
+from .beginnings import BEGIN, beginning
 from .machine import MachineError, existing, foreseen, machine_error, parsing, read_json, regular
 from .sentences import (
     InputError,
@@ -18,7 +19,7 @@ from .texts import read_yaml, validated
 from .wording import duration, size
 
 __all__ = [
-    "InputError", "MachineError", "cut", "duration", "existing", "foreseen", "listing",
-    "machine_error", "member", "nearest", "needed", "parsing", "read_json", "read_yaml", "reason",
-    "regular", "size", "validated",
+    "BEGIN", "InputError", "MachineError", "beginning", "cut", "duration", "existing", "foreseen",
+    "listing", "machine_error", "member", "nearest", "needed", "parsing", "read_json", "read_yaml",
+    "reason", "regular", "size", "validated",
 ]  # fmt: skip

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,9 @@ from typing import Any
 from .sentences import InputError, reason
 
 ROOM = "Make room there, or choose a folder on another disk."
+ADDRESS = re.compile(r"(^|[/\\])(https?|s3|gs|hf|ftp):/")  # a path has one slash left of two
+DOWNLOAD = "Download it first, and name the file; a model of the hub is named as owner/name."
+SPELLING = "Check the spelling; relative paths start at the recipe's folder."
 LEAVE = "Ask for the permission, or choose another folder."
 FEWER = "Close other programs, use fewer threads (OMP_NUM_THREADS), or merge on a larger machine."
 # What the system refuses → what was wanted, what there is, and the way out.
@@ -70,6 +74,8 @@ def machine_error(thing: str, error: BaseException) -> MachineError | None:
         where = thing if told else f"{thing}: '{named}'"
         return MachineError(where, expected=expected, found=found, remedy=remedy)
     said = str(error).lower()
+    if isinstance(error, RuntimeError) and said.startswith("symlink loop"):  # before Python 3.13
+        return machine_error(thing, OSError(errno.ELOOP, os.strerror(errno.ELOOP)))
     memory = isinstance(error, MemoryError) or any(words in said for words in NO_MEMORY)
     if memory and isinstance(error, MemoryError | RuntimeError | OSError):
         on = "memory of the GPU" if "cuda" in said or "mps" in said else "memory"
@@ -121,11 +127,11 @@ def regular(thing: str, file: Path, expected: str = "a file") -> Path:
 
 
 def read_json(file: Path) -> Any:
-    """What a JSON file holds, with or without a byte-order mark; `InputError` where it is none."""
+    """What a JSON file holds, in UTF-8, UTF-16 or UTF-32; `InputError` where it is none."""
     thing = f"'{file}'"
     regular(thing, file)
     with parsing(thing, "JSON", "Copy or download it again."):
-        return json.loads(file.read_text("utf-8-sig"))
+        return json.loads(file.read_bytes())
 
 
 def existing(thing: str, path: str | Path) -> Path:
@@ -134,10 +140,11 @@ def existing(thing: str, path: str | Path) -> Path:
     with foreseen(f"{thing} '{path}'"):
         there = path.exists()
     if not there:
+        address = ADDRESS.search(str(path))
         raise InputError(
             f"{thing} '{path}'",
             expected="an existing file or directory",
-            found="nothing there",
-            remedy="Check the spelling; relative paths start at the recipe's folder.",
+            found="an address of the web" if address else "nothing there",
+            remedy=DOWNLOAD if address else SPELLING,
         )
     return path

@@ -36,6 +36,8 @@ def reason(error: BaseException) -> str:
     """What an exception says, on one line and short; its type where it says nothing."""
     if isinstance(error, RecursionError):
         return "brackets nested too deep"
+    if isinstance(error, UnicodeDecodeError):
+        return f"a byte at place {error.start} that is not {error.encoding.upper()}"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     # A line that ends with a colon announces the one that says it.
     first = " ".join(lines[:2]) if lines and lines[0].endswith(":") else "".join(lines[:1])

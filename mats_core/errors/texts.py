@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
@@ -26,8 +26,8 @@ def read_yaml(thing: str, path: str | Path, *models: type[pydantic.BaseModel]) -
     path = regular(named, existing(thing, path), "a file of YAML")
     try:
         with foreseen(named):
-            text = path.read_bytes().decode("utf-8-sig")
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
+            text = path.read_bytes()
+        node = yaml.compose(text, Loader=yaml.SafeLoader)  # which reads UTF-8 and UTF-16
         content = None
         if node is not None:
             _as_written(named, node, _text_fields(models), _number_fields(models))
@@ -36,12 +36,19 @@ def read_yaml(thing: str, path: str | Path, *models: type[pydantic.BaseModel]) -
         raise
     except (yaml.YAMLError, ValueError, RecursionError, LookupError, TypeError) as error:
         found = "brackets nested too deep" if isinstance(error, RecursionError) else str(error)
+        unread = isinstance(error, yaml.reader.ReaderError | UnicodeDecodeError)
         raise InputError(
-            named, expected="YAML", found=cut(found.replace("\n", " "), 2 * SAID)
+            named,
+            expected="YAML",
+            found=cut(found.replace("\n", " "), 2 * SAID),
+            remedy="Save it as UTF-8, as plain text." if unread else "",
         ) from None
     if not isinstance(content, Mapping):
+        kinds = {type(None): "an empty file", list: "a list"}
         raise InputError(
-            f"{thing} '{path}'", expected="a YAML mapping", found=type(content).__name__
+            named,
+            expected="a YAML mapping: keys with values",
+            found=kinds.get(type(content), f"{type(content).__name__} '{cut(str(content), 60)}'"),
         )
     return dict(content)
 
@@ -132,6 +139,9 @@ def validated(
 
     Raises `InputError` with all that is wrong, in words; unknown keys name the nearest valid one.
     """
+    switches = [*_switches(model, content)]
+    if switches:
+        raise InputError(f"{thing}: {' '.join(switches)}")
     try:
         return model.model_validate(content)
     except pydantic.ValidationError as error:
@@ -144,7 +154,8 @@ def validated(
         if problem["type"] == "extra_forbidden":
             last = str(problem["loc"][-1])
             where = ".".join(map(str, problem["loc"]))
-            sentences.append(f"'{where}' is not an option here. {nearest(last, fields)}")
+            remedy = nearest(last, _choices(model, problem["loc"]))
+            sentences.append(f"'{where}' is not an option here. {remedy}")
         elif problem["type"] == "missing":
             sentences.append(f"'{where}' is missing.")
         elif problem["type"] == "value_error":  # of a validator of this library
@@ -159,6 +170,34 @@ def validated(
         alternatives = " or ".join(dict.fromkeys(expected))
         sentences.append(f"'{where}': expected {alternatives}, found {found}.")
     raise InputError(f"{thing}: {' '.join(dict.fromkeys(sentences))}")
+
+
+def _models_in(field: pydantic.fields.FieldInfo | None) -> list[type[pydantic.BaseModel]]:
+    parts = set() if field is None else _parts(field.annotation)
+    return [p for p in parts if isinstance(p, type) and issubclass(p, pydantic.BaseModel)]
+
+
+def _choices(model: type[pydantic.BaseModel], loc: Iterable[int | str]) -> list[str]:
+    """The keys that may stand where an unknown one does."""
+    for part in loc:
+        inner = _models_in(model.model_fields.get(str(part)))
+        model = inner[0] if inner else model
+    return [name for name, field in model.model_fields.items() if not field.exclude]
+
+
+def _switches(
+    model: type[pydantic.BaseModel], content: Mapping[str, Any], where: str = ""
+) -> Iterator[str]:
+    """A sentence on every true or false where a number is wanted, for which pydantic takes 1, 0."""
+    for name, field in model.model_fields.items():
+        value = content.get(name)
+        numbers = _parts(field.annotation) & {int, float, bool}
+        for place, one in enumerate(value if isinstance(value, list | tuple) else [value]):
+            if isinstance(one, bool) and numbers and bool not in numbers:
+                yield f"'{where}{name}': expected a number, found {str(one).lower()}."
+            elif isinstance(one, Mapping) and (inner := _models_in(field)):
+                at = f"{name}.{place}." if isinstance(value, list | tuple) else f"{name}."
+                yield from _switches(inner[0], one, where + at)
 
 
 def _where(loc: Iterable[int | str], fields: Iterable[str]) -> str:

@@ -34,7 +34,7 @@ from ..merging import (
     units,
 )
 from ..methods import Cost, Shape, Treatment, calls, passes, selection
-from ..system import Rates, Work, remembered
+from ..system import Rates, Shown, Work, remembered
 from ..system import speeds as machine
 from .forward import measuring, statistics_bytes, testing
 
@@ -43,8 +43,8 @@ DISK = 300e6  # bytes a second of a slow SSD; measuring it would mean writing
 WORKSPACE = 8 * 2**20  # bytes of slack in the libraries and the allocator, as measured
 
 
-@dataclass(frozen=True)
-class Estimate:
+@dataclass(frozen=True, repr=False)
+class Estimate(Shown):
     """The cost of one merge, in advance.
 
     method         of the recipe
@@ -82,6 +82,9 @@ class Estimate:
     recipe: Recipe = field(repr=False, compare=False)
     examples: Mapping[str, int] = field(repr=False, compare=False)
     speeds: Rates = field(repr=False, compare=False)
+
+    def __repr__(self) -> str:
+        return f"Estimate({self.method} on {self.device}: {self.sentence})"
 
     @property
     def sentence(self) -> str:
@@ -221,7 +224,8 @@ class _Layers:
         if at_once > self.peak:
             self.peak, self.largest = at_once, alike[0].name
         # Beside its inputs a method remembers about one update a task.
-        self.kept += count * (held + shape.experts * shape.nbytes * (cost.treatment == "merged"))
+        read = 0 if self.plan.inputs.in_memory else held  # what was given is read where it lies
+        self.kept += count * (read + shape.experts * shape.nbytes * (cost.treatment == "merged"))
         spooled = self.plan.method.rescale is not None and cost.treatment == "merged"
         self.spool += count * shape.nbytes * spooled
         stored = self.plan.inputs.family.base.tensors[alike[0].name].dtype.itemsize

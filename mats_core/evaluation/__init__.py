@@ -5,16 +5,22 @@ differ and whether that could be chance.
 """
 
 from . import confusion, evaluate, examiner, metrics
-from .comparison import Comparison, Difference, compare, normalised_interval
+from .comparison import (
+    Comparison,
+    Difference,
+    compare,
+    normalised_interval,
+    on_same_examples,
+)
 from .confusion import Changes
 from .evaluate import with_head
 from .examiner import KEPT, ROUND, Asked, Exam, exam, examining
-from .of_loader import score_of_loader
+from .of_loader import score_of_loader, scoring_loader
 from .scores import Score, TaskResult, gap_recovered, half_width, normalised_accuracy, share
 
 __all__ = [
-    "KEPT", "ROUND", "Asked", "Changes", "Comparison", "Difference", "Exam", "Score",
-    "TaskResult", "compare", "confusion", "evaluate", "exam", "examiner", "examining",
-    "gap_recovered", "half_width", "metrics", "normalised_accuracy", "normalised_interval",
-    "score_of_loader", "share", "with_head",
+    "KEPT", "ROUND", "Asked", "Changes", "Comparison", "Difference", "Exam", "Score", "TaskResult",
+    "compare", "confusion", "evaluate", "exam", "examiner", "examining", "gap_recovered",
+    "half_width", "metrics", "normalised_accuracy", "normalised_interval", "on_same_examples",
+    "score_of_loader", "scoring_loader", "share", "with_head",
 ]  # fmt: skip

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .scores import Score, TaskResult
 
@@ -127,6 +127,43 @@ def compare(
         for r in shared
     }
     return Comparison(found, _mean(shared, list(found.values())) if shared else None)
+
+
+def on_same_examples(
+    first: Sequence[TaskResult], second: Sequence[TaskResult]
+) -> tuple[tuple[TaskResult, ...], tuple[TaskResult, ...]] | None:
+    """The results of two merges on the tasks and examples that both were asked, or None.
+
+    None where they share no task, or where a task's examples cannot be told apart: a metric other
+    than accuracy whose examples differ.  Both were tested on the same split.
+    """
+    others = {result.name: result.merged for result in second}
+    pairs = [
+        (result, _shared(result.merged, others[result.name]))
+        for result in first
+        if result.name in others
+    ]
+    whole = [(result, pair) for result, pair in pairs if pair is not None]
+    if not whole or len(whole) < len(pairs):
+        return None
+    return (
+        tuple(replace(result, merged=ours) for result, (ours, _) in whole),
+        tuple(replace(result, merged=theirs) for result, (_, theirs) in whole),
+    )
+
+
+def _shared(first: Score, second: Score) -> tuple[Score, Score] | None:
+    """Two scores on the examples that both were asked."""
+    if first.limits is None and len(first.answers) == len(second.answers) > 0:
+        places = [
+            place
+            for place, pair in enumerate(zip(first.answers, second.answers, strict=True))
+            if UNASKED not in pair
+        ]
+        chosen = ["".join(s.answers[i] for i in places) for s in (first, second)]
+        ours, theirs = (Score(row.count("1"), len(row), row) for row in chosen)
+        return (ours, theirs) if places else None
+    return (first, second) if first.examples == second.examples else None
 
 
 def _mean(results: Sequence[TaskResult], parts: Sequence[Difference]) -> Difference:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from .. import models
 from ..checkpoints import Tensors, Weights
 from ..families import Expert, Family
 from ..models import Asking, Forward, Rows
-from ..system import Device, recall
+from ..system import Device, Event, drained, recall
 from ..tasks import Split, Task
 from . import comparison, scores
 from .metrics import wilson
@@ -30,8 +32,17 @@ def logits(
 
 
 def marks(said: Tensor, split: Split) -> np.ndarray:
-    """The answers of `logits` as marks: predicted classes, or losses with their tokens."""
-    return (said.argmax(-1) if split.form.classified else said.double()).cpu().numpy()
+    """The answers of `logits` as marks: predicted classes, or losses with their tokens.
+
+    An answer that is no number is wrong, for the largest of NaNs is any class: a warning says so.
+    """
+    if not split.form.classified:
+        said = said.double()
+        nothing = said[:, 0].isnan()
+        said = torch.where(nothing[:, None], said.new_tensor([math.inf, 1.0]), said)
+        scores.warn_of_nothing(int(nothing.sum()))
+        return said.cpu().numpy()
+    return scores.chosen(said).cpu().numpy()
 
 
 def asked(
@@ -44,11 +55,15 @@ def asked(
     return logits(forward, held, rows, split, np.arange(len(split)))
 
 
-def score(
+def scoring(
     directory: Path | None, tensors: Tensors, split: Split, *, device: Device = "cpu"
-) -> Score:
-    """The score of the model with these tensors on a split."""
+) -> Generator[Event, None, Score]:
+    """The score of the model with these tensors on a split; an event before it is asked."""
+    yield Event(text=f"Testing on {len(split)} examples")
     return scores.score(split, marks(asked(directory, tensors, split, device=device), split))
+
+
+score = drained(scoring)
 
 
 @dataclass(frozen=True)
@@ -143,5 +158,5 @@ def baselines(
 __all__ = [
     "Reference", "Score", "TaskResult", "asked", "baselines", "check_task", "evaluate_expert",
     "gap_recovered", "half_width", "logits", "marks", "normalised_accuracy", "probabilities",
-    "reference", "score", "share", "wilson", "with_head",
+    "reference", "score", "scoring", "share", "wilson", "with_head",
 ]  # fmt: skip

@@ -1,8 +1,8 @@
 """Asking many encoders the same questions: a task's images, labels and head are held ready.
 
 A merge is tested again and again while its knobs are turned.  An `Examiner` keeps what does not
-change from one encoder to the next, asks examples in a fixed random order, and can stop when the
-interval is narrow enough, or go on later with the examples that were not asked.
+change from one encoder to the next, asks examples in a fixed order (see `order`), and can stop when
+the interval is narrow enough, or go on later with the examples that were not asked.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from ..families import Expert, Family
 from ..system import Event, drained, nbytes, recall
 from ..tasks import Split, SplitName
 from . import evaluate, scores
+from .order import representative
 from .scores import Score, TaskResult
 
 ROUND = 64  # examples of a task between two looks at the interval
@@ -30,14 +31,25 @@ KEPT = 32 * 2**20  # bytes of prepared images that are worth keeping, a task
 
 
 class Examiner:
-    """An examiner of encoders on one expert's task, with that expert's head."""
+    """An examiner of encoders on one expert's task, with that expert's head.
 
-    def __init__(self, family: Family, expert: Expert, split: Split, device: str = "cpu") -> None:
+    known   scores of other models on the whole split, by which examples are asked in an order whose
+            every beginning stands for the whole
+    """
+
+    def __init__(
+        self,
+        family: Family,
+        expert: Expert,
+        split: Split,
+        device: str = "cpu",
+        known: Sequence[Score] = (),
+    ) -> None:
         self.family, self.expert, self.split, self.device = family, expert, split, device
         self.directory = expert.checkpoint.directory
         own = evaluate.with_head({}, family, expert)
         self.head = {name: value.to(device) for name, value in own.items()}
-        self.order = np.random.default_rng(0).permutation(len(split))
+        self.order = representative(split, known)
         there = {expert.own(name): value for name, value in expert.checkpoint.tensors.items()}
         self.rows = models.encode(
             split, self.directory, device=device, kept=KEPT, shapes=models.shapes_of(there)
@@ -156,16 +168,16 @@ def examining(
         yield Event(fraction=index / len(asked), text=f"Testing the expert {expert.name}")
         task = tasks.load(expert.task, root=root)
         known = evaluate.reference(family, expert, task, split, examples, device)
-        task = known.task
+        task, pair = known.task, (known.finetuned, known.pretrained)
         key = (family.base.fingerprint, expert.name, expert.checkpoint.fingerprint, task.digest)
         part = task.split(split).first(examples)
         examiner = recall(
             ("examiner", *key, split, examples, device),
-            functools.partial(Examiner, family, expert, part, device),
+            functools.partial(Examiner, family, expert, part, device, pair),
             lambda kept: kept.nbytes,
         )
         examiners.append(examiner)
-        baselines.append((known.finetuned, known.pretrained))
+        baselines.append(pair)
         notes += known.notes
     yield Event(fraction=1.0, text=TESTING)  # the first answers take a while
     return Exam(tuple(examiners), tuple(baselines), tuple(dict.fromkeys(notes)))

@@ -77,6 +77,8 @@ def likelihood(losses: np.ndarray, tokens: np.ndarray) -> tuple[float, tuple[flo
     """
     total = float(tokens.sum())
     mean = float(losses.sum()) / total
+    if not math.isfinite(mean):  # an answer that is no number: no token had any probability
+        return 0.0, (0.0, 1.0)
     if len(losses) < 2:
         return math.exp(-mean), (0.0, 1.0)
     n = len(losses)
@@ -112,7 +114,7 @@ def _of_counts(metric: str, cells: np.ndarray, counts: np.ndarray) -> np.ndarray
         return np.divide(above, np.sqrt(below), out=np.zeros_like(above), where=below > 0)
     f1 = np.divide(2 * tp, t + p, out=np.zeros_like(tp), where=t + p > 0)
     if metric == "macro":
-        there = t + p > 0
+        there = (t + p > 0) & (classes >= 0)  # answers of no class are none that occurs
         return f1.sum(1) / np.maximum(there.sum(1), 1)
     if metric == "f1":
         return f1[:, classes == 1].sum(1)

@@ -1,9 +1,9 @@
-"""Accuracy of any module on the batches of a loader."""
+"""The accuracy of any module on the batches of a loader."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 from typing import Any
 
 import torch
@@ -11,17 +11,20 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..models import IGNORED, batches
+from ..system import Event, drained
+from . import scores
 from .scores import NOT_ASKED, Score
 
 
-def score_of_loader(
+def scoring_loader(
     model: nn.Module,
     loader: Iterable[Any],
     *,
     examples: int | None = None,
     device: torch.device | str | None = None,
-) -> Score:
-    """The accuracy of a classifier on batches `(x, y)`, or mappings with `labels`.
+) -> Generator[Event, None, Score]:
+    """The accuracy of a classifier on batches `(x, y)`, or mappings with `labels`; an event after
+    each.
 
     The model is asked in evaluation mode and left as it was.  `examples`: at most so many.  An
     example with the label -100 is not asked, and a warning counts them.  Raises `InputError` for an
@@ -29,21 +32,15 @@ def score_of_loader(
     """
     answers: list[str] = []
     said: list[int | None] = []
-    with (
-        batches.evaluating(model),
-        batches.on_device(model, device) as place,
-        torch.inference_mode(),
-    ):
+    total = batches.expected(loader, examples)
+    with batches.evaluating(model), batches.on_device(model, device) as place:
         for plain in batches.first(loader, examples):
-            batch = place.moved(plain)
-            inputs, truth = batches.split(batch, needs_labels=True)
-            logits = batches.logits(batches.called(model, batch, inputs))
-            labels, chosen = _classes(truth, logits), logits.argmax(-1)
-            asked = (labels != IGNORED).tolist()
-            right = (chosen == labels).tolist()
-            said += [k if known else None for k, known in zip(chosen.tolist(), asked, strict=True)]
-            pairs = zip(right, asked, strict=True)
-            answers += ["01"[correct] if known else NOT_ASKED for correct, known in pairs]
+            labels, chosen = _asked(model, place.moved(plain))
+            for truth, answer in zip(labels, chosen, strict=True):
+                known = truth != IGNORED
+                said.append(answer if known else None)
+                answers.append("01"[answer == truth] if known else NOT_ASKED)
+            yield Event(**batches.progress("Testing", len(said), total))
     count = len(answers) - answers.count(NOT_ASKED)
     if not count:
         found = f"{len(answers)}, all with the label {IGNORED}" if answers else "none"
@@ -55,6 +52,17 @@ def score_of_loader(
             stacklevel=2,
         )
     return Score(answers.count("1"), count, "".join(answers), said=tuple(said))
+
+
+score_of_loader = drained(scoring_loader)
+
+
+@torch.inference_mode()  # of a batch alone: what is said in between would leave it switched on
+def _asked(model: nn.Module, batch: Any) -> tuple[list[int], list[int]]:
+    """The labels of a batch, and the classes that the model chooses."""
+    inputs, truth = batches.split(batch, needs_labels=True)
+    logits = batches.logits(batches.called(model, batch, inputs))
+    return _classes(truth, logits).tolist(), scores.chosen(logits).tolist()
 
 
 def _classes(truth: Any, logits: Tensor) -> Tensor:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
+from ..system import Shown
 from ..tasks import Split
 from . import metrics
 from .metrics import Z, wilson
@@ -86,7 +89,7 @@ class Score:
 
 
 @dataclass(frozen=True)
-class TaskResult:
+class TaskResult(Shown):
     """The scores of a merge on one task.
 
     name         of the task's expert
@@ -120,6 +123,23 @@ def marks(split: Split, known: Score | None = None) -> np.ndarray:
         answers = np.array(list(known.answers))
         return np.select([answers == "1", answers == "0"], [split.labels, WRONG], UNKNOWN)
     return np.full(len(split), UNKNOWN, dtype=np.int64)
+
+
+def chosen(logits: Tensor) -> Tensor:
+    """The class (n,) of the largest of each row's logits (n, classes); `WRONG` where one is NaN."""
+    nothing = logits.isnan().any(-1)
+    warn_of_nothing(int(nothing.sum()))
+    return logits.argmax(-1).where(~nothing, WRONG)
+
+
+def warn_of_nothing(count: int) -> None:
+    """Warn of answers that are no numbers, where there are any."""
+    if count:
+        warnings.warn(
+            "answers of the model are NaN, which count as wrong: its weights or activations are "
+            "too large for its arithmetic",
+            stacklevel=3,
+        )
 
 
 def asked(found: np.ndarray) -> np.ndarray:

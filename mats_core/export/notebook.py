@@ -32,7 +32,8 @@ def notebook(merge: Finished, place: str) -> str:
         ("markdown", _about_the_merge(merge)),
         ("code", _run(merge)),
         ("markdown", "## What the merged model can do"),
-        ("code", _SHOW if merge.report.tasks else _COVERAGE),
+        *([("code", _SCORES), ("code", _BARS)] if merge.report.tasks else [("code", _COVERAGE)]),
+        ("code", "figures.residual_curves(report.layers)"),
         ("markdown", _SAME),
         ("code", _expected(merge)),
         ("code", _CHECK),
@@ -118,6 +119,7 @@ def _run(merge: Finished) -> str:
 {FIND_ROOT}
 
 import mats_core as mats
+from mats_core import figures
 {imports}
 family = mats.load_family(ROOT / Path(FAMILY).expanduser())
 statistics = {measured}
@@ -129,19 +131,23 @@ report = merged.report
 report.coverage"""
 
 
-_SHOW = """\
+_SCORES = """\
 for task in report.tasks:
     low, high = task.merged.interval
     print(
         f"{task.name:<16} {task.merged.value:6.1%}  ({low:.1%} to {high:.1%})"
         f"   expert {task.finetuned.value:6.1%}   pre-trained {task.pretrained.value:6.1%}"
     )
-mats.show(merged)"""
+merged"""
+
+_BARS = """\
+looks = figures.looks(task.name for task in report.tasks)
+figures.accuracy_bars(report.tasks, looks, label=METHOD)"""
 
 _COVERAGE = """\
 for treatment, tensors in report.coverage.items():
     print(f"{tensors:5} tensors {treatment}")
-mats.show(merged)"""
+merged"""
 
 _SAME = """\
 ## The same numbers?

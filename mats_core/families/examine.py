@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
@@ -19,6 +20,8 @@ from .lineage import lineage
 from .misfit import refuse
 from .spare import constant, is_mask
 from .vocabulary import difference
+
+COUNTER = "num_batches_tracked"
 
 
 def examine(
@@ -41,10 +44,7 @@ def examine(
     """
     if not experts:
         raise InputError("experts", expected="at least one expert", found="none")
-    names = [expert.name for expert in experts]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise InputError("experts", expected="a different name for each", found=listing(twice))
+    _require_names([expert.name for expert in experts])
     for weights in (base, *(expert.checkpoint for expert in experts)):
         require_numbers(weights)
     for expert in (None, *experts):
@@ -111,7 +111,43 @@ def look_inside(family: Family, *, strangers: bool = False) -> Family:
         apart=apart,
         buffers=family.buffers | masks,
     )
-    return replace(found, notes=(*found.notes, *lineage(found, strangers=strangers)))
+    notes = (*found.notes, *_integers(found), *lineage(found, strangers=strangers))
+    return replace(found, notes=notes)
+
+
+def _require_names(names: Sequence[str]) -> None:
+    """Raise `InputError` for experts of one name: their heads are written into folders."""
+    folders = [unicodedata.normalize("NFC", name).casefold() for name in names]
+    twice = sorted(n for n, one in zip(names, folders, strict=True) if folders.count(one) > 1)
+    if not twice:
+        return
+    raise InputError(
+        "experts",
+        expected="a different name for each",
+        found=listing(dict.fromkeys(twice)),
+        remedy="Rename one of them."
+        if len(set(twice)) < len(twice)
+        else "Windows and macOS take these for one folder: rename one of them.",
+    )
+
+
+def _integers(family: Family) -> list[str]:
+    """A sentence on integers in which experts differ from the base: of these nothing is merged.
+
+    Counters of batches are left out, for they differ whenever something was trained.
+    """
+    differ: dict[str, list[str]] = {}
+    for name, entry in family.base.tensors.items():
+        if family.roles.get(name) != "copied" or entry.dtype.is_floating_point:
+            continue
+        for expert in family.experts if not name.endswith(COUNTER) else ():
+            theirs = expert.checkpoint
+            if name in theirs.tensors and theirs.digest(name) != family.base.digest(name):
+                differ.setdefault(expert.name, []).append(name)
+    if not differ:
+        return []
+    said = [f"{listing(names, 3)} of '{expert}'" for expert, names in differ.items()]
+    return [f"integers are not merged: the base's are kept where these differ: {listing(said, 4)}"]
 
 
 def _masks(checkpoints: Sequence[Weights], buffers: Collection[str]) -> frozenset[str]:

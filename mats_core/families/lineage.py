@@ -36,23 +36,37 @@ def lineage(family: Family, *, strangers: bool = False) -> list[str]:
     """Sentences on experts that are far from the base, or equal to it.
 
     Raises `InputError` for one that has nothing in common with it, unless `strangers` are allowed.
-    Adapters are left out: they have no other weights than the base's.
+    Adapters are never far: they have no other weights than the base's.
     """
     names = sample(family)
     base = [_part(family.base, name) for name in names]
     notes: list[str] = []
     for expert in family.experts:
-        if expert.checkpoint.form:
-            continue
         if _equal(family, expert):
             notes.append(
                 f"expert '{expert.name}' equals the base in all tensors that they share: it adds "
                 "nothing but its head"
             )
             continue
+        if expert.checkpoint.form:
+            continue
         found = _cosine(base, [_part(expert.checkpoint, name) for name in names])
         if found is not None and (said := _said(family.base, expert, found, strangers)):
             notes.append(said)
+    return notes + _twins(family)
+
+
+def _twins(family: Family) -> list[str]:
+    """A sentence on every two experts that are one model, which counts twice."""
+    first: dict[str, str] = {}
+    notes: list[str] = []
+    for expert in family.experts:
+        other = first.setdefault(expert.checkpoint.fingerprint, expert.name)
+        if other != expert.name:
+            notes.append(
+                f"experts '{other}' and '{expert.name}' are one model, tensor by tensor: it counts "
+                "twice"
+            )
     return notes
 
 
@@ -88,10 +102,15 @@ def _cosine(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> float | None:
 
 
 def _equal(family: Family, expert: Expert) -> bool:
-    own = expert.checkpoint
-    return bool(family.shared) and all(
-        own.digest(name) == family.base.digest(name) for name in family.shared
-    )
+    own, base = expert.checkpoint, family.base
+
+    def same(name: str) -> bool:
+        if own.digest(name) == base.digest(name):
+            return True
+        # An adapter's digest is that of its factors, whatever their product comes to.
+        return bool(own.form) and own.read(name).equal(base.read(name))
+
+    return bool(family.shared) and all(map(same, family.shared))
 
 
 def _said(base: Weights, expert: Expert, cosine: float, strangers: bool) -> str:

@@ -6,13 +6,14 @@ its black, which a dark page would swallow, is grey here).  Backgrounds and font
 page's theme.
 """
 
-from .accuracy import accuracy_bars, baseline_bars, headline
+from .accuracy import accuracy_bars, baseline_bars, headline, headline_changes
 from .comparison import ALL_TASKS, count_clear, difference_lines, run_lines
 from .confusion import confusion, confusion_change, largest_mistake, worth_showing
 from .convergence import residual_curves, solve_at, trajectory_curves, trajectory_tasks
 from .embed import CONFIG, plotly_script, script_json, to_json
 from .loading import loading_curves, loading_steps
 from .overlap import angle_curves, pair_matrix
+from .picture import picture
 from .predicted_loss import interference_map, predicted_against_measured
 from .protection import concentration, protection_along, protection_maps
 from .scaling import dimension_weights, task_weights
@@ -26,10 +27,10 @@ __all__ = [
     "ALL_TASKS", "CONFIG", "HEIGHT", "PALETTE", "QUANTITIES", "Figure", "Look", "accuracy_bars",
     "angle_curves", "baseline_bars", "concentration", "confusion", "confusion_change",
     "count_clear", "difference_lines", "dimension_weights", "energy_curves", "family_heatmap",
-    "headline", "interference_map", "largest_mistake", "layer_profile", "loading_curves",
-    "loading_steps", "look", "looks", "pair_matrix", "percent", "plotly_script",
-    "predicted_against_measured", "protection_along", "protection_maps", "residual_curves",
-    "run_lines", "safe", "script_json", "short_names", "solve_at", "spectra", "sweep_map",
-    "task_weights", "to_csv", "to_json", "toy_losses", "toy_polar", "toy_progress", "toy_scaling",
-    "trajectory_curves", "trajectory_tasks", "worth_showing",
+    "headline", "headline_changes", "interference_map", "largest_mistake", "layer_profile",
+    "loading_curves", "loading_steps", "look", "looks", "pair_matrix", "percent", "picture",
+    "plotly_script", "predicted_against_measured", "protection_along", "protection_maps",
+    "residual_curves", "run_lines", "safe", "script_json", "short_names", "solve_at", "spectra",
+    "sweep_map", "task_weights", "to_csv", "to_json", "toy_losses", "toy_polar", "toy_progress",
+    "toy_scaling", "trajectory_curves", "trajectory_tasks", "worth_showing",
 ]  # fmt: skip

@@ -8,7 +8,13 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from ..evaluation import TaskResult, gap_recovered, normalised_accuracy, share
+from ..evaluation import (
+    TaskResult,
+    gap_recovered,
+    normalised_accuracy,
+    on_same_examples,
+    share,
+)
 from ..merging import Report
 from .style import GREY, Figure, Look, laid_out, pale, percent, safe, whiskers
 
@@ -20,10 +26,12 @@ def accuracy_bars(
     label: str = "merged",
     beside: Sequence[TaskResult] = (),
     beside_label: str = "beside",
+    split: str = "test",
 ) -> Figure:
     """A bar for each task that fills the expert's pale one; a second, hatched, for another run.
 
     Bars carry their 95 % interval; a diamond is the pre-trained encoder with the expert's head.
+    `split`: which one all were tested on.
     """
     figure = go.Figure()
     _experts(figure, results, tasks)
@@ -40,10 +48,13 @@ def accuracy_bars(
         f"most on {best.name} ({percent(share(best))}), least on {worst.name} "
         f"({percent(share(worst))}). "
     )
-    if beside:
-        difference = 100 * (ours - normalised_accuracy(beside))
-        caption += f"That is {difference:+.1f} points against {beside_label} (hatched). "
-    caption += "Whiskers are 95 % intervals."
+    if (shared := on_same_examples(results, beside)) is not None:
+        difference = 100 * (normalised_accuracy(shared[0]) - normalised_accuracy(shared[1]))
+        count = len(shared[0])
+        some = "" if count == len(results) else f", on the {count} tasks that both have"
+        caption += f"That is {difference:+.1f} points against {beside_label} (hatched){some}. "
+    asked = sum(result.merged.examples for result in results)
+    caption += f"Whiskers are 95 % intervals, from {asked:,} {split} examples."
     alt = (
         f"Bars of accuracy by task. {label}: {percent(ours)} of the experts' accuracy on average, "
         f"from {percent(share(worst))} on {worst.name} to {percent(share(best))} on {best.name}."
@@ -168,10 +179,31 @@ def _pretrained(figure: go.Figure, results: Sequence[TaskResult]) -> None:
 
 def headline(report: Report) -> dict[str, float | None]:
     """The numbers above a result by name; None where nothing was evaluated."""
-    if not report.tasks:
+    return _numbers(report.tasks)
+
+
+def _numbers(results: Sequence[TaskResult]) -> dict[str, float | None]:
+    if not results:
         return {"normalised": None, "gap": None, "accuracy": None}
     return {
-        "normalised": normalised_accuracy(report.tasks),
-        "gap": gap_recovered(report.tasks),
-        "accuracy": statistics.mean(r.merged.value for r in report.tasks),
+        "normalised": normalised_accuracy(results),
+        "gap": gap_recovered(results),
+        "accuracy": statistics.mean(r.merged.value for r in results),
+    }
+
+
+def headline_changes(report: Report, other: Report) -> dict[str, float]:
+    """By how much the numbers above a result differ from another's, on the same examples.
+
+    Empty where the two were tested on other tasks or another split: there is nothing to compare.
+    """
+    names = [[result.name for result in one.tasks] for one in (report, other)]
+    if sorted(names[0]) != sorted(names[1]) or report.split != other.split:
+        return {}
+    shared = on_same_examples(report.tasks, other.tasks)
+    now, then = map(_numbers, shared or ((), ()))
+    return {
+        name: value - before
+        for name, value in now.items()
+        if value is not None and (before := then[name]) is not None
     }

@@ -12,6 +12,10 @@ from itertools import takewhile
 from typing import Any
 
 import plotly.graph_objects as go
+import plotly.io as pio
+
+from ..errors import cut
+from ..system import Shown
 
 ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILLION, PURPLE, GREY = (
     "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#8A8F96",
@@ -30,15 +34,24 @@ UPWARDS = [(0, "#F4F4F2"), (0.5, "#A6D3EE"), (1, "#3A96CC")]
 AROUND = [(0, "#56B4E9"), (0.5, "#F4F4F2"), (1, "#E69F00")]
 INK = {"color": "#1D2733", "size": 12}
 SLIM = {"thickness": 10, "outlinewidth": 0, "title": None}  # a bar of colours
+CLEAR = "rgba(0,0,0,0)"
+PLOTLYS = "plotly"  # its template, if none was chosen
+_AXIS = dict.fromkeys(("gridcolor", "zerolinecolor", "linecolor"), "rgba(128,128,128,0.3)")
+ANYWHERE = {  # a template for light and dark pages
+    "layout": {
+        "font": {"color": "#808A94"}, "paper_bgcolor": CLEAR, "plot_bgcolor": CLEAR,
+        "xaxis": _AXIS, "yaxis": _AXIS, "colorway": PALETTE,
+    }
+}  # fmt: skip
 PLAIN = "<extra></extra>"  # after a hover text: no box beside it
 NAMED = "<extra>%{fullData.name}</extra>"  # or one with the trace's name
 
 
-@dataclass(frozen=True)
-class Figure:
-    """A figure with its words.
+@dataclass(frozen=True, repr=False)
+class Figure(Shown):
+    """A figure with its words, which shows itself as a still picture with its caption.
 
-    figure    the plot
+    figure    the plot, which can be zoomed where plotly shows it
     alt       alternative text: what it shows
     caption   what it says about this result
     """
@@ -46,6 +59,10 @@ class Figure:
     figure: go.Figure
     alt: str
     caption: str
+
+    def __repr__(self) -> str:
+        """One line; the numbers of the plot are many."""
+        return f"Figure({cut(self.alt, 80)!r})"
 
 
 @dataclass(frozen=True)
@@ -124,14 +141,21 @@ def to_csv(figure: go.Figure) -> str:
 
 
 def laid_out(figure: go.Figure, height: int = HEIGHT, **layout: Any) -> go.Figure:
+    """The same figure with the layout that all share.
+
+    Ground, text and grid are the page's: Streamlit's theme has them, and so has the report.  Where
+    the template would be plotly's, which is made for white paper, they are such that the figure can
+    be read on light and dark pages and in a picture without ground; another one that was chosen as
+    the default stays.
+    """
+    if pio.templates.default == PLOTLYS:
+        figure.update_layout(template=ANYWHERE)
     figure.update_layout(
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
         margin={"l": 8, "r": 8, "t": 8, "b": 8},
         height=height,
         legend={"orientation": "h", "y": -0.2, "x": 0, "title": None},
         hoverlabel={"namelength": -1},
-        modebar={"bgcolor": "rgba(0,0,0,0)", "color": GREY, "activecolor": BLUE},
+        modebar={"bgcolor": CLEAR, "color": GREY, "activecolor": BLUE},
         **layout,
     )
     figure.update_xaxes(automargin=True)

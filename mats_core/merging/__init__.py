@@ -32,7 +32,16 @@ from .given import (
 from .journal import layers_done
 from .merged import Merge
 from .pipeline import evaluate_output, evaluating_output, kept, merge, planned, run, run_plan
-from .plan import Inputs, Plan, Unit, open_inputs, prepare, units, with_statistics
+from .plan import (
+    Inputs,
+    Plan,
+    Unit,
+    open_inputs,
+    prepare,
+    require_recipe,
+    units,
+    with_statistics,
+)
 from .progress import Shares
 from .reading import pieces, read_layer
 from .recipe import (
@@ -58,7 +67,7 @@ __all__ = [
     "layer_bytes", "layers_done", "load_family", "load_recipe", "measure_all", "measured_of",
     "measuring_all", "merge", "missing_statistics", "named", "open_inputs", "open_source",
     "output_specs", "parse_options", "parse_recipe", "patterns", "pieces", "pipeline", "planned",
-    "prepare", "read_layer", "recipe_record", "reference", "require_output", "rounds", "run",
-    "run_plan", "shape_of", "statistics_of", "statistics_sizes", "task_dict", "units", "weights_of",
-    "weights_record", "with_statistics",
+    "prepare", "read_layer", "recipe_record", "reference", "require_output", "require_recipe",
+    "rounds", "run", "run_plan", "shape_of", "statistics_of", "statistics_sizes", "task_dict",
+    "units", "weights_of", "weights_record", "with_statistics",
 ]  # fmt: skip

@@ -17,8 +17,9 @@ ENOUGH = 0.9  # of the entries of all matrices; below it a merge says what it le
 def require_merged(plan: Plan, layers: Sequence[LayerReport]) -> list[str]:
     """Sentences on what a method left to another one, where it is a tenth of the matrices or more.
 
-    Raises `InputError` where it merged no matrix at all (no tensor, in a family without matrices):
-    the result is another method's.  The vectors of (IA)³ adapters take what the recipe says.
+    Convolutions and stacks of matrices count, too.  Raises `InputError` where it merged no matrix
+    at all (no tensor, in a family without matrices): the result is another method's.  The vectors
+    of (IA)³ adapters take what the recipe says.
     """
     if plan.inputs.vectors is not None:
         return []
@@ -43,14 +44,24 @@ def require_merged(plan: Plan, layers: Sequence[LayerReport]) -> list[str]:
             found=f"none: {_instead(left)}; {_why(plan, left)}",
             remedy="Measure these layers, or choose the method that was applied.",
         )
-    sizes = {layer.name: plan.inputs.family.base.tensors[layer.name].elements for layer in judged}
+    tensors = plan.inputs.family.base.tensors
+    stacked = [layer for layer in layers if _is_stacked(tensors[layer.name].shape)]
+    left += [layer for layer in stacked if layer.method not in ours]
+    sizes = {layer.name: tensors[layer.name].elements for layer in (*judged, *stacked)}
     total, missed = sum(sizes.values()), sum(sizes[layer.name] for layer in left)
     if not matrices or missed <= (1 - ENOUGH) * total:
         return []
     return [
-        f"{plan.method.title} merged {100 * (1 - missed / total):.0f} % of the matrix entries; "
+        f"{plan.method.title} merged {100 * (1 - missed / total):.0f} % of the matrix entries"
+        f"{', convolutions and stacks of matrices included' if stacked else ''}; "
         f"{_instead(left)}; {_why(plan, left)}"
     ]
+
+
+def _is_stacked(shape: Sequence[int]) -> bool:
+    """Whether a tensor is a convolution or a stack of matrices, as of the experts of one layer:
+    weights that no method for linear layers merges."""
+    return len(shape) > 2 and shape[0] > 1
 
 
 def _instead(left: Sequence[LayerReport]) -> str:

@@ -24,7 +24,7 @@ from ..checkpoints import (
     unquantised,
     what_lies,
 )
-from ..errors import InputError, listing
+from ..errors import InputError, listing, read_json
 from ..families import Expert, Family
 from ..methods import named_checkpoints
 from ..tasks import names_file
@@ -89,7 +89,7 @@ def _settle(file: Path, dtype: str | None = None, left: str = "", *, untied: boo
     """Let a `config.json` speak of the weights as they are written: dtype, ties, not quantised."""
     if not file.is_file() or not (dtype or left or untied):
         return
-    config = json.loads(file.read_text("utf-8-sig"))
+    config = read_json(file)
     if left:
         config = unquantised(config)
     if dtype:

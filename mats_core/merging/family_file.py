@@ -19,9 +19,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from .. import tasks
 from ..adapters import open_expert
 from ..checkpoints import Weights, hub
-from ..errors import existing, read_yaml, validated
+from ..errors import existing, listing, read_yaml, validated
 from ..statistics import MeasureSettings, cached_path, measuring_once
-from ..system import Event, Shown, drain, part
+from ..system import Event, Shown, part, watched
 from .recipe import ExpertEntry, Recipe, parse_recipe
 
 
@@ -46,6 +46,11 @@ class FamilyFile(Shown, BaseModel):
     strangers: Literal["refuse", "allow"] = "refuse"
     experts: tuple[ExpertEntry, ...] = Field(min_length=1)
     folder: Path = Field(Path(), exclude=True)
+
+    def __repr__(self) -> str:
+        """One line; the experts may be many."""
+        names = listing(expert.name for expert in self.experts)
+        return f"FamilyFile({self.name}: {names} over {self.base})"
 
     def model_path(self, reference: str) -> Path:
         """The directory or file of a checkpoint, which may be a hub id (see `hub.locate`)."""
@@ -137,14 +142,19 @@ def measuring_all(
 
 
 def measure_all(
-    collection: FamilyFile, *, with_base: bool = True, **settings: Any
+    collection: FamilyFile,
+    *,
+    with_base: bool = True,
+    progress: bool | None = None,
+    **settings: Any,
 ) -> dict[str, Path]:
     """Statistics of every member, measured where the machine's cache has none: name → file.
 
     `settings`: `examples`, `labels`, `seed` and the other fields of `MeasureSettings`.
+    `progress`: whether a bar is shown; by default in notebooks and terminals.
     """
     how = MeasureSettings(**settings)
-    return drain(measuring_all(collection, how, with_base=with_base))
+    return watched(measuring_all(collection, how, with_base=with_base), progress)
 
 
 def missing_statistics(collection: FamilyFile, *, examples: int = 256, seed: int = 0) -> list[str]:

@@ -15,7 +15,7 @@ import torch
 
 from .. import models
 from ..adapters import VectorFamily, open_expert, vector_family, why_not
-from ..checkpoints import Buffers, Checkpoint, Weights
+from ..checkpoints import Buffers, Checkpoint, InMemory, Weights, original
 from ..errors import InputError, listing
 from ..families import Expert, Family, examine, look_inside
 from ..methods import METHODS, Method, Options, describe, named_checkpoints, options_of_the_base
@@ -44,6 +44,12 @@ class Inputs:
     notes: tuple[str, ...] = ()
     memo: Memo = field(default_factory=Memo, compare=False, repr=False)
     looked_through: bool = True
+
+    @functools.cached_property
+    def in_memory(self) -> bool:
+        """Whether a model was given as its tensors, which may change: read where they lie."""
+        given = (self.family.base, *(expert.checkpoint for expert in self.family.experts))
+        return any(isinstance(original(weights), InMemory) for weights in given)
 
     @functools.cached_property
     def vectors(self) -> VectorFamily | None:
@@ -293,6 +299,14 @@ def _require_weights(
             found=shown,
             remedy="Leave an expert out, or choose a weighted method such as 'task_arithmetic'.",
         )
+
+
+def require_recipe(recipe: Recipe) -> None:
+    """Raise `InputError` for what is wrong with a recipe whatever its files hold: its options, the
+    number of experts and their weights."""
+    method, options = METHODS[recipe.method], recipe.parsed_options()
+    _require_experts(recipe, method)
+    _weights(recipe, method, options)
 
 
 def _require_experts(recipe: Recipe, method: Method) -> None:

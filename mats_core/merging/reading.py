@@ -16,6 +16,7 @@ from ..linear import Gram, matrix
 from ..methods import Layer, LayerStatistics
 from ..names import is_matrix, is_weight, module_of
 from ..statistics import Statistics, with_bias
+from ..system import forgetful
 from .plan import Plan, Unit, units
 
 WHOLE = 1 << 18  # elements of a tensor that is not worth being read in pieces
@@ -34,16 +35,18 @@ def read_layer(plan: Plan, unit: Unit, *, with_statistics: bool = True) -> Layer
     def remember(what: Hashable, compute: Callable[[], Any]) -> Any:
         return plan.inputs.memo.get((place, what), compute)
 
+    read = forgetful if plan.inputs.in_memory else remember
+
     def measured_by(statistics: Statistics | None) -> LayerStatistics:
         if statistics is None:
             return LayerStatistics()
         what = ("statistics", statistics.source, plan.kinds)
-        return remember(what, lambda: _layer_statistics(plan, statistics, unit, shape))
+        return read(what, lambda: _layer_statistics(plan, statistics, unit, shape))
 
     return Layer(
         name=unit.name,
-        base=remember("base", lambda: _tensor(plan, family.base, unit)),
-        experts=remember(
+        base=read("base", lambda: _tensor(plan, family.base, unit)),
+        experts=read(
             "experts", lambda: tuple(_tensor(plan, e.checkpoint, unit) for e in family.experts)
         ),
         weights=plan.weights,
@@ -121,9 +124,10 @@ def _read_piece(
         how = {"dtype": plan.dtype, "device": plan.device}
         return tuple(one.part(unit.name, start, stop, **how) for one in checkpoints)
 
-    if memo.limit or plan.device != "cpu":
-        base = remember("base", lambda: parts(bases)) if bases else ()
-        found = (*base, *remember("experts", lambda: parts(experts)))
+    read = forgetful if plan.inputs.in_memory else remember
+    if (memo.limit and not plan.inputs.in_memory) or plan.device != "cpu":
+        base = read("base", lambda: parts(bases)) if bases else ()
+        found = (*base, *read("experts", lambda: parts(experts)))
     else:
         found = plan.buffers.filled(_wanted(plan, unit, bases + experts, start, stop))
         for span in following:

@@ -15,7 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from ..checkpoints import hub
-from ..errors import InputError, member, read_yaml, validated
+from ..errors import InputError, listing, member, read_yaml, validated
 from ..methods import METHODS, Options, describe, named_checkpoints
 from ..system import FolderName, Shown
 from ..tasks import names_file
@@ -110,6 +110,11 @@ class Recipe(Shown, BaseModel):
     evaluate: Evaluation | Literal[False] = Evaluation()
     search: dict[str, tuple[Any, ...]] | None = None
     folder: Path = Field(Path(), exclude=True)
+
+    def __repr__(self) -> str:
+        """One line; the experts may be many."""
+        names = listing(expert.name for expert in self.experts)
+        return f"Recipe({self.method} of {names} over {self.base})"
 
     def path(self, reference: str) -> Path:
         """A path of the recipe, relative to the working directory instead of to `folder`."""

@@ -20,8 +20,8 @@ SERIES = ("residuals", "objectives", "distances")
 TREATMENTS = ("merged", "averaged", "head", "copied", "tied")
 
 
-@dataclass(frozen=True)
-class LayerReport:
+@dataclass(frozen=True, repr=False)
+class LayerReport(Shown):
     """What happened to one tensor.
 
     name         the tensor's name in the base
@@ -46,6 +46,25 @@ class LayerReport:
     objectives: tuple[float, ...] = ()
     distances: tuple[float, ...] = ()
     details: Mapping[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        """One line; the residuals are many."""
+        how = " ".join(filter(None, (self.treatment, self.method, self.status)))
+        return f"LayerReport({self.name!r}: {how}, {self.iterations} iterations)"
+
+
+class Layers(Shown, tuple[LayerReport, ...]):
+    """The layers of a report: a tuple that shows itself as a table."""
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} layers>"
+
+
+class Tasks(Shown, tuple[TaskResult, ...]):
+    """The scores of a report: a tuple that shows itself as a table."""
+
+    def __repr__(self) -> str:
+        return f"<scores on {len(self)} tasks>"
 
 
 @dataclass(frozen=True)
@@ -93,6 +112,10 @@ class Report(Shown):
     output: str | None = None
     rounds: int = 1
     files: Mapping[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "layers", Layers(self.layers))
+        object.__setattr__(self, "tasks", Tasks(self.tasks))
 
     def __repr__(self) -> str:
         """One line; the layers are many."""

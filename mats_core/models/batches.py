@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -95,6 +96,26 @@ def first(loader: Iterable[Any], most: int | None) -> Iterator[Any]:
             return
 
 
+def expected(loader: Iterable[Any], most: int | None) -> int | None:
+    """How many examples `first` will give, as far as the loader says; None where it does not."""
+    if isinstance(loader, list | tuple):
+        whole = sum(count(batch) for batch in loader)
+    else:
+        try:
+            whole = len(getattr(loader, "sampler", None) or ())
+        except TypeError:  # of a data set that is read to its end, whenever that comes
+            whole = 0
+    return (whole if most is None else min(most, whole)) or None
+
+
+def progress(what: str, examples: int, total: int | None) -> dict[str, Any]:
+    """The fields of an event after so many examples: `fraction` and `text`."""
+    if total is None:
+        return {"text": f"{what}: example {examples}"}
+    fraction = min(1.0, examples / max(1, total))
+    return {"fraction": fraction, "text": f"{what}: example {examples} of {total}"}
+
+
 def rows(batch: Any, some: Sequence[int], count: int) -> Any:
     """Some examples of a batch of `count`: of every tensor and list with as many entries."""
     if isinstance(batch, Tensor):
@@ -174,5 +195,25 @@ def logits(output: Any) -> Tensor:
 
 
 def called(model: nn.Module, batch: Any, inputs: Mapping[str, Tensor]) -> Any:
-    """What a model returns for the `inputs` of a batch (`split`)."""
-    return model(**inputs) if isinstance(batch, Mapping) else model(*inputs.values())
+    """What a model returns for the `inputs` of a batch (`split`).
+
+    Raises `InputError` for a batch of which the model's `forward` takes more or less.
+    """
+    named = dict(inputs) if isinstance(batch, Mapping) else {}
+    given = () if named else tuple(inputs.values())
+    try:
+        return model(*given, **named)
+    except TypeError as error:
+        forward = inspect.signature(model.forward)
+        try:
+            forward.bind(*given, **named)
+        except TypeError:
+            pass
+        else:  # it takes them, and fails inside
+            raise
+        raise InputError(
+            "batch of the loader",
+            expected=f"what {type(model).__name__} is called with, {forward}",
+            found=_described(batch),
+            remedy="Collate what it takes, or pass `loss=` to call the model yourself.",
+        ) from error

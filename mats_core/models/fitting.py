@@ -23,6 +23,7 @@ ASKED: dict[str, tuple[str, ...]] = {  # kinds of task → kinds of model
     "choices": ("causal", "seq2seq"),
     "language": ("causal", "seq2seq"),
 }
+OTHER_PROBLEMS = ("regression", "multi_label_classification")  # than one class an example
 FINE_TUNED_FOR = "Give the expert the task that it was fine-tuned for."
 ORDER = "Name the task's 'classes' in the order of the model's head."
 WANTED = {
@@ -66,6 +67,7 @@ def check(checkpoint: Weights, task: Task, whose: str = "") -> Asking:
     notes = (*task.notes, *known.notes, *_unused(checkpoint, shapes))
     if not task.classes or asked.reads not in ("image", "text"):
         return Asking(task, notes)
+    notes = (*notes, *_trained_otherwise(checkpoint, where))
     names, size = checkpoint.class_names, known.size("num_labels")
     head = Head(where, names if len(names) == size else (), size or len(names), len(names))
     task, said = head.ordered(task, whose)
@@ -86,6 +88,17 @@ def _unused(checkpoint: Weights, shapes: Shapes) -> tuple[str, ...]:
     names = Unplaced.among(left, known.whole, known.prefix).beside
     said = f"the model of '{checkpoint.path}' has no place for {listing(names, 4)}: not used"
     return (said,) if names else ()
+
+
+def _trained_otherwise(checkpoint: Weights, where: str) -> tuple[str, ...]:
+    """A note where a configuration says that the head was trained for another question."""
+    problem = checkpoint.config.get("problem_type")
+    if problem not in OTHER_PROBLEMS:
+        return ()
+    return (
+        f"config.json of {where} says problem_type '{problem}': its answer is taken to be the one "
+        "class of its largest output, and its statistics are those of a softmax",
+    )
 
 
 @dataclass(frozen=True)

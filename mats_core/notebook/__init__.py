@@ -1,9 +1,8 @@
-"""Results in a notebook: records as small HTML, and merges as the figures that the pages draw.
+"""Results in a notebook: what a record says of itself, as small HTML and as text of a few lines.
 
 Everything is self-contained and offline, and readable on light and dark pages.
 """
 
-from .markup import markup
-from .show import show
+from .markup import markup, text
 
-__all__ = ["markup", "show"]
+__all__ = ["markup", "text"]

@@ -195,6 +195,8 @@ class Capture(Notes):
 
     def _note(self, name: str) -> Callable[..., Tensor]:
         def hook(module: nn.Module, inputs: Any, keywords: Any, output: Tensor) -> Tensor:
+            if not torch.is_grad_enabled():  # what is checkpointed runs once more, with gradients
+                return output
             seen = next(iter((*inputs, *keywords.values()))).detach()
             alike = isinstance(module, nn.Embedding) and len(output) == 1 < self.examples
             shared = self.follow and alike and seen.ndim > 1

@@ -77,7 +77,8 @@ def measuring(
     with loading.evaluating(model), _unchanged(model):
         for inputs, truth in batches:
             measurement.add(inputs, truth, taking or partial(_taken, inputs, truth))
-            yield _batch_done(accumulator.examples, total)
+            done = loading.progress("Measuring statistics", accumulator.examples, total)
+            yield BatchDone(accumulator.examples, **done)
     if not accumulator.examples:
         raise InputError("calibration set", expected="at least one example", found="none")
     description = {
@@ -94,12 +95,6 @@ def measuring(
 
 
 measure = drained(measuring)
-
-
-def _batch_done(examples: int, total: int | None) -> BatchDone:
-    of, fraction = (f" of {total}", examples / max(1, total)) if total is not None else ("", 0.0)
-    text = f"Measuring statistics: example {examples}{of}"
-    return BatchDone(examples, fraction=min(1.0, fraction), text=text)
 
 
 @contextlib.contextmanager

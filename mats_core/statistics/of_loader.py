@@ -74,6 +74,7 @@ def measuring_loader(
                 settings,
                 names={f"model.{name}": tensor for name, tensor in names.items()},
                 metadata=metadata,
+                total=batches.expected(loader, settings.examples),
                 taking=called.taking,
             )
         )
@@ -112,6 +113,7 @@ class _Called(nn.Module):
         self.model, self.loss = model, loss
         self._batch: Any = None
         self._truth: Tensor | None = None
+        self._known = False  # whether what the model returns was looked at
 
     def batches(self, loader: Iterable[Any], place: batches.Place) -> Iterator[Batch]:
         """Keyword arguments and labels of each batch, on the model's device."""
@@ -156,6 +158,9 @@ class _Called(nn.Module):
         if self.loss is not None:
             return Likelihood(self._summed(self.loss(self.model, self._batch)))
         found = batches.logits(batches.called(self.model, self._batch, inputs))
+        if not self._known:
+            _require_logits(found.detach())
+            self._known = True
         return _fitting(found, self._truth)
 
     def _summed(self, losses: Any) -> Tensor:
@@ -167,6 +172,22 @@ class _Called(nn.Module):
                 found=str(found),
             )
         return losses.sum()
+
+
+def _require_logits(found: Tensor) -> None:
+    """Raise `InputError` for probabilities: taken for logits they give other gradients."""
+    rows = found.float()
+    if rows.shape[-1] > 1 and bool((rows >= 0).all()) and _near_one(rows.sum(-1)):
+        raise InputError(
+            "what the model returns",
+            expected="logits",
+            found="probabilities: numbers of at least 0 whose rows sum to 1",
+            remedy="Leave the softmax out, or pass `loss=`: (model, batch) → losses (n,).",
+        )
+
+
+def _near_one(sums: Tensor) -> bool:
+    return bool(((sums - 1).abs() < 1e-3).all())
 
 
 def _classes(truth: Any, causal: bool) -> Tensor:
@@ -214,6 +235,20 @@ def _require_loader(model: nn.Module, loader: Any, labels: str, loss: Loss | Non
             expected="a loader: batches (x, y), or mappings with 'labels'",
             found=type(loader).__name__,
             remedy="A task belongs to a checkpoint's directory: pass its path instead of a module.",
+        )
+    if isinstance(loader, tuple) and loader and all(isinstance(one, Tensor) for one in loader):
+        raise InputError(
+            f"batches for '{type(model).__name__}'",
+            expected="a loader: batches (x, y), or mappings with 'labels'",
+            found=f"{len(loader)} tensors, as one batch has them",
+            remedy="Put the batch into a list: [(x, y)].",
+        )
+    if torch.is_inference_mode_enabled():
+        raise InputError(
+            f"statistics of '{type(model).__name__}'",
+            expected="gradients, which they are made of",
+            found="torch.inference_mode(), which has none",
+            remedy="Measure outside of it; torch.no_grad() may stay.",
         )
     if loss is not None and labels == "true":
         raise InputError(

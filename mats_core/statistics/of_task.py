@@ -15,7 +15,7 @@ from torch import nn
 from .. import models
 from ..checkpoints import Tensors, Weights
 from ..models import Rows
-from ..system import drain, existing_device
+from ..system import existing_device, watched
 from ..tasks import Split, Task
 from . import ia3
 from .collect import Steps, measuring
@@ -100,15 +100,17 @@ def measure_task(
     *,
     tensors: Tensors | None = None,
     only: Container[str] | None = None,
+    progress: bool | None = None,
     **settings: Any,
 ) -> Statistics:
     """Statistics of a checkpoint directory on seeded draws from its task's train split.
 
     `settings`: `examples`, `labels`, `seed` and the other fields of `MeasureSettings`.  `tensors`
     replace the checkpoint's.  `only`: parameters, by the checkpoint's names; all by default.
+    `progress`: whether a bar is shown; by default in notebooks and terminals.
     """
     how = MeasureSettings(**settings)
-    return drain(measuring_task(checkpoint, task, how, tensors=tensors, only=only))
+    return watched(measuring_task(checkpoint, task, how, tensors=tensors, only=only), progress)
 
 
 def _drawn_answers(

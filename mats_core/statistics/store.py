@@ -37,6 +37,7 @@ from ..names import is_weight, module_of
 from ..system import Device, Shown
 
 FORMAT = "mats-statistics-1"
+SUFFIX = ".safetensors"
 _NUMBERS = itertools.count()
 FACTORED = ("input_gram", "output_gradient_gram")  # kinds that may be there in factors instead
 FACTORS = ("input_factor", "input_rest", "output_gradient_factor", "output_gradient_rest")
@@ -57,6 +58,13 @@ def require_output(
         with contextlib.suppress(InputError, OSError):
             ours = Checkpoint.open(path).metadata.get("format") == FORMAT
     require_file(Path(path), reads, force=force, kind="statistics file", ours=ours)
+    if Path(path).suffix != SUFFIX:
+        raise InputError(
+            f"output '{path}'",
+            expected=f"a name that ends in {SUFFIX}",
+            found=f"'{Path(path).name}'",
+            remedy=f"Name it '{path}{SUFFIX}'.",
+        )
 
 
 def factor_names(name: str) -> tuple[str, str] | None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from . import memory, speeds
-    from .bars import bar, in_notebook
+    from .bars import bar, in_notebook, watched
     from .devices import Device, choose_device, existing_device
     from .folders import LONGEST_NAME, FolderName, cache_folder, results_folder
     from .memory import available_memory, parse_bytes
@@ -26,10 +26,11 @@ __all__ = [
     "Work", "available_memory", "bar", "cache_folder", "changed", "choose_device", "drain",
     "drained", "existing_device", "forgetful", "in_notebook", "memory", "nbytes", "parse_bytes",
     "part", "recall", "remembered", "results_folder", "set_waiting", "speeds", "ticking",
+    "watched",
 ]  # fmt: skip
 
 _HOMES = {
-    "bars": ("bar", "in_notebook"),
+    "bars": ("bar", "in_notebook", "watched"),
     "devices": ("Device", "choose_device", "existing_device"),
     "folders": ("LONGEST_NAME", "FolderName", "cache_folder", "results_folder"),
     "memory": ("available_memory", "parse_bytes"),

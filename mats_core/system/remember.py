@@ -142,18 +142,31 @@ class Memo:
     """What merges over some opened inputs remember: off by default, or a part of a memory.
 
     The fingerprints of the inputs say what it was computed from; keys name the layer and every
-    option that matters.  What is left here goes when the memo does.
+    option that matters.  What is left here goes when the memo does, unless it is found by its
+    content the next time (`of_content`).
     """
 
-    def __init__(self, limit: int = 0, *, within: Memory | None = None) -> None:
+    def __init__(
+        self, limit: int = 0, *, within: Memory | None = None, part: Hashable = None
+    ) -> None:
         self._memory = Memory(limit) if within is None else within
-        self._part = object()
-        weakref.finalize(self, self._memory.leave, self._part)
+        self._part: Hashable = object() if part is None else part
+        if part is None:
+            weakref.finalize(self, self._memory.leave, self._part)
 
     @classmethod
     def of_process(cls) -> Memo:
         """A part of the process's memory."""
         return cls(within=memory())
+
+    @classmethod
+    def of_content(cls, content: Hashable) -> Memo:
+        """The part of the process's memory for merges of this content, opened once or again.
+
+        `content` begins with the kind of value and names everything that the values depend on, as
+        the key of `recall` does.
+        """
+        return cls(within=memory(), part=content)
 
     @property
     def limit(self) -> int:

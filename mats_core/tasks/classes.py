@@ -15,6 +15,7 @@ from ..errors import InputError, listing, member
 # A sign, a plus or a sharp tells names apart (C, C++, C#; 1, -1), these characters do not.
 BETWEEN = re.compile(r"[\s_.,:;'\"()\[\]{}/!?&]|(?<!^)-|^-(?!\d)")
 DECIMAL = re.compile(r"(?<=\d)[.,](?=\d)")
+FRACTION = re.compile(r"-?\d*[.,]\d*[1-9]\d*(e-?\d+)?")
 WHOLE = re.compile(r"-?\d+")
 NUMBERED = re.compile(r"(?:label|class)[\s_-]*\d+", re.IGNORECASE)  # names that say nothing
 HIDDEN = "Name the validation file as 'test', or hold out rows of the training file: 'test: 0.2'."
@@ -88,6 +89,21 @@ def distinct(values: Iterable[str]) -> tuple[str, ...]:
     if None in numbers.values():
         return tuple(names)
     return tuple(sorted(names, key=lambda name: numbers[name] or 0))
+
+
+def require_few(thing: str, names: Sequence[str], rows: int) -> None:
+    """Raise `InputError` for numbers with decimals that hardly repeat: no classes have such names.
+
+    `rows`: how many labels there are.
+    """
+    broken = [name for name in names if FRACTION.fullmatch(name)]
+    if broken and len(names) > max(2, rows // 4):
+        raise InputError(
+            thing,
+            expected="the class of each row",
+            found=f"{len(names)} different numbers, such as {broken[0]}: values to be predicted",
+            remedy="A task is of classes: write them into the table, or name them in 'classes'.",
+        )
 
 
 def present(

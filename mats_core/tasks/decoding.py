@@ -8,6 +8,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from ..errors import BEGIN, InputError, beginning
+
 # The longer marks first: UTF-32 in little-endian order begins as UTF-16 does.
 MARKS = (
     (b"\xef\xbb\xbf", "utf-8"),
@@ -16,17 +18,24 @@ MARKS = (
     (b"\xff\xfe", "utf-16-le"),
     (b"\xfe\xff", "utf-16-be"),
 )
+GZIP = b"\x1f\x8b"
 HALF = re.compile("[\ud800-\udfff]")
 UNKNOWN = "\N{REPLACEMENT CHARACTER}"
 
 
-def read_text(path: Path) -> tuple[str, str]:
-    """The text of a file (also `.gz`), and a remark where its encoding was guessed, else "".
+def read_text(thing: str, path: Path) -> tuple[str, str]:
+    """The text of a file (also of one packed by gzip), and a remark where its encoding was guessed,
+    else "".
 
     Byte-order marks decide; without one it is UTF-8, UTF-16 (every second byte of the beginning is
-    zero), or the Windows alphabet of Western Europe.  Lines end as the file has it.
+    zero), or the Windows alphabet of Western Europe.  Lines end as the file has it.  Raises
+    `InputError` for an archive, a page of HTML, and whatever else is told by its first bytes.
     """
-    content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    content = path.read_bytes()
+    if content.startswith(GZIP) or path.suffix.lower() == ".gz":
+        content = gzip.decompress(content)
+    if told := beginning(content[:BEGIN]):
+        raise InputError(thing, expected="a text", found=told[0], remedy=told[1])
     for mark, encoding in MARKS:
         if content.startswith(mark):
             return content[len(mark) :].decode(encoding), ""

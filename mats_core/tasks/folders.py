@@ -14,7 +14,10 @@ from pathlib import Path
 
 from ..errors import InputError, listing
 
-ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
+ENDINGS = (
+    ".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm",
+    ".pbm", ".pnm", ".jfif", ".jpe", ".jp2", ".apng", ".dib", ".tga", ".avif",
+)  # fmt: skip
 LEFT_BY_SYSTEMS = ("__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin")
 HALVES = {"train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval"}
 
@@ -48,7 +51,7 @@ def listed(thing: str, path: Path, *, named: bool) -> Listing:
         raise InputError(
             f"{thing} '{path}'",
             expected=f"a subfolder of images ({listing(ENDINGS, 3)}) for each class",
-            found=f"{len(loose)} images in no subfolder" if loose else "none",
+            found=f"{len(loose)} images in no subfolder" if loose else _instead(path),
         )
     if not named:
         _require_classes(thing, path, sorted(set(labels)))
@@ -69,6 +72,15 @@ def _pictures(folder: Path, above: tuple[str, ...]) -> Iterator[Path]:
                     yield from _pictures(file, (*above, real))
             elif file.suffix.lower() in ENDINGS:
                 yield file
+
+
+def _instead(path: Path) -> str:
+    """What lies in a folder that holds no subfolders of images, in words."""
+    below = {file.suffix.lower() or "no ending" for file in path.glob("*/*") if file.is_file()}
+    if below:
+        return f"subfolders with files of {listing(sorted(below))}"
+    names = sorted(one.name for one in path.iterdir())
+    return f"a folder with {listing(names)}" if names else "an empty folder"
 
 
 def _require_classes(thing: str, path: Path, found: list[str]) -> None:

@@ -72,7 +72,7 @@ def _of_hub(
                 remedy="Name the column of images: 'inputs: [image]'.",
             )
     pictures: list[pictures.Source] = [cell.get("bytes") or Path(cell["path"]) for cell in cells]
-    return pictures, list(tables.column(thing, frame, told.label))
+    return pictures, tables.labels(thing, frame, told.label)
 
 
 def _listed(
@@ -94,4 +94,4 @@ def _listed(
             found=f"no {listing(missing, 2)}",
             remedy="Paths in a table are relative to its folder.",
         )
-    return [*paths], list(tables.column(thing, frame, told.label)), ()
+    return [*paths], tables.labels(thing, frame, told.label), ()

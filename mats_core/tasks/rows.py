@@ -104,8 +104,7 @@ def hub_frame(told: Description, name: SplitName) -> pd.DataFrame | None:
 
 def _labels(told: Description, frames: Frames) -> Labelled:
     columns: dict[SplitName, list[Any]] = {
-        name: list(tables.column(_thing(told, name), frame, told.label))
-        for name, frame in frames.items()
+        name: tables.labels(_thing(told, name), frame, told.label) for name, frame in frames.items()
     }
     if told.kind != "choices":
         hub = (frame.attrs.get(told.label) for frame in frames.values())
@@ -138,7 +137,10 @@ def labelled(
         notes += [note] if note else []
         there[name] = [value for value, keep in zip(column, kept[name], strict=True) if keep]
     said = {classes.class_name(value) for values in there.values() for value in values}
+    count = sum(map(len, there.values()))
     names = known or classes.distinct(said)
+    if not known:
+        classes.require_few(f"labels of task '{told.name}'", names, count)
     checked_classes(told, names)
     spelt = classes.spelt(sorted(said), names)
     other = [f"'{one}' is taken for '{spelt[one]}'" for one in sorted(spelt) if spelt[one] != one]

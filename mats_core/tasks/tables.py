@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import re
 import warnings
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import InputError, existing, member, needed
+from ..errors import InputError, cut, existing, member, needed, reason
 from .classes import DROP, text_of
 from .decoding import lines, read_text, whole_characters
 
@@ -22,6 +25,7 @@ PACKED = (".gz",)
 FORMATS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 UNCLOSED = "A quotation mark opens a cell and is never closed: double it, or save a .tsv."
 REMARKS = "# remarks"  # in the attributes of a table, beside the names of columns
+TWICE = "# twice"  # the same, of columns that have one name
 
 
 def ending(path: Path) -> str:
@@ -36,7 +40,10 @@ def read_table(thing: str, path: Path) -> pd.DataFrame:
     kind = ending(path)
     if kind not in FORMATS or path.is_dir():
         raise InputError(
-            f"{thing} '{path}'", expected=f"a file {', '.join(FORMATS)} (.gz)", found="another"
+            f"{thing} '{path}'",
+            expected=f"a file {', '.join(FORMATS)} (.gz)",
+            found="a folder" if path.is_dir() else f"'{path.name}'",
+            remedy="Name a file in it." if path.is_dir() else "Unpack it, or save it as .csv.",
         )
     pd = needed(f"{thing} '{path}'", "pandas", "pandas", "data")  # imported here: half a second
     remarks: list[str] = []
@@ -44,7 +51,7 @@ def read_table(thing: str, path: Path) -> pd.DataFrame:
         if kind == ".parquet":
             frame = pd.read_parquet(path)
         else:
-            text, remark = read_text(path)
+            text, remark = read_text(f"{thing} '{path}'", path)
             remarks += [remark] if remark else []
             if kind in (".csv", ".tsv"):
                 frame = _separated(pd, text, kind)
@@ -55,11 +62,13 @@ def read_table(thing: str, path: Path) -> pd.DataFrame:
                     remarks.append(
                         f"{replaced} half characters in '{path.name}' are replaced by U+FFFD"
                     )
-    except (ValueError, OSError, EOFError, KeyError, ImportError) as error:
+    except InputError:
+        raise
+    except (ValueError, OSError, EOFError, KeyError, ImportError, RecursionError) as error:
         raise InputError(
             f"{thing} '{path}'",
             expected=f"a table in {kind.removeprefix('.')}",
-            found=(str(error).strip() or type(error).__name__).splitlines()[0][:200],
+            found=reason(error)[:200],
             remedy=UNCLOSED if "EOF inside string" in str(error) else "",
         ) from None
     if not len(frame):
@@ -80,8 +89,8 @@ def _separated(pd: Any, text: str, kind: str) -> pd.DataFrame:
     """
     first, _, rest = text.lstrip("\r\n").partition("\n")
     declared = re.fullmatch(r"sep=(.)\r?", first)  # what Excel writes above the header
-    header = rest.partition("\n")[0] if declared else first
-    separator = declared[1] if declared else _separator(header, kind)
+    header = (rest if declared else first).splitlines()[:1] or [""]
+    separator = declared[1] if declared else _separator(header[0], kind)
     how = {"quoting": 3} if kind == ".tsv" else {}
     with warnings.catch_warnings():
         # A row with more cells than the header would lose the last ones with a warning.
@@ -94,19 +103,26 @@ def _separated(pd: Any, text: str, kind: str) -> pd.DataFrame:
         except pd.errors.ParserWarning:
             raise ValueError("a row with more cells than the header has columns") from None
     # Blank cells of a row that ended too early come as NaN, those of a name with its blanks.
-    return frame.rename(columns=lambda name: str(name).strip())
+    frame = frame.rename(columns=lambda name: str(name).strip())
+    quoting: Any = csv.QUOTE_NONE if kind == ".tsv" else csv.QUOTE_MINIMAL
+    names = next(csv.reader(header, delimiter=separator, quoting=quoting), [])
+    counted = Counter(name.strip() for name in names)
+    frame.attrs[TWICE] = tuple(name for name, count in counted.items() if count > 1)
+    return frame
 
 
 def _separator(header: str, kind: str) -> str:
     """What stands between the columns of a header: of a .csv a comma, unless it has none."""
     if kind == ".tsv":
         return "\t"
-    return next((one for one in ",;\t|" if one in header), ",")
+    bare = re.sub(r'"[^"]*"', "", header)  # what stands inside of a cell separates none
+    return next((one for one in ",;\t|" if one in bare), ",")
 
 
 def _records(text: str, *, lined: bool) -> tuple[list[dict[str, Any]], int]:
     """JSON objects, one a line or all in one list, and how many half characters were replaced;
     values stay what they are."""
+    lined = lined and not text.lstrip().startswith("[")  # a list by the name of lines
     if not lined:
         try:
             content = json.loads(text)
@@ -178,12 +194,38 @@ def _cached(datasets: Any, name: str, subset: str | None, split: str, revision: 
 def column(thing: str, frame: pd.DataFrame, name: str) -> np.ndarray:
     """One column as objects; raises `InputError` with the nearest name."""
     member(f"column of {thing}", name, [str(c) for c in frame.columns])
+    if name in frame.attrs.get(TWICE, ()):
+        raise InputError(
+            f"column '{name}' of {thing}",
+            expected="one column of that name",
+            found="two or more",
+            remedy="Rename or remove the others.",
+        )
     return frame[name].astype(object).to_numpy()
+
+
+def labels(thing: str, frame: pd.DataFrame, name: str) -> list[Any]:
+    """One column as labels, a plain value a row; raises `InputError` with the row of a list."""
+    return [*_plain(f"column '{name}' of {thing}", column(thing, frame, name))]
+
+
+def _plain(thing: str, cells: Iterable[Any]) -> Iterator[Any]:
+    """The values of a column: bytes as text; `InputError` for a value that holds several."""
+    for row, cell in enumerate(cells, 1):
+        if isinstance(cell, list | tuple | dict | set | np.ndarray):
+            raise InputError(
+                f"{thing}, row {row}",
+                expected="a text, a number or a name",
+                found=f"a {type(cell).__name__} ({cut(str(cell), 60)})",
+                remedy="Write what is meant into a column: one value a row.",
+            )
+        yield cell.decode("utf-8", "replace") if isinstance(cell, bytes) else cell
 
 
 def texts(thing: str, frame: pd.DataFrame, name: str, *, empty: bool = False) -> np.ndarray:
     """One column as texts; raises `InputError` with the row of an empty one, unless `empty`."""
-    found = np.array([text_of(value) for value in column(thing, frame, name)], dtype=object)
+    cells = _plain(f"column '{name}' of {thing}", column(thing, frame, name))
+    found = np.array([text_of(value) for value in cells], dtype=object)
     bare = [row for row, text in enumerate(found) if not text.strip()]
     if bare and not empty:
         raise InputError(

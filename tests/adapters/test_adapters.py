@@ -390,6 +390,23 @@ def test_factors_that_do_not_fit_name_their_module(changes, told, written, tmp_p
     assert "bert.encoder.layer.0.attention.self.query" in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["lora", "ia3"])
+def test_an_adapter_that_changes_nothing_is_told(name, written, tmp_path):
+    """As saved before training, or by DeepSpeed without gathering: B is zero, vectors are one."""
+    files = written(name)
+    shutil.copytree(files.adapter, tmp_path / "nothing")
+    file = tmp_path / "nothing" / "adapter_model.safetensors"
+    tensors = load_file(file)
+    still = {
+        n: v * 0 if "lora_B" in n else v * 0 + 1 if "ia3_l" in n else v for n, v in tensors.items()
+    }
+    save_file(still, file)
+    kept = {"experts": [{"name": "one", "model": str(tmp_path / "nothing")}]}
+    for told, settings in ((True, kept), (False, {})):
+        report = merge(recipe(files, "average", **settings))
+        assert any("equals the base in all" in note for note in report.warnings) == told
+
+
 def test_a_vector_of_another_length_names_its_module(written, tmp_path):
     files = written("ia3")
     changes = {"layer__1__attention__self__key": torch.ones(9, 1)}

@@ -127,6 +127,7 @@ def test_a_view_of_a_view_knows_the_names_and_the_weights_below_both():
         ([1.0, 2.0], ("'w' of 'm'", "a tensor", "list")),
         (torch.zeros(2, dtype=torch.complex64), ("'w' of 'm'", "complex64")),
         (torch.eye(2).to_sparse(), ("'w' of 'm'", "dense", "sparse")),
+        (nn.LazyLinear(3).weight, ("'w' of 'm'", "lazy module", "Call the module once")),
     ],
 )
 def test_what_is_no_weight_is_refused_by_name(entry, words):

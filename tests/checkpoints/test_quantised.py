@@ -44,6 +44,10 @@ FORMATS = {
               "MXFP4"),
     "EXL2": ({"q_weight": packed(), "q_scale": packed(), "q_perm": packed((8,))}, "EXL2"),
     "QuIP#": ({"Qidxs": packed(), "SU": torch.ones(4)}, "QuIP#"),
+    "int4 of PyTorch": ({"weight_int4pack": packed(), "scales_and_zeros": torch.ones(8, 2)},
+                        "packed integers"),
+    "SpQR": ({"dense_weights": packed((64,), torch.int64), "in_perm": packed((8,), torch.int64)},
+             "packed integers"),
     "integers alone": ({"weight": packed(dtype=I8)}, "packed integers"),
 }  # fmt: skip
 # Of models in floating point, with integers beside them.

@@ -9,14 +9,18 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from mats_core.errors import (
     InputError,
+    beginning,
     existing,
     listing,
     member,
     nearest,
     needed,
+    read_json,
+    read_yaml,
     sentences,
     validated,
 )
+from mats_core.errors.beginnings import BEGINNINGS
 
 
 def test_the_sentence():
@@ -79,6 +83,87 @@ def test_what_pydantic_refuses_is_one_error():
     assert "'densty' is not an option here. Did you mean 'density'?" in text
     assert "less than or equal to 1, found 3" in text
     assert validated("options", Model, {"density": 1}).density == 1
+
+
+def test_unknown_keys_are_told_those_of_their_own_place():
+    class Inner(BaseModel):
+        model_config = ConfigDict(extra="forbid")
+        split: str = ""
+
+    class Outer(BaseModel):
+        model_config = ConfigDict(extra="forbid")
+        seed: int = 0
+        inner: Inner | bool = False
+        several: tuple[Inner, ...] = ()
+        folder: str = Field("", exclude=True)
+
+    for content, choices in (
+        ({"zzzz": 1}, "Choose one of: seed, inner, several."),
+        ({"inner": {"zzzz": 1}}, "Choose one of: split."),
+        ({"several": [{"zzzz": 1}]}, "Choose one of: split."),
+    ):
+        with pytest.raises(InputError) as caught:
+            validated("recipe", Outer, content, Inner)
+        assert choices in str(caught.value)
+
+
+def test_true_is_no_number():
+    class Inner(BaseModel):
+        weight: float = 1.0
+
+    class Outer(BaseModel):
+        scaling: float = 1.0
+        layers: int | None = None
+        switch: bool | float = False
+        several: tuple[Inner, ...] = ()
+
+    for content, says in (
+        ({"scaling": True}, "'scaling': expected a number, found true."),
+        ({"layers": False}, "'layers': expected a number, found false."),
+        ({"several": [{}, {"weight": True}]}, "'several.1.weight': expected a number, found true."),
+    ):
+        with pytest.raises(InputError) as caught:
+            validated("options", Outer, content, Inner)
+        assert says in str(caught.value)
+    assert validated("options", Outer, {"switch": True, "scaling": 1}).switch is True
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+def test_json_and_yaml_are_read_by_their_first_bytes(tmp_path, encoding):
+    (tmp_path / "a.json").write_text('{"name": "é"}', encoding)
+    assert read_json(tmp_path / "a.json") == {"name": "é"}
+    if encoding != "utf-32":  # which YAML is never in
+        (tmp_path / "a.yaml").write_text("name: é", encoding)
+        assert read_yaml("recipe", tmp_path / "a.yaml") == {"name": "é"}
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "found an empty file"),
+        (b"# nothing", "found an empty file"),
+        (b"- a", "found a list"),
+        (b"average", "found str 'average'"),
+        ("name: é".encode("latin-1"), "Save it as UTF-8"),
+    ],
+)
+def test_what_is_no_mapping_in_yaml_is_named(tmp_path, content, says):
+    (tmp_path / "a.yaml").write_bytes(content)
+    with pytest.raises(InputError, match=says):
+        read_yaml("recipe", tmp_path / "a.yaml")
+
+
+@pytest.mark.parametrize("path", ["https://x.org/a.csv", "data/http:/x.org/a", "s3://bucket/a"])
+def test_an_address_is_no_path(path):
+    with pytest.raises(InputError, match="an address of the web"):
+        existing("thing", path)
+
+
+def test_what_a_file_is_by_its_first_bytes():
+    told = {bytes_: beginning(bytes_ + bytes(20)) for bytes_, *_ in BEGINNINGS}
+    assert all(told.values())
+    for plain in (b"text,label", b"PAR1,label", b"GGUF;x", b"PK,x", b"", b'{"a": 1}', b"version,x"):
+        assert beginning(plain) is None
 
 
 def test_a_package_that_is_not_installed_is_named_with_its_extra():

@@ -11,6 +11,7 @@ from mats_core.evaluation.comparison import (
     compare,
     difference,
     normalised_interval,
+    on_same_examples,
     paired,
     unpaired,
 )
@@ -146,3 +147,42 @@ def test_interval_of_one_task_is_wilsons_over_the_experts_accuracy():
     assert found == pytest.approx((low / 0.8, high / 0.8))
     four = [result(name, Score(80, 100), 0.8) for name in "abcd"]
     assert normalised_interval(four)[0] == pytest.approx(1 - (1 - low / 0.8) / 2)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "shared"),
+    [
+        ("1101", "0111", ("1101", "0111")),
+        ("1-01", "01-1", ("11", "01")),  # asked in part: the first and the last
+        ("1---", "-111", None),  # nothing in common
+        ("110", "0111", None),  # of other splits
+    ],
+)
+def test_two_merges_on_the_examples_that_both_were_asked(first, second, shared):
+    def one(row: str) -> TaskResult:
+        count = len(row) - row.count("-")
+        return result("t", Score(row.count("1"), count, row))
+
+    found = on_same_examples([one(first)], [one(second)])
+    if shared is None:
+        assert found is None
+    else:
+        assert found is not None
+        assert tuple(results[0].merged.answers for results in found) == shared
+
+
+def test_tasks_that_only_one_of_two_merges_has_are_left_out():
+    ours = [result(name, Score(3, 4, "1110")) for name in ("a", "b", "c")]
+    theirs = [result(name, Score(2, 4, "0110")) for name in ("c", "a")]
+    found = on_same_examples(ours, theirs)
+    assert found is not None
+    assert [[r.name for r in results] for results in found] == [["a", "c"], ["a", "c"]]
+    assert on_same_examples(ours, []) is None
+
+
+def test_another_metric_is_compared_where_as_many_were_asked():
+    def one(examples: int) -> TaskResult:
+        return result("t", Score(0, examples, "", "f1", 0.7, (0.6, 0.8)))
+
+    assert on_same_examples([one(50)], [one(50)]) is not None
+    assert on_same_examples([one(50)], [one(20)]) is None

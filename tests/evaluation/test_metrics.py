@@ -8,12 +8,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from sklearn import metrics as reference
 
 from mats_core.errors import InputError
 from mats_core.evaluation import metrics, scores
 from mats_core.evaluation.comparison import difference, normalised_interval
-from mats_core.evaluation.scores import Score, TaskResult, half_width, normalised_accuracy, share
+from mats_core.evaluation.evaluate import marks
+from mats_core.evaluation.scores import (
+    Score,
+    TaskResult,
+    half_width,
+    normalised_accuracy,
+    score,
+    share,
+)
 from mats_core.merging.report import Report
 from mats_core.tasks.task import Form, Split
 
@@ -161,3 +170,30 @@ def test_reports_hold_the_metric():
     assert content["tasks"][0]["value"] == found.value
     assert "accuracy" not in content["tasks"][0]
     assert Report.from_dict(content).tasks == report.tasks
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "f1", "macro", "matthews"])
+def test_answers_that_are_no_numbers_are_wrong(metric):
+    labels = np.array([0, 1, 0, 1])
+    split = Split(np.zeros((4, 1)), labels, Form("image", metric))
+    right = torch.eye(2)[torch.from_numpy(labels)]
+    assert score(split, marks(right, split)).value == 1
+    with pytest.warns(UserWarning, match="are NaN"):
+        said = marks(torch.where(torch.arange(4)[:, None] < 2, math.nan, right), split)
+    assert said[2:].tolist() == [0, 1]
+    found = score(split, said)
+    assert found.correct == 2
+    assert 0 <= found.value < 1
+    with pytest.warns(UserWarning, match="are NaN"):  # the first class is not guessed by that
+        nothing = score(split, marks(torch.full((4, 2), math.nan), split))
+    assert (nothing.correct, nothing.value) == (0, 0)
+
+
+def test_a_loss_that_is_no_number_has_no_likelihood():
+    split = Split(
+        np.full((3, 2), "", dtype=object), np.zeros(3, int), Form("language", "likelihood")
+    )
+    said = torch.tensor([[1.0, 2.0], [math.nan, 3.0], [2.0, 2.0]])
+    with pytest.warns(UserWarning, match="are NaN"):
+        found = score(split, marks(said, split))
+    assert (found.examples, found.value) == (3, 0)

@@ -154,7 +154,7 @@ def test_a_figure_keeps_its_data_and_loses_the_template(finish: Finish):
     figure = run_figures(finish("average"), LOOKS)[0][1].figure
     content = json.loads(to_json(figure))
     assert "template" not in content["layout"]
-    assert content["layout"]["paper_bgcolor"] == "rgba(0,0,0,0)"
+    assert not {"paper_bgcolor", "plot_bgcolor", "font"} & set(content["layout"])  # the page's
     assert content["layout"]["yaxis"]["tickformat"] == ".0%"
 
 

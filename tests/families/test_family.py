@@ -107,8 +107,37 @@ def test_experts_need_names_of_their_own(tmp_path):
     base = checkpoint(tmp_path, "base", encoder(0))
     with pytest.raises(InputError, match="at least one expert"):
         examine(base, [])
-    with pytest.raises(InputError, match="a different name for each"):
-        examine(base, [Expert("a", base), Expert("a", base)])
+    for one, other, way in (
+        ("a", "a", "Rename one"),
+        ("mnli", "MNLI", "Windows and macOS"),
+        ("\u00e9", "e\u0301", "Windows and macOS"),
+        ("Straße", "STRASSE", "Windows and macOS"),
+    ):
+        with pytest.raises(InputError, match=f"a different name for each.*{way}"):
+            examine(base, [Expert(one, base), Expert(other, base)])
+    examine(base, [Expert("a", base), Expert("ä", base)])
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({}, ""),
+        ({"position_ids": torch.arange(5) + 1}, "position_ids of 'e1'"),
+        ({"lut": torch.tensor([3, 1])}, "lut of 'e1'"),
+        ({"mask": torch.tensor([True, True])}, "mask of 'e1'"),
+        ({"bn.num_batches_tracked": torch.tensor(99)}, ""),
+    ],
+)
+def test_integers_that_differ_are_told(tmp_path, changed, told):
+    more = {
+        "lut": torch.tensor([1, 2]),
+        "mask": torch.tensor([True, False]),
+        "bn.num_batches_tracked": torch.tensor(1),
+    }
+    experts = [encoder(1, **more), encoder(2, **{**more, **changed})]
+    found = family(tmp_path, experts, base=encoder(0, **more))
+    notes = [note for note in found.notes if note.startswith("integers are not merged")]
+    assert [told in note for note in notes] == [True] * bool(told)
 
 
 # Roles --------------------------------------------------------------------------------------------

@@ -72,6 +72,13 @@ def test_an_expert_that_equals_its_base_is_told():
     assert note.startswith("expert 'b' equals the base in all tensors that they share")
 
 
+def test_one_model_twice_is_told():
+    one = moved(BASE, 0.99)
+    experts = {"a": one, "b": moved(BASE, 0.99, seed=8), "c": dict(one)}
+    (note,) = merge_models(BASE, experts).report.warnings
+    assert note == "experts 'a' and 'c' are one model, tensor by tensor: it counts twice"
+
+
 @pytest.mark.parametrize(
     "base",
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -173,3 +174,24 @@ def test_headline_numbers():
     assert numbers["accuracy"] == pytest.approx(0.65)
     empty = Report("average", {}, 0, "cpu", "", "float32", 1.0, ())
     assert set(figures.headline(empty).values()) == {None}
+
+
+def test_a_headline_changes_on_the_same_tasks_examples_and_split_alone():
+    def one(*rows: tuple[str, str]) -> Report:
+        tasks = tuple(
+            TaskResult(
+                name,
+                Score(row.count("1"), len(row) - row.count("-"), row),
+                Score(4, 4, "1111"),
+                Score(0, 4, "0000"),
+            )
+            for name, row in rows
+        )
+        return Report("average", {}, 0, "cpu", "", "float32", 1.0, (), tasks)
+
+    fine, coarse = one(("a", "1101"), ("b", "1000")), one(("a", "1-1-"), ("b", "10--"))
+    # On the first and third of a: 1 and 0 against 1 and 1; on the first two of b: no difference.
+    assert figures.headline_changes(fine, coarse)["normalised"] == pytest.approx(-0.25)
+    assert figures.headline_changes(coarse, fine)["accuracy"] == pytest.approx(0.25)
+    assert figures.headline_changes(fine, one(("a", "1111"))) == {}
+    assert figures.headline_changes(fine, replace(coarse, split="validation")) == {}

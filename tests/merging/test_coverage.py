@@ -116,6 +116,34 @@ def test_a_method_that_merges_nothing_is_an_error(tmp_path, method):
     merge(parse_recipe({**content, "method": "average"}, tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("shape", "told"),
+    [((8, 4, 3, 3), True), ((6, 8, 8), True), ((1, 4, 2), False), ((400,), False)],
+    ids=["a convolution", "a stack of experts", "class tokens", "a vector"],
+)
+@pytest.mark.parametrize("method", ["tsv_m", "iso_c", "average", "task_arithmetic"])
+def test_convolutions_and_stacks_count(tmp_path, method, shape, told):
+    random = torch.Generator().manual_seed(0)
+    weights = {
+        "fc.weight": torch.randn(4, 4, generator=random),
+        "more": torch.randn(shape, generator=random),
+    }
+    save_file(weights, tmp_path / "base.safetensors")
+    for name in ("e0", "e1"):
+        moved = {n: v + 0.1 * torch.randn(v.shape, generator=random) for n, v in weights.items()}
+        save_file(moved, tmp_path / f"{name}.safetensors")
+    experts = [{"name": e, "model": f"{e}.safetensors"} for e in ("e0", "e1")]
+    content = {"base": "base.safetensors", "experts": experts, "method": method, "device": "cpu"}
+    said = [w for w in merge(parse_recipe(content, tmp_path)).warnings if "matrix entries" in w]
+    if not told or method in ("average", "task_arithmetic"):
+        assert not said
+        return
+    (sentence,) = said
+    share = round(100 * 16 / (16 + weights["more"].numel()))
+    assert f"merged {share} % of the matrix entries" in sentence
+    assert "'mean' was applied to more" in sentence
+
+
 @pytest.mark.parametrize("method", list(METHODS))
 def test_all_of_it_is_told_by_nothing(family, method):
     """Every method merges every matrix where every layer was measured: no sentence."""

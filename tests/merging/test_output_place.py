@@ -28,6 +28,7 @@ def project(tmp_path, monkeypatch):
     save_file({"encoder.weight": torch.zeros(8, 8)}, tmp_path / "start" / "model.safetensors")
     (tmp_path / "link").symlink_to(tmp_path / "a")
     (tmp_path / "nowhere").symlink_to(tmp_path / "gone")
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -68,6 +69,9 @@ def contents(folder):
         ("nowhere", "a link to nothing"),
         ("thesis/thesis.txt/merged", "no folder"),
         ("x" * 250, "bytes"),
+        (" ", "blanks alone"),
+        ("circle", "links that lead in a circle"),
+        ("circle/merged", "links that lead in a circle"),
     ],
 )
 def test_force_deletes_nothing_that_is_read_or_that_no_merge_wrote(project, output, found, capsys):
@@ -173,5 +177,7 @@ def test_statistics_replace_statistics_alone(tmp_path):
     for name in ("model.safetensors", "text", "folder"):
         with pytest.raises(InputError, match="expected a statistics file to replace"):
             statistics.save(tmp_path / name)
+    with pytest.raises(InputError, match=r"ends in \.safetensors.*new\.safetensors'"):
+        statistics.save(tmp_path / "new")
     assert load_file(tmp_path / "model.safetensors")["a.weight"].sum() == 3
     assert (tmp_path / "text").read_text() == "mine"

@@ -175,6 +175,22 @@ def test_a_configuration_of_another_model_is_one_sentence(folder, change, says):
         mats.evaluate(str(place), task(folder, ["no", "yes"]))
 
 
+@pytest.mark.parametrize(
+    ("problem", "told"),
+    [
+        ("regression", True),
+        ("multi_label_classification", True),
+        ("single_label_classification", False),
+        (None, False),
+    ],
+)
+def test_a_head_that_was_trained_for_another_question_is_told(folder, problem, told):
+    place = expert(folder, f"problem-{problem}", ["no", "yes"], problem_type=problem)
+    asking = models.check(Checkpoint.open(place), task(folder, ["no", "yes"]))
+    said = [note for note in asking.notes if "problem_type" in note]
+    assert [f"problem_type '{problem}'" in note for note in said] == [True] * told
+
+
 def test_tokens_beyond_the_embedding_are_named(folder):
     place = save(text_cases.bert(2, ["no", "yes"], vocab_size=12), folder / "short", "bert")
     with pytest.raises(InputError, match=r"tokens below 12, the rows.*found \d+, '"):

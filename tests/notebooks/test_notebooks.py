@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import json
 from pathlib import Path
 from typing import Any
 
 import nbformat
-import plotly.graph_objects as go
 import pytest
 
-import mats_core
-from mats_core.notebook.show import drawings, show
+from mats_core.figures import Figure
 
 NOTEBOOKS = sorted((Path(__file__).resolve().parents[2] / "notebooks").glob("*.ipynb"))
 SAMPLES = NOTEBOOKS[0].parent.parent / "sample_models" / "drawn" / "family.yaml"
 FIVE_LINES = NOTEBOOKS[0]
 # Fewer than a reader gets, so that the three on the sample family take a minute on one core.
 SMALL = {"EXPERTS": ("digits", "counting", "letters"), "EXAMPLES": 32, "TESTED": 60}
-FIGURES = {
+FIGURES = {  # that end a cell, and so show themselves
     "00_five_lines": 3,
     "01_task_subspaces": 4,
-    "02_conjugate_gradients": 5,
+    "02_conjugate_gradients": 4,
     "03_essential_subspace": 4,
 }
 ON_SAMPLES = [file for file in NOTEBOOKS if file != FIVE_LINES]
@@ -59,21 +58,9 @@ def test_they_come_in_by_the_front_door(file: Path):
     assert source.count("sys.path.append") == 1
     tree = ast.parse(source)
     assert "show" not in {n.name for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)}
+    assert ".show(" not in source  # results show themselves
     doors = {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
     assert all(str(module).count(".") <= 1 for module in doors if "mats_core" in str(module))
-
-
-@pytest.fixture
-def shown(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """What `mats.show` draws, which still prints as it does outside of a kernel."""
-    drawn: list[Any] = []
-
-    def recorded(thing: Any, *, layer: str | None = None) -> None:
-        show(thing, layer=layer)
-        drawn.extend(one.figure for one in drawings(thing, layer=layer))
-
-    monkeypatch.setattr(mats_core, "show", recorded, raising=False)
-    return drawn
 
 
 def execute(file: Path, changes: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -97,18 +84,28 @@ def execute(file: Path, changes: dict[str, Any]) -> tuple[dict[str, Any], dict[s
 
 @pytest.mark.skipif(not SAMPLES.is_file(), reason="the sample family is not here")
 @pytest.mark.parametrize("file", ON_SAMPLES, ids=lambda file: file.stem)
-def test_it_runs(file: Path, capsys: pytest.CaptureFixture[str], shown: list[Any]):
+def test_it_runs(file: Path, capsys: pytest.CaptureFixture[str]):
     more = {"ITERATIONS": 30} if file.stem.startswith("02") else {}
     names, values = execute(file, {**SMALL, **more})
-    assert [type(figure) for figure in shown] == [go.Figure] * FIGURES[file.stem]
+    assert_pictures(file, values)
     assert "of the experts' accuracy" in capsys.readouterr().out
     assert [expert.name for expert in names["family"].experts] == ["digits", "counting", "letters"]
     assert values["cell-02"] is names["family"]  # it shows itself
 
 
-def test_five_lines_beat_the_average(capsys: pytest.CaptureFixture[str], shown: list[Any]):
+def assert_pictures(file: Path, values: dict[str, Any]) -> None:
+    """As many figures as are announced, each a picture of its numbers with its caption."""
+    drawn = [value for value in values.values() if isinstance(value, Figure)]
+    assert len(drawn) == FIGURES[file.stem]
+    for one in drawn:
+        page = one._repr_html_()
+        assert 2000 < len(page) < 100_000
+        assert "<figcaption>" in page
+
+
+def test_five_lines_beat_the_average(capsys: pytest.CaptureFixture[str]):
     names, values = execute(FIVE_LINES, {})
-    assert [type(figure) for figure in shown] == [go.Figure] * FIGURES["00_five_lines"]
+    assert_pictures(FIVE_LINES, values)
     out = " ".join(capsys.readouterr().out.split())
     mean = names["mean"]
     assert mean["K-FAC"] > mean["average"] + 0.3
@@ -127,6 +124,28 @@ def test_five_lines_beat_the_average(capsys: pytest.CaptureFixture[str], shown: 
     assert names["cheaper"] > 10
     assert names["step"]["K-FAC"][0] < names["step"]["average"][0]
     assert names["step"]["K-FAC"][-1] > names["step"]["average"][-1]
+    assert_a_slider_merges(names)
+
+
+def assert_a_slider_merges(names: dict[str, Any]) -> None:
+    """The merge under the slider is the merge with its value, each time it is moved."""
+    widget, merge, seen = names["slider"].widget, names["mats"].merge_models, []
+    methods, decomposed = importlib.import_module("mats_core.methods.essential"), []
+
+    def recorded(*given: Any, **options: Any) -> Any:
+        seen.append((options["scaling"], merge(*given, **options)))
+        return seen[-1][1]
+
+    names["mats"].merge_models = recorded
+    update, methods.essential_update = methods.essential_update, decomposed.append
+    try:
+        for value in (0.5, 1.0, 0.5):
+            widget.children[0].value = value
+    finally:
+        names["mats"].merge_models, methods.essential_update = merge, update
+    assert [scaling for scaling, _ in seen] == [0.5, 1.0, 0.5]
+    assert [merged.report.options["scaling"] for _, merged in seen] == [0.5, 1.0, 0.5]
+    assert not decomposed  # what the first merge computed serves them all
 
 
 def test_the_five_lines_are_those_of_the_readme():

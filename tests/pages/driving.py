@@ -27,7 +27,17 @@ def settle(app: AppTest, *jobs: str) -> AppTest:
 
 def press(app: AppTest, label: str) -> AppTest:
     """Click the button of this label."""
-    return next(b for b in app.button if b.label == label).click().run()
+    return button(app, label).click().run()
+
+
+def button(app: AppTest, label: str) -> Any:
+    """The button with this label."""
+    return next(b for b in app.button if b.label == label)
+
+
+def texts_of(app: AppTest) -> str:
+    """All plain text on the page."""
+    return " ".join(m.value.replace("\\", "") for m in app.markdown)
 
 
 def sentences(app: AppTest) -> str:

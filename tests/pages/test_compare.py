@@ -93,7 +93,7 @@ def test_one_run_alone_is_shown_without_differences(open_app: Open, tiny_family:
 
 def test_ticking_nothing_says_so(compare_page: AppTest):
     compare_page.session_state["compared"] = []
-    compare_page.session_state["baseline"] = kept()[0].id  # another list widget
+    runs.pin("Tiny three", kept()[0].id)  # another list widget
     compare_page.run()
     assert sentences(compare_page) == ""
     assert "Tick at least one run" in texts(compare_page)
@@ -103,13 +103,13 @@ def test_pinning_marks_the_baseline_and_everything_is_measured_against_it(compar
     box(compare_page, "With run").set_value(kept()[1].id).run()
     press(compare_page, "Pin as baseline")
     assert sentences(compare_page) == ""
-    assert compare_page.session_state["baseline"] == kept()[1].id
+    assert runs.pinned("Tiny three") == kept()[1].id
     assert list(table_of(compare_page, 0)["role"]) == ["", "baseline", ""]
     assert next(iter(table_of(compare_page, 1))).endswith("scaling 0.5 (baseline)")
     assert "the pinned run" in texts(compare_page)
     box(compare_page, "With run").set_value(kept()[1].id).run()
     press(compare_page, "Unpin")
-    assert compare_page.session_state["baseline"] is None
+    assert runs.pinned("Tiny three") is None
 
 
 def test_deleting_a_run_forgets_it(compare_page: AppTest):

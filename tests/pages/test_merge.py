@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -15,9 +16,20 @@ from mats_core.methods.table import METHODS
 from mats_core.system.folders import results_folder
 from pages.shared.controls.presets import PRESETS, Preset
 from pages.shared.frame import Wanted
+from pages.shared.work import merge as work
 from pages.shared.work.jobs import Job
-from pages.shared.work.runs import settings
-from tests.pages.driving import kept, labelled, merge, press, sentences, settle, spec
+from pages.shared.work.runs import pinned, settings
+from tests.pages.driving import (
+    button,
+    kept,
+    labelled,
+    merge,
+    press,
+    sentences,
+    settle,
+    spec,
+    texts_of,
+)
 
 Open = Callable[..., AppTest]
 
@@ -52,6 +64,39 @@ def test_second_run_stands_beside_the_first_with_what_differs(open_app: Open):
     assert any("Settings changed" in m.value for m in app.markdown) is False
 
 
+def test_a_run_pinned_on_compare_stands_beside_on_merge_in_other_sessions_too(open_app: Open):
+    app = merge(open_app())
+    labelled(app, "Scaling").set_value(0.5).run()
+    merge(app)
+    first, second = kept()
+    app.switch_page("pages/compare.py").run()
+    labelled(app, "With run").set_value(first.id).run()
+    press(app, "Pin as baseline")
+    app.switch_page("pages/merge.py").run()
+    assert app.session_state["beside run"] == first.id
+    fresh = open_app()
+    fresh.query_params["run"] = second.id
+    settle(fresh, "preparation")
+    assert (fresh.session_state["shown run"], fresh.session_state["beside run"]) == (
+        second.id,
+        first.id,
+    )
+    assert fresh.metric[0].delta.endswith("points")
+
+
+def test_no_difference_to_a_run_of_other_tasks_is_shown(open_app: Open):
+    app = merge(open_app())
+    app.session_state["experts Tiny three 0"] = ["e0", "e2"]
+    merge(app)
+    first, second = kept()
+    assert app.session_state["beside run"] == first.id
+    assert [m.delta for m in app.metric] == ["", "", "", ""]
+    assert "on the 2 tasks that both have" not in texts_of(app), "these are all of its tasks"
+    labelled(app, "Showing").set_value(first.id).run()
+    labelled(app, "Compare with").set_value(second.id).run()
+    assert "on the 2 tasks that both have" in texts_of(app)
+
+
 def test_a_pinned_run_stays_beside(open_app: Open):
     app = merge(open_app())
     labelled(app, "3 · layers").set_value(False).run()
@@ -60,7 +105,7 @@ def test_a_pinned_run_stays_beside(open_app: Open):
     merge(app)
     first, _, third = kept()
     assert app.session_state["shown run"] == third.id
-    assert app.session_state["beside run"] == app.session_state["baseline"] == first.id
+    assert app.session_state["beside run"] == pinned("Tiny three") == first.id
 
 
 def test_the_same_settings_are_one_run(open_app: Open):
@@ -71,6 +116,9 @@ def test_the_same_settings_are_one_run(open_app: Open):
 def test_runs_survive_the_session(open_app: Open):
     merge(open_app())
     app = settle(open_app(), "preparation")
+    assert not app.metric, "a new visitor is shown no run of another one"
+    assert not any("Settings changed" in m.value for m in app.markdown)
+    labelled(app, "Earlier merges on this machine").set_value(kept()[0].id).run()
     assert [m.label for m in app.metric][:1] == ["Normalised accuracy"]
     assert app.session_state["shown run"] == kept()[0].id
 
@@ -209,6 +257,59 @@ def test_a_link_opens_its_run_and_a_strange_one_is_a_sentence(open_app: Open):
     assert any("not made on this machine" in info.value for info in strange.info)
 
 
+@pytest.mark.parametrize("page", ["compare", "inside", "export"])
+def test_the_link_of_every_page_opens_its_run(open_app: Open, page: str):
+    app = merge(open_app())
+    labelled(app, "Scaling").set_value(0.5).run()
+    merge(app)
+    first, second = kept()
+    fresh = open_app(page)
+    fresh.query_params["run"] = first.id
+    settle(fresh, "preparation")
+    assert sentences(fresh) == ""
+    if page == "compare":
+        assert first.id in fresh.session_state["compared"]
+    else:
+        assert labelled(fresh, "Run").value == first.id
+    assert second.id != first.id
+
+
+def test_a_merge_whose_page_is_reloaded_is_found_again_and_kept(
+    open_app: Open, monkeypatch: pytest.MonkeyPatch
+):
+    gate = threading.Event()
+    merging = work.merge
+
+    def held(*arguments: Any) -> Any:
+        gate.wait(60)
+        return merging(*arguments)
+
+    monkeypatch.setattr(work, "merge", held)
+    app = settle(open_app(), "preparation")
+    press(app, "Merge")
+    named = app.query_params["run"]
+    named = named if isinstance(named, str) else named[0]
+    job = app.session_state["merging"]
+    again = open_app()
+    again.query_params["run"] = named
+    again.run()
+    assert again.session_state["merging"] is job, "with its progress"
+    gate.set()
+    settle(again, "preparation", "merging")
+    assert [run.id for run in kept()] == [named]
+    assert again.session_state["shown run"] == named
+    assert [m.label for m in again.metric][:1] == ["Normalised accuracy"]
+
+
+def test_live_merges_from_the_first_touch(open_app: Open):
+    app = settle(open_app(), "preparation")
+    labelled(app, "Live: merge at every change of a knob").set_value(True).run()
+    assert "merging" not in app.session_state, "nothing was touched yet"
+    labelled(app, "Scaling").set_value(0.5).run()
+    settle(app, "merging")
+    assert [run.report.options["scaling"] for run in kept()] == [0.5]
+
+
 def test_live_merges_at_every_change(open_app: Open):
     app = merge(open_app())
     labelled(app, "Live: merge at every change of a knob").set_value(True).run()
@@ -227,6 +328,7 @@ def test_a_quick_answer_is_refined_in_the_background(
     while any("-" in t.merged.answers for t in kept()[0].report.tasks):
         assert time.monotonic() < until
         app.run()
+    app.run()  # as the poll does when the job has ended
     assert any("all there are" in c.value for c in app.caption)
     assert [t.merged.examples for t in kept()[0].report.tasks] == [60, 60, 60]
 
@@ -248,6 +350,7 @@ def test_every_method_gets_its_widgets_and_their_defaults_are_its_own(open_app: 
     labelled(app, "Method").set_value(method).run()
     if (count := METHODS[method].experts) is not None:
         app.session_state["experts Tiny three 0"] = [f"e{m}" for m in range(count)]
+        app.run()
     merge(app)
     assert sentences(app) == ""
     run = kept()[0]
@@ -263,8 +366,11 @@ def test_a_method_for_two_refuses_three_with_a_sentence(open_app: Open):
     app.run()
     labelled(app, "Method").set_value("slerp").run()
     assert any("exactly 2 experts" in c.value for c in app.caption)
-    merge(app)
-    assert "expected exactly 2 experts, found 3: e0, e1, e2" in sentences(app)
+    assert "expected exactly 2 experts, found 3: e0, e1, e2" in sentences(app), "before any press"
+    assert button(app, "Merge").disabled
+    labelled(app, "Method").set_value("average").run()
+    assert sentences(app) == "", "said of that method alone"
+    assert not button(app, "Merge").disabled
     assert kept() == []
 
 
@@ -288,8 +394,9 @@ def test_merging_a_part_of_the_experts(open_app: Open):
 def test_no_expert_at_all_is_a_sentence(open_app: Open):
     app = open_app()
     app.session_state["experts Tiny three 0"] = []
-    press(app, "Merge")
+    app.run()
     assert "expected at least one expert to merge, found none" in sentences(app)
+    assert button(app, "Merge").disabled
 
 
 def test_cancelled_merge_leaves_nothing_behind(open_app: Open):

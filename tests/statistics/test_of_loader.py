@@ -16,6 +16,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils import checkpoint
 from torch.utils.data import DataLoader, TensorDataset
 
 import mats_core
@@ -320,6 +321,92 @@ def test_a_compiled_module_is_measured_as_it_was_before():
     own = copy.deepcopy(experts["e0"])
     own.fc2.compile(backend="eager")
     agree(measure(own, loader()), plain["e0"])
+
+
+@pytest.mark.parametrize("wrap", [nn.DataParallel, torch.compile], ids=["parallel", "compiled"])
+def test_statistics_are_read_through_wrappers(wrap, recwarn):
+    """Of a wrapped module for the plain one, and the other way round; with the same fingerprint."""
+    _, experts = family("mlp", 2)
+    wrapped = {k: wrap(copy.deepcopy(m)) for k, m in experts.items()}
+    plain = {k: measure(m, loader()) for k, m in experts.items()}
+    theirs = {k: measure(m, loader()) for k, m in wrapped.items()}
+    merged = [
+        api.merge_models(Mlp(), models_, "kfac", statistics=statistics, strangers=True)
+        for models_, statistics in ((experts, plain), (experts, theirs), (wrapped, plain))
+    ]
+    for one in merged[1:]:
+        for name, value in merged[0].state_dict().items():
+            assert one.state_dict()[name].equal(value), name
+    assert not [w for w in recwarn if "other numbers" in str(w.message)]
+
+
+def test_a_checkpointed_layer_is_measured_as_any_other():
+    class Saved(Mlp):
+        def __init__(self, reentrant: bool | None) -> None:
+            super().__init__()
+            self.reentrant = reentrant
+
+        def forward(self, x: Tensor) -> Tensor:
+            if self.reentrant is None:
+                return super().forward(x)
+            inner = checkpoint.checkpoint(
+                self.fc1, x.flatten(1).clone().requires_grad_(), use_reentrant=self.reentrant
+            )
+            return self.out(self.fc2(inner.relu()).relu())
+
+    torch.manual_seed(0)
+    plain = Saved(None)
+    for reentrant in (False, True):
+        model = Saved(reentrant)
+        model.load_state_dict(plain.state_dict())
+        agree(measure(model, loader()), measure(plain, loader()))
+
+
+class Softmaxed(Mlp):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).softmax(-1)
+
+
+def test_probabilities_are_no_logits():
+    with pytest.raises(InputError, match="expected logits, found probabilities"):
+        measure(Softmaxed(), loader())
+    model = Softmaxed()
+    log = measure(model, loader(), loss=lambda m, b: -m(b[0]).log().gather(1, b[1][:, None])[:, 0])
+    plain = Mlp()
+    plain.load_state_dict(model.state_dict())
+    agree(log, measure(plain, loader()), 1e-4)
+
+
+@pytest.mark.parametrize(
+    ("batches", "words"),
+    [
+        (lambda x, y: (x, y), r"found 2 tensors.*Put the batch into a list: \[\(x, y\)\]"),
+        (lambda x, y: [(x, x, y)], r"what Mlp is called with, \(x:.*found \(Tensor, Tensor"),
+        (lambda x, y: [{"pixels": x, "labels": y}], r"what Mlp is called with.*found pixels"),
+    ],
+)
+def test_batches_that_the_model_does_not_take_are_told(batches, words):
+    with pytest.raises(InputError, match=words):
+        measure(Mlp(), batches(*images()))
+
+
+def test_an_error_of_the_model_stays_its_own():
+    class Broken(Mlp):
+        def forward(self, x: Tensor) -> Tensor:
+            raise TypeError("of the model")
+
+    with pytest.raises(TypeError, match="of the model"):
+        measure(Broken(), loader())
+
+
+def test_where_no_gradients_are_that_is_told():
+    with torch.inference_mode(), pytest.raises(InputError, match="Measure outside of it"):
+        measure(Mlp(), loader())
+    torch.manual_seed(0)
+    model = Mlp()
+    with torch.no_grad():
+        found = measure(model, loader())
+    agree(found, measure(model, loader()))
 
 
 class Reader(nn.Module):

@@ -62,6 +62,19 @@ FILES = {
     "blank lines": ("a.csv", table(end="\n\n").encode()),
     "blanks in the header": ("a.csv", table().replace("text,label", " text , label").encode()),
     "lines in a .json": ("a.json", lines().encode()),
+    "packed, and not called so": ("a.csv", gzip.compress(table().encode())),
+    "an ending in capitals": ("a.csv.GZ", gzip.compress(table().encode())),
+    "a list called lines": ("a.jsonl", json.dumps(ROWS, indent=1).encode()),
+    "semicolons, a comma in a name": (
+        "a.csv",
+        table([dict(row, more=i) for i, row in enumerate(ROWS)], by=";")
+        .replace("more", '"more, and more"')
+        .encode(),
+    ),
+    "columns twice that nothing reads": (
+        "a.csv",
+        table([dict(row, x=1, y=2) for row in ROWS]).replace("x,y", "x,x").encode(),
+    ),
     "U+2028 is no line end": ("a.jsonl", lines().encode()),
 }
 
@@ -105,6 +118,73 @@ def test_a_damaged_row_is_named(tmp_path, name, content, says):
     (tmp_path / name).write_text(content)
     with pytest.raises(InputError, match=says):
         load(tmp_path, train=name)
+
+
+OTHERS = {
+    "zip": (b"PK\x03\x04" + bytes(30), "a zip archive"),
+    "bzip2": (b"BZh91AY&SY" + bytes(30), "packed by bzip2"),
+    "html": (b"\n<!DOCTYPE html><html>404</html>", "a page of HTML"),
+    "pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "Git LFS"),
+    "parquet": (b"PAR1\x15\x04" + bytes(30), "a table in Parquet"),
+    "an old workbook": (b"\xd0\xcf\x11\xe0" + bytes(30), "an old Excel"),
+    "pickle": (b"\x80\x04\x95" + bytes(30), "a pickle"),
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.json", "a.jsonl", "a.csv.gz"])
+def test_what_is_no_text_is_named_by_its_first_bytes(tmp_path, name, kind):
+    content, says = OTHERS[kind]
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    with pytest.raises(InputError, match=says) as caught:
+        load(tmp_path, train=name)
+    assert caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "says"),
+    [
+        ("text", ["a", "b"], "row 4.*a list"),
+        ("text", {"role": "user", "content": "hi"}, "row 4.*a dict"),
+        ("label", [1, 0], "row 4.*a list"),
+        ("label", {"id": 1}, "row 4.*a dict"),
+    ],
+)
+def test_a_cell_of_several_values_is_refused(tmp_path, column, value, says):
+    rows = [dict(row, **({column: value} if i == 3 else {})) for i, row in enumerate(ROWS)]
+    (tmp_path / "rows.jsonl").write_text(lines(rows), "utf-8")
+    with pytest.raises(InputError, match=says):
+        load(tmp_path)
+
+
+def test_bytes_of_a_table_are_texts(tmp_path):
+    pandas = pytest.importorskip("pandas")
+    rows = [{name: value.encode() for name, value in row.items()} for row in ROWS]
+    pandas.DataFrame(rows).to_parquet(tmp_path / "rows.parquet")
+    task = load(tmp_path, train="rows.parquet")
+    assert everything(task) == sorted((row["text"], row["label"]) for row in ROWS)
+
+
+@pytest.mark.parametrize("column", ["text", "label"])
+def test_a_column_whose_name_stands_twice_is_refused(tmp_path, column):
+    (tmp_path / "a.csv").write_text(
+        table([dict(row, other=1) for row in ROWS]).replace("other", column), "utf-8"
+    )
+    with pytest.raises(InputError, match=f"column '{column}'.*two or more"):
+        load(tmp_path, train="a.csv")
+
+
+def test_values_to_be_predicted_are_no_classes(tmp_path):
+    rows = [dict(row, label=i / 7) for i, row in enumerate(ROWS)]
+    (tmp_path / "rows.jsonl").write_text(lines(rows), "utf-8")
+    with pytest.raises(InputError, match="12 different numbers"):
+        load(tmp_path)
+    stars = [dict(row, label=[0.5, 1.0, 1.5][i % 3]) for i, row in enumerate(ROWS)]
+    (tmp_path / "rows.jsonl").write_text(lines(stars), "utf-8")
+    assert load(tmp_path).classes == ("0.5", "1", "1.5")
+    (tmp_path / "rows.jsonl").write_text(lines(rows), "utf-8")
+    names = [str(row["label"]) if i % 7 else str(i // 7) for i, row in enumerate(rows)]
+    assert len(load(tmp_path, classes=names).classes) == 12
 
 
 def test_half_characters_are_replaced_and_counted(tmp_path):
@@ -431,7 +511,7 @@ def test_links_to_folders_are_followed_and_never_in_a_circle(tmp_path):
         ("photos/train", "photos", r"test images.*halves"),
         ("wrapped", "photos/test", None),
         ("flat", "flat", r"found 4 images in no subfolder"),
-        ("empty", "empty", r"a subfolder of images .* found none"),
+        ("empty", "empty", r"a subfolder of images .* found an empty folder"),
         ("one", "one", r"at least two, found 1, 'pictures'"),
     ],
 )
@@ -472,6 +552,23 @@ def test_halves_that_are_the_classes_can_be_named(tmp_path):
     pictures(tmp_path / "train", lambda i, half: Image.new("L", (4, 4), 50 * i))
     task = load(tmp_path, kind="image", train="train", inputs=None, classes=["train", "test"])
     assert (len(task.train) + len(task.validation) + len(task.test)) == 16
+
+
+@pytest.mark.parametrize(
+    ("files", "says"),
+    [
+        (["cat/a.svg", "dog/b.heic"], "subfolders with files of .heic, .svg"),
+        (["a.png", "b.png"], "2 images in no subfolder"),
+        ([], "an empty folder"),
+    ],
+)
+def test_what_lies_in_place_of_pictures_is_named(tmp_path, files, says):
+    (tmp_path / "all").mkdir()
+    for name in files:
+        (tmp_path / "all" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "all" / name).write_bytes(b"x")
+    with pytest.raises(InputError, match=says):
+        load(tmp_path, kind="image", train="all", inputs=None)
 
 
 def test_a_dangling_link_is_named(tmp_path):

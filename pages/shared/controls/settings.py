@@ -80,9 +80,8 @@ def controls(collection: FamilyFile, method: str) -> merge.Request:
     options = widgets.options(method)
     again = st.container(gap="xsmall")  # filled once it is known whom to merge
     key = keys.experts(collection.name)
-    count = len(state.value(key, names) or [])
-    title = f"Experts and arithmetic · {'all' if count == len(names) else count} of {len(names)}"
-    with st.expander(title.replace("all of", "all"), icon=":material/group_work:"):
+    # Its title stays: with another one it would be another panel, and closed.
+    with st.expander("Experts and arithmetic", icon=":material/group_work:"):
         experts = st.pills(
             "Experts", names, selection_mode="multi",
             default=None if state.is_set(key) else names,
@@ -97,6 +96,8 @@ def controls(collection: FamilyFile, method: str) -> merge.Request:
             default=None if state.is_set(keys.rest("dtype")) else "float32", required=True,
             key=keys.rest("dtype"), persist_state="session",
         )  # fmt: skip
+    if len(chosen) < len(names):
+        st.caption(f"{len(chosen)} of {len(names)} experts are merged.")
     with again:
         rounds = _rounds(collection, method, options, chosen)
     return merge.Request(

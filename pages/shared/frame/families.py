@@ -12,7 +12,7 @@ from mats_core.errors import InputError
 from mats_core.merging import FamilyFile, load_family
 
 from ..work import Job, prepare
-from . import folders, keys, navigation, show, state, tracked
+from . import folders, keys, navigation, show, shown, state, tracked
 from .folders import ROOTS
 from .state import Slot, session
 
@@ -48,7 +48,12 @@ def header(title: str, lead: str) -> FamilyFile:
         families = found()
         _follow_link(families)
         _choose(families)
-    return current()
+    collection = current()
+    named = {LINK: session.chosen_family, shown.LINK: shown.follow_link(collection)}
+    changed = {k: v for k, v in named.items() if v and st.query_params.get(k) != v}
+    if changed:  # at once: each change of the address is a step back in the browser
+        st.query_params.update(changed)
+    return collection
 
 
 def _choose(families: dict[str, Path]) -> None:
@@ -64,9 +69,7 @@ def _choose(families: dict[str, Path]) -> None:
         key=keys.FAMILY,
         help="One pre-trained base and the experts that were fine-tuned from it.",
     )
-    session.chosen_family = chosen
-    if st.query_params.get(LINK) != chosen:
-        st.query_params[LINK] = session.followed_family = chosen
+    session.chosen_family = session.followed_family = chosen
 
 
 def _follow_link(families: dict[str, Path]) -> None:

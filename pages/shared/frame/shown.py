@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TypeVar
 
+import streamlit as st
+
 from mats_core.analysis import Trajectory
+from mats_core.merging import FamilyFile
 
 from ..work import Run, runs
-from .state import session
+from . import caches, state
+from . import show as notices
+from .state import Slot, Wanted, session
 
+LINK = "run"  # the query parameter that names a run
 MOST_TRACED = 8  # runs whose trajectories a session keeps
 T = TypeVar("T")
 
@@ -18,10 +24,51 @@ def show(run: Run) -> None:
     """Show a run, with the baseline beside it or, where there is none, what was shown before."""
     before = session.shown_run
     session.shown_run = run.id
-    if session.baseline is not None:
-        session.beside_run = session.baseline
+    if (pinned := runs.pinned(run.family)) is not None:
+        session.beside_run = pinned
     elif before != run.id:
         session.beside_run = before
+
+
+def follow_link(collection: FamilyFile) -> str | None:
+    """Show the run that the address names, once, with its settings; returns what it should name.
+
+    A run that is being made is taken over from the worker, whose page was closed or reloaded.
+    """
+    wanted = st.query_params.get(LINK)
+    if wanted is not None and session.followed != wanted:
+        session.followed = wanted
+        named = _named(collection.name, wanted)
+        if named is not None:
+            show(named)
+            session.wanted = Wanted.of(named.recipe)
+        elif not _taken_over(wanted) and session.shown_run != wanted:
+            notices.keep(
+                "info",
+                f"The link names the run '{wanted}', which was not made on this machine. Ask its "
+                "author for the recipe, and load it on the page Export.",
+            )
+    one = run(collection.name)
+    if one is None or state.job(Slot.MERGING) is not None:
+        return wanted
+    session.followed = one.id
+    return one.id
+
+
+def name(id: str) -> None:
+    """Have the address name a run."""
+    st.query_params[LINK] = session.followed = id
+
+
+def _taken_over(id: str) -> bool:
+    """Put the merge that will be this run into its slot, if it is under way."""
+    job = caches.worker().named(id)
+    if job is None or state.job(Slot.MERGING) is not None:
+        return False
+    state.put_job(Slot.MERGING, job)
+    session.asked = job.request
+    session.wanted = Wanted.of(job.request.recipe())
+    return True
 
 
 def run(family: str) -> Run | None:
@@ -36,7 +83,7 @@ def beside(family: str) -> Run | None:
 
 def baseline(family: str) -> Run | None:
     """The pinned run."""
-    return _named(family, session.baseline)
+    return _named(family, runs.pinned(family))
 
 
 def _named(family: str, id: str | None) -> Run | None:
@@ -52,8 +99,8 @@ def delete(family: str, id: str) -> None:
         session.shown_run = None
     if session.beside_run == id:
         session.beside_run = None
-    if session.baseline == id:
-        session.baseline = None
+    if runs.pinned(family) == id:
+        runs.pin(family, None)
 
 
 def trajectories(run: Run) -> Mapping[str, Trajectory]:

@@ -127,8 +127,6 @@ class Session:
     """(kind, sentence) that pages show until the next piece of work begins."""
     asked: Held[Request | None] = Held(None)
     """The merge that was asked for last."""
-    preparing: Held[Job | None] = Held(None)
-    """The preparation that the last merge began with."""
     refining: Held[tuple[Job, ...]] = Held(())
     """Jobs that test runs on the examples that their first test left out."""
     sweep: Held[Job | None] = Held(None)
@@ -149,8 +147,6 @@ class Session:
     """W: the run that Merge shows."""
     beside_run: Held[str | None] = Held(None)
     """W: the run beside it."""
-    baseline: Held[str | None] = Held(None)
-    """The pinned run, which all others are measured against."""
     compared: Held[Sequence[str] | None] = Held(None)
     """The runs that are ticked on Compare; None: nothing was ticked yet."""
     inside_run: Held[str | None] = Held(None)

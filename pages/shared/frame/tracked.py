@@ -31,11 +31,6 @@ def news(jobs: Iterable[Job]) -> bool:
     return any(not job.active and job not in known for job in jobs)
 
 
-def submit(request: Any, title: str, work: Callable[..., Any], *, background: bool = False) -> Job:
-    """A job that is handed to the worker and lies in no slot."""
-    return caches.worker().submit(Job(request, title, work, background=background))
-
-
 def start(
     slot: Slot,
     request: Any,
@@ -45,9 +40,13 @@ def start(
     background: bool = False,
 ) -> Job:
     """A job in a slot, handed to the worker; the one that was there is cancelled."""
+    return put(slot, Job(request, title, work, background=background))
+
+
+def put(slot: Slot, job: Job) -> Job:
+    """The same of a job that is made already."""
     stop(slot)
-    job = submit(request, title, work, background=background)
-    state.put_job(slot, job)
+    state.put_job(slot, caches.worker().submit(job))
     return job
 
 

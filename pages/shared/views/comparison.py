@@ -9,7 +9,7 @@ from mats_core import figures
 from mats_core.evaluation import Comparison, Difference, compare
 from mats_core.figures import ALL_TASKS
 
-from ..frame import session, show
+from ..frame import show
 from ..work import Run, runs
 
 BETTER = "background-color: rgba(0, 114, 178, 0.26); font-weight: 600"
@@ -93,7 +93,7 @@ def _mark(part: Difference | None) -> str:
 
 
 def _note(baseline: Run, others: dict[str, Comparison]) -> None:
-    pinned = session.baseline == baseline.id
+    pinned = runs.pinned(baseline.family) == baseline.id
     which = "the pinned run" if pinned else "the first run that is ticked; pin another to change it"
     text = f"Accuracy in percent. The baseline is {baseline.label}: {which}."
     if not others:

@@ -1,49 +1,29 @@
-"""Starting merges, keeping what they give, and links to them."""
+"""Starting merges, and showing what they give."""
 
 from __future__ import annotations
-
-from functools import partial
 
 import streamlit as st
 
 from mats_core.errors import InputError
 from mats_core.estimating import fits
-from mats_core.merging import FamilyFile
-from mats_core.methods import METHODS
+from mats_core.merging import require_recipe
 
-from ..frame import Slot, Wanted, session, show, shown, tracked
-from ..work import Job, merge, prepare, runs
-
-LINK = "run"  # the query parameter that names a run
-
-
-def follow_link(collection: FamilyFile) -> None:
-    """Show the run that the address names, once, with its settings; later keep the address true."""
-    wanted = st.query_params.get(LINK)
-    if wanted is not None and session.followed != wanted:
-        session.followed = wanted
-        named = next((run for run in runs.everything(collection.name) if run.id == wanted), None)
-        if named is not None:
-            session.shown_run = named.id
-            session.wanted = Wanted.of(named.recipe)
-        elif session.shown_run != wanted:
-            show.keep(
-                "info",
-                f"The link names the run '{wanted}', which was not made on this machine. Ask its "
-                "author for the recipe, and load it on the page Export.",
-            )
-    run = shown.run(collection.name)
-    if run is not None and wanted != run.id:
-        st.query_params[LINK] = session.followed = run.id
+from ..frame import Slot, session, show, shown, tracked
+from ..work import Job, merge, prepare
 
 
 def is_new(request: merge.Request) -> bool:
-    """Whether a request differs from the last one that was started."""
-    return session.asked not in (None, request)
+    """Whether a knob was moved since the last merge was started, or since the page was opened."""
+    if session.asked is None:
+        session.asked = request
+    return session.asked != request
 
 
 def cost(request: merge.Request, preparing: Job) -> None:
-    """What the merge will take, before it is started."""
+    """What the merge will take, before it is started; or why it would be refused."""
+    if (problem := refusal(request)) is not None:
+        show.problem(problem)
+        return
     prepared: prepare.Prepared | None = preparing.snapshot().result
     if prepared is None:
         return
@@ -55,51 +35,44 @@ def cost(request: merge.Request, preparing: Job) -> None:
     st.caption(show.plain(f"{found.sentence}, if nothing is remembered.{need}"))
 
 
+def refusal(request: merge.Request) -> str | None:
+    """Why a request cannot be merged whatever the files hold; None where it can."""
+    try:
+        require_recipe(request.recipe())
+    except InputError as error:
+        return str(error)
+    return None
+
+
 def start(request: merge.Request, preparing: Job) -> None:
-    """Check the request, and hand it to the worker."""
+    """Hand a request to the worker."""
     show.forget()
     session.asked = request
-    try:
-        request.recipe()
-    except InputError as error:
-        show.keep("error", str(error))
-        return
-    todo = partial(merge.merge, request, preparing.outcome)
-    tracked.start(Slot.MERGING, request, f"Merging by {METHODS[request.method].title}", todo)
-    session.preparing = preparing
+    if refusal(request) is None:  # else it is said beside the button
+        tracked.put(Slot.MERGING, merge.job(request, preparing, _id(request, preparing)))
+
+
+def _id(request: merge.Request, preparing: Job) -> str:
+    """The id of the run to be, which the address names from now on: a reload finds it again."""
+    prepared: prepare.Prepared | None = preparing.snapshot().result
+    if prepared is None:
+        return ""
+    shown.name(id := merge.identity(request, prepared))
+    return id
 
 
 def collect() -> None:
-    """Keep merges that have just finished, and finer tests of them; say why where one failed."""
-    # Each is asked once: one that ends meanwhile is kept the next time.
-    waiting = [(job, job.snapshot()) for job in session.refining]
-    session.refining = tuple(job for job, now in waiting if now.active)
-    for job, now in waiting:
-        if now.state == "done":
-            _keep(job.request, now.result)
+    """Show merges that have just finished, watch their finer tests; say why where one failed."""
+    session.refining = tuple(job for job in session.refining if job.active)
     tracked.collect(
         Slot.MERGING, _finished, cancelled="The merge was cancelled; nothing was kept of it."
     )
 
 
 def _finished(job: Job) -> None:
-    """Keep and show the run, and test it on the examples that are left."""
-    home, outcome = job.request.collection, job.outcome()
-    run = _keep(home, outcome)
+    """Show the run, and watch its test on the examples that are left."""
+    run = job.outcome().run
     shown.show(run)
-    st.query_params[LINK] = session.followed = run.id
-    if any("-" in task.merged.answers for task in outcome.report.tasks):
-        _refine(home, outcome)
-
-
-def _keep(home: FamilyFile, outcome: merge.Outcome) -> runs.Run:
-    size = len(home.experts)
-    return runs.add(home.name, size, outcome.recipe, outcome.report, session.baseline)
-
-
-def _refine(home: FamilyFile, outcome: merge.Outcome) -> None:
-    """Test on the remaining examples, whenever the worker has nothing better to do."""
-    assert session.preparing is not None
-    todo = partial(merge.refine, outcome, session.preparing.outcome)
-    job = tracked.submit(home, "Testing on the remaining examples", todo, background=True)
-    session.refining = (*session.refining, job)
+    shown.name(run.id)
+    if job.next is not None:
+        session.refining = (*session.refining, job.next)

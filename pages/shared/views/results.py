@@ -9,8 +9,8 @@ from mats_core.evaluation import half_width
 from mats_core.merging import Report
 
 from ..controls import settings
-from ..frame import Wanted, keys, session, show, shown
-from ..work import Prepared, Request, Run, runs
+from ..frame import Wanted, caches, keys, session, show, shown
+from ..work import Prepared, Request, Run, merge, runs
 from . import convergence, layers, spectra
 
 NUMBERS = {
@@ -25,13 +25,22 @@ NUMBERS = {
 CELL = 168  # pixels: two beside each other on a phone
 
 
+def earlier(family: str) -> None:
+    """A way to the merges that were made before this session."""
+    kept = {run.id: run.label for run in reversed(runs.everything(family))}
+    if kept:
+        st.selectbox(
+            "Earlier merges on this machine", list(kept), index=None, key=keys.SHOWN_RUN,
+            format_func=lambda id: kept[id], placeholder=f"Show one of {len(kept)}",
+            persist_state="session",
+        )  # fmt: skip
+
+
 def pick(family: str) -> tuple[Run, Run | None]:
-    """Which run is shown, and which one stands beside it."""
+    """Which run is shown, and which one stands beside it: at first the pinned one."""
     kept = {run.id: run for run in runs.everything(family)}
-    if session.shown_run not in kept:
-        session.shown_run = next(reversed(kept))
     if session.beside_run not in kept:
-        session.beside_run = None
+        session.beside_run = runs.pinned(family) if runs.pinned(family) in kept else None
     if len(kept) < 2:
         return next(iter(kept.values())), None
     left, right, pin = st.columns([5, 5, 2], vertical_alignment="bottom")
@@ -43,22 +52,22 @@ def pick(family: str) -> tuple[Run, Run | None]:
     )  # fmt: skip
     right.selectbox(
         "Compare with", [None, *newest_first], key=keys.BESIDE_RUN,
-        format_func=lambda n: "nothing" if n is None else names[n],
+        format_func=lambda n: "nothing" if n is None else names[n], placeholder="nothing",
         persist_state="session",
     )  # fmt: skip
     pinned = shown.baseline(family)
     pin.toggle(
         "Pin", pinned is not None, key=f"pin {pinned.id if pinned else ''}", on_change=_pin,
-        help="Keep the run beside as the baseline of the runs to come.",
+        args=(family,), help="Keep the run beside as the baseline of the runs to come.",
     )  # fmt: skip
     run, beside = shown.run(family), shown.beside(family)
     assert run is not None
     return run, beside if beside is not run else None
 
 
-def _pin() -> None:
+def _pin(family: str) -> None:
     """Make the run beside the baseline, or have none."""
-    session.baseline = session.beside_run if session.baseline is None else None
+    runs.pin(family, session.beside_run if runs.pinned(family) is None else None)
 
 
 def changed(request: Request, run: Run) -> None:
@@ -81,14 +90,15 @@ def _want(run: Run) -> None:
 
 
 def headline(run: Run, beside: Run | None) -> None:
-    """Four numbers, with their change against the run beside."""
+    """Four numbers, with their change against the run beside on the examples that both were
+    asked."""
     now = figures.headline(run.report)
-    then = figures.headline(beside.report) if beside else {}
+    changes = figures.headline_changes(run.report, beside.report) if beside else {}
     against = f"vs {beside.number}" if beside else None
     with st.container(horizontal=True):
         for key, (label, help) in NUMBERS.items():
-            value, old = now[key], then.get(key)
-            delta = None if value is None or old is None else f"{100 * (value - old):+.1f} points"
+            value = now[key]
+            delta = f"{100 * changes[key]:+.1f} points" if key in changes else None
             st.metric(
                 label,
                 "–" if value is None else figures.percent(value),
@@ -99,20 +109,23 @@ def headline(run: Run, beside: Run | None) -> None:
             )
         seconds = run.report.seconds
         st.metric("Time", f"{seconds:.1f} s", help=f"On {run.report.device}.", width=CELL)
-    st.caption(show.plain(_tested(run.report)))
+    following = caches.worker().named(merge.finer(run)) is not None
+    st.caption(show.plain(_tested(run.report, following)))
     show.warnings(run.report.warnings)
 
 
-def _tested(report: Report) -> str:
-    """How sure the numbers are."""
+def _tested(report: Report, following: bool) -> str:
+    """How sure the numbers are; `following`: whether a job asks the examples that are left."""
     if not report.tasks:
         return ""
     half = 100 * half_width(report.tasks)
     asked = sum(task.merged.examples for task in report.tasks)
     left = sum(task.merged.answers.count("-") for task in report.tasks)
     text = f"Normalised accuracy is known to ± {half:.1f} points: {asked:,} {report.split} examples"
-    if left:
+    if left and following:
         return f"{text} so far, the other {left:,} follow in the background."
+    if left:
+        return f"{text}; the other {left:,} were not asked. Merge again to ask them."
     return f"{text}, all there are."
 
 
@@ -159,7 +172,7 @@ def accuracy(run: Run, beside: Run | None, looks: dict[str, figures.Look]) -> No
     other = [r for r in beside.report.tasks if r.name in same] if beside else []
     drawn = figures.accuracy_bars(
         report.tasks, looks, label=run.label,
-        beside=other, beside_label=beside.label if beside else "",
+        beside=other, beside_label=beside.label if beside else "", split=report.split,
     )  # fmt: skip
     show.figure(drawn, f"accuracy {run.id} {beside.id if beside else 0}")
 

@@ -43,13 +43,14 @@ def pick(family: str, kept: list[Run]) -> tuple[list[Run], Run | None]:
 def _table(newest: list[Run]) -> list[int]:
     """The list itself; returns the ticked rows."""
     remembered = session.compared
-    if remembered is None:
-        remembered = [run.id for run in newest[:FIRST]]
+    if remembered is None:  # the run that a link named is one of them
+        remembered = [*(run.id for run in newest[:FIRST]), session.shown_run]
     rows = [i for i, run in enumerate(newest) if run.id in remembered]
     # Rows are ticked by their place: another list of runs is another widget.
-    drawn = "".join(run.id for run in newest) + str(session.baseline)
-    table = pd.DataFrame([_row(run) for run in newest])
-    if not any(run.id == session.baseline for run in newest):
+    pinned = runs.pinned(newest[0].family)
+    drawn = "".join(run.id for run in newest) + str(pinned)
+    table = pd.DataFrame([_row(run, pinned) for run in newest])
+    if not any(run.id == pinned for run in newest):
         table = table.drop(columns=ROLE)
     answer: Any = st.dataframe(
         table,
@@ -85,12 +86,12 @@ def _columns() -> dict[str, Any]:
     }
 
 
-def _row(run: Run) -> dict[str, Any]:
+def _row(run: Run, pinned: str | None) -> dict[str, Any]:
     numbers = figures.headline(run.report)
     low, high = normalised_interval(run.report.tasks) if run.report.tasks else (None, None)
     return {
         "run": run.number,
-        ROLE: "baseline" if run.id == session.baseline else "",
+        ROLE: "baseline" if run.id == pinned else "",
         "method": METHODS[run.recipe.method].title,
         "settings changed": changed(run),
         "normalised": _hundred(numbers["normalised"]),
@@ -132,10 +133,10 @@ def _actions(family: str, newest: list[Run], chosen: set[str]) -> None:
             key=f"compare one {newest[first].id} {len(newest)}", width=320,
         )  # fmt: skip
         run = next(run for run in newest if run.id == picked)
-        pinned = session.baseline == run.id
+        pinned = runs.pinned(family) == run.id
         st.button(
             "Unpin" if pinned else "Pin as baseline", icon=":material/keep:",
-            on_click=_pin, args=(None if pinned else run.id,), key="compare pin",
+            on_click=_pin, args=(family, None if pinned else run.id), key="compare pin",
             help="The run that all others are measured against, here and on the Merge page.",
         )  # fmt: skip
         if st.button(
@@ -151,8 +152,10 @@ def _actions(family: str, newest: list[Run], chosen: set[str]) -> None:
             )  # fmt: skip
 
 
-def _pin(id: str | None) -> None:
-    session.baseline = id
+def _pin(family: str, id: str | None) -> None:
+    """Pin a run, which stands beside the one that Merge shows from now on."""
+    runs.pin(family, id)
+    session.beside_run = id
 
 
 def want(recipe: Recipe) -> None:

@@ -58,12 +58,28 @@ class Snapshot:
 class Job:
     """One piece of work for a frozen request.
 
-    `background`: nobody waits for it (a sweep, a finer evaluation); others go first.
-    `partial`: what the work has found so far, for a page that shows it grow.
+    background   nobody waits for it (a sweep, a finer evaluation); others go first
+    lasting      its work keeps what it makes: it goes on when the tab that asked for it is closed
+    then         the job that follows from its result, if one does; the worker takes it up
+    name         by which another session finds it (see `Worker.named`)
+
+    A snapshot's `partial` is what the work has found so far, for a page that shows it grow.
     """
 
-    def __init__(self, request: Any, title: str, work: Work, *, background: bool = False) -> None:
+    def __init__(
+        self,
+        request: Any,
+        title: str,
+        work: Work,
+        *,
+        background: bool = False,
+        lasting: bool = False,
+        then: Callable[[Any], Job | None] = lambda result: None,
+        name: str = "",
+    ) -> None:
         self.request, self.title, self.background, self._work = request, title, background, work
+        self.lasting, self.name, self._then = lasting, name, then
+        self.next: Job | None = None
         self._lock, self._stop = threading.Lock(), threading.Event()
         self._now = Snapshot()
         self._started = time.perf_counter()
@@ -110,6 +126,7 @@ class Job:
         self._set(state="running", text=self.title)
         try:
             result = self._work(self.tell)
+            self.next = self._then(result)
         except Cancelled:
             self._set(state="cancelled", text="Cancelled")
         except InputError as error:
@@ -172,6 +189,12 @@ class Worker:
             self._changed.notify()
         return job
 
+    def named(self, name: str) -> Job | None:
+        """The job of this name that has not ended, if there is one."""
+        with self._changed:
+            jobs = [*self._running, *self._waiting]
+        return next((job for job in jobs if name and job.name == name and job.active), None)
+
     def ahead(self, job: Job) -> int:
         """How many jobs will be begun before this one (the running one not counted)."""
         with self._changed:
@@ -206,6 +229,8 @@ class Worker:
             job.run(meanwhile)
         finally:
             self._running.pop()
+        if job.next is not None:
+            self.submit(job.next)
 
     def _let_others_go_first(self) -> None:
         while True:
@@ -217,7 +242,8 @@ class Worker:
 
 
 class Desk:
-    """A session's way to the worker; when the session ends, its jobs are cancelled."""
+    """A session's way to the worker; when the session ends, its jobs are cancelled, but for those
+    that last."""
 
     def __init__(self, worker: Worker) -> None:
         self._worker, self._jobs = worker, list[Job]()
@@ -229,6 +255,10 @@ class Desk:
     def ahead(self, job: Job) -> int:
         return self._worker.ahead(job)
 
+    def named(self, name: str) -> Job | None:
+        return self._worker.named(name)
+
     def close(self) -> None:
         for job in self._jobs:
-            job.cancel()
+            if not job.lasting:
+                job.cancel()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +31,9 @@ from mats_core.merging import (
 from mats_core.methods import METHODS
 from mats_core.system import part
 
-from . import again
+from . import again, runs
 from .following import told
-from .jobs import Tell
+from .jobs import Job, Tell
 from .prepare import Prepared
 
 
@@ -76,10 +77,12 @@ class Request:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A finished merge; `tensors` wait for the examples that were not asked yet."""
+    """A finished merge and the run that it is kept as; `tensors` wait for the examples that were
+    not asked yet."""
 
     recipe: Recipe
     report: Report
+    run: runs.Run
     tensors: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
 
     @property
@@ -105,6 +108,36 @@ def _examples(prepared: Prepared) -> dict[str, int]:
     return {name: card.test for name, card in prepared.cards.items()}
 
 
+def job(request: Request, preparing: Job, name: str = "") -> Job:
+    """The job that merges, keeps the run, and is followed by the finer test."""
+    ready = preparing.outcome
+    title = f"Merging by {METHODS[request.method].title}"
+
+    def then(outcome: Outcome) -> Job | None:
+        if not any("-" in task.merged.answers for task in outcome.run.report.tasks):
+            return None
+        todo = partial(refine, request, outcome, ready)
+        title, name = "Testing on the remaining examples", finer(outcome.run)
+        return Job(request, title, todo, background=True, lasting=True, name=name)
+
+    return Job(request, title, partial(merge, request, ready), lasting=True, then=then, name=name)
+
+
+def finer(run: runs.Run) -> str:
+    """The name of the job that tests a run on the examples that are left."""
+    return f"{run.id} finer"
+
+
+def identity(request: Request, prepared: Prepared) -> str:
+    """The id of the run that a request will be kept as; `InputError` as in `Request.recipe`."""
+    return runs.identity(request.recipe(prepared.files), prepared.inputs.family.fingerprints)
+
+
+def _kept(request: Request, recipe: Recipe, report: Report) -> runs.Run:
+    home = request.collection
+    return runs.add(home.name, len(home.experts), recipe, report)
+
+
 def merge(request: Request, ready: Callable[[], Prepared], tell: Tell) -> Outcome:
     """Run the request's recipe to its end; `ready` is asked when the merge's turn has come."""
     prepared = ready()
@@ -115,7 +148,8 @@ def merge(request: Request, ready: Callable[[], Prepared], tell: Tell) -> Outcom
     shares = replace(shares, measuring=shares.merging * expected.measuring_share)
     solving = _Solving()
     finished = told(run_plan(plan, shares=shares), tell, solving.see)
-    return Outcome(recipe, finished.report, finished.tensors)
+    run = _kept(request, recipe, finished.report)
+    return Outcome(recipe, finished.report, run, finished.tensors)
 
 
 class _Solving:
@@ -143,15 +177,17 @@ class _Solving:
         return bool(self.layers or self.current)
 
 
-def refine(outcome: Outcome, ready: Callable[[], Prepared], tell: Tell) -> Outcome:
-    """Ask the examples that the first, quick test left out."""
+def refine(
+    request: Request, outcome: Outcome, ready: Callable[[], Prepared], tell: Tell
+) -> runs.Run:
+    """Ask the examples that the first, quick test left out, and keep the run with them."""
     recipe = outcome.recipe
     _, inputs = again.opened(outcome, ready())
     settings = recipe.evaluate
     assert isinstance(settings, Evaluation)
     results = told(_finer(inputs, recipe, settings, outcome), tell)
     whole = recipe.model_copy(update={"evaluate": settings.model_copy(update={"precision": None})})
-    return Outcome(whole, replace(outcome.report, tasks=results))
+    return _kept(request, whole, replace(outcome.report, tasks=results))
 
 
 def _finer(

@@ -13,7 +13,7 @@ import logging
 import re
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from mats_core.methods import METHODS, describe
 from mats_core.system import recall, results_folder
 
 FORMAT = 1
+PIN = "pinned"  # the file that names the pinned run of a family
 MOST = 60  # of a family; beyond, the oldest go
 READ = 3  # times its bytes on the disk that a run takes in memory
 ROUNDS = "rounds of statistics"
@@ -124,17 +125,17 @@ def _parsed(file: Path) -> Run:
     )
 
 
-def add(
-    family: str, family_size: int, recipe: Recipe, report: Report, baseline: str | None = None
-) -> Run:
-    """Keep a run.  One with the same settings takes the place of the earlier one.
-
-    `baseline`: a run that stays, however many there are.
+def add(family: str, family_size: int, recipe: Recipe, report: Report) -> Run:
+    """Keep a run.  One with the same settings takes the place of the earlier one, whose answers
+    stay where more examples were asked.  The pinned run stays, however many there are.
     """
     own = identity(recipe, report.fingerprints)
     with _WRITING:
         kept = everything(family)
         same = next((run for run in kept if run.id == own), None)
+        if same is not None and _is_finer(same.report, report):
+            report = replace(report, tasks=same.report.tasks)
+            recipe = recipe.model_copy(update={"evaluate": same.recipe.evaluate})
         number = same.number if same else 1 + max((run.number for run in kept), default=0)
         now = datetime.now(UTC).isoformat(timespec="seconds")
         run = Run(own, number, family, family_size, recipe, report, now)
@@ -145,9 +146,41 @@ def add(
         }  # fmt: skip
         text = json.dumps(content, ensure_ascii=False, allow_nan=False)
         write_atomically(_folder(family) / f"{own}.json", text.encode())
-        for old in [r for r in kept if r.id not in (own, baseline)][: -MOST + 1]:
+        stay = (own, pinned(family))
+        for old in [r for r in kept if r.id not in stay][: -MOST + 1]:
             remove(old)
     return run
+
+
+def _is_finer(report: Report, other: Report) -> bool:
+    """Whether a report has the answers of another one, and more.
+
+    Where the two were asked the same example and answer otherwise, the data changed meanwhile.
+    """
+    names = [result.name for result in other.tasks]
+    if report.split != other.split or [result.name for result in report.tasks] != names:
+        return False
+    both = zip(report.tasks, other.tasks, strict=True)
+    pairs = [(own.merged, new.merged) for own, new in both]
+    more = sum(own.examples - new.examples for own, new in pairs)
+    return more > 0 and all(
+        len(own.answers) == len(new.answers)
+        and all(b in (a, "-") for a, b in zip(own.answers, new.answers, strict=True))
+        for own, new in pairs
+    )
+
+
+def pinned(family: str) -> str | None:
+    """The id of the run that all others are measured against, where one is."""
+    try:
+        return (_folder(family) / PIN).read_text("utf-8").strip() or None
+    except OSError:
+        return None
+
+
+def pin(family: str, id: str | None) -> None:
+    """Measure all others against this run, or (None) against none."""
+    write_atomically(_folder(family) / PIN, (id or "").encode())
 
 
 def remove(run: Run) -> None:

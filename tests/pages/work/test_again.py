@@ -96,8 +96,9 @@ def sweeping(run: Run, prepared: Prepared) -> Any:
 
 
 def refining(run: Run, prepared: Prepared) -> Any:
-    outcome = merging.Outcome(run.recipe, run.report)
-    return merging.refine(outcome, lambda: prepared, tell)
+    request = merging.Request(prepared.collection, run.recipe.method, {}, ())
+    outcome = merging.Outcome(run.recipe, run.report, run)
+    return merging.refine(request, outcome, lambda: prepared, tell)
 
 
 AGAIN: dict[str, Callable[[Run, Prepared], Any]] = {
@@ -208,7 +209,7 @@ def test_the_page_says_that_the_files_changed(open_app: Open, tiny_family: Path,
     folder = Path(shutil.copytree(tiny_family, tmp_path / "copied"))
     run = run_of(prepared_from(folder), options={"iterations": 5})
     app = open_app(family=folder)
-    runs.add(run.family, run.family_size, run.recipe, run.report)
+    app.query_params["run"] = runs.add(run.family, run.family_size, run.recipe, run.report).id
     exchange(folder)
     settle(app, "preparation")
     app.session_state["result view"] = "Convergence"

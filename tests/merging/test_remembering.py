@@ -66,7 +66,7 @@ def test_the_second_merge_decomposes_nothing_again(method, models, monkeypatch):
     module, name, first, second = CASES[method]
     calls = counted(monkeypatch, importlib.import_module(f"mats_core.methods.{module}"), name)
 
-    def merge(**options: float) -> mats.Merge:
+    def merge(**options: Any) -> mats.Merge:
         return mats.merge_models(base, experts, method, statistics=statistics, **options)
 
     one = merge(**first)

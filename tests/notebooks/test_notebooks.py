@@ -130,7 +130,8 @@ def test_five_lines_beat_the_average(capsys: pytest.CaptureFixture[str]):
 def assert_a_slider_merges(names: dict[str, Any]) -> None:
     """The merge under the slider is the merge with its value, each time it is moved."""
     widget, merge, seen = names["slider"].widget, names["mats"].merge_models, []
-    methods, decomposed = importlib.import_module("mats_core.methods.essential"), []
+    methods: Any = importlib.import_module("mats_core.methods.essential")
+    decomposed: list[Any] = []
 
     def recorded(*given: Any, **options: Any) -> Any:
         seen.append((options["scaling"], merge(*given, **options)))

@@ -165,6 +165,8 @@ def test_energy_at_a_rank():
     assert list(traces(drawn)[0].y) == [0.0, 0.75, 1.0]
     assert "cats keeps 75.0 %" in drawn.caption
     assert "dogs 50.0 %" in drawn.caption
+    alike = figures.energy_curves(found, LOOKS, 2)
+    assert alike.caption == "With 2 directions a task, each keeps 100.0 % of its energy."
 
 
 def test_headline_numbers():

@@ -1,14 +1,18 @@
-# Two commands: `make app` and `make test`.  Both set up `.venv` first, from a fresh clone with only
+# Three commands: `make app`, `make notebook` and `make test`.  All set up `.venv` first, from a fresh clone with only
 # Python >= 3.11 and make.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PORT ?= 8501
 
-.PHONY: app test lint types sample study bench clean
+.PHONY: app notebook test lint types sample study bench clean
 
 app: $(VENV)/.app
 	$(BIN)/streamlit run app.py --server.port $(PORT)
+
+# JupyterLab on the first lesson, in the same environment.
+notebook: $(VENV)/.notebook
+	$(BIN)/jupyter lab notebooks/00_five_lines.ipynb
 
 test: lint types
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term --cov-fail-under=95
@@ -46,6 +50,10 @@ $(VENV)/bin/python:
 
 $(VENV)/.app: requirements.txt | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+$(VENV)/.notebook: requirements-notebook.txt $(VENV)/.app
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-notebook.txt
 	touch $@
 
 $(VENV)/.dev: requirements-dev.txt $(VENV)/.app

@@ -32,6 +32,7 @@ collection = families.header(
     "encoder that serves them all, and see what each task keeps.",
 )
 preparing = families.preparation(collection)
+settings.follow_link(collection)
 settings.take_over(collection)
 lesson = st.container()  # filled at the end: its answer quotes the run that has just finished
 left, right = st.columns([5, 11], gap="medium")

@@ -69,7 +69,11 @@ def test_the_requirements_files_say_what_the_project_says():
     assert listed("requirements-dev.txt") == {
         name: bounds for name, bounds in declared("dev").items() if name not in app
     }
-    assert "-r requirements.txt" in (ROOT / "requirements-dev.txt").read_text("utf-8").split("\n")
+    assert listed("requirements-notebook.txt") == {
+        name: bounds for name, bounds in declared("notebook").items() if name not in app
+    }
+    for file in ("requirements-dev.txt", "requirements-notebook.txt"):
+        assert "-r requirements.txt" in (ROOT / file).read_text("utf-8").split("\n")
 
 
 def test_one_name_has_one_range():

@@ -24,7 +24,7 @@ class Looks:
         w = widgets()
         self.wide = w.Layout(width="auto", min_width="0")
         self.left = w.Layout(flex="0 1 320px", min_width="260px", grid_gap="2px")
-        self.right = w.Layout(flex="1 1 420px", min_width="300px", overflow="visible")
+        self.right = w.Layout(flex="1 1 420px", min_width="0")
         self.rows = w.Layout(flex_flow="row wrap", grid_gap="4px 16px", width="100%")
         self.small = w.Layout(width="84px")
         self.tile = w.Layout(width="22px", height="20px", padding="0", margin="1px")
@@ -59,7 +59,8 @@ class Knobs:
 
     def __init__(self, method: str, changed: Callable[[], None], looks: Looks) -> None:
         self.fields = {field.name: field for field in describe(method)}
-        self.looks, self._changed, self._quiet = looks, changed, False
+        self.method, self.looks = method, looks
+        self._changed, self._quiet = changed, False
         self.widgets = {name: self._widget(field) for name, field in self.fields.items()}
         w = widgets()
         leading: list[Any] = []

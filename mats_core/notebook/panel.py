@@ -16,19 +16,20 @@ from typing import Any
 from ..errors import InputError, member
 from ..merging import Merge, Recipe, Report
 from ..methods import METHODS, PRESETS, PROPOSED
-from ..system import choose_device, in_notebook
+from ..system import in_notebook
 from . import code, controls, render
 from .answers import Answers, Run, State
-from .controls import Knobs, Looks, take_back
+from .app import App
+from .board import Board
+from .controls import Knobs
 from .picture import Picture
 from .subjects import Request, Subject, subject
 from .worker import Worker
 
 WITHOUT_DATA = "task_arithmetic"  # the method that is proposed where nothing was measured
-ROUNDS = 3  # at most, to choose from
 
 
-class Panel:
+class Panel(Board):
     """A live panel; what it shows can be read at any time.
 
     Closing it, or running its cell again, ends its thread.  It holds its widgets instead of being
@@ -38,12 +39,17 @@ class Panel:
     def __init__(self, explored: Subject, method: str) -> None:
         self._subject, self._answers = explored, Answers(explored)
         self._pinned: Run | None = None
+        self._app: App | None = None
         self._still: Any = None
         self._shown_in: Any = None
         self._picture: Picture | None = None
         self._told, self._kept = -1, None
         self._lock = threading.RLock()
-        self._build(method)
+        measured, files = explored.measures, explored.folder is not None
+        super().__init__(explored.names, method, measured=measured, files=files)
+        self.knobs = Knobs(method, self._ask, self.looks)
+        self._show_method()
+        self._listen()
         self._worker = Worker(self._answers.answer, self._tell, self._failed)
         self._ask()
 
@@ -77,9 +83,11 @@ class Panel:
     @property
     def code(self) -> str:
         """The lines of Python that merge what the knobs say now."""
-        now = self.request().merge
-        reads = code.reads_statistics(now)
-        return code.lines(now, self._subject.folder, self._subject.names, reads=reads)
+        return self._code(self.request())
+
+    def _code(self, request: Request) -> str:
+        reads = code.reads_statistics(request)
+        return code.lines(request, self._subject.folder, self._subject.names, reads=reads)
 
     def recipe(self) -> Recipe:
         """The recipe of what the knobs say now.  Raises `InputError` for what cannot be merged."""
@@ -89,10 +97,11 @@ class Panel:
         """What the knobs say now, as a record."""
         names = tuple(name for name, box in self.experts.items() if box.value)
         weights: tuple[tuple[str, float], ...] = ()
-        if METHODS[self.method.value].weighted:
+        knobs = self.knobs  # a method's are exchanged as one, perhaps meanwhile
+        if METHODS[knobs.method].weighted:
             weights = tuple((name, float(self.weights[name].value)) for name in names)
         return Request(
-            self.method.value, tuple(self.options.items()), names, weights, self.device.value,
+            knobs.method, tuple(knobs.values.items()), names, weights, self.device.value,
             1 if self.rounds.disabled else self.rounds.value,
             self._picture.layer if self._picture else "",
         )  # fmt: skip
@@ -116,91 +125,29 @@ class Panel:
     def close(self) -> None:
         """Stop the work, end the thread and take the widgets back; the last result stays."""
         self._worker.close()
+        if self._app is not None:
+            self._app.close()
         if self._picture is not None:
             self._picture.close()
-        take_back(self.box, self._looks)
-        self._looks.close()
+        self.take_back()
 
     @property
     def closed(self) -> bool:
         """Whether its thread has ended."""
         return not self._worker.alive
 
-    # Widgets --------------------------------------------------------------------------------------
+    # What the widgets do --------------------------------------------------------------------------
 
-    def _build(self, method: str) -> None:
-        w, looks = controls.widgets(), Looks()
-        self._looks, wide = looks, looks.wide
-        measured = self._subject.measures
-        titles = controls.presets(measured=measured)
-        self.preset = w.Dropdown(
-            options=[("choose", ""), *((title, title) for title in titles)],
-            value="", description="Preset", layout=wide,
-        )  # fmt: skip
-        self.method = w.Dropdown(
-            options=controls.methods(measured=measured), value=method, description="Method",
-            layout=wide,
-        )  # fmt: skip
-        self.about, self._knob_box = w.HTML(layout=wide), w.VBox(layout=wide)
-        self.experts = {
-            name: w.Checkbox(True, description=name, indent=False, layout=wide)
-            for name in self._subject.names
-        }
-        self.weights = {
-            name: w.FloatText(1.0, step=0.25, tooltip=f"weight of {name}", layout=looks.small)
-            for name in self._subject.names
-        }
-        self.device = w.Dropdown(
-            options=_devices(), value="auto", description="Device", layout=wide
-        )
-        self.rounds = w.IntSlider(
-            1, min=1, max=ROUNDS, description="Rounds", layout=wide,
-            tooltip="How often statistics are measured: from 2 on also where the merge landed.",
-        )  # fmt: skip
-        rows = [w.HBox([self.weights[n], self.experts[n]]) for n in self._subject.names]
-        whom = w.VBox([w.HTML("Weight, and whether it is merged", layout=wide), *rows], layout=wide)
-        rest = w.VBox([self.device, self.rounds], layout=wide)
-        folded = w.Accordion(
-            [whom, rest], titles=("Experts and weights", "Device and rounds"), selected_index=None,
-            layout=wide,
-        )  # fmt: skip
-        left = w.VBox(
-            [self.preset, self.method, self.about, self._knob_box, folded], layout=looks.left
-        )
-        self.result, self.progress, self.view = (w.HTML(layout=wide) for _ in range(3))
-        self.views = w.ToggleButtons(
-            options=list(render.VIEWS), description="Show", style={"button_width": "auto"}
-        )
-        self._above = w.VBox(layout=wide)
-        right = w.VBox(
-            [self.result, self.progress, self.views, self._above, self.view, self._actions()],
-            layout=looks.right,
-        )
-        self.box = w.HBox([left, right], layout=looks.rows)
-        self.box.add_class(render.LIVE)
-        self.knobs = Knobs(method, self._ask, looks)
-        self._new_method()
+    def _listen(self) -> None:
         self.method.observe(self._new_method, "value")
         self.preset.observe(self._new_preset, "value")
         self.views.observe(self._new_view, "value")
         for one in (*self.experts.values(), *self.weights.values(), self.device, self.rounds):
             one.observe(self._ask, "value")
-
-    def _actions(self) -> Any:
-        w, looks = controls.widgets(), self._looks
-        self.pin = w.ToggleButton(
-            description="Pin this run", icon="thumb-tack", layout=looks.button,
-            tooltip="Compare the runs to come with this one",
-        )  # fmt: skip
-        self.copy = w.Button(description="As code", icon="code", layout=looks.button)
-        self.folder = w.Text(placeholder="folder to save in", layout=looks.folder)
-        self.keep = w.Button(description="Save", icon="save", layout=looks.button)
-        self.text = w.HTML(layout=looks.wide)
         self.pin.observe(self._new_pin, "value")
         self.copy.on_click(lambda _: self._say(self.code))
         self.keep.on_click(self._saved)
-        row = w.HBox([self.pin, self.copy, self.folder, self.keep], layout=looks.rows)
-        return w.VBox([row, self.text], layout=looks.wide)
+        self.open.on_click(self._opened)
 
     def _say(self, text: str) -> None:
         self.text.value = render.plain(text)
@@ -211,16 +158,23 @@ class Panel:
         except InputError as error:
             self._say(str(error))
 
+    def _opened(self, _: Any) -> None:
+        assert self._subject.folder is not None
+        try:
+            if self._app is None or not self._app.alive:
+                self._app = App(self._subject.folder)
+            self.text.value = render.framed(self._app.link(self.request().merge))
+        except InputError as error:
+            self._say(str(error))
+
     def _new_pin(self, _: Any) -> None:
-        self._pinned = self.runs[-1] if self.pin.value and self.runs else None
-        if self.pin.value and self.report is not None:
-            shown = self._answers.state.shown
-            self._pinned = next((run for run in self.runs if run.request == shown), None)
+        shown = self._answers.state.shown if self.pin.value else None
+        self._pinned = next((run for run in self.runs if run.request == shown), None)
         self._show(self._answers.state)
 
     def _new_view(self, _: Any) -> None:
         shown = self._picture is not None and self.views.value == "Layer"
-        self._above.children = (self._picture.box,) if self._picture and shown else ()
+        self.above.children = (self._picture.box,) if self._picture and shown else ()
         self._show(self._answers.state)
 
     def _new_preset(self, _: Any) -> None:
@@ -229,19 +183,20 @@ class Panel:
             self.rounds.value = preset.rounds
             self.method.value = preset.method
             self.knobs.put(preset.options)
+            self.preset.value = ""  # it can be chosen again after knobs were turned
 
-    def _new_method(self, _: Any = None) -> None:
-        before = self.knobs
-        if _ is not None:
-            self.knobs = Knobs(self.method.value, self._ask, self._looks)
-        self._knob_box.children = (self.knobs.box,)
-        if before is not self.knobs:
-            before.close()
-        self.about.value = render.framed(controls.about(self.method.value))
-        reads = bool(METHODS[self.method.value].requires) or self.method.value == PROPOSED
-        self.rounds.disabled = not (reads and self._subject.folder is not None)
-        if _ is not None:
-            self._ask()
+    def _new_method(self, _: Any) -> None:
+        before, self.knobs = self.knobs, Knobs(self.method.value, self._ask, self.looks)
+        self._show_method()
+        before.close()
+        self._ask()
+
+    def _show_method(self) -> None:
+        method = METHODS[self.method.value]
+        self.knob_box.children = (self.knobs.box,)
+        self.about.value = render.framed(controls.about(method.name))
+        again = bool(method.reads(method.options())) and self._subject.folder is not None
+        self.rounds.disabled = not again
 
     # Asking and answering -------------------------------------------------------------------------
 
@@ -272,7 +227,7 @@ class Panel:
         """The picture of the model, once it is known."""
         if self._picture is None and state.average is not None:
             family = state.average.inputs.family
-            self._picture = Picture(family, self._ask, self._looks)
+            self._picture = Picture(family, self._ask, self.looks)
             self._new_view(None)
         if self._picture is not None and state.distances is not None:
             moved = state.distances.moved.sum(1).tolist()
@@ -281,8 +236,10 @@ class Panel:
     def _keep(self, state: State) -> None:
         if self._still is None:
             return
+        # Of the result that is shown: the knobs may stand elsewhere by now.
+        made = self._code(state.shown) if state.shown is not None else ""
         screen: Any = importlib.import_module("IPython.display")
-        self._still.update(screen.HTML(render.still(state, self._pinned, self.code)))
+        self._still.update(screen.HTML(render.still(state, self._pinned, made)))
 
     # Displaying -----------------------------------------------------------------------------------
 
@@ -307,17 +264,6 @@ class Panel:
         screen.display(self.box)
         text = render.still(self._answers.state, self._pinned)
         self._still = screen.display(screen.HTML(text), display_id=True)
-
-
-def _devices() -> list[str]:
-    """The devices of this machine, and `auto`."""
-    found = ["auto"]
-    for name in ("cpu", "cuda", "mps"):
-        try:
-            found.append(choose_device(name)[0])
-        except InputError:
-            continue
-    return found
 
 
 # One panel a cell ---------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from ..api import evaluate, judge
 from ..errors import InputError, member
-from ..evaluation import Score, TaskResult, examining, score_of_loader
+from ..evaluation import Score, TaskResult, examining
 from ..merging import (
     Evaluation,
     Event,
@@ -232,8 +232,9 @@ class OfModels:
         if experts not in self._opened:
             opened = {name: self._weights[name] for name in experts}
             measured = {n: s for n, s in self._statistics.items() if n in opened}
-            found = inputs_of(self._weights[""], opened, measured, None, self._heads)
-            self._opened[experts] = replace(found, memo=Memo.of_process())
+            self._opened[experts] = inputs_of(
+                self._weights[""], opened, measured, None, self._heads
+            )
         return self._opened[experts]
 
     def merging(self, request: Request) -> Generator[Event, None, Merge]:
@@ -270,9 +271,7 @@ class OfModels:
 
     def _score(self, merge: Merge, name: str) -> Score:
         data = self.loaders[name]
-        if isinstance(data, Task | str):
-            return evaluate(merge, data, expert=name)
-        return score_of_loader(merge.model(name), data)  # silent: a bar would come into a cell
+        return evaluate(merge, data, expert=name, progress=False)
 
 
 def subject(

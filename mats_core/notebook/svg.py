@@ -22,6 +22,7 @@ STYLE = f"""\
 --down:#A84300;--blue:#0072B2;--orange:#E69F00;--green:#009E73;--purple:#CC79A7;--sky:#56B4E9;
 --vermillion:#D55E00;--grey:#8A8F96;--yellow:#C9B800;color:var(--jp-ui-font-color0,inherit);
 font-size:13px;line-height:1.45;overflow-wrap:anywhere}}
+.mats-live .widget-html-content{{min-width:0}}
 .mats-x b{{font-weight:600}}.mats-x .n{{font-size:24px;font-weight:600;overflow-wrap:normal}}
 .mats-x table{{border-collapse:collapse;color:inherit;background:none;width:100%;font-size:inherit;
 margin:.3em 0}}.mats-x td,.mats-x th{{border:0;border-bottom:1px solid var(--line);
@@ -53,12 +54,14 @@ class Bar:
     interval   of the value; None: no whisker
     of         the paler bar behind it; None: none
     marks      further values, as ticks: each with what it is
+    said       for screen readers; the value by default
     """
 
     value: float
     interval: tuple[float, float] | None = None
     of: float | None = None
     marks: tuple[tuple[float, str], ...] = ()
+    said: str = ""
 
 
 def bar(shown: Bar) -> str:
@@ -76,7 +79,7 @@ def bar(shown: Bar) -> str:
         at = _share(value)
         line = _line(at, at, 0, 18, colour, 3)
         parts.append(f"<g><title>{escape(what)}</title>{line}</g>")
-    said = f"{100 * shown.value:.1f} %"
+    said = escape(shown.said) or f"{100 * shown.value:.1f} %"
     return f'<svg width="100%" height="18" role="img" aria-label="{said}">{"".join(parts)}</svg>'
 
 
@@ -248,9 +251,12 @@ def cells(
         for name, values in rows.items()
     )
     top = f'<caption class="quiet" style="text-align:left">{escape(said)}</caption>'
-    return (
-        f'<div style="overflow-x:auto"><table>{top}<tr><th></th>{heads}</tr>{lines}</table></div>'
-    )
+    return table(f"{top}<tr><th></th>{heads}</tr>{lines}")
+
+
+def table(rows: str) -> str:
+    """A table of rows of HTML, which is moved sideways where its column is too narrow."""
+    return f'<div style="overflow-x:auto"><table>{rows}</table></div>'
 
 
 def _cell(value: float, most: float, form: str) -> str:

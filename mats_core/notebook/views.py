@@ -56,11 +56,12 @@ def tasks(state: State, pinned: Run | None = None) -> str:
         ]
         rows.append(_row(task, marks, [found.get(task.name) for found in differences]))
     versus = "".join(f'<th class="r" scope="col">− {escape(name)}</th>' for name, _ in beside)
-    return (
-        '<table><tr><th scope="col">task</th><th class="bar"></th><th class="r">merged</th>'
+    head = (
+        '<tr><th scope="col">task</th><th class="bar"></th><th class="r" scope="col">merged</th>'
         f'{versus}<th class="r" scope="col">expert</th><th class="r" scope="col">pre-trained</th>'
-        f"</tr>{''.join(rows)}</table>{_legend(beside)}"
+        "</tr>"
     )
+    return svg.table(head + "".join(rows)) + _legend(beside)
 
 
 def _row(
@@ -111,16 +112,22 @@ def _distances(state: State) -> str:
     most = max(1.0, *ours.values(), *mean.values())
     rows = "".join(
         f'<tr><td>{escape(name)}</td><td class="bar">'
-        + svg.bar(svg.Bar(ours[name] / most, None, 1 / most, ((mean[name] / most, "average"),)))
+        + svg.bar(_distance_bar(ours[name], mean[name], most))
         + f'</td><td class="r">× {ours[name]:.2f}</td><td class="r">× {mean[name]:.2f}</td></tr>'
         for name in list(ours)[: 4 * SHOWN]
     )
+    head = '<tr><th>expert</th><th class="bar"></th><th class="r">this merge</th>'
+    head += '<th class="r">average</th></tr>'
     return (
-        '<table><tr><th>expert</th><th class="bar"></th><th class="r">this merge</th>'
-        f'<th class="r">average</th></tr>{rows}</table><div class="quiet key">Distance from each '
-        "expert over the distance between that expert and the base, which is the pale bar."
+        f'{svg.table(head + rows)}<div class="quiet key">Distance from each expert over the '
+        "distance between that expert and the base, which is the pale bar."
         '<i style="border-color:var(--orange)"></i>average</div>'
     )
+
+
+def _distance_bar(ours: float, mean: float, most: float) -> svg.Bar:
+    marks = ((mean / most, f"average: × {mean:.2f}"),)
+    return svg.Bar(ours / most, None, 1 / most, marks, f"× {ours:.2f}")
 
 
 def solve(state: State) -> str:
@@ -188,7 +195,8 @@ def _along(state: State) -> str:
         upwards="share of the experts' accuracy", share=True,
     )  # fmt: skip
     lost = 100 * (best.normalised_accuracy - last.normalised_accuracy)
-    said = f"Best after {best.iteration} iterations ({percent(best.normalised_accuracy)})"
+    count = f"{best.iteration} iteration{'' if best.iteration == 1 else 's'}"
+    said = f"Best after {count} ({percent(best.normalised_accuracy)})"
     said += f", {lost:.1f} points lower after {last.iteration}." if lost > 0 else "."
     split, examples = state.trajectory.split, state.trajectory.examples
     tested = f'<span class="quiet">on {examples or "all"} {split} examples a task</span>'
@@ -198,7 +206,7 @@ def _along(state: State) -> str:
 def why(state: State) -> str:
     """Where the merge is better than the average, layer by layer."""
     if state.why is None:
-        return ""
+        return _by_layer(state)
     ours, mean = state.why.ours, state.why.average
     gains = dict(zip(state.why.layers, (mean - ours).tolist(), strict=True))
     total, base = float(ours.sum()), float(mean.sum())
@@ -207,23 +215,48 @@ def why(state: State) -> str:
     most = max((abs(gain) for gain in gains.values()), default=0.0) or 1.0
     rows = "".join(
         f'<tr><td>{escape(names[name])}</td><td class="bar">'
-        + svg.bar(svg.Bar(abs(gains[name]) / most))
+        + svg.bar(svg.Bar(abs(gains[name]) / most, said=f"{-gains[name]:+.4f} nats"))
         + f'</td><td class="r {"up" if gains[name] >= 0 else "down"}">{-gains[name]:+.4f}</td></tr>'
         for name in order
     )
     better = sum(gain > 0 for gain in gains.values())
-    first = order[0]
-    share = gains[first] / (base - total) if base != total else 0.0
     head = (
         f"To second order the experts' losses rise by {total:.3g} nats an example in this merge, "
-        f"summed over the experts, and by {base:.3g} in their average. It is lower in {better} of "
-        f"{len(gains)} layers; {escape(names[first])} alone makes {percent(share)} of the "
-        "difference."
+        f"summed over the experts, and by {base:.3g} in their average; by less than there in "
+        f"{better} of {len(gains)} layers."
     )
-    return (
-        f"<h4>Beside the average, by layer</h4><p>{head}</p><table><tr><th>layer</th>"
-        f'<th class="bar"></th><th class="r">nats</th></tr>{rows}</table>'
+    if base > total:
+        largest = max(gains, key=lambda name: gains[name])
+        share = percent(gains[largest] / (base - total))
+        head += f" The largest part of the gain, {share}, is {escape(names[largest])}'s."
+    top = '<tr><th>layer</th><th class="bar"></th><th class="r">nats</th></tr>'
+    return f"<h4>Beside the average, by layer</h4><p>{head}</p>{svg.table(top + rows)}"
+
+
+def _by_layer(state: State) -> str:
+    """Without statistics: how far the merge is from the experts in each layer, beside the
+    average."""
+    found, merge = state.distances, state.merge
+    if found is None or merge is None or any(own is not None for own in merge.inputs.statistics):
+        return ""
+    ours, mean = found.by_layer("merge"), found.by_layer("average")
+    names = short_names(list(ours))
+    order = sorted(ours, key=lambda name: -abs(ours[name] - mean[name]))[:SHOWN]
+    most = max(1.0, *ours.values(), *mean.values())
+    rows = "".join(
+        f'<tr><td>{escape(names[name])}</td><td class="bar">'
+        + svg.bar(_distance_bar(ours[name], mean[name], most))
+        + f'</td><td class="r">× {ours[name]:.2f}</td><td class="r">× {mean[name]:.2f}</td></tr>'
+        for name in order
     )
+    farther = sum(ours[name] > mean[name] for name in ours)
+    head = (
+        f"The merge is farther from the experts than their average in {farther} of {len(ours)} "
+        "layers. Whether that costs anything, statistics would say."
+    )
+    top = '<tr><th>layer</th><th class="bar"></th><th class="r">this merge</th>'
+    top += '<th class="r">average</th></tr>'
+    return f"<h4>Beside the average, by layer</h4><p>{head}</p>{svg.table(top + rows)}"
 
 
 def weights(state: State) -> str:

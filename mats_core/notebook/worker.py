@@ -8,6 +8,7 @@ kernels that differ in theirs.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Generator
@@ -128,7 +129,8 @@ class Worker:
                     answered = True
                     self._reached(number)
         except Exception as error:  # a sentence in the panel, never a traceback elsewhere
-            self._failed(error)
+            with contextlib.suppress(Exception):  # nothing that is shown may end the thread
+                self._failed(error)
             self._reached(number, whole=True)
             return "failed"
         self._reached(number, whole=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 import sys
@@ -9,6 +10,7 @@ import threading
 import time
 from types import ModuleType, SimpleNamespace
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import torch
@@ -19,8 +21,8 @@ from mats_core.merging.family_file import load_family
 from mats_core.methods.presets import PRESETS
 from mats_core.methods.reference import describe
 from mats_core.methods.table import METHODS
+from mats_core.notebook import app, render
 from mats_core.notebook import panel as panels
-from mats_core.notebook import render
 from mats_core.notebook.panel import Panel, explore
 from tests.module_cases import family as models
 from tests.module_cases import loader
@@ -151,7 +153,7 @@ def test_a_layer_is_looked_at_without_merging_again(opened, tiny_family):
     assert picture.names[0] in panel.view.value
     assert "Effective rank from" in panel.view.value
     assert "share most" in panel.view.value
-    assert panel._above.children == (picture.box,)
+    assert panel.above.children == (picture.box,)
 
 
 def test_presets_set_every_knob(opened, tiny_family):
@@ -299,6 +301,41 @@ def test_a_result_is_saved_by_the_button(opened, tiny_family, tmp_path):
     assert "mats.load_family" in panel.text.value
 
 
+def test_the_app_is_started_once_and_opened_at_these_settings(opened, tiny_family, monkeypatch):
+    started: list[list[str]] = []
+
+    class Process:
+        def __init__(self, words: list[str], **_: Any) -> None:
+            started.append(words)
+            self.code: int | None = None
+
+        def poll(self) -> int | None:
+            return self.code
+
+        def terminate(self) -> None:
+            self.code = 0
+
+        def wait(self, _: float) -> int | None:
+            return self.code
+
+    monkeypatch.setattr(app.subprocess, "Popen", Process)
+    panel = opened(tiny_family, examples=16)
+    panel.open.click()
+    panel.knobs.widgets["scaling"].value = 0.7
+    panel.open.click()
+    assert len(started) == 1
+    assert started[0][-1] == str(tiny_family.resolve())
+    (link,) = re.findall(r'href="([^"]+)"', panel.text.value)
+    given = json.loads(parse_qs(urlsplit(html.unescape(link)).query)["settings"][0])
+    assert given["method"] == "essential"
+    assert given["options"] == panel.options
+    assert given["options"]["scaling"] == 0.7
+    assert given["experts"] == ["e0", "e1", "e2"]
+    process = panel._app._process  # type: ignore[union-attr]
+    panel.close()
+    assert process.poll() == 0
+
+
 # Models in memory ---------------------------------------------------------------------------------
 
 
@@ -339,6 +376,8 @@ def test_modules_without_data_get_methods_that_need_none(opened):
     assert panel.wait(PATIENCE, whole=True)
     distances = panel._answers.state.distances
     assert distances is not None
+    panel.knobs.widgets["scaling"].value = 3.0  # 3 Σ δ: far beyond every expert, in every layer
+    assert "than their average in 6 of 6 layers" in whole(panel)
     panel.method.value = "average"
     text = whole(panel)
     found = panel._answers.state.distances
@@ -347,6 +386,7 @@ def test_modules_without_data_get_methods_that_need_none(opened):
     mean = sum(found.of("merge").values()) / 3
     assert f"× {mean:.2f}</span> as far from the experts as the base is" in panel.result.value
     assert "accuracy" not in text
+    assert "than their average in 0 of 6 layers" in text
     panel._picture.list.value = "fc1.weight"  # type: ignore[union-attr]
     panel.views.value = "Layer"
     assert panel.wait(PATIENCE, whole=True)
@@ -459,6 +499,18 @@ def test_a_cell_returns_with_its_first_result_which_is_kept_as_html(kernel):
     assert panel.wait(PATIENCE, whole=True)
     assert "as far from the experts" in kernel.still
     Balanced(kernel.still)
+
+
+def test_what_is_kept_is_of_the_result_and_not_of_where_the_knobs_stand_by_then(kernel):
+    base, experts = in_memory()
+    panel = kernel.run("a", base, experts, method="ties")
+    assert panel.wait(PATIENCE, whole=True)
+    state = panel._answers.state
+    panel.method.unobserve_all()
+    panel.method.value = "slerp"  # in the middle of an exchange of knobs
+    panel._keep(state)
+    assert "merge_models(base, experts, &#x27;ties&#x27;)" in kernel.still
+    assert panel.request().method == "ties"
 
 
 def test_running_a_cell_again_closes_its_panel_and_no_other(kernel):

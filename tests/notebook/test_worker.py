@@ -132,6 +132,25 @@ def test_an_exception_is_told_and_the_next_request_is_answered(desk):
     assert one.results == ["good"]
 
 
+def test_what_cannot_be_shown_does_not_end_the_thread(desk):
+    def answer(request):
+        yield Step(1.0, 1, True, request)
+
+    one = desk(answer)
+    shown = one.worker._tell
+
+    def broken(thing: Any) -> None:
+        raise KeyError("a name")
+
+    one.worker._tell = one.worker._failed = broken
+    one.worker.ask("x")
+    assert one.worker.wait(SOON, whole=True)
+    one.worker._tell = shown
+    one.worker.ask("y")
+    assert one.worker.wait(SOON)
+    assert one.results == ["y"]
+
+
 def test_progress_is_told_seldom_and_news_at_once(desk):
     def answer(request):
         for number in range(400):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable
@@ -255,6 +256,33 @@ def test_a_link_opens_its_run_and_a_strange_one_is_a_sentence(open_app: Open):
     strange.query_params["run"] = "0123456789"
     settle(strange, "preparation")
     assert any("not made on this machine" in info.value for info in strange.info)
+
+
+SETTINGS = {"method": "kfac", "options": {"damping": 0.5}, "experts": ["e0", "e2"]}
+SETTINGS |= {"weights": {"e0": 2.0, "e2": 1.0}, "rounds": 1}
+
+
+def test_an_address_hands_settings_over(open_app: Open):
+    app = open_app()
+    app.query_params["settings"] = json.dumps(SETTINGS)
+    settle(app, "preparation")
+    merge(app)
+    (run,) = kept()
+    assert run.recipe.method == "kfac"
+    assert run.report.options["damping"] == 0.5
+    assert [(e.name, e.weight) for e in run.recipe.experts] == [("e0", 2.0), ("e2", 1.0)]
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["{", "3", "{}", json.dumps(SETTINGS | {"method": "kfak"}),
+     json.dumps(SETTINGS | {"options": {"damping": -1}})],
+)  # fmt: skip
+def test_settings_of_an_address_that_do_not_fit_are_a_sentence(open_app: Open, given: str):
+    app = open_app()
+    app.query_params["settings"] = given
+    settle(app, "preparation")
+    assert any("settings that do not fit" in info.value for info in app.info)
 
 
 @pytest.mark.parametrize("page", ["compare", "inside", "export"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,8 +16,35 @@ from ..frame import Wanted, keys, session, show, state
 from ..work import merge
 from . import widgets
 
+LINK = "settings"  # the query parameter by which a notebook's panel hands its settings over
 MOST_ROUNDS = 3  # to choose from; a recipe may ask for more
 QUICK = 0.03  # half the interval of the first answer; the rest is tested in the background
+
+
+def follow_link(collection: FamilyFile) -> None:
+    """Put the settings that the address holds into the widgets, once."""
+    given = st.query_params.get(LINK)
+    if given is None:
+        return
+    del st.query_params[LINK]
+    try:
+        session.wanted = _handed(json.loads(given), collection)
+    except (InputError, ValueError, TypeError, KeyError) as error:
+        said = str(error) if isinstance(error, InputError) else "they cannot be read"
+        show.keep("info", f"The link holds settings that do not fit: {said}")
+
+
+def _handed(given: Any, collection: FamilyFile) -> Wanted:
+    """Settings out of an address: judged, because an address can be written by others."""
+    method, changed = str(given["method"]), dict(given["options"])
+    parsed = parse_options(method, changed, collection.folder).model_dump()
+    return Wanted(
+        method,
+        {name: parsed[name] for name in changed},
+        tuple(map(str, given["experts"])),
+        {str(name): float(weight) for name, weight in dict(given["weights"]).items()},
+        rounds=max(1, int(given["rounds"])),
+    )
 
 
 def take_over(collection: FamilyFile) -> None:

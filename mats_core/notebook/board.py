@@ -6,7 +6,7 @@ from typing import Any
 
 from ..errors import InputError
 from ..system import choose_device
-from . import controls, render
+from . import controls, render, svg
 from .controls import Looks, take_back
 
 ROUNDS = 3  # of statistics, at most, to choose from
@@ -25,77 +25,87 @@ class Board:
         self.looks = Looks()
         left = [*self._method(method, measured), self._whom(names)]
         right = [*self._results(), self._actions(files)]
-        w, looks = controls.widgets(), self.looks
-        boxes = [w.VBox(left, layout=looks.left), w.VBox(right, layout=looks.right)]
-        self.box = w.HBox(boxes, layout=looks.rows)
+        new, looks = self.looks.new, self.looks
+        boxes = [new("VBox", left, layout=looks.left), new("VBox", right, layout=looks.right)]
+        self.box = new("HBox", boxes, layout=looks.rows)
         self.box.add_class(render.LIVE)
 
     def take_back(self) -> None:
         """Close all of them."""
-        take_back(self.box, self.looks)
+        take_back(self.box)
         self.looks.close()
 
     def _method(self, method: str, measured: bool) -> list[Any]:
-        w, wide = controls.widgets(), self.looks.wide
+        new = self.looks.new
         titles = controls.presets(measured=measured)
-        self.preset = w.Dropdown(
+        self.preset = new(
+            "Dropdown",
             options=[("choose", ""), *((title, title) for title in titles)],
-            value="", description="Preset", layout=wide,
-        )  # fmt: skip
-        self.method = w.Dropdown(
-            options=controls.methods(measured=measured), value=method, description="Method",
-            layout=wide,
-        )  # fmt: skip
-        self.about, self.knob_box = w.HTML(layout=wide), w.VBox(layout=wide)
-        return [self.preset, self.method, self.about, self.knob_box]
+            value="",
+            description="Preset",
+        )
+        self.method = new(
+            "Dropdown",
+            options=controls.methods(measured=measured),
+            value=method,
+            description="Method",
+        )
+        self.about, self.knob_box = new("HTML"), new("VBox")
+        return [new("HTML", svg.STYLE), self.preset, self.method, self.about, self.knob_box]
 
     def _whom(self, names: tuple[str, ...]) -> Any:
-        w, wide = controls.widgets(), self.looks.wide
+        new = self.looks.new
         self.experts = {
-            name: w.Checkbox(True, description=name, indent=False, layout=wide) for name in names
+            name: new("Checkbox", True, description=name, indent=False) for name in names
         }
         self.weights = {
-            name: w.FloatText(1.0, step=0.25, tooltip=f"weight of {name}", layout=self.looks.small)
+            name: new(
+                "FloatText", 1.0, step=0.25, tooltip=f"weight of {name}", layout=self.looks.small
+            )
             for name in names
         }
-        self.device = w.Dropdown(
-            options=_devices(), value="auto", description="Device", layout=wide
-        )
-        self.rounds = w.IntSlider(
-            1, min=1, max=ROUNDS, description="Rounds", layout=wide,
+        self.device = new("Dropdown", options=_devices(), value="auto", description="Device")
+        self.rounds = new(
+            "IntSlider",
+            1,
+            min=1,
+            max=ROUNDS,
+            description="Rounds",
             tooltip="How often statistics are measured: from 2 on also where the merge landed.",
-        )  # fmt: skip
-        said = w.HTML("Weight, and whether it is merged", layout=wide)
-        rows = [w.HBox([self.weights[name], self.experts[name]]) for name in names]
-        whom = w.VBox([said, *rows], layout=wide)
-        rest = w.VBox([self.device, self.rounds], layout=wide)
+        )
+        said = new("HTML", "Weight, and whether it is merged")
+        rows = [new("HBox", [self.weights[name], self.experts[name]]) for name in names]
+        whom = new("VBox", [said, *rows])
+        rest = new("VBox", [self.device, self.rounds])
         titles = ("Experts and weights", "Device and rounds")
-        return w.Accordion([whom, rest], titles=titles, selected_index=None, layout=wide)
+        return new("Accordion", [whom, rest], titles=titles, selected_index=None)
 
     def _results(self) -> list[Any]:
-        w, wide = controls.widgets(), self.looks.wide
-        self.result, self.progress, self.view = (w.HTML(layout=wide) for _ in range(3))
-        self.views = w.ToggleButtons(
-            options=list(render.VIEWS), description="Show", style={"button_width": "auto"}
-        )
-        self.above = w.VBox(layout=wide)  # the picture of the model, where a layer is chosen
+        new = self.looks.new
+        self.result, self.progress, self.view = (new("HTML") for _ in range(3))
+        self.views = new("ToggleButtons", options=list(render.VIEWS), description="Show")
+        self.above = new("VBox")  # the picture of the model, where a layer is chosen
         return [self.result, self.progress, self.views, self.above, self.view]
 
     def _actions(self, files: bool) -> Any:
-        w, looks = controls.widgets(), self.looks
-        self.pin = w.ToggleButton(
-            description="Pin this run", icon="thumb-tack", layout=looks.button,
+        new, looks = self.looks.new, self.looks
+        self.pin = new(
+            "ToggleButton",
+            description="Pin this run",
+            icon="thumb-tack",
+            layout=looks.button,
             tooltip="Compare the runs to come with this one",
-        )  # fmt: skip
-        self.copy = w.Button(description="As code", icon="code", layout=looks.button)
-        self.folder = w.Text(placeholder="folder to save in", layout=looks.folder)
-        self.keep = w.Button(description="Save", icon="save", layout=looks.button)
-        self.open = w.Button(
-            description="Open in the app", icon="external-link", layout=looks.button
         )
-        self.text = w.HTML(layout=looks.wide)
+        self.copy = new("Button", description="As code", icon="code", layout=looks.button)
+        self.folder = new("Text", placeholder="folder to save in", layout=looks.folder)
+        self.keep = new("Button", description="Save", icon="save", layout=looks.button)
+        self.open: Any = None
+        if files:
+            link = {"description": "Open in the app", "icon": "external-link"}
+            self.open = new("Button", layout=looks.button, **link)
+        self.text = new("HTML")
         shown = [self.pin, self.copy, self.folder, self.keep, *([self.open] if files else [])]
-        return w.VBox([w.HBox(shown, layout=looks.rows), self.text], layout=looks.wide)
+        return new("VBox", [new("HBox", shown, layout=looks.rows), self.text])
 
 
 def _devices() -> list[str]:

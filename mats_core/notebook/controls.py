@@ -18,7 +18,7 @@ def widgets() -> Any:
 
 
 class Looks:
-    """Layouts and styles, one of a kind for all widgets: each is stored with the notebook."""
+    """Makes widgets with layouts and styles that they share: each is stored with the notebook."""
 
     def __init__(self) -> None:
         w = widgets()
@@ -31,21 +31,32 @@ class Looks:
         self.title = w.Layout(width="150px")
         self.folder = w.Layout(width="180px")
         self.button = w.Layout(width="auto", height="30px")
+        self._layouts = list(vars(self).values())
+        self._styles: dict[str, Any] = {}
+
+    def new(self, kind: str, *values: Any, **settings: Any) -> Any:
+        """A widget of a kind, as wide as its column where no layout is given."""
+        settings.setdefault("layout", self.wide)
+        if kind in self._styles:
+            settings.setdefault("style", self._styles[kind])
+        made = getattr(widgets(), kind)(*values, **settings)
+        style = getattr(made, "style", None)
+        if style is not None and kind not in self._styles and "style" not in settings:
+            self._styles[kind] = style
+            if hasattr(style, "description_width") and kind != "Checkbox":
+                style.description_width = LABEL
+        return made
 
     def close(self) -> None:
-        """Take all of them back."""
-        for one in vars(self).values():
+        """Take all layouts and styles back."""
+        for one in (*self._layouts, *self._styles.values()):
             one.close()
 
 
-def take_back(widget: Any, looks: Looks) -> None:
-    """Close a widget with all that it holds, but for the layouts that others share."""
+def take_back(widget: Any) -> None:
+    """Close a widget with all that it holds, but for the layouts and styles that others share."""
     for child in getattr(widget, "children", ()):
-        take_back(child, looks)
-    own: list[Any] = [widget.layout, getattr(widget, "style", None)]
-    for part in own:
-        if part is not None and part not in vars(looks).values():
-            part.close()
+        take_back(child)
     widget.close()
 
 
@@ -54,7 +65,7 @@ class Knobs:
 
     method    its name
     changed   called without arguments after every change
-    looks     layouts that widgets share
+    looks     makes its widgets
     """
 
     def __init__(self, method: str, changed: Callable[[], None], looks: Looks) -> None:
@@ -62,7 +73,7 @@ class Knobs:
         self.method, self.looks = method, looks
         self._changed, self._quiet = changed, False
         self.widgets = {name: self._widget(field) for name, field in self.fields.items()}
-        w = widgets()
+        new = looks.new
         leading: list[Any] = []
         heading = ""
         for name, field in self.fields.items():
@@ -70,13 +81,15 @@ class Knobs:
                 continue
             if field.section and field.section.title != heading:
                 heading = field.section.title
-                leading.append(w.HTML(f"<b>{escape(heading)}</b>", layout=looks.wide))
+                leading.append(new("HTML", f"<b>{escape(heading)}</b>"))
             leading.append(self.widgets[name])
         more = [self.widgets[name] for name, field in self.fields.items() if field.more]
         if more:
-            folded = w.Accordion([w.VBox(more)], titles=("More settings",), selected_index=None)
+            folded = new(
+                "Accordion", [new("VBox", more)], titles=("More settings",), selected_index=None
+            )
             leading.append(folded)
-        self.box = w.VBox(leading, layout=looks.wide)
+        self.box = new("VBox", leading)
 
     @property
     def values(self) -> dict[str, Any]:
@@ -99,40 +112,44 @@ class Knobs:
 
     def close(self) -> None:
         """Take the widgets back."""
-        take_back(self.box, self.looks)
+        take_back(self.box)
 
     def _widget(self, field: OptionField) -> Any:
-        w = widgets()
-        common: dict[str, Any] = {
-            "description": field.title,
-            "tooltip": help_of(field),
-            "layout": self.looks.wide,
-        }
+        new = self.looks.new
+        common: dict[str, Any] = {"description": field.title, "tooltip": help_of(field)}
         control, ends = field.control, {"min": field.low, "max": field.high, "step": field.step}
         if control in ("slider", "switch") and field.kind == "int":
-            made = w.IntSlider(field.default, **{k: int(v or 0) for k, v in ends.items()}, **common)
+            made = new(
+                "IntSlider", field.default, **{k: int(v or 0) for k, v in ends.items()}, **common
+            )
         elif control in ("slider", "switch"):
-            made = w.FloatSlider(field.default, readout_format=".2f", **ends, **common)
+            made = new("FloatSlider", field.default, readout_format=".2f", **ends, **common)
         elif control == "series":
-            made = w.SelectionSlider(options=_series(field), value=field.default, **common)
+            made = new("SelectionSlider", options=_series(field), value=field.default, **common)
         elif control == "toggle":
-            made = w.Checkbox(field.default, indent=False, **common)
+            made = new("Checkbox", field.default, indent=False, **common)
         elif control == "choice" and not _open(field):
-            made = w.Dropdown(options=_named(field), value=field.default, **common)
+            made = new("Dropdown", options=_named(field), value=field.default, **common)
         elif control == "choice":
             told = tuple(field.choices or field.checkpoint)
-            made = w.Combobox(
-                value=_text(field.default), options=told, continuous_update=False, **common
+            made = new(
+                "Combobox",
+                value=_text(field.default),
+                options=told,
+                continuous_update=False,
+                **common,
             )
         elif control == "number" and not _optional(field):
-            number = w.IntText if field.kind == "int" else w.FloatText  # bounds are told by merging
-            made = number(field.default, continuous_update=False, **common)
+            number = "IntText" if field.kind == "int" else "FloatText"  # merging tells the bounds
+            made = new(number, field.default, continuous_update=False, **common)
         else:
-            made = w.Text(
-                _text(field.default), placeholder="by default", continuous_update=False, **common
+            made = new(
+                "Text",
+                _text(field.default),
+                placeholder="by default",
+                continuous_update=False,
+                **common,
             )
-        if control != "toggle":
-            made.style.description_width = LABEL
         made.observe(self._told, "value")
         return made
 

@@ -147,7 +147,8 @@ class Panel(Board):
         self.pin.observe(self._new_pin, "value")
         self.copy.on_click(lambda _: self._say(self.code))
         self.keep.on_click(self._saved)
-        self.open.on_click(self._opened)
+        if self.open is not None:
+            self.open.on_click(self._opened)
 
     def _say(self, text: str) -> None:
         self.text.value = render.plain(text)
@@ -173,8 +174,7 @@ class Panel(Board):
         self._show(self._answers.state)
 
     def _new_view(self, _: Any) -> None:
-        shown = self._picture is not None and self.views.value == "Layer"
-        self.above.children = (self._picture.box,) if self._picture and shown else ()
+        self._see_layers(self._answers.state)
         self._show(self._answers.state)
 
     def _new_preset(self, _: Any) -> None:
@@ -224,14 +224,18 @@ class Panel(Board):
             self.view.value = render.view(self.views.value, state, self._pinned)
 
     def _see_layers(self, state: State) -> None:
-        """The picture of the model, once it is known."""
-        if self._picture is None and state.average is not None:
-            family = state.average.inputs.family
-            self._picture = Picture(family, self._ask, self.looks)
-            self._new_view(None)
-        if self._picture is not None and state.distances is not None:
+        """The picture of the model, made when it is first looked at."""
+        shown = self.views.value == "Layer"
+        with self._lock:
+            if shown and self._picture is None and state.average is not None:
+                self._picture = Picture(state.average.inputs.family, self._ask, self.looks)
+            picture = self._picture
+        if picture is None:
+            return
+        if state.distances is not None:
             moved = state.distances.moved.sum(1).tolist()
-            self._picture.shade(dict(zip(state.distances.layers, moved, strict=True)))
+            picture.shade(dict(zip(state.distances.layers, moved, strict=True)))
+        self.above.children = (picture.box,) if shown else ()
 
     def _keep(self, state: State) -> None:
         if self._still is None:

@@ -25,24 +25,24 @@ class Picture:
     """Tiles and a list of a model's layers; `box` holds them.
 
     changed   called after another layer was chosen
-    looks     layouts that widgets share
+    looks     makes its widgets
     """
 
     def __init__(self, family: Family, changed: Callable[[], None], looks: Looks) -> None:
-        w = widgets()
+        new = looks.new
         names = matrices(family)
         short = short_names(names)
-        self.names, self._changed, self._looks = names, changed, looks
+        self.names, self._changed = names, changed
         options = [("none", ""), *((short[name], name) for name in names)]
-        self.list = w.Dropdown(options=options, value="", description="Layer", layout=looks.wide)
+        self.list = new("Dropdown", options=options, value="", description="Layer")
         self.list.observe(self._told, "value")
-        self._styles = [w.ButtonStyle(button_color=shade) for shade in (*SHADES, CHOSEN)]
+        self._styles = [widgets().ButtonStyle(button_color=shade) for shade in (*SHADES, CHOSEN)]
         self._shades = dict.fromkeys(names, 0)
         self.tiles: dict[str, Any] = {}
         rows = self._rows(names, looks) if len(names) <= MOST_TILES else []
         said = "A tile is a weight; the darker, the further the experts moved there."
-        key = [w.HTML(f'<span style="font-size:11px">{said}</span>', layout=looks.wide)]
-        self.box = w.VBox([*rows, *(key if rows else []), self.list], layout=looks.wide)
+        key = [new("HTML", f'<span style="font-size:11px">{said}</span>')]
+        self.box = new("VBox", [*rows, *(key if rows else []), self.list])
 
     @property
     def layer(self) -> str:
@@ -60,12 +60,12 @@ class Picture:
 
     def close(self) -> None:
         """Take the widgets back."""
-        take_back(self.box, self._looks)
+        take_back(self.box)
         for style in self._styles:
             style.close()
 
     def _rows(self, names: list[str], looks: Looks) -> list[Any]:
-        w = widgets()
+        new = looks.new
         groups: dict[str, list[str]] = {}
         for name in names:
             groups.setdefault(group_of(name), []).append(name)
@@ -73,12 +73,12 @@ class Picture:
         rows = []
         for group, members in groups.items():
             for name in members:
-                tile = w.Button(tooltip=name, layout=looks.tile, style=self._styles[0])
+                tile = new("Button", tooltip=name, layout=looks.tile, style=self._styles[0])
                 tile.on_click(lambda _, name=name: self._choose(name))
                 self.tiles[name] = tile
             title = escape(titles[group].replace("* · ", ""))
-            label = w.HTML(f'<span style="font-size:11px">{title}</span>', layout=looks.title)
-            rows.append(w.HBox([label, *(self.tiles[name] for name in members)]))
+            label = new("HTML", f'<span style="font-size:11px">{title}</span>', layout=looks.title)
+            rows.append(new("HBox", [label, *(self.tiles[name] for name in members)]))
         return rows
 
     def _choose(self, name: str) -> None:

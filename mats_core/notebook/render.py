@@ -15,7 +15,7 @@ from ..merging import Report
 from ..methods import METHODS
 from . import views
 from .answers import Run, State
-from .svg import framed
+from .svg import STYLE, framed
 from .views import compared
 
 LIVE = "mats-live"  # the class of a panel's widgets, which are there as long as the kernel is
@@ -157,4 +157,5 @@ def still(state: State, pinned: Run | None = None, code: str = "") -> str:
     )
     lines = f"<details><summary>Code</summary><pre>{escape(code)}</pre></details>" if code else ""
     parts = (f'<p class="quiet">{escape(options)}</p>', shown["Tasks"], rest, lines)
-    return f'{HIDDEN}<div class="mats-still">{framed(_said(state, pinned), *parts)}</div>'
+    whole = framed(_said(state, pinned), *parts)
+    return f'{HIDDEN}{STYLE}<div class="mats-still">{whole}</div>'

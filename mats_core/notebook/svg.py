@@ -42,8 +42,8 @@ margin:0 .3em 0 .9em}}.mats-x h4{{margin:.8em 0 .2em;font-size:14px;font-weight:
 
 
 def framed(*parts: str) -> str:
-    """Parts of HTML in one frame, with the style that they need."""
-    return f'<div class="mats-x">{STYLE}{"".join(parts)}</div>'
+    """Parts of HTML in one frame; `STYLE` must stand once on the same page."""
+    return f'<div class="mats-x">{"".join(parts)}</div>'
 
 
 @dataclass(frozen=True)

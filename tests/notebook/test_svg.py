@@ -77,4 +77,4 @@ def test_looks_of_more_tasks_than_colours_differ():
 
 
 def test_nothing_is_fetched():
-    assert not re.search(r"https?:|@import|url\(|src=|<script|<link", svg.framed("x"))
+    assert not re.search(r"https?:|@import|url\(|src=|<script|<link", svg.STYLE + svg.framed("x"))

@@ -24,6 +24,14 @@ from tests.conftest import family_recipe
 from tests.module_cases import family, loader
 
 
+@pytest.fixture(autouse=True)
+def interrupts() -> Iterator[None]:
+    """SIGINT raises, also where the tests were started in the background, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @dataclass
 class Things:
     """What the jobs work on: three modules, and a family of directories."""

@@ -134,6 +134,7 @@ def read_settings(path: Path) -> Settings:
     content = read_json(file)
     if not isinstance(content, dict) or not isinstance(content.get("peft_type"), str):
         raise InputError(f"'{file}'", expected="a JSON object with 'peft_type'", found="none")
+    content = {**content, "peft_type": content["peft_type"].upper()}
     _refuse(path, content)
     try:
         return _settings(content)

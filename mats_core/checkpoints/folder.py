@@ -11,7 +11,16 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import InputError, existing, foreseen, listing, read_json, regular
+from ..errors import (
+    BEGIN,
+    InputError,
+    beginning,
+    existing,
+    foreseen,
+    listing,
+    read_json,
+    regular,
+)
 
 STEMS = ("model", "diffusion_pytorch_model")  # as transformers and diffusers call their weights
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
@@ -23,6 +32,7 @@ STATE = re.compile(
     r"|sampler|dataloader|events\.out\.tfevents|zero_pp_rank|.*_optim_states)([._-]|\d|$).*"
 )
 ADAPTER = "adapter_config.json"
+OTHERWISE = "Save the model with save_pretrained, and name that folder."
 OTHER_FORMATS = {
     ".gguf": (
         "weights quantised for llama.cpp",
@@ -81,9 +91,15 @@ def weight_files(path: Path) -> Found:
     if len(indices) == 1:
         return _indexed(path / indices[0], indices[0].removesuffix(INDEX))
     found = [name for name in names if name.endswith(SAFE) and not STATE.match(name)]
-    if len(found) == 1:
+    if len(found) == 1 and not _is_part(found[0]):
         return Found((path / found[0],), stem=SHARD.sub("", found[0].removesuffix(SAFE)))
     raise _no_weights(path, names, found)
+
+
+def _is_part(name: str) -> bool:
+    """Whether a file is one shard of several: `model-00001-of-00002`; the others may be missing."""
+    shard = SHARD.search(name.removesuffix(SAFE))
+    return shard is not None and int(shard[0].rpartition("-")[2]) > 1
 
 
 def _of_file(path: Path) -> Found:
@@ -129,9 +145,12 @@ def _no_weights(path: Path, names: list[str], found: list[str]) -> InputError:
         return InputError(
             f"checkpoint '{path}'",
             expected=wanted,
-            found=f"{len(found)} {'shards without their' if shards else 'other .safetensors'} "
-            f"{'index' if shards else 'files'}: {listing(found)}",
-            remedy="Copy the index as well." if shards else "Point at one file.",
+            found=f"{len(found)} "
+            f"{'shards without their index' if shards else 'other .safetensors files'}: "
+            f"{listing(found)}",
+            remedy="Copy the index as well, and all that it names."
+            if shards
+            else "Point at one file.",
         )
     if (pickled := _pickled(names)) is not None:
         return _refusal(path / pickled)
@@ -230,9 +249,10 @@ def _refusal(path: Path) -> InputError:
             "on, and save_pretrained it.",
         )
     if path.suffix not in PICKLES:
-        return InputError(
-            f"'{path}'", expected="a .safetensors file or a directory", found=f"'{path.name}'"
-        )
+        with foreseen(f"'{path}'"), regular(f"'{path}'", path).open("rb") as handle:
+            found, remedy = beginning(handle.read(BEGIN)) or (f"'{path.name}'", OTHERWISE)
+        expected = "a .safetensors file or a directory"
+        return InputError(f"'{path}'", expected=expected, found=found, remedy=remedy)
     # Names go in as arguments, quoted: this line is made to be pasted into a shell.
     command = (
         "python -c 'import sys, torch; from safetensors.torch import save_file; "

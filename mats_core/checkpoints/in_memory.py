@@ -16,7 +16,7 @@ from typing import Any, final
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.parameter import is_lazy
 
 from ..errors import InputError, listing
 from ..system import Device
@@ -117,7 +117,7 @@ def _accepted(value: Any, thing: str) -> Tensor:
     if not isinstance(value, Tensor):
         wanted, found = "a tensor", type(value).__name__
         remedy = "Pass a state dict of tensors alone, without optimiser state or extra state."
-    elif isinstance(value, UninitializedTensorMixin):
+    elif is_lazy(value):
         wanted, found = "a tensor with data", "one of a lazy module that has seen no batch"
         remedy = "Call the module once on a batch; its shapes follow from that."
     elif value.is_meta:

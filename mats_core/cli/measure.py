@@ -75,6 +75,13 @@ def _measure(arguments: argparse.Namespace) -> None:
         for name, path, reference in collection.members(with_base=True):
             task = tasks.load(reference, root=collection.folder)
             members.append((path, task, arguments.out / f"{name}.stats.safetensors"))
+        if not members:
+            raise InputError(
+                f"family '{arguments.family}'",
+                expected="experts with a task that they are measured on",
+                found="none",
+                remedy="Name the 'task' of each in its family.yaml.",
+            )
     else:
         if not arguments.task:
             raise InputError("measure", expected="--task", found="none")

@@ -9,6 +9,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from ..evaluation import (
+    Score,
     TaskResult,
     gap_recovered,
     normalised_accuracy,
@@ -59,7 +60,29 @@ def accuracy_bars(
         f"Bars of accuracy by task. {label}: {percent(ours)} of the experts' accuracy on average, "
         f"from {percent(share(worst))} on {worst.name} to {percent(share(best))} on {best.name}."
     )
-    return Figure(figure, alt, caption)
+    runs = [(label, results), *([(beside_label, beside)] if beside else [])]
+    rows = [
+        *(_row_of(r.name, name, r.merged, split) for name, tested in runs for r in tested),
+        *_references(results, split),
+    ]
+    return Figure(figure, alt, caption, rows)
+
+
+def _row_of(task: str, model: str, score: Score, split: str) -> dict[str, Any]:
+    """A number of a figure with all that it takes to read it elsewhere."""
+    low, high = score.interval
+    return {
+        "task": task, "model": model, "metric": score.metric, "value": score.value, "low": low,
+        "high": high, "examples": score.examples, "split": split,
+    }  # fmt: skip
+
+
+def _references(results: Sequence[TaskResult], split: str) -> list[dict[str, Any]]:
+    return [
+        _row_of(r.name, model, score, split)
+        for r in results
+        for model, score in (("expert", r.finetuned), ("pre-trained", r.pretrained))
+    ]
 
 
 def baseline_bars(results: Sequence[TaskResult], tasks: Mapping[str, Look]) -> Figure:
@@ -80,7 +103,8 @@ def baseline_bars(results: Sequence[TaskResult], tasks: Mapping[str, Look]) -> F
         )
     else:
         text += "There is no gap to close: these experts are no better than their base."
-    return Figure(figure, f"Bars of accuracy by task. {text}", text)
+    rows = _references(results, "test")
+    return Figure(figure, f"Bars of accuracy by task. {text}", text, rows)
 
 
 WIDTH = 0.84  # of a task's place on the axis

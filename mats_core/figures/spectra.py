@@ -55,8 +55,9 @@ def energy_curves(found: Mapping[str, Spectrum], tasks: Mapping[str, Look], rank
     figure.update_yaxes(range=[0, 1.02], tickformat=".0%", title="energy kept")
     kept = {name: own.energy(rank) for name, own in found.items()}
     best, worst = max(kept, key=lambda n: kept[n]), min(kept, key=lambda n: kept[n])
-    caption = (
-        f"With {rank} directions a task, {best} keeps {percent(kept[best])} of its energy and "
-        f"{worst} {percent(kept[worst])}."
-    )
+    most_kept, least_kept = percent(kept[best]), percent(kept[worst])
+    who = f"{best} keeps {most_kept} of its energy and {worst} {least_kept}"
+    if most_kept == least_kept:
+        who = f"{'each' if len(kept) > 1 else best} keeps {most_kept} of its energy"
+    caption = f"With {rank} directions a task, {who}."
     return Figure(figure, f"Energy kept against rank. {caption}", caption)

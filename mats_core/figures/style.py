@@ -6,7 +6,7 @@ import csv
 import html
 import io
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
@@ -54,11 +54,13 @@ class Figure(Shown):
     figure    the plot, which can be zoomed where plotly shows it
     alt       alternative text: what it shows
     caption   what it says about this result
+    rows      its numbers as rows of a table, where these are not what the plot's traces hold
     """
 
     figure: go.Figure
     alt: str
     caption: str
+    rows: Sequence[Mapping[str, Any]] = ()
 
     def __repr__(self) -> str:
         """One line; the numbers of the plot are many."""
@@ -117,12 +119,16 @@ def percent(value: float, digits: int = 1) -> str:
     return f"{100 * value:.{digits}f} %"
 
 
-def to_csv(figure: go.Figure) -> str:
-    """The numbers of a figure as CSV: trace, x, y and (heatmaps) z, one row a point."""
+def to_csv(shown: Figure) -> str:
+    """The numbers of a figure as CSV: its rows, or one row a point of its plot (trace, x, y, z)."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
+    if shown.rows:
+        writer.writerow(shown.rows[0])
+        writer.writerows(row.values() for row in shown.rows)
+        return out.getvalue()
     writer.writerow(["trace", "x", "y", "z"])
-    traces: Any = figure.data
+    traces: Any = shown.figure.data
     for number, trace in enumerate(traces):
         if trace.meta == NO_DATA:
             continue

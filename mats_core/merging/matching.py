@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from ..checkpoints import Weights, unwrapped
 from ..errors import InputError, listing
 from ..families import Family
 from ..names import is_weight, module_of
@@ -32,6 +34,28 @@ def require_matching(
     for whose, own in statistics.items():
         if own is not None:
             _match(whose, own, expected, kinds)
+
+
+def read_through(statistics: Statistics, on: Weights) -> Statistics:
+    """Statistics without the wrappers of training in their names, where these are none of the
+    names of the model's tensors and modules."""
+    names = {*on.tensors, *map(on.own, on.tensors)}
+    stems = _stems(statistics.shapes)
+    if {*names, *map(module_of, names)}.isdisjoint(stems):
+        return statistics.under(unwrapped(stems))
+    return statistics
+
+
+def warn_of_labels(measured: Iterable[Statistics | None]) -> None:
+    """Warn of statistics that were measured in two ways, where some are to be weighed against
+    others."""
+    kinds = {one.metadata.get("labels", "") for one in measured if one is not None} - {""}
+    if len(kinds) > 1:
+        warnings.warn(
+            f"statistics were measured with labels of two kinds ({listing(sorted(kinds))}): their "
+            "Fishers and output Grams are not of one scale",
+            stacklevel=2,
+        )
 
 
 def _match(

@@ -22,7 +22,7 @@ from ..methods import METHODS, Method, Options, describe, named_checkpoints, opt
 from ..names import bias_of, is_weight, module_of
 from ..statistics import Statistics
 from ..system import Memo, choose_device
-from .matching import require_matching
+from .matching import read_through, require_matching, warn_of_labels
 from .recipe import Recipe
 
 
@@ -168,6 +168,7 @@ def _checked(inputs: Inputs) -> Inputs:
         for checkpoint, statistics in zip(checkpoints, measured, strict=True):
             if statistics is not None:
                 statistics.check(checkpoint.fingerprint)
+        warn_of_labels(measured)
     return replace(inputs, notes=notes_on(family, caught))
 
 
@@ -195,7 +196,7 @@ def _statistics(recipe: Recipe, reference: str | None, on: Weights) -> Statistic
 
 def under_base_names(statistics: Statistics, on: Weights) -> Statistics:
     """Statistics that were measured on `on`, under the base's names of its tensors."""
-    return statistics.under({on.own(name): name for name in on.tensors})
+    return read_through(statistics, on).under({on.own(name): name for name in on.tensors})
 
 
 def prepare(recipe: Recipe, inputs: Inputs | None = None, keep: Sequence[int] = ()) -> Plan:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, reason
 from ..system import recall
 from ..tasks import Split
 from .architecture import quiet
@@ -115,7 +115,8 @@ def load_tokenizer(directory: Path) -> Any:
         raise InputError(
             f"tokenizer of '{directory}'",
             expected="one that transformers can read",
-            found=(str(error).strip() or type(error).__name__).splitlines()[0][:200],
+            found=reason(error),
+            remedy="Copy its files again from where the model was saved.",
         ) from None
 
 

@@ -113,7 +113,9 @@ def _layers(layers: Sequence[LayerReport]) -> Iterator[Block]:
     counted = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
     yield Words(f"{len(layers)} layers", counted)
     heads = ("layer", "treatment", "method", "status", "iterations", "residual")
-    yield Table(heads, [_row(layer) for layer in layers])
+    rows = [_row(layer) for layer in layers]
+    said = [i for i, _ in enumerate(heads) if any(row[i] for row in rows)]
+    yield Table([heads[i] for i in said], [[row[i] for i in said] for row in rows])
 
 
 def _row(layer: LayerReport) -> Sequence[str]:

@@ -24,9 +24,11 @@ STYLE = """\
 font-size:13px;line-height:1.45;max-width:56em}
 .mats .t{display:none}.mats b{font-weight:600}.mats small{opacity:.8}
 .mats figure{margin:.3em 0}.mats figcaption{font-size:12px;max-width:52em}
-.mats table{border-collapse:collapse;margin:.4em 0;color:inherit;background:none}
-.mats td,.mats th{border:0;border-bottom:1px solid var(--line);padding:.15em .7em .15em 0;
-text-align:left;background:none;color:inherit;max-width:28em;overflow-wrap:anywhere}
+.mats.mats.mats table{border-collapse:collapse;margin:.4em 0;color:inherit;background:none}
+.mats.mats.mats tr{background:none}
+.mats.mats.mats td,.mats.mats.mats th{border:0;border-bottom:1px solid var(--line);
+padding:.15em .7em .15em 0;text-align:left;background:none;color:inherit}
+.mats th{white-space:nowrap}.mats td{max-width:28em;overflow-wrap:anywhere}
 .mats svg{vertical-align:middle}
 @media(prefers-color-scheme:dark){.mats{--full:#56B4E9}}
 [data-jp-theme-light=true] .mats,.vscode-light .mats{--full:#0072B2}

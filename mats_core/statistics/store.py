@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 
 from ..checkpoints import Checkpoint, TensorFileWriter, all_finite, require_file, staged_file
-from ..errors import InputError
+from ..errors import InputError, existing
 from ..linear import LowRank
 from ..names import is_weight, module_of
 from ..system import Device, Shown
@@ -116,7 +116,7 @@ class Statistics(Shown):
 
         Raises `InputError` if its format is unknown or it holds no statistics.
         """
-        checkpoint = Checkpoint.open(path)
+        checkpoint = Checkpoint.open(existing("statistics", path))
         found = checkpoint.metadata.get("format", FORMAT)
         # "pt" is what other writers of safetensors put there: taken as a file of unknown origin.
         if found not in (FORMAT, "pt"):

@@ -73,7 +73,15 @@ class Description(BaseModel):
         """The names that the description gives, if it gives any."""
         if not isinstance(self.classes, str):
             return self.classes
-        file = existing(f"classes of task '{self.name}'", self.path(self.classes))
+        thing = f"classes of task '{self.name}'"
+        if not self.classes.endswith(".json"):
+            raise InputError(
+                thing,
+                expected="a list of names, or the path of a .json file",
+                found=f"'{self.classes}'",
+                remedy="Write a list: classes: [no, yes].",
+            )
+        file = existing(thing, self.path(self.classes))
         try:
             names = json.loads(file.read_text("utf-8"))
         except (OSError, ValueError) as error:

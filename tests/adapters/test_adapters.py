@@ -390,6 +390,15 @@ def test_factors_that_do_not_fit_name_their_module(changes, told, written, tmp_p
     assert "bert.encoder.layer.0.attention.self.query" in str(caught.value)
 
 
+def test_the_kind_of_an_adapter_in_small_letters_is_the_same(written, tmp_path):
+    files = written("lora")
+    shutil.copytree(files.adapter, tmp_path / "small")
+    file = tmp_path / "small" / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"peft_type": "lora"}))
+    ours, theirs = (open_expert(p, files.base) for p in (tmp_path / "small", files.adapter))
+    assert all(ours.read(name).equal(theirs.read(name)) for name in theirs.tensors)
+
+
 @pytest.mark.parametrize("name", ["lora", "ia3"])
 def test_an_adapter_that_changes_nothing_is_told(name, written, tmp_path):
     """As saved before training, or by DeepSpeed without gathering: B is zero, vectors are one."""

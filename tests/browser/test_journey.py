@@ -76,8 +76,9 @@ def test_merge_average_beside_it_and_settings_that_changed(visitor: Visitor):
 def test_merge_by_conjugate_gradients_and_the_film(visitor: Visitor):
     page = visitor.page
     page.get_by_role("button", name="Presets").click()
-    page.get_by_role("button", name="MaTS as published").click()
+    page.get_by_role("menuitem", name="MaTS as published").click()
     page.get_by_role("slider", name="CG iterations").wait_for()
+    assert not page.get_by_role("menuitem").count(), "the menu is closed"
     visitor.merge()
     page.get_by_role("button", name="Cancel").wait_for()
     page.get_by_role("button", name="Cancel").click()
@@ -100,6 +101,17 @@ def test_merge_by_conjugate_gradients_and_the_film(visitor: Visitor):
         "0.00"
     ).wait_for()
     visitor.picture("merge-film")
+
+
+def test_experts_are_left_out_in_a_click_each(visitor: Visitor):
+    page = visitor.page
+    page.get_by_text("Experts and arithmetic").click()
+    names = page.get_by_test_id("stButtonGroup")
+    for name in ("digits", "shapes", "counting", "letters", "flags", "textures"):
+        names.get_by_text(name, exact=True).click()
+    page.get_by_text("2 of 8 experts are merged").wait_for()
+    assert names.get_by_text("digits", exact=True).is_visible(), "the panel stays open"
+    page.get_by_role("button", name="Reset").click()
 
 
 def test_compare_lists_pins_and_sweeps(visitor: Visitor):

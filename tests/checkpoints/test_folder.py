@@ -105,6 +105,7 @@ REFUSED = {  # files → what the error must say, and what it must not
     "Flax": (["flax_model.msgpack"], ["Flax"], []),
     "TensorFlow": (["tf_model.h5"], ["TensorFlow"], []),
     "nothing": (["README.md"], ["no .safetensors file"], []),
+    "one shard of two": ([ONE], ["1 shards without their index", "all that it names"], ["other"]),
     "shards without an index": ([ONE, TWO], ["2 shards without their index"], ["other"]),
     "two files": (["a.safetensors", "b.safetensors"], ["a.safetensors, b.safetensors"], []),
 }  # fmt: skip
@@ -142,12 +143,31 @@ def test_what_is_no_file_is_not_waited_for(tmp_path):
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
         (b"<!DOCTYPE html><html></html>", "hf download"),
         (b"\x10\0\0\0\0\0\0\0" + b"[" * 16, "well-formed"),
+        (b"PK\x03\x04" + bytes(40), "a zip archive .*a pickle of PyTorch"),
+        (b"\x80\x02}q" + bytes(40), "a pickle"),
+        (b"GGUF\x03\0\0\0" + bytes(40), "quantised for llama.cpp"),
+        (b"no tensors at all, but text", "as of a file in safetensors"),
     ],
 )
 def test_files_that_stand_where_weights_should(tmp_path, content, says):
     (tmp_path / "model.safetensors").write_bytes(content)
     with pytest.raises(InputError, match=says):
         Checkpoint.open(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("m.zip", b"PK\x03\x04" + bytes(30), "a zip archive.*Unpack it"),
+        ("m.tar.gz", b"\x1f\x8b" + bytes(30), "packed by gzip.*Unpack it"),
+        ("m.txt", b"weights", "found 'm.txt'. Save the model with save_pretrained"),
+        ("m", b"", "found 'm'. Save the model"),
+    ],
+)
+def test_files_of_other_kinds_are_named(tmp_path, name, content, says):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=says):
+        Checkpoint.open(tmp_path / name)
 
 
 def test_the_command_that_converts_quotes_its_names(tmp_path):

@@ -125,6 +125,14 @@ def test_measure_a_family(tiny_family, tmp_path):
     assert names == {"e0", "e1", "e2", "base"}
 
 
+def test_a_family_without_tasks_is_not_measured_in_silence(tiny_family, tmp_path, capsys):
+    experts = [{"name": "e0", "model": str(tiny_family / "e0")}]
+    content = {"name": "F", "base": str(tiny_family / "base"), "experts": experts}
+    (tmp_path / "family.yaml").write_text(json.dumps(content))
+    assert main(["measure", "--family", str(tmp_path), "--out", str(tmp_path / "s")]) == 2
+    assert "Name the 'task' of each" in " ".join(capsys.readouterr().err.split())
+
+
 def test_measure_on_another_task_is_refused(tiny_family, tmp_path, capsys):
     task = str(tiny_family / "t1.npz")
     out = str(tmp_path / "x.safetensors")

@@ -140,7 +140,7 @@ def test_a_sweep_is_drawn_cell_by_cell_with_the_best_framed_and_holes_named():
     (hole,) = parts(drawn).layout.annotations
     assert (hole.x, hole.y, hole.text) == (1, 0, "failed")
     assert list(points.customdata) == [0, 1, 2, 3]
-    assert figures.to_csv(drawn.figure).splitlines()[1:] == [
+    assert figures.to_csv(drawn).splitlines()[1:] == [
         "accuracy,0.5,global,0.6", "accuracy,1,global,", "accuracy,0.5,tensor,0.9",
         "accuracy,1,tensor,0.86",
     ]  # fmt: skip

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from dataclasses import replace
 from typing import Any
 
@@ -165,6 +167,27 @@ def test_energy_at_a_rank():
     assert list(traces(drawn)[0].y) == [0.0, 0.75, 1.0]
     assert "cats keeps 75.0 %" in drawn.caption
     assert "dogs 50.0 %" in drawn.caption
+    alike = figures.energy_curves(found, LOOKS, 2)
+    assert alike.caption == "With 2 directions a task, each keeps 100.0 % of its energy."
+
+
+def test_the_csv_of_accuracies_can_be_read_elsewhere():
+    worse = (TaskResult("cats", Score(30, 100), Score(80, 100), Score(20, 100)),)
+    drawn = figures.accuracy_bars(
+        RESULTS, LOOKS, label="3 · K-FAC, <b>", beside=worse, beside_label="1", split="validation"
+    )
+    rows = list(csv.DictReader(io.StringIO(figures.to_csv(drawn))))
+    assert [(row["task"], row["model"], row["value"]) for row in rows] == [
+        ("cats", "3 · K-FAC, <b>", "0.4"), ("dogs", "3 · K-FAC, <b>", "0.9"), ("cats", "1", "0.3"),
+        ("cats", "expert", "0.8"), ("cats", "pre-trained", "0.2"),
+        ("dogs", "expert", "0.9"), ("dogs", "pre-trained", "0.5"),
+    ]  # fmt: skip
+    assert {(row["examples"], row["split"], row["metric"]) for row in rows} == {
+        ("100", "validation", "accuracy")
+    }
+    assert (float(rows[0]["low"]), float(rows[0]["high"])) == Score(40, 100).interval
+    before = csv.DictReader(io.StringIO(figures.to_csv(figures.baseline_bars(RESULTS, LOOKS))))
+    assert [row["model"] for row in before] == ["expert", "pre-trained"] * 2
 
 
 def test_headline_numbers():

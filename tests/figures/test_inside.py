@@ -91,7 +91,7 @@ def test_classes_of_one_name_stay_apart():
 
 
 def test_the_table_has_the_cells_and_not_the_handles():
-    rows = figures.to_csv(figures.confusion(AFTER, CLASSES, who="merge").figure).splitlines()
+    rows = figures.to_csv(figures.confusion(AFTER, CLASSES, who="merge")).splitlines()
     assert "mistaken, share of the true class" in rows[-1]
     assert any(row.endswith(",dog,cat,0.6") for row in rows)
     assert len(rows) == 1 + 2 * 9

@@ -72,7 +72,7 @@ def test_heatmap_draws_every_cell_and_says_where_most_and_least_is():
 def test_what_is_only_there_to_be_clicked_at_is_not_in_the_csv():
     drawn = figures.family_heatmap(WHOLE, NAMES, "norm")
     assert drawn is not None
-    rows = figures.to_csv(drawn.figure).splitlines()[1:]
+    rows = figures.to_csv(drawn).splitlines()[1:]
     assert len(rows) == 6
     assert rows[0] == "trace 1,cats,0 · fc,1.0"
 

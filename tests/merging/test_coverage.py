@@ -67,6 +67,28 @@ def test_statistics_that_name_no_layer_are_refused_with_both_lists(family, metho
         merge(recipe(family, method))
 
 
+@pytest.mark.parametrize("lead", ["module.", "_orig_mod.", "module._orig_mod."])
+def test_statistics_of_a_wrapped_model_are_read_through(family, lead):
+    wanted = merge(recipe(family, "kfac", output="plain"))
+    for expert in ("e0", "e1"):
+        renamed(family, lambda name, value: (f"{lead}{name}", value.clone()), expert)
+    found = merge(recipe(family, "kfac", output="wrapped"))
+    assert [layer.method for layer in found.layers] == [layer.method for layer in wanted.layers]
+    plain, other = (load_file(family / n / "model.safetensors") for n in ("plain", "wrapped"))
+    assert all(other[name].equal(value) for name, value in plain.items())
+
+
+@pytest.mark.parametrize("kinds", [("true", "true"), ("empirical", "true")])
+def test_labels_of_two_kinds_are_told(family, kinds):
+    for expert, labels in zip(("e0", "e1"), kinds, strict=True):
+        file = family / f"{expert}.stats.safetensors"
+        held = {name: value.clone() for name, value in load_file(file).items()}
+        save_file(held, file, FORM | {"labels": labels})
+    entries = recipe(family, "fisher").model_copy(update={"base_statistics": None})
+    told = [w for w in merge(entries).warnings if "labels of two kinds (empirical, true)" in w]
+    assert len(told) == len(set(kinds)) - 1
+
+
 @pytest.mark.parametrize("method", MEASURED)
 def test_statistics_of_another_shape_are_refused_before_any_work(family, method):
     def wider(name, value):

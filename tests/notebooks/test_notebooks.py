@@ -5,12 +5,15 @@ from __future__ import annotations
 import ast
 import importlib
 import json
+import re
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import nbformat
 import pytest
 
+from benchmarks import notebooks as copies
 from mats_core.figures import Figure
 
 NOTEBOOKS = sorted((Path(__file__).resolve().parents[2] / "notebooks").glob("*.ipynb"))
@@ -153,3 +156,22 @@ def test_the_five_lines_are_those_of_the_readme():
     cells = {cell.id: cell.source for cell in nbformat.read(FIVE_LINES, as_version=4).cells}
     readme = (FIVE_LINES.parent.parent / "README.md").read_text("utf-8")
     assert cells["cell-06"] in readme
+
+
+@pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.stem)
+def test_the_copy_for_those_who_only_look_has_the_same_text(file: Path):
+    """Where it does not: `python -m benchmarks.notebooks`."""
+    text = (copies.COPIES / f"{file.stem}.md").read_text("utf-8")
+    place = 0
+    for cell in nbformat.read(file, as_version=4).cells:
+        source = copies.code(cell.source) if cell.cell_type == "code" else cell.source
+        assert source in text[place:], f"{cell.id} of {file.stem} is not in its copy"
+        place += text[place:].index(source) + len(source)
+    shown = re.findall(r"^!\[.+\]\((.+\.svg)\)$", text, re.M)
+    assert len(shown) == FIGURES[file.stem]
+    assert {one.name for one in copies.COPIES.glob(f"{file.stem}*.svg")} == set(shown)
+    for name in shown:
+        picture = (copies.COPIES / name).read_text("utf-8")
+        assert ElementTree.fromstring(picture).tag.endswith("svg")
+        assert "prefers-color-scheme:dark" in picture
+        assert len(picture) < 60_000

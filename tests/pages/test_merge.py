@@ -98,6 +98,17 @@ def test_no_difference_to_a_run_of_other_tasks_is_shown(open_app: Open):
     assert "on the 2 tasks that both have" in texts_of(app)
 
 
+def test_a_finished_merge_is_announced_wherever_one_is(
+    open_app: Open, monkeypatch: pytest.MonkeyPatch
+):
+    said: list[str] = []
+    monkeypatch.setattr("streamlit.toast", lambda text, **_: said.append(text.replace("\\", "")))
+    merge(open_app())
+    reached = kept()[0].report.normalised_accuracy
+    assert reached is not None
+    assert said == [f"1 · ESM: {100 * reached:.1f} % of the experts"]
+
+
 def test_a_pinned_run_stays_beside(open_app: Open):
     app = merge(open_app())
     labelled(app, "3 · layers").set_value(False).run()
@@ -180,7 +191,8 @@ def test_the_film_shows_each_iteration_without_solving_again(
 
 def test_presets_set_every_knob_and_a_change_is_said(open_app: Open):
     app = merge(open_app())
-    press(app, "MaTS as published")
+    app.menu_button[0].click("MaTS as published").run()
+    assert any("MaTS as published: K-FAC blocks" in i.value.replace("\\", "") for i in app.info)
     assert labelled(app, "Method").value == "kfac"
     assert labelled(app, "Damping").value == 0
     assert labelled(app, "Preconditioner").value == "none"

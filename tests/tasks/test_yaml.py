@@ -282,6 +282,7 @@ def test_without_the_library_of_data_sets_its_name_is_said(tmp_path, monkeypatch
         ({"classes": ["a", "b", "c"], "label": "name"}, "label in row 1 .*found 'no'"),
         ({"classes": ["a"]}, "at least two"),
         ({"classes": ["a", "a"]}, "a different name for each"),
+        ({"classes": "no, yes"}, "Write a list"),
         ({"classes": None, "inputs": None}, "expected 'inputs'"),
         ({"inputs": ["text", "other", "name"]}, "at most 2 items"),
         ({"test": None}, "test: 0.2"),

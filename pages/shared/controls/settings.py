@@ -10,7 +10,7 @@ import streamlit as st
 
 from mats_core.errors import InputError
 from mats_core.merging import FamilyFile, Recipe, parse_options
-from mats_core.methods import METHODS, PRESETS, Preset, describe
+from mats_core.methods import METHODS, PRESETS, describe
 
 from ..frame import Wanted, keys, session, show, state
 from ..work import merge
@@ -87,18 +87,17 @@ def _put_experts(wanted: Wanted, collection: FamilyFile) -> None:
 
 
 def presets() -> None:
-    """Buttons that set everything at once."""
-    with st.popover("Presets", icon=":material/bookmarks:"):
-        for preset in PRESETS:
-            st.button(
-                preset.title, key=f"preset {preset.title}", width="stretch", on_click=_preset,
-                args=(preset,),
-            )  # fmt: skip
-            st.caption(show.plain(preset.sentence))
+    """A menu of settings that are set at once; the chosen one says what it is."""
+    st.menu_button(
+        "Presets", [preset.title for preset in PRESETS], key=keys.PRESET, on_click=_preset,
+        icon=":material/bookmarks:",
+    )  # fmt: skip
 
 
-def _preset(preset: Preset) -> None:
+def _preset() -> None:
+    preset = next(one for one in PRESETS if one.title == state.value(keys.PRESET))
     session.wanted = Wanted(preset.method, preset.options, rounds=preset.rounds)
+    show.keep("info", f"{preset.title}: {preset.sentence}")
 
 
 def controls(collection: FamilyFile, method: str) -> merge.Request:

@@ -80,7 +80,7 @@ def figure(drawn: Figure, key: str, **chart: Any) -> Any:
         with st.container(horizontal=True, vertical_alignment="top", gap="small"):
             st.markdown(f":small[{plain(drawn.caption)}]", width="stretch")
             st.download_button(
-                "CSV", lambda: figures.to_csv(drawn.figure).encode(), f"{name}.csv", "text/csv",
+                "CSV", lambda: figures.to_csv(drawn).encode(), f"{name}.csv", "text/csv",
                 key=f"csv {key}", type="tertiary", icon=":material/download:", on_click="ignore",
                 help="The numbers of this figure. The camera above it saves a picture.",
             )  # fmt: skip

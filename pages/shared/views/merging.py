@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import streamlit as st
 
+from mats_core import figures
 from mats_core.errors import InputError
 from mats_core.estimating import fits
 from mats_core.merging import require_recipe
 
 from ..frame import Slot, session, show, shown, tracked
-from ..work import Job, merge, prepare
+from ..work import Job, Run, merge, prepare
 
 
 def is_new(request: merge.Request) -> bool:
@@ -69,10 +70,18 @@ def collect() -> None:
     )
 
 
+def told(run: Run) -> str:
+    """A finished merge in a few words."""
+    kept = run.report.normalised_accuracy
+    return run.label if kept is None else f"{run.label}: {figures.percent(kept)} of the experts"
+
+
 def _finished(job: Job) -> None:
     """Show the run, and watch its test on the examples that are left."""
     run = job.outcome().run
     shown.show(run)
     shown.name(run.id)
+    # Seen on a phone, where the result lies below the knobs, and told by screen readers.
+    st.toast(show.plain(told(run)), icon=":material/done:")
     if job.next is not None:
         session.refining = (*session.refining, job.next)

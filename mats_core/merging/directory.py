@@ -68,10 +68,9 @@ def _write_head(family: Family, expert: Expert, place: Path) -> None:
         return
     place.mkdir(parents=True, exist_ok=True)
     specs = {expert.own(n): (weights.tensors[n].dtype, weights.tensors[n].shape) for n in names}
-    writer = TensorFileWriter(place / "head.safetensors", specs)
-    for name in names:
-        writer.add(expert.own(name), weights.read(name))
-    writer.close()
+    with TensorFileWriter(place / "head.safetensors", specs) as writer:
+        for name in names:
+            writer.add(expert.own(name), weights.read(name))
     if weights.directory is not None:
         shutil.copyfile(weights.directory / "config.json", place / "config.json")
         _settle(place / "config.json", left=left_over(weights))

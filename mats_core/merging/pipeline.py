@@ -152,6 +152,7 @@ def _run_plan(
             staged = staged_directory(target, allow=allow, resume=resume)
             folder = stack.enter_context(staged)
         place = open_place(plan, folder, shard_bytes=shard_bytes, resume=resume)
+        stack.callback(place.discard)  # whatever happens: an open file cannot be removed everywhere
         engine = here if recipe.engine == "local" else ray.on_ray(folder, shard_bytes)
         layers = yield from stages.next(
             _merge_into(plan, place, folder, engine), shares.merging, _in_round(recipe)

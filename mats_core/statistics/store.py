@@ -184,11 +184,10 @@ class Statistics(Shown):
         """
         require_output(Path(path), force=True)
         specs = {name: (self._read(name).dtype, shape) for name, shape in self.shapes.items()}
-        with staged_file(Path(path)) as place:
-            writer = TensorFileWriter(place, specs, dict(self.metadata))
+        told = dict(self.metadata)
+        with staged_file(Path(path)) as place, TensorFileWriter(place, specs, told) as writer:
             for name in specs:
                 writer.add(name, self._read(name))
-            writer.close()
 
     def stored(self, name: str) -> Tensor:
         """One tensor as it is stored, unchecked."""

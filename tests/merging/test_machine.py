@@ -6,6 +6,7 @@ import errno
 import gc
 import io
 import os
+from typing import Any
 
 import pytest
 import torch
@@ -100,7 +101,7 @@ def test_a_full_disk_at_any_point(tmp_path, monkeypatch, capsys, place, resume):
 
 def left_open(folder):
     """Files in a folder that are open for writing, whoever holds them."""
-    handles = [one for one in gc.get_objects() if isinstance(one, io.BufferedIOBase)]
+    handles: list[Any] = [o for o in gc.get_objects() if isinstance(o, io.BufferedIOBase)]
     named = [str(one.name) for one in handles if not one.closed and hasattr(one, "name")]
     return [name for name in named if name.startswith(str(folder))]
 

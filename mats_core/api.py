@@ -6,6 +6,7 @@ and Python come in by the same way.
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ from .estimating import Estimate, estimate_plan, require
 from .evaluation import Score, TaskResult, examining, scoring_loader
 from .evaluation import evaluate as evaluation
 from .merging import (
+    Examined,
     Finished,
     Inputs,
     Merge,
@@ -28,6 +30,7 @@ from .merging import (
     Recipe,
     Source,
     evaluating_output,
+    family_record,
     inputs_of,
     layers_done,
     measured_of,
@@ -52,10 +55,11 @@ from .statistics import (
     measuring_loader,
     measuring_task,
 )
-from .system import UNMEASURED, Event, Rates, existing_device, part, watched
+from .system import UNMEASURED, Event, Rates, changed, existing_device, part, watched
 from .tasks import SplitName, Task
 
 Measured = Statistics | str | Path  # statistics, or the file that holds them
+FAMILY = "family.yaml"
 Asked = Merge | nn.Module | Weights | str | Path  # what can be evaluated
 
 
@@ -157,10 +161,18 @@ def merge(
 ) -> Merge:
     """The merged model of a recipe, with its report; the arguments are those of `run`.
 
-    `progress`: whether a bar is shown; by default in notebooks and terminals.
+    `progress`: whether a bar is shown; by default in notebooks and terminals.  Warns of doubts
+    about experts and tasks before the first layer is merged; the report keeps them.
     """
     events = run(recipe, force=force, resume=resume, check_fit=check_fit, inputs=inputs)
-    return Merge.of(watched(events, progress), recipe)
+    return Merge.of(watched(changed(events, _warning), progress), recipe)
+
+
+def _warning(event: Event) -> Event:
+    """The event, after a warning for each doubt that it tells of."""
+    for note in event.notes if isinstance(event, Examined) else ():
+        warnings.warn(note, stacklevel=2)
+    return event
 
 
 # Measuring ----------------------------------------------------------------------------------------
@@ -314,16 +326,24 @@ def _evaluating_tasks(
 def inspect(source: Source, *, base: Weights | str | Path | None = None) -> dict[str, Any]:
     """What a recipe, a checkpoint or a model in memory holds, as plain values.
 
-    For the path of a recipe: the whole preflight and the role of every tensor, without merging.
-    For anything else: tensors, dtypes, classes and fingerprint.  `base`: what a PEFT adapter's
-    directory is opened over.
+    For the path of a recipe or a family: the whole preflight and the role of every tensor, without
+    merging.  For anything else: tensors, dtypes, classes and fingerprint.  `base`: what a PEFT
+    adapter's directory is opened over.
     """
+    if isinstance(source, str | Path) and _is_family(Path(source)):
+        return family_record(Path(source))
     if isinstance(source, str | Path) and Path(source).suffix in (".yaml", ".yml"):
         return recipe_record(Path(source))
     over = None if base is None else open_source(base, "base")
     weights = open_source(source, "model", over)
     path = str(source) if isinstance(source, str | Path) else str(weights.path)
     return weights_record(weights, path)
+
+
+def _is_family(path: Path) -> bool:
+    """Whether a path is that of a family.yaml, or of a folder with one and no weights beside it."""
+    inside = os.path.isfile(path / FAMILY)  # which takes any text for a path
+    return path.name == FAMILY or (inside and not any(path.glob("model*.safetensors")))
 
 
 # Judging ------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import models
-from ..checkpoints import Entry, Weights, config_files, read_config, staged_directory
+from ..checkpoints import Entry, Weights, carry, config_files, read_config, staged_directory
 from ..errors import MachineError
 from ..families import HEAD_MODULES
 from ..system import cache_folder
@@ -101,5 +101,5 @@ def model_folder(path: Path, base: Weights, config: Mapping[str, Any]) -> Path |
 
 def _fill(folder: Path, files: Mapping[str, Path], config: str) -> None:
     for name, file in files.items():
-        shutil.copyfile(file, folder / name)
+        carry(file, folder / name)
     (folder / "config.json").write_text(config, "utf-8")

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ..checkpoints import Entry, Shaped, TensorFileWriter, Weights
+from ..errors import read_json
 from ..families import Family
 from .changes import Replaced, Scaled
 from .settings import CONFIG, WEIGHTS
@@ -67,11 +68,10 @@ class VectorFamily:
         shapes = {name: first.source.tensors[key].shape for name, key in keys.items()}
         folder.mkdir(parents=True, exist_ok=True)  # a merge that is resumed left one
         specs = {key: (merged[name].dtype, shapes[name]) for name, key in keys.items()}
-        writer = TensorFileWriter(folder / WEIGHTS, specs)
-        for name, key in keys.items():
-            writer.add(key, merged[name].reshape(shapes[name]))
-        writer.close()
-        settings = json.loads((first.path / CONFIG).read_text("utf-8"))
+        with TensorFileWriter(folder / WEIGHTS, specs) as writer:
+            for name, key in keys.items():
+                writer.add(key, merged[name].reshape(shapes[name]))
+        settings = read_json(first.path / CONFIG)
         saved = [m for m in first.settings.saved if any(f".{m}." in key for key in keys.values())]
         # A task type would make peft add a head of its own; heads are one a task, kept apart.
         settings |= {"modules_to_save": saved or None, "task_type": None, "inference_mode": True}

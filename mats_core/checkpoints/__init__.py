@@ -5,7 +5,7 @@ position, never memory-mapped; what is written appears whole or not at all (`sta
 """
 
 from . import hub
-from .companions import companions
+from .companions import carry, companions
 from .configuration import read_config
 from .contents import TensorEntry, checksum
 from .files import Checkpoint
@@ -22,7 +22,7 @@ from .writer import SHARD_BYTES, CheckpointWriter, Spec, TensorFileWriter, confi
 __all__ = [
     "MARK", "SHARD_BYTES", "Buffers", "Checkpoint", "CheckpointWriter", "Entry", "InMemory",
     "Renamed", "Shaped", "Spec", "TensorEntry", "TensorFileWriter", "Tensors", "Wanted", "Weights",
-    "all_finite", "checksum", "companions", "config_files", "hub", "inside", "left_over",
+    "all_finite", "carry", "checksum", "companions", "config_files", "hub", "inside", "left_over",
     "original", "partial_of", "quantisation", "read_config", "refuse_existing", "require_file",
     "require_folder", "require_numbers", "staged_directory", "staged_file", "stem_of",
     "unquantised", "unwrapped", "what_lies", "write_atomically",

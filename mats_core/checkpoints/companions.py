@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..errors import InputError, listing, read_json
+from ..errors import InputError, listing, plain_json, read_json
 from .files import Checkpoint
 from .folder import ADAPTER, PICKLES, SAFE, STATE, is_weights
 from .renamed import original
@@ -26,6 +27,9 @@ MANY = 1000  # files of a subfolder
 TOKENIZER = re.compile(
     r"(tokenizer|vocab|merges|spiece|sentencepiece|tekken).*|.*\.(model|tiktoken)"
 )
+PARSED = frozenset({
+    "config.json", "preprocessor_config.json", "processor_config.json", "modules.json",
+})  # fmt: skip
 REWRITTEN = frozenset({"README.md", "recipe.yaml", "report.json"})
 # Of version control, the system and editors: no part of a model, and not spoken of.
 BOOKKEEPING = frozenset({
@@ -71,6 +75,19 @@ class Companions:
         if self.weights:
             found.append(f"taken over from the base, not merged: {listing(self.weights, 20)}")
         return tuple(found)
+
+
+def carry(file: Path, place: Path) -> None:
+    """Copy a file that lies beside weights: byte for byte, but JSON that is read here in UTF-8.
+
+    What is understood in UTF-16, or after a byte-order mark, others could not read in the output.
+    """
+    shutil.copyfile(file, place)
+    if file.name in PARSED:
+        raw = file.read_bytes()
+        plain = plain_json(raw)
+        if plain != raw:
+            place.write_bytes(plain)
 
 
 def companions(base: Weights) -> Companions:

@@ -108,6 +108,13 @@ def _of_file(path: Path) -> Found:
     if path.suffix != SAFE:
         raise _refusal(path)
     regular(f"checkpoint '{path}'", path)
+    if _is_part(path.name):
+        raise InputError(
+            f"checkpoint '{path}'",
+            expected="a whole model",
+            found="one shard of several",
+            remedy=f"Name the folder '{path.parent}', which needs all of them and their index.",
+        )
     known = path.name.removesuffix(SAFE)
     return Found((path,), stem=known if known in STEMS else STEMS[0])
 

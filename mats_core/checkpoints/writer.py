@@ -5,14 +5,16 @@ Everything is written beside its place and renamed.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
 import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -27,7 +29,25 @@ SHARD_BYTES = 5_000_000_000  # the Hugging Face default
 Spec = tuple[torch.dtype, tuple[int, ...]]
 
 
-class TensorFileWriter:
+class _Closed(ABC):
+    """What is closed where its `with` ends: complete, or after an error as it is."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        if error is None:
+            self.close()
+        else:
+            self.discard()
+
+    @abstractmethod
+    def close(self) -> None: ...
+    @abstractmethod
+    def discard(self) -> None: ...
+
+
+class TensorFileWriter(_Closed):
     """Writer of one `.safetensors` file, tensor by tensor, in any order.
 
     Names, dtypes and shapes are given first, so the header is fixed and each tensor goes straight
@@ -71,6 +91,7 @@ class TensorFileWriter:
             self._handle.truncate(self._start + offset)
             self._handle.flush()  # others may read the header before anything else is written
         elif self._handle.read(len(head)) != head:
+            self._handle.close()
             raise ValueError(f"{file}: not the file that was begun")
         self._dirty = True
 
@@ -117,18 +138,22 @@ class TensorFileWriter:
             self._dirty = False
 
     def discard(self) -> None:
-        """Close a file that is not wanted any more, as it is."""
-        self._handle.close()
+        """Close a file that is not wanted any more, as it is, also where its disk is full."""
+        self._thread.shutdown()
+        with contextlib.suppress(OSError):
+            self._handle.close()
 
     def close(self) -> None:
         """Flush to disk and close.  Raises `ValueError` if an announced tensor never came."""
-        self.sync()
-        self._handle.close()
+        try:
+            self.sync()
+        finally:
+            self.discard()
         if self._missing:
             raise ValueError(f"never written: {listing(sorted(self._missing))}")
 
 
-class CheckpointWriter:
+class CheckpointWriter(_Closed):
     """Writer of `model.safetensors`, or of shards with an index above `shard_bytes`, into a folder.
 
     `stem`: what the files are called instead of `model`.  `done`: tensors that an earlier writer of
@@ -153,12 +178,16 @@ class CheckpointWriter:
         weight_map: dict[str, str] = {}
         for number, names in enumerate(shards, 1):
             file = f"{stem}{SAFE}" if total == 1 else f"{stem}-{number:05d}-of-{total:05d}{SAFE}"
-            writer = TensorFileWriter(
-                folder / file,
-                {n: specs[n] for n in names},
-                metadata,
-                done=[name for name in names if name in done],
-            )
+            try:
+                writer = TensorFileWriter(
+                    folder / file,
+                    {n: specs[n] for n in names},
+                    metadata,
+                    done=[name for name in names if name in done],
+                )
+            except BaseException:
+                self.discard()  # of the shards before
+                raise
             self._writers.append(writer)
             self._of.update(dict.fromkeys(names, writer))
             weight_map.update(dict.fromkeys(names, file))
@@ -192,8 +221,11 @@ class CheckpointWriter:
 
     def close(self) -> None:
         """Flush to disk and close.  Raises `ValueError` if an announced tensor never came."""
-        for writer in self._writers:
-            writer.close()
+        try:
+            for writer in self._writers:
+                writer.close()
+        finally:
+            self.discard()
 
 
 def _shards(specs: Mapping[str, Spec], limit: int) -> list[list[str]]:

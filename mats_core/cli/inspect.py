@@ -1,4 +1,4 @@
-"""`inspect`: what a checkpoint, a statistics file or a recipe holds."""
+"""`inspect`: what a checkpoint, a statistics file, a recipe or a family holds."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ def add(commands: Any) -> None:
     """Add the command to the grammar."""
     command = commands.add_parser(
         "inspect",
-        help="what a checkpoint, a statistics file or a recipe holds",
-        description="For a recipe: the whole preflight and the role of every tensor, without "
-        "merging. For a checkpoint: tensors, dtypes, classes, fingerprint.",
+        help="what a checkpoint, a statistics file, a recipe or a family holds",
+        description="For a recipe or a family: the whole preflight and the role of every tensor, "
+        "without merging. For a checkpoint: tensors, dtypes, classes, fingerprint.",
     )
     command.add_argument("path", help="a file, a directory, or a hub id")
     command.add_argument("--base", help=ADAPTERS_BASE)

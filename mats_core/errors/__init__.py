@@ -5,7 +5,16 @@ found and how to mend it.  The inside of the library trusts its inputs.
 """
 
 from .beginnings import BEGIN, beginning
-from .machine import MachineError, existing, foreseen, machine_error, parsing, read_json, regular
+from .machine import (
+    MachineError,
+    existing,
+    foreseen,
+    machine_error,
+    parsing,
+    plain_json,
+    read_json,
+    regular,
+)
 from .sentences import (
     InputError,
     cut,
@@ -20,6 +29,6 @@ from .wording import duration, size
 
 __all__ = [
     "BEGIN", "InputError", "MachineError", "beginning", "cut", "duration", "existing", "foreseen",
-    "listing", "machine_error", "member", "nearest", "needed", "parsing", "read_json", "read_yaml",
-    "reason", "regular", "size", "validated",
+    "listing", "machine_error", "member", "nearest", "needed", "parsing", "plain_json", "read_json",
+    "read_yaml", "reason", "regular", "size", "validated",
 ]  # fmt: skip

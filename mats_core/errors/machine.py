@@ -134,6 +134,16 @@ def read_json(file: Path) -> Any:
         return json.loads(file.read_bytes())
 
 
+def plain_json(raw: bytes) -> bytes:
+    """The bytes of JSON in UTF-8 without a mark, as other programs read it; as they are where they
+    are so already, or are no text."""
+    encoding = json.detect_encoding(raw)
+    try:
+        return raw if encoding == "utf-8" else raw.decode(encoding).encode()
+    except ValueError:
+        return raw
+
+
 def existing(thing: str, path: str | Path) -> Path:
     """`path` if it exists, else an `InputError`."""
     path = Path(path)

@@ -16,11 +16,19 @@ from .confusion import Changes
 from .evaluate import with_head
 from .examiner import KEPT, ROUND, Asked, Exam, exam, examining
 from .of_loader import score_of_loader, scoring_loader
-from .scores import Score, TaskResult, gap_recovered, half_width, normalised_accuracy, share
+from .scores import (
+    Score,
+    TaskResult,
+    gap_recovered,
+    half_width,
+    normalised_accuracy,
+    share,
+    told_nothing,
+)
 
 __all__ = [
     "KEPT", "ROUND", "Asked", "Changes", "Comparison", "Difference", "Exam", "Score", "TaskResult",
     "compare", "confusion", "evaluate", "exam", "examiner", "examining", "gap_recovered",
     "half_width", "metrics", "normalised_accuracy", "normalised_interval", "on_same_examples",
-    "score_of_loader", "scoring_loader", "share", "with_head",
+    "score_of_loader", "scoring_loader", "share", "told_nothing", "with_head",
 ]  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +45,11 @@ def marks(said: Tensor, split: Split) -> np.ndarray:
     return scores.chosen(said).cpu().numpy()
 
 
+def scored(said: Tensor, split: Split) -> Score:
+    """The score of the answers of `logits` to a whole split."""
+    return replace(scores.score(split, marks(said, split)), nothing=scores.nothing(said, split))
+
+
 def asked(
     directory: Path | None, tensors: Tensors, split: Split, *, device: Device = "cpu"
 ) -> Tensor:
@@ -60,7 +65,7 @@ def scoring(
 ) -> Generator[Event, None, Score]:
     """The score of the model with these tensors on a split; an event before it is asked."""
     yield Event(text=f"Testing on {len(split)} examples")
-    return scores.score(split, marks(asked(directory, tensors, split, device=device), split))
+    return scored(asked(directory, tensors, split, device=device), split)
 
 
 score = drained(scoring)
@@ -90,7 +95,11 @@ def reference(
     """
     asking = check_task(expert, task)
     tuned, base = baselines(family, expert, asking.task, split, examples, device)
-    doubts = comparison.doubts(expert.name, tuned, base, classes=len(asking.task.classes))
+    doubts = (
+        *scores.told_nothing("the expert", expert.name, tuned),
+        *scores.told_nothing("the pre-trained model", expert.name, base),
+        *comparison.doubts(expert.name, tuned, base, classes=len(asking.task.classes)),
+    )
     return Reference(asking.task, tuned, base, (*asking.notes, *doubts))
 
 

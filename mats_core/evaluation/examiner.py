@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -70,9 +70,12 @@ class Examiner:
         """The score `known`, with at most `most` more examples asked (all others by default)."""
         marks = scores.marks(self.split, known)
         left = self.order[~scores.asked(marks)[self.order]][:most]
+        nothing = known.nothing if known else 0
         if len(left):
-            marks[left] = evaluate.marks(self.logits(encoder, left), self.split)
-        return scores.score(self.split, marks)
+            said = self.logits(encoder, left)
+            marks[left] = evaluate.marks(said, self.split)
+            nothing += scores.nothing(said, self.split)
+        return replace(scores.score(self.split, marks), nothing=nothing)
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ class Score:
     limits    its 95 % interval
     said      example by example what the metric is made of: the predicted class, or the summed
               loss and the number of tokens; None where an example was not asked
+    nothing   answers that were NaN, which count as wrong; not written into files
 
     A language task has no right answers: `correct` is 0 and says nothing.
     """
@@ -45,6 +46,7 @@ class Score:
     measured: float | None = None
     limits: tuple[float, float] | None = None
     said: tuple[Any, ...] = field(default=(), repr=False)
+    nothing: int = field(default=0, repr=False, compare=False)
 
     @property
     def accuracy(self) -> float:
@@ -130,6 +132,23 @@ def chosen(logits: Tensor) -> Tensor:
     nothing = logits.isnan().any(-1)
     warn_of_nothing(int(nothing.sum()))
     return logits.argmax(-1).where(~nothing, WRONG)
+
+
+def nothing(said: Tensor, split: Split) -> int:
+    """The number of a model's answers that are NaN: (examples, classes), or likelihoods (examples,
+    2)."""
+    looked_at = said if split.form.classified else said[:, :1]
+    return int(looked_at.isnan().any(-1).sum())
+
+
+def told_nothing(whose: str, task: str, score: Score) -> tuple[str, ...]:
+    """A sentence on the answers of a model to a task that are NaN, where there are any."""
+    if not score.nothing:
+        return ()
+    return (
+        f"{score.nothing} of {score.examples} answers of {whose} to the task of '{task}' are NaN, "
+        "which count as wrong: its weights or activations are too large for its arithmetic",
+    )
 
 
 def warn_of_nothing(count: int) -> None:

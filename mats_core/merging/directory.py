@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,12 +15,14 @@ from ..checkpoints import (
     InMemory,
     TensorFileWriter,
     Weights,
+    carry,
     companions,
     left_over,
     original,
     require_folder,
     stem_of,
     unquantised,
+    unwrapped,
     what_lies,
 )
 from ..errors import InputError, listing, read_json
@@ -45,7 +46,7 @@ def finish_directory(plan: Plan, folder: Path, report: Report) -> Report:
     beside = companions(family.base)
     for name, file in beside.copied.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(file, folder / name)
+        carry(file, folder / name)
     _save_settings(family.base, folder)
     left, untied = left_over(family.base), bool(family.untied)
     _settle(folder / "config.json", plan.recipe.output_dtype, left, untied=untied)
@@ -62,18 +63,22 @@ def finish_directory(plan: Plan, folder: Path, report: Report) -> Report:
 
 
 def _write_head(family: Family, expert: Expert, place: Path) -> None:
-    """The tensors of an expert's head with its configuration, where it has one."""
+    """The tensors of an expert's head with its configuration, where it has one.
+
+    They are called as in its files, without the wrappers of training that a module stands in.
+    """
     names, weights = family.head_of(expert), expert.checkpoint
     if not names:
         return
     place.mkdir(parents=True, exist_ok=True)
-    specs = {expert.own(n): (weights.tensors[n].dtype, weights.tensors[n].shape) for n in names}
-    writer = TensorFileWriter(place / "head.safetensors", specs)
-    for name in names:
-        writer.add(expert.own(name), weights.read(name))
-    writer.close()
+    plain = unwrapped(map(expert.own, weights.tensors))
+    called = {name: plain[expert.own(name)] for name in names}
+    specs = {called[n]: (weights.tensors[n].dtype, weights.tensors[n].shape) for n in names}
+    with TensorFileWriter(place / "head.safetensors", specs) as writer:
+        for name in names:
+            writer.add(called[name], weights.read(name))
     if weights.directory is not None:
-        shutil.copyfile(weights.directory / "config.json", place / "config.json")
+        carry(weights.directory / "config.json", place / "config.json")
         _settle(place / "config.json", left=left_over(weights))
     _save_settings(weights, place)
 

@@ -122,10 +122,19 @@ class Journal:
         if file is None:
             return
         self._handle = file.open("r+b" if self.past.length else "wb")
+        try:
+            self._begin(dict(header or {}))
+        except BaseException:
+            self._handle.close()
+            raise
+
+    def _begin(self, header: Mapping[str, Any]) -> None:
+        """Go to the end of what counts; in a new file, after its header."""
+        assert self._handle is not None
         self._handle.truncate(self.past.length)
         self._handle.seek(0, os.SEEK_END)
         if not self.past.length:
-            self._note(dict(header or {}))
+            self._note(header)
             self.flush()
 
     def layer(self, entry: Entry) -> None:

@@ -137,10 +137,9 @@ class Merge(Shown):
         specs = {names[name]: (v.dtype, tuple(v.shape)) for name, v in self._sorted()}
         with staged_directory(target, allow=allow) as staging:
             stem = stem_of(base)
-            writer = CheckpointWriter(staging, specs, shard_bytes=SHARD_BYTES, stem=stem)
-            for name, value in self._sorted():
-                writer.add(names[name], value)
-            writer.close()
+            with CheckpointWriter(staging, specs, shard_bytes=SHARD_BYTES, stem=stem) as writer:
+                for name, value in self._sorted():
+                    writer.add(names[name], value)
             finish_directory(plan, staging, report)
         return target
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from ..adapters import VectorFamily
 from ..checkpoints import SHARD_BYTES, Checkpoint, partial_of, staged_directory
 from ..errors import InputError, MachineError, foreseen
-from ..evaluation import Exam, TaskResult, examining
+from ..evaluation import Exam, TaskResult, examining, told_nothing
 from ..methods import METHODS
 from ..system import Event, Memo, changed, drain, drained, part
 from ..tasks import SplitName
@@ -39,6 +39,7 @@ from .sinks import MemorySink, Sink, fold_vectors, take_over
 from .workspace import Place, open_place
 
 SHARES = Shares()  # where no estimate says more
+TRIED = Evaluation(split="validation")  # of the trials of a search
 REFERENCES = 0.3  # of a test: experts and base, which are most often remembered
 
 Merging = Generator[Event, None, Finished]
@@ -152,6 +153,7 @@ def _run_plan(
             staged = staged_directory(target, allow=allow, resume=resume)
             folder = stack.enter_context(staged)
         place = open_place(plan, folder, shard_bytes=shard_bytes, resume=resume)
+        stack.callback(place.discard)  # whatever happens: an open file cannot be removed everywhere
         engine = here if recipe.engine == "local" else ray.on_ray(folder, shard_bytes)
         layers = yield from stages.next(
             _merge_into(plan, place, folder, engine), shares.merging, _in_round(recipe)
@@ -161,7 +163,9 @@ def _run_plan(
         asking = _asking(plan, exam, encoder)
         results = yield from stages.next(asking, (1 - REFERENCES) * shares.testing)
         seconds = time.perf_counter() - started
-        report = _report(plan, layers, results, trials, (*left, *exam.notes), seconds)
+        nothing = (told_nothing("the merge", r.name, r.merged) for r in results)
+        notes = (*left, *exam.notes, *itertools.chain.from_iterable(nothing))
+        report = _report(plan, layers, results, trials, notes, seconds)
         if folder is not None:
             report = finish_directory(plan, folder, report)
     if target is not None:
@@ -274,9 +278,14 @@ evaluate_output = drained(evaluating_output)
 
 
 def _examining(plan: Plan) -> Generator[Event, None, Exam]:
-    """The questions of every task, which experts and base have answered; without tasks, none."""
+    """The questions of every task, which experts and base have answered; without tasks, none.
+
+    A search asks on validation data, also where its merge is not evaluated.
+    """
     settings = plan.recipe.evaluate
-    if not isinstance(settings, Evaluation) or not _tasks(plan):
+    if plan.recipe.search and not isinstance(settings, Evaluation):
+        settings = TRIED
+    if not isinstance(settings, Evaluation) or not plan.inputs.family.tasks:
         return Exam((), ())
     family, folder = plan.inputs.family, plan.recipe.folder
     exam = yield from examining(family, folder, settings.split, settings.examples, plan.device)
@@ -311,11 +320,11 @@ def _search(
     """Try the points on validation data; returns the best recipe and the table of trials."""
     if not any(expert.task for expert in inputs.family.experts):
         raise InputError("search", expected="experts with tasks, for validation data", found="none")
-    examples = recipe.evaluate.examples if isinstance(recipe.evaluate, Evaluation) else None
+    asked = recipe.evaluate if isinstance(recipe.evaluate, Evaluation) else TRIED
     still = {
         "search": None,
         "output": None,
-        "evaluate": Evaluation(split="validation", examples=examples),
+        "evaluate": TRIED.model_copy(update={"examples": asked.examples}),
     }
     trials: list[Trial] = []
     for index, point in enumerate(points):

@@ -174,8 +174,11 @@ def _checked(inputs: Inputs) -> Inputs:
 
 def notes_on(family: Family, caught: Sequence[warnings.WarningMessage]) -> tuple[str, ...]:
     """Remarks on a family and on how it was opened, with the warnings about its statistics."""
-    opened = (note for expert in family.experts for note in expert.checkpoint.notes)
-    return (*family.notes, *(str(one.message) for one in caught), *opened, *why_not(family))
+    own = [expert.checkpoint for expert in family.experts]
+    opened = (note for one in own for note in one.notes)
+    layers = dict.fromkeys(note for one in (family.base, *own) for note in models.depth_notes(one))
+    said = (str(one.message) for one in caught)
+    return (*family.notes, *said, *opened, *layers, *why_not(family))
 
 
 def _expect(checkpoint: Weights, fingerprint: str | None) -> None:

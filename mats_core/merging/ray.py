@@ -12,6 +12,7 @@ second pass, further rounds' measuring, evaluation.  Nothing is told of a solve 
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import socket
@@ -172,14 +173,14 @@ def _merge(shared: Any, unit: Unit, threads: int) -> Done:
             expected="the files that the driver began, on a file system that all machines see",
             found=str(error),
         ) from None
-    done = merge_layer(plan, unit, survey, place)
-    if place.writer is None:
-        assert isinstance(place.sink, MemorySink)
-        return replace(done, tensors={**place.spool.tensors, **place.sink.tensors})
-    place.writer.sync()
-    place.spool.sync()
-    place.writer.discard()
-    place.spool.discard()
+    with contextlib.ExitStack() as stack:
+        stack.callback(place.discard)
+        done = merge_layer(plan, unit, survey, place)
+        if place.writer is None:
+            assert isinstance(place.sink, MemorySink)
+            return replace(done, tensors={**place.spool.tensors, **place.sink.tensors})
+        place.writer.sync()
+        place.spool.sync()
     return done
 
 

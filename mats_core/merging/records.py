@@ -8,7 +8,8 @@ from typing import Any
 
 from ..checkpoints import Weights, left_over, quantisation
 from . import rounds
-from .plan import prepare
+from .family_file import load_family
+from .plan import Inputs, prepare
 from .recipe import load_recipe
 
 
@@ -43,15 +44,29 @@ def recipe_record(path: Path) -> dict[str, Any]:
     """The preflight of a recipe: settings, notes, and the role of every tensor."""
     plan = prepare(load_recipe(path))
     rounds.require(plan.recipe, plan.inputs)
-    family = plan.inputs.family
     return {
         "recipe": str(path),
         "method": plan.method.name,
         "options": plan.options.model_dump(),
         **({"rounds": plan.recipe.rounds} if plan.recipe.rounds > 1 else {}),
         "device": f"{plan.device} ({plan.reason})",
+        **_preflight(plan.inputs),
+    }
+
+
+def family_record(path: Path) -> dict[str, Any]:
+    """The preflight of a family, of its `family.yaml` or the folder that holds it."""
+    collection = load_family(path)
+    inputs = prepare(collection.recipe("average")).inputs
+    named = {"family": str(path), "name": collection.name, "base": collection.base}
+    return {**named, **_preflight(inputs)}
+
+
+def _preflight(inputs: Inputs) -> dict[str, Any]:
+    family = inputs.family
+    return {
         "experts": {e.name: e.checkpoint.fingerprint[:12] for e in family.experts},
-        "notes": list(plan.inputs.notes),
+        "notes": list(inputs.notes),
         "roles": dict(Counter(family.roles.values())),
         "tensors": dict(family.roles),
     }

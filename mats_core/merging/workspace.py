@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +38,12 @@ class Place:
         if self.writer is not None:
             self.writer.close()
         self.spool.remove()
+
+    def discard(self) -> None:
+        """Close the files, as they are."""
+        if self.writer is not None:
+            self.writer.discard()
+        self.spool.discard()
 
     def checksums(self, names: Sequence[str]) -> dict[str, int]:
         return {name: self.writer.checksum(name) for name in names} if self.writer else {}
@@ -76,10 +83,17 @@ def open_place(plan: Plan, folder: Path | None, *, shard_bytes: int, resume: boo
     entries = _verified(past, folder)
     written = {n for e in entries.values() if e.stage == "written" for n in e.checksums}
     try:
-        stem = stem_of(plan.inputs.family.base)
-        writer = CheckpointWriter(folder, specs, shard_bytes=shard_bytes, done=written, stem=stem)
-        done = {e.report.name for e in entries.values() if e.norm is not None}
-        spool = Spool(plan, spooled, folder, done)
+        with contextlib.ExitStack() as opened:
+            stem = stem_of(plan.inputs.family.base)
+            writer = CheckpointWriter(
+                folder, specs, shard_bytes=shard_bytes, done=written, stem=stem
+            )
+            opened.callback(writer.discard)
+            done = {e.report.name for e in entries.values() if e.norm is not None}
+            spool = Spool(plan, spooled, folder, done)
+            opened.callback(spool.discard)
+            journal = Journal(folder / NAME, header, past, lambda: _sync(writer, spool))
+            opened.pop_all()
     except InputError:
         raise
     except (FileNotFoundError, ValueError) as error:
@@ -92,11 +106,12 @@ def open_place(plan: Plan, folder: Path | None, *, shard_bytes: int, resume: boo
             remedy="Start again with --force and without --resume.",
         ) from None
 
-    def sync() -> None:
-        writer.sync()
-        spool.sync()
+    return Place(writer, writer, spool, journal, entries)
 
-    return Place(writer, writer, spool, Journal(folder / NAME, header, past, sync), entries)
+
+def _sync(writer: CheckpointWriter, spool: Spool) -> None:
+    writer.sync()
+    spool.sync()
 
 
 def place_of_worker(plan: Plan, folder: Path | None, shard_bytes: int) -> Place:

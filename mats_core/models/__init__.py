@@ -8,7 +8,7 @@ import warnings
 from . import batches
 from .anatomy import anatomy
 from .architecture import class_for, saved_names, ties_word_embeddings
-from .fitting import Asking, check
+from .fitting import Asking, check, depth_notes
 from .images import pixel_values
 from .inputs import BATCH, Rows, ask, encode
 from .kinds import facts_of
@@ -19,7 +19,7 @@ from .tokens import IGNORED
 
 __all__ = [
     "BATCH", "IGNORED", "Asking", "Forward", "Rows", "anatomy", "ask", "batches", "build", "check",
-    "class_for", "encode", "facts_of", "forward", "parameter_names", "pixel_values",
+    "class_for", "depth_notes", "encode", "facts_of", "forward", "parameter_names", "pixel_values",
     "save_settings", "saved_names", "shapes_of", "tensors_of", "ties_word_embeddings",
 ]  # fmt: skip
 

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from ..checkpoints import Weights, read_config, unquantised
-from ..errors import InputError, foreseen, parsing, read_json
+from ..errors import InputError, foreseen, parsing, plain_json, read_json
 
 # Settings of how a model is run, which may fetch compiled code, and the ones that are harmless.
 RUNNERS = ("implementation", "implementation_internal", "use_kernels", "kernel_config")
@@ -109,11 +109,17 @@ def _configuration(file: Path) -> Any:
     content = read_config(file) if file.is_file() else {}
     settings = harmless(unquantised(content))
     with parsing(f"'{file}'", "a model type and settings that transformers knows"), quiet():
-        if file.is_file() and settings == read_json(file):
+        if file.is_file() and settings == read_json(file) and _plain(file):
             return _from(file.parent)
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / "config.json").write_text(json.dumps(settings), "utf-8")
             return _from(Path(folder))
+
+
+def _plain(file: Path) -> bool:
+    """Whether a file of JSON is in UTF-8 without a mark: the one form that transformers reads."""
+    raw = file.read_bytes()
+    return plain_json(raw) == raw
 
 
 def _from(folder: Path) -> Any:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import InputError
+from ..errors import InputError, listing
 from ..system import Device, existing_device
 from .tokens import IGNORED
 
 LABELS = ("labels", "label")
+OTHER_KIND = re.compile(r"dtype|datatype|Input type|scalar type")  # in errors of torch's layers
 
 
 class Place:
@@ -197,7 +199,8 @@ def logits(output: Any) -> Tensor:
 def called(model: nn.Module, batch: Any, inputs: Mapping[str, Tensor]) -> Any:
     """What a model returns for the `inputs` of a batch (`split`).
 
-    Raises `InputError` for a batch of which the model's `forward` takes more or less.
+    Raises `InputError` for a batch of which the model's `forward` takes more or less, and for
+    integers where it computes with floats.
     """
     named = dict(inputs) if isinstance(batch, Mapping) else {}
     given = () if named else tuple(inputs.values())
@@ -217,3 +220,21 @@ def called(model: nn.Module, batch: Any, inputs: Mapping[str, Tensor]) -> Any:
             found=_described(batch),
             remedy="Collate what it takes, or pass `loss=` to call the model yourself.",
         ) from error
+    except (RuntimeError, ValueError) as error:
+        _require_floats(model, inputs, error)
+        raise
+
+
+def _require_floats(model: nn.Module, inputs: Mapping[str, Tensor], error: Exception) -> None:
+    """Raise `InputError` where torch complains of kinds of numbers and inputs are integers."""
+    integers = [v for v in inputs.values() if not (v.is_floating_point() or v.is_complex())]
+    if not integers or not OTHER_KIND.search(str(error)):
+        return
+    kinds = dict.fromkeys(str(value.dtype).removeprefix("torch.") for value in integers)
+    wanted = str(Place(model).dtype).removeprefix("torch.")
+    raise InputError(
+        "inputs of a batch",
+        expected=f"{wanted}, which {type(model).__name__} computes with",
+        found=listing(kinds),
+        remedy="Convert them in the loader, such as by `x.float()`.",
+    ) from error

@@ -11,8 +11,10 @@ from typing import NoReturn
 
 from ..checkpoints import Weights, require_numbers
 from ..errors import InputError, listing
+from ..names import group_of
 from ..tasks import Task, class_number, matched, says_nothing
 from .anatomy import anatomy
+from .architecture import depths
 from .kinds import facts
 from .sizes import Shapes, fitted, shapes_of
 from .unplaced import Unplaced
@@ -88,6 +90,47 @@ def _unused(checkpoint: Weights, shapes: Shapes) -> tuple[str, ...]:
     names = Unplaced.among(left, known.whole, known.prefix).beside
     said = f"the model of '{checkpoint.path}' has no place for {listing(names, 4)}: not used"
     return (said,) if names else ()
+
+
+def depth_notes(checkpoint: Weights) -> tuple[str, ...]:
+    """A sentence where a configuration names other layers than the weights hold, from headers.
+
+    The class is asked only where a count of layers is none of the weights': building it takes long.
+    """
+    counts = [(name, count) for name, count in depths(checkpoint.config) if count]
+    if {count for _, count in counts} <= _blocks(checkpoint):
+        return ()
+    known = anatomy(checkpoint)
+    if known is None:
+        return ()
+    shapes = {checkpoint.own(name): one.shape for name, one in checkpoint.tensors.items()}
+    left = {name: shape for name, shape in shapes.items() if not known.holds(name)}
+    held = {form for name in shapes for form in known.forms(known.loaded(name))}
+    asked = {
+        name: ()
+        for name in known.whole - held
+        if not (known.ignores(name) or known.buffer(name) or known.ties.get(name))
+    }
+    further = Unplaced.among(left, known.whole, known.prefix).inside
+    missing = Unplaced.among(asked, held, known.prefix).inside
+    told = [f"has no place for {listing(further, 3)}"] if further else []
+    told += [f"asks for {listing(missing, 3)}, which they lack"] if missing else []
+    said = listing(dict.fromkeys(f"{name} {count}" for name, count in counts))
+    return tuple(
+        f"config.json of '{checkpoint.path}' ({said}) names other layers than its weights hold: it "
+        f"{one}; use the config.json that was saved with them"
+        for one in told
+    )
+
+
+def _blocks(checkpoint: Weights) -> set[int]:
+    """How many blocks of each kind the names of the weights have, of blocks in blocks the outer."""
+    numbers: dict[str, set[str]] = {}
+    for name in checkpoint.tensors:
+        before, star, _ = group_of(name).partition("*")
+        if star:
+            numbers.setdefault(before, set()).add(name[len(before) :].partition(".")[0])
+    return {len(found) for found in numbers.values()}
 
 
 def _trained_otherwise(checkpoint: Weights, where: str) -> tuple[str, ...]:

@@ -35,6 +35,7 @@ from ..errors import InputError, existing
 from ..linear import LowRank
 from ..names import is_weight, module_of
 from ..system import Device, Shown
+from .possible import impossible
 
 FORMAT = "mats-statistics-1"
 SUFFIX = ".safetensors"
@@ -183,11 +184,10 @@ class Statistics(Shown):
         """
         require_output(Path(path), force=True)
         specs = {name: (self._read(name).dtype, shape) for name, shape in self.shapes.items()}
-        with staged_file(Path(path)) as place:
-            writer = TensorFileWriter(place, specs, dict(self.metadata))
+        told = dict(self.metadata)
+        with staged_file(Path(path)) as place, TensorFileWriter(place, specs, told) as writer:
             for name in specs:
                 writer.add(name, self._read(name))
-            writer.close()
 
     def stored(self, name: str) -> Tensor:
         """One tensor as it is stored, unchecked."""
@@ -254,8 +254,7 @@ class Statistics(Shown):
     ) -> LowRank | None:
         """A Gram (size, size) in factors, or None where it was not measured in low rank.
 
-        `name` is the whole Gram's, `<module>.input_gram`.  Raises `InputError` as `read` does, and
-        for a negative rest.
+        `name` is the whole Gram's, `<module>.input_gram`.  Raises `InputError` as `read` does.
         """
         names = factor_names(name)
         if names is None or any(n not in self.shapes for n in names):
@@ -265,8 +264,6 @@ class Statistics(Shown):
         rest = self.read(names[1], (), dtype=dtype, device=device)
         assert factor is not None
         assert rest is not None
-        if float(rest) < 0:
-            raise self._wrong(names[1], "a number of at least 0", f"{float(rest):g}")
         return LowRank(factor, rest.expand(size))
 
     def read(
@@ -279,7 +276,8 @@ class Statistics(Shown):
     ) -> Tensor | None:
         """One tensor, or None where it was not measured; a Gram in factors is multiplied out.
 
-        Raises `InputError` if its shape is not `shape` or a number in it is not finite.
+        Raises `InputError` if its shape is not `shape`, a number in it is not finite, or no model
+        could have it: a Gram that is not symmetric, a negative Fisher (see `possible.py`).
         """
         if name not in self.shapes:
             factors = self.factored(name, shape[-1], dtype=dtype, device=device) if shape else None
@@ -289,6 +287,8 @@ class Statistics(Shown):
         value = self._read(name).to(device=device, dtype=dtype)
         if not all_finite(value):
             raise self._wrong(name, "finite numbers", "NaN or infinity")
+        if odd := impossible(name.rpartition(".")[2], value):
+            raise self._wrong(name, *odd)
         return value
 
     def _wrong(self, name: str, expected: str, found: str) -> InputError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -93,13 +94,21 @@ def _described(path: Path) -> Task:
 
 def _state(path: Path) -> tuple[tuple[str, int, int], ...]:
     """Changes when a file does, or one in a folder: names, times and sizes."""
-    inside = [os.path.join(folder, file) for folder, _, files in os.walk(path) for file in files]
     found = []
-    for file in sorted(inside) or [str(path)]:
+    for file in sorted(_inside(path)) or [str(path)]:
         with contextlib.suppress(OSError):  # the reader says what is missing
             status = os.stat(file)
             found.append((file, status.st_mtime_ns, status.st_size))
     return tuple(found)
+
+
+def _inside(path: Path) -> Iterator[str]:
+    """Files below a folder, those behind links to folders too; no folder is gone through twice."""
+    seen = set[str]()
+    for folder, below, names in os.walk(path, followlinks=True):
+        seen.add(os.path.realpath(folder))
+        below[:] = [one for one in below if os.path.realpath(os.path.join(folder, one)) not in seen]
+        yield from (os.path.join(folder, name) for name in names)
 
 
 def _read(path: Path) -> Task:

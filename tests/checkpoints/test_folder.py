@@ -122,6 +122,20 @@ def test_folders_without_weights_say_where_they_lie(tmp_path, name):
     assert not any(word in said for word in never), said
 
 
+@pytest.mark.parametrize("beside", [[], [TWO, "model.safetensors.index.json"]])
+@pytest.mark.parametrize("name", [ONE, "own-00002-of-00002.safetensors"])
+def test_a_shard_that_is_named_as_a_file_is_no_model(tmp_path, name, beside):
+    files = {file: [(file, 1.0)] for file in (name, *beside) if file.endswith(".safetensors")}
+    lay(tmp_path, {**files, **{f: {f: f} for f in beside if f.endswith(".json")}})
+    with pytest.raises(InputError, match=rf"{name}.*one shard of several.*'{tmp_path}'"):
+        Checkpoint.open(tmp_path / name)
+
+
+def test_one_shard_of_one_is_a_model(tmp_path):
+    lay(tmp_path, {"model-00001-of-00001.safetensors": [("a", 1.0)]})
+    assert list(Checkpoint.open(tmp_path / "model-00001-of-00001.safetensors").tensors) == ["a"]
+
+
 @pytest.mark.parametrize("shard", [7, None, "..", "", ".", "a/b.safetensors", "x" * 300, ONE + "x"])
 def test_names_in_an_index_that_are_none_of_shards(tmp_path, shard):
     lay(tmp_path, {"model.safetensors.index.json": {"a": shard}})

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 
@@ -72,6 +72,28 @@ def test_modules_inside_of_wrappers_merge_as_they_are():
     compiled.load_state_dict(merged.state_dict())
     for name, value in plain.items():
         assert torch.equal(compiled.state_dict()[f"_orig_mod.{name}"], value)
+
+
+WRAPPED = {
+    "torch.compile": under_compile,
+    "data-parallel": nn.DataParallel,
+    "both": lambda module: nn.DataParallel(under_compile(module)),
+    "checkpointing": lambda module: nn.DataParallel(checkpoint_wrapper(module)),
+    "none": lambda module: module,
+}
+
+
+@pytest.mark.parametrize("kind", WRAPPED)
+def test_heads_of_wrapped_experts_are_written_under_their_plain_names(tmp_path, kind):
+    base, experts = family("mlp", 2)
+    wrapped = {name: WRAPPED[kind](copy.deepcopy(one)) for name, one in experts.items()}
+    name = list(base.state_dict())[-1]
+    merged = merge_models(base, wrapped, heads=[name])
+    merged.save(tmp_path / "out")
+    for expert, module in experts.items():
+        head = load_file(tmp_path / "out" / "heads" / expert / "head.safetensors")
+        assert list(head) == [name]
+        assert torch.equal(head[name], module.state_dict()[name])
 
 
 def test_the_module_inside():

@@ -169,6 +169,18 @@ def test_inspect_a_recipe_counts_every_tensor(recipe_file, capsys):
     assert found["roles"]["head"] == 2
 
 
+@pytest.mark.parametrize("named", ["", "family.yaml"])
+def test_inspect_a_family(tiny_family, recipe_file, capsys, named):
+    assert main(["inspect", str(tiny_family / named), "--json"]) == 0
+    content = json.loads(capsys.readouterr().out)
+    assert content["name"] == "Tiny three"
+    assert content["base"] == "base"
+    assert main(["inspect", str(recipe_file), "--json"]) == 0
+    of_recipe = json.loads(capsys.readouterr().out)
+    for key in ("experts", "roles", "tensors"):
+        assert content[key] == of_recipe[key]
+
+
 def test_inspect_a_checkpoint(tiny_family, capsys):
     assert main(["inspect", str(tiny_family / "base")]) == 0
     printed = capsys.readouterr().out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from mats_core.checkpoints import Checkpoint, companions
 from mats_core.estimating import estimate_plan
-from mats_core.merging import load_recipe, merge, planned
+from mats_core.merging import load_recipe, merge, parse_recipe, planned
 from mats_core.merging.directory import foreign
 from mats_core.system import UNMEASURED
 
@@ -36,6 +37,46 @@ LEFT_OUT = (
 )  # fmt: skip
 UNSPOKEN = (".gitattributes", ".git/config", ".DS_Store", "__pycache__/a.pyc", "README.md")
 MODULES = [{"path": "", "type": "x"}, {"path": "1_Pooling"}, {"path": "2_Dense"}]
+
+
+ENCODINGS = ("utf-8-sig", "utf-16", "utf-16-le", "utf-32")
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_json_that_is_read_in_another_encoding_is_written_in_utf_8(tiny_family, tmp_path, encoding):
+    from transformers import AutoConfig
+
+    for name in ("base", "e0", "e1"):
+        shutil.copytree(tiny_family / name, tmp_path / name)
+        config = tmp_path / name / "config.json"
+        config.write_bytes(config.read_text("utf-8").encode(encoding))
+    own = json.dumps({"é": "ü"}).encode(encoding)
+    for name in ("modules.json", "own.json"):
+        (tmp_path / "base" / name).write_bytes(own)
+    experts = [
+        {"name": f"e{m}", "model": f"e{m}", "task": str(tiny_family / f"t{m}.npz")} for m in (0, 1)
+    ]
+    content = {"base": "base", "experts": experts, "method": "average", "output": "out"}
+    report = merge(parse_recipe(content, tmp_path))
+    assert [result.name for result in report.tasks] == ["e0", "e1"]
+    out = tmp_path / "out"
+    for folder in (out, out / "heads" / "e0"):
+        content = json.loads((folder / "config.json").read_text("utf-8"))
+        assert content["model_type"] == AutoConfig.from_pretrained(folder).model_type == "vit"
+    assert (out / "modules.json").read_bytes() == json.dumps({"é": "ü"}).encode()
+    assert (out / "own.json").read_bytes() == own, "what is not read here stays byte for byte"
+
+
+def test_json_in_utf_8_is_carried_along_byte_for_byte(tiny_family, tmp_path):
+    config = (tiny_family / "base" / "config.json").read_bytes() + b" \r\n"
+    shutil.copytree(tiny_family / "base", tmp_path / "base")
+    (tmp_path / "base" / "config.json").write_bytes(config)
+    (tmp_path / "base" / "modules.json").write_bytes(b"\xff not JSON")
+    entry = {"name": "e0", "model": str(tiny_family / "e0")}
+    content = {"base": "base", "experts": [entry], "method": "average", "output": "out"}
+    merge(parse_recipe(content, tmp_path))
+    assert (tmp_path / "out" / "config.json").read_bytes() == config
+    assert (tmp_path / "out" / "modules.json").read_bytes() == b"\xff not JSON"
 
 
 def write(file: Path, text: str = "x") -> None:

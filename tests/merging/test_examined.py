@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file, save_file
 
+import mats_core
 from mats_core.cli.main import main
 from mats_core.evaluation import evaluate
 from mats_core.merging.events import Examined, Finished, LayerDone, TrialDone
 from mats_core.merging.family_file import load_family
-from mats_core.merging.pipeline import evaluating_output, run
+from mats_core.merging.pipeline import evaluating_output, merge, run
 from mats_core.merging.recipe import parse_recipe
 from mats_core.system.remember import memory
 from mats_core.system.stream import drain
@@ -101,6 +105,55 @@ def test_without_evaluation_nothing_is_asked(tiny_family, turned, monkeypatch):
     assert asked == []
     assert [event.notes for event in events if isinstance(event, Examined)] == []
     assert isinstance(events[-1], Finished)
+
+
+def test_a_search_tells_doubts_where_its_merge_is_not_evaluated(tiny_family, turned, monkeypatch):
+    asked = counted(monkeypatch)
+    content = {**family_recipe(tiny_family, "average"), "experts": turned, **WAYS["search"]}
+    events = list(run(parse_recipe({**content, "evaluate": False}, tiny_family)))
+    (told,) = [event for event in events if isinstance(event, Examined)]
+    assert any("on its task, less than" in note for note in told.notes)
+    assert not any(isinstance(e, LayerDone | TrialDone) for e in events[: events.index(told)])
+    report = next(event for event in events if isinstance(event, Finished)).report
+    assert set(told.notes) <= set(report.warnings)
+    assert report.tasks == ()
+    assert len(asked) == 2 * 3, "once each, on validation data alone"
+
+
+def test_python_warns_of_what_the_command_line_warns_of(tiny_family, turned):
+    recipe = parse_recipe({**family_recipe(tiny_family, "average"), "experts": turned}, tiny_family)
+    with pytest.warns(UserWarning, match=DOUBT) as caught:
+        merged = mats_core.merge(recipe)
+    told = [str(one.message) for one in caught]
+    assert any(DOUBT in text for text in told)
+    assert len(set(told)) == len(told)
+    assert set(told) <= set(merged.report.warnings)
+
+
+@pytest.mark.filterwarnings("ignore:answers of the model are NaN")
+def test_answers_that_are_no_numbers_are_told_in_the_report_and_on_the_card(
+    tiny_family, tmp_path, capsys
+):
+    shutil.copytree(tiny_family / "e0", tmp_path / "huge")
+    weights = load_file(tmp_path / "huge" / "model.safetensors")
+    for name in weights:  # finite, but not the scores of attention
+        if name.endswith(("query.weight", "key.weight")):
+            weights[name] = weights[name] * 1e25
+    save_file(weights, tmp_path / "huge" / "model.safetensors", {"format": "pt"})
+    content = family_recipe(tiny_family, "average")
+    first, *others = [dict(e) for e in content["experts"]]  # type: ignore
+    experts = [{**first, "model": str(tmp_path / "huge"), "statistics": None}, *others]
+    out = tmp_path / "out"
+    content |= {"experts": experts, "strangers": "allow", "output": str(out)}
+    report = merge(parse_recipe(content, tiny_family))
+    told = [note for note in report.warnings if "are NaN, which count as wrong" in note]
+    merges = [f"answers of the merge to the task of 'e{m}'" for m in range(3)]
+    whose = ["answers of the expert to the task of 'e0'", *merges]
+    found = [re.split(" of 60 | are NaN", note) for note in told]
+    assert [note[1] for note in found] == whose
+    assert all(30 < int(note[0]) <= 60 for note in found)
+    assert all(note in (out / "README.md").read_text() for note in told)
+    assert set(told) <= set(json.loads((out / "report.json").read_text())["warnings"])
 
 
 def test_the_command_line_warns_before_it_merges(tiny_family, turned, tmp_path, capsys):

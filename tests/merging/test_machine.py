@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import errno
+import gc
+import io
 import os
+from typing import Any
 
 import pytest
 import torch
@@ -11,8 +14,17 @@ import torch
 from mats_core.checkpoints.writer import TensorFileWriter
 from mats_core.cli.main import main
 from mats_core.errors import MachineError, foreseen, machine_error
-from mats_core.merging import directory, engine, journal, load_recipe
-from mats_core.merging.pipeline import merge
+from mats_core.merging import (
+    LayerDone,
+    directory,
+    engine,
+    journal,
+    load_recipe,
+    parse_recipe,
+    sinks,
+)
+from mats_core.merging.pipeline import merge, run
+from mats_core.statistics import Statistics
 from tests.merging.test_companions import family
 
 CODES = {
@@ -85,6 +97,58 @@ def test_a_full_disk_at_any_point(tmp_path, monkeypatch, capsys, place, resume):
     assert ("are kept: --resume goes on" in said) == (resume and late)
     assert ("Nothing was written" in said) != (resume and late)
     assert main(["merge", recipe, *(["--resume"] if resume else [])]) == 0
+
+
+def left_open(folder):
+    """Files in a folder that are open for writing, whoever holds them."""
+    handles: list[Any] = [o for o in gc.get_objects() if isinstance(o, io.BufferedIOBase)]
+    named = [str(one.name) for one in handles if not one.closed and hasattr(one, "name")]
+    return [name for name in named if name.startswith(str(folder))]
+
+
+def spooled(folder):
+    """A recipe of a method with a second pass, whose first one lies in a file beside."""
+    recipe = load_recipe(family(folder))
+    stem, square = "enc.fc", torch.eye(4)
+    grams = {f"{stem}.{kind}": square for kind in ("input_gram", "output_gradient_gram")}
+    means = {f"{stem}.input_mean": torch.ones(4), f"{stem}.weight.fisher": torch.ones(4, 4)}
+    Statistics.of({**grams, **means}, {}).save(folder / "s.safetensors")
+    experts = [{"name": name, "model": name, "statistics": "s.safetensors"} for name in "ab"]
+    content = recipe.model_dump(exclude_defaults=True) | {"method": "essential", "experts": experts}
+    return parse_recipe(content, folder)
+
+
+BROKEN = {  # where a merge is when something breaks
+    **PLACES,
+    "merging": (engine, "merge_layer"),
+    "the journal": (journal.Journal, "layer"),
+    "the last file": (TensorFileWriter, "close"),
+    "a head": (directory, "_write_head"),
+    "the second pass": (engine, "_second_pass"),
+    "the spool": (sinks.Spool, "__init__"),
+}
+
+
+@pytest.mark.parametrize("place", BROKEN)
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "broken"), ZeroDivisionError("broken")])
+@pytest.mark.parametrize("made", [lambda folder: load_recipe(family(folder)), spooled])
+def test_no_file_stays_open_wherever_a_merge_breaks(tmp_path, monkeypatch, place, error, made):
+    if place == "the second pass" and made is not spooled:
+        pytest.skip("a method of one pass")
+    recipe = made(tmp_path)
+    monkeypatch.setattr(*BROKEN[place], raising(error))
+    with pytest.raises((MachineError, ZeroDivisionError)) as caught:
+        merge(recipe)
+    assert left_open(tmp_path) == []  # while the error, and what led to it, are still held
+    del caught
+
+
+def test_no_file_stays_open_where_a_merge_is_cancelled(tmp_path):
+    events = run(load_recipe(family(tmp_path)))
+    next(event for event in events if isinstance(event, LayerDone))
+    assert left_open(tmp_path) != []
+    events.close()
+    assert left_open(tmp_path) == []
 
 
 def test_a_merge_that_was_stopped_says_what_is_kept(tmp_path, monkeypatch, capsys):

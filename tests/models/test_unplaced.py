@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ import mats_core as mats
 from mats_core import models
 from mats_core.checkpoints import Checkpoint
 from mats_core.errors import InputError
+from mats_core.merging.pipeline import merge
+from mats_core.merging.recipe import parse_recipe
 from mats_core.models.unplaced import Unplaced
 from tests.text_cases import VOCABULARY, save, write_rows
 
@@ -60,6 +63,40 @@ def with_tensors(folder: Path, more: dict[str, torch.Tensor]) -> Path:
     file = folder / "model.safetensors"
     save_file({**load_file(file), **more}, file, {"format": "pt"})
     return folder
+
+
+def weights_note(folder: Path, name: str, layers: int) -> list[str]:
+    """Notes of a merge, not tested, whose base names so many layers in its config.json."""
+    for member in ("base", "a", "b"):
+        saved(folder / member, name)
+    edited(folder / "base", **{MODELS[name][1]: layers})
+    experts = [{"name": one, "model": one} for one in "ab"]
+    content = {"base": "base", "experts": experts, "method": "average", "evaluate": False}
+    report = merge(parse_recipe(content, folder))
+    return [note for note in report.warnings if "names other layers than" in note]
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("change", [-1, 0, 1])
+def test_a_merge_tells_a_config_of_other_layers(tmp_path, name, change):
+    _, key, layers, further = MODELS[name]
+    told = weights_note(tmp_path, name, layers + change)
+    assert len(told) == abs(change)
+    for note in told:
+        assert f"{key} {layers + change}" in note
+        assert str(tmp_path / "base") in note
+        said = "has no place for" if change < 0 else "asks for"
+        block = further.rstrip(".").rpartition(".")[0]
+        number = layers - 1 if change < 0 else layers
+        assert re.search(rf"{said} \S*{block}\.{number}\.", note), note
+
+
+def test_the_class_is_not_asked_where_the_counts_agree(tmp_path, monkeypatch):
+    asked: list[object] = []
+    monkeypatch.setattr("mats_core.models.fitting.anatomy", asked.append)
+    model = Checkpoint.open(saved(tmp_path / "a", "LlamaForCausalLM"))
+    assert models.depth_notes(model) == ()
+    assert asked == []
 
 
 def task(folder: Path, name: str) -> str:

@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import mats_core
 from mats_core import api
-from mats_core.api import measure
+from mats_core.api import evaluate, measure
 from mats_core.checkpoints.files import Checkpoint
 from mats_core.errors import InputError
 from mats_core.models import encode, saved_names
@@ -383,11 +383,16 @@ def test_probabilities_are_no_logits():
         (lambda x, y: (x, y), r"found 2 tensors.*Put the batch into a list: \[\(x, y\)\]"),
         (lambda x, y: [(x, x, y)], r"what Mlp is called with, \(x:.*found \(Tensor, Tensor"),
         (lambda x, y: [{"pixels": x, "labels": y}], r"what Mlp is called with.*found pixels"),
+        (lambda x, y: [(x.long(), y)], "float32, which Mlp computes with, found int64"),
+        (lambda x, y: [(x.byte(), y)], "float32, which Mlp computes with, found uint8"),
     ],
 )
 def test_batches_that_the_model_does_not_take_are_told(batches, words):
     with pytest.raises(InputError, match=words):
         measure(Mlp(), batches(*images()))
+    if isinstance(batches(*images()), list):
+        with pytest.raises(InputError, match=words):
+            evaluate(Mlp(), batches(*images()))
 
 
 def test_an_error_of_the_model_stays_its_own():

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 from mats_core.checkpoints.files import Checkpoint
 from mats_core.errors import InputError
+from mats_core.statistics import possible
 from mats_core.statistics.cache import cached_path, measuring_once
 from mats_core.statistics.collect import BatchDone
 from mats_core.statistics.settings import MeasureSettings
@@ -24,12 +25,17 @@ from mats_core.tasks.loading import load as load_task
 @pytest.fixture
 def tensors():
     generator = torch.Generator().manual_seed(1)
+
+    def gram(size):
+        rows = torch.randn(size, size, generator=generator)
+        return rows @ rows.T
+
     return {
-        "enc.fc.input_gram": torch.randn(4, 4, generator=generator),
+        "enc.fc.input_gram": gram(4),
         "enc.fc.input_mean": torch.randn(4, generator=generator),
-        "enc.fc.output_gradient_gram": torch.randn(3, 3, generator=generator),
-        "enc.fc.weight.fisher": torch.randn(3, 4, generator=generator),
-        "enc.fc.bias.block": torch.randn(3, 3, generator=generator),
+        "enc.fc.output_gradient_gram": gram(3),
+        "enc.fc.weight.fisher": torch.randn(3, 4, generator=generator) ** 2,
+        "enc.fc.bias.block": gram(3),
     }
 
 
@@ -105,6 +111,56 @@ def test_wrong_shapes_and_numbers_that_are_not_finite_are_refused(tensors, tmp_p
         statistics.read("enc.fc.input_gram", (5, 5))
     with pytest.raises(InputError, match=r"enc\.fc\.input_mean.*finite"):
         statistics.read("enc.fc.input_mean", (4,))
+
+
+def changed(value, row, column, number):
+    value = value.clone()
+    value[row, column] = number
+    return value
+
+
+IMPOSSIBLE = {  # statistic → (what is done to it, what the error expects)
+    "enc.fc.weight.fisher": ((0, 1, -1.0), "at least 0, for"),
+    "enc.fc.input_gram": ((2, 2, -1.0), "at least 0 on its diagonal"),
+    "enc.fc.output_gradient_gram": ((0, 2, 9.0), "symmetric"),
+    "enc.fc.bias.block": ((1, 0, -9.0), "symmetric"),
+}
+
+
+@pytest.mark.parametrize("name", IMPOSSIBLE)
+def test_statistics_that_no_model_has_are_refused_by_name(tensors, name):
+    (row, column, number), expected = IMPOSSIBLE[name]
+    shape = tuple(tensors[name].shape)
+    broken = Statistics.of({**tensors, name: changed(tensors[name], row, column, number)}, {})
+    with pytest.raises(InputError, match=rf"'{name}' of statistics .*{expected}"):
+        broken.read(name, shape)
+    for other, value in tensors.items():
+        if other != name:
+            assert broken.read(other, tuple(value.shape)) is not None
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", IMPOSSIBLE)
+def test_what_rounding_leaves_is_possible(tensors, name, dtype):
+    value = tensors[name]
+    off = 1e-7 * float(value.abs().max())
+    rounded = changed(value, 0, 1, -off).to(dtype)
+    if name != "enc.fc.weight.fisher":
+        rounded = (value * (1 + 1e-6 * torch.tril(torch.ones_like(value)))).to(dtype)
+    assert Statistics.of({name: rounded}, {}).read(name, tuple(value.shape)) is not None
+
+
+@pytest.mark.parametrize("size", [1, 1024, 1500])
+def test_a_large_gram_is_compared_with_its_mirror_in_every_corner(size):
+    rows = torch.randn(size, 3, generator=torch.Generator().manual_seed(2))
+    gram = rows @ rows.T
+    gram = (gram + gram.T) / 2
+    assert possible.impossible("input_gram", gram) is None
+    for row, column in {(0, size - 1), (size - 1, 0), (size - 1, max(0, size - 2))}:
+        if row != column:
+            found = possible.impossible("input_gram", changed(gram, row, column, 99.0))
+            assert found is not None
+            assert found[0] == "a symmetric matrix"
 
 
 def test_the_cache_measures_once_and_again_for_anything_that_matters(

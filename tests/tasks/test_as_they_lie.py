@@ -502,6 +502,13 @@ def test_links_to_folders_are_followed_and_never_in_a_circle(tmp_path):
     task = photos(tmp_path)
     assert task.classes == ("a", "b", "c")
     assert len(task.train) + len(task.validation) == 8 + 2
+    assert photos(tmp_path).digest == task.digest
+    for level, file in enumerate(("1.png", "2.png"), 1):  # changed behind the link, and one more
+        Image.new("L", (4, 4), 99).save(elsewhere / file)
+        changed = photos(tmp_path)
+        assert changed.digest != task.digest, "a remembered task is not that of these pictures"
+        assert len(changed.train) + len(changed.validation) == 8 + 2 * level
+        task = changed
 
 
 @pytest.mark.parametrize(

@@ -111,7 +111,7 @@ def test_experts_are_left_out_in_a_click_each(visitor: Visitor):
         names.get_by_text(name, exact=True).click()
     page.get_by_text("2 of 8 experts are merged").wait_for()
     assert names.get_by_text("digits", exact=True).is_visible(), "the panel stays open"
-    page.get_by_role("button", name="Reset").click()
+    page.get_by_role("button", name="Reset", exact=True).click()
 
 
 def test_compare_lists_pins_and_sweeps(visitor: Visitor):

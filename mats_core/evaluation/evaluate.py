@@ -17,7 +17,7 @@ from ..families import Expert, Family
 from ..models import Asking, Forward, Rows
 from ..system import Device, Event, drained, recall
 from ..tasks import Split, Task
-from . import comparison, scores
+from . import comparison, kept, scores
 from .metrics import wilson
 from .scores import Score, TaskResult, gap_recovered, half_width, normalised_accuracy, share
 
@@ -151,7 +151,8 @@ def probabilities(
 def baselines(
     family: Family, expert: Expert, task: Task, split: str, examples: int | None, device: str
 ) -> tuple[Score, Score]:
-    """The scores of the expert and of the pre-trained encoder with its head; cached by content."""
+    """The scores of the expert and of the pre-trained encoder with its head; each is
+    asked once, on this machine, as long as weights, settings and data are the same."""
     part = task.split(split).first(examples)
 
     def of(encoder: Weights) -> Score:
@@ -160,8 +161,10 @@ def baselines(
 
     tuned, base = expert.checkpoint, family.base
     contents = base.fingerprint, tuned.fingerprint, task.digest
-    key = ("baselines", *contents, split, examples, device)
-    return recall(key, lambda: (of(tuned), of(base)))
+    settings = models.settings_digest(tuned.directory)
+    key = ("baselines", *contents, settings, split, examples, device)
+    found, before = recall(key, lambda: kept.once(key, lambda: (of(tuned), of(base))))
+    return found, before
 
 
 __all__ = [

@@ -122,12 +122,17 @@ def load_tokenizer(directory: Path) -> Any:
 
 def tokenizer_digest(directory: Path) -> str:
     """SHA-256 of a tokenizer's files: two directories with the same ones share its tokens."""
+    return files_digest(directory, FILES)
+
+
+def files_digest(directory: Path, names: Sequence[str]) -> str:
+    """SHA-256 of the files of these names that a directory holds."""
     digest = hashlib.sha256()
-    for name in FILES:
+    for name in names:
         file = directory / name
         if file.is_file():
             status = file.stat()
-            key = ("tokenizer file", file, status.st_mtime_ns, status.st_size)
+            key = ("digest of a file", file, status.st_mtime_ns, status.st_size)
             digest.update(recall(key, functools.partial(_file_digest, file)).encode())
     return digest.hexdigest()
 

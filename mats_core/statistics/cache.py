@@ -7,6 +7,7 @@ from collections.abc import Generator
 from pathlib import Path
 
 from ..checkpoints import Weights
+from ..models import settings_digest
 from ..system import cache_folder
 from ..tasks import Task
 from .collect import BatchDone
@@ -14,12 +15,13 @@ from .passes import measuring_to_file
 from .settings import MeasureSettings
 from .store import FORMAT
 
-VERSION = "2"  # of the numbers: before, batches were not compared with single examples
+VERSION = "3"  # 1: batches were not compared with single examples; 2: config.json did not count
 
 
 def cached_path(checkpoint: Weights, task: Task, settings: MeasureSettings) -> Path:
     """The file of these statistics in the machine's cache, whether it exists yet or not."""
-    parts = (FORMAT, VERSION, checkpoint.fingerprint, task.digest, *settings.key)
+    asked = (checkpoint.fingerprint, settings_digest(checkpoint.directory), task.digest)
+    parts = (FORMAT, VERSION, *asked, *settings.key)
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
     return cache_folder() / "statistics" / f"{task.name}-{key}.safetensors"
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 import mats_core
 from mats_core.cli.main import main
-from mats_core.evaluation import evaluate
+from mats_core.evaluation import evaluate, kept
 from mats_core.merging.events import Examined, Finished, LayerDone, TrialDone
 from mats_core.merging.family_file import load_family
 from mats_core.merging.pipeline import evaluating_output, merge, run
@@ -55,6 +55,7 @@ def counted(monkeypatch) -> list[tuple[str, int]]:
         return real(encoder, family, expert, split, **settings)
 
     memory().clear()
+    monkeypatch.setattr(kept, "_read", lambda file: None)
     monkeypatch.setattr(evaluate, "evaluate_expert", ask)
     return asked
 

@@ -60,6 +60,7 @@ def five_lines(names: dict[str, Any]) -> None:
         assert abs(sum(right) / 3 - mean[who]) < 1e-6
         told = [names["told"][who][name][0].accuracy for name in names["testing"]]
         assert all(abs(a - b) < 1e-6 for a, b in zip(right, told, strict=True))
+        print("again:", who, *(f"{share:.1%}" for share in right))
     residuals = names["merged"].report.layers[3].residuals
     assert residuals[-1] < 1e-3 < residuals[0]
     # Why: farther from the experts, but not in the directions that cost.

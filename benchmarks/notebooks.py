@@ -25,6 +25,7 @@ NOTEBOOKS = ROOT / "notebooks"
 COPIES = NOTEBOOKS / "rendered"
 HEAD = "<!-- Written by `python -m benchmarks.notebooks`: change the notebook instead. -->"
 SLIDER = "ipywidgets"  # what it makes can only be moved in a notebook
+PANEL = "panel = mats.explore("  # likewise; what it begins with is told
 # The picture is an image there: it asks the page for its theme itself.
 INK = "<style>svg{color:#1d2733}@media(prefers-color-scheme:dark){svg{color:#e6ebf0}}</style><defs>"
 
@@ -49,6 +50,9 @@ def rendered(file: Path) -> tuple[str, dict[str, str]]:
         if SLIDER in cell.source:
             parts.append("*A slider, which moves in the notebook.*")
             continue
+        if PANEL in cell.source:
+            parts += ["*A panel, which lives in the notebook. It begins with:*"]
+            printed = first_words(names["panel"])
         if printed:
             parts.append(f"```text\n{printed}\n```")
         if isinstance(value, Figure):
@@ -60,6 +64,13 @@ def rendered(file: Path) -> tuple[str, dict[str, str]]:
             parts.append(f"```text\n{value}\n```")
         parts += ["</details>"] if folded else []
     return "\n\n".join(parts) + "\n", pictures
+
+
+def first_words(panel: Any) -> str:
+    """What a panel says of its first result; it is closed."""
+    panel.wait(whole=True)
+    panel.close()
+    return repr(panel)
 
 
 def run(source: str, place: str, names: dict[str, Any]) -> tuple[str, Any]:

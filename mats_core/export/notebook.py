@@ -37,6 +37,8 @@ def notebook(merge: Finished, place: str) -> str:
         ("markdown", _SAME),
         ("code", _expected(merge)),
         ("code", _CHECK),
+        ("markdown", _GO_ON),
+        ("code", _panel(merge)),
     ]
     return dump(cells)
 
@@ -70,7 +72,7 @@ def _opening(merge: Finished) -> str:
         f"A merge of {len(merge.recipe.experts)} experts of the family {plain(merge.family)}, "
         "made by MaTS Explorer. Save it anywhere inside the folder of MaTS Explorer, or where that "
         "is installed in the folder in which it was started, and run all cells: the merge is made "
-        "again, and the last cell compares its numbers with those of the run.",
+        "again, its numbers are compared with those of the run, and a panel goes on from it.",
     ]
     if merge.report.normalised_accuracy is not None:
         lines.append(
@@ -166,6 +168,26 @@ for name, (correct, examples) in CORRECT.items():
     difference = abs(found[name][0] - correct)
     assert difference <= TOLERANCE, f"{name}: {found[name][0]} right instead of {correct}"
 print("The numbers are the same.")"""
+
+
+_GO_ON = """\
+## Go on from here
+
+The panel begins with the settings above, and merges again whenever one of them is turned. It \
+needs JupyterLab or another notebook with widgets; the extra `[notebook]` brings what lacks."""
+
+
+def _panel(merge: Finished) -> str:
+    how = merge.measuring
+    measured = f", examples={how.examples}" if how else ""
+    rounds = merge.recipe.rounds
+    return f"""\
+experts = tuple(expert for expert in family.experts if expert.name in WEIGHTS)
+chosen = family.model_copy(update={{"experts": experts}})
+panel = mats.explore(chosen, method=METHOD{measured})
+for name, weight in WEIGHTS.items():
+    panel.weights[name].value = weight
+{f"panel.rounds.value = {rounds}{chr(10)}" if rounds > 1 else ""}panel.knobs.put(OPTIONS)"""
 
 
 def _expected(merge: Finished) -> str:

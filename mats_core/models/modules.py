@@ -8,6 +8,7 @@ the translation is read off by loading numbered tensors (`parameter_names`).
 from __future__ import annotations
 
 import copy
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -112,11 +113,12 @@ def _forward(directory: Path | None, shapes: Mapping[str, tuple[int, ...]], devi
     whole = all(parameter in names for parameter, _ in module.named_parameters())
     if whole:
         _emptied(module)
+    alone = threading.Lock()  # the call puts the tensors into the module: one thread at a time
 
     def called(tensors: Tensors, inputs: Tensors) -> Tensor:
         held = ((name, tensors[source]) for name, source in names.items())
         own = {n: value.float() if value.is_floating_point() else value for n, value in held}
-        with parsing(*asking):
+        with parsing(*asking), alone:
             return torch.func.functional_call(module, own, kwargs=dict(inputs)).logits
 
     def rebuilt(tensors: Tensors, inputs: Tensors) -> Tensor:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -41,6 +43,31 @@ def test_the_shared_module_gives_the_logits_of_the_built_one(inputs, tiny_family
             slow = build(expert.checkpoint.directory, own)(pixel_values=pixels).logits
             fast = forward(expert.checkpoint.directory, own)(own, {"pixel_values": pixels})
         assert torch.equal(slow, fast)
+
+
+def test_two_threads_may_ask_the_shared_module(inputs, tiny_family):
+    """As a panel does beside the cells of its notebook."""
+    expert = inputs.family.experts[1]
+    own = tensors_of(expert.checkpoint)
+    images = load(tiny_family / expert.task).test.inputs[:7]
+    pixels = {"pixel_values": pixel_values(images, expert.checkpoint.directory)}
+    asked = forward(expert.checkpoint.directory, own)
+    others = [own, {name: value + 0.05 for name, value in own.items()}]
+
+    def ask(tensors):
+        with torch.inference_mode():
+            return asked(tensors, pixels)
+
+    right = [ask(tensors) for tensors in others]
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)  # threads take turns within a call
+    try:
+        with ThreadPoolExecutor(2) as pool:
+            told = list(pool.map(ask, others * 10))
+    finally:
+        sys.setswitchinterval(before)
+    for number, logits in enumerate(told):
+        assert torch.equal(logits, right[number % 2])
 
 
 def test_all_examples_are_asked_once_and_agree_with_a_model_of_its_own(

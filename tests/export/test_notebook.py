@@ -12,13 +12,20 @@ from mats_core.export import notebook
 from mats_core.export.portable import Finished
 from tests.export.conftest import Finish
 
+PATIENCE = 120  # seconds
+
 
 def execute(text: str, change: tuple[str, str] = ("", "")) -> dict[str, Any]:
-    """All code cells, in one namespace; `change` replaces text, as a person would edit it."""
+    """All code cells, in one namespace; `change` replaces text, as a person would edit it.
+
+    The panel at the end has its whole answer, and is closed.
+    """
     names: dict[str, Any] = {}
     for cell in nbformat.reads(text, as_version=4).cells:
         if cell.cell_type == "code":
             exec(compile(cell.source.replace(*change), cell.id, "exec"), names)
+    assert names["panel"].wait(PATIENCE, whole=True)
+    names["panel"].close()
     return names
 
 
@@ -40,6 +47,16 @@ def test_it_runs_and_asserts_the_same_numbers(
         (t.name, t.merged.correct) for t in made.report.tasks
     ]
     assert names["report"].options == made.report.options
+    # The panel goes on from there.
+    panel = names["panel"]
+    assert panel.error == ""
+    assert panel.report.options == made.report.options
+    assert set(panel.experts) == {expert.name for expert in made.recipe.experts}
+    assert {entry.name: entry.weight for entry in panel.recipe().experts} == names["WEIGHTS"]
+    if method == "kfac":  # in the recipe's dtype, on the whole test split, without a seed's draws
+        assert [(t.name, t.merged.correct) for t in panel.report.tasks] == [
+            (t.name, t.merged.correct) for t in made.report.tasks
+        ]
 
 
 @pytest.mark.parametrize(

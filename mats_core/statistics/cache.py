@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from collections.abc import Generator
 from pathlib import Path
 
@@ -29,8 +30,17 @@ def cached_path(checkpoint: Weights, task: Task, settings: MeasureSettings) -> P
 def measuring_once(
     checkpoint: Weights, task: Task, settings: MeasureSettings
 ) -> Generator[BatchDone, None, Path]:
-    """The statistics file of a checkpoint on its task, measured now if it does not exist yet."""
+    """The statistics file of a checkpoint on its task, measured now if it does not exist yet.
+
+    Where another process was sooner its file stays: merges may read from it already.
+    """
     path = cached_path(checkpoint, task, settings)
-    if not path.is_file():
-        yield from measuring_to_file(checkpoint, task, path, settings)
+    if path.is_file():
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".mats-measure-", dir=path.parent) as folder:
+        measured = Path(folder) / path.name
+        yield from measuring_to_file(checkpoint, task, measured, settings)
+        if not path.is_file():
+            measured.replace(path)
     return path

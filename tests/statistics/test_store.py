@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 from mats_core.checkpoints.files import Checkpoint
 from mats_core.errors import InputError
+from mats_core.models import settings_digest
 from mats_core.statistics import possible
 from mats_core.statistics.cache import cached_path, measuring_once
 from mats_core.statistics.collect import BatchDone
@@ -191,10 +192,29 @@ def test_the_cache_measures_once_and_again_for_anything_that_matters(
     }
     assert first in places
     assert len(places) == 9
-    # Files of 0.1.0 have another name: their numbers were not compared with single examples.
-    parts = ("mats-statistics-1", "2", checkpoint.fingerprint, task.digest, "4", "empirical", "0")
+    # Files of before have another name: their numbers were not compared with single examples, and
+    # a configuration that was changed since did not count.
+    beside = settings_digest(tiny_family / "e0")
+    parts = ("mats-statistics-1", "3", checkpoint.fingerprint, beside, task.digest)
+    parts += ("4", "empirical", "0")
     name = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
     assert first.name == f"{task.name}-{name}.safetensors"
+
+
+def test_statistics_that_another_process_has_measured_meanwhile_stay(
+    tiny_family, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("MATS_CACHE", str(tmp_path))
+    checkpoint, task = Checkpoint.open(tiny_family / "e0"), load_task(tiny_family / "t0.npz")
+    settings = MeasureSettings(examples=8)
+    path = cached_path(checkpoint, task, settings)
+    path.parent.mkdir()
+    steps = measuring_once(checkpoint, task, settings)
+    next(steps)
+    path.write_bytes(b"of another process, which a merge has opened")
+    assert drain(steps) == path
+    assert path.read_bytes() == b"of another process, which a merge has opened"
+    assert list(path.parent.iterdir()) == [path]
 
 
 @pytest.mark.parametrize(

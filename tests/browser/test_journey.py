@@ -185,6 +185,13 @@ def test_a_reload_finds_the_runs_and_a_link_opens_one(visitor: Visitor, address:
     link = page.url
     assert "run=" in link
     page.goto(address)
+    earlier = page.get_by_role("combobox", name="Earlier merges on this machine")
+    earlier.wait_for()
+    assert not page.get_by_test_id("stMetric").count(), "a new visitor begins without them"
+    page.get_by_text("Before any merge").wait_for()
+    visitor.picture("merge-earlier")
+    earlier.click()
+    page.get_by_role("option").first.click()
     assert normalised(page) > 0
     page.goto(link)
     assert normalised(page) == shown
@@ -195,7 +202,7 @@ def test_every_page_in_the_dark_and_on_a_phone(
     browser: Any, address: str, scheme: str, width: int, visitor: Visitor
 ):
     other = Visitor(browser, address, width, scheme)
-    other.page.goto(address)
+    other.page.goto(visitor.page.url)  # of a run
     normalised(other.page)
     other.picture("merge")
     for title, ready in (

@@ -220,8 +220,8 @@ def test_a_second_round_is_asked_for_told_and_kept(open_app: Open, monkeypatch: 
         tell(job, fraction, text, partial)
 
     monkeypatch.setattr(Job, "tell", telling)
-    app = open_app()
-    press(app, "K-FAC, measured twice")
+    app = open_app().run()
+    app.menu_button[0].click("K-FAC, measured twice").run()
     assert rounds_of(app).value == 2
     merge(app)
     assert sentences(app) == ""

@@ -20,10 +20,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from .scores import Score, TaskResult
+from .scores import NOT_ASKED, Score, TaskResult
 
 SHARED = 0.8  # below it, leaving examples out costs more than pairing gains
-UNASKED = "-"
 
 
 @dataclass(frozen=True)
@@ -106,7 +105,9 @@ def difference(first: Score, second: Score, *, same_examples: bool) -> Differenc
     """
     if same_examples and first.limits is None:  # answers make up an accuracy, and no other metric
         both = [
-            pair for pair in zip(first.answers, second.answers, strict=False) if UNASKED not in pair
+            pair
+            for pair in zip(first.answers, second.answers, strict=False)
+            if NOT_ASKED not in pair
         ]
         if both and len(both) >= SHARED * min(first.examples, second.examples):
             return paired("".join(a for a, _ in both), "".join(b for _, b in both))
@@ -158,7 +159,7 @@ def _shared(first: Score, second: Score) -> tuple[Score, Score] | None:
         places = [
             place
             for place, pair in enumerate(zip(first.answers, second.answers, strict=True))
-            if UNASKED not in pair
+            if NOT_ASKED not in pair
         ]
         chosen = ["".join(s.answers[i] for i in places) for s in (first, second)]
         ours, theirs = (Score(row.count("1"), len(row), row) for row in chosen)

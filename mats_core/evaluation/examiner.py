@@ -19,7 +19,7 @@ from torch import Tensor
 from .. import models, tasks
 from ..checkpoints import Tensors
 from ..families import Expert, Family
-from ..system import Event, drained, nbytes, recall
+from ..system import Event, drained, nbytes, part, recall
 from ..tasks import Split, SplitName
 from . import evaluate, scores
 from .order import representative
@@ -187,3 +187,17 @@ def examining(
 
 
 exam = drained(examining)
+
+
+def going_on(
+    family: Family,
+    root: Path,
+    encoder: Tensors,
+    known: Sequence[TaskResult],
+    split: SplitName,
+    examples: int | None = None,
+    device: str = "cpu",
+) -> Generator[Event, None, tuple[TaskResult, ...]]:
+    """The results of an encoder on every example, of which some are `known`; events meanwhile."""
+    found = yield from part(examining(family, root, split, examples, device), stop=0.1)
+    return (yield from part(found.take(encoder, known=known), start=0.1))

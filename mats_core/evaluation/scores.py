@@ -64,6 +64,11 @@ class Score:
         return wilson(self.correct, self.examples) if self.limits is None else self.limits
 
     @property
+    def left(self) -> int:
+        """Examples that were not asked."""
+        return self.answers.count(NOT_ASKED)
+
+    @property
     def variance(self) -> float:
         """The variance of `value`; a proportion counts as (k + 1) / (n + 2), so it is never 0."""
         if self.limits is None:

@@ -127,7 +127,7 @@ class Finished:
         settings = self.recipe.evaluate
         if not isinstance(settings, Evaluation) or not self.report.tasks:
             return settings
-        everything = not any("-" in task.merged.answers for task in self.report.tasks)
+        everything = not self.report.left
         return settings.model_copy(update={"precision": None}) if everything else settings
 
 

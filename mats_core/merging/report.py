@@ -130,6 +130,11 @@ class Report(Shown):
         return {kind: sum(layer.treatment == kind for layer in self.layers) for kind in TREATMENTS}
 
     @property
+    def left(self) -> int:
+        """Examples of all tasks that the merged model was not asked."""
+        return sum(task.merged.left for task in self.tasks)
+
+    @property
     def normalised_accuracy(self) -> float | None:
         """Mean over the tasks of merged / fine-tuned score; None without tasks."""
         return normalised_accuracy(self.tasks) if self.tasks else None

@@ -101,8 +101,7 @@ def _against(ours: Report, theirs: Report, what: str) -> str:
 
 def _asked(report: Report) -> str:
     asked = sum(task.merged.examples for task in report.tasks)
-    left = sum(task.merged.answers.count("-") for task in report.tasks)
-    so_far = f" so far, {left:,} to come" if left else ""
+    so_far = f" so far, {report.left:,} to come" if report.left else ""
     return (
         f'<span class="quiet">{asked:,} {report.split} examples{so_far}; merged and tested in '
         f"{duration(report.seconds)} on {escape(report.device)}</span>"

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from ..api import evaluate, judge
 from ..errors import InputError, member
-from ..evaluation import Score, TaskResult, examining
+from ..evaluation import Score, TaskResult, going_on
 from ..merging import (
     Evaluation,
     Event,
@@ -161,14 +161,13 @@ class OfFamily:
         return Merge.of((yield from run_plan(plan)), recipe)
 
     def testing(self, merge: Merge) -> Generator[Event, None, Merge]:
-        if not any("-" in task.merged.answers for task in merge.report.tasks):
+        report = merge.report
+        if not report.left:
             return merge
-        asked = Evaluation()
         family, folder = merge.inputs.family, merge.recipe.folder
-        device = merge.report.device
-        exam = yield from part(examining(family, folder, asked.split, None, device), stop=0.05)
-        asking = exam.take(merge.tensors, known=merge.report.tasks)
-        results = yield from part(asking, start=0.05)
+        results = yield from going_on(
+            family, folder, merge.tensors, report.tasks, Evaluation().split, device=report.device
+        )
         return replace(merge, report=replace(merge.report, tasks=results))
 
 

@@ -120,7 +120,7 @@ def _tested(report: Report, following: bool) -> str:
         return ""
     half = 100 * half_width(report.tasks)
     asked = sum(task.merged.examples for task in report.tasks)
-    left = sum(task.merged.answers.count("-") for task in report.tasks)
+    left = report.left
     text = f"Normalised accuracy is known to ± {half:.1f} points: {asked:,} {report.split} examples"
     if left and following:
         return f"{text} so far, the other {left:,} follow in the background."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -13,12 +13,10 @@ from torch import Tensor
 from mats_core.api import judge
 from mats_core.errors import InputError
 from mats_core.estimating import Estimate, estimate
-from mats_core.evaluation import TaskResult, examining
+from mats_core.evaluation import going_on
 from mats_core.merging import (
     Evaluation,
-    Event,
     FamilyFile,
-    Inputs,
     Iteration,
     LayerDone,
     Recipe,
@@ -29,7 +27,6 @@ from mats_core.merging import (
     run_plan,
 )
 from mats_core.methods import METHODS
-from mats_core.system import part
 
 from . import again, runs
 from .following import told
@@ -114,7 +111,7 @@ def job(request: Request, preparing: Job, name: str = "") -> Job:
     title = f"Merging by {METHODS[request.method].title}"
 
     def then(outcome: Outcome) -> Job | None:
-        if not any("-" in task.merged.answers for task in outcome.run.report.tasks):
+        if not outcome.run.report.left:
             return None
         todo = partial(refine, request, outcome, ready)
         title, name = "Testing on the remaining examples", finer(outcome.run)
@@ -185,15 +182,9 @@ def refine(
     _, inputs = again.opened(outcome, ready())
     settings = recipe.evaluate
     assert isinstance(settings, Evaluation)
-    results = told(_finer(inputs, recipe, settings, outcome), tell)
+    asked = settings.split, settings.examples
+    known = outcome.report.tasks
+    steps = going_on(inputs.family, recipe.folder, outcome.tensors, known, *asked)
+    results = told(steps, tell)
     whole = recipe.model_copy(update={"evaluate": settings.model_copy(update={"precision": None})})
     return _kept(request, whole, replace(outcome.report, tasks=results))
-
-
-def _finer(
-    inputs: Inputs, recipe: Recipe, settings: Evaluation, outcome: Outcome
-) -> Generator[Event, None, tuple[TaskResult, ...]]:
-    examiners = examining(inputs.family, recipe.folder, settings.split, settings.examples)
-    questions = yield from part(examiners, stop=0.1)
-    asking = questions.take(outcome.tensors, known=outcome.report.tasks)
-    return (yield from part(asking, start=0.1))

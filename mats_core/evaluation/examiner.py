@@ -7,6 +7,7 @@ the interval is narrow enough, or go on later with the examples that were not as
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +20,7 @@ from torch import Tensor
 from .. import models, tasks
 from ..checkpoints import Tensors
 from ..families import Expert, Family
-from ..system import Event, drained, nbytes, part, recall
+from ..system import Event, ahead, drained, nbytes, part, recall
 from ..tasks import Split, SplitName
 from . import evaluate, scores
 from .order import representative
@@ -167,21 +168,24 @@ def examining(
     """
     examiners, baselines, notes = [], [], []
     asked = [e for e in family.experts if e.task and e.checkpoint.directory is not None]
-    for index, expert in enumerate(asked):
-        yield Event(fraction=index / len(asked), text=f"Testing the expert {expert.name}")
-        task = tasks.load(expert.task, root=root)
-        known = evaluate.reference(family, expert, task, split, examples, device)
-        task, pair = known.task, (known.finetuned, known.pretrained)
-        key = (family.base.fingerprint, expert.name, expert.checkpoint.fingerprint, task.digest)
-        part = task.split(split).first(examples)
-        examiner = recall(
-            ("examiner", *key, split, examples, device),
-            functools.partial(Examiner, family, expert, part, device, pair),
-            lambda kept: kept.nbytes,
-        )
-        examiners.append(examiner)
-        baselines.append(pair)
-        notes += known.notes
+    loading = (functools.partial(tasks.load, str(expert.task), root=root) for expert in asked)
+    # Reading or drawing examples takes as long as asking them.
+    with contextlib.closing(ahead(loading)) as loaded:
+        for index, expert in enumerate(asked):
+            yield Event(fraction=index / len(asked), text=f"Testing the expert {expert.name}")
+            task = next(loaded)
+            known = evaluate.reference(family, expert, task, split, examples, device)
+            task, pair = known.task, (known.finetuned, known.pretrained)
+            key = (family.base.fingerprint, expert.name, expert.checkpoint.fingerprint, task.digest)
+            part = task.split(split).first(examples)
+            examiner = recall(
+                ("examiner", *key, split, examples, device),
+                functools.partial(Examiner, family, expert, part, device, pair),
+                lambda kept: kept.nbytes,
+            )
+            examiners.append(examiner)
+            baselines.append(pair)
+            notes += known.notes
     yield Event(fraction=1.0, text=TESTING)  # the first answers take a while
     return Exam(tuple(examiners), tuple(baselines), tuple(dict.fromkeys(notes)))
 

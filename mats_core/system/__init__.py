@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from .remember import Memo, forgetful, nbytes, recall, remembered
     from .showing import Shown
     from .speeds import UNMEASURED, Rates, Work
-    from .stream import Event, changed, drain, drained, part, ticking
+    from .stream import Event, ahead, changed, drain, drained, part, ticking
     from .threads import set_waiting
 
 __all__ = [
     "LONGEST_NAME", "UNMEASURED", "Device", "Event", "FolderName", "Memo", "Rates", "Shown",
-    "Work", "available_memory", "bar", "cache_folder", "changed", "choose_device", "drain",
+    "Work", "ahead", "available_memory", "bar", "cache_folder", "changed", "choose_device", "drain",
     "drained", "existing_device", "forgetful", "in_notebook", "memory", "nbytes", "parse_bytes",
     "part", "recall", "remembered", "results_folder", "set_waiting", "speeds", "ticking",
     "watched",
@@ -37,7 +37,7 @@ _HOMES = {
     "remember": ("Memo", "forgetful", "nbytes", "recall", "remembered"),
     "showing": ("Shown",),
     "speeds": ("UNMEASURED", "Rates", "Work", "eigh_flops", "svd_flops"),
-    "stream": ("Event", "changed", "drain", "drained", "part", "ticking"),
+    "stream": ("Event", "ahead", "changed", "drain", "drained", "part", "ticking"),
     "threads": ("set_waiting",),
 }
 

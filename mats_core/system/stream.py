@@ -11,8 +11,9 @@ import contextlib
 import contextvars
 import functools
 import threading
-from collections.abc import Callable, Generator
-from concurrent.futures import Future
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, ParamSpec, TypeVar
 
@@ -88,6 +89,24 @@ def part(
         return replace(event, fraction=fraction, text=said.replace("{}", text, 1))
 
     return changed(events, of_whole)
+
+
+def ahead(calls: Iterable[Callable[[], R]]) -> Generator[R, None, None]:
+    """The results of calls in their order; while one is used, the next is computed in a thread.
+
+    What a call raises is raised at its turn.  Closed early, it waits for no call.
+    """
+    thread = ThreadPoolExecutor(1, "mats-ahead")
+    waiting = deque[Future[R]]()
+    try:
+        for call in calls:
+            waiting.append(thread.submit(contextvars.copy_context().run, call))
+            if len(waiting) > 1:
+                yield waiting.popleft().result()
+        if waiting:
+            yield waiting.popleft().result()
+    finally:
+        thread.shutdown(wait=False, cancel_futures=True)
 
 
 class _Stopped(BaseException):

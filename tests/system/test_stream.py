@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import threading
+import time
 from collections.abc import Generator
 from dataclasses import dataclass
 
 import pytest
 
-from mats_core.system.stream import Event, changed, drain, drained, part, ticking
+from mats_core.system.stream import Event, ahead, changed, drain, drained, part, ticking
 
 
 @dataclass(frozen=True)
@@ -122,3 +124,51 @@ def test_what_the_work_raises_is_raised_here():
     assert next(ticks) == 1
     with pytest.raises(ValueError, match="bad layer"):
         next(ticks)
+
+
+def test_ahead_computes_the_next_while_one_is_used() -> None:
+    begun = [threading.Event() for _ in range(4)]
+
+    def call(number: int) -> int:
+        begun[number].set()
+        return number * 10
+
+    results = ahead(functools.partial(call, number) for number in range(4))
+    assert next(results) == 0
+    assert begun[1].wait(10)  # without being asked for
+    assert not begun[2].is_set()  # one at most
+    assert list(results) == [10, 20, 30]
+
+
+def test_what_a_call_raises_comes_at_its_turn() -> None:
+    def call(number: int) -> int:
+        if number == 1:
+            raise ValueError("the second")
+        return number
+
+    results = ahead(functools.partial(call, number) for number in range(3))
+    assert next(results) == 0
+    with pytest.raises(ValueError, match="the second"):
+        next(results)
+
+
+def test_closing_ahead_waits_for_no_call() -> None:
+    never, started = threading.Event(), threading.Event()
+
+    def call(number: int) -> int:
+        if number:
+            started.set()
+            never.wait(30)
+        return number
+
+    results = ahead(functools.partial(call, number) for number in range(3))
+    next(results)
+    assert started.wait(10)
+    begun = time.perf_counter()
+    results.close()
+    assert time.perf_counter() - begun < 10
+    never.set()
+
+
+def test_ahead_of_nothing_is_nothing() -> None:
+    assert list(ahead([])) == []

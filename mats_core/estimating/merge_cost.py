@@ -24,9 +24,9 @@ from ..merging import (
     Plan,
     Recipe,
     Unit,
+    bytes_at_once,
     cost_of,
     inputs_bytes,
-    layer_bytes,
     output_specs,
     planned,
     shape_of,
@@ -220,7 +220,7 @@ class _Layers:
             reading = _reading(self.plan, replace(shape, measured=frozenset()), alike[0])
             work += (once + reading if again else once) * sweeps + selection(shape)
         self.work += work * count
-        at_once = layer_bytes(self.plan, alike[0])
+        at_once = bytes_at_once(self.plan, alike[0])
         if at_once > self.peak:
             self.peak, self.largest = at_once, alike[0].name
         # Beside its inputs a method remembers about one update a task.

@@ -11,20 +11,21 @@ import contextlib
 import functools
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from ..linear import norm
 from ..methods import Merged, merge_running
-from ..system import Event, ticking
+from ..system import Event, beside, taking_threads
 from .events import Iteration, LayerDone, Started
 from .journal import Entry
 from .plan import Plan, Unit, units
-from .reading import pieces, read_layer, read_layers, read_pieces, treated_as_matrix
+from .reading import pieces, read_layer, read_layers, read_pieces, whole_matrix
 from .report import SERIES, LayerReport
 from .sinks import emit
+from .sizes import together
 from .workspace import Done, Place
 
 NOTHING = torch.empty(0)
@@ -46,21 +47,31 @@ Engine = Callable[[Plan, Sequence[Unit], Any, Place], Generator[Tick | Done, Non
 def here(
     plan: Plan, todo: Sequence[Unit], survey: Any, place: Place
 ) -> Generator[Tick | Done, None, None]:
-    """One layer after the other, in this process."""
-    for unit in todo:
-        if plan.method.solve and treated_as_matrix(plan, unit.name):
-            # A method is a plain function: beside this one its iterations can be told, and ended.
-            gpu = torch.cuda.current_device() if plan.device == "cuda" else None
-            solve = functools.partial(merge_layer, plan, unit, survey, place)
-            yield (yield from ticking(functools.partial(_solving, solve, gpu)))
-        else:
-            yield merge_layer(plan, unit, survey, place)
+    """One layer after the other in this process, whole matrices beside it in threads.
+
+    A method is a plain function: only beside this one can the iterations of its solve be told, and
+    ended.
+    """
+    at_once, threads = together(plan), torch.get_num_threads()
+    # Which GPU is the current one is a thread's setting, as is how many threads its products take.
+    gpu = torch.cuda.current_device() if plan.device == "cuda" else None
+    apart = functools.partial(_apart, plan, survey, gpu, threads // at_once)
+    works = (functools.partial(apart, unit) for unit in todo if whole_matrix(plan, unit))
+    with contextlib.closing(beside(works, at_once)) as jobs:
+        for unit in todo:
+            if whole_matrix(plan, unit):
+                made = yield from next(jobs)
+                yield _handed_on(plan, unit, made, place)
+            else:
+                yield merge_layer(plan, unit, survey, place)
 
 
-def _solving(solve: Callable[[Pulse], Done], gpu: int | None, tick: Callable[[Tick], None]) -> Done:
-    # Which GPU is the current one is a thread's own setting.
-    with torch.cuda.device(gpu) if gpu is not None else contextlib.nullcontext():
-        return solve(lambda *told: tick(told))
+def _apart(
+    plan: Plan, survey: Any, gpu: int | None, threads: int, unit: Unit, tick: Callable[[Tick], None]
+) -> Made:
+    on = torch.cuda.device(gpu) if gpu is not None else contextlib.nullcontext()
+    with on, taking_threads(threads):
+        return _made(plan, unit, survey, lambda *told: tick(told))
 
 
 def merge_layers(plan: Plan, place: Place, engine: Engine = here) -> Layers:
@@ -107,16 +118,30 @@ def _next(
     return found
 
 
-def merge_layer(
-    plan: Plan, unit: Unit, survey: Any, place: Place, pulse: Pulse | None = None
-) -> Done:
-    """Merge one layer and hand it on: to the output, or to the spool of a second pass.
-
-    `pulse` is called with (iteration, residual) by a solve under way, and ends it by raising.
-    """
-    begun = time.perf_counter()
+def merge_layer(plan: Plan, unit: Unit, survey: Any, place: Place) -> Done:
+    """Merge one layer and hand it on: to the output, or to the spool of a second pass."""
     if pieces(plan, unit):
-        return _merge_pieces(plan, unit, survey, place, begun)
+        return _merge_pieces(plan, unit, survey, place)
+    return _handed_on(plan, unit, _made(plan, unit, survey), place)
+
+
+@dataclass(frozen=True)
+class Made:
+    """A layer as its method made it, before it is put anywhere.
+
+    merged    what the method returned
+    length    ‖W − W0‖ where a second pass scales the update; None elsewhere
+    seconds   that it took
+    """
+
+    merged: Merged
+    length: float | None
+    seconds: float
+
+
+def _made(plan: Plan, unit: Unit, survey: Any, pulse: Pulse | None = None) -> Made:
+    """`pulse` is called with (iteration, residual) by a solve under way, and ends it by raising."""
+    begun = time.perf_counter()
     layer = replace(read_layer(plan, unit), pulse=pulse)
     if unit.name in plan.inputs.family.running:
         merged = merge_running(layer)
@@ -124,18 +149,23 @@ def merge_layer(
         merged = plan.method.merge(layer, plan.options, survey)
     length = None
     if plan.method.rescale is not None and merged.method == plan.method.name:
-        checksums = place.spool.add(unit.name, merged.value)
         length = norm(merged.value - layer.base)
-    else:
+    return Made(merged, length, time.perf_counter() - begun)
+
+
+def _handed_on(plan: Plan, unit: Unit, made: Made, place: Place) -> Done:
+    merged, stage = made.merged, "written"
+    if made.length is None:
         checksums = place.checksums(emit(plan, unit, merged.value, place.sink))
-    report = _report(unit, merged, time.perf_counter() - begun)
-    stage = "written" if length is None else "spooled"
+    else:
+        stage, checksums = "spooled", place.spool.add(unit.name, merged.value)
+    report = _report(unit, merged, made.seconds)
     iterates = merged.solution.iterates if merged.solution else {}
-    return Done(Entry(report, stage, length, checksums), iterates)
+    return Done(Entry(report, stage, made.length, checksums), iterates)
 
 
-def _merge_pieces(plan: Plan, unit: Unit, survey: Any, place: Place, begun: float) -> Done:
-    method = plan.method
+def _merge_pieces(plan: Plan, unit: Unit, survey: Any, place: Place) -> Done:
+    begun, method = time.perf_counter(), plan.method
     if method.survey is not None and method.surveys(plan.options) == "tensor":
         survey = method.survey(lambda: read_pieces(plan, unit), plan.options)
     first: Merged | None = None

@@ -70,6 +70,12 @@ def treated_as_matrix(plan: Plan, name: str) -> bool:
     return len(shape) == 2 and is_weight(name) and measured
 
 
+def whole_matrix(plan: Plan, unit: Unit) -> bool:
+    """Whether a layer is a matrix that the method does not merge element by element."""
+    matrix = treated_as_matrix(plan, unit.name) and unit.name not in plan.inputs.family.running
+    return matrix and not plan.method.pieces(plan.options, True)
+
+
 def read_layers(plan: Plan) -> Iterator[Layer]:
     """All layers without statistics, large ones in pieces, for a method's survey."""
     for unit in units(plan):

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+import torch
+
 from ..methods import Cost, Shape, running_cost
 from ..names import is_matrix, is_weight, module_of
 from ..statistics import Statistics
-from .plan import Plan, Unit
-from .reading import pieces
+from .plan import Plan, Unit, units
+from .reading import pieces, whole_matrix
+
+SMALL = 1 << 28  # bytes of a layer that is merged beside another one
 
 
 def layer_bytes(plan: Plan, unit: Unit) -> float:
@@ -20,6 +24,22 @@ def layer_bytes(plan: Plan, unit: Unit) -> float:
         shape = replace(shape, size=(stop - start,), is_matrix=False, measured=frozenset())
     ahead = len(spans[:2]) or 1  # the next piece is read while one is merged
     return ahead * inputs_bytes(plan, shape) + cost_of(plan, unit, shape).nbytes
+
+
+def bytes_at_once(plan: Plan, unit: Unit) -> float:
+    """Bytes that merging a layer takes, and one as large beside it where two are merged at once."""
+    return layer_bytes(plan, unit) * (together(plan) if whole_matrix(plan, unit) else 1)
+
+
+def together(plan: Plan) -> int:
+    """How many matrices are merged at once: two, where there are CPU cores and all are small.
+
+    Two threads of one product wait for each other longer than they work on small ones.
+    """
+    if plan.device != "cpu" or torch.get_num_threads() < 2:
+        return 1
+    apart = (unit for unit in units(plan) if whole_matrix(plan, unit))
+    return 2 if all(layer_bytes(plan, unit) <= SMALL for unit in apart) else 1
 
 
 def cost_of(plan: Plan, unit: Unit, shape: Shape) -> Cost:

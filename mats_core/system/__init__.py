@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     from .remember import Memo, forgetful, nbytes, recall, remembered
     from .showing import Shown
     from .speeds import UNMEASURED, Rates, Work
-    from .stream import Event, ahead, changed, drain, drained, part, ticking
-    from .threads import set_waiting
+    from .stream import Event, ahead, beside, changed, drain, drained, part
+    from .threads import set_waiting, taking_threads
 
 __all__ = [
-    "LONGEST_NAME", "UNMEASURED", "Device", "Event", "FolderName", "Memo", "Rates", "Shown",
-    "Work", "ahead", "available_memory", "bar", "cache_folder", "changed", "choose_device", "drain",
-    "drained", "existing_device", "forgetful", "in_notebook", "memory", "nbytes", "parse_bytes",
-    "part", "recall", "remembered", "results_folder", "set_waiting", "speeds", "ticking",
-    "watched",
+    "LONGEST_NAME", "UNMEASURED", "Device", "Event", "FolderName", "Memo", "Rates", "Shown", "Work",
+    "ahead", "available_memory", "bar", "beside", "cache_folder", "changed", "choose_device",
+    "drain", "drained", "existing_device", "forgetful", "in_notebook", "memory", "nbytes",
+    "parse_bytes", "part", "recall", "remembered", "results_folder", "set_waiting", "speeds",
+    "taking_threads", "watched",
 ]  # fmt: skip
 
 _HOMES = {
@@ -37,8 +37,8 @@ _HOMES = {
     "remember": ("Memo", "forgetful", "nbytes", "recall", "remembered"),
     "showing": ("Shown",),
     "speeds": ("UNMEASURED", "Rates", "Work", "eigh_flops", "svd_flops"),
-    "stream": ("Event", "ahead", "changed", "drain", "drained", "part", "ticking"),
-    "threads": ("set_waiting",),
+    "stream": ("Event", "ahead", "beside", "changed", "drain", "drained", "part"),
+    "threads": ("set_waiting", "taking_threads"),
 }
 
 

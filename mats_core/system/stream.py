@@ -10,11 +10,13 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import functools
+import itertools
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from queue import SimpleQueue
 from typing import Any, ParamSpec, TypeVar
 
 E = TypeVar("E", bound="Event")
@@ -113,43 +115,49 @@ class _Stopped(BaseException):
     """Raised inside work whose ticks are not read any more."""
 
 
-def ticking(work: Callable[[Callable[[Any], None]], R]) -> Generator[Any, None, R]:
-    """What `work(tick)` calls `tick` with, one after the other; returns what the work returns.
+Work = Callable[[Callable[[Any], None]], R]
+_END = object()
 
-    The work is a plain function, which cannot yield: it runs in a separate thread, and waits at
-    every tick until the next one is asked for.  So one of the two is at work at any time, and a
-    generator that is closed stops the work at its next tick.
+
+def beside(
+    works: Iterable[Work[R]], at_once: int = 1
+) -> Generator[Generator[Any, None, R], None, None]:
+    """For each `work(tick)`, in their order, a job: its events are what it calls `tick` with.
+
+    Works are plain functions, which cannot yield: they run in threads, `at_once` of them at the
+    same time, the first ones first.  So jobs are to be run one after the other; what a work raises
+    is raised at its job's turn.  Closed early, it stops the works under way at their next ticks,
+    and waits for them.
     """
-    turn, said = threading.Semaphore(0), threading.Semaphore(0)
-    done: Future[R] = Future()
-    latest, stopped = None, False
+    threads = ThreadPoolExecutor(at_once, "mats-solve")
+    left, under_way = iter(works), deque[tuple[SimpleQueue[Any], Future[R]]]()
+    stopped = threading.Event()
 
-    def tick(value: Any) -> None:
-        nonlocal latest
-        latest = value
-        said.release()
-        turn.acquire()
-        if stopped:
-            raise _Stopped
+    def begin(work: Work[R]) -> None:
+        told = SimpleQueue[Any]()
 
-    def run() -> None:
-        try:
-            done.set_result(work(tick))
-        except BaseException as error:
-            done.set_exception(error)
-        finally:
-            said.release()
+        def tick(value: Any) -> None:
+            if stopped.is_set():
+                raise _Stopped
+            told.put(value)
 
-    thread = threading.Thread(
-        target=contextvars.copy_context().run, args=(run,), name="mats-solve", daemon=True
-    )
-    thread.start()
+        future = threads.submit(contextvars.copy_context().run, work, tick)
+        future.add_done_callback(lambda _: told.put(_END))
+        under_way.append((told, future))
+
     try:
-        while said.acquire() and not done.done():
-            yield latest
-            turn.release()
+        for work in itertools.islice(left, at_once):
+            begin(work)
+        while under_way:
+            yield _job(*under_way.popleft())
+            for work in itertools.islice(left, 1):
+                begin(work)
     finally:
-        stopped = True
-        turn.release()
-        thread.join()
-    return done.result()
+        stopped.set()
+        threads.shutdown(cancel_futures=True)
+
+
+def _job(told: SimpleQueue[Any], result: Future[R]) -> Generator[Any, None, R]:
+    while (value := told.get()) is not _END:
+        yield value
+    return result.result()

@@ -118,10 +118,15 @@ EXACT = {
 }  # fmt: skip
 
 
-def in_this_thread(work):
-    """`ticking` without its ticks."""
-    return work(lambda tick: None)
-    yield
+def in_this_thread(works, at_once):
+    """`beside` without threads and ticks."""
+
+    def job(work):
+        return work(lambda tick: None)
+        yield
+
+    for work in works:
+        yield job(work)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -136,8 +141,8 @@ def test_products_and_decompositions_are_those_of_the_run(
     recipe = parse_recipe(
         tiny_recipe(method, evaluate=False, options=EXACT[method], dtype=dtype), tiny_family
     )
-    # What counts sees its own thread only; a solve is run in one of its own, to be told of.
-    monkeypatch.setattr(engine, "ticking", in_this_thread)
+    # What counts sees its own thread only; a matrix is merged in another one.
+    monkeypatch.setattr(engine, "beside", in_this_thread)
     with Counted() as counted:
         merge(recipe, inputs=inputs)
     costs = METHODS[method].cost

@@ -120,7 +120,8 @@ def spooled(folder):
 
 BROKEN = {  # where a merge is when something breaks
     **PLACES,
-    "merging": (engine, "merge_layer"),
+    "merging": (engine, "_made"),
+    "a merged layer": (engine, "_report"),
     "the journal": (journal.Journal, "layer"),
     "the last file": (TensorFileWriter, "close"),
     "a head": (directory, "_write_head"),
@@ -160,7 +161,7 @@ def test_a_merge_that_was_stopped_says_what_is_kept(tmp_path, monkeypatch, capsy
     monkeypatch.setattr(journal, "INTERVAL", 0.0)
     recipe = family(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(engine, "merge_layer", raising(KeyboardInterrupt()))
+        patch.setattr(engine, "_report", raising(KeyboardInterrupt()))
         assert main(["merge", recipe]) == 130
     assert "stopped. Nothing was written to" in " ".join(capsys.readouterr().err.split())
     with monkeypatch.context() as patch:
@@ -186,7 +187,7 @@ def test_what_nobody_foresaw_is_one_paragraph(tmp_path, monkeypatch, capsys):
 
     recipe = family(tmp_path)
     for error in (ZeroDivisionError("float division"), Panic("index out of bounds")):
-        monkeypatch.setattr(engine, "merge_layer", raising(error))
+        monkeypatch.setattr(engine, "_report", raising(error))
         assert main(["merge", recipe]) == 3
         said = capsys.readouterr().err
         assert "a fault of MaTS Explorer, not of yours" in " ".join(said.split())

@@ -99,11 +99,9 @@ def test_a_killed_merge_resumes_to_the_same_bytes(
     assert layers_done(partial_of(target)) == min(notes, 38)
 
     merged = []
-    again = engine.merge_layer
+    again = engine._report
     monkeypatch.setattr(
-        engine,
-        "merge_layer",
-        lambda job, unit, *rest: merged.append(unit) or again(job, unit, *rest),
+        engine, "_report", lambda unit, *rest: merged.append(unit) or again(unit, *rest)
     )
     events = list(run(recipe, resume=True))
     assert len(merged) == 38 - min(notes, 38)

@@ -180,13 +180,18 @@ def test_a_merge_is_stopped_within_an_iteration(tiny_family, monkeypatch):
         "apply",
         lambda self, x: made.append(1) or real(self, x),
     )
-    events = pipeline.run(recipe_of(tiny_family, options={"iterations": 50}, evaluate=False))
+    recipe = recipe_of(tiny_family, options={"iterations": 50}, evaluate=False)
+    drain(pipeline.run(recipe))
+    whole = len(made)
+    events = pipeline.run(recipe)
     for event in events:
         if isinstance(event, Iteration) and event.iteration == 2:
             break
-    before = len(made)
     events.close()
-    assert len(made) == before
+    stopped = len(made) - whole
+    assert 0 < stopped < whole / 2
+    drain(pipeline.run(recipe))
+    assert len(made) == 2 * whole + stopped, "nothing was at work after it was closed"
 
 
 def test_a_search_tells_its_trials_and_none_of_their_layers(tiny_family):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import threading
 import time
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from mats_core.system.stream import Event, ahead, changed, drain, drained, part, ticking
+from mats_core.system.stream import Event, ahead, beside, changed, drain, drained, part
 
 
 @dataclass(frozen=True)
@@ -81,49 +82,73 @@ def work(count: int, log: list[object], tick) -> str:
             log.append(number)
     finally:
         log.append("cleared up")
-    return "result"
+    return f"result of {count}"
 
 
-def test_a_plain_function_tells_its_ticks_and_returns_its_result():
+def one_after_the_other(works, at_once: int) -> Generator[object, None, list[str]]:
+    results = []
+    with contextlib.closing(beside(works, at_once)) as jobs:
+        for one in jobs:
+            results.append((yield from one))
+    return results
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 5])
+def test_plain_functions_tell_their_ticks_and_return_their_results_in_order(at_once):
+    log: list[object] = []
+    works = [functools.partial(work, count, log) for count in (3, 0, 2)]
+    told = []
+
+    def outer() -> Generator[object, None, None]:
+        told.append((yield from one_after_the_other(works, at_once)))
+
+    assert list(outer()) == [0, 1, 2, 0, 1]
+    assert told == [["result of 3", "result of 0", "result of 2"]]
+    assert threading.current_thread().name not in log
+
+
+def test_as_many_as_asked_for_are_under_way_and_no_more():
+    both, third = threading.Barrier(2, timeout=10), threading.Event()
+
+    def meets(tick) -> None:
+        both.wait()
+
+    def late(tick) -> None:
+        third.set()
+
+    with contextlib.closing(beside([meets, meets, late], 2)) as jobs:
+        drain(next(jobs))  # would time out if the second were not at work
+        assert not third.is_set(), "the first may still be in use"
+        drain(next(jobs))
+        drain(next(jobs))
+    assert third.is_set()
+
+
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_closing_stops_the_works_at_their_ticks_and_waits_for_them(at_once):
+    log: list[object] = []
+    works = [functools.partial(work, 10**9, log) for _ in range(3)]
+    jobs = beside(works, at_once)
+    assert next(next(jobs)) == 0
+    jobs.close()
+    assert log.count("cleared up") == at_once
+    assert all(not thread.name.startswith("mats-solve") for thread in threading.enumerate())
+
+
+def test_what_a_work_raises_is_raised_at_its_turn_and_stops_the_others():
     log: list[object] = []
 
-    def outer() -> Generator[int, None, None]:
-        log.append((yield from ticking(lambda tick: work(3, log, tick))))
-
-    assert list(outer()) == [0, 1, 2]
-    assert log[1:] == [0, 1, 2, "cleared up", "result"]
-    assert log[0] != threading.current_thread().name
-
-
-def test_the_work_waits_for_its_reader_and_is_stopped_at_its_tick():
-    log: list[object] = []
-    ticks = ticking(lambda tick: work(100, log, tick))
-    assert next(ticks) == 0
-    assert next(ticks) == 1
-    assert log[1:] == [0], "the work stands at its second tick"
-    ticks.close()
-    assert log[1:] == [0, "cleared up"]
-    assert all(thread.name != "mats-solve" for thread in threading.enumerate())
-
-
-def test_an_exception_thrown_in_stops_the_work_and_comes_out():
-    log: list[object] = []
-    ticks = ticking(lambda tick: work(100, log, tick))
-    next(ticks)
-    with pytest.raises(KeyError):
-        ticks.throw(KeyError())
-    assert log[1:] == ["cleared up"]
-
-
-def test_what_the_work_raises_is_raised_here():
     def fails(tick) -> None:
         tick(1)
+        while not log:  # the other one has begun
+            time.sleep(0.001)
         raise ValueError("bad layer")
 
-    ticks = ticking(fails)
-    assert next(ticks) == 1
+    steps = one_after_the_other([fails, functools.partial(work, 10**9, log)], 2)
+    assert next(steps) == 1
     with pytest.raises(ValueError, match="bad layer"):
-        next(ticks)
+        next(steps)
+    assert log[-1] == "cleared up"
 
 
 def test_ahead_computes_the_next_while_one_is_used() -> None:

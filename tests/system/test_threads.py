@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
+import torch
 
-from mats_core.system.threads import SPINS, set_waiting
+from mats_core.system.threads import SPINS, set_waiting, taking_threads
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -41,3 +43,30 @@ def test_it_comes_before_pytorch(module):
 def test_app_and_command_set_it():
     for file in ("app.py", "mats_core/__main__.py"):
         assert "set_waiting()" in (ROOT / file).read_text("utf-8")
+
+
+def test_one_thread_takes_fewer_and_no_other_does():
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        seen: list[int] = []
+
+        def look() -> None:
+            seen.append(torch.get_num_threads())
+
+        def fewer() -> None:
+            with taking_threads(1):
+                look()
+                begun_meanwhile = threading.Thread(target=look)
+                begun_meanwhile.start()
+                begun_meanwhile.join()
+            look()
+
+        for one in (fewer, look):
+            thread = threading.Thread(target=one)
+            thread.start()
+            thread.join()
+        look()
+        assert seen == [1, 3, 3, 3, 3]
+    finally:
+        torch.set_num_threads(before)

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from ..api import evaluate, judge
 from ..errors import InputError, member
-from ..evaluation import Score, TaskResult, going_on
+from ..evaluation import QUICK, Score, TaskResult, going_on
 from ..merging import (
     Evaluation,
     Event,
@@ -34,6 +34,7 @@ from ..merging import (
     run_plan,
     with_statistics,
 )
+from ..methods import METHODS
 from ..statistics import (
     MeasureSettings,
     Statistics,
@@ -43,7 +44,6 @@ from ..statistics import (
 from ..system import Memo, part
 from ..tasks import Task, load
 
-QUICK = 0.03  # half the interval of the first answer; the rest is tested after it
 TESTED = 0.4  # of a merge of models in memory, the last of it
 
 
@@ -58,6 +58,8 @@ class Request:
     device    `auto`, `cpu`, `cuda` or `mps`
     rounds    how often statistics are measured
     layer     whose spectra are looked at; "" for none
+    seed      of what is random
+    dtype     of the arithmetic
     """
 
     method: str
@@ -67,6 +69,8 @@ class Request:
     device: str = "auto"
     rounds: int = 1
     layer: str = ""
+    seed: int = 0
+    dtype: str = "float32"
 
     @property
     def merge(self) -> Request:
@@ -113,6 +117,12 @@ def chosen(request: Request) -> tuple[str, ...]:
     )
 
 
+def repeats(explored: Subject, method: str) -> bool:
+    """Whether statistics can be measured again where a merge landed: of files, if it reads any."""
+    one = METHODS[method]
+    return bool(one.reads(one.options())) and explored.folder is not None
+
+
 class OfFamily:
     """A `FamilyFile`, its checkpoints and its tasks."""
 
@@ -145,7 +155,7 @@ class OfFamily:
         return self.family.recipe(
             request.method, dict(request.options), statistics=self._files,
             experts=chosen(request), weights=dict(request.weights), device=request.device,
-            rounds=request.rounds,
+            rounds=request.rounds, seed=request.seed, dtype=request.dtype,
         )  # fmt: skip
 
     def inputs(self, experts: tuple[str, ...]) -> Inputs:
@@ -224,7 +234,7 @@ class OfModels:
         weights = dict.fromkeys(sources, 1.0) | dict(request.weights)
         return recipe_of(
             self.base, sources, request.method, dict(request.options), weights=weights,
-            device=request.device, heads=self._heads,
+            device=request.device, heads=self._heads, seed=request.seed, dtype=request.dtype,
         )  # fmt: skip
 
     def inputs(self, experts: tuple[str, ...]) -> Inputs:

@@ -227,17 +227,16 @@ class Answers:
         merge, average = self.state.merge, self.state.average
         assert merge is not None
         assert average is not None
-        finer = yield from self._stage(self.subject.testing(merge), 1.0, 1.0)
+        # The average first: whatever the merge was asked, the average was asked as well.
+        finer = yield from self._stage(self.subject.testing(average), 1.0, 1.0)
+        if finer is not average:
+            self._average = request.average, finer
+            yield self._set(average=finer)
+        if merge is not average:
+            finer = yield from self._stage(self.subject.testing(merge), 1.0, 1.0)
         if finer is not merge:
             self._keep(request, finer)
             yield self._set(merge=finer)
-        if merge is average:
-            finer_average = finer
-        else:
-            finer_average = yield from self._stage(self.subject.testing(average), 1.0, 1.0)
-        if finer_average is not average:
-            self._average = request.average, finer_average
-            yield self._set(average=finer_average)
 
     def _explained(self, request: Request) -> Steps[None]:
         """By layer, what the merge costs beside the average; and how far it is from the experts."""

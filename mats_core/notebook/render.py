@@ -16,6 +16,7 @@ from ..methods import METHODS
 from . import views
 from .answers import Run, State
 from .beside import Beside, examples
+from .subjects import LOADER
 from .svg import STYLE, framed
 
 LIVE = "mats-live"  # the class of a panel's widgets, which are there as long as the kernel is
@@ -104,7 +105,8 @@ def _against(one: Beside, split: str) -> str:
 
 
 def _counted(report: Report) -> str:
-    so_far = f" so far, {report.left:,} to come" if report.left else ""
+    left = 0 if LOADER in report.split else report.left  # there, what has no label is never asked
+    so_far = f" so far, {left:,} to come" if left else ""
     return f"{examples(report.tasks):,} {report.split} examples{so_far}"
 
 

@@ -22,7 +22,7 @@ from mats_core.merging.family_file import load_family
 from mats_core.methods.presets import PRESETS
 from mats_core.methods.reference import describe
 from mats_core.methods.table import METHODS
-from mats_core.notebook import app, render
+from mats_core.notebook import app, render, subjects
 from mats_core.notebook import panel as panels
 from mats_core.notebook.panel import Panel, explore
 from tests.module_cases import family as models
@@ -367,6 +367,45 @@ def test_modules_with_loaders_are_measured_and_tested(opened):
         assert torch.equal(value, panel.merge.tensors[name])  # type: ignore[union-attr]
     for name, value in base.state_dict().items():
         assert torch.equal(value, before[name])  # read where it lies, never written
+
+
+def test_modules_with_loaders_are_followed_along_the_iterations(opened):
+    base, experts = in_memory()
+    loaders = {name: loader() for name in experts}
+    panel = opened(base, experts, loaders=loaders, method="kfac", options={"iterations": 20})
+    text = whole(panel)
+    trajectory = panel._answers.state.trajectory
+    assert trajectory is not None
+    assert [point.iteration for point in trajectory.points] == [0, 1, 2, 5, 10, 20]
+    statistics = {n: mats_core.measure(m, loaders[n]) for n, m in experts.items()}
+    for point in trajectory.points[1::2]:  # asked here, after as many iterations
+        merged = mats_core.merge_models(
+            base, experts, "kfac", iterations=point.iteration, statistics=statistics
+        )
+        reached = [mats_core.evaluate(merged, loaders[n], expert=n).correct for n in experts]
+        assert [task.merged.correct for task in point.results] == reached
+    assert panel.report is not None
+    assert trajectory.points[-1].results == tuple(panel.report.tasks)  # all are fewer than 200
+    assert "Accuracy along the iterations" in text
+    assert "on 200 loader examples a task" in text
+    assert f"{24 * len(experts)} loader examples; merged" in panel.result.value
+
+
+def test_a_loader_that_shuffles_asks_every_merge_in_one_order(opened, monkeypatch):
+    base, experts = in_memory()
+    x, y = next(iter(loader()))
+    data = torch.utils.data.TensorDataset(x, y)
+    shuffled = torch.utils.data.DataLoader(data, batch_size=7, shuffle=True)
+    panel = opened(base, experts, loaders=dict.fromkeys(experts, shuffled), method="average")
+    explored, merge = panel._subject, panel.merge
+    assert isinstance(explored, subjects.OfModels)
+    assert merge is not None
+    answers = {explored._score(merge, "e0", None).answers for _ in range(5)}
+    assert len(answers) == 1
+    assert set(answers.pop()) == {"0", "1"}  # so that another order would be another text
+    assert subjects.held(shuffled) is not shuffled
+    monkeypatch.setattr(subjects, "HELD", 0)
+    assert subjects.held(shuffled) is shuffled  # what is too large to be held
 
 
 def test_modules_without_data_get_methods_that_need_none(opened):

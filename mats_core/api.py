@@ -19,7 +19,7 @@ from . import models, tasks
 from .checkpoints import SHARD_BYTES, Weights, partial_of
 from .errors import InputError
 from .estimating import Estimate, estimate_plan, require
-from .evaluation import Score, TaskResult, examining, scoring_loader
+from .evaluation import Score, examining, scoring_loader
 from .evaluation import evaluate as evaluation
 from .merging import (
     Examined,
@@ -29,6 +29,7 @@ from .merging import (
     Plan,
     Recipe,
     Source,
+    TaskList,
     evaluating_output,
     family_record,
     inputs_of,
@@ -252,7 +253,7 @@ def _require_task(model: Any, data: Any) -> None:
 
 
 @overload
-def evaluate(model: Asked, data: None = None, **settings: Any) -> list[TaskResult]: ...
+def evaluate(model: Asked, data: None = None, **settings: Any) -> TaskList: ...
 @overload
 def evaluate(model: Asked, data: Iterable[Any] | Task | str, **settings: Any) -> Score: ...
 def evaluate(  # pyright: ignore[reportInconsistentOverload]  # the settings are spelt out below
@@ -265,8 +266,9 @@ def evaluate(  # pyright: ignore[reportInconsistentOverload]  # the settings are
     device: str | None = None,
     base: Weights | str | Path | None = None,
     progress: bool | None = None,
-) -> Score | list[TaskResult]:
-    """The score of a model on data, or without data those of a merge on its experts' tasks.
+) -> Score | TaskList:
+    """The score of a model on data, or without data those of a merge on its experts' tasks: a list
+    of `TaskResult` that shows itself as a table.
 
     model     a merge, a module, or the path (or hub id) of a checkpoint or of an output directory
     data      a loader, for a module or a merge of modules; a task (file, `sample:NAME` or `Task`),
@@ -307,9 +309,9 @@ def evaluate(  # pyright: ignore[reportInconsistentOverload]  # the settings are
 
 def _evaluating_tasks(
     model: Any, split: SplitName, examples: int | None, device: str | None
-) -> Generator[Event, None, list[TaskResult]]:
+) -> Generator[Event, None, TaskList]:
     if isinstance(model, str | Path):
-        return (yield from evaluating_output(Path(model), split))
+        return TaskList((yield from evaluating_output(Path(model), split)))
     if not isinstance(model, Merge) or not model.tasks:
         raise InputError(
             "data to evaluate on",
@@ -320,7 +322,7 @@ def _evaluating_tasks(
     place = str(existing_device(device or "cpu"))
     preparing = examining(family, model.recipe.folder, split, examples, place)
     found = yield from part(preparing, 0.0, 0.5)
-    return list((yield from part(found.take(dict(model.tensors)), 0.5, 1.0)))
+    return TaskList((yield from part(found.take(dict(model.tensors)), 0.5, 1.0)))
 
 
 def inspect(source: Source, *, base: Weights | str | Path | None = None) -> dict[str, Any]:

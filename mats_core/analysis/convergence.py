@@ -7,7 +7,7 @@ value, and parameters that are not solved for (biases, norms) are the same in al
 
 from __future__ import annotations
 
-from collections.abc import Collection, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,18 @@ from ..tasks import SplitName
 
 SOLVED, ASKED = 0.4, 0.45  # of the whole: the merge, and experts and base on their tasks
 GRID = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)
+
+
+@dataclass(frozen=True)
+class Asking:
+    """How iterates are asked, where it is not on the tasks of a recipe.
+
+    take       the tensors of a merge → its results, with events on the way
+    split      what is asked, in a word
+    """
+
+    take: Callable[[Mapping[str, Tensor]], Generator[Event, Any, Sequence[TaskResult]]]
+    split: str
 
 
 @dataclass(frozen=True)
@@ -72,12 +84,14 @@ def follow(
     keep: Sequence[int] | None = None,
     split: SplitName = "validation",
     examples: int | None = 200,
+    asking: Asking | None = None,
 ) -> Generator[Event, None, Trajectory]:
     """Events of a merge whose iterates are evaluated: the merge's, and one after each iterate;
     returns the trajectory.
 
-    `keep`: the iterations to look at (`grid` of the recipe's by default).  Closing the generator
-    cancels it.  Raises `InputError` for a method without iterations or a family without tasks.
+    `keep`: the iterations to look at (`grid` of the recipe's by default).  `asking`: how they are
+    asked instead of on the recipe's tasks.  Closing the generator cancels it.  Raises `InputError`
+    for a method without iterations or a family without tasks.
     """
     options, solve = recipe.parsed_options().model_dump(), METHODS[recipe.method].solve
     if solve is None:
@@ -88,7 +102,7 @@ def follow(
             found="one that is exact",
             remedy=f"Choose {' or '.join(solving)}.",
         )
-    if not any(entry.task for entry in recipe.experts):
+    if asking is None and not any(entry.task for entry in recipe.experts):
         raise InputError("accuracy along the iterations", expected="tasks", found="none")
     silent = recipe.model_copy(update={"evaluate": False, "output": None, "search": None})
     wanted = tuple(keep) if keep is not None else grid(options[solve.limit])
@@ -102,19 +116,19 @@ def follow(
 
     merge = changed(run(silent, inputs=inputs, keep=wanted), seen)
     finished = yield from part(merge, 0.0, SOLVED)
-    questions = yield from part(
-        examining(inputs.family, recipe.folder, split, examples), SOLVED, ASKED
-    )
+    if asking is None:
+        exam = examining(inputs.family, recipe.folder, split, examples)
+        asking = Asking((yield from part(exam, SOLVED, ASKED)).take, split)
     points: list[Point] = []
     for index, iteration in enumerate(wanted):
         start, stop = (ASKED + (1 - ASKED) * (index + k) / len(wanted) for k in (0, 1))
         encoder = assemble(finished.tensors, kept, iteration, inputs.family.transposed)
         said = f"Iteration {iteration}: {{}}"
-        results = yield from part(questions.take(encoder), start, stop, said)
-        points.append(Point(iteration, results))
+        results = yield from part(asking.take(encoder), start, stop, said)
+        points.append(Point(iteration, tuple(results)))
         yield Event(fraction=stop, text=f"Tested after iteration {iteration}")
     yield Event(fraction=1.0, text="Every iterate is tested")
-    return Trajectory(options, tuple(points), finished.report, split, examples)
+    return Trajectory(options, tuple(points), finished.report, asking.split, examples)
 
 
 def assemble(
@@ -143,4 +157,4 @@ def assemble(
     return tensors
 
 
-__all__ = ["GRID", "Point", "Trajectory", "assemble", "follow", "grid"]
+__all__ = ["GRID", "Asking", "Point", "Trajectory", "assemble", "follow", "grid"]

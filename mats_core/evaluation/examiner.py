@@ -27,6 +27,7 @@ from .order import representative
 from .scores import Score, TaskResult
 
 ROUND = 64  # examples of a task between two looks at the interval
+QUICK = 0.03  # half the interval of a first answer, of the page and of a panel alike
 TESTING = "Testing on every task"
 KEPT = 32 * 2**20  # bytes of prepared images that are worth keeping, a task
 

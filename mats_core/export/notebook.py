@@ -37,7 +37,7 @@ def notebook(merge: Finished, place: str) -> str:
         ("markdown", _SAME),
         ("code", _expected(merge)),
         ("code", _CHECK),
-        ("markdown", _GO_ON),
+        ("markdown", _go_on(merge)),
         ("code", _panel(merge)),
     ]
     return dump(cells)
@@ -170,24 +170,34 @@ for name, (correct, examples) in CORRECT.items():
 print("The numbers are the same.")"""
 
 
-_GO_ON = """\
+# Settings of a recipe that a panel begins with, and those that it has no words for.
+TAKEN = ("rounds", "device", "seed", "dtype")
+LEFT = {"output_dtype": "the dtype of the result", "weighting": "the weighting by examples"}
+
+
+def _go_on(merge: Finished) -> str:
+    changed = merge.recipe.model_dump(exclude_defaults=True)
+    left = [words for name, words in LEFT.items() if name in changed]
+    if merge.measuring and (merge.measuring.labels != "empirical" or merge.measuring.seed):
+        left.append("the labels and the seed of the statistics")
+    but = f" (but for {' and '.join(left)})" if left else ""
+    return f"""\
 ## Go on from here
 
-The panel begins with the settings above, and merges again whenever one of them is turned. It \
+The panel begins with the settings above{but}, and merges again whenever one of them is turned. It \
 needs JupyterLab or another notebook with widgets; the extra `[notebook]` brings what lacks."""
 
 
 def _panel(merge: Finished) -> str:
     how = merge.measuring
-    measured = f", examples={how.examples}" if how else ""
-    rounds = merge.recipe.rounds
+    measured = f" examples={how.examples}," if how else ""
     return f"""\
 experts = tuple(expert for expert in family.experts if expert.name in WEIGHTS)
 chosen = family.model_copy(update={{"experts": experts}})
-panel = mats.explore(chosen, method=METHOD{measured})
-for name, weight in WEIGHTS.items():
-    panel.weights[name].value = weight
-{f"panel.rounds.value = {rounds}{chr(10)}" if rounds > 1 else ""}panel.knobs.put(OPTIONS)"""
+begin = {{name: SETTINGS[name] for name in {TAKEN!r} if name in SETTINGS}}
+panel = mats.explore(
+    chosen, method=METHOD, options=OPTIONS, weights=WEIGHTS,{measured} **begin
+)"""
 
 
 def _expected(merge: Finished) -> str:

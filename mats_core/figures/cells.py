@@ -16,7 +16,7 @@ from plotly.colors import get_colorscale
 from .axes import axis, plain
 from .plane import Plane
 from .style import GREY, INK
-from .svg import SIZE, tag, text
+from .svg import SIZE, group, tag, text
 
 MOST = 900  # cells that are drawn one by one; more become an image
 STEPS = 40  # of a bar of colours
@@ -110,12 +110,15 @@ def _numbers(
 ) -> Iterator[str]:
     """The text of each cell: dark on light cells and light on dark ones."""
     size = min((trace.get("textfont") or {}).get("size") or SIZE, tall)
+    inked: dict[str, list[str]] = {}
     for middle, row, words in zip(middles, colours, trace["text"], strict=True):
         for centre, colour, said in zip(centres, row, words, strict=True):
             ink = GREY if colour is None else INK["color"] if _light(colour) else "#FFFFFF"
             shown = plain("" if said is None else said)
             if shown:
-                yield text(centre, middle + 4, shown, "middle", fill=ink, font_size=size)
+                inked.setdefault(ink, []).append(text(centre, middle + 4, shown, None))
+    for ink, texts in inked.items():
+        yield group(texts, text_anchor="middle", fill=ink, font_size=size)
 
 
 def bar_of_colours(plane: Plane, scale: Colours) -> Iterator[str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from .axes import plain
 from .plane import Plane
-from .svg import DASHED, Point, mark, nth, runs, tag, text
+from .svg import DASHED, Point, mark, nth, path, runs, tag, text
 
 Trace = Mapping[str, Any]  # as plotly's; `colour` is the one that it has by its number
 
@@ -64,12 +64,12 @@ def _line(plane: Plane, trace: Trace, points: Sequence[Point]) -> Iterator[str]:
     look = {"stroke": colour, "stroke_width": line.get("width", 2), "fill": "none"}
     look |= {"stroke_dasharray": DASHED.get(line.get("dash") or "")}
     for run in runs(points):
-        path = " ".join(f"{a:.1f},{b:.1f}" for a, b in run)
+        seen = path(run)
         if trace.get("fill") == "tozeroy":
             zero = plane.y(trace.get("yaxis") or "y", 0.0)
-            around = f"{run[0][0]:.1f},{zero:.1f} {path} {run[-1][0]:.1f},{zero:.1f}"
+            around = f"{run[0][0]:.1f},{zero:.1f} {seen} {run[-1][0]:.1f},{zero:.1f}"
             yield tag("polygon", points=around, fill=colour, opacity=0.25)
-        yield tag("polyline", points=path, **look)
+        yield tag("polyline", points=seen, **look)
 
 
 def _points(plane: Plane, trace: Trace, points: Sequence[Point]) -> Iterator[str]:

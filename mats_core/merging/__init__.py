@@ -56,7 +56,7 @@ from .recipe import (
     parse_recipe,
 )
 from .records import family_record, recipe_record, weights_record
-from .report import VERSION, LayerReport, Report, task_dict
+from .report import VERSION, LayerReport, Report, TaskList, task_dict
 from .rounds import examples_of
 from .sinks import output_specs
 from .sizes import bytes_at_once, cost_of, inputs_bytes, shape_of, statistics_sizes
@@ -64,13 +64,13 @@ from .sizes import bytes_at_once, cost_of, inputs_bytes, shape_of, statistics_si
 __all__ = [
     "VERSION", "Evaluation", "Event", "Examined", "ExpertEntry", "FamilyFile", "Finished", "Inputs",
     "Iteration", "LayerDone", "LayerReport", "Merge", "Plan", "Recipe", "Report", "RoundDone",
-    "Shares", "Source", "Started", "TaskDone", "TrialDone", "Unit", "by_text", "bytes_at_once",
-    "cost_of", "dump_recipe", "evaluate_output", "evaluating_output", "examples_of",
-    "family_record", "inputs_bytes", "inputs_of", "kept", "layers_done", "load_family",
-    "load_recipe", "measure_all", "measured_of", "measuring_all", "merge", "missing_statistics",
-    "named", "open_inputs", "open_source", "output_specs", "parse_options", "parse_recipe",
-    "patterns", "pieces", "pipeline", "planned", "prepare", "read_layer", "recipe_of",
-    "recipe_record", "reference", "require_output", "require_recipe", "rounds", "run", "run_plan",
-    "shape_of", "statistics_of", "statistics_sizes", "task_dict", "units", "weights_of",
+    "Shares", "Source", "Started", "TaskDone", "TaskList", "TrialDone", "Unit", "by_text",
+    "bytes_at_once", "cost_of", "dump_recipe", "evaluate_output", "evaluating_output",
+    "examples_of", "family_record", "inputs_bytes", "inputs_of", "kept", "layers_done",
+    "load_family", "load_recipe", "measure_all", "measured_of", "measuring_all", "merge",
+    "missing_statistics", "named", "open_inputs", "open_source", "output_specs", "parse_options",
+    "parse_recipe", "patterns", "pieces", "pipeline", "planned", "prepare", "read_layer",
+    "recipe_of", "recipe_record", "reference", "require_output", "require_recipe", "rounds", "run",
+    "run_plan", "shape_of", "statistics_of", "statistics_sizes", "task_dict", "units", "weights_of",
     "weights_record", "with_statistics",
 ]  # fmt: skip

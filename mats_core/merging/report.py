@@ -67,6 +67,13 @@ class Tasks(Shown, tuple[TaskResult, ...]):
         return f"<scores on {len(self)} tasks>"
 
 
+class TaskList(Shown, list[TaskResult]):
+    """The scores that `evaluate` returns: a list that shows itself as a table."""
+
+    def __repr__(self) -> str:
+        return f"<scores on {len(self)} tasks>"
+
+
 @dataclass(frozen=True)
 class Trial:
     """One point of a search: the options tried and their normalised validation accuracy."""

@@ -19,7 +19,6 @@ from ..analysis import (
     Distances,
     Spectrum,
     Trajectory,
-    convergence,
     layer_spectra,
     layer_subspaces,
     measuring_distances,
@@ -36,7 +35,6 @@ from .subjects import Request, Subject
 R = TypeVar("R")
 Steps = Generator["State", None, R]
 
-FOLLOWED = 200  # validation examples a task that the iterates are tested on
 DIRECTIONS = 8  # of each task, in the overlap of a layer
 MOST_RUNS = 60
 OPENED, AVERAGED, MEASURED = 0.04, 0.2, 0.7  # of a first answer, when these are done
@@ -227,17 +225,16 @@ class Answers:
         merge, average = self.state.merge, self.state.average
         assert merge is not None
         assert average is not None
-        finer = yield from self._stage(self.subject.testing(merge), 1.0, 1.0)
+        # The average first: whatever the merge was asked, the average was asked as well.
+        finer = yield from self._stage(self.subject.testing(average), 1.0, 1.0)
+        if finer is not average:
+            self._average = request.average, finer
+            yield self._set(average=finer)
+        if merge is not average:
+            finer = yield from self._stage(self.subject.testing(merge), 1.0, 1.0)
         if finer is not merge:
             self._keep(request, finer)
             yield self._set(merge=finer)
-        if merge is average:
-            finer_average = finer
-        else:
-            finer_average = yield from self._stage(self.subject.testing(average), 1.0, 1.0)
-        if finer_average is not average:
-            self._average = request.average, finer_average
-            yield self._set(average=finer_average)
 
     def _explained(self, request: Request) -> Steps[None]:
         """By layer, what the merge costs beside the average; and how far it is from the experts."""
@@ -257,14 +254,13 @@ class Answers:
         """The accuracy along the iterations, of a method that has some, on its tasks."""
         merge = self.state.merge
         assert merge is not None
-        tasks = any(entry.task for entry in merge.recipe.experts)
-        if self.state.trajectory or METHODS[request.method].solve is None or not tasks:
+        solved = METHODS[request.method].solve is not None
+        if self.state.trajectory or not solved or not merge.report.tasks:
             return
         if request.rounds > 1:  # the statistics of the last round are gone
             return
-        inputs = self.subject.inputs(request.experts)
-        steps = convergence.follow(merge.recipe, inputs=inputs, examples=FOLLOWED)
-        yield self._set(trajectory=(yield from self._stage(steps, 1.0, 1.0)))
+        found = yield from self._stage(self.subject.following(request, merge), 1.0, 1.0)
+        yield self._set(trajectory=found)
 
     def _looked_at(self, request: Request) -> Steps[None]:
         known = self.state.layer

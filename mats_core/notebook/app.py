@@ -80,6 +80,8 @@ def settings(request: Request) -> str:
             "experts": list(request.experts),
             "weights": dict(request.weights),
             "rounds": request.rounds,
+            "seed": request.seed,
+            "dtype": request.dtype,
         }
     )
 

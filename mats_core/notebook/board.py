@@ -8,6 +8,7 @@ from ..errors import InputError
 from ..system import choose_device
 from . import controls, render, svg
 from .controls import Looks, take_back
+from .subjects import Request
 
 ROUNDS = 3  # of statistics, at most, to choose from
 
@@ -15,16 +16,16 @@ ROUNDS = 3  # of statistics, at most, to choose from
 class Board:
     """The widgets of a panel; `box` holds them all.
 
-    names      of the experts
-    method     that the panel begins with
+    request    what they say at first, with a weight for each expert
+    view       that is shown at first
     measured   whether methods that read statistics are offered
     files      whether the models lie in files, which the app can open
     """
 
-    def __init__(self, names: tuple[str, ...], method: str, *, measured: bool, files: bool) -> None:
+    def __init__(self, request: Request, view: str, *, measured: bool, files: bool) -> None:
         self.looks = Looks()
-        left = [*self._method(method, measured), self._whom(names)]
-        right = [*self._results(), self._actions(files)]
+        left = [*self._method(request.method, measured), self._whom(request)]
+        right = [*self._results(view), self._actions(files)]
         new, looks = self.looks.new, self.looks
         boxes = [new("VBox", left, layout=looks.left), new("VBox", right, layout=looks.right)]
         self.box = new("HBox", boxes, layout=looks.rows)
@@ -53,23 +54,23 @@ class Board:
         self.about, self.knob_box = new("HTML"), new("VBox")
         return [new("HTML", svg.STYLE), self.preset, self.method, self.about, self.knob_box]
 
-    def _whom(self, names: tuple[str, ...]) -> Any:
-        new = self.looks.new
+    def _whom(self, request: Request) -> Any:
+        new, names = self.looks.new, request.experts
         self.experts = {
             name: new("Checkbox", True, description=name, indent=False) for name in names
         }
         self.weights = {
             name: new(
-                "FloatText", 1.0, step=0.25, tooltip=f"weight of {name}", layout=self.looks.small
+                "FloatText", weight, step=0.25, tooltip=f"weight of {name}", layout=self.looks.small
             )
-            for name in names
+            for name, weight in request.weights
         }
-        self.device = new("Dropdown", options=_devices(), value="auto", description="Device")
+        self.device = new("Dropdown", options=devices(), value=request.device, description="Device")
         self.rounds = new(
             "IntSlider",
-            1,
+            request.rounds,
             min=1,
-            max=ROUNDS,
+            max=max(ROUNDS, request.rounds),
             description="Rounds",
             tooltip="How often statistics are measured: from 2 on also where the merge landed.",
         )
@@ -80,10 +81,12 @@ class Board:
         titles = ("Experts and weights", "Device and rounds")
         return new("Accordion", [whom, rest], titles=titles, selected_index=None)
 
-    def _results(self) -> list[Any]:
+    def _results(self, view: str) -> list[Any]:
         new = self.looks.new
         self.result, self.progress, self.view = (new("HTML") for _ in range(3))
-        self.views = new("ToggleButtons", options=list(render.VIEWS), description="Show")
+        self.views = new(
+            "ToggleButtons", options=list(render.VIEWS), value=view, description="Show"
+        )
         self.above = new("VBox")  # the picture of the model, where a layer is chosen
         return [self.result, self.progress, self.views, self.above, self.view]
 
@@ -108,7 +111,7 @@ class Board:
         return new("VBox", [new("HBox", shown, layout=looks.rows), self.text])
 
 
-def _devices() -> list[str]:
+def devices() -> list[str]:
     """The devices of this machine, and `auto`."""
     found = ["auto"]
     for name in ("cpu", "cuda", "mps"):

@@ -9,6 +9,8 @@ from typing import Any
 from ..methods import METHODS, describe
 from .subjects import Request
 
+PLAIN = Request("", (), ())  # what needs no words
+
 
 def lines(request: Request, folder: Path | None, names: tuple[str, ...], *, reads: bool) -> str:
     """Python that merges what a request asks for.
@@ -20,54 +22,47 @@ def lines(request: Request, folder: Path | None, names: tuple[str, ...], *, read
     """
     defaults = {field.name: field.default for field in describe(request.method)}
     changed = {name: value for name, value in request.options if value != defaults[name]}
+    fewer = request.experts if request.experts != names else ()
+    told = _told(request, reads=reads)
+    if folder is None:
+        before, imported = _before_models(fewer, reads=reads), ""
+        words = ["base", "chosen" if fewer else "experts", repr(request.method), *told]
+        words += [f"{name}={value!r}" for name, value in changed.items()]
+        call = f"mats.merge_models({', '.join(words)})"
+    else:
+        before, imported = _before_family(folder, reads=reads)
+        words = [repr(request.method), *([_literal(changed)] if changed else [])]
+        words += [f"experts={fewer!r}"] if fewer else []
+        call = f"mats.merge(family.recipe({', '.join([*words, *told])}))"
+    return f"import mats_core as mats\n{imported}\n{before}merged = {call}\n"
+
+
+def _told(request: Request, *, reads: bool) -> list[str]:
+    """What families and models are told alike, where it is not so anyway."""
     # Where the method takes no weights, all are 1.
     weights = {name: value for name, value in request.weights if value != 1.0}
-    fewer = request.experts if request.experts != names else ()
-    make = _of_models if folder is None else _of_family
-    return "import mats_core as mats\n" + make(request, folder, changed, weights, fewer, reads)
-
-
-def _of_family(
-    request: Request,
-    folder: Path | None,
-    changed: dict[str, Any],
-    weights: dict[str, float],
-    fewer: tuple[str, ...],
-    reads: bool,
-) -> str:
-    assert folder is not None
-    words = [repr(request.method), *([_literal(changed)] if changed else [])]
-    words += ["statistics=statistics"] if reads else []
-    words += [f"experts={fewer!r}"] if fewer else []
+    words = ["statistics=statistics"] if reads else []
     words += [f"weights={weights!r}"] if weights else []
-    words += [f"rounds={request.rounds}"] if request.rounds > 1 else []
-    words += [f"device={request.device!r}"] if request.device != "auto" else []
-    measured = "statistics = measure_all(family, with_base=False)\n" if reads else ""
-    imported = "from mats_core.merging import measure_all\n" if reads else ""
-    return (
-        f"{imported}\nfamily = mats.load_family({str(folder)!r})\n{measured}"
-        f"merged = mats.merge(family.recipe({', '.join(words)}))\n"
-    )
+    for name in ("rounds", "device", "seed", "dtype"):
+        value = getattr(request, name)
+        words += [f"{name}={value!r}"] if value != getattr(PLAIN, name) else []
+    return words
 
 
-def _of_models(
-    request: Request,
-    folder: Path | None,
-    changed: dict[str, Any],
-    weights: dict[str, float],
-    fewer: tuple[str, ...],
-    reads: bool,
-) -> str:
-    chosen = f"{{name: experts[name] for name in {fewer!r}}}" if fewer else "experts"
-    words = ["base", "chosen" if fewer else chosen, repr(request.method)]
-    words += ["statistics=statistics"] if reads else []
-    words += [f"weights={weights!r}"] if weights else []
-    words += [f"device={request.device!r}"] if request.device != "auto" else []
-    words += [f"{name}={value!r}" for name, value in changed.items()]
+def _before_family(folder: Path, *, reads: bool) -> tuple[str, str]:
+    """The lines before the merge, and what they import."""
+    opened = f"family = mats.load_family({str(folder)!r})\n"
+    if not reads:
+        return opened, ""
+    measured = "statistics = measure_all(family, with_base=False)\n"
+    return opened + measured, "from mats_core.merging import measure_all\n"
+
+
+def _before_models(fewer: tuple[str, ...], *, reads: bool) -> str:
+    picked = f"chosen = {{name: experts[name] for name in {fewer!r}}}\n" if fewer else ""
     whose = "chosen" if fewer else "experts"
     measured = f"statistics = {{n: mats.measure(m, loaders[n]) for n, m in {whose}.items()}}\n"
-    picked = f"chosen = {chosen}\n" if fewer else ""
-    return f"\n{picked}{measured if reads else ''}merged = mats.merge_models({', '.join(words)})\n"
+    return picked + (measured if reads else "")
 
 
 def _literal(value: Any) -> str:

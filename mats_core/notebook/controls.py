@@ -66,9 +66,16 @@ class Knobs:
     method    its name
     changed   called without arguments after every change
     looks     makes its widgets
+    options   what they say at first; those that are not named have their defaults
     """
 
-    def __init__(self, method: str, changed: Callable[[], None], looks: Looks) -> None:
+    def __init__(
+        self,
+        method: str,
+        changed: Callable[[], None],
+        looks: Looks,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
         self.fields = {field.name: field for field in describe(method)}
         self.method, self.looks = method, looks
         self._changed, self._quiet = changed, False
@@ -90,6 +97,7 @@ class Knobs:
             )
             leading.append(folded)
         self.box = new("VBox", leading)
+        self._fill(options or {})
 
     @property
     def values(self) -> dict[str, Any]:
@@ -98,6 +106,10 @@ class Knobs:
 
     def put(self, options: Mapping[str, Any]) -> None:
         """Set all options at once, those that are not named to their defaults."""
+        self._fill(options)
+        self._changed()
+
+    def _fill(self, options: Mapping[str, Any]) -> None:
         self._quiet = True
         try:
             for name, field in self.fields.items():
@@ -108,7 +120,6 @@ class Knobs:
                 self.widgets[name].value = _text(value) if typed else value
         finally:
             self._quiet = False
-        self._changed()
 
     def close(self) -> None:
         """Take the widgets back."""

@@ -215,8 +215,8 @@ def _figure(drawn: Figure) -> Iterator[Block]:
 
 FORMS: Mapping[str, Callable[[Any], Iterable[Block]]] = {
     "Merge": _merge, "Report": _report, "Layers": _layers, "LayerReport": _layer,
-    "Tasks": _tasks, "TaskResult": _task, "Recipe": _recipe, "FamilyFile": _family,
-    "Statistics": _statistics, "Estimate": _estimate, "Figure": _figure,
+    "Tasks": _tasks, "TaskList": _tasks, "TaskResult": _task, "Recipe": _recipe,
+    "FamilyFile": _family, "Statistics": _statistics, "Estimate": _estimate, "Figure": _figure,
 }  # fmt: skip
 
 

@@ -13,9 +13,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError, member
+from ..errors import InputError
+from ..families import Family
 from ..merging import Merge, Recipe, Report
-from ..methods import METHODS, PRESETS, PROPOSED
+from ..methods import METHODS, PRESETS
 from ..system import in_notebook
 from . import code, controls, render
 from .answers import Answers, Run, State
@@ -23,10 +24,9 @@ from .app import App
 from .board import Board
 from .controls import Knobs
 from .picture import Picture
-from .subjects import Request, Subject, subject
+from .start import Start, start
+from .subjects import Request, Subject, repeats, subject
 from .worker import Worker
-
-WITHOUT_DATA = "task_arithmetic"  # the method that is proposed where nothing was measured
 
 
 class Panel(Board):
@@ -36,8 +36,9 @@ class Panel(Board):
     one, whose names would collide with its.
     """
 
-    def __init__(self, explored: Subject, method: str) -> None:
+    def __init__(self, explored: Subject, begin: Start) -> None:
         self._subject, self._answers = explored, Answers(explored)
+        self._first = first = begin.request
         self._pinned: Run | None = None
         self._app: App | None = None
         self._still: Any = None
@@ -46,8 +47,10 @@ class Panel(Board):
         self._told, self._kept = -1, None
         self._lock = threading.RLock()
         measured, files = explored.measures, explored.folder is not None
-        super().__init__(explored.names, method, measured=measured, files=files)
-        self.knobs = Knobs(method, self._ask, self.looks)
+        super().__init__(first, begin.view, measured=measured, files=files)
+        self.knobs = Knobs(first.method, self._ask, self.looks, dict(first.options))
+        if first.layer:  # then what is explored is open already
+            self._see(explored.inputs(explored.names).family, first.layer)
         self._show_method()
         self._listen()
         self._worker = Worker(self._answers.answer, self._tell, self._failed)
@@ -104,6 +107,7 @@ class Panel(Board):
             knobs.method, tuple(knobs.values.items()), names, weights, self.device.value,
             1 if self.rounds.disabled else self.rounds.value,
             self._picture.layer if self._picture else "",
+            self._first.seed, self._first.dtype,
         )  # fmt: skip
 
     def save(self, folder: str | Path, *, force: bool = False) -> Path:
@@ -195,8 +199,7 @@ class Panel(Board):
         method = METHODS[self.method.value]
         self.knob_box.children = (self.knobs.box,)
         self.about.value = render.framed(controls.about(method.name))
-        again = bool(method.reads(method.options())) and self._subject.folder is not None
-        self.rounds.disabled = not again
+        self.rounds.disabled = not repeats(self._subject, method.name)
 
     # Asking and answering -------------------------------------------------------------------------
 
@@ -228,7 +231,7 @@ class Panel(Board):
         shown = self.views.value == "Layer"
         with self._lock:
             if shown and self._picture is None and state.average is not None:
-                self._picture = Picture(state.average.inputs.family, self._ask, self.looks)
+                self._see(state.average.inputs.family)
             picture = self._picture
         if picture is None:
             return
@@ -236,6 +239,9 @@ class Panel(Board):
             moved = state.distances.moved.sum(1).tolist()
             picture.shade(dict(zip(state.distances.layers, moved, strict=True)))
         self.above.children = (picture.box,) if shown else ()
+
+    def _see(self, family: Family, layer: str = "") -> None:
+        self._picture = Picture(family, self._ask, self.looks, layer)
 
     def _keep(self, state: State) -> None:
         if self._still is None:
@@ -294,9 +300,18 @@ def explore(
     experts: Mapping[Any, Any] | Sequence[Any] | None = None,
     *,
     loaders: Mapping[Any, Any] | None = None,
-    method: str | None = None,
     heads: Sequence[str] | str | None = None,
     examples: int | None = None,
+    method: str | None = None,
+    preset: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    weights: Mapping[Any, float] | Sequence[float] | None = None,
+    rounds: int | None = None,
+    device: str = "auto",
+    seed: int = 0,
+    dtype: str = "float32",
+    view: str | None = None,
+    layer: str = "",
 ) -> Panel:
     """A panel of knobs over live merges, shown in the notebook; it returns with the first result.
 
@@ -304,24 +319,37 @@ def explore(
     experts   models by name or in a list, as `merge_models` takes them
     loaders   data of the experts by name: a loader for a module, a task for a checkpoint; without
               any there are methods that need no data, distances and spectra
-    method    what it begins with
     heads     patterns of tensors that are not merged, of models; by default they are recognised
     examples  that statistics are measured on, an expert; 256 of a task's by default
 
+    What it begins with, each of which a knob changes but for seed and arithmetic:
+
+    method    a name of `METHODS`; or
+    preset    the title of a preset, with its options and rounds
+    options   of the method, by name, over those of the preset
+    weights   of the experts, by name or in their order; 1 by default
+    rounds    how often statistics are measured, of a family
+    device    `auto`, `cpu`, `cuda` or `mps`
+    seed      of what is random
+    dtype     of the arithmetic, `float32` or `float64`
+    view      `Tasks`, `Solve`, `Why`, `Scaling` or `Layer`
+    layer     name of the weight that is looked at
+
     Afterwards the kernel is free.  Running the cell again closes the panel that it showed before.
-    Raises `InputError` for what cannot be explored, and where ipywidgets lacks.
+    Raises `InputError` for what cannot be explored or begun with, and where ipywidgets lacks.
     """
     controls.widgets()
     explored = subject(family, experts, loaders=loaders, heads=heads, examples=examples)
-    offered = [name for _, name in controls.methods(measured=explored.measures)]
-    first = method or (PROPOSED if explored.measures else WITHOUT_DATA)
-    member("method", first, offered)
+    begin = start(
+        explored, method=method, preset=preset, options=options, weights=weights, rounds=rounds,
+        device=device, seed=seed, dtype=dtype, view=view, layer=layer,
+    )  # fmt: skip
     cell, execution = place()
     for (of, during), panel in list(_OPEN):
         if panel.closed or (cell and of == cell and during != execution):
             panel.close()
             _OPEN.remove(((of, during), panel))
-    panel = Panel(explored, first)
+    panel = Panel(explored, begin)
     _OPEN.append(((cell, execution), panel))
     if in_notebook():
         panel._ipython_display_()

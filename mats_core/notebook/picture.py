@@ -26,15 +26,18 @@ class Picture:
 
     changed   called after another layer was chosen
     looks     makes its widgets
+    layer     the one that is chosen at first; "" for none
     """
 
-    def __init__(self, family: Family, changed: Callable[[], None], looks: Looks) -> None:
+    def __init__(
+        self, family: Family, changed: Callable[[], None], looks: Looks, layer: str = ""
+    ) -> None:
         new = looks.new
         names = matrices(family)
         short = short_names(names)
         self.names, self._changed = names, changed
         options = [("none", ""), *((short[name], name) for name in names)]
-        self.list = new("Dropdown", options=options, value="", description="Layer")
+        self.list = new("Dropdown", options=options, value=layer, description="Layer")
         self.list.observe(self._told, "value")
         self._styles = [widgets().ButtonStyle(button_color=shade) for shade in (*SHADES, CHOSEN)]
         self._shades = dict.fromkeys(names, 0)

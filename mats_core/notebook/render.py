@@ -15,8 +15,9 @@ from ..merging import Report
 from ..methods import METHODS
 from . import views
 from .answers import Run, State
+from .beside import Beside, examples
+from .subjects import LOADER
 from .svg import STYLE, framed
-from .views import compared
 
 LIVE = "mats-live"  # the class of a panel's widgets, which are there as long as the kernel is
 HIDDEN = f"<style>.jp-OutputArea:has(.{LIVE}) .mats-still{{display:none}}</style>"
@@ -52,7 +53,8 @@ def _first_number(state: State) -> str:
     reached = state.average.report.normalised_accuracy
     if reached is None:
         return "<p>The average is merged.</p>"
-    return f"<p>The average keeps {percent(reached)} of the experts' accuracy.</p>"
+    counted = _counted(state.average.report)
+    return f"<p>The average keeps {percent(reached)} of the experts' accuracy, on {counted}.</p>"
 
 
 def _headline(state: State, pinned: Run | None) -> str:
@@ -66,10 +68,7 @@ def _headline(state: State, pinned: Run | None) -> str:
         f'<span class="n mats-number">{percent(report.normalised_accuracy)}</span> '
         f"of the experts' accuracy (± {100 * half:.1f} points), {title}"
     ]
-    if state.average is not None and report.method != "average":
-        lines.append(_against(report, state.average.report, "the average"))
-    if pinned is not None:
-        lines.append(_against(report, pinned.report, f"the pinned run {pinned.label}"))
+    lines += [_against(one, report.split) for one in views.others(state, pinned)]
     lines.append(_asked(report))
     return "<br>".join(lines)
 
@@ -86,24 +85,34 @@ def _far(state: State) -> str:
     )
 
 
-def _against(ours: Report, theirs: Report, what: str) -> str:
-    whole = compared(ours.tasks, theirs.tasks).mean
-    if whole is None:
-        return ""
-    kept = theirs.normalised_accuracy
-    beside = f" ({percent(kept)})" if kept is not None else ""
+def _against(one: Beside, split: str) -> str:
+    """By how much, and both numbers on the examples that the difference is of."""
+    whole, (ours, theirs) = one.comparison.mean, one.kept
+    assert whole is not None
+    what = "the average" if one.name == "average" else f"the pinned run {one.name}"
     sure = "" if whole.clear else ", which may be chance"
+    if not one.same:
+        on = "not all on the same examples"
+    elif one.whole:
+        on = f"on the same {one.examples:,} {split} examples"
+    else:
+        both = f"on the {one.examples:,} {split} examples that both answered"
+        on = f"{both}, where this merge keeps {percent(ours)}"
     return (
-        f"<b>{100 * whole.value:+.1f} points</b> against {escape(what)}{beside}, 95 % interval "
-        f"{100 * whole.low:+.1f} to {100 * whole.high:+.1f}{sure}"
+        f"<b>{100 * whole.value:+.1f} points</b> against {escape(what)} ({percent(theirs)}), 95 % "
+        f"interval {100 * whole.low:+.1f} to {100 * whole.high:+.1f}{sure}, {on}"
     )
 
 
+def _counted(report: Report) -> str:
+    left = 0 if LOADER in report.split else report.left  # there, what has no label is never asked
+    so_far = f" so far, {left:,} to come" if left else ""
+    return f"{examples(report.tasks):,} {report.split} examples{so_far}"
+
+
 def _asked(report: Report) -> str:
-    asked = sum(task.merged.examples for task in report.tasks)
-    so_far = f" so far, {report.left:,} to come" if report.left else ""
     return (
-        f'<span class="quiet">{asked:,} {report.split} examples{so_far}; merged and tested in '
+        f'<span class="quiet">{_counted(report)}; merged and tested in '
         f"{duration(report.seconds)} on {escape(report.device)}</span>"
     )
 

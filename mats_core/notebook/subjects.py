@@ -5,14 +5,17 @@ Both answer the same questions: open, measure once, merge with a first test, tes
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from torch import Tensor
+
+from ..analysis import Trajectory, convergence
 from ..api import evaluate, judge
 from ..errors import InputError, member
-from ..evaluation import Score, TaskResult, going_on
+from ..evaluation import QUICK, Score, TaskResult, going_on
 from ..merging import (
     Evaluation,
     Event,
@@ -34,16 +37,19 @@ from ..merging import (
     run_plan,
     with_statistics,
 )
+from ..methods import METHODS
 from ..statistics import (
     MeasureSettings,
     Statistics,
     measuring_loader,
     measuring_task,
 )
-from ..system import Memo, part
+from ..system import Memo, nbytes, part
 from ..tasks import Task, load
 
-QUICK = 0.03  # half the interval of the first answer; the rest is tested after it
+FOLLOWED = 200  # examples a task that iterates are tested on: validation ones, of a task
+LOADER = "loader"  # as a split: whatever a loader gives
+HELD = 256 * 2**20  # bytes of a loader's batches that are held
 TESTED = 0.4  # of a merge of models in memory, the last of it
 
 
@@ -58,6 +64,8 @@ class Request:
     device    `auto`, `cpu`, `cuda` or `mps`
     rounds    how often statistics are measured
     layer     whose spectra are looked at; "" for none
+    seed      of what is random
+    dtype     of the arithmetic
     """
 
     method: str
@@ -67,6 +75,8 @@ class Request:
     device: str = "auto"
     rounds: int = 1
     layer: str = ""
+    seed: int = 0
+    dtype: str = "float32"
 
     @property
     def merge(self) -> Request:
@@ -102,6 +112,7 @@ class Subject(Protocol):
     def inputs(self, experts: tuple[str, ...]) -> Inputs: ...
     def merging(self, request: Request) -> Generator[Event, None, Merge]: ...
     def testing(self, merge: Merge) -> Generator[Event, None, Merge]: ...
+    def following(self, request: Request, merge: Merge) -> Generator[Event, None, Trajectory]: ...
 
 
 def chosen(request: Request) -> tuple[str, ...]:
@@ -111,6 +122,12 @@ def chosen(request: Request) -> tuple[str, ...]:
     raise InputError(
         "experts", expected="at least one to merge", found="none", remedy="Choose some."
     )
+
+
+def repeats(explored: Subject, method: str) -> bool:
+    """Whether statistics can be measured again where a merge landed: of files, if it reads any."""
+    one = METHODS[method]
+    return bool(one.reads(one.options())) and explored.folder is not None
 
 
 class OfFamily:
@@ -145,7 +162,7 @@ class OfFamily:
         return self.family.recipe(
             request.method, dict(request.options), statistics=self._files,
             experts=chosen(request), weights=dict(request.weights), device=request.device,
-            rounds=request.rounds,
+            rounds=request.rounds, seed=request.seed, dtype=request.dtype,
         )  # fmt: skip
 
     def inputs(self, experts: tuple[str, ...]) -> Inputs:
@@ -169,6 +186,10 @@ class OfFamily:
             family, folder, merge.tensors, report.tasks, Evaluation().split, device=report.device
         )
         return replace(merge, report=replace(merge.report, tasks=results))
+
+    def following(self, request: Request, merge: Merge) -> Generator[Event, None, Trajectory]:
+        inputs = self.inputs(request.experts)
+        return convergence.follow(merge.recipe, inputs=inputs, examples=FOLLOWED)
 
 
 class OfModels:
@@ -195,7 +216,8 @@ class OfModels:
         self._weights: dict[str, Any] = {}
         self._statistics: dict[str, Statistics] = {}
         self._opened: dict[tuple[str, ...], Inputs] = {}
-        self._references: dict[str, list[Score]] = {}
+        self._references: dict[tuple[str, int | None], list[Score]] = {}
+        self._batches: dict[str, Any] = {}
 
     def opening(self) -> Generator[Event, None, None]:
         yield Event(text="Opening the models")
@@ -224,7 +246,7 @@ class OfModels:
         weights = dict.fromkeys(sources, 1.0) | dict(request.weights)
         return recipe_of(
             self.base, sources, request.method, dict(request.options), weights=weights,
-            device=request.device, heads=self._heads,
+            device=request.device, heads=self._heads, seed=request.seed, dtype=request.dtype,
         )  # fmt: skip
 
     def inputs(self, experts: tuple[str, ...]) -> Inputs:
@@ -243,34 +265,70 @@ class OfModels:
         share = 1 - TESTED if self.tests else 1.0
         merge = Merge.of((yield from part(run_plan(plan), stop=share)), recipe)
         results = yield from part(self._results(merge), start=share)
-        return replace(merge, report=replace(merge.report, tasks=results))
+        report = replace(merge.report, tasks=results, split=self._split("test"))
+        return replace(merge, report=report)
 
     def testing(self, merge: Merge) -> Generator[Event, None, Merge]:
         yield from ()
         return merge
 
-    def _results(self, merge: Merge) -> Generator[Event, None, tuple[TaskResult, ...]]:
-        """What a merge reaches with each expert's head on its data."""
+    def following(self, request: Request, merge: Merge) -> Generator[Event, None, Trajectory]:
+        def take(encoder: Mapping[str, Tensor]) -> Generator[Event, None, tuple[TaskResult, ...]]:
+            iterate = replace(merge, tensors={**merge.tensors, **encoder})
+            return self._results(iterate, FOLLOWED)
+
+        asking = convergence.Asking(take, self._split("test"))
+        return convergence.follow(
+            merge.recipe, inputs=merge.inputs, examples=FOLLOWED, asking=asking
+        )
+
+    def _split(self, of_tasks: str) -> str:
+        """What is asked, in a word: what a loader gives, or a split of a task."""
+        kinds = {isinstance(data, Task | str) for data in self.loaders.values()}
+        return " and ".join(([LOADER] if False in kinds else []) + [of_tasks] * (True in kinds))
+
+    def _results(
+        self, merge: Merge, examples: int | None = None
+    ) -> Generator[Event, None, tuple[TaskResult, ...]]:
+        """What a merge reaches with each expert's head on its data; `examples`: at most so many."""
         found = []
         asked = [e for e in merge.inputs.family.experts if e.name in self.loaders]
         for index, expert in enumerate(asked):
             name = expert.name
             yield Event(fraction=index / len(asked), text=f"Testing on {name}")
-            score = self._score(merge, name)
-            if name not in self._references:
+            score = self._score(merge, name, examples)
+            if (name, examples) not in self._references:
                 held = [expert.checkpoint, merge.inputs.family.base]
-                self._references[name] = [self._of(merge, one, name) for one in held]
-            found.append(TaskResult(name, score, *self._references[name]))
+                self._references[name, examples] = [
+                    self._of(merge, one, name, examples) for one in held
+                ]
+            found.append(TaskResult(name, score, *self._references[name, examples]))
         return tuple(found)
 
-    def _of(self, merge: Merge, weights: Any, name: str) -> Score:
+    def _of(self, merge: Merge, weights: Any, name: str, examples: int | None) -> Score:
         """The score of an expert, or of the base, asked as the merge is."""
         tensors = {one: weights.read(one) for one in merge.tensors if one in weights.tensors}
-        return self._score(replace(merge, tensors={**merge.tensors, **tensors}), name)
+        return self._score(replace(merge, tensors={**merge.tensors, **tensors}), name, examples)
 
-    def _score(self, merge: Merge, name: str) -> Score:
+    def _score(self, merge: Merge, name: str, examples: int | None) -> Score:
         data = self.loaders[name]
-        return evaluate(merge, data, expert=name, progress=False)
+        if not isinstance(data, Task | str):
+            if name not in self._batches:
+                self._batches[name] = held(data)
+            data = self._batches[name]
+        return evaluate(merge, data, expert=name, examples=examples, progress=False)
+
+
+def held(loader: Iterable[Any]) -> Iterable[Any]:
+    """The batches of a loader, to be asked again in this order: one that shuffles would ask each
+    merge in another.  Of more than `HELD` bytes it is the loader itself."""
+    batches, size = [], 0
+    for batch in loader:
+        batches.append(batch)
+        size += nbytes(batch)
+        if size > HELD:
+            return loader
+    return batches
 
 
 def subject(

@@ -3,6 +3,10 @@
 Nothing is scaled as a picture is: positions are shares of the width, texts and lines keep their
 size, so a picture is as wide as its column.  Colours are the variables of `STYLE`, which follow the
 page's theme.
+
+`chart` stands beside `figures.picture` because it is asked for at every state of a solve under way:
+three curves of 60 points take it 0.2 ms, and 55 ms by way of plotly's figure (50 for the figure, 6
+for its picture; one thread of a virtual machine).
 """
 
 from __future__ import annotations

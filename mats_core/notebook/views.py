@@ -12,21 +12,30 @@ from typing import Any
 
 import torch
 
-from ..evaluation import Comparison, Difference, TaskResult, compare
+from ..evaluation import Difference, TaskResult
 from ..figures import percent, short_names
 from ..merging import LayerReport, Report
 from ..methods import METHODS
 from ..names import group_of
 from . import svg
 from .answers import LayerView, Run, State
+from .beside import Beside, beside
 
 SHOWN = 12  # rows of a table, and curves of a chart
 POINTS = 60  # of a curve
 
 
-def compared(ours: Sequence[TaskResult], theirs: Sequence[TaskResult]) -> Comparison:
-    """By how much two results differ on the same examples."""
-    return compare(ours, theirs, same_examples=True)
+def others(state: State, pinned: Run | None = None) -> list[Beside]:
+    """What the average and a pinned run reach beside the newest result, on the same examples."""
+    merge, average = state.merge, state.average
+    if merge is None:
+        return []
+    found = []
+    if average is not None and merge.report.method != "average":
+        found.append(beside("average", merge.report, average.report))
+    if pinned is not None:
+        found.append(beside(pinned.label, merge.report, pinned.report))
+    return [one for one in found if one is not None]
 
 
 def tasks(state: State, pinned: Run | None = None) -> str:
@@ -38,30 +47,23 @@ def tasks(state: State, pinned: Run | None = None) -> str:
         return ""
     if not shown.report.tasks:
         return _distances(state)
-    beside: list[tuple[str, Sequence[TaskResult]]] = []
-    if merge is not None and average is not None and merge.report.method != "average":
-        beside.append(("average", average.report.tasks))
-    if merge is not None and pinned is not None:
-        beside.append((pinned.label, pinned.report.tasks))
-    differences = [compared(shown.report.tasks, other).tasks for _, other in beside]
+    there = others(state, pinned)
     rows = []
-    for number, task in enumerate(shown.report.tasks):
-        if number >= 4 * SHOWN:
-            break
+    for task in shown.report.tasks[: 4 * SHOWN]:
         marks = [
-            (r.merged.value, f"{name}: {percent(r.merged.value)}")
-            for name, others in beside
-            for r in others
+            (r.merged.value, f"{one.name}: {percent(r.merged.value)}")
+            for one in there
+            for r in one.theirs
             if r.name == task.name
         ]
-        rows.append(_row(task, marks, [found.get(task.name) for found in differences]))
-    versus = "".join(f'<th class="r" scope="col">− {escape(name)}</th>' for name, _ in beside)
+        rows.append(_row(task, marks, [one.comparison.tasks.get(task.name) for one in there]))
+    versus = "".join(f'<th class="r" scope="col">− {escape(one.name)}</th>' for one in there)
     head = (
         '<tr><th scope="col">task</th><th class="bar"></th><th class="r" scope="col">merged</th>'
         f'{versus}<th class="r" scope="col">expert</th><th class="r" scope="col">pre-trained</th>'
         "</tr>"
     )
-    return svg.table(head + "".join(rows)) + _legend(beside)
+    return svg.table(head + "".join(rows)) + _legend(there)
 
 
 def _row(
@@ -91,17 +93,24 @@ def _difference(found: Difference | None) -> str:
     return f'<td class="r{kind}" title="95 % interval {ends}, {paired}">{value}</td>'
 
 
-def _legend(beside: Sequence[tuple[str, Any]]) -> str:
+def _legend(there: Sequence[Beside]) -> str:
     colours = ("var(--orange)", "var(--purple)")
     marks = "".join(
-        f'<i style="border-color:{colour}"></i>{escape(name)}'
-        for (name, _), colour in zip(beside, colours, strict=False)
+        f'<i style="border-color:{colour}"></i>{escape(one.name)}{_fewer(one)}'
+        for one, colour in zip(there, colours, strict=False)
     )
-    points = " Differences in points, bold where the 95 % interval excludes zero." if beside else ""
+    points = " Differences in points, bold where the 95 % interval excludes zero." if there else ""
     return (
         '<div class="quiet key"><i style="border-color:var(--full)"></i>merged, with its 95 % '
         f'interval<i style="border-color:var(--pale)"></i>expert{marks}.{points}</div>'
     )
+
+
+def _fewer(one: Beside) -> str:
+    """Where a mark and its difference are of fewer examples than the merge was asked."""
+    if not one.same:
+        return ", on other examples"
+    return "" if one.whole else f", on the {one.examples:,} examples that both answered"
 
 
 def _distances(state: State) -> str:

@@ -52,11 +52,22 @@ def test_it_runs_and_asserts_the_same_numbers(
     assert panel.error == ""
     assert panel.report.options == made.report.options
     assert set(panel.experts) == {expert.name for expert in made.recipe.experts}
-    assert {entry.name: entry.weight for entry in panel.recipe().experts} == names["WEIGHTS"]
+    begun, made_of = panel.recipe(), made.portable
+    assert {entry.name: entry.weight for entry in begun.experts} == names["WEIGHTS"]
+    for name in ("method", "seed", "dtype", "rounds", "device"):
+        assert getattr(begun, name) == getattr(made_of, name), name
+    assert begun.parsed_options() == made_of.parsed_options()
+    assert [run.number for run in panel.runs] == [1]  # it begins with that, and with nothing before
     if method == "kfac":  # in the recipe's dtype, on the whole test split, without a seed's draws
         assert [(t.name, t.merged.correct) for t in panel.report.tasks] == [
             (t.name, t.merged.correct) for t in made.report.tasks
         ]
+
+
+def test_what_its_panel_does_not_begin_with_is_said(finish: Finish):
+    assert "settings above, and merges again" in notebook(finish("average"), ".")
+    made = finish("average", output_dtype="float64", weighting="weights")
+    assert "settings above (but for the dtype of the result), and" in notebook(made, ".")
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import base64
 import io
 import re
 import xml.etree.ElementTree as ET
+from itertools import pairwise
 
 import numpy as np
 import plotly.graph_objects as go
@@ -15,6 +16,7 @@ from PIL import Image
 from mats_core.figures import PALETTE, picture
 from mats_core.figures.axes import axis, plain
 from mats_core.figures.style import UPWARDS, laid_out
+from mats_core.figures.svg import thinned
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -170,3 +172,54 @@ def test_tags_are_read_and_what_was_escaped_is_shown():
     assert plain("<b>layer</b>") == "layer"
     assert plain("&lt;b&gt;x&lt;/b&gt;") == "<b>x</b>"
     assert plain("one<br>two") == "one\ntwo"
+
+
+def apart(point: complex, start: complex, end: complex) -> float:
+    """How far a point is from the nearest of 20001 points between two others."""
+    return float(np.abs(point - start - (end - start) * np.linspace(0, 1, 20001)).min())
+
+
+CURVES = {
+    "a straight line": ([(float(i), 3.0 * i) for i in range(200)], 2),
+    "a knee": ([(float(i), float(abs(i - 50))) for i in range(101)], 3),
+    "there and back": ([(0.0, 0.0), (50.0, 0.0), (0.0, 0.0)], 3),
+    "energy": ([(i * 0.7, 300 * 0.99**i) for i in range(768)], 60),
+    "a circle": (
+        [(90 * np.cos(2 * np.pi * i / 400), 90 * np.sin(2 * np.pi * i / 400)) for i in range(401)],
+        110,
+    ),
+    "one point": ([(1.0, 2.0)], 1),
+}
+
+
+@pytest.mark.parametrize("name", CURVES)
+def test_points_that_change_nothing_to_be_seen_are_left_out(name):
+    points, most = CURVES[name]
+    kept = thinned(points)
+    assert len(kept) <= most
+    assert (kept[0], kept[-1]) == (points[0], points[-1])
+    assert set(kept) <= set(points)
+    places = [points.index(kept[0]), *(points.index(p) for p in kept[1:-1]), len(points) - 1]
+    for first, last in pairwise(places):
+        for point in points[first:last:7]:
+            assert apart(complex(*point), complex(*points[first]), complex(*points[last])) < 0.11
+
+
+def test_noise_keeps_its_points():
+    """Where every point is seen, none is left out."""
+    points = [(float(i), float(i % 2)) for i in range(60)]
+    assert thinned(points) == points
+
+
+def test_long_curves_and_many_numbers_stay_small():
+    """As large as the sample family makes them: curves of 768 directions, 12 × 13 factors."""
+    falling = [[float(v) for v in np.cumsum(0.99 ** np.arange(768))] for _ in range(8)]
+    curves = [go.Scatter(y=[v / row[-1] for v in row], name=f"task {i}") for i, row in
+              enumerate(falling)]  # fmt: skip
+    assert len(picture(laid_out(go.Figure(curves)), "")) < 5_000
+    z = [[(i + j) / 24 for j in range(13)] for i in range(12)]
+    said = [[f"{value:.2f}" for value in row] for row in z]
+    heat = go.Heatmap(z=z, text=said, texttemplate="%{text}", colorscale=UPWARDS)
+    assert len(picture(laid_out(go.Figure(heat)), "")) < 23_000
+    tree = drawn(laid_out(go.Figure(heat)))
+    assert sum(f"{value:.2f}" in labels(tree) for row in z for value in row) == 156

@@ -42,6 +42,7 @@ def shown(merged, tiny_family):
         "layer": (solved, solved.name, solved.status, "iterations"),
         "tasks": (merged.report.tasks, "of the experts' accuracy", "e1", "95 % interval"),
         "task": (merged.report.tasks[1], "e1", "pre-trained"),
+        "evaluated": (mats_core.evaluate(merged), "of the experts' accuracy", "e1"),
         "recipe": (merged.recipe, "over base", "t0.npz"),
         "statistics": (merged.inputs.statistics[0], "48 examples", "output_gradient_gram"),
         "family": (load_family(tiny_family), "Tiny three", "t1.npz"),
@@ -123,6 +124,15 @@ def test_layers_and_tasks_are_still_tuples(merged):
     again = Report.from_dict(report.to_dict())
     assert str(again.tasks) == str(report.tasks)
     assert again.to_dict()["layers"] == report.to_dict()["layers"]
+
+
+def test_what_evaluate_returns_is_still_a_list(merged):
+    found = mats_core.evaluate(merged)
+    assert found == list(merged.report.tasks)
+    assert isinstance(found, list)
+    assert [one.name for one in found] == [found[i].name for i in range(len(found))]
+    assert str(found) == str(merged.report.tasks)
+    assert pickle.loads(pickle.dumps(found)) == found
 
 
 HOSTILE = ["<script>alert(1)</script>", "a\nb\x1b[31m", "</style></pre><b>", "\"'&amp;", "‮x" * 9]

@@ -8,6 +8,7 @@ import re
 import sys
 import threading
 import time
+from contextlib import closing
 from types import ModuleType, SimpleNamespace
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -21,7 +22,7 @@ from mats_core.merging.family_file import load_family
 from mats_core.methods.presets import PRESETS
 from mats_core.methods.reference import describe
 from mats_core.methods.table import METHODS
-from mats_core.notebook import app, render
+from mats_core.notebook import app, render, subjects
 from mats_core.notebook import panel as panels
 from mats_core.notebook.panel import Panel, explore
 from tests.module_cases import family as models
@@ -320,7 +321,7 @@ def test_the_app_is_started_once_and_opened_at_these_settings(opened, tiny_famil
             return self.code
 
     monkeypatch.setattr(app.subprocess, "Popen", Process)
-    panel = opened(tiny_family, examples=16)
+    panel = opened(tiny_family, examples=16, seed=5, dtype="float64")
     panel.open.click()
     panel.knobs.widgets["scaling"].value = 0.7
     panel.open.click()
@@ -333,6 +334,7 @@ def test_the_app_is_started_once_and_opened_at_these_settings(opened, tiny_famil
     assert given["options"] == panel.options
     assert given["options"]["scaling"] == 0.7
     assert given["experts"] == ["e0", "e1", "e2"]
+    assert (given["seed"], given["dtype"]) == (5, "float64")
     process = panel._app._process  # type: ignore[union-attr]
     panel.close()
     assert process.poll() == 0
@@ -365,6 +367,45 @@ def test_modules_with_loaders_are_measured_and_tested(opened):
         assert torch.equal(value, panel.merge.tensors[name])  # type: ignore[union-attr]
     for name, value in base.state_dict().items():
         assert torch.equal(value, before[name])  # read where it lies, never written
+
+
+def test_modules_with_loaders_are_followed_along_the_iterations(opened):
+    base, experts = in_memory()
+    loaders = {name: loader() for name in experts}
+    panel = opened(base, experts, loaders=loaders, method="kfac", options={"iterations": 20})
+    text = whole(panel)
+    trajectory = panel._answers.state.trajectory
+    assert trajectory is not None
+    assert [point.iteration for point in trajectory.points] == [0, 1, 2, 5, 10, 20]
+    statistics = {n: mats_core.measure(m, loaders[n]) for n, m in experts.items()}
+    for point in trajectory.points[1::2]:  # asked here, after as many iterations
+        merged = mats_core.merge_models(
+            base, experts, "kfac", iterations=point.iteration, statistics=statistics
+        )
+        reached = [mats_core.evaluate(merged, loaders[n], expert=n).correct for n in experts]
+        assert [task.merged.correct for task in point.results] == reached
+    assert panel.report is not None
+    assert trajectory.points[-1].results == tuple(panel.report.tasks)  # all are fewer than 200
+    assert "Accuracy along the iterations" in text
+    assert "on 200 loader examples a task" in text
+    assert f"{24 * len(experts)} loader examples; merged" in panel.result.value
+
+
+def test_a_loader_that_shuffles_asks_every_merge_in_one_order(opened, monkeypatch):
+    base, experts = in_memory()
+    x, y = next(iter(loader()))
+    data = torch.utils.data.TensorDataset(x, y)
+    shuffled = torch.utils.data.DataLoader(data, batch_size=7, shuffle=True)
+    panel = opened(base, experts, loaders=dict.fromkeys(experts, shuffled), method="average")
+    explored, merge = panel._subject, panel.merge
+    assert isinstance(explored, subjects.OfModels)
+    assert merge is not None
+    answers = {explored._score(merge, "e0", None).answers for _ in range(5)}
+    assert len(answers) == 1
+    assert set(answers.pop()) == {"0", "1"}  # so that another order would be another text
+    assert subjects.held(shuffled) is not shuffled
+    monkeypatch.setattr(subjects, "HELD", 0)
+    assert subjects.held(shuffled) is shuffled  # what is too large to be held
 
 
 def test_modules_without_data_get_methods_that_need_none(opened):
@@ -417,6 +458,99 @@ def test_names_of_tensors_are_escaped(opened):
 def _htmls(box: Any) -> list[Any]:
     inner = [w for child in getattr(box, "children", ()) for w in _htmls(child)]
     return inner + ([box] if isinstance(box, widgets.HTML) else [])
+
+
+BEGINNINGS = {
+    "options": {"method": "kfac", "options": {"damping": 0.3, "iterations": 7}},
+    "weights by name": {"method": "task_arithmetic", "weights": {"e1": 2.0}},
+    "weights in order": {"method": "ties", "weights": [1.0, 0.5, 3.0]},
+    "rounds, seed and arithmetic": {
+        "method": "regmean", "rounds": 2, "seed": 7, "dtype": "float64", "device": "cpu",
+    },
+    "a view": {"view": "Why"},
+    **{preset.title: {"preset": preset.title} for preset in PRESETS},
+    "a preset with another option": {
+        "preset": "MaTS as published", "options": {"iterations": 11},
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BEGINNINGS)
+def test_a_panel_begins_with_what_is_asked_for(tiny_family, name):
+    given = BEGINNINGS[name]
+    with closing(explore(tiny_family, examples=16, **given)) as panel:
+        preset = next((p for p in PRESETS if p.title == given.get("preset")), None)
+        recipe = panel.recipe()
+        method = preset.method if preset else given.get("method", "essential")
+        assert recipe.method == method
+        wanted = {f.name: f.default for f in describe(method)}
+        wanted |= {**(preset.options if preset else {}), **given.get("options", {})}
+        assert panel.options == wanted
+        weights = given.get("weights", {})
+        by_name = weights if isinstance(weights, dict) else dict(zip(panel.experts, weights,
+                                                                     strict=True))  # fmt: skip
+        expected = {n: by_name.get(n, 1.0) for n in panel.experts}
+        assert {e.name: e.weight for e in recipe.experts} == expected
+        rounds = given.get("rounds", preset.rounds if preset else 1)
+        assert (recipe.rounds, recipe.seed) == (rounds, given.get("seed", 0))
+        assert (recipe.device, recipe.dtype) == (
+            given.get("device", "auto"), given.get("dtype", "float32"),
+        )  # fmt: skip
+        assert panel.views.value == given.get("view", "Tasks")
+
+
+def test_a_panel_begins_with_a_layer(opened, tiny_family):
+    name = "vit.encoder.layer.0.attention.attention.query.weight"
+    panel = opened(tiny_family, examples=16, layer=name)
+    assert panel.wait(PATIENCE, whole=True)
+    assert panel.views.value == "Layer"
+    assert panel.request().layer == name
+    assert f"<h4>{name}</h4>" in panel.view.value
+    assert panel.above.children == (panel._picture.box,)
+    base, experts = in_memory()
+    beside = opened(base, experts, layer="fc1.weight")
+    assert beside.wait(PATIENCE, whole=True)
+    assert "<h4>fc1.weight</h4>" in beside.view.value
+
+
+def test_the_code_says_seed_and_arithmetic_where_they_are_others(opened):
+    base, experts = in_memory()
+    panel = opened(base, experts, method="dare", seed=4, dtype="float64")
+    names: dict[str, Any] = {"base": base, "experts": experts}
+    exec(panel.code, names)
+    for name, value in names["merged"].tensors.items():
+        assert torch.equal(value, panel.merge.tensors[name])  # type: ignore[union-attr]
+    assert "seed=4, dtype='float64'" in panel.code
+    assert "seed" not in opened(base, experts).code
+
+
+WRONG_BEGINNINGS = {
+    "an option that is none": ({"method": "kfac", "options": {"dampink": 1}}, "damping"),
+    "an option's value": ({"method": "kfac", "options": {"damping": -1}}, "damping"),
+    "a preset that is none": ({"preset": "Safe"}, "preset.*Safe defaults"),
+    "a method beside a preset": (
+        {"preset": "Safe defaults", "method": "kfac"}, "expected a method or a preset, found both",
+    ),
+    "an expert that is none": ({"weights": {"e9": 1.0}}, "weight of an expert"),
+    "too few weights": ({"weights": [1.0]}, "expected 3, one an expert"),
+    "a weight that is no number": ({"method": "ties", "weights": {"e0": "much"}}, "weight"),
+    "weights of a method without": ({"method": "tsv_m", "weights": {"e0": 2.0}}, "equal ones"),
+    "rounds without statistics": ({"method": "ties", "rounds": 2}, "rounds.*expected 1"),
+    "too many rounds": ({"rounds": 9}, "rounds"),
+    "a device": ({"device": "gpu"}, "device.*auto"),
+    "a dtype": ({"dtype": "float16"}, "dtype"),
+    "a seed": ({"seed": -1}, "seed"),
+    "a view": ({"view": "Tusks"}, "view.*Tasks"),
+    "a layer": ({"layer": "fc9"}, "layer.*expected one of"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", WRONG_BEGINNINGS)
+def test_what_cannot_be_begun_with_is_refused_at_once(tiny_family, case):
+    settings, said = WRONG_BEGINNINGS[case]
+    with pytest.raises(InputError, match=said):
+        explore(tiny_family, **settings)
+    assert not [t for t in threading.enumerate() if t.name == "mats-explore"]
 
 
 WRONG = {

@@ -20,6 +20,7 @@ SAMPLES = NOTEBOOKS[0].parent.parent / "sample_models" / "drawn" / "family.yaml"
 FIVE_LINES, MY_MODELS = NOTEBOOKS[0], NOTEBOOKS[-1]
 PATIENCE = 300  # seconds for a cell
 MOST_BYTES = 100_000
+PANEL = 30_000  # bytes of the HTML of a panel and of the words of its cells
 # Fewer than a reader gets, so that the three on the sample family take a minute on one core.
 SMALL = {"EXPERTS": ("digits", "counting", "letters"), "EXAMPLES": 32, "TESTED": 60}
 FIGURES = {  # that end a cell, and so show themselves
@@ -157,4 +158,11 @@ def test_the_copy_for_those_who_only_look_has_the_same_text(file: Path):
         picture = (copies.COPIES / name).read_text("utf-8")
         assert ElementTree.fromstring(picture).tag.endswith("svg")
         assert "prefers-color-scheme:dark" in picture
-        assert len(picture) < 60_000
+        assert len(picture) < 25_000
+
+
+@pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.stem)
+def test_run_in_full_its_file_stays_small(file: Path):
+    """The copy is made of a full run: its text and pictures as JSON, and what a panel leaves."""
+    parts = [json.dumps(one.read_text("utf-8")) for one in copies.COPIES.glob(f"{file.stem}*")]
+    assert len("".join(parts).encode()) + PANEL < MOST_BYTES

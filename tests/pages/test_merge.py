@@ -274,21 +274,25 @@ SETTINGS = {"method": "kfac", "options": {"damping": 0.5}, "experts": ["e0", "e2
 SETTINGS |= {"weights": {"e0": 2.0, "e2": 1.0}, "rounds": 1}
 
 
-def test_an_address_hands_settings_over(open_app: Open):
+@pytest.mark.parametrize("e2", [1.0, 2.0])  # or weights that are equal, and not those by default
+def test_an_address_hands_settings_over(open_app: Open, e2: float):
     app = open_app()
-    app.query_params["settings"] = json.dumps(SETTINGS)
+    more = {"weights": {"e0": 2.0, "e2": e2}, "seed": 3, "dtype": "float64"}
+    app.query_params["settings"] = json.dumps(SETTINGS | more)
     settle(app, "preparation")
     merge(app)
     (run,) = kept()
     assert run.recipe.method == "kfac"
     assert run.report.options["damping"] == 0.5
-    assert [(e.name, e.weight) for e in run.recipe.experts] == [("e0", 2.0), ("e2", 1.0)]
+    assert [(e.name, e.weight) for e in run.recipe.experts] == [("e0", 2.0), ("e2", e2)]
+    assert (run.recipe.seed, run.recipe.dtype) == (3, "float64")
 
 
 @pytest.mark.parametrize(
     "given",
     ["{", "3", "{}", json.dumps(SETTINGS | {"method": "kfak"}),
-     json.dumps(SETTINGS | {"options": {"damping": -1}})],
+     json.dumps(SETTINGS | {"options": {"damping": -1}}),
+     json.dumps(SETTINGS | {"dtype": "<b>"}), json.dumps(SETTINGS | {"seed": "x"})],
 )  # fmt: skip
 def test_settings_of_an_address_that_do_not_fit_are_a_sentence(open_app: Open, given: str):
     app = open_app()

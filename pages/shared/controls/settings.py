@@ -8,7 +8,8 @@ from typing import Any
 
 import streamlit as st
 
-from mats_core.errors import InputError
+from mats_core.errors import InputError, member
+from mats_core.evaluation import QUICK
 from mats_core.merging import FamilyFile, Recipe, parse_options
 from mats_core.methods import METHODS, PRESETS, describe
 
@@ -17,8 +18,8 @@ from ..work import merge
 from . import widgets
 
 LINK = "settings"  # the query parameter by which a notebook's panel hands its settings over
+ARITHMETIC = ("float32", "float64")
 MOST_ROUNDS = 3  # to choose from; a recipe may ask for more
-QUICK = 0.03  # half the interval of the first answer; the rest is tested in the background
 
 
 def follow_link(collection: FamilyFile) -> None:
@@ -43,7 +44,9 @@ def _handed(given: Any, collection: FamilyFile) -> Wanted:
         {name: parsed[name] for name in changed},
         tuple(map(str, given["experts"])),
         {str(name): float(weight) for name, weight in dict(given["weights"]).items()},
-        rounds=max(1, int(given["rounds"])),
+        max(0, int(given.get("seed", 0))),
+        member("arithmetic", str(given.get("dtype", ARITHMETIC[0])), ARITHMETIC),
+        max(1, int(given["rounds"])),
     )
 
 
@@ -80,7 +83,7 @@ def _put_experts(wanted: Wanted, collection: FamilyFile) -> None:
     if wanted.experts:
         chosen = [name for name in names if name in wanted.experts]
         state.put(keys.experts(collection.name), chosen)
-    if len(set(wanted.weights.values())) > 1:
+    if any(weight != 1.0 for weight in wanted.weights.values()):
         state.put(keys.weigh(), True)
         for name in names:
             state.put(keys.weight(name), float(wanted.weights.get(name, 1.0)))
@@ -118,8 +121,8 @@ def controls(collection: FamilyFile, method: str) -> merge.Request:
         weights = _weights(method, chosen)
         seed = st.number_input("Seed", 0, key=keys.rest("seed"), persist_state="session")
         dtype = st.segmented_control(
-            "Arithmetic", ["float32", "float64"],
-            default=None if state.is_set(keys.rest("dtype")) else "float32", required=True,
+            "Arithmetic", ARITHMETIC,
+            default=None if state.is_set(keys.rest("dtype")) else ARITHMETIC[0], required=True,
             key=keys.rest("dtype"), persist_state="session",
         )  # fmt: skip
     if len(chosen) < len(names):
@@ -128,7 +131,7 @@ def controls(collection: FamilyFile, method: str) -> merge.Request:
         rounds = _rounds(collection, method, options, chosen)
     return merge.Request(
         collection, method, options, chosen, tuple(sorted(weights.items())), int(seed or 0),
-        str(dtype or "float32"), precision=QUICK, rounds=rounds,
+        str(dtype or ARITHMETIC[0]), precision=QUICK, rounds=rounds,
     )  # fmt: skip
 
 

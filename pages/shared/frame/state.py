@@ -33,7 +33,7 @@ class Wanted:
     """The settings of Merge that another page, a preset, a lesson or a link asks for.
 
     experts   names of those to merge; empty: leave the choice as it is
-    weights   name → α; equal ones (or none) leave the weighing off
+    weights   name → α; where all are 1 (or none are given) the weighing is off
     seed, dtype, rounds   None: leave the widget at its default
     """
 

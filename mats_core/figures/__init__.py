@@ -10,6 +10,7 @@ from .accuracy import accuracy_bars, baseline_bars, headline, headline_changes
 from .comparison import ALL_TASKS, count_clear, difference_lines, run_lines
 from .confusion import confusion, confusion_change, largest_mistake, worth_showing
 from .convergence import residual_curves, solve_at, trajectory_curves, trajectory_tasks
+from .correlation import correlation_words
 from .embed import CONFIG, plotly_script, script_json, to_json
 from .loading import loading_curves, loading_steps
 from .overlap import angle_curves, pair_matrix
@@ -22,15 +23,17 @@ from .style import HEIGHT, PALETTE, Figure, Look, look, looks, percent, safe, sh
 from .survey import QUANTITIES, family_heatmap, layer_profile
 from .sweep import sweep_map
 from .toy import toy_losses, toy_polar, toy_progress, toy_scaling
+from .why import asked_of_both, verdict, why_explained, why_layers, why_tasks
 
 __all__ = [
     "ALL_TASKS", "CONFIG", "HEIGHT", "PALETTE", "QUANTITIES", "Figure", "Look", "accuracy_bars",
-    "angle_curves", "baseline_bars", "concentration", "confusion", "confusion_change",
-    "count_clear", "difference_lines", "dimension_weights", "energy_curves", "family_heatmap",
-    "headline", "headline_changes", "interference_map", "largest_mistake", "layer_profile",
-    "loading_curves", "loading_steps", "look", "looks", "pair_matrix", "percent", "picture",
-    "plotly_script", "predicted_against_measured", "protection_along", "protection_maps",
-    "residual_curves", "run_lines", "safe", "script_json", "short_names", "solve_at", "spectra",
-    "sweep_map", "task_weights", "to_csv", "to_json", "toy_losses", "toy_polar", "toy_progress",
-    "toy_scaling", "trajectory_curves", "trajectory_tasks", "worth_showing",
+    "angle_curves", "asked_of_both", "baseline_bars", "concentration", "confusion",
+    "confusion_change", "correlation_words", "count_clear", "difference_lines", "dimension_weights",
+    "energy_curves", "family_heatmap", "headline", "headline_changes", "interference_map",
+    "largest_mistake", "layer_profile", "loading_curves", "loading_steps", "look", "looks",
+    "pair_matrix", "percent", "picture", "plotly_script", "predicted_against_measured",
+    "protection_along", "protection_maps", "residual_curves", "run_lines", "safe", "script_json",
+    "short_names", "solve_at", "spectra", "sweep_map", "task_weights", "to_csv", "to_json",
+    "toy_losses", "toy_polar", "toy_progress", "toy_scaling", "trajectory_curves",
+    "trajectory_tasks", "verdict", "why_explained", "why_layers", "why_tasks", "worth_showing",
 ]  # fmt: skip

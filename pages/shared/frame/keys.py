@@ -14,6 +14,7 @@ LAYER, TASK, OTHER = (
     Session.subspaces_layer.name, Session.subspaces_task.name, Session.overlap_with.name
 )  # fmt: skip
 TOY_STEP, TOY_PRESET = Session.toy_step.name, Session.toy_preset.name
+COMPARE_VIEW = "compare view"  # the open tab
 PRESET = "preset"  # the menu of presets
 TOY_PICTURE = "toy picture"  # the component's state: what the browser sent last
 

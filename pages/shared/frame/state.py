@@ -20,7 +20,7 @@ from weakref import WeakSet
 import streamlit as st
 
 if TYPE_CHECKING:
-    from mats_core.analysis import Interference, Trajectory
+    from mats_core.analysis import Interference, Trajectory, Why
     from mats_core.merging import Recipe
 
     from ..work import Job, Request, Shelf
@@ -65,6 +65,7 @@ class Slot(StrEnum):
     PREPARATION = "preparation"  # opens, measures and tests the family; stays while it is valid
     MERGING = "merging"  # the merge that the page Merge waits for
     TRACING = "tracing"  # accuracy along the iterations of one run
+    EXPLAINING = "explaining"  # why one run is better than another, by layer
     PREDICTING = "predicting"  # predicted and measured loss of one run
     SWEEPING = "sweeping"  # a grid of merges, until its end was said (`session.sweep` stays)
     LOOKING = "looking"  # one task's examples, asked of a merge that is made again
@@ -139,6 +140,12 @@ class Session:
     """Run → label → what was traced of it."""
     forecasts: Held[Mapping[str, Interference]] = Held({})
     """Run → its predicted and measured loss."""
+    reasons: Held[Mapping[tuple[str, str], Why]] = Held({})
+    """(run, other run) → what the first is predicted to save, by layer and task."""
+    explained: Held[tuple[str, str] | None] = Held(None)
+    """The two runs that Compare explains: which one, and against which."""
+    unexplained: Held[tuple[str, str] | None] = Held(None)
+    """The pair whose prediction was begun last: it is begun by itself once."""
 
     # Which runs are shown
     followed: Held[str | None] = Held(None)

@@ -23,10 +23,11 @@ if TYPE_CHECKING:
         spectra,
         survey,
         sweep,
+        why,
     )
 
 __all__ = [
     "BEFORE", "comparison", "confusion", "convergence", "estimate", "export", "loading", "merging",
     "models", "overlap", "predicted_loss", "protection", "recipe", "results", "runs", "spectra",
-    "survey", "sweep",
+    "survey", "sweep", "why",
 ]  # fmt: skip

@@ -3,7 +3,7 @@
 Long work is a `Job`: it is handed to the one worker, tells how far it is, and can be cancelled.
 """
 
-from . import confusion, predicted_loss
+from . import confusion, predicted_loss, why
 from .convergence import follow
 from .export import Written
 from .jobs import Desk, Job, Snapshot, Worker
@@ -19,5 +19,5 @@ __all__ = [
     "EXAMPLES", "Answers", "Desk", "Job", "Prepared", "Request", "Residuals", "Run", "Shelf",
     "Snapshot", "SweepRequest", "TaskCard", "Worker", "Written", "clipped", "confusion", "export",
     "follow", "load", "look_around", "merge", "picture", "predicted_loss", "prepare", "run_sweep",
-    "runs",
+    "runs", "why",
 ]  # fmt: skip

@@ -7,7 +7,7 @@ import streamlit as st
 from mats_core import figures
 from mats_core.analysis import Survey
 from mats_core.merging import Inputs
-from pages.shared.frame import Slot, families, keys, progress, show
+from pages.shared.frame import Slot, families, keys, progress, show, surveys
 from pages.shared.learn import guide
 from pages.shared.views import overlap, protection, spectra, survey
 
@@ -16,7 +16,7 @@ VIEWS = ("Spectra", "Overlap", "Interference", "Protected directions")
 
 def choose(inputs: Inputs) -> tuple[str, str]:
     """Layer and task of the detail; a click on the heatmap sets the same two."""
-    names = spectra.matrices(inputs)
+    names = surveys.matrices(inputs)
     titles = figures.short_names(names)
     left, right = st.columns(2, gap="medium")
     layer = left.selectbox(
@@ -55,19 +55,20 @@ collection = families.header(
     "what fine-tuning changed (Δ), and of how that moves the outputs (ESD). Methods differ in "
     "which of these they protect. Nothing is merged here.",
 )
+guide.collect()
 guide.banner()
 preparing = families.preparation(collection)
-progress.bar(Slot.PREPARATION)
+progress.bar(Slot.PREPARATION, Slot.LESSON, cancel=(Slot.LESSON,))
 prepared = families.prepared(preparing)
 if prepared is None:
     st.info("The layers appear here as soon as the statistics are measured.")
     st.stop()
 if prepared.problem:
     show.warnings([f"Without statistics: {prepared.problem}"])
-if not spectra.matrices(prepared.inputs):
+if not surveys.matrices(prepared.inputs):
     st.info("No tensor of this family is the weight of a linear layer: there is nothing to show.")
     st.stop()
-found = survey.survey(prepared.inputs)
+found = surveys.survey(prepared.inputs)
 survey.choice(prepared.inputs)  # before anything reads or shows it
 whole, one = st.columns([5, 6], gap="large")
 with whole:

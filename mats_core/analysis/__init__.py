@@ -11,6 +11,7 @@ from .loading import GRAINS, ORDERINGS, THREE, Grain, Loading, Ordering, Step
 from .overlap import chance_conflict, others_mean, overlaps, unrelated_angles
 from .predicted_loss import Interference, interference, predicting
 from .protection import SUBSPACES, Protection, Subspace, layer_protection
+from .reasons import TRAITS, Trait, reasons, traits
 from .spectra import (
     KINDS,
     Kind,
@@ -26,12 +27,13 @@ from .toy import Essential, Merged, Point, Task, Walk
 from .why import Why, explaining
 
 __all__ = [
-    "GRAINS", "KINDS", "OF_A_KIND", "ORDERINGS", "SUBSPACES", "THREE", "Axis", "Cell", "CellDone",
-    "Correlation", "Distances", "Essential", "Grain", "Interference", "Kind", "Loading", "Merged",
-    "Ordering", "Point", "Protection", "Quantity", "Spectrum", "Step", "Subspace", "Survey",
-    "Surveyed", "Task", "Trajectory", "Walk", "Why", "best", "chance_conflict", "clear_among",
-    "convergence", "correlate", "correlate_pairs", "explaining", "follow", "interference", "knobs",
-    "layer_protection", "layer_spectra", "layer_subspaces", "loading", "measuring_distances",
-    "others_mean", "overlap", "overlaps", "predicted_loss", "predicting", "principal_angles",
-    "suggested", "survey", "surveying", "sweep", "toy", "unrelated_angles",
+    "GRAINS", "KINDS", "OF_A_KIND", "ORDERINGS", "SUBSPACES", "THREE", "TRAITS", "Axis", "Cell",
+    "CellDone", "Correlation", "Distances", "Essential", "Grain", "Interference", "Kind", "Loading",
+    "Merged", "Ordering", "Point", "Protection", "Quantity", "Spectrum", "Step", "Subspace",
+    "Survey", "Surveyed", "Task", "Trait", "Trajectory", "Walk", "Why", "best", "chance_conflict",
+    "clear_among", "convergence", "correlate", "correlate_pairs", "explaining", "follow",
+    "interference", "knobs", "layer_protection", "layer_spectra", "layer_subspaces", "loading",
+    "measuring_distances", "others_mean", "overlap", "overlaps", "predicted_loss", "predicting",
+    "principal_angles", "reasons", "suggested", "survey", "surveying", "sweep", "toy", "traits",
+    "unrelated_angles",
 ]  # fmt: skip

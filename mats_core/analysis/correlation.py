@@ -16,11 +16,13 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
 from ..evaluation import metrics
 
+K = TypeVar("K")
 EXACT = 8  # numbers of which all orders are counted: 40,320
 DRAWN = 9999  # orders of more numbers
 LEVEL = 0.05  # chance below which a correlation is one
@@ -101,11 +103,11 @@ def holm(chances: Sequence[float]) -> list[float]:
     return found
 
 
-def clear_among(found: Mapping[str, Correlation]) -> tuple[str, ...]:
-    """The names of the correlations that are more than chance after `holm`, the surest first."""
+def clear_among(found: Mapping[K, Correlation]) -> tuple[K, ...]:
+    """The keys of the correlations that are more than chance after `holm`, the surest first."""
     chances = dict(zip(found, holm([one.chance for one in found.values()]), strict=True))
-    rare = [name for name, chance in chances.items() if chance <= LEVEL]
-    return tuple(sorted(rare, key=lambda name: (chances[name], -abs(found[name].value))))
+    rare = [key for key, chance in chances.items() if chance <= LEVEL]
+    return tuple(sorted(rare, key=lambda key: (chances[key], -abs(found[key].value))))
 
 
 def _rho(x: np.ndarray, rows: np.ndarray) -> np.ndarray:

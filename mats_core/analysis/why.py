@@ -44,9 +44,8 @@ class Why:
     def by_task(self) -> dict[str, float]:
         """What the first saves each expert that has statistics, nats summed over the layers."""
         saved = self.second - self.first
-        known = ~np.isnan(saved).all(0)
-        sums = zip(self.tasks, known, np.nansum(saved, 0).tolist(), strict=True)
-        return {task: value for task, there, value in sums if there}
+        known = np.flatnonzero(~np.isnan(saved).all(0))
+        return {self.tasks[i]: float(np.nansum(saved[:, i])) for i in known}
 
     def explained(self, measured: Mapping[str, Difference]) -> Correlation | None:
         """The rank correlation over tasks of what the first saves with what it was measured to be

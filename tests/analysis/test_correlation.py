@@ -40,15 +40,15 @@ def test_chance_is_the_share_of_all_orders():
     x, y = [1.0, 2.0, 3.0, 4.0, 5.0], [2.0, 1.0, 3.0, 5.0, 4.0]
     found = correlate(x, y)
     assert found is not None
-    value = spearmanr(x, y)[0]
-    as_large = [abs(spearmanr(x, o)[0]) >= abs(value) - 1e-12 for o in itertools.permutations(y)]
+    rho = lambda order: float(spearmanr(x, order)[0])  # type: ignore[arg-type]  # noqa: E731
+    as_large = [abs(rho(o)) >= abs(rho(y)) - 1e-12 for o in itertools.permutations(y)]
     assert found.chance == pytest.approx(sum(as_large) / math.factorial(5))
 
 
 def test_of_many_numbers_chance_is_near_that_of_the_t_distribution():
     x, y = (np.random.default_rng(seed).normal(size=40) for seed in (5, 6))
     y = y + 0.3 * x
-    found = correlate(x, y)
+    found = correlate(x.tolist(), y.tolist())
     assert found is not None
     assert found.chance == pytest.approx(spearmanr(x, y)[1], abs=0.015)
 
@@ -85,6 +85,7 @@ def test_what_is_unknown_is_passed_over():
 
 def test_pairs_of_unrelated_tasks_are_clear_one_time_in_twenty_and_related_ones_always():
     generator, clear = np.random.default_rng(3), 0
+    first = np.zeros((7, 7))
     for _ in range(60):
         rows, columns = generator.normal(size=(2, 7))
         first = rows[:, None] + 0.1 * generator.normal(size=(7, 7))  # pairs that share their task

@@ -77,6 +77,11 @@ def examples(run: str, task: str, before: str) -> str:
     return f"inside images {run} {task} {before}"
 
 
+def guess(lesson: int) -> str:
+    """What the reader of a lesson thinks."""
+    return f"lesson {lesson} guess"
+
+
 def sweep_point(sweep: int) -> str:
     return f"sweep point {sweep}"
 

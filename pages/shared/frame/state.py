@@ -72,6 +72,7 @@ class Slot(StrEnum):
     LOOKING_AHEAD = "looking ahead"  # the other tasks' examples, in the background
     LOADING_PARTS = "loading parts"  # the merged parts swapped into the base, one by one
     SURVEYING = "surveying"  # every layer and task of the family, in the background
+    LESSON = "lesson merges"  # all merges of a lesson, one after another
     WRITING = "writing"  # a model directory
     READING = "reading"  # a recipe file that was uploaded; stays while the file does
 

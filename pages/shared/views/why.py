@@ -125,5 +125,5 @@ def collect() -> None:
 
 
 def _keep(job: Job) -> None:
-    found = {**session.reasons, job.request: job.outcome()}
-    session.reasons = shown.newest(found, MOST)
+    pair: tuple[str, str] = job.request
+    session.reasons = shown.newest({**session.reasons, pair: job.outcome()}, MOST)

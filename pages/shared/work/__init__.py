@@ -3,7 +3,7 @@
 Long work is a `Job`: it is handed to the one worker, tells how far it is, and can be cancelled.
 """
 
-from . import confusion, predicted_loss, why
+from . import confusion, lesson, predicted_loss, why
 from .convergence import follow
 from .export import Written
 from .jobs import Desk, Job, Snapshot, Worker
@@ -18,6 +18,6 @@ from .sweep import SweepRequest, run_sweep
 __all__ = [
     "EXAMPLES", "Answers", "Desk", "Job", "Prepared", "Request", "Residuals", "Run", "Shelf",
     "Snapshot", "SweepRequest", "TaskCard", "Worker", "Written", "clipped", "confusion", "export",
-    "follow", "load", "look_around", "merge", "picture", "predicted_loss", "prepare", "run_sweep",
-    "runs", "why",
+    "follow", "lesson", "load", "look_around", "merge", "picture", "predicted_loss", "prepare",
+    "run_sweep", "runs", "why",
 ]  # fmt: skip

@@ -62,7 +62,7 @@ def test_without_runs_the_page_says_what_to_do_and_still_sweeps(open_app: Open):
     app = settle(open_app("compare"), "preparation")
     assert sentences(app) == ""
     assert "no finished merge of this family yet" in texts(app)
-    assert [tab.label for tab in app.tabs] == [SWEEP]
+    assert [tab.label for tab in app.tabs] == ["Step by step", SWEEP]
 
 
 def test_every_finished_run_is_listed_newest_first_with_its_interval(compare_page: AppTest):
@@ -353,3 +353,29 @@ def test_all_other_settings_can_be_those_of_a_run(compare_page: AppTest, tiny_fa
     request = app.session_state["sweep"].request
     assert request.recipe.options == {"scope": "tensor"}
     assert [entry.name for entry in request.recipe.experts] == ["e0", "e1"]
+
+
+# Step by step -------------------------------------------------------------------------------------
+
+
+def test_a_ladder_is_climbed_in_one_press_and_a_step_goes_over_to_merge(open_app: Open):
+    app = settle(open_app("compare"), "preparation")
+    assert "Eₜ Eₜᵀ Δₜ" in table_of(app, 0)["what changes"][1]
+    press(app, "Merge all 8 steps")
+    settle(app, "climbing")
+    assert sentences(app) == ""
+    stands = app.session_state["ladder"].snapshot().result
+    assert [len(stand.results) for stand in stands] == [3] * 8
+    names = [trace["name"] for trace in spec(app)["data"]]
+    assert names == ["e0", "e1", "e2", "<b>all tasks</b>"]
+    table = table_of(app, 0)
+    assert list(table["step"]) == [stand.rung.title for stand in stands]
+    assert table["against the step before"][0] == ""
+    assert all("points" in said for said in table["against the step before"][1:])
+    assert kept() == []
+    box(app, "Step").set_value(2).run()
+    press(app, "Use these settings")
+    assert sentences(app) == ""
+    assert app.title[0].value == "Merge"
+    assert box(app, "Method").value == "essential"
+    assert {s.label: s.value for s in app.slider}["Scaling"] == 1.0

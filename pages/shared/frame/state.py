@@ -68,6 +68,7 @@ class Slot(StrEnum):
     EXPLAINING = "explaining"  # why one run is better than another, by layer
     PREDICTING = "predicting"  # predicted and measured loss of one run
     SWEEPING = "sweeping"  # a grid of merges, until its end was said (`session.sweep` stays)
+    CLIMBING = "climbing"  # a method step by step, until its end was said (`session.ladder` stays)
     LOOKING = "looking"  # one task's examples, asked of a merge that is made again
     LOOKING_AHEAD = "looking ahead"  # the other tasks' examples, in the background
     LOADING_PARTS = "loading parts"  # the merged parts swapped into the base, one by one
@@ -135,6 +136,8 @@ class Session:
     """The last sweep, whose picture stays."""
     sweep_click: Held[tuple[int, int] | None] = Held(None)
     """(sweep, point) of the last click on that picture."""
+    ladder: Held[Job | None] = Held(None)
+    """The last ladder, whose figure stays."""
     inside_shelf: Held[Shelf | None] = Held(None)
     """What was found out about the last runs that were looked into."""
     trajectories: Held[Mapping[str, Mapping[str, Trajectory]]] = Held({})

@@ -75,7 +75,7 @@ LESSONS = (
         "what ESM keeps.",
         "What have the tasks in common that the average serves worst?",
         "An average of T models keeps 1/T of each expert's move from the base, "
-        "W − W₀ = (1/T) Σ Δ_t, and adds 1/T of every other's. Which of its tasks pay for that is a "
+        "W − W₀ = (1/T) Σ Δₜ, and adds 1/T of every other's. Which of its tasks pay for that is a "
         "question to the data: long moves, steep losses and shared directions are all candidates.",
         Asked("reasons", (0,), WITH),
         (Setup("Average", "average"), Setup("ESM", "essential")),
@@ -88,7 +88,7 @@ LESSONS = (
         "Compare RegMean with itself without off-diagonal entries, where it knows how large each "
         "input is and no longer which occur together; and both with the average.",
         "How much of RegMean's gain over the average comes from which inputs occur together?",
-        "RegMean solves W Σ A_t = Σ W_t A_t. With the diagonal of A alone each input is weighed by "
+        "RegMean solves W Σ Aₜ = Σ Wₜ Aₜ. With the diagonal of A alone each input is weighed by "
         "its mean square, and a task is told apart by single inputs only; the off-diagonal entries "
         "hold the *combinations* of inputs. In the picture of the Learn page: ellipses turned by "
         "45°, of which the diagonal sees nothing.",
@@ -147,7 +147,7 @@ LESSONS = (
         "Open Polarized scaling: which task is loud, and which quiet? Then compare all levels off "
         "with the tasks at power 4. Mind the ±.",
         "Which tasks gain when the loud become louder, from all levels off to the tasks at 4?",
-        "A task gets the weight (‖Δ_t‖ / mean ‖Δ‖)^power in each layer: a task that moved far "
+        "A task gets the weight (‖Δₜ‖ / mean ‖Δ‖)^power in each layer: a task that moved far "
         "gets more, and one that moved less gets less. Where all experts moved about equally far, "
         "every weight is near 1 and the power changes little; look at the weights first.",
         Asked("reasons", (2, 1), WITH),

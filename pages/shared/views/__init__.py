@@ -11,6 +11,7 @@ if TYPE_CHECKING:
         convergence,
         estimate,
         export,
+        ladder,
         loading,
         merging,
         models,
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
-    "BEFORE", "comparison", "confusion", "convergence", "estimate", "export", "loading", "merging",
-    "models", "overlap", "predicted_loss", "protection", "recipe", "results", "runs", "spectra",
-    "survey", "sweep", "why",
+    "BEFORE", "comparison", "confusion", "convergence", "estimate", "export", "ladder", "loading",
+    "merging", "models", "overlap", "predicted_loss", "protection", "recipe", "results", "runs",
+    "spectra", "survey", "sweep", "why",
 ]  # fmt: skip

@@ -7,6 +7,7 @@ from . import confusion, lesson, predicted_loss, why
 from .convergence import follow
 from .export import Written
 from .jobs import Desk, Job, Snapshot, Worker
+from .ladder import LadderRequest, run_ladder
 from .loading import EXAMPLES, load
 from .merge import Request, Residuals
 from .prepare import Prepared, TaskCard, clipped, picture
@@ -16,8 +17,8 @@ from .survey import look_around
 from .sweep import SweepRequest, run_sweep
 
 __all__ = [
-    "EXAMPLES", "Answers", "Desk", "Job", "Prepared", "Request", "Residuals", "Run", "Shelf",
-    "Snapshot", "SweepRequest", "TaskCard", "Worker", "Written", "clipped", "confusion", "export",
-    "follow", "lesson", "load", "look_around", "merge", "picture", "predicted_loss", "prepare",
-    "run_sweep", "runs", "why",
+    "EXAMPLES", "Answers", "Desk", "Job", "LadderRequest", "Prepared", "Request", "Residuals",
+    "Run", "Shelf", "Snapshot", "SweepRequest", "TaskCard", "Worker", "Written", "clipped",
+    "confusion", "export", "follow", "lesson", "load", "look_around", "merge", "picture",
+    "predicted_loss", "prepare", "run_ladder", "run_sweep", "runs", "why",
 ]  # fmt: skip

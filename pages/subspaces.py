@@ -6,10 +6,11 @@ import streamlit as st
 
 from mats_core import figures
 from mats_core.analysis import Survey
-from mats_core.merging import Inputs
+from mats_core.merging import FamilyFile, Inputs
 from pages.shared.frame import Slot, families, keys, progress, show, surveys
 from pages.shared.learn import guide
-from pages.shared.views import overlap, protection, spectra, survey
+from pages.shared.views import conflict, overlap, protection, spectra, survey
+from pages.shared.work import Prepared
 
 VIEWS = ("Spectra", "Overlap", "Interference", "Protected directions")
 
@@ -30,8 +31,11 @@ def choose(inputs: Inputs) -> tuple[str, str]:
     return layer, task
 
 
-def detail(inputs: Inputs, found: Survey | None, layer: str, task: str) -> None:
+def detail(
+    collection: FamilyFile, prepared: Prepared, found: Survey | None, layer: str, task: str
+) -> None:
     """One layer, in four views; only the open one is computed."""
+    inputs = prepared.inputs
     views = st.tabs(list(VIEWS), key="subspaces view", on_change="rerun")
     for name, view in zip(VIEWS, views, strict=True):
         if not view.open:
@@ -45,6 +49,7 @@ def detail(inputs: Inputs, found: Survey | None, layer: str, task: str) -> None:
                 overlap.overlap(inputs, layer, task)
             elif name == "Interference":
                 overlap.interference(inputs, found, layer)
+                conflict.section(collection, prepared)
             else:
                 protection.view(inputs, layer, task)
 
@@ -58,7 +63,10 @@ collection = families.header(
 guide.collect()
 guide.banner()
 preparing = families.preparation(collection)
-progress.bar(Slot.PREPARATION, Slot.LESSON, cancel=(Slot.LESSON,))
+conflict.collect()
+show.notices()
+mine = (Slot.LESSON, Slot.CONFLICTING)
+progress.bar(Slot.PREPARATION, *mine, cancel=mine)
 prepared = families.prepared(preparing)
 if prepared is None:
     st.info("The layers appear here as soon as the statistics are measured.")
@@ -77,4 +85,5 @@ with whole:
 with one:
     st.subheader("One layer", anchor=False)
     layer, task = choose(prepared.inputs)
-    detail(prepared.inputs, found if isinstance(found, Survey) else None, layer, task)
+    known = found if isinstance(found, Survey) else None
+    detail(collection, prepared, known, layer, task)

@@ -3,7 +3,8 @@
 Results are plain records; the room `figures` draws them, under the same nouns.
 """
 
-from . import convergence, loading, toy
+from . import conflict, convergence, loading, toy
+from .conflict import WAYS, Conflicts, Way, conflicting
 from .convergence import Trajectory, follow
 from .correlation import Correlation, clear_among, correlate, correlate_pairs
 from .distances import Distances, measuring_distances
@@ -28,13 +29,14 @@ from .toy import Essential, Merged, Point, Task, Walk
 from .why import Why, explaining
 
 __all__ = [
-    "GRAINS", "KINDS", "OF_A_KIND", "ORDERINGS", "SUBSPACES", "THREE", "TRAITS", "Axis", "Cell",
-    "CellDone", "Correlation", "Distances", "Essential", "Grain", "Interference", "Kind", "Loading",
-    "Merged", "Ordering", "Point", "Protection", "Quantity", "Spectrum", "Stand", "Step", "Stood",
-    "Subspace", "Survey", "Surveyed", "Task", "Trait", "Trajectory", "Walk", "Why", "best",
-    "chance_conflict", "clear_among", "climb", "convergence", "correlate", "correlate_pairs",
-    "explaining", "follow", "interference", "knobs", "layer_protection", "layer_spectra",
-    "layer_subspaces", "loading", "measuring_distances", "of_rung", "others_mean", "overlap",
-    "overlaps", "predicted_loss", "predicting", "principal_angles", "reasons", "steps", "suggested",
-    "survey", "surveying", "sweep", "toy", "traits", "unrelated_angles",
+    "GRAINS", "KINDS", "OF_A_KIND", "ORDERINGS", "SUBSPACES", "THREE", "TRAITS", "WAYS", "Axis",
+    "Cell", "CellDone", "Conflicts", "Correlation", "Distances", "Essential", "Grain",
+    "Interference", "Kind", "Loading", "Merged", "Ordering", "Point", "Protection", "Quantity",
+    "Spectrum", "Stand", "Step", "Stood", "Subspace", "Survey", "Surveyed", "Task", "Trait",
+    "Trajectory", "Walk", "Way", "Why", "best", "chance_conflict", "clear_among", "climb",
+    "conflict", "conflicting", "convergence", "correlate", "correlate_pairs", "explaining",
+    "follow", "interference", "knobs", "layer_protection", "layer_spectra", "layer_subspaces",
+    "loading", "measuring_distances", "of_rung", "others_mean", "overlap", "overlaps",
+    "predicted_loss", "predicting", "principal_angles", "reasons", "steps", "suggested", "survey",
+    "surveying", "sweep", "toy", "traits", "unrelated_angles",
 ]  # fmt: skip

@@ -248,3 +248,21 @@ def test_without_statistics_what_needs_none_is_shown(
     app = at(app, "Interference")
     labelled(app, "By layer").set_value("overlap").run()
     assert any("needs statistics" in info.value for info in app.info)
+
+
+def test_conflicts_are_measured_in_the_background_and_kept(open_app: Open):
+    app = at(surveyed(open_app), "Interference")
+    before = len(specs(app))
+    assert "28 merges" not in [b.label for b in app.button]
+    next(b for b in app.button if b.label == "Measure: 3 merges").click().run()
+    settle(app, "conflicting")
+    assert sentences(app) == ""
+    (found,) = app.session_state["conflicts"].values()
+    measured, predicted = specs(app)[before:]
+    assert measured["data"][0]["x"] == ["e0", "e1", "e2"]
+    assert measured["data"][0]["z"][1][0] == pytest.approx(100 * found.values[1, 0])
+    assert predicted["data"][0]["z"][1][0] == pytest.approx(found.predicted[1, 0])
+    assert "validation examples a task" in captions(app)
+    labelled(app, "Compare").set_value("leave one out").run()
+    assert len(specs(app)) == before
+    assert any(b.label == "Measure: 4 merges" for b in app.button)

@@ -20,7 +20,7 @@ from weakref import WeakSet
 import streamlit as st
 
 if TYPE_CHECKING:
-    from mats_core.analysis import Interference, Trajectory, Why
+    from mats_core.analysis import Conflicts, Interference, Trajectory, Why
     from mats_core.merging import Recipe
 
     from ..work import Job, Request, Shelf
@@ -69,6 +69,7 @@ class Slot(StrEnum):
     PREDICTING = "predicting"  # predicted and measured loss of one run
     SWEEPING = "sweeping"  # a grid of merges, until its end was said (`session.sweep` stays)
     CLIMBING = "climbing"  # a method step by step, until its end was said (`session.ladder` stays)
+    CONFLICTING = "conflicting"  # pairs of tasks, or all but one, merged in the background
     LOOKING = "looking"  # one task's examples, asked of a merge that is made again
     LOOKING_AHEAD = "looking ahead"  # the other tasks' examples, in the background
     LOADING_PARTS = "loading parts"  # the merged parts swapped into the base, one by one
@@ -144,6 +145,8 @@ class Session:
     """Run → label → what was traced of it."""
     forecasts: Held[Mapping[str, Interference]] = Held({})
     """Run → its predicted and measured loss."""
+    conflicts: Held[Mapping[tuple[str, str, str], Conflicts]] = Held({})
+    """(family, method, way) → what each task does to each other one."""
     reasons: Held[Mapping[tuple[str, str], Why]] = Held({})
     """(run, other run) → what the first is predicted to save, by layer and task."""
     explained: Held[tuple[str, str] | None] = Held(None)

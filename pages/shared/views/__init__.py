@@ -7,6 +7,7 @@ from .answers import BEFORE
 if TYPE_CHECKING:
     from . import (
         comparison,
+        conflict,
         confusion,
         convergence,
         estimate,
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
-    "BEFORE", "comparison", "confusion", "convergence", "estimate", "export", "ladder", "loading",
-    "merging", "models", "overlap", "predicted_loss", "protection", "recipe", "results", "runs",
-    "spectra", "survey", "sweep", "why",
+    "BEFORE", "comparison", "conflict", "confusion", "convergence", "estimate", "export", "ladder",
+    "loading", "merging", "models", "overlap", "predicted_loss", "protection", "recipe", "results",
+    "runs", "spectra", "survey", "sweep", "why",
 ]  # fmt: skip

@@ -5,8 +5,8 @@ from __future__ import annotations
 import streamlit as st
 
 from mats_core import figures
-from pages.shared.frame import Slot, families, progress, show
-from pages.shared.views import comparison, predicted_loss, sweep
+from pages.shared.frame import Slot, families, keys, progress, show
+from pages.shared.views import comparison, ladder, predicted_loss, sweep, why
 from pages.shared.views import runs as runlist
 from pages.shared.work import runs
 
@@ -17,15 +17,17 @@ collection = families.header(
 )
 preparing = families.preparation(collection)
 sweep.collect()
+ladder.collect()
 predicted_loss.collect()
+why.collect()
 show.notices()
 prepared = families.prepared(preparing)
 kept = runs.everything(collection.name)
-names = ["Sweep two settings"]
+names = [ladder.VIEW, "Sweep two settings"]
 compared, baseline = [], None
 if kept:
     compared, baseline = runlist.pick(collection.name, kept)
-    names = ["Accuracy", "Settings", "Predicted loss", *names]
+    names = ["Accuracy", why.VIEW, "Settings", "Predicted loss", *names]
 else:
     st.info(
         "There is no finished merge of this family yet. Make one on the Merge page, and it is "
@@ -33,20 +35,24 @@ else:
         icon=":material/merge:",
     )
     st.page_link("pages/merge.py", label="Go to Merge", icon=":material/arrow_forward:")
-mine = (Slot.PREDICTING, Slot.SWEEPING)
+mine = (Slot.EXPLAINING, Slot.PREDICTING, Slot.SWEEPING, Slot.CLIMBING)
 progress.bar(Slot.PREPARATION, *mine, cancel=mine)
 looks = figures.looks(expert.name for expert in collection.experts)
-views = dict(zip(names, st.tabs(names, key="compare view", on_change="rerun"), strict=True))
+views = dict(zip(names, st.tabs(names, key=keys.COMPARE_VIEW, on_change="rerun"), strict=True))
 for name, view in views.items():
     if not view.open:
         continue
     with view:
         if name == names[-1]:
             sweep.section(collection, kept, prepared)
+        elif name == ladder.VIEW:
+            ladder.section(collection, prepared, looks)
         elif baseline is None:
             st.info("Tick at least one run in the list above.")
         elif name == "Accuracy":
             comparison.accuracy(compared, baseline)
+        elif name == why.VIEW:
+            why.section(compared, baseline, prepared, looks)
         elif name == "Settings":
             comparison.settings(compared, baseline)
         else:

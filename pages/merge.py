@@ -60,11 +60,13 @@ with right:
         merging.start(request, preparing)
     merging.collect()
     convergence.collect()
+    guide.collect()
     show.notices()
-    mine = (Slot.MERGING, Slot.TRACING)
+    mine = (Slot.MERGING, Slot.TRACING, Slot.LESSON)
     progress.bar(
-        Slot.PREPARATION, *mine, cancel=mine, quiet=session.refining, live=convergence.live
-    )
+        Slot.PREPARATION, *mine, Slot.SURVEYING, cancel=mine, quiet=session.refining,
+        live=convergence.live,
+    )  # fmt: skip
     prepared = families.prepared(preparing)
     if prepared and prepared.problem:
         show.warnings([f"Without statistics: {prepared.problem}"])

@@ -6,17 +6,18 @@ import streamlit as st
 
 from mats_core import figures
 from mats_core.analysis import Survey
-from mats_core.merging import Inputs
-from pages.shared.frame import Slot, families, keys, progress, show
+from mats_core.merging import FamilyFile, Inputs
+from pages.shared.frame import Slot, families, keys, progress, show, surveys
 from pages.shared.learn import guide
-from pages.shared.views import overlap, protection, spectra, survey
+from pages.shared.views import conflict, overlap, protection, spectra, survey
+from pages.shared.work import Prepared
 
 VIEWS = ("Spectra", "Overlap", "Interference", "Protected directions")
 
 
 def choose(inputs: Inputs) -> tuple[str, str]:
     """Layer and task of the detail; a click on the heatmap sets the same two."""
-    names = spectra.matrices(inputs)
+    names = surveys.matrices(inputs)
     titles = figures.short_names(names)
     left, right = st.columns(2, gap="medium")
     layer = left.selectbox(
@@ -30,8 +31,11 @@ def choose(inputs: Inputs) -> tuple[str, str]:
     return layer, task
 
 
-def detail(inputs: Inputs, found: Survey | None, layer: str, task: str) -> None:
+def detail(
+    collection: FamilyFile, prepared: Prepared, found: Survey | None, layer: str, task: str
+) -> None:
     """One layer, in four views; only the open one is computed."""
+    inputs = prepared.inputs
     views = st.tabs(list(VIEWS), key="subspaces view", on_change="rerun")
     for name, view in zip(VIEWS, views, strict=True):
         if not view.open:
@@ -45,6 +49,7 @@ def detail(inputs: Inputs, found: Survey | None, layer: str, task: str) -> None:
                 overlap.overlap(inputs, layer, task)
             elif name == "Interference":
                 overlap.interference(inputs, found, layer)
+                conflict.section(collection, prepared)
             else:
                 protection.view(inputs, layer, task)
 
@@ -55,19 +60,23 @@ collection = families.header(
     "what fine-tuning changed (Δ), and of how that moves the outputs (ESD). Methods differ in "
     "which of these they protect. Nothing is merged here.",
 )
+guide.collect()
 guide.banner()
 preparing = families.preparation(collection)
-progress.bar(Slot.PREPARATION)
+conflict.collect()
+show.notices()
+mine = (Slot.LESSON, Slot.CONFLICTING)
+progress.bar(Slot.PREPARATION, *mine, cancel=mine)
 prepared = families.prepared(preparing)
 if prepared is None:
     st.info("The layers appear here as soon as the statistics are measured.")
     st.stop()
 if prepared.problem:
     show.warnings([f"Without statistics: {prepared.problem}"])
-if not spectra.matrices(prepared.inputs):
+if not surveys.matrices(prepared.inputs):
     st.info("No tensor of this family is the weight of a linear layer: there is nothing to show.")
     st.stop()
-found = survey.survey(prepared.inputs)
+found = surveys.survey(prepared.inputs)
 survey.choice(prepared.inputs)  # before anything reads or shows it
 whole, one = st.columns([5, 6], gap="large")
 with whole:
@@ -76,4 +85,5 @@ with whole:
 with one:
     st.subheader("One layer", anchor=False)
     layer, task = choose(prepared.inputs)
-    detail(prepared.inputs, found if isinstance(found, Survey) else None, layer, task)
+    known = found if isinstance(found, Survey) else None
+    detail(collection, prepared, known, layer, task)

@@ -100,12 +100,12 @@ CASES: dict[str, MethodCase] = {
     "essential": MethodCase(
         frozenset({
             "scaling", "task_power", "dimension_power", "layer_power", "eigenvalue_power", "rank",
-            "centre",
+            "centre", "orthogonal",
         }),
         GENERAL | LINEAR | ROTATED | LOUDNESS, formula={"scaling": 1.0}, bare="tsv_m",
         turns=(
             {"task_power": 0.0}, {"layer_power": 0.0}, {"eigenvalue_power": 0.5}, {"rank": 3},
-            {"centre": True}, {"dimension_power": 1.0, "scaling": 0.7},
+            {"centre": True}, {"orthogonal": False}, {"dimension_power": 1.0, "scaling": 0.7},
         ),
     ),
     "gradient_matching": MethodCase(

@@ -3,13 +3,17 @@
 Results are plain records; the room `figures` draws them, under the same nouns.
 """
 
-from . import convergence, loading, toy
+from . import conflict, convergence, loading, toy
+from .conflict import WAYS, Conflicts, Way, conflicting
 from .convergence import Trajectory, follow
+from .correlation import Correlation, clear_among, correlate, correlate_pairs
 from .distances import Distances, measuring_distances
+from .ladder import Stand, Stood, climb, of_rung, steps
 from .loading import GRAINS, ORDERINGS, THREE, Grain, Loading, Ordering, Step
 from .overlap import chance_conflict, others_mean, overlaps, unrelated_angles
 from .predicted_loss import Interference, interference, predicting
 from .protection import SUBSPACES, Protection, Subspace, layer_protection
+from .reasons import TRAITS, Trait, reasons, traits
 from .spectra import (
     KINDS,
     Kind,
@@ -22,13 +26,17 @@ from .spectra import (
 from .survey import OF_A_KIND, Quantity, Survey, Surveyed, survey, surveying
 from .sweep import Axis, Cell, CellDone, best, knobs, suggested, sweep
 from .toy import Essential, Merged, Point, Task, Walk
+from .why import Why, explaining
 
 __all__ = [
-    "GRAINS", "KINDS", "OF_A_KIND", "ORDERINGS", "SUBSPACES", "THREE", "Axis", "Cell", "CellDone",
-    "Distances", "Essential", "Grain", "Interference", "Kind", "Loading", "Merged", "Ordering",
-    "Point", "Protection", "Quantity", "Spectrum", "Step", "Subspace", "Survey", "Surveyed",
-    "Task", "Trajectory", "Walk", "best", "chance_conflict", "convergence", "follow",
-    "interference", "knobs", "layer_protection", "layer_spectra", "layer_subspaces", "loading",
-    "measuring_distances", "others_mean", "overlap", "overlaps", "predicted_loss", "predicting",
-    "principal_angles", "suggested", "survey", "surveying", "sweep", "toy", "unrelated_angles",
+    "GRAINS", "KINDS", "OF_A_KIND", "ORDERINGS", "SUBSPACES", "THREE", "TRAITS", "WAYS", "Axis",
+    "Cell", "CellDone", "Conflicts", "Correlation", "Distances", "Essential", "Grain",
+    "Interference", "Kind", "Loading", "Merged", "Ordering", "Point", "Protection", "Quantity",
+    "Spectrum", "Stand", "Step", "Stood", "Subspace", "Survey", "Surveyed", "Task", "Trait",
+    "Trajectory", "Walk", "Way", "Why", "best", "chance_conflict", "clear_among", "climb",
+    "conflict", "conflicting", "convergence", "correlate", "correlate_pairs", "explaining",
+    "follow", "interference", "knobs", "layer_protection", "layer_spectra", "layer_subspaces",
+    "loading", "measuring_distances", "of_rung", "others_mean", "overlap", "overlaps",
+    "predicted_loss", "predicting", "principal_angles", "reasons", "steps", "suggested", "survey",
+    "surveying", "sweep", "toy", "traits", "unrelated_angles",
 ]  # fmt: skip

@@ -30,6 +30,7 @@ from ..names import bias_of, module_of
 from ..statistics import Statistics, with_bias
 from ..system import Event, drained, part, recall
 from ..tasks import Split, SplitName
+from .correlation import Correlation, correlate
 from .spectra import predicted_loss
 
 MERGED, PREDICTED = 0.4, 0.6  # of the whole, when these are done
@@ -63,15 +64,15 @@ class Interference:
         return np.where(known, np.nansum(self.predicted, 0), np.nan)
 
     @property
-    def rank_correlation(self) -> float | None:
-        """Spearman's ρ of predicted and measured cost over tasks; None for fewer than three."""
-        from scipy.stats import spearmanr  # a second to import
+    def correlation(self) -> Correlation | None:
+        """The rank correlation of predicted and measured cost over tasks; None for fewer than
+        three."""
+        return correlate(self.totals.tolist(), self.measured.tolist())
 
-        x, y = self.totals, self.measured
-        both = np.isfinite(x) & np.isfinite(y)
-        if both.sum() < 3 or np.ptp(x[both]) == 0 or np.ptp(y[both]) == 0:
-            return None
-        return float(spearmanr(x[both], y[both])[0])  # type: ignore[arg-type]
+    @property
+    def rank_correlation(self) -> float | None:
+        """Its value alone, Spearman's ρ."""
+        return self.correlation.value if self.correlation else None
 
 
 def predicting(

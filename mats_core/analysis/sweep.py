@@ -14,19 +14,10 @@ from typing import Any
 
 from ..errors import InputError
 from ..evaluation import normalised_interval
-from ..merging import (
-    Evaluation,
-    Event,
-    Finished,
-    Inputs,
-    Recipe,
-    open_inputs,
-    parse_options,
-    prepare,
-    run,
-)
+from ..merging import Event, Inputs, Recipe, Report, open_inputs, parse_options, prepare
 from ..methods import OptionField, describe
-from ..system import changed, part
+from ..system import part
+from .attempt import attempt, quietly
 
 EXAMPLES = 150  # a task: the choice of a good region needs no more, and a sweep is many merges
 MOST_STEPS = 80
@@ -131,8 +122,7 @@ def sweep(
     inputs = inputs or open_inputs(recipe)
     if not any(e.task and e.checkpoint.directory for e in inputs.family.experts):
         raise InputError("sweep", expected="experts with tasks, for validation data", found="none")
-    still = Evaluation(split="validation", examples=examples)
-    point = recipe.model_copy(update={"output": None, "search": None, "evaluate": still})
+    point = quietly(recipe, examples)
     prepare(point, inputs)  # what is wrong everywhere is an error, not a grid of holes
     places = list(itertools.product(range(len(x.values)), range(len(y.values))))
     cells: list[Cell] = []
@@ -141,7 +131,8 @@ def sweep(
         tried = {x.option: x.values[i], y.option: y.values[j]}
         trial = point.model_copy(update={"options": {**recipe.options, **tried}})
         said = f"Point {index + 1} of {len(places)}: {{}}"
-        cells.append(Cell(i, j, tried, **(yield from part(_try(trial, inputs), start, stop, said))))
+        found = yield from part(attempt(trial, inputs), start, stop, said)
+        cells.append(Cell(i, j, tried, **_tried(*found)))
         text = f"Point {index + 1} of {len(places)} is done"
         yield CellDone(cells[-1], fraction=stop, text=text)
     return tuple(cells)
@@ -163,19 +154,12 @@ def _check(recipe: Recipe, x: Axis, y: Axis) -> None:
                 raise InputError(f"sweep over '{axis.option}': {error}") from None
 
 
-def _try(recipe: Recipe, inputs: Inputs) -> Generator[Event, None, dict[str, Any]]:
-    """The events of one merge; what its cell holds, as the value."""
-    try:
-        merge = run(recipe, inputs=inputs)
-        finished = yield from changed(merge, lambda e: None if isinstance(e, Finished) else e)
-        low, high = normalised_interval(finished.report.tasks)
-        return {"accuracy": finished.report.normalised_accuracy, "low": low, "high": high}
-    except InputError as error:
-        reason = str(error)
-    except (ArithmeticError, RuntimeError) as error:  # torch's own numerical errors are the latter
-        lines = str(error).strip().splitlines() or ["no reason given"]
-        reason = f"{type(error).__name__}: {lines[0]}"
-    return {"accuracy": None, "reason": reason}
+def _tried(report: Report | None, reason: str) -> dict[str, Any]:
+    """What the cell of an attempt holds."""
+    if report is None:
+        return {"accuracy": None, "reason": reason}
+    low, high = normalised_interval(report.tasks)
+    return {"accuracy": report.normalised_accuracy, "low": low, "high": high}
 
 
 def best(cells: Sequence[Cell]) -> Cell | None:

@@ -8,29 +8,36 @@ page's theme.
 
 from .accuracy import accuracy_bars, baseline_bars, headline, headline_changes
 from .comparison import ALL_TASKS, count_clear, difference_lines, run_lines
+from .conflict import conflict_matrix
 from .confusion import confusion, confusion_change, largest_mistake, worth_showing
 from .convergence import residual_curves, solve_at, trajectory_curves, trajectory_tasks
+from .correlation import correlation_words
 from .embed import CONFIG, plotly_script, script_json, to_json
+from .ladder import ladder_lines
 from .loading import loading_curves, loading_steps
 from .overlap import angle_curves, pair_matrix
 from .picture import picture
 from .predicted_loss import interference_map, predicted_against_measured
 from .protection import concentration, protection_along, protection_maps
+from .reasons import reasons_figure, reasons_verdict
 from .scaling import dimension_weights, task_weights
 from .spectra import energy_curves, spectra
 from .style import HEIGHT, PALETTE, Figure, Look, look, looks, percent, safe, short_names, to_csv
 from .survey import QUANTITIES, family_heatmap, layer_profile
 from .sweep import sweep_map
 from .toy import toy_losses, toy_polar, toy_progress, toy_scaling
+from .why import asked_of_both, points, verdict, why_explained, why_layers, why_tasks
 
 __all__ = [
     "ALL_TASKS", "CONFIG", "HEIGHT", "PALETTE", "QUANTITIES", "Figure", "Look", "accuracy_bars",
-    "angle_curves", "baseline_bars", "concentration", "confusion", "confusion_change",
-    "count_clear", "difference_lines", "dimension_weights", "energy_curves", "family_heatmap",
-    "headline", "headline_changes", "interference_map", "largest_mistake", "layer_profile",
-    "loading_curves", "loading_steps", "look", "looks", "pair_matrix", "percent", "picture",
-    "plotly_script", "predicted_against_measured", "protection_along", "protection_maps",
-    "residual_curves", "run_lines", "safe", "script_json", "short_names", "solve_at", "spectra",
-    "sweep_map", "task_weights", "to_csv", "to_json", "toy_losses", "toy_polar", "toy_progress",
-    "toy_scaling", "trajectory_curves", "trajectory_tasks", "worth_showing",
+    "angle_curves", "asked_of_both", "baseline_bars", "concentration", "conflict_matrix",
+    "confusion", "confusion_change", "correlation_words", "count_clear", "difference_lines",
+    "dimension_weights", "energy_curves", "family_heatmap", "headline", "headline_changes",
+    "interference_map", "ladder_lines", "largest_mistake", "layer_profile", "loading_curves",
+    "loading_steps", "look", "looks", "pair_matrix", "percent", "picture", "plotly_script",
+    "points", "predicted_against_measured", "protection_along", "protection_maps", "reasons_figure",
+    "reasons_verdict", "residual_curves", "run_lines", "safe", "script_json", "short_names",
+    "solve_at", "spectra", "sweep_map", "task_weights", "to_csv", "to_json", "toy_losses",
+    "toy_polar", "toy_progress", "toy_scaling", "trajectory_curves", "trajectory_tasks", "verdict",
+    "why_explained", "why_layers", "why_tasks", "worth_showing",
 ]  # fmt: skip

@@ -9,6 +9,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from ..analysis import Interference
+from .correlation import correlation_words
 from .style import GREY, Figure, Look, curve, laid_out, safe, short_names
 
 
@@ -92,15 +93,13 @@ def _side(x: np.ndarray, y: np.ndarray, places: Sequence[int], own: int) -> str:
 
 
 def _verdict(found: Interference, places: Sequence[int]) -> str:
-    rho = found.rank_correlation
+    known = found.correlation
     predicted, measured = found.totals[places].sum(), found.measured[places].sum()
     text = "Too few tasks, or no differences between them, to compare the order. "
-    if rho is not None:
-        how = "well" if rho >= 0.7 else "in part" if rho >= 0.3 else "badly"
-        text = (
-            f"The prediction orders the {len(places)} tasks {how} (Spearman's rank correlation "
-            f"{rho:.2f}; 1 is the same order). "
-        )
+    if known is not None:
+        orders = known.clear and known.value > 0
+        how = "orders the tasks as measured" if orders else "does not explain their order"
+        text = f"The prediction {how}: {correlation_words(known)}. "
     ratio = measured / predicted
     if ratio >= 2 or 0 < ratio <= 0.5:
         factor = float(f"{max(ratio, 1 / ratio):.2g}")
@@ -108,8 +107,7 @@ def _verdict(found: Interference, places: Sequence[int]) -> str:
             f"The amount differs: the measured loss rose {factor:g} times "
             f"{'more' if ratio >= 2 else 'less'} than predicted, probably "
             "because the prediction takes the curvature at each expert, where its training "
-            "examples are almost solved, and one layer at a time. Trust the order of tasks and "
-            "layers, not the amount."
+            "examples are almost solved, and one layer at a time."
         )
     else:
         text += f"In sum {predicted:.2g} nats were predicted and {measured:.2g} measured."

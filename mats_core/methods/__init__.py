@@ -15,6 +15,7 @@ from .essential import (
     shift_covariance,
 )
 from .kfac import KfacOptions, kfac
+from .ladders import LADDERS, Ladder, Rung
 from .layer import Layer, LayerStatistics, Merged, Treatment
 from .method import Counterpart, Method, Solve
 from .options import Options
@@ -25,9 +26,9 @@ from .starts import STARTS
 from .table import METHODS, SIMPLEST
 
 __all__ = [
-    "METHODS", "PRESETS", "PROPOSED", "SIMPLEST", "STARTS", "Cost", "Counterpart",
-    "EssentialOptions", "KfacOptions", "Layer", "LayerStatistics", "Merged", "Method",
-    "OptionField", "Options", "Preset", "Shape", "Solve", "Treatment", "calls", "describe",
+    "LADDERS", "METHODS", "PRESETS", "PROPOSED", "SIMPLEST", "STARTS", "Cost", "Counterpart",
+    "EssentialOptions", "KfacOptions", "Ladder", "Layer", "LayerStatistics", "Merged", "Method",
+    "OptionField", "Options", "Preset", "Rung", "Shape", "Solve", "Treatment", "calls", "describe",
     "essential_subspace", "essential_update", "kfac", "merge_running", "named_checkpoints",
     "operations", "options_of_the_base", "passes", "reference", "relative_power", "running_cost",
     "selection", "shift_covariance",

@@ -77,6 +77,14 @@ class EssentialOptions(Options):
     rank: Rank = option(
         None, "essential directions a task; ⌊d_out / T⌋ by default", source=PUBLISHED, more=True
     )
+    orthogonal: bool = option(
+        True,
+        "set the directions of different tasks at right angles (the polar step); off: what they "
+        "keep of each task is added up as it is",
+        source=PUBLISHED,
+        label="At right angles",
+        more=True,
+    )
     centre: bool = option(
         False,
         "centre the output shifts before their principal directions",
@@ -163,12 +171,14 @@ def essential_update(
     e_cat, c_cat = torch.cat(directions, 1), torch.cat(coordinates, 0)  # 4
     dimension_weights = relative_power(c_cat.norm(dim=0), options.dimension_power)
     c_cat = c_cat * dimension_weights  # 5
+    details = {"task_weights": task_weights, "dimension_weights": dimension_weights.tolist()}
+    if not options.orthogonal:
+        return e_cat @ c_cat, details, said([])
     e_o = remember(  # 6
         ("essential polar", subspace, options.eigenvalue_power), lambda: polar(e_cat)
     )
     c_o = polar(c_cat)
     update = 2 * (e_o.factor * e_o.values.mean()) @ (c_o.factor * c_o.values.mean())
-    details = {"task_weights": task_weights, "dimension_weights": dimension_weights.tolist()}
     return update, details, said([e_o.by, c_o.by])
 
 
@@ -229,7 +239,9 @@ def cost(s: Shape, options: EssentialOptions) -> Cost:
         held = 8 * (2 * m * n + 2 * n * n + 4 * min(m, n) ** 2)
         held = max(held, svd_bytes(m, r * t) if m > n else svd_bytes(r * t, n))
     work = (subspace + gemm(r, n, m, s.dtype) + s.passes(8)) * t + gemm(m, n, r * t, s.dtype)
-    work += polar_factor(m, found * t, s.dtype) + polar_factor(found * t, n, s.dtype) + s.passes(12)
+    if options.orthogonal:
+        work += polar_factor(m, found * t, s.dtype) + polar_factor(found * t, n, s.dtype)
+        work += s.passes(12)
     return Cost("merged", work, kept + held)
 
 

@@ -12,13 +12,14 @@ from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-import torch
 from torch import Tensor
 
 from ..analysis import (
     Distances,
     Spectrum,
     Trajectory,
+    Why,
+    explaining,
     layer_spectra,
     layer_subspaces,
     measuring_distances,
@@ -81,20 +82,6 @@ class LayerView:
 
 
 @dataclass(frozen=True)
-class Why:
-    """What the statistics predict that two merges cost the experts, by layer.
-
-    layers    names of the weights
-    ours      (layers,) nats an example, summed over the experts
-    average   (layers,) the same of the plain average
-    """
-
-    layers: tuple[str, ...]
-    ours: Tensor
-    average: Tensor
-
-
-@dataclass(frozen=True)
 class State:
     """What a panel knows at one moment.
 
@@ -112,7 +99,7 @@ class State:
     current      relative residuals of the layer that is being solved
     trajectory   accuracy along the iterations of the newest result
     distances    of the newest result and the average from the experts
-    why          predicted cost by layer, of both
+    why          predicted cost by layer, of the newest result and of the average
     layer        what the experts learned in the layer that is looked at
     """
 
@@ -247,7 +234,8 @@ class Answers:
             steps = measuring_distances(inputs.family, encoders)
             yield self._set(distances=(yield from self._stage(steps, 1.0, 1.0)))
         if self.state.why is None and predicted_loss.measured_layers(inputs):
-            found = yield from self._stage(_why(inputs, merge, average), 1.0, 1.0)
+            steps = explaining(inputs, merge.tensors, average.tensors)
+            found = yield from self._stage(steps, 1.0, 1.0)
             yield self._set(why=found)
 
     def _followed(self, request: Request) -> Steps[None]:
@@ -323,14 +311,3 @@ def layer_view(inputs: Inputs, name: str) -> LayerView:
             bases = layer_subspaces(family, measured, name, kind)
             return LayerView(name, kind, spectra, overlaps(bases, rank), rank)
     raise InputError(f"layer '{name}'", expected="a matrix", found="no spectrum")
-
-
-def _why(inputs: Inputs, merge: Merge, average: Merge) -> Generator[Event, None, Why]:
-    layers = predicted_loss.measured_layers(inputs)
-    costs = torch.zeros(2, len(layers), dtype=torch.float64)
-    for index, name in enumerate(layers):
-        yield Event(fraction=index / len(layers), text=f"Predicting the loss in layer {index + 1}")
-        for row, one in enumerate((merge, average)):
-            found = predicted_loss.layer_costs(inputs, one.tensors, name)
-            costs[row, index] = torch.tensor(found, dtype=torch.float64).nansum()
-    return Why(layers, costs[0], costs[1])

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
+import numpy as np
 import torch
 
 from ..evaluation import Difference, TaskResult
@@ -216,9 +217,8 @@ def why(state: State) -> str:
     """Where the merge is better than the average, layer by layer."""
     if state.why is None:
         return _by_layer(state)
-    ours, mean = state.why.ours, state.why.average
-    gains = dict(zip(state.why.layers, (mean - ours).tolist(), strict=True))
-    total, base = float(ours.sum()), float(mean.sum())
+    gains = state.why.by_layer
+    total, base = (float(np.nansum(cost)) for cost in (state.why.first, state.why.second))
     names = short_names(list(gains))
     order = sorted(gains, key=lambda name: -abs(gains[name]))[:SHOWN]
     most = max((abs(gain) for gain in gains.values()), default=0.0) or 1.0

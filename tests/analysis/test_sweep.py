@@ -74,7 +74,7 @@ def test_a_bad_point_is_a_hole_with_its_reason(tiny_family: Path):
 def test_an_error_of_torch_is_a_hole_too(recipe: Recipe, monkeypatch: pytest.MonkeyPatch):
     import torch
 
-    module = importlib.import_module("mats_core.analysis.sweep")  # the door hands out the function
+    module = importlib.import_module("mats_core.analysis.attempt")
 
     real = module.run
 

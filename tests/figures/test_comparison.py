@@ -96,8 +96,7 @@ def test_predicted_against_measured_says_order_and_amount():
     points = parts(drawn).data
     assert [(p.x[0], p.y[0]) for p in points] == [(0.01, 0.5), (0.02, 0.7), (0.03, 0.6)]
     assert points[0].error_y.array[0] == pytest.approx(0.0196)
-    assert "in part" in drawn.caption
-    assert "0.50; 1 is the same order" in drawn.caption
+    assert "does not explain their order: rank correlation +0.50" in drawn.caption
     assert "rose 30 times more than predicted" in drawn.caption
     assert {p.textposition for p in points} == {"middle right"}
     near = figures.predicted_against_measured(cost([[0.01, 0.011, 1.0]], [0.5, 0.51, 2.0]), LOOKS)
@@ -106,7 +105,18 @@ def test_predicted_against_measured_says_order_and_amount():
     close = figures.predicted_against_measured(cost([[0.1, 0.2, 0.3]], [0.1, 0.2, 0.25]), LOOKS)
     assert close is not None
     assert "0.6 nats were predicted and 0.55 measured" in close.caption
-    assert "the 3 tasks well" in close.caption
+    # Three tasks in the same order are chance once in three.
+    assert "does not explain their order: rank correlation +1.00" in close.caption
+    assert "p = 0.33 by permutation, 3 tasks" in close.caption
+
+
+def test_tasks_in_the_predicted_order_are_said_to_be():
+    costs = np.linspace(0.1, 0.8, 8)
+    names = tuple("abcdefgh")
+    known = Interference(("l",), names, costs[None], costs, costs / 10, "test", 200)
+    drawn = figures.predicted_against_measured(known, figures.looks(names))
+    assert drawn is not None
+    assert "The prediction orders the tasks as measured: rank correlation +1.00" in drawn.caption
 
 
 def test_without_measured_losses_there_is_nothing_to_plot_against():

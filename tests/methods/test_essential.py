@@ -36,7 +36,10 @@ def polar(matrix):
     return u @ vt
 
 
-def esm(case, *, task_power, dimension_power, eigenvalue_power, rank=None, centre=False, **_):
+def esm(
+    case, *, task_power, dimension_power, eigenvalue_power, rank=None, centre=False,
+    orthogonal=True, **_,
+):  # fmt: skip
     """Steps 1–6 for one layer: the update before level 3 and α."""
     deltas = [w.numpy() - case.layer.base.numpy() for w in case.layer.experts]
     tasks, d_out = len(deltas), len(deltas[0])
@@ -59,6 +62,8 @@ def esm(case, *, task_power, dimension_power, eigenvalue_power, rank=None, centr
     e_cat, c_cat = np.concatenate(e_cat, 1), np.concatenate(c_cat, 0)  # 4
     columns = np.sqrt((c_cat**2).sum(0))
     c_cat = c_cat @ np.diag((columns / columns.mean()) ** dimension_power)  # 5
+    if not orthogonal:
+        return e_cat @ c_cat
     e_o = polar(e_cat) * np.linalg.svd(e_cat, compute_uv=False).mean()  # 6
     c_o = polar(c_cat) * np.linalg.svd(c_cat, compute_uv=False).mean()
     return 2 * e_o @ c_o
@@ -120,6 +125,21 @@ def test_rank_and_centring(rank, centre):
     powers = {**POWERS, "rank": rank, "centre": centre}
     expected = case.layer.base.numpy() + esm(case, **powers)
     close(value(case.layer, "essential", scaling=1, **powers), expected, 1e-7)
+
+
+@pytest.mark.parametrize("powers", [OFF, POWERS])
+def test_without_right_angles_what_is_kept_of_each_task_is_added_up(powers):
+    case = random_case(4)
+    given = {**powers, "orthogonal": False}
+    expected = case.layer.base.numpy() + esm(case, **given)
+    close(value(case.layer, "essential", scaling=1, **given), expected, 1e-8)
+
+
+def test_all_directions_of_each_task_are_the_sum_of_task_vectors():
+    case = random_case(5)
+    whole = {**OFF, "orthogonal": False, "rank": case.layer.base.shape[0]}
+    expected = case.layer.base + sum(case.layer.updates)
+    close(value(case.layer, "essential", scaling=1, **whole), expected.numpy(), 1e-7)
 
 
 def test_the_default_rank_shares_the_outputs_among_the_tasks():

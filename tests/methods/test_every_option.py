@@ -56,7 +56,7 @@ TRIES: dict[str, dict[str, Try]] = {
     "essential": {
         "scaling": Try(-0.5), "task_power": Try(0.0), "dimension_power": Try(0.0),
         "layer_power": Try(0.0), "eigenvalue_power": Try(0.0), "rank": Try(3),
-        "centre": Try(True),
+        "centre": Try(True), "orthogonal": Try(False),
     },
     "gradient_matching": {"scaling": Try(0.3), "prior": Try(0.5)},
     "kfac_matching": {

@@ -16,7 +16,7 @@ from pages.shared.work import runs
 from tests.pages.driving import kept, press, sentences, settle, spec
 
 Open = Callable[..., AppTest]
-SWEEP, SETTINGS, LOSS = "Sweep two settings", "Settings", "Predicted loss"
+SWEEP, SETTINGS, LOSS, WHY = "Sweep two settings", "Settings", "Predicted loss", "Why"
 
 
 def box(app: AppTest, label: str) -> Any:
@@ -62,7 +62,7 @@ def test_without_runs_the_page_says_what_to_do_and_still_sweeps(open_app: Open):
     app = settle(open_app("compare"), "preparation")
     assert sentences(app) == ""
     assert "no finished merge of this family yet" in texts(app)
-    assert [tab.label for tab in app.tabs] == [SWEEP]
+    assert [tab.label for tab in app.tabs] == ["Step by step", SWEEP]
 
 
 def test_every_finished_run_is_listed_newest_first_with_its_interval(compare_page: AppTest):
@@ -186,6 +186,68 @@ def test_a_run_of_fewer_experts_is_compared_on_the_tasks_in_common(
     assert table_of(compare_page, 0)["settings changed"][0] == "2 experts"
 
 
+# Why ----------------------------------------------------------------------------------------------
+
+
+def test_why_is_answered_by_task_at_once_and_by_layer_when_it_is_predicted(compare_page: AppTest):
+    second, first = kept()[1:]
+    compare_page.session_state["explained"] = (first.id, second.id)
+    app = settle(view(compare_page, WHY), "explaining")
+    assert sentences(app) == ""
+    found = compare(first.report.tasks, second.report.tasks, same_examples=True)
+    traces = spec(app, 0)["data"]
+    ordered = sorted(found.tasks, key=lambda name: -found.tasks[name].value)
+    assert [t["name"] for t in traces] == [*ordered, "all tasks"]
+    assert traces[0]["x"] == [found.tasks[ordered[0]].value]
+    reasons = app.session_state["reasons"][first.id, second.id]
+    both, layers = spec(app, 1)["data"], spec(app, 2)["data"]
+    assert {t["name"]: t["x"][0] for t in both} == pytest.approx(reasons.by_task)
+    assert layers[0]["x"] == pytest.approx(list(reasons.by_layer.values()))
+    assert f"Why is {first.label} better than {second.label}?" in app.subheader[0].value.replace(
+        "\\", ""
+    )
+    assert "test examples of 3 tasks" in texts(app)
+
+
+def test_why_compares_the_best_with_the_baseline_and_any_two(compare_page: AppTest):
+    runs.pin("Tiny three", kept()[1].id)
+    app = settle(view(compare_page, WHY), "explaining")
+    assert box(app, "better than").value == kept()[1].id
+    others = [kept()[0], kept()[2]]
+    best = max(others, key=lambda run: run.report.normalised_accuracy or 0)
+    assert box(app, "Why is").value == best.id
+    worst = min(others, key=lambda run: run.report.normalised_accuracy or 0)
+    box(app, "Why is").set_value(worst.id).run()
+    settle(app, "explaining")
+    assert set(app.session_state["reasons"]) == {
+        (best.id, kept()[1].id), (worst.id, kept()[1].id)
+    }  # fmt: skip
+
+
+def test_why_says_what_it_needs(compare_page: AppTest):
+    compare_page.session_state["compared"] = [kept()[0].id]
+    runs.pin("Tiny three", kept()[0].id)  # another list widget
+    view(compare_page, WHY)
+    assert "Tick two runs" in texts(compare_page)
+
+
+def test_a_run_of_other_files_is_not_explained_and_not_tried_again(
+    compare_page: AppTest, monkeypatch: Any
+):
+    real = runs.everything
+
+    def other(family: str) -> list[runs.Run]:
+        found = real(family)
+        for run in found:
+            run.report.fingerprints["e1"] = "something else"  # type: ignore[index]
+        return found
+
+    monkeypatch.setattr(runs, "everything", other)
+    app = settle(view(compare_page, WHY), "explaining")
+    assert "others in place of e1" in sentences(app)
+    assert [b.label for b in app.button if b.key == "why start"] == ["Predict by layer"]
+
+
 # Predicted loss -----------------------------------------------------------------------------------
 
 
@@ -291,3 +353,29 @@ def test_all_other_settings_can_be_those_of_a_run(compare_page: AppTest, tiny_fa
     request = app.session_state["sweep"].request
     assert request.recipe.options == {"scope": "tensor"}
     assert [entry.name for entry in request.recipe.experts] == ["e0", "e1"]
+
+
+# Step by step -------------------------------------------------------------------------------------
+
+
+def test_a_ladder_is_climbed_in_one_press_and_a_step_goes_over_to_merge(open_app: Open):
+    app = settle(open_app("compare"), "preparation")
+    assert "Eₜ Eₜᵀ Δₜ" in table_of(app, 0)["what changes"][1]
+    press(app, "Merge all 8 steps")
+    settle(app, "climbing")
+    assert sentences(app) == ""
+    stands = app.session_state["ladder"].snapshot().result
+    assert [len(stand.results) for stand in stands] == [3] * 8
+    names = [trace["name"] for trace in spec(app)["data"]]
+    assert names == ["e0", "e1", "e2", "<b>all tasks</b>"]
+    table = table_of(app, 0)
+    assert list(table["step"]) == [stand.rung.title for stand in stands]
+    assert table["against the step before"][0] == ""
+    assert all("points" in said for said in table["against the step before"][1:])
+    assert kept() == []
+    box(app, "Step").set_value(2).run()
+    press(app, "Use these settings")
+    assert sentences(app) == ""
+    assert app.title[0].value == "Merge"
+    assert box(app, "Method").value == "essential"
+    assert {s.label: s.value for s in app.slider}["Scaling"] == 1.0

@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from streamlit.testing.v1 import AppTest
 
-from mats_core.analysis import toy
+from mats_core import figures
+from mats_core.analysis import TRAITS, reasons, toy, traits
 from mats_core.analysis.spectra import KINDS
+from mats_core.analysis.survey import LayerSurvey, Survey
+from mats_core.evaluation import share
+from mats_core.evaluation.scores import Score, TaskResult
+from mats_core.merging.family_file import load_family
+from mats_core.merging.pipeline import merge as merged
 from mats_core.methods.reference import describe
-from pages.shared.frame import Wanted, session, state
+from pages.shared.frame import Wanted, caches, session, state
 from pages.shared.learn import evidence, guide, lessons
 from pages.shared.learn import scene as toy_state
+from pages.shared.work.runs import Run
 from tests.pages.driving import kept, sentences, settle
 
 Open = Callable[..., AppTest]
@@ -180,6 +189,10 @@ def test_every_setup_names_a_method_and_options_that_exist():
                 fields = {field.name for field in describe(setup.method)}
                 assert set(setup.options) <= fields
             assert set(setup.controls.values()) <= set(KINDS)
+        asked = lesson.asked
+        assert len(asked.of) == {"difference": 2, "part": 3}.get(asked.kind, len(asked.of))
+        assert len(asked.guesses) == (len(TRAITS) + 1 if asked.kind == "reasons" else 3)
+        assert all(lesson.setups[place].method for place in asked.of)
 
 
 @pytest.mark.parametrize("index", LESSONS)
@@ -197,7 +210,7 @@ def test_opening_leaves_the_preset_for_the_page():
     guide.open_lesson(2)
     assert session.wanted == Wanted("kfac", {"damping": 0.0, "iterations": 50})
     assert (session.lesson, session.lesson_goes_to) == (2, "merge")
-    guide.set_up(lessons.LESSONS[1].setups[2])
+    guide.set_up(lessons.LESSONS[1].setups[3])
     assert state.value("subspaces kind") == "input"
     assert session.lesson_goes_to == "subspaces"
 
@@ -244,7 +257,7 @@ def test_the_banner_leads_to_setups_to_the_next_lesson_and_back(
         assert sentences(banner) == ""
         assert banner.session_state["lesson"] == index
         assert banner.session_state["wanted"].method == lessons.LESSONS[index].setups[0].method
-        assert lessons.LESSONS[index].question in text(banner)
+        assert lessons.LESSONS[index].question in banner.radio[0].label
     assert banner.button(key="lesson next").label == "Back to Learn"
     banner.button(key="lesson next").click().run()
     assert banner.session_state["lesson"] is None
@@ -261,19 +274,22 @@ def test_the_banner_asks_answers_with_the_runs_and_closes(open_app: Open):
     (run,) = kept()
     banner = AppTest.from_function(banner_alone, default_timeout=60).run()
     assert sentences(banner) == ""
+    assert lessons.LESSONS[0].question in banner.radio[0].label
+    assert "(run 1)" not in text(banner), "the reader guesses before the numbers are shown"
+    banner.radio[0].set_value(0).run()
     said = text(banner)
-    assert lessons.LESSONS[0].question in said
     share = run.report.normalised_accuracy
     assert share is not None
     assert f"**Average** (run 1): {100 * share:.1f} % of the experts' accuracy" in said
     assert "**ESM**: not merged yet" in said
     banner.button(key="lesson close").click().run()
-    assert lessons.LESSONS[0].question not in text(banner)
+    assert not banner.radio
 
 
 def test_the_banner_says_what_is_missing_and_nothing_without_a_lesson(open_app: Open):
     open_app()
     banner = AppTest.from_function(banner_alone, default_timeout=60).run()
+    banner.radio[0].set_value(1).run()
     assert "their numbers appear here" in text(banner)
     for nothing in (None, 99, -1, "x"):
         banner.session_state["lesson"] = nothing
@@ -293,3 +309,120 @@ def test_a_run_matches_a_setup_only_with_all_its_settings(open_app: Open):
     found = evidence.evidence(lessons.LESSONS[3], [run])
     assert "run 1" in found
     assert "**12 directions**: not merged yet" in found
+    younger = replace(run, report=replace(run.report, options={"scaling": 1.5}))
+    assert evidence.matches(younger, published), (
+        "an option that it does not know was at its default"
+    )
+
+
+def test_one_press_runs_a_lesson_and_its_answer_is_computed(open_app: Open):
+    caches._surveys.clear()
+    app = settle(open_app(), "preparation")
+    app.session_state["lesson"] = 0
+    app.run()
+    next(b for b in app.button if b.label == "Run this lesson: 2 merges").click().run()
+    settle(app, "lesson merges")
+    assert sentences(app) == ""
+    average, esm = kept()
+    assert (average.recipe.method, esm.recipe.method) == ("average", "essential")
+    assert average.report.left == esm.report.left == 0
+    assert (app.session_state["shown run"], app.session_state["beside run"]) == (average.id, esm.id)
+    assert not any("Run this lesson" in b.label for b in app.button)
+    app.radio[0].set_value(5).run()
+    settle(app, "surveying")
+    assert sentences(app) == ""
+    (inputs,) = [app.session_state["preparation"].snapshot().result.inputs]
+    survey = caches.survey(inputs)
+    assert survey is not None
+    outcome = {r.name: share(r) for r in average.report.tasks}
+    found = reasons(traits(survey, average.report.tasks), outcome)
+    verdict = figures.reasons_verdict(found, "what a task keeps in Average")
+    assert verdict in text(app)
+    # Three tasks in any order are chance: none of the traits is a reason, and that was the guess.
+    assert "**As you guessed.** Nothing here correlates" in text(app)
+    app.radio[0].set_value(0).run()
+    assert "**Not what you guessed.** Nothing here correlates" in text(app)
+
+
+# What the runs of a lesson answer -----------------------------------------------------------------
+
+
+def score(right: int, of: int = 400) -> Score:
+    return Score(right, of, "1" * right + "0" * (of - right))
+
+
+def fake(run: Run, setup: lessons.Setup, right: list[int]) -> Run:
+    """A run of a setup with so many right answers of 400 on each of its tasks."""
+    usual = {field.name: field.default for field in describe(setup.method)}
+    tasks = tuple(
+        TaskResult(f"e{m}", score(n), score(400), score(100)) for m, n in enumerate(right)
+    )
+    report = replace(run.report, tasks=tasks, options=usual | setup.options)
+    recipe = run.recipe.model_copy(update={"method": setup.method, "options": setup.options})
+    return replace(run, recipe=recipe, report=report)
+
+
+@pytest.fixture(scope="module")
+def some_run(tiny_family: Path) -> Run:
+    recipe = load_family(tiny_family).recipe("average", evaluate=False)
+    return Run("id", 1, "Tiny three", 3, recipe, merged(recipe))
+
+
+@pytest.mark.parametrize(
+    ("lesson", "rights", "right", "said"),
+    [
+        (1, {0: 300, 1: 110, 2: 100}, {2}, "50.0 points"),
+        (1, {0: 300, 1: 200, 2: 100}, {1}, "50 %"),
+        (1, {0: 300, 1: 290, 2: 100}, {0}, "over Diagonal of A only"),
+        (1, {0: 100, 1: 200, 2: 100}, set(), "There is no clear gain to divide"),
+        (2, {0: 200, 1: 300}, {0}, "It rises: from 50 iterations to 200 iterations by +25.0"),
+        (2, {0: 300, 1: 200}, {1}, "It falls"),
+        (2, {0: 300, 1: 301}, {2}, "It does not change clearly"),
+        (3, {1: 300, 2: 200}, {1}, "It falls: from 12 directions to 48 directions by −25.0"),
+    ],
+)
+def test_answers_are_those_of_the_runs(
+    some_run: Run, lesson: int, rights: dict[int, int], right: set[int], said: str
+):
+    one = lessons.LESSONS[lesson]
+    runs = [fake(some_run, one.setups[place], [n] * 3) for place, n in rights.items()]
+    found = evidence.finding(one, runs, None)
+    assert found is not None
+    assert found.right == right
+    assert said in found.text
+    assert "1,200 test examples of 3 tasks" in found.text
+    assert evidence.finding(one, runs[1:], None) is None, "a run is missing"
+
+
+def moved(norms: list[float]) -> Survey:
+    """A survey of one layer in which tasks moved so far, and nothing else is known."""
+    unknown = torch.full((len(norms), len(norms)), torch.nan)
+    known = tuple(None for _ in norms)
+    layer = LayerSurvey(
+        "l", (2, 2), 1, 1.0, torch.tensor(norms), dict.fromkeys(KINDS, known), unknown[:2],
+        unknown, unknown, unknown[0],
+    )  # fmt: skip
+    return Survey(tuple(f"e{m}" for m in range(len(norms))), (layer,))
+
+
+def test_reasons_are_those_that_the_numbers_carry(some_run: Run):
+    lesson = lessons.LESSONS[0]
+    kept_of = [390, 380, 300, 280, 250, 200, 150, 120]
+    run = fake(some_run, lesson.setups[0], kept_of)
+    assert evidence.finding(lesson, [run], None) is None, "the survey is missing"
+    long = evidence.finding(lesson, [run], moved([1.0, 2, 3, 4, 5, 6, 7, 8]))
+    assert long is not None
+    assert long.right == {0}
+    assert "goes how far fine-tuning went (the more, the less" in long.text.replace("\\", "")
+    mixed = evidence.finding(lesson, [run], moved([3.0, 8, 1, 6, 2, 7, 4, 5]))
+    assert mixed is not None
+    assert mixed.right == {len(TRAITS)}
+    assert "Nothing here correlates" in mixed.text
+    assert mixed.drawn is not None
+    last = lessons.LESSONS[4]
+    pair = [fake(some_run, last.setups[i], row) for i, row in ((1, [200] * 8), (2, kept_of))]
+    gain = evidence.finding(last, pair, moved([8.0, 7, 6, 5, 4, 3, 2, 1]))
+    assert gain is not None
+    assert gain.right == {0}
+    assert "what a task gains from All off to Tasks at 4" in gain.text
+    assert "the more, the more" in gain.text

@@ -13,7 +13,7 @@ import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from mats_core import figures
-from pages.shared.frame import caches, keys
+from pages.shared.frame import caches, keys, surveys
 from pages.shared.views import survey
 from pages.shared.work.jobs import Cancelled
 from tests.pages.driving import sentences, settle
@@ -74,13 +74,13 @@ def test_detail_is_there_while_the_survey_runs(open_app: Open, monkeypatch: pyte
     from threading import Event
 
     go_on = Event()
-    real = survey.look_around
+    real = surveys.look_around
 
     def slow(*args: Any) -> Any:
         assert go_on.wait(60)
         return real(*args)
 
-    monkeypatch.setattr(survey, "look_around", slow)
+    monkeypatch.setattr(surveys, "look_around", slow)
     try:
         app = settle(open_app("subspaces"), "preparation")
         assert app.session_state["surveying"].active
@@ -206,7 +206,7 @@ def test_a_cancelled_survey_can_be_taken_up_again(open_app: Open, monkeypatch):
         raise Cancelled
 
     with monkeypatch.context() as patch:
-        patch.setattr(survey, "look_around", cancelled)
+        patch.setattr(surveys, "look_around", cancelled)
         app = surveyed(open_app)
         assert "was cancelled" in sentences(app)
     next(b for b in app.button if b.label == "Look again").click().run()
@@ -219,7 +219,7 @@ def test_a_failed_survey_is_a_sentence_and_can_be_tried_again(open_app: Open, mo
         raise ZeroDivisionError("a bug")
 
     with monkeypatch.context() as patch:
-        patch.setattr(survey, "look_around", broken)
+        patch.setattr(surveys, "look_around", broken)
         app = surveyed(open_app)
         assert "stopped unexpectedly (ZeroDivisionError: a bug)" in sentences(app)
     next(b for b in app.button if b.label == "Look again").click().run()
@@ -248,3 +248,21 @@ def test_without_statistics_what_needs_none_is_shown(
     app = at(app, "Interference")
     labelled(app, "By layer").set_value("overlap").run()
     assert any("needs statistics" in info.value for info in app.info)
+
+
+def test_conflicts_are_measured_in_the_background_and_kept(open_app: Open):
+    app = at(surveyed(open_app), "Interference")
+    before = len(specs(app))
+    assert "28 merges" not in [b.label for b in app.button]
+    next(b for b in app.button if b.label == "Measure: 3 merges").click().run()
+    settle(app, "conflicting")
+    assert sentences(app) == ""
+    (found,) = app.session_state["conflicts"].values()
+    measured, predicted = specs(app)[before:]
+    assert measured["data"][0]["x"] == ["e0", "e1", "e2"]
+    assert measured["data"][0]["z"][1][0] == pytest.approx(100 * found.values[1, 0])
+    assert predicted["data"][0]["z"][1][0] == pytest.approx(found.predicted[1, 0])
+    assert "validation examples a task" in captions(app)
+    labelled(app, "Compare").set_value("leave one out").run()
+    assert len(specs(app)) == before
+    assert any(b.label == "Measure: 4 merges" for b in app.button)

@@ -14,6 +14,7 @@ LAYER, TASK, OTHER = (
     Session.subspaces_layer.name, Session.subspaces_task.name, Session.overlap_with.name
 )  # fmt: skip
 TOY_STEP, TOY_PRESET = Session.toy_step.name, Session.toy_preset.name
+COMPARE_VIEW = "compare view"  # the open tab
 PRESET = "preset"  # the menu of presets
 TOY_PICTURE = "toy picture"  # the component's state: what the browser sent last
 
@@ -74,6 +75,11 @@ def inside_task(family: str) -> str:
 def examples(run: str, task: str, before: str) -> str:
     """Which examples Inside shows."""
     return f"inside images {run} {task} {before}"
+
+
+def guess(lesson: int) -> str:
+    """What the reader of a lesson thinks."""
+    return f"lesson {lesson} guess"
 
 
 def sweep_point(sweep: int) -> str:

@@ -17,7 +17,7 @@ from .state import Slot, Wanted, session
 
 LINK = "run"  # the query parameter that names a run
 MOST_TRACED = 8  # runs whose trajectories a session keeps
-T = TypeVar("T")
+K, T = TypeVar("K"), TypeVar("T")
 
 
 def show(run: Run) -> None:
@@ -113,6 +113,6 @@ def trace(run: str, traced: Mapping[str, Trajectory]) -> None:
     session.trajectories = newest({**session.trajectories, run: traced}, MOST_TRACED)
 
 
-def newest(kept: Mapping[str, T], most: int) -> dict[str, T]:
+def newest(kept: Mapping[K, T], most: int) -> dict[K, T]:
     """The last `most` entries."""
     return dict(list(kept.items())[-most:])

@@ -20,7 +20,7 @@ from weakref import WeakSet
 import streamlit as st
 
 if TYPE_CHECKING:
-    from mats_core.analysis import Interference, Trajectory
+    from mats_core.analysis import Conflicts, Interference, Trajectory, Why
     from mats_core.merging import Recipe
 
     from ..work import Job, Request, Shelf
@@ -65,12 +65,16 @@ class Slot(StrEnum):
     PREPARATION = "preparation"  # opens, measures and tests the family; stays while it is valid
     MERGING = "merging"  # the merge that the page Merge waits for
     TRACING = "tracing"  # accuracy along the iterations of one run
+    EXPLAINING = "explaining"  # why one run is better than another, by layer
     PREDICTING = "predicting"  # predicted and measured loss of one run
     SWEEPING = "sweeping"  # a grid of merges, until its end was said (`session.sweep` stays)
+    CLIMBING = "climbing"  # a method step by step, until its end was said (`session.ladder` stays)
+    CONFLICTING = "conflicting"  # pairs of tasks, or all but one, merged in the background
     LOOKING = "looking"  # one task's examples, asked of a merge that is made again
     LOOKING_AHEAD = "looking ahead"  # the other tasks' examples, in the background
     LOADING_PARTS = "loading parts"  # the merged parts swapped into the base, one by one
     SURVEYING = "surveying"  # every layer and task of the family, in the background
+    LESSON = "lesson merges"  # all merges of a lesson, one after another
     WRITING = "writing"  # a model directory
     READING = "reading"  # a recipe file that was uploaded; stays while the file does
 
@@ -133,12 +137,22 @@ class Session:
     """The last sweep, whose picture stays."""
     sweep_click: Held[tuple[int, int] | None] = Held(None)
     """(sweep, point) of the last click on that picture."""
+    ladder: Held[Job | None] = Held(None)
+    """The last ladder, whose figure stays."""
     inside_shelf: Held[Shelf | None] = Held(None)
     """What was found out about the last runs that were looked into."""
     trajectories: Held[Mapping[str, Mapping[str, Trajectory]]] = Held({})
     """Run → label → what was traced of it."""
     forecasts: Held[Mapping[str, Interference]] = Held({})
     """Run → its predicted and measured loss."""
+    conflicts: Held[Mapping[tuple[str, str, str], Conflicts]] = Held({})
+    """(family, method, way) → what each task does to each other one."""
+    reasons: Held[Mapping[tuple[str, str], Why]] = Held({})
+    """(run, other run) → what the first is predicted to save, by layer and task."""
+    explained: Held[tuple[str, str] | None] = Held(None)
+    """The two runs that Compare explains: which one, and against which."""
+    unexplained: Held[tuple[str, str] | None] = Held(None)
+    """The pair whose prediction was begun last: it is begun by itself once."""
 
     # Which runs are shown
     followed: Held[str | None] = Held(None)

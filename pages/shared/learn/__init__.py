@@ -1,4 +1,4 @@
-"""The page Learn: two tasks and two parameters to drag, and lessons on the sample family."""
+"""The page Learn: two tasks and two parameters to drag, and lessons on real models."""
 
 from typing import TYPE_CHECKING
 

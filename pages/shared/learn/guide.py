@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import streamlit as st
 
-from ..frame import Wanted, families, session, state
-from ..work import Run, runs
-from .evidence import evidence
+from mats_core.analysis import Survey
+
+from ..frame import Slot, Wanted, families, keys, session, show, shown, state, surveys, tracked
+from ..work import Run, merge, runs
+from ..work import lesson as lesson_work
+from .evidence import answerable, evidence, finding, made, missing
 from .lessons import LESSONS, Lesson, Setup
 
 
 def overview() -> None:
     """The lessons as cards, each of which opens the page that it is about."""
     _follow()
-    st.header("Five lessons on the sample family", anchor=False)
+    st.header("Five lessons on real models", anchor=False)
     st.markdown(
-        "A real transformer and eight experts. Each lesson sets up another page for you, and stays "
-        "with you there until you close it."
+        "Each lesson sets up another page for you, on the family that is open, and stays with you "
+        "there until you close it. You guess first; the answer is computed from your runs."
     )
     if not families.found():
         st.info("There is no family of models to open; build the sample family first.")
@@ -42,12 +45,13 @@ def _card(index: int, lesson: Lesson) -> None:
 
 
 def open_lesson(index: int) -> None:
-    """A callback: a lesson's first page, with its preset, on the sample family if there is one."""
+    """A callback: a lesson's first page, with its preset, on the family that was chosen, else on
+    the sample family if there is one."""
     session.lesson = index
     samples = [
         label for label, file in families.found().items() if file.is_relative_to(families.SAMPLES)
     ]
-    if samples:
+    if samples and session.chosen_family is None:
         session.family = samples[0]
     set_up(LESSONS[index].setups[0])
 
@@ -69,7 +73,8 @@ def _follow() -> None:
 
 
 def banner() -> None:
-    """The open lesson: what to do, its question, the answer with the numbers of the runs so far.
+    """The open lesson: what to do, its question and the reader's guess, then the answer with the
+    numbers of the runs so far.
 
     Nothing where no lesson is open.
     """
@@ -77,7 +82,7 @@ def banner() -> None:
     index = session.lesson
     if not isinstance(index, int) or not 0 <= index < len(LESSONS):
         return
-    lesson = LESSONS[index]
+    lesson, kept = LESSONS[index], _kept()
     with st.container(border=True):
         with st.container(horizontal=True, vertical_alignment="center"):
             st.markdown(
@@ -90,15 +95,92 @@ def banner() -> None:
             )  # fmt: skip
         st.markdown(lesson.look)
         with st.container(horizontal=True):
+            _run(lesson, kept)
             for number, setup in enumerate(lesson.setups):
                 st.button(setup.label, key=f"lesson {index} setup {number}", icon=_icon(setup),
                           on_click=set_up, args=(setup,))  # fmt: skip
-        st.markdown(f":material/help: **{lesson.question}**")
-        with st.expander("Answer"):
-            st.markdown(lesson.answer)
-            if said := evidence(lesson, _kept()):
-                st.markdown(said)
+        guess = st.radio(
+            f":material/help: **{lesson.question}**", list(range(len(lesson.asked.guesses))),
+            index=None, format_func=lambda g: lesson.asked.guesses[g],
+            key=keys.guess(index), persist_state="session", horizontal=True,
+        )  # fmt: skip
+        if guess is None:
+            st.caption("Guess first; then see what the numbers say.")
+        else:
+            _answer(lesson, kept, guess)
         _next(index)
+
+
+def collect() -> None:
+    """Show the merges of a lesson that was run, before anything of a run is drawn."""
+    said = "The lesson was stopped; its finished merges are kept."
+    tracked.collect(Slot.LESSON, lambda job: _show(), cancelled=said)
+
+
+def _show() -> None:
+    """The lesson's first merge, with its second beside it."""
+    if session.lesson is None:
+        return
+    there = made(LESSONS[session.lesson], _kept())
+    for place in sorted(there, reverse=True):
+        shown.show(there[place])
+
+
+def _run(lesson: Lesson, kept: list[Run]) -> None:
+    """One press for all merges that the lesson is about and that were not made yet."""
+    todo = missing(lesson, kept)
+    busy = tracked.active(Slot.LESSON) is not None
+    if todo or busy:
+        label = f"Run this lesson: {len(todo)} merge{'s' if len(todo) != 1 else ''}"
+        st.button(
+            label, key="lesson run", type="primary", icon=":material/play_arrow:", disabled=busy,
+            on_click=_start, args=(tuple(todo),),
+        )  # fmt: skip
+
+
+def _start(setups: tuple[Setup, ...]) -> None:
+    """A callback: hand all merges of these setups to the worker, as one job."""
+    show.forget()
+    collection = families.current()
+    experts = tuple(expert.name for expert in collection.experts)
+    requests = [
+        merge.Request(collection, setup.method, dict(setup.options), experts) for setup in setups
+    ]
+    tracked.put(Slot.LESSON, lesson_work.job(requests, families.preparation(collection)))
+
+
+def _answer(lesson: Lesson, kept: list[Run], guess: int) -> None:
+    """What the numbers say, whether the guess was right, and what the formulas say."""
+    found = finding(lesson, kept, _surveyed(lesson, kept))
+    if found is not None:
+        if found.right:
+            right = guess in found.right
+            mark = "check: **As you guessed.**" if right else "close: **Not what you guessed.**"
+            st.markdown(f":material/{mark} {found.text}")
+        else:
+            st.markdown(found.text)
+        if found.drawn is not None:
+            show.figure(found.drawn, f"lesson {lesson.title}")
+    elif answerable(lesson, kept):
+        st.caption("The answer follows when every layer of this family has been looked at.")
+    st.markdown(evidence(lesson, kept))
+    st.markdown(lesson.formulas)
+
+
+def _surveyed(lesson: Lesson, kept: list[Run]) -> Survey | None:
+    """The survey of the family, where the lesson needs it; begun where there is none."""
+    if lesson.asked.kind != "reasons" or not answerable(lesson, kept):
+        return None
+    prepared = families.preparation(families.current()).snapshot().result
+    if prepared is None:
+        return None
+    before = tracked.active(Slot.SURVEYING)
+    known = surveys.survey(prepared.inputs)
+    if isinstance(known, Survey):
+        return known
+    if before is None and known.active:
+        st.rerun()  # for its progress, which is drawn above
+    return None
 
 
 def _close() -> None:

@@ -1,13 +1,16 @@
-"""Five lessons on the sample family, as a literal table.
+"""Five lessons, as a literal table.
 
-A lesson sets up another page and asks a question about what is seen there; its answer quotes the
-runs that there are.
+A lesson sets up another page and asks a question, which the reader answers first.  Its words say
+what the formulas say; what happened, and what goes with it, is computed from the runs and the
+statistics of the family that is open (`evidence.py`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
+
+Kind = Literal["reasons", "difference", "part"]
 
 
 @dataclass(frozen=True)
@@ -22,31 +25,59 @@ class Setup:
 
 
 @dataclass(frozen=True)
+class Asked:
+    """What the question of a lesson is answered with.
+
+    kind      `reasons`: what goes with what a task keeps of the first merge or, of two, gains from
+              the second to the first; the guesses are the traits and then none of them
+              `difference`: whether the first merge is better than the second, worse, or neither
+              `part`: which part of the first's gain over the third it has over the second; the
+              guesses are less than a quarter, up to three, more
+    of        the numbers of the merges among the setups
+    guesses   to choose from, in this order
+    """
+
+    kind: Kind
+    of: tuple[int, ...]
+    guesses: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Lesson:
-    """Two sentences before, what to do, and a question after."""
+    """Two sentences before, what to do, a question, what the formulas say, and what answers it."""
 
     title: str
     before: str
     look: str
     question: str
-    answer: str
+    formulas: str
+    asked: Asked
     setups: tuple[Setup, ...]
 
+
+BETTER = ("It rises", "It falls", "No clear difference")
+PARTS = ("Less than a quarter", "A quarter to three quarters", "More than three quarters")
+WITH = (
+    "How far fine-tuning went",
+    "How steep the expert's loss is",
+    "How much its directions overlap with others'",
+    "How much its change points as the others' do",
+    "How good the base already was",
+    "None of these",
+)
 
 LESSONS = (
     Lesson(
         "Why does averaging fail here?",
-        "Eight experts were fine-tuned from one base, each good at its own task. Their average is "
-        "the first thing to try.",
-        "Press Merge. Compare every task's bar with its expert and with the pre-trained encoder; "
-        "then set up ESM, and merge again.",
-        "Which tasks does the average serve hardly better than the base did, and what have they in "
-        "common?",
-        "An average of T models keeps 1/T of each expert's move. A task that needed a long move "
-        "from the base stays near the base; one that the base could almost do already loses "
-        "little. Walking further (task arithmetic) helps a bit, until the moves disturb each "
-        "other. ESM keeps of each expert the directions in which its outputs move, sets those of "
-        "different tasks at right angles, and can then go further along all of them.",
+        "Several experts were fine-tuned from one base, each good at its own task. Their average "
+        "is the first thing to try.",
+        "Compare every task's bar with its expert and with the pre-trained encoder; then look at "
+        "what ESM keeps.",
+        "What have the tasks in common that the average serves worst?",
+        "An average of T models keeps 1/T of each expert's move from the base, "
+        "W − W₀ = (1/T) Σ Δₜ, and adds 1/T of every other's. Which of its tasks pay for that is a "
+        "question to the data: long moves, steep losses and shared directions are all candidates.",
+        Asked("reasons", (0,), WITH),
         (Setup("Average", "average"), Setup("ESM", "essential")),
     ),
     Lesson(
@@ -54,16 +85,18 @@ LESSONS = (
         "RegMean asks of every layer that the merged weights give each expert's outputs on that "
         "expert's own inputs. All it knows of the inputs is their Gram matrix A: which inputs are "
         "large, and which occur together.",
-        "Press Merge. Then set up the same without off-diagonal entries, where it knows how large "
-        "each input is and no longer which occur together.",
+        "Compare RegMean with itself without off-diagonal entries, where it knows how large each "
+        "input is and no longer which occur together; and both with the average.",
         "How much of RegMean's gain over the average comes from which inputs occur together?",
-        "With the diagonal alone it falls back almost to the average: single inputs matter about "
-        "equally to all tasks, and what tells the tasks apart are the *combinations*, a few steep "
-        "directions of A in each layer. In the picture of the Learn page: ellipses turned by 45°, "
-        "of which the diagonal sees nothing.",
+        "RegMean solves W Σ Aₜ = Σ Wₜ Aₜ. With the diagonal of A alone each input is weighed by "
+        "its mean square, and a task is told apart by single inputs only; the off-diagonal entries "
+        "hold the *combinations* of inputs. In the picture of the Learn page: ellipses turned by "
+        "45°, of which the diagonal sees nothing.",
+        Asked("part", (0, 1, 2), PARTS),
         (
             Setup("RegMean", "regmean"),
             Setup("Diagonal of A only", "regmean", {"off_diagonal": 0.0}),
+            Setup("Average", "average"),
             Setup("Look at A", page="subspaces", controls={"subspaces kind": "input"}),
         ),
     ),
@@ -71,14 +104,15 @@ LESSONS = (
         "Why can more CG iterations hurt?",
         "K-FAC also asks which outputs of a layer matter to the loss, and conjugate gradients (CG) "
         "solve its equations. Every iteration solves them better; here nothing damps them.",
-        "Merge with 50 iterations, then with 200, and compare the accuracy. Under Convergence, see "
-        "the residuals and follow the accuracy along the iterations.",
-        "Most residuals still fall, slowly. What happens to the accuracy, and why?",
-        "CG settles the steep directions first, which many examples have measured well. Later "
-        "iterations follow flat ones, whose small curvature is mostly the noise of a few hundred "
-        "examples, and walk far along them: the equations are solved better, the models are merged "
-        "worse. Stopping early and damping (δ = 0.1) hold it back in the same way. It depends on "
-        "the family: with a base that was pre-trained long, more iterations may go on helping.",
+        "Compare the accuracy after 50 iterations with that after 200. Under Convergence, see the "
+        "residuals and follow the accuracy along the iterations.",
+        "What happens to the accuracy from 50 iterations to 200?",
+        "CG settles the steep directions of its system first and the flat ones later. The small "
+        "curvature of a flat direction is measured least well on a few hundred examples, and the "
+        "step along it is divided by that curvature. Stopping early and damping (δ added to every "
+        "eigenvalue) both shorten these steps. Whether they help or harm a merge depends "
+        "on what was measured, and on how far the experts are from their base.",
+        Asked("difference", (1, 0), BETTER),
         (
             Setup("50 iterations", "kfac", {"damping": 0.0, "iterations": 50}),
             Setup("200 iterations", "kfac", {"damping": 0.0, "iterations": 200}),
@@ -88,15 +122,16 @@ LESSONS = (
     Lesson(
         "What does the essential subspace keep?",
         "Of all that fine-tuning changed in a layer, ESM keeps the few directions along which the "
-        "layer's outputs move most. A layer with 192 outputs has room for 24 directions of each of "
-        "the eight tasks.",
-        "See on the Subspaces page what energy 24 directions keep. Then merge as published (an "
-        "eighth of a layer's outputs for each task), with 12 directions a task, and with 48.",
-        "48 directions keep more of every expert than 12 do. Why is the merge worse?",
-        "A few directions hold most of what moves the outputs, so 12 lose little. But eight times "
-        "48 directions do not fit into 192 dimensions: they must overlap, and the polar step, "
-        "which needs room to set them at right angles, bends all of them. Keeping less of each "
-        "task keeps more of all tasks.",
+        "layer's outputs move most. A layer with d outputs has room for d / T directions of each "
+        "of T tasks.",
+        "See on the Subspaces page what energy the directions keep. Then compare ESM as published "
+        "(d / T directions a task) with 12 directions a task, and with 48.",
+        "48 directions keep more of every expert than 12 do. What happens to the accuracy of the "
+        "merge from 12 to 48?",
+        "r directions of each of T tasks are T·r columns in a space of d dimensions. Up to d of "
+        "them can be set at right angles; beyond, the polar step bends all of them. More "
+        "directions keep more of each expert, and leave less room between the tasks.",
+        Asked("difference", (2, 1), BETTER),
         (
             Setup("As published", "essential"),
             Setup("12 directions", "essential", {"rank": 12}),
@@ -109,14 +144,13 @@ LESSONS = (
         "Which task counts most?",
         "Polarized scaling makes the loud louder: tasks, input dimensions and layers that moved "
         "far get more weight. Each of the three levels has a power; 0 switches it off.",
-        "Merge, and open Polarized scaling: which task is loud, and which quiet? Then merge with "
-        "all levels off, and with the tasks at power 4. Mind the ±: a point of difference is "
-        "within it.",
-        "Which task pays when the loud become louder? Is it worth it on this family?",
-        "The quiet one pays: with every power its own move shrinks further. On this family the "
-        "mean hardly notices any level, because all experts were fine-tuned alike and moved about "
-        "equally far; where experts differ more, as with real data sets, it can decide. That is "
-        "why every level has a switch: look at the weights first, then choose.",
+        "Open Polarized scaling: which task is loud, and which quiet? Then compare all levels off "
+        "with the tasks at power 4. Mind the ±.",
+        "Which tasks gain when the loud become louder, from all levels off to the tasks at 4?",
+        "A task gets the weight (‖Δₜ‖ / mean ‖Δ‖)^power in each layer: a task that moved far "
+        "gets more, and one that moved less gets less. Where all experts moved about equally far, "
+        "every weight is near 1 and the power changes little; look at the weights first.",
+        Asked("reasons", (2, 1), WITH),
         (
             Setup("All levels at 2", "essential"),
             Setup("All off", "essential",

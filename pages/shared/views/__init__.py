@@ -7,10 +7,12 @@ from .answers import BEFORE
 if TYPE_CHECKING:
     from . import (
         comparison,
+        conflict,
         confusion,
         convergence,
         estimate,
         export,
+        ladder,
         loading,
         merging,
         models,
@@ -23,10 +25,11 @@ if TYPE_CHECKING:
         spectra,
         survey,
         sweep,
+        why,
     )
 
 __all__ = [
-    "BEFORE", "comparison", "confusion", "convergence", "estimate", "export", "loading", "merging",
-    "models", "overlap", "predicted_loss", "protection", "recipe", "results", "runs", "spectra",
-    "survey", "sweep",
+    "BEFORE", "comparison", "conflict", "confusion", "convergence", "estimate", "export", "ladder",
+    "loading", "merging", "models", "overlap", "predicted_loss", "protection", "recipe", "results",
+    "runs", "spectra", "survey", "sweep", "why",
 ]  # fmt: skip

@@ -46,8 +46,10 @@ def convergence(run: Run, looks: dict[str, Look], prepared: Prepared) -> None:
         _curves(run, looks)
 
 
-def live(found: Residuals) -> None:
+def live(found: Any) -> None:
     """Residuals of a solve under way: the layer that is being solved, and those before it."""
+    if not isinstance(found, Residuals):  # of another job that the same bar watches
+        return
     curves = [*list(found.layers.values())[-5:], found.current]
     longest = max(len(curve) for curve in curves)
     table = pd.DataFrame(

@@ -11,7 +11,7 @@ from mats_core.merging import Report
 from ..controls import settings
 from ..frame import Wanted, caches, keys, session, show, shown
 from ..work import Prepared, Request, Run, merge, runs
-from . import convergence, layers, spectra
+from . import convergence, layers, spectra, why
 
 NUMBERS = {
     "normalised": ("Normalised accuracy", "Mean over the tasks of merged / expert accuracy."),
@@ -109,6 +109,10 @@ def headline(run: Run, beside: Run | None) -> None:
             )
         seconds = run.report.seconds
         st.metric("Time", f"{seconds:.1f} s", help=f"On {run.report.device}.", width=CELL)
+    if beside is not None and run.report.tasks and beside.report.tasks:
+        label = f"Why is it better than {show.plain(beside.label)}?"
+        if st.button(label, icon=":material/help:", type="tertiary", key="why"):
+            why.go(run, beside)
     following = caches.worker().named(merge.finer(run)) is not None
     st.caption(show.plain(_tested(run.report, following)))
     show.warnings(run.report.warnings)

@@ -9,7 +9,7 @@ from mats_core import figures
 from mats_core.analysis import KINDS, Kind, Spectrum
 from mats_core.merging import Inputs
 
-from ..frame import caches, keys, show
+from ..frame import caches, keys, show, surveys
 
 TITLES: dict[Kind, str] = {
     "input": "A · inputs",
@@ -19,19 +19,9 @@ TITLES: dict[Kind, str] = {
 }
 
 
-def matrices(inputs: Inputs) -> list[str]:
-    """Weights that have spectra: those with statistics, or all matrices where there are none."""
-    family = inputs.family
-    all_matrices = [name for name, role in family.roles.items() if role == "matrix"]
-    measured = {
-        f"{module}.weight" for own in inputs.statistics if own is not None for module in own.layers
-    }
-    return [name for name in all_matrices if name in measured] or all_matrices
-
-
 def pick_layer(inputs: Inputs, key: str) -> str:
     """A layer's weight, by its short name."""
-    names = matrices(inputs)
+    names = surveys.matrices(inputs)
     titles = figures.short_names(names)
     return st.selectbox(
         "Layer", names, index=len(names) // 2, format_func=lambda n: titles[n],

@@ -12,35 +12,17 @@ from mats_core import figures
 from mats_core.analysis import KINDS, OF_A_KIND, Kind, Quantity, Survey
 from mats_core.merging import Inputs
 
-from ..frame import Slot, caches, keys, session, show, state, tracked
-from ..work import Job, look_around
-from .spectra import TITLES, matrices
+from ..frame import Slot, keys, session, show, state, surveys, tracked
+from ..work import Job
+from .spectra import TITLES
 
 POLL = 1.5  # seconds between two drawings of a heatmap that grows
 NEED_STATISTICS: tuple[Quantity, ...] = ("overlap", "cost of averaging")
 
 
-def survey(inputs: Inputs) -> Job | Survey:
-    """The finished survey, or the job that makes it (started when it is first asked for)."""
-    known = caches.survey(inputs)
-    if known is not None:
-        return known
-    key = caches.identity(inputs)
-    job = state.job(Slot.SURVEYING)
-    if job is None or job.request != key:
-        todo = partial(look_around, inputs, caches.by_task(inputs), matrices(inputs))
-        title = "Looking at every layer"
-        job = tracked.start(Slot.SURVEYING, key, title, todo, background=True)
-    now = job.snapshot()
-    if now.state == "done":
-        caches.keep_survey(inputs, now.result)
-        return now.result
-    return job
-
-
 def choice(inputs: Inputs) -> tuple[str, str]:
     """The chosen layer and task; at first the middle layer and the first task."""
-    names, tasks = matrices(inputs), [expert.name for expert in inputs.family.experts]
+    names, tasks = surveys.matrices(inputs), [expert.name for expert in inputs.family.experts]
     layer, task = session.subspaces_layer, session.subspaces_task
     if layer not in names:
         session.subspaces_layer = layer = names[len(names) // 2]
@@ -69,7 +51,7 @@ def controls(inputs: Inputs) -> tuple[Quantity, Kind, int]:
             key="subspaces family kind", persist_state="session",
         )  # fmt: skip
     if quantity == "energy":
-        shapes = [inputs.family.shape(name) for name in matrices(inputs)]
+        shapes = [inputs.family.shape(name) for name in surveys.matrices(inputs)]
         most = max(min(shape) for shape in shapes)
         room = max(1, min(shape[0] for shape in shapes) // len(inputs.family.experts))
         rank = st.slider(
@@ -82,7 +64,7 @@ def controls(inputs: Inputs) -> tuple[Quantity, Kind, int]:
 def heatmap(inputs: Inputs, found: Job | Survey) -> None:
     """Controls and heatmap; while the survey runs, as many rows as there are."""
     quantity, kind, rank = controls(inputs)
-    names = matrices(inputs)
+    names = surveys.matrices(inputs)
     if isinstance(found, Survey):
         chosen = choice(inputs)
         drawn = figures.family_heatmap(found, names, quantity, kind=kind, rank=rank, chosen=chosen)

@@ -3,10 +3,12 @@
 Long work is a `Job`: it is handed to the one worker, tells how far it is, and can be cancelled.
 """
 
-from . import confusion, predicted_loss
+from . import confusion, lesson, predicted_loss, why
+from .conflict import ConflictRequest, measure_conflicts
 from .convergence import follow
 from .export import Written
 from .jobs import Desk, Job, Snapshot, Worker
+from .ladder import LadderRequest, run_ladder
 from .loading import EXAMPLES, load
 from .merge import Request, Residuals
 from .prepare import Prepared, TaskCard, clipped, picture
@@ -16,8 +18,9 @@ from .survey import look_around
 from .sweep import SweepRequest, run_sweep
 
 __all__ = [
-    "EXAMPLES", "Answers", "Desk", "Job", "Prepared", "Request", "Residuals", "Run", "Shelf",
-    "Snapshot", "SweepRequest", "TaskCard", "Worker", "Written", "clipped", "confusion", "export",
-    "follow", "load", "look_around", "merge", "picture", "predicted_loss", "prepare", "run_sweep",
-    "runs",
+    "EXAMPLES", "Answers", "ConflictRequest", "Desk", "Job", "LadderRequest", "Prepared", "Request",
+    "Residuals", "Run", "Shelf", "Snapshot", "SweepRequest", "TaskCard", "Worker", "Written",
+    "clipped", "confusion", "export", "follow", "lesson", "load", "look_around",
+    "measure_conflicts", "merge", "picture", "predicted_loss", "prepare", "run_ladder", "run_sweep",
+    "runs", "why",
 ]  # fmt: skip

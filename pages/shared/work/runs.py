@@ -29,6 +29,7 @@ PIN = "pinned"  # the file that names the pinned run of a family
 MOST = 60  # of a family; beyond, the oldest go
 READ = 3  # times its bytes on the disk that a run takes in memory
 ROUNDS = "rounds of statistics"
+YOUNGER = {("essential", "orthogonal"): True}  # options that runs may be older than, as they were
 log = logging.getLogger(__name__)
 _WRITING = threading.Lock()
 
@@ -78,9 +79,14 @@ def identity(recipe: Recipe, fingerprints: Mapping[str, str]) -> str:
 
     Where the files lie and how many examples it was tested on make no difference.
     """
+    # An option at the value that it had before there was one leaves a run its name.
+    options = recipe.parsed_options().model_dump()
+    for (method, name), value in YOUNGER.items():
+        if recipe.method == method and options[name] == value:
+            del options[name]
     content = {
         "method": recipe.method,
-        "options": recipe.parsed_options().model_dump(),
+        "options": options,
         "experts": [
             (e.name, e.weight, e.examples, fingerprints.get(e.name)) for e in recipe.experts
         ],

@@ -10,6 +10,7 @@ import pytest
 from mats_core.evaluation.scores import Score, TaskResult
 from mats_core.merging.family_file import FamilyFile, load_family
 from mats_core.merging.pipeline import merge
+from mats_core.merging.recipe import parse_recipe
 from pages.shared.work import runs
 
 
@@ -91,3 +92,13 @@ def test_the_pinned_run_outlives_the_others(
     assert first.id in [run.id for run in runs.everything(family.name)]
     runs.pin(family.name, None)
     assert runs.pinned(family.name) is None
+
+
+def test_an_option_that_is_younger_than_a_run_leaves_its_name():
+    def identity(**options: object) -> str:
+        content = {"base": "base", "experts": [{"name": "a", "model": "a"}], "method": "essential"}
+        return runs.identity(parse_recipe({**content, "options": options}), {"base": "0", "a": "1"})
+
+    # As it was computed before ESM could leave its directions as they are.
+    assert identity() == identity(orthogonal=True) == "0714ab0a40"
+    assert identity(orthogonal=False) != "0714ab0a40"

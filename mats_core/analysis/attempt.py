@@ -1,0 +1,29 @@
+"""One merge of many that are tried: its report, or why there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+
+from ..errors import InputError
+from ..merging import Evaluation, Event, Finished, Inputs, Recipe, Report, run
+from ..system import changed
+
+
+def quietly(recipe: Recipe, examples: int | None) -> Recipe:
+    """The recipe of a merge that is only tried: nothing is written, and test examples are not
+    asked."""
+    still = Evaluation(split="validation", examples=examples)
+    return recipe.model_copy(update={"output": None, "search": None, "evaluate": still})
+
+
+def attempt(recipe: Recipe, inputs: Inputs) -> Generator[Event, None, tuple[Report | None, str]]:
+    """The events of one merge; returns its report, or None and a sentence on why it failed."""
+    try:
+        merge = run(recipe, inputs=inputs)
+        finished = yield from changed(merge, lambda e: None if isinstance(e, Finished) else e)
+        return finished.report, ""
+    except InputError as error:
+        return None, str(error)
+    except (ArithmeticError, RuntimeError) as error:  # torch's own numerical errors are the latter
+        lines = str(error).strip().splitlines() or ["no reason given"]
+        return None, f"{type(error).__name__}: {lines[0]}"

@@ -1,0 +1,167 @@
+"""A family's folder, as the page keeps it: its `family.yaml` is written, changed and removed here.
+
+The file is one that a person would have written.  One that no longer has the form in which it was
+written here is never replaced or removed, and neither is any checkpoint.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import yaml
+
+from ..checkpoints import ListedModel, hub, require_folder, write_atomically
+from ..errors import InputError, foreseen
+from ..system import LONGEST_NAME, folder_name
+from .family_file import FamilyFile, load_family
+from .recipe import ExpertEntry
+
+FILE = "family.yaml"
+TASKS = "tasks"  # the folder beside it with the descriptions that the page wrote
+HEADER = """\
+# Written by MaTS Explorer; docs/recipes.md says what may stand here. Change it as you like: with
+# comments of your own the page reads it, and neither changes nor removes it.
+"""
+
+
+def plain_name(text: str) -> str:
+    """A text as the name of a folder: what no system takes is left out; `model` where all is."""
+    kept = re.sub(r"[^\w .+-]+", "-", text).strip(" .-")[: LONGEST_NAME // 4].strip(" .-")
+    with contextlib.suppress(ValueError):
+        return folder_name(kept)
+    return f"{kept}-" if kept else "model"
+
+
+def distinct_names(names: Sequence[str]) -> tuple[str, ...]:
+    """Names of folders, each another one also where capitals count for nothing."""
+    found: list[str] = []
+    for name in map(plain_name, names):
+        taken, number, one = {other.casefold() for other in found}, 2, name
+        while one.casefold() in taken:
+            one, number = f"{name}-{number}", number + 1
+        found.append(one)
+    return tuple(found)
+
+
+def written_as(model: ListedModel, folder: Path, roots: Sequence[Path] = ()) -> str:
+    """What a family in `folder` calls a model: an id of the hub, or a path.
+
+    It is relative to the folder where both lie below one of `roots`, else the whole path.
+    """
+    if model.of_hub:
+        return model.reference
+    place, home = model.path.resolve(), folder.resolve()
+    for root in (root.resolve() for root in roots):
+        if place.is_relative_to(root) and home.is_relative_to(root):
+            return Path(os.path.relpath(place, home)).as_posix()
+    return str(place)
+
+
+def new_family(
+    name: str,
+    folder: Path,
+    base: ListedModel,
+    experts: Sequence[ListedModel],
+    *,
+    roots: Sequence[Path] = (),
+    tasks: Mapping[str, str] | None = None,
+) -> FamilyFile:
+    """The family of a base and experts, to be kept in `folder`; nothing is written.
+
+    `tasks`: the reference of an expert's task by the expert's name, as `distinct_names` makes it.
+    """
+    names = distinct_names([one.name for one in experts])
+    entries = tuple(
+        ExpertEntry.model_validate(
+            {"name": n, "model": written_as(one, folder, roots), "task": (tasks or {}).get(n)}
+        )
+        for n, one in zip(names, experts, strict=True)
+    )
+    if not name.strip() or not entries:
+        raise InputError(
+            "new family",
+            expected="a name, a base and at least one expert",
+            found="no expert" if name.strip() else "no name",
+            remedy="Tick an expert." if name.strip() else "Type one.",
+        )
+    written = written_as(base, folder, roots)
+    return FamilyFile(name=name.strip(), base=written, experts=entries, folder=folder)
+
+
+def dump_family(collection: FamilyFile) -> str:
+    """The text of its `family.yaml`: a line for each expert."""
+    content = collection.model_dump(mode="json", exclude_defaults=True, exclude_none=True)
+    experts = content.pop("experts")
+    head = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=1000)
+    return f"{HEADER}{head}experts:\n" + "".join(f"- {_line(expert)}" for expert in experts)
+
+
+def _line(entry: Mapping[str, object]) -> str:
+    return yaml.safe_dump(
+        dict(entry), sort_keys=False, allow_unicode=True, default_flow_style=True, width=10**6
+    )
+
+
+def by_hand(file: Path) -> str:
+    """Why a `family.yaml` is not replaced or removed here; empty where it has the form of one that
+    was written here."""
+    try:
+        if file.read_text("utf-8") == dump_family(load_family(file)):
+            return ""
+    except (OSError, ValueError):
+        return "it cannot be read"
+    return "it was written or changed by hand"
+
+
+def save_family(collection: FamilyFile, *, replace: bool = False) -> Path:
+    """The path of the `family.yaml` that was written; its folder is made.  With `replace` it takes
+    the place of the one that lies there.
+
+    Raises `InputError` where something else lies there, where the folder is, contains or lies in a
+    model, and for a file that was changed by hand.
+    """
+    file = collection.folder / FILE
+    if replace:
+        _require_ours(file)
+    else:
+        require_folder(collection.folder, _reads(collection), force=False, foreign=lambda _: "it")
+    with foreseen(f"'{file}'"):
+        collection.folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(file, dump_family(collection).encode())
+    return file
+
+
+def _reads(collection: FamilyFile) -> list[tuple[str, Path]]:
+    """The models of a family that lie on this machine, with what they are."""
+    named = [("the base", collection.base)]
+    named += [(f"expert '{one.name}'", one.model) for one in collection.experts]
+    folder = collection.folder
+    # Resolved first: the folder, from which relative paths start, is not made yet.
+    paths = [(whose, (folder / hub.home(reference)).resolve()) for whose, reference in named]
+    return [(whose, path) for whose, path in paths if path.exists()]
+
+
+def remove_family(file: Path) -> None:
+    """Remove a `family.yaml`, and its folder where nothing else lies in it; no model is touched.
+
+    Raises `InputError` for a file that was changed by hand.
+    """
+    _require_ours(file)
+    with foreseen(f"'{file}'"):
+        file.unlink()
+        with contextlib.suppress(OSError):  # something else lies there
+            file.parent.rmdir()
+
+
+def _require_ours(file: Path) -> None:
+    if why := by_hand(file):
+        raise InputError(
+            f"'{file}'",
+            expected="a family.yaml as the page wrote it",
+            found=why,
+            remedy="Change or remove it by hand, or duplicate it under another name.",
+        )

@@ -11,14 +11,15 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from ..checkpoints import ListedModel, hub, require_folder, write_atomically
 from ..errors import InputError, foreseen
 from ..system import LONGEST_NAME, folder_name
+from ..tasks import names_file
 from .family_file import FamilyFile, load_family
-from .recipe import ExpertEntry
 
 FILE = "family.yaml"
 TASKS = "tasks"  # the folder beside it with the descriptions that the page wrote
@@ -48,13 +49,14 @@ def distinct_names(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def written_as(model: ListedModel, folder: Path, roots: Sequence[Path] = ()) -> str:
-    """What a family in `folder` calls a model: an id of the hub, or a path.
+    """What a family in `folder` calls a model: an id of the hub, or a path (see `path_from`)."""
+    return model.reference if model.of_hub else path_from(folder, model.path, roots)
 
-    It is relative to the folder where both lie below one of `roots`, else the whole path.
-    """
-    if model.of_hub:
-        return model.reference
-    place, home = model.path.resolve(), folder.resolve()
+
+def path_from(folder: Path, file: Path, roots: Sequence[Path] = ()) -> str:
+    """The path of a file as it is written in a folder: relative to the folder where both lie below
+    one of `roots`, else the whole path."""
+    place, home = file.resolve(), folder.resolve()
     for root in (root.resolve() for root in roots):
         if place.is_relative_to(root) and home.is_relative_to(root):
             return Path(os.path.relpath(place, home)).as_posix()
@@ -68,28 +70,76 @@ def new_family(
     experts: Sequence[ListedModel],
     *,
     roots: Sequence[Path] = (),
-    tasks: Mapping[str, str] | None = None,
+    tasks: Mapping[Path, str] | None = None,
+    like: FamilyFile | None = None,
 ) -> FamilyFile:
     """The family of a base and experts, to be kept in `folder`; nothing is written.
 
-    `tasks`: the reference of an expert's task by the expert's name, as `distinct_names` makes it.
+    tasks   an expert's path → the reference of its task
+    like    a family: what it says of the same models, and of itself, is taken over
     """
-    names = distinct_names([one.name for one in experts])
-    entries = tuple(
-        ExpertEntry.model_validate(
-            {"name": n, "model": written_as(one, folder, roots), "task": (tasks or {}).get(n)}
-        )
-        for n, one in zip(names, experts, strict=True)
-    )
-    if not name.strip() or not entries:
+    if not name.strip() or not experts:
         raise InputError(
             "new family",
             expected="a name, a base and at least one expert",
             found="no expert" if name.strip() else "no name",
             remedy="Tick an expert." if name.strip() else "Type one.",
         )
-    written = written_as(base, folder, roots)
-    return FamilyFile(name=name.strip(), base=written, experts=entries, folder=folder)
+    known = _entries(like, folder, roots) if like else {}
+    before = [known.get(_place(one), {}) for one in experts]
+    names = distinct_names(
+        [b.get("name", one.name) for b, one in zip(before, experts, strict=True)]
+    )
+    chosen = tasks or {}
+    entries = [
+        {
+            **old,
+            "name": own,
+            "model": written_as(one, folder, roots),
+            "task": chosen[one.path] if one.path in chosen else old.get("task"),
+        }
+        for old, own, one in zip(before, names, experts, strict=True)
+    ]
+    content = {
+        **(_rest(like, folder, roots) if like else {}),
+        "name": name.strip(),
+        "base": written_as(base, folder, roots),
+        "experts": entries,
+        "folder": folder,
+    }
+    return FamilyFile.model_validate(content)
+
+
+def _place(model: ListedModel) -> str:
+    return model.reference if model.of_hub else str(model.path.resolve())
+
+
+def _entries(like: FamilyFile, folder: Path, roots: Sequence[Path]) -> dict[str, dict[str, Any]]:
+    """Where each expert of a family lies → what stands in it about this expert."""
+    found = {}
+    for expert in like.experts:
+        of_hub = hub.is_id(expert.model, like.folder)
+        place = expert.model if of_hub else str((like.folder / hub.home(expert.model)).resolve())
+        entry = expert.model_dump(exclude_none=True)
+        for key in ("task", "statistics"):
+            if key in entry:
+                entry[key] = _moved(entry[key], like, folder, roots)
+        found[place] = entry
+    return found
+
+
+def _rest(like: FamilyFile, folder: Path, roots: Sequence[Path]) -> dict[str, Any]:
+    content = like.model_dump(exclude={"name", "base", "experts", "folder"}, exclude_none=True)
+    if "base_task" in content:
+        content["base_task"] = _moved(content["base_task"], like, folder, roots)
+    return content
+
+
+def _moved(reference: str, like: FamilyFile, folder: Path, roots: Sequence[Path]) -> str:
+    """A file that a family names, as another folder names it; a task of a source as it is."""
+    if folder == like.folder or not names_file(reference):
+        return reference
+    return path_from(folder, like.folder / reference, roots)
 
 
 def dump_family(collection: FamilyFile) -> str:

@@ -66,7 +66,7 @@ def test_paths_are_relative_below_one_root_and_whole_elsewhere(root, tmp_path):
 
 
 def test_tasks_and_names_are_written_and_every_name_is_another_one(root):
-    family = made(root, root / "mine", tasks={"e0": "tasks/e0.yaml"})
+    family = made(root, root / "mine", tasks={root / "e0": "tasks/e0.yaml"})
     assert [one.task for one in family.experts] == ["tasks/e0.yaml", None]
     assert "- {name: e0, model: ../e0, task: tasks/e0.yaml}" in dump_family(family)
     names = distinct_names(["a", "A", "a", "con", "../x", "…", "", "é" * 300])
@@ -128,3 +128,27 @@ def test_a_family_of_the_tests_written_by_others_is_never_removed(tiny_family, t
         remove_family(tmp_path / "family.yaml")
     (tmp_path / "family.yaml").write_bytes(b"\xff{")
     assert by_hand(tmp_path / "family.yaml") == "it cannot be read"
+
+
+def test_a_copy_keeps_what_stands_about_the_same_models(root, tiny_family):
+    (root / "old").mkdir()
+    shutil.copy(tiny_family / "t0.npz", root / "old")
+    (root / "old" / "family.yaml").write_text(
+        "name: Old\nbase: ../base\nbase_task: t0.npz\nheads: [classifier.*]\nstrangers: allow\n"
+        "experts:\n- {name: first, model: ../e0, task: t0.npz, examples: 7}\n"
+        "- {name: e1, model: ../e1, task: 'sample:digits'}\n"
+    )
+    old, known = load_family(root / "old"), models(root)
+    experts = [known["e1"], known["e0"]]
+    copy = new_family("New", root / "new", known["base"], experts, roots=[root], like=old)
+    assert load_family(save_family(copy)) == copy
+    assert [(e.name, e.model, e.task, e.examples) for e in copy.experts] == [
+        ("e1", "../e1", "sample:digits", None),
+        ("first", "../e0", "../old/t0.npz", 7),
+    ]
+    assert (copy.base_task, copy.heads, copy.strangers) == (
+        "../old/t0.npz", ("classifier.*",), "allow",
+    )  # fmt: skip
+    assert copy.model_path(copy.base_task or "").is_file()
+    same = new_family("Old", root / "old", known["base"], experts[:1], roots=[root], like=old)
+    assert same.base_task == "t0.npz"

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         loading,
         merging,
         models,
+        new_family,
         overlap,
         predicted_loss,
         protection,
@@ -27,6 +28,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BEFORE", "comparison", "confusion", "convergence", "estimate", "export", "loading", "merging",
-    "models", "overlap", "predicted_loss", "protection", "recipe", "results", "runs", "spectra",
-    "survey", "sweep",
+    "models", "new_family", "overlap", "predicted_loss", "protection", "recipe", "results", "runs",
+    "spectra", "survey", "sweep",
 ]  # fmt: skip

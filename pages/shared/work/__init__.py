@@ -3,8 +3,9 @@
 Long work is a `Job`: it is handed to the one worker, tells how far it is, and can be cancelled.
 """
 
-from . import confusion, predicted_loss
+from . import confusion, drafts, predicted_loss
 from .convergence import follow
+from .drafts import Draft
 from .export import Written
 from .jobs import Desk, Job, Snapshot, Worker
 from .loading import EXAMPLES, load
@@ -16,8 +17,8 @@ from .survey import look_around
 from .sweep import SweepRequest, run_sweep
 
 __all__ = [
-    "EXAMPLES", "Answers", "Desk", "Job", "Prepared", "Request", "Residuals", "Run", "Shelf",
-    "Snapshot", "SweepRequest", "TaskCard", "Worker", "Written", "clipped", "confusion", "export",
-    "follow", "load", "look_around", "merge", "picture", "predicted_loss", "prepare", "run_sweep",
-    "runs",
+    "EXAMPLES", "Answers", "Desk", "Draft", "Job", "Prepared", "Request", "Residuals", "Run",
+    "Shelf", "Snapshot", "SweepRequest", "TaskCard", "Worker", "Written", "clipped", "confusion",
+    "drafts", "export", "follow", "load", "look_around", "merge", "picture", "predicted_loss",
+    "prepare", "run_sweep", "runs",
 ]  # fmt: skip

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from ..errors import InputError, read_json
+from .configuration import read_config
 
 CARD, CONFIG, ADAPTER = "README.md", "config.json", "adapter_config.json"
 FRONT = re.compile(r"\A\ufeff?---\r?\n(.*?)\r?\n---\s*$", re.S | re.M)
@@ -55,6 +56,15 @@ def stated_bases(folder: Path) -> tuple[str, ...]:
     ]
     texts = [one.strip() for one in said if isinstance(one, str) and len(one) <= LONGEST]
     return tuple(dict.fromkeys(text for text in texts if text))
+
+
+def stated_classes(folder: Path) -> tuple[str, ...]:
+    """The classes that the `config.json` in a folder names, in the order of their numbers."""
+    try:
+        labels = read_config(folder / CONFIG).get("id2label") or {}
+    except InputError:
+        return ()
+    return tuple(labels[key] for key in sorted(labels, key=int))
 
 
 def settings_in(file: Path) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from ..errors import InputError, listing
 from . import hub
-from .card import ADAPTER, CONFIG, settings_in, stated_bases, stated_licence
+from .card import ADAPTER, CONFIG, settings_in, stated_bases, stated_classes, stated_licence
 from .files import read_header
 from .folder import SAFE, STATE, is_pickle, is_shard, is_weights, weight_files
 
@@ -63,6 +63,7 @@ class ListedModel:
     architecture  the class that `config.json` names, of an adapter its method; empty where unknown
     licence       as it is stated; empty where it is not
     made_from     what it says that it was made from, most telling first
+    classes       of its head, in their order; empty where they are not named
     merged        whether a merge wrote it
     problem       why it cannot be opened as it is, with the remedy; empty where it can
     """
@@ -75,6 +76,7 @@ class ListedModel:
     architecture: str = ""
     licence: str = ""
     made_from: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
     merged: bool = False
     problem: str = ""
 
@@ -298,6 +300,7 @@ def _listed(
         architecture=_method(home) if (home / ADAPTER).is_file() else _architecture(config),
         licence=stated_licence(home, config) if beside else "",
         made_from=stated_bases(home) if beside else (),
+        classes=stated_classes(home) if config.get("id2label") else (),
         merged=all((home / name).is_file() for name in MERGED),
         problem=problem,
     )

@@ -27,6 +27,7 @@ from .family_folder import (
     plain_name,
     remove_family,
     save_family,
+    task_of,
 )
 from .given import (
     Source,
@@ -83,5 +84,6 @@ __all__ = [
     "pieces", "pipeline", "plain_name", "planned", "prepare", "proposal", "proposed_base",
     "read_layer", "recipe_of", "recipe_record", "reference", "remove_family", "require_output",
     "require_recipe", "rounds", "run", "run_plan", "save_family", "shape_of", "statistics_of",
-    "statistics_sizes", "task_dict", "units", "weights_of", "weights_record", "with_statistics",
+    "statistics_sizes", "task_dict", "task_of", "units", "weights_of", "weights_record",
+    "with_statistics",
 ]  # fmt: skip

@@ -18,11 +18,12 @@ import yaml
 from ..checkpoints import ListedModel, hub, require_folder, write_atomically
 from ..errors import InputError, foreseen
 from ..system import LONGEST_NAME, folder_name
-from ..tasks import names_file
+from ..tasks import Guess, described, names_file
 from .family_file import FamilyFile, load_family
 
 FILE = "family.yaml"
 TASKS = "tasks"  # the folder beside it with the descriptions that the page wrote
+TASK_HEADER = "# Written by MaTS Explorer; docs/tasks.md says what may stand here.\n"
 HEADER = """\
 # Written by MaTS Explorer; docs/recipes.md says what may stand here. Change it as you like: with
 # comments of your own the page reads it, and neither changes nor removes it.
@@ -70,12 +71,12 @@ def new_family(
     experts: Sequence[ListedModel],
     *,
     roots: Sequence[Path] = (),
-    tasks: Mapping[Path, str] | None = None,
+    tasks: Mapping[Path, str | None] | None = None,
     like: FamilyFile | None = None,
 ) -> FamilyFile:
     """The family of a base and experts, to be kept in `folder`; nothing is written.
 
-    tasks   an expert's path → the reference of its task
+    tasks   an expert's path → the reference of its task; None: it is to have none
     like    a family: what it says of the same models, and of itself, is taken over
     """
     if not name.strip() or not experts:
@@ -156,6 +157,17 @@ def _line(entry: Mapping[str, object]) -> str:
     )
 
 
+def task_of(name: str, folder: Path, found: Guess, roots: Sequence[Path] = ()) -> tuple[str, str]:
+    """(reference, text) of an expert's task in a family's folder: what stands in the family, and
+    the YAML that is to be written beside it; empty for a task that needs none."""
+    if found.kind == "ready":
+        return path_from(folder, found.file, roots), ""
+    place = folder / TASKS
+    train = path_from(place, found.file, roots)
+    test = path_from(place, found.test, roots) if found.test else None
+    return f"{TASKS}/{name}.yaml", TASK_HEADER + described(found, train, test, name)
+
+
 def by_hand(file: Path) -> str:
     """Why a `family.yaml` is not replaced or removed here; empty where it has the form of one that
     was written here."""
@@ -167,9 +179,12 @@ def by_hand(file: Path) -> str:
     return "it was written or changed by hand"
 
 
-def save_family(collection: FamilyFile, *, replace: bool = False) -> Path:
+def save_family(
+    collection: FamilyFile, tasks: Mapping[str, str] | None = None, *, replace: bool = False
+) -> Path:
     """The path of the `family.yaml` that was written; its folder is made.  With `replace` it takes
-    the place of the one that lies there.
+    the place of the one that lies there.  `tasks`: reference → YAML of those that are described
+    beside it.
 
     Raises `InputError` where something else lies there, where the folder is, contains or lies in a
     model, and for a file that was changed by hand.
@@ -181,6 +196,11 @@ def save_family(collection: FamilyFile, *, replace: bool = False) -> Path:
         require_folder(collection.folder, _reads(collection), force=False, foreign=lambda _: "it")
     with foreseen(f"'{file}'"):
         collection.folder.mkdir(parents=True, exist_ok=True)
+    for reference, text in (tasks or {}).items():
+        place = collection.folder / reference
+        if place.exists() and not _is_our_task(place):
+            raise _not_ours(place, "it was written or changed by hand")
+        write_atomically(place, text.encode())
     write_atomically(file, dump_family(collection).encode())
     return file
 
@@ -196,22 +216,41 @@ def _reads(collection: FamilyFile) -> list[tuple[str, Path]]:
 
 
 def remove_family(file: Path) -> None:
-    """Remove a `family.yaml`, and its folder where nothing else lies in it; no model is touched.
+    """Remove a `family.yaml` and the tasks that were described beside it, and its folder where
+    nothing else lies in it; no model is touched.
 
     Raises `InputError` for a file that was changed by hand.
     """
     _require_ours(file)
     with foreseen(f"'{file}'"):
         file.unlink()
-        with contextlib.suppress(OSError):  # something else lies there
-            file.parent.rmdir()
+        for task in filter(_is_our_task, (file.parent / TASKS).glob("*.yaml")):
+            task.unlink()
+        for folder in (file.parent / TASKS, file.parent):
+            with contextlib.suppress(OSError):  # something else lies there
+                folder.rmdir()
 
 
 def _require_ours(file: Path) -> None:
     if why := by_hand(file):
-        raise InputError(
-            f"'{file}'",
-            expected="a family.yaml as the page wrote it",
-            found=why,
-            remedy="Change or remove it by hand, or duplicate it under another name.",
-        )
+        raise _not_ours(file, why)
+
+
+def _not_ours(file: Path, why: str) -> InputError:
+    return InputError(
+        f"'{file}'",
+        expected="a file as the page wrote it",
+        found=why,
+        remedy="Change or remove it by hand, or duplicate the family under another name.",
+    )
+
+
+def _is_our_task(file: Path) -> bool:
+    """Whether the description of a task has the form in which it was written here."""
+    try:
+        text = file.read_text("utf-8")
+        content = yaml.safe_load(text)
+    except (OSError, ValueError, yaml.YAMLError):
+        return False
+    whole = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=10**6)
+    return text == TASK_HEADER + whole

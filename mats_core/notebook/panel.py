@@ -15,7 +15,7 @@ from typing import Any
 
 from ..errors import InputError, member
 from ..merging import Merge, Recipe, Report
-from ..methods import METHODS, PRESETS, PROPOSED
+from ..methods import METHODS, PRESETS, PROPOSED, WITHOUT_DATA
 from ..system import in_notebook
 from . import code, controls, render
 from .answers import Answers, Run, State
@@ -25,8 +25,6 @@ from .controls import Knobs
 from .picture import Picture
 from .subjects import Request, Subject, subject
 from .worker import Worker
-
-WITHOUT_DATA = "task_arithmetic"  # the method that is proposed where nothing was measured
 
 
 class Panel(Board):

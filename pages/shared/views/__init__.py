@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         merging,
         models,
         new_family,
+        new_tasks,
         overlap,
         predicted_loss,
         protection,
@@ -28,6 +29,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BEFORE", "comparison", "confusion", "convergence", "estimate", "export", "loading", "merging",
-    "models", "new_family", "overlap", "predicted_loss", "protection", "recipe", "results", "runs",
-    "spectra", "survey", "sweep",
+    "models", "new_family", "new_tasks", "overlap", "predicted_loss", "protection", "recipe",
+    "results", "runs", "spectra", "survey", "sweep",
 ]  # fmt: skip

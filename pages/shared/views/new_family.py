@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,16 +16,21 @@ from mats_core.merging import (
     FamilyFile,
     by_hand,
     candidates,
+    distinct_names,
     dump_family,
     load_family,
     new_family,
     proposed_base,
     remove_family,
     save_family,
+    task_of,
 )
+from mats_core.methods import WITHOUT_DATA
+from mats_core.tasks import Guess
 
-from ..frame import families, session, show, state
-from ..work import Draft, drafts
+from ..frame import Wanted, families, session, show, state
+from ..work import Draft, drafts, merge
+from . import new_tasks
 
 MANY = 24  # experts that have a box each; of more the likely ones alone
 BASE, EXPERT = "the base", "one of the experts"
@@ -120,7 +125,9 @@ def _form(draft: Draft, known: dict[str, Path]) -> None:
         st.button("Cancel", on_click=_close)
         return
     experts = _experts(draft, base, usable)
-    _keep(draft, base, experts, known)
+    kept = drafts.tasks_in(draft.like, experts)
+    told = new_tasks.choose(f"draft {draft.number}", experts, found.data, kept) if experts else {}
+    _keep(draft, base, experts, told, known)
 
 
 def _searched(found: ModelSearch, draft: Draft) -> None:
@@ -270,10 +277,14 @@ def _beside(base: ListedModel, fitting: Sequence[Candidate]) -> bool:
 
 
 def _keep(
-    draft: Draft, base: ListedModel, experts: Sequence[ListedModel], known: dict[str, Path]
+    draft: Draft,
+    base: ListedModel,
+    experts: Sequence[ListedModel],
+    told: Mapping[Path, Guess | None],
+    known: dict[str, Path],
 ) -> None:
     """Name and place, and the press that writes the file."""
-    st.markdown("**3. Keep it** as a family.yaml, which you can read, change and share.")
+    st.markdown("**4. Keep it** as a family.yaml, which you can read, change and share.")
     key, roots = f"draft {draft.number}", families.roots()
     homes = [draft.file.parent.parent] if draft.file else drafts.homes(roots, base)
     if not homes:
@@ -289,18 +300,30 @@ def _keep(
         disabled=len(homes) == 1,
     )  # fmt: skip
     folder = draft.file.parent if draft.file else drafts.folder_in(home, name)
+    family, tasks = None, dict[str, str]()
     try:
-        family = _family(draft, name, folder, base, experts, titles)
+        chosen = dict[Path, str | None]()
+        names = distinct_names([one.name for one in experts])
+        for one, own in zip(experts, names, strict=True):
+            if one.path in told:
+                guess = told[one.path]
+                chosen[one.path], text = (
+                    task_of(own, folder, guess, families.roots()) if guess else (None, "")
+                )
+                tasks |= {str(chosen[one.path]): text} if text else {}
+        family = _family(draft, name, folder, base, experts, chosen, titles)
     except InputError as error:
         st.caption(show.plain(str(error)))
-        family = None
     if family is not None:
         with st.expander(f"What is written: {show.plain(folder.name)}/family.yaml"):
             st.code(dump_family(family), language="yaml")
+            for reference, text in tasks.items():
+                st.caption(show.plain(reference))
+                st.code(text, language="yaml")
     with st.container(horizontal=True):
         st.button(
             "Save and go to Merge", type="primary", icon=":material/check:",
-            disabled=family is None, on_click=_save, args=(family, draft.file is not None),
+            disabled=family is None, on_click=_save, args=(family, tasks, draft.file is not None),
         )  # fmt: skip
         st.button("Cancel", on_click=_close)
 
@@ -311,6 +334,7 @@ def _family(
     folder: Path,
     base: ListedModel,
     experts: Sequence[ListedModel],
+    chosen: Mapping[Path, str | None],
     titles: Sequence[str],
 ) -> FamilyFile:
     """The family as it would be written, with what the page does not ask about as it was."""
@@ -320,16 +344,20 @@ def _family(
             remedy="Results are kept by this name: choose another one.",
         )  # fmt: skip
     like = load_family(draft.like) if draft.like else None
-    return new_family(name, folder, base, experts, roots=families.roots(), like=like)
+    return new_family(
+        name, folder, base, experts, roots=families.roots(), tasks=chosen, like=like
+    )  # fmt: skip
 
 
-def _save(family: FamilyFile, change: bool) -> None:
+def _save(family: FamilyFile, tasks: Mapping[str, str], change: bool) -> None:
     try:
-        file = save_family(family, replace=change)
+        file = save_family(family, tasks, replace=change)
     except InputError as error:
         show.keep("error", str(error))
         return
     families.choose(file)
+    if merge.lacking(family):
+        session.wanted = Wanted(WITHOUT_DATA)
     session.draft = replace(session.draft, number=-1) if session.draft else None
 
 

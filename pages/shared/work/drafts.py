@@ -4,15 +4,19 @@ chosen.  The library finds, judges and writes; here is what the page keeps betwe
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from mats_core import tasks
 from mats_core.checkpoints import Limits, ListedModel, ModelSearch, hub, search_models
 from mats_core.errors import InputError, size
 from mats_core.merging import FamilyFile, Proposal, load_family, plain_name, proposal
+from mats_core.system import nbytes, recall
 
 KINDS = {"model": "model", "adapter": "adapter", "pickle": "pickle", "other": "another format"}
 
@@ -100,7 +104,7 @@ def homes(roots: Sequence[Path], base: ListedModel | None) -> list[Path]:
 
 def folder_in(home: Path, name: str) -> Path:
     """A folder of this name in `home` that does not exist yet."""
-    first = plain_name(name).replace(" ", "-").lower()
+    first = re.sub(r"[ -]+", "-", plain_name(name)).lower()
     folder, number = home / first, 2
     while os.path.lexists(folder):
         folder, number = home / f"{first}-{number}", number + 1
@@ -125,3 +129,55 @@ def written(model: ListedModel) -> str:
     if not model.modified:
         return ""
     return datetime.fromtimestamp(model.modified, UTC).astimezone().strftime("%Y-%m-%d")
+
+
+# Tasks --------------------------------------------------------------------------------------------
+
+MOST_DATA = 60  # files that are looked into for a proposal
+
+
+def tasks_in(file: Path | None, experts: Sequence[ListedModel]) -> dict[Path, str]:
+    """An expert's path → the task that a family names for it already."""
+    if file is None:
+        return {}
+    family = load_family(file)
+    by_id = {one.model: one.task for one in family.experts}
+    by_path = {(family.folder / one.model).resolve(): one.task for one in family.experts}
+    found = {e.path: by_id.get(e.reference) or by_path.get(e.path.resolve()) for e in experts}
+    return {path: task for path, task in found.items() if task}
+
+
+def guess(file: Path, head: tuple[str, ...]) -> tasks.Guess:
+    """What a file is taken for, remembered; raises `InputError` for what is no task."""
+    return recall(("guess", *_stamp(file), head), lambda: tasks.guessed(file, head), nbytes)
+
+
+def _stamp(file: Path) -> tuple[str, int, int]:
+    status = file.stat()
+    return str(file), status.st_mtime_ns, status.st_size
+
+
+def proposed_data(model: ListedModel, data: Sequence[Path]) -> Path | None:
+    """The file whose classes are those of the model's head by their names, or which is named after
+    the model; None where none is."""
+    found: list[tuple[Path, tasks.Guess]] = []
+    for file in data[:MOST_DATA]:
+        with contextlib.suppress(InputError, OSError):
+            found.append((file, guess(file, model.classes)))
+    halves = {one.test for _, one in found}
+    for file, one in found:
+        if file not in halves and tasks.same_classes(one.found, model.classes):
+            return file
+    named = (file for file, _ in found if file not in halves and _after(model.name, file))
+    return next(named, None)
+
+
+def _after(name: str, file: Path) -> bool:
+    return re.split(r"[^a-z0-9]+", file.name.lower())[0] == name.lower() and len(name) > 2
+
+
+def ordered(found: tasks.Guess, head: Sequence[str]) -> tuple[str, ...]:
+    """A class of the file for each of the head's: by name, else in the order of both."""
+    by_name = {to: one for one, to in tasks.matched(found.found, head).items()}
+    left = iter([one for one in found.found if one not in by_name.values()])
+    return tuple(by_name.get(to) or next(left, "") for to in head)

@@ -6,14 +6,18 @@ import streamlit as st
 
 from mats_core import figures
 from pages.shared.frame import Slot, families, progress, show
-from pages.shared.views import estimate
+from pages.shared.views import estimate, new_family
 from pages.shared.views import models as cards
 
 collection = families.header(
     "Family",
     "The models to merge: one pre-trained base and experts fine-tuned from it, one for each task.",
+    new_family.instead,
 )
-families.another()
+with st.container(horizontal=True):
+    new_family.button()
+    families.another()
+    new_family.manage(collection)
 preparing = families.preparation(collection)
 progress.bar(Slot.PREPARATION)
 if preparing.snapshot().state == "failed":

@@ -5,12 +5,12 @@ from __future__ import annotations
 import streamlit as st
 
 from mats_core import figures
-from mats_core.methods import PROPOSED
+from mats_core.methods import PROPOSED, WITHOUT_DATA
 from pages.shared.controls import settings, widgets
 from pages.shared.frame import Slot, families, progress, session, show, shown
 from pages.shared.learn import guide
 from pages.shared.views import convergence, merging, results
-from pages.shared.work import prepare
+from pages.shared.work import merge, prepare
 
 
 def welcome(prepared: prepare.Prepared | None) -> None:
@@ -37,7 +37,8 @@ settings.take_over(collection)
 lesson = st.container()  # filled at the end: its answer quotes the run that has just finished
 left, right = st.columns([5, 11], gap="medium")
 with left, st.container(border=True):
-    method = widgets.method(PROPOSED)
+    lacking = merge.lacking(collection)
+    method = widgets.method(WITHOUT_DATA if lacking else PROPOSED, lacking)
     # Above the knobs, so that it is on the screen of a laptop and of a phone.
     with st.container(horizontal=True, vertical_alignment="center"):
         press = st.empty()  # drawn once it is known whether these settings can be merged

@@ -5,6 +5,7 @@ position, never memory-mapped; what is written appears whole or not at all (`sta
 """
 
 from . import hub
+from .card import CARD, front_matter, stated_bases, stated_licence
 from .companions import carry, companions
 from .configuration import read_config
 from .contents import TensorEntry, checksum
@@ -14,16 +15,19 @@ from .place import refuse_existing, require_file, require_folder, what_lies
 from .quantised import left_over, quantisation, require_numbers, unquantised
 from .reading_ahead import Buffers, Wanted
 from .renamed import Renamed, original, stem_of
+from .search import Limits, ListedModel, ModelSearch, search_models
 from .source import Entry, Shaped, Tensors, Weights, all_finite
 from .staging import MARK, partial_of, staged_directory, staged_file, write_atomically
 from .wrappers import inside, unwrapped
 from .writer import SHARD_BYTES, CheckpointWriter, Spec, TensorFileWriter, config_files
 
 __all__ = [
-    "MARK", "SHARD_BYTES", "Buffers", "Checkpoint", "CheckpointWriter", "Entry", "InMemory",
-    "Renamed", "Shaped", "Spec", "TensorEntry", "TensorFileWriter", "Tensors", "Wanted", "Weights",
-    "all_finite", "carry", "checksum", "companions", "config_files", "hub", "inside", "left_over",
-    "original", "partial_of", "quantisation", "read_config", "refuse_existing", "require_file",
-    "require_folder", "require_numbers", "staged_directory", "staged_file", "stem_of",
-    "unquantised", "unwrapped", "what_lies", "write_atomically",
+    "CARD", "MARK", "SHARD_BYTES", "Buffers", "Checkpoint", "CheckpointWriter", "Entry", "InMemory",
+    "Limits", "ListedModel", "ModelSearch", "Renamed", "Shaped", "Spec", "TensorEntry",
+    "TensorFileWriter", "Tensors", "Wanted", "Weights", "all_finite", "carry", "checksum",
+    "companions", "config_files", "front_matter", "hub", "inside", "left_over", "original",
+    "partial_of", "quantisation", "read_config", "refuse_existing", "require_file",
+    "require_folder", "require_numbers", "search_models", "staged_directory", "staged_file",
+    "stated_bases", "stated_licence", "stem_of", "unquantised", "unwrapped", "what_lies",
+    "write_atomically",
 ]  # fmt: skip

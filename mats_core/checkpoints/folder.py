@@ -176,11 +176,7 @@ def _no_weights(path: Path, names: list[str], found: list[str]) -> InputError:
 
 def _pickled(names: list[str]) -> str | None:
     """The pickle that holds weights: pytorch_model.bin before others, an index before shards."""
-    found = [
-        name
-        for name in names
-        if not STATE.match(name) and (name.endswith(PICKLES) or name.endswith(".bin.index.json"))
-    ]
+    found = [name for name in names if not STATE.match(name) and is_pickle(name)]
     ranks = ("pytorch_model.bin", "pytorch_model.bin.index.json", "diffusion_pytorch_model.bin")
     return min(found, key=lambda n: (ranks.index(n) if n in ranks else len(ranks), n), default=None)
 
@@ -240,6 +236,16 @@ def is_weights(name: str) -> bool:
     lower = name.lower()
     suffixes = (SAFE, *PICKLES, *OTHER_FORMATS)
     return lower.endswith(suffixes) or lower.endswith(".index.json")
+
+
+def is_pickle(name: str) -> bool:
+    """Whether a file of this name is a pickle, or the index of some."""
+    return name.endswith((*PICKLES, ".bin.index.json"))
+
+
+def is_shard(name: str) -> bool:
+    """Whether a file is one of several that hold one model together."""
+    return SHARD.search(name.removesuffix(SAFE)) is not None
 
 
 def _refusal(path: Path) -> InputError:

@@ -21,6 +21,7 @@ ID = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>
 WANTED = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model", "*.jinja"]
 # Copies for other programs (onnx/, original/, openvino/), but not the modules of
 # sentence-transformers, which are called 1_Pooling/, 2_Dense/ and so on.
+MODELS = "models--"  # how the folders of models begin in the hub's cache
 ELSEWHERE = ["[!0-9]*/*", "[0-9][!_]*/*"]
 
 
@@ -60,6 +61,30 @@ def pinned(reference: str, folder: Path = Path()) -> str:
     if not is_id(reference, folder):
         return reference
     return f"{reference.partition('@')[0]}@{_snapshot(reference).name}"
+
+
+def cache_folder() -> Path:
+    """The folder in which this machine keeps what it downloaded from the hub, made or not."""
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE)
+
+
+def snapshots(folder: Path) -> list[tuple[str, Path]]:
+    """(reference, folder) of every revision in one folder of the hub's cache; none of another one.
+
+    The revision that the branch `main` names needs no `@commit` after its id.
+    """
+    owner, _, name = folder.name.removeprefix(MODELS).partition("--")
+    if not folder.name.startswith(MODELS) or not name:
+        return []
+    id = f"{owner}/{name}"
+    with contextlib.suppress(OSError, ValueError):
+        ref = folder / "refs" / "main"
+        main = ref.read_text("utf-8").strip() if ref.is_file() else ""
+        found = sorted(one for one in (folder / "snapshots").iterdir() if one.is_dir())
+        return [(id if one.name == main else f"{id}@{one.name}", one) for one in found]
+    return []
 
 
 def _snapshot(reference: str) -> Path:

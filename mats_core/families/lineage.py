@@ -28,6 +28,7 @@ from .heads import head_module
 NEAR, FAR, STRANGE = 0.9, 0.2, 0.05
 MATRICES = 16  # that are read
 ELEMENTS = 1 << 18  # of each
+GLANCE = 1 << 13  # of each, where many models are compared before one is chosen
 ENOUGH = 1 << 11  # elements, below which chance alone may give a cosine of `STRANGE`
 POSITION = re.compile(r"pos(ition|_|$)|rel(ative|_)", re.IGNORECASE)
 
@@ -70,6 +71,50 @@ def _twins(family: Family) -> list[str]:
     return notes
 
 
+def kinship(family: Family) -> tuple[float | None, ...]:
+    """The cosine of each expert with the base, from -1 to 1, over a small sample of their matrices.
+
+    None where they share too little to tell, and for an adapter, which has no other weights than
+    the base's.  The family may have been examined by its headers alone.
+    """
+    names = sample(family)
+    base = [_part(family.base, name, GLANCE) for name in names]
+    checkpoints = [expert.checkpoint for expert in family.experts]
+    return tuple(
+        None if one.form else _cosine(base, [_part(one, name, GLANCE) for name in names])
+        for one in checkpoints
+    )
+
+
+def middle(family: Family) -> int | None:
+    """Which model lies between all the others: 0 for the base, 1 for the first expert, and so on.
+
+    Experts are nearer to the model that they began as than to each other.  None for fewer than
+    three models, for adapters, and where the models share too little to tell.
+    """
+    names = sample(family)
+    models = [family.base, *(expert.checkpoint for expert in family.experts)]
+    if len(models) < 3 or not names or any(one.form for one in models):
+        return None
+    rows = [torch.cat([_part(one, name, GLANCE) for name in names]).double() for one in models]
+    vectors = torch.stack(rows)
+    if vectors.shape[1] < ENOUGH or not bool(vectors.any(1).all()):
+        return None
+    vectors /= vectors.norm(dim=1, keepdim=True)
+    return int((vectors @ vectors.mT).sum(1).argmax())
+
+
+def related(cosine: float | None) -> str:
+    """What a cosine says about an expert and its base, in words; empty where it is not known."""
+    if cosine is None:
+        return ""
+    if cosine >= NEAR:
+        return "fine-tuned from this base"
+    if cosine >= FAR:
+        return "of one start with this base, and trained far from it"
+    return "hardly related to this base" if cosine >= STRANGE else "a stranger to this base"
+
+
 def sample(family: Family) -> list[str]:
     """Names of the matrices that are compared, from the whole depth of the model."""
     names = [
@@ -85,8 +130,8 @@ def sample(family: Family) -> list[str]:
     return [names[index * len(names) // count] for index in range(count)]
 
 
-def _part(weights: Weights, name: str) -> Tensor:
-    elements = min(ELEMENTS, weights.tensors[name].elements)
+def _part(weights: Weights, name: str, most: int | None = None) -> Tensor:
+    elements = min(most or ELEMENTS, weights.tensors[name].elements)
     if weights.reads_parts(name):
         return weights.part(name, 0, elements, dtype=torch.float32)
     return weights.read(name, dtype=torch.float32).reshape(-1)[:elements]

@@ -6,6 +6,7 @@ is judged before, at the front door (`mats_core.api`).
 
 from ..system import Event
 from . import pipeline, rounds
+from .candidates import Candidate, Proposal, candidates, proposal, proposed_base
 from .directory import require_output
 from .events import (
     Examined,
@@ -18,6 +19,16 @@ from .events import (
     TrialDone,
 )
 from .family_file import FamilyFile, load_family, measure_all, measuring_all, missing_statistics
+from .family_folder import (
+    by_hand,
+    distinct_names,
+    dump_family,
+    new_family,
+    plain_name,
+    remove_family,
+    save_family,
+    task_of,
+)
 from .given import (
     Source,
     by_text,
@@ -62,15 +73,17 @@ from .sinks import output_specs
 from .sizes import bytes_at_once, cost_of, inputs_bytes, shape_of, statistics_sizes
 
 __all__ = [
-    "VERSION", "Evaluation", "Event", "Examined", "ExpertEntry", "FamilyFile", "Finished", "Inputs",
-    "Iteration", "LayerDone", "LayerReport", "Merge", "Plan", "Recipe", "Report", "RoundDone",
-    "Shares", "Source", "Started", "TaskDone", "TaskList", "TrialDone", "Unit", "by_text",
-    "bytes_at_once", "cost_of", "dump_recipe", "evaluate_output", "evaluating_output",
+    "VERSION", "Candidate", "Evaluation", "Event", "Examined", "ExpertEntry", "FamilyFile",
+    "Finished", "Inputs", "Iteration", "LayerDone", "LayerReport", "Merge", "Plan", "Proposal",
+    "Recipe", "Report", "RoundDone", "Shares", "Source", "Started", "TaskDone", "TaskList",
+    "TrialDone", "Unit", "by_hand", "by_text", "bytes_at_once", "candidates", "cost_of",
+    "distinct_names", "dump_family", "dump_recipe", "evaluate_output", "evaluating_output",
     "examples_of", "family_record", "inputs_bytes", "inputs_of", "kept", "layers_done",
     "load_family", "load_recipe", "measure_all", "measured_of", "measuring_all", "merge",
-    "missing_statistics", "named", "open_inputs", "open_source", "output_specs", "parse_options",
-    "parse_recipe", "patterns", "pieces", "pipeline", "planned", "prepare", "read_layer",
-    "recipe_of", "recipe_record", "reference", "require_output", "require_recipe", "rounds", "run",
-    "run_plan", "shape_of", "statistics_of", "statistics_sizes", "task_dict", "units", "weights_of",
+    "missing_statistics", "named", "new_family", "open_inputs", "open_source", "output_specs",
+    "parse_options", "parse_recipe", "patterns", "pieces", "pipeline", "plain_name", "planned",
+    "prepare", "proposal", "proposed_base", "read_layer", "recipe_of", "recipe_record", "reference",
+    "remove_family", "require_output", "require_recipe", "rounds", "run", "run_plan", "save_family",
+    "shape_of", "statistics_of", "statistics_sizes", "task_dict", "task_of", "units", "weights_of",
     "weights_record", "with_statistics",
 ]  # fmt: skip

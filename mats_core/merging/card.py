@@ -13,16 +13,13 @@ from typing import Any
 
 import yaml
 
-from ..checkpoints import InMemory, Weights, stem_of
+from ..checkpoints import InMemory, Weights, stated_licence, stem_of
 from ..families import Expert, Family
 from ..methods import METHODS
 from .recipe import Recipe, dump_recipe
 from .report import Report
 
-NAME = "README.md"
-FRONT = re.compile(r"\A\ufeff?---\r?\n(.*?)\r?\n---\s*$", re.S | re.M)
-LIMIT = 1_000_000  # bytes of another model's card that are looked at
-CARD = """\
+TEXT = """\
 ---
 {{ front }}---
 
@@ -147,7 +144,7 @@ def card(recipe: Recipe, report: Report, family: Family) -> str:
         trim_blocks=True, keep_trailing_newline=True, undefined=StrictUndefined, autoescape=False
     )
     page.filters |= {"shown": _shown, "cell": _cell, "percent": lambda share: f"{100 * share:.1f}"}
-    return page.from_string(CARD).render(
+    return page.from_string(TEXT).render(
         front=yaml.safe_dump(front, sort_keys=False, allow_unicode=True, width=1000),
         recipe=recipe,
         report=report,
@@ -174,25 +171,10 @@ def _inputs(recipe: Recipe, family: Family) -> Inputs:
 
 def licence(checkpoint: Weights) -> str:
     """The licence that a checkpoint's own directory states, or an empty text."""
-    stated = checkpoint.config.get("license")
-    if not isinstance(checkpoint, InMemory):  # beside which nothing lies
-        folder = checkpoint.path if checkpoint.path.is_dir() else checkpoint.path.parent
-        stated = front_matter(folder / NAME).get("license") or stated
-    if isinstance(stated, list):
-        stated = ", ".join(str(one) for one in stated)
-    return str(stated).strip() if stated else ""
-
-
-def front_matter(file: Path) -> dict[str, Any]:
-    """The YAML at the head of a model card; empty where there is none that can be read."""
-    try:
-        with file.open("rb") as handle:
-            text = handle.read(LIMIT).decode("utf-8", "replace")
-        found = FRONT.match(text)
-        content = yaml.safe_load(found[1]) if found else None
-    except (OSError, yaml.YAMLError):
-        return {}
-    return content if isinstance(content, dict) else {}
+    if isinstance(checkpoint, InMemory):  # beside which nothing lies
+        return stated_licence(None, checkpoint.config)
+    folder = checkpoint.path if checkpoint.path.is_dir() else checkpoint.path.parent
+    return stated_licence(folder, checkpoint.config)
 
 
 def _front(recipe: Recipe, inputs: Inputs, licences: Mapping[str, str]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from .. import models
 from ..checkpoints import (
+    CARD,
     MARK,
     Checkpoint,
     InMemory,
@@ -56,7 +57,7 @@ def finish_directory(plan: Plan, folder: Path, report: Report) -> Report:
     report = replace(report, warnings=tuple(notes))
     recipe = pinned(plan)
     (folder / "recipe.yaml").write_text(dump_recipe(recipe, absolute=True), "utf-8")
-    (folder / card.NAME).write_text(card.card(recipe, report, family), "utf-8")
+    (folder / CARD).write_text(card.card(recipe, report, family), "utf-8")
     written = replace(report, files=files_in(folder))
     (folder / "report.json").write_text(written.to_json(), "utf-8")
     return report
@@ -157,7 +158,7 @@ def _by_name(folder: Path, report: Report, present: dict[str, int]) -> dict[str,
     """Of the files `present`, those that a merge has written whose report lists none (before
     0.2.0)."""
     recipe = load_recipe(folder / "recipe.yaml")
-    known = {"recipe.yaml", card.NAME}
+    known = {"recipe.yaml", CARD}
     experts = report.fingerprints.keys() - {"base"}
     known |= {f"heads/{name}/{file}" for name in experts for file in HEAD_FILES}
     try:

@@ -25,6 +25,7 @@ class Preset:
 
 
 PROPOSED = "essential"  # the method that the page and the panel begin with
+WITHOUT_DATA = "task_arithmetic"  # the same, where no statistics can be measured
 PRESETS = (
     Preset(
         "Safe defaults",

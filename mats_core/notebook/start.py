@@ -9,13 +9,11 @@ from typing import Any
 
 from ..errors import InputError, listing, member
 from ..merging import Recipe, parse_options, weights_of
-from ..methods import METHODS, PRESETS, PROPOSED, Preset
+from ..methods import METHODS, PRESETS, PROPOSED, WITHOUT_DATA, Preset
 from ..system import drain
 from . import board, controls, render
 from .picture import matrices
 from .subjects import Request, Subject, repeats
-
-WITHOUT_DATA = "task_arithmetic"  # the method that is proposed where nothing was measured
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ With `MATS_SCREENSHOTS=folder` the journeys leave pictures there.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -59,16 +60,22 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The app on a free port."""
     if not (FAMILY / "family.yaml").is_file():
         missing("the sample family")
+    with served(tmp_path_factory.mktemp("app") / "log") as address:
+        yield address
+
+
+@contextlib.contextmanager
+def served(log: Path, **variables: str) -> Iterator[str]:
+    """The address of the app, started with these environment variables."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    log = tmp_path_factory.mktemp("app") / "log"
     environment = {key: value for key, value in os.environ.items() if key != "MATS_FAMILIES"}
     with log.open("w") as stream:
         app = subprocess.Popen(
             [sys.executable, "-m", "streamlit", "run", "app.py", "--server.headless", "true",
              "--server.port", str(port)],
-            cwd=ROOT, env=environment, stdout=stream, stderr=subprocess.STDOUT,
+            cwd=ROOT, env=environment | variables, stdout=stream, stderr=subprocess.STDOUT,
         )  # fmt: skip
     try:
         _wait(f"http://127.0.0.1:{port}/_stcore/health", log)

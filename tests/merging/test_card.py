@@ -11,8 +11,8 @@ import torch
 import yaml
 
 from mats_core import models
+from mats_core.checkpoints import front_matter
 from mats_core.checkpoints.files import Checkpoint
-from mats_core.merging.card import front_matter
 from mats_core.merging.pipeline import merge
 from mats_core.merging.recipe import load_recipe, parse_recipe
 from tests.conftest import family_recipe

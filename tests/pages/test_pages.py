@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from tests.pages.driving import labelled, merge, sentences, settle
+from tests.pages.driving import button, labelled, merge, sentences, settle
 
 Open = Callable[..., AppTest]
 
@@ -94,8 +94,9 @@ def test_a_family_without_tasks_still_merges_its_weights(open_app: Open, broken:
     app.session_state["group 0"] = "statistics"
     app.run()
     labelled(app, "Method").set_value("fisher").run()
-    merge(app)
     assert "statistics for every expert" in sentences(app)
+    assert "no expert names a task" in sentences(app)
+    assert button(app, "Merge").disabled
 
 
 def test_what_nobody_expected_is_a_sentence_too(open_app: Open, monkeypatch: pytest.MonkeyPatch):

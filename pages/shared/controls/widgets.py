@@ -15,6 +15,7 @@ GROUPS: dict[str, str] = {
     "task vectors": "Task vectors",
     "statistics": "Statistics",
 }
+DATA = "statistics"  # the group that needs examples
 NEEDS = {
     "weights": "needs nothing but the checkpoints",
     "task vectors": "needs what each expert changed in the base",
@@ -23,14 +24,17 @@ NEEDS = {
 OWN_NUMBER = "a number"
 
 
-def method(default: str) -> str:
-    """Group and method, and what the chosen one does."""
+def method(default: str, lacking: str = "") -> str:
+    """Group and method, and what the chosen one does.
+
+    `lacking`: why there are no statistics; the group that reads them is grey, and says so.
+    """
     group = st.segmented_control(
         "Method, by what it needs",
         list(GROUPS),
         **_unless_set(keys.group(), default=str(METHODS[default].group)),
         required=True,
-        format_func=lambda g: GROUPS[g],
+        format_func=lambda g: f":gray[{GROUPS[g]}]" if lacking and g == DATA else GROUPS[g],
         key=keys.group(),
         persist_state="session",
         width="stretch",
@@ -46,6 +50,8 @@ def method(default: str) -> str:
         label_visibility="collapsed",
     )
     st.write(METHODS[name].summary)
+    if lacking:
+        st.caption(show.plain(f"{GROUPS[DATA]} in grey: {lacking}."))
     return name
 
 

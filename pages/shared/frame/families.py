@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -22,7 +23,12 @@ LINK = "family"  # the query parameter that names a family, by the name of its f
 
 def places() -> list[Path]:
     """The folders that families may lie in."""
-    return [*folders.named(), SAMPLES]
+    return [*roots(), SAMPLES]
+
+
+def roots() -> list[Path]:
+    """The folders that the app was started with: models are searched there, and families kept."""
+    return folders.named()
 
 
 def found() -> dict[str, Path]:
@@ -36,8 +42,13 @@ def found() -> dict[str, Path]:
     return folders.found(places(), opened)
 
 
-def header(title: str, lead: str) -> FamilyFile:
-    """The top of every page: what it is for, and the family it works on."""
+def header(
+    title: str, lead: str, instead: Callable[[dict[str, Path]], bool] = lambda known: False
+) -> FamilyFile:
+    """The top of every page: what it is for, and the family it works on.
+
+    `instead` may draw something in the place of the page: where it says so, the page ends.
+    """
     navigation.through_the_app()
     tracked.begin()
     left, right = st.columns([11, 4], gap="large", vertical_alignment="bottom")
@@ -48,6 +59,8 @@ def header(title: str, lead: str) -> FamilyFile:
         families = found()
         _follow_link(families)
         _choose(families)
+    if instead(families):
+        st.stop()
     collection = current()
     named = {LINK: session.chosen_family, shown.LINK: shown.follow_link(collection)}
     changed = {k: v for k, v in named.items() if v and st.query_params.get(k) != v}
@@ -65,7 +78,7 @@ def _choose(families: dict[str, Path]) -> None:
     chosen = st.selectbox(
         "Family of models",
         list(families),
-        format_func=lambda label: _title(families[label]),
+        format_func=lambda label: title_of(families[label]),
         key=keys.FAMILY,
         help="One pre-trained base and the experts that were fine-tuned from it.",
     )
@@ -115,11 +128,22 @@ def _open() -> None:
         session.family_path_problem = str(error)
         return
     del session.family_path_problem
+    choose(file)
+
+
+def file_of(collection: FamilyFile) -> Path:
+    """The file that describes a family."""
+    return collection.folder / folders.FILE
+
+
+def choose(file: Path) -> None:
+    """Have the pages work on a family, before its widget is drawn or in a callback."""
     session.opened_families = tuple(dict.fromkeys([*session.opened_families, str(file)]))
     session.family = next(label for label, other in found().items() if other.samefile(file))
 
 
-def _title(file: Path) -> str:
+def title_of(file: Path) -> str:
+    """What a family is called; its folder where it cannot be read."""
     try:
         return load_family(file).name
     except InputError:
@@ -131,9 +155,10 @@ def current() -> FamilyFile:
     families = found()
     if not families:
         st.error(
-            "There is no family of models to open: no family.yaml lies under sample_models/. Build "
-            "the sample family with `python -m sample_models.build`, or name a folder of your own "
-            f"in the environment variable {ROOTS} before you start the app."
+            "There is no family of models to open: no family.yaml lies under sample_models/. Make "
+            "one of your own models on the page Family, build the sample family with `python -m "
+            "sample_models.build`, or name a folder of your own in the environment variable "
+            f"{ROOTS} before you start the app."
         )
         st.stop()
     file = families.get(str(session.family)) or next(iter(families.values()))

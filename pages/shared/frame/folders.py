@@ -1,4 +1,5 @@
-"""Where families may lie: the sample family's folder, and the roots that the app was started with.
+"""Where families may lie: the sample family's folder, and the roots that the app was started with:
+those in the environment, else the folder it was started in.
 
 A path that a person types is opened only if it lies under one of them, after every `..` and every
 link in it is followed.
@@ -17,8 +18,9 @@ FILE = "family.yaml"
 
 
 def named() -> list[Path]:
-    """The roots in the environment."""
-    return [Path(root) for root in os.environ.get(ROOTS, "").split(os.pathsep) if root]
+    """The roots in the environment, else the working directory."""
+    roots = [Path(root) for root in os.environ.get(ROOTS, "").split(os.pathsep) if root]
+    return roots or [Path.cwd()]
 
 
 def found(roots: Iterable[Path], opened: Iterable[Path] = ()) -> dict[str, Path]:

@@ -21,9 +21,10 @@ import streamlit as st
 
 if TYPE_CHECKING:
     from mats_core.analysis import Conflicts, Interference, Trajectory, Why
+    from mats_core.checkpoints import ModelSearch
     from mats_core.merging import Recipe
 
-    from ..work import Job, Request, Shelf
+    from ..work import Draft, Job, Request, Shelf
 
 T = TypeVar("T")
 
@@ -123,6 +124,13 @@ class Session:
     """W: the path that is being typed."""
     family_path_problem: Held[str | None] = Held(None)
     """Why the path that was typed last is not opened."""
+
+    draft: Held[Draft | None] = Held(None)
+    """The family that is being put together."""
+    draft_count: Held[int] = Held(0)
+    """How many were begun: a part of the names of the form's widgets."""
+    models: Held[ModelSearch | None] = Held(None)
+    """What lies on this machine to choose from, as it was searched last."""
 
     # Work, and what is said of it
     known_ended: Held[WeakSet[Job] | None] = Held(None)

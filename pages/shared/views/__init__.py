@@ -16,6 +16,8 @@ if TYPE_CHECKING:
         loading,
         merging,
         models,
+        new_family,
+        new_tasks,
         overlap,
         predicted_loss,
         protection,
@@ -30,6 +32,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BEFORE", "comparison", "conflict", "confusion", "convergence", "estimate", "export", "ladder",
-    "loading", "merging", "models", "overlap", "predicted_loss", "protection", "recipe", "results",
-    "runs", "spectra", "survey", "sweep", "why",
+    "loading", "merging", "models", "new_family", "new_tasks", "overlap", "predicted_loss",
+    "protection", "recipe", "results", "runs", "spectra", "survey", "sweep", "why",
 ]  # fmt: skip

@@ -40,6 +40,7 @@ def refusal(request: merge.Request) -> str | None:
     """Why a request cannot be merged whatever the files hold; None where it can."""
     try:
         require_recipe(request.recipe())
+        merge.require_statistics(request)
     except InputError as error:
         return str(error)
     return None

@@ -3,9 +3,10 @@
 Long work is a `Job`: it is handed to the one worker, tells how far it is, and can be cancelled.
 """
 
-from . import confusion, lesson, predicted_loss, why
+from . import confusion, drafts, lesson, predicted_loss, why
 from .conflict import ConflictRequest, measure_conflicts
 from .convergence import follow
+from .drafts import Draft
 from .export import Written
 from .jobs import Desk, Job, Snapshot, Worker
 from .ladder import LadderRequest, run_ladder
@@ -18,9 +19,9 @@ from .survey import look_around
 from .sweep import SweepRequest, run_sweep
 
 __all__ = [
-    "EXAMPLES", "Answers", "ConflictRequest", "Desk", "Job", "LadderRequest", "Prepared", "Request",
-    "Residuals", "Run", "Shelf", "Snapshot", "SweepRequest", "TaskCard", "Worker", "Written",
-    "clipped", "confusion", "export", "follow", "lesson", "load", "look_around",
-    "measure_conflicts", "merge", "picture", "predicted_loss", "prepare", "run_ladder", "run_sweep",
-    "runs", "why",
+    "EXAMPLES", "Answers", "ConflictRequest", "Desk", "Draft", "Job", "LadderRequest", "Prepared",
+    "Request", "Residuals", "Run", "Shelf", "Snapshot", "SweepRequest", "TaskCard", "Worker",
+    "Written", "clipped", "confusion", "drafts", "export", "follow", "lesson", "load",
+    "look_around", "measure_conflicts", "merge", "picture", "predicted_loss", "prepare",
+    "run_ladder", "run_sweep", "runs", "why",
 ]  # fmt: skip

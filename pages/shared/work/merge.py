@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from mats_core.api import judge
-from mats_core.errors import InputError
+from mats_core.errors import InputError, listing
 from mats_core.estimating import Estimate, estimate
 from mats_core.evaluation import going_on
 from mats_core.merging import (
@@ -93,6 +93,32 @@ class Residuals:
 
     layers: Mapping[str, tuple[float, ...]]
     current: tuple[float, ...] = ()
+
+
+def lacking(collection: FamilyFile, experts: Sequence[str] | None = None) -> str:
+    """Why no statistics can be measured for some of the experts (all by default); empty where they
+    can."""
+    names = [one.name for one in collection.experts if experts is None or one.name in experts]
+    bare = [e.name for e in collection.experts if e.name in names and not e.task]
+    if not bare:
+        return ""
+    whose = "no expert names a task" if bare == names else f"{listing(bare)} name no task"
+    return (
+        f"statistics are measured on each expert's own task, and {whose}: name them on the page "
+        "Family, or choose a method of the other groups"
+    )
+
+
+def require_statistics(request: Request) -> None:
+    """Raise `InputError` for a method that needs statistics of experts that name no task."""
+    why = lacking(request.collection, request.experts)
+    if why and METHODS[request.method].requires:
+        raise InputError(
+            f"method '{request.method}'",
+            expected="statistics for every expert",
+            found="none for some",
+            remedy=f"{why[0].upper()}{why[1:]}.",
+        )
 
 
 def estimated(request: Request, prepared: Prepared) -> Estimate:

@@ -1,0 +1,216 @@
+"""What a file of examples may be the task of: columns, label and classes, guessed to be corrected.
+
+A guess is made from names and from the values in the first rows; it is shown before it is used, and
+becomes the short YAML that a person would have written.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import yaml
+
+from ..errors import InputError, cut
+from . import tables
+from .classes import class_name, distinct, matched, says_nothing
+from .description import read
+from .folders import ENDINGS, listed
+from .loading import FILES
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+LABELS = ("label", "labels", "class", "category", "target", "answer", "gold", "y")
+PAIRS = (
+    ("premise", "hypothesis"), ("sentence1", "sentence2"), ("text1", "text2"),
+    ("question1", "question2"), ("question", "sentence"), ("question", "passage"),
+    ("text_a", "text_b"),
+)  # fmt: skip
+TEXTS = ("text", "sentence", "content", "review", "tweet", "document", "utterance", "title")
+SHOWN = 5  # rows
+ROWS = 20_000  # that are looked at
+MANY = 300  # classes
+LARGEST = 200_000_000  # bytes of a table that is read to be guessed about
+HELD_OUT = 0.2  # of the rows, where no file of test rows lies beside
+CELL = 200  # characters of a cell that is shown
+HALVES = (("train", "test"), ("train", "validation"), ("train", "dev"), ("training", "testing"))
+
+
+@dataclass(frozen=True)
+class Guess:
+    """What a file, or a folder of images, is taken for.
+
+    file      the file or folder of the training rows
+    kind      `text`, `image`, or `ready` for a task that needs no description
+    columns   of the table
+    rows      the first ones, as texts by column
+    inputs    the column of texts, or the two of a pair
+    label     the column of classes
+    labels    column → the classes in it, of columns that may hold classes
+    test      the file of the test rows beside it; None where a share is held out
+    classes   in the order of the head; empty: those that occur
+    """
+
+    file: Path
+    kind: str
+    columns: tuple[str, ...] = ()
+    rows: tuple[Mapping[str, str], ...] = ()
+    inputs: tuple[str, ...] = ()
+    label: str = ""
+    labels: Mapping[str, tuple[str, ...]] | None = None
+    test: Path | None = None
+    classes: tuple[str, ...] = ()
+
+    @property
+    def found(self) -> tuple[str, ...]:
+        """The classes that occur in the column of labels."""
+        return (self.labels or {}).get(self.label, ())
+
+    def with_label(self, column: str) -> Guess:
+        """The same with another column of labels; its texts are the other ones."""
+        inputs = tuple(name for name in self.inputs if name != column)
+        return replace(self, label=column, inputs=inputs, classes=())
+
+
+def guessed(file: Path, head: Sequence[str] = ()) -> Guess:
+    """What a file or folder is taken for, as a task of an expert whose classes are `head`.
+
+    Raises `InputError` for what cannot be read, is too large to be looked at, or holds no classes.
+    """
+    if file.is_dir():
+        return _images(file)
+    if file.name.lower().endswith(FILES):
+        return Guess(file, "ready", labels={"": _ready(file)})
+    if file.stat().st_size > LARGEST:
+        raise InputError(
+            f"'{file}'", expected=f"at most {LARGEST / 1e6:.0f} MB", found="more",
+            remedy="Describe it in a .yaml: docs/tasks.md.",
+        )  # fmt: skip
+    return _table(file, tables.read_table("rows", file), head)
+
+
+def same_classes(found: Iterable[str], head: Sequence[str]) -> bool:
+    """Whether classes of a file are those of a head by their names, which say something."""
+    names = tuple(found)
+    if not names or not head or says_nothing(names) or says_nothing(head):
+        return False
+    return len(matched(names, head)) == len(names)
+
+
+def _ready(file: Path) -> tuple[str, ...]:
+    """The classes of a task in a file of arrays, or of one that is described."""
+    if file.suffix.lower() != ".npz":
+        return read(file).class_names() or ()
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            return tuple(map(str, arrays["classes"]))
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise InputError(
+            f"task '{file}'",
+            expected="arrays of a task with its classes",
+            found=cut(str(error), 80),
+        ) from None
+
+
+def _images(folder: Path) -> Guess:
+    """A folder with a subfolder of images for each class, or with one such folder a split."""
+    train, test = _halves_of(folder)
+    found = listed("images", train, named=False)
+    names = distinct(found.labels)
+    rows = tuple(
+        {"image": file.name, "label": label}
+        for file, label in list(zip(found.files, found.labels, strict=True))[:SHOWN]
+    )
+    return Guess(train, "image", ("image", "label"), rows, (), "label", {"label": names}, test)
+
+
+def _halves_of(folder: Path) -> tuple[Path, Path | None]:
+    for train, test in HALVES:
+        if (folder / train).is_dir():
+            return folder / train, folder / test if (folder / test).is_dir() else None
+    return folder, None
+
+
+def _table(file: Path, frame: pd.DataFrame, head: Sequence[str]) -> Guess:
+    part = frame.head(ROWS)
+    texts = {str(name): [_cell(value) for value in part[name]] for name in part.columns}
+    if paths := next((n for n, cells in texts.items() if _are_images(cells)), ""):
+        kind, inputs = "image", (paths,)
+    else:
+        kind, inputs = "text", ()
+    labels = {name: distinct(filter(None, cells)) for name, cells in texts.items()}
+    labels = {n: names for n, names in labels.items() if 1 < len(names) <= _most(len(part))}
+    labels = {n: names for n, names in labels.items() if n not in inputs}
+    if not labels:
+        raise InputError(
+            f"'{file}'", expected="a column of classes that repeat", found=f"{[*texts]}",
+            remedy="A task of texts without classes is described in a .yaml: docs/tasks.md.",
+        )  # fmt: skip
+    label = _label(labels, head)
+    inputs = inputs or _inputs(texts, label)
+    columns = tuple(texts)
+    rows = tuple({n: cut(texts[n][k], CELL) for n in columns} for k in range(min(SHOWN, len(part))))
+    return Guess(file, kind, columns, rows, inputs, label, labels, _beside(file))
+
+
+def _cell(value: Any) -> str:
+    return class_name(value.decode("utf-8", "replace") if isinstance(value, bytes) else value)
+
+
+def _most(rows: int) -> int:
+    return min(MANY, max(2, rows // 2))
+
+
+def _are_images(cells: Sequence[str]) -> bool:
+    first = cells[:SHOWN]
+    return bool(first) and all(cell.lower().endswith(ENDINGS) for cell in first)
+
+
+def _label(labels: Mapping[str, tuple[str, ...]], head: Sequence[str]) -> str:
+    """The column of classes: the one with the head's, else by its name, else that of fewest."""
+
+    def rank(name: str) -> tuple[bool, bool, bool, int]:
+        known = name.lower() in LABELS or name.lower().endswith(("label", "class"))
+        same = len(labels[name]) == len(head)
+        return not same_classes(labels[name], head), not known, not same, len(labels[name])
+
+    return min(labels, key=rank)
+
+
+def _inputs(texts: Mapping[str, Sequence[str]], label: str) -> tuple[str, ...]:
+    """The pair that is known by its names, else the column that is; else the longest texts."""
+    lower = {name.lower(): name for name in texts if name != label}
+    for pair in PAIRS:
+        if all(one in lower for one in pair):
+            return tuple(lower[one] for one in pair)
+    known = next((lower[one] for one in TEXTS if one in lower), None)
+    if known is None and lower:
+        known = max(lower.values(), key=lambda name: sum(map(len, texts[name])))
+    return (known,) if known else ()
+
+
+def _beside(file: Path) -> Path | None:
+    """The file of test rows beside one of training rows: `test.csv` of `train.csv`."""
+    for train, test in HALVES:
+        name = re.sub(rf"(?<![a-z]){train}(?![a-z])", test, file.name, count=1, flags=re.IGNORECASE)
+        if name != file.name and (file.parent / name).is_file():
+            return file.parent / name
+    return None
+
+
+def described(found: Guess, train: str, test: str | None, name: str) -> str:
+    """The YAML of a guess as it stands; `train` and `test` are its files as the YAML names them."""
+    content: dict[str, Any] = {"kind": found.kind, "name": name, "train": train}
+    content["test"] = test if test is not None else HELD_OUT
+    if found.columns and found.inputs:
+        content["inputs"] = [*found.inputs]
+    if found.kind == "text" or found.inputs:
+        content["label"] = found.label
+    if found.classes:
+        content["classes"] = [*found.classes]
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=10**6)

@@ -1,0 +1,368 @@
+"""New family: a base and its experts picked from what lies on this machine, and kept as a file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import streamlit as st
+
+from mats_core.checkpoints import ListedModel, ModelSearch
+from mats_core.errors import InputError
+from mats_core.merging import (
+    Candidate,
+    FamilyFile,
+    by_hand,
+    candidates,
+    distinct_names,
+    dump_family,
+    load_family,
+    new_family,
+    proposed_base,
+    remove_family,
+    save_family,
+    task_of,
+)
+from mats_core.methods import WITHOUT_DATA
+from mats_core.tasks import Guess
+
+from ..frame import Wanted, families, session, show, state
+from ..work import Draft, drafts, merge
+from . import new_tasks
+
+MANY = 24  # experts that have a box each; of more the likely ones alone
+BASE, EXPERT = "the base", "one of the experts"
+
+
+def button() -> None:
+    """The way in."""
+    st.button("New family", icon=":material/add:", on_click=_begin, key="new family")
+
+
+def manage(collection: FamilyFile) -> None:
+    """What can be done with the family that is chosen."""
+    file = families.file_of(collection)
+    with st.popover("This family", icon=":material/edit:"):
+        st.caption(show.plain(str(file)))
+        if why := by_hand(file):
+            st.markdown(f"It is not changed or removed from here: {why}.")
+        else:
+            st.button("Edit", icon=":material/edit:", on_click=_begin, args=(file, True))
+        st.button("Duplicate", icon=":material/content_copy:", on_click=_begin, args=(file, False))
+        if not why:
+            st.button("Remove", icon=":material/delete:", on_click=_remove, args=(file,))
+            st.caption("Removes this file alone: no model, no result.")
+
+
+def instead(known: dict[str, Path]) -> bool:
+    """Draw the form in the place of the page where one is open, or where there is no family."""
+    _go_on()
+    show.notices()
+    if session.draft is None:
+        if not known:  # which is said below
+            button()
+        return False
+    _form(session.draft, known)
+    return True
+
+
+def _begin(file: Path | None = None, change: bool = False) -> None:
+    """Open the form: empty, or with what stands in a family."""
+    show.forget()
+    number = session.draft_count = session.draft_count + 1
+    _look(file)
+    if file is None:
+        found = drafts.proposed(session.models or ModelSearch(), families.found().values())
+        base = str(found.base.path) if found else ""
+        session.draft = Draft(number, base=base, because=found.sentence if found else "")
+        return
+    try:
+        family = load_family(file)
+    except InputError as error:
+        show.keep("error", str(error))
+        return
+    base, experts = drafts.chosen(family, session.models or ModelSearch())
+    name = family.name if change else f"{family.name} (copy)"
+    session.draft = Draft(number, name, base, experts, file if change else None, like=file)
+
+
+def _look(file: Path | None = None) -> None:
+    """Search again: what was added meanwhile is listed."""
+    session.models = drafts.looked(families.roots(), drafts.members(file) if file else ())
+
+
+def _remove(file: Path) -> None:
+    try:
+        remove_family(file)
+        show.keep("info", f"'{file}' was removed; the models are where they were.")
+    except InputError as error:
+        show.keep("error", str(error))
+
+
+def _close() -> None:
+    del session.draft
+
+
+# The form -----------------------------------------------------------------------------------------
+
+
+def _form(draft: Draft, known: dict[str, Path]) -> None:
+    found = session.models or ModelSearch()
+    st.subheader("Edit the family" if draft.file else "New family", anchor=False)
+    _searched(found, draft)
+    usable = [one for one in found.models if not one.problem]
+    if not usable:
+        st.info(
+            "No model lies there. Put folders with model.safetensors and config.json, as "
+            "save_pretrained writes them, below one of these folders, and search again."
+        )
+        st.button("Cancel", on_click=_close)
+        return
+    base = _base(draft, usable)
+    if base is None:
+        st.button("Cancel", on_click=_close)
+        return
+    experts = _experts(draft, base, usable)
+    kept = drafts.tasks_in(draft.like, experts)
+    told = new_tasks.choose(f"draft {draft.number}", experts, found.data, kept) if experts else {}
+    _keep(draft, base, experts, told, known)
+
+
+def _searched(found: ModelSearch, draft: Draft) -> None:
+    """Where was searched, and everything that was found, to be looked through."""
+    with st.container(horizontal=True, vertical_alignment="center"):
+        places = ", ".join(str(root.resolve()) for root in families.roots())
+        count = len(found.models)
+        st.caption(
+            f"{count} model{'s' if count != 1 else ''} in {show.plain(places)} and in the cache "
+            "of the Hugging Face hub.",
+            width="stretch",
+        )
+        st.button(
+            "Search again", icon=":material/refresh:", on_click=_look, args=(draft.file,),
+            type="tertiary",
+        )  # fmt: skip
+    show.warnings(found.left_out)
+    if not found.models:
+        return
+    with st.expander("All that was found", icon=":material/list:"):
+        st.dataframe(_table(found.models), hide_index=True)
+        problems = [one for one in found.models if one.problem]
+        if problems:
+            st.markdown("These cannot be opened as they are:")
+        for one in problems[:MANY]:
+            st.markdown(f":small[**{show.plain(one.name)}**: {show.plain(one.problem)}]")
+
+
+def _table(models: Sequence[ListedModel]) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "model": one.name,
+            "what it is": drafts.KINDS[one.kind] + (", of a merge" if one.merged else ""),
+            "architecture": one.architecture or "unknown",
+            "MB": one.nbytes / 1e6,
+            "written": drafts.written(one),
+            "licence": one.licence or "not stated",
+            "made from": ", ".join(one.made_from),
+            "where": one.reference,
+        }
+        for one in models
+    )
+
+
+def _base(draft: Draft, usable: Sequence[ListedModel]) -> ListedModel | None:
+    """The base that is chosen, or the one that an expert which is chosen comes from."""
+    st.markdown("**1. The base**: the model that the others were fine-tuned from.")
+    key = f"draft {draft.number}"
+    begin = st.segmented_control(
+        "Begin with", [BASE, EXPERT], default=BASE, required=True, key=f"{key} begin",
+        disabled=draft.file is not None,
+    )  # fmt: skip
+    if begin == EXPERT:
+        return _of_expert(key, usable)
+    bases = {str(one.path): one for one in usable if one.kind == "model"}
+    if state.value(f"{key} base") not in bases:
+        state.put(f"{key} base", draft.base if draft.base in bases else None)
+    path = st.selectbox(
+        "Base", list(bases), format_func=lambda p: _label(bases[p]), key=f"{key} base",
+        placeholder="Choose a model", label_visibility="collapsed",
+    )  # fmt: skip
+    if path is None:
+        return None
+    base = bases[path]
+    why = f"{draft.because}. " if draft.because and path == draft.base else ""
+    st.caption(show.plain(f"{why}{drafts.facts(base)} · {base.reference}"))
+    return base
+
+
+def _of_expert(key: str, usable: Sequence[ListedModel]) -> ListedModel | None:
+    """The base that a chosen expert comes from."""
+    models = {str(one.path): one for one in usable}
+    path = st.selectbox(
+        "Expert", list(models), index=None, format_func=lambda p: _label(models[p]),
+        key=f"{key} expert", placeholder="Choose an expert", label_visibility="collapsed",
+    )  # fmt: skip
+    if path is None:
+        return None
+    offer = proposed_base(models[path], usable)
+    if offer is None:
+        said = _made_from(models[path])
+        st.info(show.plain(f"Its base is not among what was found{said}. Choose the base itself."))
+        return None
+    st.markdown(f"Its base: **{show.plain(offer.base.name)}**")
+    st.caption(show.plain(f"{offer.sentence}. {drafts.facts(offer.base)} · {offer.base.reference}"))
+    return offer.base
+
+
+def _made_from(model: ListedModel) -> str:
+    """What a model says that it was made from, in brackets."""
+    return (
+        f" (it says that it was made from {', '.join(model.made_from)})" if model.made_from else ""
+    )
+
+
+def _label(model: ListedModel) -> str:
+    place = model.reference if model.of_hub else f"{model.path.parent.name}/{model.name}"
+    return f"{place} · {drafts.facts(model)}"
+
+
+def _experts(draft: Draft, base: ListedModel, usable: Sequence[ListedModel]) -> list[ListedModel]:
+    """The models that are ticked, of those that fit the base."""
+    st.markdown("**2. The experts**: what fits this base, by the shapes and names of its tensors.")
+    try:
+        offers = candidates(base, usable)
+    except InputError as error:
+        show.problem(str(error))
+        return []
+    fitting = [one for one in offers if one.fits]
+    ticked = [one.model for one in fitting[:MANY] if _ticked(draft, base, one, fitting)]
+    if not fitting:
+        st.info("Nothing else that was found fits this base.")
+    if rest := fitting[MANY:]:
+        names = {str(one.model.path): one.model for one in rest}
+        more = st.multiselect(
+            f"{len(rest)} more that fit", list(names), format_func=lambda p: _label(names[p]),
+            key=f"draft {draft.number} more {base.path}",
+        )  # fmt: skip
+        ticked += [names[path] for path in more]
+    if others := [one for one in offers if not one.fits]:
+        with st.expander(f"{len(others)} that do not fit, and why"):
+            rows = [(o.model.name, o.sentence, o.model.reference) for o in others]
+            st.dataframe(pd.DataFrame(rows, columns=["model", "why", "where"]), hide_index=True)
+    return ticked
+
+
+def _ticked(
+    draft: Draft, base: ListedModel, offer: Candidate, fitting: Sequence[Candidate]
+) -> bool:
+    """The box of one expert, ticked from the start where it is likely one."""
+    model, path = offer.model, str(offer.model.path)
+    first = offer.likely and (not _beside(base, fitting) or model.path.parent == base.path.parent)
+    if draft.experts is not None and str(base.path) == draft.base:
+        first = path in draft.experts
+    near = "" if offer.cosine is None else f" (cosine {offer.cosine:.3f})"
+    said = f"{offer.sentence}{near} · {drafts.facts(model)}"
+    return st.checkbox(
+        f"**{show.plain(model.name)}** · :small[{show.plain(said)}]",
+        first,
+        key=f"draft {draft.number} {base.path} {path}",
+    )
+
+
+def _beside(base: ListedModel, fitting: Sequence[Candidate]) -> bool:
+    """Whether experts lie in the folder of the base: then those elsewhere are not ticked."""
+    return any(one.likely and one.model.path.parent == base.path.parent for one in fitting)
+
+
+def _keep(
+    draft: Draft,
+    base: ListedModel,
+    experts: Sequence[ListedModel],
+    told: Mapping[Path, Guess | None],
+    known: dict[str, Path],
+) -> None:
+    """Name and place, and the press that writes the file."""
+    st.markdown("**4. Keep it** as a family.yaml, which you can read, change and share.")
+    key, roots = f"draft {draft.number}", families.roots()
+    homes = [draft.file.parent.parent] if draft.file else drafts.homes(roots, base)
+    if not homes:
+        st.error("None of the folders that this app was started with can be written.")
+        return
+    left, right = st.columns(2)
+    titles = [families.title_of(file) for file in known.values() if file != draft.file]
+    name = left.text_input(
+        "Name", draft.name or drafts.free_name(base, titles), key=f"{key} name {base.path}"
+    )
+    home = right.selectbox(
+        "In the folder", homes, format_func=lambda p: str(p.resolve()), key=f"{key} home",
+        disabled=len(homes) == 1,
+    )  # fmt: skip
+    folder = draft.file.parent if draft.file else drafts.folder_in(home, name)
+    family, tasks = None, dict[str, str]()
+    try:
+        chosen = dict[Path, str | None]()
+        names = distinct_names([one.name for one in experts])
+        for one, own in zip(experts, names, strict=True):
+            if one.path in told:
+                guess = told[one.path]
+                chosen[one.path], text = (
+                    task_of(own, folder, guess, families.roots()) if guess else (None, "")
+                )
+                tasks |= {str(chosen[one.path]): text} if text else {}
+        family = _family(draft, name, folder, base, experts, chosen, titles)
+    except InputError as error:
+        st.caption(show.plain(str(error)))
+    if family is not None:
+        with st.expander(f"What is written: {show.plain(folder.name)}/family.yaml"):
+            st.code(dump_family(family), language="yaml")
+            for reference, text in tasks.items():
+                st.caption(show.plain(reference))
+                st.code(text, language="yaml")
+    with st.container(horizontal=True):
+        st.button(
+            "Save and go to Merge", type="primary", icon=":material/check:",
+            disabled=family is None, on_click=_save, args=(family, tasks, draft.file is not None),
+        )  # fmt: skip
+        st.button("Cancel", on_click=_close)
+
+
+def _family(
+    draft: Draft,
+    name: str,
+    folder: Path,
+    base: ListedModel,
+    experts: Sequence[ListedModel],
+    chosen: Mapping[Path, str | None],
+    titles: Sequence[str],
+) -> FamilyFile:
+    """The family as it would be written, with what the page does not ask about as it was."""
+    if name.strip().casefold() in {title.casefold() for title in titles}:
+        raise InputError(
+            f"name '{name}'", expected="one of its own", found="that of another family",
+            remedy="Results are kept by this name: choose another one.",
+        )  # fmt: skip
+    like = load_family(draft.like) if draft.like else None
+    return new_family(
+        name, folder, base, experts, roots=families.roots(), tasks=chosen, like=like
+    )  # fmt: skip
+
+
+def _save(family: FamilyFile, tasks: Mapping[str, str], change: bool) -> None:
+    try:
+        file = save_family(family, tasks, replace=change)
+    except InputError as error:
+        show.keep("error", str(error))
+        return
+    families.choose(file)
+    if merge.lacking(family):
+        session.wanted = Wanted(WITHOUT_DATA)
+    session.draft = replace(session.draft, number=-1) if session.draft else None
+
+
+def _go_on() -> None:
+    """To the page Merge, after the press that saved."""
+    if session.draft is not None and session.draft.number < 0:
+        del session.draft
+        st.switch_page("pages/merge.py")

@@ -1,0 +1,132 @@
+"""Tasks of a new family: a file of examples for each expert, its columns and classes shown and
+corrected before anything is written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import streamlit as st
+
+from mats_core.checkpoints import ListedModel
+from mats_core.errors import InputError, listing
+from mats_core.tasks import Guess, same_classes
+
+from ..frame import show
+from ..work import drafts
+
+NONE, KEPT = "no examples", "as it is"
+MANY = 12  # classes that are shown one by one
+
+
+def choose(
+    key: str, experts: Sequence[ListedModel], data: Sequence[Path], kept: Mapping[Path, str]
+) -> dict[Path, Guess | None]:
+    """The task of every expert, by the expert's path; None where it is to have none.
+
+    `kept`: what the family says already, which stays where an expert is not in the answer.
+    """
+    st.markdown(
+        "**3. Examples** of what each expert was trained for: with them every merge is tested. "
+        "Without, the methods that need no data can be merged, and nothing is measured."
+    )
+    found: dict[Path, Guess | None] = {}
+    for model in experts:
+        with st.container(border=True):
+            told = _file(f"{key} data {model.path}", model, data, kept.get(model.path, ""))
+            if told == KEPT:
+                continue
+            found[model.path] = None if told is None else _guess(f"{key} {model.path}", model, told)
+    return found
+
+
+def _file(key: str, model: ListedModel, data: Sequence[Path], kept: str) -> Path | str | None:
+    """The file that is chosen; None for none, `KEPT` for what stands in the family."""
+    files = {str(file): file for file in data}
+    proposed = None if kept else drafts.proposed_data(model, data)
+    options = [*([KEPT] if kept else []), NONE, *files]
+    first = options.index(str(proposed)) if proposed else 0
+    said = st.selectbox(
+        f"Examples of {show.plain(model.name)}", options, first, key=key,
+        format_func=lambda one: f"as it is: {kept}" if one == KEPT else one,
+    )  # fmt: skip
+    return KEPT if said == KEPT else files.get(said)
+
+
+def _guess(key: str, model: ListedModel, file: Path) -> Guess | None:
+    """What the file is taken for, corrected by what is chosen."""
+    try:
+        found = drafts.guess(file, model.classes)
+    except (InputError, OSError) as error:
+        show.problem(str(error))
+        return None
+    if found.kind == "ready":
+        st.caption(show.plain(_side_by_side(found, model)))
+        return found
+    key = f"{key} {file}"
+    with st.expander("Columns and classes", expanded=not _sure(found, model)):
+        st.dataframe(pd.DataFrame(found.rows), hide_index=True)
+        found = _columns(key, found)
+        found = _classes(key, found, model)
+    where = f"tested on {found.test.name}" if found.test else "tested on a fifth that is held out"
+    of = listing(found.inputs) or "images"
+    st.caption(show.plain(f"{_side_by_side(found, model)} Reads {of}; {where}."))
+    return found
+
+
+def _sure(found: Guess, model: ListedModel) -> bool:
+    return same_classes(found.found, model.classes)
+
+
+def _side_by_side(found: Guess, model: ListedModel) -> str:
+    theirs, ours = listing(found.classes or found.found, MANY), listing(model.classes, MANY)
+    return f"Classes of the file: {theirs or 'not named'}. Of the head: {ours or 'not named'}."
+
+
+def _columns(key: str, found: Guess) -> Guess:
+    """Label and texts, chosen among the columns."""
+    names = [*(found.labels or {})]
+    left, right = st.columns(2)
+    label = left.selectbox("Label", names, names.index(found.label), key=f"{key} label")
+    found = found if label == found.label else found.with_label(label)
+    if not found.inputs and found.kind == "image":
+        return found
+    others = [name for name in found.columns if name != label]
+    first = [name for name in found.inputs if name in others]
+    inputs = right.multiselect(
+        "Texts" if found.kind == "text" else "Images", others, first, max_selections=2,
+        key=f"{key} inputs {label}", help="One column, or the two of a pair.",
+    )  # fmt: skip
+    return replace(found, inputs=tuple(inputs))
+
+
+def _classes(key: str, found: Guess, model: ListedModel) -> Guess:
+    """Which class of the file each class of the head is, where their names do not say so."""
+    head = model.classes
+    if not head or _sure(found, model):
+        return found
+    if len(head) != len(found.found):
+        st.warning(
+            f"The head has {len(head)} classes and the column {len(found.found)}: is it another "
+            "column, or another task?"
+        )
+        return found
+    proposed = drafts.ordered(found, head)
+    if len(head) > MANY:
+        return replace(found, classes=proposed)
+    st.markdown("Which class of the file is each class of the head?")
+    chosen = []
+    columns = st.columns(2)
+    for place, name in enumerate(head):
+        with columns[place % 2]:
+            one = st.selectbox(
+                f"{place} · {show.plain(name)}", found.found,
+                found.found.index(proposed[place]), key=f"{key} {found.label} class {place}",
+            )  # fmt: skip
+            chosen.append(one)
+    if len(set(chosen)) < len(chosen):
+        st.warning("One class of the file stands for two of the head.")
+        return found
+    return replace(found, classes=tuple(chosen))

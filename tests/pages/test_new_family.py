@@ -1,0 +1,225 @@
+"""New family: picked, kept, edited, duplicated and removed on the page, with no file by hand."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from mats_core.merging import load_family
+from mats_core.methods import METHODS, WITHOUT_DATA
+from tests.pages.driving import button, kept, labelled, merge, press, sentences, settle
+
+Open = Callable[..., AppTest]
+
+
+@pytest.fixture
+def root(tiny_family: Path, tmp_path: Path) -> Path:
+    """Three folders of models, called as a trainer calls them, and no family."""
+    for name, to in (("base", "start"), ("e0", "run-a"), ("e1", "run-b")):
+        shutil.copytree(tiny_family / name, tmp_path / "my models" / to)
+    return tmp_path / "my models"
+
+
+@pytest.fixture
+def went(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Where `st.switch_page` was asked to go."""
+    pages: list[str] = []
+    monkeypatch.setattr("pages.shared.views.new_family.st.switch_page", pages.append)
+    return pages
+
+
+def box(app: AppTest, kind: str, label: str) -> Any:
+    return next(w for w in getattr(app, kind) if w.label.startswith(label))
+
+
+def ticks(app: AppTest) -> dict[str, bool]:
+    """Expert → whether its box is ticked."""
+    return {w.label.split("**")[1].replace("\\", ""): w.value for w in app.checkbox}
+
+
+def said(app: AppTest) -> str:
+    shown = [*app.markdown, *app.caption, *app.info, *app.warning, *app.checkbox]
+    return " ".join(getattr(e, "value" if hasattr(e, "body") else "label") for e in shown).replace(
+        "\\", ""
+    )
+
+
+def begun(open_app: Open, root: Path) -> AppTest:
+    app = press(open_app("family", root).run(), "New family")
+    assert not app.exception, [e.value for e in app.exception]
+    return app
+
+
+def test_three_folders_become_a_merge_in_three_presses(open_app: Open, root: Path, went: list[str]):
+    app = open_app("family", root).run()
+    assert "There is no family of models to open" in sentences(app)
+    press(app, "New family")
+    assert sentences(app) == ""
+    assert labelled(app, "Base").value == str(root / "start")
+    assert ticks(app) == {"run-a": True, "run-b": True}
+    assert box(app, "text_input", "Name").value == "my models"
+    press(app, "Save and go to Merge")
+    assert went == ["pages/merge.py"]
+    file = root / "my-models" / "family.yaml"
+    assert "base: ../start\n" in file.read_text()
+    assert [one.model for one in load_family(file).experts] == ["../run-a", "../run-b"]
+    app.switch_page("pages/merge.py")
+    app = settle(app, "preparation")
+    assert sentences(app) == ""
+    assert labelled(app, "Family of models").value == "my-models"
+    assert labelled(app, "Method").value == WITHOUT_DATA
+    merge(app)
+    assert sentences(app) == ""
+    (run,) = kept("my models")
+    assert run.recipe.method == WITHOUT_DATA
+
+
+def test_without_tasks_what_needs_data_is_grey_and_says_why(open_app: Open, root: Path, went):
+    app = press(begun(open_app, root), "Save and go to Merge")
+    app.switch_page("pages/merge.py").run()
+    groups = box(app, "segmented_control", "Method, by what it needs")
+    assert groups.options == ["Weights", "Task vectors", ":gray[Statistics]"]
+    words = " ".join(c.value.replace("\\", "") for c in app.caption)
+    assert "Statistics in grey" in words
+    assert "no expert names a task" in words
+    groups.set_value("statistics").run()
+    labelled(app, "Method").set_value("kfac").run()
+    assert button(app, "Merge").disabled
+    assert "statistics for every expert" in sentences(app)
+    assert METHODS["kfac"].requires
+
+
+def test_another_base_offers_other_experts_and_unticking_leaves_one_out(
+    open_app: Open, root: Path, tiny_family: Path, went
+):
+    shutil.copytree(tiny_family / "e2", root / "more" / "far away")
+    app = begun(open_app, root)
+    assert ticks(app) == {"run-a": True, "run-b": True, "far away": False}, "of the folder alone"
+    labelled(app, "Base").set_value(str(root / "run-a")).run()
+    assert set(ticks(app)) == {"start", "run-b", "far away"}
+    labelled(app, "Base").set_value(str(root / "start")).run()
+    next(w for w in app.checkbox if "run\\-b" in w.label).uncheck().run()
+    press(app, "Save and go to Merge")
+    (file,) = root.glob("*/family.yaml")
+    assert [one.name for one in load_family(file).experts] == ["run-a"]
+
+
+def test_an_expert_proposes_its_base(open_app: Open, root: Path, went):
+    app = begun(open_app, root)
+    box(app, "segmented_control", "Begin with").set_value("one of the experts").run()
+    labelled(app, "Expert").set_value(str(root / "run-b")).run()
+    assert sentences(app) == ""
+    assert "Its base: **start**" in said(app)
+    assert ticks(app)["run-b"]
+
+
+def test_names_and_folders_that_are_taken_are_other_ones(open_app: Open, root: Path, went):
+    press(begun(open_app, root), "Save and go to Merge")
+    app = begun(open_app, root)
+    name = box(app, "text_input", "Name")
+    assert name.value == "my models 2"
+    name.set_value("MY MODELS").run()
+    assert button(app, "Save and go to Merge").disabled
+    assert "that of another family" in said(app)
+    box(app, "text_input", "Name").set_value(" ").run()
+    assert button(app, "Save and go to Merge").disabled
+    box(app, "text_input", "Name").set_value("my/models").run()
+    press(app, "Save and go to Merge")
+    assert sorted(p.parent.name for p in root.glob("*/family.yaml")) == ["my-models", "my-models-2"]
+    assert load_family(root / "my-models-2").name == "my/models"
+
+
+def test_what_is_added_meanwhile_is_listed_after_a_press(
+    open_app: Open, root: Path, tiny_family: Path
+):
+    app = begun(open_app, root)
+    shutil.copytree(tiny_family / "e2", root / "run-c")
+    app.run()
+    assert "run-c" not in ticks(app)
+    press(app, "Search again")
+    assert ticks(app)["run-c"]
+    press(app, "Cancel")
+    assert not app.checkbox
+
+
+def test_a_family_of_the_page_is_edited_duplicated_and_removed(open_app: Open, root: Path, went):
+    app = press(begun(open_app, root), "Save and go to Merge")
+    settle(app, "preparation")
+    press(app, "Edit")
+    assert labelled(app, "Base").value == str(root / "start")
+    next(w for w in app.checkbox if "run\\-a" in w.label).uncheck().run()
+    press(app, "Save and go to Merge")
+    file = root / "my-models" / "family.yaml"
+    assert [one.name for one in load_family(file).experts] == ["run-b"]
+    app.run()
+    press(app, "Duplicate")
+    assert ticks(app) == {"run-a": False, "run-b": True}
+    assert box(app, "text_input", "Name").value == "my models (copy)"
+    press(app, "Save and go to Merge")
+    copy = root / "my-models-copy" / "family.yaml"
+    assert load_family(copy).experts == load_family(file).experts
+    app.run()
+    press(app, "Remove")
+    assert not copy.exists()
+    assert file.is_file()
+    assert (root / "run-b" / "model.safetensors").is_file()
+    assert "was removed" in said(app)
+
+
+def test_a_family_by_hand_is_duplicated_and_never_changed(
+    open_app: Open, tiny_family: Path, tmp_path
+):
+    root = Path(shutil.copytree(tiny_family, tmp_path / "by hand"))
+    app = settle(open_app("family", root), "preparation")
+    assert not [b for b in app.button if b.label in ("Edit", "Remove")]
+    assert "it was written or changed by hand" in said(app)
+    press(app, "Duplicate")
+    assert ticks(app) == {"e0": True, "e1": True, "e2": True}
+    assert labelled(app, "Examples of e0").value == "as it is"
+
+
+def test_examples_are_proposed_by_the_classes_of_the_head(
+    open_app: Open, root: Path, tiny_family: Path, went
+):
+    for name in ("t0", "t1", "t2"):
+        shutil.copy(tiny_family / f"{name}.npz", root)
+    rows = "".join(f"picture {k},{'no' if k % 2 else 'yes'}\n" for k in range(20))
+    (root / "answers.csv").write_text("text,label\n" + rows)
+    app = begun(open_app, root)
+    assert labelled(app, "Examples of run\\-a").value == str(root / "t0.npz")
+    assert labelled(app, "Examples of run\\-b").value == str(root / "t1.npz")
+    labelled(app, "Examples of run\\-b").set_value("no examples").run()
+    press(app, "Save and go to Merge")
+    family = load_family(root / "my-models")
+    assert [one.task for one in family.experts] == ["../t0.npz", None]
+    app.switch_page("pages/family.py")
+    app = settle(app, "preparation")
+    assert sentences(app) == ""
+    assert len(app.metric) == 2, "the expert and the base are tested before any merge"
+
+
+def test_a_table_is_shown_and_its_classes_are_mapped_to_the_head(
+    open_app: Open, tmp_path: Path, went
+):
+    from tests.text_cases import text_family
+
+    text_family(tmp_path / "texts")
+    root = tmp_path / "texts"
+    for file in (*root.glob("*.yaml"), *root.glob("*.jsonl*")):
+        file.unlink()
+    rows = "".join(f"w{k} w1,{'bad' if k % 2 else 'good'},{k % 5}\n" for k in range(40))
+    (root / "mood.csv").write_text("text,mood,stars\n" + rows)
+    app = begun(open_app, root)
+    expert = next(iter(ticks(app)))
+    labelled(app, f"Examples of {expert}").set_value(str(root / "mood.csv")).run()
+    assert not app.exception
+    assert labelled(app, "Label").value in ("mood", "stars")
+    labelled(app, "Label").set_value("mood").run()
+    table = next(d.value for d in app.dataframe if "mood" in d.value)
+    assert list(table["mood"]) == ["good", "bad", "good", "bad", "good"]
+    assert "Classes of the file: bad, good. Of the head:" in said(app)

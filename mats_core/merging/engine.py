@@ -1,8 +1,8 @@
 """Layer by layer from the inputs to the output, and going on where a killed merge stopped.
 
-What is in memory at once: one layer of all experts with its statistics, or one piece of a large
-tensor where its elements do not depend on each other.  What a method must see of the whole model
-takes a pass of its own: a survey before, or a scaling after, over a spool on disk.
+What is in memory at once: one layer of all experts with its statistics, two small ones, or one
+piece of a large tensor where its elements do not depend on each other.  What a method must see of
+the whole model takes a pass of its own: a survey before, or a scaling after, over a spool on disk.
 """
 
 from __future__ import annotations

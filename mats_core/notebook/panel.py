@@ -149,13 +149,16 @@ class Panel(Board):
         for one in (*self.experts.values(), *self.weights.values(), self.device, self.rounds):
             one.observe(self._ask, "value")
         self.pin.observe(self._new_pin, "value")
-        self.copy.on_click(lambda _: self._say(self.code))
+        self.copy.on_click(self._coded)
         self.keep.on_click(self._saved)
         if self.open is not None:
             self.open.on_click(self._opened)
 
     def _say(self, text: str) -> None:
         self.text.value = render.plain(text)
+
+    def _coded(self, _: Any) -> None:
+        self.text.value = render.to_copy(self.code)
 
     def _saved(self, _: Any) -> None:
         try:

@@ -38,6 +38,7 @@ overflow-wrap:normal}}.mats-x .bar{{width:40%;min-width:90px}}
 .mats-x svg{{display:block;overflow:visible}}.mats-x text{{fill:currentColor;font-size:11px}}
 .mats-x progress{{width:100%;height:8px}}.mats-x p{{margin:.3em 0}}
 .mats-x pre{{white-space:pre-wrap;background:none;color:inherit;font-size:12px}}
+.mats-x .all{{user-select:all}}.mats-x button{{font:inherit;padding:.1em .7em;cursor:pointer}}
 .mats-x .key i{{display:inline-block;width:18px;border-top:3px solid;vertical-align:middle;
 margin:0 .3em 0 .9em}}.mats-x h4{{margin:.8em 0 .2em;font-size:14px;font-weight:600;color:inherit}}
 @media(prefers-color-scheme:dark){{body:not([data-jp-theme-light],.vscode-light) .mats-x{{{DARK}}}}}

@@ -300,7 +300,10 @@ def test_a_result_is_saved_by_the_button(opened, tiny_family, tmp_path):
     panel.keep.click()
     assert "expected" in panel.text.value  # it is there already
     panel.copy.click()
-    assert "mats.load_family" in panel.text.value
+    Balanced(panel.text.value)
+    (lines,) = re.findall(r'<pre class="all">(.*?)</pre>', panel.text.value, re.DOTALL)
+    assert html.unescape(lines) == panel.code
+    assert "user-select:all" in render.STYLE  # where no script runs, a click selects them
 
 
 def test_the_app_is_started_once_and_opened_at_these_settings(opened, tiny_family, monkeypatch):

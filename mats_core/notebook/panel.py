@@ -207,6 +207,7 @@ class Panel(Board):
     # Asking and answering -------------------------------------------------------------------------
 
     def _ask(self, _: Any = None) -> None:
+        self.text.value = ""  # what an action said was of the settings before
         self._worker.ask(self.request())
 
     def _failed(self, error: Exception) -> None:

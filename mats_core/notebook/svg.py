@@ -30,8 +30,10 @@ font-size:13px;line-height:1.45;overflow-wrap:anywhere}}
 .mats-x b{{font-weight:600}}.mats-x .n{{font-size:24px;font-weight:600;overflow-wrap:normal}}
 .mats-x table{{border-collapse:collapse;color:inherit;background:none;width:100%;font-size:inherit;
 margin:.3em 0}}.mats-x td,.mats-x th{{border:0;border-bottom:1px solid var(--line);
-padding:.2em .6em .2em 0;text-align:left;background:none;color:inherit;vertical-align:middle;
+padding:.2em 1em .2em 0;text-align:left;background:none;color:inherit;vertical-align:middle;
 overflow-wrap:normal}}.mats-x .bar{{width:40%;min-width:90px}}
+.mats-x{{container-type:inline-size}}@container(max-width:400px){{.mats-x .bar{{display:none}}}}
+.mats-x th{{white-space:nowrap}}.mats-x td:last-child,.mats-x th:last-child{{padding-right:0}}
 .mats-x .r{{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}}
 .mats-x .up{{color:var(--up)}}.mats-x .down{{color:var(--down)}}
 .mats-x .quiet{{opacity:.8;font-size:12px}}.mats-x .cell{{text-align:center;padding:.2em .3em}}
@@ -40,7 +42,9 @@ overflow-wrap:normal}}.mats-x .bar{{width:40%;min-width:90px}}
 .mats-x pre{{white-space:pre-wrap;background:none;color:inherit;font-size:12px}}
 .mats-x .all{{user-select:all}}.mats-x button{{font:inherit;padding:.1em .7em;cursor:pointer}}
 .mats-x .key i{{display:inline-block;width:18px;border-top:3px solid;vertical-align:middle;
-margin:0 .3em 0 .9em}}.mats-x h4{{margin:.8em 0 .2em;font-size:14px;font-weight:600;color:inherit}}
+margin:0 .3em 0 0}}
+.mats-x .key span{{display:inline-block;margin-right:.9em}}
+.mats-x h4{{margin:.8em 0 .2em;font-size:14px;font-weight:600;color:inherit}}
 @media(prefers-color-scheme:dark){{body:not([data-jp-theme-light],.vscode-light) .mats-x{{{DARK}}}}}
 [data-jp-theme-light=false] .mats-x,.vscode-dark .mats-x,html[theme=dark] .mats-x{{{DARK}}}
 </style>"""
@@ -198,13 +202,15 @@ def _points(one: Curve, across: object, up: object) -> str:
 
 
 def _key(curves: Sequence[Curve]) -> str:
-    said = "".join(
-        f'<i style="border-color:var(--{one.colour});'
-        f'border-top-style:{"dashed" if one.dash else "solid"}"></i>{escape(one.label)}'
-        for one in curves
-        if one.label
-    )
+    named = (one for one in curves if one.label)
+    said = "".join(key(one.colour, one.label, dashed=bool(one.dash)) for one in named)
     return f'<div class="quiet key">{said}</div>' if said else ""
+
+
+def key(colour: str, name: str, *, dashed: bool = False) -> str:
+    """A colour of `STYLE` and what has it, which stay together on one line."""
+    line = f"border-color:var(--{colour});border-top-style:{'dashed' if dashed else 'solid'}"
+    return f'<span><i style="{line}"></i>{escape(name)}</span>'
 
 
 def _log(value: float) -> float:

@@ -303,6 +303,8 @@ def test_a_result_is_saved_by_the_button(opened, tiny_family, tmp_path):
     Balanced(panel.text.value)
     (lines,) = re.findall(r'<pre class="all">(.*?)</pre>', panel.text.value, re.DOTALL)
     assert html.unescape(lines) == panel.code
+    panel.method.value = "ties"
+    assert panel.text.value == ""  # those were of other settings
     assert "user-select:all" in render.STYLE  # where no script runs, a click selects them
 
 

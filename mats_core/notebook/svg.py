@@ -175,14 +175,15 @@ def chart(
         for place in places
     )
     area = height - 34
-    texts = "".join(
+    # With spaces between: where drawings are stripped of their tags, their words are left.
+    texts = " ".join(
         f'<text x="44" y="{8 + area * place / 100 + 4:.0f}" text-anchor="end">{label}</text>'
         for place, label in zip(places, labels, strict=True)
     )
     below = f'y="{height - 10}"'
-    texts += f'<text x="50" {below}>{left:g}</text>'
-    texts += f'<text x="100%" {below} text-anchor="end">{right:g}</text>'
-    texts += f'<text x="50%" {below} text-anchor="middle">{escape(across)}</text>'
+    texts += f' <text x="50" {below}>{left:g}</text>'
+    texts += f' <text x="100%" {below} text-anchor="end">{right:g}</text>'
+    texts += f' <text x="50%" {below} text-anchor="middle">{escape(across)}</text>'
     inner = (
         f'<svg x="50" y="8" width="100%" height="{area}" style="width:calc(100% - 52px)" '
         f'viewBox="0 0 100 100" preserveAspectRatio="none">{grid}{lines}</svg>'
@@ -210,7 +211,7 @@ def _key(curves: Sequence[Curve]) -> str:
 def key(colour: str, name: str, *, dashed: bool = False) -> str:
     """A colour of `STYLE` and what has it, which stay together on one line."""
     line = f"border-color:var(--{colour});border-top-style:{'dashed' if dashed else 'solid'}"
-    return f'<span><i style="{line}"></i>{escape(name)}</span>'
+    return f'<span><i style="{line}"></i>{escape(name)}</span> '
 
 
 def _log(value: float) -> float:

@@ -28,6 +28,9 @@ from .start import Start, start
 from .subjects import Request, Subject, repeats, subject
 from .worker import Worker
 
+# What is shown of the widgets where they are dead: of a saved file, without a kernel.
+ALONE = "The knobs of this panel need a kernel; its last result follows."
+
 
 class Panel(Board):
     """A live panel; what it shows can be read at any time.
@@ -275,7 +278,8 @@ class Panel(Board):
             return
         self._shown_in = now
         screen: Any = importlib.import_module("IPython.display")
-        screen.display(self.box)
+        live = {**self.box._repr_mimebundle_(), "text/plain": ALONE}
+        screen.display(live, raw=True)
         text = render.still(self._answers.state, self._pinned)
         self._still = screen.display(screen.HTML(text), display_id=True)
 

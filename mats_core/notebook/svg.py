@@ -21,6 +21,7 @@ COLOURS = ("blue", "orange", "green", "purple", "sky", "vermillion", "grey", "ye
 DASHES = ("", "6 3", "2 3", "8 3 2 3")
 DARK = """--full:#56B4E9;--pale:rgba(86,180,233,.25);--up:#4CC39A;--down:#FF9D5C;\
 --blue:#56A8E9;--green:#35C79A;--vermillion:#F0803C;--purple:#E0A0C8;--sky:#9AD3F5"""
+OURS = ".mats-x.mats-x.mats-x"  # stronger than what pages say of all tables
 STYLE = f"""\
 <style>.mats-x{{--line:rgba(128,128,128,.4);--full:#0072B2;--pale:rgba(0,114,178,.16);--up:#00734F;
 --down:#A84300;--blue:#0072B2;--orange:#E69F00;--green:#009E73;--purple:#CC79A7;--sky:#56B4E9;
@@ -29,14 +30,17 @@ font-size:13px;line-height:1.45;overflow-wrap:anywhere}}
 .mats-live .widget-html-content{{min-width:0}}
 .mats-x b{{font-weight:600}}.mats-x .n{{font-size:24px;font-weight:600;overflow-wrap:normal}}
 .mats-x table{{border-collapse:collapse;color:inherit;background:none;width:100%;font-size:inherit;
-margin:.3em 0}}.mats-x td,.mats-x th{{border:0;border-bottom:1px solid var(--line);
+margin:.3em 0}}
+{OURS} tr{{background:none}}
+{OURS} :is(td,th){{border:0;border-bottom:1px solid var(--line);
 padding:.2em 1em .2em 0;text-align:left;background:none;color:inherit;vertical-align:middle;
 overflow-wrap:normal}}.mats-x .bar{{width:40%;min-width:90px}}
 .mats-x{{container-type:inline-size}}@container(max-width:400px){{.mats-x .bar{{display:none}}}}
-.mats-x th{{white-space:nowrap}}.mats-x td:last-child,.mats-x th:last-child{{padding-right:0}}
-.mats-x .r{{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}}
-.mats-x .up{{color:var(--up)}}.mats-x .down{{color:var(--down)}}
-.mats-x .quiet{{opacity:.8;font-size:12px}}.mats-x .cell{{text-align:center;padding:.2em .3em}}
+.mats-x th{{white-space:nowrap}}{OURS} :is(td,th):last-child{{padding-right:0}}
+{OURS} .r{{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}}
+{OURS} .up{{color:var(--up)}}{OURS} .down{{color:var(--down)}}
+.mats-x .quiet{{opacity:.8;font-size:12px}}
+{OURS} .cell{{text-align:center;padding:.2em .3em}}
 .mats-x svg{{display:block;overflow:visible}}.mats-x text{{fill:currentColor;font-size:11px}}
 .mats-x progress{{width:100%;height:8px}}.mats-x p{{margin:.3em 0}}
 .mats-x pre{{white-space:pre-wrap;background:none;color:inherit;font-size:12px}}

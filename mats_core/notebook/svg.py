@@ -35,7 +35,7 @@ margin:.3em 0}}
 {OURS} :is(td,th){{border:0;border-bottom:1px solid var(--line);
 padding:.2em 1em .2em 0;text-align:left;background:none;color:inherit;vertical-align:middle;
 overflow-wrap:normal}}.mats-x .bar{{width:40%;min-width:90px}}
-.mats-x{{container-type:inline-size}}@container(max-width:400px){{.mats-x .bar{{display:none}}}}
+.mats-x{{container-type:inline-size}}@container(max-width:460px){{.mats-x .bar{{display:none}}}}
 .mats-x th{{white-space:nowrap}}{OURS} :is(td,th):last-child{{padding-right:0}}
 {OURS} .r{{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}}
 {OURS} .up{{color:var(--up)}}{OURS} .down{{color:var(--down)}}

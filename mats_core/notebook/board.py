@@ -87,6 +87,7 @@ class Board:
         self.views = new(
             "ToggleButtons", options=list(render.VIEWS), value=view, description="Show"
         )
+        self.views.style.button_width = "auto"  # so that they stand in one row
         self.above = new("VBox")  # the picture of the model, where a layer is chosen
         return [self.result, self.progress, self.views, self.above, self.view]
 

@@ -23,8 +23,8 @@ class Looks:
     def __init__(self) -> None:
         w = widgets()
         self.wide = w.Layout(width="auto", min_width="0")
-        self.left = w.Layout(flex="0 1 320px", min_width="260px", grid_gap="2px")
-        self.right = w.Layout(flex="1 1 420px", min_width="0")
+        self.left = w.Layout(flex="1 1 300px", min_width="min(260px, 100%)", grid_gap="2px")
+        self.right = w.Layout(flex="4 1 420px", min_width="0")
         self.rows = w.Layout(flex_flow="row wrap", grid_gap="4px 16px", width="100%")
         self.small = w.Layout(width="84px")
         self.tile = w.Layout(width="22px", height="20px", padding="0", margin="1px")

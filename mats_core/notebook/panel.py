@@ -28,6 +28,9 @@ from .start import Start, start
 from .subjects import Request, Subject, repeats, subject
 from .worker import Worker
 
+# What is shown of the widgets where they are dead: of a saved file, without a kernel.
+ALONE = "The knobs of this panel need a kernel; its last result follows."
+
 
 class Panel(Board):
     """A live panel; what it shows can be read at any time.
@@ -149,13 +152,16 @@ class Panel(Board):
         for one in (*self.experts.values(), *self.weights.values(), self.device, self.rounds):
             one.observe(self._ask, "value")
         self.pin.observe(self._new_pin, "value")
-        self.copy.on_click(lambda _: self._say(self.code))
+        self.copy.on_click(self._coded)
         self.keep.on_click(self._saved)
         if self.open is not None:
             self.open.on_click(self._opened)
 
     def _say(self, text: str) -> None:
         self.text.value = render.plain(text)
+
+    def _coded(self, _: Any) -> None:
+        self.text.value = render.to_copy(self.code)
 
     def _saved(self, _: Any) -> None:
         try:
@@ -204,6 +210,7 @@ class Panel(Board):
     # Asking and answering -------------------------------------------------------------------------
 
     def _ask(self, _: Any = None) -> None:
+        self.text.value = ""  # what an action said was of the settings before
         self._worker.ask(self.request())
 
     def _failed(self, error: Exception) -> None:
@@ -271,7 +278,8 @@ class Panel(Board):
             return
         self._shown_in = now
         screen: Any = importlib.import_module("IPython.display")
-        screen.display(self.box)
+        live = {**self.box._repr_mimebundle_(), "text/plain": ALONE}
+        screen.display(live, raw=True)
         text = render.still(self._answers.state, self._pinned)
         self._still = screen.display(screen.HTML(text), display_id=True)
 

@@ -151,6 +151,28 @@ def plain(text: str) -> str:
     return framed(f"<pre>{escape(text)}</pre>")
 
 
+# In the page, where a front end lets it: it selects the lines, copies them, and says which it did.
+COPY = (
+    "const all=document.createRange();"
+    "all.selectNodeContents(this.parentNode.querySelector('pre'));"
+    "const now=getSelection();now.removeAllRanges();now.addRange(all);"
+    "this.textContent=document.execCommand('copy')?'Copied':'Selected: press Ctrl+C'"
+)
+
+
+def to_copy(code: str) -> str:
+    """Lines of code with a button that copies them; without scripts a click selects them all."""
+    said = "A click on the lines selects them all."
+    return framed(
+        f'<button type="button" onclick="{escape(COPY)}">Copy</button> '
+        f'<span class="quiet">{said}</span>{_lines(code)}'
+    )
+
+
+def _lines(code: str) -> str:
+    return f'<pre class="all">{escape(code)}</pre>'
+
+
 def still(state: State, pinned: Run | None = None, code: str = "") -> str:
     """All that is known, without widgets: what a saved file shows, and a living panel hides."""
     if state.merge is None:
@@ -163,7 +185,7 @@ def still(state: State, pinned: Run | None = None, code: str = "") -> str:
         for name, body in shown.items()
         if body and name != "Tasks"
     )
-    lines = f"<details><summary>Code</summary><pre>{escape(code)}</pre></details>" if code else ""
+    lines = f"<details><summary>Code</summary>{_lines(code)}</details>" if code else ""
     parts = (f'<p class="quiet">{escape(options)}</p>', shown["Tasks"], rest, lines)
     whole = framed(_said(state, pinned), *parts)
     return f'{HIDDEN}{STYLE}<div class="mats-still">{whole}</div>'

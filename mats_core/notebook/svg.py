@@ -21,6 +21,7 @@ COLOURS = ("blue", "orange", "green", "purple", "sky", "vermillion", "grey", "ye
 DASHES = ("", "6 3", "2 3", "8 3 2 3")
 DARK = """--full:#56B4E9;--pale:rgba(86,180,233,.25);--up:#4CC39A;--down:#FF9D5C;\
 --blue:#56A8E9;--green:#35C79A;--vermillion:#F0803C;--purple:#E0A0C8;--sky:#9AD3F5"""
+OURS = ".mats-x.mats-x.mats-x"  # stronger than what pages say of all tables
 STYLE = f"""\
 <style>.mats-x{{--line:rgba(128,128,128,.4);--full:#0072B2;--pale:rgba(0,114,178,.16);--up:#00734F;
 --down:#A84300;--blue:#0072B2;--orange:#E69F00;--green:#009E73;--purple:#CC79A7;--sky:#56B4E9;
@@ -29,17 +30,25 @@ font-size:13px;line-height:1.45;overflow-wrap:anywhere}}
 .mats-live .widget-html-content{{min-width:0}}
 .mats-x b{{font-weight:600}}.mats-x .n{{font-size:24px;font-weight:600;overflow-wrap:normal}}
 .mats-x table{{border-collapse:collapse;color:inherit;background:none;width:100%;font-size:inherit;
-margin:.3em 0}}.mats-x td,.mats-x th{{border:0;border-bottom:1px solid var(--line);
-padding:.2em .6em .2em 0;text-align:left;background:none;color:inherit;vertical-align:middle;
+margin:.3em 0}}
+{OURS} tr{{background:none}}
+{OURS} :is(td,th){{border:0;border-bottom:1px solid var(--line);
+padding:.2em 1em .2em 0;text-align:left;background:none;color:inherit;vertical-align:middle;
 overflow-wrap:normal}}.mats-x .bar{{width:40%;min-width:90px}}
-.mats-x .r{{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}}
-.mats-x .up{{color:var(--up)}}.mats-x .down{{color:var(--down)}}
-.mats-x .quiet{{opacity:.8;font-size:12px}}.mats-x .cell{{text-align:center;padding:.2em .3em}}
+.mats-x{{container-type:inline-size}}@container(max-width:460px){{.mats-x .bar{{display:none}}}}
+.mats-x th{{white-space:nowrap}}{OURS} :is(td,th):last-child{{padding-right:0}}
+{OURS} .r{{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}}
+{OURS} .up{{color:var(--up)}}{OURS} .down{{color:var(--down)}}
+.mats-x .quiet{{opacity:.8;font-size:12px}}
+{OURS} .cell{{text-align:center;padding:.2em .3em}}
 .mats-x svg{{display:block;overflow:visible}}.mats-x text{{fill:currentColor;font-size:11px}}
 .mats-x progress{{width:100%;height:8px}}.mats-x p{{margin:.3em 0}}
 .mats-x pre{{white-space:pre-wrap;background:none;color:inherit;font-size:12px}}
+.mats-x .all{{user-select:all}}.mats-x button{{font:inherit;padding:.1em .7em;cursor:pointer}}
 .mats-x .key i{{display:inline-block;width:18px;border-top:3px solid;vertical-align:middle;
-margin:0 .3em 0 .9em}}.mats-x h4{{margin:.8em 0 .2em;font-size:14px;font-weight:600;color:inherit}}
+margin:0 .3em 0 0}}
+.mats-x .key span{{display:inline-block;margin-right:.9em}}
+.mats-x h4{{margin:.8em 0 .2em;font-size:14px;font-weight:600;color:inherit}}
 @media(prefers-color-scheme:dark){{body:not([data-jp-theme-light],.vscode-light) .mats-x{{{DARK}}}}}
 [data-jp-theme-light=false] .mats-x,.vscode-dark .mats-x,html[theme=dark] .mats-x{{{DARK}}}
 </style>"""
@@ -170,14 +179,15 @@ def chart(
         for place in places
     )
     area = height - 34
-    texts = "".join(
+    # With spaces between: where drawings are stripped of their tags, their words are left.
+    texts = " ".join(
         f'<text x="44" y="{8 + area * place / 100 + 4:.0f}" text-anchor="end">{label}</text>'
         for place, label in zip(places, labels, strict=True)
     )
     below = f'y="{height - 10}"'
-    texts += f'<text x="50" {below}>{left:g}</text>'
-    texts += f'<text x="100%" {below} text-anchor="end">{right:g}</text>'
-    texts += f'<text x="50%" {below} text-anchor="middle">{escape(across)}</text>'
+    texts += f' <text x="50" {below}>{left:g}</text>'
+    texts += f' <text x="100%" {below} text-anchor="end">{right:g}</text>'
+    texts += f' <text x="50%" {below} text-anchor="middle">{escape(across)}</text>'
     inner = (
         f'<svg x="50" y="8" width="100%" height="{area}" style="width:calc(100% - 52px)" '
         f'viewBox="0 0 100 100" preserveAspectRatio="none">{grid}{lines}</svg>'
@@ -197,13 +207,15 @@ def _points(one: Curve, across: object, up: object) -> str:
 
 
 def _key(curves: Sequence[Curve]) -> str:
-    said = "".join(
-        f'<i style="border-color:var(--{one.colour});'
-        f'border-top-style:{"dashed" if one.dash else "solid"}"></i>{escape(one.label)}'
-        for one in curves
-        if one.label
-    )
+    named = (one for one in curves if one.label)
+    said = "".join(key(one.colour, one.label, dashed=bool(one.dash)) for one in named)
     return f'<div class="quiet key">{said}</div>' if said else ""
+
+
+def key(colour: str, name: str, *, dashed: bool = False) -> str:
+    """A colour of `STYLE` and what has it, which stay together on one line."""
+    line = f"border-color:var(--{colour});border-top-style:{'dashed' if dashed else 'solid'}"
+    return f'<span><i style="{line}"></i>{escape(name)}</span> '
 
 
 def _log(value: float) -> float:

@@ -95,15 +95,14 @@ def _difference(found: Difference | None) -> str:
 
 
 def _legend(there: Sequence[Beside]) -> str:
-    colours = ("var(--orange)", "var(--purple)")
     marks = "".join(
-        f'<i style="border-color:{colour}"></i>{escape(one.name)}{_fewer(one)}'
-        for one, colour in zip(there, colours, strict=False)
+        svg.key(colour, one.name + _fewer(one))
+        for one, colour in zip(there, ("orange", "purple"), strict=False)
     )
-    points = " Differences in points, bold where the 95 % interval excludes zero." if there else ""
+    points = "Differences in points, bold where the 95 % interval excludes zero." if there else ""
     return (
-        '<div class="quiet key"><i style="border-color:var(--full)"></i>merged, with its 95 % '
-        f'interval<i style="border-color:var(--pale)"></i>expert{marks}.{points}</div>'
+        f'<div class="quiet key">{svg.key("full", "merged, with its 95 % interval")}'
+        f"{svg.key('pale', 'expert')}{marks}{points}</div>"
     )
 
 
@@ -130,8 +129,8 @@ def _distances(state: State) -> str:
     head += '<th class="r">average</th></tr>'
     return (
         f'{svg.table(head + rows)}<div class="quiet key">Distance from each expert over the '
-        "distance between that expert and the base, which is the pale bar."
-        '<i style="border-color:var(--orange)"></i>average</div>'
+        "distance between that expert and the base, which is the pale bar. "
+        f"{svg.key('orange', 'average')}</div>"
     )
 
 

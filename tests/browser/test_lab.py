@@ -169,6 +169,15 @@ def test_a_panel_in_jupyterlab(lab: tuple[str, Path], browser: Any) -> None:
     expect(number).not_to_have_text(before)
     assert page.locator(".mats-live [aria-live=polite] .mats-number").count() == 1
 
+    # The code is copied where the button says so.
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.get_by_role("button", name="As code").click()
+    page.get_by_role("button", name="Copy", exact=True).click()
+    expect(page.get_by_role("button", name="Copied")).to_be_visible()
+    lines = page.locator(".mats-live pre.all").inner_text()
+    assert "merged = mats.merge(family.recipe(" in lines
+    assert page.evaluate("navigator.clipboard.readText()").strip() == lines.strip()
+
     # Conjugate gradients: the curve, and what it says.
     page.get_by_label("Method", exact=True).select_option("K-FAC block (MaTS)")
     page.get_by_role("button", name="Solve", exact=True).focus()

@@ -300,7 +300,12 @@ def test_a_result_is_saved_by_the_button(opened, tiny_family, tmp_path):
     panel.keep.click()
     assert "expected" in panel.text.value  # it is there already
     panel.copy.click()
-    assert "mats.load_family" in panel.text.value
+    Balanced(panel.text.value)
+    (lines,) = re.findall(r'<pre class="all">(.*?)</pre>', panel.text.value, re.DOTALL)
+    assert html.unescape(lines) == panel.code
+    panel.method.value = "ties"
+    assert panel.text.value == ""  # those were of other settings
+    assert "user-select:all" in render.STYLE  # where no script runs, a click selects them
 
 
 def test_the_app_is_started_once_and_opened_at_these_settings(opened, tiny_family, monkeypatch):
@@ -610,7 +615,8 @@ class Kernel:
         panel._ipython_display_()  # the cell's last line: not a second time
         return panel
 
-    def display(self, thing: Any, display_id: bool = False) -> Any:
+    def display(self, thing: Any, display_id: bool = False, raw: bool = False) -> Any:
+        assert raw == isinstance(thing, dict)
         self.shown.append(thing)
         return SimpleNamespace(update=self.update) if display_id else None
 
@@ -630,7 +636,9 @@ def test_a_cell_returns_with_its_first_result_which_is_kept_as_html(kernel):
     base, experts = in_memory()
     panel = kernel.run("a", base, experts, method="average")
     assert panel.report is not None
-    assert kernel.shown[0] is panel.box
+    live = "application/vnd.jupyter.widget-view+json"
+    assert kernel.shown[0][live]["model_id"] == panel.box.model_id
+    assert "need a kernel" in kernel.shown[0]["text/plain"]  # without one: no widget in brackets
     assert len(kernel.shown) == 2
     assert panel.wait(PATIENCE, whole=True)
     assert "as far from the experts" in kernel.still

@@ -46,6 +46,16 @@ def test_powers_of_ten_are_as_far_apart_as_their_exponents():
     assert "nan" not in flat
 
 
+def test_words_stay_apart_where_all_tags_are_stripped():
+    """As GitHub shows a notebook: neither styles nor drawings, but their text."""
+    curves = [Curve(name, [0, 14], [1.0, 1e-4]) for name in ("median", "largest")]
+    drawn = svg.chart(curves, said="s", across="iteration", upwards="residual", logarithmic=True)
+    text = re.sub(r"<[^>]+>", "", drawn)
+    assert "10-4 10-3 10-2 10-1 100" in text
+    assert "0 14 iteration" in text
+    assert "median largest" in text
+
+
 def test_a_share_is_shown_in_percent():
     drawn = svg.chart([Curve("", [0, 1], [0.0, 0.9])], said="", across="", upwards="", share=True)
     assert re.findall(r">(\d+ %)<", drawn) == ["0 %", "30 %", "60 %", "90 %"]

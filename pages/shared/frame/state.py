@@ -22,6 +22,7 @@ import streamlit as st
 if TYPE_CHECKING:
     from mats_core.analysis import Interference, Trajectory
     from mats_core.checkpoints import ModelSearch
+    from mats_core.checkpoints.hub import Offer
     from mats_core.merging import Recipe
 
     from ..work import Draft, Job, Request, Shelf
@@ -73,6 +74,7 @@ class Slot(StrEnum):
     LOADING_PARTS = "loading parts"  # the merged parts swapped into the base, one by one
     SURVEYING = "surveying"  # every layer and task of the family, in the background
     WRITING = "writing"  # a model directory
+    FETCHING = "fetching"  # a model of the hub, into this machine's cache
     READING = "reading"  # a recipe file that was uploaded; stays while the file does
 
 
@@ -127,6 +129,13 @@ class Session:
     """How many were begun: a part of the names of the form's widgets."""
     models: Held[ModelSearch | None] = Held(None)
     """What lies on this machine to choose from, as it was searched last."""
+
+    hub_offer: Held[Offer | None] = Held(None)
+    """What the hub has said of the model that was asked for last."""
+    hub_problem: Held[str | None] = Held(None)
+    """Why the hub has no answer."""
+    hub_id: Held[str] = Held("")
+    """W: the id that is being typed."""
 
     # Work, and what is said of it
     known_ended: Held[WeakSet[Job] | None] = Held(None)

@@ -6,6 +6,7 @@ from .answers import BEFORE
 
 if TYPE_CHECKING:
     from . import (
+        bringing,
         comparison,
         confusion,
         convergence,
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
-    "BEFORE", "comparison", "confusion", "convergence", "estimate", "export", "loading", "merging",
-    "models", "new_family", "new_tasks", "overlap", "predicted_loss", "protection", "recipe",
-    "results", "runs", "spectra", "survey", "sweep",
+    "BEFORE", "bringing", "comparison", "confusion", "convergence", "estimate", "export", "loading",
+    "merging", "models", "new_family", "new_tasks", "overlap", "predicted_loss", "protection",
+    "recipe", "results", "runs", "spectra", "survey", "sweep",
 ]  # fmt: skip

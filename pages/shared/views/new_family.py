@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -30,7 +31,7 @@ from mats_core.tasks import Guess
 
 from ..frame import Wanted, families, session, show, state
 from ..work import Draft, drafts, merge
-from . import new_tasks
+from . import bringing, new_tasks
 
 MANY = 24  # experts that have a box each; of more the likely ones alone
 BASE, EXPERT = "the base", "one of the experts"
@@ -59,8 +60,8 @@ def manage(collection: FamilyFile) -> None:
 def instead(known: dict[str, Path]) -> bool:
     """Draw the form in the place of the page where one is open, or where there is no family."""
     _go_on()
-    show.notices()
     if session.draft is None:
+        show.notices()
         if not known:  # which is said below
             button()
         return False
@@ -112,6 +113,9 @@ def _form(draft: Draft, known: dict[str, Path]) -> None:
     found = session.models or ModelSearch()
     st.subheader("Edit the family" if draft.file else "New family", anchor=False)
     _searched(found, draft)
+    homes = drafts.homes(families.roots(), None)
+    bringing.view(homes[0] if homes else None, partial(_look, draft.like))
+    found = session.models or ModelSearch()
     usable = [one for one in found.models if not one.problem]
     if not usable:
         st.info(
@@ -141,7 +145,7 @@ def _searched(found: ModelSearch, draft: Draft) -> None:
             width="stretch",
         )
         st.button(
-            "Search again", icon=":material/refresh:", on_click=_look, args=(draft.file,),
+            "Search again", icon=":material/refresh:", on_click=_look, args=(draft.like,),
             type="tertiary",
         )  # fmt: skip
     show.warnings(found.left_out)

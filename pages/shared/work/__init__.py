@@ -7,7 +7,7 @@ from . import confusion, drafts, predicted_loss
 from .convergence import follow
 from .drafts import Draft
 from .export import Written
-from .jobs import Desk, Job, Snapshot, Worker
+from .jobs import Desk, Job, Snapshot, Tell, Worker
 from .loading import EXAMPLES, load
 from .merge import Request, Residuals
 from .prepare import Prepared, TaskCard, clipped, picture
@@ -18,7 +18,7 @@ from .sweep import SweepRequest, run_sweep
 
 __all__ = [
     "EXAMPLES", "Answers", "Desk", "Draft", "Job", "Prepared", "Request", "Residuals", "Run",
-    "Shelf", "Snapshot", "SweepRequest", "TaskCard", "Worker", "Written", "clipped", "confusion",
-    "drafts", "export", "follow", "load", "look_around", "merge", "picture", "predicted_loss",
-    "prepare", "run_sweep", "runs",
+    "Shelf", "Snapshot", "SweepRequest", "TaskCard", "Tell", "Worker", "Written", "clipped",
+    "confusion", "drafts", "export", "follow", "load", "look_around", "merge", "picture",
+    "predicted_loss", "prepare", "run_sweep", "runs",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Files that were handed over: where they are put, and what is refused before anything is written."""
+"""Files that were handed over: where they are put, and what is refused before that."""
 
 from __future__ import annotations
 

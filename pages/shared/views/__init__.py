@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         merging,
         models,
         new_family,
+        new_members,
         new_tasks,
         overlap,
         predicted_loss,
@@ -30,6 +31,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BEFORE", "bringing", "comparison", "confusion", "convergence", "estimate", "export", "loading",
-    "merging", "models", "new_family", "new_tasks", "overlap", "predicted_loss", "protection",
-    "recipe", "results", "runs", "spectra", "survey", "sweep",
+    "merging", "models", "new_family", "new_members", "new_tasks", "overlap", "predicted_loss",
+    "protection", "recipe", "results", "runs", "spectra", "survey", "sweep",
 ]  # fmt: skip

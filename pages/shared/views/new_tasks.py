@@ -50,8 +50,13 @@ def _file(key: str, model: ListedModel, data: Sequence[Path], kept: str) -> str:
     first = options.index(str(proposed)) if proposed else 0
     return st.selectbox(
         f"Examples of {show.plain(model.name)}", options, first, key=key,
-        format_func=lambda one: f"as it is: {kept}" if one == KEPT else one,
+        format_func=lambda one: f"as it is: {kept}" if one == KEPT else _short(one),
     )  # fmt: skip
+
+
+def _short(path: str) -> str:
+    """The last two parts of a path."""
+    return path if path == NONE else "/".join(Path(path).parts[-2:])
 
 
 def _guess(key: str, model: ListedModel, file: Path) -> Guess | None:

@@ -21,8 +21,7 @@ import streamlit as st
 
 if TYPE_CHECKING:
     from mats_core.analysis import Interference, Trajectory
-    from mats_core.checkpoints import ModelSearch
-    from mats_core.checkpoints.hub import Offer
+    from mats_core.checkpoints import ModelSearch, hub
     from mats_core.merging import Recipe
 
     from ..work import Draft, Job, Request, Shelf
@@ -130,7 +129,7 @@ class Session:
     models: Held[ModelSearch | None] = Held(None)
     """What lies on this machine to choose from, as it was searched last."""
 
-    hub_offer: Held[Offer | None] = Held(None)
+    hub_offer: Held[hub.Offer | None] = Held(None)
     """What the hub has said of the model that was asked for last."""
     hub_problem: Held[str | None] = Held(None)
     """Why the hub has no answer."""

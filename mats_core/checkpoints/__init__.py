@@ -9,6 +9,7 @@ from .card import CARD, front_matter, stated_bases, stated_licence
 from .companions import carry, companions
 from .configuration import read_config
 from .contents import TensorEntry, checksum
+from .dropped import Dropped, receive
 from .files import Checkpoint
 from .in_memory import InMemory
 from .place import refuse_existing, require_file, require_folder, what_lies
@@ -22,11 +23,11 @@ from .wrappers import inside, unwrapped
 from .writer import SHARD_BYTES, CheckpointWriter, Spec, TensorFileWriter, config_files
 
 __all__ = [
-    "CARD", "MARK", "SHARD_BYTES", "Buffers", "Checkpoint", "CheckpointWriter", "Entry", "InMemory",
-    "Limits", "ListedModel", "ModelSearch", "Renamed", "Shaped", "Spec", "TensorEntry",
+    "CARD", "MARK", "SHARD_BYTES", "Buffers", "Checkpoint", "CheckpointWriter", "Dropped", "Entry",
+    "InMemory", "Limits", "ListedModel", "ModelSearch", "Renamed", "Shaped", "Spec", "TensorEntry",
     "TensorFileWriter", "Tensors", "Wanted", "Weights", "all_finite", "carry", "checksum",
     "companions", "config_files", "front_matter", "hub", "inside", "left_over", "original",
-    "partial_of", "quantisation", "read_config", "refuse_existing", "require_file",
+    "partial_of", "quantisation", "read_config", "receive", "refuse_existing", "require_file",
     "require_folder", "require_numbers", "search_models", "staged_directory", "staged_file",
     "stated_bases", "stated_licence", "stem_of", "unquantised", "unwrapped", "what_lies",
     "write_atomically",

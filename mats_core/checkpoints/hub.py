@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import contextlib
 import re
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from ..errors import InputError
 from .folder import weight_files
@@ -21,6 +23,7 @@ ID = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>
 WANTED = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.txt", "*.model", "*.jinja"]
 # Copies for other programs (onnx/, original/, openvino/), but not the modules of
 # sentence-transformers, which are called 1_Pooling/, 2_Dense/ and so on.
+TIMEOUT = 20.0  # seconds that the hub has to answer
 MODELS = "models--"  # how the folders of models begin in the hub's cache
 ELSEWHERE = ["[!0-9]*/*", "[0-9][!_]*/*"]
 
@@ -87,18 +90,83 @@ def snapshots(folder: Path) -> list[tuple[str, Path]]:
     return []
 
 
-def _snapshot(reference: str) -> Path:
-    """The snapshot's folder in the cache; its name is the commit."""
+@dataclass(frozen=True)
+class Offer:
+    """What a download from the hub would fetch.
+
+    reference  id of the model, with its revision if one is named
+    host       that is asked
+    files      number of files that are wanted
+    nbytes     of them
+    """
+
+    reference: str
+    host: str
+    files: int
+    nbytes: int
+
+
+def host() -> str:
+    """The host that is asked for models."""
+    from huggingface_hub import constants
+
+    return urlsplit(constants.ENDPOINT).netloc or constants.ENDPOINT
+
+
+def offer(reference: str) -> Offer:
+    """How large the download of a model is; the hub is asked, and nothing is fetched.
+
+    Raises `InputError` for what is no id, and where the hub does not answer or has no such model.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.utils import filter_repo_objects
+
+    thing = f"model '{reference}' of the hub"
+    if not is_id(reference):
+        raise InputError(thing, expected="an id: owner/name, or owner/name@revision", found="none")
+    repo, _, revision = reference.partition("@")
+    try:
+        about = HfApi().model_info(
+            repo, revision=revision or None, files_metadata=True, timeout=TIMEOUT
+        )
+    except Exception as error:  # of the client's transport as well, which has no common base
+        raise InputError(
+            thing,
+            expected=f"an answer of {host()}",
+            found=_first(error)[:200],
+            remedy="Check the spelling and the network. What lies in the cache is listed without.",
+        ) from None
+    sizes = {file.rfilename: file.size or 0 for file in about.siblings or []}
+    kept = [*filter_repo_objects(sizes, allow_patterns=WANTED, ignore_patterns=ELSEWHERE)]
+    return Offer(reference, host(), len(kept), sum(sizes[name] for name in kept))
+
+
+def cached(reference: str) -> Path | None:
+    """The whole snapshot of a model in this machine's cache, whose name is the commit."""
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    with contextlib.suppress(LocalEntryNotFoundError, OSError):
+        found = Path(_download(reference)(local_files_only=True))
+        return found if _complete(found) else None
+    return None
+
+
+def _download(reference: str) -> Any:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     repo, _, revision = reference.partition("@")
     wanted: Any = {"allow_patterns": WANTED, "ignore_patterns": ELSEWHERE}
-    snapshot = partial(snapshot_download, repo, revision=revision or None, **wanted)
-    with contextlib.suppress(LocalEntryNotFoundError, OSError):
-        found = Path(snapshot(local_files_only=True))
-        if _complete(found):
-            return found
+    return partial(snapshot_download, repo, revision=revision or None, **wanted)
+
+
+def _snapshot(reference: str) -> Path:
+    """The snapshot's folder in the cache; its name is the commit."""
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    if (kept := cached(reference)) is not None:
+        return kept
+    repo, _, revision = reference.partition("@")
+    snapshot = _download(reference)
     try:
         found = Path(snapshot(local_files_only=False))
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError, ValueError) as error:

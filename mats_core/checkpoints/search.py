@@ -25,6 +25,8 @@ from .folder import SAFE, STATE, is_pickle, is_shard, is_weights, weight_files
 ModelKind = Literal["model", "adapter", "pickle", "other"]
 DATA = (".npz", ".csv", ".tsv", ".jsonl", ".parquet", ".yaml", ".yml")
 DATA += tuple(f"{ending}.gz" for ending in (".csv", ".tsv", ".jsonl"))
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+HALVES = ("train", "training", "test", "testing", "val", "valid", "validation", "dev")
 NO_DATA = ("family.yaml", "recipe.yaml", "recipe.yml")
 SKIPPED = frozenset({"node_modules", "__pycache__", "site-packages", "lost+found", "wandb"})
 ENVIRONMENT = "pyvenv.cfg"  # lies in a virtual environment
@@ -102,7 +104,7 @@ class ModelSearch:
     """What lies below some folders.
 
     models    by their paths, those of the hub's cache last
-    data      files that may hold the examples of a task
+    data      files that may hold the examples of a task, and folders with images by class
     left_out  what was not looked at, a sentence each
     """
 
@@ -128,6 +130,7 @@ class _Search:
     seen: set[str] = field(default_factory=set)
     entries: int = 0
     unread: list[str] = field(default_factory=list)
+    pictured: set[Path] = field(default_factory=set)
     cut: str = ""
     deep: int = 0
 
@@ -138,7 +141,14 @@ class _Search:
         while waiting and not self.cut:
             folder, depth = waiting.popleft()
             waiting.extend((below, depth + 1) for below in self._look(folder, depth))
-        return ModelSearch(tuple(self._sorted()), tuple(sorted(self.data)), self._left_out(waiting))
+        data = tuple(sorted({*self.data, *self._by_class()}))
+        return ModelSearch(tuple(self._sorted()), data, self._left_out(waiting))
+
+    def _by_class(self) -> set[Path]:
+        """Folders with at least two folders of images: the classes, or those of one half."""
+        above = [folder.parent for folder in self.pictured]
+        several = {folder for folder in above if above.count(folder) > 1}
+        return {one.parent if one.name.lower() in HALVES else one for one in several}
 
     def _look(self, folder: Path, depth: int) -> list[Path]:
         """List what a folder holds; returns the folders in it that are to be looked into."""
@@ -156,6 +166,8 @@ class _Search:
             return []
         self.models += _models_in(folder, files)
         self.data += [folder / name for name in files if _may_be_data(name, files)]
+        if depth and files and files[0].lower().endswith(PICTURES):
+            self.pictured.add(folder)
         below = [folder / name for name in folders if self._is_way_on(folder / name)]
         if depth >= self.limits.depth:
             self.deep += len(below)

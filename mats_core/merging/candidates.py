@@ -178,7 +178,9 @@ def _base_of(alike: Sequence[ListedModel]) -> tuple[ListedModel, str]:
     for base in alike:
         said = [o for o in alike if o != base and any(names(t, base, o) for t in o.made_from)]
         if said:
-            return base, f"{len(said)} of the others say that they were made from it"
+            one = len(said) == 1
+            whose = "says that it was" if one else "say that they were"
+            return base, f"{len(said)} of the others {whose} made from it"
     first, *others = alike
     with contextlib.suppress(InputError):
         weights = Checkpoint.open(first.path)

@@ -155,3 +155,43 @@ def test_families_and_the_command_line_take_ids(cache, tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["shapes"] == {"fc.weight": [3, 2]}
     assert main(["inspect", "org/absent"]) == 2
     assert "hf download org/absent" in " ".join(capsys.readouterr().err.split())
+
+
+class Sibling:
+    def __init__(self, name: str, size: int | None) -> None:
+        self.rfilename, self.size = name, size
+
+
+def test_an_offer_names_size_files_and_host_of_what_would_be_fetched(cache, monkeypatch):
+    files = {
+        "model.safetensors": 4000, "config.json": 30, "pytorch_model.bin": 4000, "README.md": None,
+        "onnx/model.onnx": 9000, "1_Pooling/config.json": 7, "original/params.json": 5,
+    }  # fmt: skip
+    asked = []
+
+    def model_info(self, repo, **how):
+        asked.append((repo, how["revision"]))
+        about = [Sibling(name, size) for name, size in files.items()]
+        return type("Info", (), {"siblings": about})()
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", model_info)
+    found = hub.offer("org/new@main")
+    assert (found.reference, found.files, found.nbytes) == ("org/new@main", 3, 4037)
+    assert found.host == hub.host() == "huggingface.co"
+    assert asked == [("org/new", "main")]
+
+
+def test_without_an_answer_an_offer_is_a_sentence(cache, monkeypatch):
+    def refused(self, repo, **how):
+        raise ConnectionError("Connection refused\nmore lines")
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", refused)
+    with pytest.raises(InputError, match=r"expected an answer of huggingface.co.*refused"):
+        hub.offer("org/new")
+    with pytest.raises(InputError, match="expected an id"):
+        hub.offer("../../etc")
+
+
+def test_what_lies_in_the_cache_is_known_without_a_network(cache):
+    assert hub.cached("org/base") == cache / "models--org--base" / "snapshots" / ("a" * 40)
+    assert hub.cached("org/absent") is None

@@ -206,3 +206,11 @@ def test_what_a_model_says_that_it_was_made_from(tmp_path):
     assert stated_licence(tmp_path, {"license": "other"}) == "mit, x"
     assert stated_licence(None, {"license": "other"}) == "other"
     assert front_matter(tmp_path / "none.md") == {}
+
+
+def test_folders_of_images_by_class_are_listed_once_for_both_halves(tmp_path):
+    for place in ("pets/cat", "pets/dog", "signs/train/a", "signs/train/b", "signs/test/a",
+                  "signs/test/b", "holidays"):  # fmt: skip
+        (tmp_path / place).mkdir(parents=True)
+        (tmp_path / place / "1.PNG").touch()
+    assert search_models([tmp_path]).data == (tmp_path / "pets", tmp_path / "signs")

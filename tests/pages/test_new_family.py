@@ -10,8 +10,12 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from mats_core.cli.main import main
+from mats_core.export import notebook
 from mats_core.merging import load_family
 from mats_core.methods import METHODS, WITHOUT_DATA
+from pages.shared.work import export as takeaway
+from tests.export.test_notebook import execute
 from tests.pages.driving import button, kept, labelled, merge, press, sentences, settle
 
 Open = Callable[..., AppTest]
@@ -223,3 +227,86 @@ def test_a_table_is_shown_and_its_classes_are_mapped_to_the_head(
     table = next(d.value for d in app.dataframe if "mood" in d.value)
     assert list(table["mood"]) == ["good", "bad", "good", "bad", "good"]
     assert "Classes of the file: bad, good. Of the head:" in said(app)
+
+
+def test_a_model_of_the_hub_is_asked_for_by_a_press_and_a_refusal_is_a_sentence(
+    open_app: Open, root: Path, monkeypatch: pytest.MonkeyPatch
+):
+    import huggingface_hub
+
+    asked: list[str] = []
+
+    def refused(self: object, repo: str, **how: object) -> None:
+        asked.append(repo)
+        raise ConnectionError("Connection refused")
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", refused)
+    app = begun(open_app, root)
+    box(app, "text_input", "A model of the Hugging Face hub").set_value("org/name").run()
+    assert asked == [], "nothing is asked before the press"
+    press(app, "Ask huggingface.co how large it is")
+    assert asked == ["org/name"]
+    assert "an answer of huggingface.co" in sentences(app)
+    assert not [b for b in app.button if b.label.startswith("Download")]
+
+
+def test_a_download_names_size_and_host_and_is_listed_after_it(
+    open_app: Open, root: Path, tiny_family: Path, monkeypatch: pytest.MonkeyPatch
+):
+    from mats_core.checkpoints import hub
+
+    fetched: list[str] = []
+
+    def fetch(reference: str) -> Path:
+        fetched.append(reference)
+        return Path(shutil.copytree(tiny_family / "e2", root / "fetched"))
+
+    offer = hub.Offer("org/name", "huggingface.co", 2, 4_000_000)
+    monkeypatch.setattr(hub, "offer", lambda reference: offer)
+    monkeypatch.setattr(hub, "locate", fetch)
+    app = begun(open_app, root)
+    box(app, "text_input", "A model of the Hugging Face hub").set_value("org/name").run()
+    press(app, "Ask huggingface.co how large it is")
+    assert "org/name: 4.0 MB in 2 files from huggingface.co." in said(app)
+    assert fetched == []
+    settle(press(app, "Download 4.0 MB"), "fetching")
+    assert fetched == ["org/name"]
+    assert ticks(app)["fetched"]
+
+
+def test_names_of_others_are_shown_as_they_are(open_app: Open, root: Path, tiny_family: Path):
+    evil = "**bold** <b>x</b> [a](javascript:1) $x$ :red[r]"
+    (root / "run-a").rename(root / evil.replace("/", "|"))
+    card = root / evil.replace("/", "|") / "README.md"
+    card.write_text(f"---\nlicense: '{evil}'\n---\n")
+    app = begun(open_app, root)
+    assert not app.exception
+    labels = [w.label for w in app.checkbox]
+    assert len(labels) == 2
+    for mark in ("**bold**", "<b>", "[a](", "$x$", ":red["):
+        assert not any(mark in label for label in labels), mark
+
+
+def test_a_merge_of_a_new_family_is_written_and_goes_on_elsewhere(
+    open_app: Open, root: Path, tmp_path: Path, went: list[str], monkeypatch: pytest.MonkeyPatch
+):
+    """As a model, as a recipe for the command line, and as a notebook."""
+    monkeypatch.setenv("MATS_OUTPUTS", str(tmp_path / "written"))
+    app = press(begun(open_app, root), "Save and go to Merge")
+    app.switch_page("pages/merge.py")
+    merge(settle(app, "preparation"))
+    app.switch_page("pages/export.py")
+    settle(app, "preparation")
+    assert sentences(app) == ""
+    (run,) = kept("my models")
+    settle(press(app, "Write the model"), "writing")
+    assert sentences(app) == ""
+    model = tmp_path / "written" / run.id / "model.safetensors"
+    recipe = next(c.value for c in app.code if "experts:" in c.value)
+    assert "model: ../run-a" in recipe
+    (root / "my-models" / "recipe.yaml").write_text(recipe)
+    output = str(tmp_path / "again")
+    assert main(["merge", str(root / "my-models" / "recipe.yaml"), "--output", output]) == 0
+    assert (tmp_path / "again" / "model.safetensors").read_bytes() == model.read_bytes()
+    text = notebook(takeaway.finished(run), str(root / "my-models"))
+    assert execute(text)["report"].options == run.report.options

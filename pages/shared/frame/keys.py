@@ -8,6 +8,7 @@ from .state import Session, session
 
 FAMILY = Session.family.name
 FAMILY_PATH = Session.family_path.name
+HUB_ID = Session.hub_id.name
 SHOWN_RUN, BESIDE_RUN = Session.shown_run.name, Session.beside_run.name
 INSIDE_RUN = Session.inside_run.name
 LAYER, TASK, OTHER = (

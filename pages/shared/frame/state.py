@@ -21,7 +21,7 @@ import streamlit as st
 
 if TYPE_CHECKING:
     from mats_core.analysis import Conflicts, Interference, Trajectory, Why
-    from mats_core.checkpoints import ModelSearch
+    from mats_core.checkpoints import ModelSearch, hub
     from mats_core.merging import Recipe
 
     from ..work import Draft, Job, Request, Shelf
@@ -77,6 +77,7 @@ class Slot(StrEnum):
     SURVEYING = "surveying"  # every layer and task of the family, in the background
     LESSON = "lesson merges"  # all merges of a lesson, one after another
     WRITING = "writing"  # a model directory
+    FETCHING = "fetching"  # a model of the hub, into this machine's cache
     READING = "reading"  # a recipe file that was uploaded; stays while the file does
 
 
@@ -131,6 +132,13 @@ class Session:
     """How many were begun: a part of the names of the form's widgets."""
     models: Held[ModelSearch | None] = Held(None)
     """What lies on this machine to choose from, as it was searched last."""
+
+    hub_offer: Held[hub.Offer | None] = Held(None)
+    """What the hub has said of the model that was asked for last."""
+    hub_problem: Held[str | None] = Held(None)
+    """Why the hub has no answer."""
+    hub_id: Held[str] = Held("")
+    """W: the id that is being typed."""
 
     # Work, and what is said of it
     known_ended: Held[WeakSet[Job] | None] = Held(None)

@@ -6,6 +6,7 @@ from .answers import BEFORE
 
 if TYPE_CHECKING:
     from . import (
+        bringing,
         comparison,
         conflict,
         confusion,
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
         merging,
         models,
         new_family,
+        new_members,
         new_tasks,
         overlap,
         predicted_loss,
@@ -31,7 +33,8 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
-    "BEFORE", "comparison", "conflict", "confusion", "convergence", "estimate", "export", "ladder",
-    "loading", "merging", "models", "new_family", "new_tasks", "overlap", "predicted_loss",
-    "protection", "recipe", "results", "runs", "spectra", "survey", "sweep", "why",
+    "BEFORE", "bringing", "comparison", "conflict", "confusion", "convergence", "estimate",
+    "export", "ladder", "loading", "merging", "models", "new_family", "new_members", "new_tasks",
+    "overlap", "predicted_loss", "protection", "recipe", "results", "runs", "spectra", "survey",
+    "sweep", "why",
 ]  # fmt: skip

@@ -38,21 +38,25 @@ def choose(
             told = _file(f"{key} data {model.path}", model, data, kept.get(model.path, ""))
             if told == KEPT:
                 continue
-            found[model.path] = None if told is None else _guess(f"{key} {model.path}", model, told)
+            file = None if told == NONE else Path(told)
+            found[model.path] = file and _guess(f"{key} {model.path}", model, file)
     return found
 
 
-def _file(key: str, model: ListedModel, data: Sequence[Path], kept: str) -> Path | str | None:
-    """The file that is chosen; None for none, `KEPT` for what stands in the family."""
-    files = {str(file): file for file in data}
+def _file(key: str, model: ListedModel, data: Sequence[Path], kept: str) -> str:
+    """The path of the file that is chosen; `NONE`, or `KEPT` for what stands in the family."""
     proposed = None if kept else drafts.proposed_data(model, data)
-    options = [*([KEPT] if kept else []), NONE, *files]
+    options = [*([KEPT] if kept else []), NONE, *map(str, data)]
     first = options.index(str(proposed)) if proposed else 0
-    said = st.selectbox(
+    return st.selectbox(
         f"Examples of {show.plain(model.name)}", options, first, key=key,
-        format_func=lambda one: f"as it is: {kept}" if one == KEPT else one,
+        format_func=lambda one: f"as it is: {kept}" if one == KEPT else _short(one),
     )  # fmt: skip
-    return KEPT if said == KEPT else files.get(said)
+
+
+def _short(path: str) -> str:
+    """The last two parts of a path."""
+    return path if path == NONE else "/".join(Path(path).parts[-2:])
 
 
 def _guess(key: str, model: ListedModel, file: Path) -> Guess | None:

@@ -8,7 +8,7 @@ from .conflict import ConflictRequest, measure_conflicts
 from .convergence import follow
 from .drafts import Draft
 from .export import Written
-from .jobs import Desk, Job, Snapshot, Worker
+from .jobs import Desk, Job, Snapshot, Tell, Worker
 from .ladder import LadderRequest, run_ladder
 from .loading import EXAMPLES, load
 from .merge import Request, Residuals
@@ -20,8 +20,8 @@ from .sweep import SweepRequest, run_sweep
 
 __all__ = [
     "EXAMPLES", "Answers", "ConflictRequest", "Desk", "Draft", "Job", "LadderRequest", "Prepared",
-    "Request", "Residuals", "Run", "Shelf", "Snapshot", "SweepRequest", "TaskCard", "Worker",
-    "Written", "clipped", "confusion", "drafts", "export", "follow", "lesson", "load",
+    "Request", "Residuals", "Run", "Shelf", "Snapshot", "SweepRequest", "TaskCard", "Tell",
+    "Worker", "Written", "clipped", "confusion", "drafts", "export", "follow", "lesson", "load",
     "look_around", "measure_conflicts", "merge", "picture", "predicted_loss", "prepare",
     "run_ladder", "run_sweep", "runs", "why",
 ]  # fmt: skip

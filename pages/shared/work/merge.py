@@ -102,7 +102,8 @@ def lacking(collection: FamilyFile, experts: Sequence[str] | None = None) -> str
     bare = [e.name for e in collection.experts if e.name in names and not e.task]
     if not bare:
         return ""
-    whose = "no expert names a task" if bare == names else f"{listing(bare)} name no task"
+    whose = f"{listing(bare)} {'names' if len(bare) == 1 else 'name'} no task"
+    whose = "no expert names a task" if bare == names else whose
     return (
         f"statistics are measured on each expert's own task, and {whose}: name them on the page "
         "Family, or choose a method of the other groups"

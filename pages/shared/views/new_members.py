@@ -1,0 +1,124 @@
+"""Members of a new family: the base, or an expert whose base is looked for, and what fits it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+import streamlit as st
+
+from mats_core.checkpoints import ListedModel
+from mats_core.errors import InputError
+from mats_core.merging import Candidate, candidates, proposed_base
+
+from ..frame import show, state
+from ..work import Draft, drafts
+
+MANY = 24  # experts that have a box each; the others are chosen from a list
+BASE, EXPERT = "the base", "one of the experts"
+
+
+def pick_base(draft: Draft, usable: Sequence[ListedModel]) -> ListedModel | None:
+    """The base that is chosen, or the one that an expert which is chosen comes from."""
+    st.markdown("**1. The base**: the model that the others were fine-tuned from.")
+    key = f"draft {draft.number}"
+    begin = st.segmented_control(
+        "Begin with", [BASE, EXPERT], default=BASE, required=True, key=f"{key} begin",
+        disabled=draft.file is not None,
+    )  # fmt: skip
+    if begin == EXPERT:
+        return _of_expert(key, usable)
+    bases = {str(one.path): one for one in usable if one.kind == "model"}
+    if state.value(f"{key} base") not in bases:
+        state.put(f"{key} base", draft.base if draft.base in bases else None)
+    path = st.selectbox(
+        "Base", list(bases), format_func=lambda p: _label(bases[p]), key=f"{key} base",
+        placeholder="Choose a model", label_visibility="collapsed",
+    )  # fmt: skip
+    if path is None:
+        return None
+    base = bases[path]
+    why = f"{draft.because}. " if draft.because and path == draft.base else ""
+    st.caption(show.plain(f"{why}{drafts.facts(base)} · {base.reference}"))
+    return base
+
+
+def _of_expert(key: str, usable: Sequence[ListedModel]) -> ListedModel | None:
+    """The base that a chosen expert comes from."""
+    models = {str(one.path): one for one in usable}
+    path = st.selectbox(
+        "Expert", list(models), index=None, format_func=lambda p: _label(models[p]),
+        key=f"{key} expert", placeholder="Choose an expert", label_visibility="collapsed",
+    )  # fmt: skip
+    if path is None:
+        return None
+    offer = proposed_base(models[path], usable)
+    if offer is None:
+        said = _made_from(models[path])
+        st.info(show.plain(f"Its base is not among what was found{said}. Choose the base itself."))
+        return None
+    st.markdown(f"Its base: **{show.plain(offer.base.name)}**")
+    st.caption(show.plain(f"{offer.sentence}. {drafts.facts(offer.base)} · {offer.base.reference}"))
+    return offer.base
+
+
+def _made_from(model: ListedModel) -> str:
+    """What a model says that it was made from, in brackets."""
+    return (
+        f" (it says that it was made from {', '.join(model.made_from)})" if model.made_from else ""
+    )
+
+
+def _label(model: ListedModel) -> str:
+    place = model.reference if model.of_hub else f"{model.path.parent.name}/{model.name}"
+    return f"{place} · {drafts.facts(model)}"
+
+
+def tick_experts(
+    draft: Draft, base: ListedModel, usable: Sequence[ListedModel]
+) -> list[ListedModel]:
+    """The models that are ticked, of those that fit the base."""
+    st.markdown("**2. The experts**: what fits this base, by the shapes and names of its tensors.")
+    try:
+        offers = candidates(base, usable)
+    except InputError as error:
+        show.problem(str(error))
+        return []
+    fitting = [one for one in offers if one.fits]
+    ticked = [one.model for one in fitting[:MANY] if _ticked(draft, base, one, fitting)]
+    if not fitting:
+        st.info("Nothing else that was found fits this base.")
+    if rest := fitting[MANY:]:
+        names = {str(one.model.path): one.model for one in rest}
+        more = st.multiselect(
+            f"{len(rest)} more that fit", list(names), format_func=lambda p: _label(names[p]),
+            key=f"draft {draft.number} more {base.path}",
+        )  # fmt: skip
+        ticked += [names[path] for path in more]
+    if others := [one for one in offers if not one.fits]:
+        with st.expander(f"{len(others)} that do not fit, and why"):
+            rows = [(o.model.name, o.sentence, o.model.reference) for o in others]
+            st.dataframe(pd.DataFrame(rows, columns=["model", "why", "where"]), hide_index=True)
+    return ticked
+
+
+def _ticked(
+    draft: Draft, base: ListedModel, offer: Candidate, fitting: Sequence[Candidate]
+) -> bool:
+    """The box of one expert, ticked from the start where it is likely one."""
+    model, path = offer.model, str(offer.model.path)
+    first = offer.likely and (not _beside(base, fitting) or model.path.parent == base.path.parent)
+    if draft.experts is not None and str(base.path) == draft.base:
+        first = path in draft.experts
+    near = "" if offer.cosine is None else f" (cosine {offer.cosine:.3f})"
+    said = f"{offer.sentence}{near} · {drafts.facts(model)}"
+    return st.checkbox(
+        f"**{show.plain(model.name)}** · :small[{show.plain(said)}]",
+        first,
+        key=f"draft {draft.number} {base.path} {path}",
+    )
+
+
+def _beside(base: ListedModel, fitting: Sequence[Candidate]) -> bool:
+    """Whether experts lie in the folder of the base: then those elsewhere are not ticked."""
+    return any(one.likely and one.model.path.parent == base.path.parent for one in fitting)

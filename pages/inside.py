@@ -10,7 +10,7 @@ from mats_core import figures
 from mats_core.evaluation import share
 from mats_core.merging import FamilyFile
 from pages.shared.frame import Slot, families, keys, progress, session, show, shown, state
-from pages.shared.views import BEFORE, confusion, loading
+from pages.shared.views import BEFORE, confusion, layer_table, loading
 from pages.shared.work import Run, Shelf, runs
 
 
@@ -73,12 +73,14 @@ who: Any = right.segmented_control(
     "expert's head.",
 )  # fmt: skip
 loading.collect()
+layer_table.collect()
 show.notices()
 prepared = families.prepared(preparing)
 top = st.container()  # filled last: the sections below start the work whose progress it shows
 confusion.section(shelf, run, task, who, preparing)
 if prepared is not None:
     loading.section(shelf, run, task, prepared)
-mine = (Slot.LOOKING, Slot.LOADING_PARTS)
+    layer_table.section(shelf, run, task, prepared)
+mine = (Slot.LOOKING, Slot.LOADING_PARTS, Slot.TABULATING)
 with top:
     progress.bar(Slot.PREPARATION, *mine, cancel=mine)

@@ -21,6 +21,7 @@ from mats_core.merging.family_file import load_family
 from mats_core.merging.pipeline import run as merge_again
 from mats_core.merging.plan import open_inputs
 from mats_core.models.modules import tensors_of
+from pages.shared.views import layer_table
 from pages.shared.views.answers import AFTER, choices, compared, story, title
 from pages.shared.work import confusion
 from pages.shared.work.shelf import Answers, Shelf
@@ -265,3 +266,43 @@ def test_made_again_a_run_answers_as_it_did(merge_run, tiny_family: Path):
     assert told == sorted(told)
     wrong = replace(found, merged=np.roll(found.merged, 1, axis=1))
     assert confusion.disagreements(merge_run, wrong) > 0
+
+
+# All layers in numbers ----------------------------------------------------------------------------
+
+
+def test_the_layers_are_a_table_whose_row_opens_its_layer(open_app: Open):
+    app = merged(open_app)
+    press(app, "Tabulate the layers")
+    settle(app, "tabulating")
+    assert sentences(app) == ""
+    (run,) = kept()
+    looked = app.session_state["inside shelf"].get(run)
+    task = next(w for w in app.selectbox if w.label == "Task").value
+    table: Any = app.dataframe[-1].value
+    assert len(table) == len(looked.layers)
+    assert list(table["moved"]) == pytest.approx([100 * row.moved for row in looked.layers])
+    assert list(table[f"kept of {task}"]) == pytest.approx(
+        [100 * row.kept[task] for row in looked.layers]
+    )
+    assert "residual" not in table.columns, "the average solves nothing"
+    best = max(looked.layers, key=lambda row: row.mean_kept)
+    assert f"({100 * best.mean_kept:.0f} %), least in" in words(app)
+
+
+def test_a_chosen_row_shows_its_spectra_and_leads_to_subspaces(
+    open_app: Open, monkeypatch: pytest.MonkeyPatch
+):
+    app = merged(open_app)
+    press(app, "Tabulate the layers")
+    settle(app, "tabulating")
+    before = len(specs(app))
+    # AppTest cannot choose rows of a table.
+    monkeypatch.setattr(layer_table, "_table", lambda run, rows, task: rows[2].name)
+    app.run()
+    assert sentences(app) == ""
+    (run,) = kept()
+    chosen = app.session_state["inside shelf"].get(run).layers[2].name
+    assert app.session_state["subspaces layer"] == chosen
+    assert [trace["name"] for trace in specs(app)[before]["data"]][:3] == ["e0", "e1", "e2"]
+    assert "of this layer" in app.get("page_link")[-1].proto.label

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
         estimate,
         export,
         ladder,
+        layer_table,
         loading,
         merging,
         models,
@@ -30,6 +31,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BEFORE", "comparison", "conflict", "confusion", "convergence", "estimate", "export", "ladder",
-    "loading", "merging", "models", "overlap", "predicted_loss", "protection", "recipe", "results",
-    "runs", "spectra", "survey", "sweep", "why",
+    "layer_table", "loading", "merging", "models", "overlap", "predicted_loss", "protection",
+    "recipe", "results", "runs", "spectra", "survey", "sweep", "why",
 ]  # fmt: skip

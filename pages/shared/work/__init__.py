@@ -9,6 +9,7 @@ from .convergence import follow
 from .export import Written
 from .jobs import Desk, Job, Snapshot, Worker
 from .ladder import LadderRequest, run_ladder
+from .layers import tabulate
 from .loading import EXAMPLES, load
 from .merge import Request, Residuals
 from .prepare import Prepared, TaskCard, clipped, picture
@@ -22,5 +23,5 @@ __all__ = [
     "Residuals", "Run", "Shelf", "Snapshot", "SweepRequest", "TaskCard", "Worker", "Written",
     "clipped", "confusion", "export", "follow", "lesson", "load", "look_around",
     "measure_conflicts", "merge", "picture", "predicted_loss", "prepare", "run_ladder", "run_sweep",
-    "runs", "why",
+    "runs", "tabulate", "why",
 ]  # fmt: skip

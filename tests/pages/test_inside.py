@@ -268,6 +268,53 @@ def test_made_again_a_run_answers_as_it_did(merge_run, tiny_family: Path):
     assert confusion.disagreements(merge_run, wrong) > 0
 
 
+# Flips --------------------------------------------------------------------------------------------
+
+
+def test_two_merges_are_compared_answer_by_answer_and_examples_stay_pinned(open_app: Open):
+    app = merged(open_app)
+    app.switch_page("pages/merge.py").run()
+    app.session_state["group 0"] = "task vectors"
+    app.run()
+    next(w for w in app.selectbox if w.label == "Method").set_value("task_arithmetic").run()
+    settle(press(app, "Merge"), "preparation", "merging")
+    app.switch_page("pages/inside.py")
+    settle(app, *JOBS)
+    app.session_state["inside before"] = "other merge"
+    settle(settle(app, *JOBS), *JOBS)
+    assert sentences(app) == ""
+    average, sum_ = kept()
+    assert next(w for w in app.selectbox if w.label == "Other merge").value == average.id
+    name = next(w for w in app.selectbox if w.label == "Task").value
+    shelf = app.session_state["inside shelf"]
+    own, beside = (shelf.get(run).answers[name] for run in (sum_, average))
+    right, before = (a.merged.argmax(1) == a.labels for a in (own, beside))
+    metrics = {m.label: m.value for m in app.metric}
+    assert metrics["Lost"] == str(int((before & ~right).sum()))
+    assert metrics["Won"] == str(int((~before & right).sum()))
+    group = "won" if (~before & right).any() else "lost" if (before & ~right).any() else "wrong"
+    next(w for w in app.selectbox if w.label == "Show the images").set_value(group).run()
+    said = words(app)
+    assert all(f"{who}: " in said for who in ("pre-trained", "expert", "other merge", "merge"))
+    button = next(b for b in app.button if b.label == "Pin")
+    row = int(button.key.split()[-1])
+    button.click().run()
+    app.session_state["inside before"] = "expert"
+    app.run()
+    assert app.session_state["pinned examples"] == {("Tiny three", name): (row,)}
+    assert "Pinned images" in [s.value for s in app.subheader]
+    app.button(key=f"pinned pin {name} {row}").click().run()
+    assert "Pinned images" not in [s.value for s in app.subheader]
+
+
+def test_one_run_alone_has_no_other(open_app: Open):
+    app = merged(open_app)
+    app.session_state["inside before"] = "other merge"
+    app.run()
+    assert sentences(app) == ""
+    assert "no other merge" in app.info[0].value
+
+
 # All layers in numbers ----------------------------------------------------------------------------
 
 

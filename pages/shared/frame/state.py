@@ -166,6 +166,10 @@ class Session:
     """The runs that are ticked on Compare; None: nothing was ticked yet."""
     inside_run: Held[str | None] = Held(None)
     """W: the run that Inside looks into."""
+    inside_other: Held[str | None] = Held(None)
+    """W: the run that Inside compares it with, where that is another merge."""
+    pinned_examples: Held[Mapping[tuple[str, str], tuple[int, ...]]] = Held({})
+    """(family, task) → places of the test examples that are pinned on Inside."""
     inside_follows: Held[str | None] = Held(None)
     """The shown run that Inside took over last."""
 

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from .answers import BEFORE
+from .answers import BEFORE, OTHER
 
 if TYPE_CHECKING:
     from . import (
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         merging,
         models,
         overlap,
+        picks,
         predicted_loss,
         protection,
         recipe,
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
-    "BEFORE", "comparison", "conflict", "confusion", "convergence", "estimate", "export", "ladder",
-    "layer_table", "loading", "merging", "models", "overlap", "predicted_loss", "protection",
-    "recipe", "results", "runs", "spectra", "survey", "sweep", "why",
+    "BEFORE", "OTHER", "comparison", "conflict", "confusion", "convergence", "estimate", "export",
+    "ladder", "layer_table", "loading", "merging", "models", "overlap", "picks", "predicted_loss",
+    "protection", "recipe", "results", "runs", "spectra", "survey", "sweep", "why",
 ]  # fmt: skip

@@ -9,6 +9,7 @@ from .convergence import Trajectory, follow
 from .correlation import Correlation, clear_among, correlate, correlate_pairs
 from .distances import Distances, measuring_distances
 from .ladder import Stand, Stood, climb, of_rung, steps
+from .layers import LayerRow, tabulating
 from .loading import GRAINS, ORDERINGS, THREE, Grain, Loading, Ordering, Step
 from .overlap import chance_conflict, others_mean, overlaps, unrelated_angles
 from .predicted_loss import Interference, interference, predicting
@@ -31,12 +32,12 @@ from .why import Why, explaining
 __all__ = [
     "GRAINS", "KINDS", "OF_A_KIND", "ORDERINGS", "SUBSPACES", "THREE", "TRAITS", "WAYS", "Axis",
     "Cell", "CellDone", "Conflicts", "Correlation", "Distances", "Essential", "Grain",
-    "Interference", "Kind", "Loading", "Merged", "Ordering", "Point", "Protection", "Quantity",
-    "Spectrum", "Stand", "Step", "Stood", "Subspace", "Survey", "Surveyed", "Task", "Trait",
-    "Trajectory", "Walk", "Way", "Why", "best", "chance_conflict", "clear_among", "climb",
+    "Interference", "Kind", "LayerRow", "Loading", "Merged", "Ordering", "Point", "Protection",
+    "Quantity", "Spectrum", "Stand", "Step", "Stood", "Subspace", "Survey", "Surveyed", "Task",
+    "Trait", "Trajectory", "Walk", "Way", "Why", "best", "chance_conflict", "clear_among", "climb",
     "conflict", "conflicting", "convergence", "correlate", "correlate_pairs", "explaining",
     "follow", "interference", "knobs", "layer_protection", "layer_spectra", "layer_subspaces",
     "loading", "measuring_distances", "of_rung", "others_mean", "overlap", "overlaps",
     "predicted_loss", "predicting", "principal_angles", "reasons", "steps", "suggested", "survey",
-    "surveying", "sweep", "toy", "traits", "unrelated_angles",
+    "surveying", "sweep", "tabulating", "toy", "traits", "unrelated_angles",
 ]  # fmt: skip

@@ -73,7 +73,7 @@ def reasons(
 ) -> dict[Trait, Correlation]:
     """The rank correlation over tasks of each trait with an outcome (task → number); traits that
     do not vary, or are known of fewer than three of the tasks, are left out."""
-    found = {
+    found: dict[Trait, Correlation | None] = {
         trait: correlate([values.get(t, torch.nan) for t in outcome], list(outcome.values()))
         for trait, values in known.items()
     }

@@ -8,7 +8,7 @@ page's theme.
 
 from .accuracy import accuracy_bars, baseline_bars, headline, headline_changes
 from .comparison import ALL_TASKS, count_clear, difference_lines, run_lines
-from .conflict import conflict_matrix
+from .conflict import SIDES, conflict_matrix
 from .confusion import confusion, confusion_change, largest_mistake, worth_showing
 from .convergence import residual_curves, solve_at, trajectory_curves, trajectory_tasks
 from .correlation import correlation_words
@@ -29,15 +29,15 @@ from .toy import toy_losses, toy_polar, toy_progress, toy_scaling
 from .why import asked_of_both, points, verdict, why_explained, why_layers, why_tasks
 
 __all__ = [
-    "ALL_TASKS", "CONFIG", "HEIGHT", "PALETTE", "QUANTITIES", "Figure", "Look", "accuracy_bars",
-    "angle_curves", "asked_of_both", "baseline_bars", "concentration", "conflict_matrix",
-    "confusion", "confusion_change", "correlation_words", "count_clear", "difference_lines",
-    "dimension_weights", "energy_curves", "family_heatmap", "headline", "headline_changes",
-    "interference_map", "ladder_lines", "largest_mistake", "layer_profile", "loading_curves",
-    "loading_steps", "look", "looks", "pair_matrix", "percent", "picture", "plotly_script",
-    "points", "predicted_against_measured", "protection_along", "protection_maps", "reasons_figure",
-    "reasons_verdict", "residual_curves", "run_lines", "safe", "script_json", "short_names",
-    "solve_at", "spectra", "sweep_map", "task_weights", "to_csv", "to_json", "toy_losses",
-    "toy_polar", "toy_progress", "toy_scaling", "trajectory_curves", "trajectory_tasks", "verdict",
-    "why_explained", "why_layers", "why_tasks", "worth_showing",
+    "ALL_TASKS", "CONFIG", "HEIGHT", "PALETTE", "QUANTITIES", "SIDES", "Figure", "Look",
+    "accuracy_bars", "angle_curves", "asked_of_both", "baseline_bars", "concentration",
+    "conflict_matrix", "confusion", "confusion_change", "correlation_words", "count_clear",
+    "difference_lines", "dimension_weights", "energy_curves", "family_heatmap", "headline",
+    "headline_changes", "interference_map", "ladder_lines", "largest_mistake", "layer_profile",
+    "loading_curves", "loading_steps", "look", "looks", "pair_matrix", "percent", "picture",
+    "plotly_script", "points", "predicted_against_measured", "protection_along", "protection_maps",
+    "reasons_figure", "reasons_verdict", "residual_curves", "run_lines", "safe", "script_json",
+    "short_names", "solve_at", "spectra", "sweep_map", "task_weights", "to_csv", "to_json",
+    "toy_losses", "toy_polar", "toy_progress", "toy_scaling", "trajectory_curves",
+    "trajectory_tasks", "verdict", "why_explained", "why_layers", "why_tasks", "worth_showing",
 ]  # fmt: skip

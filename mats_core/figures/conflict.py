@@ -15,6 +15,7 @@ from .style import AROUND, Figure, handles, heatmap, laid_out_cells, safe
 from .why import points
 
 Side = Literal["measured", "predicted"]
+SIDES: dict[Side, str] = {"measured": "Measured", "predicted": "Predicted"}
 
 
 def conflict_matrix(found: Conflicts, side: Side = "measured") -> Figure | None:

@@ -27,6 +27,7 @@ from .style import (
     whiskers,
 )
 
+SIDES = ("middle right", "middle left")  # of neighbours, for their names
 Names = tuple[str, str]  # labels of the first merge and of the second
 
 
@@ -79,11 +80,12 @@ def why_tasks(found: Comparison, looks: Mapping[str, Look], names: Names, tested
     better = [name for name in ordered if found.tasks[name].low > 0]
     worse = [name for name in ordered if found.tasks[name].high < 0]
     paired = all(part.paired for part in found.tasks.values())
+    rest = len(ordered) - len(better) - len(worse)
+    chance = f"; on the other {rest} of {len(ordered)} tasks it may be chance" if rest else ""
     caption = (
-        f"{verdict(found, names)} Clearly better on {listing(better) or 'no task'}; clearly worse "
-        f"on {listing(worse) or 'none'}; on the other {len(ordered) - len(better) - len(worse)} of "
-        f"{len(ordered)} tasks it may be chance. Differences in accuracy with 95 % intervals, "
-        f"{'answer by answer, ' if paired else ''}on {tested}."
+        f"{verdict(found, names)} Clearly better on {listing(better, 8) or 'no task'}; clearly "
+        f"worse on {listing(worse, 8) or 'none'}{chance}. Differences in accuracy with 95 % "
+        f"intervals, {'answer by answer, ' if paired else ''}on {tested}."
     )
     table = [
         {
@@ -147,11 +149,11 @@ def why_explained(
     if not shared:
         return None
     figure = go.Figure()
-    for task in shared:
+    for place, task in enumerate(sorted(shared, key=lambda task: saved[task])):
         part, look = found.tasks[task], looks[task]
         error = whiskers([part.high - part.value], [part.value - part.low], color=look.colour)
         hover = f"{safe(task)}<br>predicted %{{x:+.3g}} nats<br>measured {points(part)}"
-        style = {"mode": "markers+text", "text": [safe(task)], "textposition": "top center"}
+        style = {"mode": "markers+text", "text": [safe(task)], "textposition": SIDES[place % 2]}
         style |= {"name": safe(task), "marker_size": 11, "showlegend": False}
         curve(figure, look, [saved[task]], [part.value], hover, error_y=error, **style)
     figure.add_hline(y=0, line={"color": GREY, "width": 1, "dash": "dot"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -105,7 +106,8 @@ def test_the_words_are_those_of_the_numbers():
     assert "less than 5.0 points" in drawn.caption
     assert "Merges of two, against each expert alone" in drawn.caption
     assert drawn.caption.endswith("on at most 200 validation examples a task.")
-    heat = drawn.figure.data[0]  # type: ignore[index]
+    traces: Any = drawn.figure.data
+    heat = traces[0]
     assert heat.text[0][1] == "<b>−20.0</b>"
     assert heat.text[0][2] == "+1.0"
     assert heat.z[0][0] is None

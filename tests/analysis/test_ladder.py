@@ -80,6 +80,7 @@ def test_a_step_is_measured_against_the_last_that_was_merged():
     assert "3 of 4 steps so far" in drawn.caption
     assert "a keeps 25.0 % of the experts' accuracy, c 65.0 %" in drawn.caption
     assert third is not None
+    assert third.mean is not None
     assert f"Clearly better than the step before: c ({figures.points(third.mean)})" in drawn.caption
     assert "b could not be merged: It failed." in drawn.caption
     assert drawn.caption.endswith("Measured on at most 20 validation examples a task.")

@@ -203,9 +203,14 @@ def test_why_is_answered_by_task_at_once_and_by_layer_when_it_is_predicted(compa
     both, layers = spec(app, 1)["data"], spec(app, 2)["data"]
     assert {t["name"]: t["x"][0] for t in both} == pytest.approx(reasons.by_task)
     assert layers[0]["x"] == pytest.approx(list(reasons.by_layer.values()))
-    assert f"Why is {first.label} better than {second.label}?" in app.subheader[0].value.replace(
-        "\\", ""
+    assert found.mean is not None
+    asks = (
+        "Is {} better than {}?"
+        if not found.mean.clear
+        else ("Why is {} better than {}?" if found.mean.low > 0 else "Why is {} worse than {}?")
     )
+    title = app.subheader[0].value.replace("\\", "")
+    assert title == asks.format(first.label, second.label)
     assert "test examples of 3 tasks" in texts(app)
 
 

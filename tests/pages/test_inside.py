@@ -21,6 +21,7 @@ from mats_core.merging.family_file import load_family
 from mats_core.merging.pipeline import run as merge_again
 from mats_core.merging.plan import open_inputs
 from mats_core.models.modules import tensors_of
+from pages.shared.views import layer_table
 from pages.shared.views.answers import AFTER, choices, compared, story, title
 from pages.shared.work import confusion
 from pages.shared.work.shelf import Answers, Shelf
@@ -265,3 +266,90 @@ def test_made_again_a_run_answers_as_it_did(merge_run, tiny_family: Path):
     assert told == sorted(told)
     wrong = replace(found, merged=np.roll(found.merged, 1, axis=1))
     assert confusion.disagreements(merge_run, wrong) > 0
+
+
+# Flips --------------------------------------------------------------------------------------------
+
+
+def test_two_merges_are_compared_answer_by_answer_and_examples_stay_pinned(open_app: Open):
+    app = merged(open_app)
+    app.switch_page("pages/merge.py").run()
+    app.session_state["group 0"] = "task vectors"
+    app.run()
+    next(w for w in app.selectbox if w.label == "Method").set_value("task_arithmetic").run()
+    settle(press(app, "Merge"), "preparation", "merging")
+    app.switch_page("pages/inside.py")
+    settle(app, *JOBS)
+    app.session_state["inside before"] = "other merge"
+    settle(settle(app, *JOBS), *JOBS)
+    assert sentences(app) == ""
+    average, sum_ = kept()
+    assert next(w for w in app.selectbox if w.label == "Other merge").value == average.id
+    name = next(w for w in app.selectbox if w.label == "Task").value
+    shelf = app.session_state["inside shelf"]
+    own, beside = (shelf.get(run).answers[name] for run in (sum_, average))
+    right, before = (a.merged.argmax(1) == a.labels for a in (own, beside))
+    metrics = {m.label: m.value for m in app.metric}
+    assert metrics["Lost"] == str(int((before & ~right).sum()))
+    assert metrics["Won"] == str(int((~before & right).sum()))
+    group = "won" if (~before & right).any() else "lost" if (before & ~right).any() else "wrong"
+    next(w for w in app.selectbox if w.label == "Show the images").set_value(group).run()
+    said = words(app)
+    assert all(f"{who}: " in said for who in ("pre-trained", "expert", "other merge", "merge"))
+    button = next(b for b in app.button if b.label == "Pin")
+    row = int(button.key.split()[-1])
+    button.click().run()
+    app.session_state["inside before"] = "expert"
+    app.run()
+    assert app.session_state["pinned examples"] == {("Tiny three", name): (row,)}
+    assert "Pinned images" in [s.value for s in app.subheader]
+    app.button(key=f"pinned pin {name} {row}").click().run()
+    assert "Pinned images" not in [s.value for s in app.subheader]
+
+
+def test_one_run_alone_has_no_other(open_app: Open):
+    app = merged(open_app)
+    app.session_state["inside before"] = "other merge"
+    app.run()
+    assert sentences(app) == ""
+    assert "no other merge" in app.info[0].value
+
+
+# All layers in numbers ----------------------------------------------------------------------------
+
+
+def test_the_layers_are_a_table_whose_row_opens_its_layer(open_app: Open):
+    app = merged(open_app)
+    press(app, "Tabulate the layers")
+    settle(app, "tabulating")
+    assert sentences(app) == ""
+    (run,) = kept()
+    looked = app.session_state["inside shelf"].get(run)
+    task = next(w for w in app.selectbox if w.label == "Task").value
+    table: Any = app.dataframe[-1].value
+    assert len(table) == len(looked.layers)
+    assert list(table["moved"]) == pytest.approx([100 * row.moved for row in looked.layers])
+    assert list(table[f"kept of {task}"]) == pytest.approx(
+        [100 * row.kept[task] for row in looked.layers]
+    )
+    assert "residual" not in table.columns, "the average solves nothing"
+    best = max(looked.layers, key=lambda row: row.mean_kept)
+    assert f"({100 * best.mean_kept:.0f} %), least in" in words(app)
+
+
+def test_a_chosen_row_shows_its_spectra_and_leads_to_subspaces(
+    open_app: Open, monkeypatch: pytest.MonkeyPatch
+):
+    app = merged(open_app)
+    press(app, "Tabulate the layers")
+    settle(app, "tabulating")
+    before = len(specs(app))
+    # AppTest cannot choose rows of a table.
+    monkeypatch.setattr(layer_table, "_table", lambda run, rows, task: rows[2].name)
+    app.run()
+    assert sentences(app) == ""
+    (run,) = kept()
+    chosen = app.session_state["inside shelf"].get(run).layers[2].name
+    assert app.session_state["subspaces layer"] == chosen
+    assert [trace["name"] for trace in specs(app)[before]["data"]][:3] == ["e0", "e1", "e2"]
+    assert "of this layer" in app.get("page_link")[-1].proto.label

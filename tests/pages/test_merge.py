@@ -449,3 +449,19 @@ def test_cancelled_merge_leaves_nothing_behind(open_app: Open):
     settle(app, "merging")
     assert sentences(app) == ""
     assert any("cancelled" in info.value for info in app.info) or not kept()
+
+
+def test_the_headline_asks_why_and_leads_to_the_answer(open_app: Open):
+    app = settle(open_app(), "preparation")
+    merge(app)
+    next(s for s in app.slider if s.label == "Scaling").set_value(0.0).run()
+    merge(app)
+    first, second = kept()
+    question = next(b for b in app.button if b.key == "why")
+    assert question.label.replace("\\", "").endswith(f"than {first.label}?")
+    question.click().run()
+    assert sentences(app) == ""
+    assert app.title[0].value == "Compare"
+    assert app.session_state["explained"] == (second.id, first.id)
+    assert app.session_state["compare view"] == "Why"
+    assert set(app.session_state["compared"]) == {first.id, second.id}

@@ -10,7 +10,7 @@ FAMILY = Session.family.name
 FAMILY_PATH = Session.family_path.name
 HUB_ID = Session.hub_id.name
 SHOWN_RUN, BESIDE_RUN = Session.shown_run.name, Session.beside_run.name
-INSIDE_RUN = Session.inside_run.name
+INSIDE_RUN, INSIDE_OTHER = Session.inside_run.name, Session.inside_other.name
 LAYER, TASK, OTHER = (
     Session.subspaces_layer.name, Session.subspaces_task.name, Session.overlap_with.name
 )  # fmt: skip

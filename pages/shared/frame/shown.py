@@ -17,7 +17,8 @@ from .state import Slot, Wanted, session
 
 LINK = "run"  # the query parameter that names a run
 MOST_TRACED = 8  # runs whose trajectories a session keeps
-K, T = TypeVar("K"), TypeVar("T")
+K = TypeVar("K")
+T = TypeVar("T")
 
 
 def show(run: Run) -> None:

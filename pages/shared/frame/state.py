@@ -74,6 +74,7 @@ class Slot(StrEnum):
     LOOKING = "looking"  # one task's examples, asked of a merge that is made again
     LOOKING_AHEAD = "looking ahead"  # the other tasks' examples, in the background
     LOADING_PARTS = "loading parts"  # the merged parts swapped into the base, one by one
+    TABULATING = "tabulating"  # every layer of one run, in numbers
     SURVEYING = "surveying"  # every layer and task of the family, in the background
     LESSON = "lesson merges"  # all merges of a lesson, one after another
     WRITING = "writing"  # a model directory
@@ -181,6 +182,10 @@ class Session:
     """The runs that are ticked on Compare; None: nothing was ticked yet."""
     inside_run: Held[str | None] = Held(None)
     """W: the run that Inside looks into."""
+    inside_other: Held[str | None] = Held(None)
+    """W: the run that Inside compares it with, where that is another merge."""
+    pinned_examples: Held[Mapping[tuple[str, str], tuple[int, ...]]] = Held({})
+    """(family, task) → places of the test examples that are pinned on Inside."""
     inside_follows: Held[str | None] = Held(None)
     """The shown run that Inside took over last."""
 

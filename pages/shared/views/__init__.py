@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from .answers import BEFORE
+from .answers import BEFORE, OTHER
 
 if TYPE_CHECKING:
     from . import (
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         estimate,
         export,
         ladder,
+        layer_table,
         loading,
         merging,
         models,
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
         new_members,
         new_tasks,
         overlap,
+        picks,
         predicted_loss,
         protection,
         recipe,
@@ -33,8 +35,8 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
-    "BEFORE", "bringing", "comparison", "conflict", "confusion", "convergence", "estimate",
-    "export", "ladder", "loading", "merging", "models", "new_family", "new_members", "new_tasks",
-    "overlap", "predicted_loss", "protection", "recipe", "results", "runs", "spectra", "survey",
-    "sweep", "why",
+    "BEFORE", "OTHER", "bringing", "comparison", "conflict", "confusion", "convergence", "estimate",
+    "export", "ladder", "layer_table", "loading", "merging", "models", "new_family", "new_members",
+    "new_tasks", "overlap", "picks", "predicted_loss", "protection", "recipe", "results", "runs",
+    "spectra", "survey", "sweep", "why",
 ]  # fmt: skip

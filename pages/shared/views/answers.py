@@ -12,8 +12,9 @@ from mats_core.evaluation import Changes, confusion
 
 from ..work import Answers
 
-Before = Literal["expert", "pre-trained encoder"]
-BEFORE: tuple[Before, ...] = ("expert", "pre-trained encoder")
+Before = Literal["expert", "pre-trained encoder", "other merge"]
+OTHER: Before = "other merge"
+BEFORE: tuple[Before, ...] = ("expert", "pre-trained encoder", OTHER)
 AFTER = "merge"
 CLOSE = 0.6  # probability of the wrong class, below which a mistake is a close call
 COMMONEST = 8  # of the merge's mistakes that can be chosen from the list
@@ -29,22 +30,29 @@ Choice = str | tuple[str, int, int]
 
 @dataclass(frozen=True)
 class Compared:
-    """The answers on one task, before and after: class numbers (n,) and what they make of it."""
+    """The answers on one task, before and after: class numbers (n,) and what they make of it;
+    `other` are those of another merge (n, classes), where one stands beside."""
 
     answers: Answers
     who: Before
     before: np.ndarray
     after: np.ndarray
     changes: Changes
+    other: np.ndarray | None = None
+    family: str = ""
 
     @property
     def labels(self) -> np.ndarray:
         return self.answers.labels
 
     def probabilities(self, who: str) -> np.ndarray:
-        if who == AFTER:
-            return self.answers.merged
-        return self.answers.expert if who == "expert" else self.answers.pretrained
+        return _probabilities(self.answers, self.other, who)
+
+    @property
+    def everyone(self) -> list[str]:
+        """All that were asked, from the base to the merge."""
+        other = [OTHER] if self.other is not None else []
+        return ["pre-trained encoder", "expert", *other, AFTER]
 
     def confusion(self, who: str) -> np.ndarray:
         predicted = self.after if who == AFTER else self.before
@@ -62,11 +70,22 @@ class Compared:
         return rows[np.argsort(-sure, kind="stable")]
 
 
-def compared(answers: Answers, who: Before) -> Compared:
-    before = (answers.expert if who == "expert" else answers.pretrained).argmax(1)
+def compared(
+    answers: Answers, who: Before, other: np.ndarray | None = None, family: str = ""
+) -> Compared:
+    before = _probabilities(answers, other, who).argmax(1)
     after = answers.merged.argmax(1)
     changes = confusion.changes(before, after, answers.labels)
-    return Compared(answers, who, before, after, changes)
+    return Compared(answers, who, before, after, changes, other, family)
+
+
+def _probabilities(answers: Answers, other: np.ndarray | None, who: str) -> np.ndarray:
+    if who == OTHER:
+        assert other is not None  # or it could not be chosen
+        return other
+    return {
+        AFTER: answers.merged, "expert": answers.expert, "pre-trained encoder": answers.pretrained,
+    }[who]  # fmt: skip
 
 
 def story(found: Compared) -> str:
@@ -113,6 +132,6 @@ def title(found: Compared, choice: Choice) -> str:
 
 
 __all__ = [
-    "AFTER", "BEFORE", "GROUPS", "Before", "Choice", "Compared", "choices", "compared", "story",
-    "title",
+    "AFTER", "BEFORE", "GROUPS", "OTHER", "Before", "Choice", "Compared", "choices", "compared",
+    "story", "title",
 ]  # fmt: skip

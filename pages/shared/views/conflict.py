@@ -54,7 +54,7 @@ def section(collection: FamilyFile, prepared: Prepared) -> None:
             "statistics. It goes on in the background."
         )
         return
-    for title, side in (("Measured", "measured"), ("Predicted", "predicted")):
+    for side, title in figures.SIDES.items():
         drawn = figures.conflict_matrix(found, side)
         if drawn is not None:
             st.markdown(f"**{title}**")

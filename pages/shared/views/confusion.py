@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+import numpy as np
 import streamlit as st
 
 from mats_core import figures
@@ -16,21 +17,30 @@ from .answers import AFTER, GROUPS, Before, Compared, compared, story
 SIDES, DIFFERENCE = "Side by side", "Difference"
 
 
-def section(shelf: Shelf, run: Run, task: str, who: Before, preparing: Job) -> None:
-    """What became of a task's images, as soon as the worker knows it."""
+def section(
+    shelf: Shelf, run: Run, task: str, who: Before, preparing: Job, other: Run | None = None
+) -> None:
+    """What became of a task's images, as soon as the worker knows it; beside another run, where
+    one is given."""
     result = next((r for r in run.report.tasks if r.name == task), None)
     if result is not None and result.merged.metric == "likelihood":
         st.info("A language task has no classes: there is nothing to take for something else.")
         return
-    looked = shelf.get(run)
-    answers = looked.answers.get(task) if looked else None
-    if answers is not None:
+    answers = _known(shelf, run, task)
+    beside = _known(shelf, other, task) if other is not None else None
+    if answers is not None and (other is None or beside is not None):
         _check(run, answers)
-        view(answers, who, run.id)
+        view(answers, who, run, beside.merged if beside is not None else None)
         return
-    _ask(shelf, run, task, preparing)
+    asked = other if answers is not None and other is not None else run
+    _ask(shelf, asked, task, preparing)
     if not tracked.ended_badly(Slot.LOOKING):
         st.info("The merge is made again from its recipe, and asked about every test example.")
+
+
+def _known(shelf: Shelf, run: Run, task: str) -> Answers | None:
+    looked = shelf.get(run)
+    return looked.answers.get(task) if looked else None
 
 
 def _ask(shelf: Shelf, run: Run, task: str, preparing: Job) -> None:
@@ -57,14 +67,15 @@ def _check(run: Run, answers: Answers) -> None:
 
 
 @st.fragment
-def view(answers: Answers, who: Before, run_id: str) -> None:
+def view(answers: Answers, who: Before, run: Run, other: np.ndarray | None = None) -> None:
     """Numbers, matrices, images; a fragment, so that looking around does not rerun the page."""
-    found = compared(answers, who)
+    found = compared(answers, who, other, run.family)
     numbers(found)
     st.markdown(show.plain(story(found)))
-    choice_key = keys.examples(run_id, answers.name, who)
+    choice_key = keys.examples(run.id, answers.name, who)
     matrices(found, choice_key)
     examples.images(found, choice_key)
+    examples.pinned(found)
 
 
 def numbers(found: Compared) -> None:

@@ -8,12 +8,13 @@ import streamlit as st
 
 from mats_core import figures
 
-from ..frame import show, state
+from ..frame import session, show, state
 from ..work import clipped, picture
-from .answers import AFTER, Compared, choices, title
+from .answers import Compared, choices, title
 
 PAGE = 24  # images at a time
 SAID = 400  # characters of a text
+MOST_PINNED = 24  # of a task
 NONE = {
     "lost": "The merge lost no {} of this task.",
     "won": "The merge won no {} of this task.",
@@ -44,19 +45,41 @@ def images(found: Compared, choice_key: str) -> None:
     shown = rows[(int(page) - 1) * PAGE : int(page) * PAGE]
     st.caption(
         f"{len(shown)} of {len(rows)} test {noun}s; those on which the merge is surest come first. "
-        f"Under each {noun}: its true class, then both predictions with their probabilities."
+        f"Under each {noun}: its true class, then every prediction with its probability."
     )
     with st.container(horizontal=True, gap="small"):
         for row in shown:
             card(found, int(row))
 
 
-def card(found: Compared, row: int) -> None:
-    """One example and what is said about it."""
+def pinned(found: Compared) -> None:
+    """The examples of this task that were pinned, whatever is shown of it."""
+    rows = [row for row in _pins(found) if row < len(found.labels)]
+    if not rows:
+        return
+    st.subheader(f"Pinned {found.answers.noun}s", anchor=False)
+    with st.container(horizontal=True, gap="small"):
+        for row in rows:
+            card(found, row, where="pinned ")
+
+
+def _pins(found: Compared) -> tuple[int, ...]:
+    return session.pinned_examples.get((found.family, found.answers.name), ())
+
+
+def _pin(task: tuple[str, str], row: int) -> None:
+    """A callback: pin an example of a task, or let it go."""
+    rows = session.pinned_examples.get(task, ())
+    rows = tuple(r for r in rows if r != row) if row in rows else (*rows, row)[-MOST_PINNED:]
+    session.pinned_examples = {**session.pinned_examples, task: rows}
+
+
+def card(found: Compared, row: int, where: str = "") -> None:
+    """One example and what all say about it: base, expert, another merge, this one."""
     classes = found.answers.classes
     true = classes[int(found.labels[row])]
     said: list[tuple[str, bool]] = []
-    for who in (found.who, AFTER):
+    for who in found.everyone:
         chances = found.probabilities(who)[row]
         taken = int(chances.argmax())
         text = f"{who}: {classes[taken]} {figures.percent(float(chances[taken]), 0)}"
@@ -72,3 +95,8 @@ def card(found: Compared, row: int) -> None:
         for text, right in said:
             mark = ":material/check:" if right else ":material/close:"
             st.markdown(f":small[{mark} {show.plain(text.replace(' encoder', ''))}]")
+        name, task = found.answers.name, (found.family, found.answers.name)
+        st.button(
+            "Unpin" if row in _pins(found) else "Pin", key=f"{where}pin {name} {row}",
+            icon=":material/keep:", type="tertiary", on_click=_pin, args=(task, row),
+        )  # fmt: skip

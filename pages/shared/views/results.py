@@ -110,7 +110,7 @@ def headline(run: Run, beside: Run | None) -> None:
         seconds = run.report.seconds
         st.metric("Time", f"{seconds:.1f} s", help=f"On {run.report.device}.", width=CELL)
     if beside is not None and run.report.tasks and beside.report.tasks:
-        label = f"Why is it better than {show.plain(beside.label)}?"
+        label = show.plain(why.question(run, beside, "it"))
         if st.button(label, icon=":material/help:", type="tertiary", key="why"):
             why.go(run, beside)
     following = caches.worker().named(merge.finer(run)) is not None

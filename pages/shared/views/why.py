@@ -27,6 +27,14 @@ def go(run: Run, other: Run) -> None:
     st.switch_page("pages/compare.py")
 
 
+def question(run: Run, other: Run, name: str) -> str:
+    """What there is to ask of two runs: why the one is better, or worse, or whether it is."""
+    mean = against(run, other).mean
+    if mean is None or not mean.clear:
+        return f"Is {name} better than {other.label}?"
+    return f"Why is {name} {'better' if mean.low > 0 else 'worse'} than {other.label}?"
+
+
 def section(
     compared: list[Run], baseline: Run, prepared: Prepared | None, looks: dict[str, Look]
 ) -> None:
@@ -37,7 +45,7 @@ def section(
         return
     first, second = _pair(tested, baseline)
     found, names = against(first, second), (first.label, second.label)
-    st.subheader(show.plain(f"Why is {names[0]} better than {names[1]}?"), anchor=False)
+    st.subheader(show.plain(question(first, second, names[0])), anchor=False)
     asked = figures.asked_of_both(first.report.tasks, second.report.tasks, first.report.split)
     key = f"{first.id} {second.id}"
     left, right = st.columns(2, gap="large")

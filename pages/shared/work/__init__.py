@@ -10,6 +10,7 @@ from .drafts import Draft
 from .export import Written
 from .jobs import Desk, Job, Snapshot, Tell, Worker
 from .ladder import LadderRequest, run_ladder
+from .layers import tabulate
 from .loading import EXAMPLES, load
 from .merge import Request, Residuals
 from .prepare import Prepared, TaskCard, clipped, picture
@@ -23,5 +24,5 @@ __all__ = [
     "Request", "Residuals", "Run", "Shelf", "Snapshot", "SweepRequest", "TaskCard", "Tell",
     "Worker", "Written", "clipped", "confusion", "drafts", "export", "follow", "lesson", "load",
     "look_around", "measure_conflicts", "merge", "picture", "predicted_loss", "prepare",
-    "run_ladder", "run_sweep", "runs", "why",
+    "run_ladder", "run_sweep", "runs", "tabulate", "why",
 ]  # fmt: skip

@@ -1,0 +1,115 @@
+"""Every layer of one merge in numbers, as a table that can be sorted.
+
+With W the merge of a layer, W₀ the base, Δ_t the change of expert t and A_t its input Gram:
+
+    moved        ‖W − W₀‖ / ‖W₀‖
+    to experts   √(Σ_t ‖W − W_t‖² / Σ_t ‖Δ_t‖²): 1 as far as the base, 0 at all experts
+    stable rank  ‖W − W₀‖²_F / ‖W − W₀‖²_2
+    along        the mean over t of the cosine of W − W₀ with Δ_t
+    between      the mean cosine of two different Δ_t
+    kept         of t: 1 − tr (W − W_t) A_t (W − W_t)ᵀ / tr Δ_t A_t Δ_tᵀ, the share of the expert's
+                 output shift that the merge has too; below 0: worse than the base
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..families import Family
+from ..merging import Inputs
+from ..system import Event, part
+from .distances import measuring_distances
+from .overlap import cosines, others_mean
+from .spectra import Spectrum, TaskLayer, spectrum, task_layers
+
+DISTANCES = 0.3  # of the whole, when they are measured
+
+
+@dataclass(frozen=True)
+class LayerRow:
+    """One weight of a merge.
+
+    name         of the weight
+    moved        ‖W − W₀‖ / ‖W₀‖
+    to_experts   distance to the experts, 1 for that of the base
+    stable_rank  of W − W₀; 0 where nothing moved
+    along        mean cosine of W − W₀ with the task vectors
+    between      mean cosine of two task vectors; NaN for one task alone
+    kept         task → share of its output shift; NaN without an input Gram
+    """
+
+    name: str
+    moved: float
+    to_experts: float
+    stable_rank: float
+    along: float
+    between: float
+    kept: Mapping[str, float]
+
+    @property
+    def mean_kept(self) -> float:
+        """The mean over tasks of what is known of `kept`; NaN where nothing is."""
+        known = [value for value in self.kept.values() if value == value]
+        return sum(known) / len(known) if known else float("nan")
+
+
+def tabulating(
+    inputs: Inputs, merged: Mapping[str, Tensor]
+) -> Generator[Event, None, tuple[LayerRow, ...]]:
+    """A row for every weight that is a matrix, in the checkpoint's order; events meanwhile.
+
+    `merged`: tensors by the base's names.
+    """
+    family = inputs.family
+    far = yield from part(measuring_distances(family, {"merge": merged}), stop=DISTANCES)
+    to_experts = far.by_layer("merge")
+    names = [name for name, role in family.roles.items() if role == "matrix" and name in merged]
+    rows = []
+    for index, name in enumerate(names):
+        fraction = DISTANCES + (1 - DISTANCES) * index / len(names)
+        yield Event(fraction=fraction, text=f"Looking at layer {index + 1} of {len(names)}")
+        rows.append(_row(inputs, merged, name, to_experts[name]))
+    return tuple(rows)
+
+
+def _row(inputs: Inputs, merged: Mapping[str, Tensor], name: str, far: float) -> LayerRow:
+    family = inputs.family
+    base = family.weight(family.base, name, dtype=torch.float32)
+    update = family.oriented(name, merged[name].to("cpu", torch.float32)) - base
+    measured = _by_name(inputs, family)
+    tasks = list(task_layers(family, measured, name, base))
+    spread: Spectrum | None = spectrum("task matrix", update, None, None)
+    angles = cosines([update, *(task.update for task in tasks)])
+    between = others_mean(angles[1:, 1:]).mean() if len(tasks) > 1 else torch.nan
+    return LayerRow(
+        name,
+        float(update.norm() / base.norm().clamp_min(1e-30)),
+        far,
+        spread.stable_rank if spread is not None else 0.0,
+        float(angles[0, 1:].mean()),
+        float(between),
+        {task.expert.name: _kept(update, task) for task in tasks},
+    )
+
+
+def _by_name(inputs: Inputs, family: Family) -> dict:
+    pairs = zip(family.experts, inputs.statistics, strict=True)
+    return {expert.name: own for expert, own in pairs if own is not None}
+
+
+def _kept(update: Tensor, task: TaskLayer) -> float:
+    """The share of one task's output shift that an update has too."""
+    if task.a is None:
+        return float("nan")
+    a = task.a.double()
+    left, whole = (_moved(d.double(), a) for d in (update - task.update, task.update))
+    return 1 - left / whole if whole > 0 else float("nan")
+
+
+def _moved(change: Tensor, a: Tensor) -> float:
+    """tr D A Dᵀ: the mean square by which outputs move."""
+    return float((change @ a * change).sum())

@@ -1,0 +1,125 @@
+"""Every layer of a run in numbers: a table to sort, whose rows open their layer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from mats_core import figures
+from mats_core.analysis import LayerRow
+
+from ..frame import Slot, session, show, tracked
+from ..work import Prepared, Run, Shelf, tabulate
+from . import spectra
+
+MOST_ROWS = 14  # before the table scrolls
+
+
+def section(shelf: Shelf, run: Run, task: str, prepared: Prepared) -> None:
+    """The press, the table, and the layer whose row is chosen."""
+    st.subheader("All layers in numbers", anchor=False)
+    looked = shelf.get(run)
+    rows = looked.layers if looked else ()
+    if not rows:
+        st.write(
+            "How far did the merge move each layer, along whose changes, and which share of what "
+            "each expert changes in its outputs does it keep?"
+        )
+        if st.button(
+            "Tabulate the layers", icon=":material/table_rows:", key="tabulate",
+            disabled=tracked.active(Slot.TABULATING) is not None,
+        ):  # fmt: skip
+            show.forget()
+            todo = partial(tabulate, shelf, run, lambda: prepared)
+            tracked.start(Slot.TABULATING, run.id, "Looking at every layer", todo)
+            st.rerun()
+        return
+    chosen = _table(run, rows, task)
+    if chosen is not None:
+        _layer(prepared, chosen)
+
+
+def collect() -> None:
+    """Say how a table ended that is not on the shelf."""
+    tracked.collect(Slot.TABULATING, cancelled="The table was cancelled.")
+
+
+def _table(run: Run, rows: Sequence[LayerRow], task: str) -> str | None:
+    """The table; returns the weight whose row is chosen."""
+    titles = figures.short_names([row.name for row in rows])
+    residuals = {la.name: la.residuals[-1] for la in run.report.layers if la.residuals}
+    table = pd.DataFrame(
+        {
+            "layer": titles[row.name],
+            "moved": 100 * row.moved,
+            "to experts": row.to_experts,
+            "stable rank": row.stable_rank,
+            "along": row.along,
+            "between": row.between,
+            "kept": 100 * row.mean_kept,
+            f"kept of {task}": 100 * row.kept.get(task, float("nan")),
+            "residual": residuals.get(row.name),
+        }
+        for row in rows
+    ).dropna(axis=1, how="all")
+    answer: Any = st.dataframe(
+        table, key=f"layers {run.id} {task}", on_select="rerun", selection_mode="single-row",
+        hide_index=True, height=38 + 35 * min(len(rows), MOST_ROWS), column_config=_columns(task),
+        alt=f"Table of {len(rows)} layers: distance, rank, cosines, share kept, residual.",
+    )  # fmt: skip
+    st.markdown(f":small[{show.plain(_said(rows, titles))}]")
+    picked = [row for row in answer["selection"]["rows"] if row < len(rows)]
+    return rows[picked[0]].name if picked else None
+
+
+def _columns(task: str) -> dict[str, Any]:
+    number = st.column_config.NumberColumn
+    kept = (
+        "Of what the expert changes in this layer's outputs, on its own inputs, the share that the "
+        "merge has too: 100 % the expert, 0 % the base, below 0 worse than the base."
+    )
+    return {
+        "moved": number(format="%.1f %%", help="‖W − W₀‖ / ‖W₀‖"),
+        "to experts": number(
+            format="%.2f", help="Distance to the experts: 1 as far as the base, 0 at all of them."
+        ),
+        "stable rank": number(format="%.1f", help="Of W − W₀: ‖·‖²_F / ‖·‖²₂."),
+        "along": number(format="%+.2f", help="Mean cosine of W − W₀ with the task vectors."),
+        "between": number(format="%+.2f", help="Mean cosine of two task vectors."),
+        "kept": number(format="%.0f %%", help=f"{kept} Mean over the tasks."),
+        f"kept of {task}": number(format="%.0f %%", help=kept),
+        "residual": number(format="%.1e", help="Relative residual at which the solve ended."),
+    }
+
+
+def _said(rows: Sequence[LayerRow], titles: dict[str, str]) -> str:
+    """Where most and least is kept, in the numbers of this run; where the statistics are from."""
+    known = [row for row in rows if row.mean_kept == row.mean_kept]
+    text = "Choose a row to open its layer; a click on a column's head sorts."
+    if not known:
+        return f"{text} What is kept needs input Grams, and no expert here has any."
+    best, worst = (f(known, key=lambda row: row.mean_kept) for f in (max, min))
+    return (
+        f"{text} On average over the tasks most is kept in {titles[best.name]} "
+        f"({figures.percent(best.mean_kept, 0)}), least in {titles[worst.name]} "
+        f"({figures.percent(worst.mean_kept, 0)}). Measured on the inputs of the statistics, "
+        "training examples of each task."
+    )
+
+
+def _layer(prepared: Prepared, layer: str) -> None:
+    """The spectra of the chosen layer, and the way to all that Subspaces has of it."""
+    title = figures.short_names([layer])[layer]
+    st.markdown(f"**{show.plain(title)}**")
+    shown = spectra.plot(prepared.inputs, layer, "inside layer")
+    if shown:
+        spectra.energies(prepared.inputs, layer, shown, "inside layer")
+    session.subspaces_layer = layer
+    st.page_link(
+        "pages/subspaces.py", label="Overlap, interference and protected directions of this layer",
+        icon=":material/area_chart:",
+    )  # fmt: skip

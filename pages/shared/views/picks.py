@@ -1,0 +1,61 @@
+"""Which run and which task the page Inside looks into, and which other run stands beside."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from mats_core import figures
+from mats_core.evaluation import share
+from mats_core.merging import FamilyFile
+
+from ..frame import keys, session, shown, state
+from ..work import Run, runs
+
+
+def run(collection: FamilyFile) -> Run | None:
+    """One of the kept runs; a run that was just shown elsewhere is taken over."""
+    kept = {run.id: run for run in reversed(runs.everything(collection.name))}
+    if not kept:
+        return None
+    elsewhere = shown.run(collection.name)
+    if elsewhere is not None and session.inside_follows != elsewhere.id:
+        session.inside_follows = session.inside_run = elsewhere.id
+    if session.inside_run not in kept:
+        session.inside_run = next(iter(kept))
+    chosen = st.selectbox(
+        "Run", list(kept), format_func=lambda id: kept[id].label, key=keys.INSIDE_RUN,
+        persist_state="session",
+    )  # fmt: skip
+    return kept[chosen]
+
+
+def task(run: Run) -> str:
+    """A task of the run, at first the one that lost most."""
+    kept = {r.name: share(r) for r in run.report.tasks}
+    key = keys.inside_task(run.family)
+    if state.value(key) not in kept:
+        state.put(key, min(kept, key=lambda name: kept[name]))
+    return st.selectbox(
+        "Task", list(kept), key=key, persist_state="session",
+        format_func=lambda name: f"{name} · keeps {figures.percent(kept[name], 0)}",
+        help="Which share of the expert's accuracy the merge keeps. At first the task that lost "
+        "most is shown.",
+    )  # fmt: skip
+
+
+def other(run: Run, task: str) -> Run | None:
+    """Another run that was tested on the task, at first the newest."""
+    kept = {
+        other.id: other
+        for other in reversed(runs.everything(run.family))
+        if other.id != run.id and any(r.name == task for r in other.report.tasks)
+    }
+    if not kept:
+        return None
+    if session.inside_other not in kept:
+        session.inside_other = next(iter(kept))
+    chosen = st.selectbox(
+        "Other merge", list(kept), format_func=lambda id: kept[id].label, key=keys.INSIDE_OTHER,
+        persist_state="session",
+    )  # fmt: skip
+    return kept[chosen]

@@ -55,7 +55,7 @@ collection = families.header(
     "what fine-tuning changed (Δ), and of how that moves the outputs (ESD). Methods differ in "
     "which of these they protect. Nothing is merged here.",
 )
-guide.banner()
+guide.banner("Subspaces")
 preparing = families.preparation(collection)
 progress.bar(Slot.PREPARATION)
 prepared = families.prepared(preparing)
@@ -71,9 +71,9 @@ found = survey.survey(prepared.inputs)
 survey.choice(prepared.inputs)  # before anything reads or shows it
 whole, one = st.columns([5, 6], gap="large")
 with whole:
-    st.subheader("All layers, all tasks", anchor=False)
+    st.header("All layers, all tasks", anchor=False)
     survey.heatmap(prepared.inputs, found)
 with one:
-    st.subheader("One layer", anchor=False)
+    st.header("One layer", anchor=False)
     layer, task = choose(prepared.inputs)
     detail(prepared.inputs, found if isinstance(found, Survey) else None, layer, task)

@@ -8,9 +8,20 @@ from typing import TYPE_CHECKING
 from .state import Slot, Wanted, session
 
 if TYPE_CHECKING:
-    from . import caches, families, keys, navigation, progress, show, shown, state, tracked
+    from . import (
+        browser,
+        caches,
+        families,
+        keys,
+        navigation,
+        progress,
+        show,
+        shown,
+        state,
+        tracked,
+    )
 
 __all__ = [
-    "Slot", "Wanted", "caches", "families", "keys", "navigation", "progress", "session", "show",
-    "shown", "state", "tracked",
+    "Slot", "Wanted", "browser", "caches", "families", "keys", "navigation", "progress", "session",
+    "show", "shown", "state", "tracked",
 ]  # fmt: skip

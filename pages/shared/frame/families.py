@@ -12,7 +12,7 @@ from mats_core.errors import InputError
 from mats_core.merging import FamilyFile, load_family
 
 from ..work import Job, prepare
-from . import folders, keys, navigation, show, shown, state, tracked
+from . import browser, folders, keys, navigation, show, shown, state, tracked
 from .folders import ROOTS
 from .state import Slot, session
 
@@ -49,10 +49,7 @@ def header(title: str, lead: str) -> FamilyFile:
         _follow_link(families)
         _choose(families)
     collection = current()
-    named = {LINK: session.chosen_family, shown.LINK: shown.follow_link(collection)}
-    changed = {k: v for k, v in named.items() if v and st.query_params.get(k) != v}
-    if changed:  # at once: each change of the address is a step back in the browser
-        st.query_params.update(changed)
+    browser.name({LINK: session.chosen_family, shown.LINK: shown.follow_link(collection)})
     return collection
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from ..frame import Wanted, families, session, state
+from ..frame import Wanted, browser, families, navigation, session, state
 from ..work import Run, runs
 from .evidence import evidence
 from .lessons import LESSONS, Lesson, Setup
@@ -32,8 +32,8 @@ def _card(index: int, lesson: Lesson) -> None:
     with st.container(border=True, height="stretch", vertical_alignment="distribute"):
         st.markdown(f"**{index + 1} · {lesson.title}**\n\n{lesson.before}")
         st.button(
-            "Open this lesson", key=f"lesson {index}", icon=":material/play_lesson:",
-            width="stretch", on_click=open_lesson, args=(index,),
+            f"Open this lesson: {lesson.title}", key=f"lesson {index}", width="stretch",
+            icon=":material/play_lesson:", on_click=open_lesson, args=(index,),
         )  # fmt: skip
 
 
@@ -65,19 +65,20 @@ def _follow() -> None:
     page = session.lesson_goes_to
     del session.lesson_goes_to
     if page is not None:
-        st.switch_page(f"pages/{page}.py")
+        browser.go(page)
 
 
-def banner() -> None:
+def banner(page: str) -> None:
     """The open lesson: what to do, its question, the answer with the numbers of the runs so far.
 
-    Nothing where no lesson is open.
+    Nothing where no lesson is open.  `page`: the title of the page that it stands on.
     """
     _follow()
     index = session.lesson
     if not isinstance(index, int) or not 0 <= index < len(LESSONS):
         return
     lesson = LESSONS[index]
+    navigation.entitle(f"Lesson {index + 1}: {lesson.title}", page)
     with st.container(border=True):
         with st.container(horizontal=True, vertical_alignment="center"):
             st.markdown(

@@ -2,10 +2,9 @@
 
 from typing import TYPE_CHECKING
 
-from .answers import BEFORE
-
 if TYPE_CHECKING:
     from . import (
+        chosen,
         comparison,
         confusion,
         convergence,
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
-    "BEFORE", "comparison", "confusion", "convergence", "estimate", "export", "loading", "merging",
+    "chosen", "comparison", "confusion", "convergence", "estimate", "export", "loading", "merging",
     "models", "overlap", "predicted_loss", "protection", "recipe", "results", "runs", "spectra",
     "survey", "sweep",
 ]  # fmt: skip

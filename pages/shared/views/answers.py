@@ -29,10 +29,15 @@ Choice = str | tuple[str, int, int]
 
 @dataclass(frozen=True)
 class Compared:
-    """The answers on one task, before and after: class numbers (n,) and what they make of it."""
+    """The answers on one task, before and after: class numbers (n,) and what they make of it.
+
+    who       what the merge is compared with, such as the expert, or another run
+    chances   its probabilities (n, classes)
+    """
 
     answers: Answers
-    who: Before
+    who: str
+    chances: np.ndarray
     before: np.ndarray
     after: np.ndarray
     changes: Changes
@@ -42,9 +47,7 @@ class Compared:
         return self.answers.labels
 
     def probabilities(self, who: str) -> np.ndarray:
-        if who == AFTER:
-            return self.answers.merged
-        return self.answers.expert if who == "expert" else self.answers.pretrained
+        return self.answers.merged if who == AFTER else self.chances
 
     def confusion(self, who: str) -> np.ndarray:
         predicted = self.after if who == AFTER else self.before
@@ -62,11 +65,17 @@ class Compared:
         return rows[np.argsort(-sure, kind="stable")]
 
 
-def compared(answers: Answers, who: Before) -> Compared:
-    before = (answers.expert if who == "expert" else answers.pretrained).argmax(1)
+def compared(answers: Answers, who: str, other: Answers | None = None) -> Compared:
+    """The merge beside the expert, the pre-trained encoder, or (`other`) the merge of a run that
+    `who` names."""
+    if other is not None:
+        chances = other.merged
+    else:
+        chances = answers.expert if who == "expert" else answers.pretrained
+    before = chances.argmax(1)
     after = answers.merged.argmax(1)
     changes = confusion.changes(before, after, answers.labels)
-    return Compared(answers, who, before, after, changes)
+    return Compared(answers, who, chances, before, after, changes)
 
 
 def story(found: Compared) -> str:

@@ -16,32 +16,44 @@ from .answers import AFTER, GROUPS, Before, Compared, compared, story
 SIDES, DIFFERENCE = "Side by side", "Difference"
 
 
-def section(shelf: Shelf, run: Run, task: str, who: Before, preparing: Job) -> None:
-    """What became of a task's images, as soon as the worker knows it."""
+def section(
+    shelf: Shelf, run: Run, task: str, who: Before, preparing: Job, other: Run | None = None
+) -> None:
+    """What became of a task's examples, as soon as the worker knows it; `other`: a run to compare
+    with in place of `who`.
+    """
     result = next((r for r in run.report.tasks if r.name == task), None)
     if result is not None and result.merged.metric == "likelihood":
         st.info("A language task has no classes: there is nothing to take for something else.")
         return
-    looked = shelf.get(run)
-    answers = looked.answers.get(task) if looked else None
-    if answers is not None:
-        _check(run, answers)
-        view(answers, who, run.id)
+    answers = [_known(shelf, one, task) for one in (run, other) if one is not None]
+    if answers[0] is not None and answers[-1] is not None:
+        _check(run, answers[0])
+        name = f"run {other.number}" if other else who
+        view(answers[0], name, run.id, answers[1] if other else None)
         return
-    _ask(shelf, run, task, preparing)
+    if answers[0] is None:
+        _ask(shelf, run, task, preparing)
+    elif other is not None:
+        _ask(shelf, other, task, preparing, ahead=False)
     if not tracked.ended_badly(Slot.LOOKING):
         st.info("The merge is made again from its recipe, and asked about every test example.")
 
 
-def _ask(shelf: Shelf, run: Run, task: str, preparing: Job) -> None:
-    """Have the worker look at this task, and at the others when nobody waits for anything."""
+def _known(shelf: Shelf, run: Run, task: str) -> Answers | None:
+    looked = shelf.get(run)
+    return looked.answers.get(task) if looked else None
+
+
+def _ask(shelf: Shelf, run: Run, task: str, preparing: Job, *, ahead: bool = True) -> None:
+    """Have the worker look at this task, and (`ahead`) at the others when it has nothing to do."""
     wanted = (run.id, task)
     job = state.job(Slot.LOOKING)
     if job is not None and job.request == wanted and job.snapshot().state != "done":
         return
     everything = [r.name for r in run.report.tasks if r.merged.metric != "likelihood"]
     slots = ((Slot.LOOKING, [task], False), (Slot.LOOKING_AHEAD, everything, True))
-    for slot, names, background in slots:
+    for slot, names, background in slots if ahead else slots[:1]:
         todo = partial(confusion.look, shelf, run, names, preparing.outcome)
         tracked.start(slot, wanted, "Looking inside the merge", todo, background=background)
 
@@ -57,9 +69,9 @@ def _check(run: Run, answers: Answers) -> None:
 
 
 @st.fragment
-def view(answers: Answers, who: Before, run_id: str) -> None:
+def view(answers: Answers, who: str, run_id: str, other: Answers | None = None) -> None:
     """Numbers, matrices, images; a fragment, so that looking around does not rerun the page."""
-    found = compared(answers, who)
+    found = compared(answers, who, other)
     numbers(found)
     st.markdown(show.plain(story(found)))
     choice_key = keys.examples(run_id, answers.name, who)
@@ -71,22 +83,22 @@ def numbers(found: Compared) -> None:
     total = len(found.labels)
     right = {found.who: int((found.before == found.labels).sum())}
     right[AFTER] = int((found.after == found.labels).sum())
-    with st.container(horizontal=True):
+    with st.container(horizontal=True, gap="large"):
         for name, count in right.items():
             st.metric(
-                f"{name[:1].upper()}{name[1:]}", figures.percent(count / total), width=168,
+                f"{name[:1].upper()}{name[1:]}", figures.percent(count / total), width="content",
                 help=f"{count} of {total} test {found.answers.noun}s are right.",
             )  # fmt: skip
         for name in ("lost", "won"):
             st.metric(
-                name.capitalize(), f"{len(getattr(found.changes, name))}", width=120,
+                name.capitalize(), f"{len(getattr(found.changes, name))}", width="content",
                 help=f"{GROUPS[name]}. Before: the {found.who}; after: the merge.",
             )  # fmt: skip
 
 
 def matrices(found: Compared, choice_key: str) -> None:
     """Both matrices or their difference; a click on a cell chooses its images."""
-    st.subheader("What is taken for what", anchor=False)
+    st.header("What is taken for what", anchor=False)
     look = st.segmented_control(
         "Matrices", [SIDES, DIFFERENCE], default=SIDES, required=True, key="inside matrices",
         persist_state="session", label_visibility="collapsed",
@@ -98,7 +110,12 @@ def matrices(found: Compared, choice_key: str) -> None:
     cell = chosen if isinstance(chosen, tuple) else ("", -1, -1)
     if look == DIFFERENCE:
         drawn = figures.confusion_change(
-            before, after, classes, who=(found.who, AFTER), chosen=cell[1:]
+            before,
+            after,
+            classes,
+            who=(found.who, AFTER),
+            chosen=cell[1:],
+            noun=found.answers.noun,
         )
         with st.columns([3, 2])[0]:
             _clickable(drawn, f"{choice_key} difference", choice_key, AFTER, found)
@@ -110,7 +127,7 @@ def matrices(found: Compared, choice_key: str) -> None:
     ):
         with column:
             drawn = figures.confusion(
-                counts, classes, who=name, shown=shown, most=most,
+                counts, classes, who=name, shown=shown, most=most, noun=found.answers.noun,
                 chosen=cell[1:] if cell[0] == name else None,
             )  # fmt: skip
             _clickable(drawn, f"{choice_key} {name}", choice_key, name, found)

@@ -53,7 +53,7 @@ def beside(collection: FamilyFile, run: Run) -> tuple[Any, Run | None]:
     kept = {one.id: one for one in reversed(runs.everything(collection.name)) if one.id != run.id}
     who: Any = st.segmented_control(
         "Beside the merge", [*BEFORE, ANOTHER] if kept else list(BEFORE), default="expert",
-        required=True, key=f"inside before {bool(kept)}", persist_state="session",
+        required=True, key="inside before", persist_state="session",
         format_func=lambda name: name.removesuffix(" encoder"),
         help="What the merge is compared with: the expert itself, the pre-trained encoder with "
         "the expert's head, or the merge of another run.",

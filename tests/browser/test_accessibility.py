@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.browser.conftest import Visitor, missing
+from tests.browser.conftest import Visitor, missing, settle
 
 pytestmark = pytest.mark.browser
 
@@ -88,18 +88,6 @@ def visitor(browser: Any, address: str) -> Iterator[Visitor]:
     visitor.page.goto(address)
     yield visitor
     visitor.leave()
-
-
-def settle(page: Any) -> None:
-    """Wait until Streamlit is at rest."""
-    page.wait_for_timeout(250)
-    page.wait_for_function(
-        "() => document.querySelector('[data-testid=stApp]')?.dataset.testScriptState"
-        " === 'notRunning' && !document.querySelector('[data-testid=stSkeleton]')"
-        " && !document.querySelector('[data-testid=stProgress]')"
-        " && !document.querySelector('[data-stale=true]')"
-    )
-    page.wait_for_timeout(250)
 
 
 def violations(visitor: Visitor, scene: str) -> list[str]:

@@ -71,7 +71,7 @@ def figure(drawn: Figure, key: str, **chart: Any) -> Any:
     the figure's own bar saves a PNG.
     """
     name = re.sub(r"[^\w]+", "-", key).strip("-").lower()
-    with st.container(gap="xsmall"):
+    with st.container(gap="xsmall", key=f"figure {key}"):  # style.css knows the figures by this
         answer = st.plotly_chart(
             drawn.figure,
             theme="streamlit",

@@ -41,7 +41,7 @@ if models.open:
                 with cell:
                     cards.expert(expert, prepared)
         if prepared.baselines:
-            st.subheader("The gap that a merge has to close", anchor=False)
+            st.header("The gap that a merge has to close", anchor=False)
             looks = figures.looks(expert.name for expert in experts)
             show.figure(figures.baseline_bars(prepared.baselines, looks), "family baselines")
 if before.open:

@@ -58,7 +58,7 @@ with left, st.container(border=True):
         merging.cost(request, preparing)
 with right:
     if clicked or (at_once and merging.is_new(request)):
-        merging.start(request, preparing)
+        merging.start(request, preparing, pressed=clicked)
     merging.collect()
     convergence.collect()
     guide.collect()
@@ -81,4 +81,4 @@ with right:
         results.headline(run, beside)
         results.tabs(run, beside, prepared)
 with lesson:
-    guide.banner()
+    guide.banner("Merge")

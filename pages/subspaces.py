@@ -61,7 +61,7 @@ collection = families.header(
     "which of these they protect. Nothing is merged here.",
 )
 guide.collect()
-guide.banner()
+guide.banner("Subspaces")
 preparing = families.preparation(collection)
 conflict.collect()
 show.notices()
@@ -80,10 +80,10 @@ found = surveys.survey(prepared.inputs)
 survey.choice(prepared.inputs)  # before anything reads or shows it
 whole, one = st.columns([5, 6], gap="large")
 with whole:
-    st.subheader("All layers, all tasks", anchor=False)
+    st.header("All layers, all tasks", anchor=False)
     survey.heatmap(prepared.inputs, found)
 with one:
-    st.subheader("One layer", anchor=False)
+    st.header("One layer", anchor=False)
     layer, task = choose(prepared.inputs)
     known = found if isinstance(found, Survey) else None
     detail(collection, prepared, known, layer, task)

@@ -9,7 +9,6 @@ from typing import Any
 import plotly.graph_objects as go
 
 from ..evaluation import (
-    Score,
     TaskResult,
     gap_recovered,
     normalised_accuracy,
@@ -17,6 +16,7 @@ from ..evaluation import (
     share,
 )
 from ..merging import Report
+from .rows import merged, tidy
 from .style import GREY, Figure, Look, laid_out, pale, percent, safe, whiskers
 
 
@@ -62,24 +62,15 @@ def accuracy_bars(
     )
     runs = [(label, results), *([(beside_label, beside)] if beside else [])]
     rows = [
-        *(_row_of(r.name, name, r.merged, split) for name, tested in runs for r in tested),
+        *(row for name, tested in runs for row in merged(tested, name, split)),
         *_references(results, split),
     ]
     return Figure(figure, alt, caption, rows)
 
 
-def _row_of(task: str, model: str, score: Score, split: str) -> dict[str, Any]:
-    """A number of a figure with all that it takes to read it elsewhere."""
-    low, high = score.interval
-    return {
-        "task": task, "model": model, "metric": score.metric, "value": score.value, "low": low,
-        "high": high, "examples": score.examples, "split": split,
-    }  # fmt: skip
-
-
 def _references(results: Sequence[TaskResult], split: str) -> list[dict[str, Any]]:
     return [
-        _row_of(r.name, model, score, split)
+        tidy(r.name, model, score, split)
         for r in results
         for model, score in (("expert", r.finetuned), ("pre-trained", r.pretrained))
     ]

@@ -8,15 +8,22 @@ import plotly.graph_objects as go
 
 from ..errors import listing
 from ..evaluation import Comparison, Difference, TaskResult, normalised_accuracy, share
+from .rows import merged
 from .style import GREY, Figure, Look, curve, laid_out, percent, safe, whiskers
 
 ALL_TASKS = "all tasks"
 
 
 def run_lines(
-    runs: Mapping[str, Sequence[TaskResult]], looks: Mapping[str, Look], baseline: str
+    runs: Mapping[str, Sequence[TaskResult]],
+    looks: Mapping[str, Look],
+    baseline: str,
+    split: str = "test",
 ) -> Figure:
-    """A parallel plot: an axis for each task and one for their mean, a line for each run."""
+    """A parallel plot: an axis for each task and one for their mean, a line for each run.
+
+    `split`: which one all were tested on.
+    """
     names = list(dict.fromkeys(r.name for results in runs.values() for r in results))
     figure, x, said = go.Figure(), list(range(len(names) + 1)), _places(names)
     for label, results in runs.items():
@@ -39,7 +46,8 @@ def run_lines(
             f"The runs differ most on {widest}: by {100 * spread[widest]:.1f} points. Lines that "
             "cross mean that no run is best for every task."
         )
-    return Figure(figure, f"A line for each run over the tasks. {caption}", caption)
+    rows = [row for label, results in runs.items() for row in merged(results, label, split)]
+    return Figure(figure, f"A line for each run over the tasks. {caption}", caption, rows)
 
 
 def _spread(results: Sequence[TaskResult], name: str) -> float:
@@ -86,7 +94,14 @@ def difference_lines(
         f"Each run minus {baseline}, with 95 % intervals: {count_clear(parts)}. "
         f"At '{ALL_TASKS}' it is the difference in mean normalised accuracy: {_means(found)}."
     )
-    return Figure(figure, f"Differences by task. {caption}", caption)
+    rows = [
+        {"task": name, "model": label, "baseline": baseline, "metric": "difference",
+         "value": part.value, "low": part.low, "high": part.high, "paired": part.paired}
+        for label, own in found.items()
+        for name, part in (*own.tasks.items(), (ALL_TASKS, own.mean))
+        if part is not None
+    ]  # fmt: skip
+    return Figure(figure, f"Differences by task. {caption}", caption, rows)
 
 
 def count_clear(parts: Sequence[Difference]) -> str:

@@ -42,11 +42,13 @@ def confusion(
     chosen: Cell | None = None,
     shown: Sequence[int] | None = None,
     most: float | None = None,
+    noun: str = "example",
 ) -> Figure:
     """A confusion matrix (row: true class, column: what `who` says), coloured by share of the row.
 
     `shown`: class numbers to draw (`worth_showing` by default); `most`: the share of a class that
-    has the deepest orange, to give two matrices the same scale.  Cells carry `(true, predicted)` as
+    has the deepest orange, to give two matrices the same scale; `noun`: what an example is, such as
+    an image.  Cells carry `(true, predicted)` as
     customdata; `chosen` is framed.
     """
     shown = list(worth_showing(counts) if shown is None else shown)
@@ -62,16 +64,17 @@ def confusion(
         style = {"name": name, "colorscale": scale, "zmin": 0.0, "zmax": high}
         _cells(figure, axis, where & (part > 0), shares, np.char.mod("%d", part), **style)
     counted = zip(part[part > 0], shares[part > 0], strict=True)
-    said = [f"{n} images, {percent(share, 0)} of the class" for n, share in counted]
+    said = [f"{n} {noun}s, {percent(share, 0)} of the class" for n, share in counted]
     _finished(figure, axis, shown, part, said, chosen, f"what the {who} says")
     right, total = int(np.trace(counts)), int(counts.sum())
-    caption = f"The {who} is right on {right} of {total} images ({percent(right / max(total, 1))})."
+    accuracy = percent(right / max(total, 1))
+    caption = f"The {who} is right on {right} of {total} {noun}s ({accuracy})."
     mistake = commonest(counts)
     if mistake is not None:
         true, taken = mistake
         size = int(counts[true].sum())
         caption += (
-            f" Its commonest mistake: {int(counts[true, taken])} of {size} images of "
+            f" Its commonest mistake: {int(counts[true, taken])} of {size} {noun}s of "
             f"{classes[true]} are taken for {classes[taken]}."
         )
     caption += _left_out(shown, classes)
@@ -85,6 +88,7 @@ def confusion_change(
     *,
     who: Sequence[str] = ("expert", "merge"),
     chosen: Cell | None = None,
+    noun: str = "example",
 ) -> Figure:
     """A confusion matrix of after minus before: orange for more, blue for fewer examples."""
     change = after - before
@@ -92,14 +96,14 @@ def confusion_change(
     axis, part = _axis(shown, classes), change[np.ix_(shown, shown)]
     top = float(np.abs(change).max(initial=0)) or 1.0
     figure = go.Figure()
-    style = {"name": "more images", "colorscale": AROUND, "zmin": -top, "zmax": top}
+    style = {"name": f"more {noun}s", "colorscale": AROUND, "zmin": -top, "zmax": top}
     _cells(figure, axis, part != 0, part, np.char.mod("%+d", part), **style)
-    said = [f"{n:+d} images" for n in part[part != 0]]
+    said = [f"{n:+d} {noun}s" for n in part[part != 0]]
     _finished(figure, axis, shown, part, said, chosen, "what the model says")
     difference = int(np.trace(after) - np.trace(before))
     direction = "more" if difference > 0 else "fewer"
     caption = (
-        f"Orange: more images with the {who[1]} than with the {who[0]}; blue: fewer. The "
+        f"Orange: more {noun}s with the {who[1]} than with the {who[0]}; blue: fewer. The "
         f"{who[1]} has {abs(difference)} {direction} right answers on the diagonal."
     )
     grown = commonest(change)
@@ -129,7 +133,7 @@ def largest_mistake(counts: np.ndarray) -> float:
 
 
 def commonest(counts: np.ndarray) -> Cell | None:
-    """The mistake with the most images; None without mistakes."""
+    """The mistake with the most examples; None without mistakes."""
     off = counts - np.diag(np.diag(counts))
     if off.max(initial=0) == 0:
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import plotly.graph_objects as go
 
@@ -11,6 +12,7 @@ from ..analysis import Trajectory
 from ..evaluation import share
 from ..merging import LayerReport
 from ..names import group_of
+from .rows import merged
 from .style import GREY, Figure, Look, curve, laid_out, look, percent, safe, short_names, thinned
 
 
@@ -95,7 +97,16 @@ def trajectory_curves(runs: Mapping[str, Trajectory]) -> Figure:
     sample = next(iter(runs.values()))
     size = f"{sample.examples} " if sample.examples else ""
     caption = " ".join(sentences) + f" Measured on {size}{sample.split} examples a task."
-    return Figure(figure, "Normalised accuracy against CG iterations. " + caption, caption)
+    rows = [row for label, solve in runs.items() for row in _rows(solve, label)]
+    return Figure(figure, "Normalised accuracy against CG iterations. " + caption, caption, rows)
+
+
+def _rows(solve: Trajectory, label: str) -> list[dict[str, Any]]:
+    return [
+        row
+        for point in solve.points
+        for row in merged(point.results, label, solve.split, iteration=point.iteration)
+    ]
 
 
 def _story(label: str, trajectory: Trajectory) -> str:
@@ -138,4 +149,5 @@ def trajectory_tasks(trajectory: Trajectory, tasks: Mapping[str, Look]) -> Figur
         if changes[loser] < -0.005
         else "Task by task. No task ends visibly below its best."
     )
-    return Figure(figure, f"Share of accuracy of each task by iteration. {caption}", caption)
+    rows = _rows(trajectory, "merge")
+    return Figure(figure, f"Share of accuracy of each task by iteration. {caption}", caption, rows)

@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 
 from ..analysis import ORDERINGS, Loading, Ordering, Step
 from ..evaluation import share
+from .rows import merged
 from .style import AROUND, HEIGHT, Figure, curve, heatmap, laid_out, look, percent, safe
 
 ENOUGH = 0.9  # of the gain: how soon an ordering has that much
@@ -36,7 +37,16 @@ def loading_curves(loading: Loading, task: str | None = None) -> Figure:
     figure.update_yaxes(tickformat=".0%", title="share of the experts' accuracy")
     whose = task if task is not None else "Mean over the tasks"
     caption = f"{whose}: {_story(loading, value)}{_measured(loading)}"
-    return Figure(figure, f"Accuracy while merged parts are swapped in. {caption}", caption)
+    rows = [
+        row
+        for ordering, steps in loading.curves.items()
+        for count, step in enumerate(steps)
+        for row in merged(
+            step.results, "merge", loading.split, ordering=ORDERINGS[ordering], parts=count,
+            last=step.part or "",
+        )
+    ]  # fmt: skip
+    return Figure(figure, f"Accuracy while merged parts are swapped in. {caption}", caption, rows)
 
 
 def loading_steps(loading: Loading, task: str | None = None) -> Figure:
@@ -119,7 +129,7 @@ def _measured(loading: Loading) -> str:
     first = next(iter(loading.curves.values()))[0]
     sizes = sorted({result.merged.examples for result in first.results})
     size = f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
-    return f"Measured on {size} {loading.split} images a task."
+    return f"Measured on {size} {loading.split} examples a task."
 
 
 __all__ = ["enough_after", "gains", "loading_curves", "loading_steps"]

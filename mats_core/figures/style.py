@@ -18,11 +18,14 @@ from ..errors import cut
 from ..system import Shown
 
 ORANGE, SKY, GREEN, YELLOW, BLUE, VERMILLION, PURPLE, GREY = (
-    "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#8A8F96",
+    "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#6B7178",
 )  # fmt: skip
 # Neighbours in this order differ in lightness as well as in hue.
 PALETTE = (BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILLION, GREY, YELLOW)
-DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "solid", "dash")
+SPARSE, LONGDASHDOTDOT = "2px,7px", "14px,4px,2px,4px,2px,4px"
+DASHES = (
+    "solid", "dash", "dot", "dashdot", "longdash", "longdashdot", SPARSE, LONGDASHDOTDOT,
+)  # fmt: skip
 MARKERS = (
     "circle", "square", "diamond", "triangle-up", "cross", "x", "star", "triangle-down",
 )  # fmt: skip

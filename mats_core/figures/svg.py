@@ -10,7 +10,8 @@ from typing import Any
 SIZE = 12  # of letters
 LETTER = 6.3  # pixels of one, on average
 DASHED = {"dash": "7 4", "dot": "2 3", "dashdot": "7 3 2 3", "longdash": "11 4",
-          "longdashdot": "11 3 2 3"}  # fmt: skip
+          "longdashdot": "11 3 2 3", "2px,7px": "2 7",
+          "14px,4px,2px,4px,2px,4px": "14 4 2 4 2 4"}  # fmt: skip
 SEEN = 0.1  # pixels: what lies nearer to a line is not told from it
 Point = tuple[float, float]
 Corners = tuple[Point, ...]

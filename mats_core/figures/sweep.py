@@ -62,7 +62,14 @@ def sweep_map(
     if top is not None:
         frame(figure, top.y, top.x, 0.47, 0.46, color=VERMILLION, width=4)
     caption = _about(cells, len(columns) * len(rows), top, titles, examples)
-    return Figure(figure, f"Heatmap of mean normalised accuracy. {caption}", caption)
+    found = [cell for cell in cells if cell.accuracy is not None]
+    table = [
+        {**{name: _text(value) for name, value in cell.options.items()},
+         "metric": "normalised accuracy", "value": cell.accuracy, "low": cell.low,
+         "high": cell.high, "examples a task": examples, "split": "validation"}
+        for cell in found
+    ]  # fmt: skip
+    return Figure(figure, f"Heatmap of mean normalised accuracy. {caption}", caption, table)
 
 
 def _about(

@@ -258,8 +258,13 @@ METHOD = Method(
     group="statistics",
     summary="Keeps the directions in which each expert really moves its outputs, and lets "
     "strong tasks, dimensions and layers count more.",
-    formula=r"W = W_0 + 2\alpha\, E_\perp C_\perp,\quad E_t = "
-    r"\mathrm{eig}_r(\Delta_t A_t \Delta_t^\top),\ C_t = E_t^\top \Delta_t",
+    formula=r"W = W_0 + 2\alpha\, w_\ell\, E_\perp C_\perp,\quad "
+    r"E = [E_t S_t]_t,\quad C = [w_t\, S_t E_t^\top \Delta_t\, D]_t,\quad "
+    r"(E_t, \lambda_t) = \mathrm{eig}_r(\Delta_t A_t \Delta_t^\top),\quad "
+    r"S_t \propto \mathrm{diag}(\lambda_t)^{0.15},\quad "
+    r"w_t = (\|\Delta_t\| / \mathrm{mean})^{p_1},\quad "
+    r"D = \mathrm{diag}(\|c_i\| / \mathrm{mean})^{p_2},\quad "
+    r"w_\ell = (\|\Delta_\ell\| / \mathrm{mean})^{p_3}",
     source="arXiv 2602.20208",
     options=EssentialOptions,
     merge=essential,

@@ -25,7 +25,7 @@ OURS = ".mats-x.mats-x.mats-x"  # stronger than what pages say of all tables
 STYLE = f"""\
 <style>.mats-x{{--line:rgba(128,128,128,.4);--full:#0072B2;--pale:rgba(0,114,178,.16);--up:#00734F;
 --down:#A84300;--blue:#0072B2;--orange:#E69F00;--green:#009E73;--purple:#CC79A7;--sky:#56B4E9;
---vermillion:#D55E00;--grey:#8A8F96;--yellow:#C9B800;color:var(--jp-ui-font-color0,inherit);
+--vermillion:#D55E00;--grey:#6B7178;--yellow:#C9B800;color:var(--jp-ui-font-color0,inherit);
 font-size:13px;line-height:1.45;overflow-wrap:anywhere}}
 .mats-live .widget-html-content{{min-width:0}}
 .mats-x b{{font-weight:600}}.mats-x .n{{font-size:24px;font-weight:600;overflow-wrap:normal}}

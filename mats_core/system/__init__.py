@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from . import memory, speeds
     from .bars import bar, in_notebook, watched
-    from .devices import Device, choose_device, existing_device
+    from .devices import Device, available_devices, choose_device, existing_device
     from .folders import LONGEST_NAME, FolderName, cache_folder, folder_name, results_folder
     from .memory import available_memory, parse_bytes
     from .remember import Memo, forgetful, nbytes, recall, remembered
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LONGEST_NAME", "UNMEASURED", "Device", "Event", "FolderName", "Memo", "Rates", "Shown", "Work",
-    "ahead", "available_memory", "bar", "beside", "cache_folder", "changed", "choose_device",
-    "drain", "drained", "existing_device", "folder_name", "forgetful", "in_notebook", "memory",
-    "nbytes", "parse_bytes", "part", "recall", "remembered", "results_folder", "set_waiting",
-    "speeds", "taking_threads", "watched",
+    "ahead", "available_devices", "available_memory", "bar", "beside", "cache_folder", "changed",
+    "choose_device", "drain", "drained", "existing_device", "folder_name", "forgetful",
+    "in_notebook", "memory", "nbytes", "parse_bytes", "part", "recall", "remembered",
+    "results_folder", "set_waiting", "speeds", "taking_threads", "watched",
 ]  # fmt: skip
 
 _HOMES = {
     "bars": ("bar", "in_notebook", "watched"),
-    "devices": ("Device", "choose_device", "existing_device"),
+    "devices": ("Device", "available_devices", "choose_device", "existing_device"),
     "folders": ("LONGEST_NAME", "FolderName", "cache_folder", "folder_name", "results_folder"),
     "memory": ("available_memory", "parse_bytes"),
     "remember": ("Memo", "forgetful", "nbytes", "recall", "remembered"),

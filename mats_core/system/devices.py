@@ -9,19 +9,27 @@ from ..errors import InputError
 Device = torch.device | str
 
 
+def available_devices() -> tuple[str, ...]:
+    """The kinds of device of this machine, fastest first."""
+    return tuple(name for name, there in _devices().items() if there)
+
+
+def _devices() -> dict[str, bool]:
+    return {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+
+
 def choose_device(wanted: str) -> tuple[str, str]:
     """(device, reason): for `auto` the fastest of this machine.
 
     Raises `InputError` for a device that this machine lacks.
     """
-    available = {
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-        "cpu": True,
-    }
-    there = [name for name, is_there in available.items() if is_there]
+    there = available_devices()
     if wanted == "auto":
-        absent = ", ".join(name for name in available if name not in there)
+        absent = ", ".join(name for name in _devices() if name not in there)
         return there[0], f"chosen automatically; not here: {absent or 'none'}"
     if wanted not in there:
         raise InputError(

@@ -169,3 +169,15 @@ class Visitor:
         self.page.close()
         assert self.outside == []
         assert self.complaints == []
+
+
+def settle(page: Any) -> None:
+    """Wait until Streamlit is at rest."""
+    page.wait_for_timeout(250)
+    page.wait_for_function(
+        "() => document.querySelector('[data-testid=stApp]')?.dataset.testScriptState"
+        " === 'notRunning' && !document.querySelector('[data-testid=stSkeleton]')"
+        " && !document.querySelector('[data-testid=stProgress]')"
+        " && !document.querySelector('[data-stale=true]')"
+    )
+    page.wait_for_timeout(250)

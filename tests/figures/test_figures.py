@@ -12,6 +12,7 @@ import torch
 
 from mats_core import figures
 from mats_core.analysis.convergence import Point, Trajectory
+from mats_core.analysis.loading import Loading, Step
 from mats_core.analysis.spectra import Spectrum
 from mats_core.evaluation.scores import Score, TaskResult
 from mats_core.merging.report import LayerReport, Report
@@ -188,6 +189,37 @@ def test_the_csv_of_accuracies_can_be_read_elsewhere():
     assert (float(rows[0]["low"]), float(rows[0]["high"])) == Score(40, 100).interval
     before = csv.DictReader(io.StringIO(figures.to_csv(figures.baseline_bars(RESULTS, LOOKS))))
     assert [row["model"] for row in before] == ["expert", "pre-trained"] * 2
+
+
+def read(drawn: figures.Figure) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(figures.to_csv(drawn))))
+
+
+def test_every_csv_of_accuracies_has_a_row_for_each_number():
+    looks = {"one": figures.look(0), "two": figures.look(1)}
+    lines = read(figures.run_lines({"one": RESULTS, "two": RESULTS[:1]}, looks, "one"))
+    assert [(row["task"], row["model"]) for row in lines] == [
+        ("cats", "one"), ("dogs", "one"), ("cats", "two")
+    ]  # fmt: skip
+    points = (Point(0, RESULTS), Point(5, RESULTS))
+    solve = Trajectory({}, points, report(), "validation", 100)
+    traced = read(figures.trajectory_curves({"undamped": solve}))
+    assert [(row["iteration"], row["task"]) for row in traced] == [
+        ("0", "cats"), ("0", "dogs"), ("5", "cats"), ("5", "dogs")
+    ]  # fmt: skip
+    assert read(figures.trajectory_tasks(solve, LOOKS))[0]["split"] == "validation"
+    steps = (Step(None, RESULTS), Step("head", RESULTS))
+    loaded = read(
+        figures.loading_curves(
+            Loading(("head",), {"head": 1.0}, {"input first": steps}, "validation")
+        )
+    )
+    assert [(row["parts"], row["last"]) for row in loaded] == [
+        ("0", ""), ("0", ""), ("1", "head"), ("1", "head")
+    ]  # fmt: skip
+    for row in (*lines, *traced, *loaded):
+        assert {"task", "model", "metric", "value", "low", "high", "examples", "split"} <= set(row)
+        assert float(row["low"]) <= float(row["value"]) <= float(row["high"])
 
 
 def test_headline_numbers():

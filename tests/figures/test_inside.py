@@ -26,7 +26,7 @@ def layout(drawn: figures.Figure) -> Any:
 
 
 def test_confusion_draws_shares_and_counts_of_filled_cells_only():
-    drawn = figures.confusion(AFTER, CLASSES, who="merge")
+    drawn = figures.confusion(AFTER, CLASSES, who="merge", noun="image")
     right, mistaken, handles = traces(drawn)
     assert [list(row) for row in right.z] == [[0.4, None, None], [None, 1, None], [None, None, 0.8]]
     assert [list(row) for row in mistaken.z] == [[None, 0.6, None], [None] * 3, [0.2, None, None]]
@@ -54,6 +54,7 @@ def test_a_perfect_model_has_no_commonest_mistake():
 
 def test_change_is_signed_and_names_the_mistake_that_grew():
     drawn = figures.confusion_change(BEFORE, AFTER, CLASSES)
+    assert "image" not in drawn.alt, "examples need not be images"
     cells, handles = traces(drawn)
     assert list(cells.z[0]) == [-5, 5, None]
     assert list(cells.text[0]) == ["-5", "+5", ""]
@@ -127,7 +128,7 @@ def test_loading_curves_draw_every_state_and_say_where_the_gain_is():
     assert "of 3: 2 (from the input to the output), 3 (from the output to the input)" in (
         drawn.caption
     )
-    assert "100 validation images a task" in drawn.caption
+    assert "100 validation examples a task" in drawn.caption
     assert "better than with all" not in drawn.caption
 
 

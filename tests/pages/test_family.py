@@ -33,7 +33,7 @@ def chooser(app: AppTest) -> Any:
 
 
 def words(app: AppTest) -> str:
-    shown = [*app.markdown, *app.caption, *app.subheader]
+    shown = [*app.markdown, *app.caption, *app.header]
     return " ".join(element.value.replace("\\", "") for element in shown)
 
 

@@ -67,10 +67,10 @@ def test_every_step_opens_with_its_layers_and_its_figure(open_app: Open, step: i
 
 def test_next_leads_through_the_steps(open_app: Open):
     app = open_app("learn").run()
-    assert app.subheader[0].value == "Two tasks"
+    assert app.header[0].value == "Two tasks"
     for title in ("Curvature", "Conjugate gradients", "Polar step", "Polarized scaling"):
         next(b for b in app.button if b.label == f"Next: {title}").click().run()
-        assert app.subheader[0].value == title
+        assert app.header[0].value == title
 
 
 def test_the_picture_shows_the_librarys_numbers(open_app: Open):
@@ -231,14 +231,14 @@ def banner_alone() -> None:
     if not session.entered:
         session.entered, session.lesson = True, 0
     families.header("A page", "with the widgets of a page")
-    guide.banner()
+    guide.banner("Merge")
 
 
 @pytest.fixture
 def went(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Where `st.switch_page` was asked to go."""
+    """Where `browser.go` was asked to go."""
     pages: list[str] = []
-    monkeypatch.setattr("pages.shared.learn.guide.st.switch_page", pages.append)
+    monkeypatch.setattr("pages.shared.learn.guide.browser.go", pages.append)
     return pages
 
 
@@ -251,7 +251,7 @@ def test_the_banner_leads_to_setups_to_the_next_lesson_and_back(
     banner.button(key="lesson 0 setup 1").click().run()
     assert sentences(banner) == ""
     assert banner.session_state["wanted"].method == "essential"
-    assert went == ["pages/merge.py"]
+    assert went == ["merge"]
     for index in LESSONS[1:]:
         banner.button(key="lesson next").click().run()
         assert sentences(banner) == ""
@@ -261,7 +261,7 @@ def test_the_banner_leads_to_setups_to_the_next_lesson_and_back(
     assert banner.button(key="lesson next").label == "Back to Learn"
     banner.button(key="lesson next").click().run()
     assert banner.session_state["lesson"] is None
-    assert went[-1] == "pages/learn.py"
+    assert went[-1] == "learn"
 
 
 def test_the_banner_asks_answers_with_the_runs_and_closes(open_app: Open):

@@ -25,7 +25,7 @@ def test_every_page_opens_while_the_family_is_prepared_and_after(open_app: Open,
 
 def test_family_page_shows_tasks_and_their_accuracy(open_app: Open):
     app = settle(open_app("family"), "preparation")
-    assert {"e0", "e1", "e2"} <= {s.value.replace("\\", "") for s in app.subheader}
+    assert {"e0", "e1", "e2"} <= {s.value.replace("\\", "") for s in app.header}
     assert sum(m.label == "Expert" for m in app.metric) == 3
 
 

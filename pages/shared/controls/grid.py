@@ -66,7 +66,7 @@ def _axis(
     values = st.multiselect(
         "Values", texts, default=texts, accept_new_options=numeric, wrap=True,
         key=f"sweep values {label} {method} {name}", persist_state="session",
-        help=show.plain(f"{field.help[:1].upper()}{field.help[1:]}."),
+        help=show.plain(f"{show.capital(field.help)}."),
         placeholder="Type a value and press Enter" if numeric else "Choose values",
     )  # fmt: skip
     return name, list(values)

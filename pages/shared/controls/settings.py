@@ -12,6 +12,7 @@ from mats_core.errors import InputError, member
 from mats_core.evaluation import QUICK
 from mats_core.merging import FamilyFile, Recipe, parse_options
 from mats_core.methods import METHODS, PRESETS, describe
+from mats_core.system import available_devices, choose_device
 
 from ..frame import Wanted, keys, session, show, state
 from ..work import merge
@@ -125,14 +126,27 @@ def controls(collection: FamilyFile, method: str) -> merge.Request:
             default=None if state.is_set(keys.rest("dtype")) else ARITHMETIC[0], required=True,
             key=keys.rest("dtype"), persist_state="session",
         )  # fmt: skip
+        device = _device()
     if len(chosen) < len(names):
         st.caption(f"{len(chosen)} of {len(names)} experts are merged.")
     with again:
         rounds = _rounds(collection, method, options, chosen)
     return merge.Request(
         collection, method, options, chosen, tuple(sorted(weights.items())), int(seed or 0),
-        str(dtype or ARITHMETIC[0]), precision=QUICK, rounds=rounds,
+        str(dtype or ARITHMETIC[0]), device, precision=QUICK, rounds=rounds,
     )  # fmt: skip
+
+
+def _device() -> str:
+    """Where the arithmetic runs; what `auto` is here, and why, is said."""
+    key = keys.rest("device")
+    device = st.segmented_control(
+        "Device", ["auto", *available_devices()], default=None if state.is_set(key) else "auto",
+        required=True, key=key, persist_state="session",
+    )  # fmt: skip
+    place, reason = choose_device("auto")
+    st.caption(f"auto is {place} here, {reason}.")
+    return str(device or "auto")
 
 
 def _rounds(
@@ -218,6 +232,8 @@ def changed(request: merge.Request, recipe: Recipe) -> list[str]:
         found.append(f"seed {recipe.seed} → {request.seed}")
     if request.dtype != recipe.dtype:
         found.append(f"{recipe.dtype} → {request.dtype}")
+    if request.device != recipe.device:
+        found.append(f"device {recipe.device} → {request.device}")
     return found
 
 

@@ -59,10 +59,11 @@ def explain(name: str) -> None:
     """Formula and source of a method."""
     chosen = METHODS[name]
     with st.expander("Formula and source", icon=":material/function:"):
-        st.latex(chosen.formula)
-        st.caption(
-            f"{show.plain(chosen.title)} {NEEDS[chosen.group]}. Source: {_link(chosen.source)}."
-        )
+        # A line for each part: all of it is seen in a narrow column.
+        lines = chosen.formula.replace(r",\quad ", r" \\[0.3em] ")
+        st.latex(rf"\begin{{gathered}} {lines} \end{{gathered}}")
+        said = f"{show.plain(chosen.title)} {NEEDS[chosen.group]}. Source: {_link(chosen.source)}."
+        st.markdown(f":small[{said}]")  # a caption would make its links pale
 
 
 def _link(source: str) -> str:
@@ -162,7 +163,7 @@ def widget(field: OptionField, owner: str) -> Any:
 def _help(field: OptionField) -> str:
     default = "" if field.default is None else f" Default: {field.default}"
     source = f" ({field.source})" if field.source and default else ""
-    text = f"{field.help[:1].upper()}{field.help[1:]}.{default}{source}"
+    text = f"{show.capital(field.help)}.{default}{source}"
     return show.plain(text + ("." if default else ""))
 
 

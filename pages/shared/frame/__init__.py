@@ -9,6 +9,7 @@ from .state import Slot, Wanted, session
 
 if TYPE_CHECKING:
     from . import (
+        browser,
         caches,
         families,
         keys,
@@ -22,6 +23,6 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
-    "Slot", "Wanted", "caches", "families", "keys", "navigation", "progress", "session", "show",
-    "shown", "state", "surveys", "tracked",
+    "Slot", "Wanted", "browser", "caches", "families", "keys", "navigation", "progress", "session",
+    "show", "shown", "state", "surveys", "tracked",
 ]  # fmt: skip

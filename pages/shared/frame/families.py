@@ -13,7 +13,7 @@ from mats_core.errors import InputError
 from mats_core.merging import FamilyFile, load_family
 
 from ..work import Job, prepare
-from . import folders, keys, navigation, show, shown, state, tracked
+from . import browser, folders, keys, navigation, show, shown, state, tracked
 from .folders import ROOTS
 from .state import Slot, session
 
@@ -62,10 +62,7 @@ def header(
     if instead(families):
         st.stop()
     collection = current()
-    named = {LINK: session.chosen_family, shown.LINK: shown.follow_link(collection)}
-    changed = {k: v for k, v in named.items() if v and st.query_params.get(k) != v}
-    if changed:  # at once: each change of the address is a step back in the browser
-        st.query_params.update(changed)
+    browser.name({LINK: session.chosen_family, shown.LINK: shown.follow_link(collection)})
     return collection
 
 

@@ -58,7 +58,7 @@ def weight(expert: str) -> str:
     return _counted(f"weight {expert}")
 
 
-def rest(name: Literal["seed", "dtype", "rounds"]) -> str:
+def rest(name: Literal["seed", "dtype", "device", "rounds"]) -> str:
     return _counted(name)
 
 

@@ -14,6 +14,7 @@ from streamlit.navigation.page import Page
 
 from .state import session
 
+NAME = "MaTS Explorer"
 PICTURES = Path(__file__).parent
 PAGES = (
     ("merge", "Merge", "merge"),
@@ -29,13 +30,21 @@ PAGES = (
 def frame() -> Page:
     """Title, icon, logo and navigation; returns the page that was asked for."""
     # Pictures from our own files: an icon by name would be fetched from the network.
-    st.set_page_config("MaTS Explorer", str(PICTURES / "icon.svg"), layout="wide")
+    st.set_page_config(NAME, str(PICTURES / "icon.svg"), layout="wide")
     st.logo(PICTURES / "logo.svg", size="large")
+    st.html(PICTURES / "style.css")
     pages = [
         st.Page(f"pages/{file}.py", title=title, icon=f":material/{icon}:", default=file == "merge")
         for file, title, icon in PAGES
     ]
-    return st.navigation(pages, position="top")
+    page = st.navigation(pages, position="top")
+    entitle(page.title)
+    return page
+
+
+def entitle(*parts: str) -> None:
+    """Name what is shown in the title of the window, which the history and page readers tell."""
+    st.set_page_config(" · ".join([*parts, NAME]))
 
 
 def enter() -> None:

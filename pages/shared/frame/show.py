@@ -11,6 +11,7 @@ import streamlit as st
 from mats_core import figures
 from mats_core.figures import Figure
 
+from . import browser
 from .state import session
 
 
@@ -24,10 +25,14 @@ def problem(text: str) -> None:
     st.error(plain(text), icon=":material/error:")
 
 
+def capital(text: str) -> str:
+    """The text begun with a capital; a symbol stays: δ is not Δ."""
+    return text[:1].upper() + text[1:] if text[:1].isascii() else text
+
+
 def sentence(text: str) -> str:
     """A sentence as it stands alone: begun with a capital (but for a file's name), and ended."""
-    first = text.partition(" ")[0]
-    begun = text[:1].upper() + text[1:] if first.isalpha() else text
+    begun = capital(text) if text.partition(" ")[0].isalpha() else text
     return begun + ("" if text.endswith((".", "…", "!", "?")) else ".")
 
 
@@ -42,6 +47,7 @@ def warnings(sentences: Sequence[str]) -> None:
 def keep(kind: str, text: str) -> None:
     """Say something on this page until the next piece of work begins."""
     session.notice = (kind, text)
+    browser.say(text)
 
 
 def forget() -> None:
@@ -49,7 +55,8 @@ def forget() -> None:
 
 
 def notices() -> None:
-    """What was kept to be said."""
+    """What was kept to be said, for the eye and for the ear."""
+    browser.voice()
     kind, text = session.notice or ("", "")
     if kind == "error":
         problem(text)
@@ -64,7 +71,7 @@ def figure(drawn: Figure, key: str, **chart: Any) -> Any:
     the figure's own bar saves a PNG.
     """
     name = re.sub(r"[^\w]+", "-", key).strip("-").lower()
-    with st.container(gap="xsmall"):
+    with st.container(gap="xsmall", key=f"figure {key}"):  # style.css knows the figures by this
         answer = st.plotly_chart(
             drawn.figure,
             theme="streamlit",

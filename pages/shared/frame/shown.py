@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TypeVar
 
 import streamlit as st
@@ -67,7 +68,7 @@ def _taken_over(id: str) -> bool:
     if job is None or state.job(Slot.MERGING) is not None:
         return False
     state.put_job(Slot.MERGING, job)
-    session.asked = job.request
+    session.asked = replace(job.request, draft=False)
     session.wanted = Wanted.of(job.request.recipe())
     return True
 
@@ -91,16 +92,16 @@ def _named(family: str, id: str | None) -> Run | None:
     return next((run for run in runs.everything(family) if run.id == id), None)
 
 
-def delete(family: str, id: str) -> None:
-    """Forget a run for good."""
-    run = _named(family, id)
-    if run is not None:
-        runs.remove(run)
-    if session.shown_run == id:
+def delete(family: str, *ids: str) -> None:
+    """Forget runs for good."""
+    for id in ids:
+        if (run := _named(family, id)) is not None:
+            runs.remove(run)
+    if session.shown_run in ids:
         session.shown_run = None
-    if session.beside_run == id:
+    if session.beside_run in ids:
         session.beside_run = None
-    if runs.pinned(family) == id:
+    if runs.pinned(family) in ids:
         runs.pin(family, None)
 
 

@@ -146,6 +146,8 @@ class Session:
     """Jobs that had ended when the page began to be drawn (see `tracked.begin`)."""
     notice: Held[tuple[str, str] | None] = Held(None)
     """(kind, sentence) that pages show until the next piece of work begins."""
+    said: Held[tuple[int, str, bool]] = Held((0, "", False))
+    """(how often something was said aloud, what last, whether to look there)."""
     asked: Held[Request | None] = Held(None)
     """The merge that was asked for last."""
     refining: Held[tuple[Job, ...]] = Held(())

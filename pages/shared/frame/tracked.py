@@ -14,7 +14,7 @@ from weakref import WeakSet
 import streamlit as st
 
 from ..work import Job
-from . import caches, show, state
+from . import browser, caches, show, state
 from .state import Slot, session
 
 
@@ -68,7 +68,8 @@ def collect(
 ) -> None:
     """Empty a slot whose job has ended: hand the job to `on_done` where it has a result.
 
-    Where it failed, the page says why; where it was cancelled, it says `cancelled`.
+    Where it failed, the page says why; where it was cancelled, it says `cancelled`.  Page readers
+    hear all three.
     """
     job = state.job(slot)
     if job is None or job.active:
@@ -76,6 +77,7 @@ def collect(
     state.put_job(slot, None)
     now = job.snapshot()
     if now.state == "done":
+        browser.say(f"{job.title}: done.")
         on_done(job)
     elif now.state == "failed":
         show.keep("error", now.error)

@@ -6,7 +6,20 @@ import streamlit as st
 
 from mats_core.analysis import Survey
 
-from ..frame import Slot, Wanted, families, keys, session, show, shown, state, surveys, tracked
+from ..frame import (
+    Slot,
+    Wanted,
+    browser,
+    families,
+    keys,
+    navigation,
+    session,
+    show,
+    shown,
+    state,
+    surveys,
+    tracked,
+)  # fmt: skip
 from ..work import Run, merge, runs
 from ..work import lesson as lesson_work
 from .evidence import answerable, evidence, finding, made, missing
@@ -35,8 +48,8 @@ def _card(index: int, lesson: Lesson) -> None:
     with st.container(border=True, height="stretch", vertical_alignment="distribute"):
         st.markdown(f"**{index + 1} · {lesson.title}**\n\n{lesson.before}")
         st.button(
-            "Open this lesson", key=f"lesson {index}", icon=":material/play_lesson:",
-            width="stretch", on_click=open_lesson, args=(index,),
+            f"Open this lesson: {lesson.title}", key=f"lesson {index}", width="stretch",
+            icon=":material/play_lesson:", on_click=open_lesson, args=(index,),
         )  # fmt: skip
 
 
@@ -69,20 +82,21 @@ def _follow() -> None:
     page = session.lesson_goes_to
     del session.lesson_goes_to
     if page is not None:
-        st.switch_page(f"pages/{page}.py")
+        browser.go(page)
 
 
-def banner() -> None:
+def banner(page: str) -> None:
     """The open lesson: what to do, its question and the reader's guess, then the answer with the
     numbers of the runs so far.
 
-    Nothing where no lesson is open.
+    Nothing where no lesson is open.  `page`: the title of the page that it stands on.
     """
     _follow()
     index = session.lesson
     if not isinstance(index, int) or not 0 <= index < len(LESSONS):
         return
     lesson, kept = LESSONS[index], _kept()
+    navigation.entitle(f"Lesson {index + 1}: {lesson.title}", page)
     with st.container(border=True):
         with st.container(horizontal=True, vertical_alignment="center"):
             st.markdown(

@@ -178,7 +178,7 @@ def explore() -> None:
     step = STEPS[index]
     left, right = st.columns([6, 5], gap="large")
     with right:
-        st.subheader(step.title, anchor=False)
+        st.header(step.title, anchor=False)
         st.markdown(step.text)
         st.latex(step.formula)
         settings = {**NO_SETTINGS, **step.controls()}

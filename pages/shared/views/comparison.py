@@ -38,7 +38,8 @@ def accuracy(compared: list[Run], baseline: Run) -> None:
     key = f"compare {view} {baseline.id} " + " ".join(run.id for run in tested)
     if view == SHARES:
         shares = {run.label: run.report.tasks for run in tested}
-        show.figure(figures.run_lines(shares, looks, baseline.label), key)
+        drawn = figures.run_lines(shares, looks, baseline.label, baseline.report.split)
+        show.figure(drawn, key)
     else:
         found = {run.label: others[run.id] for run in tested if run is not baseline}
         show.figure(figures.difference_lines(found, looks, baseline.label), key)

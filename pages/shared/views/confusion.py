@@ -97,7 +97,7 @@ def numbers(found: Compared) -> None:
 
 def matrices(found: Compared, choice_key: str) -> None:
     """Both matrices or their difference; a click on a cell chooses its images."""
-    st.subheader("What is taken for what", anchor=False)
+    st.header("What is taken for what", anchor=False)
     look = st.segmented_control(
         "Matrices", [SIDES, DIFFERENCE], default=SIDES, required=True, key="inside matrices",
         persist_state="session", label_visibility="collapsed",

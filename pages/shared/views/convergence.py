@@ -17,7 +17,6 @@ from mats_core.methods import METHODS
 from ..frame import Slot, show, shown, tracked
 from ..work import Prepared, Residuals, Run, follow
 
-CELL = 190  # pixels
 EXAMPLES = 200
 AS_IT_IS, UNDAMPED_LABEL = "with these settings", "undamped"
 
@@ -128,15 +127,15 @@ def _film(run: Run, trajectory: Trajectory, looks: dict[str, Look], label: str) 
     )  # fmt: skip
     point, start = points[int(now)], points[steps[0]]
     residual, distance = figures.solve_at(trajectory.report.layers, int(now))
-    with st.container(horizontal=True):
+    with st.container(horizontal=True, gap="large"):
         gain = 100 * (point.normalised_accuracy - start.normalised_accuracy)
         st.metric(
             "Normalised accuracy", figures.percent(point.normalised_accuracy),
-            delta=f"{gain:+.1f} points", delta_description="vs the start", width=CELL,
+            delta=f"{gain:+.1f} points", delta_description="vs the start", width="content",
         )  # fmt: skip
-        st.metric("Residual", f"{residual:.1e}", help="Median over the layers.", width=CELL)
+        st.metric("Residual", f"{residual:.1e}", help="Median over the layers.", width="content")
         st.metric(
-            "Distance to the start", f"{distance:.2f}", width=CELL,
+            "Distance to the start", f"{distance:.2f}", width="content",
             help="How far all solved weights have moved, as a Frobenius norm.",
         )  # fmt: skip
     drawn = figures.accuracy_bars(point.results, looks, label=f"after {now}")

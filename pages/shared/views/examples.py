@@ -25,7 +25,7 @@ NONE = {
 def images(found: Compared, choice_key: str) -> None:
     """The examples of the choice, each with its class and both predictions."""
     noun = found.answers.noun
-    st.subheader(f"The {noun}s", anchor=False)
+    st.header(f"The {noun}s", anchor=False)
     offered = choices(found, state.value(choice_key))
     choice: Any = st.selectbox(
         f"Show the {noun}s", offered, format_func=lambda c: title(found, c), key=choice_key,

@@ -57,7 +57,7 @@ def published(run: Run) -> str:
 
 def card(title: str, icon: str, text: str, *, height: Literal["stretch", "content"] = "stretch"):
     box = st.container(border=True, height=height)
-    box.subheader(f":material/{icon}: {title}", anchor=False)
+    box.header(f":material/{icon}: {title}", anchor=False)
     box.markdown(text)
     return box
 

@@ -21,7 +21,7 @@ MOST_ROWS = 14  # before the table scrolls
 
 def section(shelf: Shelf, run: Run, task: str, prepared: Prepared) -> None:
     """The press, the table, and the layer whose row is chosen."""
-    st.subheader("All layers in numbers", anchor=False)
+    st.header("All layers in numbers", anchor=False)
     looked = shelf.get(run)
     rows = looked.layers if looked else ()
     if not rows:

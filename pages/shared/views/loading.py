@@ -18,7 +18,7 @@ ALL = "all tasks"
 
 def section(shelf: Shelf, run: Run, task: str, prepared: Prepared) -> None:
     """What it is, the controls, the curves."""
-    st.subheader("Layer by layer", anchor=False)
+    st.header("Layer by layer", anchor=False)
     st.write(
         "Where in the network does the merge gain? Start from the pre-trained encoder and swap in "
         "the merged parts one after another, by several orderings; after each swap the encoder is "

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import streamlit as st
 
 from mats_core import figures
 from mats_core.errors import InputError
 from mats_core.estimating import fits
 from mats_core.merging import require_recipe
+from mats_core.system import choose_device
 
-from ..frame import Slot, session, show, shown, tracked
+from ..frame import Slot, browser, session, show, shown, tracked
 from ..work import Job, Run, merge, prepare
 
 
@@ -33,7 +36,8 @@ def cost(request: merge.Request, preparing: Job) -> None:
     except InputError:  # said when somebody presses Merge
         return
     need = "" if fits(found) else " More than is free here: it would be refused."
-    st.caption(show.plain(f"{found.sentence}, if nothing is remembered.{need}"))
+    place, _ = choose_device(request.device)
+    st.caption(show.plain(f"{found.sentence} on {place}, if nothing is remembered.{need}"))
 
 
 def refusal(request: merge.Request) -> str | None:
@@ -46,12 +50,14 @@ def refusal(request: merge.Request) -> str | None:
     return None
 
 
-def start(request: merge.Request, preparing: Job) -> None:
-    """Hand a request to the worker."""
+def start(request: merge.Request, preparing: Job, *, pressed: bool = True) -> None:
+    """Hand a request to the worker; of one that was not `pressed` for, a draft is kept."""
     show.forget()
     session.asked = request
     if refusal(request) is None:  # else it is said beside the button
-        tracked.put(Slot.MERGING, merge.job(request, preparing, _id(request, preparing)))
+        asked = replace(request, draft=not pressed)
+        job = tracked.put(Slot.MERGING, merge.job(asked, preparing, _id(request, preparing)))
+        browser.say(f"{job.title}.", look=pressed)
 
 
 def _id(request: merge.Request, preparing: Job) -> str:
@@ -82,7 +88,7 @@ def _finished(job: Job) -> None:
     run = job.outcome().run
     shown.show(run)
     shown.name(run.id)
-    # Seen on a phone, where the result lies below the knobs, and told by screen readers.
+    browser.say(f"Merged. {told(run)}.")
     st.toast(show.plain(told(run)), icon=":material/done:")
     if job.next is not None:
         session.refining = (*session.refining, job.next)

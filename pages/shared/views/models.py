@@ -21,14 +21,13 @@ METRICS = {
     "matthews": "Matthews correlation",
     "likelihood": "Mean probability of a token (one over the perplexity)",
 }
-CELL = 130
 
 
 def base(prepared: Prepared) -> None:
     """The card of the pre-trained model, over the whole width."""
     family, task = prepared.inputs.family, prepared.base_card
     with st.container(border=True):
-        st.subheader("Base", anchor=False)
+        st.header("Base", anchor=False)
         if task is None or not task.classes:
             st.markdown("The pre-trained model that every expert was fine-tuned from.")
         else:
@@ -49,7 +48,7 @@ def expert(one: Expert, prepared: Prepared) -> None:
     task = prepared.cards.get(one.name)
     result = next((r for r in prepared.baselines if r.name == one.name), None)
     with st.container(border=True, height="stretch"):
-        st.subheader(show.plain(one.name), anchor=False)
+        st.header(show.plain(one.name), anchor=False)
         if task is None:
             st.markdown("It names no task, so it can be merged but not tested.")
         else:
@@ -92,9 +91,9 @@ def _framed(image: np.ndarray) -> np.ndarray:
 
 
 def metrics(values: dict[str, str], help: dict[str, str] | None = None) -> None:
-    with st.container(horizontal=True):
+    with st.container(horizontal=True, gap="large"):
         for label, value in values.items():
-            st.metric(label, value, width=CELL, help=(help or {}).get(label))
+            st.metric(label, value, width="content", help=(help or {}).get(label))
 
 
 def _interval(result: TaskResult, name: str, task: TaskCard | None) -> str:

@@ -26,7 +26,7 @@ from mats_core.merging import (
 from mats_core.methods import WITHOUT_DATA
 from mats_core.tasks import Guess
 
-from ..frame import Wanted, families, session, show
+from ..frame import Wanted, browser, families, session, show
 from ..work import Draft, drafts, merge
 from . import bringing, new_members, new_tasks
 
@@ -261,4 +261,4 @@ def _go_on() -> None:
     """To the page Merge, after the press that saved."""
     if session.draft is not None and session.draft.number < 0:
         del session.draft
-        st.switch_page("pages/merge.py")
+        browser.go("merge")

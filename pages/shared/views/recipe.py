@@ -11,7 +11,7 @@ from mats_core.export import Reopened
 from mats_core.merging import FamilyFile, load_family
 from mats_core.methods import METHODS
 
-from ..frame import Slot, Wanted, families, progress, session, show, state, tracked
+from ..frame import Slot, Wanted, browser, families, progress, session, show, state, tracked
 from ..work import export
 from .export import card
 
@@ -69,7 +69,7 @@ def _found(back: Reopened) -> None:
     if st.button(
         "Open in Merge", type="primary", icon=":material/merge:", on_click=_take, args=(back,)
     ):
-        st.switch_page("pages/merge.py")
+        browser.go("merge")
 
 
 def _listed(names: tuple[str, ...]) -> str:

@@ -22,7 +22,6 @@ NUMBERS = {
     ),
     "accuracy": ("Mean accuracy", "Mean over the tasks, on test examples."),
 }
-CELL = 168  # pixels: two beside each other on a phone
 
 
 def earlier(family: str) -> None:
@@ -92,10 +91,11 @@ def _want(run: Run) -> None:
 def headline(run: Run, beside: Run | None) -> None:
     """Four numbers, with their change against the run beside on the examples that both were
     asked."""
+    st.header(show.plain(run.label), anchor=False)
     now = figures.headline(run.report)
     changes = figures.headline_changes(run.report, beside.report) if beside else {}
     against = f"vs {beside.number}" if beside else None
-    with st.container(horizontal=True):
+    with st.container(horizontal=True, gap="large"):
         for key, (label, help) in NUMBERS.items():
             value = now[key]
             delta = f"{100 * changes[key]:+.1f} points" if key in changes else None
@@ -105,10 +105,17 @@ def headline(run: Run, beside: Run | None) -> None:
                 delta=delta,
                 delta_description=against if delta else None,
                 help=help,
-                width=CELL,
+                width="content",
             )
         seconds = run.report.seconds
-        st.metric("Time", f"{seconds:.1f} s", help=f"On {run.report.device}.", width=CELL)
+        st.metric(
+            "Time",
+            f"{seconds:.1f} s",
+            help=f"On {run.report.device}, {run.report.device_reason}.",
+            width="content",
+        )
+    if run.draft:
+        st.caption("A draft that Live has made, which later ones replace. Press Merge to keep it.")
     if beside is not None and run.report.tasks and beside.report.tasks:
         label = show.plain(why.question(run, beside, "it"))
         if st.button(label, icon=":material/help:", type="tertiary", key="why"):

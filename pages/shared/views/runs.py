@@ -14,11 +14,13 @@ from mats_core.evaluation import normalised_interval
 from mats_core.merging import Recipe
 from mats_core.methods import METHODS
 
-from ..frame import Wanted, session, show, shown
+from ..frame import Wanted, browser, session, show, shown
 from ..work import Run, runs
 
 FIRST = 4  # so many runs are ticked for somebody who has ticked none yet
 ROLE = "role"  # of the pinned run
+NOTE = "name and note"
+FEW = 6  # so many runs need no filter
 MOST_ROWS = 8  # of the list before it scrolls
 
 
@@ -27,9 +29,13 @@ def pick(family: str, kept: list[Run]) -> tuple[list[Run], Run | None]:
 
     The baseline is the pinned run, else the first that is ticked.
     """
-    newest = list(reversed(kept))
+    newest = _filtered(list(reversed(kept)))
+    if not newest:
+        st.info("No run fits this filter.")
+        return [], None
     chosen = {newest[row].id for row in _table(newest)}
-    session.compared = list(chosen)
+    hidden = set(session.compared or ()) - {run.id for run in newest}
+    session.compared = [*chosen, *hidden]
     _actions(family, newest, chosen)
     pinned = shown.baseline(family)
     compared = [run for run in kept if run.id in chosen]
@@ -38,6 +44,31 @@ def pick(family: str, kept: list[Run]) -> tuple[list[Run], Run | None]:
     if pinned is not None and pinned.id not in chosen:
         compared = [pinned, *compared]
     return compared, pinned or compared[0]
+
+
+def _filtered(newest: list[Run]) -> list[Run]:
+    """The runs that have the words which were typed, drafts only where they are wanted."""
+    drafts = sum(run.draft for run in newest)
+    if len(newest) < FEW and not drafts:
+        return newest
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        typed = st.text_input(
+            "Filter", key="compare filter", persist_state="session", width=320,
+            placeholder="Method, setting, name or note",
+        )  # fmt: skip
+        with_drafts = drafts and st.toggle(
+            f"{drafts} drafts", key="compare drafts", persist_state="session",
+            help="Runs that Live has made: the last ones are kept until you press Merge.",
+        )  # fmt: skip
+    words = (typed or "").lower().split()
+    shown = [run for run in newest if with_drafts or not run.draft or run.id == session.shown_run]
+    return [run for run in shown if all(word in _text(run) for word in words)]
+
+
+def _text(run: Run) -> str:
+    """Everything that a filter finds a run by."""
+    method = METHODS[run.recipe.method].title
+    return " ".join([run.label, method, changed(run), run.note]).lower()
 
 
 def _table(newest: list[Run]) -> list[int]:
@@ -52,6 +83,8 @@ def _table(newest: list[Run]) -> list[int]:
     table = pd.DataFrame([_row(run, pinned) for run in newest])
     if not any(run.id == pinned for run in newest):
         table = table.drop(columns=ROLE)
+    if not any(run.title or run.note for run in newest):
+        table = table.drop(columns=NOTE)
     answer: Any = st.dataframe(
         table,
         key=f"compare list {hashlib.sha256(drawn.encode()).hexdigest()[:12]}",
@@ -94,6 +127,7 @@ def _row(run: Run, pinned: str | None) -> dict[str, Any]:
         ROLE: "baseline" if run.id == pinned else "",
         "method": METHODS[run.recipe.method].title,
         "settings changed": changed(run),
+        NOTE: " · ".join(filter(None, [run.title, run.note])),
         "normalised": _hundred(numbers["normalised"]),
         "95 % interval": None if low is None else f"{_hundred(low):.1f} – {_hundred(high):.1f}",
         "gap": _hundred(numbers["gap"]),
@@ -144,12 +178,34 @@ def _actions(family: str, newest: list[Run], chosen: set[str]) -> None:
             help="Opens Merge with every knob as it was for this run.",
         ):  # fmt: skip
             want(run.recipe)
+        with st.popover("Name", icon=":material/edit_note:"):
+            _naming(run)
         with st.popover("Delete", icon=":material/delete:"):
-            st.markdown(f"Forget **{show.plain(run.label)}** for good?")
-            st.button(
-                "Delete this run", type="primary", on_click=shown.delete, args=(family, run.id),
-                key="compare delete",
-            )  # fmt: skip
+            _deletion(family, run, newest, chosen)
+
+
+def _naming(run: Run) -> None:
+    """Fields for a name and a note of a run."""
+    with st.form(f"compare name {run.id}", border=False):
+        title = st.text_input("Name", run.title, max_chars=80, placeholder=run.name)
+        note = st.text_area("Note", run.note, max_chars=2000)
+        if st.form_submit_button("Save", icon=":material/save:"):
+            runs.change(run, title=title.strip(), note=note.strip(), draft=False)
+            st.rerun()
+
+
+def _deletion(family: str, run: Run, newest: list[Run], chosen: set[str]) -> None:
+    """What can be deleted: one run, those that are ticked, all drafts."""
+    drafts = [one.id for one in newest if one.draft]
+    st.markdown(f"Forget **{show.plain(run.label)}** for good, or several runs?")
+    st.button(
+        "Delete this run", type="primary", on_click=shown.delete, args=(family, run.id),
+        key="compare delete",
+    )  # fmt: skip
+    for label, ids in ((f"Delete the {len(chosen)} ticked runs", sorted(chosen)),
+                       (f"Delete all {len(drafts)} drafts", drafts)):  # fmt: skip
+        if len(ids) > 1:
+            st.button(label, on_click=shown.delete, args=(family, *ids))
 
 
 def _pin(family: str, id: str | None) -> None:
@@ -161,4 +217,4 @@ def _pin(family: str, id: str | None) -> None:
 def want(recipe: Recipe) -> None:
     """Go to the Merge page with the settings of a recipe."""
     session.wanted = Wanted.of(recipe)
-    st.switch_page("pages/merge.py")
+    browser.go("merge")

@@ -11,7 +11,7 @@ from mats_core import figures
 from mats_core.analysis import Why
 from mats_core.figures import Look
 
-from ..frame import Slot, keys, session, show, shown, state, tracked
+from ..frame import Slot, browser, keys, session, show, shown, state, tracked
 from ..work import Job, Prepared, Run, Shelf, why
 from .comparison import against
 
@@ -24,7 +24,7 @@ def go(run: Run, other: Run) -> None:
     session.explained = (run.id, other.id)
     session.compared = [other.id, run.id]
     state.put(keys.COMPARE_VIEW, VIEW)
-    st.switch_page("pages/compare.py")
+    browser.go("compare")
 
 
 def question(run: Run, other: Run, name: str) -> str:
@@ -45,7 +45,7 @@ def section(
         return
     first, second = _pair(tested, baseline)
     found, names = against(first, second), (first.label, second.label)
-    st.subheader(show.plain(question(first, second, names[0])), anchor=False)
+    st.header(show.plain(question(first, second, names[0])), anchor=False)
     asked = figures.asked_of_both(first.report.tasks, second.report.tasks, first.report.split)
     key = f"{first.id} {second.id}"
     left, right = st.columns(2, gap="large")

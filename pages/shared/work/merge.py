@@ -48,6 +48,7 @@ class Request:
     device: str = "auto"
     precision: float | None = None
     rounds: int = 1
+    draft: bool = False  # whether it was Live that asked
 
     def recipe(self, files: dict[str, Path] | None = None) -> Recipe:
         """The recipe; raises `InputError` for anything wrong with method and options."""
@@ -159,7 +160,7 @@ def identity(request: Request, prepared: Prepared) -> str:
 
 def _kept(request: Request, recipe: Recipe, report: Report) -> runs.Run:
     home = request.collection
-    return runs.add(home.name, len(home.experts), recipe, report)
+    return runs.add(home.name, len(home.experts), recipe, report, draft=request.draft)
 
 
 def merge(request: Request, ready: Callable[[], Prepared], tell: Tell) -> Outcome:

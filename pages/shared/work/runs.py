@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -27,6 +28,7 @@ from mats_core.system import recall, results_folder
 FORMAT = 1
 PIN = "pinned"  # the file that names the pinned run of a family
 MOST = 60  # of a family; beyond, the oldest go
+MOST_DRAFTS = 12  # the same of those that no press on Merge has asked for
 READ = 3  # times its bytes on the disk that a run takes in memory
 ROUNDS = "rounds of statistics"
 YOUNGER = {("essential", "orthogonal"): True}  # options that runs may be older than, as they were
@@ -40,6 +42,8 @@ class Run:
 
     id        of the recipe: the same settings on the same files have the same, wherever they run
     number    counts the runs of a family on this machine
+    draft     made by Live on the way to other settings; a press on Merge keeps it
+    title     a name that a person gave it; note: what they wrote about it
     """
 
     id: str
@@ -49,10 +53,15 @@ class Run:
     recipe: Recipe
     report: Report
     created: str = ""
+    draft: bool = False
+    title: str = ""
+    note: str = ""
 
     @property
     def name(self) -> str:
-        """`ESM · layer power 0`: method, and what differs from the defaults."""
+        """The title, or `ESM · layer power 0`: method, and what differs from the defaults."""
+        if self.title:
+            return self.title
         defaults = {option.name: option.default for option in describe(self.recipe.method)}
         changed = [
             f"{name.replace('_', ' ')} {value}"
@@ -71,7 +80,7 @@ class Run:
 
     @property
     def label(self) -> str:
-        return f"{self.number} · {self.name}"
+        return f"{self.number} · {self.name}" + (" · draft" if self.draft else "")
 
 
 def identity(recipe: Recipe, fingerprints: Mapping[str, str]) -> str:
@@ -128,12 +137,18 @@ def _parsed(file: Path) -> Run:
         **{key: content[key] for key in ("id", "number", "family", "family_size", "created")},
         recipe=parse_recipe(yaml.safe_load(content["recipe"]), content["folder"]),
         report=Report.from_dict(content["report"]),
+        draft=bool(content.get("draft")),
+        title=str(content.get("title", "")),
+        note=str(content.get("note", "")),
     )
 
 
-def add(family: str, family_size: int, recipe: Recipe, report: Report) -> Run:
-    """Keep a run.  One with the same settings takes the place of the earlier one, whose answers
-    stay where more examples were asked.  The pinned run stays, however many there are.
+def add(
+    family: str, family_size: int, recipe: Recipe, report: Report, *, draft: bool = False
+) -> Run:
+    """Keep a run.  One with the same settings takes the place of the earlier one, whose title and
+    note stay, and whose answers do where more examples were asked; what was kept never becomes a
+    draft.  The pinned run stays, however many there are, and drafts push out drafts alone.
     """
     own = identity(recipe, report.fingerprints)
     with _WRITING:
@@ -145,17 +160,33 @@ def add(family: str, family_size: int, recipe: Recipe, report: Report) -> Run:
         number = same.number if same else 1 + max((run.number for run in kept), default=0)
         now = datetime.now(UTC).isoformat(timespec="seconds")
         run = Run(own, number, family, family_size, recipe, report, now)
-        content = {
-            "format": FORMAT, "id": own, "number": number, "family": family,
-            "family_size": family_size, "created": now, "recipe": dump_recipe(recipe),
-            "folder": str(recipe.folder.resolve()), "report": report.to_dict(),
-        }  # fmt: skip
-        text = json.dumps(content, ensure_ascii=False, allow_nan=False)
-        write_atomically(_folder(family) / f"{own}.json", text.encode())
-        stay = (own, pinned(family))
-        for old in [r for r in kept if r.id not in stay][: -MOST + 1]:
+        if same is not None:
+            run = replace(run, title=same.title, note=same.note)
+        run = replace(run, draft=draft and (same is None or same.draft))
+        _write(run)
+        stay, most = (own, pinned(family)), MOST_DRAFTS if run.draft else MOST
+        for old in [r for r in kept if r.draft == run.draft and r.id not in stay][: -most + 1]:
             remove(old)
     return run
+
+
+def _write(run: Run) -> None:
+    recipe, content = run.recipe, {"format": FORMAT}
+    plain = ("id", "number", "family", "family_size", "created", "draft", "title", "note")
+    content |= {name: getattr(run, name) for name in plain}
+    content |= {"recipe": dump_recipe(recipe), "folder": str(recipe.folder.resolve())}
+    content |= {"report": run.report.to_dict()}
+    text = json.dumps(content, ensure_ascii=False, allow_nan=False)
+    write_atomically(_folder(run.family) / f"{run.id}.json", text.encode())
+
+
+def change(run: Run, **changes: Any) -> Run:
+    """The run with another title, note or `draft`, which are kept."""
+    with _WRITING:
+        there = next((one for one in everything(run.family) if one.id == run.id), run)
+        changed = replace(there, **changes)
+        _write(changed)
+    return changed
 
 
 def _is_finer(report: Report, other: Report) -> bool:

@@ -7,7 +7,7 @@ const WORLD = { x: 4, y: 3 }; // half the width and half the height
 const AXES = [0.2, 3];
 const CONTOURS = [0.1, 0.5, 1.5, 4, 8, 14]; // of the summed loss, above its minimum
 const COLOURS = {
-  average: "#8A8F96", Fisher: "#009E73", full: "#D55E00", walk: "#CC79A7", sum: "#8A8F96",
+  average: "#6B7178", Fisher: "#009E73", full: "#D55E00", walk: "#CC79A7", sum: "#6B7178",
   essential: "#D55E00",
 };
 const SHAPES = { average: "circle", Fisher: "square", full: "diamond", target: "cross",
@@ -203,31 +203,33 @@ class Picture {
       const { colour } = this.data.looks[i];
       if (show.axes) {
         wanted.push([`b${i}`, this.end(task, 90, task.b), colour, "end",
-          `Width of task ${task.name}, ${task.b.toFixed(2)}: arrow keys change it`]);
+          `Width of task ${task.name}'s ellipse`, task.b.toFixed(2), task.b]);
         wanted.push([`a${i}`, this.end(task, 0, task.a), colour, "end",
-          `End of task ${task.name}'s ellipse, turned by ${task.angle} degrees, length ` +
-          `${task.a.toFixed(2)}: left and right turn it, up and down change its length`]);
+          `End of task ${task.name}'s ellipse: left and right turn it, up and down change its length`,
+          `turned by ${task.angle} degrees, length ${task.a.toFixed(2)}`, task.angle]);
       }
       wanted.push([`c${i}`, [task.x, task.y], colour, "centre",
-        `Centre of task ${task.name} at ${said([task.x, task.y])}: arrow keys move it`]);
+        `Centre of task ${task.name}`, said([task.x, task.y]), task.x]);
     });
     for (const [name, key, words] of [["start", "walk", "Start of conjugate gradients"],
       ["origin", "essential", "Pre-trained model"]]) {
       if (show[key]) {
         wanted.push([name, this.state[name], COLOURS.walk, name,
-          `${words} at ${said(this.state[name])}: arrow keys move it`]);
+          words, said(this.state[name]), this.state[name][0]]);
       }
     }
     const names = new Set(wanted.map(([name]) => name));
     for (const [name, handle] of this.handles) {
       if (!names.has(name)) (handle.remove(), this.handles.delete(name));
     }
-    for (const [name, point, colour, kind, label] of wanted) {
+    for (const [name, point, colour, kind, label, text, now] of wanted) {
       const handle = this.handles.get(name) ?? this.makeHandle(name, kind, colour);
       const [x, y] = this.px(point);
       handle.setAttribute("transform",
         `translate(${clamp(x, 10, this.width - 10)} ${clamp(y, 10, this.height - 10)})`);
       handle.setAttribute("aria-label", label);
+      handle.setAttribute("aria-valuetext", text);
+      handle.setAttribute("aria-valuenow", now);
       handle.querySelector("text.small")?.setAttribute("y", y > this.height - 40 ? -22 : 24);
     }
   }
@@ -238,8 +240,9 @@ class Picture {
   }
 
   makeHandle(name, kind, colour) {
-    const handle = node("g", { class: "handle", tabindex: 0, role: "button",
-      "aria-roledescription": "handle that can be dragged", "data-handle": name });
+    const handle = node("g", { class: "handle", tabindex: 0, role: "slider",
+      "aria-roledescription": "handle to drag or to move with the arrow keys",
+      "data-handle": name });
     handle.append(node("circle", { class: "hit", r: 22 }), node("circle", { class: "ring", r: 14 }));
     if (kind === "centre") {
       const task = this.state.tasks[Number(name.slice(1))].name;
@@ -357,7 +360,7 @@ class Picture {
   }
 
   fill(titles, rows) {
-    this.table.tHead.replaceChildren(cells("th", ["", ...titles]));
+    this.table.tHead.replaceChildren(cells("th", ["point", ...titles]));
     this.table.tBodies[0].replaceChildren(...rows.map((one) => {
       const row = cells("td", ["", ...one.texts]);
       const icon = node("svg", { viewBox: "-9 -9 18 18", class: "glyph", "aria-hidden": "true" });

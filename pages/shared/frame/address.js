@@ -1,0 +1,5 @@
+export default function ({ data }) {
+  const address = new URL(window.location.href);
+  for (const [name, value] of Object.entries(data)) address.searchParams.set(name, value);
+  if (address.href !== window.location.href) window.history.replaceState({}, "", address);
+}

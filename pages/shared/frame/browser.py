@@ -1,0 +1,55 @@
+"""What only the browser can do: name what is shown in the address, and say aloud what happens.
+
+Streamlit pushes every change of the query onto the history (`handlePageInfoChanged` of its App.tsx,
+1.67), after it has pushed the page itself without one: Back would be two presses.  So the names
+that a page is entered without are put into the address by a small component, in place.
+
+A page reader is told of changes by an element that was there before (`role="status"`); Streamlit's
+own come and go with their text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import streamlit as st
+from streamlit.components.v2 import component
+
+from .state import session
+
+SCRIPTS = Path(__file__).parent
+ADDRESS, VOICE = "address", "voice"  # style.css knows both
+
+_address = component(ADDRESS, js=(SCRIPTS / "address.js").read_text("utf-8"))
+_voice = component(
+    VOICE, html='<p role="status" tabindex="-1"></p>',
+    js=(SCRIPTS / "voice.js").read_text("utf-8"), isolate_styles=False,
+)  # fmt: skip
+
+
+def name(names: Mapping[str, str | None]) -> None:
+    """Have the address hold these names, so that it can be handed on."""
+    wanted = {key: value for key, value in names.items() if value}
+    now = st.query_params.to_dict()
+    # Only while there are none: Streamlit remembers those that it has set itself, and sends them.
+    _address(key=ADDRESS, data={} if now else wanted)
+    if now and (changed := {k: v for k, v in wanted.items() if now.get(k) != v}):
+        st.query_params.update(changed)  # at once: each change is a step back in the browser
+
+
+def say(text: str, *, look: bool = False) -> None:
+    """Say something aloud; `look`: and bring into view where it happens, if it is out of sight."""
+    count = session.said[0] + 1
+    session.said = (count, text, look)
+
+
+def voice() -> None:
+    """Where `say` is heard: drawn in every run, above what it speaks of."""
+    count, text, look = session.said
+    _voice(key=VOICE, data={"count": count, "text": text, "look": look})
+
+
+def go(page: str) -> None:
+    """Leave for another page, in one step of the history."""
+    st.switch_page(f"pages/{page}.py", query_params=st.query_params.to_dict())

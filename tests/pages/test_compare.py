@@ -209,7 +209,7 @@ def test_why_is_answered_by_task_at_once_and_by_layer_when_it_is_predicted(compa
         if not found.mean.clear
         else ("Why is {} better than {}?" if found.mean.low > 0 else "Why is {} worse than {}?")
     )
-    title = app.subheader[0].value.replace("\\", "")
+    title = next(h.value for h in app.header if " than " in h.value).replace("\\", "")
     assert title == asks.format(first.label, second.label)
     assert "test examples of 3 tasks" in texts(app)
 

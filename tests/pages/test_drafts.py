@@ -119,34 +119,6 @@ def test_a_run_of_the_version_before_has_no_name_and_is_kept(open_app: Open, tin
     assert (old.draft, old.title, old.note) == (False, "", "")
 
 
-def test_inside_shows_two_runs_beside_each_other(open_app: Open, tiny_family: Path):
-    app = open_app("inside")
-    one, two = scaled(tiny_family, 0.1), scaled(tiny_family, 0.9)
-    jobs = ("preparation", "looking", "looking ahead")
-    settle(app, *jobs)
-    sides = next(b for b in app.button_group if b.label == "Beside the merge")
-    assert sides.options[-1] == "another run"
-    sides.set_value("another run").run()
-    settle(app, *jobs)
-    assert sentences(app) == ""
-    assert labelled(app, "Other run").value == one.id
-    assert labelled(app, "Run").value == two.id
-    metrics = {metric.label: metric.value for metric in app.metric}
-    task = app.session_state["inside task Tiny three"]
-    for run, label in ((one, "Run 1"), (two, "Merge")):
-        result = next(r for r in run.report.tasks if r.name == task)
-        assert metrics[label] == f"{100 * result.merged.value:.1f} %"
-    assert "that the run 1 has wrong" in texts_of(app) or "run 1 has wrong" in texts_of(app)
-
-
-def test_one_run_has_no_other_beside_it(open_app: Open, tiny_family: Path):
-    app = open_app("inside")
-    scaled(tiny_family, 0.1)
-    settle(app, "preparation", "looking", "looking ahead")
-    sides = next(b for b in app.button_group if b.label == "Beside the merge")
-    assert "another run" not in sides.options
-
-
 @pytest.mark.parametrize("chosen", ["auto", "cpu"])
 def test_the_device_is_shown_with_its_reason_and_reaches_the_recipe(open_app: Open, chosen: str):
     app = settle(open_app(), "preparation")

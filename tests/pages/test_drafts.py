@@ -12,7 +12,7 @@ from streamlit.testing.v1 import AppTest
 from mats_core.merging.family_file import load_family
 from mats_core.merging.pipeline import merge as merge_recipe
 from pages.shared.work import runs
-from tests.pages.driving import button, kept, labelled, merge, press, sentences, settle, texts_of
+from tests.pages.driving import button, kept, labelled, merge, press, sentences, settle
 
 Open = Callable[..., AppTest]
 LIVE = "Live: merge at every change of a knob"

@@ -73,6 +73,7 @@ class Slot(StrEnum):
     LOADING_PARTS = "loading parts"  # the merged parts swapped into the base, one by one
     SURVEYING = "surveying"  # every layer and task of the family, in the background
     WRITING = "writing"  # a model directory
+    AVERAGING = "averaging"  # the mean of experts without a base, written as one
     FETCHING = "fetching"  # a model of the hub, into this machine's cache
     READING = "reading"  # a recipe file that was uploaded; stays while the file does
 

@@ -15,9 +15,21 @@ from pathlib import Path
 from mats_core import tasks
 from mats_core.checkpoints import Limits, ListedModel, ModelSearch, hub, search_models
 from mats_core.errors import InputError, size
-from mats_core.merging import FamilyFile, Proposal, load_family, plain_name, proposal
+from mats_core.merging import (
+    FamilyFile,
+    Proposal,
+    averaging,
+    load_family,
+    plain_name,
+    proposal,
+    remove_family,
+)
 from mats_core.system import nbytes, recall
 
+from .following import told
+from .jobs import Tell
+
+FILE = "family.yaml"
 KINDS = {"model": "model", "adapter": "adapter", "pickle": "pickle", "other": "another format"}
 
 
@@ -129,6 +141,15 @@ def written(model: ListedModel) -> str:
     if not model.modified:
         return ""
     return datetime.fromtimestamp(model.modified, UTC).astimezone().strftime("%Y-%m-%d")
+
+
+def write_mean(family: FamilyFile, tell: Tell) -> Path:
+    """The folder of the mean of the experts; where it cannot be written, the family goes again."""
+    try:
+        return told(averaging(family), tell)
+    except BaseException:
+        remove_family(family.folder / FILE)
+        raise
 
 
 # Tasks --------------------------------------------------------------------------------------------

@@ -11,10 +11,13 @@ import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from mats_core import tasks
+from mats_core.checkpoints import stated_classes
 from mats_core.cli.main import main
 from mats_core.export import notebook
 from mats_core.merging import load_family
 from mats_core.methods import METHODS, WITHOUT_DATA
+from pages.shared.frame import show
 from pages.shared.work import export as takeaway
 from tests.export.test_notebook import execute
 from tests.pages.driving import button, kept, labelled, merge, press, sentences, settle
@@ -363,3 +366,39 @@ def test_an_expert_that_does_worse_than_its_base_is_flagged_before_a_merge(
     )
     assert ("less than guessing" in doubts) is (accuracy["Expert"] < 100 / 3)
     assert "are its labels in the order of its head" in doubts
+
+
+def test_a_table_with_other_names_becomes_the_task_of_a_head(
+    open_app: Open, tmp_path: Path, went: list[str]
+):
+    from tests.text_cases import text_family
+
+    root = text_family(tmp_path / "texts")
+    family = load_family(root)
+    path = family.model_path(family.experts[0].model)
+    head = stated_classes(path)
+    for file in (*root.glob("*.yaml"), *root.glob("*.jsonl*")):
+        file.unlink()
+    lines = [f"w{k % 7} w{k % 3},kind {'zyxwv'[k % len(head)]}" for k in range(60)]
+    (root / "rows.csv").write_text("\n".join(["text,label", *lines]) + "\n")
+    app = begun(open_app, root)
+    label = f"Examples of {show.plain(path.name)}"
+    labelled(app, label).set_value(str(root / "rows.csv")).run()
+    first = labelled(app, f"0 · {show.plain(head[0])}")
+    last = labelled(app, f"{len(head) - 1} · {show.plain(head[-1])}")
+    one, other = first.value, last.value
+    first.set_value(other)
+    last.set_value(one).run()
+    assert not app.warning
+    press(app, "Save and go to Merge")
+    (file,) = root.glob("*/family.yaml")
+    kept_family = load_family(file)
+    reference = next(e.task for e in kept_family.experts if e.name == path.name)
+    assert reference == f"tasks/{path.name}.yaml"
+    task = tasks.load(reference, root=file.parent)
+    assert (task.classes[0], task.classes[-1]) == (other, one)
+    assert len(task.classes) == len(head)
+    app.switch_page("pages/family.py")
+    app = settle(app, "preparation")
+    assert sentences(app) == ""
+    assert len(app.metric) == 2

@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -155,6 +156,8 @@ def write_mean(family: FamilyFile, tell: Tell) -> Path:
 # Tasks --------------------------------------------------------------------------------------------
 
 MOST_DATA = 60  # files that are looked into for a proposal
+SMALL = 20_000_000  # bytes of such a file
+PATIENCE = 2.0  # seconds for a proposal
 
 
 def tasks_in(file: Path | None, experts: Sequence[ListedModel]) -> dict[Path, str]:
@@ -180,11 +183,21 @@ def _stamp(file: Path) -> tuple[str, int, int]:
 
 def proposed_data(model: ListedModel, data: Sequence[Path]) -> Path | None:
     """The file whose classes are those of the model's head by their names, or which is named after
-    the model; None where none is."""
+    the model; None where none is.  Large files, and what is not read in time, are left to choose.
+    """
+    key = ("proposed data", model.state, tuple(data))
+    return recall(key, lambda: (_proposed_data(model, data),), nbytes)[0]
+
+
+def _proposed_data(model: ListedModel, data: Sequence[Path]) -> Path | None:
     found: list[tuple[Path, tasks.Guess]] = []
+    until = time.monotonic() + PATIENCE
     for file in data[:MOST_DATA]:
         with contextlib.suppress(InputError, OSError):
-            found.append((file, guess(file, model.classes)))
+            if file.is_dir() or file.stat().st_size <= SMALL:
+                found.append((file, guess(file, model.classes)))
+        if time.monotonic() > until:
+            break
     halves = {one.test for _, one in found}
     for file, one in found:
         if file not in halves and tasks.same_classes(one.found, model.classes):

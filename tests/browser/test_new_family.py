@@ -94,8 +94,8 @@ def test_by_keyboard_in_the_dark_and_on_a_phone(
     begin.first.focus()
     page.keyboard.press("Enter")
     page.get_by_text("1. The base").first.wait_for()
-    box = page.get_by_role("checkbox", name=re.compile("vit-tiny-vehicles"))
-    box.wait_for()
+    box = page.get_by_role("checkbox", name=re.compile("vehicles"))
+    box.wait_for(state="attached")  # the mark beside it is what is seen
     assert box.is_checked()
     box.focus()
     page.keyboard.press("Space")

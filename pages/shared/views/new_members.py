@@ -133,11 +133,13 @@ def _ticked(
         first = path in draft.experts
     near = "" if offer.cosine is None else f" (cosine {offer.cosine:.3f})"
     said = f"{offer.sentence}{near} · {drafts.facts(model)}"
-    return st.checkbox(
-        f"**{show.plain(model.name)}** · :small[{show.plain(said)}]",
-        first,
-        key=f"draft {draft.number} {base.path} {path}",
-    )
+    # The label is what a screen reader says: the name alone.
+    with st.container(gap=None):
+        on = st.checkbox(
+            show.plain(model.name), first, key=f"draft {draft.number} {base.path} {path}"
+        )
+        st.markdown(f":small[{show.plain(said)}]")
+    return on
 
 
 def _beside(base: ListedModel, fitting: Sequence[Candidate]) -> bool:

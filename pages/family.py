@@ -9,6 +9,7 @@ from pages.shared.frame import Slot, families, progress, show
 from pages.shared.views import estimate, new_family
 from pages.shared.views import models as cards
 
+new_family.go_on()
 collection = families.header(
     "Family",
     "The models to merge: one pre-trained base and experts fine-tuned from it, one for each task.",

@@ -5,7 +5,7 @@ position, never memory-mapped; what is written appears whole or not at all (`sta
 """
 
 from . import hub
-from .card import CARD, front_matter, stated_bases, stated_licence
+from .card import CARD, front_matter, stated_bases, stated_classes, stated_licence
 from .companions import carry, companions
 from .configuration import read_config
 from .contents import TensorEntry, checksum
@@ -29,6 +29,6 @@ __all__ = [
     "companions", "config_files", "front_matter", "hub", "inside", "left_over", "original",
     "partial_of", "quantisation", "read_config", "receive", "refuse_existing", "require_file",
     "require_folder", "require_numbers", "search_models", "staged_directory", "staged_file",
-    "stated_bases", "stated_licence", "stem_of", "unquantised", "unwrapped", "what_lies",
-    "write_atomically",
+    "stated_bases", "stated_classes", "stated_licence", "stem_of", "unquantised", "unwrapped",
+    "what_lies", "write_atomically",
 ]  # fmt: skip

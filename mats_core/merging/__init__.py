@@ -43,6 +43,7 @@ from .given import (
     weights_of,
 )
 from .journal import layers_done
+from .mean_base import MEAN, averaging
 from .merged import Merge
 from .pipeline import evaluate_output, evaluating_output, kept, merge, planned, run, run_plan
 from .plan import (
@@ -73,17 +74,17 @@ from .sinks import output_specs
 from .sizes import bytes_at_once, cost_of, inputs_bytes, shape_of, statistics_sizes
 
 __all__ = [
-    "VERSION", "Candidate", "Evaluation", "Event", "Examined", "ExpertEntry", "FamilyFile",
+    "MEAN", "VERSION", "Candidate", "Evaluation", "Event", "Examined", "ExpertEntry", "FamilyFile",
     "Finished", "Inputs", "Iteration", "LayerDone", "LayerReport", "Merge", "Plan", "Proposal",
     "Recipe", "Report", "RoundDone", "Shares", "Source", "Started", "TaskDone", "TaskList",
-    "TrialDone", "Unit", "by_hand", "by_text", "bytes_at_once", "candidates", "cost_of",
-    "distinct_names", "dump_family", "dump_recipe", "evaluate_output", "evaluating_output",
-    "examples_of", "family_record", "inputs_bytes", "inputs_of", "kept", "layers_done",
-    "load_family", "load_recipe", "measure_all", "measured_of", "measuring_all", "merge",
-    "missing_statistics", "named", "new_family", "open_inputs", "open_source", "output_specs",
-    "parse_options", "parse_recipe", "patterns", "pieces", "pipeline", "plain_name", "planned",
-    "prepare", "proposal", "proposed_base", "read_layer", "recipe_of", "recipe_record", "reference",
-    "remove_family", "require_output", "require_recipe", "rounds", "run", "run_plan", "save_family",
-    "shape_of", "statistics_of", "statistics_sizes", "task_dict", "task_of", "units", "weights_of",
-    "weights_record", "with_statistics",
+    "TrialDone", "Unit", "averaging", "by_hand", "by_text", "bytes_at_once", "candidates",
+    "cost_of", "distinct_names", "dump_family", "dump_recipe", "evaluate_output",
+    "evaluating_output", "examples_of", "family_record", "inputs_bytes", "inputs_of", "kept",
+    "layers_done", "load_family", "load_recipe", "measure_all", "measured_of", "measuring_all",
+    "merge", "missing_statistics", "named", "new_family", "open_inputs", "open_source",
+    "output_specs", "parse_options", "parse_recipe", "patterns", "pieces", "pipeline", "plain_name",
+    "planned", "prepare", "proposal", "proposed_base", "read_layer", "recipe_of", "recipe_record",
+    "reference", "remove_family", "require_output", "require_recipe", "rounds", "run", "run_plan",
+    "save_family", "shape_of", "statistics_of", "statistics_sizes", "task_dict", "task_of", "units",
+    "weights_of", "weights_record", "with_statistics",
 ]  # fmt: skip

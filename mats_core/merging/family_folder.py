@@ -20,6 +20,7 @@ from ..errors import InputError, foreseen
 from ..system import LONGEST_NAME, folder_name
 from ..tasks import Guess, described, names_file
 from .family_file import FamilyFile, load_family
+from .mean_base import MEAN
 
 FILE = "family.yaml"
 TASKS = "tasks"  # the folder beside it with the descriptions that the page wrote
@@ -67,7 +68,7 @@ def path_from(folder: Path, file: Path, roots: Sequence[Path] = ()) -> str:
 def new_family(
     name: str,
     folder: Path,
-    base: ListedModel,
+    base: ListedModel | None,
     experts: Sequence[ListedModel],
     *,
     roots: Sequence[Path] = (),
@@ -76,6 +77,7 @@ def new_family(
 ) -> FamilyFile:
     """The family of a base and experts, to be kept in `folder`; nothing is written.
 
+    base    None: the mean of the experts, which `averaging` writes beside it
     tasks   an expert's path → the reference of its task; None: it is to have none
     like    a family: what it says of the same models, and of itself, is taken over
     """
@@ -104,7 +106,7 @@ def new_family(
     content = {
         **(_rest(like, folder, roots) if like else {}),
         "name": name.strip(),
-        "base": written_as(base, folder, roots),
+        "base": MEAN if base is None else written_as(base, folder, roots),
         "experts": entries,
         "folder": folder,
     }

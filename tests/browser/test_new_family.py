@@ -6,6 +6,7 @@ With `MATS_SCREENSHOTS=folder` every step leaves a picture there.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -78,4 +79,34 @@ def test_three_folders_become_a_merge_in_five_clicks(browser: Any, address: str,
         ("vit-tiny-animals", "../animals.npz"),  # found by the classes of its head
         ("vit-tiny-vehicles", None),
     ]
+    visitor.leave()
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("dark", 1360), ("light", 390)])
+def test_by_keyboard_in_the_dark_and_on_a_phone(
+    browser: Any, address: str, root: Path, scheme: str, width: int
+):
+    visitor = Visitor(browser, address, width, scheme)
+    page = visitor.page
+    page.goto(f"{address}/family")
+    begin = page.get_by_role("button", name="New family")
+    begin.first.wait_for()
+    begin.first.focus()
+    page.keyboard.press("Enter")
+    page.get_by_text("1. The base").first.wait_for()
+    box = page.get_by_role("checkbox", name=re.compile("vehicles"))
+    box.wait_for(state="attached")  # the mark beside it is what is seen
+    assert box.is_checked()
+    box.focus()
+    page.keyboard.press("Space")
+    page.get_by_text("Examples of vit-tiny-vehicles").wait_for(state="detached")
+    visitor.picture("new-family-form")
+    before = {*root.glob("*/family.yaml")}
+    save = page.get_by_test_id("stButton").get_by_role("button", name="Save and go to Merge")
+    save.focus()
+    page.keyboard.press("Enter")
+    page.get_by_text("Press Merge.").wait_for()
+    visitor.picture("new-family-saved")
+    (file,) = {*root.glob("*/family.yaml")} - before
+    assert [expert.name for expert in load_family(file).experts] == ["vit-tiny-animals"]
     visitor.leave()

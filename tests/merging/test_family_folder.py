@@ -6,10 +6,13 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
-from mats_core.checkpoints import ListedModel, search_models
+from mats_core.checkpoints import Checkpoint, ListedModel, search_models
 from mats_core.errors import InputError
 from mats_core.merging import (
+    MEAN,
+    averaging,
     by_hand,
     distinct_names,
     dump_family,
@@ -19,6 +22,7 @@ from mats_core.merging import (
     remove_family,
     save_family,
 )
+from mats_core.system import drain
 
 Models = dict[str, ListedModel]
 
@@ -152,3 +156,24 @@ def test_a_copy_keeps_what_stands_about_the_same_models(root, tiny_family):
     assert copy.model_path(copy.base_task or "").is_file()
     same = new_family("Old", root / "old", known["base"], experts[:1], roots=[root], like=old)
     assert same.base_task == "t0.npz"
+
+
+def test_experts_without_a_base_have_their_mean_as_one(root):
+    known = models(root)
+    family = new_family("Mean", root / "mean", None, [known["e0"], known["e1"]], roots=[root])
+    save_family(family)
+    drain(averaging(family))
+    base, *experts = (Checkpoint.open(root / name) for name in ("mean/base", "e0", "e1"))
+    shared = [n for n in base.tensors if not n.startswith("classifier")]  # heads are kept apart
+    assert len(shared) > 20
+    for name in shared:
+        mean = sum(one.read(name).double() for one in experts) / 2
+        assert torch.allclose(base.read(name).double(), mean, atol=1e-6), name
+    read = load_family(root / "mean")
+    assert read.base == MEAN == "base"
+    merged = merge(read.recipe("task_arithmetic"))
+    assert set(merged.fingerprints) == {"base", "e0", "e1"}
+    with pytest.raises(InputError, match="expected 'base'"):
+        drain(averaging(made(root, root / "other")))
+    with pytest.raises(InputError, match="a path that does not exist"):
+        drain(averaging(family))

@@ -7,13 +7,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from mats_core import tasks
+from mats_core.checkpoints import stated_classes
 from mats_core.cli.main import main
 from mats_core.export import notebook
 from mats_core.merging import load_family
 from mats_core.methods import METHODS, WITHOUT_DATA
+from pages.shared.frame import show
 from pages.shared.work import export as takeaway
 from tests.export.test_notebook import execute
 from tests.pages.driving import button, kept, labelled, merge, press, sentences, settle
@@ -43,7 +47,7 @@ def box(app: AppTest, kind: str, label: str) -> Any:
 
 def ticks(app: AppTest) -> dict[str, bool]:
     """Expert → whether its box is ticked."""
-    return {w.label.split("**")[1].replace("\\", ""): w.value for w in app.checkbox}
+    return {w.label.replace("\\", ""): w.value for w in app.checkbox}
 
 
 def said(app: AppTest) -> str:
@@ -310,3 +314,91 @@ def test_a_merge_of_a_new_family_is_written_and_goes_on_elsewhere(
     assert (tmp_path / "again" / "model.safetensors").read_bytes() == model.read_bytes()
     text = notebook(takeaway.finished(run), str(root / "my-models"))
     assert execute(text)["report"].options == run.report.options
+
+
+def test_experts_without_a_base_are_merged_against_their_mean(
+    open_app: Open, root: Path, went: list[str]
+):
+    shutil.rmtree(root / "start")
+    app = begun(open_app, root)
+    box(app, "segmented_control", "Begin with").set_value("experts without a base").run()
+    assert "The mean of the experts is written as their base" in said(app)
+    labelled(app, "One of them").set_value(str(root / "run-a")).run()
+    next(w for w in app.checkbox if "run\\-b" in w.label).check().run()
+    app = settle(press(app, "Save and go to Merge"), "averaging")
+    assert sentences(app) == ""
+    assert went[-1:] == ["pages/merge.py"]
+    family = load_family(root / "my-models")
+    assert family.base == "base"
+    assert [one.name for one in family.experts] == ["run-a", "run-b"]
+    assert (root / "my-models" / "base" / "model.safetensors").is_file()
+
+
+def test_files_are_dropped_into_the_list(open_app: Open, root: Path, tiny_family: Path):
+    app = begun(open_app, root)
+    folder = tiny_family / "e2"
+    files = [(f.name, f.read_bytes(), "application/octet-stream") for f in folder.iterdir()]
+    app.file_uploader[0].set_value(files).run()
+    assert sentences(app) == ""
+    assert "Copied:" in said(app)
+    assert (root / "dropped" / "model" / "model.safetensors").read_bytes() == (
+        folder / "model.safetensors"
+    ).read_bytes()
+    assert "model" in ticks(app)
+
+
+def test_an_expert_that_does_worse_than_its_base_is_flagged_before_a_merge(
+    open_app: Open, root: Path, tiny_family: Path, went: list[str]
+):
+    names = [f"kind {k} of 3, task 0" for k in range(3)]
+    with np.load(tiny_family / "t0.npz") as found:
+        arrays = dict(found)
+    wrong = (arrays["y_test"] + 1) % 3  # every label is that of another class
+    np.savez(root / "t0.npz", **{**arrays, "y_test": wrong, "classes": np.array(names)})
+    app = press(begun(open_app, root), "Save and go to Merge")
+    app.switch_page("pages/family.py")
+    app = settle(app, "preparation")
+    assert sentences(app) == ""
+    doubts = " ".join(w.value.replace("\\", "") for w in app.warning)
+    accuracy = {m.label: float(m.value.removesuffix(" %")) for m in app.metric}
+    assert ("less than the pre-trained model" in doubts) is (
+        accuracy["Expert"] < accuracy["Pre-trained"]
+    )
+    assert ("less than guessing" in doubts) is (accuracy["Expert"] < 100 / 3)
+    assert "are its labels in the order of its head" in doubts
+
+
+def test_a_table_with_other_names_becomes_the_task_of_a_head(
+    open_app: Open, tmp_path: Path, went: list[str]
+):
+    from tests.text_cases import text_family
+
+    root = text_family(tmp_path / "texts")
+    family = load_family(root)
+    path = family.model_path(family.experts[0].model)
+    head = stated_classes(path)
+    for file in (*root.glob("*.yaml"), *root.glob("*.jsonl*")):
+        file.unlink()
+    lines = [f"w{k % 7} w{k % 3},kind {'zyxwv'[k % len(head)]}" for k in range(60)]
+    (root / "rows.csv").write_text("\n".join(["text,label", *lines]) + "\n")
+    app = begun(open_app, root)
+    label = f"Examples of {show.plain(path.name)}"
+    labelled(app, label).set_value(str(root / "rows.csv")).run()
+    first = labelled(app, f"0 · {show.plain(head[0])}")
+    last = labelled(app, f"{len(head) - 1} · {show.plain(head[-1])}")
+    one, other = first.value, last.value
+    first.set_value(other)
+    last.set_value(one).run()
+    assert not app.warning
+    press(app, "Save and go to Merge")
+    (file,) = root.glob("*/family.yaml")
+    kept_family = load_family(file)
+    reference = next(e.task for e in kept_family.experts if e.name == path.name)
+    assert reference == f"tasks/{path.name}.yaml"
+    task = tasks.load(str(reference), root=file.parent)
+    assert (task.classes[0], task.classes[-1]) == (other, one)
+    assert len(task.classes) == len(head)
+    app.switch_page("pages/family.py")
+    app = settle(app, "preparation")
+    assert sentences(app) == ""
+    assert len(app.metric) == 2

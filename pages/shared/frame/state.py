@@ -78,6 +78,7 @@ class Slot(StrEnum):
     SURVEYING = "surveying"  # every layer and task of the family, in the background
     LESSON = "lesson merges"  # all merges of a lesson, one after another
     WRITING = "writing"  # a model directory
+    AVERAGING = "averaging"  # the mean of experts without a base, written as one
     FETCHING = "fetching"  # a model of the hub, into this machine's cache
     READING = "reading"  # a recipe file that was uploaded; stays while the file does
 

@@ -13,6 +13,7 @@ import streamlit as st
 from mats_core.checkpoints import ListedModel, ModelSearch
 from mats_core.errors import InputError
 from mats_core.merging import (
+    MEAN,
     FamilyFile,
     by_hand,
     distinct_names,
@@ -26,7 +27,7 @@ from mats_core.merging import (
 from mats_core.methods import WITHOUT_DATA
 from mats_core.tasks import Guess
 
-from ..frame import Wanted, browser, families, session, show
+from ..frame import Slot, Wanted, browser, families, progress, session, show, tracked
 from ..work import Draft, drafts, merge
 from . import bringing, new_members, new_tasks
 
@@ -54,8 +55,7 @@ def manage(collection: FamilyFile) -> None:
 
 
 def instead(known: dict[str, Path]) -> bool:
-    """Draw the form in the place of the page where one is open, or where there is no family."""
-    _go_on()
+    """Draw the form in the place of the page where one is open."""
     if session.draft is None:
         show.notices()
         if not known:  # which is said below
@@ -108,6 +108,7 @@ def _close() -> None:
 def _form(draft: Draft, known: dict[str, Path]) -> None:
     found = session.models or ModelSearch()
     st.header("Edit the family" if draft.file else "New family", anchor=False)
+    progress.bar(Slot.AVERAGING)
     _searched(found, draft)
     homes = drafts.homes(families.roots(), None)
     bringing.view(homes[0] if homes else None, partial(_look, draft.like))
@@ -125,6 +126,8 @@ def _form(draft: Draft, known: dict[str, Path]) -> None:
         st.button("Cancel", on_click=_close)
         return
     experts = new_members.tick_experts(draft, base, usable)
+    if not new_members.has_base(draft):
+        experts, base = [base, *experts] if experts else [], None
     kept = drafts.tasks_in(draft.like, experts)
     told = new_tasks.choose(f"draft {draft.number}", experts, found.data, kept) if experts else {}
     _keep(draft, base, experts, told, known)
@@ -174,7 +177,7 @@ def _table(models: Sequence[ListedModel]) -> pd.DataFrame:
 
 def _keep(
     draft: Draft,
-    base: ListedModel,
+    base: ListedModel | None,
     experts: Sequence[ListedModel],
     told: Mapping[Path, Guess | None],
     known: dict[str, Path],
@@ -182,14 +185,17 @@ def _keep(
     """Name and place, and the press that writes the file."""
     st.markdown("**4. Keep it** as a family.yaml, which you can read, change and share.")
     key, roots = f"draft {draft.number}", families.roots()
-    homes = [draft.file.parent.parent] if draft.file else drafts.homes(roots, base)
+    first = base or next(iter(experts), None)
+    homes = [draft.file.parent.parent] if draft.file else drafts.homes(roots, first)
     if not homes:
         st.error("None of the folders that this app was started with can be written.")
         return
     left, right = st.columns(2)
     titles = [families.title_of(file) for file in known.values() if file != draft.file]
     name = left.text_input(
-        "Name", draft.name or drafts.free_name(base, titles), key=f"{key} name {base.path}"
+        "Name",
+        draft.name or (drafts.free_name(first, titles) if first else ""),
+        key=f"{key} name {first.path if first else ''}",
     )
     home = right.selectbox(
         "In the folder", homes, format_func=lambda p: str(p.resolve()), key=f"{key} home",
@@ -219,7 +225,8 @@ def _keep(
     with st.container(horizontal=True):
         st.button(
             "Save and go to Merge", type="primary", icon=":material/check:",
-            disabled=family is None, on_click=_save, args=(family, tasks, draft.file is not None),
+            disabled=family is None or tracked.active(Slot.AVERAGING) is not None,
+            on_click=_save, args=(family, tasks, draft.file is not None),
         )  # fmt: skip
         st.button("Cancel", on_click=_close)
 
@@ -228,7 +235,7 @@ def _family(
     draft: Draft,
     name: str,
     folder: Path,
-    base: ListedModel,
+    base: ListedModel | None,
     experts: Sequence[ListedModel],
     chosen: Mapping[Path, str | None],
     titles: Sequence[str],
@@ -251,14 +258,25 @@ def _save(family: FamilyFile, tasks: Mapping[str, str], change: bool) -> None:
     except InputError as error:
         show.keep("error", str(error))
         return
+    if family.base == MEAN and not (family.folder / MEAN).exists():
+        todo = partial(drafts.write_mean, family)
+        tracked.start(Slot.AVERAGING, file, "Writing the mean of the experts", todo)
+        return
+    _chosen(file)
+
+
+def _chosen(file: Path) -> None:
+    """Have the pages work on a family that was saved."""
     families.choose(file)
-    if merge.lacking(family):
+    if merge.lacking(load_family(file)):
         session.wanted = Wanted(WITHOUT_DATA)
     session.draft = replace(session.draft, number=-1) if session.draft else None
 
 
-def _go_on() -> None:
-    """To the page Merge, after the press that saved."""
+def go_on() -> None:
+    """To the page Merge, after the press that saved and what had to be written then; before
+    anything of the page is drawn."""
+    tracked.collect(Slot.AVERAGING, lambda job: _chosen(job.request))
     if session.draft is not None and session.draft.number < 0:
         del session.draft
         browser.go("merge")

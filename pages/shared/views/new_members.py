@@ -15,7 +15,7 @@ from ..frame import show, state
 from ..work import Draft, drafts
 
 MANY = 24  # experts that have a box each; the others are chosen from a list
-BASE, EXPERT = "the base", "one of the experts"
+BASE, EXPERT, NONE = "the base", "one of the experts", "experts without a base"
 
 
 def pick_base(draft: Draft, usable: Sequence[ListedModel]) -> ListedModel | None:
@@ -23,11 +23,13 @@ def pick_base(draft: Draft, usable: Sequence[ListedModel]) -> ListedModel | None
     st.markdown("**1. The base**: the model that the others were fine-tuned from.")
     key = f"draft {draft.number}"
     begin = st.segmented_control(
-        "Begin with", [BASE, EXPERT], default=BASE, required=True, key=f"{key} begin",
+        "Begin with", [BASE, EXPERT, NONE], default=BASE, required=True, key=f"{key} begin",
         disabled=draft.file is not None,
     )  # fmt: skip
     if begin == EXPERT:
         return _of_expert(key, usable)
+    if begin == NONE:
+        return _first_of_all(key, usable)
     bases = {str(one.path): one for one in usable if one.kind == "model"}
     if state.value(f"{key} base") not in bases:
         state.put(f"{key} base", draft.base if draft.base in bases else None)
@@ -41,6 +43,25 @@ def pick_base(draft: Draft, usable: Sequence[ListedModel]) -> ListedModel | None
     why = f"{draft.because}. " if draft.because and path == draft.base else ""
     st.caption(show.plain(f"{why}{drafts.facts(base)} · {base.reference}"))
     return base
+
+
+def has_base(draft: Draft) -> bool:
+    """Whether there is a base: else the model that is picked is one of the experts."""
+    return state.value(f"draft {draft.number} begin") != NONE
+
+
+def _first_of_all(key: str, usable: Sequence[ListedModel]) -> ListedModel | None:
+    """One of experts that have no base here, to which the others must fit."""
+    models = {str(one.path): one for one in usable if one.kind == "model"}
+    path = st.selectbox(
+        "One of them", list(models), index=None, format_func=lambda p: _label(models[p]),
+        key=f"{key} first", placeholder="Choose an expert", label_visibility="collapsed",
+    )  # fmt: skip
+    st.info(
+        "The mean of the experts is written as their base. An update is then what sets an expert "
+        "apart from the others, and not what its training changed."
+    )
+    return models[path] if path else None
 
 
 def _of_expert(key: str, usable: Sequence[ListedModel]) -> ListedModel | None:
@@ -112,11 +133,13 @@ def _ticked(
         first = path in draft.experts
     near = "" if offer.cosine is None else f" (cosine {offer.cosine:.3f})"
     said = f"{offer.sentence}{near} · {drafts.facts(model)}"
-    return st.checkbox(
-        f"**{show.plain(model.name)}** · :small[{show.plain(said)}]",
-        first,
-        key=f"draft {draft.number} {base.path} {path}",
-    )
+    # The label is what a screen reader says: the name alone.
+    with st.container(gap=None):
+        on = st.checkbox(
+            show.plain(model.name), first, key=f"draft {draft.number} {base.path} {path}"
+        )
+        st.markdown(f":small[{show.plain(said)}]")
+    return on
 
 
 def _beside(base: ListedModel, fitting: Sequence[Candidate]) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,9 +16,21 @@ from pathlib import Path
 from mats_core import tasks
 from mats_core.checkpoints import Limits, ListedModel, ModelSearch, hub, search_models
 from mats_core.errors import InputError, size
-from mats_core.merging import FamilyFile, Proposal, load_family, plain_name, proposal
+from mats_core.merging import (
+    FamilyFile,
+    Proposal,
+    averaging,
+    load_family,
+    plain_name,
+    proposal,
+    remove_family,
+)
 from mats_core.system import nbytes, recall
 
+from .following import told
+from .jobs import Tell
+
+FILE = "family.yaml"
 KINDS = {"model": "model", "adapter": "adapter", "pickle": "pickle", "other": "another format"}
 
 
@@ -131,9 +144,20 @@ def written(model: ListedModel) -> str:
     return datetime.fromtimestamp(model.modified, UTC).astimezone().strftime("%Y-%m-%d")
 
 
+def write_mean(family: FamilyFile, tell: Tell) -> Path:
+    """The folder of the mean of the experts; where it cannot be written, the family goes again."""
+    try:
+        return told(averaging(family), tell)
+    except BaseException:
+        remove_family(family.folder / FILE)
+        raise
+
+
 # Tasks --------------------------------------------------------------------------------------------
 
 MOST_DATA = 60  # files that are looked into for a proposal
+SMALL = 20_000_000  # bytes of such a file
+PATIENCE = 2.0  # seconds for a proposal
 
 
 def tasks_in(file: Path | None, experts: Sequence[ListedModel]) -> dict[Path, str]:
@@ -159,11 +183,21 @@ def _stamp(file: Path) -> tuple[str, int, int]:
 
 def proposed_data(model: ListedModel, data: Sequence[Path]) -> Path | None:
     """The file whose classes are those of the model's head by their names, or which is named after
-    the model; None where none is."""
+    the model; None where none is.  Large files, and what is not read in time, are left to choose.
+    """
+    key = ("proposed data", model.state, tuple(data))
+    return recall(key, lambda: (_proposed_data(model, data),), nbytes)[0]
+
+
+def _proposed_data(model: ListedModel, data: Sequence[Path]) -> Path | None:
     found: list[tuple[Path, tasks.Guess]] = []
+    until = time.monotonic() + PATIENCE
     for file in data[:MOST_DATA]:
         with contextlib.suppress(InputError, OSError):
-            found.append((file, guess(file, model.classes)))
+            if file.is_dir() or file.stat().st_size <= SMALL:
+                found.append((file, guess(file, model.classes)))
+        if time.monotonic() > until:
+            break
     halves = {one.test for _, one in found}
     for file, one in found:
         if file not in halves and tasks.same_classes(one.found, model.classes):

@@ -35,7 +35,7 @@ def section(collection: FamilyFile, prepared: Prepared | None, looks: dict[str, 
         ladder = LADDERS[titles.index(chosen or titles[0])]
         clicked = st.button(
             f"Merge all {len(ladder.rungs)} steps", icon=":material/stairs:", key="ladder start",
-            type="primary", disabled=prepared is None,
+            type="primary", disabled=prepared is None or tracked.active(Slot.CLIMBING) is not None,
         )  # fmt: skip
     st.markdown(
         f"{ladder.sentence} Each step is merged and tested on up to {EXAMPLES} validation examples "

@@ -6,6 +6,7 @@ from .answers import BEFORE, OTHER
 
 if TYPE_CHECKING:
     from . import (
+        between,
         comparison,
         conflict,
         confusion,
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
-    "BEFORE", "OTHER", "comparison", "conflict", "confusion", "convergence", "estimate", "export",
-    "ladder", "layer_table", "loading", "merging", "models", "overlap", "picks", "predicted_loss",
-    "protection", "recipe", "results", "runs", "spectra", "survey", "sweep", "why",
+    "BEFORE", "OTHER", "between", "comparison", "conflict", "confusion", "convergence", "estimate",
+    "export", "ladder", "layer_table", "loading", "merging", "models", "overlap", "picks",
+    "predicted_loss", "protection", "recipe", "results", "runs", "spectra", "survey", "sweep",
+    "why",
 ]  # fmt: skip

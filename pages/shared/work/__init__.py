@@ -4,6 +4,7 @@ Long work is a `Job`: it is handed to the one worker, tells how far it is, and c
 """
 
 from . import confusion, lesson, predicted_loss, why
+from .between import walk
 from .conflict import ConflictRequest, measure_conflicts
 from .convergence import follow
 from .export import Written
@@ -23,5 +24,5 @@ __all__ = [
     "Residuals", "Run", "Shelf", "Snapshot", "SweepRequest", "TaskCard", "Worker", "Written",
     "clipped", "confusion", "export", "follow", "lesson", "load", "look_around",
     "measure_conflicts", "merge", "picture", "predicted_loss", "prepare", "run_ladder", "run_sweep",
-    "runs", "tabulate", "why",
+    "runs", "tabulate", "walk", "why",
 ]  # fmt: skip

@@ -8,7 +8,7 @@ from typing import Literal
 import plotly.graph_objects as go
 
 from ..analysis import Between
-from .style import GREY, Figure, Look, curve, laid_out, percent, safe
+from .style import GREY, Figure, Look, curve, laid_out, safe
 
 Height = Literal["accuracy", "loss"]
 
@@ -51,8 +51,10 @@ def _said(found: Between) -> str:
     }
     worst = max(falls, key=lambda name: falls[name])
     text = (
-        f"From its expert to the merge {worst} falls furthest, by {percent(falls[worst])[:-2]} "
-        "points of accuracy. "
+        f"From its expert to the merge {worst} falls furthest, by {100 * falls[worst]:.1f} points "
+        "of accuracy. "
+        if falls[worst] > 0
+        else "No task's accuracy falls from its expert to the merge. "
     )
     if barriers[most] <= 0:
         return text + "On no way does the loss rise above the straight line between its ends."

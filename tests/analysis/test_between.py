@@ -55,6 +55,10 @@ def test_a_barrier_is_what_rises_above_the_straight_line():
         Between(("b",), (-1, 0, 0.5, 1), right[1:], loss[1:], (9,)), figures.looks("b"), "accuracy"
     )
     assert "On no way does the loss rise" in flat.caption
+    assert "b falls furthest, by 10.0 points" in flat.caption
+    still = Between(("b",), (-1, 0, 1), np.ones((1, 3)), np.zeros((1, 3)), (9,))
+    said = figures.way_between(still, figures.looks("b")).caption
+    assert "No task's accuracy falls from its expert to the merge. On no way" in said
 
 
 def test_a_family_without_tasks_has_no_way(tiny_family: Path):

@@ -7,7 +7,7 @@ from typing import Any
 import streamlit as st
 
 from pages.shared.frame import Slot, families, progress, session, show
-from pages.shared.views import BEFORE, OTHER, confusion, layer_table, loading, picks
+from pages.shared.views import BEFORE, OTHER, between, confusion, layer_table, loading, picks
 from pages.shared.work import Shelf, runs
 
 collection = families.header(
@@ -40,6 +40,7 @@ who: Any = right.segmented_control(
 other = picks.other(run, task) if who == OTHER else None
 loading.collect()
 layer_table.collect()
+between.collect()
 show.notices()
 prepared = families.prepared(preparing)
 top = st.container()  # filled last: the sections below start the work whose progress it shows
@@ -50,6 +51,7 @@ else:
 if prepared is not None:
     loading.section(shelf, run, task, prepared)
     layer_table.section(shelf, run, task, prepared)
-mine = (Slot.LOOKING, Slot.LOADING_PARTS, Slot.TABULATING)
+    between.section(shelf, run, prepared)
+mine = (Slot.LOOKING, Slot.LOADING_PARTS, Slot.TABULATING, Slot.WALKING)
 with top:
     progress.bar(Slot.PREPARATION, *mine, cancel=mine)

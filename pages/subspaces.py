@@ -58,7 +58,7 @@ collection = families.header(
     "Subspaces",
     "In each layer a task uses few directions: of its inputs (A), of its output gradients (B), of "
     "what fine-tuning changed (Δ), and of how that moves the outputs (ESD). Methods differ in "
-    "which of these they protect. Nothing is merged here.",
+    "which of these they protect. Nothing is merged until you have conflicts measured.",
 )
 guide.collect()
 guide.banner("Subspaces")

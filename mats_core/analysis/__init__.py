@@ -4,6 +4,7 @@ Results are plain records; the room `figures` draws them, under the same nouns.
 """
 
 from . import conflict, convergence, loading, toy
+from .between import Between, walking
 from .conflict import WAYS, Conflicts, Way, conflicting
 from .convergence import Trajectory, follow
 from .correlation import Correlation, clear_among, correlate, correlate_pairs
@@ -31,7 +32,7 @@ from .why import Why, explaining
 
 __all__ = [
     "GRAINS", "KINDS", "OF_A_KIND", "ORDERINGS", "SUBSPACES", "THREE", "TRAITS", "WAYS", "Axis",
-    "Cell", "CellDone", "Conflicts", "Correlation", "Distances", "Essential", "Grain",
+    "Between", "Cell", "CellDone", "Conflicts", "Correlation", "Distances", "Essential", "Grain",
     "Interference", "Kind", "LayerRow", "Loading", "Merged", "Ordering", "Point", "Protection",
     "Quantity", "Spectrum", "Stand", "Step", "Stood", "Subspace", "Survey", "Surveyed", "Task",
     "Trait", "Trajectory", "Walk", "Way", "Why", "best", "chance_conflict", "clear_among", "climb",
@@ -39,5 +40,5 @@ __all__ = [
     "follow", "interference", "knobs", "layer_protection", "layer_spectra", "layer_subspaces",
     "loading", "measuring_distances", "of_rung", "others_mean", "overlap", "overlaps",
     "predicted_loss", "predicting", "principal_angles", "reasons", "steps", "suggested", "survey",
-    "surveying", "sweep", "tabulating", "toy", "traits", "unrelated_angles",
+    "surveying", "sweep", "tabulating", "toy", "traits", "unrelated_angles", "walking",
 ]  # fmt: skip

@@ -7,6 +7,7 @@ page's theme.
 """
 
 from .accuracy import accuracy_bars, baseline_bars, headline, headline_changes
+from .between import way_between
 from .comparison import ALL_TASKS, count_clear, difference_lines, run_lines
 from .conflict import SIDES, conflict_matrix
 from .confusion import confusion, confusion_change, largest_mistake, worth_showing
@@ -39,5 +40,6 @@ __all__ = [
     "reasons_figure", "reasons_verdict", "residual_curves", "run_lines", "safe", "script_json",
     "short_names", "solve_at", "spectra", "sweep_map", "task_weights", "to_csv", "to_json",
     "toy_losses", "toy_polar", "toy_progress", "toy_scaling", "trajectory_curves",
-    "trajectory_tasks", "verdict", "why_explained", "why_layers", "why_tasks", "worth_showing",
+    "trajectory_tasks", "verdict", "way_between", "why_explained", "why_layers", "why_tasks",
+    "worth_showing",
 ]  # fmt: skip

@@ -74,7 +74,7 @@ def _measured(found: Conflicts) -> str:
     parts = found.measured
     worst = min(parts, key=lambda pair: parts[pair].value)
     text = (
-        f"The largest fall: {worst[1]} changes {worst[0]} by {points(parts[worst])}. Bold: beyond "
+        f"Lowest: {worst[1]} changes {worst[0]} by {points(parts[worst])}. Bold: beyond "
         f"chance; {count_clear(list(parts.values()))}. A change of less than "
         f"{100 * found.chance:.1f} points (the middle half-width of the 95 % intervals) may be "
         "chance. "

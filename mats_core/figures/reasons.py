@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 
 import plotly.graph_objects as go
@@ -10,6 +11,8 @@ from ..analysis import TRAITS, Correlation, Trait, clear_among
 from ..errors import listing
 from .correlation import correlation_words
 from .style import BLUE, GREY, Figure, Look, curve, laid_out, safe, whiskers
+
+WIDE = 26  # characters of a label's line
 
 
 def reasons_verdict(found: Mapping[Trait, Correlation], outcome: str) -> str:
@@ -27,6 +30,11 @@ def reasons_verdict(found: Mapping[Trait, Correlation], outcome: str) -> str:
         )
     told = [_told(trait, found[trait]) for trait in clear]
     return f"With {outcome} goes {listing(told)} ({looked}). A correlation is no cause."
+
+
+def _broken(trait: Trait) -> str:
+    """A trait in short lines: beside the axis of a phone there is little room."""
+    return "<br>".join(safe(line) for line in textwrap.wrap(TRAITS[trait], WIDE))
 
 
 def _told(trait: Trait, found: Correlation) -> str:
@@ -47,12 +55,12 @@ def reasons_figure(found: Mapping[Trait, Correlation], outcome: str, tested: str
         error = whiskers([one.high - one.value], [one.value - one.low], color=look.colour)
         style = {"mode": "markers", "marker_size": 11, "showlegend": False, "name": trait}
         hover = f"{safe(TRAITS[trait])}: {safe(correlation_words(one))}"
-        curve(figure, look, [one.value], [safe(TRAITS[trait])], hover, error_x=error, **style)
+        curve(figure, look, [one.value], [_broken(trait)], hover, error_x=error, **style)
     figure.add_vline(x=0, line={"color": GREY, "width": 1})
-    laid_out(figure, 80 + 36 * len(found))
-    rows = [safe(TRAITS[trait]) for trait in found]
+    laid_out(figure, 80 + 46 * len(found))
+    rows = [_broken(trait) for trait in found]
     figure.update_yaxes(type="category", categoryorder="array", categoryarray=rows[::-1])
-    figure.update_xaxes(range=[-1.05, 1.05], title=f"rank correlation with {safe(outcome)}")
+    figure.update_xaxes(range=[-1.05, 1.05], title="rank correlation")
     caption = (
         f"{reasons_verdict(found, outcome)} Whiskers are 95 % intervals (Fisher's z for ranks). "
         f"Measured on {tested}."

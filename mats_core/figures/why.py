@@ -114,7 +114,7 @@ def why_layers(why: Why, names: Names) -> Figure | None:
     figure.add_vline(x=0, line={"color": GREY, "width": 1})
     laid_out(figure, min(900, max(280, 80 + 17 * len(rows))))
     figure.update_yaxes(autorange="reversed", showgrid=False, dtick=1 if len(rows) <= 60 else None)
-    figure.update_xaxes(title="predicted to be saved, nats an example, all experts")
+    figure.update_xaxes(title="predicted saving, nats an example")
     caption = _layers_caption(why, names)
     table = [{"layer": name, "saved": value} for name, value in saved.items()]
     return Figure(figure, f"Bars of predicted cost by layer. {caption}", caption, table)
@@ -162,7 +162,7 @@ def why_explained(
     low, high = min(saved[t] for t in shared), max(saved[t] for t in shared)
     room = 0.15 * (high - low) or 0.1  # for the names
     figure.update_xaxes(range=[min(low, 0) - room, max(high, 0) + room])
-    figure.update_xaxes(title="predicted to be saved, nats an example")
+    figure.update_xaxes(title="predicted saving, nats an example")
     figure.update_yaxes(tickformat="+.0%", title="measured difference")
     caption = f"{explained(why, found)} Measured on {tested}, {names[0]} minus {names[1]}."
     return Figure(figure, f"Predicted against measured, by task. {caption}", caption)

@@ -101,7 +101,7 @@ def test_the_words_are_those_of_the_numbers():
     assert found.explained == correlate_pairs(-values, -values)
     drawn = figures.conflict_matrix(found)
     assert drawn is not None
-    assert "The largest fall: c changes d by −30.0 points (−35.0 to −25.0)" in drawn.caption
+    assert "Lowest: c changes d by −30.0 points (−35.0 to −25.0)" in drawn.caption
     assert "of 12 differences 1 are clearly above zero and 2 clearly below" in drawn.caption
     assert "less than 5.0 points" in drawn.caption
     assert "Merges of two, against each expert alone" in drawn.caption

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from mats_core import figures
 from mats_core.evaluation.comparison import compare, normalised_interval
+from mats_core.evaluation.scores import normalised_accuracy
 from mats_core.merging.family_file import load_family, measure_all
 from mats_core.merging.pipeline import merge
 from pages.shared.work import runs
@@ -365,7 +367,7 @@ def test_all_other_settings_can_be_those_of_a_run(compare_page: AppTest, tiny_fa
 
 def test_a_ladder_is_climbed_in_one_press_and_a_step_goes_over_to_merge(open_app: Open):
     app = settle(open_app("compare"), "preparation")
-    assert "Eₜ Eₜᵀ Δₜ" in table_of(app, 0)["what changes"][1]
+    assert "Eₜ Eₜᵀ Δₜ" in app.table[0].value["what changes"].iloc[1]
     press(app, "Merge all 8 steps")
     settle(app, "climbing")
     assert sentences(app) == ""
@@ -373,10 +375,11 @@ def test_a_ladder_is_climbed_in_one_press_and_a_step_goes_over_to_merge(open_app
     assert [len(stand.results) for stand in stands] == [3] * 8
     names = [trace["name"] for trace in spec(app)["data"]]
     assert names == ["e0", "e1", "e2", "<b>all tasks</b>"]
-    table = table_of(app, 0)
-    assert list(table["step"]) == [stand.rung.title for stand in stands]
-    assert table["against the step before"][0] == ""
-    assert all("points" in said for said in table["against the step before"][1:])
+    table = app.table[0].value
+    assert list(table.index) == [stand.rung.title for stand in stands]
+    assert list(table["keeps"]) == [figures.percent(normalised_accuracy(s.results)) for s in stands]
+    assert table["against the step before"].iloc[0] == ""
+    assert all("points" in said for said in table["against the step before"].iloc[1:])
     assert kept() == []
     box(app, "Step").set_value(2).run()
     press(app, "Use these settings")

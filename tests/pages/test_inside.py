@@ -353,3 +353,20 @@ def test_a_chosen_row_shows_its_spectra_and_leads_to_subspaces(
     assert app.session_state["subspaces layer"] == chosen
     assert [trace["name"] for trace in specs(app)[before]["data"]][:3] == ["e0", "e1", "e2"]
     assert "of this layer" in app.get("page_link")[-1].proto.label
+
+
+# The way between ----------------------------------------------------------------------------------
+
+
+def test_the_way_between_is_walked_in_the_background(open_app: Open):
+    app = merged(open_app)
+    before = len(specs(app))
+    press(app, "Walk the way")
+    settle(app, "walking")
+    assert sentences(app) == ""
+    (run,) = kept()
+    found = app.session_state["inside shelf"].get(run).between
+    lines = specs(app)[before]["data"]
+    assert [line["name"] for line in lines] == ["e0", "e1", "e2"]
+    assert [line["y"] for line in lines] == [pytest.approx(row) for row in found.loss.tolist()]
+    assert f"{sum(found.examples):,} validation examples" in words(app)

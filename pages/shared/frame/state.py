@@ -75,6 +75,7 @@ class Slot(StrEnum):
     LOOKING_AHEAD = "looking ahead"  # the other tasks' examples, in the background
     LOADING_PARTS = "loading parts"  # the merged parts swapped into the base, one by one
     TABULATING = "tabulating"  # every layer of one run, in numbers
+    WALKING = "walking"  # accuracy and loss from the base over each expert to a run
     SURVEYING = "surveying"  # every layer and task of the family, in the background
     LESSON = "lesson merges"  # all merges of a lesson, one after another
     WRITING = "writing"  # a model directory

@@ -167,12 +167,12 @@ def _answer(lesson: Lesson, kept: list[Run], guess: int) -> None:
     """What the numbers say, whether the guess was right, and what the formulas say."""
     found = finding(lesson, kept, _surveyed(lesson, kept))
     if found is not None:
+        said = "" if found.drawn is not None else found.text  # the figure says it under itself
         if found.right:
             right = guess in found.right
             mark = "check: **As you guessed.**" if right else "close: **Not what you guessed.**"
-            st.markdown(f":material/{mark} {found.text}")
-        else:
-            st.markdown(found.text)
+            said = f":material/{mark} {said}"
+        st.markdown(said)
         if found.drawn is not None:
             show.figure(found.drawn, f"lesson {lesson.title}")
     elif answerable(lesson, kept):

@@ -6,6 +6,7 @@ from .answers import BEFORE, OTHER
 
 if TYPE_CHECKING:
     from . import (
+        between,
         bringing,
         comparison,
         conflict,
@@ -35,8 +36,8 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
-    "BEFORE", "OTHER", "bringing", "comparison", "conflict", "confusion", "convergence", "estimate",
-    "export", "ladder", "layer_table", "loading", "merging", "models", "new_family", "new_members",
-    "new_tasks", "overlap", "picks", "predicted_loss", "protection", "recipe", "results", "runs",
-    "spectra", "survey", "sweep", "why",
+    "BEFORE", "OTHER", "between", "bringing", "comparison", "conflict", "confusion", "convergence",
+    "estimate", "export", "ladder", "layer_table", "loading", "merging", "models", "new_family",
+    "new_members", "new_tasks", "overlap", "picks", "predicted_loss", "protection", "recipe",
+    "results", "runs", "spectra", "survey", "sweep", "why",
 ]  # fmt: skip

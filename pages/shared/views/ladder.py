@@ -35,7 +35,7 @@ def section(collection: FamilyFile, prepared: Prepared | None, looks: dict[str, 
         ladder = LADDERS[titles.index(chosen or titles[0])]
         clicked = st.button(
             f"Merge all {len(ladder.rungs)} steps", icon=":material/stairs:", key="ladder start",
-            type="primary", disabled=prepared is None,
+            type="primary", disabled=prepared is None or tracked.active(Slot.CLIMBING) is not None,
         )  # fmt: skip
     st.markdown(
         f"{ladder.sentence} Each step is merged and tested on up to {EXAMPLES} validation examples "
@@ -108,23 +108,15 @@ def _table(ladder: Ladder, stands: Sequence[Stand]) -> None:
                      strict=True))  # fmt: skip
     rows = []
     for rung in ladder.rungs:
-        row: dict[str, str | float | None] = {"step": rung.title, "what changes": rung.change}
+        row = {"step": rung.title, "what changes": show.plain(rung.change)}
         stand, step = known.get(rung.title, (None, None))
         if stand is not None and stand.results:
             low = min(stand.results, key=share)
-            row["keeps"] = 100 * normalised_accuracy(stand.results)
+            row["keeps"] = figures.percent(normalised_accuracy(stand.results))
             row["against the step before"] = figures.points(step.mean) if step and step.mean else ""
-            row["least on"] = f"{low.name}, {figures.percent(share(low), 0)}"
+            row["least on"] = show.plain(f"{low.name}, {figures.percent(share(low), 0)}")
         elif stand is not None:
-            row["against the step before"] = stand.reason
+            row["against the step before"] = show.plain(stand.reason)
         rows.append(row)
-    st.dataframe(
-        pd.DataFrame(rows), hide_index=True, placeholder="–",
-        column_config={
-            "keeps": st.column_config.NumberColumn(
-                format="%.1f %%", help="Mean over the tasks of merged / expert accuracy."
-            ),
-            "what changes": st.column_config.TextColumn(width="large"),
-        },
-        alt=f"{ladder.title}: what changes at each of {len(rows)} steps, and what it adds.",
-    )  # fmt: skip
+    # A table whose cells wrap: what changes is a sentence.
+    st.table(pd.DataFrame(rows).fillna("").set_index("step"))

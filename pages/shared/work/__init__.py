@@ -4,6 +4,7 @@ Long work is a `Job`: it is handed to the one worker, tells how far it is, and c
 """
 
 from . import confusion, drafts, lesson, predicted_loss, why
+from .between import walk
 from .conflict import ConflictRequest, measure_conflicts
 from .convergence import follow
 from .drafts import Draft
@@ -24,5 +25,5 @@ __all__ = [
     "Request", "Residuals", "Run", "Shelf", "Snapshot", "SweepRequest", "TaskCard", "Tell",
     "Worker", "Written", "clipped", "confusion", "drafts", "export", "follow", "lesson", "load",
     "look_around", "measure_conflicts", "merge", "picture", "predicted_loss", "prepare",
-    "run_ladder", "run_sweep", "runs", "tabulate", "why",
+    "run_ladder", "run_sweep", "runs", "tabulate", "walk", "why",
 ]  # fmt: skip

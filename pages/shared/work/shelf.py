@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from mats_core.analysis import LayerRow, Loading
+from mats_core.analysis import Between, LayerRow, Loading
 from mats_core.tasks import IMAGES, Form, Split
 
 from .runs import Run
@@ -51,6 +51,7 @@ class Looked:
     answers: dict[str, Answers] = field(default_factory=dict)
     loadings: dict[tuple[Any, ...], Loading] = field(default_factory=dict)
     layers: tuple[LayerRow, ...] = ()
+    between: Between | None = None
 
 
 class Shelf:

@@ -164,11 +164,15 @@ def test_the_keyboard_is_seen_on_links_to_pages(visitor: Visitor):
     assert width >= 2
 
 
+FOCUSED = "[document.activeElement.tagName, document.activeElement.innerText ?? '']"
+
+
 def tab_to(page: Any, name: str, most: int = 160) -> None:
-    """Press Tab, around the page where it must be, until what is named so has the focus."""
+    """Press Tab, around the page where it must be, until a button or tab so named has the focus."""
     for _ in range(most):
         page.keyboard.press("Tab")
-        if name in page.evaluate("document.activeElement.innerText ?? ''").splitlines():
+        kind, text = page.evaluate(FOCUSED)
+        if name in text.splitlines() and kind != "A":
             return
     raise AssertionError(f"{name} is not reached in {most} presses")
 
@@ -183,7 +187,6 @@ def test_a_merge_is_started_finished_read_and_cancelled_by_the_keyboard(visitor:
     page.get_by_test_id("stProgress").wait_for(state="detached")  # the family is prepared
 
     tab_to(page, "Merge")
-    tab_to(page, "Merge")  # the first one is the page's own name in the navigation
     page.keyboard.press("Enter")
     expect(status).to_have_text(re.compile(r"^Merged\. \d+ · ESM: \d+\.\d % of the experts\.$"))
     tab_to(page, "Accuracy")

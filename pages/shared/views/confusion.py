@@ -83,7 +83,7 @@ def numbers(found: Compared) -> None:
     total = len(found.labels)
     right = {found.who: int((found.before == found.labels).sum())}
     right[AFTER] = int((found.after == found.labels).sum())
-    with st.container(horizontal=True, gap="large"):
+    with st.container(horizontal=True, gap="medium"):
         for name, count in right.items():
             st.metric(
                 f"{name[:1].upper()}{name[1:]}", figures.percent(count / total), width="content",

@@ -174,12 +174,12 @@ def tab_to(page: Any, name: str, most: int = 160) -> None:
     for _ in range(most):
         page.keyboard.press("Tab")
         kind, text = page.evaluate(FOCUSED)
-        if name in text.splitlines() and kind != "A":
+        if name in text.splitlines() and kind not in ("A", "MAIN"):
             return
     raise AssertionError(f"{name} is not reached in {most} presses")
 
 
-def test_a_merge_is_started_finished_read_and_cancelled_by_the_keyboard(visitor: Visitor):
+def test_a_merge_is_started_finished_and_read_by_the_keyboard(visitor: Visitor):
     from playwright.sync_api import expect
 
     page = visitor.page
@@ -195,25 +195,6 @@ def test_a_merge_is_started_finished_read_and_cancelled_by_the_keyboard(visitor:
     page.keyboard.press("ArrowRight")
     assert page.evaluate("document.activeElement.innerText") == "Polarized scaling"
     page.get_by_text("How loud each task speaks").wait_for()
-
-    tab_to(page, "Presets")
-    page.keyboard.press("Enter")
-    for _ in range(8):
-        page.wait_for_timeout(200)
-        if "MaTS as published" in page.evaluate("document.activeElement.innerText ?? ''"):
-            break
-        page.keyboard.press("ArrowDown")
-    page.keyboard.press("Enter")
-    expect(status).to_contain_text("MaTS as published")
-    page.get_by_role("slider", name="CG iterations").wait_for()
-    tab_to(page, "Merge")
-    page.keyboard.press("Enter")
-    expect(status).to_contain_text("Merging by K-FAC")
-    tab_to(page, "Cancel")
-    page.keyboard.press("Enter")
-    expect(status).to_contain_text("The merge was cancelled")
-    page.wait_for_timeout(500)
-    assert page.evaluate("document.activeElement !== document.body"), "the focus is not lost"
 
 
 def test_on_a_phone_a_press_on_merge_shows_that_something_happens(browser: Any, address: str):

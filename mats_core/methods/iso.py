@@ -125,8 +125,8 @@ ISO_CTS = Method(
     title="Iso-CTS",
     group="task vectors",
     summary="Like Iso-C, with a share of the directions reserved for what only one task needs.",
-    formula=r"W = W_0 + \alpha\, \bar\sigma\, [U_c\,U_1 \cdots U_T]_\perp\, "
-    r"[V_c\,V_1 \cdots V_T]_\perp^\top",
+    formula=r"W = W_0 + \alpha\, \bar\sigma\, U_\perp V_\perp^\top,\quad "
+    r"U = [U_c\,U_1 \cdots U_T],\quad V = [V_c\,V_1 \cdots V_T]",
     source="arXiv 2502.04959",
     options=IsoCtsOptions,
     merge=iso_cts,

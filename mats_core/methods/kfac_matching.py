@@ -147,8 +147,8 @@ METHOD = Method(
     group="statistics",
     summary="Gradient matching with K-FAC blocks as curvature: directions decide, not "
     "single parameters.",
-    formula=r"\left(H_0 + \sum_m \alpha_m H_m\right)(W - W_0) = "
-    r"\sum_m \alpha_m (H_0 + H_m)\Delta_m,\quad H_m = B_m \otimes A_m",
+    formula=r"\bar H (W - W_0) = \sum_m \alpha_m (H_0 + H_m)\Delta_m,\quad "
+    r"\bar H = H_0 + \sum_m \alpha_m H_m,\quad H_m = B_m \otimes A_m",
     source="the K-FAC form of arXiv 2310.12808, not published before",
     options=KfacMatchingOptions,
     merge=kfac_matching,

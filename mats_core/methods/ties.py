@@ -147,8 +147,9 @@ METHOD = Method(
     group="task vectors",
     summary="Keeps each expert's largest changes, elects a sign for every parameter, and "
     "averages those that agree.",
-    formula=r"W = W_0 + \lambda\, \mathrm{mean}\{\hat\Delta_m : "
-    r"\mathrm{sgn}\,\hat\Delta_m = \mathrm{sgn}\sum_s \hat\Delta_s\}",
+    formula=r"W = W_0 + \lambda\, \mathrm{mean}\, \mathcal{M},\quad "
+    r"\mathcal{M} = \{\hat\Delta_m : \mathrm{sgn}\,\hat\Delta_m = \sigma\},\quad "
+    r"\sigma = \mathrm{sgn}\sum_s \hat\Delta_s",
     source="arXiv 2306.01708",
     options=TiesOptions,
     merge=ties,

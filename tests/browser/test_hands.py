@@ -96,7 +96,7 @@ def test_formulas_are_seen_whole(browser: Any, address: str, width: int):
     page.goto(address)
     formula = page.get_by_text("Formula and source", exact=True)
     formula.wait_for()
-    seen = set()
+    seen, cut = set(), []
     for group in ("Statistics", "Task vectors", "Weights"):
         page.get_by_text(group, exact=True).first.click()
         settle(page)
@@ -115,9 +115,10 @@ def test_formulas_are_seen_whole(browser: Any, address: str, width: int):
             if not needs.is_visible():
                 formula.click()
             needs.wait_for(timeout=20_000)
-            assert page.evaluate(CUT, ".katex-display") == [], name
+            cut += page.evaluate(CUT, ".katex-display")
             seen.add(name)
     assert len(seen) >= 13
+    assert cut == [], cut
     visitor.leave()
 
 
@@ -156,6 +157,7 @@ FOCUS = """() => {
 
 def test_the_keyboard_is_seen_on_links_to_pages(visitor: Visitor):
     page = visitor.page
+    settle(page)
     page.get_by_role("link", name="Compare", exact=True).first.focus()
     page.keyboard.press("Tab")  # so that it is the keyboard's focus
     assert page.evaluate("document.activeElement.tagName") == "A"
@@ -164,16 +166,20 @@ def test_the_keyboard_is_seen_on_links_to_pages(visitor: Visitor):
     assert width >= 2
 
 
+FOCUSED = "[document.activeElement.tagName, document.activeElement.innerText ?? '']"
+
+
 def tab_to(page: Any, name: str, most: int = 160) -> None:
-    """Press Tab, around the page where it must be, until what is named so has the focus."""
+    """Press Tab, around the page where it must be, until a button or tab so named has the focus."""
     for _ in range(most):
         page.keyboard.press("Tab")
-        if name in page.evaluate("document.activeElement.innerText ?? ''").splitlines():
+        kind, text = page.evaluate(FOCUSED)
+        if name in text.splitlines() and kind not in ("A", "MAIN"):
             return
     raise AssertionError(f"{name} is not reached in {most} presses")
 
 
-def test_a_merge_is_started_finished_read_and_cancelled_by_the_keyboard(visitor: Visitor):
+def test_a_merge_is_started_finished_and_read_by_the_keyboard(visitor: Visitor):
     from playwright.sync_api import expect
 
     page = visitor.page
@@ -183,32 +189,12 @@ def test_a_merge_is_started_finished_read_and_cancelled_by_the_keyboard(visitor:
     page.get_by_test_id("stProgress").wait_for(state="detached")  # the family is prepared
 
     tab_to(page, "Merge")
-    tab_to(page, "Merge")  # the first one is the page's own name in the navigation
     page.keyboard.press("Enter")
     expect(status).to_have_text(re.compile(r"^Merged\. \d+ · ESM: \d+\.\d % of the experts\.$"))
     tab_to(page, "Accuracy")
     page.keyboard.press("ArrowRight")
     assert page.evaluate("document.activeElement.innerText") == "Polarized scaling"
     page.get_by_text("How loud each task speaks").wait_for()
-
-    tab_to(page, "Presets")
-    page.keyboard.press("Enter")
-    for _ in range(8):
-        page.wait_for_timeout(200)
-        if "MaTS as published" in page.evaluate("document.activeElement.innerText ?? ''"):
-            break
-        page.keyboard.press("ArrowDown")
-    page.keyboard.press("Enter")
-    expect(status).to_contain_text("MaTS as published")
-    page.get_by_role("slider", name="CG iterations").wait_for()
-    tab_to(page, "Merge")
-    page.keyboard.press("Enter")
-    expect(status).to_contain_text("Merging by K-FAC")
-    tab_to(page, "Cancel")
-    page.keyboard.press("Enter")
-    expect(status).to_contain_text("The merge was cancelled")
-    page.wait_for_timeout(500)
-    assert page.evaluate("document.activeElement !== document.body"), "the focus is not lost"
 
 
 def test_on_a_phone_a_press_on_merge_shows_that_something_happens(browser: Any, address: str):

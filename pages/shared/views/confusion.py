@@ -82,10 +82,10 @@ def numbers(found: Compared) -> None:
     total = len(found.labels)
     right = {found.who: int((found.before == found.labels).sum())}
     right[AFTER] = int((found.after == found.labels).sum())
-    with st.container(horizontal=True):
+    with st.container(horizontal=True, gap="medium"):
         for name, count in right.items():
             st.metric(
-                f"{name[:1].upper()}{name[1:]}", figures.percent(count / total), width=168,
+                f"{name[:1].upper()}{name[1:]}", figures.percent(count / total), width="content",
                 help=f"{count} of {total} test {found.answers.noun}s are right.",
             )  # fmt: skip
         for name in ("lost", "won"):

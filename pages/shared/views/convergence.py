@@ -127,7 +127,7 @@ def _film(run: Run, trajectory: Trajectory, looks: dict[str, Look], label: str) 
     )  # fmt: skip
     point, start = points[int(now)], points[steps[0]]
     residual, distance = figures.solve_at(trajectory.report.layers, int(now))
-    with st.container(horizontal=True, gap="large"):
+    with st.container(horizontal=True, gap="medium"):
         gain = 100 * (point.normalised_accuracy - start.normalised_accuracy)
         st.metric(
             "Normalised accuracy", figures.percent(point.normalised_accuracy),

@@ -91,7 +91,7 @@ def _framed(image: np.ndarray) -> np.ndarray:
 
 
 def metrics(values: dict[str, str], help: dict[str, str] | None = None) -> None:
-    with st.container(horizontal=True, gap="large"):
+    with st.container(horizontal=True, gap="medium"):
         for label, value in values.items():
             st.metric(label, value, width="content", help=(help or {}).get(label))
 

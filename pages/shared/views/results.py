@@ -95,7 +95,7 @@ def headline(run: Run, beside: Run | None) -> None:
     now = figures.headline(run.report)
     changes = figures.headline_changes(run.report, beside.report) if beside else {}
     against = f"vs {beside.number}" if beside else None
-    with st.container(horizontal=True, gap="large"):
+    with st.container(horizontal=True, gap="medium"):
         for key, (label, help) in NUMBERS.items():
             value = now[key]
             delta = f"{100 * changes[key]:+.1f} points" if key in changes else None

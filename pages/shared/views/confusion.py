@@ -90,7 +90,7 @@ def numbers(found: Compared) -> None:
             )  # fmt: skip
         for name in ("lost", "won"):
             st.metric(
-                name.capitalize(), f"{len(getattr(found.changes, name))}", width=120,
+                name.capitalize(), f"{len(getattr(found.changes, name))}", width="content",
                 help=f"{GROUPS[name]}. Before: the {found.who}; after: the merge.",
             )  # fmt: skip
 

@@ -297,7 +297,7 @@ def test_two_merges_are_compared_answer_by_answer_and_examples_stay_pinned(open_
     said = words(app)
     assert all(f"{who}: " in said for who in ("pre-trained", "expert", "other merge", "merge"))
     button = next(b for b in app.button if b.label == "Pin")
-    row = int(button.key.split()[-1])
+    row = int(str(button.key).split()[-1])
     button.click().run()
     app.session_state["inside before"] = "expert"
     app.run()

@@ -188,4 +188,4 @@ def _base_of(alike: Sequence[ListedModel]) -> tuple[ListedModel, str]:
         if (place := middle(examine(weights, experts, contents=False))) is not None:
             return alike[place], "Its weights lie between those of the others"
     called = [one for one in alike if any(word in one.name.lower() for word in NAMED)]
-    return (called[0], "It is called so") if called else (first, "")
+    return (called[0], "Proposed by its name") if called else (first, "")

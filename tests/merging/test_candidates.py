@@ -99,7 +99,7 @@ def test_of_two_alike_the_one_that_is_named_is_the_base(folder, by):
     assert found.base.name == ("my pretrained" if by == "name" else "m")
     assert [one.name for one in found.experts] == ["a"]
     assert found.sentence == (
-        "It is called so" if by == "name" else "1 of the others says that it was made from it"
+        "Proposed by its name" if by == "name" else "1 of the others says that it was made from it"
     )
 
 

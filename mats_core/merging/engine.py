@@ -1,8 +1,9 @@
 """Layer by layer from the inputs to the output, and going on where a killed merge stopped.
 
-What is in memory at once: one layer of all experts with its statistics, two small ones, or one
-piece of a large tensor where its elements do not depend on each other.  What a method must see of
-the whole model takes a pass of its own: a survey before, or a scaling after, over a spool on disk.
+What is in memory at once: one layer of all experts with its statistics, two small ones of a method
+that solves, or one piece of a large tensor where its elements do not depend on each other.  What a
+method must see of the whole model takes a pass of its own: a survey before, or a scaling after,
+over a spool on disk.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from ..system import Event, beside, taking_threads
 from .events import Iteration, LayerDone, Started
 from .journal import Entry
 from .plan import Plan, Unit, units
-from .reading import pieces, read_layer, read_layers, read_pieces, whole_matrix
+from .reading import is_solved, pieces, read_layer, read_layers, read_pieces
 from .report import SERIES, LayerReport
 from .sinks import emit
 from .sizes import together
@@ -47,7 +48,7 @@ Engine = Callable[[Plan, Sequence[Unit], Any, Place], Generator[Tick | Done, Non
 def here(
     plan: Plan, todo: Sequence[Unit], survey: Any, place: Place
 ) -> Generator[Tick | Done, None, None]:
-    """One layer after the other in this process, whole matrices beside it in threads.
+    """One layer after the other in this process, solves beside it in threads.
 
     A method is a plain function: only beside this one can the iterations of its solve be told, and
     ended.
@@ -56,10 +57,10 @@ def here(
     # Which GPU is the current one is a thread's setting, as is how many threads its products take.
     gpu = torch.cuda.current_device() if plan.device == "cuda" else None
     apart = functools.partial(_apart, plan, survey, gpu, threads // at_once)
-    works = (functools.partial(apart, unit) for unit in todo if whole_matrix(plan, unit))
+    works = (functools.partial(apart, unit) for unit in todo if is_solved(plan, unit))
     with contextlib.closing(beside(works, at_once)) as jobs:
         for unit in todo:
-            if whole_matrix(plan, unit):
+            if is_solved(plan, unit):
                 made = yield from next(jobs)
                 yield _handed_on(plan, unit, made, place)
             else:

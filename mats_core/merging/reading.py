@@ -70,10 +70,9 @@ def treated_as_matrix(plan: Plan, name: str) -> bool:
     return len(shape) == 2 and is_weight(name) and measured
 
 
-def whole_matrix(plan: Plan, unit: Unit) -> bool:
-    """Whether a layer is a matrix that the method does not merge element by element."""
-    matrix = treated_as_matrix(plan, unit.name) and unit.name not in plan.inputs.family.running
-    return matrix and not plan.method.pieces(plan.options, True)
+def is_solved(plan: Plan, unit: Unit) -> bool:
+    """Whether a layer is a matrix that the method solves for by iterations."""
+    return plan.method.solve is not None and treated_as_matrix(plan, unit.name)
 
 
 def read_layers(plan: Plan) -> Iterator[Layer]:

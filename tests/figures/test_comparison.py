@@ -150,10 +150,14 @@ def test_a_sweep_is_drawn_cell_by_cell_with_the_best_framed_and_holes_named():
     (hole,) = parts(drawn).layout.annotations
     assert (hole.x, hole.y, hole.text) == (1, 0, "failed")
     assert list(points.customdata) == [0, 1, 2, 3]
-    assert figures.to_csv(drawn).splitlines()[1:] == [
-        "accuracy,0.5,global,0.6", "accuracy,1,global,", "accuracy,0.5,tensor,0.9",
-        "accuracy,1,tensor,0.86",
-    ]  # fmt: skip
+    head, *rows = figures.to_csv(drawn).splitlines()
+    assert head == "scaling,scope,metric,value,low,high,examples a task,split"
+    assert [row.split(",")[:4] for row in rows] == [
+        ["0.5", "global", "normalised accuracy", "0.6"],
+        ["0.5", "tensor", "normalised accuracy", "0.9"],
+        ["1", "tensor", "normalised accuracy", "0.86"],
+    ]
+    assert all(row.endswith(",150,validation") for row in rows)
     assert "&lt;w&gt;" in points.hovertext[2]
     assert "90.0 % of the experts' accuracy with Scaling 0.5 and Scope tensor" in drawn.caption
     assert "one other point inside it" in drawn.caption

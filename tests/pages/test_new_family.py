@@ -35,9 +35,9 @@ def root(tiny_family: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def went(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Where `st.switch_page` was asked to go."""
+    """Where `browser.go` was asked to go."""
     pages: list[str] = []
-    monkeypatch.setattr("pages.shared.views.new_family.st.switch_page", pages.append)
+    monkeypatch.setattr("pages.shared.views.new_family.browser.go", pages.append)
     return pages
 
 
@@ -72,7 +72,7 @@ def test_three_folders_become_a_merge_in_three_presses(open_app: Open, root: Pat
     assert ticks(app) == {"run-a": True, "run-b": True}
     assert box(app, "text_input", "Name").value == "my models"
     press(app, "Save and go to Merge")
-    assert went == ["pages/merge.py"]
+    assert went == ["merge"]
     file = root / "my-models" / "family.yaml"
     assert "base: ../start\n" in file.read_text()
     assert [one.model for one in load_family(file).experts] == ["../run-a", "../run-b"]
@@ -327,7 +327,7 @@ def test_experts_without_a_base_are_merged_against_their_mean(
     next(w for w in app.checkbox if "run\\-b" in w.label).check().run()
     app = settle(press(app, "Save and go to Merge"), "averaging")
     assert sentences(app) == ""
-    assert went[-1:] == ["pages/merge.py"]
+    assert went[-1:] == ["merge"]
     family = load_family(root / "my-models")
     assert family.base == "base"
     assert [one.name for one in family.experts] == ["run-a", "run-b"]

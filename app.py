@@ -6,15 +6,18 @@ Start it with `streamlit run app.py`.
 import sys
 
 import streamlit as st
+from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from mats_core.system import set_waiting
 from pages.shared.frame import navigation
 
-set_waiting()
-
-page = navigation.frame()
-navigation.enter()
-if "torch" not in sys.modules:
-    with st.spinner("Loading PyTorch, once"):
-        import torch  # noqa: F401
-page.run()
+if __name__ == "__main__":  # not in a process that multiprocessing starts beside a page
+    if get_script_run_ctx(suppress_warning=True) is None:
+        sys.exit("Start the explorer with: streamlit run app.py")
+    set_waiting()
+    page = navigation.frame()
+    navigation.enter()
+    if "torch" not in sys.modules:
+        with st.spinner("Loading PyTorch, once"):
+            import torch  # noqa: F401
+    page.run()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import runpy
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +15,7 @@ from streamlit.testing.v1 import AppTest
 from tests.pages.driving import button, labelled, merge, sentences, settle
 
 Open = Callable[..., AppTest]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize("page", ["merge", "subspaces", "family"])
@@ -106,3 +110,17 @@ def test_what_nobody_expected_is_a_sentence_too(open_app: Open, monkeypatch: pyt
     monkeypatch.setattr("pages.shared.work.merge.run_plan", broken_run)
     app = merge(open_app())
     assert "stopped unexpectedly (ZeroDivisionError: a bug)" in sentences(app)
+
+
+def test_started_as_a_script_the_app_says_how_it_is_started():
+    said = subprocess.run(
+        [sys.executable, "app.py"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert said.returncode == 1
+    assert said.stderr.splitlines()[-1] == "Start the explorer with: streamlit run app.py"
+    assert "Traceback" not in said.stderr
+
+
+def test_a_process_that_multiprocessing_starts_beside_a_page_does_not_run_the_app():
+    # There the main module, which Streamlit sets to the app, is run under this name.
+    assert "page" not in runpy.run_path(str(ROOT / "app.py"), run_name="__mp_main__")

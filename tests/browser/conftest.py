@@ -133,9 +133,9 @@ class Visitor:
 
     def _said(self, message: Any) -> None:
         # Streamlit looks for its own server below an inner address first.
-        probe = "/_stcore/" in (message.location or {}).get("url", "")
-        if message.type == "error" and not probe:
-            self.complaints.append(message.text)
+        place = (message.location or {}).get("url", "")
+        if message.type == "error" and "/_stcore/" not in place:
+            self.complaints.append(f"{message.text} {place}".strip())
 
     def go(self, title: str) -> None:
         """To another page by the navigation; on a phone that waits behind a button."""

@@ -177,7 +177,7 @@ def of_learn(visitor: Visitor) -> Iterator[str]:
         yield name
     page.get_by_role("button", name=re.compile("^Open this lesson")).first.click()
     page.get_by_text("Lesson 1 of 5").wait_for()
-    expand(page, "Answer")
+    settle(page)
     yield "a lesson"
     page.get_by_role("button", name="Close", exact=True).click()
 

@@ -82,7 +82,7 @@ def test_merge_by_conjugate_gradients_and_the_film(visitor: Visitor):
     visitor.merge()
     page.get_by_role("button", name="Cancel").wait_for()
     page.get_by_role("button", name="Cancel").click()
-    page.get_by_text("The merge was cancelled").wait_for(timeout=10_000)
+    page.get_by_test_id("stAlert").get_by_text("The merge was cancelled").wait_for(timeout=10_000)
     iterations = page.get_by_role("slider", name="CG iterations")
     iterations.focus()
     iterations.press("Home")

@@ -132,9 +132,10 @@ class Visitor:
             self.outside.append(request.url)
 
     def _said(self, message: Any) -> None:
-        # Streamlit looks for its own server below an inner address first.
+        # Streamlit looks for its server below an inner address first, and takes a picture away with
+        # the run that showed it, while a slow browser may still ask for it.
         place = (message.location or {}).get("url", "")
-        if message.type == "error" and "/_stcore/" not in place:
+        if message.type == "error" and "/_stcore/" not in place and "/media/" not in place:
             self.complaints.append(f"{message.text} {place}".strip())
 
     def go(self, title: str) -> None:

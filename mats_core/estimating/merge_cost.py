@@ -31,6 +31,7 @@ from ..merging import (
     planned,
     shape_of,
     statistics_sizes,
+    together,
     units,
 )
 from ..methods import Cost, Shape, Treatment, calls, passes, selection
@@ -204,6 +205,7 @@ class _Layers:
         self.held = {shape: inputs_bytes(plan, shape) for shape, _ in like}
         everything = sum(self.held[shape] * len(alike) for (shape, _), alike in like.items())
         again = everything > plan.inputs.memo.limit
+        self.at_once = together(plan, (alike[0] for alike in like.values()))
         for (shape, _), alike in like.items():
             self._add(shape, alike, again)
         self._fold(whole)
@@ -220,9 +222,9 @@ class _Layers:
             reading = _reading(self.plan, replace(shape, measured=frozenset()), alike[0])
             work += (once + reading if again else once) * sweeps + selection(shape)
         self.work += work * count
-        at_once = bytes_at_once(self.plan, alike[0])
-        if at_once > self.peak:
-            self.peak, self.largest = at_once, alike[0].name
+        nbytes = bytes_at_once(self.plan, alike[0], self.at_once)
+        if nbytes > self.peak:
+            self.peak, self.largest = nbytes, alike[0].name
         # Beside its inputs a method remembers about one update a task.
         read = 0 if self.plan.inputs.in_memory else held  # what was given is read where it lies
         self.kept += count * (read + shape.experts * shape.nbytes * (cost.treatment == "merged"))

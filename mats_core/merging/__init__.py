@@ -71,7 +71,7 @@ from .records import family_record, recipe_record, weights_record
 from .report import VERSION, LayerReport, Report, TaskList, task_dict
 from .rounds import examples_of
 from .sinks import output_specs
-from .sizes import bytes_at_once, cost_of, inputs_bytes, shape_of, statistics_sizes
+from .sizes import bytes_at_once, cost_of, inputs_bytes, shape_of, statistics_sizes, together
 
 __all__ = [
     "MEAN", "VERSION", "Candidate", "Evaluation", "Event", "Examined", "ExpertEntry", "FamilyFile",
@@ -85,6 +85,6 @@ __all__ = [
     "output_specs", "parse_options", "parse_recipe", "patterns", "pieces", "pipeline", "plain_name",
     "planned", "prepare", "proposal", "proposed_base", "read_layer", "recipe_of", "recipe_record",
     "reference", "remove_family", "require_output", "require_recipe", "rounds", "run", "run_plan",
-    "save_family", "shape_of", "statistics_of", "statistics_sizes", "task_dict", "task_of", "units",
-    "weights_of", "weights_record", "with_statistics",
+    "save_family", "shape_of", "statistics_of", "statistics_sizes", "task_dict", "task_of",
+    "together", "units", "weights_of", "weights_record", "with_statistics",
 ]  # fmt: skip

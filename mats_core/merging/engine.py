@@ -53,7 +53,8 @@ def here(
     A method is a plain function: only beside this one can the iterations of its solve be told, and
     ended.
     """
-    at_once, threads = together(plan), torch.get_num_threads()
+    # Of the whole plan: what is left of a merge that goes on is solved as it would have been.
+    at_once, threads = together(plan, units(plan)), torch.get_num_threads()
     # Which GPU is the current one is a thread's setting, as is how many threads its products take.
     gpu = torch.cuda.current_device() if plan.device == "cuda" else None
     apart = functools.partial(_apart, plan, survey, gpu, threads // at_once)

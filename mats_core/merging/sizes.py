@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 import torch
@@ -10,7 +10,7 @@ import torch
 from ..methods import Cost, Shape, running_cost
 from ..names import is_matrix, is_weight, module_of
 from ..statistics import Statistics
-from .plan import Plan, Unit, units
+from .plan import Plan, Unit
 from .reading import is_solved, pieces
 
 SMALL = 1 << 28  # bytes of a layer that is merged beside another one
@@ -26,20 +26,21 @@ def layer_bytes(plan: Plan, unit: Unit) -> float:
     return ahead * inputs_bytes(plan, shape) + cost_of(plan, unit, shape).nbytes
 
 
-def bytes_at_once(plan: Plan, unit: Unit) -> float:
-    """Bytes that merging a layer takes, and one as large beside it where two are merged at once."""
-    return layer_bytes(plan, unit) * (together(plan) if is_solved(plan, unit) else 1)
+def bytes_at_once(plan: Plan, unit: Unit, at_once: int) -> float:
+    """Bytes that merging a layer takes, and one as large beside it where two are solved at once."""
+    return layer_bytes(plan, unit) * (at_once if is_solved(plan, unit) else 1)
 
 
-def together(plan: Plan) -> int:
+def together(plan: Plan, layers: Iterable[Unit]) -> int:
     """How many matrices are solved for at once: two, where there are CPU cores and all are small.
 
     Two threads of one product wait for each other: K-FAC of the sample family takes 1.33 times less
-    time so, and a method that only decomposes takes 1.2 times more.
+    time so, and a method that only decomposes takes 1.2 times more.  `layers`: all of the plan, or
+    one of each shape.
     """
     if plan.device != "cpu" or torch.get_num_threads() < 2:
         return 1
-    apart = (unit for unit in units(plan) if is_solved(plan, unit))
+    apart = (unit for unit in layers if is_solved(plan, unit))
     return 2 if all(layer_bytes(plan, unit) <= SMALL for unit in apart) else 1
 
 

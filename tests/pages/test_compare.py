@@ -238,9 +238,8 @@ def test_why_says_what_it_needs(compare_page: AppTest):
     assert "Tick two runs" in texts(compare_page)
 
 
-def test_a_run_of_other_files_is_not_explained_and_not_tried_again(
-    compare_page: AppTest, monkeypatch: Any
-):
+def change_files(monkeypatch: Any) -> None:
+    """Have every run say that it was made of another expert `e1`."""
     real = runs.everything
 
     def other(family: str) -> list[runs.Run]:
@@ -250,6 +249,12 @@ def test_a_run_of_other_files_is_not_explained_and_not_tried_again(
         return found
 
     monkeypatch.setattr(runs, "everything", other)
+
+
+def test_a_run_of_other_files_is_not_explained_and_not_tried_again(
+    compare_page: AppTest, monkeypatch: Any
+):
+    change_files(monkeypatch)
     app = settle(view(compare_page, WHY), "explaining")
     assert "others in place of e1" in sentences(app)
     assert [b.label for b in app.button if b.key == "why start"] == ["Predict by layer"]
@@ -274,15 +279,7 @@ def test_predicted_loss_beside_measured(compare_page: AppTest):
 
 
 def test_a_run_of_other_files_is_not_predicted(compare_page: AppTest, monkeypatch: Any):
-    real = runs.everything
-
-    def other(family: str) -> list[runs.Run]:
-        found = real(family)
-        for run in found:
-            run.report.fingerprints["e1"] = "something else"  # type: ignore[index]
-        return found
-
-    monkeypatch.setattr(runs, "everything", other)
+    change_files(monkeypatch)
     view(compare_page, LOSS)
     press(compare_page, "Predict and measure")
     settle(compare_page, "predicting")

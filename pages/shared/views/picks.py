@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import streamlit as st
 
 from mats_core import figures
@@ -20,12 +22,16 @@ def run(collection: FamilyFile) -> Run | None:
     elsewhere = shown.run(collection.name)
     if elsewhere is not None and session.inside_follows != elsewhere.id:
         session.inside_follows = session.inside_run = elsewhere.id
-    if session.inside_run not in kept:
-        session.inside_run = next(iter(kept))
+    return _of(kept, "Run", keys.INSIDE_RUN)
+
+
+def _of(kept: Mapping[str, Run], label: str, key: str) -> Run:
+    """The chosen one of some runs, at first the first of them."""
+    if state.value(key) not in kept:
+        state.put(key, next(iter(kept)))
     chosen = st.selectbox(
-        "Run", list(kept), format_func=lambda id: kept[id].label, key=keys.INSIDE_RUN,
-        persist_state="session",
-    )  # fmt: skip
+        label, list(kept), format_func=lambda id: kept[id].label, key=key, persist_state="session"
+    )
     return kept[chosen]
 
 
@@ -50,12 +56,4 @@ def other(run: Run, task: str) -> Run | None:
         for other in reversed(runs.everything(run.family))
         if other.id != run.id and any(r.name == task for r in other.report.tasks)
     }
-    if not kept:
-        return None
-    if session.inside_other not in kept:
-        session.inside_other = next(iter(kept))
-    chosen = st.selectbox(
-        "Other merge", list(kept), format_func=lambda id: kept[id].label, key=keys.INSIDE_OTHER,
-        persist_state="session",
-    )  # fmt: skip
-    return kept[chosen]
+    return _of(kept, "Other merge", keys.INSIDE_OTHER) if kept else None

@@ -9,7 +9,9 @@ from mats_core.system import Event, drain
 
 from .jobs import Tell
 
+E = TypeVar("E", bound=Event)
 R = TypeVar("R")
+T = TypeVar("T")
 
 
 def told(
@@ -27,3 +29,15 @@ def told(
         tell(event.fraction, event.text, known)
 
     return drain(events, see)
+
+
+def gathering(kind: type[E], value: Callable[[E], T]) -> Callable[[Event], tuple[T, ...]]:
+    """What is known after an event, where every event of a kind brings one value more."""
+    so_far: list[T] = []
+
+    def known(event: Event) -> tuple[T, ...]:
+        if isinstance(event, kind):
+            so_far.append(value(event))
+        return tuple(so_far)
+
+    return known

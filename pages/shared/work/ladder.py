@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mats_core.analysis import Stand, Stood, climb
-from mats_core.merging import Event, Recipe
+from mats_core.merging import Recipe
 from mats_core.methods import Ladder
 
 from . import again
-from .following import told
+from .following import gathering, told
 from .jobs import Tell
 from .prepare import Prepared
 
@@ -26,13 +26,6 @@ class LadderRequest:
 
 def run_ladder(request: LadderRequest, prepared: Prepared, tell: Tell) -> tuple[Stand, ...]:
     """All rungs of a ladder; what is known so far is told on the way."""
-    stands: list[Stand] = []
-
-    def known(event: Event) -> tuple[Stand, ...]:
-        if isinstance(event, Stood):
-            stands.append(event.stand)
-        return tuple(stands)
-
     inputs = again.of_family(prepared, request.recipe)
     events = climb(request.recipe, request.ladder, inputs=inputs, examples=request.examples)
-    return told(events, tell, known)
+    return told(events, tell, gathering(Stood, lambda event: event.stand))

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mats_core.analysis import Axis, Cell, CellDone, sweep
-from mats_core.merging import Event, Recipe
+from mats_core.merging import Recipe
 from mats_core.system import part
 
 from . import again
-from .following import told
+from .following import gathering, told
 from .jobs import Tell
 from .prepare import Prepared
 from .runs import Run
@@ -35,16 +35,10 @@ class SweepRequest:
 
 def run_sweep(request: SweepRequest, prepared: Prepared, tell: Tell) -> tuple[Cell, ...]:
     """All points of a grid; what is known so far is told on the way."""
-    cells: list[Cell] = []
-
-    def known(event: Event) -> tuple[Cell, ...]:
-        if isinstance(event, CellDone):
-            cells.append(event.cell)
-        return tuple(cells)
-
     if request.like is None:
         inputs = again.of_family(prepared, request.recipe)
     else:
         _, inputs = again.opened(request.like, prepared)
     events = sweep(request.recipe, request.x, request.y, inputs=inputs, examples=request.examples)
+    known = gathering(CellDone, lambda event: event.cell)
     return told(part(events, said="Sweeping: {}"), tell, known)

@@ -38,7 +38,6 @@ class Solution:
     objectives   ½⟨X, K X⟩ − ⟨b, X⟩; index 0 is the start
     distances    ‖X − X₀‖_F; index 0 is 0
     iterates     X after each iteration that was asked for with `keep`
-    true_residual   the relative residual of `value`, recomputed from its definition
     """
 
     value: Tensor
@@ -47,7 +46,6 @@ class Solution:
     objectives: tuple[float, ...] = ()
     distances: tuple[float, ...] = ()
     iterates: dict[int, Tensor] = field(default_factory=dict)
-    true_residual: float = float("nan")
 
     @property
     def iterations(self) -> int:
@@ -63,6 +61,7 @@ def cg(
     iterations: int,
     tolerance: float = 0.0,
     preconditioner: Apply | None = None,
+    residual: Tensor | None = None,
     keep: Iterable[int] = (),
     callback: Callable[[int, float], None] | None = None,
 ) -> Solution:
@@ -73,6 +72,7 @@ def cg(
     then the best iterate so far is returned.  Without a preconditioner it never leaves `start`
     plus the range of K, so on a consistent singular system it lands on the solution nearest to
     `start`; with one it does not, and the system should be damped or anchored.
+    `residual` is `b − K X₀`, where it is known: one product less.
     `callback(iteration, relative residual)` is called after each; what it raises ends the solve.
     """
     wanted = set(keep)
@@ -81,7 +81,7 @@ def cg(
     rounding = 4 * torch.finfo(rhs.dtype).eps
     enough = max(tolerance, rounding)
     x = start.clone()
-    r = rhs - matvec(x)
+    r = rhs - matvec(x) if residual is None else residual
     best, best_residual = x, float(r.norm()) / scale
     residuals, distances = [best_residual], [0.0]
     objectives = [_objective(x, r, rhs)]
@@ -103,26 +103,25 @@ def cg(
         alpha = rz / curvature
         x = x + alpha * p
         r = r - alpha * q
-        residual = float(r.norm()) / scale
-        if not math.isfinite(residual) or residual > GROWTH * residuals[0]:
+        relative = float(r.norm()) / scale
+        if not math.isfinite(relative) or relative > GROWTH * residuals[0]:
             status = Status.STAGNATED
             break
-        residuals.append(residual)
+        residuals.append(relative)
         objectives.append(_objective(x, r, rhs))
         distances.append(float((x - start).norm()))
         if callback is not None:
-            callback(iteration, residual)
+            callback(iteration, relative)
         if iteration in wanted:
             iterates[iteration] = x.clone()
-        if residual < best_residual:
-            best, best_residual = x, residual
-        if residual <= enough:
+        if relative < best_residual:
+            best, best_residual = x, relative
+        if relative <= enough:
             status = Status.CONVERGED
             break
     value = best if status in (Status.STAGNATED, Status.NOT_POSITIVE) else x
-    true = float((rhs - matvec(value)).norm()) / scale
     trace = tuple(residuals), tuple(objectives), tuple(distances)
-    return Solution(value, status, *trace, iterates, true)
+    return Solution(value, status, *trace, iterates)
 
 
 def _objective(x: Tensor, r: Tensor, rhs: Tensor) -> float:

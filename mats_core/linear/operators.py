@@ -229,6 +229,23 @@ def damped(factor: Tensor, damping: float) -> Tensor:
     return moved
 
 
+def damped_products(
+    blocks: Sequence[Kronecker], weights: Sequence[float], xs: Sequence[Tensor]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The coefficients of 1, δ and δ² in `Σ_m α_m B_m X_m A_m` with every factor damped by δ.
+
+    For one and a half products with the undamped blocks, those with damped ones at every δ.
+    """
+    constant, linear, square = (torch.zeros_like(xs[0]) for _ in range(3))
+    for block, weight, x in zip(blocks, weights, xs, strict=True):
+        a, b = (float(factor.diagonal().mean()) for factor in (block.a, block.b))
+        right = x @ block.a
+        constant.add_(block.b @ right, alpha=weight)
+        linear.add_(right, alpha=weight * b).add_(block.b @ x, alpha=weight * a)
+        square.add_(x, alpha=weight * a * b)
+    return constant, linear, square
+
+
 def off_diagonal_scaled(factor: Tensor, scale: float) -> Tensor:
     """`λ C + (1 − λ) diag(C)`: RegMean's α, MaTS's λ."""
     if scale == 1:

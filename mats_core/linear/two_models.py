@@ -36,10 +36,11 @@ def two_models(
         return weights[0] * first.apply(x) + weights[1] * second.apply(x)
 
     scale = float(rhs.norm()) or 1.0
-    residuals = tuple(float((rhs - matvec(x)).norm()) / scale for x in (start, value))
+    left = [(x, rhs - matvec(x)) for x in (start, value)]
+    residuals = tuple(float(r.norm()) / scale for _, r in left)
     distances = (0.0, float((value - start).norm()))
-    objectives = tuple(_objective(x, rhs - matvec(x), rhs) for x in (start, value))
-    return Solution(value, Status.CLOSED_FORM, residuals, objectives, distances, {}, residuals[-1])
+    objectives = tuple(_objective(x, r, rhs) for x, r in left)
+    return Solution(value, Status.CLOSED_FORM, residuals, objectives, distances)
 
 
 def _joint_basis(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor] | None:

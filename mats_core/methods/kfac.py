@@ -18,6 +18,7 @@ from ..linear import (
     Solution,
     Status,
     WeightedSum,
+    damped_products,
     eigh_descending,
     factored_kronecker_inverse,
     matrix,
@@ -147,8 +148,8 @@ def _solve(
     layer: Layer, options: KfacOptions, operator: WeightedSum, start: Tensor
 ) -> tuple[Solution, str, str]:
     """The solution, what befell it, and the preconditioner it was found with."""
-    right = operator.apply_each(layer.experts)
     shift = options.anchor * float(operator.diagonal().mean()) if options.anchor else 0.0
+    right = _products(layer, options, operator, "experts", layer.experts)
     if shift:
         right = right + shift * start
 
@@ -168,6 +169,9 @@ def _solve(
             raise indefinite(layer, "K-FAC merging")
     preconditioner, kind = _preconditioner(layer, options, operator, shift)
     how = limits(layer, options)
+    if options.start == "average":
+        mean = _products(layer, options, operator, "average", [start] * len(layer.experts))
+        how["residual"] = right - mean - shift * start
     solution = linear.cg(matvec, right, start, preconditioner=preconditioner, **how)
     if preconditioner and solution.status in (Status.STAGNATED, Status.NOT_POSITIVE):
         named = "kronecker" if options.preconditioner == "auto" else options.preconditioner
@@ -178,6 +182,22 @@ def _solve(
     if layer.negative and solution.status == Status.NOT_POSITIVE:
         raise indefinite(layer, "K-FAC merging")
     return solution, "", kind
+
+
+def _products(
+    layer: Layer, options: KfacOptions, operator: WeightedSum, what: str, xs: Sequence[Tensor]
+) -> Tensor:
+    """`Σ α_m B_m X_m A_m`, of what is remembered for every damping where A and B are matrices."""
+    blocks = [term for term in operator.terms if isinstance(term, Kronecker)]
+    if len(blocks) < len(operator.terms) or any(block.in_factors for block in blocks):
+        return operator.apply_each(xs)
+
+    def compute() -> tuple[Tensor, Tensor, Tensor]:
+        return damped_products(_blocks(layer, options, damping=0.0), layer.shares, xs)
+
+    key = ("K-FAC products", what, layer.weights, options.normalise, options.off_diagonal)
+    constant, linear, square = layer.remember(key, compute)
+    return constant + options.damping * linear + options.damping**2 * square
 
 
 def limits(layer: Layer, options: Options) -> dict[str, Any]:
@@ -264,7 +284,8 @@ def cost(s: Shape, options: KfacOptions) -> Cost:
     copies = t * factors
     product = gemm(m, n, m, s.dtype) + gemm(m, n, n, s.dtype)
     operator = product * t + s.passes(3 * t + 1)
-    work = operator * 3 + s.passes(6 * t)  # the right-hand side, the first and the last residual
+    # The right-hand side and the first residual, for every damping, but for truncated blocks.
+    work = operator * (3 if options.rank is None else 2) + s.passes(6 * t)
     for k in (m, n):
         work += forms(k, s, options.damping, options.off_diagonal, options.normalise)
     each = product * 0
@@ -300,7 +321,7 @@ def _cost_in_factors(s: Shape, options: KfacOptions) -> Cost:
         each += side(rows, d, stacked, s)
         kept += (3 * 8 * stacked if stacked else 2 * 8 * d) * d + t * s.width * (k or d) * d
     iteration = operator + each + _vectors(s)
-    work = operator * 3 + inverted + s.passes(6 * t) + iteration * iterations(options, t)
+    work = operator * 2 + inverted + s.passes(6 * t) + iteration * iterations(options, t)
     return Cost("merged", work, kept + 13 * s.nbytes)
 
 

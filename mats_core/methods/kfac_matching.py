@@ -134,7 +134,7 @@ def cost(s: Shape, options: KfacMatchingOptions) -> Cost:
     each = operator + both * 2 + s.passes(27) + calls(25.0)
     # Its operator is further from one Kronecker product: 10 to 30 iterations where the bound is 11.
     needed = min(options.iterations, 2 * bound(options.iterations, options.tolerance, s.experts))
-    work = operator * 3 + eigenbases(m, n) + s.passes(8 * t) + each * needed
+    work = operator * 2 + eigenbases(m, n) + s.passes(8 * t) + each * needed
     for k in (m, n):
         work += forms(k, s, options.damping, 1.0, options.normalise)
     factors = t * (m * m + n * n) * s.width

@@ -35,6 +35,11 @@ def problem(seed: int, tasks: int = 3):
     return operator, rhs, start
 
 
+def residual_of(matvec, rhs, x):
+    """The relative residual, by its definition."""
+    return float((rhs - matvec(x)).norm() / rhs.norm())
+
+
 def dense_solve(operator, rhs):
     return torch.linalg.solve(operator.dense(), rhs.reshape(-1)).reshape(rhs.shape)
 
@@ -45,7 +50,7 @@ def test_cg_equals_the_dense_solve(seed):
     solution = cg(operator.apply, rhs, start, iterations=200)
     assert solution.status == Status.CONVERGED
     close(solution.value, dense_solve(operator, rhs), 1e-12)
-    assert solution.true_residual < 1e-13
+    assert residual_of(operator.apply, rhs, solution.value) < 1e-13
 
 
 def test_cg_ends_within_the_number_of_distinct_eigenvalues():
@@ -71,7 +76,7 @@ def test_the_trace_follows_its_definitions(seed):
         assert solution.distances[index] == pytest.approx(float((x - start).norm()), abs=1e-12)
     # CG minimises the objective over growing subspaces.
     assert all(a >= b for a, b in zip(solution.objectives, solution.objectives[1:], strict=False))
-    assert solution.true_residual == pytest.approx(solution.residuals[-1], rel=1e-6)
+    assert torch.equal(solution.value, solution.iterates[8])
 
 
 def test_every_iterate_minimises_over_its_krylov_space():
@@ -140,7 +145,7 @@ def test_not_positive_is_a_status_and_the_best_iterate_comes_back():
     sign[0, 0] = -1
     solution = cg(lambda x: sign * x, rhs, torch.zeros_like(rhs), iterations=50)
     assert solution.status == Status.NOT_POSITIVE
-    assert solution.true_residual <= solution.residuals[0]
+    assert residual_of(lambda x: sign * x, rhs, solution.value) <= solution.residuals[0]
 
 
 def test_rounding_in_the_null_space_is_no_negative_curvature():
@@ -151,7 +156,7 @@ def test_rounding_in_the_null_space_is_no_negative_curvature():
     rhs = operator.apply(hidden)
     solution = cg(operator.apply, rhs, start, iterations=500)
     assert solution.status in (Status.STAGNATED, Status.CONVERGED)
-    assert solution.true_residual < 1e-5
+    assert residual_of(operator.apply, rhs, solution.value) < 1e-5
 
 
 def test_not_positive_preconditioner():
@@ -168,8 +173,9 @@ def test_an_inconsistent_system_stagnates_with_a_finite_value():
     solution = cg(lambda x: values * x, rhs, torch.zeros_like(rhs), iterations=50)
     assert solution.status == Status.STAGNATED
     assert bool(torch.isfinite(solution.value).all())
-    assert solution.true_residual == pytest.approx(min(solution.residuals))
-    assert 1 / 20**0.5 <= solution.true_residual < 0.25
+    left = residual_of(lambda x: values * x, rhs, solution.value)
+    assert left == pytest.approx(min(solution.residuals))
+    assert 1 / 20**0.5 <= left < 0.25
 
 
 @pytest.mark.parametrize("poison", [float("nan"), float("inf")])
@@ -284,7 +290,11 @@ def test_two_models_equals_the_dense_kronecker_solve(seed, weights):
     assert solution.status == Status.CLOSED_FORM
     dense = weights[0] * first.dense() + weights[1] * second.dense()
     close(solution.value, torch.linalg.solve(dense, rhs.reshape(-1)).reshape(SHAPE), 1e-10)
-    assert solution.true_residual < 1e-11
+    matvec = WeightedSum(operator.terms, weights).apply
+    assert residual_of(matvec, rhs, solution.value) == pytest.approx(
+        solution.residuals[-1], abs=1e-14
+    )
+    assert solution.residuals[-1] < 1e-11
     assert len(solution.residuals) == len(solution.objectives) == 2
 
 

@@ -10,7 +10,9 @@ from mats_core.linear.operators import (
     InputGram,
     Kronecker,
     Operator,
+    WeightedSum,
     damped,
+    damped_products,
     off_diagonal_scaled,
     regularised,
     regularised_gram,
@@ -86,6 +88,15 @@ def test_float32_stays_float32(x):
 def test_damped_adds_a_share_of_the_mean_eigenvalue(damping):
     expected = A + damping * torch.linalg.eigvalsh(A).mean() * torch.eye(3).double()
     close(damped(A, damping), expected, 1e-12)
+
+
+@pytest.mark.parametrize("damping", [0.0, 0.01, 3.0])
+def test_damped_products_are_those_of_damped_blocks(damping):
+    blocks = [Kronecker(positive(4, 20 + m), positive(3, 30 + m)) for m in range(3)]
+    weights, xs = (1.0, 0.5, -2.0), torch.randn(3, 4, 3).double().unbind()
+    constant, linear, square = damped_products(blocks, weights, xs)
+    moved = WeightedSum(tuple(regularised(b, damping=damping) for b in blocks), weights)
+    close(constant + damping * linear + damping**2 * square, moved.apply_each(xs), 1e-12)
 
 
 @pytest.mark.parametrize("scale", [0.0, 0.3, 1.0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import replace
 
 import numpy as np
@@ -243,6 +244,30 @@ def test_auto_preconditions_only_what_is_regular():
     for singular in ({"damping": 0.0}, {"rank": 4}):
         automatic, named = trace(**singular), trace(**singular, preconditioner="none")
         assert automatic.residuals == named.residuals
+
+
+def test_another_damping_needs_no_product_with_the_experts_again(monkeypatch):
+    known, counted = {}, []
+
+    def remember(what, compute):
+        return known[what] if what in known else known.setdefault(what, compute())
+
+    def counting(*what):
+        counted.append(what)
+        return linear.damped_products(*what)
+
+    module = importlib.import_module("mats_core.methods.kfac")
+    monkeypatch.setattr(module, "damped_products", counting)
+    fresh = random_case(2, experts=3).layer
+    layer = replace(fresh, remember=remember)
+    for damping in (0.1, 0.3, 0.0):
+        value(layer, "kfac", damping=damping)
+        assert len(counted) == 2  # the experts', and the average's, once
+    for damping in (0.1, 0.3, 0.0):
+        again, anew = (value(which, "kfac", damping=damping) for which in (layer, fresh))
+        assert torch.equal(again, anew)
+    reweighted = value(replace(layer, weights=(1.0, 2.0, 3.0)), "kfac")
+    assert torch.equal(reweighted, value(replace(fresh, weights=(1.0, 2.0, 3.0)), "kfac"))
 
 
 def test_the_report_says_what_was_preconditioned_with():

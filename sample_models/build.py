@@ -50,6 +50,10 @@ def main(arguments: list[str] | None = None) -> None:
         settings = replace(settings, base_steps=chosen.base_steps)
     started = time.perf_counter()
     build(chosen.out, settings, images=chosen.images, base=chosen.base)
+    if chosen.images is None:
+        from .scores import write_scores
+
+        write_scores(chosen.out)
     print(f"models: {(time.perf_counter() - started) / 60:.1f} minutes", flush=True)
     if not chosen.no_table:
         from .table import write_table

@@ -15,10 +15,13 @@ import numpy as np
 
 from mats_core.checkpoints import write_atomically
 from mats_core.errors import member
+from mats_core.evaluation import kept
 from mats_core.system import cache_folder, recall
 from mats_core.tasks import Task
 
 from . import tasks
+
+kept.bring(Path(__file__).parent / "drawn" / "scores.json")
 
 
 def load(name: str) -> Task:

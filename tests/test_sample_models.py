@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from mats_core import tasks
+from mats_core import models, tasks
 from mats_core.checkpoints.files import Checkpoint
+from mats_core.evaluation import evaluate, kept
 from mats_core.evaluation.evaluate import baselines
 from mats_core.merging.family_file import load_family
 from mats_core.merging.plan import open_inputs
-from sample_models import build, table, training
+from sample_models import build, scores, table, training
 from sample_models import tasks as drawn
 
 FAMILY = Path(drawn.__file__).parent / "drawn"
@@ -51,6 +52,23 @@ def test_experts_are_experts_and_the_base_is_not():
         finetuned, pretrained = baselines(family, expert, task, "test", 300, "cpu")
         assert finetuned.accuracy > 0.85
         assert pretrained.accuracy < finetuned.accuracy - 0.1
+
+
+def test_the_scores_that_come_with_the_family_are_those_of_its_models():
+    """Written by `python -m sample_models.scores`; one task is asked whole."""
+    family = open_inputs(load_family(FAMILY).recipe("average")).family
+    brought = kept.brought(FAMILY / scores.FILE)
+    asked = {e.name: scores.asked(family, e) for e in family.experts}
+    assert set(brought) == {kept.name_of(k) for one in asked.values() for _, k in one.values()}
+    orientation = next(e for e in family.experts if e.name == "orientation")
+    task, key = asked["orientation"]["validation"]
+    pair = brought[kept.name_of(key)]
+    for score, model in zip(pair, (orientation.checkpoint, family.base), strict=True):
+        again = evaluate.evaluate_expert(
+            models.tensors_of(model), family, orientation, task.validation
+        )
+        flips = sum(a != b for a, b in zip(score.answers, again.answers, strict=True))
+        assert flips <= 2  # another machine rounds otherwise
 
 
 @pytest.mark.parametrize("name", [*drawn.TASKS, *drawn.PRETRAINING])

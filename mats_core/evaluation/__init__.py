@@ -4,7 +4,7 @@
 differ and whether that could be chance.
 """
 
-from . import confusion, evaluate, examiner, metrics
+from . import confusion, evaluate, examiner, kept, metrics
 from .comparison import (
     Comparison,
     Difference,
@@ -29,7 +29,7 @@ from .scores import (
 __all__ = [
     "KEPT", "QUICK", "ROUND", "Asked", "Changes", "Comparison", "Difference", "Exam", "Score",
     "TaskResult", "compare", "confusion", "evaluate", "exam", "examiner", "examining",
-    "gap_recovered", "going_on", "half_width", "metrics", "normalised_accuracy",
+    "gap_recovered", "going_on", "half_width", "kept", "metrics", "normalised_accuracy",
     "normalised_interval", "on_same_examples", "score_of_loader", "scoring_loader", "share",
     "told_nothing", "with_head",
 ]  # fmt: skip

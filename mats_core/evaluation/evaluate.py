@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Generator
+from collections.abc import Generator, Hashable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,6 +20,8 @@ from ..tasks import Split, Task
 from . import comparison, kept, scores
 from .metrics import wilson
 from .scores import Score, TaskResult, gap_recovered, half_width, normalised_accuracy, share
+
+CONFIRMED = 32  # examples by which scores that came with a family are confirmed
 
 
 def logits(
@@ -155,20 +157,37 @@ def baselines(
     asked once, on this machine, as long as weights, settings and data are the same."""
     part = task.split(split).first(examples)
 
-    def of(encoder: Weights) -> Score:
+    def of(encoder: Weights, some: Split = part) -> Score:
         tensors = models.tensors_of(encoder)
-        return evaluate_expert(tensors, family, expert, part, device=device)
+        return evaluate_expert(tensors, family, expert, some, device=device)
+
+    def confirm(brought: tuple[Score, ...]) -> bool:
+        some = part.first(CONFIRMED)
+        return all(
+            score.answers[: len(some)] == of(encoder, some).answers
+            and len(score.answers) == len(part)
+            for score, encoder in zip(brought, (tuned, base), strict=True)
+        )
 
     tuned, base = expert.checkpoint, family.base
-    contents = base.fingerprint, tuned.fingerprint, task.digest
-    settings = models.settings_digest(tuned.directory)
-    key = ("baselines", *contents, settings, split, examples, device)
-    found, before = recall(key, lambda: kept.once(key, lambda: (of(tuned), of(base))))
+    key = baselines_key(family, expert, task, split, examples)
+    found, before = recall(
+        (*key, device), lambda: kept.once(key, device, lambda: (of(tuned), of(base)), confirm)
+    )
     return found, before
 
 
+def baselines_key(
+    family: Family, expert: Expert, task: Task, split: str, examples: int | None
+) -> tuple[Hashable, ...]:
+    """All that decides what `baselines` are, but for the machine and its device."""
+    contents = family.base.fingerprint, expert.checkpoint.fingerprint, task.digest
+    settings = models.settings_digest(expert.checkpoint.directory)
+    return ("baselines", *contents, settings, split, examples)
+
+
 __all__ = [
-    "Reference", "Score", "TaskResult", "asked", "baselines", "check_task", "evaluate_expert",
-    "gap_recovered", "half_width", "logits", "marks", "normalised_accuracy", "probabilities",
-    "reference", "score", "scoring", "share", "wilson", "with_head",
+    "Reference", "Score", "TaskResult", "asked", "baselines", "baselines_key", "check_task",
+    "evaluate_expert", "gap_recovered", "half_width", "logits", "marks", "normalised_accuracy",
+    "probabilities", "reference", "score", "scoring", "share", "wilson", "with_head",
 ]  # fmt: skip

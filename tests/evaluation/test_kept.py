@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 
-from mats_core.evaluation import evaluate
+from mats_core.evaluation import evaluate, kept
 from mats_core.merging.plan import open_inputs
 from mats_core.merging.recipe import parse_recipe
 from mats_core.system.remember import memory
@@ -39,14 +39,18 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return found
 
 
+def first(folder: Path):
+    """The family, its first expert and the expert's task."""
+    content = {**family_recipe(folder, "average"), "base_statistics": None}
+    content["experts"] = [{"name": "e0", "model": "e0", "task": "t0.npz"}]
+    family = open_inputs(parse_recipe(content, folder)).family
+    return family, family.experts[0], load(folder / "t0.npz")
+
+
 def scores(folder: Path):
     """Both scores of the first expert, as another process would get them."""
     memory().clear()
-    content = {**family_recipe(folder, "average"), "base_statistics": None}
-    content["experts"] = [{"name": "e0", "model": "e0", "task": "t0.npz"}]
-    inputs = open_inputs(parse_recipe(content, folder))
-    task = load(folder / "t0.npz")
-    return evaluate.baselines(inputs.family, inputs.family.experts[0], task, "test", None, "cpu")
+    return evaluate.baselines(*first(folder), "test", None, "cpu")
 
 
 def configured(folder: Path) -> None:
@@ -104,3 +108,54 @@ def test_a_cache_that_cannot_be_written_costs_nothing_but_time(
     monkeypatch.setattr("mats_core.evaluation.kept.write_atomically", full)
     assert scores(folder) == scores(folder)
     assert len(asked) == 4
+
+
+def honest(content: dict) -> dict:
+    return content
+
+
+def exaggerated(content: dict) -> dict:
+    flipped = str.maketrans("01", "10")
+    for pair in content.values():
+        pair[1]["answers"] = pair[1]["answers"].translate(flipped)
+    return content
+
+
+def shortened(content: dict) -> dict:
+    for pair in content.values():
+        pair[0]["answers"] = pair[0]["answers"][:5]
+    return content
+
+
+def of_others(content: dict) -> dict:
+    return {name[::-1]: pair for name, pair in content.items()}
+
+
+@pytest.mark.parametrize(
+    ("change", "whole"), [(honest, 0), (exaggerated, 2), (shortened, 2), (of_others, 2), (list, 2)]
+)
+def test_scores_that_a_package_brings_count_once_some_answers_were_confirmed(
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    change: Callable[[dict], object],
+    whole: int,
+):
+    family, expert, task = first(folder)
+    known, file = scores(folder), folder / "scores.json"
+    kept.write(file, {evaluate.baselines_key(family, expert, task, "test", None): known})
+    file.write_text(json.dumps(change(json.loads(file.read_text()))))
+    shutil.rmtree(folder.parent / "cache")
+    sizes: list[int] = []
+    real = evaluate.evaluate_expert
+
+    def ask(encoder, family, expert, split, **settings):
+        sizes.append(len(split))
+        return real(encoder, family, expert, split, **settings)
+
+    monkeypatch.setattr(evaluate, "evaluate_expert", ask)
+    monkeypatch.setattr(evaluate, "CONFIRMED", 6)
+    monkeypatch.setattr(kept, "_BROUGHT", {})
+    kept.bring(file)
+    assert scores(folder) == known
+    assert sizes.count(len(task.test)) == whole
+    assert len(task.test) > 6

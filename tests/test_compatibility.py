@@ -18,6 +18,7 @@ from torch import Tensor
 
 from mats_core.cli import main
 from mats_core.merging import Report, layers_done, load_family, load_recipe
+from mats_core.methods import describe
 from mats_core.statistics import Statistics
 from pages.shared.work import runs
 
@@ -54,8 +55,16 @@ def told(report: dict[str, Any]) -> dict[str, Any]:
     return {**{k: v for k, v in report.items() if k not in ITS_OWN}, "layers": layers}
 
 
+def of_then(method: str, options: dict[str, Any], then: dict[str, Any]) -> dict[str, Any]:
+    """The options that there were then; those that came since have their defaults."""
+    since = {name: value for name, value in options.items() if name not in then}
+    assert since == {f.name: f.default for f in describe(method) if f.name in since}
+    return {name: value for name, value in options.items() if name in then}
+
+
 def same_report(now: dict[str, Any], then: dict[str, Any]) -> None:
-    assert told(now) == told(then)
+    options = of_then(now["method"], now["options"], then["options"])
+    assert told({**now, "options": options}) == told(then)
     for new, old in zip(now["layers"], then["layers"], strict=True):
         for key in SERIES:
             assert new.get(key, []) == pytest.approx(old.get(key, []), rel=1e-2, abs=1e-9)
@@ -66,7 +75,8 @@ def test_recipes_mean_the_same(old):
     assert (kfac.method, kfac.rounds, kfac.dtype, kfac.device) == ("kfac", 2, "float64", "cpu")
     assert [(e.name, e.weight) for e in kfac.experts] == [("one", 1.0), ("two", 0.5)]
     applied = json.loads((old / "run.json").read_text())["report"]["options"]
-    assert kfac.parsed_options().model_dump() == applied  # the defaults of then, too
+    options = of_then("kfac", kfac.parsed_options().model_dump(), applied)
+    assert options == applied  # the defaults of then, too
     fisher = load_recipe(old / "fisher.yaml")
     assert fisher.search == {"floor": (0.1, 0.5)}
     assert fisher.output == "fisher"

@@ -23,6 +23,7 @@ from .factored import (
     factored_kronecker_inverse,
     left_directions,
     solve_factored,
+    update_gram,
 )
 from .lowrank import WORTH, Gram, LowRank, matrix
 from .operators import (
@@ -52,5 +53,5 @@ __all__ = [
     "exact", "factored_kronecker_inverse", "jacobi", "kronecker", "kronecker_inverse",
     "largest_triples", "left_directions", "like", "matrix", "norm", "polar", "pseudo_solve",
     "regularised", "regularised_gram", "solve_factored", "solve_positive", "streamed_thresholds",
-    "svd", "symmetric", "truncated", "two_models", "weighted_sum",
+    "svd", "symmetric", "truncated", "two_models", "update_gram", "weighted_sum",
 ]  # fmt: skip

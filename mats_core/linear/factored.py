@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .cg import Apply
-from .decompositions import eigh_descending, exact, inverse_positive, like
+from .decompositions import eigh_descending, exact, inverse_positive, like, svd
 from .lowrank import WORTH, Gram, LowRank, Woodbury, matrix, summed
 from .updates import weighted_sum
 
@@ -78,6 +78,42 @@ def _raised(gram: Gram, by: float) -> Gram:
     if isinstance(gram, LowRank):
         return LowRank(gram.factor, gram.rest + by)
     return gram + by * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+
+
+def update_gram(update: Tensor, summed: int, rounding: float) -> Gram:
+    """`ΔᵀΔ` of an update Δ (d_out, d_in), in factors wherever that pays; `ΔΔᵀ` is that of Δᵀ.
+
+    summed     how many of them are added up: factors of a LoRA pay while their rows together do
+    rounding   the norm below which what is left of Δ beside its leading directions is rounding
+
+    Of an update of low rank no d × d product is formed, nor of a wide one.
+    """
+    thin = _range(update, min(update.shape) // (WORTH * summed), rounding)
+    if thin is not None:
+        _, values, right = svd(thin)
+        kept = values > rounding
+        return _without_rest(values[kept, None] * right[kept])
+    if WORTH * update.shape[0] <= update.shape[1]:
+        return _without_rest(update)
+    return update.mT @ update
+
+
+def _without_rest(factor: Tensor) -> LowRank:
+    return LowRank(factor.contiguous(), factor.new_zeros(factor.shape[1]))
+
+
+def _range(update: Tensor, size: int, rounding: float) -> Tensor | None:
+    """F (size, d_in) with `Q F = Δ` up to rounding, Q orthonormal; None where there is none.
+
+    By a random sketch of the columns' span (arXiv 0909.4061), always the same one.
+    """
+    if size < 1:
+        return None
+    random = torch.Generator().manual_seed(0)
+    sketch = torch.randn(update.shape[1], size, generator=random, dtype=update.dtype)
+    q = torch.linalg.qr(update @ like(sketch, update))[0]
+    rest = q.mT @ update
+    return rest if float((update - q @ rest).norm()) <= rounding else None
 
 
 def essential_directions(update: Tensor, gram: LowRank, rank: int) -> tuple[Tensor, Tensor]:

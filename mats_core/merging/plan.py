@@ -19,7 +19,7 @@ from ..checkpoints import Buffers, Checkpoint, InMemory, Weights, original
 from ..errors import InputError, listing
 from ..families import Expert, Family, examine, look_inside
 from ..methods import METHODS, Method, Options, describe, named_checkpoints, options_of_the_base
-from ..names import bias_of, is_weight, module_of
+from ..names import bias_of, is_matrix, is_weight, module_of
 from ..statistics import Statistics
 from ..system import Memo, choose_device
 from .matching import read_through, require_matching, warn_of_labels
@@ -325,8 +325,8 @@ def _require_experts(recipe: Recipe, method: Method) -> None:
 
 
 def _require_statistics(recipe: Recipe, inputs: Inputs, method: Method, options: Options) -> None:
-    required = set(method.requires)
-    if method.folds(options):
+    required = set(method.requires(options))
+    if method.folds(options) and "input_gram" in required:
         required.add("input_mean")  # of the column of ones beside the inputs
     for entry, statistics in zip(recipe.experts, inputs.statistics, strict=True):
         if required and statistics is None:
@@ -365,12 +365,14 @@ def units(plan: Plan) -> list[Unit]:
     if plan.method.folds(plan.options):
         for name in shared:
             bias = bias_of(name)
-            if is_weight(name) and bias in shared and _foldable(plan, module_of(name)):
+            if is_weight(name) and bias in shared and _foldable(plan, name):
                 folded[name] = bias
     biases = set(folded.values())
     return [Unit(name, folded.get(name)) for name in shared if name not in biases]
 
 
-def _foldable(plan: Plan, module: str) -> bool:
-    wanted = (f"{module}.input_gram", f"{module}.input_mean")
+def _foldable(plan: Plan, name: str) -> bool:
+    if "input_gram" not in plan.kinds:  # the update's own, which every matrix has
+        return is_matrix(name, plan.inputs.family.shape(name))
+    wanted = (f"{module_of(name)}.input_gram", f"{module_of(name)}.input_mean")
     return all(s is not None and all(n in s for n in wanted) for s in plan.inputs.statistics)

@@ -232,12 +232,11 @@ def _folded(
     plan: Plan, statistics: Statistics, unit: Unit, found: LayerStatistics
 ) -> LayerStatistics:
     """The statistics of `[W b]`: the Gram of `[x; 1]`, and both Fishers side by side."""
-    gram = found.input_gram
-    if gram is None or found.input_mean is None or unit.bias is None:
-        return found
-    # In factors, the mean's column would not be a row.
-    gram = with_bias(matrix(gram), found.input_mean)
-    fisher = found.fisher
+    assert unit.bias is not None
+    gram, fisher = found.input_gram, found.fisher
+    if gram is not None and found.input_mean is not None:
+        # In factors, the mean's column would not be a row.
+        gram = with_bias(matrix(gram), found.input_mean)
     if fisher is not None:
         rows = plan.inputs.family.base.tensors[unit.bias].shape
         bias = statistics.read(f"{unit.bias}.fisher", rows, dtype=plan.dtype, device=plan.device)

@@ -29,6 +29,8 @@ from ..names import group_of
 from ..system import Work, forgetful
 from .cost import EXACT, Cost, Shape, eigenbasis, gemm, passes, polar_factor, svd_bytes
 from .cost import averaged as averaged_cost
+from .grams import INPUT, GramShare, InputSource, costing, with_grams
+from .grams import said as said_of
 from .layer import Layer, Merged, mean_task_vector
 from .method import Method, but_matrices, never
 from .options import Options, Rank, Section, Share, Signed, option
@@ -51,6 +53,8 @@ class EssentialOptions(Options):
     """Options of Essential Subspace Merging."""
 
     scaling: Signed = option(1.5, SCALING, source=MEASURED)
+    gram: InputSource = "measured"
+    gram_share: GramShare = 1.0
     task_power: Level = option(
         2.0,
         "polarized scaling, level 1: tasks with a larger update in a layer weigh more (0: off)",
@@ -87,7 +91,7 @@ class EssentialOptions(Options):
     )
     centre: bool = option(
         False,
-        "centre the output shifts before their principal directions",
+        "centre the output shifts before their principal directions (where A was measured)",
         source=PUBLISHED,
         more=True,
     )
@@ -152,7 +156,7 @@ def essential_update(
     """Steps 1–6: the merged update of one layer, the weights that tasks and dimensions got, and how
     the polar factors were computed.
     """
-    subspace = (options.rank, options.centre)
+    subspace = (options.rank, options.centre, options.gram, options.gram_share)
     d_out = updates[0].shape[0]
     rank = min(options.rank or max(1, d_out // len(updates)), d_out)
     norms = torch.tensor([norm(update) for update in updates], dtype=torch.float64)
@@ -186,9 +190,10 @@ def essential(layer: Layer, options: EssentialOptions, survey: object = None) ->
     """W = W0 + α Δ before level 3; matrices without statistics fall back to TSV-M."""
     if not layer.is_matrix:
         return mean_task_vector(layer, options.scaling)
+    layer = with_grams(layer, options.gram, options.gram_share, INPUT)
     grams = layer.grams("input_gram")
-    means = layer.measured("input_mean") if options.centre else None
-    if grams is None or (options.centre and means is None):
+    means = layer.measured("input_mean") if centred(options) else None
+    if grams is None or (centred(options) and means is None):
         return tsv_m(layer, TsvOptions(scaling=options.scaling))
     # Neither scaling nor level 3 enters here.
     depends = options.model_dump(exclude={"scaling", "layer_power"})
@@ -197,13 +202,21 @@ def essential(layer: Layer, options: EssentialOptions, survey: object = None) ->
         lambda: essential_update(layer.signed_updates, grams, means, options, layer.remember),
     )
     value = layer.base + options.scaling * update
-    if not options.centre and isinstance(grams[0], LowRank):
+    if not centred(options) and isinstance(grams[0], LowRank):
         status = f"{status}, Grams in factors"
+    status = f"{status}{said_of(options.gram)}"
     return Merged(value, "essential", status=status, details=details)
 
 
+def centred(options: EssentialOptions) -> bool:
+    """Whether output shifts are centred: an update has no mean input."""
+    return options.centre and options.gram == "measured"
+
+
 def reads(options: EssentialOptions) -> frozenset[str]:
-    return frozenset({"input_gram", "input_mean"} if options.centre else {"input_gram"})
+    if options.gram == "update":
+        return frozenset()
+    return INPUT | {"input_mean"} if options.centre else INPUT
 
 
 def layer_factors(norms: Mapping[str, float], options: EssentialOptions) -> dict[str, float]:
@@ -220,14 +233,19 @@ def layer_factors(norms: Mapping[str, float], options: EssentialOptions) -> dict
 
 
 def cost(s: Shape, options: EssentialOptions) -> Cost:
+    of_matrices = functools.partial(_cost, options=options)
+    return costing(s, options.gram, options.gram_share, INPUT, of_matrices)
+
+
+def _cost(s: Shape, options: EssentialOptions) -> Cost:
     if not s.is_matrix:
         return averaged_cost(s)
-    if "input_gram" not in s.measured or (options.centre and "input_mean" not in s.measured):
+    if "input_gram" not in s.measured or (centred(options) and "input_mean" not in s.measured):
         return tsv_cost(s, TsvOptions())
     m, n, t = s.rows, s.columns, s.experts
     r = min(options.rank or max(1, m // t), m)
     kept = 3 * s.nbytes + 2 * t * r * (m + n) * s.width
-    if s.ranks[0] and not options.centre:  # k directions a task at most, where A has k rows
+    if s.ranks[0] and not centred(options):  # k directions a task at most, where A has k rows
         k = s.ranks[0]
         found = min(r, k)
         subspace = gemm(m, k, n, EXACT) + gemm(k, k, m, EXACT) + gemm(m, found, k, EXACT)
@@ -235,7 +253,7 @@ def cost(s: Shape, options: EssentialOptions) -> Cost:
         held = max(8 * (m * n + 3 * t * r * max(m, n)), svd_bytes(found * t, max(m, n)))
     else:
         found = r
-        subspace = _subspace_cost(m, n, r) + passes(8 * n * n, 5 if options.centre else 3)
+        subspace = _subspace_cost(m, n, r) + passes(8 * n * n, 5 if centred(options) else 3)
         held = 8 * (2 * m * n + 2 * n * n + 4 * min(m, n) ** 2)
         held = max(held, svd_bytes(m, r * t) if m > n else svd_bytes(r * t, n))
     work = (subspace + gemm(r, n, m, s.dtype) + s.passes(8)) * t + gemm(m, n, r * t, s.dtype)

@@ -92,5 +92,5 @@ METHOD = Method(
     cost=cost,
     short="Fisher",
     reads=lambda options: FISHER,
-    requires=FISHER,
+    requires=lambda options: FISHER,
 )

@@ -67,5 +67,5 @@ METHOD = Method(
     merge=gradient_matching,
     cost=cost,
     reads=lambda options: FISHER,
-    requires=FISHER,
+    requires=lambda options: FISHER,
 )

@@ -5,6 +5,7 @@ Sources: MaTS (arXiv 2312.04339), K-FAC (arXiv 1503.05671).
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -41,6 +42,7 @@ from .cost import (
     side,
     woodbury,
 )
+from .grams import GramShare, Source, costing, measured_kinds, said, with_grams
 from .layer import FISHER, KFAC, Layer, Merged, indefinite, require_diagonal
 from .method import Method, Solve
 from .options import (
@@ -71,6 +73,8 @@ NORMALISED = "divide each task's A and B by their traces, so that no task domina
 class KfacOptions(Options):
     """Options of merging by K-FAC blocks."""
 
+    gram: Source = "measured"
+    gram_share: GramShare = 1.0
     iterations: Iterations = option(50, source=MEASURED)
     tolerance: Tolerance = option(1e-3, source=MEASURED, more=True)
     off_diagonal: Share = option(
@@ -114,6 +118,7 @@ def kfac(layer: Layer, options: KfacOptions, survey: Any = None) -> Merged:
     always.  Before CG its diagonal is judged, and CG notices a direction of negative curvature
     where it takes a step along one; one that it never meets is not noticed.
     """
+    layer = with_grams(layer, options.gram, options.gram_share, KFAC)
     damping = options.damping if options.rank is None else 0.0
     blocks = _blocks(layer, options, damping=damping) if layer.is_matrix else ()
     if not blocks:
@@ -124,7 +129,8 @@ def kfac(layer: Layer, options: KfacOptions, survey: Any = None) -> Merged:
         terms = tuple(truncated(block, options.rank, options.damping) for block in blocks)
     del blocks  # those that were truncated are not needed any more
     solution, how, used = _solve(layer, options, WeightedSum(terms, layer.shares), start)
-    status, details = f"{solution.status}{how}", {"preconditioner": used}
+    status = f"{solution.status}{how}{said(options.gram)}"
+    details = {"preconditioner": used}
     return Merged(solution.value, "kfac", status=status, solution=solution, details=details)
 
 
@@ -256,7 +262,8 @@ def _by_eigenbases(layer: Layer, options: KfacOptions, shift: float) -> linear.A
         # A flipped view would be copied at every product.
         return (a, q_a.contiguous()), (b, q_b.contiguous())
 
-    what = ("K-FAC eigenbases", layer.weights, options.normalise, options.off_diagonal)
+    of = options.model_dump(include={"gram", "gram_share", "normalise", "off_diagonal"})
+    what = ("K-FAC eigenbases", layer.weights, *of.values())
     a, b = layer.remember(what, compute)
     moved = [(values + damping * values.mean(), vectors) for values, vectors in (a, b)]
     return linear.kronecker(moved[0], moved[1], shift)
@@ -269,12 +276,18 @@ def sums(blocks: Sequence[Kronecker], shares: Sequence[float]) -> tuple[Tensor, 
 
 
 def kfac_reads(options: KfacOptions) -> frozenset[str]:
-    folded = {"input_mean"} if options.fold_bias else set()
+    measured = measured_kinds(options.gram, KFAC)
+    folded = {"input_mean"} if options.fold_bias and "input_gram" in measured else set()
     start = FISHER if options.start == "fisher" else set()
-    return KFAC | remaining_reads(options.remaining) | folded | start
+    return measured | remaining_reads(options.remaining) | folded | start
 
 
 def cost(s: Shape, options: KfacOptions) -> Cost:
+    of_matrices = functools.partial(_cost, options=options)
+    return costing(s, options.gram, options.gram_share, KFAC, of_matrices)
+
+
+def _cost(s: Shape, options: KfacOptions) -> Cost:
     if not s.is_matrix or not s.measured >= KFAC:
         return remaining_cost(s, options.remaining)
     if any(s.ranks) and options.rank is None:
@@ -351,7 +364,7 @@ METHOD = Method(
     short="K-FAC",
     pieces=means_by_pieces,
     reads=kfac_reads,
-    requires=KFAC,
+    requires=lambda options: measured_kinds(options.gram, KFAC),
     folds=lambda options: options.fold_bias,
     factored=True,
     solve=Solve("iterations", {"damping": 0.0, "anchor": 0.0, "off_diagonal": 1.0}),

@@ -6,6 +6,7 @@ system with a shared prior.  Nobody has published this form; `docs/study.md` com
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 from typing import Any
 
@@ -23,6 +24,7 @@ from ..linear import (
 )
 from .cost import Cost, Shape, bound, calls, eigenbases, forms, gemm
 from .gradient_matching import FACTOR, PUBLISHED
+from .grams import GramShare, Source, costing, measured_kinds, said, with_grams
 from .kfac import NORMALISED, limits, sums
 from .layer import KFAC, Layer, LayerStatistics, Merged, indefinite, require_diagonal
 from .method import Method, Solve
@@ -45,6 +47,8 @@ from .remaining import (
 
 
 class KfacMatchingOptions(Options):
+    gram: Source = "measured"
+    gram_share: GramShare = 1.0
     scaling: float = option(1.0, FACTOR, low=0, high=10, step=0.05, source=PUBLISHED)
     prior: Prior = option(
         0.1,
@@ -64,6 +68,7 @@ def kfac_matching(layer: Layer, options: KfacMatchingOptions, survey: Any = None
     What a negative weight makes indefinite is noticed as in `kfac`: by its diagonal, or where CG
     meets it.
     """
+    layer = with_grams(layer, options.gram, options.gram_share, KFAC)
     blocks = [_block(own, options) for own in layer.statistics] if layer.is_matrix else []
     prior = _block(layer.base_statistics, options) if options.prior == "pretrained" else None
     known = [block for block in blocks if block is not None]
@@ -95,7 +100,8 @@ def kfac_matching(layer: Layer, options: KfacMatchingOptions, survey: Any = None
     # For W instead of W − W0.
     iterates = {step: layer.base + x for step, x in solution.iterates.items()}
     found = replace(solution, value=layer.base + solution.value, iterates=iterates)
-    return Merged(found.value, "kfac_matching", status=str(found.status), solution=found)
+    status = f"{found.status}{said(options.gram)}"
+    return Merged(found.value, "kfac_matching", status=status, solution=found)
 
 
 def _block(own: LayerStatistics, options: KfacMatchingOptions) -> Kronecker | None:
@@ -121,10 +127,16 @@ def _preconditioner(
 
 
 def kfac_matching_reads(options: KfacMatchingOptions) -> frozenset[str]:
-    return KFAC | remaining_reads(options.remaining)
+    prior = KFAC if options.prior == "pretrained" else frozenset()  # of the base, always measured
+    return measured_kinds(options.gram, KFAC) | prior | remaining_reads(options.remaining)
 
 
 def cost(s: Shape, options: KfacMatchingOptions) -> Cost:
+    of_matrices = functools.partial(_cost, options=options)
+    return costing(s, options.gram, options.gram_share, KFAC, of_matrices)
+
+
+def _cost(s: Shape, options: KfacMatchingOptions) -> Cost:
     if not s.is_matrix or not s.measured >= KFAC:
         return remaining_cost(s, options.remaining)
     m, n = s.rows, s.columns
@@ -156,6 +168,6 @@ METHOD = Method(
     short="K-FAC matching",
     pieces=means_by_pieces,
     reads=kfac_matching_reads,
-    requires=KFAC,
+    requires=lambda options: measured_kinds(options.gram, KFAC),
     solve=Solve("iterations", {"damping": 0.0}),
 )

@@ -104,7 +104,7 @@ class Method:
     cost       (shape, options) → treatment, work and bytes of one layer
     short      a shorter title, for the names of runs; the title by default
     reads      kinds of statistics that it would use, given its options
-    requires   kinds without which the whole merge makes no sense
+    requires   kinds without which the whole merge makes no sense, given its options
     survey     a first pass over all layers of `surveys`, for methods with a view of more than one
                element; what it returns must survive JSON, which keeps it for a resumed merge
     surveys    whether the survey is of the model, or of each tensor that comes in pieces
@@ -137,7 +137,7 @@ class Method:
     cost: Callable[[Shape, Any], Cost]
     short: str = ""
     reads: Callable[[Any], frozenset[str]] = reads_nothing
-    requires: frozenset[str] = frozenset()
+    requires: Callable[[Any], frozenset[str]] = reads_nothing
     survey: Survey | None = None
     surveys: Callable[[Any], SurveyScope] = no_survey
     pieces: Callable[[Any, bool], bool] = no_tensor

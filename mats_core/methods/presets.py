@@ -67,4 +67,31 @@ PRESETS = (
         {"off_diagonal": 0.9, "damping": 0.0},
         "Input Grams with their off-diagonal entries scaled by 0.9, and no damping.",
     ),
+    Preset(
+        "K-FAC without data",
+        "kfac",
+        {"gram": "update", "damping": 0.03},
+        "K-FAC blocks from each expert's update, Δᵀ Δ and Δ Δᵀ: curvature from the weights alone, "
+        "where nothing can be measured.",
+    ),
+    Preset(
+        "ACTMat",
+        "regmean",
+        {"gram": "update", "damping": 0.0},
+        "RegMean with each update's own Gram Δᵀ Δ in place of its inputs' (arXiv 2604.01329): "
+        "nothing is measured.",
+    ),
+    Preset(
+        "WUDI-Merging, by CG",
+        "regmean",
+        {"gram": "update", "normalise": True, "damping": 0.0, "iterations": 10},
+        "The objective of arXiv 2503.08099, which its code follows by 300 steps of Adam: ten "
+        "iterations of conjugate gradients from the sum of the updates.",
+    ),
+    Preset(
+        "TACT",
+        "regmean",
+        {"gram": "update", "gram_share": 0.5, "damping": 0.0},
+        "ACTMat whose Grams are made of the larger half of each update's entries.",
+    ),
 )  # fmt: skip

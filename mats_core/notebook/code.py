@@ -76,5 +76,5 @@ def reads_statistics(request: Request) -> bool:
     try:
         options = method.options(**dict(request.options))
     except ValueError:  # options that are wrong are told by the merge itself
-        return bool(method.requires)
-    return bool(method.requires or method.reads(options))
+        return bool(method.requires(method.options()))
+    return bool(method.reads(options))

@@ -112,10 +112,12 @@ OPERATIONS = {
 }
 
 
-EXACT = {
-    "tsv_m": {}, "iso_c": {}, "iso_cts": {}, "essential": {}, "regmean": {},
-    "kfac": {"iterations": 7, "tolerance": 0.0},
-}  # fmt: skip
+FIXED = {"iterations": 7, "tolerance": 0.0}
+EXACT: list[tuple[str, dict]] = [
+    ("tsv_m", {}), ("iso_c", {}), ("iso_cts", {}), ("essential", {}), ("regmean", {}),
+    ("kfac", FIXED), ("regmean", {"gram": "update"}), ("essential", {"gram": "update"}),
+    ("regmean", {"gram": "update", "iterations": 4}), ("kfac", {**FIXED, "gram": "update"}),
+]  # fmt: skip
 
 
 def in_this_thread(works, at_once):
@@ -130,16 +132,16 @@ def in_this_thread(works, at_once):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("method", EXACT)
+@pytest.mark.parametrize(("method", "options"), EXACT)
 def test_products_and_decompositions_are_those_of_the_run(
-    tiny_family, inputs, method, dtype, monkeypatch
+    tiny_family, inputs, method, options, dtype, monkeypatch
 ):
     # In float32 a Gram is tried first; here each of them is good enough.
     monkeypatch.setattr(linalg, "GRAM_CONDITION", 1e30)
     monkeypatch.setattr(linalg, "POLAR_CONDITION", 1e30)
     monkeypatch.setattr(cost, "FALLS_BACK", 0.0)
     recipe = parse_recipe(
-        tiny_recipe(method, evaluate=False, options=EXACT[method], dtype=dtype), tiny_family
+        tiny_recipe(method, evaluate=False, options=options, dtype=dtype), tiny_family
     )
     # What counts sees its own thread only; a matrix is merged in another one.
     monkeypatch.setattr(engine, "beside", in_this_thread)

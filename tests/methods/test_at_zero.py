@@ -82,6 +82,7 @@ AT_ZERO: dict[tuple[str, str], tuple[dict[str, Any], Oracle]] = {
     ("fisher", "floor"): ({"normalise": False}, lambda case: weighed(case, case.fishers)),
     ("regmean", "off_diagonal"): ({"damping": 0.2}, lambda case: regmean(case, 0.0, 0.2)),
     ("regmean", "damping"): ({"off_diagonal": 0.5}, lambda case: regmean(case, 0.5, 0.0)),
+    ("regmean", "iterations"): ({}, lambda case: base(case) + sum(numpy_updates(case.layer))),
     ("kfac", "iterations"): (ITERATED, mean),
     ("kfac", "tolerance"): (ITERATED, lambda case: solved(case, damping=0.3)),
     ("kfac", "off_diagonal"): (ITERATED, lambda c: solved(c, damping=0.3, off_diagonal=0.0)),
@@ -107,8 +108,9 @@ AT_ZERO: dict[tuple[str, str], tuple[dict[str, Any], Oracle]] = {
     ("kfac_matching", "iterations"): ({"prior": SHARE, **ITERATED}, mean),
     ("kfac_matching", "tolerance"): ({"prior": SHARE, **ITERATED}, lambda c: matched(c, 0.3)),
 }  # fmt: skip
-# Zero is a seed like any other, and TIES keeps something.
+# Zero is a seed like any other; TIES keeps something, and so do Grams of updates.
 NEVER = {("dare", "seed"), ("ties", "density")}
+NEVER |= {(name, "gram_share") for name in ("regmean", "kfac", "kfac_matching", "essential")}
 
 
 def test_the_table_holds_every_slider_that_reaches_zero():

@@ -29,6 +29,7 @@ class Try:
     experts: int = 3
 
 
+GRAMS = {"gram": Try("update"), "gram_share": Try(0.5, {"gram": "update"})}
 SOLVED = {"preconditioner": "none"}  # CG alone: where it starts and ends is seen
 TRIES: dict[str, dict[str, Try]] = {
     "average": {},
@@ -42,13 +43,13 @@ TRIES: dict[str, dict[str, Try]] = {
     "fisher": {"floor": Try(0.9), "normalise": Try(False)},
     "regmean": {
         "off_diagonal": Try(0.3), "damping": Try(0.5), "fold_bias": Try(True),
-        "remaining": Try("fisher"),
+        "remaining": Try("fisher"), "normalise": Try(True), "iterations": Try(2), **GRAMS,
     },
     "kfac": {
         "iterations": Try(1, SOLVED), "tolerance": Try(0.5, SOLVED), "off_diagonal": Try(0.3),
         "damping": Try(0.9), "anchor": Try(1.0), "start": Try("zero", {"iterations": 1}),
         "preconditioner": Try("jacobi", {"iterations": 1}), "normalise": Try(False),
-        "fold_bias": Try(True), "rank": Try(2), "remaining": Try("block"),
+        "fold_bias": Try(True), "rank": Try(2), "remaining": Try("block"), **GRAMS,
     },
     "tsv_m": {"scaling": Try(-0.5)},
     "iso_c": {"scaling": Try(-0.5)},
@@ -56,13 +57,13 @@ TRIES: dict[str, dict[str, Try]] = {
     "essential": {
         "scaling": Try(-0.5), "task_power": Try(0.0), "dimension_power": Try(0.0),
         "layer_power": Try(0.0), "eigenvalue_power": Try(0.0), "rank": Try(3),
-        "centre": Try(True), "orthogonal": Try(False),
+        "centre": Try(True), "orthogonal": Try(False), **GRAMS,
     },
     "gradient_matching": {"scaling": Try(0.3), "prior": Try(0.5)},
     "kfac_matching": {
         "scaling": Try(0.3), "prior": Try("pretrained"), "damping": Try(0.9),
         "iterations": Try(1), "tolerance": Try(0.9), "normalise": Try(False),
-        "remaining": Try("fisher"),
+        "remaining": Try("fisher"), **GRAMS,
     },
 }  # fmt: skip
 

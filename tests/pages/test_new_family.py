@@ -99,7 +99,7 @@ def test_without_tasks_what_needs_data_is_grey_and_says_why(open_app: Open, root
     labelled(app, "Method").set_value("kfac").run()
     assert button(app, "Merge").disabled
     assert "statistics for every expert" in sentences(app)
-    assert METHODS["kfac"].requires
+    assert METHODS["kfac"].requires(METHODS["kfac"].options())
 
 
 def test_another_base_offers_other_experts_and_unticking_leaves_one_out(

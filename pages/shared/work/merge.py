@@ -23,6 +23,7 @@ from mats_core.merging import (
     Report,
     RoundDone,
     Shares,
+    parse_options,
     planned,
     run_plan,
 )
@@ -114,7 +115,8 @@ def lacking(collection: FamilyFile, experts: Sequence[str] | None = None) -> str
 def require_statistics(request: Request) -> None:
     """Raise `InputError` for a method that needs statistics of experts that name no task."""
     why = lacking(request.collection, request.experts)
-    if why and METHODS[request.method].requires:
+    options = parse_options(request.method, request.options, request.collection.folder)
+    if why and METHODS[request.method].requires(options):
         raise InputError(
             f"method '{request.method}'",
             expected="statistics for every expert",

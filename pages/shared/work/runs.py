@@ -31,7 +31,13 @@ MOST = 60  # of a family; beyond, the oldest go
 MOST_DRAFTS = 12  # the same of those that no press on Merge has asked for
 READ = 3  # times its bytes on the disk that a run takes in memory
 ROUNDS = "rounds of statistics"
-YOUNGER = {("essential", "orthogonal"): True}  # options that runs may be older than, as they were
+# Options that runs may be older than, as they were.
+YOUNGER: dict[tuple[str, str], Any] = {
+    ("essential", "orthogonal"): True, ("regmean", "normalise"): False,
+    ("regmean", "iterations"): None,
+    **{(m, "gram"): "measured" for m in ("regmean", "kfac", "kfac_matching", "essential")},
+    **{(m, "gram_share"): 1.0 for m in ("regmean", "kfac", "kfac_matching", "essential")},
+}  # fmt: skip
 log = logging.getLogger(__name__)
 _WRITING = threading.Lock()
 

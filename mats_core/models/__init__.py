@@ -11,7 +11,7 @@ from .architecture import class_for, saved_names, ties_word_embeddings
 from .fitting import Asking, check, depth_notes
 from .images import pixel_values
 from .inputs import BATCH, Rows, ask, encode
-from .kinds import facts_of
+from .kinds import facts_of, reads_of
 from .modules import Forward, build, forward, parameter_names, tensors_of
 from .saving import save_settings
 from .settings import settings_digest
@@ -21,7 +21,7 @@ from .tokens import IGNORED
 __all__ = [
     "BATCH", "IGNORED", "Asking", "Forward", "Rows", "anatomy", "ask", "batches", "build", "check",
     "class_for", "depth_notes", "encode", "facts_of", "forward", "parameter_names", "pixel_values",
-    "save_settings", "saved_names", "settings_digest", "shapes_of", "tensors_of",
+    "reads_of", "save_settings", "saved_names", "settings_digest", "shapes_of", "tensors_of",
     "ties_word_embeddings",
 ]  # fmt: skip
 

@@ -4,7 +4,8 @@
 model says about a batch as one row of numbers an example:
 
     image, text   the logits of the classes
-    choices       log p(answer | prompt) of every answer: a sum over its tokens, or their mean
+    choices       log p(answer | prompt) of every answer: a sum over its tokens, or their mean;
+                  -∞ of an empty one, which a row with fewer answers than others has
     language      the loss of the text that should follow (nats, a sum over its tokens), its tokens
 
 Causal models read prompt and answer as one text; of the tokens of all answers, those after the
@@ -15,6 +16,7 @@ prompt and are asked for the answer, its end token included (as MaTS asks T5).
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,7 +81,8 @@ def answers(logits: Tensor, batch: Batch, split: Split) -> Tensor:
     if split.form.kind == "language":
         return torch.stack([-likelihoods, tokens.to(likelihoods.dtype)], 1)
     if split.form.length_normalised:
-        likelihoods = likelihoods / tokens
+        likelihoods = likelihoods / tokens.clamp(min=1)
+    likelihoods = likelihoods.masked_fill(tokens == 0, -math.inf)  # an answer that is not offered
     return likelihoods.reshape(len(batch.rows), -1)
 
 

@@ -51,6 +51,12 @@ class Facts:
     segments: bool
 
 
+def reads_of(name: str) -> Reads:
+    """What the model whose class has this name is, as `Facts.reads` says it."""
+    kinds: list[Reads] = [kind for part, kind in KINDS.items() if part in name]
+    return kinds[0] if kinds else ""
+
+
 def facts_of(directory: Path | None, shapes: Shapes | None = None) -> Facts:
     """How the model in a directory is called, by its configuration; `InputError` as in `build`.
 
@@ -63,8 +69,7 @@ def facts(known: Fitted) -> Facts:
     """The same of a configuration that is read already."""
     config, model_class = known.config, known.model_class
     name = model_class.__name__
-    kinds: list[Reads] = [kind for part, kind in KINDS.items() if part in name]
-    reads = kinds[0] if kinds else ""
+    reads = reads_of(name)
     if reads == "seq2seq" and not getattr(config, "is_encoder_decoder", False):
         reads = "causal"
     first = getattr(model_class, "main_input_name", "input_ids")

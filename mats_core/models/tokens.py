@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -176,13 +176,14 @@ def _continued(row: Sequence[str], tokenizer: Any, facts: Facts, limit: int) -> 
     """Prompt and answer as one text, for a causal model."""
     prompt, *answers = map(str, row)
     before = list(tokenizer(prompt)["input_ids"])
-    wholes = [_unended(tokenizer, prompt + answer) for answer in answers]
+    offered = [answer for answer in answers if answer]  # a row may have fewer than others
+    wholes = [_unended(tokenizer, prompt + answer) for answer in offered]
     # A token may reach over the border (a space that belongs to the answer's first word): what all
     # answers share with the prompt is given, everything after it is asked, of each alike.
     given = min(_shared(before, whole) for whole in wholes)
     given = max(given, 1)  # the first token of a bare text follows nothing
     texts = []
-    for answer, whole in zip(answers, wholes, strict=True):
+    for answer, whole in zip(offered, wholes, strict=True):
         over = max(0, len(whole) - limit)
         if len(whole) - given < 1 or over >= given:
             raise _no_room(answer, len(whole) - given, limit)
@@ -190,7 +191,7 @@ def _continued(row: Sequence[str], tokenizer: Any, facts: Facts, limit: int) -> 
         first = given - over
         targets = [IGNORED] * (first - 1) + ids[first:] + [IGNORED]
         texts.append(Text(ids, targets=targets))
-    return texts
+    return _with_gaps(texts, answers)
 
 
 def _answered(row: Sequence[str], tokenizer: Any, facts: Facts, limit: int) -> list[Text]:
@@ -205,13 +206,20 @@ def _answered(row: Sequence[str], tokenizer: Any, facts: Facts, limit: int) -> l
         )
     ids = tokenizer(prompt, truncation=True, max_length=limit)["input_ids"]
     texts = []
-    for answer in answers:
+    for answer in filter(None, answers):
         targets = tokenizer(text_target=answer)["input_ids"]
         if not targets or len(targets) > limit:
             raise _no_room(answer, len(targets), limit)
         start = facts.start if facts.start is not None else facts.pad
         texts.append(Text(ids, targets=targets, answer=[start, *targets[:-1]]))
-    return texts
+    return _with_gaps(texts, answers)
+
+
+def _with_gaps(texts: Sequence[Text], answers: Sequence[str]) -> list[Text]:
+    """A text for each answer; of an empty one, which is not offered, no token is asked."""
+    left = iter(texts)
+    nothing = replace(texts[0], targets=[IGNORED] * len(texts[0].targets or ()))
+    return [next(left) if answer else nothing for answer in answers]
 
 
 def _unended(tokenizer: Any, text: str) -> list[int]:

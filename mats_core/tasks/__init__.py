@@ -25,10 +25,11 @@ from .task import (
     SplitName,
     Task,
 )
+from .wording import Wording
 
 __all__ = [
     "ARRAYS", "IMAGES", "KINDS", "METRICS", "SAMPLE", "SPLITS", "VALIDATION_MOST", "Form", "Guess",
-    "Kind", "MetricName", "Source", "Split", "SplitName", "Task", "class_number", "described",
-    "files", "guessed", "load", "matched", "names_file", "register", "same_classes",
+    "Kind", "MetricName", "Source", "Split", "SplitName", "Task", "Wording", "class_number",
+    "described", "files", "guessed", "load", "matched", "names_file", "register", "same_classes",
     "says_nothing",
 ]  # fmt: skip

@@ -15,23 +15,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import yaml
 
-from ..errors import InputError, cut
+from ..errors import InputError, cut, needed
 from . import tables
-from .classes import class_name, distinct, matched, says_nothing
+from .answers import places
+from .classes import class_name, class_number, distinct, matched, says_nothing
+from .column_names import LABELS, PAIRS, TEXTS, first_of, pair_of
 from .description import read
 from .folders import ENDINGS, listed
 from .loading import FILES
+from .templates import filled
+from .wording import Wording, longest, wordings
 
 if TYPE_CHECKING:
     import pandas as pd
 
-LABELS = ("label", "labels", "class", "category", "target", "answer", "gold", "y")
-PAIRS = (
-    ("premise", "hypothesis"), ("sentence1", "sentence2"), ("text1", "text2"),
-    ("question1", "question2"), ("question", "sentence"), ("question", "passage"),
-    ("text_a", "text_b"),
-)  # fmt: skip
-TEXTS = ("text", "sentence", "content", "review", "tweet", "document", "utterance", "title")
 SHOWN = 5  # rows
 ROWS = 20_000  # that are looked at
 MANY = 300  # classes
@@ -46,7 +43,7 @@ class Guess:
     """What a file, or a folder of images, is taken for.
 
     file      the file or folder of the training rows
-    kind      `text`, `image`, or `ready` for a task that needs no description
+    kind      `text`, `image`, `choices` or `language`; `ready` for a task that needs no description
     columns   of the table
     rows      the first ones, as texts by column
     inputs    the column of texts, or the two of a pair
@@ -54,6 +51,11 @@ class Guess:
     labels    column → the classes in it, of columns that may hold classes
     test      the file of the test rows beside it; None where a share is held out
     classes   in the order of the head; empty: those that occur
+    prompt    template of what a language model reads, with {columns} in braces
+    choices   templates of the answers that it chooses from
+    target    template of the text that should follow
+    ways      in which a language model may be asked, the likeliest first
+    sample    the first rows as they are, by column
     """
 
     file: Path
@@ -65,6 +67,11 @@ class Guess:
     labels: Mapping[str, tuple[str, ...]] | None = None
     test: Path | None = None
     classes: tuple[str, ...] = ()
+    prompt: str = ""
+    choices: tuple[str, ...] = ()
+    target: str = ""
+    ways: tuple[Wording, ...] = ()
+    sample: Mapping[str, tuple[Any, ...]] | None = None
 
     @property
     def found(self) -> tuple[str, ...]:
@@ -74,11 +81,54 @@ class Guess:
     def with_label(self, column: str) -> Guess:
         """The same with another column of labels; its texts are the other ones."""
         inputs = tuple(name for name in self.inputs if name != column)
-        return replace(self, label=column, inputs=inputs, classes=())
+        return replace(self, label=column, inputs=inputs, classes=self._called(column))
+
+    def asking(self, way: Wording) -> Guess:
+        """The same, with a language model asked in this way."""
+        label, labels = way.label, way.labels or {}
+        found = replace(self, kind=way.kind, prompt=way.prompt, choices=way.choices)
+        return replace(found, target=way.target, labels=labels, label="").with_label(label)
+
+    def _called(self, column: str) -> tuple[str, ...]:
+        """What a column calls the answers that stand beside it, in their order."""
+        return (self.labels or {}).get(column, ()) if self.kind == "choices" else ()
+
+    def asked(self) -> tuple[Mapping[str, str], ...]:
+        """What a language model is asked in the first rows: `reads`, and `answers` with the `right`
+        one, or what `follows`.  Raises `InputError` for a template that names no column.
+        """
+        pd = needed("examples", "pandas", "pandas", "data")
+        frame = pd.DataFrame({name: [*cells] for name, cells in (self.sample or {}).items()})
+
+        def texts(template: str) -> list[str]:
+            return [*filled("the first rows", frame, template, empty=True)]
+
+        reads = texts(self.prompt)
+        if self.kind == "language":
+            return _records(reads=reads, follows=texts(self.target))
+        offered = [*zip(*map(texts, self.choices), strict=True)]
+        names = self.classes or [one.strip() for one in self.choices]
+        said = [_cell(cell) for cell in frame[self.label]]
+        numbers = places(said, np.array(offered, dtype=object), names)
+        right = [_right(one, row, names) for one, row in zip(numbers, offered, strict=True)]
+        several = [" | ".join(filter(None, map(str.strip, row))) for row in offered]
+        return _records(reads=reads, answers=several, right=right)
 
 
-def guessed(file: Path, head: Sequence[str] = ()) -> Guess:
-    """What a file or folder is taken for, as a task of an expert whose classes are `head`.
+def _records(**columns: Sequence[str]) -> tuple[Mapping[str, str], ...]:
+    rows = zip(*columns.values(), strict=True)
+    return tuple({n: cut(one, CELL) for n, one in zip(columns, row, strict=True)} for row in rows)
+
+
+def _right(label: Any, answers: Sequence[str], names: Sequence[str]) -> str:
+    """The answer that a label means, as `rows` reads it; empty where it means none."""
+    at = names.index(label) if label in names else class_number(str(label))
+    return answers[at].strip() if at is not None and 0 <= at < len(answers) else ""
+
+
+def guessed(file: Path, head: Sequence[str] = (), *, speaks: bool = False) -> Guess:
+    """What a file or folder is taken for, as a task of an expert whose classes are `head`, or that
+    `speaks`: a language model, which is asked in words.
 
     Raises `InputError` for what cannot be read, is too large to be looked at, or holds no classes.
     """
@@ -91,7 +141,7 @@ def guessed(file: Path, head: Sequence[str] = ()) -> Guess:
             f"'{file}'", expected=f"at most {LARGEST / 1e6:.0f} MB", found="more",
             remedy="Describe it in a .yaml: docs/tasks.md.",
         )  # fmt: skip
-    return _table(file, tables.read_table("rows", file), head)
+    return _table(file, tables.read_table("rows", file), head, speaks)
 
 
 def same_classes(found: Iterable[str], head: Sequence[str]) -> bool:
@@ -136,7 +186,7 @@ def _halves_of(folder: Path) -> tuple[Path, Path | None]:
     return folder, None
 
 
-def _table(file: Path, frame: pd.DataFrame, head: Sequence[str]) -> Guess:
+def _table(file: Path, frame: pd.DataFrame, head: Sequence[str], speaks: bool) -> Guess:
     part = frame.head(ROWS)
     texts = {str(name): [_cell(value) for value in part[name]] for name in part.columns}
     if paths := next((n for n, cells in texts.items() if _are_images(cells)), ""):
@@ -146,6 +196,14 @@ def _table(file: Path, frame: pd.DataFrame, head: Sequence[str]) -> Guess:
     labels = {name: distinct(filter(None, cells)) for name, cells in texts.items()}
     labels = {n: names for n, names in labels.items() if 1 < len(names) <= _most(len(part))}
     labels = {n: names for n, names in labels.items() if n not in inputs}
+    columns = tuple(texts)
+    rows = tuple({n: cut(texts[n][k], CELL) for n in columns} for k in range(min(SHOWN, len(part))))
+    if speaks and kind == "text":
+        cells = {str(name): part[name].tolist() for name in part.columns}
+        if ways := wordings(cells, texts, labels):
+            first = {name: tuple(values[:SHOWN]) for name, values in cells.items()}
+            found = Guess(file, kind, columns, rows, test=_beside(file), ways=ways, sample=first)
+            return found.asking(ways[0])
     if not labels:
         raise InputError(
             f"'{file}'", expected="a column of classes that repeat", found=f"{[*texts]}",
@@ -153,8 +211,6 @@ def _table(file: Path, frame: pd.DataFrame, head: Sequence[str]) -> Guess:
         )  # fmt: skip
     label = _label(labels, head)
     inputs = inputs or _inputs(texts, label)
-    columns = tuple(texts)
-    rows = tuple({n: cut(texts[n][k], CELL) for n in columns} for k in range(min(SHOWN, len(part))))
     return Guess(file, kind, columns, rows, inputs, label, labels, _beside(file))
 
 
@@ -184,13 +240,10 @@ def _label(labels: Mapping[str, tuple[str, ...]], head: Sequence[str]) -> str:
 
 def _inputs(texts: Mapping[str, Sequence[str]], label: str) -> tuple[str, ...]:
     """The pair that is known by its names, else the column that is; else the longest texts."""
-    lower = {name.lower(): name for name in texts if name != label}
-    for pair in PAIRS:
-        if all(one in lower for one in pair):
-            return tuple(lower[one] for one in pair)
-    known = next((lower[one] for one in TEXTS if one in lower), None)
-    if known is None and lower:
-        known = max(lower.values(), key=lambda name: sum(map(len, texts[name])))
+    others = {name: cells for name, cells in texts.items() if name != label}
+    if pair := pair_of(PAIRS, others):
+        return pair
+    known = first_of(TEXTS, others) or longest(others)
     return (known,) if known else ()
 
 
@@ -207,9 +260,15 @@ def described(found: Guess, train: str, test: str | None, name: str) -> str:
     """The YAML of a guess as it stands; `train` and `test` are its files as the YAML names them."""
     content: dict[str, Any] = {"kind": found.kind, "name": name, "train": train}
     content["test"] = test if test is not None else HELD_OUT
+    if found.kind in ("choices", "language"):
+        content |= {"prompt": found.prompt} if found.prompt else {}
+    if found.kind == "language":
+        content["target"] = found.target
+    if found.choices:
+        content["choices"] = [*found.choices]
     if found.columns and found.inputs:
         content["inputs"] = [*found.inputs]
-    if found.kind == "text" or found.inputs:
+    if found.kind in ("text", "choices") or found.inputs:
         content["label"] = found.label
     if found.classes:
         content["classes"] = [*found.classes]

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import InputError, listing, member
-from . import classes, tables
+from ..errors import InputError, listing
+from . import answers, classes, tables
 from .description import Description
 from .task import SPLITS, Split, SplitName, Task, held_out, remarks
+from .templates import enters, filled
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,12 +53,12 @@ def text_task(told: Description) -> Task:
         name: np.ones(len(rows), dtype=bool) for name, rows in inputs.items()
     }
     if told.form.classified:
-        found = _labels(told, frames)
+        found = _labels(told, frames, inputs)
         names, labels, kept = found.classes, found.labels, found.kept
         notes += found.notes
     splits: dict[SplitName, Split] = {}
     for name, rows in inputs.items():
-        asked = _asked(told, rows[kept[name]])
+        asked = _asked(told, rows[kept[name]], labels[name])
         if not asked.all():
             thing = _thing(told, name)
             notes.append(f"{(~asked).sum()} of {len(rows)} {thing} have no text and are left out")
@@ -66,9 +66,13 @@ def text_task(told: Description) -> Task:
     return finished(told, names, splits, notes)
 
 
-def _asked(told: Description, rows: np.ndarray) -> np.ndarray:
-    """(n,) bool: rows with all their texts; the prompt of a language task may be empty."""
+def _asked(told: Description, rows: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """(n,) bool: rows with all their texts; the prompt of a language task may be empty, and of
+    answers that stand in one list a row may have fewer than others, if the right one is there."""
     needed = rows[:, 1:] if told.kind == "language" else rows
+    if told.kind == "choices" and any(map(enters, told.choices)):
+        right = rows[np.arange(len(rows)), 1 + labels]
+        needed = np.stack([rows[:, 0], rows[:, 1], rows[:, 2], right], axis=1)
     return np.array([all(text.strip() for text in row) for row in needed], dtype=bool)
 
 
@@ -102,7 +106,7 @@ def hub_frame(told: Description, name: SplitName) -> pd.DataFrame | None:
     return tables.read_hub(_thing(told, name), told.dataset, told.subset, split, told.revision)
 
 
-def _labels(told: Description, frames: Frames) -> Labelled:
+def _labels(told: Description, frames: Frames, inputs: Mapping[SplitName, np.ndarray]) -> Labelled:
     columns: dict[SplitName, list[Any]] = {
         name: tables.labels(_thing(told, name), frame, told.label) for name, frame in frames.items()
     }
@@ -117,6 +121,7 @@ def _labels(told: Description, frames: Frames) -> Labelled:
             expected=f"{len(told.choices)}, one for each of its choices",
             found=f"{len(names)}",
         )
+    columns = {n: answers.places(of, inputs[n][:, 1:], names) for n, of in columns.items()}
     return labelled(told, columns, names)
 
 
@@ -189,10 +194,16 @@ def _inputs(told: Description, thing: str, frame: pd.DataFrame) -> np.ndarray:
         columns = [tables.texts(thing, frame, name, empty=drop) for name in told.inputs]
     elif told.kind == "choices":
         templates = (told.prompt, *told.choices)
-        columns = [filled(thing, frame, template, empty=drop) for template in templates]
+        columns = [filled(thing, frame, one, empty=drop or enters(one)) for one in templates]
+        columns[1:] = map(_offered, columns[1:])
     else:
         columns = _language(told, thing, frame)
     return np.stack(columns, axis=1)
+
+
+def _offered(answers: np.ndarray) -> np.ndarray:
+    """Answers (n,), empty where nothing but the blanks of a template is left."""
+    return np.array([one if one.strip() else "" for one in answers], dtype=object)
 
 
 def _language(told: Description, thing: str, frame: pd.DataFrame) -> list[np.ndarray]:
@@ -202,39 +213,6 @@ def _language(told: Description, thing: str, frame: pd.DataFrame) -> list[np.nda
         return [np.full(len(text), "", dtype=object), text]
     prompt = filled(thing, frame, told.prompt, empty=True)
     return [prompt, filled(thing, frame, told.target, empty=drop)]
-
-
-def filled(thing: str, frame: pd.DataFrame, template: str, *, empty: bool = False) -> np.ndarray:
-    """A template filled in for every row: columns for their names in braces."""
-    try:
-        pieces = [(literal, name) for literal, name, *_ in string.Formatter().parse(template)]
-    except ValueError as error:
-        raise InputError(
-            f"template '{template}' of {thing}",
-            expected="columns in braces",
-            found=str(error),
-            remedy="Write {{ and }} for literal braces.",
-        ) from None
-    columns = {}
-    for _, name in pieces:
-        if name is not None:
-            member(f"column in the template '{template}'", name, [str(c) for c in frame.columns])
-            columns[name] = tables.texts(thing, frame, name, empty=True)
-    found = [
-        "".join(
-            literal + (columns[name][row] if name is not None else "") for literal, name in pieces
-        )
-        for row in range(len(frame))
-    ]
-    bare = [row for row, text in enumerate(found) if not text.strip()]
-    if bare and not empty:
-        raise InputError(
-            f"template '{template}' of {thing}",
-            expected="a text in every row",
-            found=f"none in row {bare[0] + 1}",
-            remedy=classes.DROP,
-        )
-    return np.array(found, dtype=object)
 
 
 def finished(

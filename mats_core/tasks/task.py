@@ -4,7 +4,8 @@ Symbols: n examples, c columns.  The rows of a split are
 
     image      inputs (n, height, width, channels) uint8, labels (n,)
     text       inputs (n, c) of str: one text, or the two texts of a pair; labels (n,)
-    choices    inputs (n, 1 + k) of str: a prompt and its k answers; labels (n,), the right answer
+    choices    inputs (n, 1 + k) of str: a prompt and its k answers, the last of which are empty
+               where a row has fewer; labels (n,), the right answer
     language   inputs (n, 2) of str: a prompt (may be empty) and the text that should follow;
                labels (n,), all zero, without classes
 """

@@ -129,7 +129,8 @@ def _form(draft: Draft, known: dict[str, Path]) -> None:
     if not new_members.has_base(draft):
         experts, base = [base, *experts] if experts else [], None
     kept = drafts.tasks_in(draft.like, experts)
-    told = new_tasks.choose(f"draft {draft.number}", experts, found.data, kept) if experts else {}
+    key = f"draft {draft.number}"
+    told = new_tasks.choose(key, experts, base, found.data, kept) if experts else {}
     _keep(draft, base, experts, told, known)
 
 
@@ -179,10 +180,10 @@ def _keep(
     draft: Draft,
     base: ListedModel | None,
     experts: Sequence[ListedModel],
-    told: Mapping[Path, Guess | None],
+    told: Mapping[Path, Guess | None] | None,
     known: dict[str, Path],
 ) -> None:
-    """Name and place, and the press that writes the file."""
+    """Name and place, and the press that writes the file; no press while `told` is None."""
     st.markdown("**4. Keep it** as a family.yaml, which you can read, change and share.")
     key, roots = f"draft {draft.number}", families.roots()
     first = base or next(iter(experts), None)
@@ -204,16 +205,9 @@ def _keep(
     folder = draft.file.parent if draft.file else drafts.folder_in(home, name)
     family, tasks = None, dict[str, str]()
     try:
-        chosen = dict[Path, str | None]()
-        names = distinct_names([one.name for one in experts])
-        for one, own in zip(experts, names, strict=True):
-            if one.path in told:
-                guess = told[one.path]
-                chosen[one.path], text = (
-                    task_of(own, folder, guess, families.roots()) if guess else (None, "")
-                )
-                tasks |= {str(chosen[one.path]): text} if text else {}
-        family = _family(draft, name, folder, base, experts, chosen, titles)
+        if told is not None:
+            chosen, tasks = _tasks(folder, experts, told)
+            family = _family(draft, name, folder, base, experts, chosen, titles)
     except InputError as error:
         st.caption(show.plain(str(error)))
     if family is not None:
@@ -229,6 +223,24 @@ def _keep(
             on_click=_save, args=(family, tasks, draft.file is not None),
         )  # fmt: skip
         st.button("Cancel", on_click=_close)
+
+
+def _tasks(
+    folder: Path, experts: Sequence[ListedModel], told: Mapping[Path, Guess | None]
+) -> tuple[dict[Path, str | None], dict[str, str]]:
+    """(path → reference of its task, reference → YAML that is written) of a family in a folder."""
+    chosen, texts = dict[Path, str | None](), dict[str, str]()
+    names = distinct_names([one.name for one in experts])
+    for one, own in zip(experts, names, strict=True):
+        if one.path not in told:
+            continue
+        if (guess := told[one.path]) is None:
+            chosen[one.path] = None
+            continue
+        reference, text = task_of(own, folder, guess, families.roots())
+        chosen[one.path] = reference
+        texts |= {reference: text} if text else {}
+    return chosen, texts
 
 
 def _family(

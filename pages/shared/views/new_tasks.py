@@ -16,15 +16,21 @@ from mats_core.tasks import Guess, same_classes
 
 from ..frame import show
 from ..work import drafts
+from . import new_prompts
 
 NONE, KEPT = "no examples", "as it is"
 MANY = 12  # classes that are shown one by one
 
 
 def choose(
-    key: str, experts: Sequence[ListedModel], data: Sequence[Path], kept: Mapping[Path, str]
-) -> dict[Path, Guess | None]:
-    """The task of every expert, by the expert's path; None where it is to have none.
+    key: str,
+    experts: Sequence[ListedModel],
+    base: ListedModel | None,
+    data: Sequence[Path],
+    kept: Mapping[Path, str],
+) -> dict[Path, Guess | None] | None:
+    """The task of every expert, by the expert's path; None where it is to have none, and None
+    altogether while one that is chosen cannot be read.
 
     `kept`: what the family says already, which stays where an expert is not in the answer.
     """
@@ -33,19 +39,23 @@ def choose(
         "Without, the methods that need no data can be merged, and nothing is measured."
     )
     found: dict[Path, Guess | None] = {}
+    unread = False
     for model in experts:
         with st.container(border=True):
-            told = _file(f"{key} data {model.path}", model, data, kept.get(model.path, ""))
+            speaks = drafts.speaks(model, base)
+            already = kept.get(model.path, "")
+            told = _file(f"{key} data {model.path}", model, data, already, speaks)
             if told == KEPT:
                 continue
             file = None if told == NONE else Path(told)
-            found[model.path] = file and _guess(f"{key} {model.path}", model, file)
-    return found
+            found[model.path] = file and _guess(f"{key} {model.path}", model, file, speaks)
+            unread |= file is not None and found[model.path] is None
+    return None if unread else found
 
 
-def _file(key: str, model: ListedModel, data: Sequence[Path], kept: str) -> str:
+def _file(key: str, model: ListedModel, data: Sequence[Path], kept: str, speaks: bool) -> str:
     """The path of the file that is chosen; `NONE`, or `KEPT` for what stands in the family."""
-    proposed = None if kept else drafts.proposed_data(model, data)
+    proposed = None if kept else drafts.proposed_data(model, data, speaks)
     options = [*([KEPT] if kept else []), NONE, *map(str, data)]
     first = options.index(str(proposed)) if proposed else 0
     return st.selectbox(
@@ -59,10 +69,10 @@ def _short(path: str) -> str:
     return path if path == NONE else "/".join(Path(path).parts[-2:])
 
 
-def _guess(key: str, model: ListedModel, file: Path) -> Guess | None:
+def _guess(key: str, model: ListedModel, file: Path, speaks: bool) -> Guess | None:
     """What the file is taken for, corrected by what is chosen."""
     try:
-        found = drafts.guess(file, model.classes)
+        found = drafts.guess(file, model.classes, speaks)
     except (InputError, OSError) as error:
         show.problem(str(error))
         return None
@@ -70,12 +80,14 @@ def _guess(key: str, model: ListedModel, file: Path) -> Guess | None:
         st.caption(show.plain(_side_by_side(found, model)))
         return found
     key = f"{key} {file}"
+    if found.ways:
+        return new_prompts.correct(key, found)
     with st.expander("Columns and classes", expanded=not _sure(found, model)):
         st.dataframe(pd.DataFrame(found.rows), hide_index=True)
         found = _columns(key, found)
         found = _classes(key, found, model)
-    where = f"tested on {found.test.name}" if found.test else "tested on a fifth that is held out"
     of = listing(found.inputs) or "images"
+    where = new_prompts.tested(found)
     st.caption(show.plain(f"{_side_by_side(found, model)} Reads {of}; {where}."))
     return found
 

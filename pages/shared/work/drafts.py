@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from mats_core import tasks
+from mats_core import models, tasks
 from mats_core.checkpoints import Limits, ListedModel, ModelSearch, hub, search_models
 from mats_core.errors import InputError, size
 from mats_core.merging import (
@@ -171,9 +171,17 @@ def tasks_in(file: Path | None, experts: Sequence[ListedModel]) -> dict[Path, st
     return {path: task for path, task in found.items() if task}
 
 
-def guess(file: Path, head: tuple[str, ...]) -> tasks.Guess:
+def speaks(model: ListedModel, base: ListedModel | None) -> bool:
+    """Whether a model is a language model, which is asked in words; an adapter is what its base
+    is."""
+    whole = base if model.kind == "adapter" and base else model
+    return models.reads_of(whole.architecture) in ("causal", "seq2seq")
+
+
+def guess(file: Path, head: tuple[str, ...], speaks: bool = False) -> tasks.Guess:
     """What a file is taken for, remembered; raises `InputError` for what is no task."""
-    return recall(("guess", *_stamp(file), head), lambda: tasks.guessed(file, head), nbytes)
+    key = ("guess", *_stamp(file), head, speaks)
+    return recall(key, lambda: tasks.guessed(file, head, speaks=speaks), nbytes)
 
 
 def _stamp(file: Path) -> tuple[str, int, int]:
@@ -181,21 +189,21 @@ def _stamp(file: Path) -> tuple[str, int, int]:
     return str(file), status.st_mtime_ns, status.st_size
 
 
-def proposed_data(model: ListedModel, data: Sequence[Path]) -> Path | None:
+def proposed_data(model: ListedModel, data: Sequence[Path], speaks: bool = False) -> Path | None:
     """The file whose classes are those of the model's head by their names, or which is named after
     the model; None where none is.  Large files, and what is not read in time, are left to choose.
     """
-    key = ("proposed data", model.state, tuple(data))
-    return recall(key, lambda: (_proposed_data(model, data),), nbytes)[0]
+    key = ("proposed data", model.state, tuple(data), speaks)
+    return recall(key, lambda: (_proposed_data(model, data, speaks),), nbytes)[0]
 
 
-def _proposed_data(model: ListedModel, data: Sequence[Path]) -> Path | None:
+def _proposed_data(model: ListedModel, data: Sequence[Path], speaks: bool) -> Path | None:
     found: list[tuple[Path, tasks.Guess]] = []
     until = time.monotonic() + PATIENCE
     for file in data[:MOST_DATA]:
         with contextlib.suppress(InputError, OSError):
             if file.is_dir() or file.stat().st_size <= SMALL:
-                found.append((file, guess(file, model.classes)))
+                found.append((file, guess(file, model.classes, speaks)))
         if time.monotonic() > until:
             break
     halves = {one.test for _, one in found}

@@ -10,6 +10,13 @@ from pages.shared.views import comparison, ladder, predicted_loss, sweep, why
 from pages.shared.views import runs as runlist
 from pages.shared.work import runs
 
+HEADINGS = {
+    "Accuracy": "What each task keeps",
+    "Settings": "What was set",
+    "Predicted loss": "Which tasks a merge hurts",
+    ladder.VIEW: "What each step adds",
+    "Sweep two settings": "Every pair of two settings",
+}
 collection = families.header(
     "Compare",
     "Every finished merge is kept here. Tick some to see what sets them apart and whether it could "
@@ -25,6 +32,7 @@ prepared = families.prepared(preparing)
 kept = runs.everything(collection.name)
 names = [ladder.VIEW, "Sweep two settings"]
 compared, baseline = [], None
+st.header("Finished merges", anchor=False)
 if kept:
     compared, baseline = runlist.pick(collection.name, kept)
     names = ["Accuracy", why.VIEW, "Settings", "Predicted loss", *names]
@@ -43,6 +51,8 @@ for name, view in views.items():
     if not view.open:
         continue
     with view:
+        if name in HEADINGS:  # the other one asks a question
+            st.header(HEADINGS[name], anchor=False)
         if name == names[-1]:
             sweep.section(collection, kept, prepared)
         elif name == ladder.VIEW:

@@ -20,6 +20,7 @@ def welcome(prepared: prepare.Prepared | None) -> None:
         "expert's skill it keeps, and why."
     )
     if prepared and prepared.baselines:
+        st.header("What there is to gain", anchor=False)
         looks = figures.looks(e.name for e in prepared.inputs.family.experts)
         show.figure(figures.baseline_bars(prepared.baselines, looks), "baselines")
     if prepared:
@@ -36,14 +37,14 @@ settings.follow_link(collection)
 settings.take_over(collection)
 lesson = st.container()  # filled at the end: its answer quotes the run that has just finished
 left, right = st.columns([5, 11], gap="medium")
-with left, st.container(border=True):
+with left, st.container(border=True, key="settings"):  # style.css knows it
     lacking = merge.lacking(collection)
     method = widgets.method(WITHOUT_DATA if lacking else PROPOSED, lacking)
     # Above the knobs, so that it is on the screen of a laptop and of a phone.
     with st.container(horizontal=True, vertical_alignment="center"):
         press = st.empty()  # drawn once it is known whether these settings can be merged
         settings.presets()
-        st.button("Reset", on_click=widgets.reset, icon=":material/undo:")
+        st.button("Reset", on_click=settings.reset, icon=":material/undo:")
     cost = st.empty()
     at_once = st.toggle(
         "Live: merge at every change of a knob", key="live", persist_state="session"

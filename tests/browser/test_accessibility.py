@@ -76,6 +76,24 @@ PLOTS = """() => {
   return [...told].map(([what, text]) => `${what}: ${text}`);
 }"""
 
+# What axe does not ask for: that sections have headings at all, and that these are headings and
+# not bold lines.  (In folded boxes bold lines name groups of sliders.)
+HEADINGS = """() => {
+  const seen = (where) => [...document.querySelectorAll(where)]
+    .filter((one) => one.getClientRects().length);
+  const levels = seen("h1, h2, h3, h4, h5, h6").map((one) => Number(one.tagName[1]));
+  const told = [];
+  if (levels.filter((level) => level === 1).length !== 1) told.push(`h1 in ${levels}`);
+  if (!levels.includes(2)) told.push("no section has a heading");
+  levels.forEach((level, i) => level > (levels[i - 1] ?? 0) + 1 && told.push(`jump in ${levels}`));
+  for (const bold of seen("[data-testid=stMarkdownContainer] p > strong:only-child")) {
+    const alone = bold.textContent.trim() === bold.parentElement.textContent.trim();
+    const inside = bold.closest("[data-testid=stExpander], label, button, [class*=st-key-example]");
+    if (alone && !inside) told.push(`bold instead of a heading: ${bold.textContent}`);
+  }
+  return told;
+}"""
+
 
 @pytest.fixture(scope="module")
 def visitor(browser: Any, address: str) -> Iterator[Visitor]:
@@ -106,6 +124,7 @@ def violations(visitor: Visitor, scene: str) -> list[str]:
                     f"    {node['why']}"
                 )
         told += [f"{scene} · {scheme} {width} · plot, {one}" for one in page.evaluate(PLOTS)]
+        told += [f"{scene} · {scheme} {width} · {one}" for one in page.evaluate(HEADINGS)]
     page.set_viewport_size({"width": 1440, "height": 1000})
     return told
 

@@ -166,37 +166,6 @@ def test_the_keyboard_is_seen_on_links_to_pages(visitor: Visitor):
     assert width >= 2
 
 
-FOCUSED = "[document.activeElement.tagName, document.activeElement.innerText ?? '']"
-
-
-def tab_to(page: Any, name: str, most: int = 160) -> None:
-    """Press Tab, around the page where it must be, until a button or tab so named has the focus."""
-    for _ in range(most):
-        page.keyboard.press("Tab")
-        kind, text = page.evaluate(FOCUSED)
-        if name in text.splitlines() and kind not in ("A", "MAIN"):
-            return
-    raise AssertionError(f"{name} is not reached in {most} presses")
-
-
-def test_a_merge_is_started_finished_and_read_by_the_keyboard(visitor: Visitor):
-    from playwright.sync_api import expect
-
-    page = visitor.page
-    expect.set_options(timeout=60_000)
-    status = page.locator(".st-key-voice [role=status]")
-    expect(status).to_have_text("")
-    page.get_by_test_id("stProgress").wait_for(state="detached")  # the family is prepared
-
-    tab_to(page, "Merge")
-    page.keyboard.press("Enter")
-    expect(status).to_have_text(re.compile(r"^Merged\. \d+ · ESM: \d+\.\d % of the experts\.$"))
-    tab_to(page, "Accuracy")
-    page.keyboard.press("ArrowRight")
-    assert page.evaluate("document.activeElement.innerText") == "Polarized scaling"
-    page.get_by_text("How loud each task speaks").wait_for()
-
-
 def test_on_a_phone_a_press_on_merge_shows_that_something_happens(browser: Any, address: str):
     visitor = Visitor(browser, address, width=390)
     page = visitor.page

@@ -14,21 +14,19 @@ from mats_core.merging import FamilyFile, Recipe, parse_options
 from mats_core.methods import METHODS, PRESETS, describe
 from mats_core.system import available_devices, choose_device
 
-from ..frame import Wanted, keys, session, show, state
+from ..frame import Wanted, browser, keys, session, show, state
 from ..work import merge
 from . import widgets
 
-LINK = "settings"  # the query parameter by which a notebook's panel hands its settings over
 ARITHMETIC = ("float32", "float64")
 MOST_ROUNDS = 3  # to choose from; a recipe may ask for more
 
 
 def follow_link(collection: FamilyFile) -> None:
     """Put the settings that the address holds into the widgets, once."""
-    given = st.query_params.get(LINK)
+    given = browser.handed(browser.SETTINGS)
     if given is None:
         return
-    del st.query_params[LINK]
     try:
         session.wanted = _handed(json.loads(given), collection)
     except (InputError, ValueError, TypeError, KeyError) as error:
@@ -102,6 +100,12 @@ def _preset() -> None:
     preset = next(one for one in PRESETS if one.title == state.value(keys.PRESET))
     session.wanted = Wanted(preset.method, preset.options, rounds=preset.rounds)
     show.keep("info", f"{preset.title}: {preset.sentence}")
+
+
+def reset() -> None:
+    """Give every knob its default, and say so."""
+    widgets.reset()
+    browser.say("Every setting has its default.")
 
 
 def controls(collection: FamilyFile, method: str) -> merge.Request:

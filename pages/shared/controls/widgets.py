@@ -83,7 +83,7 @@ def options(name: str) -> dict[str, Any]:
     for field in leading(name):
         if field.section and field.section.title not in headings:
             headings.add(field.section.title)
-            st.markdown(f"**{field.section.title}**")
+            st.header(field.section.title, anchor=False)
             st.caption(field.section.sentence)
         values[field.name] = widget(field, name)
     rest = [field for field in describe(name) if field.more]

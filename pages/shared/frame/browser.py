@@ -20,6 +20,8 @@ from .state import session
 
 SCRIPTS = Path(__file__).parent
 ADDRESS, VOICE = "address", "voice"  # style.css knows both
+SETTINGS = "settings"  # the query parameter by which a notebook's panel hands its settings over
+ONCE = (SETTINGS,)  # what an address hands over and does not go on to hold
 
 _address = component(ADDRESS, js=(SCRIPTS / "address.js").read_text("utf-8"))
 _voice = component(
@@ -31,11 +33,20 @@ _voice = component(
 def name(names: Mapping[str, str | None]) -> None:
     """Have the address hold these names, so that it can be handed on."""
     wanted = {key: value for key, value in names.items() if value}
-    now = st.query_params.to_dict()
+    now = {name: value for name, value in st.query_params.to_dict().items() if name not in ONCE}
     # Only while there are none: Streamlit remembers those that it has set itself, and sends them.
-    _address(key=ADDRESS, data={} if now else wanted)
+    _address(key=ADDRESS, data={"names": {} if now else wanted, "without": ONCE})
     if now and (changed := {k: v for k, v in wanted.items() if now.get(k) != v}):
         st.query_params.update(changed)  # at once: each change is a step back in the browser
+
+
+def handed(name: str) -> str | None:
+    """What the address hands over by this name; None where it was taken already."""
+    given = st.query_params.get(name)
+    if given is None or session.taken == given:
+        return None
+    session.taken = given
+    return given
 
 
 def say(text: str, *, look: bool = False) -> None:

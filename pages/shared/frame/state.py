@@ -194,6 +194,8 @@ class Session:
     """The shown run that Inside took over last."""
 
     # What is set, and what is asked to be set
+    taken: Held[str | None] = Held(None)
+    """The settings that the address has handed over last."""
     wanted: Held[Wanted | None] = Held(None)
     """Settings that Merge puts into its widgets when it is drawn next."""
     reset_count: Held[int] = Held(0)

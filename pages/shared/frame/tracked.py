@@ -43,6 +43,27 @@ def start(
     return put(slot, Job(request, title, work, background=background))
 
 
+def press(
+    slot: Slot,
+    request: Any,
+    title: str,
+    work: Callable[..., Any],
+    *,
+    background: bool = False,
+    keep: Callable[[Job], None] = lambda job: None,
+) -> None:
+    """The same of a button: the page is drawn again, with the progress.  `keep` gets the job."""
+    keep(pressed(slot, Job(request, title, work, background=background)))
+    st.rerun()
+
+
+def pressed(slot: Slot, job: Job, *, look: bool = False) -> Job:
+    """A job that was asked for by a press: what was said before goes, and page readers hear it."""
+    show.forget()
+    browser.say(f"{job.title}.", look=look)
+    return put(slot, job)
+
+
 def put(slot: Slot, job: Job) -> Job:
     """The same of a job that is made already."""
     stop(slot)

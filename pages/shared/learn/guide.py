@@ -46,7 +46,9 @@ def overview() -> None:
 
 def _card(index: int, lesson: Lesson) -> None:
     with st.container(border=True, height="stretch", vertical_alignment="distribute"):
-        st.markdown(f"**{index + 1} · {lesson.title}**\n\n{lesson.before}")
+        with st.container(gap="xxsmall"):
+            st.subheader(f"{index + 1} · {lesson.title}", anchor=False)
+            st.markdown(lesson.before)
         st.button(
             f"Open this lesson: {lesson.title}", key=f"lesson {index}", width="stretch",
             icon=":material/play_lesson:", on_click=open_lesson, args=(index,),
@@ -99,10 +101,8 @@ def banner(page: str) -> None:
     navigation.entitle(f"Lesson {index + 1}: {lesson.title}", page)
     with st.container(border=True):
         with st.container(horizontal=True, vertical_alignment="center"):
-            st.markdown(
-                f":material/school: **Lesson {index + 1} of {len(LESSONS)} · {lesson.title}**",
-                width="stretch",
-            )
+            title = f"Lesson {index + 1} of {len(LESSONS)} · {lesson.title}"
+            st.header(f":material/school: {title}", anchor=False, width="stretch")
             st.button(
                 "Close", key="lesson close", type="tertiary", icon=":material/close:",
                 on_click=_close,
@@ -154,13 +154,13 @@ def _run(lesson: Lesson, kept: list[Run]) -> None:
 
 def _start(setups: tuple[Setup, ...]) -> None:
     """A callback: hand all merges of these setups to the worker, as one job."""
-    show.forget()
     collection = families.current()
     experts = tuple(expert.name for expert in collection.experts)
     requests = [
         merge.Request(collection, setup.method, dict(setup.options), experts) for setup in setups
     ]
-    tracked.put(Slot.LESSON, lesson_work.job(requests, families.preparation(collection)))
+    job = lesson_work.job(requests, families.preparation(collection))
+    tracked.pressed(Slot.LESSON, job)
 
 
 def _answer(lesson: Lesson, kept: list[Run], guess: int) -> None:

@@ -15,7 +15,7 @@ from ..work import EXAMPLES, Prepared, Run, Shelf, walk
 
 def section(shelf: Shelf, run: Run, prepared: Prepared) -> None:
     """The press, and both figures."""
-    st.subheader("The way between", anchor=False)
+    st.header("The way between", anchor=False)
     looked = shelf.get(run)
     found = looked.between if looked else None
     if found is None:
@@ -28,10 +28,8 @@ def section(shelf: Shelf, run: Run, prepared: Prepared) -> None:
             "Walk the way", icon=":material/route:", key="between start",
             disabled=tracked.active(Slot.WALKING) is not None,
         ):  # fmt: skip
-            show.forget()
             todo = partial(walk, shelf, run, lambda: prepared)
-            tracked.start(Slot.WALKING, run.id, "Walking the way", todo, background=True)
-            st.rerun()
+            tracked.press(Slot.WALKING, run.id, "Walking the way", todo, background=True)
         return
     looks = figures.looks(expert.name for expert in prepared.inputs.family.experts)
     height: Any = st.segmented_control(

@@ -21,7 +21,7 @@ MOST = 8  # results that a session keeps
 
 def section(collection: FamilyFile, prepared: Prepared) -> None:
     """Method and way, the press, and both matrices."""
-    st.subheader("Who conflicts with whom, measured", anchor=False)
+    st.header("Who conflicts with whom, measured", anchor=False)
     names = [expert.name for expert in collection.experts if expert.task]
     if len(names) < 3:
         st.info("This needs at least three experts with tasks.")
@@ -43,10 +43,8 @@ def section(collection: FamilyFile, prepared: Prepared) -> None:
             disabled=tracked.active(Slot.CONFLICTING) is not None,
         )  # fmt: skip
     if clicked:
-        show.forget()
         todo = partial(measure_conflicts, request, prepared)
-        tracked.start(Slot.CONFLICTING, request, "Measuring conflicts", todo, background=True)
-        st.rerun()
+        tracked.press(Slot.CONFLICTING, request, "Measuring conflicts", todo, background=True)
     if found is None:
         st.markdown(
             "Cosines and overlaps above are what could be in the way. Here the tasks are really "
@@ -57,7 +55,7 @@ def section(collection: FamilyFile, prepared: Prepared) -> None:
     for side, title in figures.SIDES.items():
         drawn = figures.conflict_matrix(found, side)
         if drawn is not None:
-            st.markdown(f"**{title}**")
+            st.subheader(title, anchor=False)
             show.figure(drawn, f"conflict {side} {method} {way}")
         else:
             st.info("The prediction needs statistics of the experts, and there are none.")

@@ -26,7 +26,7 @@ def convergence(run: Run, looks: dict[str, Look], prepared: Prepared) -> None:
     drawn = figures.residual_curves(run.report.layers)
     if drawn:
         show.figure(drawn, f"residuals {run.id}")
-    st.subheader("Accuracy along the iterations")
+    st.subheader("Accuracy along the iterations", anchor=False)
     if not run.report.tasks:
         st.info("The experts of this family name no tasks, so there is no accuracy to follow.")
         return
@@ -82,7 +82,6 @@ def _controls(run: Run, prepared: Prepared) -> None:
 
 
 def _start(run: Run, upto: int, both: bool, prepared: Prepared) -> None:
-    show.forget()
     solve = METHODS[run.recipe.method].solve
     assert solve is not None  # or there would be no residuals
     limit = {solve.limit: upto}
@@ -90,8 +89,7 @@ def _start(run: Run, upto: int, both: bool, prepared: Prepared) -> None:
     if both:
         changes[UNDAMPED_LABEL] = {**solve.undamped, **limit}
     todo = partial(follow, run, changes, EXAMPLES, lambda: prepared)
-    tracked.start(Slot.TRACING, run.id, "Tracing the accuracy", todo)
-    st.rerun()
+    tracked.press(Slot.TRACING, run.id, "Tracing the accuracy", todo)
 
 
 def collect() -> None:
@@ -117,7 +115,7 @@ def _curves(run: Run, looks: dict[str, Look]) -> None:
 @st.fragment
 def _film(run: Run, trajectory: Trajectory, looks: dict[str, Look], label: str) -> None:
     """One solve, iteration by iteration: nothing is solved again."""
-    st.markdown("**The solve as a film**")
+    st.subheader("The solve as a film", anchor=False)
     points = {point.iteration: point for point in trajectory.points}
     steps = list(points)
     best = max(points.values(), key=lambda p: p.normalised_accuracy)

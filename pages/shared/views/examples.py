@@ -86,7 +86,13 @@ def card(found: Compared, row: int, where: str = "") -> None:
         said.append((text, taken == found.labels[row]))
     alt = "; ".join([f"An image of {true}", *(text for text, _ in said)])
     pictured = found.answers.noun == "image"
-    with st.container(border=True, width=166 if pictured else 340, gap="xxsmall"):
+    name, task = found.answers.name, (found.family, found.answers.name)
+    with st.container(
+        border=True,
+        width=166 if pictured else 340,
+        gap="xxsmall",
+        key=f"example {where}{name} {row}",
+    ):
         if pictured:
             st.image(picture(found.answers.inputs[row]), width=112, alt=alt)
         else:
@@ -95,7 +101,6 @@ def card(found: Compared, row: int, where: str = "") -> None:
         for text, right in said:
             mark = ":material/check:" if right else ":material/close:"
             st.markdown(f":small[{mark} {show.plain(text.replace(' encoder', ''))}]")
-        name, task = found.answers.name, (found.family, found.answers.name)
         st.button(
             "Unpin" if row in _pins(found) else "Pin", key=f"{where}pin {name} {row}",
             icon=":material/keep:", type="tertiary", on_click=_pin, args=(task, row),

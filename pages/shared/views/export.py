@@ -97,9 +97,8 @@ def model(run: Run, preparing: Job) -> None:
 
 
 def _write(run: Run, preparing: Job) -> None:
-    show.forget()
     todo = partial(takeaway.write, run, preparing.outcome)
-    tracked.start(Slot.WRITING, run.id, "Writing the model", todo)
+    tracked.pressed(Slot.WRITING, Job(run.id, "Writing the model", todo))
 
 
 def _written(run: Run, found: Written) -> None:

@@ -53,12 +53,11 @@ def section(collection: FamilyFile, prepared: Prepared | None, looks: dict[str, 
 
 
 def _start(collection: FamilyFile, ladder: Ladder, prepared: Prepared) -> None:
-    show.forget()
     recipe = collection.recipe("average", statistics=prepared.files)
     request = LadderRequest(collection.name, recipe, ladder, EXAMPLES)
     todo = partial(run_ladder, request, prepared)
-    session.ladder = tracked.start(Slot.CLIMBING, request, ladder.title, todo, background=True)
-    st.rerun()
+    keep = partial(setattr, session, "ladder")
+    tracked.press(Slot.CLIMBING, request, ladder.title, todo, background=True, keep=keep)
 
 
 def collect() -> None:

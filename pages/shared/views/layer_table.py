@@ -33,10 +33,8 @@ def section(shelf: Shelf, run: Run, task: str, prepared: Prepared) -> None:
             "Tabulate the layers", icon=":material/table_rows:", key="tabulate",
             disabled=tracked.active(Slot.TABULATING) is not None,
         ):  # fmt: skip
-            show.forget()
             todo = partial(tabulate, shelf, run, lambda: prepared)
-            tracked.start(Slot.TABULATING, run.id, "Looking at every layer", todo)
-            st.rerun()
+            tracked.press(Slot.TABULATING, run.id, "Looking at every layer", todo)
         return
     chosen = _table(run, rows, task)
     if chosen is not None:
@@ -114,7 +112,7 @@ def _said(rows: Sequence[LayerRow], titles: dict[str, str]) -> str:
 def _layer(prepared: Prepared, layer: str) -> None:
     """The spectra of the chosen layer, and the way to all that Subspaces has of it."""
     title = figures.short_names([layer])[layer]
-    st.markdown(f"**{show.plain(title)}**")
+    st.subheader(show.plain(title), anchor=False)
     shown = spectra.plot(prepared.inputs, layer, "inside layer")
     if shown:
         spectra.energies(prepared.inputs, layer, shown, "inside layer")

@@ -19,7 +19,7 @@ def polarized(run: Run) -> None:
         show.figure(drawn, f"weights {run.id}")
     found = {la.name: la for la in run.report.layers if la.details.get("dimension_weights")}
     titles = figures.short_names(list(found))
-    st.markdown("**Level 2: the input dimensions of one layer**")
+    st.subheader("Level 2: the input dimensions of one layer", anchor=False)
     chosen = st.selectbox(
         "Layer", list(found), format_func=lambda n: titles[n], key="dimension layer",
         persist_state="session",

@@ -55,11 +55,9 @@ def _controls(shelf: Shelf, run: Run, prepared: Prepared) -> None:
             else "Choose at least one ordering."
         )
     if clicked:
-        show.forget()
         chosen: Any = tuple(o for o in ORDERINGS if o in orderings)
         todo = partial(load, shelf, run, grain, chosen, lambda: prepared)
-        tracked.start(Slot.LOADING_PARTS, run.id, "Loading the parts one by one", todo)
-        st.rerun()
+        tracked.press(Slot.LOADING_PARTS, run.id, "Loading the parts one by one", todo)
 
 
 def _duration(shelf: Shelf, run: Run, states: int) -> str:

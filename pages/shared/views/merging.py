@@ -56,8 +56,8 @@ def start(request: merge.Request, preparing: Job, *, pressed: bool = True) -> No
     session.asked = request
     if refusal(request) is None:  # else it is said beside the button
         asked = replace(request, draft=not pressed)
-        job = tracked.put(Slot.MERGING, merge.job(asked, preparing, _id(request, preparing)))
-        browser.say(f"{job.title}.", look=pressed)
+        job = merge.job(asked, preparing, _id(request, preparing))
+        tracked.pressed(Slot.MERGING, job, look=pressed)
 
 
 def _id(request: merge.Request, preparing: Job) -> str:

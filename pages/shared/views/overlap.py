@@ -86,7 +86,7 @@ def interference(inputs: Inputs, found: Survey | None, layer: str) -> None:
         st.info("This needs statistics, and no task of this family has any.")
     else:
         show.figure(drawn, f"profile {quantity} {layer}")
-    st.markdown("**Cosine between the task vectors of the chosen layer**")
+    st.subheader("Cosine between the task vectors of the chosen layer", anchor=False)
     own = next((la for la in found.layers if la.name == layer), None)
     matrix = figures.pair_matrix(own.cosines, found.tasks, "cosine") if own else None
     if matrix is None:

@@ -45,10 +45,8 @@ def section(compared: list[Run], prepared: Prepared | None, looks: dict[str, Loo
 
 
 def start(run: Run, prepared: Prepared) -> None:
-    show.forget()
     todo = partial(predicted_loss.predict, run, prepared)
-    tracked.start(Slot.PREDICTING, run.id, "Predicting the loss", todo)
-    st.rerun()
+    tracked.press(Slot.PREDICTING, run.id, "Predicting the loss", todo)
 
 
 def collect() -> None:
@@ -69,10 +67,10 @@ def _figures(run: Run, found: Interference, looks: dict[str, Look]) -> None:
         )
     left, right = st.columns(2, gap="large")
     with left:
-        st.markdown("**Predicted, by layer and task**")
+        st.subheader("Predicted, by layer and task", anchor=False)
         show.figure(figures.interference_map(found), f"forecast map {run.id}")
     with right:
-        st.markdown("**Predicted and measured, by task**")
+        st.subheader("Predicted and measured, by task", anchor=False)
         drawn = figures.predicted_against_measured(found, looks)
         if drawn is None:
             st.info("The experts name no tasks, so no loss could be measured.")

@@ -34,10 +34,10 @@ def view(inputs: Inputs, layer: str, task: str) -> None:
     show.figure(figures.protection_maps(pair, task), f"maps {layer} {task} {left} {right}")
     d_out = inputs.family.shape(layer)[0]
     room = max(1, d_out // len(inputs.family.experts))
-    st.markdown("**Along what the expert learnt**")
+    st.subheader("Along what the expert learnt", anchor=False)
     drawn = figures.protection_along(list(found.values()), task, room)
     show.figure(drawn, f"along {layer} {task}")
-    st.markdown("**How many directions each subspace needs**")
+    st.subheader("How many directions each subspace needs", anchor=False)
     show.figure(figures.concentration(found), f"concentration {layer} {task}")
 
 

@@ -190,7 +190,7 @@ def accuracy(run: Run, beside: Run | None, looks: dict[str, figures.Look]) -> No
 
 def onwards(run: Run) -> None:
     """Where this run goes from here."""
-    st.markdown("**Go on with this run**")
+    st.subheader("Go on with this run", anchor=False)
     for page, icon, text in (
         ("compare", "compare_arrows", "Compare it with your other runs, or sweep two of its knobs"),
         ("inside", "search", "Look inside: which examples it lost, and which layers matter"),

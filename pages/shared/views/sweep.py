@@ -52,10 +52,9 @@ def section(collection: FamilyFile, kept: list[Run], prepared: Prepared | None) 
 
 
 def start(request: SweepRequest, prepared: Prepared) -> None:
-    show.forget()
     todo = partial(run_sweep, request, prepared)
-    session.sweep = tracked.start(Slot.SWEEPING, request, "Sweeping", todo, background=True)
-    st.rerun()
+    keep = partial(setattr, session, "sweep")
+    tracked.press(Slot.SWEEPING, request, "Sweeping", todo, background=True, keep=keep)
 
 
 def collect() -> None:

@@ -50,7 +50,7 @@ def section(
     key = f"{first.id} {second.id}"
     left, right = st.columns(2, gap="large")
     with left:
-        st.markdown("**Measured, by task**")
+        st.subheader("Measured, by task", anchor=False)
         show.figure(figures.why_tasks(found, looks, names, asked), f"why tasks {key}")
     reasons = _reasons(first, second, prepared)
     if reasons is None:
@@ -61,10 +61,10 @@ def section(
         right.info("The prediction by layer needs statistics, and no expert here has both Grams.")
         return
     with left:
-        st.markdown("**Does the prediction explain the tasks?**")
+        st.subheader("Does the prediction explain the tasks?", anchor=False)
         show.figure(by_both, f"why both {key}")
     with right:
-        st.markdown("**Predicted, by layer**")
+        st.subheader("Predicted, by layer", anchor=False)
         show.figure(by_layer, f"why layers {key}")
 
 

@@ -223,7 +223,8 @@ class _Sight:
     def __init__(self, shape: tuple[int, int], rows: list[int], columns: list[int]) -> None:
         self.shape, self._square = shape, 0.0
         first = [list(range(min(WINDOW, size))) for size in shape]
-        self._picked = {"first": first, "moved": [rows or first[0], columns or first[1]]}
+        moved = [rows or first[0], columns or first[1]]
+        self._picked: dict[View, list[list[int]]] = {"first": first, "moved": moved}
         small = (len(first[0]), len(first[1]))
         self._values = {view: torch.full(small, math.nan) for view in self._picked}
         self._sums, self._counts = torch.zeros(2, *small, dtype=torch.float64)
@@ -254,12 +255,12 @@ class _Sight:
 
     def seen(self) -> Seen:
         """What was filled."""
-        windows = {
-            view: Window(*(tuple(map(str, own)) for own in picked), self._values[view])
-            for view, picked in self._picked.items()
-        }
-        blocks = [_blocks(n, size) for n, size in zip(self._sums.shape, self.shape, strict=True)]
-        windows["means"] = Window(blocks[0], blocks[1], (self._sums / self._counts).float())
+        windows: dict[View, Window] = {}
+        for view, (rows, columns) in self._picked.items():
+            named = (tuple(map(str, rows)), tuple(map(str, columns)))
+            windows[view] = Window(*named, self._values[view])
+        height, width = (_blocks(n, m) for n, m in zip(self._sums.shape, self.shape, strict=True))
+        windows["means"] = Window(height, width, (self._sums / self._counts).float())
         return Seen(self.shape, self._square**0.5, windows)
 
 

@@ -7,7 +7,16 @@ from typing import Any
 import streamlit as st
 
 from pages.shared.frame import Slot, families, progress, session, show
-from pages.shared.views import BEFORE, OTHER, between, confusion, layer_table, loading, picks
+from pages.shared.views import (
+    BEFORE,
+    OTHER,
+    between,
+    confusion,
+    layer_table,
+    loading,
+    picks,
+    stepping,
+)
 from pages.shared.work import Shelf, runs
 
 collection = families.header(
@@ -51,7 +60,8 @@ else:
 if prepared is not None:
     loading.section(shelf, run, task, prepared)
     layer_table.section(shelf, run, task, prepared)
+    stepping.section(shelf, run, prepared)
     between.section(shelf, run, prepared)
-mine = (Slot.LOOKING, Slot.LOADING_PARTS, Slot.TABULATING, Slot.WALKING)
+mine = (Slot.LOOKING, Slot.LOADING_PARTS, Slot.TABULATING, Slot.STEPPING, Slot.WALKING)
 with top:
     progress.bar(Slot.PREPARATION, *mine, cancel=mine)

@@ -25,20 +25,22 @@ from .spectra import (
     overlap,
     principal_angles,
 )
+from .stages import VIEWS, LayerSteps, Seen, View, Window, stepping
 from .survey import OF_A_KIND, Quantity, Survey, Surveyed, survey, surveying
 from .sweep import Axis, Cell, CellDone, best, knobs, suggested, sweep
 from .toy import Essential, Merged, Point, Task, Walk
 from .why import Why, explaining
 
 __all__ = [
-    "GRAINS", "KINDS", "OF_A_KIND", "ORDERINGS", "SUBSPACES", "THREE", "TRAITS", "WAYS", "Axis",
-    "Between", "Cell", "CellDone", "Conflicts", "Correlation", "Distances", "Essential", "Grain",
-    "Interference", "Kind", "LayerRow", "Loading", "Merged", "Ordering", "Point", "Protection",
-    "Quantity", "Spectrum", "Stand", "Step", "Stood", "Subspace", "Survey", "Surveyed", "Task",
-    "Trait", "Trajectory", "Walk", "Way", "Why", "best", "chance_conflict", "clear_among", "climb",
-    "conflict", "conflicting", "convergence", "correlate", "correlate_pairs", "explaining",
-    "follow", "interference", "knobs", "layer_protection", "layer_spectra", "layer_subspaces",
-    "loading", "measuring_distances", "of_rung", "others_mean", "overlap", "overlaps",
-    "predicted_loss", "predicting", "principal_angles", "reasons", "steps", "suggested", "survey",
-    "surveying", "sweep", "tabulating", "toy", "traits", "unrelated_angles", "walking",
+    "GRAINS", "KINDS", "OF_A_KIND", "ORDERINGS", "SUBSPACES", "THREE", "TRAITS", "VIEWS", "WAYS",
+    "Axis", "Between", "Cell", "CellDone", "Conflicts", "Correlation", "Distances", "Essential",
+    "Grain", "Interference", "Kind", "LayerRow", "LayerSteps", "Loading", "Merged", "Ordering",
+    "Point", "Protection", "Quantity", "Seen", "Spectrum", "Stand", "Step", "Stood", "Subspace",
+    "Survey", "Surveyed", "Task", "Trait", "Trajectory", "View", "Walk", "Way", "Why", "Window",
+    "best", "chance_conflict", "clear_among", "climb", "conflict", "conflicting", "convergence",
+    "correlate", "correlate_pairs", "explaining", "follow", "interference", "knobs",
+    "layer_protection", "layer_spectra", "layer_subspaces", "loading", "measuring_distances",
+    "of_rung", "others_mean", "overlap", "overlaps", "predicted_loss", "predicting",
+    "principal_angles", "reasons", "stepping", "steps", "suggested", "survey", "surveying",
+    "sweep", "tabulating", "toy", "traits", "unrelated_angles", "walking",
 ]  # fmt: skip

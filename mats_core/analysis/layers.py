@@ -21,6 +21,7 @@ from torch import Tensor
 
 from ..families import Family
 from ..merging import Inputs
+from ..statistics import Statistics
 from ..system import Event, part
 from .distances import measuring_distances
 from .overlap import cosines, others_mean
@@ -80,7 +81,7 @@ def _row(inputs: Inputs, merged: Mapping[str, Tensor], name: str, far: float) ->
     family = inputs.family
     base = family.weight(family.base, name, dtype=torch.float32)
     update = family.oriented(name, merged[name].to("cpu", torch.float32)) - base
-    measured = _by_name(inputs, family)
+    measured = measured_by_name(inputs, family)
     tasks = list(task_layers(family, measured, name, base))
     spread: Spectrum | None = spectrum("task matrix", update, None, None)
     angles = cosines([update, *(task.update for task in tasks)])
@@ -92,17 +93,18 @@ def _row(inputs: Inputs, merged: Mapping[str, Tensor], name: str, far: float) ->
         spread.stable_rank if spread is not None else 0.0,
         float(angles[0, 1:].mean()),
         float(between),
-        {task.expert.name: _kept(update, task) for task in tasks},
+        {task.expert.name: share_kept(update, task) for task in tasks},
     )
 
 
-def _by_name(inputs: Inputs, family: Family) -> dict:
+def measured_by_name(inputs: Inputs, family: Family) -> dict[str, Statistics]:
+    """The statistics of every expert that has some, by its name."""
     pairs = zip(family.experts, inputs.statistics, strict=True)
     return {expert.name: own for expert, own in pairs if own is not None}
 
 
-def _kept(update: Tensor, task: TaskLayer) -> float:
-    """The share of one task's output shift that an update has too."""
+def share_kept(update: Tensor, task: TaskLayer) -> float:
+    """The share of one task's output shift that an update has too; NaN without an input Gram."""
     if task.a is None:
         return float("nan")
     a = task.a.double()

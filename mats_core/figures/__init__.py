@@ -23,6 +23,7 @@ from .protection import concentration, protection_along, protection_maps
 from .reasons import reasons_figure, reasons_verdict
 from .scaling import dimension_weights, task_weights
 from .spectra import energy_curves, spectra
+from .stages import CHOSEN, stage_matrix, stages_words
 from .style import HEIGHT, PALETTE, Figure, Look, look, looks, percent, safe, short_names, to_csv
 from .survey import QUANTITIES, family_heatmap, layer_profile
 from .sweep import sweep_map
@@ -30,7 +31,7 @@ from .toy import toy_losses, toy_polar, toy_progress, toy_scaling
 from .why import asked_of_both, points, verdict, why_explained, why_layers, why_tasks
 
 __all__ = [
-    "ALL_TASKS", "CONFIG", "HEIGHT", "PALETTE", "QUANTITIES", "SIDES", "Figure", "Look",
+    "ALL_TASKS", "CHOSEN", "CONFIG", "HEIGHT", "PALETTE", "QUANTITIES", "SIDES", "Figure", "Look",
     "accuracy_bars", "angle_curves", "asked_of_both", "baseline_bars", "concentration",
     "conflict_matrix", "confusion", "confusion_change", "correlation_words", "count_clear",
     "difference_lines", "dimension_weights", "energy_curves", "family_heatmap", "headline",
@@ -38,8 +39,8 @@ __all__ = [
     "loading_curves", "loading_steps", "look", "looks", "pair_matrix", "percent", "picture",
     "plotly_script", "points", "predicted_against_measured", "protection_along", "protection_maps",
     "reasons_figure", "reasons_verdict", "residual_curves", "run_lines", "safe", "script_json",
-    "short_names", "solve_at", "spectra", "sweep_map", "task_weights", "to_csv", "to_json",
-    "toy_losses", "toy_polar", "toy_progress", "toy_scaling", "trajectory_curves",
-    "trajectory_tasks", "verdict", "way_between", "why_explained", "why_layers", "why_tasks",
-    "worth_showing",
+    "short_names", "solve_at", "spectra", "stage_matrix", "stages_words", "sweep_map",
+    "task_weights", "to_csv", "to_json", "toy_losses", "toy_polar", "toy_progress", "toy_scaling",
+    "trajectory_curves", "trajectory_tasks", "verdict", "way_between", "why_explained",
+    "why_layers", "why_tasks", "worth_showing",
 ]  # fmt: skip

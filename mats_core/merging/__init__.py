@@ -8,6 +8,7 @@ from ..system import Event
 from . import pipeline, rounds
 from .candidates import Candidate, Proposal, candidates, proposal, proposed_base
 from .directory import require_output
+from .engine import merge_one
 from .events import (
     Examined,
     Finished,
@@ -45,7 +46,16 @@ from .given import (
 from .journal import layers_done
 from .mean_base import MEAN, averaging
 from .merged import Merge
-from .pipeline import evaluate_output, evaluating_output, kept, merge, planned, run, run_plan
+from .pipeline import (
+    evaluate_output,
+    evaluating_output,
+    inputs_of_last_round,
+    kept,
+    merge,
+    planned,
+    run,
+    run_plan,
+)
 from .plan import (
     Inputs,
     Plan,
@@ -79,12 +89,13 @@ __all__ = [
     "Recipe", "Report", "RoundDone", "Shares", "Source", "Started", "TaskDone", "TaskList",
     "TrialDone", "Unit", "averaging", "by_hand", "by_text", "bytes_at_once", "candidates",
     "cost_of", "distinct_names", "dump_family", "dump_recipe", "evaluate_output",
-    "evaluating_output", "examples_of", "family_record", "inputs_bytes", "inputs_of", "kept",
-    "layers_done", "load_family", "load_recipe", "measure_all", "measured_of", "measuring_all",
-    "merge", "missing_statistics", "named", "new_family", "open_inputs", "open_source",
-    "output_specs", "parse_options", "parse_recipe", "patterns", "pieces", "pipeline", "plain_name",
-    "planned", "prepare", "proposal", "proposed_base", "read_layer", "recipe_of", "recipe_record",
-    "reference", "remove_family", "require_output", "require_recipe", "rounds", "run", "run_plan",
-    "save_family", "shape_of", "statistics_of", "statistics_sizes", "task_dict", "task_of",
-    "together", "units", "weights_of", "weights_record", "with_statistics",
+    "evaluating_output", "examples_of", "family_record", "inputs_bytes", "inputs_of",
+    "inputs_of_last_round", "kept", "layers_done", "load_family", "load_recipe", "measure_all",
+    "measured_of", "measuring_all", "merge", "merge_one", "missing_statistics", "named",
+    "new_family", "open_inputs", "open_source", "output_specs", "parse_options", "parse_recipe",
+    "patterns", "pieces", "pipeline", "plain_name", "planned", "prepare", "proposal",
+    "proposed_base", "read_layer", "recipe_of", "recipe_record", "reference", "remove_family",
+    "require_output", "require_recipe", "rounds", "run", "run_plan", "save_family", "shape_of",
+    "statistics_of", "statistics_sizes", "task_dict", "task_of", "together", "units", "weights_of",
+    "weights_record", "with_statistics",
 ]  # fmt: skip

@@ -16,18 +16,21 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from ..checkpoints import SHARD_BYTES
+from ..errors import InputError
 from ..linear import norm
 from ..methods import Merged, merge_running
-from ..system import Event, beside, taking_threads
+from ..system import Event, Memo, beside, taking_threads
 from .events import Iteration, LayerDone, Started
 from .journal import Entry
 from .plan import Plan, Unit, units
 from .reading import is_solved, pieces, read_layer, read_layers, read_pieces
 from .report import SERIES, LayerReport
-from .sinks import emit
+from .sinks import MemorySink, emit
 from .sizes import together
-from .workspace import Done, Place
+from .workspace import Done, Place, open_place
 
 NOTHING = torch.empty(0)
 Layers = Generator[Event, None, list[LayerReport]]
@@ -108,6 +111,34 @@ def merge_layers(plan: Plan, place: Place, engine: Engine = here) -> Layers:
         if unit.bias is not None
     ]
     return [*(entry.report for entry in done), *folded]
+
+
+def merge_one(
+    plan: Plan, name: str, factor: float | None = None
+) -> Generator[Event, None, tuple[Done, Mapping[str, Tensor]]]:
+    """Events of one layer that is merged by itself; returns what was done, and its tensors.
+
+    name     of the layer's tensor
+    factor   of its update, where a second pass over all layers had given it one
+
+    Nothing is remembered of it, nor taken from what was: all of it is computed, for `plan.watch`.
+    Raises `InputError` for a tensor that is not merged.
+    """
+    plan = replace(plan, inputs=replace(plan.inputs, memo=Memo()))
+    unit = next((unit for unit in units(plan) if unit.name == name), None)
+    if unit is None:
+        raise InputError(f"tensor '{name}'", expected="one that is merged", found="one that is not")
+    place, survey = open_place(plan, None, shard_bytes=SHARD_BYTES), None
+    if plan.method.survey is not None and plan.method.surveys(plan.options) == "model":
+        yield Event(text="Looking at all layers first")
+        survey = plan.method.survey(lambda: read_layers(plan), plan.options)
+    with contextlib.closing(here(plan, [unit], survey, place)) as merged:
+        done = yield from _next(merged, name, 0.0, "Merging the layer")
+    if done.entry.stage == "spooled":
+        scaled = _rescaled(plan, done.entry, 1.0 if factor is None else factor, place)
+        done = replace(done, entry=scaled)
+    assert isinstance(place.sink, MemorySink)
+    return done, place.sink.tensors
 
 
 def _next(

@@ -141,8 +141,7 @@ def _run_plan(
     exam = yield from stages.next(_examining(plan), REFERENCES * shares.testing)
     if points:
         recipe, trials = yield from _search(recipe, inputs, points, stages)
-    for number in range(2, recipe.rounds + 1):
-        inputs = yield from _measured_again(recipe, inputs, number, stages)
+    inputs = yield from _rounds_before(recipe, inputs, stages)
     if recipe is plan.recipe:
         plan = replace(plan, inputs=inputs)
     else:  # the best of a search
@@ -209,6 +208,21 @@ def _merge_vectors(plan: Plan, vectors: VectorFamily, sink: Sink, folder: Path |
     if folder is not None:
         vectors.save(folder / "adapter", merged)
     return layers + fold_vectors(plan, vectors, merged, sink)
+
+
+def inputs_of_last_round(recipe: Recipe, inputs: Inputs) -> Generator[Event, None, Inputs]:
+    """Events of all rounds but the last; returns the inputs with the statistics that the last one
+    merges with.  Of a recipe of one round these are the inputs as they are.
+    """
+    return (yield from _rounds_before(recipe, inputs, Stages(Shares(), recipe.rounds)))
+
+
+def _rounds_before(
+    recipe: Recipe, inputs: Inputs, stages: Stages
+) -> Generator[Event, None, Inputs]:
+    for number in range(2, recipe.rounds + 1):
+        inputs = yield from _measured_again(recipe, inputs, number, stages)
+    return inputs
 
 
 def _measured_again(

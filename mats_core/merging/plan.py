@@ -18,7 +18,15 @@ from ..adapters import VectorFamily, open_expert, vector_family, why_not
 from ..checkpoints import Buffers, Checkpoint, InMemory, Weights, original
 from ..errors import InputError, listing
 from ..families import Expert, Family, examine, look_inside
-from ..methods import METHODS, Method, Options, describe, named_checkpoints, options_of_the_base
+from ..methods import (
+    METHODS,
+    Method,
+    Options,
+    Watch,
+    describe,
+    named_checkpoints,
+    options_of_the_base,
+)
 from ..names import bias_of, is_matrix, is_weight, module_of
 from ..statistics import Statistics
 from ..system import Memo, choose_device
@@ -71,6 +79,8 @@ class Plan:
     weights   α_m of each expert, not normalised; times its examples where the recipe says so
     kinds     kinds of statistics that the method reads, given its options
     keep      CG iterations whose iterates the `LayerDone` events carry
+    watch     called with what a method computes on its way (see `Layer.show`); None: nothing
+              watches
     start     weights that the solve starts from, where an option names a checkpoint
     buffers   memory into which the next piece of a large tensor is read
     """
@@ -85,6 +95,7 @@ class Plan:
     weights: tuple[float, ...]
     kinds: frozenset[str]
     keep: tuple[int, ...] = ()
+    watch: Watch | None = None
     start: Weights | None = None
     buffers: Buffers = field(default_factory=Buffers, compare=False, repr=False)
 

@@ -56,6 +56,7 @@ def read_layer(plan: Plan, unit: Unit, *, with_statistics: bool = True) -> Layer
         base_statistics=measured_by(prior),
         seed=plan.recipe.seed,
         keep=plan.keep,
+        watch=plan.watch,
         starts=_starts(plan, unit),
         remember=remember,
     )
@@ -147,6 +148,7 @@ def _read_piece(
         is_matrix=False,
         seed=plan.recipe.seed,
         offset=start,
+        watch=plan.watch,
         remember=remember,
     )
 

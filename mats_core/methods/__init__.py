@@ -16,20 +16,21 @@ from .essential import (
 )
 from .kfac import KfacOptions, kfac
 from .ladders import LADDERS, Ladder, Rung
-from .layer import Layer, LayerStatistics, Merged, Treatment
+from .layer import Layer, LayerStatistics, Merged, Treatment, Watch
 from .method import Counterpart, Method, Solve
 from .options import Options
 from .presets import PRESETS, PROPOSED, WITHOUT_DATA, Preset
 from .reference import OptionField, describe, named_checkpoints, options_of_the_base
 from .running import merge_running, running_cost
+from .stages import PLAIN, Stage
 from .starts import STARTS
 from .table import METHODS, SIMPLEST
 
 __all__ = [
-    "LADDERS", "METHODS", "PRESETS", "PROPOSED", "SIMPLEST", "STARTS", "WITHOUT_DATA", "Cost",
-    "Counterpart", "EssentialOptions", "KfacOptions", "Ladder", "Layer", "LayerStatistics",
-    "Merged", "Method", "OptionField", "Options", "Preset", "Rung", "Shape", "Solve", "Treatment",
-    "calls", "describe", "essential_subspace", "essential_update", "kfac", "merge_running",
-    "named_checkpoints", "operations", "options_of_the_base", "passes", "reference",
-    "relative_power", "running_cost", "selection", "shift_covariance",
+    "LADDERS", "METHODS", "PLAIN", "PRESETS", "PROPOSED", "SIMPLEST", "STARTS", "WITHOUT_DATA",
+    "Cost", "Counterpart", "EssentialOptions", "KfacOptions", "Ladder", "Layer", "LayerStatistics",
+    "Merged", "Method", "OptionField", "Options", "Preset", "Rung", "Shape", "Solve", "Stage",
+    "Treatment", "Watch", "calls", "describe", "essential_subspace", "essential_update", "kfac",
+    "merge_running", "named_checkpoints", "operations", "options_of_the_base", "passes",
+    "reference", "relative_power", "running_cost", "selection", "shift_covariance",
 ]  # fmt: skip

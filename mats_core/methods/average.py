@@ -9,6 +9,7 @@ from .cost import Cost, Shape, averaged
 from .layer import Layer, Merged
 from .method import Counterpart, Method, every_tensor
 from .options import Options
+from .stages import TASK_MATRIX, UPDATE, outcome
 
 
 class AverageOptions(Options):
@@ -36,6 +37,7 @@ METHOD = Method(
     cost=cost,
     pieces=every_tensor,
     reads_base=False,
+    stages=(TASK_MATRIX, UPDATE, outcome("W = Σₜ αₜ Wₜ / Σₜ αₜ")),
     mergekit=lambda options: Counterpart(
         "linear",
         "The same arithmetic: mergekit's linear is the weighted average.",

@@ -13,9 +13,18 @@ from .cost import Cost, Shape, scattered
 from .layer import Layer, Merged
 from .method import Method, every_tensor
 from .options import Options, Signed, option
+from .stages import TASK_MATRIX, Stage, outcome
 from .ties import agree_and_average
 
 DRAWN_AT_ONCE = 1 << 20  # entries of a mask: another number, and DARE makes another merge
+
+
+DROPPED = {
+    "Δ̃ₜ": "what is left of the task matrix of expert t",
+    "zₜ": "a mask drawn at random: 1 with probability 1 − p, else 0",
+    "p": "the option drop",
+}
+COMBINED = {"τ": "what is left of all task matrices, combined as the option `then` says"}
 
 
 class DareOptions(Options):
@@ -46,12 +55,14 @@ def dare(layer: Layer, options: DareOptions, survey: Any = None) -> Merged:
         / (1 - options.drop)
         for update, label in zip(layer.updates, layer.labels, strict=True)
     ]
+    layer.show("rescaled", rescaled)
     if options.then == "ties":
-        merged = agree_and_average(rescaled, layer.weights)
+        found = agree_and_average(rescaled, layer.weights)
     else:
         weights = layer.weights if options.then == "task_arithmetic" else layer.shares
-        merged = weighted_sum(rescaled, weights)
-    return Merged(layer.base + options.scaling * merged, "dare")
+        found = weighted_sum(rescaled, weights)
+    layer.show("sum", [found])
+    return Merged(layer.base + options.scaling * found, "dare")
 
 
 def keep_mask(
@@ -88,6 +99,12 @@ METHOD = Method(
     cost=cost,
     pieces=every_tensor,
     piece=lambda options: DRAWN_AT_ONCE,
+    stages=(
+        TASK_MATRIX,
+        Stage("rescaled", "Dropped and enlarged", "Δ̃ₜ = zₜ ∘ Δₜ / (1 − p)", DROPPED, each=True),
+        Stage("sum", "Combined", "τ", COMBINED),
+        outcome("W = W₀ + λ τ", λ="the option scaling", **COMBINED),
+    ),
     normalises=lambda options: options.then == "average",
     mergekit=lambda options: (
         "mergekit has a DARE, but not this one: it rescales what is kept so that the L1 norm "

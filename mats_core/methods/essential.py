@@ -7,7 +7,8 @@ the norms of all layers and runs as a second pass (`layer_factors`).
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from itertools import repeat
 from typing import Annotated, Any
 
 import torch
@@ -31,9 +32,10 @@ from .cost import EXACT, Cost, Shape, eigenbasis, gemm, passes, polar_factor, sv
 from .cost import averaged as averaged_cost
 from .grams import INPUT, GramShare, InputSource, costing, with_grams
 from .grams import said as said_of
-from .layer import Layer, Merged, mean_task_vector
+from .layer import Layer, Merged, Show, mean_task_vector, unseen
 from .method import Method, but_matrices, never
 from .options import Options, Rank, Section, Share, Signed, option
+from .stages import TASK_MATRIX, Stage, outcome
 from .tsv_m import MEASURED, SCALING, TsvOptions, said, tsv_m
 from .tsv_m import cost as tsv_cost
 
@@ -46,6 +48,24 @@ POLARIZED = Section(
 Level = Annotated[
     float, option(low=0, high=4, step=0.25, source=PUBLISHED, section=POLARIZED, switch=True)
 ]
+SYMBOLS = {
+    "Eₜ": "the essential directions of expert t: those in which its outputs move most",
+    "λₜ": "how far its outputs move along each of them, in the mean square",
+    "Sₜ": "what each direction counts, by its λₜ",
+    "wₜ": "level 1, what the task counts: its size against the mean of all, to a power",
+    "D": "level 2, what each input dimension counts",
+    "E⊥": "the directions of all tasks, set at right angles",
+    "C⊥": "the coordinates of all tasks, set at right angles",
+    "C": "the coordinates of all tasks, one under the other",
+    "wₗ": "level 3, what the layer counts among its like",
+    "α": "the option scaling",
+    "eig": "the leading eigenvectors and eigenvalues",
+    "tr": "the trace: the sum of the diagonal",
+    "Σ": "the sum of all of them",
+    "Δ": "the merged task matrix, before level 3 and scaling",
+    "e": "the mean singular value of the directions of all tasks side by side",
+    "c": "the mean singular value of the coordinates C",
+}
 SHIFT_TOLERANCE = 1e-6  # of the largest eigenvalue: below it is the rounding of a float32 Gram
 
 
@@ -152,6 +172,7 @@ def essential_update(
     means: tuple[Tensor, ...] | None,
     options: EssentialOptions,
     remember: Callable[[Hashable, Callable[[], Any]], Any] = forgetful,
+    show: Show = unseen,
 ) -> tuple[Tensor, dict[str, list[float]], str]:
     """Steps 1–6: the merged update of one layer, the weights that tasks and dimensions got, and how
     the polar factors were computed.
@@ -161,6 +182,7 @@ def essential_update(
     rank = min(options.rank or max(1, d_out // len(updates)), d_out)
     norms = torch.tensor([norm(update) for update in updates], dtype=torch.float64)
     task_weights = relative_power(norms, options.task_power).tolist()  # 2
+    moments: list[Tensor] = []
     directions, coordinates = [], []
     for index, (update, gram) in enumerate(zip(updates, grams, strict=True)):
         mean = means[index] if means else None
@@ -168,13 +190,19 @@ def essential_update(
             ("essential subspace", index, subspace),
             functools.partial(essential_subspace, update, gram, rank, mean),
         )
+        moments.append(eigenvalues)
         s = relative_power(eigenvalues, options.eigenvalue_power)  # 3
         s = s / s.mean()
         directions.append(e * s)
         coordinates.append((e.mT @ update) * task_weights[index] * s[:, None])
+    _show(show, updates, grams, means, moments)
+    show("directions", directions)
+    show("task weight", map(norms.new_tensor, task_weights))
     e_cat, c_cat = torch.cat(directions, 1), torch.cat(coordinates, 0)  # 4
     dimension_weights = relative_power(c_cat.norm(dim=0), options.dimension_power)
     c_cat = c_cat * dimension_weights  # 5
+    show("dimension weights", [dimension_weights])
+    show("coordinates", [c_cat])
     details = {"task_weights": task_weights, "dimension_weights": dimension_weights.tolist()}
     if not options.orthogonal:
         return e_cat @ c_cat, details, said([])
@@ -182,8 +210,29 @@ def essential_update(
         ("essential polar", subspace, options.eigenvalue_power), lambda: polar(e_cat)
     )
     c_o = polar(c_cat)
+    show("right angles", [e_o.factor])
+    show("right coordinates", [c_o.factor])
     update = 2 * (e_o.factor * e_o.values.mean()) @ (c_o.factor * c_o.values.mean())
     return update, details, said([e_o.by, c_o.by])
+
+
+def _show(
+    show: Show,
+    updates: Sequence[Tensor],
+    grams: Sequence[Gram],
+    means: tuple[Tensor, ...] | None,
+    moments: Sequence[Tensor],
+) -> None:
+    """Hand over how the outputs move, along which directions, and what these keep of it."""
+
+    def shifts() -> Iterator[Tensor]:
+        for update, gram, mean in zip(updates, grams, means or repeat(None), strict=False):
+            yield shift_covariance(update, matrix(gram), mean)
+
+    show("shift", shifts())
+    show("eigenvalues", moments)
+    pairs = zip(moments, shifts(), strict=True)
+    show("energy", (own.sum() / shift.diagonal().sum() for own, shift in pairs))
 
 
 def essential(layer: Layer, options: EssentialOptions, survey: object = None) -> Merged:
@@ -199,8 +248,11 @@ def essential(layer: Layer, options: EssentialOptions, survey: object = None) ->
     depends = options.model_dump(exclude={"scaling", "layer_power"})
     update, details, status = layer.remember(
         ("essential", layer.signs, tuple(depends.items())),
-        lambda: essential_update(layer.signed_updates, grams, means, options, layer.remember),
+        lambda: essential_update(
+            layer.signed_updates, grams, means, options, layer.remember, layer.show
+        ),
     )
+    layer.show("sum", [update])
     value = layer.base + options.scaling * update
     if not centred(options) and isinstance(grams[0], LowRank):
         status = f"{status}, Grams in factors"
@@ -270,6 +322,37 @@ def _subspace_cost(m: int, n: int, r: int) -> Work:
     return gemm(m, n, n, EXACT) * 2 + gemm(m, min(r, n), n, EXACT) + eigenbasis(n) * 2
 
 
+STAGES = (
+    TASK_MATRIX,
+    Stage("shift", "How its outputs move", "Δₜ Aₜ Δₜᵀ", SYMBOLS, ("output", "output"), True),
+    Stage(
+        "directions",
+        "Its essential directions",
+        "Eₜ Sₜ, (Eₜ, λₜ) = eig(Δₜ Aₜ Δₜᵀ)",
+        SYMBOLS,
+        ("output", "direction"),
+        True,
+    ),
+    Stage("eigenvalues", "How far outputs move along them", "λₜ", SYMBOLS, ("", "direction"), True),
+    Stage("energy", "What they keep of it", "Σ λₜ / tr(Δₜ Aₜ Δₜᵀ)", SYMBOLS, ("", ""), True),
+    Stage("task weight", "Level 1: what the task counts", "wₜ", SYMBOLS, ("", ""), True),
+    Stage("dimension weights", "Level 2: what input dimensions count", "D", SYMBOLS, ("", "input")),
+    Stage(
+        "coordinates",
+        "Coordinates of all tasks",
+        "C = [ wₜ Sₜ Eₜᵀ Δₜ D ]",
+        SYMBOLS,
+        ("direction", "input"),
+    ),
+    Stage("right angles", "Directions at right angles", "E⊥", SYMBOLS, ("output", "direction")),
+    Stage(
+        "right coordinates", "Coordinates at right angles", "C⊥", SYMBOLS, ("direction", "input")
+    ),
+    Stage("sum", "Merged task matrix", "Δ = 2 e c E⊥ C⊥", SYMBOLS),
+    Stage("layer weight", "Level 3: what the layer counts", "wₗ", SYMBOLS, ("", "")),
+    outcome("W = W₀ + wₗ α Δ", **SYMBOLS),
+)
+
 METHOD = Method(
     name="essential",
     title="Essential Subspace Merging",
@@ -291,6 +374,7 @@ METHOD = Method(
     pieces=but_matrices,
     reads=reads,
     rescale=layer_factors,
+    stages=STAGES,
     weighted=False,
     normalises=never,
     factored=True,

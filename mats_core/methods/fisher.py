@@ -14,6 +14,7 @@ from .cost import averaged as averaged_cost
 from .layer import FISHER, Layer, Merged, averaged, indefinite
 from .method import Method
 from .options import Normalise, Options, Share, option
+from .stages import FISHER_DIAGONAL, TASK_MATRIX, UPDATE, Stage, outcome
 
 
 class FisherOptions(Options):
@@ -68,6 +69,9 @@ def fisher(layer: Layer, options: FisherOptions, survey: Any = None) -> Merged:
     ready = tuple(floored(values, options.floor, options.normalise) for values in fishers)
     if layer.negative:
         require_positive(layer, ready, layer.shares, "Fisher merging")
+    layer.show("fisher", ready)
+    pairs = zip(layer.shares, ready, strict=True)
+    layer.show("shares", (share * own / weighted_sum(ready, layer.shares) for share, own in pairs))
     update = fisher_average(layer.updates, ready, layer.shares)
     return Merged(layer.base + update, "fisher")
 
@@ -93,4 +97,11 @@ METHOD = Method(
     short="Fisher",
     reads=lambda options: FISHER,
     requires=lambda options: FISHER,
+    stages=(
+        TASK_MATRIX,
+        FISHER_DIAGONAL,
+        Stage("shares", "What the expert counts, weight by weight", "αₜ Fₜ / Σₜ αₜ Fₜ", each=True),
+        UPDATE,
+        outcome("W = Σₜ αₜ Fₜ ∘ Wₜ / Σₜ αₜ Fₜ"),
+    ),
 )

@@ -13,9 +13,16 @@ from .fisher import require_positive
 from .layer import FISHER, Layer, Merged, averaged
 from .method import Method
 from .options import Factor, Options, Prior, option
+from .stages import TASK_MATRIX, UPDATE, Stage, outcome
 
 FACTOR = "α, the factor of every task's weight, as in task arithmetic"
 PUBLISHED = "arXiv 2310.12808: α_m = 1"
+CURVATURE = {
+    "H₀": "the diagonal Fisher of the base, or the option prior everywhere",
+    "Hₜ": "the diagonal Fisher of expert t",
+    "H̄": "the curvature of base and experts together",
+    "αₜ": "what expert t counts, times the option scaling",
+}
 
 
 class MatchingOptions(Options):
@@ -36,7 +43,10 @@ def gradient_matching(layer: Layer, options: MatchingOptions, survey: Any = None
     if hessians is None or prior is None:
         return averaged(layer)
     weights = tuple(options.scaling * weight for weight in layer.weights)
+    layer.show("prior", [prior])
+    layer.show("fisher", hessians)
     total = prior + weighted_sum(hessians, weights)
+    layer.show("curvature", [total])
     if layer.negative:
         require_positive(layer, (prior, *hessians), (1.0, *weights), "gradient matching")
     terms = ((prior + h) * update for h, update in zip(hessians, layer.updates, strict=True))
@@ -68,4 +78,12 @@ METHOD = Method(
     cost=cost,
     reads=lambda options: FISHER,
     requires=lambda options: FISHER,
+    stages=(
+        TASK_MATRIX,
+        Stage("prior", "Curvature at the base", "H₀", CURVATURE),
+        Stage("fisher", "Curvature at the expert", "Hₜ", CURVATURE, each=True),
+        Stage("curvature", "Curvature of all", "H̄ = H₀ + Σₜ αₜ Hₜ", CURVATURE),
+        UPDATE,
+        outcome("W = W₀ + Σₜ αₜ (H₀ + Hₜ) ∘ Δₜ / H̄", **CURVATURE),
+    ),
 )

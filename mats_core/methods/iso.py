@@ -14,6 +14,7 @@ from .cost import largest_triples as triples_cost
 from .layer import Layer, Merged, mean_task_vector
 from .method import Method, but_matrices, never
 from .options import Options, Share, option
+from .stages import TASK_MATRIX, Stage, outcome
 from .tsv_m import MEASURED, SCALING, rounding, said
 
 
@@ -37,6 +38,9 @@ def iso_c(layer: Layer, options: IsoOptions, survey: Any = None) -> Merged:
     found = layer.remember(
         ("iso_c", layer.signs), lambda: polar(_total(layer), rounding(layer, len(layer.experts)))
     )
+    layer.show("sum", (_total(one) for one in [layer]))
+    layer.show("mean value", [found.values.mean()])
+    layer.show("factor", [found.factor])
     value = layer.base + options.scaling * found.values.mean() * found.factor
     return Merged(value, "iso_c", status=said([found.by]))
 
@@ -62,11 +66,26 @@ def iso_cts_update(layer: Layer, share: float) -> tuple[Tensor, str]:
         for update in layer.signed_updates:
             specific = update - u_common @ (u_common.mT @ update)
             parts.append(largest_triples(specific, per_task))
+    layer.show("sum", (_total(one) for one in [layer]))
     first = polar(torch.cat([part.left for part in parts], 1))
     second = polar(torch.cat([part.right for part in parts], 0))
     mean = torch.cat([part.values for part in parts]).mean()
+    layer.show("mean value", [mean])
+    layer.show("factor", (first.factor @ one for one in [second.factor]))
     ways = [*(part.by for part in parts), first.by, second.by]
     return mean * (first.factor @ second.factor), said(ways)
+
+
+def _stages(factor: str, **symbols: str) -> tuple[Stage, ...]:
+    """The sum, its mean singular value, and directions of equal strength: of both methods."""
+    said = {"σ̄": "the mean of the singular values", **symbols}
+    return (
+        TASK_MATRIX,
+        Stage("sum", "Sum of the task matrices", "Σₜ Δₜ"),
+        Stage("mean value", "Mean singular value", "σ̄", said, axes=("", "")),
+        Stage("factor", "Every direction equally strong", factor, said),
+        outcome(f"W = W₀ + α σ̄ {factor}", α="the option scaling", **said),
+    )
 
 
 def shared_rank(rank: int, tasks: int, share: float) -> tuple[int, int]:
@@ -115,6 +134,9 @@ ISO_C = Method(
     merge=iso_c,
     cost=iso_c_cost,
     pieces=but_matrices,
+    stages=_stages(
+        "U Vᵀ", U="the left singular vectors of the sum", V="the right singular vectors of the sum"
+    ),
     weighted=False,
     normalises=never,
 )
@@ -132,6 +154,13 @@ ISO_CTS = Method(
     merge=iso_cts,
     cost=iso_cts_cost,
     pieces=but_matrices,
+    stages=_stages(
+        "U⊥ V⊥ᵀ",
+        **{
+            "U⊥": "left directions of all tasks together, then of single ones, at right angles",
+            "V⊥": "their right directions, at right angles",
+        },
+    ),
     weighted=False,
     normalises=never,
 )

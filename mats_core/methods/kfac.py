@@ -65,6 +65,16 @@ from .remaining import (
     remaining_cost,
     remaining_reads,
 )
+from .stages import (
+    INPUT_GRAM,
+    ITERATE,
+    OUTPUT_GRAM,
+    PRODUCT,
+    TASK_MATRIX,
+    UPDATE,
+    outcome,
+    start_of,
+)
 from .starts import STARTS, starting_point
 
 NORMALISED = "divide each task's A and B by their traces, so that no task dominates the operator"
@@ -124,6 +134,8 @@ def kfac(layer: Layer, options: KfacOptions, survey: Any = None) -> Merged:
     if not blocks:
         return merge_remaining(layer, options.remaining, options.damping)
     start = starting_point(layer, options.start, blocks)
+    show_blocks(layer, blocks)
+    layer.show("start", [start])
     terms: tuple[Operator, ...] = blocks
     if options.rank is not None:
         terms = tuple(truncated(block, options.rank, options.damping) for block in blocks)
@@ -132,6 +144,14 @@ def kfac(layer: Layer, options: KfacOptions, survey: Any = None) -> Merged:
     status = f"{solution.status}{how}{said(options.gram)}"
     details = {"preconditioner": used}
     return Merged(solution.value, "kfac", status=status, solution=solution, details=details)
+
+
+def show_blocks(layer: Layer, blocks: Sequence[Kronecker]) -> None:
+    """Hand over A and B of every task, and what they make of its task matrix."""
+    layer.show("input gram", (block.a for block in blocks))
+    layer.show("output gram", (block.b for block in blocks))
+    pairs = zip(blocks, layer.updates, strict=True)
+    layer.show("product", (block.apply(update) for block, update in pairs))
 
 
 def _blocks(layer: Layer, options: KfacOptions, *, damping: float) -> tuple[Kronecker, ...]:
@@ -367,5 +387,15 @@ METHOD = Method(
     requires=lambda options: measured_kinds(options.gram, KFAC),
     folds=lambda options: options.fold_bias,
     factored=True,
+    stages=(
+        TASK_MATRIX,
+        INPUT_GRAM,
+        OUTPUT_GRAM,
+        PRODUCT,
+        start_of(),
+        ITERATE,
+        UPDATE,
+        outcome("Σₜ αₜ Bₜ W Aₜ = Σₜ αₜ Bₜ Wₜ Aₜ"),
+    ),
     solve=Solve("iterations", {"damping": 0.0, "anchor": 0.0, "off_diagonal": 1.0}),
 )

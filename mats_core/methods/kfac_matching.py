@@ -25,7 +25,7 @@ from ..linear import (
 from .cost import Cost, Shape, bound, calls, eigenbases, forms, gemm
 from .gradient_matching import FACTOR, PUBLISHED
 from .grams import GramShare, Source, costing, measured_kinds, said, with_grams
-from .kfac import NORMALISED, limits, sums
+from .kfac import NORMALISED, limits, show_blocks, sums
 from .layer import KFAC, Layer, LayerStatistics, Merged, indefinite, require_diagonal
 from .method import Method, Solve
 from .options import (
@@ -44,6 +44,21 @@ from .remaining import (
     remaining_cost,
     remaining_reads,
 )
+from .stages import (
+    INPUT_GRAM,
+    ITERATE,
+    OUTPUT_GRAM,
+    PRODUCT,
+    TASK_MATRIX,
+    UPDATE,
+    outcome,
+    start_of,
+)
+
+CURVATURE = {
+    "H₀": "the K-FAC block of the base, or the option prior times the identity",
+    "Hₜ": "the K-FAC block Bₜ ⊗ Aₜ of expert t",
+}
 
 
 class KfacMatchingOptions(Options):
@@ -94,6 +109,8 @@ def kfac_matching(layer: Layer, options: KfacMatchingOptions, survey: Any = None
         require_diagonal(layer, diagonal, "K-FAC gradient matching")
     preconditioner = _preconditioner(known, weights, prior, shift)
     start, how = layer.mean_update, limits(layer, options)
+    show_blocks(layer, known)
+    layer.show("start", (layer.base + x for x in [start]))
     solution = linear.cg(matvec, right, start, preconditioner=preconditioner, **how)
     if layer.negative and solution.status == Status.NOT_POSITIVE:
         raise indefinite(layer, "K-FAC gradient matching")
@@ -169,5 +186,15 @@ METHOD = Method(
     pieces=means_by_pieces,
     reads=kfac_matching_reads,
     requires=lambda options: measured_kinds(options.gram, KFAC),
+    stages=(
+        TASK_MATRIX,
+        INPUT_GRAM,
+        OUTPUT_GRAM,
+        replace(PRODUCT, formula="Hₜ Δₜ = Bₜ Δₜ Aₜ", symbols=CURVATURE),
+        start_of("X₀ = W₀ + Σₜ αₜ Δₜ / Σₜ αₜ"),
+        ITERATE,
+        UPDATE,
+        outcome("(H₀ + Σₜ αₜ Hₜ) (W − W₀) = Σₜ αₜ (H₀ + Hₜ) Δₜ", **CURVATURE),
+    ),
     solve=Solve("iterations", {"damping": 0.0}),
 )

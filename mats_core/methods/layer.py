@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -16,6 +16,12 @@ from ..system import forgetful
 Treatment = Literal["merged", "averaged", "head", "copied", "tied"]
 FISHER = frozenset({"fisher"})
 KFAC = frozenset({"input_gram", "output_gradient_gram"})
+Watch = Callable[[str, int, Gram, int], None]
+Show = Callable[[str, Iterable[Gram]], None]
+
+
+def unseen(stage: str, values: Iterable[Gram]) -> None:
+    """What `Layer.show` is where nothing watches."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +59,8 @@ class Layer:
     keep         CG iterations whose iterates the result carries
     starts       name → the tensor of the checkpoint that an option names; None: none does
     pulse        called with (iteration, residual) while a solve is under way; may raise to end it
+    watch        called with (key of a stage, expert or 0, value, first element) by `show`; None:
+                 nothing watches
     offset       elements of the tensor before these: a large tensor that is merged element by
                  element comes in flat pieces, in the order of the file; None for a whole one
     remember     (what, compute) → what this layer remembers of an earlier merge, or computes now;
@@ -73,6 +81,16 @@ class Layer:
     starts: Callable[[str], Tensor] | None = None
     remember: Callable[[Hashable, Callable[[], Any]], Any] = forgetful
     pulse: Callable[[int, float], None] | None = None
+    watch: Watch | None = None
+
+    def show(self, stage: str, values: Iterable[Gram]) -> None:
+        """Hand the values of a stage to `watch`: one an expert, or one in all.
+
+        Those of a generator are computed only where something watches.
+        """
+        if self.watch is not None:
+            for index, value in enumerate(values):
+                self.watch(stage, index, value, self.offset or 0)
 
     @property
     def updates(self) -> Updates:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from .cost import Cost, Shape
 from .layer import Layer, Merged
 from .options import Options
+from .stages import PLAIN, Stage
 
 Group = Literal["weights", "task vectors", "statistics"]
 
@@ -122,6 +123,7 @@ class Method:
     fallback   the method that a matrix without statistics gets instead; "" for none
     ways       other names of what it applied itself, in its layers' reports
     solve      its iterative solve, which can be traced; None where every layer is exact
+    stages     what it computes on its way through a layer, in this order
     mergekit   options → the same merge for mergekit, or why none is the same; None: mergekit has
                no such method
     """
@@ -152,4 +154,5 @@ class Method:
     fallback: str = ""
     ways: tuple[str, ...] = ()
     solve: Solve | None = None
+    stages: tuple[Stage, ...] = PLAIN
     mergekit: Callable[[Any], Counterpart | str] | None = None

@@ -35,7 +35,9 @@ from .remaining import (
     remaining_cost,
     remaining_reads,
 )
+from .stages import INPUT_GRAM, TASK_MATRIX, UPDATE, Stage, outcome
 
+WEIGHED = {"Ā": "the mean of the input Grams, by the weights of the recipe"}
 MEASURED = "validation split of the sample family"
 
 
@@ -105,6 +107,9 @@ def regmean(layer: Layer, options: RegMeanOptions, survey: Any = None) -> Merged
         return merge_remaining(layer, options.remaining, options.damping)
     form = options.model_dump(include={"off_diagonal", "damping", "normalise"})
     ready = [regularised_gram(gram, **form) for gram in grams]
+    layer.show("input gram", ready)
+    layer.show("weighed", (d @ gram for gram, d in zip(ready, layer.updates, strict=True)))
+    layer.show("mean gram", (weighted_sum(map(matrix, grams), layer.shares) for grams in [ready]))
     if options.iterations is not None:
         return _early(layer, ready, options.iterations, said(options.gram))
     value, status = regmean_value(layer, ready)
@@ -174,4 +179,12 @@ METHOD = Method(
     requires=lambda options: measured_kinds(options.gram, INPUT),
     folds=lambda options: options.fold_bias,
     factored=True,
+    stages=(
+        TASK_MATRIX,
+        INPUT_GRAM,
+        Stage("weighed", "What the inputs make of the task matrix", "Δₜ Aₜ", each=True),
+        Stage("mean gram", "Mean input Gram", "Ā = Σₜ αₜ Aₜ", WEIGHED, axes=("input", "input")),
+        UPDATE,
+        outcome("W Ā = Σₜ αₜ Wₜ Aₜ", **WEIGHED),
+    ),
 )

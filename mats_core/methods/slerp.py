@@ -19,9 +19,14 @@ from .cost import Cost, Shape, calls, passes
 from .layer import Layer, Merged
 from .method import Counterpart, Method
 from .options import Options, Share, option
+from .stages import TASK_MATRIX, UPDATE, Stage, outcome
 
 PIECE = 1 << 20  # numbers at a time in float64: scratch that does not grow with the tensor
 NOTHING = 1e-8  # length below which a tensor has no direction, as in mergekit
+SHARES = {
+    "sₜ": "the share of expert t: sin((1 − t) θ) / sin θ and sin(t θ) / sin θ, with the angle θ "
+    "between the two; 1 − t and t where they are nearly parallel"
+}
 PARALLEL = 0.9995  # the cosine above which mergekit's SLERP turns linear: no setting of it
 
 
@@ -47,6 +52,7 @@ def slerp(layer: Layer, options: SlerpOptions, survey: Any = None) -> Merged:
     cosine = angle_cosine(first, second)
     linear = abs(cosine) > options.parallel
     shares = (1 - options.t, options.t) if linear else arc(options.t, math.acos(cosine))
+    layer.show("share", (first.new_tensor(share) for share in shares))
     return Merged(
         weighted_sum((first, second), shares),
         "lerp" if linear else "slerp",
@@ -113,5 +119,11 @@ METHOD = Method(
     weighted=False,
     ways=("lerp",),
     experts=2,
+    stages=(
+        TASK_MATRIX,
+        Stage("share", "What the expert counts", "sₜ", SHARES, axes=("", ""), each=True),
+        UPDATE,
+        outcome("W = Σₜ sₜ Wₜ", **SHARES),
+    ),
     mergekit=mergekit,
 )

@@ -9,6 +9,7 @@ from .cost import Cost, Shape
 from .layer import Layer, Merged
 from .method import Counterpart, Method, every_tensor, never
 from .options import Options, Signed, option
+from .stages import TASK_MATRIX, Stage, outcome
 
 
 class ArithmeticOptions(Options):
@@ -22,6 +23,7 @@ class ArithmeticOptions(Options):
 def task_arithmetic(layer: Layer, options: ArithmeticOptions, survey: Any = None) -> Merged:
     """W = W0 + λ Σ α_m Δ_m, with the weights as given (1 by default)."""
     update = weighted_sum(layer.updates, layer.weights)
+    layer.show("sum", [update])
     return Merged(layer.base + options.scaling * update, "task_arithmetic")
 
 
@@ -41,6 +43,11 @@ METHOD = Method(
     cost=cost,
     pieces=every_tensor,
     normalises=never,
+    stages=(
+        TASK_MATRIX,
+        Stage("sum", "Sum of the task matrices", "Σₜ αₜ Δₜ"),
+        outcome("W = W₀ + λ Σₜ αₜ Δₜ", λ="the option scaling"),
+    ),
     mergekit=lambda options: Counterpart(
         "task_arithmetic",
         "The same arithmetic: each weight is λ times the expert's own.",

@@ -14,6 +14,20 @@ from .cost import Cost, Shape, passes, selection
 from .layer import Layer, Merged
 from .method import Counterpart, Method, SurveyScope, every_tensor, never, small_pieces
 from .options import Options, Signed, option
+from .stages import TASK_MATRIX, Stage, outcome
+
+TRIMMED = {"Δ̂ₜ": "the task matrix of expert t, with zeros for all but its largest entries"}
+ELECTED = {
+    **TRIMMED,
+    "σ": "the sign of each entry that has more mass",
+    "sgn": "the sign: −1, 0 or 1",
+}
+AGREED = {
+    **ELECTED,
+    "τ": "the merged task matrix",
+    "mean of": "the mean, by the weights αₜ",
+    "with": "over the experts for which this holds",
+}
 
 
 class TiesOptions(Options):
@@ -88,8 +102,21 @@ def ties(layer: Layer, options: TiesOptions, survey: Sequence[float] | None = No
             torch.hardshrink(merged, limit, out=update)
         kept = [count + more for count, more in zip(kept, _nonzero(trimmed), strict=True)]
         torch.add(ours, _agreed(trimmed, layer.weights), alpha=options.scaling, out=merged)
+    _show(layer, below)
     entries = max(1, value.numel())
     return Merged(value, "ties", details={"kept": [count / entries for count in kept]})
+
+
+def _show(layer: Layer, below: Sequence[float]) -> None:
+    """Hand over what the blocks have overwritten: trimmed task matrices, signs, their mean."""
+    if layer.watch is None:
+        return
+    pairs = zip(layer.updates, below, strict=True)
+    trimmed = torch.stack([torch.hardshrink(update, limit) for update, limit in pairs])
+    layer.show("trimmed", trimmed)
+    factors = trimmed.new_tensor(layer.weights).reshape(-1, *[1] * layer.base.ndim)
+    layer.show("signs", [_summed(trimmed * factors).sign()])
+    layer.show("agreed", [_agreed(trimmed.clone(), layer.weights)])
 
 
 def _nonzero(rows: Tensor) -> list[int]:
@@ -159,5 +186,12 @@ METHOD = Method(
     pieces=every_tensor,
     piece=ties_piece,
     normalises=never,
+    stages=(
+        TASK_MATRIX,
+        Stage("trimmed", "Trimmed task matrix", "Δ̂ₜ", TRIMMED, each=True),
+        Stage("signs", "Elected signs", "σ = sgn Σₜ αₜ Δ̂ₜ", ELECTED),
+        Stage("agreed", "Mean of what agrees", "τ = mean of Δ̂ₜ with sgn Δ̂ₜ = σ", AGREED),
+        outcome("W = W₀ + λ τ", λ="the option scaling", **AGREED),
+    ),
     mergekit=mergekit,
 )

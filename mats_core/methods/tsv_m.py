@@ -21,12 +21,28 @@ from ..linear import Triples, largest_triples, norm, polar
 from .cost import Cost, Shape, gemm, polar_factor, svd_bytes
 from .cost import averaged as averaged_cost
 from .cost import largest_triples as triples_cost
-from .layer import Layer, Merged, mean_task_vector
+from .layer import Layer, Merged, Show, mean_task_vector, unseen
 from .method import Method, but_matrices, never
 from .options import Options, Signed, option
+from .stages import TASK_MATRIX, Stage, outcome
 
 MEASURED = "validation split of the sample family; published: 1"
+STRONGEST = {
+    "Uₜ": "the strongest left singular vectors of the task matrix",
+    "Vₜ": "its right ones",
+    "σₜ": "its largest singular values, d / T of them for T tasks",
+    "diag": "a diagonal matrix with these values",
+}
 SCALING = "α, the factor of the merged task matrices"
+
+
+DIRECTIONS = {
+    "U⊥": "the left singular vectors of all tasks side by side, set at right angles",
+    "V⊥": "the right singular vectors of all tasks, set at right angles",
+    "σ": "the singular values of all tasks",
+    "diag": "a diagonal matrix with these values",
+}
+SCALED = {"α": "the option scaling"}
 
 
 class TsvOptions(Options):
@@ -46,7 +62,9 @@ def rounding(layer: Layer, terms: int = 1) -> float:
     return each * terms**0.5
 
 
-def tsv_update(updates: Sequence[Tensor], floor: float = 0.0) -> tuple[Tensor, str]:
+def tsv_update(
+    updates: Sequence[Tensor], floor: float = 0.0, show: Show = unseen
+) -> tuple[Tensor, str]:
     """`U_o diag(σ_cat) V_o`: the top ⌊min(d)/T⌋ triples of each task, factors orthogonalised.
 
     Triples with a singular value at or under `floor` are left out.  Also says how exact parts were
@@ -54,6 +72,7 @@ def tsv_update(updates: Sequence[Tensor], floor: float = 0.0) -> tuple[Tensor, s
     """
     rank = max(1, min(updates[0].shape) // len(updates))
     triples = [_above(largest_triples(update, rank), floor) for update in updates]
+    show("kept", ((own.left * own.values) @ own.right for own in triples))
     left = torch.cat([own.left for own in triples], 1)
     values = torch.cat([own.values for own in triples])
     right = torch.cat([own.right for own in triples], 0)
@@ -61,6 +80,9 @@ def tsv_update(updates: Sequence[Tensor], floor: float = 0.0) -> tuple[Tensor, s
     if not len(values):
         return torch.zeros_like(updates[0]), said(ways)
     first, second = polar(left), polar(right)
+    show("left", [first.factor])
+    show("values", [values])
+    show("right", [second.factor])
     return (first.factor * values) @ second.factor, said([*ways, first.by, second.by])
 
 
@@ -82,8 +104,10 @@ def tsv_m(layer: Layer, options: TsvOptions, survey: Any = None) -> Merged:
     if not layer.is_matrix:
         return mean_task_vector(layer, options.scaling)
     update, status = layer.remember(
-        ("tsv_m", layer.signs), lambda: tsv_update(layer.signed_updates, rounding(layer))
+        ("tsv_m", layer.signs),
+        lambda: tsv_update(layer.signed_updates, rounding(layer), layer.show),
     )
+    layer.show("sum", [update])
     return Merged(layer.base + options.scaling * update, "tsv_m", status=status)
 
 
@@ -112,6 +136,15 @@ METHOD = Method(
     merge=tsv_m,
     cost=cost,
     pieces=but_matrices,
+    stages=(
+        TASK_MATRIX,
+        Stage("kept", "Its strongest directions", "Uₜ diag(σₜ) Vₜᵀ", STRONGEST, each=True),
+        Stage("left", "Left directions of all", "U⊥", DIRECTIONS, axes=("output", "direction")),
+        Stage("values", "Singular values of all", "σ", DIRECTIONS, axes=("", "direction")),
+        Stage("right", "Right directions of all", "V⊥ᵀ", DIRECTIONS, axes=("direction", "input")),
+        Stage("sum", "Merged task matrix", "U⊥ diag(σ) V⊥ᵀ", DIRECTIONS),
+        outcome("W = W₀ + α U⊥ diag(σ) V⊥ᵀ", **DIRECTIONS, **SCALED),
+    ),
     weighted=False,
     normalises=never,
 )

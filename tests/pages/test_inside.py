@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -353,6 +355,89 @@ def test_a_chosen_row_shows_its_spectra_and_leads_to_subspaces(
     assert app.session_state["subspaces layer"] == chosen
     assert [trace["name"] for trace in specs(app)[before]["data"]][:3] == ["e0", "e1", "e2"]
     assert "of this layer" in app.get("page_link")[-1].proto.label
+
+
+# One layer, step by step --------------------------------------------------------------------------
+
+
+def stepped(open_app: Open, method: str, group: str) -> tuple[AppTest, Any]:
+    app = open_app()
+    app.session_state["group 0"] = group
+    app.run()
+    next(w for w in app.selectbox if w.label == "Method").set_value(method).run()
+    settle(press(app, "Merge"), "preparation", "merging")
+    app.switch_page("pages/inside.py")
+    settle(app, *JOBS)
+    layer = next(w for w in app.selectbox if w.label == "Layer to step through")
+    layer.set_value(layer_name(app)).run()
+    settle(app, "stepping")
+    assert sentences(app) == ""
+    (run,) = kept()
+    return app, app.session_state["inside shelf"].get(run).steps[layer_name(app)]
+
+
+def layer_name(app: AppTest) -> str:
+    return "vit.encoder.layer.1.intermediate.dense.weight"
+
+
+def test_a_layer_is_stepped_through_with_formulas_and_numbers(open_app: Open):
+    app, found = stepped(open_app, "kfac", "statistics")
+    said = words(app)
+    for number, stage in enumerate(found.stages, 1):
+        assert f"**{number}. {stage.title}" in said
+    formulas = " ".join(h.proto.body for h in app.get("html"))
+    assert 'title="Bₜ: the same of the gradients' in formulas
+    assert formulas.count('tabindex="0"') >= 10
+    maps = [
+        s for s in specs(app) if s["data"][0]["type"] == "heatmap" and "customdata" in s["data"][0]
+    ]
+    assert len(maps) == len(found.stages)
+    window = found.seen["merged"][0].windows["moved"]
+    assert np.allclose(decoded(maps[-1]["data"][0]["z"]), window.values)
+    metrics = {m.label: m.value for m in app.metric}
+    assert metrics["Residual"] == f"{found.residuals[-1]:.2e}"
+    step = next(w for w in app.select_slider if w.label == "Step")
+    step.set_value(0).run()
+    metrics = {m.label: m.value for m in app.metric}
+    assert metrics["Residual"] == f"{found.residuals[0]:.2e}"
+    assert metrics["Output shifts kept"] == f"{100 * found.kept[0]:.1f} %"
+    next(w for w in app.selectbox if w.label == "Expert").set_value("e2").run()
+    assert "Input Gram · e2" in words(app)
+
+
+def decoded(z: Any) -> np.ndarray:
+    """The numbers of a trace, which plotly may have packed."""
+    if isinstance(z, dict):
+        shape = [int(n) for n in str(z["shape"]).split(",")]
+        return np.frombuffer(base64.b64decode(z["bdata"]), z["dtype"]).reshape(shape)
+    return np.array(z, float)
+
+
+def test_numbers_of_esm_stand_beside_its_matrices(open_app: Open):
+    app, found = stepped(open_app, "essential", "statistics")
+    metrics = {m.label: m.value for m in app.metric}
+    assert metrics["What they keep of it"] == f"{found.seen['energy'][0].number:.4g}"
+    assert metrics["Level 3: what the layer counts"] == (
+        f"{found.seen['layer weight'][0].number:.4g}"
+    )
+
+
+def test_a_row_of_the_table_is_stepped_through(open_app: Open, monkeypatch: pytest.MonkeyPatch):
+    app = merged(open_app)
+    press(app, "Tabulate the layers")
+    settle(app, "tabulating")
+    monkeypatch.setattr(layer_table, "_table", lambda run, rows, task: rows[2].name)
+    settle(app.run(), "stepping")
+    (run,) = kept()
+    looked = app.session_state["inside shelf"].get(run)
+    assert set(looked.steps) == {looked.layers[2].name}
+    assert "W = Σₜ αₜ Wₜ / Σₜ αₜ" in re.sub(
+        "<[^>]*>", "", " ".join(h.proto.body for h in app.get("html"))
+    )
+    # A choice of another layer stays, though the row is still chosen.
+    layer = next(w for w in app.selectbox if w.label == "Layer to step through")
+    settle(layer.set_value(layer_name(app)).run(), "stepping")
+    assert set(looked.steps) == {looked.layers[2].name, layer_name(app)}
 
 
 # The way between ----------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -62,6 +63,19 @@ def notices() -> None:
         problem(text)
     elif kind == "info":
         st.info(plain(text))
+
+
+def formula(parts: Sequence[tuple[str, str]]) -> None:
+    """A formula in pieces, whose symbols are explained where the pointer or the keyboard is."""
+    st.html(f'<p class="formula">{"".join(_symbol(*one) for one in parts)}</p>')
+
+
+def _symbol(text: str, meaning: str) -> str:
+    if not meaning:
+        return html.escape(text)
+    said = html.escape(f"{text}: {meaning}")
+    shown = f'role="img" aria-label="{said}" title="{said}"'  # an image has one name, which is read
+    return f'<abbr tabindex="0" {shown}>{html.escape(text)}</abbr>'
 
 
 def figure(drawn: Figure, key: str, **chart: Any) -> Any:

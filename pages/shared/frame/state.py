@@ -75,6 +75,7 @@ class Slot(StrEnum):
     LOOKING_AHEAD = "looking ahead"  # the other tasks' examples, in the background
     LOADING_PARTS = "loading parts"  # the merged parts swapped into the base, one by one
     TABULATING = "tabulating"  # every layer of one run, in numbers
+    STEPPING = "stepping"  # one layer of one run, stage by stage
     WALKING = "walking"  # accuracy and loss from the base over each expert to a run
     SURVEYING = "surveying"  # every layer and task of the family, in the background
     LESSON = "lesson merges"  # all merges of a lesson, one after another
@@ -190,6 +191,10 @@ class Session:
     """W: the run that Inside compares it with, where that is another merge."""
     pinned_examples: Held[Mapping[tuple[str, str], tuple[int, ...]]] = Held({})
     """(family, task) → places of the test examples that are pinned on Inside."""
+    stepped_layer: Held[str | None] = Held(None)
+    """W: the layer that Inside steps through."""
+    opened_row: Held[tuple[str, str] | None] = Held(None)
+    """(run, layer) of the row of Inside's table that was opened last."""
     inside_follows: Held[str | None] = Held(None)
     """The shown run that Inside took over last."""
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         results,
         runs,
         spectra,
+        stepping,
         survey,
         sweep,
         why,
@@ -39,5 +40,5 @@ __all__ = [
     "BEFORE", "OTHER", "between", "bringing", "comparison", "conflict", "confusion", "convergence",
     "estimate", "export", "ladder", "layer_table", "loading", "merging", "models", "new_family",
     "new_members", "new_tasks", "overlap", "picks", "predicted_loss", "protection", "recipe",
-    "results", "runs", "spectra", "survey", "sweep", "why",
+    "results", "runs", "spectra", "stepping", "survey", "sweep", "why",
 ]  # fmt: skip

@@ -14,7 +14,7 @@ from mats_core.analysis import LayerRow
 
 from ..frame import Slot, session, show, tracked
 from ..work import Prepared, Run, Shelf, tabulate
-from . import spectra
+from . import spectra, stepping
 
 MOST_ROWS = 14  # before the table scrolls
 
@@ -38,6 +38,9 @@ def section(shelf: Shelf, run: Run, task: str, prepared: Prepared) -> None:
         return
     chosen = _table(run, rows, task)
     if chosen is not None:
+        if session.opened_row != (run.id, chosen):  # a choice below is kept until another row
+            session.opened_row = (run.id, chosen)
+            stepping.open_layer(chosen)
         _layer(prepared, chosen)
 
 
@@ -97,7 +100,7 @@ def _columns(task: str) -> dict[str, Any]:
 def _said(rows: Sequence[LayerRow], titles: dict[str, str]) -> str:
     """Where most and least is kept, in the numbers of this run; where the statistics are from."""
     known = [row for row in rows if row.mean_kept == row.mean_kept]
-    text = "Choose a row to open its layer; a click on a column's head sorts."
+    text = "Choose a row to open its layer, step by step below; a click on a column's head sorts."
     if not known:
         return f"{text} What is kept needs input Grams, and no expert here has any."
     best, worst = (f(known, key=lambda row: row.mean_kept) for f in (max, min))

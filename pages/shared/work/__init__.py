@@ -17,6 +17,7 @@ from .merge import Request, Residuals
 from .prepare import Prepared, TaskCard, clipped, picture
 from .runs import Run
 from .shelf import Answers, Shelf
+from .stepping import step_through
 from .survey import look_around
 from .sweep import SweepRequest, run_sweep
 
@@ -25,5 +26,5 @@ __all__ = [
     "Request", "Residuals", "Run", "Shelf", "Snapshot", "SweepRequest", "TaskCard", "Tell",
     "Worker", "Written", "clipped", "confusion", "drafts", "export", "follow", "lesson", "load",
     "look_around", "measure_conflicts", "merge", "picture", "predicted_loss", "prepare",
-    "run_ladder", "run_sweep", "runs", "tabulate", "walk", "why",
+    "run_ladder", "run_sweep", "runs", "step_through", "tabulate", "walk", "why",
 ]  # fmt: skip

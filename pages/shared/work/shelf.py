@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from mats_core.analysis import Between, LayerRow, Loading
+from mats_core.analysis import Between, LayerRow, LayerSteps, Loading
+from mats_core.merging import Inputs
 from mats_core.tasks import IMAGES, Form, Split
 
 from .runs import Run
@@ -45,13 +46,18 @@ class Answers:
 
 @dataclass
 class Looked:
-    """One run, made again, and what was found out about it."""
+    """One run, made again, and what was found out about it.
+
+    `last_round`: the files with the statistics that its last round merged with.
+    """
 
     encoder: Mapping[str, Tensor]
     answers: dict[str, Answers] = field(default_factory=dict)
     loadings: dict[tuple[Any, ...], Loading] = field(default_factory=dict)
     layers: tuple[LayerRow, ...] = ()
     between: Between | None = None
+    steps: dict[str, LayerSteps] = field(default_factory=dict)
+    last_round: Inputs | None = None
 
 
 class Shelf:

@@ -1,0 +1,281 @@
+"""One layer of a merge, stage by stage, in matrices that are small enough to be looked at.
+
+The layer is merged once more while it is watched (`Layer.show`): every number is one that the merge
+computes.  Of each matrix `WINDOW` rows and columns are kept, chosen in three ways: the first ones,
+those in which the experts move most, or the means of so many blocks.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ..checkpoints import Weights
+from ..errors import InputError
+from ..linear import Gram, matrix
+from ..merging import Inputs, Plan, Recipe, Report, inputs_of_last_round, merge_one, prepare
+from ..methods import METHODS, PLAIN, Stage
+from ..system import Event, part
+from .layers import measured_by_name, share_kept
+from .spectra import task_layers
+
+View = Literal["first", "moved", "means"]
+VIEWS: tuple[View, ...] = ("moved", "first", "means")
+WINDOW = 12  # rows and columns that are kept
+MOST_STEPS = 51  # of a solve whose iterates are kept
+MOST_KEPT = 1 << 26  # entries of all iterates together
+AT_ONCE = 1 << 20  # entries of a matrix that are looked at together
+MADE = 0.7  # of the whole, when the layer is merged
+
+
+@dataclass(frozen=True)
+class Window:
+    """A few rows and columns of a matrix.
+
+    rows      what is in each row: its number, or `first–last` of those whose mean it is
+    columns   the same of the columns
+    values    (rows, columns)
+    """
+
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    values: Tensor
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A matrix that was seen on the way.
+
+    shape     of the whole matrix; (1, 1) for a number, (1, n) for a row of numbers
+    norm      its Frobenius norm
+    windows   what is kept of it, by the choice of rows and columns
+    """
+
+    shape: tuple[int, int]
+    norm: float
+    windows: Mapping[View, Window]
+
+    @property
+    def number(self) -> float | None:
+        """Its only entry, where it has no other."""
+        return float(self.windows["first"].values) if self.shape == (1, 1) else None
+
+
+@dataclass(frozen=True)
+class LayerSteps:
+    """One layer of a merge, stage by stage.
+
+    name       the weight
+    method     that was applied to it: a fallback has another name than the run's
+    status     how the result was computed, or why the solve ended
+    experts    their names
+    stages     those that the layer went through, in their order
+    seen       key of a stage → its matrices: one an expert, one a step of the solve, or one in all
+    folded     whether the bias is the last column
+    residuals  relative residuals of the solve, from the start on; empty where nothing is solved
+    steps      the steps of the solve whose iterates are in `seen`
+    kept       the mean share of the experts' output shifts that each of these iterates has (see
+               `LayerRow.kept`); NaN without input Grams
+    """
+
+    name: str
+    method: str
+    status: str
+    experts: tuple[str, ...]
+    stages: tuple[Stage, ...]
+    seen: Mapping[str, tuple[Seen, ...]]
+    folded: bool = False
+    residuals: tuple[float, ...] = ()
+    steps: tuple[int, ...] = ()
+    kept: tuple[float, ...] = ()
+
+
+def stepping(
+    recipe: Recipe, report: Report, inputs: Inputs, name: str
+) -> Generator[Event, None, LayerSteps]:
+    """Events of one layer of a finished merge that is made again; returns its stages.
+
+    recipe   of the merge, with the options that were applied
+    report   of the merge
+    name     of a weight that is a matrix
+
+    Raises `InputError` for another tensor, and for a merge of (IA)³ vectors.
+    """
+    told = next((layer for layer in report.layers if layer.name == name), None)
+    if told is None or inputs.family.roles.get(name) != "matrix" or inputs.vectors is not None:
+        raise InputError(
+            f"tensor '{name}'",
+            expected="a matrix that the run merged",
+            found="(IA)³ vectors, of which it follows" if inputs.vectors else "none",
+        )
+    inputs = yield from part(inputs_of_last_round(recipe, inputs), stop=0.3)
+    plan = prepare(recipe, inputs, _steps(told.iterations, inputs.family.shape(name)))
+    watched = _Watched(plan, name)
+    made = merge_one(replace(plan, watch=watched.see), name, told.details.get("layer_weight"))
+    done, tensors = yield from part(made, 0.3, MADE)
+    own = done.entry.report
+    watched.compared(inputs.family.oriented(name, tensors[name]))
+    if "layer_weight" in own.details:
+        watched.see("layer weight", 0, torch.tensor(own.details["layer_weight"]))
+    kept = []
+    for index, (step, value) in enumerate(done.iterates.items()):
+        text = f"Looking at step {step} of the solve"
+        yield Event(fraction=MADE + (1 - MADE) * index / len(done.iterates), text=text)
+        watched.see("iterate", index, value)
+        kept.append(_mean_kept(inputs, name, value))
+    seen = watched.done()
+    stages = tuple(stage for stage in _stages(plan, own.method) if stage.key in seen)
+    experts = tuple(expert.name for expert in inputs.family.experts)
+    folded = plan.method.folds(plan.options)
+    solve = (own.residuals, tuple(done.iterates), tuple(kept))
+    return LayerSteps(name, own.method, own.status, experts, stages, seen, folded, *solve)
+
+
+def _stages(plan: Plan, applied: str) -> tuple[Stage, ...]:
+    """The stages of what was applied, which may be a fallback."""
+    if applied == plan.method.name or applied in plan.method.ways:
+        return plan.method.stages
+    return METHODS[applied].stages if applied in METHODS else PLAIN
+
+
+def _steps(iterations: int, shape: Sequence[int]) -> tuple[int, ...]:
+    """Steps of a solve that are kept: all, or as many as there is room for, evenly."""
+    most = max(2, min(MOST_STEPS, MOST_KEPT // math.prod(shape)))
+    if not iterations:
+        return ()
+    gap = max(1.0, iterations / (most - 1))
+    return tuple(sorted({min(iterations, round(i * gap)) for i in range(most)}))
+
+
+def _mean_kept(inputs: Inputs, name: str, value: Tensor) -> float:
+    family = inputs.family
+    base = family.weight(family.base, name, dtype=torch.float32)
+    update = value[:, : base.shape[1]].to("cpu", torch.float32) - base
+    tasks = task_layers(family, measured_by_name(inputs, family), name, base)
+    shares = [share for task in tasks if (share := share_kept(update, task)) == share]
+    return sum(shares) / len(shares) if shares else math.nan
+
+
+# Watching -----------------------------------------------------------------------------------------
+
+
+class _Watched:
+    """What was seen so far of one weight, by stage and place."""
+
+    def __init__(self, plan: Plan, name: str) -> None:
+        self._plan, self._name = plan, name
+        self._axes = {s.key: s.axes for m in METHODS.values() for s in (*m.stages, *PLAIN)}
+        self._sights: dict[tuple[str, int], _Sight] = {}
+        self._base = self._read(plan.inputs.family.base)
+        squares = sum(update.square() for update in self._updates())
+        assert isinstance(squares, Tensor)
+        self._chosen = {"output": _largest(squares.sum(1)), "input": _largest(squares.sum(0))}
+        for index, update in enumerate(self._updates()):
+            self.see("task matrix", index, update)
+
+    def _read(self, weights: Weights) -> Tensor:
+        return self._plan.inputs.family.weight(weights, self._name, dtype=self._plan.dtype)
+
+    def _updates(self) -> Iterator[Tensor]:
+        for expert in self._plan.inputs.family.experts:
+            yield self._read(expert.checkpoint) - self._base
+
+    def see(self, stage: str, place: int, value: Gram, start: int = 0) -> None:
+        """A value of a stage, or its entries from `start` on, where it comes in flat pieces."""
+        seen, axes = matrix(value).detach().to("cpu"), self._axes[stage]
+        if (stage, place) not in self._sights:
+            piece = seen.ndim == 1 and axes == ("output", "input")
+            rows, columns = self._base.shape if piece else torch.atleast_2d(seen).shape
+            picked = [self._chosen.get(axis, []) for axis in axes]
+            self._sights[stage, place] = _Sight((rows, columns), picked[0], picked[1])
+        self._sights[stage, place].add(seen.reshape(-1), start)
+
+    def compared(self, merged: Tensor) -> None:
+        """The merged matrix, and what it changes in the base."""
+        value = merged.to(self._plan.dtype)
+        self.see("update", 0, value - self._base)
+        self.see("merged", 0, value)
+
+    def done(self) -> dict[str, tuple[Seen, ...]]:
+        """All that was seen, by stage."""
+        found: dict[str, tuple[Seen, ...]] = {}
+        for (stage, _), sight in self._sights.items():
+            found[stage] = (*found.get(stage, ()), sight.seen())
+        return found
+
+
+def _largest(sizes: Tensor) -> list[int]:
+    return sorted(sizes.topk(min(WINDOW, len(sizes))).indices.tolist())
+
+
+class _Sight:
+    """The windows of one matrix (rows, columns), filled piece by piece.
+
+    `picked`: the rows and columns in which the experts move most; the first ones where empty.
+    """
+
+    def __init__(self, shape: tuple[int, int], rows: list[int], columns: list[int]) -> None:
+        self.shape, self._square = shape, 0.0
+        first = [list(range(min(WINDOW, size))) for size in shape]
+        moved = [rows or first[0], columns or first[1]]
+        self._picked: dict[View, list[list[int]]] = {"first": first, "moved": moved}
+        small = (len(first[0]), len(first[1]))
+        self._values = {view: torch.full(small, math.nan) for view in self._picked}
+        self._sums, self._counts = torch.zeros(2, *small, dtype=torch.float64)
+
+    def add(self, flat: Tensor, start: int) -> None:
+        """The entries from `start` on."""
+        for offset in range(0, len(flat), AT_ONCE):
+            piece = flat[offset : offset + AT_ONCE]
+            self._square += float(piece.double().square().sum())
+            index = torch.arange(start + offset, start + offset + len(piece))
+            rows, columns = index // self.shape[1], index % self.shape[1]
+            self._look(piece, rows, columns)
+            self._pool(piece.double(), rows, columns)
+
+    def _look(self, piece: Tensor, rows: Tensor, columns: Tensor) -> None:
+        for view, picked in self._picked.items():
+            where = [_places(own, size) for own, size in zip(picked, self.shape, strict=True)]
+            row, column = where[0][rows], where[1][columns]
+            there = (row >= 0) & (column >= 0)
+            self._values[view][row[there], column[there]] = piece[there].float()
+
+    def _pool(self, piece: Tensor, rows: Tensor, columns: Tensor) -> None:
+        height, width = self._sums.shape
+        block = (rows * height // self.shape[0]) * width + columns * width // self.shape[1]
+        sums = torch.bincount(block, piece, height * width)
+        self._sums += sums.reshape(height, width)
+        self._counts += torch.bincount(block, minlength=height * width).reshape(height, width)
+
+    def seen(self) -> Seen:
+        """What was filled."""
+        windows: dict[View, Window] = {}
+        for view, (rows, columns) in self._picked.items():
+            named = (tuple(map(str, rows)), tuple(map(str, columns)))
+            windows[view] = Window(*named, self._values[view])
+        height, width = (_blocks(n, m) for n, m in zip(self._sums.shape, self.shape, strict=True))
+        windows["means"] = Window(height, width, (self._sums / self._counts).float())
+        return Seen(self.shape, self._square**0.5, windows)
+
+
+def _places(picked: Sequence[int], size: int) -> Tensor:
+    """Of each of `size` rows or columns its place among the picked ones; −1 for the others."""
+    places = torch.full((size,), -1)
+    places[list(picked)] = torch.arange(len(picked))
+    return places
+
+
+def _blocks(count: int, size: int) -> tuple[str, ...]:
+    """What is in each of `count` blocks of `size` rows or columns."""
+    ends = [math.ceil(i * size / count) for i in range(count + 1)]
+    pairs = ((low, high - 1) for low, high in pairwise(ends))
+    return tuple(str(low) if low == high else f"{low}–{high}" for low, high in pairs)
+
+
+__all__ = ["VIEWS", "WINDOW", "LayerSteps", "Seen", "View", "Window", "stepping"]

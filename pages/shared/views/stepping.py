@@ -1,0 +1,126 @@
+"""One layer of a run, stage by stage: formula, picture and numbers in one place."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import streamlit as st
+
+from mats_core import figures
+from mats_core.analysis import VIEWS, LayerSteps
+from mats_core.methods import Stage
+
+from ..frame import Slot, keys, show, state, tracked
+from ..work import Prepared, Run, Shelf, step_through
+
+WIDTH = 400  # pixels of a stage: two beside each other on a small screen, one on a phone
+
+
+def section(shelf: Shelf, run: Run, prepared: Prepared) -> None:
+    """The choice of a layer, and its stages as soon as the worker knows them."""
+    st.header("One layer, step by step", anchor=False)
+    roles = prepared.inputs.family.roles
+    names = [name for name, role in roles.items() if role == "matrix"]
+    titles = figures.short_names(names)
+    layer = st.selectbox(
+        "Layer to step through", names, index=None, key=keys.STEPPED, persist_state="session",
+        format_func=lambda name: titles[name], placeholder="Choose a layer, or a row of the table",
+    )  # fmt: skip
+    if layer is None:
+        st.write(
+            "From the task matrices to the merged matrix: every matrix that the method computes "
+            "on its way through a layer, with its formula and real numbers."
+        )
+        return
+    looked = shelf.get(run)
+    found = looked.steps.get(layer) if looked else None
+    if found is None:
+        _ask(shelf, run, layer, prepared)
+        return
+    _steps(run, found)
+
+
+def open_layer(layer: str) -> None:
+    """Have the section show a layer; before it is drawn."""
+    state.put(keys.STEPPED, layer)
+
+
+def _ask(shelf: Shelf, run: Run, layer: str, prepared: Prepared) -> None:
+    """Have the worker merge the layer once more, unless it was asked for and that went badly."""
+    wanted = (run.id, layer)
+    job = state.job(Slot.STEPPING)
+    if job is None or job.request != wanted:
+        todo = partial(step_through, shelf, run, layer, lambda: prepared)
+        tracked.start(Slot.STEPPING, wanted, "Stepping through the layer", todo)
+    if not tracked.ended_badly(Slot.STEPPING, cancelled="Stepping through was cancelled."):
+        st.info("The layer is merged once more, and every matrix on the way is kept.")
+
+
+@st.fragment
+def _steps(run: Run, found: LayerSteps) -> None:
+    """Everything of one layer; a fragment, so that looking around does not rerun the page."""
+    st.markdown(show.plain(figures.stages_words(found)))
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        expert: Any = st.selectbox(
+            "Expert", list(found.experts), key="stepping expert", persist_state="session", width=220
+        )
+        view: Any = st.segmented_control(
+            "Rows and columns", list(VIEWS), default=VIEWS[0], required=True, key="stepping view",
+            format_func=lambda v: figures.CHOSEN[v], persist_state="session",
+        )  # fmt: skip
+    index = found.experts.index(expert) if expert in found.experts else 0
+    key = f"{run.id} {found.name} {view}"
+    with st.container(horizontal=True, gap="medium"):
+        for number, stage in enumerate(found.stages, 1):
+            with st.container(border=True, width=WIDTH, gap="xsmall"):
+                if stage.key == "iterate":
+                    _solve(run, found, stage, number, view, key)
+                else:
+                    whose = found.experts[index] if stage.each else ""
+                    _matrix(found, stage, number, index if stage.each else 0, whose, view, key)
+    if found.residuals:
+        own = [layer for layer in run.report.layers if layer.name == found.name]
+        drawn = figures.residual_curves(own)
+        if drawn:
+            show.figure(drawn, f"stepping residuals {run.id} {found.name}")
+
+
+def _heading(stage: Stage, number: int, whose: str) -> None:
+    of = f" · {whose}" if whose else ""
+    st.markdown(f"**{number}. {show.plain(stage.title + of)}**")
+    show.formula(stage.parts)
+
+
+def _matrix(
+    found: LayerSteps, stage: Stage, number: int, place: int, whose: str, view: Any, key: str
+) -> None:
+    """One stage: its title, its formula, and its matrix, or its number."""
+    _heading(stage, number, whose)
+    seen = found.seen[stage.key][place]
+    if seen.number is not None:
+        st.metric(stage.title, f"{seen.number:.4g}", label_visibility="collapsed", width="content")
+        return
+    drawn = figures.stage_matrix(stage, seen, view, whose)
+    show.figure(drawn, f"stage {stage.key} {place} {key}")
+
+
+def _solve(run: Run, found: LayerSteps, stage: Stage, number: int, view: Any, key: str) -> None:
+    """The iterate of a step, with how far the equation is solved there and what it keeps."""
+    _heading(stage, number, "")
+    last = found.steps[-1]
+    step: Any = st.select_slider(
+        "Step", list(found.steps), value=last, key=f"stepping step {run.id} {found.name}"
+    ) if len(found.steps) > 1 else last  # fmt: skip
+    place = found.steps.index(step)
+    with st.container(horizontal=True, gap="medium"):
+        st.metric("Residual", f"{found.residuals[step]:.2e}", width="content",
+                  help="‖b − K Xₖ‖ / ‖b‖, with K X = b the equation of the merge.")  # fmt: skip
+        if found.kept[place] == found.kept[place]:
+            st.metric(
+                "Output shifts kept", figures.percent(found.kept[place]), width="content",
+                help="Of what each expert changes in the outputs of this layer, on its own inputs, "
+                "the share that Xₖ has too; the mean over the tasks.",
+            )  # fmt: skip
+    drawn = figures.stage_matrix(stage, found.seen[stage.key][place], view, f"after step {step}")
+    show.figure(drawn, f"stage {stage.key} {key}")

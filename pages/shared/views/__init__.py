@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         convergence,
         estimate,
         export,
+        final,
         ladder,
         layer_table,
         loading,
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BEFORE", "OTHER", "between", "bringing", "comparison", "conflict", "confusion", "convergence",
-    "estimate", "export", "ladder", "layer_table", "loading", "merging", "models", "new_family",
-    "new_members", "new_tasks", "overlap", "picks", "predicted_loss", "protection", "recipe",
-    "results", "runs", "spectra", "survey", "sweep", "why",
+    "estimate", "export", "final", "ladder", "layer_table", "loading", "merging", "models",
+    "new_family", "new_members", "new_tasks", "overlap", "picks", "predicted_loss", "protection",
+    "recipe", "results", "runs", "spectra", "survey", "sweep", "why",
 ]  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from pages.shared.frame import Slot, families, progress, show
-from pages.shared.views import export, merging, recipe
+from pages.shared.views import export, final, merging, recipe
 
 collection = families.header(
     "Export",
@@ -14,10 +14,12 @@ collection = families.header(
 preparing = families.preparation(collection)
 merging.collect()
 export.collect()
+final.collect()
 left, right = st.columns([8, 3], gap="medium")
 with left:
     show.notices()
-    progress.bar(Slot.PREPARATION, Slot.WRITING, cancel=[Slot.WRITING])
+    mine = (Slot.WRITING, Slot.FINISHING)
+    progress.bar(Slot.PREPARATION, *mine, cancel=mine)
     families.prepared(preparing)  # says where the family cannot be opened
     run = export.pick(collection.name)
     if run is None:
@@ -28,6 +30,7 @@ with left:
         st.page_link("pages/merge.py", label="Go to Merge", icon=":material/merge:")
     else:
         export.headline(run)
+        final.section(run, preparing)
         first, second = st.columns(2)
         with first:
             export.model(run, preparing)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from mats_core import figures
+from mats_core.merging import TRIED
 from pages.shared.frame import Slot, families, progress, show
 from pages.shared.views import estimate, new_family
 from pages.shared.views import models as cards
@@ -44,7 +45,9 @@ if models.open:
         if prepared.baselines:
             st.header("The gap that a merge has to close", anchor=False)
             looks = figures.looks(expert.name for expert in experts)
-            show.figure(figures.baseline_bars(prepared.baselines, looks), "family baselines")
+            show.figure(
+                figures.baseline_bars(prepared.baselines, looks, TRIED.split), "family baselines"
+            )
 if before.open:
     with before:
         estimate.view(prepared)

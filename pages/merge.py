@@ -5,11 +5,12 @@ from __future__ import annotations
 import streamlit as st
 
 from mats_core import figures
+from mats_core.merging import TRIED
 from mats_core.methods import PROPOSED, WITHOUT_DATA
 from pages.shared.controls import settings, widgets
 from pages.shared.frame import Slot, families, progress, session, show, shown
 from pages.shared.learn import guide
-from pages.shared.views import convergence, merging, results
+from pages.shared.views import convergence, final, merging, results
 from pages.shared.work import merge, prepare
 
 
@@ -22,7 +23,7 @@ def welcome(prepared: prepare.Prepared | None) -> None:
     if prepared and prepared.baselines:
         st.header("What there is to gain", anchor=False)
         looks = figures.looks(e.name for e in prepared.inputs.family.experts)
-        show.figure(figures.baseline_bars(prepared.baselines, looks), "baselines")
+        show.figure(figures.baseline_bars(prepared.baselines, looks, TRIED.split), "baselines")
     if prepared:
         show.warnings(prepared.notes)
 
@@ -61,10 +62,11 @@ with right:
     if clicked or (at_once and merging.is_new(request)):
         merging.start(request, preparing, pressed=clicked)
     merging.collect()
+    final.collect()
     convergence.collect()
     guide.collect()
     show.notices()
-    mine = (Slot.MERGING, Slot.TRACING, Slot.LESSON)
+    mine = (Slot.MERGING, Slot.FINISHING, Slot.TRACING, Slot.LESSON)
     progress.bar(
         Slot.PREPARATION, *mine, Slot.SURVEYING, cancel=mine, quiet=session.refining,
         live=convergence.live,
@@ -79,7 +81,7 @@ with right:
         run, beside = results.pick(collection.name)
         results.changed(request, run)
         show.warnings([note for note in prepared.notes if note not in run.report.warnings])
-        results.headline(run, beside)
+        results.headline(run, beside, preparing)
         results.tabs(run, beside, prepared)
 with lesson:
     guide.banner("Merge")

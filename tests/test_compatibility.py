@@ -151,6 +151,8 @@ def test_a_run_of_the_app_is_found_and_has_its_name(old, tmp_path, monkeypatch):
     assert run.name == "K-FAC · 2 rounds · damping 0.3 · 2 more"
     assert run.report.rounds == run.recipe.rounds == 2
     assert run.recipe.folder == old
+    assert run.report.split == "test"
+    assert run.final == runs.Final(run.report.tasks, run.created), "it was asked test examples"
 
 
 def test_the_recipe_of_an_output_gives_its_weights_again(old, tmp_path):

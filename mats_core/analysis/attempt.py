@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Generator
 
 from ..errors import InputError
-from ..merging import Evaluation, Event, Finished, Inputs, Recipe, Report, run
+from ..merging import TRIED, Event, Finished, Inputs, Recipe, Report, run
 from ..system import changed
 
 
 def quietly(recipe: Recipe, examples: int | None) -> Recipe:
     """The recipe of a merge that is only tried: nothing is written, and test examples are not
     asked."""
-    still = Evaluation(split="validation", examples=examples)
+    still = TRIED.model_copy(update={"examples": examples})
     return recipe.model_copy(update={"output": None, "search": None, "evaluate": still})
 
 

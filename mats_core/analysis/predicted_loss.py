@@ -79,7 +79,7 @@ def predicting(
     recipe: Recipe,
     *,
     inputs: Inputs | None = None,
-    split: SplitName = "test",
+    split: SplitName = "validation",
     examples: int | None = 400,
 ) -> Generator[Event, None, Interference]:
     """The predicted cost of every layer beside the measured loss; merges again, writes nothing.

@@ -17,6 +17,7 @@ from .evaluate import with_head
 from .examiner import KEPT, QUICK, ROUND, Asked, Exam, exam, examining, going_on
 from .of_loader import score_of_loader, scoring_loader
 from .scores import (
+    NOT_ASKED,
     Score,
     TaskResult,
     gap_recovered,
@@ -27,8 +28,8 @@ from .scores import (
 )
 
 __all__ = [
-    "KEPT", "QUICK", "ROUND", "Asked", "Changes", "Comparison", "Difference", "Exam", "Score",
-    "TaskResult", "compare", "confusion", "evaluate", "exam", "examiner", "examining",
+    "KEPT", "NOT_ASKED", "QUICK", "ROUND", "Asked", "Changes", "Comparison", "Difference", "Exam",
+    "Score", "TaskResult", "compare", "confusion", "evaluate", "exam", "examiner", "examining",
     "gap_recovered", "going_on", "half_width", "kept", "metrics", "normalised_accuracy",
     "normalised_interval", "on_same_examples", "score_of_loader", "scoring_loader", "share",
     "told_nothing", "with_head",

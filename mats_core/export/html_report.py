@@ -52,7 +52,7 @@ def run_figures(
     report = merge.report
     drawn: list[tuple[str, Figure | None]] = []
     if report.tasks:
-        bars = accuracy_bars(report.tasks, looks, label=merge.title)
+        bars = accuracy_bars(report.tasks, looks, label=merge.title, split=report.split)
         drawn.append(("Accuracy, task by task", bars))
     drawn.append(("Residuals of conjugate gradients", residual_curves(report.layers)))
     if trajectories:
@@ -85,6 +85,7 @@ def html_report(
         experts=merge.portable.experts,
         method=METHODS[merge.recipe.method],
         options=describe(merge.recipe.method),
+        asked=sum(task.merged.examples for task in merge.report.tasks),
         numbers={HEADLINE[name]: value for name, value in headline(merge.report).items()},
         counts=", ".join(f"{count} {kind}" for kind, count in counts if count),
         commands="\n".join(commands(merge, place)),

@@ -75,9 +75,10 @@ def _opening(merge: Finished) -> str:
         "again, its numbers are compared with those of the run, and a panel goes on from it.",
     ]
     if merge.report.normalised_accuracy is not None:
+        asked = sum(task.merged.examples for task in merge.report.tasks)
         lines.append(
             f"In that run the merged model kept {100 * merge.report.normalised_accuracy:.1f} % of "
-            "its experts' accuracy."
+            f"its experts' accuracy, on {asked:,} {merge.report.split} examples."
         )
     return "\n\n".join(lines)
 
@@ -144,7 +145,7 @@ merged"""
 
 _BARS = """\
 looks = figures.looks(task.name for task in report.tasks)
-figures.accuracy_bars(report.tasks, looks, label=METHOD)"""
+figures.accuracy_bars(report.tasks, looks, label=METHOD, split=report.split)"""
 
 _COVERAGE = """\
 for treatment, tensors in report.coverage.items():

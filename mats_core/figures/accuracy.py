@@ -76,8 +76,13 @@ def _references(results: Sequence[TaskResult], split: str) -> list[dict[str, Any
     ]
 
 
-def baseline_bars(results: Sequence[TaskResult], tasks: Mapping[str, Look]) -> Figure:
-    """Bars of the experts against the pre-trained encoder: the gap that a merge can close."""
+def baseline_bars(
+    results: Sequence[TaskResult], tasks: Mapping[str, Look], split: str = "test"
+) -> Figure:
+    """Bars of the experts against the pre-trained encoder: the gap that a merge can close.
+
+    `split`: which one all were tested on.
+    """
     figure = go.Figure()
     _experts(figure, results, tasks)
     _pretrained(figure, results)
@@ -94,7 +99,9 @@ def baseline_bars(results: Sequence[TaskResult], tasks: Mapping[str, Look]) -> F
         )
     else:
         text += "There is no gap to close: these experts are no better than their base."
-    rows = _references(results, "test")
+    asked = sum(r.finetuned.examples for r in results)
+    text += f" Measured on {asked:,} {split} examples."
+    rows = _references(results, split)
     return Figure(figure, f"Bars of accuracy by task. {text}", text, rows)
 
 

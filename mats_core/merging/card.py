@@ -77,7 +77,8 @@ Mean of merged / expert {{ report.normalised_accuracy | percent }} %
 {%- if report.gap_recovered is not none %}
 ; of the gap from pre-trained to expert {{ report.gap_recovered | percent }} %
 {%- endif %}
-. Each task is tested with its expert's head.
+. Each task is tested with its expert's head, on \
+{{ report.tasks | sum(attribute="merged.examples") }} {{ report.split }} examples in all.
 {% endif %}
 {% endif %}
 

@@ -33,13 +33,12 @@ from .journal import NAME as JOURNAL
 from .journal import layers_done
 from .plan import Inputs, Plan, complete, open_inputs, prepare
 from .progress import Shares, Stages
-from .recipe import Evaluation, Recipe, load_recipe
+from .recipe import TRIED, Evaluation, Recipe, load_recipe
 from .report import LayerReport, Report, Trial
 from .sinks import MemorySink, Sink, fold_vectors, take_over
 from .workspace import Place, open_place
 
 SHARES = Shares()  # where no estimate says more
-TRIED = Evaluation(split="validation")  # of the trials of a search
 REFERENCES = 0.3  # of a test: experts and base, which are most often remembered
 
 Merging = Generator[Event, None, Finished]

@@ -64,6 +64,10 @@ class Evaluation(BaseModel):
     precision: float | None = Field(default=None, gt=0, le=1)
 
 
+TRIED = Evaluation(split="validation")  # of a merge that is only tried: test rows are not asked
+FINAL = Evaluation(split="test")  # of the final figure, for which they are asked once
+
+
 class Recipe(Shown, BaseModel):
     """A merge, completely described.
 

@@ -191,7 +191,7 @@ class Report(Shown):
         """
         lists = {
             "layers": tuple(layer_of(layer) for layer in content["layers"]),
-            "tasks": tuple(_task(task) for task in content["tasks"]),
+            "tasks": tuple(task_of_dict(task) for task in content["tasks"]),
             "search": tuple(Trial(**trial) for trial in content["search"]),
             "warnings": tuple(content["warnings"]),
         }
@@ -222,7 +222,8 @@ def task_dict(result: TaskResult) -> dict[str, Any]:
     }
 
 
-def _task(content: Mapping[str, Any]) -> TaskResult:
+def task_of_dict(content: Mapping[str, Any]) -> TaskResult:
+    """The result that `task_dict` wrote."""
     scores = {kind: Score.from_dict(content["scores"][kind]) for kind in KINDS_OF_SCORE}
     return TaskResult(content["name"], **scores)
 

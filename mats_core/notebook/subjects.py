@@ -17,7 +17,7 @@ from ..api import evaluate, judge
 from ..errors import InputError, member
 from ..evaluation import QUICK, Score, TaskResult, going_on
 from ..merging import (
-    Evaluation,
+    TRIED,
     Event,
     FamilyFile,
     Inputs,
@@ -172,7 +172,9 @@ class OfFamily:
 
     def merging(self, request: Request) -> Generator[Event, None, Merge]:
         recipe = self.recipe(request)
-        quick = recipe.model_copy(update={"evaluate": Evaluation(precision=QUICK)})
+        quick = recipe.model_copy(
+            update={"evaluate": TRIED.model_copy(update={"precision": QUICK})}
+        )
         plan = planned(quick, self.inputs(request.experts))
         judge(plan)
         return Merge.of((yield from run_plan(plan)), recipe)
@@ -183,7 +185,7 @@ class OfFamily:
             return merge
         family, folder = merge.inputs.family, merge.recipe.folder
         results = yield from going_on(
-            family, folder, merge.tensors, report.tasks, Evaluation().split, device=report.device
+            family, folder, merge.tensors, report.tasks, TRIED.split, device=report.device
         )
         return replace(merge, report=replace(merge.report, tasks=results))
 
@@ -265,7 +267,7 @@ class OfModels:
         share = 1 - TESTED if self.tests else 1.0
         merge = Merge.of((yield from part(run_plan(plan), stop=share)), recipe)
         results = yield from part(self._results(merge), start=share)
-        report = replace(merge.report, tasks=results, split=self._split("test"))
+        report = replace(merge.report, tasks=results, split=self._split(TRIED.split))
         return replace(merge, report=report)
 
     def testing(self, merge: Merge) -> Generator[Event, None, Merge]:
@@ -277,7 +279,7 @@ class OfModels:
             iterate = replace(merge, tensors={**merge.tensors, **encoder})
             return self._results(iterate, FOLLOWED)
 
-        asking = convergence.Asking(take, self._split("test"))
+        asking = convergence.Asking(take, self._split(TRIED.split))
         return convergence.follow(
             merge.recipe, inputs=merge.inputs, examples=FOLLOWED, asking=asking
         )
@@ -316,7 +318,8 @@ class OfModels:
             if name not in self._batches:
                 self._batches[name] = held(data)
             data = self._batches[name]
-        return evaluate(merge, data, expert=name, examples=examples, progress=False)
+        how = {"split": TRIED.split, "examples": examples, "progress": False}
+        return evaluate(merge, data, expert=name, **how)
 
 
 def held(loader: Iterable[Any]) -> Iterable[Any]:

@@ -32,7 +32,16 @@ def execute(text: str, change: tuple[str, str] = ("", "")) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("method", "options", "settings"),
     [
-        ("kfac", {"iterations": 7}, {"experts": ("e0", "e2"), "weights": {"e2": 2.0}, "seed": 3}),
+        (
+            "kfac",
+            {"iterations": 7},
+            {
+                "experts": ("e0", "e2"),
+                "weights": {"e2": 2.0},
+                "seed": 3,
+                "evaluate": {"split": "validation"},
+            },
+        ),
         ("essential", {"layer_power": 0.0}, {"dtype": "float64"}),
         ("dare", {"drop": 0.5}, {"seed": 11, "evaluate": {"split": "validation", "examples": 15}}),
     ],
@@ -58,7 +67,7 @@ def test_it_runs_and_asserts_the_same_numbers(
         assert getattr(begun, name) == getattr(made_of, name), name
     assert begun.parsed_options() == made_of.parsed_options()
     assert [run.number for run in panel.runs] == [1]  # it begins with that, and with nothing before
-    if method == "kfac":  # in the recipe's dtype, on the whole test split, without a seed's draws
+    if method == "kfac":  # in the recipe's dtype, on the panel's split, without a seed's draws
         assert [(t.name, t.merged.correct) for t in panel.report.tasks] == [
             (t.name, t.merged.correct) for t in made.report.tasks
         ]

@@ -14,6 +14,7 @@ from mats_core.evaluation.comparison import compare, normalised_interval
 from mats_core.evaluation.scores import normalised_accuracy
 from mats_core.merging.family_file import load_family, measure_all
 from mats_core.merging.pipeline import merge
+from mats_core.merging.recipe import TRIED
 from pages.shared.work import runs
 from tests.pages.driving import kept, press, sentences, settle, spec
 
@@ -38,6 +39,7 @@ def make(family: Path, method: str, **settings: Any) -> runs.Run:
     """A finished run, kept as the Merge page keeps it."""
     collection = load_family(family)
     options = settings.pop("options", {})
+    settings = {"evaluate": TRIED, **settings}
     recipe = collection.recipe(method, options, statistics=measure_all(collection), **settings)
     return runs.add(collection.name, len(collection.experts), recipe, merge(recipe))
 
@@ -213,7 +215,7 @@ def test_why_is_answered_by_task_at_once_and_by_layer_when_it_is_predicted(compa
     )
     title = next(h.value for h in app.header if " than " in h.value).replace("\\", "")
     assert title == asks.format(first.label, second.label)
-    assert "test examples of 3 tasks" in texts(app)
+    assert "validation examples of 3 tasks" in texts(app)
 
 
 def test_why_compares_the_best_with_the_baseline_and_any_two(compare_page: AppTest):

@@ -109,7 +109,7 @@ def test_several_runs_and_all_drafts_are_deleted_in_a_press(open_app: Open, tiny
 def test_a_run_of_the_version_before_has_no_name_and_is_kept(open_app: Open, tiny_family: Path):
     open_app()
     run = scaled(tiny_family, 0.1)
-    (file,) = runs._folder(run.family).glob("*.json")
+    (file,) = runs.folder(run.family).glob("*.json")
     text = file.read_text("utf-8")
     for name in ('"draft": false, ', '"title": "", ', '"note": "", '):
         assert name in text

@@ -22,6 +22,7 @@ from mats_core.merging.events import Finished
 from mats_core.merging.family_file import load_family
 from mats_core.merging.pipeline import run as merge_again
 from mats_core.merging.plan import open_inputs
+from mats_core.merging.recipe import TRIED
 from mats_core.models.modules import tensors_of
 from pages.shared.views import layer_table
 from pages.shared.views.answers import AFTER, choices, compared, story, title
@@ -67,10 +68,10 @@ def test_images_and_matrices_are_those_of_the_merge_itself(open_app: Open, tiny_
     assert app.session_state["inside task Tiny three"] == worst
     right = results[worst].merged.correct
     metrics = {metric.label: metric for metric in app.metric}
-    assert metrics["Merge"].help == f"{right} of 60 test images are right."
+    assert metrics["Merge"].help == f"{right} of 24 validation images are right."
     lost, won = int(metrics["Lost"].value), int(metrics["Won"].value)
     assert won - lost == right - results[worst].finetuned.correct
-    assert f"{worst} lost {lost} of 60 images" in words(app)
+    assert f"{worst} lost {lost} of 24 images" in words(app)
     before, after = specs(app)[:2]
     diagonal = sum(int(row[i] or 0) for i, row in enumerate(after["data"][0]["text"]))
     assert diagonal == right
@@ -236,7 +237,7 @@ def merge_run(tiny_family: Path):
     from pages.shared.work.runs import Run
 
     collection = load_family(tiny_family)
-    recipe = collection.recipe("average", device="cpu")
+    recipe = collection.recipe("average", device="cpu", evaluate=TRIED)
     report = next(e for e in merge_again(recipe) if isinstance(e, Finished)).report
     return Run("abc", 1, collection.name, 3, recipe, report)
 
@@ -260,10 +261,9 @@ def test_made_again_a_run_answers_as_it_did(merge_run, tiny_family: Path):
     found = looked.answers["e2"]
     own = tensors_of(Checkpoint.open(tiny_family / "e2"))
     task = tasks.load(tiny_family / "t2.npz")
-    alone = evaluate.probabilities(own, inputs.family, inputs.family.experts[2], task.test).argmax(
-        1
-    )
-    assert (found.expert.argmax(1) == alone).all()
+    expert = inputs.family.experts[2]
+    alone = evaluate.probabilities(own, inputs.family, expert, task.validation)
+    assert (found.expert.argmax(1) == alone.argmax(1)).all()
     assert confusion.disagreements(merge_run, found) == 0
     assert told == sorted(told)
     wrong = replace(found, merged=np.roll(found.merged, 1, axis=1))

@@ -358,7 +358,7 @@ def fake(run: Run, setup: lessons.Setup, right: list[int]) -> Run:
     tasks = tuple(
         TaskResult(f"e{m}", score(n), score(400), score(100)) for m, n in enumerate(right)
     )
-    report = replace(run.report, tasks=tasks, options=usual | setup.options)
+    report = replace(run.report, tasks=tasks, options=usual | setup.options, split="validation")
     recipe = run.recipe.model_copy(update={"method": setup.method, "options": setup.options})
     return replace(run, recipe=recipe, report=report)
 
@@ -391,7 +391,7 @@ def test_answers_are_those_of_the_runs(
     assert found is not None
     assert found.right == right
     assert said in found.text
-    assert "1,200 test examples of 3 tasks" in found.text
+    assert "1,200 validation examples of 3 tasks" in found.text
     assert evidence.finding(one, runs[1:], None) is None, "a run is missing"
 
 

@@ -374,7 +374,9 @@ def test_a_quick_answer_is_refined_in_the_background(
         app.run()
     app.run()  # as the poll does when the job has ended
     assert any("all there are" in c.value for c in app.caption)
-    assert [t.merged.examples for t in kept()[0].report.tasks] == [60, 60, 60]
+    assert [t.merged.examples for t in kept()[0].report.tasks] == [24, 24, 24], (
+        "all validation examples"
+    )
 
 
 @pytest.mark.parametrize("view", ["Polarized scaling", "Layers", "Spectra"])

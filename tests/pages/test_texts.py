@@ -31,9 +31,9 @@ def test_cards_show_texts_with_their_classes(open_app: Open, family: Path):
     for k, name in enumerate(task.classes):
         first = int((task.test.labels == k).argmax())
         assert f"**{name}** · {task.test.text(first)}" in said
-    assert "48 training and 40 test texts" in said
+    assert "48 training, 12 validation and 40 test texts" in said
     helps = {m.label: m.help for m in app.metric}
-    assert "Mean F1 of the classes of the expert on 40 test texts" in helps["Expert"]
+    assert "Mean F1 of the classes of the expert on 12 validation texts" in helps["Expert"]
 
 
 def test_inside_shows_texts_that_were_lost_and_won(open_app: Open, family: Path):
@@ -47,8 +47,8 @@ def test_inside_shows_texts_that_were_lost_and_won(open_app: Open, family: Path)
     settle(app, *JOBS)
     metrics = {metric.label: metric for metric in app.metric}
     result = next(r for r in run.report.tasks if r.name == "m1")
-    assert metrics["Merge"].help == f"{result.merged.correct} of 40 test texts are right."
-    split = tasks.load(family / "t1.yaml").test
+    assert metrics["Merge"].help == f"{result.merged.correct} of 12 validation texts are right."
+    split = tasks.load(family / "t1.yaml").validation
     pairs = list(zip(result.finetuned.answers, result.merged.answers, strict=True))
     groups = {"lost": ("1", "0"), "won": ("0", "1"), "wrong": ("0", "0")}
     shown = 0

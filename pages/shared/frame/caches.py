@@ -87,7 +87,7 @@ def estimates(prepared: Prepared) -> dict[str, Estimate | str]:
 @st.cache_resource(max_entries=8, show_spinner="Counting what each method would do")
 def _estimates(key: tuple[str, ...], _prepared: Prepared) -> dict[str, Estimate | str]:
     found: dict[str, Estimate | str] = {}
-    tested = {name: card.test for name, card in _prepared.cards.items()}
+    tested = {name: card.validation for name, card in _prepared.cards.items()}
     for method in METHODS:
         try:
             recipe = _prepared.collection.recipe(method, statistics=_prepared.files)

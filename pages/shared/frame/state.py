@@ -65,6 +65,7 @@ class Slot(StrEnum):
 
     PREPARATION = "preparation"  # opens, measures and tests the family; stays while it is valid
     MERGING = "merging"  # the merge that the page Merge waits for
+    FINISHING = "final figure"  # a run's test examples, asked once
     TRACING = "tracing"  # accuracy along the iterations of one run
     EXPLAINING = "explaining"  # why one run is better than another, by layer
     PREDICTING = "predicting"  # predicted and measured loss of one run
@@ -190,7 +191,7 @@ class Session:
     inside_other: Held[str | None] = Held(None)
     """W: the run that Inside compares it with, where that is another merge."""
     pinned_examples: Held[Mapping[tuple[str, str], tuple[int, ...]]] = Held({})
-    """(family, task) → places of the test examples that are pinned on Inside."""
+    """(family, task) → places of the validation examples that are pinned on Inside."""
     stepped_layer: Held[str | None] = Held(None)
     """W: the layer that Inside steps through."""
     opened_row: Held[tuple[str, str] | None] = Held(None)

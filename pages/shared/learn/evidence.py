@@ -9,6 +9,7 @@ from mats_core import figures
 from mats_core.analysis import TRAITS, Survey, clear_among, reasons, traits
 from mats_core.evaluation import Difference, compare, share
 from mats_core.figures import Figure
+from mats_core.merging import TRIED
 from mats_core.methods import describe
 
 from ..frame import show
@@ -30,11 +31,13 @@ class Finding:
 
 
 def made(lesson: Lesson, kept: Sequence[Run]) -> dict[int, Run]:
-    """The newest run of each setup that is a merge and was tested, by its number."""
+    """The newest run of each setup that is a merge and was tested on validation examples, by its
+    number."""
+    there = [run for run in kept if run.report.tasks and run.report.split == TRIED.split]
     found = {}
     for place, setup in enumerate(lesson.setups):
-        run = next((run for run in reversed(kept) if matches(run, setup)), None)
-        if run is not None and run.report.tasks:
+        run = next((run for run in reversed(there) if matches(run, setup)), None)
+        if run is not None:
             found[place] = run
     return found
 
@@ -100,9 +103,8 @@ def finding(lesson: Lesson, kept: Sequence[Run], survey: Survey | None) -> Findi
 
 
 def _between(first: Run, second: Run) -> Difference | None:
-    """The difference in mean normalised accuracy, answer by answer on the same split."""
-    same = first.report.split == second.report.split
-    return compare(first.report.tasks, second.report.tasks, same_examples=same).mean
+    """The difference in mean normalised accuracy, answer by answer."""
+    return compare(first.report.tasks, second.report.tasks, same_examples=True).mean
 
 
 def _asked(first: Run, second: Run) -> str:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pandas as pd
 import streamlit as st
 
 from mats_core import figures
+from mats_core.errors import listing
 from mats_core.evaluation import Comparison, Difference, compare
 from mats_core.figures import ALL_TASKS
+from mats_core.merging import TRIED
 
 from ..frame import show
 from ..work import Run, runs
@@ -25,9 +29,17 @@ def accuracy(compared: list[Run], baseline: Run) -> None:
         return
     if baseline not in tested:
         baseline = tested[0]
+    split = baseline.report.split
+    apart = [run for run in tested if run.report.split != split]
+    _table(
+        [baseline, *(run for run in tested if run is not baseline)],
+        {run.id: against(run, baseline) for run in tested if run is not baseline},
+    )
+    tested = [run for run in tested if run not in apart]
     others = {run.id: against(run, baseline) for run in tested if run is not baseline}
-    _table([baseline, *(run for run in tested if run is not baseline)], others)
     _note(baseline, others)
+    if apart:
+        show.warnings([elsewhere(apart, split)])
     looks = dict(zip((r.label for r in tested), map(figures.look, range(len(tested))), strict=True))
     view = SHARES
     if others:
@@ -46,9 +58,20 @@ def accuracy(compared: list[Run], baseline: Run) -> None:
 
 
 def against(run: Run, baseline: Run) -> Comparison:
-    """A run minus the baseline; answer by answer where both were tested on the same split."""
-    same = run.report.split == baseline.report.split
-    return compare(run.report.tasks, baseline.report.tasks, same_examples=same)
+    """A run minus the baseline, answer by answer; nothing where their splits differ."""
+    if run.report.split != baseline.report.split:
+        return Comparison({}, None)
+    return compare(run.report.tasks, baseline.report.tasks, same_examples=True)
+
+
+def elsewhere(apart: Sequence[Run], split: str) -> str:
+    """Why runs are not compared, in a sentence."""
+    names = listing((run.label for run in apart), 3)
+    theirs = listing(dict.fromkeys(run.report.split for run in apart))
+    return (
+        f"Not compared: {names}, tested on {theirs} examples instead of {split} ones. Merge again "
+        f"with these settings to ask {TRIED.split} examples"
+    )
 
 
 def _table(ordered: list[Run], others: dict[str, Comparison]) -> None:
@@ -57,6 +80,8 @@ def _table(ordered: list[Run], others: dict[str, Comparison]) -> None:
     marks: dict[str, list[str]] = {}
     for place, run in enumerate(ordered):
         column = run.label + (" (baseline)" if place == 0 else "")
+        if run.report.split != ordered[0].report.split:
+            column += f" ({run.report.split} examples)"
         found = {r.name: r.merged.value for r in run.report.tasks}
         own = others.get(run.id)
         parts = [own.tasks.get(name) if own else None for name in names]
@@ -96,15 +121,20 @@ def _mark(part: Difference | None) -> str:
 def _note(baseline: Run, others: dict[str, Comparison]) -> None:
     pinned = runs.pinned(baseline.family) == baseline.id
     which = "the pinned run" if pinned else "the first run that is ticked; pin another to change it"
-    text = f"Accuracy in percent. The baseline is {baseline.label}: {which}."
+    split = baseline.report.split
+    asked = sum(result.merged.examples for result in baseline.report.tasks)
+    text = (
+        f"Accuracy in percent, on {split} examples. The baseline is {baseline.label} "
+        f"({asked:,} of them): {which}."
+    )
     if not others:
         text += " Tick another run to see by how much they differ."
     else:
         parts = [part for own in others.values() for part in own.tasks.values()]
         paired = all(part.paired for part in parts)
         how = (
-            "the same test examples, answer by answer" if paired
-            else "test examples taken as independent"
+            f"the same {split} examples, answer by answer" if paired
+            else f"{split} examples taken as independent"
         )  # fmt: skip
         text += (
             f" Behind each accuracy: the difference in points with its 95 % interval, from {how}. "

@@ -35,7 +35,9 @@ def section(
     asked = other if answers is not None and other is not None else run
     _ask(shelf, asked, task, preparing)
     if not tracked.ended_badly(Slot.LOOKING):
-        st.info("The merge is made again from its recipe, and asked about every test example.")
+        st.info(
+            "The merge is made again from its recipe, and asked about every validation example."
+        )
 
 
 def _known(shelf: Shelf, run: Run, task: str) -> Answers | None:
@@ -86,7 +88,7 @@ def numbers(found: Compared) -> None:
         for name, count in right.items():
             st.metric(
                 f"{name[:1].upper()}{name[1:]}", figures.percent(count / total), width="content",
-                help=f"{count} of {total} test {found.answers.noun}s are right.",
+                help=f"{count} of {total} validation {found.answers.noun}s are right.",
             )  # fmt: skip
         for name in ("lost", "won"):
             st.metric(

@@ -44,8 +44,8 @@ def images(found: Compared, choice_key: str) -> None:
         ) if pages <= 12 else st.number_input("Page", 1, pages)  # fmt: skip
     shown = rows[(int(page) - 1) * PAGE : int(page) * PAGE]
     st.caption(
-        f"{len(shown)} of {len(rows)} test {noun}s; those on which the merge is surest come first. "
-        f"Under each {noun}: its true class, then every prediction with its probability."
+        f"{len(shown)} of {len(rows)} validation {noun}s; those on which the merge is surest come "
+        f"first. Under each {noun}: its true class, then every prediction with its probability."
     )
     with st.container(horizontal=True, gap="small"):
         for row in shown:

@@ -36,11 +36,15 @@ def pick(family: str) -> Run | None:
 
 
 def headline(run: Run) -> None:
-    report, experts = run.report, len(run.recipe.experts)
+    report, experts = takeaway.finished(run).report, len(run.recipe.experts)
     text = f"{METHODS[run.recipe.method].title} of {experts} experts"
     if report.normalised_accuracy is not None:
         kept = figures.percent(report.normalised_accuracy)
-        text += f"; the merged model keeps {kept} of each expert's accuracy on average"
+        asked = sum(result.merged.examples for result in report.tasks)
+        text += (
+            f"; the merged model keeps {kept} of each expert's accuracy on average, on {asked:,} "
+            f"{report.split} examples, which recipe, card, notebook and report quote"
+        )
     st.markdown(show.plain(f"{text}."))
 
 

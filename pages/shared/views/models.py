@@ -103,8 +103,10 @@ def _interval(result: TaskResult, name: str, task: TaskCard | None) -> str:
     noun = task.noun if task else "image"
     between = f"between {100 * low:.0f} and {100 * high:.0f} % (95 % interval)."
     if score.metric != "accuracy":
-        return f"{METRICS[score.metric]} of {own} on {score.examples} test {noun}s: {between}"
-    return f"Accuracy of {own}: {score.correct} of {score.examples} test {noun}s, so {between}"
+        return f"{METRICS[score.metric]} of {own} on {score.examples} validation {noun}s: {between}"
+    return (
+        f"Accuracy of {own}: {score.correct} of {score.examples} validation {noun}s, so {between}"
+    )
 
 
 def kinds_of(classes: tuple[str, ...]) -> list[str]:
@@ -123,7 +125,10 @@ def _millions(checkpoint: Weights) -> str:
 
 
 def _facts(checkpoint: Weights, task: TaskCard | None) -> str:
-    sizes = f"{task.train:,} training and {task.test:,} test {task.noun}s · " if task else ""
+    sizes = ""
+    if task:
+        counts = f"{task.train:,} training, {task.validation:,} validation and {task.test:,} test"
+        sizes = f"{counts} {task.noun}s · "
     kind = architecture(checkpoint)
     return (
         f"{sizes}{kind + ' · ' if kind else ''}{_millions(checkpoint)} parameters, "

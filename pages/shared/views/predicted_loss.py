@@ -77,6 +77,6 @@ def _figures(run: Run, found: Interference, looks: dict[str, Look]) -> None:
         else:
             show.figure(drawn, f"forecast tasks {run.id}")
             st.caption(
-                f"Measured on at most {found.examples} test examples a task, as mean "
+                f"Measured on at most {found.examples} {found.split} examples a task, as mean "
                 "cross-entropy of the merge minus that of the expert."
             )

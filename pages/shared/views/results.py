@@ -10,8 +10,8 @@ from mats_core.merging import Report
 
 from ..controls import settings
 from ..frame import Wanted, caches, keys, session, show, shown
-from ..work import Prepared, Request, Run, merge, runs
-from . import convergence, layers, spectra, why
+from ..work import Job, Prepared, Request, Run, merge, runs
+from . import comparison, convergence, final, layers, spectra, why
 
 NUMBERS = {
     "normalised": ("Normalised accuracy", "Mean over the tasks of merged / expert accuracy."),
@@ -20,7 +20,7 @@ NUMBERS = {
         "0 %: as good as the pre-trained encoder with the experts' heads; 100 %: as good as the "
         "experts.",
     ),
-    "accuracy": ("Mean accuracy", "Mean over the tasks, on test examples."),
+    "accuracy": ("Mean accuracy", "Mean over the tasks, on {} examples."),
 }
 
 
@@ -88,7 +88,7 @@ def _want(run: Run) -> None:
     session.wanted = Wanted.of(run.recipe)
 
 
-def headline(run: Run, beside: Run | None) -> None:
+def headline(run: Run, beside: Run | None, preparing: Job) -> None:
     """Four numbers, with their change against the run beside on the examples that both were
     asked."""
     st.header(show.plain(run.label), anchor=False)
@@ -104,7 +104,7 @@ def headline(run: Run, beside: Run | None) -> None:
                 "–" if value is None else figures.percent(value),
                 delta=delta,
                 delta_description=against if delta else None,
-                help=help,
+                help=help.format(run.report.split),
                 width="content",
             )
         seconds = run.report.seconds
@@ -116,12 +116,13 @@ def headline(run: Run, beside: Run | None) -> None:
         )
     if run.draft:
         st.caption("A draft that Live has made, which later ones replace. Press Merge to keep it.")
-    if beside is not None and run.report.tasks and beside.report.tasks:
+    if beside is not None and comparison.against(run, beside).mean is not None:
         label = show.plain(why.question(run, beside, "it"))
         if st.button(label, icon=":material/help:", type="tertiary", key="why"):
             why.go(run, beside)
     following = caches.worker().named(merge.finer(run)) is not None
     st.caption(show.plain(_tested(run.report, following)))
+    final.section(run, preparing)
     show.warnings(run.report.warnings)
 
 
@@ -180,6 +181,9 @@ def accuracy(run: Run, beside: Run | None, looks: dict[str, figures.Look]) -> No
         st.info("The experts of this family name no tasks, so the merge was not evaluated.")
         return
     same = {r.name for r in report.tasks}
+    if beside is not None and beside.report.tasks and beside.report.split != report.split:
+        show.warnings([comparison.elsewhere([beside], report.split)])
+        beside = None
     other = [r for r in beside.report.tasks if r.name in same] if beside else []
     drawn = figures.accuracy_bars(
         report.tasks, looks, label=run.label,

@@ -20,6 +20,7 @@ from ..work import Run, runs
 FIRST = 4  # so many runs are ticked for somebody who has ticked none yet
 ROLE = "role"  # of the pinned run
 NOTE = "name and note"
+TESTED, FINAL = "tested on", "final figure"
 FEW = 6  # so many runs need no filter
 MOST_ROWS = 8  # of the list before it scrolls
 
@@ -85,6 +86,8 @@ def _table(newest: list[Run]) -> list[int]:
         table = table.drop(columns=ROLE)
     if not any(run.title or run.note for run in newest):
         table = table.drop(columns=NOTE)
+    if not any(run.final for run in newest):
+        table = table.drop(columns=FINAL)
     answer: Any = st.dataframe(
         table,
         key=f"compare list {hashlib.sha256(drawn.encode()).hexdigest()[:12]}",
@@ -109,10 +112,14 @@ def _columns() -> dict[str, Any]:
             format="%.1f %%", help="Mean over the tasks of merged / expert accuracy."
         ),
         "95 % interval": config.TextColumn(
-            help="Where the normalised accuracy would lie with many more test examples."
+            help="Where the normalised accuracy would lie with many more examples."
         ),
         "gap": config.NumberColumn(
             "gap recovered", format="%.1f %%", help="0 %: the pre-trained encoder; 100 %: experts."
+        ),
+        FINAL: config.NumberColumn(
+            format="%.1f %%",
+            help="Normalised accuracy on test examples, which were asked once, by a press.",
         ),
         "time": config.NumberColumn(format="%.1f s"),
         "when": config.DatetimeColumn(format="distance"),
@@ -131,9 +138,19 @@ def _row(run: Run, pinned: str | None) -> dict[str, Any]:
         "normalised": _hundred(numbers["normalised"]),
         "95 % interval": None if low is None else f"{_hundred(low):.1f} – {_hundred(high):.1f}",
         "gap": _hundred(numbers["gap"]),
+        TESTED: _tested(run),
+        FINAL: _hundred(figures.headline(run.final_report)["normalised"])
+        if run.final_report
+        else None,
         "time": run.report.seconds,
         "when": datetime.fromisoformat(run.created) if run.created else None,
     }
+
+
+def _tested(run: Run) -> str | None:
+    """`4,000 validation`: the examples that were asked, and their split."""
+    asked = sum(result.merged.examples for result in run.report.tasks)
+    return f"{asked:,} {run.report.split}" if asked else None
 
 
 def _hundred(value: float | None) -> float | None:

@@ -39,9 +39,13 @@ def section(
     compared: list[Run], baseline: Run, prepared: Prepared | None, looks: dict[str, Look]
 ) -> None:
     """Which two, then the three figures; the prediction is begun as soon as the tab is opened."""
-    tested = [run for run in compared if run.report.tasks]
+    split = baseline.report.split
+    tested = [run for run in compared if run.report.tasks and run.report.split == split]
     if len(tested) < 2:
-        st.info("Tick two runs with tasks in the list above to see why one is better.")
+        st.info(
+            f"Tick two runs in the list above that were tested on {split} examples to see why one "
+            "is better."
+        )
         return
     first, second = _pair(tested, baseline)
     found, names = against(first, second), (first.label, second.label)

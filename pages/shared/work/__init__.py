@@ -3,7 +3,7 @@
 Long work is a `Job`: it is handed to the one worker, tells how far it is, and can be cancelled.
 """
 
-from . import confusion, drafts, lesson, predicted_loss, why
+from . import confusion, drafts, final, lesson, predicted_loss, why
 from .between import walk
 from .conflict import ConflictRequest, measure_conflicts
 from .convergence import follow
@@ -24,7 +24,7 @@ from .sweep import SweepRequest, run_sweep
 __all__ = [
     "EXAMPLES", "Answers", "ConflictRequest", "Desk", "Draft", "Job", "LadderRequest", "Prepared",
     "Request", "Residuals", "Run", "Shelf", "Snapshot", "SweepRequest", "TaskCard", "Tell",
-    "Worker", "Written", "clipped", "confusion", "drafts", "export", "follow", "lesson", "load",
-    "look_around", "measure_conflicts", "merge", "picture", "predicted_loss", "prepare",
+    "Worker", "Written", "clipped", "confusion", "drafts", "export", "final", "follow", "lesson",
+    "load", "look_around", "measure_conflicts", "merge", "picture", "predicted_loss", "prepare",
     "run_ladder", "run_sweep", "runs", "step_through", "tabulate", "walk", "why",
 ]  # fmt: skip

@@ -16,7 +16,7 @@ from mats_core import models, tasks
 from mats_core.checkpoints import Weights
 from mats_core.evaluation import evaluate
 from mats_core.families import Expert, Family
-from mats_core.merging import Event, Inputs, Recipe
+from mats_core.merging import TRIED, Event, Inputs, Recipe
 from mats_core.system import part, recall
 
 from . import again
@@ -49,7 +49,7 @@ def _looking(
 def disagreements(run: Run, answers: Answers) -> int:
     """On how many images the run made again is right where the run itself was not, or reversed."""
     result = next((r for r in run.report.tasks if r.name == answers.name), None)
-    if result is None or run.report.split != "test":
+    if result is None or run.report.split != TRIED.split:
         return 0
     right = answers.merged.argmax(1) == answers.labels
     known = result.merged.answers
@@ -69,11 +69,12 @@ def _ask(
 ) -> Generator[Event, None, Answers]:
     task = tasks.load(expert.task, root=recipe.folder)
     task = evaluate.check_task(expert, task).task
+    rows = task.split(TRIED.split)
 
     def ask(encoder: Mapping[str, Tensor]) -> np.ndarray:
         begun = time.perf_counter()
-        found = evaluate.probabilities(encoder, family, expert, task.test)
-        shelf.pace = (time.perf_counter() - begun) / max(len(task.test), 1)
+        found = evaluate.probabilities(encoder, family, expert, rows)
+        shelf.pace = (time.perf_counter() - begun) / max(len(rows), 1)
         return found
 
     def asking(who: str, fraction: float) -> Event:
@@ -81,7 +82,7 @@ def _ask(
 
     def reference(checkpoint: Weights) -> np.ndarray:
         """Answers that are the same for every run."""
-        key = (checkpoint.fingerprint, expert.checkpoint.fingerprint, task.digest)
+        key = (checkpoint.fingerprint, expert.checkpoint.fingerprint, rows.digest)
         return recall(("answers", *key), lambda: ask(models.tensors_of(checkpoint)))
 
     yield asking("expert", 0.0)
@@ -90,7 +91,6 @@ def _ask(
     base = reference(family.base)
     yield asking("merge", 0.6)
     merged = ask(looked.encoder)
-    rows = task.test
     return Answers(
         expert.name, task.classes, rows.inputs, rows.labels, own, base, merged, rows.form
     )

@@ -14,7 +14,7 @@ from typing import BinaryIO
 from mats_core.api import judge
 from mats_core.errors import InputError
 from mats_core.export import Finished, Reopened, recipe_yaml, reopening
-from mats_core.merging import Evaluation, FamilyFile, Recipe, planned, run_plan
+from mats_core.merging import FINAL, Evaluation, FamilyFile, Recipe, planned, run_plan
 
 from . import again
 from .following import told
@@ -38,7 +38,12 @@ class Written:
 
 
 def finished(run: Run) -> Finished:
-    return Finished(run.id, run.name, run.family, run.recipe, run.report)
+    """What leaves the house of a run: its final figure where test examples were asked."""
+    recipe, report = run.recipe, run.final_report
+    if report is None:
+        return Finished(run.id, run.name, run.family, recipe, run.report)
+    recipe = recipe.model_copy(update={"evaluate": FINAL})
+    return Finished(run.id, run.name, run.family, recipe, report)
 
 
 def outputs_folder() -> Path:
@@ -81,7 +86,7 @@ def write(made: Run, ready: Callable[[], Prepared], tell: Tell) -> Path:
 
 def _to_write(made: Run, recipe: Recipe) -> Recipe:
     """The run's recipe for the checkpoints that it was made from, tested on all examples."""
-    prints, evaluate = made.report.fingerprints, made.recipe.evaluate
+    prints, evaluate = made.report.fingerprints, finished(made).recipe.evaluate
     if isinstance(evaluate, Evaluation):
         evaluate = evaluate.model_copy(update={"precision": None})
     entries = (e.model_copy(update={"fingerprint": prints.get(e.name)}) for e in recipe.experts)

@@ -15,6 +15,7 @@ from mats_core.errors import InputError, listing
 from mats_core.estimating import Estimate, estimate
 from mats_core.evaluation import going_on
 from mats_core.merging import (
+    TRIED,
     Evaluation,
     FamilyFile,
     Iteration,
@@ -66,7 +67,7 @@ class Request:
             statistics=files,
             experts=self.experts,
             weights=dict(self.weights),
-            evaluate={"precision": self.precision},
+            evaluate=TRIED.model_copy(update={"precision": self.precision}),
             seed=self.seed,
             dtype=self.dtype,
             device=self.device,
@@ -132,7 +133,7 @@ def estimated(request: Request, prepared: Prepared) -> Estimate:
 
 
 def _examples(prepared: Prepared) -> dict[str, int]:
-    return {name: card.test for name, card in prepared.cards.items()}
+    return {name: card.validation for name, card in prepared.cards.items()}
 
 
 def job(request: Request, preparing: Job, name: str = "") -> Job:

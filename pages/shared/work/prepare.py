@@ -15,6 +15,7 @@ from mats_core import tasks
 from mats_core.errors import InputError
 from mats_core.evaluation import TaskResult, evaluate
 from mats_core.merging import (
+    TRIED,
     Event,
     FamilyFile,
     Inputs,
@@ -117,7 +118,7 @@ def _testing(
         task = tasks.load(expert.task, root=collection.folder)
         cards[expert.name] = _card(task)
         if expert.checkpoint.directory is not None:
-            known = evaluate.reference(inputs.family, expert, task, "test", None, "cpu")
+            known = evaluate.reference(inputs.family, expert, task, TRIED.split, None, "cpu")
             base = known.pretrained
             baselines.append(TaskResult(expert.name, base, known.finetuned, base))
             notes += known.notes

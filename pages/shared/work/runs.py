@@ -21,7 +21,16 @@ from typing import Any
 import yaml
 
 from mats_core.checkpoints import write_atomically
-from mats_core.merging import Recipe, Report, dump_recipe, parse_recipe
+from mats_core.evaluation import NOT_ASKED, TaskResult
+from mats_core.merging import (
+    FINAL,
+    Recipe,
+    Report,
+    dump_recipe,
+    parse_recipe,
+    task_dict,
+    task_of_dict,
+)
 from mats_core.methods import METHODS, describe
 from mats_core.system import recall, results_folder
 
@@ -43,6 +52,18 @@ _WRITING = threading.Lock()
 
 
 @dataclass(frozen=True)
+class Final:
+    """The final figure of a run: what it reaches on test examples, which are asked once.
+
+    tasks   results on all test examples
+    asked   when, as ISO 8601
+    """
+
+    tasks: tuple[TaskResult, ...]
+    asked: str
+
+
+@dataclass(frozen=True)
 class Run:
     """One finished merge.
 
@@ -50,6 +71,7 @@ class Run:
     number    counts the runs of a family on this machine
     draft     made by Live on the way to other settings; a press on Merge keeps it
     title     a name that a person gave it; note: what they wrote about it
+    final     its final figure, where test examples were asked
     """
 
     id: str
@@ -62,6 +84,7 @@ class Run:
     draft: bool = False
     title: str = ""
     note: str = ""
+    final: Final | None = None
 
     @property
     def name(self) -> str:
@@ -88,6 +111,13 @@ class Run:
     def label(self) -> str:
         return f"{self.number} · {self.name}" + (" · draft" if self.draft else "")
 
+    @property
+    def final_report(self) -> Report | None:
+        """The report with the final figure in the place of what was asked before."""
+        if self.final is None:
+            return None
+        return replace(self.report, tasks=self.final.tasks, split=FINAL.split)
+
 
 def identity(recipe: Recipe, fingerprints: Mapping[str, str]) -> str:
     """Ten hexadecimal digits of everything that decides what a merge gives.
@@ -113,15 +143,15 @@ def identity(recipe: Recipe, fingerprints: Mapping[str, str]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:10]
 
 
-def _folder(family: str) -> Path:
-    """A readable name, and a few digits where characters had to go."""
+def folder(family: str) -> Path:
+    """Where the runs of a family lie; its name is readable, with digits for other characters."""
     plain = re.sub(r"[^\w-]+", "-", family).strip("-").lower()
     return results_folder() / "runs" / f"{plain}-{hashlib.sha256(family.encode()).hexdigest()[:6]}"
 
 
 def everything(family: str) -> list[Run]:
     """All kept runs of a family, oldest first.  A file that cannot be read is passed over."""
-    found = [run for file in _folder(family).glob("*.json") if (run := _read(file)) is not None]
+    found = [run for file in folder(family).glob("*.json") if (run := _read(file)) is not None]
     return sorted(found, key=lambda run: run.number)
 
 
@@ -139,22 +169,34 @@ def _parsed(file: Path) -> Run:
     content = json.loads(file.read_text("utf-8"))
     if content["format"] != FORMAT:
         raise ValueError(f"format {content['format']}, this version reads {FORMAT}")
+    report = Report.from_dict(content["report"])
     return Run(
         **{key: content[key] for key in ("id", "number", "family", "family_size", "created")},
         recipe=parse_recipe(yaml.safe_load(content["recipe"]), content["folder"]),
-        report=Report.from_dict(content["report"]),
+        report=report,
         draft=bool(content.get("draft")),
         title=str(content.get("title", "")),
         note=str(content.get("note", "")),
+        final=_final(content, report),
     )
+
+
+def _final(content: Mapping[str, Any], report: Report) -> Final | None:
+    """The final figure of a file; runs that are older than it were tested on test examples."""
+    if (told := content.get("final")) is not None:
+        return Final(tuple(map(task_of_dict, told["tasks"])), str(told["asked"]))
+    if report.split == FINAL.split and report.tasks and not report.left:
+        return Final(report.tasks, str(content["created"]))
+    return None
 
 
 def add(
     family: str, family_size: int, recipe: Recipe, report: Report, *, draft: bool = False
 ) -> Run:
     """Keep a run.  One with the same settings takes the place of the earlier one, whose title and
-    note stay, and whose answers do where more examples were asked; what was kept never becomes a
-    draft.  The pinned run stays, however many there are, and drafts push out drafts alone.
+    note stay, and whose answers do where more examples were asked; the final figure stays while the
+    answers do not contradict it.  What was kept never becomes a draft.  The pinned run stays,
+    however many there are, and drafts push out drafts alone.
     """
     own = identity(recipe, report.fingerprints)
     with _WRITING:
@@ -167,7 +209,8 @@ def add(
         now = datetime.now(UTC).isoformat(timespec="seconds")
         run = Run(own, number, family, family_size, recipe, report, now)
         if same is not None:
-            run = replace(run, title=same.title, note=same.note)
+            final = same.final if _agree(same.report, report) else None
+            run = replace(run, title=same.title, note=same.note, final=final)
         run = replace(run, draft=draft and (same is None or same.draft))
         _write(run)
         stay, most = (own, pinned(family)), MOST_DRAFTS if run.draft else MOST
@@ -182,8 +225,11 @@ def _write(run: Run) -> None:
     content |= {name: getattr(run, name) for name in plain}
     content |= {"recipe": dump_recipe(recipe), "folder": str(recipe.folder.resolve())}
     content |= {"report": run.report.to_dict()}
+    if run.final is not None:
+        tasks = [task_dict(result) for result in run.final.tasks]
+        content["final"] = {"tasks": tasks, "asked": run.final.asked}
     text = json.dumps(content, ensure_ascii=False, allow_nan=False)
-    write_atomically(_folder(run.family) / f"{run.id}.json", text.encode())
+    write_atomically(folder(run.family) / f"{run.id}.json", text.encode())
 
 
 def change(run: Run, **changes: Any) -> Run:
@@ -196,38 +242,51 @@ def change(run: Run, **changes: Any) -> Run:
 
 
 def _is_finer(report: Report, other: Report) -> bool:
-    """Whether a report has the answers of another one, and more.
+    """Whether a report has the answers of another one, and more."""
+    pairs = _answers(report, other)
+    more = sum(task.merged.examples for task in report.tasks)
+    more -= sum(task.merged.examples for task in other.tasks)
+    return pairs is not None and more > 0 and all(b in (a, NOT_ASKED) for a, b in pairs)
 
-    Where the two were asked the same example and answer otherwise, the data changed meanwhile.
+
+def _agree(report: Report, other: Report) -> bool:
+    """Whether two reports of the same settings do not contradict each other.
+
+    Where they were asked the same example and answer otherwise, the data changed meanwhile.
     """
+    if report.split != other.split:
+        return True
+    pairs = _answers(report, other)
+    return pairs is not None and all(a == b or NOT_ASKED in (a, b) for a, b in pairs)
+
+
+def _answers(report: Report, other: Report) -> list[tuple[str, str]] | None:
+    """What both answered, example by example; None where they were asked other tasks or splits."""
     names = [result.name for result in other.tasks]
     if report.split != other.split or [result.name for result in report.tasks] != names:
-        return False
-    both = zip(report.tasks, other.tasks, strict=True)
-    pairs = [(own.merged, new.merged) for own, new in both]
-    more = sum(own.examples - new.examples for own, new in pairs)
-    return more > 0 and all(
-        len(own.answers) == len(new.answers)
-        and all(b in (a, "-") for a, b in zip(own.answers, new.answers, strict=True))
-        for own, new in pairs
-    )
+        return None
+    both = [(a.merged.answers, b.merged.answers)
+            for a, b in zip(report.tasks, other.tasks, strict=True)]  # fmt: skip
+    if any(len(ours) != len(theirs) for ours, theirs in both):
+        return None
+    return [pair for ours, theirs in both for pair in zip(ours, theirs, strict=True)]
 
 
 def pinned(family: str) -> str | None:
     """The id of the run that all others are measured against, where one is."""
     try:
-        return (_folder(family) / PIN).read_text("utf-8").strip() or None
+        return (folder(family) / PIN).read_text("utf-8").strip() or None
     except OSError:
         return None
 
 
 def pin(family: str, id: str | None) -> None:
     """Measure all others against this run, or (None) against none."""
-    write_atomically(_folder(family) / PIN, (id or "").encode())
+    write_atomically(folder(family) / PIN, (id or "").encode())
 
 
 def remove(run: Run) -> None:
-    file = _folder(run.family) / f"{run.id}.json"
+    file = folder(run.family) / f"{run.id}.json"
     with contextlib.suppress(FileNotFoundError):
         file.unlink()
 

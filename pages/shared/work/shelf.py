@@ -21,9 +21,9 @@ RUNS = 2  # whose tensors and answers are kept in a session
 
 @dataclass(frozen=True)
 class Answers:
-    """What three encoders with one expert's head say to its test examples.
+    """What three encoders with one expert's head say to its validation examples.
 
-    inputs as in the task's test split, labels (n,); expert, pretrained and merged are
+    inputs as in the task's validation split, labels (n,); expert, pretrained and merged are
     probabilities (n, classes).
     """
 

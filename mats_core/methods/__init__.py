@@ -14,7 +14,8 @@ from .essential import (
     relative_power,
     shift_covariance,
 )
-from .kfac import KfacOptions, kfac
+from .kfac import kfac
+from .kfac_options import KfacOptions
 from .ladders import LADDERS, Ladder, Rung
 from .layer import Layer, LayerStatistics, Merged, Treatment, Watch
 from .method import Counterpart, Method, Solve

@@ -5,15 +5,13 @@ Sources: MaTS (arXiv 2312.04339), K-FAC (arXiv 1503.05671).
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor
 
 from .. import linear
 from ..linear import (
-    WORTH,
     Kronecker,
     Operator,
     Solution,
@@ -27,44 +25,13 @@ from ..linear import (
     truncated,
     weighted_sum,
 )
-from ..system import Work
-from .cost import (
-    Cost,
-    Shape,
-    bound,
-    calls,
-    eigenbases,
-    forms,
-    gemm,
-    inverses,
-    joint_basis,
-    operations,
-    side,
-    woodbury,
-)
-from .grams import GramShare, Source, costing, measured_kinds, said, with_grams
+from .grams import measured_kinds, said, with_grams
+from .kfac_cost import cost
+from .kfac_options import KfacOptions, uses_kronecker
 from .layer import FISHER, KFAC, Layer, Merged, indefinite, require_diagonal
 from .method import Method, Solve
-from .options import (
-    Damping,
-    FoldBias,
-    Iterations,
-    Normalise,
-    Options,
-    Rank,
-    Share,
-    Strength,
-    Tolerance,
-    option,
-)
-from .regmean import MEASURED
-from .remaining import (
-    Remaining,
-    means_by_pieces,
-    merge_remaining,
-    remaining_cost,
-    remaining_reads,
-)
+from .options import Options
+from .remaining import means_by_pieces, merge_remaining, remaining_reads
 from .stages import (
     INPUT_GRAM,
     ITERATE,
@@ -75,50 +42,7 @@ from .stages import (
     outcome,
     start_of,
 )
-from .starts import STARTS, starting_point
-
-NORMALISED = "divide each task's A and B by their traces, so that no task dominates the operator"
-
-
-class KfacOptions(Options):
-    """Options of merging by K-FAC blocks."""
-
-    gram: Source = "measured"
-    gram_share: GramShare = 1.0
-    iterations: Iterations = option(50, source=MEASURED)
-    tolerance: Tolerance = option(1e-3, source=MEASURED, more=True)
-    off_diagonal: Share = option(
-        1.0,
-        "λ, the factor of the off-diagonal entries of A and of B",
-        source="arXiv 2312.04339",
-        more=True,
-    )
-    damping: Damping = option(0.1, source=MEASURED)
-    anchor: Strength = option(
-        0.0,
-        "μ, proximal pull towards the start, as a share of the operator's mean diagonal",
-        more=True,
-    )
-    start: str = option(
-        "average",
-        "where CG starts: " + ", ".join(STARTS) + ", or the path of a checkpoint",
-        source="arXiv 2312.04339 starts at task arithmetic",
-        checkpoint=STARTS,
-    )
-    preconditioner: Literal["auto", "none", "jacobi", "kronecker"] = option(
-        "auto",
-        "what CG is preconditioned with; auto: kronecker where the system is damped or anchored, "
-        "none where only plain CG lands on the solution nearest to the start; on failure plain CG "
-        "takes over and says so",
-        source="a fifth of the products for the same residual, measured on the sample family; "
-        "published: none",
-    )
-    normalise: Normalise = option(True, NORMALISED, more=True)
-    fold_bias: FoldBias = option(False, more=True)
-    rank: Rank = option(
-        None, "keep only so many eigen-directions of each task's B ⊗ A; all by default", more=True
-    )
-    remaining: Remaining = option("mean", more=True)
+from .starts import starting_point
 
 
 def kfac(layer: Layer, options: KfacOptions, survey: Any = None) -> Merged:
@@ -221,9 +145,15 @@ def _products(
     def compute() -> tuple[Tensor, Tensor, Tensor]:
         return damped_products(_blocks(layer, options, damping=0.0), layer.shares, xs)
 
-    key = ("K-FAC products", what, layer.weights, options.normalise, options.off_diagonal)
+    key = ("K-FAC products", what, *_undamped(layer, options))
     constant, linear, square = layer.remember(key, compute)
     return constant + options.damping * linear + options.damping**2 * square
+
+
+def _undamped(layer: Layer, options: KfacOptions) -> tuple[object, ...]:
+    """All that the undamped blocks and their sum depend on, beside what the layer was given."""
+    asked = options.model_dump(include={"gram", "gram_share", "normalise", "off_diagonal"})
+    return layer.weights, *asked.values()
 
 
 def limits(layer: Layer, options: Options) -> dict[str, Any]:
@@ -261,17 +191,6 @@ def _preconditioner(
     return _by_eigenbases(layer, options, shift), "kronecker, by eigenbases"
 
 
-def uses_kronecker(options: KfacOptions) -> bool:
-    """Whether the Kronecker preconditioner is used.
-
-    On its own only where the system is damped or anchored: elsewhere plain CG alone lands on the
-    solution nearest to the start.
-    """
-    regular = options.damping > 0 or options.anchor > 0
-    automatic = options.preconditioner == "auto" and regular and options.rank is None
-    return options.preconditioner == "kronecker" or automatic
-
-
 def _by_eigenbases(layer: Layer, options: KfacOptions, shift: float) -> linear.Apply:
     """Damping moves the eigenvalues of the sums and leaves their vectors: one basis serves all."""
     damping = options.damping if options.rank is None else 0.0  # a truncated block is damped whole
@@ -282,9 +201,7 @@ def _by_eigenbases(layer: Layer, options: KfacOptions, shift: float) -> linear.A
         # A flipped view would be copied at every product.
         return (a, q_a.contiguous()), (b, q_b.contiguous())
 
-    of = options.model_dump(include={"gram", "gram_share", "normalise", "off_diagonal"})
-    what = ("K-FAC eigenbases", layer.weights, *of.values())
-    a, b = layer.remember(what, compute)
+    a, b = layer.remember(("K-FAC eigenbases", *_undamped(layer, options)), compute)
     moved = [(values + damping * values.mean(), vectors) for values, vectors in (a, b)]
     return linear.kronecker(moved[0], moved[1], shift)
 
@@ -300,74 +217,6 @@ def kfac_reads(options: KfacOptions) -> frozenset[str]:
     folded = {"input_mean"} if options.fold_bias and "input_gram" in measured else set()
     start = FISHER if options.start == "fisher" else set()
     return measured | remaining_reads(options.remaining) | folded | start
-
-
-def cost(s: Shape, options: KfacOptions) -> Cost:
-    of_matrices = functools.partial(_cost, options=options)
-    return costing(s, options.gram, options.gram_share, KFAC, of_matrices)
-
-
-def _cost(s: Shape, options: KfacOptions) -> Cost:
-    if not s.is_matrix or not s.measured >= KFAC:
-        return remaining_cost(s, options.remaining)
-    if any(s.ranks) and options.rank is None:
-        return _cost_in_factors(s, options)
-    m, n, t = s.rows, s.columns, s.experts
-    factors = (m * m + n * n) * s.width
-    copies = t * factors
-    product = gemm(m, n, m, s.dtype) + gemm(m, n, n, s.dtype)
-    operator = product * t + s.passes(3 * t + 1)
-    # The right-hand side and the first residual, for every damping, but for truncated blocks.
-    work = operator * (3 if options.rank is None else 2) + s.passes(6 * t)
-    for k in (m, n):
-        work += forms(k, s, options.damping, options.off_diagonal, options.normalise)
-    each = product * 0
-    if options.rank is None and uses_kronecker(options):
-        work += eigenbases(m, n) if options.anchor else inverses(m, n, s)
-        each = product * (2 if options.anchor else 1)
-        copies += 2 * factors
-    if t == 2 and options.rank is None and not options.anchor:
-        work += joint_basis(m) + joint_basis(n) + operator * 2
-        return Cost("merged", work, copies + 8 * (6 * max(m, n) ** 2 + 6 * m * n))
-    if options.rank is not None:  # a basis for each task, and twice the products in it
-        work, operator = work + eigenbases(m, n) * t, operator * 2
-    work += each + (operator + each + _vectors(s)) * iterations(options, t)
-    return Cost("merged", work, copies + 12 * s.nbytes + 8 * 3 * max(m, n) ** 2)
-
-
-def _vectors(s: Shape) -> Work:
-    """Of an iteration: dot products, steps and the trace."""
-    return s.passes(27) + calls(20.0)
-
-
-def _cost_in_factors(s: Shape, options: KfacOptions) -> Cost:
-    """The same with A or B or both in factors; the sums of both sides are inverted once."""
-    m, n, t = s.rows, s.columns, s.experts
-    sides = ((n, m, s.ranks[0]), (m, n, s.ranks[1]))
-    operator = s.passes(3 * t + 1)
-    inverted = each = s.passes(0)
-    kept = 0
-    for d, rows, k in sides:
-        stacked = t * k if k and WORTH * t * k <= d else 0
-        operator += side(rows, d, k, s) * t
-        inverted += woodbury(d, stacked) if stacked else operations(float(d**3))
-        each += side(rows, d, stacked, s)
-        kept += (3 * 8 * stacked if stacked else 2 * 8 * d) * d + t * s.width * (k or d) * d
-    iteration = operator + each + _vectors(s)
-    work = operator * 2 + inverted + s.passes(6 * t) + iteration * iterations(options, t)
-    return Cost("merged", work, kept + 13 * s.nbytes)
-
-
-def iterations(options: KfacOptions, experts: int) -> float:
-    """How many iterations CG will probably need, which is not known before.
-
-    With the Kronecker preconditioner P of the mean factors, the eigenvalues of P⁻¹K are at most T
-    (K is one of the T products that P sums, and P has the mean 1 of them); with the smallest taken
-    as 1 the classical bound ½ √κ ln(2/ε) applies.  Without one: the limit.
-    """
-    if options.rank is not None or not uses_kronecker(options):
-        return options.iterations
-    return bound(options.iterations, options.tolerance, experts)
 
 
 METHOD = Method(

@@ -25,7 +25,8 @@ from ..linear import (
 from .cost import Cost, Shape, bound, calls, eigenbases, forms, gemm
 from .gradient_matching import FACTOR, PUBLISHED
 from .grams import GramShare, Source, costing, measured_kinds, said, with_grams
-from .kfac import NORMALISED, limits, show_blocks, sums
+from .kfac import limits, show_blocks, sums
+from .kfac_options import NORMALISED
 from .layer import KFAC, Layer, LayerStatistics, Merged, indefinite, require_diagonal
 from .method import Method, Solve
 from .options import (

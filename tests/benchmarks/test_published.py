@@ -8,7 +8,8 @@ import torch
 from benchmarks.performance import drawn, essential, published
 from benchmarks.performance.kfac import system, true_residual
 from mats_core.methods.essential import EssentialOptions, essential_update
-from mats_core.methods.kfac import KfacOptions, kfac
+from mats_core.methods.kfac import kfac
+from mats_core.methods.kfac_options import KfacOptions
 from tests.layer_cases import close
 
 

@@ -27,7 +27,8 @@ from mats_core.methods import cost
 from mats_core.methods.cost import Shape
 from mats_core.methods.essential import EssentialOptions
 from mats_core.methods.iso import IsoOptions
-from mats_core.methods.kfac import KfacOptions, iterations
+from mats_core.methods.kfac_cost import iterations
+from mats_core.methods.kfac_options import KfacOptions
 from mats_core.methods.table import METHODS
 from mats_core.statistics.store import Statistics
 from mats_core.system import memory, speeds

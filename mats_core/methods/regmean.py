@@ -151,7 +151,7 @@ def _cost(s: Shape, options: RegMeanOptions) -> Cost:
     forming = forms(n, s, options.damping, options.off_diagonal, options.normalise)
     if options.iterations is not None:
         product = side(m, n, rank, s) * t + s.passes(3 * t)
-        work = forming + product * (options.iterations + 3) + s.passes(27) * options.iterations
+        work = forming + product * (options.iterations + 2) + s.passes(27) * options.iterations
         return Cost("merged", work, 12 * s.nbytes + t * n * n * s.width)
     if rank and WORTH * t * rank <= n:
         work = side(m, n, rank, s) * t + woodbury(n, t * rank) + gemm(m, n, 2 * t * rank, EXACT)

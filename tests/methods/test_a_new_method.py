@@ -154,8 +154,7 @@ def test_the_page_has_a_widget_for_every_option():
     assert not app.exception
     assert app.session_state["found"] == ("toy", {"scaling": 0.5, "side": "both"})
     assert "Toy method" in app.selectbox[0].options
-    headings = [text.value for text in app.markdown]
-    assert "**How much is held back**" in headings
+    assert "How much is held back" in [heading.value for heading in app.header]
     (slider,) = app.slider
     assert (slider.label, slider.min, slider.max) == ("Share kept", 0, 2)
     assert "Default: 0.5 (a guess)" in slider.help.replace("\\", "")

@@ -12,6 +12,7 @@ from pages.shared.views import (
     OTHER,
     between,
     confusion,
+    feature_map,
     layer_table,
     loading,
     picks,
@@ -50,6 +51,7 @@ other = picks.other(run, task) if who == OTHER else None
 loading.collect()
 layer_table.collect()
 between.collect()
+feature_map.collect()
 show.notices()
 prepared = families.prepared(preparing)
 top = st.container()  # filled last: the sections below start the work whose progress it shows
@@ -62,6 +64,14 @@ if prepared is not None:
     layer_table.section(shelf, run, task, prepared)
     stepping.section(shelf, run, prepared)
     between.section(shelf, run, prepared)
-mine = (Slot.LOOKING, Slot.LOADING_PARTS, Slot.TABULATING, Slot.STEPPING, Slot.WALKING)
+    feature_map.section(shelf, run, task, prepared)
+mine = (
+    Slot.LOOKING,
+    Slot.LOADING_PARTS,
+    Slot.TABULATING,
+    Slot.STEPPING,
+    Slot.WALKING,
+    Slot.MAPPING,
+)
 with top:
     progress.bar(Slot.PREPARATION, *mine, cancel=mine)

@@ -9,6 +9,7 @@ from .conflict import WAYS, Conflicts, Way, conflicting
 from .convergence import Trajectory, follow
 from .correlation import Correlation, clear_among, correlate, correlate_pairs
 from .distances import Distances, measuring_distances
+from .feature_map import NEAREST, FeatureMap, Neighbour, mapping
 from .ladder import Stand, Stood, climb, of_rung, steps
 from .layers import LayerRow, tabulating
 from .loading import GRAINS, ORDERINGS, THREE, Grain, Loading, Ordering, Step
@@ -32,15 +33,16 @@ from .toy import Essential, Merged, Point, Task, Walk
 from .why import Why, explaining
 
 __all__ = [
-    "GRAINS", "KINDS", "OF_A_KIND", "ORDERINGS", "SUBSPACES", "THREE", "TRAITS", "VIEWS", "WAYS",
-    "Axis", "Between", "Cell", "CellDone", "Conflicts", "Correlation", "Distances", "Essential",
-    "Grain", "Interference", "Kind", "LayerRow", "LayerSteps", "Loading", "Merged", "Ordering",
-    "Point", "Protection", "Quantity", "Seen", "Spectrum", "Stand", "Step", "Stood", "Subspace",
-    "Survey", "Surveyed", "Task", "Trait", "Trajectory", "View", "Walk", "Way", "Why", "Window",
-    "best", "chance_conflict", "clear_among", "climb", "conflict", "conflicting", "convergence",
-    "correlate", "correlate_pairs", "explaining", "follow", "interference", "knobs",
-    "layer_protection", "layer_spectra", "layer_subspaces", "loading", "measuring_distances",
-    "of_rung", "others_mean", "overlap", "overlaps", "predicted_loss", "predicting",
-    "principal_angles", "reasons", "stepping", "steps", "suggested", "survey", "surveying",
-    "sweep", "tabulating", "toy", "traits", "unrelated_angles", "walking",
+    "GRAINS", "KINDS", "NEAREST", "OF_A_KIND", "ORDERINGS", "SUBSPACES", "THREE", "TRAITS",
+    "VIEWS", "WAYS", "Axis", "Between", "Cell", "CellDone", "Conflicts", "Correlation",
+    "Distances", "Essential", "FeatureMap", "Grain", "Interference", "Kind", "LayerRow",
+    "LayerSteps", "Loading", "Merged", "Neighbour", "Ordering", "Point", "Protection", "Quantity",
+    "Seen", "Spectrum", "Stand", "Step", "Stood", "Subspace", "Survey", "Surveyed", "Task",
+    "Trait", "Trajectory", "View", "Walk", "Way", "Why", "Window", "best", "chance_conflict",
+    "clear_among", "climb", "conflict", "conflicting", "convergence", "correlate",
+    "correlate_pairs", "explaining", "follow", "interference", "knobs", "layer_protection",
+    "layer_spectra", "layer_subspaces", "loading", "mapping", "measuring_distances", "of_rung",
+    "others_mean", "overlap", "overlaps", "predicted_loss", "predicting", "principal_angles",
+    "reasons", "stepping", "steps", "suggested", "survey", "surveying", "sweep", "tabulating",
+    "toy", "traits", "unrelated_angles", "walking",
 ]  # fmt: skip

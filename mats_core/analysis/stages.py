@@ -123,17 +123,15 @@ def stepping(
     watched.compared(inputs.family.oriented(name, tensors[name]))
     if "layer_weight" in own.details:
         watched.see("layer weight", 0, torch.tensor(own.details["layer_weight"]))
-    kept = []
-    for index, (step, value) in enumerate(done.iterates.items()):
-        text = f"Looking at step {step} of the solve"
-        yield Event(fraction=MADE + (1 - MADE) * index / len(done.iterates), text=text)
+    for index, value in enumerate(done.iterates.values()):
         watched.see("iterate", index, value)
-        kept.append(_mean_kept(inputs, name, value))
+    yield Event(fraction=MADE, text="Looking at every step of the solve")
+    kept = _mean_kept(inputs, name, tuple(done.iterates.values()))
     seen = watched.done()
     stages = tuple(stage for stage in _stages(plan, own.method) if stage.key in seen)
     experts = tuple(expert.name for expert in inputs.family.experts)
     folded = plan.method.folds(plan.options)
-    solve = (own.residuals, tuple(done.iterates), tuple(kept))
+    solve = (own.residuals, tuple(done.iterates), kept)
     return LayerSteps(name, own.method, own.status, experts, stages, seen, folded, *solve)
 
 
@@ -153,13 +151,17 @@ def _steps(iterations: int, shape: Sequence[int]) -> tuple[int, ...]:
     return tuple(sorted({min(iterations, round(i * gap)) for i in range(most)}))
 
 
-def _mean_kept(inputs: Inputs, name: str, value: Tensor) -> float:
+def _mean_kept(inputs: Inputs, name: str, iterates: Sequence[Tensor]) -> tuple[float, ...]:
+    """The mean share of the experts' output shifts that each iterate has."""
     family = inputs.family
     base = family.weight(family.base, name, dtype=torch.float32)
-    update = value[:, : base.shape[1]].to("cpu", torch.float32) - base
-    tasks = task_layers(family, measured_by_name(inputs, family), name, base)
-    shares = [share for task in tasks if (share := share_kept(update, task)) == share]
-    return sum(shares) / len(shares) if shares else math.nan
+    updates = [x[:, : base.shape[1]].to("cpu", torch.float32) - base for x in iterates]
+    tasks = task_layers(family, measured_by_name(inputs, family), name, base) if updates else ()
+    shares = [[share_kept(update, task) for update in updates] for task in tasks]
+    known = [row for row in shares if row and row[0] == row[0]]
+    if not known:
+        return (math.nan,) * len(updates)
+    return tuple(sum(column) / len(known) for column in zip(*known, strict=True))
 
 
 # Watching -----------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .. import models
 from ..checkpoints import Tensors, Weights
+from ..errors import InputError
 from ..families import Expert, Family
 from ..models import Asking, Forward, Rows
 from ..system import Device, Event, drained, recall
@@ -150,6 +151,24 @@ def probabilities(
     return said.softmax(-1).cpu().numpy()
 
 
+def features(
+    encoder: Tensors, family: Family, expert: Expert, split: Split, *, device: Device = "cpu"
+) -> np.ndarray:
+    """The features (n, d) that an expert's head would read of an encoder, before the head.
+
+    Raises `InputError` for choices and language tasks, which are asked without a head.
+    """
+    if split.form.kind not in ("image", "text"):
+        raise InputError(
+            f"features of '{expert.name}'", expected="a task with a head", found=split.form.kind
+        )
+    tensors, directory = with_head(encoder, family, expert), expert.checkpoint.directory
+    head = [expert.own(name) for name in family.head_of(expert)]
+    read = models.features(directory, tensors, head, device=device)
+    rows = models.encode(split, directory, device=device, shapes=models.shapes_of(tensors))
+    return logits(read, tensors, rows, split, np.arange(len(split))).float().cpu().numpy()
+
+
 def baselines(
     family: Family, expert: Expert, task: Task, split: str, examples: int | None, device: str
 ) -> tuple[Score, Score]:
@@ -188,6 +207,7 @@ def baselines_key(
 
 __all__ = [
     "Reference", "Score", "TaskResult", "asked", "baselines", "baselines_key", "check_task",
-    "evaluate_expert", "gap_recovered", "half_width", "logits", "marks", "normalised_accuracy",
-    "probabilities", "reference", "score", "scoring", "share", "wilson", "with_head",
+    "evaluate_expert", "features", "gap_recovered", "half_width", "logits", "marks",
+    "normalised_accuracy", "probabilities", "reference", "score", "scoring", "share", "wilson",
+    "with_head",
 ]  # fmt: skip

@@ -12,6 +12,7 @@ from ..methods import Stage
 from .style import AROUND, INK, PLAIN, Figure, heatmap, laid_out
 
 CELL, AROUND_CELLS = 25, 60  # pixels: of a row, and of what is above and below all of them
+RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 SMALL = {**INK, "size": 9}
 CHOSEN: Mapping[View, str] = {
     "moved": "Where the experts move most", "first": "The first ones", "means": "Means of blocks",
@@ -70,7 +71,7 @@ def _caption(seen: Seen, view: View, power: int, stage: Stage) -> str:
     (rows, columns), window = seen.shape, seen.windows[view]
     there = len(window.rows), len(window.columns)
     size = f"{rows} × {columns}, norm {seen.norm:.3g}"
-    unit = f"; cells in units of {10.0**power:g}" if power else ""
+    unit = f"; cells in units of 10{str(power).translate(RAISED)}" if power else ""
     if (rows, columns) == there:
         return f"{size}, all of it{unit}."
     if view == "means":

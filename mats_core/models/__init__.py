@@ -12,7 +12,7 @@ from .fitting import Asking, check, depth_notes
 from .images import pixel_values
 from .inputs import BATCH, Rows, ask, encode
 from .kinds import facts_of, reads_of
-from .modules import Forward, build, forward, parameter_names, tensors_of
+from .modules import Forward, build, features, forward, parameter_names, tensors_of
 from .saving import save_settings
 from .settings import settings_digest
 from .sizes import shapes_of
@@ -20,9 +20,9 @@ from .tokens import IGNORED
 
 __all__ = [
     "BATCH", "IGNORED", "Asking", "Forward", "Rows", "anatomy", "ask", "batches", "build", "check",
-    "class_for", "depth_notes", "encode", "facts_of", "forward", "parameter_names", "pixel_values",
-    "reads_of", "save_settings", "saved_names", "settings_digest", "shapes_of", "tensors_of",
-    "ties_word_embeddings",
+    "class_for", "depth_notes", "encode", "facts_of", "features", "forward", "parameter_names",
+    "pixel_values", "reads_of", "save_settings", "saved_names", "settings_digest", "shapes_of",
+    "tensors_of", "ties_word_embeddings",
 ]  # fmt: skip
 
 # Of bars that transformers would draw in a notebook without ipywidgets; this library's need none.

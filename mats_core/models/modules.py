@@ -7,10 +7,13 @@ the translation is read off by loading numbered tensors (`parameter_names`).
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import functools
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -93,41 +96,114 @@ def forward(directory: Path | None, tensors: Tensors, *, device: Device = "cpu")
     The module is built once for each configuration and holds no weights itself; tensors are
     used where they lie, in their own dtype as float32.  Raises `InputError` as `build` does.
     """
+    return _shell(directory, tensors, device).logits
+
+
+def features(
+    directory: Path | None, tensors: Tensors, head: Collection[str], *, device: Device = "cpu"
+) -> Forward:
+    """A function (tensors, inputs) → features (n, d) that the model's head reads.
+
+    head   names of its tensors
+
+    Of a head that reads every token their mean, padding left out.  Raises `InputError` as `build`
+    does, and where no module is made of the head alone.
+    """
+    return functools.partial(_shell(directory, tensors, device).features, frozenset(head))
+
+
+def _shell(directory: Path | None, tensors: Tensors, device: Device) -> _Shell:
     if directory is None:
         architecture(directory)  # raises
     config = file_text(directory, "config.json")
     shapes = tuple((name, tuple(value.shape)) for name, value in tensors.items())
     return recall(
         ("forward", config, shapes, str(device)),
-        lambda: _forward(directory, dict(shapes), str(device)),
+        lambda: _Shell(directory, dict(shapes), str(device)),
         lambda built: MODULE,
     )
 
 
-def _forward(directory: Path | None, shapes: Mapping[str, tuple[int, ...]], device: str) -> Forward:
-    like = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
-    names = parameter_names(directory, like, buffers=True)
-    zeros = {name: torch.zeros(shape) for name, shape in shapes.items()}
-    module = build(directory, zeros, device=device)
-    asking = (f"model '{directory}'", "inputs that it takes", "Do config.json and weights agree?")
-    whole = all(parameter in names for parameter, _ in module.named_parameters())
-    if whole:
-        _emptied(module)
-    alone = threading.Lock()  # the call puts the tensors into the module: one thread at a time
+class _Shell:
+    """A module without weights, which takes those of each call by the names of the file."""
 
-    def called(tensors: Tensors, inputs: Tensors) -> Tensor:
-        held = ((name, tensors[source]) for name, source in names.items())
-        own = {n: value.float() if value.is_floating_point() else value for n, value in held}
-        with parsing(*asking), alone:
-            return torch.func.functional_call(module, own, kwargs=dict(inputs)).logits
+    def __init__(
+        self, directory: Path | None, shapes: Mapping[str, tuple[int, ...]], device: str
+    ) -> None:
+        like = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
+        self._directory, self._device = directory, device
+        self._names = parameter_names(directory, like, buffers=True)
+        zeros = {name: torch.zeros(shape) for name, shape in shapes.items()}
+        module = build(directory, zeros, device=device)
+        # Else transformers puts a parameter of this architecture together from several tensors.
+        whole = all(parameter in self._names for parameter, _ in module.named_parameters())
+        self._module = module if whole else None
+        if whole:
+            _emptied(module)
+        # The call puts the tensors into the module: one thread at a time.
+        self._alone = threading.Lock()
 
-    def rebuilt(tensors: Tensors, inputs: Tensors) -> Tensor:
-        # transformers puts a parameter of this architecture together from several tensors.
-        model = build(directory, tensors, device=device)
-        with parsing(*asking):
-            return model(**inputs).logits
+    def logits(self, tensors: Tensors, inputs: Tensors) -> Tensor:
+        return self._called(tensors, inputs).logits
 
-    return called if whole else rebuilt
+    def features(self, head: frozenset[str], tensors: Tensors, inputs: Tensors) -> Tensor:
+        read: list[Tensor] = []
+
+        def note(module: nn.Module, given: tuple[Any, ...]) -> None:
+            if not read and given and isinstance(given[0], Tensor):
+                read.append(given[0].detach())
+
+        self._called(tensors, inputs, head, note)
+        if not read:
+            raise InputError(
+                f"model '{self._directory}'", expected="a head that reads features", found="none"
+            )
+        return _pooled(read[0], inputs.get("attention_mask"))
+
+    def _called(
+        self,
+        tensors: Tensors,
+        inputs: Tensors,
+        head: frozenset[str] = frozenset(),
+        note: Callable[[nn.Module, tuple[Any, ...]], None] | None = None,
+    ) -> Any:
+        """What the model returns; `note` is called with what each module of the head reads."""
+        thing, remedy = f"model '{self._directory}'", "Do config.json and weights agree?"
+        asking = (thing, "inputs that it takes", remedy)
+        module = self._module or build(self._directory, tensors, device=self._device)
+        with self._alone, contextlib.ExitStack() as stack:
+            for own in _of_head(module, self._names, head) if note else ():
+                stack.callback(own.register_forward_pre_hook(note).remove)
+            if self._module is None:
+                stack.enter_context(parsing(*asking))
+                return module(**inputs)
+            held = ((name, tensors[source]) for name, source in self._names.items())
+            values = {n: v.float() if v.is_floating_point() else v for n, v in held}
+            stack.enter_context(parsing(*asking))
+            return torch.func.functional_call(module, values, kwargs=dict(inputs))
+
+
+def _of_head(
+    module: nn.Module, names: Mapping[str, str], head: frozenset[str]
+) -> Iterator[nn.Module]:
+    """The modules all of whose parameters belong to the head."""
+    for place, own in module.named_modules():
+        parameters = [f"{place}.{name}" for name, _ in own.named_parameters()]
+        if place and parameters and all(names.get(name) in head for name in parameters):
+            yield own
+
+
+def _pooled(read: Tensor, mask: Tensor | None) -> Tensor:
+    """One row an example: of several tokens or places their mean, without padding."""
+    if read.ndim == 2:
+        return read
+    if read.ndim > 3:  # channels first
+        return read.flatten(2).mean(2)
+    tokens = read.reshape(len(read), -1, read.shape[-1])
+    if mask is None or mask.shape != tokens.shape[:2]:
+        return tokens.mean(1)
+    there = mask.to(tokens)[:, :, None]
+    return (tokens * there).sum(1) / there.sum(1).clamp_min(1)
 
 
 def _emptied(module: nn.Module) -> None:

@@ -440,6 +440,36 @@ def test_a_row_of_the_table_is_stepped_through(open_app: Open, monkeypatch: pyte
     assert set(looked.steps) == {looked.layers[2].name, layer_name(app)}
 
 
+# A map --------------------------------------------------------------------------------------------
+
+
+def test_the_map_travels_is_searched_and_names_neighbours(open_app: Open):
+    app = merged(open_app)
+    press(app, "Draw the map")
+    settle(app, "mapping")
+    assert sentences(app) == ""
+    (run,) = kept()
+    found = app.session_state["inside shelf"].get(run).map
+    charts = app.get("plotly_chart")
+    drawn = json.loads(charts[-1].proto.spec)
+    assert [frame["name"] for frame in drawn["frames"]] == [f"{s:g}" for s in found.stations]
+    circles = [t for t in drawn["data"] if t["marker"]["symbol"] == "circle"]
+    assert [t["name"] for t in circles] == ["e0", "e1", "e2"]
+    next(w for w in app.text_input if w.label == "Search the map").set_value("e1 kind 2").run()
+    matches = int(found.search("e1 kind 2").sum())
+    assert 0 < matches < len(found.task)
+    assert f"{matches} of {len(found.task)} examples match." in words(app)
+    choice = next(w for w in app.selectbox if w.label == "Neighbours of")
+    assert len(choice.options) == matches
+    place = int(np.flatnonzero(found.search("e1 kind 2"))[0])
+    choice.set_value(place).run()
+    assert sentences(app) == ""
+    table: Any = app.dataframe[-1].value
+    near = found.neighbours(place)
+    assert list(table["under the merge"]) == [one.after for one in near]
+    assert "nearest neighbours under the base are still" in words(app)
+
+
 # The way between ----------------------------------------------------------------------------------
 
 

@@ -77,6 +77,7 @@ class Slot(StrEnum):
     LOADING_PARTS = "loading parts"  # the merged parts swapped into the base, one by one
     TABULATING = "tabulating"  # every layer of one run, in numbers
     STEPPING = "stepping"  # one layer of one run, stage by stage
+    MAPPING = "mapping"  # examples under base, experts and one run, in one plane
     WALKING = "walking"  # accuracy and loss from the base over each expert to a run
     SURVEYING = "surveying"  # every layer and task of the family, in the background
     LESSON = "lesson merges"  # all merges of a lesson, one after another

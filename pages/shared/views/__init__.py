@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         convergence,
         estimate,
         export,
+        feature_map,
         final,
         ladder,
         layer_table,
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BEFORE", "OTHER", "between", "bringing", "comparison", "conflict", "confusion", "convergence",
-    "estimate", "export", "final", "ladder", "layer_table", "loading", "merging", "models",
-    "new_family", "new_members", "new_tasks", "overlap", "picks", "predicted_loss", "protection",
-    "recipe", "results", "runs", "spectra", "stepping", "survey", "sweep", "why",
+    "estimate", "export", "feature_map", "final", "ladder", "layer_table", "loading", "merging",
+    "models", "new_family", "new_members", "new_tasks", "overlap", "picks", "predicted_loss",
+    "protection", "recipe", "results", "runs", "spectra", "stepping", "survey", "sweep", "why",
 ]  # fmt: skip

@@ -9,6 +9,7 @@ from .conflict import ConflictRequest, measure_conflicts
 from .convergence import follow
 from .drafts import Draft
 from .export import Written
+from .feature_map import draw_map
 from .jobs import Desk, Job, Snapshot, Tell, Worker
 from .ladder import LadderRequest, run_ladder
 from .layers import tabulate
@@ -24,7 +25,7 @@ from .sweep import SweepRequest, run_sweep
 __all__ = [
     "EXAMPLES", "Answers", "ConflictRequest", "Desk", "Draft", "Job", "LadderRequest", "Prepared",
     "Request", "Residuals", "Run", "Shelf", "Snapshot", "SweepRequest", "TaskCard", "Tell",
-    "Worker", "Written", "clipped", "confusion", "drafts", "export", "final", "follow", "lesson",
-    "load", "look_around", "measure_conflicts", "merge", "picture", "predicted_loss", "prepare",
-    "run_ladder", "run_sweep", "runs", "step_through", "tabulate", "walk", "why",
+    "Worker", "Written", "clipped", "confusion", "drafts", "draw_map", "export", "final", "follow",
+    "lesson", "load", "look_around", "measure_conflicts", "merge", "picture", "predicted_loss",
+    "prepare", "run_ladder", "run_sweep", "runs", "step_through", "tabulate", "walk", "why",
 ]  # fmt: skip

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from mats_core.analysis import Between, LayerRow, LayerSteps, Loading
+from mats_core.analysis import Between, FeatureMap, LayerRow, LayerSteps, Loading
 from mats_core.merging import Inputs
 from mats_core.tasks import IMAGES, Form, Split
 
@@ -58,6 +58,7 @@ class Looked:
     between: Between | None = None
     steps: dict[str, LayerSteps] = field(default_factory=dict)
     last_round: Inputs | None = None
+    map: FeatureMap | None = None
 
 
 class Shelf:

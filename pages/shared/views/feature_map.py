@@ -1,0 +1,145 @@
+"""A map of examples under base, experts and merge: search, colours, and a point's neighbours."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from mats_core import figures
+from mats_core.analysis import NEAREST, FeatureMap
+
+from ..frame import Slot, show, state, tracked
+from ..work import Prepared, Run, Shelf, clipped, draw_map, picture
+
+
+def section(shelf: Shelf, run: Run, task: str, prepared: Prepared) -> None:
+    """The press, then the map."""
+    st.header("A map", anchor=False)
+    looked = shelf.get(run)
+    if looked is None or looked.map is None:
+        st.write(
+            "Where do the examples lie under the base, under their experts and under the merge? "
+            "Their features before the head, in one plane; a slider moves the weights from the "
+            "base to the merge and beyond."
+        )
+        if st.button(
+            "Draw the map", icon=":material/scatter_plot:", key="map start",
+            disabled=tracked.active(Slot.MAPPING) is not None,
+        ):  # fmt: skip
+            show.forget()
+            todo = partial(draw_map, shelf, run, lambda: prepared)
+            tracked.start(Slot.MAPPING, run.id, "Drawing the map", todo)
+            st.rerun()
+        return
+    _map(run, looked.map, task, prepared)
+
+
+def collect() -> None:
+    """Say how a map ended that is not on the shelf."""
+    tracked.collect(Slot.MAPPING, cancelled="The map was cancelled.")
+
+
+@st.fragment
+def _map(run: Run, found: FeatureMap, task: str, prepared: Prepared) -> None:
+    looks = figures.looks(expert.name for expert in prepared.inputs.family.experts)
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        words = st.text_input(
+            "Search the map", key="map search", placeholder="task, class or text",
+            persist_state="session", width=260,
+        )  # fmt: skip
+        by: Any = st.segmented_control(
+            "Colour by", ["task", "class"], default="task", required=True, key="map colour",
+            persist_state="session", help=f"Classes are those of {task}, the task chosen above.",
+        )  # fmt: skip
+    shown = found.search(words)
+    if words:
+        st.markdown(show.plain(f"{int(shown.sum())} of {len(shown)} examples match."))
+    chosen_key = f"map example {run.id}"
+    chosen = state.value(chosen_key)
+    matching = [i for i in range(len(shown)) if shown[i] or i == chosen]
+    drawn = figures.feature_map(found, looks, by=by, task=task, shown=shown, chosen=chosen)
+    key = f"map {run.id} {by} {words} {chosen}"
+
+    def click() -> None:
+        points = state.value(key)["selection"]["points"]
+        if points and "customdata" in points[0]:
+            state.put(chosen_key, _number(points[0]["customdata"]))
+
+    show.figure(drawn, key, on_select=click, selection_mode="points")
+    st.selectbox(
+        "Neighbours of", matching, index=None, key=chosen_key,
+        format_func=lambda place: _name(found, place),
+        placeholder="Click a point, or choose an example",
+    )  # fmt: skip
+    if chosen is not None:
+        _neighbours(found, chosen)
+
+
+def _number(said: Any) -> int:
+    return int(said[0] if isinstance(said, list | tuple) else said)
+
+
+def _name(found: FeatureMap, place: int) -> str:
+    split, row = found.example(place)
+    text = "" if split.form.kind == "image" else f": {clipped(split.text(row), 60)}"
+    return f"{place + 1} · {found.tasks[found.task[place]]} · {found.class_of(place)}{text}"
+
+
+def _neighbours(found: FeatureMap, place: int) -> None:
+    """The nearest examples, and what the merge changes among them."""
+    near = found.neighbours(place)
+    most = NEAREST
+    here, was = (
+        {one.place for one in near if rank(one) <= most}
+        for rank in (lambda one: one.after, lambda one: one.before)
+    )
+    same = found.task[place], found.label[place]
+    alike = [sum((found.task[i], found.label[i]) == same for i in places) for places in (was, here)]
+    st.markdown(
+        show.plain(
+            f"{len(here & was)} of its {len(here)} nearest neighbours under the base are still "
+            f"among the nearest under the merge. Of its own class and task are {alike[0]} under "
+            f"the base and {alike[1]} under the merge."
+        )
+    )
+    rows = [
+        {
+            "example": _name(found, one.place),
+            "task": found.tasks[found.task[one.place]],
+            "under the merge": one.after,
+            "under the base": one.before,
+            "change": _change(one.before, one.after, most),
+        }
+        for one in near
+    ]
+    st.dataframe(
+        pd.DataFrame(rows), hide_index=True,
+        column_config={
+            "under the merge": st.column_config.NumberColumn(
+                help="Its rank among the nearest by the distance of the features, 1 the nearest."
+            )
+        },
+        alt=f"Table of {len(rows)} neighbours with their task and their ranks.",
+    )  # fmt: skip
+    pictured = [i for i in (place, *(one.place for one in near)) if _is_image(found, i)]
+    with st.container(horizontal=True, gap="small"):
+        for number in pictured:
+            split, row = found.example(number)
+            with st.container(width=112, gap="xxsmall"):
+                alt = f"An image of {found.class_of(number)}"
+                st.image(picture(split.inputs[row]), width=96, alt=alt)
+                whose = "chosen" if number == place else found.tasks[found.task[number]]
+                st.markdown(f":small[{show.plain(f'{whose}: {found.class_of(number)}')}]")
+
+
+def _is_image(found: FeatureMap, place: int) -> bool:
+    return found.example(place)[0].form.kind == "image"
+
+
+def _change(before: int, after: int, most: int) -> str:
+    if before > most:
+        return "new under the merge"
+    return "only under the base" if after > most else "both"

@@ -1,0 +1,30 @@
+"""A map of examples under the base, the experts and a finished run, in the worker."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+
+from mats_core.analysis import mapping
+from mats_core.merging import Event
+from mats_core.system import part
+
+from . import again
+from .confusion import Ready
+from .following import told
+from .jobs import Tell
+from .prepare import Prepared
+from .runs import Run
+from .shelf import Shelf
+
+MERGED = 0.2  # of the whole, when the run is made again
+
+
+def draw_map(shelf: Shelf, run: Run, ready: Ready, tell: Tell) -> None:
+    """Put the map of a run on the shelf."""
+    told(_mapping(shelf, run, ready()), tell)
+
+
+def _mapping(shelf: Shelf, run: Run, prepared: Prepared) -> Generator[Event, None, None]:
+    recipe, inputs = again.opened(run, prepared)
+    looked = yield from part(again.looked(shelf, run, recipe, inputs), stop=MERGED)
+    looked.map = yield from part(mapping(recipe, looked.encoder, inputs=inputs), MERGED)

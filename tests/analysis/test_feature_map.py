@@ -1,0 +1,130 @@
+"""The map: features against the head that reads them, the plane against NumPy, ranks by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mats_core.analysis.feature_map import FeatureMap, mapping
+from mats_core.errors import InputError
+from mats_core.evaluation import evaluate
+from mats_core.merging.pipeline import run
+from mats_core.merging.plan import open_inputs
+from mats_core.merging.recipe import parse_recipe
+from mats_core.models.modules import _pooled, tensors_of
+from mats_core.system.stream import Event, drain
+from tests.conftest import family_recipe
+
+
+@pytest.fixture(scope="module")
+def drawn(tiny_family: Path):
+    recipe = parse_recipe(family_recipe(tiny_family, "average", evaluate=False), tiny_family)
+    inputs = open_inputs(recipe)
+    merged = drain(run(recipe, inputs=inputs)).tensors
+    said: list[Event] = []
+    found = drain(mapping(recipe, merged, inputs=inputs, most=31), said.append)
+    return found, merged, inputs, said
+
+
+def test_features_are_what_the_head_reads(drawn):
+    found, merged, inputs, _ = drawn
+    for index, expert in enumerate(inputs.family.experts):
+        here = found.task == index
+        weight = expert.checkpoint.read("classifier.weight").float()
+        bias = expert.checkpoint.read("classifier.bias").float()
+        for features, encoder in (
+            (found.merge, merged), (found.base, tensors_of(inputs.family.base)),
+        ):  # fmt: skip
+            said = (torch.from_numpy(features[here]) @ weight.T + bias).softmax(-1)
+            split = found.splits[index]
+            right = evaluate.probabilities(encoder, inputs.family, expert, split)
+            np.testing.assert_allclose(said.numpy(), right, atol=1e-5)
+
+
+def test_the_plane_holds_the_leading_components_of_all_models(drawn):
+    found, _, inputs, _ = drawn
+    own = np.concatenate(
+        [
+            evaluate.features(tensors_of(e.checkpoint), inputs.family, e, split)
+            for e, split in zip(inputs.family.experts, found.splits, strict=True)
+        ]
+    )
+    everything = np.concatenate([found.base, own, found.merge]).astype(float)
+    centred = everything - everything.mean(0)
+    _, values, directions = np.linalg.svd(centred, full_matrices=False)
+    assert found.explained == pytest.approx(values[:2] ** 2 / (values**2).sum(), rel=1e-4)
+    places = centred @ directions[:2].T
+    count = len(found.task)
+    for ours, theirs in (
+        (found.way[found.stations.index(0)], places[:count]),
+        (found.expert, places[count : 2 * count]),
+        (found.way[found.stations.index(1)], places[2 * count :]),
+    ):
+        np.testing.assert_allclose(np.abs(ours), np.abs(theirs), atol=1e-3)  # axes may be turned
+
+
+def test_points_travel_on_the_line_of_the_weights(drawn):
+    found, merged, inputs, _ = drawn
+    base = tensors_of(inputs.family.base)
+    half = {n: (base[n] + merged[n]) / 2 for n in inputs.family.shared if n in merged}
+    expert, split = inputs.family.experts[0], found.splits[0]
+    features = evaluate.features(half, inputs.family, expert, split)
+    middle = found.way[found.stations.index(0.5)][: len(split)]
+    start = found.way[found.stations.index(0)][: len(split)]
+    # The plane is linear in the features: differences of places need no mean.
+    axes = np.linalg.lstsq(
+        found.merge - found.base, found.way[found.stations.index(1)] - found.way[0], rcond=None
+    )[0]
+    np.testing.assert_allclose(
+        middle - start, (features - found.base[: len(split)]) @ axes, atol=2e-2
+    )
+
+
+def test_examples_are_spread_over_tasks_and_progress_goes_forward(drawn):
+    found, _, _, said = drawn
+    assert found.tasks == ("e0", "e1", "e2")
+    assert [int((found.task == t).sum()) for t in range(3)] == [10, 10, 10]
+    assert [e.fraction for e in said] == sorted(e.fraction for e in said)
+    assert found.class_of(0) == found.classes[0][found.splits[0].labels[0]]
+    split, row = found.example(12)
+    assert (split.labels[row], row) == (found.label[12], 2)
+
+
+def hand_made() -> FeatureMap:
+    """Four examples of one task on a line, and where a merge moves them."""
+    base = np.array([[0.0], [1.0], [3.0], [10.0]])
+    merge = np.array([[0.0], [9.0], [3.0], [1.0]])
+    nothing = np.zeros((4, 2))
+    return FeatureMap(
+        ("pets",), (("cat", "dog"),), np.zeros(4, int), np.array([0, 0, 1, 1]), (),
+        (0.0, 1.0), np.stack([nothing, nothing]), nothing, (0.5, 0.25), base, merge,
+    )  # fmt: skip
+
+
+def test_neighbours_and_what_the_merge_changes_by_hand():
+    found = hand_made()
+    near = found.neighbours(0, most=1)
+    assert [(one.place, one.before, one.after) for one in near] == [(3, 3, 1), (1, 1, 3)]
+    assert found.purity(found.base, most=1) == pytest.approx(3 / 4)  # 3 is nearer to 1 than to 10
+    assert found.purity(found.merge, most=1) == pytest.approx(1 / 4)
+
+
+def test_a_family_without_tasks_has_no_map(raw_family: Path):
+    experts = [{"name": f"e{m}", "model": f"e{m}.safetensors"} for m in range(2)]
+    recipe = parse_recipe(
+        {"base": "base.safetensors", "experts": experts, "method": "average"}, raw_family
+    )
+    with pytest.raises(InputError, match="tasks whose experts have a head"):
+        drain(mapping(recipe, {}, inputs=open_inputs(recipe)))
+
+
+def test_features_of_tokens_and_of_places_are_means():
+    tokens = torch.tensor([[[1.0], [3.0], [100.0]], [[2.0], [4.0], [6.0]]])
+    mask = torch.tensor([[1, 1, 0], [1, 1, 1]])
+    assert _pooled(tokens, mask).tolist() == [[2.0], [4.0]]
+    assert _pooled(tokens, None).flatten().tolist() == pytest.approx([104 / 3, 4.0])
+    assert _pooled(torch.ones(2, 5, 3, 3), None).shape == (2, 5)
+    assert _pooled(tokens[:, 0], mask).shape == (2, 1)

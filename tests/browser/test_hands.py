@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 
@@ -57,6 +59,24 @@ def test_a_lesson_is_one_step_and_names_itself(visitor: Visitor):
     page.go_back()
     page.get_by_role("heading", name="Learn", level=1, exact=True).wait_for(timeout=10_000)
     assert steps(page) == before + 1
+
+
+def test_a_link_with_settings_is_one_step_and_holds_them_no_longer(browser: Any, tiny: str):
+    visitor = Visitor(browser, tiny)
+    page = visitor.page
+    page.goto(f"{tiny}/learn")
+    page.get_by_role("heading", name="Learn", exact=True).wait_for()
+    given = {"method": "kfac", "options": {"damping": 0.5}, "experts": ["e0", "e1"],
+             "weights": {}, "rounds": 1}  # fmt: skip
+    page.goto(f"{tiny}/?{urlencode({'settings': json.dumps(given)})}")
+    page.get_by_text("2 of 3 experts are merged").wait_for()
+    page.wait_for_url(re.compile("family="))
+    page.wait_for_timeout(600)
+    assert "settings" not in page.url
+    assert steps(page) == 3, "an empty page, Learn, and the link"
+    page.go_back()
+    page.get_by_role("heading", name="Learn", exact=True).wait_for(timeout=20_000)
+    visitor.leave()
 
 
 BIG = """document.addEventListener('DOMContentLoaded', () => {

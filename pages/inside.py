@@ -43,7 +43,7 @@ layer_table.collect()
 between.collect()
 show.notices()
 prepared = families.prepared(preparing)
-top = st.container()  # filled last: the sections below start the work whose progress it shows
+top = st.container(key="progress place")  # filled last: the sections below start the work whose progress it shows
 if who == OTHER and other is None:
     st.info("There is no other merge of this family that was tested on this task.")
 else:

@@ -198,3 +198,26 @@ def test_on_a_phone_a_press_on_merge_shows_that_something_happens(browser: Any, 
     top = page.get_by_role("heading", name=re.compile("ESM")).bounding_box()["y"]
     assert 0 < top < 844, "the result is in sight"
     visitor.leave()
+
+
+def test_what_is_being_done_stays_in_sight_and_can_be_cancelled_from_anywhere(
+    browser: Any, address: str
+):
+    visitor = Visitor(browser, address, width=390)
+    page = visitor.page
+    page.goto(address)
+    page.get_by_role("heading", name="What there is to gain").wait_for()
+    settle(page)
+    page.get_by_role("button", name="Presets").click()
+    page.get_by_role("menuitem", name="MaTS as published").click()
+    page.get_by_role("slider", name="CG iterations").wait_for()
+    visitor.merge()
+    page.get_by_role("button", name="Cancel").wait_for()
+    page.evaluate("document.querySelector('[data-testid=stMain]').scrollTo(0, 1e5)")
+    page.wait_for_timeout(600)
+    for seen in (page.get_by_test_id("stProgress"), page.get_by_role("button", name="Cancel")):
+        box = seen.bounding_box()
+        assert 50 < box["y"] < 150, "below the header"
+    page.get_by_role("button", name="Cancel").click()
+    page.get_by_test_id("stAlert").get_by_text("The merge was cancelled").wait_for()
+    visitor.leave()

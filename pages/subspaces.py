@@ -36,7 +36,7 @@ def detail(
 ) -> None:
     """One layer, in four views; only the open one is computed."""
     inputs = prepared.inputs
-    views = st.tabs(list(VIEWS), key="subspaces view", on_change="rerun")
+    views = st.tabs(list(VIEWS), key=keys.SUBSPACES_VIEW, on_change="rerun")
     for name, view in zip(VIEWS, views, strict=True):
         if not view.open:
             continue

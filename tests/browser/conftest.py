@@ -64,6 +64,15 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield address
 
 
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory, tiny_family: Path) -> Iterator[str]:
+    """The app on the tiny family, whose merges take no time."""
+    log = tmp_path_factory.mktemp("tiny") / "log"
+    results = str(tmp_path_factory.mktemp("tiny results"))
+    with served(log, MATS_FAMILIES=str(tiny_family), MATS_RESULTS=results) as address:
+        yield address
+
+
 @contextlib.contextmanager
 def served(log: Path, **variables: str) -> Iterator[str]:
     """The address of the app, started with these environment variables."""

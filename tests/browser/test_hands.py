@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 
@@ -57,6 +59,24 @@ def test_a_lesson_is_one_step_and_names_itself(visitor: Visitor):
     page.go_back()
     page.get_by_role("heading", name="Learn", level=1, exact=True).wait_for(timeout=10_000)
     assert steps(page) == before + 1
+
+
+def test_a_link_with_settings_is_one_step_and_holds_them_no_longer(browser: Any, tiny: str):
+    visitor = Visitor(browser, tiny)
+    page = visitor.page
+    page.goto(f"{tiny}/learn")
+    page.get_by_role("heading", name="Learn", exact=True).wait_for()
+    given = {"method": "kfac", "options": {"damping": 0.5}, "experts": ["e0", "e1"],
+             "weights": {}, "rounds": 1}  # fmt: skip
+    page.goto(f"{tiny}/?{urlencode({'settings': json.dumps(given)})}")
+    page.get_by_text("2 of 3 experts are merged").wait_for()
+    page.wait_for_url(re.compile("family="))
+    page.wait_for_timeout(600)
+    assert "settings" not in page.url
+    assert steps(page) == 3, "an empty page, Learn, and the link"
+    page.go_back()
+    page.get_by_role("heading", name="Learn", exact=True).wait_for(timeout=20_000)
+    visitor.leave()
 
 
 BIG = """document.addEventListener('DOMContentLoaded', () => {
@@ -177,4 +197,27 @@ def test_on_a_phone_a_press_on_merge_shows_that_something_happens(browser: Any, 
     page.wait_for_timeout(500)
     top = page.get_by_role("heading", name=re.compile("ESM")).bounding_box()["y"]
     assert 0 < top < 844, "the result is in sight"
+    visitor.leave()
+
+
+def test_what_is_being_done_stays_in_sight_and_can_be_cancelled_from_anywhere(
+    browser: Any, address: str
+):
+    visitor = Visitor(browser, address, width=390)
+    page = visitor.page
+    page.goto(address)
+    page.get_by_role("heading", name="What there is to gain").wait_for()
+    settle(page)
+    page.get_by_role("button", name="Presets").click()
+    page.get_by_role("menuitem", name="MaTS as published").click()
+    page.get_by_role("slider", name="CG iterations").wait_for()
+    visitor.merge()
+    page.get_by_role("button", name="Cancel").wait_for()
+    page.evaluate("document.querySelector('[data-testid=stMain]').scrollTo(0, 1e5)")
+    page.wait_for_timeout(600)
+    for seen in (page.get_by_test_id("stProgress"), page.get_by_role("button", name="Cancel")):
+        box = seen.bounding_box()
+        assert 50 < box["y"] < 150, "below the header"
+    page.get_by_role("button", name="Cancel").click()
+    page.get_by_test_id("stAlert").get_by_text("The merge was cancelled").wait_for()
     visitor.leave()

@@ -282,6 +282,9 @@ def test_the_banner_asks_answers_with_the_runs_and_closes(open_app: Open):
     assert share is not None
     assert f"**Average** (run 1): {100 * share:.1f} % of the experts' accuracy" in said
     assert "**ESM**: not merged yet" in said
+    settle(banner, "lesson merges")  # the guess has begun what was missing
+    assert [run.recipe.method for run in kept()] == ["average", "essential"]
+    assert "**ESM** (run 2)" in text(banner)
     banner.button(key="lesson close").click().run()
     assert not banner.radio
 
@@ -291,6 +294,8 @@ def test_the_banner_says_what_is_missing_and_nothing_without_a_lesson(open_app: 
     banner = AppTest.from_function(banner_alone, default_timeout=60).run()
     banner.radio[0].set_value(1).run()
     assert "their numbers appear here" in text(banner)
+    settle(banner, "lesson merges")
+    assert "their numbers appear here" not in text(banner)
     for nothing in (None, 99, -1, "x"):
         banner.session_state["lesson"] = nothing
         assert "Lesson" not in text(banner.run())

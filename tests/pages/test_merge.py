@@ -467,3 +467,34 @@ def test_the_headline_asks_why_and_leads_to_the_answer(open_app: Open):
     assert app.session_state["explained"] == (second.id, first.id)
     assert app.session_state["compare view"] == "Why"
     assert set(app.session_state["compared"]) == {first.id, second.id}
+
+
+def test_next_leads_to_conflicts_by_the_settings_of_the_run(open_app: Open):
+    app = settle(open_app(), "preparation")
+    labelled(app, "Scaling").set_value(0.5).run()
+    merge(app)
+    (run,) = kept()
+    app.session_state["result view"] = "Next"
+    app.run()
+    next(b for b in app.button if b.key == "next leave one out").click().run()
+    assert sentences(app) == ""
+    assert app.title[0].value == "Subspaces"
+    assert labelled(app, "Merged by").value.id == run.id
+    next(b for b in app.button if b.label == "Measure: 4 merges").click().run()
+    request = app.session_state["conflicting"].request
+    assert (request.method, request.options["scaling"], request.way) == (
+        "essential", 0.5, "leave one out",
+    )  # fmt: skip
+    settle(app, "conflicting")
+    assert [key[1:] for key in app.session_state["conflicts"]] == [(run.id, "leave one out")]
+
+
+def test_weights_are_numbers_beside_the_experts_and_all_1_are_none(open_app: Open):
+    app = settle(open_app(), "preparation")
+    app.session_state["group 0"] = "weights"
+    merge(app.run())
+    labelled(app, "e1").set_value(0.0).run()
+    merge(app)
+    plain, weighed = kept()
+    assert [e.weight for e in plain.recipe.experts] == [1.0, 1.0, 1.0]
+    assert [e.weight for e in weighed.recipe.experts] == [1.0, 0.0, 1.0]

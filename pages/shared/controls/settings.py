@@ -82,10 +82,8 @@ def _put_experts(wanted: Wanted, collection: FamilyFile) -> None:
     if wanted.experts:
         chosen = [name for name in names if name in wanted.experts]
         state.put(keys.experts(collection.name), chosen)
-    if any(weight != 1.0 for weight in wanted.weights.values()):
-        state.put(keys.weigh(), True)
-        for name in names:
-            state.put(keys.weight(name), float(wanted.weights.get(name, 1.0)))
+    for name in names:
+        state.put(keys.weight(name), float(wanted.weights.get(name, 1.0)))
 
 
 def presets() -> None:
@@ -179,7 +177,7 @@ def _rounds(
 
 
 def _weights(method: str, chosen: tuple[str, ...]) -> dict[str, float]:
-    """A weight for each expert, where the method knows weights and they are asked for."""
+    """A weight for each expert, where the method knows weights and they are not all 1."""
     if not METHODS[method].weighted:
         count = METHODS[method].experts
         st.caption(
@@ -188,12 +186,7 @@ def _weights(method: str, chosen: tuple[str, ...]) -> dict[str, float]:
             else "This method treats all experts alike."
         )
         return {}
-    weigh = st.toggle(
-        "Weigh the experts", key=keys.weigh(), persist_state="session",
-        help="α of each task: 2 counts twice, 0 not at all, −1 takes what was learned away.",
-    )  # fmt: skip
-    if not weigh:
-        return {}
+    st.caption("Weights: 2 counts twice, 0 not at all, −1 takes what was learned away.")
     found = {}
     columns = st.columns(2)
     for index, name in enumerate(chosen):
@@ -209,7 +202,7 @@ def _weights(method: str, chosen: tuple[str, ...]) -> dict[str, float]:
             persist_state="session",
             format="%g",
         )
-    return found
+    return found if set(found.values()) != {1.0} else {}
 
 
 def changed(request: merge.Request, recipe: Recipe) -> list[str]:

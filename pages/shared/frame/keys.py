@@ -16,7 +16,8 @@ LAYER, TASK, OTHER = (
     Session.subspaces_layer.name, Session.subspaces_task.name, Session.overlap_with.name
 )  # fmt: skip
 TOY_STEP, TOY_PRESET = Session.toy_step.name, Session.toy_preset.name
-COMPARE_VIEW = "compare view"  # the open tab
+COMPARE_VIEW, SUBSPACES_VIEW = "compare view", "subspaces view"  # the open tab
+CONFLICT_WAY = "conflict way"  # what Subspaces compares
 PRESET = "preset"  # the menu of presets
 TOY_PICTURE = "toy picture"  # the component's state: what the browser sent last
 
@@ -49,10 +50,6 @@ def number(knob: str) -> str:
 
 def experts(family: str) -> str:
     return _counted(f"experts {family}")
-
-
-def weigh() -> str:
-    return _counted("weigh")
 
 
 def weight(expert: str) -> str:

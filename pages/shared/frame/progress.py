@@ -12,6 +12,7 @@ from . import caches, state, tracked
 from .show import plain
 from .state import Slot
 
+PROGRESS = "progress"  # style.css keeps it in sight
 POLL = 0.5  # seconds; the chart is not redrawn meanwhile, only the progress bar
 
 
@@ -41,7 +42,7 @@ def bar(
         if (job := _first(jobs)) is None:
             return
         now = job.snapshot()
-        with st.container(horizontal=True, vertical_alignment="center"):
+        with st.container(horizontal=True, vertical_alignment="center", key=PROGRESS):
             st.progress(now.fraction, text=plain(_where(job, now)))
             if (stoppable := tracked.active(*cancel)) is not None:
                 st.button("Cancel", on_click=stoppable.cancel, icon=":material/close:")

@@ -109,7 +109,8 @@ def banner(page: str) -> None:
             )  # fmt: skip
         st.markdown(lesson.look)
         with st.container(horizontal=True):
-            _run(lesson, kept)
+            todo = tuple(missing(lesson, kept))
+            _run(todo)
             for number, setup in enumerate(lesson.setups):
                 st.button(setup.label, key=f"lesson {index} setup {number}", icon=_icon(setup),
                           on_click=set_up, args=(setup,))  # fmt: skip
@@ -117,9 +118,11 @@ def banner(page: str) -> None:
             f":material/help: **{lesson.question}**", list(range(len(lesson.asked.guesses))),
             index=None, format_func=lambda g: lesson.asked.guesses[g],
             key=keys.guess(index), persist_state="session", horizontal=True,
+            on_change=_start, args=(todo,),
         )  # fmt: skip
         if guess is None:
-            st.caption("Guess first; then see what the numbers say.")
+            begins = " The merges that are missing begin with your guess." if todo else ""
+            st.caption(f"Guess first; then see what the numbers say.{begins}")
         else:
             _answer(lesson, kept, guess)
         _next(index)
@@ -140,20 +143,21 @@ def _show() -> None:
         shown.show(there[place])
 
 
-def _run(lesson: Lesson, kept: list[Run]) -> None:
+def _run(todo: tuple[Setup, ...]) -> None:
     """One press for all merges that the lesson is about and that were not made yet."""
-    todo = missing(lesson, kept)
     busy = tracked.active(Slot.LESSON) is not None
     if todo or busy:
         label = f"Run this lesson: {len(todo)} merge{'s' if len(todo) != 1 else ''}"
         st.button(
             label, key="lesson run", type="primary", icon=":material/play_arrow:", disabled=busy,
-            on_click=_start, args=(tuple(todo),),
+            on_click=_start, args=(todo,),
         )  # fmt: skip
 
 
 def _start(setups: tuple[Setup, ...]) -> None:
-    """A callback: hand all merges of these setups to the worker, as one job."""
+    """A callback: hand all merges of these setups to the worker, as one job, once."""
+    if not setups or tracked.active(Slot.LESSON) is not None:
+        return
     collection = families.current()
     experts = tuple(expert.name for expert in collection.experts)
     requests = [

@@ -8,14 +8,15 @@ from typing import Any
 import streamlit as st
 
 from mats_core import figures
-from mats_core.analysis import WAYS, conflict
+from mats_core.analysis import WAYS, Way, conflict
 from mats_core.merging import FamilyFile
 from mats_core.methods import METHODS
 
-from ..frame import Slot, session, show, shown, tracked
-from ..work import ConflictRequest, Job, Prepared, measure_conflicts
+from ..frame import Slot, browser, keys, session, show, shown, state, tracked
+from ..work import ConflictRequest, Job, Prepared, Run, measure_conflicts
 
 OFFERED = ("average", "task_arithmetic", "regmean", "kfac", "essential")
+VIEW = "Interference"  # the tab on Subspaces
 MOST = 8  # results that a session keeps
 
 
@@ -27,15 +28,18 @@ def section(collection: FamilyFile, prepared: Prepared) -> None:
         st.info("This needs at least three experts with tasks.")
         return
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        method = st.selectbox(
-            "Merged by", OFFERED, format_func=lambda m: METHODS[m].title, key="conflict method",
-            persist_state="session", width=260,
+        run = shown.run(collection.name)
+        offered = [*([run] if run else []), *OFFERED]
+        by = st.selectbox(
+            "Merged by", offered, format_func=_title, width=320, persist_state="session",
+            key=f"conflict method {run.id if run else ''}",
         )  # fmt: skip
+        key = keys.CONFLICT_WAY
         way: Any = st.segmented_control(
-            "Compare", list(WAYS), default="pairs", required=True, key="conflict way",
-            persist_state="session", format_func=lambda w: WAYS[w],
+            "Compare", list(WAYS), default=None if state.is_set(key) else "pairs", required=True,
+            key=key, persist_state="session", format_func=lambda w: WAYS[w],
         )  # fmt: skip
-        request = ConflictRequest(collection, method, way)
+        request = _request(collection, by, way)
         found = session.conflicts.get(_key(request))
         clicked = found is None and st.button(
             f"Measure: {conflict.merges(len(names), way)} merges", type="primary",
@@ -56,13 +60,31 @@ def section(collection: FamilyFile, prepared: Prepared) -> None:
         drawn = figures.conflict_matrix(found, side)
         if drawn is not None:
             st.subheader(title, anchor=False)
-            show.figure(drawn, f"conflict {side} {method} {way}")
+            show.figure(drawn, f"conflict {side} {' '.join(_key(request))}")
         else:
             st.info("The prediction needs statistics of the experts, and there are none.")
 
 
+def go(way: Way) -> None:
+    """Open Subspaces on this."""
+    state.put(keys.SUBSPACES_VIEW, VIEW)
+    state.put(keys.CONFLICT_WAY, way)
+    browser.go("subspaces")
+
+
+def _title(by: Run | str) -> str:
+    """A run stands for its settings, a method for its defaults."""
+    return METHODS[by].title if isinstance(by, str) else f"As in {by.label}"
+
+
+def _request(collection: FamilyFile, by: Run | str, way: Way) -> ConflictRequest:
+    if isinstance(by, str):
+        return ConflictRequest(collection, by, way)
+    return ConflictRequest(collection, by.recipe.method, way, by.recipe.options, by.id)
+
+
 def _key(request: ConflictRequest) -> tuple[str, str, str]:
-    return str(request.collection.folder), request.method, request.way
+    return str(request.collection.folder), request.run or request.method, request.way
 
 
 def collect() -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import streamlit as st
 
 from mats_core import figures
+from mats_core.analysis import Way
 from mats_core.evaluation import half_width
 from mats_core.merging import Report
 
 from ..controls import settings
 from ..frame import Wanted, caches, keys, session, show, shown
 from ..work import Job, Prepared, Request, Run, merge, runs
-from . import comparison, convergence, final, layers, spectra, why
+from . import comparison, conflict, convergence, final, layers, spectra, why
 
 NUMBERS = {
     "normalised": ("Normalised accuracy", "Mean over the tasks of merged / expert accuracy."),
@@ -201,4 +202,11 @@ def onwards(run: Run) -> None:
         ("export", "ios_share", "Take it away: model, recipe, notebook, report"),
     ):
         st.page_link(f"pages/{page}.py", label=text, icon=f":material/{icon}:")
+    ways: dict[Way, str] = {
+        "pairs": "Which of its tasks conflict, and why: all pairs, measured and predicted",
+        "leave one out": "What would fewer tasks do? Leave out each of them in turn",
+    }
+    for way, text in ways.items():
+        if st.button(text, icon=":material/group_remove:", type="tertiary", key=f"next {way}"):
+            conflict.go(way)
     st.caption(f"The address of this page names this run, {run.id}: keep it as a bookmark.")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from mats_core.analysis import Conflicts, Way, conflicting
 from mats_core.merging import FamilyFile
@@ -16,14 +18,19 @@ CONFLICT_EXAMPLES = 200  # validation examples a task
 
 @dataclass(frozen=True)
 class ConflictRequest:
-    """Which family, by which method with its defaults, and what is left out."""
+    """Which family, by which method and options, and what is left out.
+
+    run   the id of the run whose settings these are; empty: the method's defaults
+    """
 
     collection: FamilyFile
     method: str
     way: Way
+    options: Mapping[str, Any] = field(default_factory=dict)
+    run: str = ""
 
 
 def measure_conflicts(request: ConflictRequest, prepared: Prepared, tell: Tell) -> Conflicts:
     """All merges of a request, tested."""
-    recipe = request.collection.recipe(request.method, statistics=prepared.files)
+    recipe = request.collection.recipe(request.method, request.options, statistics=prepared.files)
     return told(conflicting(recipe, request.way, examples=CONFLICT_EXAMPLES), tell)

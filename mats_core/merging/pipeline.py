@@ -24,7 +24,7 @@ from ..evaluation import Exam, TaskResult, examining, told_nothing
 from ..methods import METHODS
 from ..system import Event, Memo, changed, drain, drained, part
 from ..tasks import SplitName
-from . import ray, rounds
+from . import calibration, ray, rounds
 from .coverage import require_merged
 from .directory import finish_directory, require_output
 from .engine import Engine, Layers, here, merge_layers
@@ -76,7 +76,9 @@ def planned(recipe: Recipe, inputs: Inputs | None = None, keep: Sequence[int] = 
     inputs = inputs or open_inputs(recipe, contents=False)
     rounds.require(recipe, inputs)
     ray.require(recipe)
-    return prepare(recipe, inputs, keep)
+    plan = prepare(recipe, inputs, keep)
+    calibration.require(plan)
+    return plan
 
 
 def run_plan(
@@ -155,6 +157,7 @@ def _run_plan(
         place = open_place(plan, folder, shard_bytes=shard_bytes, resume=resume)
         stack.callback(place.discard)  # whatever happens: an open file cannot be removed everywhere
         engine = here if recipe.engine == "local" else ray.on_ray(folder, shard_bytes)
+        engine = calibration.by_blocks if plan.method.calibrates else engine
         layers = yield from stages.next(
             _merge_into(plan, place, folder, engine), shares.merging, _in_round(recipe)
         )

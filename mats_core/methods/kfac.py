@@ -41,7 +41,7 @@ from .cost import (
     side,
     woodbury,
 )
-from .grams import GramShare, Source, costing, measured_kinds, said, with_grams
+from .grams import Source, costing, measured_kinds, said, with_grams
 from .layer import FISHER, KFAC, Layer, Merged, indefinite, require_diagonal
 from .method import Method, Solve
 from .options import (
@@ -73,7 +73,6 @@ class KfacOptions(Options):
     """Options of merging by K-FAC blocks."""
 
     gram: Source = "measured"
-    gram_share: GramShare = 1.0
     iterations: Iterations = option(50, source=MEASURED)
     tolerance: Tolerance = option(1e-3, source=MEASURED, more=True)
     off_diagonal: Share = option(
@@ -117,7 +116,7 @@ def kfac(layer: Layer, options: KfacOptions, survey: Any = None) -> Merged:
     always.  Before CG its diagonal is judged, and CG notices a direction of negative curvature
     where it takes a step along one; one that it never meets is not noticed.
     """
-    layer = with_grams(layer, options.gram, options.gram_share, KFAC)
+    layer = with_grams(layer, options.gram, KFAC)
     damping = options.damping if options.rank is None else 0.0
     blocks = _blocks(layer, options, damping=damping) if layer.is_matrix else ()
     if not blocks:
@@ -242,7 +241,7 @@ def _by_eigenbases(layer: Layer, options: KfacOptions, shift: float) -> linear.A
         # A flipped view would be copied at every product.
         return (a, q_a.contiguous()), (b, q_b.contiguous())
 
-    of = options.model_dump(include={"gram", "gram_share", "normalise", "off_diagonal"})
+    of = options.model_dump(include={"gram", "normalise", "off_diagonal"})
     what = ("K-FAC eigenbases", layer.weights, *of.values())
     a, b = layer.remember(what, compute)
     moved = [(values + damping * values.mean(), vectors) for values, vectors in (a, b)]
@@ -264,7 +263,7 @@ def kfac_reads(options: KfacOptions) -> frozenset[str]:
 
 def cost(s: Shape, options: KfacOptions) -> Cost:
     of_matrices = functools.partial(_cost, options=options)
-    return costing(s, options.gram, options.gram_share, KFAC, of_matrices)
+    return costing(s, options.gram, KFAC, of_matrices)
 
 
 def _cost(s: Shape, options: KfacOptions) -> Cost:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from mats_core.methods.table import METHODS
+
 Identity = Literal[
     "order", "weights' scale", "translation", "rotation", "statistics' scale",
     "base at scaling 0", "linear in scaling",
@@ -115,7 +117,19 @@ CASES: dict[str, MethodCase] = {
         frozenset({"scaling", "prior", "damping", "iterations", "tolerance", "normalise"}),
         GENERAL | SCALED, exact=SOLVED, bare="average", turns=scalings(1.0, 0.5),
     ),
+    "sequential": MethodCase(
+        frozenset({
+            "curvature", "examples", "damping", "expert_inputs", "residual", "off_diagonal",
+            "start", "iterations", "tolerance",
+        }),
+        GENERAL, exact=SOLVED, identical={}, bare="average", single=5e-4, grids=False,
+        turns=({"damping": 0.1}, {"curvature": "identity"}),
+    ),
 }  # fmt: skip
+
+
+# What merges tensors without a task: all but those that walk through a model.
+BARE = [name for name, row in METHODS.items() if not row.calibrates]
 
 
 def having(identity: Identity) -> list[str]:

@@ -27,6 +27,7 @@ from mats_core.statistics.collect import measure as collect
 from mats_core.statistics.settings import MeasureSettings
 from mats_core.statistics.store import Statistics
 from tests.conftest import family_recipe
+from tests.method_cases import BARE
 from tests.module_cases import KINDS, Mlp, family, images, loader
 
 OPTIONS = {
@@ -71,7 +72,7 @@ def same(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> bool
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", BARE)
 def test_modules_merge_to_the_bytes_of_the_same_tensors_in_files(tmp_path, kind, method):
     base, experts = family(kind)
     experts = chosen(method, experts)

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..evaluation import KEPT, ROUND
 from ..merging import Evaluation, Plan, examples_of, output_specs
-from ..methods import Cost, calls, operations, passes
+from ..methods import Cost, SequentialOptions, calls, operations, passes
 from ..models import BATCH
 from ..statistics import CHUNK_BYTES
 from ..system import Work
@@ -18,6 +18,7 @@ TOKENS = 128  # of an example, where the configuration does not say
 TYPICAL = 0.8  # accuracy, for the number of examples that an interval needs
 MEASURED = 64  # examples of a batch that is measured
 ACTIVATION = 5.0  # bytes that are moved in the time of one transcendental function
+WALKED = 6.6  # forward passes of a walk: 2 models, (0.2 + 0.5 + 0.6 + 1 + 1) of each block
 BUILDING = 2_000.0  # operations, whatever their size, to build a model for each matrix in it
 
 
@@ -95,6 +96,25 @@ def measuring(plan: Plan) -> Cost:
     alive = 4 * MEASURED * (forward.tokens * seen + 3 * forward.pixels)
     chunk = max(4 * largest, min(CHUNK_BYTES, 4 * MEASURED * largest))
     return Cost("merged", work, 4 * forward.parameters + alive + chunk)
+
+
+def calibrating(plan: Plan) -> Cost:
+    """What a walk through the model costs beside its solves: both models run every stage of each
+    block again, and the whole block once.  The bytes are two models, what lies in front of a block
+    for all examples, and one batch."""
+    if not isinstance(plan.options, SequentialOptions):
+        return Cost("merged")
+    forward, count = Forward(plan), plan.options.examples * len(plan.inputs.family.experts)
+    number = math.ceil(plan.options.examples / MEASURED) * len(plan.inputs.family.experts)
+    sums = 2.0 * forward.tokens * sum(2 * n * n + m * n for m, n in forward.matrices)
+    work = forward.values(count) * WALKED + forward.batches(MEASURED, number) * WALKED
+    work += operations(sums * count, "float32") + calls(BUILDING * len(forward.matrices))
+    width = max((min(shape) for shape in forward.matrices), default=0)
+    seen = sum(shape[0] for shape in forward.matrices) // max(1, len(forward.matrices))
+    alive = 4 * MEASURED * (forward.tokens * 8 * seen + 3 * forward.pixels)
+    inputs = 4 * count * forward.pixels
+    streams = 2 * 4 * count * forward.tokens * width
+    return Cost("merged", work, 2 * 4 * forward.parameters + streams + inputs + alive)
 
 
 def statistics_bytes(plan: Plan) -> int:

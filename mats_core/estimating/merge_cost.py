@@ -37,7 +37,7 @@ from ..merging import (
 from ..methods import Cost, Shape, Treatment, calls, passes, selection
 from ..system import Rates, Shown, Work, remembered
 from ..system import speeds as machine
-from .forward import measuring, statistics_bytes, testing
+from .forward import calibrating, measuring, statistics_bytes, testing
 
 DISK = 300e6  # bytes a second of a slow SSD; measuring it would mean writing
 
@@ -146,14 +146,16 @@ def estimate_plan(
     tested = testing(plan, examples)
     again = plan.recipe.rounds - 1
     measured = measuring(plan) if again else Cost("merged")
+    walked = calibrating(plan)
     parts = {
-        "merging": merges * (1 + again) * speeds.seconds(layers.work),
+        "merging": merges * (1 + again) * speeds.seconds(layers.work + walked.work),
         "measuring": merges * again * speeds.seconds(measured.work),
         "testing": merges * speeds.seconds(tested.work),
         "writing": written / DISK,
     }
-    peak, device = _memory(plan, layers, tested.nbytes, measured.nbytes, output)
-    flops = (1 + again) * layers.work.flops + again * measured.work.flops
+    needs = {"testing": tested.nbytes, "measuring": measured.nbytes, "walking": walked.nbytes}
+    peak, device = _memory(plan, layers, needs, output)
+    flops = (1 + again) * (layers.work + walked.work).flops + again * measured.work.flops
     return Estimate(
         method=plan.method.name,
         device=plan.device,
@@ -276,9 +278,10 @@ def _reading(plan: Plan, shape: Shape, unit: Unit) -> Work:
 
 
 def _memory(
-    plan: Plan, layers: _Layers, testing: float, measuring: float, output: int
+    plan: Plan, layers: _Layers, needs: Mapping[str, float], output: int
 ) -> tuple[dict[str, float], int]:
     """Bytes of the parts of the peak, and those on a GPU of its own."""
+    testing, measuring, walking = needs["testing"], needs["measuring"], needs["walking"]
     to_disk, tested = bool(plan.recipe.output), testing > 0
     room = max(0, plan.inputs.memo.limit - plan.inputs.memo.used)
     kept_for_next = min(layers.kept, room)
@@ -290,6 +293,8 @@ def _memory(
     searched = bool(plan.recipe.search)
     kept = 0.0 if to_disk and not searched else output + max(0.0, layers.wider)
     merging = {"merged model": kept, "largest layer": here * layers.peak}
+    if walking:
+        merging |= {"merged model": float(output), "measuring": here * walking}
     # What was written is read again to be tested.
     held = tested or searched or not to_disk
     asking = {"merged model": float(output if held else 0), "testing": here * testing}
@@ -304,7 +309,7 @@ def _memory(
     peak = max(moments, key=lambda parts: sum(parts.values()))
     found = {**peak, "workspace": float(WORKSPACE)}
     if own:
-        return found, round(kept_for_next + max(layers.peak, measuring, testing + output))
+        return found, round(kept_for_next + max(layers.peak + walking, measuring, testing + output))
     if kept_for_next:
         found["remembered"] = kept_for_next
     return found, 0

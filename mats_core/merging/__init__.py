@@ -6,6 +6,7 @@ is judged before, at the front door (`mats_core.api`).
 
 from ..system import Event
 from . import pipeline, rounds
+from .asking import evaluate_output, evaluating_output
 from .candidates import Candidate, Proposal, candidates, proposal, proposed_base
 from .directory import require_output
 from .engine import merge_one
@@ -47,8 +48,6 @@ from .journal import layers_done
 from .mean_base import MEAN, averaging
 from .merged import Merge
 from .pipeline import (
-    evaluate_output,
-    evaluating_output,
     inputs_of_last_round,
     kept,
     merge,

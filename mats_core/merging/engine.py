@@ -21,7 +21,7 @@ from torch import Tensor
 from ..checkpoints import SHARD_BYTES
 from ..errors import InputError
 from ..linear import norm
-from ..methods import Merged, merge_running
+from ..methods import Layer, Merged, merge_running
 from ..system import Event, Memo, beside, taking_threads
 from .events import Iteration, LayerDone, Started
 from .journal import Entry
@@ -40,9 +40,9 @@ Pulse = Callable[[int, float], None]
 Tick = tuple[int, float]  # an iteration of the solve under way, and its relative residual
 
 
-# (plan, layers, survey, place) → each of them merged and put in its place, in their order; before
-# each, its solve's iterations.
-Engine = Callable[[Plan, Sequence[Unit], Any, Place], Generator[Tick | Done, None, None]]
+# (plan, layers, survey, place) → each of them merged and put in its place, in their order unless an
+# engine has its own; before each, its solve's iterations, or events of what is done for it.
+Engine = Callable[[Plan, Sequence[Unit], Any, Place], Generator[Tick | Event | Done, None, None]]
 
 
 # Merging ------------------------------------------------------------------------------------------
@@ -66,7 +66,7 @@ def here(
         for unit in todo:
             if is_solved(plan, unit):
                 made = yield from next(jobs)
-                yield _handed_on(plan, unit, made, place)
+                yield handed_on(plan, unit, made, place)
             else:
                 yield merge_layer(plan, unit, survey, place)
 
@@ -76,7 +76,7 @@ def _apart(
 ) -> Made:
     on = torch.cuda.device(gpu) if gpu is not None else contextlib.nullcontext()
     with on, taking_threads(threads):
-        return _made(plan, unit, survey, lambda *told: tick(told))
+        return made_of(plan, unit, survey, lambda *told: tick(told))
 
 
 def merge_layers(plan: Plan, place: Place, engine: Engine = here) -> Layers:
@@ -87,7 +87,7 @@ def merge_layers(plan: Plan, place: Place, engine: Engine = here) -> Layers:
     if plan.method.survey is not None and plan.method.surveys(plan.options) == "model":
         measure = plan.method.survey
         survey = place.journal.survey(lambda: measure(lambda: read_layers(plan), plan.options))
-    done: list[Entry] = []
+    done: dict[str, Entry] = {}
     left = [unit for unit in todo if unit.name not in place.past]
     with contextlib.closing(engine(plan, left, survey, place)) as merged:
         for index, unit in enumerate(todo):
@@ -97,20 +97,21 @@ def merge_layers(plan: Plan, place: Place, engine: Engine = here) -> Layers:
                 found = yield from _next(merged, unit.name, index / len(todo), text)
                 entry, iterates = found.entry, found.iterates
                 place.journal.layer(entry)
-            done.append(entry)
+            done[entry.report.name] = entry
             fraction = (index + 1) / len(todo)
             yield LayerDone(entry.report, index, len(todo), iterates, fraction=fraction, text=text)
     place.journal.flush()
+    entries = [done[unit.name] for unit in todo]
     if plan.method.rescale is not None:
-        done = _second_pass(plan, done, place)
+        entries = _second_pass(plan, entries, place)
     folded = [
         LayerReport(
             unit.bias, entry.report.treatment, entry.report.method, f"folded into {unit.name}"
         )
-        for unit, entry in zip(todo, done, strict=True)
+        for unit, entry in zip(todo, entries, strict=True)
         if unit.bias is not None
     ]
-    return [*(entry.report for entry in done), *folded]
+    return [*(entry.report for entry in entries), *folded]
 
 
 def merge_one(
@@ -142,10 +143,13 @@ def merge_one(
 
 
 def _next(
-    merged: Iterator[Tick | Done], name: str, fraction: float, text: str
-) -> Generator[Iteration, None, Done]:
-    """The next layer of an engine, after the iterations of its solve."""
+    merged: Iterator[Tick | Event | Done], name: str, fraction: float, text: str
+) -> Generator[Event, None, Done]:
+    """The next layer of an engine, after the iterations of its solve and the engine's events."""
     while not isinstance(found := next(merged), Done):
+        if isinstance(found, Event):
+            yield replace(found, fraction=fraction)
+            continue
         said = f"{text}, iteration {found[0]}"
         yield Iteration(name, *found, fraction=fraction, text=said)
     return found
@@ -155,7 +159,7 @@ def merge_layer(plan: Plan, unit: Unit, survey: Any, place: Place) -> Done:
     """Merge one layer and hand it on: to the output, or to the spool of a second pass."""
     if pieces(plan, unit):
         return _merge_pieces(plan, unit, survey, place)
-    return _handed_on(plan, unit, _made(plan, unit, survey), place)
+    return handed_on(plan, unit, made_of(plan, unit, survey), place)
 
 
 @dataclass(frozen=True)
@@ -172,10 +176,19 @@ class Made:
     seconds: float
 
 
-def _made(plan: Plan, unit: Unit, survey: Any, pulse: Pulse | None = None) -> Made:
-    """`pulse` is called with (iteration, residual) by a solve under way, and ends it by raising."""
+def made_of(
+    plan: Plan,
+    unit: Unit,
+    survey: Any = None,
+    pulse: Pulse | None = None,
+    layer: Layer | None = None,
+) -> Made:
+    """What the method makes of a layer, read from the files unless it is given.
+
+    `pulse` is called with (iteration, residual) by a solve under way, and ends it by raising.
+    """
     begun = time.perf_counter()
-    layer = replace(read_layer(plan, unit), pulse=pulse)
+    layer = replace(layer or read_layer(plan, unit), pulse=pulse)
     if unit.name in plan.inputs.family.running:
         merged = merge_running(layer)
     else:
@@ -186,7 +199,8 @@ def _made(plan: Plan, unit: Unit, survey: Any, pulse: Pulse | None = None) -> Ma
     return Made(merged, length, time.perf_counter() - begun)
 
 
-def _handed_on(plan: Plan, unit: Unit, made: Made, place: Place) -> Done:
+def handed_on(plan: Plan, unit: Unit, made: Made, place: Place) -> Done:
+    """A layer that was made, written to its place or kept for the second pass."""
     merged, stage = made.merged, "written"
     if made.length is None:
         checksums = place.checksums(emit(plan, unit, merged.value, place.sink))

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import time
-import warnings
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,26 +19,25 @@ from torch import Tensor
 from ..adapters import VectorFamily
 from ..checkpoints import SHARD_BYTES, Checkpoint, partial_of, staged_directory
 from ..errors import InputError, MachineError, foreseen
-from ..evaluation import Exam, TaskResult, examining, told_nothing
+from ..evaluation import TaskResult, told_nothing
 from ..methods import METHODS
-from ..system import Event, Memo, changed, drain, drained, part
-from ..tasks import SplitName
-from . import ray, rounds
+from ..system import Event, Memo, changed, drain
+from . import calibration, ray, rounds
+from .asking import REFERENCES, asking_plan, examining_plan, has_tasks
 from .coverage import require_merged
 from .directory import finish_directory, require_output
 from .engine import Engine, Layers, here, merge_layers
-from .events import Examined, Finished, RoundDone, TaskDone, TrialDone
+from .events import Finished, RoundDone, TrialDone
 from .journal import NAME as JOURNAL
 from .journal import layers_done
 from .plan import Inputs, Plan, complete, open_inputs, prepare
 from .progress import Shares, Stages
-from .recipe import TRIED, Evaluation, Recipe, load_recipe
+from .recipe import TRIED, Evaluation, Recipe
 from .report import LayerReport, Report, Trial
 from .sinks import MemorySink, Sink, fold_vectors, take_over
 from .workspace import Place, open_place
 
 SHARES = Shares()  # where no estimate says more
-REFERENCES = 0.3  # of a test: experts and base, which are most often remembered
 
 Merging = Generator[Event, None, Finished]
 
@@ -75,7 +73,9 @@ def planned(recipe: Recipe, inputs: Inputs | None = None, keep: Sequence[int] = 
     inputs = inputs or open_inputs(recipe, contents=False)
     rounds.require(recipe, inputs)
     ray.require(recipe)
-    return prepare(recipe, inputs, keep)
+    plan = prepare(recipe, inputs, keep)
+    calibration.require(plan)
+    return plan
 
 
 def run_plan(
@@ -123,7 +123,7 @@ def _run_plan(
     """The work of `run_plan`."""
     started = time.perf_counter()
     recipe = plan.recipe
-    shares = shares if _tasks(plan) else replace(shares, testing=0.0)
+    shares = shares if has_tasks(plan) else replace(shares, testing=0.0)
     target = recipe.path(recipe.output) if recipe.output else None
     opened = plan.inputs
 
@@ -137,7 +137,7 @@ def _run_plan(
     stages = Stages(shares, recipe.rounds, 1 + len(points))
     trials: tuple[Trial, ...] = ()
     # First, so that an expert that is none is told before hours of merging.
-    exam = yield from stages.next(_examining(plan), REFERENCES * shares.testing)
+    exam = yield from stages.next(examining_plan(plan), REFERENCES * shares.testing)
     if points:
         recipe, trials = yield from _search(recipe, inputs, points, stages)
     inputs = yield from _rounds_before(recipe, inputs, stages)
@@ -153,12 +153,13 @@ def _run_plan(
         place = open_place(plan, folder, shard_bytes=shard_bytes, resume=resume)
         stack.callback(place.discard)  # whatever happens: an open file cannot be removed everywhere
         engine = here if recipe.engine == "local" else ray.on_ray(folder, shard_bytes)
+        engine = calibration.by_blocks if plan.method.calibrates else engine
         layers = yield from stages.next(
             _merge_into(plan, place, folder, engine), shares.merging, _in_round(recipe)
         )
         left = require_merged(plan, layers)
         encoder = _encoder(plan, place, folder)
-        asking = _asking(plan, exam, encoder)
+        asking = asking_plan(plan, exam, encoder)
         results = yield from stages.next(asking, (1 - REFERENCES) * shares.testing)
         seconds = time.perf_counter() - started
         nothing = (told_nothing("the merge", r.name, r.merged) for r in results)
@@ -191,7 +192,7 @@ def _encoder(plan: Plan, place: Place, folder: Path | None) -> Mapping[str, Tens
     if folder is None:
         assert isinstance(place.sink, MemorySink)
         return place.sink.tensors
-    if not _tasks(plan):
+    if not has_tasks(plan):
         return {}
     merged = Checkpoint.open(folder)
     return {name: merged.read(name) for name in merged.tensors}
@@ -252,71 +253,7 @@ def _in_round(recipe: Recipe, number: int | None = None) -> str:
     return "{}" if count == 1 else f"Round {number or count} of {count}: {{}}"
 
 
-# Evaluation and search ----------------------------------------------------------------------------
-
-
-def _tasks(plan: Plan) -> bool:
-    """Whether there is anything to evaluate: not for raw families, nor where it is switched off."""
-    return plan.recipe.evaluate is not False and bool(plan.inputs.family.tasks)
-
-
-def evaluating_output(
-    directory: Path, split: SplitName
-) -> Generator[Event, None, list[TaskResult]]:
-    """What a directory that `run` wrote reaches on its tasks, by the recipe that it holds.
-
-    Raises `InputError` where there is no recipe, or its experts name no tasks.
-    """
-    file = Path(directory) / "recipe.yaml"
-    if not file.is_file():
-        raise InputError(
-            f"model '{directory}'",
-            expected="an output of `merge`, with its recipe.yaml",
-            found="none",
-            remedy="Name a task with --task.",
-        )
-    recipe = load_recipe(file).model_copy(update={"evaluate": Evaluation(split=split)})
-    plan = prepare(recipe)
-    if not _tasks(plan):
-        raise InputError(f"recipe '{file}'", expected="experts with tasks", found="none")
-    merged = Checkpoint.open(directory)
-    encoder = {name: merged.read(name) for name in merged.tensors}
-    exam = yield from part(_examining(plan), stop=REFERENCES)
-    for note in exam.notes:
-        warnings.warn(note, stacklevel=2)
-    return list((yield from part(_asking(plan, exam, encoder), start=REFERENCES)))
-
-
-evaluate_output = drained(evaluating_output)
-
-
-def _examining(plan: Plan) -> Generator[Event, None, Exam]:
-    """The questions of every task, which experts and base have answered; without tasks, none.
-
-    A search asks on validation data, also where its merge is not evaluated.
-    """
-    settings = plan.recipe.evaluate
-    if plan.recipe.search and not isinstance(settings, Evaluation):
-        settings = TRIED
-    if not isinstance(settings, Evaluation) or not plan.inputs.family.tasks:
-        return Exam((), ())
-    family, folder = plan.inputs.family, plan.recipe.folder
-    exam = yield from examining(family, folder, settings.split, settings.examples, plan.device)
-    yield Examined(exam.notes, fraction=1.0, text="Experts and base are tested")
-    return exam
-
-
-def _asking(
-    plan: Plan, exam: Exam, encoder: Mapping[str, Tensor]
-) -> Generator[Event, None, Sequence[TaskResult]]:
-    """The results of the merged model on every task."""
-    settings = plan.recipe.evaluate
-    if not isinstance(settings, Evaluation) or not exam.examiners:
-        return ()
-    results = yield from exam.take(encoder, precision=settings.precision)
-    for index, result in enumerate(results):
-        yield TaskDone(result, index, len(results), fraction=1.0, text=f"Tested on {result.name}")
-    return results
+# Search -------------------------------------------------------------------------------------------
 
 
 def grid(recipe: Recipe) -> list[dict[str, Any]]:

@@ -24,13 +24,18 @@ from .sinks import SPOOL, MemorySink, Sink, Spool, output_specs
 
 @dataclass
 class Place:
-    """Where a merge goes: the sink, the spool and the journal of one output, or memory."""
+    """Where a merge goes: the sink, the spool and the journal of one output, or memory.
+
+    past     the layers that an earlier merge has left there
+    folder   of the output; None: memory
+    """
 
     sink: Sink
     writer: CheckpointWriter | None
     spool: Spool
     journal: Journal
     past: Mapping[str, Entry]
+    folder: Path | None = None
 
     def finish(self) -> None:
         """All tensors are written: put them on the disk."""
@@ -106,7 +111,7 @@ def open_place(plan: Plan, folder: Path | None, *, shard_bytes: int, resume: boo
             remedy="Start again with --force and without --resume.",
         ) from None
 
-    return Place(writer, writer, spool, journal, entries)
+    return Place(writer, writer, spool, journal, entries, folder)
 
 
 def _sync(writer: CheckpointWriter, spool: Spool) -> None:

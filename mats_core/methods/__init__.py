@@ -23,6 +23,7 @@ from .options import Options
 from .presets import PRESETS, PROPOSED, WITHOUT_DATA, Preset
 from .reference import OptionField, describe, named_checkpoints, options_of_the_base
 from .running import merge_running, running_cost
+from .sequential import SequentialOptions
 from .stages import PLAIN, Stage
 from .starts import STARTS
 from .table import METHODS, SIMPLEST
@@ -30,8 +31,9 @@ from .table import METHODS, SIMPLEST
 __all__ = [
     "LADDERS", "METHODS", "PLAIN", "PRESETS", "PROPOSED", "SIMPLEST", "STARTS", "WITHOUT_DATA",
     "Cost", "Counterpart", "EssentialOptions", "KfacOptions", "Ladder", "Layer", "LayerStatistics",
-    "Merged", "Method", "OptionField", "Options", "Preset", "Rung", "Shape", "Solve", "Stage",
-    "Treatment", "Watch", "calls", "describe", "essential_subspace", "essential_update", "kfac",
-    "merge_running", "named_checkpoints", "operations", "options_of_the_base", "passes",
-    "reference", "relative_power", "running_cost", "selection", "shift_covariance",
+    "Merged", "Method", "OptionField", "Options", "Preset", "Rung", "SequentialOptions", "Shape",
+    "Solve", "Stage", "Treatment", "Watch", "calls", "describe", "essential_subspace",
+    "essential_update", "kfac", "merge_running", "named_checkpoints", "operations",
+    "options_of_the_base", "passes", "reference", "relative_power", "running_cost", "selection",
+    "shift_covariance",
 ]  # fmt: skip

@@ -30,7 +30,7 @@ from ..names import group_of
 from ..system import Work, forgetful
 from .cost import EXACT, Cost, Shape, eigenbasis, gemm, passes, polar_factor, svd_bytes
 from .cost import averaged as averaged_cost
-from .grams import INPUT, GramShare, InputSource, costing, with_grams
+from .grams import INPUT, InputSource, costing, with_grams
 from .grams import said as said_of
 from .layer import Layer, Merged, Show, mean_task_vector, unseen
 from .method import Method, but_matrices, never
@@ -74,7 +74,6 @@ class EssentialOptions(Options):
 
     scaling: Signed = option(1.5, SCALING, source=MEASURED)
     gram: InputSource = "measured"
-    gram_share: GramShare = 1.0
     task_power: Level = option(
         2.0,
         "polarized scaling, level 1: tasks with a larger update in a layer weigh more (0: off)",
@@ -177,7 +176,7 @@ def essential_update(
     """Steps 1–6: the merged update of one layer, the weights that tasks and dimensions got, and how
     the polar factors were computed.
     """
-    subspace = (options.rank, options.centre, options.gram, options.gram_share)
+    subspace = (options.rank, options.centre, options.gram)
     d_out = updates[0].shape[0]
     rank = min(options.rank or max(1, d_out // len(updates)), d_out)
     norms = torch.tensor([norm(update) for update in updates], dtype=torch.float64)
@@ -239,7 +238,7 @@ def essential(layer: Layer, options: EssentialOptions, survey: object = None) ->
     """W = W0 + α Δ before level 3; matrices without statistics fall back to TSV-M."""
     if not layer.is_matrix:
         return mean_task_vector(layer, options.scaling)
-    layer = with_grams(layer, options.gram, options.gram_share, INPUT)
+    layer = with_grams(layer, options.gram, INPUT)
     grams = layer.grams("input_gram")
     means = layer.measured("input_mean") if centred(options) else None
     if grams is None or (centred(options) and means is None):
@@ -286,7 +285,7 @@ def layer_factors(norms: Mapping[str, float], options: EssentialOptions) -> dict
 
 def cost(s: Shape, options: EssentialOptions) -> Cost:
     of_matrices = functools.partial(_cost, options=options)
-    return costing(s, options.gram, options.gram_share, INPUT, of_matrices)
+    return costing(s, options.gram, INPUT, of_matrices)
 
 
 def _cost(s: Shape, options: EssentialOptions) -> Cost:

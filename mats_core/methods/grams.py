@@ -26,15 +26,15 @@ INPUT = frozenset({"input_gram"})
 InputSource = Annotated[
     OfInputs,
     option(
-        help="A as it was measured, or from each update, Δᵀ Δ, which needs no data",
+        help="A as measured, or from each update (Δᵀ Δ), which needs no data",
         label="Gram from",
     ),
 ]
 Source = Annotated[
     OfBoth,
     option(
-        help="A and B as they were measured, or from each update, Δᵀ Δ and Δ Δᵀ, which needs no "
-        "data; update-output: A measured and B from the update, which needs no gradients",
+        help="A and B as measured, or from each update (Δᵀ Δ, Δ Δᵀ), which needs no data; "
+        "update-output: A measured, B from the update, which needs no gradients",
         label="Grams from",
     ),
 ]
@@ -58,10 +58,11 @@ def measured_kinds(gram: OfBoth, kinds: frozenset[str]) -> frozenset[str]:
     return kinds - replaced[gram]
 
 
-def with_grams(layer: Layer, gram: OfBoth, share: float, kinds: frozenset[str]) -> Layer:
+def with_grams(layer: Layer, gram: OfBoth, kinds: frozenset[str], share: float = 1.0) -> Layer:
     """The layer with Grams from its updates in place of measured ones, as `gram` says.
 
     kinds   those that the method solves with
+    share   of each update's entries that are in its Gram
     """
     made = kinds - measured_kinds(gram, kinds)
     if not made or not layer.is_matrix:
@@ -101,7 +102,11 @@ def said(gram: OfBoth) -> str:
 
 
 def costing(
-    s: Shape, gram: OfBoth, share: float, kinds: frozenset[str], inner: Callable[[Shape], Cost]
+    s: Shape,
+    gram: OfBoth,
+    kinds: frozenset[str],
+    inner: Callable[[Shape], Cost],
+    share: float = 1.0,
 ) -> Cost:
     """What a layer costs by `inner`, with the Grams that its updates give counted in.
 

@@ -52,7 +52,7 @@ def kfac(layer: Layer, options: KfacOptions, survey: Any = None) -> Merged:
     always.  Before CG its diagonal is judged, and CG notices a direction of negative curvature
     where it takes a step along one; one that it never meets is not noticed.
     """
-    layer = with_grams(layer, options.gram, options.gram_share, KFAC)
+    layer = with_grams(layer, options.gram, KFAC)
     damping = options.damping if options.rank is None else 0.0
     blocks = _blocks(layer, options, damping=damping) if layer.is_matrix else ()
     if not blocks:
@@ -152,7 +152,7 @@ def _products(
 
 def _undamped(layer: Layer, options: KfacOptions) -> tuple[object, ...]:
     """All that the undamped blocks and their sum depend on, beside what the layer was given."""
-    asked = options.model_dump(include={"gram", "gram_share", "normalise", "off_diagonal"})
+    asked = options.model_dump(include={"gram", "normalise", "off_diagonal"})
     return layer.weights, *asked.values()
 
 

@@ -28,7 +28,7 @@ from .remaining import remaining_cost
 
 def cost(s: Shape, options: KfacOptions) -> Cost:
     of_matrices = functools.partial(_cost, options=options)
-    return costing(s, options.gram, options.gram_share, KFAC, of_matrices)
+    return costing(s, options.gram, KFAC, of_matrices)
 
 
 def _cost(s: Shape, options: KfacOptions) -> Cost:

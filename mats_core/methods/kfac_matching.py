@@ -24,7 +24,7 @@ from ..linear import (
 )
 from .cost import Cost, Shape, bound, calls, eigenbases, forms, gemm
 from .gradient_matching import FACTOR, PUBLISHED
-from .grams import GramShare, Source, costing, measured_kinds, said, with_grams
+from .grams import Source, costing, measured_kinds, said, with_grams
 from .kfac import limits, show_blocks, sums
 from .kfac_options import NORMALISED
 from .layer import KFAC, Layer, LayerStatistics, Merged, indefinite, require_diagonal
@@ -64,7 +64,6 @@ CURVATURE = {
 
 class KfacMatchingOptions(Options):
     gram: Source = "measured"
-    gram_share: GramShare = 1.0
     scaling: float = option(1.0, FACTOR, low=0, high=10, step=0.05, source=PUBLISHED)
     prior: Prior = option(
         0.1,
@@ -84,7 +83,7 @@ def kfac_matching(layer: Layer, options: KfacMatchingOptions, survey: Any = None
     What a negative weight makes indefinite is noticed as in `kfac`: by its diagonal, or where CG
     meets it.
     """
-    layer = with_grams(layer, options.gram, options.gram_share, KFAC)
+    layer = with_grams(layer, options.gram, KFAC)
     blocks = [_block(own, options) for own in layer.statistics] if layer.is_matrix else []
     prior = _block(layer.base_statistics, options) if options.prior == "pretrained" else None
     known = [block for block in blocks if block is not None]
@@ -151,7 +150,7 @@ def kfac_matching_reads(options: KfacMatchingOptions) -> frozenset[str]:
 
 def cost(s: Shape, options: KfacMatchingOptions) -> Cost:
     of_matrices = functools.partial(_cost, options=options)
-    return costing(s, options.gram, options.gram_share, KFAC, of_matrices)
+    return costing(s, options.gram, KFAC, of_matrices)
 
 
 def _cost(s: Shape, options: KfacMatchingOptions) -> Cost:

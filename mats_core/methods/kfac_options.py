@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from .grams import GramShare, Source
+from .grams import Source
 from .options import (
     Damping,
     FoldBias,
@@ -28,7 +28,6 @@ class KfacOptions(Options):
     """Options of merging by K-FAC blocks."""
 
     gram: Source = "measured"
-    gram_share: GramShare = 1.0
     iterations: Iterations = option(50, source=MEASURED)
     tolerance: Tolerance = option(1e-3, source=MEASURED, more=True)
     off_diagonal: Share = option(

@@ -33,6 +33,9 @@ class LayerStatistics:
     output_gradient_gram   B (d_out, d_out), in factors where it was measured in low rank
     fisher                 F, in the tensor's shape
     block                  the full block (numel, numel) of a small parameter
+    cross_gram             E[x̃_e x̃_sᵀ] of the expert's inputs and the merge's, whose Gram is
+                           `input_gram` then (`sequential`)
+    lost                   E[(r_e − r_s) x̃_sᵀ] (d_out, d_in), what the residual stream has lost
     """
 
     input_gram: Gram | None = None
@@ -40,6 +43,8 @@ class LayerStatistics:
     output_gradient_gram: Gram | None = None
     fisher: Tensor | None = None
     block: Tensor | None = None
+    cross_gram: Tensor | None = None
+    lost: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -68,6 +68,22 @@ PRESETS = (
         "Input Grams with their off-diagonal entries scaled by 0.9, and no damping.",
     ),
     Preset(
+        "Sequential, with measured curvature",
+        "sequential",
+        {"curvature": "measured"},
+        "Layer by layer on the inputs that each gets in the merge, with the curvature that was "
+        "measured at the experts.",
+    ),
+    Preset(
+        "RegMean++ as published",
+        "sequential",
+        {
+            "curvature": "identity", "expert_inputs": 0.0, "residual": False,
+            "off_diagonal": 0.9, "damping": 0.0,
+        },
+        "RegMean on the inputs that each layer gets in the merge (arXiv 2508.03121).",
+    ),
+    Preset(
         "K-FAC without data",
         "kfac",
         {"gram": "update", "damping": 0.03},

@@ -101,7 +101,7 @@ def regmean(layer: Layer, options: RegMeanOptions, survey: Any = None) -> Merged
 
     With `iterations`, so many steps of conjugate gradients towards it, from `W0 + Σ Δ_m`.
     """
-    layer = with_grams(layer, options.gram, options.gram_share, INPUT)
+    layer = with_grams(layer, options.gram, INPUT, options.gram_share)
     grams = layer.grams("input_gram") if layer.is_matrix else None
     if grams is None:
         return merge_remaining(layer, options.remaining, options.damping)
@@ -140,7 +140,7 @@ def regmean_reads(options: RegMeanOptions) -> frozenset[str]:
 
 def cost(s: Shape, options: RegMeanOptions) -> Cost:
     of_matrices = functools.partial(_cost, options=options)
-    return costing(s, options.gram, options.gram_share, INPUT, of_matrices)
+    return costing(s, options.gram, INPUT, of_matrices, options.gram_share)
 
 
 def _cost(s: Shape, options: RegMeanOptions) -> Cost:

@@ -12,6 +12,7 @@ from . import (
     kfac,
     kfac_matching,
     regmean,
+    sequential,
     slerp,
     task_arithmetic,
     ties,
@@ -36,6 +37,7 @@ METHODS: dict[str, Method] = {
         essential.METHOD,
         gradient_matching.METHOD,
         kfac_matching.METHOD,
+        sequential.METHOD,
     )
 }
 

@@ -101,7 +101,7 @@ class Board:
             tooltip="Compare the runs to come with this one",
         )
         self.copy = new("Button", description="As code", icon="code", layout=looks.button)
-        self.folder = new("Text", placeholder="folder to save in", layout=looks.folder)
+        self.folder = new("Text", placeholder="folder to save in", layout=looks.title)
         self.keep = new("Button", description="Save", icon="save", layout=looks.button)
         self.open: Any = None
         if files:

@@ -28,8 +28,7 @@ class Looks:
         self.rows = w.Layout(flex_flow="row wrap", grid_gap="4px 16px", width="100%")
         self.small = w.Layout(width="84px")
         self.tile = w.Layout(width="22px", height="20px", padding="0", margin="1px")
-        self.title = w.Layout(width="150px")
-        self.folder = w.Layout(width="180px")
+        self.title = w.Layout(width="150px")  # of labels, and of what is typed beside a button
         self.button = w.Layout(width="auto", height="30px")
         self._layouts = list(vars(self).values())
         self._styles: dict[str, Any] = {}

@@ -20,15 +20,18 @@ from .collect import BatchDone, Steps, measure, measuring
 from .fisher import CHUNK_BYTES
 from .gram import with_bias
 from .of_loader import Loss, measuring_loader
-from .of_task import measure_task, measuring_task
+from .of_task import inputs_of_task, measure_task, measuring_task
 from .passes import measuring_to_file
 from .settings import EXAMPLES, Labels, MeasureSettings
 from .sketch import Sketch
+from .stages import Block, Seen, Stage, blocks_of
 from .store import OF_PARAMETERS, Statistics, require_output, whole_name
+from .streams import Moments, Stream, moments, room
 
 __all__ = [
-    "CHUNK_BYTES", "EXAMPLES", "OF_PARAMETERS", "BatchDone", "Labels", "Loss",
-    "MeasureSettings", "Sketch", "Statistics", "Steps", "cached_path", "measure",
-    "measure_task", "measuring", "measuring_loader", "measuring_once", "measuring_task",
-    "measuring_to_file", "require_output", "whole_name", "with_bias",
+    "CHUNK_BYTES", "EXAMPLES", "OF_PARAMETERS", "BatchDone", "Block", "Labels", "Loss",
+    "MeasureSettings", "Moments", "Seen", "Sketch", "Stage", "Statistics", "Steps", "Stream",
+    "blocks_of", "cached_path", "inputs_of_task", "measure", "measure_task", "measuring",
+    "measuring_loader", "measuring_once", "measuring_task", "measuring_to_file", "moments",
+    "require_output", "room", "whole_name", "with_bias",
 ]  # fmt: skip

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .. import models
 from ..checkpoints import Tensors, Weights
@@ -48,12 +48,7 @@ def measuring_task(
     if tensors is None:
         tensors = models.tensors_of(checkpoint, dtype)
     model = models.build(directory, tensors, device=device, dtype=dtype)
-    order = np.random.default_rng(settings.seed).permutation(len(task.train))[: settings.examples]
-    chosen = task.train.take(order)
-    shapes = models.shapes_of(tensors)
-    rows = models.encode(chosen, directory, device=device, dtype=dtype, shapes=shapes)
-    # Texts of like length side by side; of images nothing moves.
-    places = np.argsort(-rows.lengths, kind="stable")
+    chosen, rows, places = _drawn(checkpoint, task, settings, tensors)
     given = chosen.labels
     if task.form.kind == "choices" and labels == "true":
         # An answer drawn from all of them; its tokens are then as good as true ones.
@@ -92,6 +87,29 @@ def measuring_task(
             taking=taking,
         )
     )
+
+
+def _drawn(
+    checkpoint: Weights, task: Task, settings: MeasureSettings, tensors: Tensors
+) -> tuple[Split, Rows, np.ndarray]:
+    """The seeded draw from a task's train split, encoded, and the order of its batches."""
+    order = np.random.default_rng(settings.seed).permutation(len(task.train))[: settings.examples]
+    chosen, shapes = task.train.take(order), models.shapes_of(tensors)
+    place = {"device": existing_device(settings.device or "cpu"), "dtype": settings.dtype}
+    rows = models.encode(chosen, checkpoint.directory, **place, shapes=shapes)
+    # Texts of like length side by side; of images nothing moves.
+    return chosen, rows, np.argsort(-rows.lengths, kind="stable")
+
+
+def inputs_of_task(
+    checkpoint: Weights, task: Task, settings: MeasureSettings, tensors: Tensors
+) -> list[Mapping[str, Tensor]]:
+    """What a model with these tensors is called with on the examples that `measuring_task` draws:
+    batches of inputs, without labels."""
+    task = models.check(checkpoint, task).task
+    _, rows, places = _drawn(checkpoint, task, settings, tensors)
+    starts = range(0, len(places), settings.batch_size)
+    return [rows.batch(places[at : at + settings.batch_size]).inputs for at in starts]
 
 
 def measure_task(

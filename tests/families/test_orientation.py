@@ -26,6 +26,7 @@ from mats_core.methods.table import METHODS
 from mats_core.statistics.collect import measure
 from mats_core.statistics.store import Statistics
 from tests.architectures import ARCHITECTURES, config, inputs
+from tests.method_cases import BARE
 
 # (d_out, d_in) of a tiny GPT-2's matrices, two blocks of them.
 MATRICES = {"attn.c_attn": (12, 4), "attn.c_proj": (4, 4), "mlp.c_fc": (6, 4), "mlp.c_proj": (4, 6)}
@@ -109,7 +110,7 @@ def merged(recipe: Recipe) -> dict[str, Tensor]:
     return dict(last.tensors)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", BARE)
 @pytest.mark.parametrize("on_disk", [True, False])
 def test_every_method_gives_exactly_the_transpose(both, method, on_disk, tmp_path):
     found = []

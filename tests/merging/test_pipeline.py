@@ -16,6 +16,7 @@ from mats_core.checkpoints.files import Checkpoint
 from mats_core.errors import InputError
 from mats_core.evaluation.examiner import Asked
 from mats_core.merging import pipeline
+from mats_core.merging.asking import evaluate_output
 from mats_core.merging.events import (
     Examined,
     Finished,
@@ -24,7 +25,7 @@ from mats_core.merging.events import (
     TaskDone,
     TrialDone,
 )
-from mats_core.merging.pipeline import evaluate_output, merge, run
+from mats_core.merging.pipeline import merge, run
 from mats_core.merging.plan import open_inputs, prepare, units
 from mats_core.merging.reading import read_layer
 from mats_core.merging.recipe import load_recipe, parse_recipe

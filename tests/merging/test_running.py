@@ -12,9 +12,9 @@ from mats_core import measure, merge_models
 from mats_core.estimating import estimate_plan
 from mats_core.merging import inputs_of, open_source, parse_recipe, planned
 from mats_core.methods import Layer, merge_running
-from mats_core.methods.table import METHODS
 from mats_core.names import running_statistics
 from mats_core.system import UNMEASURED
+from tests.method_cases import BARE
 from tests.module_cases import ResNet, loader
 
 VARIANCES = (0.1, 0.3)
@@ -48,7 +48,7 @@ def family() -> tuple[nn.Module, dict[str, nn.Module]]:
     return base.eval(), experts
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", BARE)
 def test_every_method_averages_them(method):
     base, experts = family()
     statistics = {name: measure(model, loader(8)) for name, model in experts.items()}

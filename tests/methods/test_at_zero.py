@@ -18,6 +18,8 @@ from tests.methods.test_tsv_m import iso_cts, numpy_updates
 Oracle = Callable[[Case], Any]
 ITERATED = {"iterations": 1000, "tolerance": 0.0, "damping": 0.3, "normalise": False}
 UNDAMPED = {**ITERATED, "damping": 0.0}
+FITTED = {"curvature": "identity", "off_diagonal": 0.5}
+ITERATED_IN_PLACE = {"curvature": "measured", "iterations": 1000, "tolerance": 0.0, "damping": 0.2}
 SHARE = 0.1  # H_0 of gradient matching, as a share of the mean diagonal
 
 
@@ -67,6 +69,23 @@ def matched(case: Case, damping: float) -> Any:
     return base(case) + found.reshape(base(case).shape)
 
 
+def fitted(case: Case, off_diagonal: float, damping: float) -> Any:
+    """Least squares on each task's inputs, of trace one."""
+    grams = [_formed(a.numpy() / np.trace(a.numpy()), off_diagonal, damping) for a in case.grams]
+    above = sum(w.numpy() @ a for w, a in zip(case.layer.experts, grams, strict=True))
+    return above @ np.linalg.inv(sum(grams))
+
+
+def placed(case: Case) -> Any:
+    """The system of both streams alike, with curvature, by its dense matrix."""
+    pairs = zip(case.output_grams, case.grams, strict=True)
+    formed = [[_formed(c.numpy() / np.trace(c.numpy()), 1, 0.2) for c in pair] for pair in pairs]
+    left = np.sum([np.kron(b, a) for b, a in formed], axis=0)
+    each = zip(formed, case.layer.experts, strict=True)
+    right = np.sum([b @ w.numpy() @ a for (b, a), w in each], axis=0)
+    return np.linalg.solve(left, right.reshape(-1)).reshape(right.shape)
+
+
 def essential(**changed: float) -> Oracle:
     return lambda case: base(case) + esm(case, **{**POWERS, **changed})
 
@@ -106,11 +125,18 @@ AT_ZERO: dict[tuple[str, str], tuple[dict[str, Any], Oracle]] = {
     ("kfac_matching", "scaling"): ({"prior": SHARE, **ITERATED}, base),
     ("kfac_matching", "damping"): ({"prior": SHARE, **ITERATED}, lambda c: matched(c, 0.0)),
     ("kfac_matching", "iterations"): ({"prior": SHARE, **ITERATED}, mean),
+    ("sequential", "damping"): (FITTED, lambda case: fitted(case, 0.5, 0.0)),
+    ("sequential", "off_diagonal"): (
+        FITTED | {"damping": 0.2}, lambda case: fitted(case, 0.0, 0.2),
+    ),
+    ("sequential", "iterations"): ({"curvature": "measured"}, mean),
+    ("sequential", "tolerance"): (ITERATED_IN_PLACE, placed),
     ("kfac_matching", "tolerance"): ({"prior": SHARE, **ITERATED}, lambda c: matched(c, 0.3)),
 }  # fmt: skip
 # Zero is a seed like any other; TIES keeps something, and so do Grams of updates.
 NEVER = {("dare", "seed"), ("ties", "density")}
-NEVER |= {(name, "gram_share") for name in ("regmean", "kfac", "kfac_matching", "essential")}
+NEVER |= {("sequential", "expert_inputs")}  # two streams that differ: `test_sequential`
+NEVER |= {("regmean", "gram_share")}
 
 
 def test_the_table_holds_every_slider_that_reaches_zero():

@@ -13,6 +13,7 @@ from torch import nn
 import mats_core as mats
 from mats_core.methods import METHODS, describe
 from mats_core.names import is_weight
+from tests.method_cases import BARE
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Try:
     experts: int = 3
 
 
-GRAMS = {"gram": Try("update"), "gram_share": Try(0.5, {"gram": "update"})}
+GRAMS = {"gram": Try("update")}
 SOLVED = {"preconditioner": "none"}  # CG alone: where it starts and ends is seen
 TRIES: dict[str, dict[str, Try]] = {
     "average": {},
@@ -44,6 +45,7 @@ TRIES: dict[str, dict[str, Try]] = {
     "regmean": {
         "off_diagonal": Try(0.3), "damping": Try(0.5), "fold_bias": Try(True),
         "remaining": Try("fisher"), "normalise": Try(True), "iterations": Try(2), **GRAMS,
+        "gram_share": Try(0.5, {"gram": "update"}),
     },
     "kfac": {
         "iterations": Try(1, SOLVED), "tolerance": Try(0.5, SOLVED), "off_diagonal": Try(0.3),
@@ -132,7 +134,7 @@ def apart(one, other):
 
 
 def test_the_table_holds_every_option():
-    declared = {name: {option.name for option in describe(name)} for name in METHODS}
+    declared = {name: {option.name for option in describe(name)} for name in BARE}
     assert {name: set(tried) for name, tried in TRIES.items()} == declared
 
 
@@ -203,7 +205,7 @@ def test_a_level_of_polarized_scaling_that_is_off_weighs_all_alike(family, name)
 
 
 @pytest.mark.parametrize(
-    "method", [name for name, one in METHODS.items() if one.weighted and name != "ties"]
+    "method", [name for name in BARE if METHODS[name].weighted and name != "ties"]
 )
 def test_a_weight_of_zero_leaves_an_expert_out(family, method):
     options: dict[str, Any] = {"drop": 0.0} if method == "dare" else {}
@@ -215,7 +217,7 @@ def test_a_weight_of_zero_leaves_an_expert_out(family, method):
 # What a sign does ---------------------------------------------------------------------------------
 
 
-SIGNED = [name for name, one in METHODS.items() if not one.normalises(one.options())]
+SIGNED = [name for name in BARE if not METHODS[name].normalises(METHODS[name].options())]
 
 
 def test_minus_one_takes_a_task_vector_away(family):

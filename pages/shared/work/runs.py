@@ -43,9 +43,8 @@ ROUNDS = "rounds of statistics"
 # Options that runs may be older than, as they were.
 YOUNGER: dict[tuple[str, str], Any] = {
     ("essential", "orthogonal"): True, ("regmean", "normalise"): False,
-    ("regmean", "iterations"): None,
+    ("regmean", "iterations"): None, ("regmean", "gram_share"): 1.0,
     **{(m, "gram"): "measured" for m in ("regmean", "kfac", "kfac_matching", "essential")},
-    **{(m, "gram_share"): 1.0 for m in ("regmean", "kfac", "kfac_matching", "essential")},
 }  # fmt: skip
 log = logging.getLogger(__name__)
 _WRITING = threading.Lock()

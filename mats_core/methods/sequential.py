@@ -1,0 +1,225 @@
+"""Sequential calibration: a merge whose layers are solved one after the other, inside of the model.
+
+Every layer is matched on the inputs that it gets in the merge, whose earlier layers are calibrated
+already, and its target also corrects what the residual stream has lost on the way:
+
+    x_s, x_e   a layer's input in the merge and in the expert, x̃ = [x; 1]
+    r_s, r_e   the stream that its output is added to, where there is one
+    y_t        W̃_t (a x̃_e + (1 − a) x̃_s) + (r_e − r_s), with W̃_t = [W_t b_t]
+
+    Σ α_t B_t W̃ A_t = Σ α_t B_t E[y_t x̃_sᵀ],    A_t = E[x̃_s x̃_sᵀ]
+
+FeatCal (arXiv 2605.13030) and RegMean++ (2508.03121) are relatives with B = I; the form with
+curvature by sub-layer is not published.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from torch import Tensor
+
+from .. import linear
+from ..linear import (
+    Kronecker,
+    Status,
+    WeightedSum,
+    eigh_descending,
+    matrix,
+    pseudo_solve,
+    regularised_gram,
+    solve_positive,
+    weighted_sum,
+)
+from .cost import Cost, Shape, bound, cholesky_solve, gemm, inverses
+from .cost import averaged as averaged_cost
+from .grams import with_grams
+from .kfac import KfacOptions, kfac, limits, sums
+from .layer import Layer, Merged, averaged, indefinite
+from .method import Method
+from .options import Iterations, Options, Share, Strength, Tolerance, option
+
+OUTPUT = frozenset({"output_gradient_gram"})
+OURS = "trial on the sample family"
+STARTS = ("average", "kfac")
+
+
+class SequentialOptions(Options):
+    """Options of sequential calibration."""
+
+    curvature: Literal["update", "measured", "identity"] = option(
+        "update",
+        "B: from each update, Δ Δᵀ, which needs no labels and no gradients; as it was measured at "
+        "the experts; or none, which leaves a least-squares fit of the outputs",
+        source=OURS,
+        label="Curvature of the outputs",
+    )
+    examples: int = option(
+        256,
+        "examples of each expert's task on which layers are matched; labels are not looked at",
+        low=1,
+        high=4096,
+        step=1,
+        source=OURS,
+    )
+    damping: Strength = option(
+        0.03,
+        "δ, Tikhonov damping as a share of the mean eigenvalue, of A and of B, towards each expert",
+        source=OURS,
+    )
+    expert_inputs: Share = option(
+        1.0,
+        "a, how much a layer's target is of the expert's own inputs; 0: of the merge's, as in "
+        "RegMean++",
+        source="FeatCal, arXiv 2605.13030, mixes 0.25",
+        label="Inputs of the expert",
+    )
+    residual: bool = option(
+        True,
+        "whether a layer's target corrects what the residual stream has lost before it",
+        source=OURS,
+        label="Correct the residual stream",
+    )
+    off_diagonal: Share = option(
+        1.0,
+        "λ, the factor of the off-diagonal entries of A",
+        source="RegMean++, arXiv 2508.03121, uses 0.9",
+        more=True,
+    )
+    start: str = option(
+        "average",
+        "what all other parameters take, and where CG starts: average, kfac (from the updates "
+        "alone), or the path of a checkpoint",
+        checkpoint=STARTS,
+        more=True,
+    )
+    iterations: Iterations = option(50, more=True)
+    tolerance: Tolerance = option(1e-3, more=True)
+
+
+def sequential(layer: Layer, options: SequentialOptions, survey: Any = None) -> Merged:
+    """The solution of the module's equation; the start where no moments were measured.
+
+    With input Grams alone both streams are the expert's, which makes it merging by K-FAC blocks.
+    """
+    start = starting_merge(layer, options)
+    inputs = layer.measured("input_gram") if layer.is_matrix else None
+    outputs = _outputs(layer, options) if inputs is not None else None
+    if inputs is None or outputs is None:
+        return start
+    form = {"off_diagonal": options.off_diagonal, "damping": options.damping}
+    ready = [matrix(regularised_gram(gram, **form, normalise=True)) for gram in inputs]
+    targets = [
+        _target(layer, index, gram, a, options)
+        for index, (gram, a) in enumerate(zip(inputs, ready, strict=True))
+    ]
+    how = _told(layer, options)
+    if options.curvature == "identity":
+        return _least_squares(layer, ready, targets, start.value, how)
+    damped = [matrix(regularised_gram(b, damping=options.damping, normalise=True)) for b in outputs]
+    blocks = tuple(Kronecker(b, a) for b, a in zip(damped, ready, strict=True))
+    operator = WeightedSum(blocks, layer.shares)
+    each = (b @ target for b, target in zip(damped, targets, strict=True))
+    right = weighted_sum(each, layer.shares)
+    preconditioner = _preconditioner(blocks, layer.magnitudes)
+    solution = linear.cg(
+        operator.apply, right, start.value, preconditioner=preconditioner, **limits(layer, options)
+    )
+    if layer.negative and solution.status == Status.NOT_POSITIVE:
+        raise indefinite(layer, "sequential calibration")
+    return Merged(solution.value, "sequential", status=f"{solution.status}{how}", solution=solution)
+
+
+def starting_merge(layer: Layer, options: SequentialOptions) -> Merged:
+    """What a layer is before it is calibrated."""
+    if layer.starts is not None:
+        return Merged(layer.starts(layer.name), "start", "averaged", "as in the start")
+    if options.start == "kfac":
+        return kfac(layer, KfacOptions(gram="update", damping=options.damping))
+    return averaged(layer)
+
+
+def _outputs(layer: Layer, options: SequentialOptions) -> Sequence[Any] | None:
+    """B of each expert; a placeholder of each where there is no curvature."""
+    if options.curvature == "identity":
+        return (None,) * len(layer.experts)
+    source = "update-output" if options.curvature == "update" else "measured"
+    return with_grams(layer, source, OUTPUT).grams("output_gradient_gram")
+
+
+def _target(
+    layer: Layer, index: int, gram: Tensor, ready: Tensor, options: SequentialOptions
+) -> Tensor:
+    """`E[y x̃_sᵀ]` by the trace of A, drawn towards the expert by what A was changed by."""
+    own, expert = layer.statistics[index], layer.experts[index]
+    scale = 1 / float(gram.diagonal().sum())
+    cross = gram if own.cross_gram is None else own.cross_gram
+    mixed = options.expert_inputs * cross + (1 - options.expert_inputs) * gram
+    target = expert @ (mixed * scale + (ready - gram * scale))
+    if options.residual and own.lost is not None:
+        target = target + scale * own.lost
+    return target
+
+
+def _told(layer: Layer, options: SequentialOptions) -> str:
+    corrected = options.residual and any(own.lost is not None for own in layer.statistics)
+    return ", residual stream corrected" if corrected else ""
+
+
+def _least_squares(
+    layer: Layer, grams: Sequence[Tensor], targets: Sequence[Tensor], start: Tensor, how: str
+) -> Merged:
+    left, right = weighted_sum(grams, layer.shares), weighted_sum(targets, layer.shares)
+    value, status = solve_positive(left, right), str(Status.CLOSED_FORM)
+    if value is None and layer.negative:
+        raise indefinite(layer, "sequential calibration")
+    if value is None:
+        value, status = pseudo_solve(left, right, start), "singular: nearest to the start"
+    return Merged(value, "sequential", status=f"{status}{how}")
+
+
+def _preconditioner(blocks: Sequence[Kronecker], shares: Sequence[float]) -> linear.Apply:
+    a, b = sums(blocks, shares)
+    inverse = linear.kronecker_inverse(a, b)
+    return inverse or linear.kronecker(eigh_descending(a), eigh_descending(b))
+
+
+def reads(options: SequentialOptions) -> frozenset[str]:
+    return OUTPUT if options.curvature == "measured" else frozenset()
+
+
+def cost(s: Shape, options: SequentialOptions) -> Cost:
+    if not s.is_matrix:
+        return averaged_cost(s)
+    m, n, t = s.rows, s.columns, s.experts
+    product = gemm(m, n, n, s.dtype) * t + s.passes(3 * t)
+    grams = t * (2 * n * n + m * m) * s.width
+    if options.curvature == "identity":
+        return Cost("merged", product + cholesky_solve(m, n), 6 * s.nbytes + grams)
+    operator = product + gemm(m, n, m, s.dtype) * t
+    each = operator + gemm(m, n, m, s.dtype) + gemm(m, n, n, s.dtype) + s.passes(27)
+    needed = bound(options.iterations, options.tolerance, t)
+    work = operator * 2 + inverses(m, n, s) + each * needed + gemm(m, m, n, s.dtype) * t
+    return Cost("merged", work, (12 + t) * s.nbytes + grams + 24 * max(m, n) ** 2)
+
+
+METHOD = Method(
+    name="sequential",
+    title="Sequential calibration",
+    group="statistics",
+    summary="Walks through the model and matches every layer on the inputs that it gets in the "
+    "merge, residual stream included; needs the experts' tasks, and not their labels.",
+    formula=r"\sum_t \alpha_t B_t \tilde W A_t = \sum_t \alpha_t B_t\, "
+    r"\mathrm{E}[y_t \tilde x_s^\top],\quad y_t = \tilde W_t \tilde x_e + (r_e - r_s),\quad "
+    r"A_t = \mathrm{E}[\tilde x_s \tilde x_s^\top]",
+    source="the K-FAC form by sub-layer of FeatCal, arXiv 2605.13030, not published before",
+    options=SequentialOptions,
+    merge=sequential,
+    cost=cost,
+    short="Sequential",
+    reads=reads,
+    requires=reads,
+    folds=lambda options: True,
+    calibrates=True,
+)

@@ -1,0 +1,150 @@
+"""A layer of sequential calibration: its equation on the tokens of both streams, in numpy."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from mats_core.methods import LayerStatistics
+from tests.layer_cases import SEEDS, close, merged, random_case, value
+
+SOLVED = {"iterations": 2000, "tolerance": 0.0, "damping": 0.0}
+FIT = {**SOLVED, "curvature": "identity"}
+
+
+def streams(seed, *, experts=3, tokens=60, apart=1.0):
+    """A case, and each task's tokens (x_s, x_e, r_e − r_s), measured into the layer."""
+    case = random_case(seed, experts=experts, tokens=tokens)
+    random = torch.Generator().manual_seed(seed)
+
+    def noise(*shape):
+        return torch.randn(*shape, dtype=torch.float64, generator=random)
+
+    seen = [(x + apart * 0.3 * noise(*x.shape), x, apart * noise(len(x), 6)) for x in case.inputs]
+    statistics = tuple(
+        LayerStatistics(
+            input_gram=x_s.T @ x_s / len(x_s), cross_gram=x_e.T @ x_s / len(x_s),
+            lost=lost.T @ x_s / len(x_s), output_gradient_gram=b,
+        )
+        for (x_s, x_e, lost), b in zip(seen, case.output_grams, strict=True)
+    )  # fmt: skip
+    return replace(case.layer, statistics=statistics), [[v.numpy() for v in s] for s in seen]
+
+
+def targets(layer, seen, share=1.0, residual=True):
+    """y of every token."""
+    return [
+        (share * x_e + (1 - share) * x_s) @ w.numpy().T + residual * lost
+        for (x_s, x_e, lost), w in zip(seen, layer.experts, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize(("share", "residual"), [(1.0, True), (0.3, True), (0.0, False)])
+def test_without_curvature_it_is_least_squares_on_the_tokens(seed, share, residual):
+    layer, seen = streams(seed)
+    ys = targets(layer, seen, share, residual)
+    # Each task by the root of its trace, as its Gram is divided by it.
+    roots = [np.sqrt((x**2).sum()) for x, _, _ in seen]
+    x = np.vstack([s[0] / root for s, root in zip(seen, roots, strict=True)])
+    y = np.vstack([y / root for y, root in zip(ys, roots, strict=True)])
+    expected = np.linalg.lstsq(x, y, rcond=None)[0].T
+    found = value(layer, "sequential", **FIT, expert_inputs=share, residual=residual)
+    close(found, expected, 1e-8)
+
+
+@pytest.mark.parametrize("curvature", ["measured", "update"])
+def test_with_curvature_the_gradient_of_the_objective_vanishes(curvature):
+    """Σ_t tr(B_t E[(W x_s − y)(W x_s − y)ᵀ]) by the traces, differentiated by autograd."""
+    layer, seen = streams(3)
+    found = value(layer, "sequential", **SOLVED, curvature=curvature)
+    w = found.clone().requires_grad_()
+    total = torch.zeros((), dtype=torch.float64)
+    size = torch.zeros((), dtype=torch.float64)
+    for (x_s, _, _), y, own, update in zip(
+        seen, targets(layer, seen), layer.statistics, layer.updates, strict=True
+    ):
+        b = own.output_gradient_gram if curvature == "measured" else update @ update.T
+        error = torch.from_numpy(x_s) @ w.T - torch.from_numpy(y)
+        scale = float((x_s**2).sum()) * b.diagonal().sum()
+        total = total + ((error @ b) * error).sum() / scale
+        size = size + float((np.abs(y) ** 2).sum()) / float((x_s**2).sum())
+    (gradient,) = torch.autograd.grad(total, w)
+    assert float(gradient.norm()) < 1e-7 * float(size)
+
+
+@pytest.mark.parametrize("curvature", ["measured", "update", "identity"])
+def test_one_task_on_the_merges_inputs_gives_its_expert(curvature):
+    layer, _ = streams(4, experts=1)
+    options = {**SOLVED, "curvature": curvature, "expert_inputs": 0.0, "residual": False}
+    close(value(layer, "sequential", **options), layer.experts[0], 1e-7)
+
+
+@pytest.mark.parametrize("curvature", ["measured", "identity"])
+def test_equal_experts_on_equal_streams_give_the_expert(curvature):
+    layer, _ = streams(5, apart=0.0)
+    same = replace(layer, experts=(layer.experts[0],) * 3)
+    found = value(same, "sequential", curvature=curvature, damping=0.1)
+    close(found, layer.experts[0], 1e-7)
+
+
+def test_the_order_of_tasks_makes_no_difference():
+    layer, _ = streams(6)
+    turned = replace(
+        layer, experts=layer.experts[::-1], statistics=layer.statistics[::-1],
+        labels=layer.labels[::-1],
+    )  # fmt: skip
+    options = {"iterations": 500, "tolerance": 0.0, "curvature": "measured"}
+    one, other = (value(each, "sequential", **options) for each in (layer, turned))
+    close(one, other, 1e-9)
+
+
+def test_equal_streams_without_curvature_are_regmean_by_the_traces():
+    case = random_case(7)
+    found = value(case.layer, "sequential", curvature="identity", damping=0.05)
+    close(found, value(case.layer, "regmean", normalise=True, damping=0.05), 1e-9)
+
+
+def test_equal_streams_with_curvature_are_kfac():
+    case = random_case(8)
+    options = {"iterations": 1000, "tolerance": 0.0, "damping": 0.05}
+    found = value(case.layer, "sequential", curvature="measured", **options)
+    close(found, value(case.layer, "kfac", **options), 1e-8)
+
+
+def test_regmean_plus_plus_is_a_special_case():
+    layer, seen = streams(9)
+    grams = [x.T @ x / (x**2).sum() for x, _, _ in seen]
+    scaled = [0.9 * g + 0.1 * np.diag(np.diag(g)) for g in grams]
+    above = sum(w.numpy() @ g for w, g in zip(layer.experts, scaled, strict=True))
+    options = {**FIT, "expert_inputs": 0.0, "residual": False, "off_diagonal": 0.9}
+    close(value(layer, "sequential", **options), above @ np.linalg.inv(sum(scaled)), 1e-8)
+
+
+def test_damping_draws_towards_the_expert():
+    layer, _ = streams(10, experts=1)
+    far = [
+        float((value(layer, "sequential", damping=d) - layer.experts[0]).norm())
+        for d in (0.01, 1.0, 10.0)
+    ]
+    assert far[0] > far[1] > far[2]
+
+
+def test_without_moments_a_layer_is_as_in_the_start():
+    layer = replace(random_case(0).layer, statistics=())
+    assert merged(layer, "sequential").method == "mean"
+    assert merged(layer, "sequential", start="kfac").method == "kfac"
+    given = replace(layer, starts=lambda name: layer.base)
+    found = merged(given, "sequential", start="some/folder")
+    assert found.method == "start"
+    close(found.value, layer.base)
+
+
+def test_the_report_says_whether_the_stream_is_corrected():
+    layer, _ = streams(11)
+    assert "residual stream corrected" in merged(layer, "sequential").status
+    assert "residual" not in merged(layer, "sequential", residual=False).status
+    assert "residual" not in merged(random_case(0).layer, "sequential").status

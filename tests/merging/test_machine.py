@@ -120,7 +120,7 @@ def spooled(folder):
 
 BROKEN = {  # where a merge is when something breaks
     **PLACES,
-    "merging": (engine, "_made"),
+    "merging": (engine, "made_of"),
     "a merged layer": (engine, "_report"),
     "the journal": (journal.Journal, "layer"),
     "the last file": (TensorFileWriter, "close"),

@@ -162,6 +162,8 @@ def _line(entry: Mapping[str, object]) -> str:
 def task_of(name: str, folder: Path, found: Guess, roots: Sequence[Path] = ()) -> tuple[str, str]:
     """(reference, text) of an expert's task in a family's folder: what stands in the family, and
     the YAML that is to be written beside it; empty for a task that needs none."""
+    if found.reference:
+        return found.reference, ""
     if found.kind == "ready":
         return path_from(folder, found.file, roots), ""
     place = folder / TASKS

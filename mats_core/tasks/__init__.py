@@ -9,6 +9,7 @@ examples.
 
 from .classes import class_number, matched, says_nothing
 from .guessing import Guess, described, guessed, same_classes
+from .harness import named as harness_task
 from .loading import SAMPLE, files, load, names_file
 from .sources import Source, register
 from .task import (
@@ -30,6 +31,6 @@ from .wording import Wording
 __all__ = [
     "ARRAYS", "IMAGES", "KINDS", "METRICS", "SAMPLE", "SPLITS", "VALIDATION_MOST", "Form", "Guess",
     "Kind", "MetricName", "Source", "Split", "SplitName", "Task", "Wording", "class_number",
-    "described", "files", "guessed", "load", "matched", "names_file", "register", "same_classes",
-    "says_nothing",
+    "described", "files", "guessed", "harness_task", "load", "matched", "names_file", "register",
+    "same_classes", "says_nothing",
 ]  # fmt: skip

@@ -22,7 +22,7 @@ from .classes import class_name, class_number, distinct, matched, says_nothing
 from .column_names import LABELS, PAIRS, TEXTS, first_of, pair_of
 from .description import read
 from .folders import ENDINGS, listed
-from .loading import FILES
+from .loading import FILES, of_harness
 from .templates import filled
 from .wording import Wording, longest, wordings
 
@@ -42,20 +42,21 @@ HALVES = (("train", "test"), ("train", "validation"), ("train", "dev"), ("traini
 class Guess:
     """What a file, or a folder of images, is taken for.
 
-    file      the file or folder of the training rows
-    kind      `text`, `image`, `choices` or `language`; `ready` for a task that needs no description
-    columns   of the table
-    rows      the first ones, as texts by column
-    inputs    the column of texts, or the two of a pair
-    label     the column of classes
-    labels    column → the classes in it, of columns that may hold classes
-    test      the file of the test rows beside it; None where a share is held out
-    classes   in the order of the head; empty: those that occur
-    prompt    template of what a language model reads, with {columns} in braces
-    choices   templates of the answers that it chooses from
-    target    template of the text that should follow
-    ways      in which a language model may be asked, the likeliest first
-    sample    the first rows as they are, by column
+    file       the file or folder of the training rows
+    kind       `text`, `image`, `choices` or `language`; `ready` where no description is needed
+    columns    of the table
+    rows       the first ones, as texts by column
+    inputs     the column of texts, or the two of a pair
+    label      the column of classes
+    labels     column → the classes in it, of columns that may hold classes
+    test       the file of the test rows beside it; None where a share is held out
+    classes    in the order of the head; empty: those that occur
+    prompt     template of what a language model reads, with {columns} in braces
+    choices    templates of the answers that it chooses from
+    target     template of the text that should follow
+    ways       in which a language model may be asked, the likeliest first
+    sample     the first rows as they are, by column
+    reference  of a task that a source makes, which has no file
     """
 
     file: Path
@@ -72,6 +73,7 @@ class Guess:
     target: str = ""
     ways: tuple[Wording, ...] = ()
     sample: Mapping[str, tuple[Any, ...]] | None = None
+    reference: str = ""
 
     @property
     def found(self) -> tuple[str, ...]:
@@ -155,6 +157,8 @@ def same_classes(found: Iterable[str], head: Sequence[str]) -> bool:
 def _ready(file: Path) -> tuple[str, ...]:
     """The classes of a task in a file of arrays, or of one that is described."""
     if file.suffix.lower() != ".npz":
+        if of_harness(file):
+            return ()
         return read(file).class_names() or ()
     try:
         with np.load(file, allow_pickle=False) as arrays:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import InputError, existing
+from ..errors import InputError, existing, read_yaml
 from ..system import recall
-from . import description, images, rows
+from . import description, harness, images, rows
 from .sources import of_source
 from .task import SPLITS, Task
 
@@ -72,13 +72,23 @@ def files(reference: str, root: Path) -> tuple[Path, ...]:
     if path.suffix.lower() not in DESCRIBED:
         return (path,)
     try:
-        return (path, *_named(description.read(path)))
+        return (path, *_named(path))
     except InputError:
         return (path,)
 
 
-def _named(told: description.Description) -> list[Path]:
+def of_harness(path: Path) -> bool:
+    """Whether a YAML describes its task in the form of lm-evaluation-harness."""
+    with contextlib.suppress(InputError):
+        return harness.tells(read_yaml("task", path))
+    return harness.FUNCTION in path.read_bytes() if path.is_file() else False
+
+
+def _named(path: Path) -> list[Path]:
     """The files that a description names."""
+    if of_harness(path):
+        return harness.files(path)
+    told = description.read(path)
     return [
         told.path(where)
         for where in (told.train, told.validation, told.test, told.classes)
@@ -88,7 +98,7 @@ def _named(told: description.Description) -> list[Path]:
 
 def _described(path: Path) -> Task:
     # A merge asks for its tasks again and again, and tables take a while to read.
-    key = ("task", path.resolve(), *map(_state, (path, *_named(description.read(path)))))
+    key = ("task", path.resolve(), *map(_state, (path, *_named(path))))
     return recall(key, lambda: _read(path.resolve()))
 
 
@@ -112,6 +122,8 @@ def _inside(path: Path) -> Iterator[str]:
 
 
 def _read(path: Path) -> Task:
+    if of_harness(path):
+        return harness.described(path)
     told = description.read(path)
     if told.kind != "image":
         return rows.text_task(told)

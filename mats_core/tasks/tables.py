@@ -8,9 +8,9 @@ import json
 import re
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from .decoding import lines, read_text, whole_characters
 if TYPE_CHECKING:
     import pandas as pd
 
+T = TypeVar("T")
 PACKED = (".gz",)
 FORMATS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 UNCLOSED = "A quotation mark opens a cell and is never closed: double it, or save a .tsv."
@@ -179,16 +180,25 @@ def read_hub(
 
 
 def _cached(datasets: Any, name: str, subset: str | None, split: str, revision: str | None) -> Any:
-    offline = datasets.config.HF_HUB_OFFLINE
+    return offline_first(
+        lambda: datasets.load_dataset(name, subset, split=split, revision=revision)
+    )
+
+
+def offline_first(load: Callable[[], T]) -> T:
+    """What `load` returns, which asks `datasets`: from this machine's cache, else from the hub."""
+    from datasets import config
+
+    offline = config.HF_HUB_OFFLINE
     try:
-        datasets.config.HF_HUB_OFFLINE = True  # what is here needs no network
-        return datasets.load_dataset(name, subset, split=split, revision=revision)
+        config.HF_HUB_OFFLINE = True  # what is here needs no network
+        return load()
     except Exception:
         if offline:
             raise
     finally:
-        datasets.config.HF_HUB_OFFLINE = offline
-    return datasets.load_dataset(name, subset, split=split, revision=revision)
+        config.HF_HUB_OFFLINE = offline
+    return load()
 
 
 def column(thing: str, frame: pd.DataFrame, name: str) -> np.ndarray:

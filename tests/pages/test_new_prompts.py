@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -43,6 +45,11 @@ def root(tmp_path: Path) -> Path:
     return folder
 
 
+def reads(app: AppTest, expert: str) -> Any:
+    """The template of what one expert reads."""
+    return next(w for w in app.text_area if f"{expert} " in str(w.key))
+
+
 def shown(app: AppTest, column: str, beside: str = "") -> list[str]:
     """The cells of a column, of the table that has another one too."""
     wanted = {column, beside or column}
@@ -56,8 +63,8 @@ def test_what_is_asked_is_shown_kept_and_answered(open_app: Open, root: Path, we
     assert shown(app, "the model reads", "right answer")[0] == "Question: is it sunny 0\nAnswer:"
     assert shown(app, "and chooses from") == ["yes | no | maybe"] * 5
     assert shown(app, "right answer") == ["no", "yes", "no", "yes", "no"]
-    assert shown(app, "what should follow") == ["was good"] * 5
-    assert "Answers {A}, {B} and {C}, the right one by answer" in said(app)
+    assert shown(app, "what should follow") == [" was good"] * 5
+    assert "Answers {A}, {B}, {C}, the right one by answer" in said(app)
     assert "{completion} should follow {prompt}" in said(app)
     press(app, "Save and go to Merge")
     assert sentences(app) == ""
@@ -76,10 +83,10 @@ def test_what_is_asked_is_corrected(open_app: Open, root: Path, went):
     app = begun(open_app, root)
     box(app, "selectbox", "The right answer stands in").set_value("level").run()
     assert shown(app, "right answer") == ["maybe", "no", "maybe", "no", "maybe"], "from 0"
-    box(app, "text_area", "The model reads").set_value("{questoin} ?").run()
+    reads(app, "quiz").set_value("{questoin} ?").run()
     assert "Did you mean 'question'" in sentences(app)
     assert button(app, "Save and go to Merge").disabled
-    box(app, "text_area", "The model reads").set_value("{question} ?").run()
+    reads(app, "quiz").set_value("{question} ?").run()
     assert sentences(app) == ""
     assert shown(app, "the model reads", "right answer")[1] == "is it cold 1 ?"
     labelled(app, "Examples of notes").set_value("no examples").run()
@@ -89,3 +96,23 @@ def test_what_is_asked_is_corrected(open_app: Open, root: Path, went):
     (told,) = root.glob("spoken/tasks/*.yaml")
     quiz = tasks.load(told)
     assert str(quiz.train.inputs[0, 0]).endswith(" ?")
+
+
+def test_a_task_of_the_harness_is_named(
+    open_app: Open, root: Path, went: list[str], monkeypatch: pytest.MonkeyPatch
+):
+    app = begun(open_app, root)
+    choice = labelled(app, "Examples of quiz")
+    choice.set_value("a task of lm-evaluation-harness, by its name").run()
+    assert button(app, "Save and go to Merge").disabled, "no name yet"
+    name = box(app, "text_input", "Name of the task")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "lm_eval", None)
+    name.set_value("arc_easy").run()
+    assert "pip install lm-eval" in sentences(app)
+    monkeypatch.undo()
+    monkeypatch.setattr("mats_core.tasks.harness.importlib.util.find_spec", lambda name: object())
+    name.set_value("arc_easy ").run()
+    assert sentences(app) == ""
+    assert not button(app, "Save and go to Merge").disabled
+    assert "task: 'lm_eval:arc_easy'" in next(c.value for c in app.code if "experts:" in c.value)

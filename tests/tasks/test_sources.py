@@ -46,7 +46,9 @@ def test_a_checkout_needs_no_call_for_the_sample_family():
 
 def test_an_unknown_source_names_those_that_exist():
     tasks.register("mine", made)
-    with pytest.raises(InputError, match=r"mine, sample, found 'sampl'.*Did you mean 'sample'"):
+    with pytest.raises(
+        InputError, match=r"mine, sample, lm_eval, found 'sampl'.*Did you mean 'sample'"
+    ):
         tasks.load("sampl:digits")
 
 

@@ -12,13 +12,13 @@ import streamlit as st
 
 from mats_core.checkpoints import ListedModel
 from mats_core.errors import InputError, listing
-from mats_core.tasks import Guess, same_classes
+from mats_core.tasks import Guess, harness_task, same_classes
 
 from ..frame import show
 from ..work import drafts
 from . import new_prompts
 
-NONE, KEPT = "no examples", "as it is"
+NONE, KEPT, NAMED = "no examples", "as it is", "a task of lm-evaluation-harness, by its name"
 MANY = 12  # classes that are shown one by one
 
 
@@ -47,16 +47,22 @@ def choose(
             told = _file(f"{key} data {model.path}", model, data, already, speaks)
             if told == KEPT:
                 continue
-            file = None if told == NONE else Path(told)
-            found[model.path] = file and _guess(f"{key} {model.path}", model, file, speaks)
-            unread |= file is not None and found[model.path] is None
+            own = f"{key} {model.path}"
+            if told == NONE:
+                found[model.path] = None
+                continue
+            guess = _named(own) if told == NAMED else _guess(own, model, Path(told), speaks)
+            found[model.path] = guess
+            unread |= guess is None
     return None if unread else found
 
 
 def _file(key: str, model: ListedModel, data: Sequence[Path], kept: str, speaks: bool) -> str:
-    """The path of the file that is chosen; `NONE`, or `KEPT` for what stands in the family."""
+    """The path of the file that is chosen; `NONE`, `KEPT` for what stands in the family, or `NAMED`
+    for a task that is named below."""
     proposed = None if kept else drafts.proposed_data(model, data, speaks)
-    options = [*([KEPT] if kept else []), NONE, *map(str, data)]
+    named = [NAMED] if speaks else []
+    options = [*([KEPT] if kept else []), NONE, *named, *map(str, data)]
     first = options.index(str(proposed)) if proposed else 0
     return st.selectbox(
         f"Examples of {show.plain(model.name)}", options, first, key=key,
@@ -66,7 +72,24 @@ def _file(key: str, model: ListedModel, data: Sequence[Path], kept: str, speaks:
 
 def _short(path: str) -> str:
     """The last two parts of a path."""
-    return path if path == NONE else "/".join(Path(path).parts[-2:])
+    return path if path in (NONE, NAMED) else "/".join(Path(path).parts[-2:])
+
+
+def _named(key: str) -> Guess | None:
+    """A task of lm-evaluation-harness, whose name is typed; None where there is none yet."""
+    name = st.text_input(
+        "Name of the task", key=f"{key} named", placeholder="arc_easy",
+        help="The harness words the prompts and reads the data set: from this machine's cache, or "
+        "it is downloaded when the family is prepared.",
+    )  # fmt: skip
+    if not name.strip():
+        st.caption("Type its name, such as arc_easy.")
+        return None
+    try:
+        return Guess(Path(), "ready", reference=harness_task(name))
+    except InputError as error:
+        show.problem(str(error))
+        return None
 
 
 def _guess(key: str, model: ListedModel, file: Path, speaks: bool) -> Guess | None:
@@ -77,7 +100,7 @@ def _guess(key: str, model: ListedModel, file: Path, speaks: bool) -> Guess | No
         show.problem(str(error))
         return None
     if found.kind == "ready":
-        st.caption(show.plain(_side_by_side(found, model)))
+        st.caption("As it is described." if speaks else show.plain(_side_by_side(found, model)))
         return found
     key = f"{key} {file}"
     if found.ways:

@@ -43,7 +43,8 @@ layer_table.collect()
 between.collect()
 show.notices()
 prepared = families.prepared(preparing)
-top = st.container(key="progress place")  # filled last: the sections below start the work whose progress it shows
+# Filled last: the sections below start the work whose progress it shows.
+top = st.container(key="progress place")
 if who == OTHER and other is None:
     st.info("There is no other merge of this family that was tested on this task.")
 else:

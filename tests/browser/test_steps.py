@@ -39,7 +39,9 @@ def fresh(browser: Any, address: str) -> Visitor:
 def method(page: Any, group: str, name: str) -> None:
     page.get_by_text(group, exact=True).first.click()
     settle(page)
-    page.get_by_role("combobox", name="Method", exact=True).click()
+    box = page.get_by_role("combobox", name="Method", exact=True)
+    box.click()
+    box.press_sequentially(name)  # a long list shows a part of it
     page.get_by_role("option", name=name, exact=True).click()
     settle(page)
 

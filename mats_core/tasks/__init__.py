@@ -10,6 +10,7 @@ examples.
 from .classes import class_number, matched, says_nothing
 from .guessing import Guess, described, guessed, same_classes
 from .loading import SAMPLE, files, load, names_file
+from .pictures import MOST_PICTURE, one_picture
 from .sources import Source, register
 from .task import (
     ARRAYS,
@@ -27,8 +28,8 @@ from .task import (
 )
 
 __all__ = [
-    "ARRAYS", "IMAGES", "KINDS", "METRICS", "SAMPLE", "SPLITS", "VALIDATION_MOST", "Form", "Guess",
-    "Kind", "MetricName", "Source", "Split", "SplitName", "Task", "class_number", "described",
-    "files", "guessed", "load", "matched", "names_file", "register", "same_classes",
-    "says_nothing",
+    "ARRAYS", "IMAGES", "KINDS", "METRICS", "MOST_PICTURE", "SAMPLE", "SPLITS", "VALIDATION_MOST",
+    "Form", "Guess", "Kind", "MetricName", "Source", "Split", "SplitName", "Task", "class_number",
+    "described", "files", "guessed", "load", "matched", "names_file", "one_picture", "register",
+    "same_classes", "says_nothing",
 ]  # fmt: skip

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         new_members,
         new_tasks,
         overlap,
+        own_example,
         picks,
         predicted_loss,
         protection,
@@ -40,6 +41,6 @@ if TYPE_CHECKING:
 __all__ = [
     "BEFORE", "OTHER", "between", "bringing", "comparison", "conflict", "confusion", "convergence",
     "estimate", "export", "feature_map", "ladder", "layer_table", "loading", "merging", "models",
-    "new_family", "new_members", "new_tasks", "overlap", "picks", "predicted_loss", "protection",
-    "recipe", "results", "runs", "spectra", "stepping", "survey", "sweep", "why",
+    "new_family", "new_members", "new_tasks", "overlap", "own_example", "picks", "predicted_loss",
+    "protection", "recipe", "results", "runs", "spectra", "stepping", "survey", "sweep", "why",
 ]  # fmt: skip

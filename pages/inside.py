@@ -15,6 +15,7 @@ from pages.shared.views import (
     feature_map,
     layer_table,
     loading,
+    own_example,
     picks,
     stepping,
 )
@@ -52,6 +53,7 @@ loading.collect()
 layer_table.collect()
 between.collect()
 feature_map.collect()
+own_example.collect()
 show.notices()
 prepared = families.prepared(preparing)
 # Filled last: the sections below start the work whose progress it shows.
@@ -61,6 +63,7 @@ if who == OTHER and other is None:
 else:
     confusion.section(shelf, run, task, who, preparing, other)
 if prepared is not None:
+    own_example.section(shelf, run, task, prepared, other)
     loading.section(shelf, run, task, prepared)
     layer_table.section(shelf, run, task, prepared)
     stepping.section(shelf, run, prepared)
@@ -73,6 +76,7 @@ mine = (
     Slot.STEPPING,
     Slot.WALKING,
     Slot.MAPPING,
+    Slot.ASKING,
 )
 with top:
     progress.bar(Slot.PREPARATION, *mine, cancel=mine)

@@ -14,6 +14,7 @@ from .ladder import Stand, Stood, climb, of_rung, steps
 from .layers import LayerRow, tabulating
 from .loading import GRAINS, ORDERINGS, THREE, Grain, Loading, Ordering, Step
 from .overlap import chance_conflict, others_mean, overlaps, unrelated_angles
+from .own_example import BASE, OwnAnswers, answering, fields
 from .predicted_loss import Interference, interference, predicting
 from .protection import SUBSPACES, Protection, Subspace, layer_protection
 from .reasons import TRAITS, Trait, reasons, traits
@@ -33,16 +34,16 @@ from .toy import Essential, Merged, Point, Task, Walk
 from .why import Why, explaining
 
 __all__ = [
-    "GRAINS", "KINDS", "NEAREST", "OF_A_KIND", "ORDERINGS", "SUBSPACES", "THREE", "TRAITS",
+    "BASE", "GRAINS", "KINDS", "NEAREST", "OF_A_KIND", "ORDERINGS", "SUBSPACES", "THREE", "TRAITS",
     "VIEWS", "WAYS", "Axis", "Between", "Cell", "CellDone", "Conflicts", "Correlation",
     "Distances", "Essential", "FeatureMap", "Grain", "Interference", "Kind", "LayerRow",
-    "LayerSteps", "Loading", "Merged", "Neighbour", "Ordering", "Point", "Protection", "Quantity",
-    "Seen", "Spectrum", "Stand", "Step", "Stood", "Subspace", "Survey", "Surveyed", "Task",
-    "Trait", "Trajectory", "View", "Walk", "Way", "Why", "Window", "best", "chance_conflict",
-    "clear_among", "climb", "conflict", "conflicting", "convergence", "correlate",
-    "correlate_pairs", "explaining", "follow", "interference", "knobs", "layer_protection",
-    "layer_spectra", "layer_subspaces", "loading", "mapping", "measuring_distances", "of_rung",
-    "others_mean", "overlap", "overlaps", "predicted_loss", "predicting", "principal_angles",
-    "reasons", "stepping", "steps", "suggested", "survey", "surveying", "sweep", "tabulating",
-    "toy", "traits", "unrelated_angles", "walking",
+    "LayerSteps", "Loading", "Merged", "Neighbour", "Ordering", "OwnAnswers", "Point",
+    "Protection", "Quantity", "Seen", "Spectrum", "Stand", "Step", "Stood", "Subspace", "Survey",
+    "Surveyed", "Task", "Trait", "Trajectory", "View", "Walk", "Way", "Why", "Window", "answering",
+    "best", "chance_conflict", "clear_among", "climb", "conflict", "conflicting", "convergence",
+    "correlate", "correlate_pairs", "explaining", "fields", "follow", "interference", "knobs",
+    "layer_protection", "layer_spectra", "layer_subspaces", "loading", "mapping",
+    "measuring_distances", "of_rung", "others_mean", "overlap", "overlaps", "predicted_loss",
+    "predicting", "principal_angles", "reasons", "stepping", "steps", "suggested", "survey",
+    "surveying", "sweep", "tabulating", "toy", "traits", "unrelated_angles", "walking",
 ]  # fmt: skip

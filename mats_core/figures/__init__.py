@@ -18,6 +18,7 @@ from .feature_map import feature_map
 from .ladder import ladder_lines
 from .loading import loading_curves, loading_steps
 from .overlap import angle_curves, pair_matrix
+from .own_example import own_answers
 from .picture import picture
 from .predicted_loss import interference_map, predicted_against_measured
 from .protection import concentration, protection_along, protection_maps
@@ -37,11 +38,11 @@ __all__ = [
     "conflict_matrix", "confusion", "confusion_change", "correlation_words", "count_clear",
     "difference_lines", "dimension_weights", "energy_curves", "family_heatmap", "feature_map",
     "headline", "headline_changes", "interference_map", "ladder_lines", "largest_mistake",
-    "layer_profile", "loading_curves", "loading_steps", "look", "looks", "pair_matrix", "percent",
-    "picture", "plotly_script", "points", "predicted_against_measured", "protection_along",
-    "protection_maps", "reasons_figure", "reasons_verdict", "residual_curves", "run_lines", "safe",
-    "script_json", "short_names", "solve_at", "spectra", "stage_matrix", "stages_words",
-    "sweep_map", "task_weights", "to_csv", "to_json", "toy_losses", "toy_polar", "toy_progress",
-    "toy_scaling", "trajectory_curves", "trajectory_tasks", "verdict", "way_between",
-    "why_explained", "why_layers", "why_tasks", "worth_showing",
+    "layer_profile", "loading_curves", "loading_steps", "look", "looks", "own_answers",
+    "pair_matrix", "percent", "picture", "plotly_script", "points", "predicted_against_measured",
+    "protection_along", "protection_maps", "reasons_figure", "reasons_verdict", "residual_curves",
+    "run_lines", "safe", "script_json", "short_names", "solve_at", "spectra", "stage_matrix",
+    "stages_words", "sweep_map", "task_weights", "to_csv", "to_json", "toy_losses", "toy_polar",
+    "toy_progress", "toy_scaling", "trajectory_curves", "trajectory_tasks", "verdict",
+    "way_between", "why_explained", "why_layers", "why_tasks", "worth_showing",
 ]  # fmt: skip

@@ -151,8 +151,9 @@ def _caption(found: FeatureMap) -> str:
     both = sum(found.explained)
     before, after = found.purity(found.base), found.purity(found.merge)
     return (
-        f"{len(found.task)} validation examples of {len(found.tasks)} tasks; the plane shows "
-        f"{percent(both, 0)} of the variance of their features. Of the {NEAREST} nearest "
+        "Circles travel with the slider, crosses lie under the base, diamonds under each example's "
+        f"expert. {len(found.task)} validation examples of {len(found.tasks)} tasks; the plane "
+        f"shows {percent(both, 0)} of the variance of their features. Of the {NEAREST} nearest "
         f"neighbours within its task {percent(before, 0)} have an example's class under the base "
         f"and {percent(after, 0)} under the merge."
     )

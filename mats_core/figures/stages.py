@@ -30,7 +30,10 @@ def stage_matrix(stage: Stage, seen: Seen, view: View, whose: str = "") -> Figur
     largest = max((abs(v) for row in values for v in row if math.isfinite(v)), default=0.0)
     power = math.floor(math.log10(largest)) if largest > 0 else 0
     # Of each unit: as short as a cell on a phone.
-    cells = [[f"{v / 10**power:.1f}" if math.isfinite(v) else "" for v in row] for row in values]
+    cells = [
+        [f"{round(v / 10**power, 1) + 0.0:.1f}" if math.isfinite(v) else "" for v in row]
+        for row in values
+    ]
     rows = [_named(one, stage.axes[0] or "row") for one in window.rows]
     columns = [_named(one, stage.axes[1] or "column") for one in window.columns]
     figure, near = go.Figure(), largest or 1.0

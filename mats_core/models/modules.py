@@ -172,8 +172,9 @@ class _Shell:
         asking = (thing, "inputs that it takes", remedy)
         module = self._module or build(self._directory, tensors, device=self._device)
         with self._alone, contextlib.ExitStack() as stack:
-            for own in _of_head(module, self._names, head) if note else ():
-                stack.callback(own.register_forward_pre_hook(note).remove)
+            if note is not None:
+                for own in _of_head(module, self._names, head):
+                    stack.callback(own.register_forward_pre_hook(note).remove)
             if self._module is None:
                 stack.enter_context(parsing(*asking))
                 return module(**inputs)

@@ -11,6 +11,7 @@ from .classes import class_number, matched, says_nothing
 from .guessing import Guess, described, guessed, same_classes
 from .harness import named as harness_task
 from .loading import SAMPLE, files, load, names_file
+from .pictures import MOST_PICTURE, one_picture
 from .sources import Source, register
 from .task import (
     ARRAYS,
@@ -29,8 +30,8 @@ from .task import (
 from .wording import Wording
 
 __all__ = [
-    "ARRAYS", "IMAGES", "KINDS", "METRICS", "SAMPLE", "SPLITS", "VALIDATION_MOST", "Form", "Guess",
-    "Kind", "MetricName", "Source", "Split", "SplitName", "Task", "Wording", "class_number",
-    "described", "files", "guessed", "harness_task", "load", "matched", "names_file", "register",
-    "same_classes", "says_nothing",
+    "ARRAYS", "IMAGES", "KINDS", "METRICS", "MOST_PICTURE", "SAMPLE", "SPLITS", "VALIDATION_MOST",
+    "Form", "Guess", "Kind", "MetricName", "Source", "Split", "SplitName", "Task", "Wording",
+    "class_number", "described", "files", "guessed", "harness_task", "load", "matched",
+    "names_file", "one_picture", "register", "same_classes", "says_nothing",
 ]  # fmt: skip

@@ -21,6 +21,7 @@ import numpy as np
 
 from ..checkpoints import staged_file
 from ..errors import InputError, MachineError, needed
+from ..errors import size as size_of
 from ..system import cache_folder
 
 Source = Path | bytes  # an image as it was packed: a file, or its content
@@ -29,6 +30,8 @@ GREY = {"1", "L", *DEEP}
 SIZE = 224  # pixels of a side, where images differ and none is asked for
 ORIENTATION = 0x0112  # of EXIF
 LYING = (5, 6, 7, 8)  # orientations by which width and height change places
+MOST_PICTURE = 10_000_000  # bytes of an image that is handed over by itself
+MOST_PIXELS = 25_000_000  # of such an image
 FORM = 2  # of what is cached: another number, and pictures are decoded again
 
 
@@ -140,6 +143,31 @@ def decoded(files: Sequence[Source], size: int | None, look: Look) -> np.ndarray
     return np.load(place, mmap_mode="r", allow_pickle=False)
 
 
+def one_picture(content: bytes) -> np.ndarray:
+    """One image (height, width, channels) uint8 of a file's content, which is kept nowhere.
+
+    Raises `InputError` for a file of more than `MOST_PICTURE` bytes, more than `MOST_PIXELS`
+    pixels, or one that is no image.
+    """
+    if len(content) > MOST_PICTURE:
+        raise InputError(
+            "image", expected=f"at most {size_of(MOST_PICTURE)}", found=size_of(len(content)),
+            remedy="Make it smaller.",
+        )  # fmt: skip
+    Image = _pillow()
+    try:
+        with Image.open(_opened(content)) as image:
+            width, height = image.size
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise _unreadable(content, error) from None
+    if width * height > MOST_PIXELS:
+        raise InputError(
+            "image", expected=f"at most {MOST_PIXELS:,} pixels", found=f"{width} × {height}",
+            remedy="Make it smaller.",
+        )  # fmt: skip
+    return _picture(content, None, surveyed([content]))
+
+
 def _decode(files: Sequence[Source], size: int | None, look: Look, place: Path) -> None:
     shape = (len(files), *_picture(files[0], size, look).shape)
     with staged_file(place) as draft:  # a reader never sees half of it
@@ -178,9 +206,10 @@ def _scaled(values: np.ndarray, depth: Depth) -> np.ndarray:
 
 def _unreadable(file: Source, error: Exception) -> InputError:
     shown = f"of {len(file)} bytes" if isinstance(file, bytes) else f"'{file}'"
+    said = str(error).partition(" <_io")[0].strip()  # no place in this process's memory
     return InputError(
         f"image {shown}",
         expected="a picture that Pillow can read",
-        found=(str(error).strip() or type(error).__name__).splitlines()[0][:200],
+        found=(said or type(error).__name__).splitlines()[0][:200],
         remedy="Remove or replace it.",
     )

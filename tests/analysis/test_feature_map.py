@@ -11,12 +11,14 @@ import torch
 from mats_core.analysis.feature_map import FeatureMap, mapping
 from mats_core.errors import InputError
 from mats_core.evaluation import evaluate
+from mats_core.merging.family_file import load_family
 from mats_core.merging.pipeline import run
 from mats_core.merging.plan import open_inputs
 from mats_core.merging.recipe import parse_recipe
 from mats_core.models.modules import _pooled, tensors_of
 from mats_core.system.stream import Event, drain
 from tests.conftest import family_recipe
+from tests.text_cases import text_family
 
 
 @pytest.fixture(scope="module")
@@ -128,3 +130,20 @@ def test_features_of_tokens_and_of_places_are_means():
     assert _pooled(tokens, None).flatten().tolist() == pytest.approx([104 / 3, 4.0])
     assert _pooled(torch.ones(2, 5, 3, 3), None).shape == (2, 5)
     assert _pooled(tokens[:, 0], mask).shape == (2, 1)
+
+
+def test_texts_are_mapped_by_what_their_heads_read(tmp_path: Path):
+    collection = load_family(text_family(tmp_path))
+    recipe = collection.recipe("average").model_copy(update={"evaluate": False})
+    inputs = open_inputs(recipe)
+    merged = drain(run(recipe, inputs=inputs)).tensors
+    found = drain(mapping(recipe, merged, inputs=inputs, most=12))
+    for index, expert in enumerate(inputs.family.experts):
+        weight = expert.checkpoint.read("classifier.weight").float()
+        bias = expert.checkpoint.read("classifier.bias").float()
+        features = torch.from_numpy(found.merge[found.task == index])
+        right = evaluate.probabilities(merged, inputs.family, expert, found.splits[index])
+        said = (features @ weight.T + bias).softmax(-1).numpy()
+        np.testing.assert_allclose(said, right, atol=1e-5)
+    word = found.text(0).split()[0]
+    assert found.search(word)[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import re
 import shutil
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from streamlit.testing.v1 import AppTest
 
 from mats_core import tasks
@@ -438,6 +440,40 @@ def test_a_row_of_the_table_is_stepped_through(open_app: Open, monkeypatch: pyte
     layer = next(w for w in app.selectbox if w.label == "Layer to step through")
     settle(layer.set_value(layer_name(app)).run(), "stepping")
     assert set(looked.steps) == {looked.layers[2].name, layer_name(app)}
+
+
+# An example of the user's ------------------------------------------------------------------------
+
+
+def test_an_image_dropped_in_is_answered_by_all_models(open_app: Open, tiny_family: Path):
+    app = merged(open_app)
+    task = str(next(w for w in app.selectbox if w.label == "Task").value)
+    for name, content, said in (
+        ("nothing.png", None, "expected an image file, found none"),
+        ("broken.png", b"no image", "expected a picture that Pillow can read"),
+    ):
+        if content is not None:
+            app.file_uploader[0].set_value((name, content, "image/png"))
+        settle(press(app, "Ask all models"), "asking")
+        assert said in sentences(app)
+        assert "object at 0x" not in sentences(app)
+    place = 7
+    image = tasks.load(tiny_family / f"t{task[1]}.npz").test.inputs[place]
+    packed = io.BytesIO()
+    Image.fromarray(image[:, :, 0]).save(packed, "png")
+    app.file_uploader[0].set_value(("mine.png", packed.getvalue(), "image/png"))
+    settle(press(app, "Ask all models"), "asking")
+    assert sentences(app) == ""
+    (found,) = app.session_state["own answers"].values()
+    assert found.models == ("base", "e0", "e1", "e2", "this merge")
+    (run,) = kept()
+    answers = app.session_state["inside shelf"].get(run).answers[task]
+    right = {"base": answers.pretrained, task: answers.expert, "this merge": answers.merged}
+    for name, said in right.items():
+        assert found.probabilities[found.models.index(name)] == pytest.approx(said[place], abs=1e-5)
+    taken = found.classes[answers.merged[place].argmax()]
+    share = f"{100 * answers.merged[place].max():.0f} %"
+    assert f"this merge {taken} ({share})" in words(app)
 
 
 # A map --------------------------------------------------------------------------------------------

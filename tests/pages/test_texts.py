@@ -9,7 +9,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from mats_core import tasks
-from tests.pages.driving import kept, sentences, settle
+from tests.pages.driving import kept, press, sentences, settle
 from tests.pages.test_inside import JOBS, merged, words
 from tests.text_cases import text_family
 
@@ -60,3 +60,26 @@ def test_inside_shows_texts_that_were_lost_and_won(open_app: Open, family: Path)
         shown += len(rows)
     assert shown
     assert not app.warning, "made again, the merge is the same"
+
+
+def test_a_text_of_the_user_is_answered_by_all_models(open_app: Open, family: Path):
+    app = merged(open_app, family=family)
+    next(w for w in app.selectbox if w.label == "Task").set_value("m1").run()
+    settle(app, *JOBS)
+    settle(press(app, "Ask all models"), "asking")
+    assert "'text" in sentences(app)
+    assert "expected some words, found nothing" in sentences(app)
+    split = tasks.load(family / "t1.yaml").test
+    areas = [w for w in app.text_area if w.label.startswith("Text")]
+    for area, text in zip(areas, split.inputs[3], strict=True):
+        area.set_value(str(text))
+    settle(press(app, "Ask all models"), "asking")
+    assert sentences(app) == ""
+    (found,) = app.session_state["own answers"].values()
+    assert found.models == ("base", "m0", "m1", "this merge")
+    (run,) = kept("Tiny texts")
+    answers = app.session_state["inside shelf"].get(run).answers["m1"]
+    right = {"base": answers.pretrained, "m1": answers.expert, "this merge": answers.merged}
+    for name, said in right.items():
+        assert found.probabilities[found.models.index(name)] == pytest.approx(said[3], abs=1e-5)
+    assert "With the head of m1, m1 says" in words(app)

@@ -20,7 +20,7 @@ from weakref import WeakSet
 import streamlit as st
 
 if TYPE_CHECKING:
-    from mats_core.analysis import Conflicts, Interference, Trajectory, Why
+    from mats_core.analysis import Conflicts, Interference, OwnAnswers, Trajectory, Why
     from mats_core.checkpoints import ModelSearch, hub
     from mats_core.merging import Recipe
 
@@ -78,6 +78,7 @@ class Slot(StrEnum):
     TABULATING = "tabulating"  # every layer of one run, in numbers
     STEPPING = "stepping"  # one layer of one run, stage by stage
     MAPPING = "mapping"  # examples under base, experts and one run, in one plane
+    ASKING = "asking"  # an example of the user's, of base, experts and runs
     WALKING = "walking"  # accuracy and loss from the base over each expert to a run
     SURVEYING = "surveying"  # every layer and task of the family, in the background
     LESSON = "lesson merges"  # all merges of a lesson, one after another
@@ -197,6 +198,8 @@ class Session:
     """W: the layer that Inside steps through."""
     opened_row: Held[tuple[str, str] | None] = Held(None)
     """(run, layer) of the row of Inside's table that was opened last."""
+    own_answers: Held[Mapping[tuple[str, ...], OwnAnswers]] = Held({})
+    """(task, runs) → the answers to the example that was asked last."""
     inside_follows: Held[str | None] = Held(None)
     """The shown run that Inside took over last."""
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         new_members,
         new_tasks,
         overlap,
+        own_example,
         picks,
         predicted_loss,
         protection,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BEFORE", "OTHER", "between", "bringing", "comparison", "conflict", "confusion", "convergence",
     "estimate", "export", "feature_map", "final", "ladder", "layer_table", "loading", "merging",
-    "models", "new_family", "new_members", "new_tasks", "overlap", "picks", "predicted_loss",
-    "protection", "recipe", "results", "runs", "spectra", "stepping", "survey", "sweep", "why",
+    "models", "new_family", "new_members", "new_tasks", "overlap", "own_example", "picks",
+    "predicted_loss", "protection", "recipe", "results", "runs", "spectra", "stepping", "survey",
+    "sweep", "why",
 ]  # fmt: skip

@@ -61,7 +61,7 @@ def _map(run: Run, found: FeatureMap, task: str, prepared: Prepared) -> None:
     chosen = state.value(chosen_key)
     matching = [i for i in range(len(shown)) if shown[i] or i == chosen]
     drawn = figures.feature_map(found, looks, by=by, task=task, shown=shown, chosen=chosen)
-    key = f"map {run.id} {by} {words} {chosen}"
+    key = f"map {run.id}"
 
     def click() -> None:
         points = state.value(key)["selection"]["points"]

@@ -14,7 +14,7 @@ from mats_core.methods import Stage
 from ..frame import Slot, keys, show, state, tracked
 from ..work import Prepared, Run, Shelf, step_through
 
-WIDTH = 382  # pixels of a stage: three beside each other, one on a phone
+WIDTH = 370  # pixels of a stage: three beside each other, one on a phone
 
 
 def section(shelf: Shelf, run: Run, prepared: Prepared) -> None:

@@ -15,6 +15,7 @@ from .ladder import LadderRequest, run_ladder
 from .layers import tabulate
 from .loading import EXAMPLES, load
 from .merge import Request, Residuals
+from .own_example import ask_own
 from .prepare import Prepared, TaskCard, clipped, picture
 from .runs import Run
 from .shelf import Answers, Shelf
@@ -25,7 +26,8 @@ from .sweep import SweepRequest, run_sweep
 __all__ = [
     "EXAMPLES", "Answers", "ConflictRequest", "Desk", "Draft", "Job", "LadderRequest", "Prepared",
     "Request", "Residuals", "Run", "Shelf", "Snapshot", "SweepRequest", "TaskCard", "Tell",
-    "Worker", "Written", "clipped", "confusion", "drafts", "draw_map", "export", "final", "follow",
-    "lesson", "load", "look_around", "measure_conflicts", "merge", "picture", "predicted_loss",
-    "prepare", "run_ladder", "run_sweep", "runs", "step_through", "tabulate", "walk", "why",
+    "Worker", "Written", "ask_own", "clipped", "confusion", "drafts", "draw_map", "export", "final",
+    "follow", "lesson", "load", "look_around", "measure_conflicts", "merge", "picture",
+    "predicted_loss", "prepare", "run_ladder", "run_sweep", "runs", "step_through", "tabulate",
+    "walk", "why",
 ]  # fmt: skip

@@ -1,0 +1,80 @@
+"""An example of the user's, typed or dropped in, answered by base, experts and merges."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+import streamlit as st
+
+from mats_core import figures, tasks
+from mats_core.analysis import OwnAnswers, fields
+from mats_core.errors import size
+from mats_core.tasks import MOST_PICTURE
+
+from ..frame import Slot, session, show, tracked
+from ..work import Job, Prepared, Run, Shelf, ask_own, picture
+
+IMAGES = ("png", "jpg", "jpeg", "webp", "bmp", "gif", "tif", "tiff")
+MEGABYTE = 1_000_000
+
+
+def section(shelf: Shelf, run: Run, task: str, prepared: Prepared, other: Run | None) -> None:
+    """The input, and what all say to it."""
+    card = prepared.cards.get(task)
+    entry = next((e for e in prepared.collection.experts if e.name == task), None)
+    if card is None or not card.classes or entry is None or not entry.task:
+        return  # a task without classes: nothing to choose from
+    st.subheader(f"Your own {card.noun}", anchor=False)
+    merges = _merges(run, other)
+    key = (task, *(one.id for one in merges.values()))
+    with st.form(f"own example {task}", border=False):
+        if card.noun == "image":
+            file = st.file_uploader(
+                f"An image for the head of {task}", list(IMAGES), key=f"own image {task}",
+                max_upload_size=MOST_PICTURE // MEGABYTE,
+                help=f"Up to {size(MOST_PICTURE)}. It goes through the model's own image "
+                "processor, and is kept nowhere.",
+            )  # fmt: skip
+            given: Sequence[str] | bytes = file.getvalue() if file is not None else b""
+        else:
+            loaded = tasks.load(entry.task, root=prepared.collection.folder)
+            given = [
+                st.text_area(name, key=f"own {name} {task}", height=80) for name in fields(loaded)
+            ]
+        asked = st.form_submit_button("Ask all models", icon=":material/forum:")
+    if asked:
+        show.forget()
+        todo = partial(ask_own, shelf, merges, task, given, lambda: prepared)
+        tracked.start(Slot.ASKING, key, "Asking all models", todo)
+        st.rerun()
+    found = session.own_answers.get(key)
+    if found is not None:
+        _answers(found, merges)
+
+
+def _merges(run: Run, other: Run | None) -> Mapping[str, Run]:
+    """The runs that are asked, by the names that they have in the figure."""
+    if other is None:
+        return {"this merge": run}
+    return {"this merge": run, "other merge": other}
+
+
+def collect() -> None:
+    """Keep the answers, or say why there are none."""
+    tracked.collect(Slot.ASKING, _keep, cancelled="Asking was cancelled.")
+
+
+def _keep(job: Job) -> None:
+    session.own_answers = {job.request: job.outcome()}
+
+
+def _answers(found: OwnAnswers, merges: Mapping[str, Run]) -> None:
+    left, right = st.columns([1, 4], gap="medium")
+    with left:
+        if found.example.form.kind == "image":
+            st.image(picture(found.example.inputs[0]), width=160, alt="The image that was asked")
+        else:
+            st.markdown(show.plain(found.example.text(0)))
+    with right:
+        show.figure(figures.own_answers(found, list(merges)), f"own answers {found.task}")

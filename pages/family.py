@@ -53,6 +53,7 @@ if before.open:
         estimate.view(prepared)
 if fit.open:
     with fit:
+        st.header("Every expert beside the base", anchor=False)
         st.markdown(
             f"All {len(experts)} experts fit their base: the same architecture, every tensor there "
             "with the same name and shape, and every number finite. Heads differ by task and are "

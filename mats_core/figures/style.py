@@ -149,6 +149,13 @@ def to_csv(shown: Figure) -> str:
     return out.getvalue()
 
 
+# At the foot of the picture, which makes room for it: below a plot by a share of its height, it
+# would cover the axis' title where there is little room.
+BELOW = {
+    "orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom", "x": 0, "title": None,
+}  # fmt: skip
+
+
 def laid_out(figure: go.Figure, height: int = HEIGHT, **layout: Any) -> go.Figure:
     """The same figure with the layout that all share.
 
@@ -162,7 +169,7 @@ def laid_out(figure: go.Figure, height: int = HEIGHT, **layout: Any) -> go.Figur
     figure.update_layout(
         margin={"l": 8, "r": 8, "t": 8, "b": 8},
         height=height,
-        legend={"orientation": "h", "y": -0.2, "x": 0, "title": None},
+        legend=BELOW,
         hoverlabel={"namelength": -1},
         modebar={"bgcolor": CLEAR, "color": GREY, "activecolor": BLUE},
         **layout,

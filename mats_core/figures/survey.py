@@ -225,6 +225,5 @@ def layer_profile(
     laid_out(figure, min(MOST_HEIGHT, 150 + 18 * len(rows)))
     figure.update_yaxes(range=[len(rows) - 0.5, -0.5])
     figure.update_xaxes(title=how.title, tickformat=".0%" if how.percent else None)
-    figure.update_layout(legend={"y": -0.12})
     caption = _caption(survey, values, quantity, titles)
     return Figure(figure, f"{how.title} by layer, a line a task. {caption}", caption)

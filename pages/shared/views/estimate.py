@@ -87,6 +87,7 @@ def _tensors(row: Fit) -> str:
 def view(prepared: Prepared) -> None:
     """Coverage of one method, and the cost of all."""
     found = caches.estimates(prepared)
+    st.header("What every method takes", anchor=False)
     st.markdown(
         "What every method would take with its default settings, counted from the shapes of the "
         "layers and from the speed of this machine, before anything runs. A second merge is "

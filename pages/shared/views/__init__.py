@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         final,
         ladder,
         layer_table,
+        leaderboard,
         loading,
         merging,
         models,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
         recipe,
         results,
         runs,
+        shipped,
         spectra,
         survey,
         sweep,
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BEFORE", "OTHER", "between", "bringing", "comparison", "conflict", "confusion", "convergence",
-    "estimate", "export", "final", "ladder", "layer_table", "loading", "merging", "models",
-    "new_family", "new_members", "new_tasks", "overlap", "picks", "predicted_loss", "protection",
-    "recipe", "results", "runs", "spectra", "survey", "sweep", "why",
+    "estimate", "export", "final", "ladder", "layer_table", "leaderboard", "loading", "merging",
+    "models", "new_family", "new_members", "new_tasks", "overlap", "picks", "predicted_loss",
+    "protection", "recipe", "results", "runs", "shipped", "spectra", "survey", "sweep", "why",
 ]  # fmt: skip

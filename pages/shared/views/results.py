@@ -117,7 +117,7 @@ def headline(run: Run, beside: Run | None) -> None:
     if run.draft:
         st.caption("A draft that Live has made, which later ones replace. Press Merge to keep it.")
     if beside is not None and run.report.tasks and beside.report.tasks:
-        label = show.plain(why.question(run, beside, "it"))
+        label = show.label(why.question(run, beside, "it"))
         if st.button(label, icon=":material/help:", type="tertiary", key="why"):
             why.go(run, beside)
     following = caches.worker().named(merge.finer(run)) is not None

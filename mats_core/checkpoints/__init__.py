@@ -5,12 +5,22 @@ position, never memory-mapped; what is written appears whole or not at all (`sta
 """
 
 from . import hub
-from .card import CARD, front_matter, stated_bases, stated_classes, stated_licence
+from .card import (
+    CARD,
+    StatedScore,
+    front_matter,
+    stated_bases,
+    stated_classes,
+    stated_data,
+    stated_licence,
+    stated_scores,
+)
 from .companions import carry, companions
 from .configuration import read_config
 from .contents import TensorEntry, checksum
 from .dropped import Dropped, receive
 from .files import Checkpoint
+from .hub_data import CachedData, cached_data, snapshot_of
 from .in_memory import InMemory
 from .place import refuse_existing, require_file, require_folder, what_lies
 from .quantised import left_over, quantisation, require_numbers, unquantised
@@ -23,12 +33,13 @@ from .wrappers import inside, unwrapped
 from .writer import SHARD_BYTES, CheckpointWriter, Spec, TensorFileWriter, config_files
 
 __all__ = [
-    "CARD", "MARK", "SHARD_BYTES", "Buffers", "Checkpoint", "CheckpointWriter", "Dropped", "Entry",
-    "InMemory", "Limits", "ListedModel", "ModelSearch", "Renamed", "Shaped", "Spec", "TensorEntry",
-    "TensorFileWriter", "Tensors", "Wanted", "Weights", "all_finite", "carry", "checksum",
-    "companions", "config_files", "front_matter", "hub", "inside", "left_over", "original",
-    "partial_of", "quantisation", "read_config", "receive", "refuse_existing", "require_file",
-    "require_folder", "require_numbers", "search_models", "staged_directory", "staged_file",
-    "stated_bases", "stated_classes", "stated_licence", "stem_of", "unquantised", "unwrapped",
-    "what_lies", "write_atomically",
+    "CARD", "MARK", "SHARD_BYTES", "Buffers", "CachedData", "Checkpoint", "CheckpointWriter",
+    "Dropped", "Entry", "InMemory", "Limits", "ListedModel", "ModelSearch", "Renamed", "Shaped",
+    "Spec", "StatedScore", "TensorEntry", "TensorFileWriter", "Tensors", "Wanted", "Weights",
+    "all_finite", "cached_data", "carry", "checksum", "companions", "config_files", "front_matter",
+    "hub", "inside", "left_over", "original", "partial_of", "quantisation", "read_config",
+    "receive", "refuse_existing", "require_file", "require_folder", "require_numbers",
+    "search_models", "snapshot_of", "staged_directory", "staged_file", "stated_bases",
+    "stated_classes", "stated_data", "stated_licence", "stated_scores", "stem_of", "unquantised",
+    "unwrapped", "what_lies", "write_atomically",
 ]  # fmt: skip

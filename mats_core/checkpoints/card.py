@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,70 @@ def stated_bases(folder: Path) -> tuple[str, ...]:
     ]
     texts = [one.strip() for one in said if isinstance(one, str) and len(one) <= LONGEST]
     return tuple(dict.fromkeys(text for text in texts if text))
+
+
+@dataclass(frozen=True)
+class StatedScore:
+    """An accuracy that a model's card states.
+
+    data    id of the data set; empty where it is not named
+    subset  of the data set; empty where it is not named
+    value   from 0 to 1
+    """
+
+    data: str
+    subset: str
+    value: float
+
+
+def stated_scores(folder: Path) -> tuple[StatedScore, ...]:
+    """The accuracies in the `model-index` of a model's card, in its order."""
+    return tuple(
+        StatedScore(*_data_of(result), value)
+        for result in _results(folder)
+        for metric in _mappings(result.get("metrics"))
+        if str(metric.get("type")).lower() == "accuracy"
+        and (value := _share(metric.get("value"))) is not None
+    )
+
+
+def stated_data(folder: Path) -> tuple[tuple[str, str], ...]:
+    """(id, subset) of the data sets that a card says the model was trained or tested on; an empty
+    subset where it names none.
+    """
+    told = front_matter(folder / CARD).get("datasets")
+    names = told if isinstance(told, list) else [told]
+    said = [*map(_data_of, _results(folder)), *((one, "") for one in names)]
+    texts = [(a, b) for a, b in said if isinstance(a, str) and a and len(a) <= LONGEST]
+    return tuple(dict.fromkeys(texts))
+
+
+def _results(folder: Path) -> list[Mapping[str, Any]]:
+    models = _mappings(front_matter(folder / CARD).get("model-index"))
+    return [result for model in models for result in _mappings(model.get("results"))]
+
+
+def _mappings(told: Any) -> list[Mapping[str, Any]]:
+    """The mappings in a list that others wrote; none where it is no list."""
+    return [one for one in told if isinstance(one, Mapping)] if isinstance(told, list) else []
+
+
+def _data_of(result: Mapping[str, Any]) -> tuple[str, str]:
+    """(id, subset) of the data set of one result."""
+    told = result.get("dataset")
+    told = told if isinstance(told, Mapping) else {}
+    data, subset = told.get("type"), told.get("config") or told.get("args")
+    return (
+        data if isinstance(data, str) else "",
+        subset if isinstance(subset, str) and subset != "default" else "",
+    )
+
+
+def _share(value: Any) -> float | None:
+    """A figure as a share: 0.91 as it is, 91 as per cent; None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 100:
+        return None
+    return value / 100 if value > 1 else float(value)
 
 
 def stated_classes(folder: Path) -> tuple[str, ...]:

@@ -18,7 +18,15 @@ from typing import Any, Literal
 
 from ..errors import InputError, listing
 from . import hub
-from .card import ADAPTER, CONFIG, settings_in, stated_bases, stated_classes, stated_licence
+from .card import (
+    ADAPTER,
+    CONFIG,
+    settings_in,
+    stated_bases,
+    stated_classes,
+    stated_data,
+    stated_licence,
+)
 from .files import read_header
 from .folder import SAFE, STATE, is_pickle, is_shard, is_weights, weight_files
 
@@ -66,6 +74,7 @@ class ListedModel:
     licence       as it is stated; empty where it is not
     made_from     what it says that it was made from, most telling first
     classes       of its head, in their order; empty where they are not named
+    data          (id, subset) of the data sets that its card names
     merged        whether a merge wrote it
     problem       why it cannot be opened as it is, with the remedy; empty where it can
     """
@@ -79,6 +88,7 @@ class ListedModel:
     licence: str = ""
     made_from: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
+    data: tuple[tuple[str, str], ...] = ()
     merged: bool = False
     problem: str = ""
 
@@ -113,18 +123,23 @@ class ModelSearch:
     left_out: tuple[str, ...] = ()
 
 
-def search_models(roots: Sequence[Path], limits: Limits | None = None) -> ModelSearch:
-    """The models below folders, the cache of the hub included where it is one of them.
+def search_models(
+    roots: Sequence[Path], limits: Limits | None = None, without: Sequence[Path] = ()
+) -> ModelSearch:
+    """The models below folders, the cache of the hub included where it is one of them, and without
+    what lies in the folders `without`.
 
     What cannot be read is left out, with a sentence; nothing is raised for it.
     """
-    return _Search(tuple(roots), limits or Limits()).run()
+    left_out = frozenset(map(os.path.realpath, without))
+    return _Search(tuple(roots), limits or Limits(), left_out).run()
 
 
 @dataclass
 class _Search:
     roots: tuple[Path, ...]
     limits: Limits
+    without: frozenset[str] = frozenset()
     models: list[ListedModel] = field(default_factory=list)
     data: list[Path] = field(default_factory=list)
     seen: set[str] = field(default_factory=set)
@@ -153,7 +168,7 @@ class _Search:
     def _look(self, folder: Path, depth: int) -> list[Path]:
         """List what a folder holds; returns the folders in it that are to be looked into."""
         real = os.path.realpath(folder)
-        if real in self.seen:
+        if real in self.seen or self._is_without(real):
             return []
         self.seen.add(real)
         try:
@@ -173,6 +188,10 @@ class _Search:
             self.deep += len(below)
             return []
         return [one for one in below if not self._of_hub(one)]
+
+    def _is_without(self, real: str) -> bool:
+        """Whether a folder is one that is left out, or lies in one."""
+        return any(real == one or real.startswith(f"{one}{os.sep}") for one in self.without)
 
     def _names(self, folder: Path) -> tuple[list[str], list[str]]:
         """Names of the files and of the folders in a folder, as many as may still be looked at."""
@@ -313,6 +332,7 @@ def _listed(
         licence=stated_licence(home, config) if beside else "",
         made_from=stated_bases(home) if beside else (),
         classes=stated_classes(home) if config.get("id2label") else (),
+        data=stated_data(home) if beside else (),
         merged=all((home / name).is_file() for name in MERGED),
         problem=problem,
     )

@@ -185,11 +185,17 @@ def normalised_interval(results: Sequence[TaskResult]) -> tuple[float, float]:
     return whole.low, whole.high
 
 
-def doubts(name: str, expert: Score, base: Score, *, classes: int) -> tuple[str, ...]:
+FAR_BELOW = 0.05  # of a stated accuracy: cards round, and differ in preprocessing
+
+
+def doubts(
+    name: str, expert: Score, base: Score, *, classes: int, stated: float | None = None
+) -> tuple[str, ...]:
     """Why an expert may not be one, a sentence each: it does worse on its task than the base with
-    the same head, or than chance.
+    the same head, than chance, or far worse than its card says.
 
     classes  of the task; 0 for one without
+    stated   accuracy that the expert's card states, from 0 to 1; None where it states none
     """
     found = []
     said = f"the expert '{name}' reaches {100 * expert.value:.1f} % on its task"
@@ -206,4 +212,12 @@ def doubts(name: str, expert: Score, base: Score, *, classes: int) -> tuple[str,
             f"{said}, less than guessing among its {classes} classes would "
             f"({100 * guessing:.1f} %): are its labels in the order of its head?"
         )
+    if stated is not None and expert.metric == "accuracy":
+        low, high = expert.interval
+        if high < stated and stated - expert.value > FAR_BELOW:
+            found.append(
+                f"{said} (95 % interval {100 * low:.1f} to {100 * high:.1f} %, "
+                f"{expert.examples} examples), and its card says {100 * stated:.1f} %: are these "
+                "the examples and the preprocessing that the card means?"
+            )
     return tuple(found)

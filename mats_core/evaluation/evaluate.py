@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .. import models
-from ..checkpoints import Tensors, Weights
+from ..checkpoints import StatedScore, Tensors, Weights, stated_scores
 from ..errors import InputError
 from ..families import Expert, Family
 from ..models import Asking, Forward, Rows
@@ -98,12 +98,31 @@ def reference(
     """
     asking = check_task(expert, task)
     tuned, base = baselines(family, expert, asking.task, split, examples, device)
+    stated = stated_accuracy(expert.checkpoint.directory, task.name)
     doubts = (
         *scores.told_nothing("the expert", expert.name, tuned),
         *scores.told_nothing("the pre-trained model", expert.name, base),
-        *comparison.doubts(expert.name, tuned, base, classes=len(asking.task.classes)),
+        *comparison.doubts(
+            expert.name, tuned, base, classes=len(asking.task.classes), stated=stated
+        ),
     )
     return Reference(asking.task, tuned, base, (*asking.notes, *doubts))
+
+
+def stated_accuracy(directory: Path | None, task: str) -> float | None:
+    """The accuracy that the card in a model's directory states for a task; None where it states
+    none, or several and none of data that the task is called after.
+    """
+    stated = stated_scores(directory) if directory is not None else ()
+    of_task = [one for one in stated if _called(one, task)]
+    values = {one.value for one in of_task or stated}
+    return min(values) if of_task or len(values) == 1 else None
+
+
+def _called(stated: StatedScore, task: str) -> bool:
+    """Whether a task is called after the data of a stated score, by its subset or its name."""
+    name = (stated.subset or stated.data.rpartition("/")[2]).lower()
+    return len(name) > 2 and name in task.lower()
 
 
 def check_task(expert: Expert, task: Task) -> Asking:

@@ -10,9 +10,9 @@ from .examine import examine, look_inside
 from .expert import Expert
 from .family import Family
 from .heads import HEAD_MODULES
-from .lineage import FAR, kinship, middle, related
+from .lineage import FAR, STRANGE, kinship, middle, related
 
 __all__ = [
-    "FAR", "HEAD_MODULES", "Anatomy", "Ask", "Expert", "Family", "Fit", "architecture", "compare",
-    "dtypes", "examine", "kinship", "look_inside", "middle", "related",
+    "FAR", "HEAD_MODULES", "STRANGE", "Anatomy", "Ask", "Expert", "Family", "Fit", "architecture",
+    "compare", "dtypes", "examine", "kinship", "look_inside", "middle", "related",
 ]  # fmt: skip

@@ -13,7 +13,7 @@ from .. import models
 from ..adapters import open_expert
 from ..checkpoints import Checkpoint, ListedModel
 from ..errors import InputError, cut
-from ..families import FAR, Expert, Family, examine, kinship, middle, related
+from ..families import FAR, STRANGE, Expert, Family, examine, kinship, middle, related
 from ..system import nbytes, recall
 
 SAID = 400  # characters of why a model does not fit
@@ -41,6 +41,12 @@ class Candidate:
         """Whether it is an expert of this base by all that is known: related, and no merge."""
         near = self.cosine is None or self.cosine >= FAR
         return self.fits and near and not self.model.merged
+
+    @property
+    def stranger(self) -> bool:
+        """Whether it fits and has nothing in common with the base: a merge refuses it, unless its
+        family allows strangers."""
+        return self.fits and self.cosine is not None and self.cosine < STRANGE
 
 
 @dataclass(frozen=True)

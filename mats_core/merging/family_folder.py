@@ -74,12 +74,14 @@ def new_family(
     roots: Sequence[Path] = (),
     tasks: Mapping[Path, str | None] | None = None,
     like: FamilyFile | None = None,
+    strangers: bool | None = None,
 ) -> FamilyFile:
     """The family of a base and experts, to be kept in `folder`; nothing is written.
 
-    base    None: the mean of the experts, which `averaging` writes beside it
-    tasks   an expert's path → the reference of its task; None: it is to have none
-    like    a family: what it says of the same models, and of itself, is taken over
+    base       None: the mean of the experts, which `averaging` writes beside it
+    tasks      an expert's path → the reference of its task; None: it is to have none
+    like       a family: what it says of the same models, and of itself, is taken over
+    strangers  whether experts may have nothing in common with the base; None: as `like` says
     """
     if not name.strip() or not experts:
         raise InputError(
@@ -110,6 +112,8 @@ def new_family(
         "experts": entries,
         "folder": folder,
     }
+    if strangers is not None:
+        content["strangers"] = "allow" if strangers else "refuse"
     return FamilyFile.model_validate(content)
 
 
@@ -167,6 +171,9 @@ def task_of(name: str, folder: Path, found: Guess, roots: Sequence[Path] = ()) -
     if found.kind == "ready":
         return path_from(folder, found.file, roots), ""
     place = folder / TASKS
+    if found.data is not None:
+        text = described(found, found.split, found.tested or None, name)
+        return f"{TASKS}/{name}.yaml", TASK_HEADER + text
     train = path_from(place, found.file, roots)
     test = path_from(place, found.test, roots) if found.test else None
     return f"{TASKS}/{name}.yaml", TASK_HEADER + described(found, train, test, name)

@@ -34,6 +34,7 @@ def averaging(collection: FamilyFile) -> Generator[Event, None, Path]:
         "base": collection.experts[0].model,  # whose names and settings the mean takes over
         "experts": experts,
         "method": "average",
+        "strangers": collection.strangers,
         "output": str(folder.resolve()),
         "evaluate": False,
     }

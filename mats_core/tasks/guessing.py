@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import yaml
 
+from ..checkpoints import CachedData, cached_data
 from ..errors import InputError, cut, needed
 from . import tables
 from .answers import places
@@ -35,6 +36,7 @@ MANY = 300  # classes
 LARGEST = 200_000_000  # bytes of a table that is read to be guessed about
 HELD_OUT = 0.2  # of the rows, where no file of test rows lies beside
 CELL = 200  # characters of a cell that is shown
+TRAIN, HALVES_OF_DATA = "train", ("test", "validation", "dev")
 HALVES = (("train", "test"), ("train", "validation"), ("train", "dev"), ("training", "testing"))
 
 
@@ -57,6 +59,8 @@ class Guess:
     ways       in which a language model may be asked, the likeliest first
     sample     the first rows as they are, by column
     reference  of a task that a source makes, which has no file
+    data       the data set of a cache that `file` is the folder of; None for other files
+    tested     its split of test rows; empty where a share is held out
     """
 
     file: Path
@@ -74,6 +78,14 @@ class Guess:
     ways: tuple[Wording, ...] = ()
     sample: Mapping[str, tuple[Any, ...]] | None = None
     reference: str = ""
+    data: CachedData | None = None
+    tested: str = ""
+
+    @property
+    def split(self) -> str:
+        """The split of the training rows, of a data set of a cache."""
+        splits = self.data.splits if self.data else ()
+        return TRAIN if TRAIN in splits else "".join(splits[:1])
 
     @property
     def found(self) -> tuple[str, ...]:
@@ -135,7 +147,8 @@ def guessed(file: Path, head: Sequence[str] = (), *, speaks: bool = False) -> Gu
     Raises `InputError` for what cannot be read, is too large to be looked at, or holds no classes.
     """
     if file.is_dir():
-        return _images(file)
+        known = next((one for one in cached_data() if one.folder == file), None)
+        return _of_cache(known, head, speaks) if known else _images(file)
     if file.name.lower().endswith(FILES):
         return Guess(file, "ready", labels={"": _ready(file)})
     if file.stat().st_size > LARGEST:
@@ -181,6 +194,29 @@ def _images(folder: Path) -> Guess:
         for file, label in list(zip(found.files, found.labels, strict=True))[:SHOWN]
     )
     return Guess(train, "image", ("image", "label"), rows, (), "label", {"label": names}, test)
+
+
+def _of_cache(data: CachedData, head: Sequence[str], speaks: bool) -> Guess:
+    """A data set of a cache: its training rows, and a split whose rows have labels to test on."""
+    train = Guess(data.folder, "", data=data).split
+    found = _table(data.folder, _split(data, train), head, speaks)
+    halves = (one for one in HALVES_OF_DATA if one != train and _has_labels(data, one, found.label))
+    return replace(found, data=data, tested=next(halves, ""), test=None)
+
+
+def _split(data: CachedData, name: str) -> pd.DataFrame:
+    thing = f"rows of '{data.title}'"
+    return tables.read_hub(thing, data.reference, data.subset or None, name, None, ROWS)
+
+
+def _has_labels(data: CachedData, split: str, label: str) -> bool:
+    """Whether a split is there and its labels are not hidden."""
+    if split not in data.splits:
+        return False
+    if not label:
+        return True
+    cells = _split(data, split).head(SHOWN)[label]
+    return any((class_number(_cell(cell) or "-1") or 0) >= 0 for cell in cells)
 
 
 def _halves_of(folder: Path) -> tuple[Path, Path | None]:
@@ -262,8 +298,11 @@ def _beside(file: Path) -> Path | None:
 
 def described(found: Guess, train: str, test: str | None, name: str) -> str:
     """The YAML of a guess as it stands; `train` and `test` are its files as the YAML names them."""
-    content: dict[str, Any] = {"kind": found.kind, "name": name, "train": train}
-    content["test"] = test if test is not None else HELD_OUT
+    content: dict[str, Any] = {"kind": found.kind, "name": name}
+    if found.data is not None:
+        content["dataset"] = found.data.reference
+        content |= {"subset": found.data.subset} if found.data.subset else {}
+    content |= {"train": train, "test": test if test is not None else HELD_OUT}
     if found.kind in ("choices", "language"):
         content |= {"prompt": found.prompt} if found.prompt else {}
     if found.kind == "language":

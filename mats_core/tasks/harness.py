@@ -157,7 +157,7 @@ def _task(name: str, task: Any) -> Task:
             remedy="Test the written merge with lm_eval itself.",
         )
     docs, notes = _docs(thing, task)
-    worded = {split: _worded(thing, task, some) for split, some in docs.items()}
+    worded: dict[SplitName, Any] = {n: _worded(thing, task, some) for n, some in docs.items()}
     share = None if "test" in docs else HELD_OUT
     kind = KINDS[task.OUTPUT_TYPE]
     about = {"kind": kind, "name": name, "description": _about(task), "test": share}

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from ..checkpoints import snapshot_of
 from ..errors import InputError, cut, existing, member, needed, reason
 from .classes import DROP, text_of
 from .decoding import lines, read_text, whole_characters
@@ -148,9 +149,15 @@ def _parsed(line: str, number: int) -> Any:
 
 
 def read_hub(
-    thing: str, name: str, subset: str | None, split: str, revision: str | None
+    thing: str,
+    name: str,
+    subset: str | None,
+    split: str,
+    revision: str | None,
+    most: int | None = None,
 ) -> pd.DataFrame:
-    """One split of a hub data set: from the cache of this machine, else downloaded."""
+    """One split of a hub data set, or its first rows: from the cache of this machine, else
+    downloaded."""
     try:
         import datasets
     except ImportError:
@@ -169,7 +176,7 @@ def read_hub(
             found=(str(error).strip() or type(error).__name__).splitlines()[0][:200],
             remedy="Check the name, the subset and the split; load it once while online.",
         ) from None
-    frame: Any = rows.to_pandas()
+    frame: Any = rows.select(range(min(most or len(rows), len(rows)))).to_pandas()
     # Class labels are numbers with names beside them; the names are what a reader knows.
     for column, feature in rows.features.items():
         names = getattr(feature, "names", None)
@@ -180,9 +187,18 @@ def read_hub(
 
 
 def _cached(datasets: Any, name: str, subset: str | None, split: str, revision: str | None) -> Any:
-    return offline_first(
-        lambda: datasets.load_dataset(name, subset, split=split, revision=revision)
-    )
+    """One split, from what was prepared before, from files in the hub's cache, or from the hub."""
+
+    def load() -> Any:
+        try:
+            return datasets.load_dataset(name, subset, split=split, revision=revision)
+        except Exception:
+            folder = None if revision else snapshot_of(name)
+            if folder is None:
+                raise
+        return datasets.load_dataset(str(folder), subset, split=split)
+
+    return offline_first(load)
 
 
 def offline_first(load: Callable[[], T]) -> T:

@@ -111,7 +111,7 @@ def test_another_base_offers_other_experts_and_unticking_leaves_one_out(
     labelled(app, "Base").set_value(str(root / "run-a")).run()
     assert set(ticks(app)) == {"start", "run-b", "far away"}
     labelled(app, "Base").set_value(str(root / "start")).run()
-    next(w for w in app.checkbox if "run\\-b" in w.label).uncheck().run()
+    next(w for w in app.checkbox if "run-b" in w.label).uncheck().run()
     press(app, "Save and go to Merge")
     (file,) = root.glob("*/family.yaml")
     assert [one.name for one in load_family(file).experts] == ["run-a"]
@@ -160,7 +160,7 @@ def test_a_family_of_the_page_is_edited_duplicated_and_removed(open_app: Open, r
     settle(app, "preparation")
     press(app, "Edit")
     assert labelled(app, "Base").value == str(root / "start")
-    next(w for w in app.checkbox if "run\\-a" in w.label).uncheck().run()
+    next(w for w in app.checkbox if "run-a" in w.label).uncheck().run()
     press(app, "Save and go to Merge")
     file = root / "my-models" / "family.yaml"
     assert [one.name for one in load_family(file).experts] == ["run-b"]
@@ -199,9 +199,9 @@ def test_examples_are_proposed_by_the_classes_of_the_head(
     rows = "".join(f"picture {k},{'no' if k % 2 else 'yes'}\n" for k in range(20))
     (root / "answers.csv").write_text("text,label\n" + rows)
     app = begun(open_app, root)
-    assert labelled(app, "Examples of run\\-a").value == str(root / "t0.npz")
-    assert labelled(app, "Examples of run\\-b").value == str(root / "t1.npz")
-    labelled(app, "Examples of run\\-b").set_value("no examples").run()
+    assert labelled(app, "Examples of run-a").value == str(root / "t0.npz")
+    assert labelled(app, "Examples of run-b").value == str(root / "t1.npz")
+    labelled(app, "Examples of run-b").set_value("no examples").run()
     press(app, "Save and go to Merge")
     family = load_family(root / "my-models")
     assert [one.task for one in family.experts] == ["../t0.npz", None]
@@ -324,7 +324,7 @@ def test_experts_without_a_base_are_merged_against_their_mean(
     box(app, "segmented_control", "Begin with").set_value("experts without a base").run()
     assert "The mean of the experts is written as their base" in said(app)
     labelled(app, "One of them").set_value(str(root / "run-a")).run()
-    next(w for w in app.checkbox if "run\\-b" in w.label).check().run()
+    next(w for w in app.checkbox if "run-b" in w.label).check().run()
     app = settle(press(app, "Save and go to Merge"), "averaging")
     assert sentences(app) == ""
     assert went[-1:] == ["merge"]
@@ -382,10 +382,10 @@ def test_a_table_with_other_names_becomes_the_task_of_a_head(
     lines = [f"w{k % 7} w{k % 3},kind {'zyxwv'[k % len(head)]}" for k in range(60)]
     (root / "rows.csv").write_text("\n".join(["text,label", *lines]) + "\n")
     app = begun(open_app, root)
-    label = f"Examples of {show.plain(path.name)}"
+    label = f"Examples of {show.label(path.name)}"
     labelled(app, label).set_value(str(root / "rows.csv")).run()
-    first = labelled(app, f"0 · {show.plain(head[0])}")
-    last = labelled(app, f"{len(head) - 1} · {show.plain(head[-1])}")
+    first = labelled(app, f"0 · {show.label(head[0])}")
+    last = labelled(app, f"{len(head) - 1} · {show.label(head[-1])}")
     one, other = first.value, last.value
     first.set_value(other)
     last.set_value(one).run()

@@ -194,7 +194,7 @@ def _weights(method: str, chosen: tuple[str, ...]) -> dict[str, float]:
         if not state.is_set(key):
             state.put(key, 1.0)
         found[name] = columns[index % 2].number_input(
-            show.plain(name),
+            show.label(name),
             -100.0,
             100.0,
             step=0.25,

@@ -15,10 +15,42 @@ from mats_core.figures import Figure
 from . import browser
 from .state import session
 
+JOINED = (
+    "\N{WORD JOINER}"  # neither seen nor read: it parts what would be a directive or an address
+)
+ALIKE = str.maketrans(
+    {
+        "*": "\N{ASTERISK OPERATOR}",
+        "_": "\N{FULLWIDTH LOW LINE}",
+        "`": "\N{MODIFIER LETTER GRAVE ACCENT}",
+        "$": "\N{FULLWIDTH DOLLAR SIGN}",
+        "[": "\N{FULLWIDTH LEFT SQUARE BRACKET}",
+        "]": "\N{FULLWIDTH RIGHT SQUARE BRACKET}",
+        "~": "\N{TILDE OPERATOR}",
+        "<": "\N{SINGLE LEFT-POINTING ANGLE QUOTATION MARK}",
+        ">": "\N{SINGLE RIGHT-POINTING ANGLE QUOTATION MARK}",
+        "\\": "\N{FULLWIDTH REVERSE SOLIDUS}",
+        "&": "\N{FULLWIDTH AMPERSAND}",
+    }
+)
+BLOCK = re.compile(r"\s*(#{1,6}|[-+=]+|\d+[.)])(\s|$)")  # begins a heading, a list, or a rule
+
 
 def plain(text: str) -> str:
     """Text whose every character is shown as it is: names never become markdown."""
     return re.sub(r"([\\`*_{}\[\]()#+\-.!|~$<>:])", r"\\\1", text)
+
+
+def label(text: str) -> str:
+    """Text for the label of a widget: shown as it is, and read aloud as it is.
+
+    A label's source is its name for screen readers, so no backslash may stand in it: what would be
+    markdown is written with characters that look alike.
+    """
+    kept = re.sub(r"(?<=[^\W_])_+(?=[^\W_])", lambda inside: "\0" * len(inside[0]), text)
+    alike = kept.translate(ALIKE).replace("\0", "_")
+    alike = re.sub(r"[:@](?=\S)|(?<=www)\.", lambda mark: mark[0] + JOINED, alike)
+    return f"{JOINED}{alike}" if BLOCK.match(alike) else alike
 
 
 def problem(text: str) -> None:

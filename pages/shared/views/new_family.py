@@ -125,13 +125,13 @@ def _form(draft: Draft, known: dict[str, Path]) -> None:
     if base is None:
         st.button("Cancel", on_click=_close)
         return
-    experts = new_members.tick_experts(draft, base, usable)
+    experts, strangers = new_members.tick_experts(draft, base, usable)
     if not new_members.has_base(draft):
         experts, base = [base, *experts] if experts else [], None
     kept = drafts.tasks_in(draft.like, experts)
     key = f"draft {draft.number}"
     told = new_tasks.choose(key, experts, base, found.data, kept) if experts else {}
-    _keep(draft, base, experts, told, known)
+    _keep(draft, base, experts, told, known, strangers)
 
 
 def _searched(found: ModelSearch, draft: Draft) -> None:
@@ -182,6 +182,7 @@ def _keep(
     experts: Sequence[ListedModel],
     told: Mapping[Path, Guess | None] | None,
     known: dict[str, Path],
+    strangers: bool,
 ) -> None:
     """Name and place, and the press that writes the file; no press while `told` is None."""
     st.markdown("**4. Keep it** as a family.yaml, which you can read, change and share.")
@@ -207,11 +208,11 @@ def _keep(
     try:
         if told is not None:
             chosen, tasks = _tasks(folder, experts, told)
-            family = _family(draft, name, folder, base, experts, chosen, titles)
+            family = _family(draft, name, folder, base, experts, chosen, titles, strangers)
     except InputError as error:
         st.caption(show.plain(str(error)))
     if family is not None:
-        with st.expander(f"What is written: {show.plain(folder.name)}/family.yaml"):
+        with st.expander(f"What is written: {show.label(folder.name)}/family.yaml"):
             st.code(dump_family(family), language="yaml")
             for reference, text in tasks.items():
                 st.caption(show.plain(reference))
@@ -251,6 +252,7 @@ def _family(
     experts: Sequence[ListedModel],
     chosen: Mapping[Path, str | None],
     titles: Sequence[str],
+    strangers: bool,
 ) -> FamilyFile:
     """The family as it would be written, with what the page does not ask about as it was."""
     if name.strip().casefold() in {title.casefold() for title in titles}:
@@ -260,7 +262,8 @@ def _family(
         )  # fmt: skip
     like = load_family(draft.like) if draft.like else None
     return new_family(
-        name, folder, base, experts, roots=families.roots(), tasks=chosen, like=like
+        name, folder, base, experts, roots=families.roots(), tasks=chosen, like=like,
+        strangers=strangers,
     )  # fmt: skip
 
 

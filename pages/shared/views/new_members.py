@@ -97,15 +97,16 @@ def _label(model: ListedModel) -> str:
 
 def tick_experts(
     draft: Draft, base: ListedModel, usable: Sequence[ListedModel]
-) -> list[ListedModel]:
-    """The models that are ticked, of those that fit the base."""
+) -> tuple[list[ListedModel], bool]:
+    """The models that are ticked, of those that fit the base, and whether one of them is a stranger
+    to it."""
     st.markdown("**2. The experts**: what fits this base, by the shapes and names of its tensors.")
     try:
         offers = candidates(base, usable)
     except InputError as error:
         show.problem(str(error))
-        return []
-    fitting = [one for one in offers if one.fits]
+        return [], False
+    fitting = [one for one in offers if one.fits and not one.stranger]
     ticked = [one.model for one in fitting[:MANY] if _ticked(draft, base, one, fitting)]
     if not fitting:
         st.info("Nothing else that was found fits this base.")
@@ -116,11 +117,32 @@ def tick_experts(
             key=f"draft {draft.number} more {base.path}",
         )  # fmt: skip
         ticked += [names[path] for path in more]
+    strangers = _strangers(draft, base, [one for one in offers if one.stranger])
     if others := [one for one in offers if not one.fits]:
         with st.expander(f"{len(others)} that do not fit, and why"):
             rows = [(o.model.name, o.sentence, o.model.reference) for o in others]
             st.dataframe(pd.DataFrame(rows, columns=["model", "why", "where"]), hide_index=True)
-    return ticked
+    return [*ticked, *strangers], bool(strangers)
+
+
+def _strangers(draft: Draft, base: ListedModel, offers: Sequence[Candidate]) -> list[ListedModel]:
+    """Models of the base's shapes whose weights have nothing in common with it: listed with the
+    reason, and ticked only after a switch that says what is done."""
+    if not offers:
+        return []
+    key = f"draft {draft.number} strangers {base.path}"
+    before = draft.experts or () if str(base.path) == draft.base else ()
+    paths = {str(one.model.path) for one in offers}
+    with st.expander(f"{len(offers)} of the same shapes, but strangers to this base, and why"):
+        rows = [(o.model.name, o.sentence, o.cosine, o.model.reference) for o in offers]
+        columns = ["model", "why", "cosine with the base", "where"]
+        st.dataframe(pd.DataFrame(rows, columns=columns), hide_index=True)
+        on = st.toggle(
+            "Merge strangers all the same", bool(paths & {*before}), key=key,
+            help="What sets a stranger apart from this base is a whole training, and no "
+            "fine-tuning. The family says 'strangers: allow' then; else a merge refuses them.",
+        )  # fmt: skip
+        return [one.model for one in offers if _ticked(draft, base, one, offers)] if on else []
 
 
 def _ticked(
@@ -136,7 +158,7 @@ def _ticked(
     # The label is what a screen reader says: the name alone.
     with st.container(gap=None):
         on = st.checkbox(
-            show.plain(model.name), first, key=f"draft {draft.number} {base.path} {path}"
+            show.label(model.name), first, key=f"draft {draft.number} {base.path} {path}"
         )
         st.markdown(f":small[{show.plain(said)}]")
     return on

@@ -39,6 +39,8 @@ def correct(key: str, found: Guess) -> Guess | None:
 
 def tested(found: Guess) -> str:
     """Which rows a task is tested on."""
+    if found.tested:
+        return f"tested on the split {found.tested}"
     return f"tested on {found.test.name}" if found.test else "tested on a fifth that is held out"
 
 

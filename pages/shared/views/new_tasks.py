@@ -39,12 +39,12 @@ def choose(
         "Without, the methods that need no data can be merged, and nothing is measured."
     )
     found: dict[Path, Guess | None] = {}
-    unread = False
+    unread, titles = False, drafts.titles()
     for model in experts:
         with st.container(border=True):
             speaks = drafts.speaks(model, base)
             already = kept.get(model.path, "")
-            told = _file(f"{key} data {model.path}", model, data, already, speaks)
+            told = _file(f"{key} data {model.path}", model, data, already, speaks, titles)
             if told == KEPT:
                 continue
             own = f"{key} {model.path}"
@@ -57,16 +57,24 @@ def choose(
     return None if unread else found
 
 
-def _file(key: str, model: ListedModel, data: Sequence[Path], kept: str, speaks: bool) -> str:
+def _file(
+    key: str,
+    model: ListedModel,
+    data: Sequence[Path],
+    kept: str,
+    speaks: bool,
+    titles: Mapping[str, str],
+) -> str:
     """The path of the file that is chosen; `NONE`, `KEPT` for what stands in the family, or `NAMED`
-    for a task that is named below."""
+    for a task that is named below.  `titles`: what data sets of a cache are called."""
     proposed = None if kept else drafts.proposed_data(model, data, speaks)
     named = [NAMED] if speaks else []
+    shown = {**titles, KEPT: f"as it is: {kept}"}
     options = [*([KEPT] if kept else []), NONE, *named, *map(str, data)]
-    first = options.index(str(proposed)) if proposed else 0
+    first = options.index(str(proposed)) if proposed in data else 0
     return st.selectbox(
-        f"Examples of {show.plain(model.name)}", options, first, key=key,
-        format_func=lambda one: f"as it is: {kept}" if one == KEPT else _short(one),
+        f"Examples of {show.label(model.name)}", options, first, key=key,
+        format_func=lambda one: shown.get(one) or _short(one),
     )  # fmt: skip
 
 
@@ -161,7 +169,7 @@ def _classes(key: str, found: Guess, model: ListedModel) -> Guess:
     for place, name in enumerate(head):
         with columns[place % 2]:
             one = st.selectbox(
-                f"{place} · {show.plain(name)}", found.found,
+                f"{place} · {show.label(name)}", found.found,
                 found.found.index(proposed[place]), key=f"{key} {found.label} class {place}",
             )  # fmt: skip
             chosen.append(one)

@@ -48,7 +48,7 @@ def overlap(inputs: Inputs, layer: str, task: str) -> None:
         st.info(show.plain(f"There are no statistics of {task} in this layer."))
         return
     st.selectbox(
-        f"Principal angles of {show.plain(task)} with", [name for name in bases if name != task],
+        f"Principal angles of {show.label(task)} with", [name for name in bases if name != task],
         key=keys.OTHER, persist_state="session", help="Or click a cell of the matrix.",
     )  # fmt: skip
     angles = principal_angles(*(bases[name][:, :rank] for name in pair))

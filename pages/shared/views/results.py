@@ -121,7 +121,7 @@ def headline(run: Run, beside: Run | None, preparing: Job) -> None:
     if run.draft:
         st.caption("A draft that Live has made, which later ones replace. Press Merge to keep it.")
     if beside is not None and comparison.against(run, beside).mean is not None:
-        label = show.plain(why.question(run, beside, "it"))
+        label = show.label(why.question(run, beside, "it"))
         if st.button(label, icon=":material/help:", type="tertiary", key="why"):
             why.go(run, beside)
     following = caches.worker().named(merge.finer(run)) is not None

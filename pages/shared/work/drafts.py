@@ -14,7 +14,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from mats_core import models, tasks
-from mats_core.checkpoints import Limits, ListedModel, ModelSearch, hub, search_models
+from mats_core.checkpoints import (
+    Limits,
+    ListedModel,
+    ModelSearch,
+    cached_data,
+    hub,
+    search_models,
+)
 from mats_core.errors import InputError, size
 from mats_core.merging import (
     FamilyFile,
@@ -31,6 +38,12 @@ from .following import told
 from .jobs import Tell
 
 FILE = "family.yaml"
+PROGRAM = Path(__file__).resolve().parents[3]
+# Models and tables of the program's tests and examples are no models of its users; those of the
+# sample family are offered.
+OWN = tuple(
+    PROGRAM / name for name in ("benchmarks", "docs", "mats_core", "notebooks", "pages", "tests")
+)
 KINDS = {"model": "model", "adapter": "adapter", "pickle": "pickle", "other": "another format"}
 
 
@@ -58,12 +71,18 @@ class Draft:
 
 def looked(roots: Sequence[Path], members: Iterable[Path] = ()) -> ModelSearch:
     """What lies below the roots and in the hub's cache, with the `members` of a family wherever
-    they lie."""
-    found = search_models([*roots, hub.cache_folder()])
+    they lie, and without the program's tests and examples."""
+    found = search_models([*roots, hub.cache_folder()], without=OWN)
     known = {model.path.resolve() for model in found.models}
     beyond = [path for path in dict.fromkeys(members) if path.resolve() not in known]
     more = [one for path in beyond for one in search_models([path], Limits(depth=0)).models]
-    return ModelSearch((*more, *found.models), found.data, found.left_out)
+    data = (*found.data, *dict.fromkeys(one.folder for one in cached_data()))
+    return ModelSearch((*more, *found.models), data, found.left_out)
+
+
+def titles() -> dict[str, str]:
+    """What the data sets of this machine's caches are called, by their folders."""
+    return {str(one.folder): f"{one.title}, in this machine's cache" for one in cached_data()}
 
 
 def proposed(found: ModelSearch, families: Iterable[Path]) -> Proposal | None:
@@ -190,17 +209,23 @@ def _stamp(file: Path) -> tuple[str, int, int]:
 
 
 def proposed_data(model: ListedModel, data: Sequence[Path], speaks: bool = False) -> Path | None:
-    """The file whose classes are those of the model's head by their names, or which is named after
-    the model; None where none is.  Large files, and what is not read in time, are left to choose.
+    """The data set of a cache that the model's card names; else the file whose classes are those of
+    the model's head by their names, or which is named after the model; None where none is.  Large
+    files, and what is not read in time, are left to choose.
     """
     key = ("proposed data", model.state, tuple(data), speaks)
     return recall(key, lambda: (_proposed_data(model, data, speaks),), nbytes)[0]
 
 
 def _proposed_data(model: ListedModel, data: Sequence[Path], speaks: bool) -> Path | None:
+    for file in _stated_data(model):
+        with contextlib.suppress(InputError, OSError):
+            guess(file, model.classes, speaks)
+            return file
     found: list[tuple[Path, tasks.Guess]] = []
     until = time.monotonic() + PATIENCE
-    for file in data[:MOST_DATA]:
+    stated = titles()
+    for file in [one for one in data if str(one) not in stated][:MOST_DATA]:
         with contextlib.suppress(InputError, OSError):
             if file.is_dir() or file.stat().st_size <= SMALL:
                 found.append((file, guess(file, model.classes, speaks)))
@@ -212,6 +237,17 @@ def _proposed_data(model: ListedModel, data: Sequence[Path], speaks: bool) -> Pa
             return file
     named = (file for file, _ in found if file not in halves and _after(model.name, file))
     return next(named, None)
+
+
+def _stated_data(model: ListedModel) -> list[Path]:
+    """The folders of the cached data sets that a model's card names, by id, or by its last part."""
+    found = list[Path]()
+    for name, subset in model.data:
+        for one in cached_data():
+            same = name.lower() in (one.reference.lower(), one.reference.lower().rpartition("/")[2])
+            if same and subset in ("", one.subset):
+                found.append(one.folder)
+    return found
 
 
 def _after(name: str, file: Path) -> bool:

@@ -15,7 +15,7 @@ CELL, AROUND_CELLS = 25, 60  # pixels: of a row, and of what is above and below 
 RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 SMALL = {**INK, "size": 9}
 CHOSEN: Mapping[View, str] = {
-    "moved": "Where the experts move most", "first": "The first ones", "means": "Means of blocks",
+    "moved": "Moved most", "first": "First", "means": "Means of blocks",
 }  # fmt: skip
 
 

@@ -120,7 +120,8 @@ def _solve(run: Run, found: LayerSteps, stage: Stage, number: int, view: Any, ke
             st.metric(
                 "Output shifts kept", figures.percent(found.kept[place]), width="content",
                 help="Of what each expert changes in the outputs of this layer, on its own inputs, "
-                "the share that Xₖ has too; the mean over the tasks.",
+                "the share that Xₖ has too; the mean over the tasks. Below 0 %: further from the "
+                "experts' outputs than the base.",
             )  # fmt: skip
     drawn = figures.stage_matrix(stage, found.seen[stage.key][place], view, f"after step {step}")
     show.figure(drawn, f"stage {stage.key} {key}")

@@ -21,7 +21,6 @@ FIRST = 4  # so many runs are ticked for somebody who has ticked none yet
 ROLE = "role"  # of the pinned run
 NOTE = "name and note"
 FEW = 6  # so many runs need no filter
-MOST_ROWS = 8  # of the list before it scrolls
 
 
 def pick(family: str, kept: list[Run]) -> tuple[list[Run], Run | None]:
@@ -92,7 +91,6 @@ def _table(newest: list[Run]) -> list[int]:
         selection_mode="multi-row",
         selection_default={"selection": {"rows": rows}},
         hide_index=True,
-        height=38 + 35 * min(len(newest), MOST_ROWS),
         column_config=_columns(),
         placeholder="–",
         alt=f"List of {len(newest)} finished merges with settings and accuracy, newest first.",

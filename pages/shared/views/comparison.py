@@ -95,7 +95,7 @@ def _table(ordered: list[Run], others: dict[str, Comparison]) -> None:
     st.dataframe(
         pd.DataFrame(cells, index=index).style.apply(lambda _: styles, axis=None),
         alt=f"Accuracy of {len(ordered)} runs on {len(names)} tasks, with differences.",
-        height=38 + 35 * len(index),
+        height="content",
     )
 
 

@@ -30,7 +30,7 @@ def section(collection: FamilyFile, prepared: Prepared) -> None:
     with st.container(horizontal=True, vertical_alignment="bottom"):
         run = shown.run(collection.name)
         offered = [*([run] if run else []), *OFFERED]
-        by = st.selectbox(
+        by: Any = st.selectbox(
             "Merged by", offered, format_func=_title, width=320, persist_state="session",
             key=f"conflict method {run.id if run else ''}",
         )  # fmt: skip

@@ -16,8 +16,6 @@ from ..frame import Slot, session, show, tracked
 from ..work import Prepared, Run, Shelf, tabulate
 from . import spectra, stepping
 
-MOST_ROWS = 14  # before the table scrolls
-
 
 def section(shelf: Shelf, run: Run, task: str, prepared: Prepared) -> None:
     """The press, the table, and the layer whose row is chosen."""
@@ -69,7 +67,7 @@ def _table(run: Run, rows: Sequence[LayerRow], task: str) -> str | None:
     ).dropna(axis=1, how="all")
     answer: Any = st.dataframe(
         table, key=f"layers {run.id} {task}", on_select="rerun", selection_mode="single-row",
-        hide_index=True, height=38 + 35 * min(len(rows), MOST_ROWS), column_config=_columns(task),
+        hide_index=True, column_config=_columns(task),
         alt=f"Table of {len(rows)} layers: distance, rank, cosines, share kept, residual.",
     )  # fmt: skip
     st.markdown(f":small[{show.plain(_said(rows, titles))}]")

@@ -43,7 +43,7 @@ def pick(family: str) -> tuple[Run, Run | None]:
         session.beside_run = runs.pinned(family) if runs.pinned(family) in kept else None
     if len(kept) < 2:
         return next(iter(kept.values())), None
-    left, right, pin = st.columns([5, 5, 2], vertical_alignment="bottom")
+    left, right, pin = st.columns([4, 4, 3], vertical_alignment="bottom")
     names = {id: run.label for id, run in kept.items()}
     newest_first = list(reversed(kept))
     left.selectbox(

@@ -22,7 +22,6 @@ ROLE = "role"  # of the pinned run
 NOTE = "name and note"
 TESTED, FINAL = "tested on", "final figure"
 FEW = 6  # so many runs need no filter
-MOST_ROWS = 8  # of the list before it scrolls
 
 
 def pick(family: str, kept: list[Run]) -> tuple[list[Run], Run | None]:
@@ -96,7 +95,6 @@ def _table(newest: list[Run]) -> list[int]:
         selection_mode="multi-row",
         selection_default={"selection": {"rows": rows}},
         hide_index=True,
-        height=38 + 35 * min(len(newest), MOST_ROWS),
         column_config=_columns(),
         placeholder="–",
         alt=f"List of {len(newest)} finished merges with settings and accuracy, newest first.",

@@ -120,7 +120,7 @@ CASES: dict[str, MethodCase] = {
     "sequential": MethodCase(
         frozenset({
             "curvature", "examples", "damping", "expert_inputs", "residual", "off_diagonal",
-            "start", "iterations", "tolerance",
+            "start", "iterations", "tolerance", "update_share",
         }),
         GENERAL, exact=SOLVED, identical={}, bare="average", single=5e-4, grids=False,
         turns=({"damping": 0.1}, {"curvature": "identity"}),

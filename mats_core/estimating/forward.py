@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..evaluation import KEPT, ROUND
-from ..merging import Evaluation, Plan, examples_of, output_specs
+from ..merging import Evaluation, Plan, examples_of, output_specs, streams_budget
 from ..methods import Cost, SequentialOptions, calls, operations, passes
 from ..models import BATCH
 from ..statistics import CHUNK_BYTES
@@ -112,8 +112,8 @@ def calibrating(plan: Plan) -> Cost:
     width = max((min(shape) for shape in forward.matrices), default=0)
     seen = sum(shape[0] for shape in forward.matrices) // max(1, len(forward.matrices))
     alive = 4 * MEASURED * (forward.tokens * 8 * seen + 3 * forward.pixels)
-    inputs = 4 * count * forward.pixels
-    streams = 2 * 4 * count * forward.tokens * width
+    inputs = 4 * plan.options.examples * forward.pixels  # of one expert at a time
+    streams = min(2 * 4 * count * forward.tokens * width, streams_budget())
     return Cost("merged", work, 2 * 4 * forward.parameters + streams + inputs + alive)
 
 

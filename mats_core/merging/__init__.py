@@ -7,6 +7,7 @@ is judged before, at the front door (`mats_core.api`).
 from ..system import Event
 from . import pipeline, rounds
 from .asking import evaluate_output, evaluating_output
+from .calibration import streams_budget
 from .candidates import Candidate, Proposal, candidates, proposal, proposed_base
 from .directory import require_output
 from .engine import merge_one
@@ -98,7 +99,7 @@ __all__ = [
     "parse_options", "parse_recipe", "patterns", "pieces", "pipeline", "plain_name", "planned",
     "prepare", "proposal", "proposed_base", "read_layer", "recipe_of", "recipe_record", "reference",
     "remove_family", "require_output", "require_recipe", "rounds", "run", "run_plan", "save_family",
-    "shape_of", "ship_results", "shipped_results", "statistics_of", "statistics_sizes", "task_dict",
-    "task_digests", "task_of", "task_of_dict", "together", "units", "weights_of", "weights_record",
-    "with_statistics",
+    "shape_of", "ship_results", "shipped_results", "statistics_of", "statistics_sizes",
+    "streams_budget", "task_dict", "task_digests", "task_of", "task_of_dict", "together", "units",
+    "weights_of", "weights_record", "with_statistics",
 ]  # fmt: skip

@@ -47,6 +47,11 @@ SHARE = 0.25  # of the available memory, for what lies in front of a block
 FREE = 4e9  # bytes, where it is not known
 
 
+def streams_budget() -> float:
+    """Bytes of what lies in front of a block that stay in memory; the rest goes to disk."""
+    return SHARE * (available_memory() or FREE)
+
+
 def require(plan: Plan) -> None:
     """Raise `InputError` where a method walks through models that cannot be asked."""
     if not plan.method.calibrates:
@@ -83,8 +88,7 @@ def by_blocks(
         if unit.name not in calibrated:
             yield handed_on(plan, unit, made_of(plan, unit, survey), place)
     left = {unit.name for unit in todo}
-    free = available_memory() or FREE
-    with room(SHARE * free) as kept:
+    with room(streams_budget()) as kept:
         streams: list[_Pair] = []
         for index, expert in enumerate(plan.inputs.family.experts):
             yield Event(text=f"Reading the calibration inputs of {expert.name}")
@@ -149,8 +153,7 @@ class _Walk:
         linear = {
             module_of(name): merged[base] for name, base in self.names.items() if base in merged
         }
-        self.inputs = [self._inputs(expert) for expert in family.experts]
-        self.blocks = blocks_of(self.merge, _few(self.inputs[0][0]), linear)
+        self.blocks = blocks_of(self.merge, _few(self._inputs(first)[0]), linear)
         stages = [stage for block in self.blocks for stage in block.stages]
         self.units = {layer: linear[layer] for stage in stages for layer in stage.layers}
 
@@ -172,7 +175,7 @@ class _Walk:
         """The streams of one expert in front of the first block."""
         self.become(index, "")
         block = self.blocks[0].module
-        batches = self.inputs[index]
+        batches = self._inputs(self.plan.inputs.family.experts[index])
         merge = Stream(self.merge, block, batches, kept)
         return _Pair(index, merge, Stream(self.expert, block, batches, kept))
 

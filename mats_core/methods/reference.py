@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from ..errors import member
+from ..errors import listing, member
 from .method import Method
 from .options import Section
 from .table import METHODS
@@ -169,6 +169,24 @@ TABLE = """| option | default | values | meaning | why this default |
 | --- | --- | --- | --- | --- |"""
 
 
+def needs(name: str) -> str:
+    """What a method needs beside the experts, in words, and with which option it needs less."""
+    method = METHODS[name]
+    required = method.requires(method.options())
+    said = "each expert's task, whose inputs it looks at" if method.calibrates else ""
+    said = said or NEEDS[method.group]
+    for field in describe(name):
+        for choice in field.choices:
+            options = method.options.model_validate({field.name: choice})
+            less, more = method.requires(options) < required, method.requires(options) - required
+            if less and not method.requires(options):
+                said += f"; with `{field.name}` `{choice}` nothing but base and experts"
+            elif less or more:
+                kinds = listing(sorted(method.requires(options)))
+                said += f"; with `{field.name}` `{choice}` {kinds} of each expert"
+    return said
+
+
 def as_dict(name: str) -> dict[str, Any]:
     """One method as plain values, with the JSON schema of its options."""
     method = METHODS[name]
@@ -206,9 +224,9 @@ def markdown() -> str:
         "`python -m mats_core methods --markdown`; a test compares the two.",
     ]
     for name, method in METHODS.items():
-        needs = f"Needs {NEEDS[method.group]}. Task weights: {_weights(method)}."
+        said = f"Needs {needs(name)}. Task weights: {_weights(method)}."
         parts += [f"## `{name}`: {method.title}", method.summary, f"$${method.formula}$$"]
-        parts += [f"{needs} Source: {method.source}."]
+        parts += [f"{said} Source: {method.source}."]
         rows = [
             f"| `{f.name}` | `{_plain(f.default)}` | {bounds(f)} | {f.help} | {f.source} |"
             for f in describe(name)

@@ -218,7 +218,8 @@ def about(name: str) -> str:
     lines = "".join(
         f"<p><b>{escape(field.title)}</b>: {escape(help_of(field))}</p>" for field in describe(name)
     )
-    needs = f"<p>Needs {reference.NEEDS[method.group]}. Source: {escape(method.source)}.</p>"
+    said = reference.needs(name).replace("`", "")
+    needs = f"<p>Needs {escape(said)}. Source: {escape(method.source)}.</p>"
     return (
         f"<p>{escape(method.summary)}</p><details><summary>What the settings do</summary>"
         f"{lines}{needs}</details>"

@@ -70,7 +70,7 @@ class Stream:
     def _entering(self, batch: Mapping[str, Tensor], place: Room) -> Call:
         """What the first block is called with on one batch."""
         if self.module is self.model:
-            return (), batch
+            return (), {name: place.hold(value) for name, value in batch.items()}
         found: list[Call] = []
 
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:

@@ -129,6 +129,7 @@ AT_ZERO: dict[tuple[str, str], tuple[dict[str, Any], Oracle]] = {
     ("sequential", "off_diagonal"): (
         FITTED | {"damping": 0.2}, lambda case: fitted(case, 0.0, 0.2),
     ),
+    ("sequential", "update_share"): (FITTED | {"damping": 0.2}, lambda c: fitted(c, 0.5, 0.2)),
     ("sequential", "iterations"): ({"curvature": "measured"}, mean),
     ("sequential", "tolerance"): (ITERATED_IN_PLACE, placed),
     ("kfac_matching", "tolerance"): ({"prior": SHARE, **ITERATED}, lambda c: matched(c, 0.3)),

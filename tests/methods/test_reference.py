@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from mats_core.methods import reference
 from mats_core.methods.presets import PRESETS, PROPOSED
 from mats_core.methods.reference import MOST_STEPS, OptionField, describe
 from mats_core.methods.table import METHODS
@@ -51,3 +52,18 @@ def test_presets_are_options_of_their_methods():
     assert PROPOSED in METHODS
     for preset in PRESETS:
         METHODS[preset.method].options.model_validate(preset.options)
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("average", "nothing but the experts' weights"),
+        ("kfac", "with `gram` `update` nothing but base and experts; with `gram` `update-output` "
+                 "input_gram of each expert"),
+        ("sequential", "each expert's task, whose inputs it looks at; with `curvature` `measured` "
+                       "output_gradient_gram of each expert"),
+        ("fisher", "the experts' statistics (`measure`)"),
+    ],
+)  # fmt: skip
+def test_what_a_method_needs_is_read_off_its_declaration(name, says):
+    assert reference.needs(name).endswith(says)

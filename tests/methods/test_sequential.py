@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from mats_core.linear import matrix
 from mats_core.methods import LayerStatistics
 from tests.layer_cases import SEEDS, close, merged, random_case, value
 
@@ -67,7 +68,10 @@ def test_with_curvature_the_gradient_of_the_objective_vanishes(curvature):
     for (x_s, _, _), y, own, update in zip(
         seen, targets(layer, seen), layer.statistics, layer.updates, strict=True
     ):
-        b = own.output_gradient_gram if curvature == "measured" else update @ update.T
+        b = update @ update.T
+        if curvature == "measured":
+            assert own.output_gradient_gram is not None
+            b = matrix(own.output_gradient_gram)
         error = torch.from_numpy(x_s) @ w.T - torch.from_numpy(y)
         scale = float((x_s**2).sum()) * b.diagonal().sum()
         total = total + ((error @ b) * error).sum() / scale
@@ -122,6 +126,22 @@ def test_regmean_plus_plus_is_a_special_case():
     above = sum(w.numpy() @ g for w, g in zip(layer.experts, scaled, strict=True))
     options = {**FIT, "expert_inputs": 0.0, "residual": False, "off_diagonal": 0.9}
     close(value(layer, "sequential", **options), above @ np.linalg.inv(sum(scaled)), 1e-8)
+
+
+def test_a_share_of_the_updates_gram_is_that_of_further_tokens():
+    """The rows of each update are tokens that both streams have alike."""
+    layer, seen = streams(12)
+    share, xs, ys = 0.6, [], []
+    for (x_s, _, _), y, w, update in zip(
+        seen, targets(layer, seen), layer.experts, layer.updates, strict=True
+    ):
+        rows = update.numpy()
+        for x, out, part in ((x_s, y, 1 - share), (rows, rows @ w.numpy().T, share)):
+            root = np.sqrt(part / (x**2).sum())
+            xs.append(x * root)
+            ys.append(out * root)
+    expected = np.linalg.lstsq(np.vstack(xs), np.vstack(ys), rcond=None)[0].T
+    close(value(layer, "sequential", **FIT, update_share=share), expected, 1e-8)
 
 
 def test_damping_draws_towards_the_expert():

@@ -133,7 +133,7 @@ def test_moments_are_those_of_plain_passes(differently, budget):
         streams = [Stream(model, blocks[0].module, batches, place) for model in (merge, expert)]
         for block in blocks:
             for stage in block.stages:
-                found = moments(*streams, block, stage)
+                found = moments(streams[0], streams[1], block, stage)
                 x_s, x_e = (
                     torch.cat([
                         torch.nn.functional.pad(

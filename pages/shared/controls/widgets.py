@@ -6,7 +6,7 @@ from typing import Any
 
 import streamlit as st
 
-from mats_core.methods import METHODS, OptionField, describe
+from mats_core.methods import METHODS, OptionField, describe, reference
 
 from ..frame import keys, session, show, state
 
@@ -16,11 +16,6 @@ GROUPS: dict[str, str] = {
     "statistics": "Statistics",
 }
 DATA = "statistics"  # the group that needs examples
-NEEDS = {
-    "weights": "needs nothing but the checkpoints",
-    "task vectors": "needs what each expert changed in the base",
-    "statistics": "needs statistics that were measured on each expert's own task",
-}
 OWN_NUMBER = "a number"
 
 
@@ -62,7 +57,8 @@ def explain(name: str) -> None:
         # A line for each part: all of it is seen in a narrow column.
         lines = chosen.formula.replace(r",\quad ", r" \\[0.3em] ")
         st.latex(rf"\begin{{gathered}} {lines} \end{{gathered}}")
-        said = f"{show.plain(chosen.title)} {NEEDS[chosen.group]}. Source: {_link(chosen.source)}."
+        said = f"{show.plain(chosen.title)} needs {reference.needs(name)}."
+        said = f"{said} Source: {_link(chosen.source)}."
         st.markdown(f":small[{said}]")  # a caption would make its links pale
 
 

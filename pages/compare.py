@@ -6,7 +6,7 @@ import streamlit as st
 
 from mats_core import figures
 from pages.shared.frame import Slot, families, keys, progress, show
-from pages.shared.views import comparison, ladder, predicted_loss, sweep, why
+from pages.shared.views import comparison, final, ladder, leaderboard, predicted_loss, sweep, why
 from pages.shared.views import runs as runlist
 from pages.shared.work import runs
 
@@ -14,6 +14,7 @@ HEADINGS = {
     "Accuracy": "What each task keeps",
     "Settings": "What was set",
     "Predicted loss": "Which tasks a merge hurts",
+    leaderboard.VIEW: "What each method keeps",
     ladder.VIEW: "What each step adds",
     "Sweep two settings": "Every pair of two settings",
 }
@@ -25,12 +26,14 @@ collection = families.header(
 preparing = families.preparation(collection)
 sweep.collect()
 ladder.collect()
+leaderboard.collect()
+final.collect()
 predicted_loss.collect()
 why.collect()
 show.notices()
 prepared = families.prepared(preparing)
 kept = runs.everything(collection.name)
-names = [ladder.VIEW, "Sweep two settings"]
+names = [leaderboard.VIEW, ladder.VIEW, "Sweep two settings"]
 compared, baseline = [], None
 st.header("Finished merges", anchor=False)
 if kept:
@@ -43,7 +46,14 @@ else:
         icon=":material/merge:",
     )
     st.page_link("pages/merge.py", label="Go to Merge", icon=":material/arrow_forward:")
-mine = (Slot.EXPLAINING, Slot.PREDICTING, Slot.SWEEPING, Slot.CLIMBING)
+mine = (
+    Slot.EXPLAINING,
+    Slot.PREDICTING,
+    Slot.SWEEPING,
+    Slot.CLIMBING,
+    Slot.RANKING,
+    Slot.FINISHING,
+)
 progress.bar(Slot.PREPARATION, *mine, cancel=mine)
 looks = figures.looks(expert.name for expert in collection.experts)
 views = dict(zip(names, st.tabs(names, key=keys.COMPARE_VIEW, on_change="rerun"), strict=True))
@@ -55,6 +65,8 @@ for name, view in views.items():
             st.header(HEADINGS[name], anchor=False)
         if name == names[-1]:
             sweep.section(collection, kept, prepared)
+        elif name == leaderboard.VIEW:
+            leaderboard.section(collection, preparing, prepared)
         elif name == ladder.VIEW:
             ladder.section(collection, prepared, looks)
         elif baseline is None:

@@ -10,7 +10,7 @@ from mats_core.methods import PROPOSED, WITHOUT_DATA
 from pages.shared.controls import settings, widgets
 from pages.shared.frame import Slot, families, progress, session, show, shown
 from pages.shared.learn import guide
-from pages.shared.views import convergence, final, merging, results
+from pages.shared.views import convergence, final, merging, results, shipped
 from pages.shared.work import merge, prepare
 
 
@@ -67,21 +67,28 @@ with right:
     guide.collect()
     show.notices()
     mine = (Slot.MERGING, Slot.FINISHING, Slot.TRACING, Slot.LESSON)
+    checking = shipped.open_with(collection, preparing)
     progress.bar(
-        Slot.PREPARATION, *mine, Slot.SURVEYING, cancel=mine, quiet=session.refining,
+        Slot.PREPARATION, *mine, Slot.SURVEYING, cancel=mine, quiet=(*session.refining, *checking),
         live=convergence.live,
     )  # fmt: skip
     prepared = families.prepared(preparing)
     if prepared and prepared.problem:
         show.warnings([f"Without statistics: {prepared.problem}"])
-    if prepared is None or shown.run(collection.name) is None:
+    if shown.run(collection.name) is None:
         welcome(prepared)
         results.earlier(collection.name)
     else:
         run, beside = results.pick(collection.name)
         results.changed(request, run)
-        show.warnings([note for note in prepared.notes if note not in run.report.warnings])
+        if prepared:
+            known = run.report.warnings
+            show.warnings([note for note in prepared.notes if note not in known])
         results.headline(run, beside, preparing)
-        results.tabs(run, beside, prepared)
+        if prepared:
+            results.tabs(run, beside, prepared)
+        else:
+            looks = figures.looks(expert.name for expert in collection.experts)
+            results.accuracy(run, beside, looks)
 with lesson:
     guide.banner("Merge")

@@ -14,9 +14,12 @@ from mats_core import models, tasks
 from mats_core.checkpoints.files import Checkpoint
 from mats_core.evaluation import evaluate, kept
 from mats_core.evaluation.evaluate import baselines
-from mats_core.merging.family_file import load_family
+from mats_core.merging.family_file import load_family, measure_all
+from mats_core.merging.pipeline import merge
 from mats_core.merging.plan import open_inputs
-from sample_models import build, scores, table, training
+from mats_core.merging.recipe import TRIED
+from mats_core.merging.shipped import differing, shipped_results, task_digests
+from sample_models import build, scores, shipped, table, training
 from sample_models import tasks as drawn
 
 FAMILY = Path(drawn.__file__).parent / "drawn"
@@ -69,6 +72,29 @@ def test_the_scores_that_come_with_the_family_are_those_of_its_models():
         )
         flips = sum(a != b for a, b in zip(score.answers, again.answers, strict=True))
         assert flips <= 2  # another machine rounds otherwise
+
+
+def test_the_shipped_results_are_those_of_these_files_and_methods():
+    """`python -m sample_models.shipped` writes them anew."""
+    collection = load_family(FAMILY)
+    found = shipped_results(collection)
+    assert found is not None
+    assert found.tasks == task_digests(collection)
+    assert tuple(report.method for report in found.reports) == shipped.METHODS
+    asked = TRIED.model_copy(update={"examples": 40})
+    statistics = measure_all(collection, with_base=False)
+    for report in found.reports:
+        recipe = collection.recipe(report.method, statistics=statistics, evaluate=asked)
+        now = merge(recipe)
+        assert (report.options, report.split) == (now.options, now.split)
+        assert report.fingerprints == now.fingerprints
+        first = tuple(
+            replace(task, merged=replace(task.merged, answers=task.merged.answers[:40]))
+            for task in report.tasks
+        )
+        turned, count = differing(first, now.tasks)
+        assert count == 8 * 40
+        assert turned <= 0.01 * count
 
 
 @pytest.mark.parametrize("name", [*drawn.TASKS, *drawn.PRETRAINING])

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.browser.conftest import Visitor, missing, settle
+from tests.browser.conftest import SHIPPED, Visitor, missing, settle
 
 pytestmark = pytest.mark.browser
 
@@ -140,11 +140,12 @@ def expand(page: Any, name: str) -> None:
 
 def of_merge(visitor: Visitor) -> Iterator[str]:
     page = visitor.page
-    page.get_by_text("Before any merge").wait_for()
+    page.get_by_text(SHIPPED).first.wait_for()
     settle(page)
     expand(page, "Formula and source")
-    yield "welcome"
+    yield "opening"
     visitor.merge()
+    page.get_by_role("heading", name=re.compile(r"\d · ESM")).wait_for()
     page.get_by_text("all there are").wait_for()
     settle(page)
     for name in ("Accuracy", "Polarized scaling", "Layers", "Spectra"):

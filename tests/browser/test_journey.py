@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.browser.conftest import Visitor
+from tests.browser.conftest import SHIPPED, Visitor
 
 pytestmark = pytest.mark.browser
 
@@ -38,8 +38,10 @@ def tab(page: Any, name: str) -> None:
 
 def test_merge_from_the_opening_to_the_accuracy(visitor: Visitor):
     page = visitor.page
-    page.get_by_text("Before any merge").wait_for()
-    visitor.picture("merge-welcome")
+    page.get_by_role("heading", name="2 · K-FAC").wait_for()
+    page.get_by_test_id("stMetric").filter(has_text="vs 1").first.wait_for()
+    page.get_by_text(SHIPPED).wait_for()
+    visitor.picture("merge-opening")
 
     method = page.get_by_role("combobox", name="Method", exact=True)
     method.click()
@@ -49,11 +51,12 @@ def test_merge_from_the_opening_to_the_accuracy(visitor: Visitor):
     for _ in range(4):
         level.press("ArrowLeft")
     visitor.merge()
+    page.get_by_role("heading", name=re.compile(r"\d · ESM · layer power 1.0")).wait_for()
     first = normalised(page)
     assert 30 < first <= 130
     page.get_by_text("On average the merged model keeps").wait_for()
     chart = page.locator(".js-plotly-plot").first
-    chart.get_by_text("1 · ESM · layer power 1.0").wait_for()
+    chart.get_by_text("3 · ESM · layer power 1.0").wait_for()
     page.get_by_text("all there are").wait_for()
     assert "run=" in page.url
     visitor.picture("merge-first")
@@ -67,7 +70,7 @@ def test_merge_average_beside_it_and_settings_that_changed(visitor: Visitor):
     page.get_by_text("Weights", exact=True).first.click()
     page.get_by_text("Settings changed since this run").wait_for()
     visitor.merge()
-    page.get_by_test_id("stMetric").filter(has_text="vs 1").first.wait_for()
+    page.get_by_test_id("stMetric").filter(has_text="vs 3").first.wait_for()
     tab(page, "Accuracy")
     page.get_by_text("points against").wait_for()
     visitor.picture("merge-beside")
@@ -185,13 +188,11 @@ def test_a_reload_finds_the_runs_and_a_link_opens_one(visitor: Visitor, address:
     link = page.url
     assert "run=" in link
     page.goto(address)
-    earlier = page.get_by_role("combobox", name="Earlier merges on this machine")
-    earlier.wait_for()
-    assert not page.get_by_test_id("stMetric").count(), "a new visitor begins without them"
-    page.get_by_text("Before any merge").wait_for()
+    page.get_by_role("heading", name="2 · K-FAC").wait_for()
     visitor.picture("merge-earlier")
-    earlier.click()
-    page.get_by_role("option").first.click()
+    page.get_by_role("combobox", name="Showing").click()
+    page.get_by_role("option", name="3 · ESM").click()
+    page.get_by_role("heading", name="3 · ESM").wait_for()
     assert normalised(page) > 0
     page.goto(link)
     assert normalised(page) == shown

@@ -66,7 +66,7 @@ def test_without_runs_the_page_says_what_to_do_and_still_sweeps(open_app: Open):
     app = settle(open_app("compare"), "preparation")
     assert sentences(app) == ""
     assert "no finished merge of this family yet" in texts(app)
-    assert [tab.label for tab in app.tabs] == ["Step by step", SWEEP]
+    assert [tab.label for tab in app.tabs] == ["All methods", "Step by step", SWEEP]
 
 
 def test_every_finished_run_is_listed_newest_first_with_its_interval(compare_page: AppTest):
@@ -365,7 +365,7 @@ def test_all_other_settings_can_be_those_of_a_run(compare_page: AppTest, tiny_fa
 
 
 def test_a_ladder_is_climbed_in_one_press_and_a_step_goes_over_to_merge(open_app: Open):
-    app = settle(open_app("compare"), "preparation")
+    app = view(settle(open_app("compare"), "preparation"), "Step by step")
     assert "Eₜ Eₜᵀ Δₜ" in app.table[0].value["what changes"].iloc[1]
     press(app, "Merge all 8 steps")
     settle(app, "climbing")

@@ -65,12 +65,14 @@ class Slot(StrEnum):
 
     PREPARATION = "preparation"  # opens, measures and tests the family; stays while it is valid
     MERGING = "merging"  # the merge that the page Merge waits for
+    CHECKING = "checking shipped"  # merges that came with the family, made again; stays
     FINISHING = "final figure"  # a run's test examples, asked once
     TRACING = "tracing"  # accuracy along the iterations of one run
     EXPLAINING = "explaining"  # why one run is better than another, by layer
     PREDICTING = "predicting"  # predicted and measured loss of one run
     SWEEPING = "sweeping"  # a grid of merges, until its end was said (`session.sweep` stays)
     CLIMBING = "climbing"  # a method step by step, until its end was said (`session.ladder` stays)
+    RANKING = "ranking"  # all methods, until its end was said (`session.board` stays)
     CONFLICTING = "conflicting"  # pairs of tasks, or all but one, merged in the background
     LOOKING = "looking"  # one task's examples, asked of a merge that is made again
     LOOKING_AHEAD = "looking ahead"  # the other tasks' examples, in the background
@@ -163,6 +165,8 @@ class Session:
     """(sweep, point) of the last click on that picture."""
     ladder: Held[Job | None] = Held(None)
     """The last ladder, whose figure stays."""
+    board: Held[Job | None] = Held(None)
+    """The last job that merged by all methods; it says which failed."""
     inside_shelf: Held[Shelf | None] = Held(None)
     """What was found out about the last runs that were looked into."""
     trajectories: Held[Mapping[str, Mapping[str, Trajectory]]] = Held({})

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         final,
         ladder,
         layer_table,
+        leaderboard,
         loading,
         merging,
         models,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
         recipe,
         results,
         runs,
+        shipped,
         spectra,
         stepping,
         survey,
@@ -40,7 +42,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BEFORE", "OTHER", "between", "bringing", "comparison", "conflict", "confusion", "convergence",
-    "estimate", "export", "feature_map", "final", "ladder", "layer_table", "loading", "merging",
-    "models", "new_family", "new_members", "new_tasks", "overlap", "picks", "predicted_loss",
-    "protection", "recipe", "results", "runs", "spectra", "stepping", "survey", "sweep", "why",
+    "estimate", "export", "feature_map", "final", "ladder", "layer_table", "leaderboard", "loading",
+    "merging", "models", "new_family", "new_members", "new_tasks", "overlap", "picks",
+    "predicted_loss", "protection", "recipe", "results", "runs", "shipped", "spectra", "stepping",
+    "survey", "sweep", "why",
 ]  # fmt: skip

@@ -11,7 +11,7 @@ from mats_core.merging import Report
 
 from ..controls import settings
 from ..frame import Wanted, caches, keys, session, show, shown
-from ..work import Job, Prepared, Request, Run, merge, runs
+from ..work import Job, Prepared, Request, Run, merge, runs, shipped
 from . import comparison, conflict, convergence, final, layers, spectra, why
 
 NUMBERS = {
@@ -73,7 +73,7 @@ def _pin(family: str) -> None:
 def changed(request: Request, run: Run) -> None:
     """Say where the knobs no longer stand as they stood for the run that is shown."""
     differences = settings.changed(request, run.recipe)
-    if not differences:
+    if not differences or run.shipped:  # nobody has set what came with the family
         return
     more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
     with st.container(horizontal=True, vertical_alignment="center"):
@@ -108,13 +108,16 @@ def headline(run: Run, beside: Run | None, preparing: Job) -> None:
                 help=help.format(run.report.split),
                 width="content",
             )
-        seconds = run.report.seconds
-        st.metric(
-            "Time",
-            f"{seconds:.1f} s",
-            help=f"On {run.report.device}, {run.report.device_reason}.",
-            width="content",
-        )
+        if run.shipped != shipped.CHECKING:  # then the time is another machine's
+            seconds = run.report.seconds
+            st.metric(
+                "Time",
+                f"{seconds:.1f} s",
+                help=f"On {run.report.device}, {run.report.device_reason}.",
+                width="content",
+            )
+    if run.shipped:
+        st.caption(show.plain(run.shipped))
     if run.draft:
         st.caption("A draft that Live has made, which later ones replace. Press Merge to keep it.")
     if beside is not None and comparison.against(run, beside).mean is not None:

@@ -15,7 +15,7 @@ from mats_core.merging import Recipe
 from mats_core.methods import METHODS
 
 from ..frame import Wanted, browser, session, show, shown
-from ..work import Run, runs
+from ..work import Run, runs, shipped
 
 FIRST = 4  # so many runs are ticked for somebody who has ticked none yet
 ROLE = "role"  # of the pinned run
@@ -75,8 +75,9 @@ def _text(run: Run) -> str:
 def _table(newest: list[Run]) -> list[int]:
     """The list itself; returns the ticked rows."""
     remembered = session.compared
-    if remembered is None:  # the run that a link named is one of them
-        remembered = [*(run.id for run in newest[:FIRST]), session.shown_run]
+    if remembered is None:  # with the run that a link named
+        shown_too = (session.shown_run, *(session.explained or ()))
+        remembered = [*(run.id for run in newest[:FIRST]), *shown_too]
     rows = [i for i, run in enumerate(newest) if run.id in remembered]
     # Rows are ticked by their place: another list of runs is another widget.
     pinned = runs.pinned(newest[0].family)
@@ -142,7 +143,7 @@ def _row(run: Run, pinned: str | None) -> dict[str, Any]:
         FINAL: _hundred(figures.headline(run.final_report)["normalised"])
         if run.final_report
         else None,
-        "time": run.report.seconds,
+        "time": None if run.shipped == shipped.CHECKING else run.report.seconds,
         "when": datetime.fromisoformat(run.created) if run.created else None,
     }
 

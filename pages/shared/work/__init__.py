@@ -3,7 +3,7 @@
 Long work is a `Job`: it is handed to the one worker, tells how far it is, and can be cancelled.
 """
 
-from . import confusion, drafts, final, lesson, predicted_loss, why
+from . import confusion, drafts, final, leaderboard, lesson, predicted_loss, shipped, why
 from .between import walk
 from .conflict import ConflictRequest, measure_conflicts
 from .convergence import follow
@@ -26,6 +26,7 @@ __all__ = [
     "EXAMPLES", "Answers", "ConflictRequest", "Desk", "Draft", "Job", "LadderRequest", "Prepared",
     "Request", "Residuals", "Run", "Shelf", "Snapshot", "SweepRequest", "TaskCard", "Tell",
     "Worker", "Written", "clipped", "confusion", "drafts", "draw_map", "export", "final", "follow",
-    "lesson", "load", "look_around", "measure_conflicts", "merge", "picture", "predicted_loss",
-    "prepare", "run_ladder", "run_sweep", "runs", "step_through", "tabulate", "walk", "why",
+    "leaderboard", "lesson", "load", "look_around", "measure_conflicts", "merge", "picture",
+    "predicted_loss", "prepare", "run_ladder", "run_sweep", "runs", "shipped", "step_through",
+    "tabulate", "walk", "why",
 ]  # fmt: skip

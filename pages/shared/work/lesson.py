@@ -23,11 +23,11 @@ def job(requests: Sequence[Request], preparing: Job) -> Job:
 def run_all(requests: Sequence[Request], ready: Callable[[], Prepared], tell: Tell) -> int:
     """Make every merge, tested on all examples; returns how many there are."""
     for index, request in enumerate(requests):
-        merge(request, ready, _within(tell, index, len(requests)))
+        merge(request, ready, within(tell, index, len(requests)))
     return len(requests)
 
 
-def _within(tell: Tell, index: int, count: int) -> Tell:
+def within(tell: Tell, index: int, count: int) -> Tell:
     """How one of several merges tells where the whole is."""
 
     def said(fraction: float, text: str, partial: Any = None) -> None:

@@ -37,7 +37,7 @@ from mats_core.system import recall, results_folder
 FORMAT = 1
 PIN = "pinned"  # the file that names the pinned run of a family
 MOST = 60  # of a family; beyond, the oldest go
-MOST_DRAFTS = 12  # the same of those that no press on Merge has asked for
+MOST_DRAFTS = 32  # the same of those that no press on Merge has asked for
 READ = 3  # times its bytes on the disk that a run takes in memory
 ROUNDS = "rounds of statistics"
 # Options that runs may be older than, as they were.
@@ -71,6 +71,7 @@ class Run:
     draft     made by Live on the way to other settings; a press on Merge keeps it
     title     a name that a person gave it; note: what they wrote about it
     final     its final figure, where test examples were asked
+    shipped   where it came with the family: whether it is checked on this machine, in a sentence
     """
 
     id: str
@@ -84,6 +85,7 @@ class Run:
     title: str = ""
     note: str = ""
     final: Final | None = None
+    shipped: str = ""
 
     @property
     def name(self) -> str:
@@ -177,6 +179,7 @@ def _parsed(file: Path) -> Run:
         title=str(content.get("title", "")),
         note=str(content.get("note", "")),
         final=_final(content, report),
+        shipped=str(content.get("shipped", "")),
     )
 
 
@@ -190,7 +193,13 @@ def _final(content: Mapping[str, Any], report: Report) -> Final | None:
 
 
 def add(
-    family: str, family_size: int, recipe: Recipe, report: Report, *, draft: bool = False
+    family: str,
+    family_size: int,
+    recipe: Recipe,
+    report: Report,
+    *,
+    draft: bool = False,
+    shipped: str = "",
 ) -> Run:
     """Keep a run.  One with the same settings takes the place of the earlier one, whose title and
     note stay, and whose answers do where more examples were asked; the final figure stays while the
@@ -206,10 +215,10 @@ def add(
             recipe = recipe.model_copy(update={"evaluate": same.recipe.evaluate})
         number = same.number if same else 1 + max((run.number for run in kept), default=0)
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        run = Run(own, number, family, family_size, recipe, report, now)
+        run = Run(own, number, family, family_size, recipe, report, now, shipped=shipped)
         if same is not None:
             final = same.final if _agree(same.report, report) else None
-            run = replace(run, title=same.title, note=same.note, final=final)
+            run = replace(run, title=same.title, note=same.note, final=final, shipped=same.shipped)
         run = replace(run, draft=draft and (same is None or same.draft))
         _write(run)
         stay, most = (own, pinned(family)), MOST_DRAFTS if run.draft else MOST
@@ -227,6 +236,8 @@ def _write(run: Run) -> None:
     if run.final is not None:
         tasks = [task_dict(result) for result in run.final.tasks]
         content["final"] = {"tasks": tasks, "asked": run.final.asked}
+    if run.shipped:
+        content["shipped"] = run.shipped
     text = json.dumps(content, ensure_ascii=False, allow_nan=False)
     write_atomically(folder(run.family) / f"{run.id}.json", text.encode())
 

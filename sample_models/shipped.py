@@ -1,0 +1,23 @@
+"""The finished merges that the page Merge opens with: `drawn/results.json`, written here.
+
+python -m sample_models.shipped
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mats_core.merging import load_family, ship_results
+
+FAMILY = Path(__file__).parent / "drawn"
+METHODS = ("average", "kfac")  # of average, ESM and K-FAC at their defaults, K-FAC keeps most
+
+
+def main() -> None:
+    """Merge, test on all validation examples, write, and say what came out."""
+    for report in ship_results(load_family(FAMILY), METHODS).reports:
+        print(report)
+
+
+if __name__ == "__main__":
+    main()

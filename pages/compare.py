@@ -14,6 +14,7 @@ HEADINGS = {
     "Accuracy": "What each task keeps",
     "Settings": "What was set",
     "Predicted loss": "Which tasks a merge hurts",
+    leaderboard.VIEW: "What each method keeps",
     ladder.VIEW: "What each step adds",
     "Sweep two settings": "Every pair of two settings",
 }

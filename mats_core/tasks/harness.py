@@ -5,7 +5,8 @@ model gives is found here, as for any task: the answer whose tokens have the hig
 log-probabilities, which the harness calls `acc`.  A prompt holds as many solved examples as the
 task names: none, if it names no number.
 
-A YAML of the harness is a program as much as a description: its templates are run.
+A YAML may come from anybody: functions beside it are refused, and its templates run in Jinja's
+sandbox, which the harness itself does not use.
 """
 
 from __future__ import annotations
@@ -122,7 +123,22 @@ def _whole(told: Any, folder: Path) -> Any:
 
 
 def _package(thing: str) -> Any:
-    return needed(thing, "lm_eval.tasks", "lm-eval", "lm-eval")
+    """The harness's module of tasks, its templates in a sandbox."""
+    found = needed(thing, "lm_eval.tasks", "lm-eval", "lm-eval")
+    utils, sandbox = (
+        importlib.import_module("lm_eval.utils"),
+        importlib.import_module("jinja2.sandbox"),
+    )
+    if not isinstance(utils.env, sandbox.SandboxedEnvironment):
+        own, boxed = (
+            utils.env,
+            sandbox.ImmutableSandboxedEnvironment(
+                undefined=utils.env.undefined, keep_trailing_newline=utils.env.keep_trailing_newline
+            ),
+        )
+        boxed.filters.update(own.filters)
+        utils.env = boxed
+    return found
 
 
 def _built(thing: str, manager: Any, spec: str | dict[str, Any]) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ from mats_core.tasks import loading
 from tests.text_cases import gpt2, save
 
 installed = pytest.mark.skipif(
-    importlib.util.find_spec("lm_eval") is None, reason="the extra [lm-eval] is not installed"
+    importlib.util.find_spec("lm_eval") is None and "CI" not in os.environ,
+    reason="the extra [lm-eval] is not installed",
 )
 QUIZ = [
     {"q": "is it sunny", "opts": ["yes", "no"], "gold": 1},
@@ -155,6 +157,7 @@ def test_rows_whose_answer_is_hidden_are_left_out(tmp_path):
         ({"dataset_kwargs": {"data_files": {"train": "gone.jsonl"}}}, "can read, with its data"),
         ({"doc_to_text": "{{nothing}}"}, "can read|nothing"),
         ({"doc_to_target": "{{[0, 1]}}"}, "one right answer, found 2"),
+        ({"doc_to_text": "{{cycler.__init__.__globals__.os.getcwd()}}"}, "can read|unsafe"),
     ],
 )
 def test_what_cannot_be_asked_is_a_sentence(tmp_path, change, words):

@@ -9,6 +9,7 @@ import streamlit as st
 
 from mats_core.checkpoints import ListedModel
 from mats_core.errors import InputError
+from mats_core.families import STRANGE
 from mats_core.merging import Candidate, candidates, proposed_base
 
 from ..frame import show, state
@@ -134,6 +135,10 @@ def _strangers(draft: Draft, base: ListedModel, offers: Sequence[Candidate]) -> 
     before = draft.experts or () if str(base.path) == draft.base else ()
     paths = {str(one.model.path) for one in offers}
     with st.expander(f"{len(offers)} of the same shapes, but strangers to this base, and why"):
+        st.caption(
+            f"Below a cosine of {STRANGE} the matrices of two models have no more in common than "
+            "those of models that were trained apart: a merge would mix two unrelated ones."
+        )
         rows = [(o.model.name, o.sentence, o.cosine, o.model.reference) for o in offers]
         columns = ["model", "why", "cosine with the base", "where"]
         st.dataframe(pd.DataFrame(rows, columns=columns), hide_index=True)

@@ -166,8 +166,16 @@ def of_compare(visitor: Visitor) -> Iterator[str]:
 
 def of_inside(visitor: Visitor) -> Iterator[str]:
     visitor.go("Inside")
-    visitor.page.get_by_test_id("stImage").first.wait_for()
+    page = visitor.page
+    page.get_by_test_id("stImage").first.wait_for()
     yield "images"
+    page.get_by_role("combobox", name="Layer to step through").click()
+    page.get_by_role("option").nth(3).click()
+    page.get_by_text("Applied here").wait_for()
+    page.get_by_role("button", name="Draw the map").click()
+    page.get_by_text("validation examples of").wait_for()
+    settle(page)
+    yield "one layer, and the map"
 
 
 def of_subspaces(visitor: Visitor) -> Iterator[str]:

@@ -139,6 +139,31 @@ def test_inside_shows_lost_images(visitor: Visitor):
     visitor.picture("inside")
 
 
+def test_a_layer_says_its_symbols_and_the_map_travels(visitor: Visitor):
+    page = visitor.page
+    page.get_by_role("combobox", name="Layer to step through").click()
+    page.get_by_role("option").nth(3).click()
+    page.get_by_text("Applied here").wait_for()
+    symbol = page.locator(".formula abbr").nth(1)
+    symbol.focus()
+    page.keyboard.press("Tab")
+    page.keyboard.press("Shift+Tab")  # by the keyboard, so that the place is seen
+    told = symbol.evaluate("e => getComputedStyle(e, '::after').content")
+    assert told.strip('"') == symbol.get_attribute("aria-label")
+    page.get_by_role("button", name="Draw the map").click()
+    page.get_by_text("validation examples of").wait_for()
+    page.wait_for_timeout(1500)
+    drawn = page.locator(".js-plotly-plot").filter(has=page.locator(".slider-container")).last
+    points = drawn.locator("path.point")
+    before = [points.nth(i).get_attribute("transform") for i in range(20)]
+    page.get_by_text("0.5", exact=True).and_(page.locator(".slider-label")).click(force=True)
+    page.wait_for_timeout(1500)
+    after = [points.nth(i).get_attribute("transform") for i in range(20)]
+    assert before[0]
+    assert before != after, "the points have travelled"
+    visitor.picture("inside-map")
+
+
 def test_subspaces_shows_the_whole_family(visitor: Visitor):
     page = visitor.page
     visitor.go("Subspaces")

@@ -239,7 +239,9 @@ def _apart(expert: Expert, tensors: Mapping[str, Tensor], device: str) -> nn.Mod
     """A model whose weights are its alone: one that is built may hold the tensors that it is given,
     and both models change."""
     copies = {name: value.clone() for name, value in tensors.items()}
-    return models.build(expert.checkpoint.directory, copies, device=device)
+    model = models.build(expert.checkpoint.directory, copies, device=device)
+    model.config.use_cache = False  # of keys and values: a block that runs again would add to it
+    return model
 
 
 def _values(model: nn.Module) -> dict[str, Tensor]:

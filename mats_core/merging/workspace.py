@@ -160,6 +160,8 @@ def _identity(plan: Plan, shard_bytes: int) -> dict[str, Any]:
                "engine"}  # fmt: skip
     recipe = pinned(plan)
     kept = {"name", "weight", "examples", "fingerprint"}
+    if plan.method.calibrates:  # on the inputs of these
+        kept.add("task")
     inputs = plan.inputs
     return identity(
         {

@@ -161,8 +161,8 @@ def _side(
     a = gram * scale
     if options.update_share:
         a = a + options.update_share * _of_update(layer.updates[index])
-    form = {"off_diagonal": options.off_diagonal, "damping": options.damping}
-    ready = matrix(regularised_gram(a, **form))
+    formed = regularised_gram(a, off_diagonal=options.off_diagonal, damping=options.damping)
+    ready = matrix(formed)
     target = expert @ (mixed * scale + (ready - gram * scale))
     if options.residual and own.lost is not None:
         target = target + scale * own.lost

@@ -21,6 +21,7 @@ from mats_core.merging.plan import open_inputs
 from mats_core.merging.recipe import parse_recipe
 from mats_core.models import build, pixel_values, tensors_of
 from mats_core.tasks.loading import load
+from tests import text_cases
 from tests.conftest import family_recipe
 
 FEW = {"examples": 24}
@@ -167,3 +168,40 @@ def test_its_estimate_knows_the_walk(tiny_family):
     assert few.parts["merging"] < many.parts["merging"]
     assert few.memory["measuring"] < many.memory["measuring"]
     assert "measuring" not in of("kfac").memory
+
+
+# Texts: padding, causal models with a cache, weights that are stored as (d_in, d_out) -------------
+
+
+def text_models(folder: Path, kind: str) -> Path:
+    """Base, two experts and their tasks, of BERT or of a language model."""
+    if kind == "bert":
+        return text_cases.text_family(folder)
+    make = getattr(text_cases, kind)
+    text_cases.save(make(), folder / "base", kind)
+    for m in range(2):
+        expert, generator = make(), torch.Generator().manual_seed(m)
+        with torch.no_grad():
+            for parameter in expert.parameters():
+                parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
+        text_cases.save(expert, folder / f"m{m}", kind)
+        rows = text_cases.rows(40, 2, m)
+        asked = {"kind": "choices", "prompt": "{text} answer :", "choices": ["no", "yes"]}
+        text_cases.write_task(folder, f"t{m}", rows, rows[:9], **asked)
+    return folder
+
+
+@pytest.mark.parametrize(("kind", "matrices"), [("bert", 12), ("gpt2", 8), ("llama", 14)])
+def test_texts_are_calibrated_and_one_expert_comes_back(tmp_path, kind, matrices):
+    folder = text_models(tmp_path, kind)
+    experts = [{"name": f"m{m}", "model": f"m{m}", "task": f"t{m}.yaml"} for m in range(2)]
+    content = {"base": "base", "method": "sequential", "options": FEW, "evaluate": False}
+    both = finished(parse_recipe({**content, "experts": experts}, folder))
+    made = [layer for layer in both.report.layers if layer.method == "sequential"]
+    assert len([layer for layer in made if layer.name.endswith("weight")]) == matrices
+    assert sum("corrected" in layer.status for layer in made) == 4
+    alone = finished(parse_recipe({**content, "experts": experts[:1]}, folder))
+    own = load_file(folder / "m0" / "model.safetensors")
+    for name, value in alone.tensors.items():
+        if name in own and not name.startswith("classifier"):
+            torch.testing.assert_close(value, own[name], rtol=5e-3, atol=5e-3)

@@ -14,7 +14,7 @@ from mats_core.merging import FamilyFile
 from mats_core.methods import METHODS
 
 from ..frame import Slot, session, show, tracked
-from ..work import Job, Prepared, Run, leaderboard
+from ..work import Job, Prepared, Run, leaderboard, shipped
 from . import final, runs
 from .comparison import against
 
@@ -37,11 +37,11 @@ def section(collection: FamilyFile, preparing: Job, prepared: Prepared | None) -
     request = leaderboard.BoardRequest(collection, experts)
     job = session.board
     mine = job if job is not None and job.request == request else None
-    todo = [one for one in leaderboard.places(request, prepared) if not (one.run or one.reason)]
-    failed = _failed(mine)
-    left = [one for one in todo if one.method not in failed]
+    now, failed = leaderboard.places(request, prepared), _failed(mine)
+    left = [p for p in now if not (p.run or p.reason or p.method in failed)]
     if left:
-        label = f"Merge {'all' if len(left) == len(todo) else 'the other'} {len(left)} methods"
+        which = "the other" if any(place.run for place in now) else "all"
+        label = f"Merge {which} {len(left)} methods"
         st.button(
             label if len(left) > 1 else "Merge the last method", icon=":material/leaderboard:",
             type="primary", key="board start", on_click=_start, args=(request, preparing),
@@ -138,7 +138,8 @@ def _row(place: leaderboard.Place, first: Run | None, failed: str) -> dict[str, 
         row["keeps"] = 100 * (run.report.normalised_accuracy or 0.0)
         row["95 % interval"] = f"{100 * low:.1f} – {100 * high:.1f}"
         row["against the first"] = figures.points(mean) if mean else None
-        row["seconds"] = run.report.seconds
+        if run.shipped != shipped.CHECKING:  # until then the time is another machine's
+            row["seconds"] = run.report.seconds
         row["tested on"] = f"{count:,} {run.report.split}"
     return row | {"why not": place.reason or failed or ("" if run else "not merged yet")}
 

@@ -125,18 +125,13 @@ def _whole(told: Any, folder: Path) -> Any:
 def _package(thing: str) -> Any:
     """The harness's module of tasks, its templates in a sandbox."""
     found = needed(thing, "lm_eval.tasks", "lm-eval", "lm-eval")
-    utils, sandbox = (
-        importlib.import_module("lm_eval.utils"),
-        importlib.import_module("jinja2.sandbox"),
-    )
+    utils: Any = importlib.import_module("lm_eval.utils")
+    sandbox = importlib.import_module("jinja2.sandbox")
     if not isinstance(utils.env, sandbox.SandboxedEnvironment):
-        own, boxed = (
-            utils.env,
-            sandbox.ImmutableSandboxedEnvironment(
-                undefined=utils.env.undefined, keep_trailing_newline=utils.env.keep_trailing_newline
-            ),
+        boxed = sandbox.ImmutableSandboxedEnvironment(
+            undefined=utils.env.undefined, keep_trailing_newline=utils.env.keep_trailing_newline
         )
-        boxed.filters.update(own.filters)
+        boxed.filters.update(utils.env.filters)
         utils.env = boxed
     return found
 

@@ -55,7 +55,7 @@ def test_the_board_is_that_of_the_merges_the_best_first(family, prepared):
     request = BoardRequest(family, ("e0", "e1", "e2"))
     assert leaderboard.fill(request, prepared, quiet) == {}
     board = leaderboard.places(request, prepared)
-    values = [place.run.report.normalised_accuracy for place in board if place.run]
+    values = [place.run.report.normalised_accuracy or 0.0 for place in board if place.run]
     assert len(values) == 4
     assert values == sorted(values, reverse=True)
     for place in board[:-1]:
@@ -82,7 +82,11 @@ def test_a_board_that_was_stopped_goes_on_where_it_was(family, prepared):
     first = {run.id: run.created for run in runs.everything(family.name)}
     assert len(first) == 2
     said: list[str] = []
-    leaderboard.fill(request, prepared, lambda f, text, p=None: said.append(text))
+
+    def heard(fraction: float, text: str, partial: object = None) -> None:
+        said.append(text)
+
+    leaderboard.fill(request, prepared, heard)
     assert "Merge 2 of 2 is done" in said
     assert first.items() <= {r.id: r.created for r in runs.everything(family.name)}.items()
 

@@ -240,7 +240,8 @@ def _apart(expert: Expert, tensors: Mapping[str, Tensor], device: str) -> nn.Mod
     and both models change."""
     copies = {name: value.clone() for name, value in tensors.items()}
     model = models.build(expert.checkpoint.directory, copies, device=device)
-    model.config.use_cache = False  # of keys and values: a block that runs again would add to it
+    config: Any = model.config
+    config.use_cache = False  # of keys and values: a block that runs again would add to it
     return model
 
 

@@ -33,8 +33,8 @@ InputSource = Annotated[
 Source = Annotated[
     OfBoth,
     option(
-        help="A and B as measured, or from each update (Δᵀ Δ, Δ Δᵀ), which needs no data; "
-        "update-output: A measured, B from the update, which needs no gradients",
+        help="A and B as measured, or from each update, which needs no data; update-output: A "
+        "measured, B from the update, which needs no gradients",
         label="Grams from",
     ),
 ]

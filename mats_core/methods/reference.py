@@ -183,7 +183,7 @@ def needs(name: str) -> str:
                 said += f"; with `{field.name}` `{choice}` nothing but base and experts"
             elif less or more:
                 kinds = listing(sorted(method.requires(options)))
-                said += f"; with `{field.name}` `{choice}` {kinds} of each expert"
+                said += f"; with `{field.name}` `{choice}` {kinds}"
     return said
 
 

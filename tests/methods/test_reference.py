@@ -59,9 +59,9 @@ def test_presets_are_options_of_their_methods():
     [
         ("average", "nothing but the experts' weights"),
         ("kfac", "with `gram` `update` nothing but base and experts; with `gram` `update-output` "
-                 "input_gram of each expert"),
+                 "input_gram"),
         ("sequential", "each expert's task, whose inputs it looks at; with `curvature` `measured` "
-                       "output_gradient_gram of each expert"),
+                       "output_gradient_gram"),
         ("fisher", "the experts' statistics (`measure`)"),
     ],
 )  # fmt: skip

@@ -85,7 +85,7 @@ LADDERS = (
     ),
     Ladder(
         "K-FAC, step by step",
-        "From the average to matching by K-FAC blocks, measured twice.",
+        "From the average to matching by K-FAC blocks, measured twice, or where each layer stands.",
         (
             Rung("Average", "average", {}, "W = (1/T) Σ Wₜ: every direction counts the same."),
             Rung(
@@ -105,6 +105,11 @@ LADDERS = (
                 "Second round", "kfac", {"damping": 0.1},
                 "A and B are measured again at the merge before, and the experts merged once more.",
                 rounds=2,
+            ),
+            Rung(
+                "One layer after the other (Sequential)", "sequential", {"curvature": "measured"},
+                "A is measured layer by layer, at the merge as it is by then; the target is what "
+                "the expert puts out, and what the residual stream has lost before it.",
             ),
         ),
     ),

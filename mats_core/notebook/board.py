@@ -24,7 +24,7 @@ class Board:
 
     def __init__(self, request: Request, view: str, *, measured: bool, files: bool) -> None:
         self.looks = Looks()
-        left = [*self._method(request.method, measured), self._whom(request)]
+        left = [*self._method(request.method, measured, files), self._whom(request)]
         right = [*self._results(view), self._actions(files)]
         new, looks = self.looks.new, self.looks
         boxes = [new("VBox", left, layout=looks.left), new("VBox", right, layout=looks.right)]
@@ -36,9 +36,9 @@ class Board:
         take_back(self.box)
         self.looks.close()
 
-    def _method(self, method: str, measured: bool) -> list[Any]:
+    def _method(self, method: str, measured: bool, files: bool) -> list[Any]:
         new = self.looks.new
-        titles = controls.presets(measured=measured)
+        titles = controls.presets(measured=measured, files=files)
         self.preset = new(
             "Dropdown",
             options=[("choose", ""), *((title, title) for title in titles)],
@@ -47,7 +47,7 @@ class Board:
         )
         self.method = new(
             "Dropdown",
-            options=controls.methods(measured=measured),
+            options=controls.methods(measured=measured, files=files),
             value=method,
             description="Method",
         )

@@ -226,17 +226,17 @@ def about(name: str) -> str:
     )
 
 
-def methods(*, measured: bool) -> list[tuple[str, str]]:
-    """(title, name) of the methods that can be merged with; those without data where none are
-    `measured`."""
+def methods(*, measured: bool, files: bool) -> list[tuple[str, str]]:
+    """(title, name) of the methods that can be merged with: those without data where none are
+    `measured`, and those that walk through models where these are `files`."""
     return [
         (method.title, name)
         for name, method in METHODS.items()
-        if measured or method.group != "statistics"
+        if (measured or method.group != "statistics") and (files or not method.calibrates)
     ]
 
 
-def presets(*, measured: bool) -> list[str]:
+def presets(*, measured: bool, files: bool) -> list[str]:
     """Titles of the presets of these methods."""
-    offered = {name for _, name in methods(measured=measured)}
+    offered = {name for _, name in methods(measured=measured, files=files)}
     return [preset.title for preset in PRESETS if preset.method in offered]

@@ -82,13 +82,18 @@ def _preset(explored: Subject, method: str | None, title: str | None) -> Preset 
             found=f"both, '{method}' and '{title}'",
             remedy="Leave the method out: a preset has its own.",
         )
-    member("preset", title, controls.presets(measured=explored.measures))
+    member("preset", title, controls.presets(**_what(explored)))
     return next(one for one in PRESETS if one.title == title)
 
 
 def _method(explored: Subject, name: str | None) -> str:
-    offered = [one for _, one in controls.methods(measured=explored.measures)]
+    offered = [one for _, one in controls.methods(**_what(explored))]
     return member("method", name or (PROPOSED if explored.measures else WITHOUT_DATA), offered)
+
+
+def _what(explored: Subject) -> dict[str, bool]:
+    """Whether statistics are measured, and whether models are files."""
+    return {"measured": explored.measures, "files": explored.folder is not None}
 
 
 def _weights(recipe: Recipe) -> tuple[tuple[str, float], ...]:

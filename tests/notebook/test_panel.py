@@ -352,6 +352,8 @@ def test_modules_with_loaders_are_measured_and_tested(opened):
     base, experts = in_memory()
     before = {name: value.clone() for name, value in base.state_dict().items()}
     panel = opened(base, experts, loaders={name: loader() for name in experts})
+    offered = {name for _, name in panel.method.options}
+    assert offered == {name for name, method in METHODS.items() if not method.calibrates}
     text = whole(panel)
     assert panel.error == ""
     assert panel.report is not None

@@ -52,8 +52,10 @@ def main(arguments: list[str] | None = None) -> None:
     build(chosen.out, settings, images=chosen.images, base=chosen.base)
     if chosen.images is None:
         from .scores import write_scores
+        from .shipped import write_results
 
         write_scores(chosen.out)
+        write_results(chosen.out)
     print(f"models: {(time.perf_counter() - started) / 60:.1f} minutes", flush=True)
     if not chosen.no_table:
         from .table import write_table

@@ -13,11 +13,11 @@ FAMILY = Path(__file__).parent / "drawn"
 METHODS = ("average", "kfac")  # of average, ESM and K-FAC at their defaults, K-FAC keeps most
 
 
-def main() -> None:
+def write_results(folder: Path) -> None:
     """Merge, test on all validation examples, write, and say what came out."""
-    for report in ship_results(load_family(FAMILY), METHODS).reports:
+    for report in ship_results(load_family(folder), METHODS).reports:
         print(report)
 
 
 if __name__ == "__main__":
-    main()
+    write_results(FAMILY)

@@ -123,8 +123,16 @@ def merge_one(
     factor   of its update, where a second pass over all layers had given it one
 
     Nothing is remembered of it, nor taken from what was: all of it is computed, for `plan.watch`.
-    Raises `InputError` for a tensor that is not merged.
+    Raises `InputError` for a tensor that is not merged, and for a method that measures each layer
+    at the merge of those before it.
     """
+    if plan.method.calibrates:
+        raise InputError(
+            f"one layer of '{plan.method.title}'",
+            expected="a method whose layers are merged by themselves",
+            found="one that measures each layer at the merge of all before it",
+            remedy="Step through a layer of another merge.",
+        )
     plan = replace(plan, inputs=replace(plan.inputs, memo=Memo()))
     unit = next((unit for unit in units(plan) if unit.name == name), None)
     if unit is None:

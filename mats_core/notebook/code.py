@@ -6,6 +6,7 @@ import pprint
 from pathlib import Path
 from typing import Any
 
+from ..merging import TRIED
 from ..methods import METHODS, describe
 from .subjects import Request
 
@@ -33,7 +34,8 @@ def lines(request: Request, folder: Path | None, names: tuple[str, ...], *, read
         before, imported = _before_family(folder, reads=reads)
         words = [repr(request.method), *([_literal(changed)] if changed else [])]
         words += [f"experts={fewer!r}"] if fewer else []
-        call = f"mats.merge(family.recipe({', '.join([*words, *told])}))"
+        words += [*told, f"evaluate={TRIED.model_dump(exclude_defaults=True)!r}"]
+        call = f"mats.merge(family.recipe({', '.join(words)}))"
     return f"import mats_core as mats\n{imported}\n{before}merged = {call}\n"
 
 

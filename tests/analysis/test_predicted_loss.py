@@ -74,6 +74,7 @@ def test_a_layers_cost_is_the_dense_quadratic_form_with_its_bias(recipe: Recipe)
 
 def test_one_example_of_one_token_is_the_squared_directional_derivative(tmp_path: Path):
     """½ (∇·δ)²: what the empirical Fisher of one example is, exactly."""
+    torch.manual_seed(0)
     x, g = torch.tensor([1.0, -2.0, 0.5]), torch.tensor([0.3, -0.7])
     statistics = Statistics.of(
         {

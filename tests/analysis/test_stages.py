@@ -77,7 +77,12 @@ def known(inputs: Inputs) -> tuple[Tensor, list[Tensor], list[Mapping[str, Tenso
     return base, updates, grams
 
 
-@pytest.mark.parametrize("method", METHODS)
+def test_a_layer_that_is_measured_at_the_merge_before_it_is_not_stepped_through(tiny_family: Path):
+    with pytest.raises(InputError, match="one that measures each layer at the merge of all before"):
+        stepped(tiny_family, "sequential")
+
+
+@pytest.mark.parametrize("method", [n for n, method in METHODS.items() if not method.calibrates])
 def test_the_last_stage_is_the_merge_and_every_stage_was_told(tiny_family: Path, method: str):
     found, finished, inputs = stepped(tiny_family, method)
     merged = finished.tensors[NAME]

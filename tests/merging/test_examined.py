@@ -181,6 +181,10 @@ def quietly(fraction: float, text: str, partial: Any = None) -> None:
 def test_the_page_knows_it_when_the_family_is_prepared(tiny_family, turned, tmp_path):
     content = family_recipe(tiny_family, "average")
     experts = [{k: e[k] for k in ("name", "model", "task")} for e in turned]
+    arrays = dict(np.load(tmp_path / "turned.npz"))
+    for name in ("x_train", "y_train"):  # of which a share is asked
+        arrays[name] = np.concatenate([arrays[name]] * 5)
+    np.savez(tmp_path / "turned.npz", **arrays)
     file = tmp_path / "family.yaml"
     place = str(tiny_family)
     entries = [

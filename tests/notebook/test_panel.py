@@ -19,6 +19,7 @@ import torch
 import mats_core
 from mats_core.errors import InputError
 from mats_core.merging.family_file import load_family
+from mats_core.merging.recipe import TRIED
 from mats_core.methods.presets import PRESETS
 from mats_core.methods.reference import describe
 from mats_core.methods.table import METHODS
@@ -98,10 +99,12 @@ def test_the_same_settings_give_the_same_merge_as_the_library(opened, tiny_famil
     recipe = panel.recipe()
     assert recipe.options["damping"] == 0.5
     assert {e.name: e.weight for e in recipe.experts} == {"e0": 1.0, "e2": 3.0}
-    again = mats_core.merge(recipe, progress=False)
+    tried = recipe.model_copy(update={"evaluate": TRIED})  # the panel asks no test examples
+    again = mats_core.merge(tried, progress=False)
     assert panel.merge is not None
     for name, tensor in again.tensors.items():
         assert torch.equal(tensor, panel.merge.tensors[name]), name
+    assert again.report.split == panel.report.split == "validation"  # type: ignore[union-attr]
     reached = [task.merged.answers for task in again.report.tasks]
     assert panel.report is not None
     assert [task.merged.answers for task in panel.report.tasks] == reached

@@ -458,7 +458,7 @@ def test_an_image_dropped_in_is_answered_by_all_models(open_app: Open, tiny_fami
         assert said in sentences(app)
         assert "object at 0x" not in sentences(app)
     place = 7
-    image = tasks.load(tiny_family / f"t{task[1]}.npz").test.inputs[place]
+    image = tasks.load(tiny_family / f"t{task[1]}.npz").validation.inputs[place]
     packed = io.BytesIO()
     Image.fromarray(image[:, :, 0]).save(packed, "png")
     app.file_uploader[0].set_value(("mine.png", packed.getvalue(), "image/png"))

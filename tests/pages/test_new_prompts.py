@@ -108,6 +108,7 @@ def test_a_task_of_the_harness_is_named(
     name = box(app, "text_input", "Name of the task")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     monkeypatch.setitem(sys.modules, "lm_eval", None)
+    monkeypatch.setitem(sys.modules, "lm_eval.tasks", None)
     name.set_value("arc_easy").run()
     assert "pip install lm-eval" in sentences(app)
     monkeypatch.undo()

@@ -69,7 +69,7 @@ def test_a_text_of_the_user_is_answered_by_all_models(open_app: Open, family: Pa
     settle(press(app, "Ask all models"), "asking")
     assert "'text" in sentences(app)
     assert "expected some words, found nothing" in sentences(app)
-    split = tasks.load(family / "t1.yaml").test
+    split = tasks.load(family / "t1.yaml").validation
     areas = [w for w in app.text_area if w.label.startswith("Text")]
     for area, text in zip(areas, split.inputs[3], strict=True):
         area.set_value(str(text))

@@ -126,7 +126,7 @@ class Knobs:
 
     def _widget(self, field: OptionField) -> Any:
         new = self.looks.new
-        common: dict[str, Any] = {"description": field.title, "tooltip": help_of(field)}
+        common: dict[str, Any] = {"description": field.title, "tooltip": _sentence(field)}
         control, ends = field.control, {"min": field.low, "max": field.high, "step": field.step}
         if control in ("slider", "switch") and field.kind == "int":
             made = new(
@@ -205,9 +205,13 @@ def _text(value: Any) -> str:
     return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
+def _sentence(field: OptionField) -> str:
+    return f"{field.help[:1].upper()}{field.help[1:]}." if field.help else ""
+
+
 def help_of(field: OptionField) -> str:
     """What an option does, with its default, in a sentence or two."""
-    said = f"{field.help[:1].upper()}{field.help[1:]}." if field.help else ""
+    said = _sentence(field)
     default = "" if field.default is None else f" Default: {field.default}."
     return (said + default).strip()
 

@@ -51,7 +51,7 @@ margin:0 .3em 0 0}}
 .mats-x h4{{margin:.8em 0 .2em;font-size:14px;font-weight:600;color:inherit}}
 @media(prefers-color-scheme:dark){{body:not([data-jp-theme-light],.vscode-light) .mats-x{{{DARK}}}}}
 [data-jp-theme-light=false] .mats-x,.vscode-dark .mats-x,html[theme=dark] .mats-x{{{DARK}}}
-</style>"""
+</style>""".replace("\n", "")  # twice in every saved panel
 
 
 def framed(*parts: str) -> str:

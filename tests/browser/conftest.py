@@ -182,6 +182,13 @@ class Visitor:
         assert self.complaints == []
 
 
+def opened(page: Any) -> None:
+    """Wait for the page Merge: for merges that came with the family, or what there is to gain."""
+    gain = page.get_by_role("heading", name="What there is to gain")
+    gain.or_(page.get_by_test_id("stMetric").first).first.wait_for()
+    settle(page)
+
+
 def settle(page: Any) -> None:
     """Wait until Streamlit is at rest."""
     page.wait_for_timeout(250)

@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from tests.browser.conftest import Visitor, settle
+from tests.browser.conftest import Visitor, opened, settle
 
 pytestmark = pytest.mark.browser
 PAGES = ("Compare", "Inside", "Subspaces", "Family", "Learn", "Export")
@@ -206,8 +206,7 @@ def test_what_is_being_done_stays_in_sight_and_can_be_cancelled_from_anywhere(
     visitor = Visitor(browser, address, width=390)
     page = visitor.page
     page.goto(address)
-    page.get_by_role("heading", name="What there is to gain").wait_for()
-    settle(page)
+    opened(page)
     page.get_by_role("button", name="Presets").click()
     page.get_by_role("menuitem", name="MaTS as published").click()
     page.get_by_role("slider", name="CG iterations").wait_for()

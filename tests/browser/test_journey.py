@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.browser.conftest import SHIPPED, Visitor
+from tests.browser.conftest import SHIPPED, Visitor, settle
 
 pytestmark = pytest.mark.browser
 
@@ -141,6 +141,7 @@ def test_inside_shows_lost_images(visitor: Visitor):
 
 def test_a_layer_says_its_symbols_and_the_map_travels(visitor: Visitor):
     page = visitor.page
+    settle(page)  # a list that is open closes with the page's next run
     page.get_by_role("combobox", name="Layer to step through").click()
     page.get_by_role("option").nth(3).click()
     page.get_by_text("Applied here").wait_for()

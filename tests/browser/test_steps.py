@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.browser.conftest import Visitor, settle
+from tests.browser.conftest import Visitor, opened, settle
 
 pytestmark = pytest.mark.browser
 
@@ -31,8 +31,7 @@ def visitor(browser: Any, tiny: str) -> Iterator[Visitor]:
 def fresh(browser: Any, address: str) -> Visitor:
     visitor = Visitor(browser, address)
     visitor.page.goto(address)
-    visitor.page.get_by_role("heading", name="What there is to gain").wait_for()
-    settle(visitor.page)
+    opened(visitor.page)
     return visitor
 
 

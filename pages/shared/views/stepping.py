@@ -88,7 +88,7 @@ def _steps(run: Run, found: LayerSteps) -> None:
 
 def _heading(stage: Stage, number: int, whose: str) -> None:
     of = f" · {whose}" if whose else ""
-    st.markdown(f"**{number}. {show.plain(stage.title + of)}**")
+    st.subheader(f"{number}. {show.plain(stage.title + of)}", anchor=False)
     show.formula(stage.parts)
 
 

@@ -13,6 +13,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
@@ -132,6 +133,9 @@ class Job:
         except InputError as error:
             self._set(state="failed", error=str(error))
         except Exception as error:
+            if _process_ends():  # and takes the threads of this work with it
+                self._set(state="cancelled", text="Cancelled")
+                return
             log.exception("%s failed", self.title)
             reason = str(error).strip().split("\n")[0] or "no reason given"
             self._set(
@@ -146,6 +150,16 @@ class Job:
         with self._lock:
             seconds = time.perf_counter() - self._started
             self._now = replace(self._now, seconds=seconds, **changes)
+
+
+def _process_ends() -> bool:
+    """Whether Python shuts down: it begins no thread of a pool any more."""
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(int)
+    except RuntimeError:
+        return True
+    return False
 
 
 def _leave_a_core() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -154,3 +155,14 @@ def test_the_worker_ends_with_its_process(worker):
     worker.end()
     assert not worker._thread.is_alive()
     assert {running.snapshot().state, waiting.snapshot().state} == {"cancelled"}
+
+
+def test_a_process_that_ends_takes_its_jobs_with_it_in_silence(monkeypatch, caplog):
+    def loses_its_threads(tell: Tell) -> None:
+        monkeypatch.setattr("concurrent.futures.thread._shutdown", True)  # as Python sets it
+        ThreadPoolExecutor(1).submit(int)
+
+    job = Job(0, "This", loses_its_threads)
+    job.run()
+    assert job.snapshot().state == "cancelled"
+    assert caplog.text == ""

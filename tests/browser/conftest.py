@@ -189,6 +189,19 @@ def opened(page: Any) -> None:
     settle(page)
 
 
+def choose(page: Any, label: str, place: int) -> None:
+    """Choose from a list, which closes with the page's next run where it is open by then."""
+    box, options = page.get_by_role("combobox", name=label), page.get_by_role("option")
+    for _ in range(20):
+        if box.get_attribute("aria-expanded") != "true":
+            box.click()
+        page.wait_for_timeout(500)
+        if options.count() > place:
+            options.nth(place).click()
+            return
+    raise AssertionError(f"'{label}' stays closed")
+
+
 def settle(page: Any) -> None:
     """Wait until Streamlit is at rest."""
     page.wait_for_timeout(250)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.browser.conftest import SHIPPED, Visitor, missing, settle
+from tests.browser.conftest import SHIPPED, Visitor, choose, missing, settle
 
 pytestmark = pytest.mark.browser
 
@@ -169,8 +169,7 @@ def of_inside(visitor: Visitor) -> Iterator[str]:
     page = visitor.page
     page.get_by_test_id("stImage").first.wait_for()
     yield "images"
-    page.get_by_role("combobox", name="Layer to step through").click()
-    page.get_by_role("option").nth(3).click()
+    choose(page, "Layer to step through", 3)
     page.get_by_text("Applied here").wait_for()
     page.get_by_role("button", name="Draw the map").click()
     page.get_by_text("validation examples of").wait_for()

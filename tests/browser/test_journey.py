@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.browser.conftest import SHIPPED, Visitor
+from tests.browser.conftest import SHIPPED, Visitor, choose
 
 pytestmark = pytest.mark.browser
 
@@ -141,17 +141,7 @@ def test_inside_shows_lost_images(visitor: Visitor):
 
 def test_a_layer_says_its_symbols_and_the_map_travels(visitor: Visitor):
     page = visitor.page
-    box, options = (
-        page.get_by_role("combobox", name="Layer to step through"),
-        page.get_by_role("option"),
-    )
-    for _ in range(20):  # a list that is open closes with the page's next run
-        if box.get_attribute("aria-expanded") != "true":
-            box.click()
-        page.wait_for_timeout(500)
-        if options.count() > 3:
-            options.nth(3).click()
-            break
+    choose(page, "Layer to step through", 3)
     page.get_by_text("Applied here").wait_for()
     symbol = page.locator(".formula abbr").nth(1)
     symbol.focus()

@@ -18,7 +18,7 @@ All are frozen, one level deep; `dense()` is for tests and small parameters (row
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -230,11 +230,12 @@ def damped(factor: Tensor, damping: float) -> Tensor:
 
 
 def damped_products(
-    blocks: Sequence[Kronecker], weights: Sequence[float], xs: Sequence[Tensor]
+    blocks: Iterable[Kronecker], weights: Sequence[float], xs: Sequence[Tensor]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The coefficients of 1, δ and δ² in `Σ_m α_m B_m X_m A_m` with every factor damped by δ.
 
-    For one and a half products with the undamped blocks, those with damped ones at every δ.
+    For one and a half products with the undamped blocks, those with damped ones at every δ.  The
+    blocks are asked for one after the other.
     """
     constant, linear, square = (torch.zeros_like(xs[0]) for _ in range(3))
     for block, weight, x in zip(blocks, weights, xs, strict=True):

@@ -38,7 +38,7 @@ def iso_c(layer: Layer, options: IsoOptions, survey: Any = None) -> Merged:
     found = layer.remember(
         ("iso_c", layer.signs), lambda: polar(_total(layer), rounding(layer, len(layer.experts)))
     )
-    layer.show("sum", (_total(one) for one in [layer]))
+    layer.show("sum", map(_total, [layer]))
     layer.show("mean value", [found.values.mean()])
     layer.show("factor", [found.factor])
     value = layer.base + options.scaling * found.values.mean() * found.factor
@@ -66,7 +66,7 @@ def iso_cts_update(layer: Layer, share: float) -> tuple[Tensor, str]:
         for update in layer.signed_updates:
             specific = update - u_common @ (u_common.mT @ update)
             parts.append(largest_triples(specific, per_task))
-    layer.show("sum", (_total(one) for one in [layer]))
+    layer.show("sum", map(_total, [layer]))
     first = polar(torch.cat([part.left for part in parts], 1))
     second = polar(torch.cat([part.right for part in parts], 0))
     mean = torch.cat([part.values for part in parts]).mean()

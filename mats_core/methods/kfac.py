@@ -5,7 +5,7 @@ Sources: MaTS (arXiv 2312.04339), K-FAC (arXiv 1503.05671).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -83,15 +83,17 @@ def _blocks(layer: Layer, options: KfacOptions, *, damping: float) -> tuple[Kron
 
     Of a wide layer A or B or both are in factors, unless they are to be truncated.
     """
+    return tuple(_each_block(layer, options, damping=damping))
+
+
+def _each_block(layer: Layer, options: KfacOptions, *, damping: float) -> Iterator[Kronecker]:
     read = layer.grams if options.rank is None else layer.measured
     inputs, outputs = read("input_gram"), read("output_gradient_gram")
     if inputs is None or outputs is None:
-        return ()
+        return
     form = {"off_diagonal": options.off_diagonal, "normalise": options.normalise}
-    return tuple(
-        regularised(Kronecker(b, a), damping=damping, **form)
-        for b, a in zip(outputs, inputs, strict=True)
-    )
+    for b, a in zip(outputs, inputs, strict=True):
+        yield regularised(Kronecker(b, a), damping=damping, **form)
 
 
 def _solve(
@@ -143,7 +145,8 @@ def _products(
         return operator.apply_each(xs)
 
     def compute() -> tuple[Tensor, Tensor, Tensor]:
-        return damped_products(_blocks(layer, options, damping=0.0), layer.shares, xs)
+        # One at a time: the damped ones are in memory already.
+        return damped_products(_each_block(layer, options, damping=0.0), layer.shares, xs)
 
     key = ("K-FAC products", what, *_undamped(layer, options))
     constant, linear, square = layer.remember(key, compute)

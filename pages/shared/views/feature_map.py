@@ -29,10 +29,8 @@ def section(shelf: Shelf, run: Run, task: str, prepared: Prepared) -> None:
             "Draw the map", icon=":material/scatter_plot:", key="map start",
             disabled=tracked.active(Slot.MAPPING) is not None,
         ):  # fmt: skip
-            show.forget()
             todo = partial(draw_map, shelf, run, lambda: prepared)
-            tracked.start(Slot.MAPPING, run.id, "Drawing the map", todo)
-            st.rerun()
+            tracked.press(Slot.MAPPING, run.id, "Drawing the map", todo)
         return
     _map(run, looked.map, task, prepared)
 

@@ -55,10 +55,9 @@ def _counted(family: str) -> str:
 
 def _ask(run: Run, preparing: Job) -> None:
     """A callback: hand the test of a run to the worker."""
-    show.forget()
     shelf = session.inside_shelf = session.inside_shelf or Shelf()
     todo = partial(final.ask, shelf, run, preparing.outcome)
-    tracked.start(Slot.FINISHING, run.id, "Asking the test examples", todo)
+    tracked.pressed(Slot.FINISHING, Job(run.id, "Asking the test examples", todo))
 
 
 def collect() -> None:

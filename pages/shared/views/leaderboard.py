@@ -50,9 +50,8 @@ def section(collection: FamilyFile, preparing: Job, prepared: Prepared | None) -
     if mine is not None and mine.active:
         st.fragment(_live, run_every=POLL)(request, prepared, mine)
         return
-    board = leaderboard.places(request, prepared)
-    _table(board, failed)
-    _best(board, preparing)
+    _table(now, failed)
+    _best(now, preparing)
 
 
 def _experts(collection: FamilyFile, prepared: Prepared) -> tuple[str, ...]:
@@ -89,8 +88,7 @@ def _subsets(
 
 def _start(request: leaderboard.BoardRequest, preparing: Job) -> None:
     """A callback: have the worker make what is missing."""
-    show.forget()
-    session.board = tracked.put(Slot.RANKING, leaderboard.job(request, preparing))
+    session.board = tracked.pressed(Slot.RANKING, leaderboard.job(request, preparing))
 
 
 def collect() -> None:

@@ -44,10 +44,8 @@ def section(shelf: Shelf, run: Run, task: str, prepared: Prepared, other: Run | 
             ]
         asked = st.form_submit_button("Ask all models", icon=":material/forum:")
     if asked:
-        show.forget()
         todo = partial(ask_own, shelf, merges, task, given, lambda: prepared)
-        tracked.start(Slot.ASKING, key, "Asking all models", todo)
-        st.rerun()
+        tracked.press(Slot.ASKING, key, "Asking all models", todo)
     found = session.own_answers.get(key)
     if found is not None:
         _answers(found, merges)

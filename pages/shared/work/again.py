@@ -127,3 +127,13 @@ def looked(
         return known
     finished = yield from part(merge_again(recipe, inputs=inputs), said="Once more: {}")
     return shelf.put(run, finished.tensors)
+
+
+def remade(
+    shelf: Shelf, run: Run, prepared: Prepared, start: float = 0.0, *, stop: float
+) -> Generator[Event, None, tuple[Recipe, Inputs, Looked]]:
+    """Events of a run that is opened and made again, from `start` to `stop` of the whole; returns
+    its recipe, its open files, and its tensors."""
+    recipe, inputs = opened(run, prepared)
+    made = looked(shelf, run, recipe, inputs)
+    return recipe, inputs, (yield from part(made, start, stop))

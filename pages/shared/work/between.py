@@ -26,7 +26,6 @@ def walk(shelf: Shelf, run: Run, ready: Ready, tell: Tell) -> None:
 
 
 def _walking(shelf: Shelf, run: Run, prepared: Prepared) -> Generator[Event, None, None]:
-    recipe, inputs = again.opened(run, prepared)
-    looked = yield from part(again.looked(shelf, run, recipe, inputs), stop=MERGED)
+    recipe, inputs, looked = yield from again.remade(shelf, run, prepared, stop=MERGED)
     events = walking(recipe, looked.encoder, inputs=inputs, examples=EXAMPLES)
     looked.between = yield from part(events, MERGED)

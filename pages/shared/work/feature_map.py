@@ -25,6 +25,5 @@ def draw_map(shelf: Shelf, run: Run, ready: Ready, tell: Tell) -> None:
 
 
 def _mapping(shelf: Shelf, run: Run, prepared: Prepared) -> Generator[Event, None, None]:
-    recipe, inputs = again.opened(run, prepared)
-    looked = yield from part(again.looked(shelf, run, recipe, inputs), stop=MERGED)
+    recipe, inputs, looked = yield from again.remade(shelf, run, prepared, stop=MERGED)
     looked.map = yield from part(mapping(recipe, looked.encoder, inputs=inputs), MERGED)

@@ -37,8 +37,7 @@ def _asking(
     shelf: Shelf, run: Run, prepared: Prepared
 ) -> Generator[Event, None, Sequence[TaskResult]]:
     """The results of a run on all test examples; those that an older run was asked count."""
-    recipe, inputs = again.opened(run, prepared)
-    looked = yield from part(again.looked(shelf, run, recipe, inputs), stop=MERGED)
+    recipe, inputs, looked = yield from again.remade(shelf, run, prepared, stop=MERGED)
     known = run.report.tasks if run.report.split == FINAL.split else ()
     asking = going_on(inputs.family, recipe.folder, looked.encoder, known, FINAL.split)
     return (yield from part(asking, MERGED))

@@ -25,6 +25,5 @@ def tabulate(shelf: Shelf, run: Run, ready: Ready, tell: Tell) -> None:
 
 
 def _tabulating(shelf: Shelf, run: Run, prepared: Prepared) -> Generator[Event, None, None]:
-    recipe, inputs = again.opened(run, prepared)
-    looked = yield from part(again.looked(shelf, run, recipe, inputs), stop=MERGED)
+    _, inputs, looked = yield from again.remade(shelf, run, prepared, stop=MERGED)
     looked.layers = yield from part(tabulating(inputs, looked.encoder), MERGED)

@@ -42,10 +42,9 @@ def _asking(
 ) -> Generator[Event, None, OwnAnswers]:
     encoders: dict[str, Mapping[str, Tensor]] = {}
     for place, (name, run) in enumerate(merges.items()):
-        recipe, inputs = again.opened(run, prepared)
-        made = again.looked(shelf, run, recipe, inputs)
         start, stop = (MERGED * (place + k) / len(merges) for k in (0, 1))
-        encoders[name] = (yield from part(made, start, stop)).encoder
+        _, _, looked = yield from again.remade(shelf, run, prepared, start, stop=stop)
+        encoders[name] = looked.encoder
     folder = prepared.collection.folder
     events = answering(prepared.inputs, folder, task, given, encoders)
     return (yield from part(events, MERGED))

@@ -27,8 +27,7 @@ def step_through(shelf: Shelf, run: Run, layer: str, ready: Ready, tell: Tell) -
 def _stepping(
     shelf: Shelf, run: Run, layer: str, prepared: Prepared
 ) -> Generator[Event, None, None]:
-    recipe, inputs = again.opened(run, prepared)
-    looked = yield from part(again.looked(shelf, run, recipe, inputs), stop=MERGED)
+    recipe, inputs, looked = yield from again.remade(shelf, run, prepared, stop=MERGED)
     if looked.last_round is None:
         rounds = inputs_of_last_round(recipe, inputs)
         looked.last_round = yield from part(rounds, MERGED, MEASURED)

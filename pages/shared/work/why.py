@@ -28,9 +28,8 @@ def _explaining(
 ) -> Generator[Event, None, Why]:
     encoders = []
     for place, run in enumerate((first, second)):
-        recipe, inputs = again.opened(run, prepared)
-        made = again.looked(shelf, run, recipe, inputs)
-        found = yield from part(made, place * MERGED, (place + 1) * MERGED)
+        start, stop = place * MERGED, (place + 1) * MERGED
+        _, _, found = yield from again.remade(shelf, run, prepared, start, stop=stop)
         encoders.append(found.encoder)
     # The experts of the family, not of either run: both are then asked the same.
     events = explaining(prepared.inputs, encoders[0], encoders[1])

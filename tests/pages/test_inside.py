@@ -44,6 +44,10 @@ def words(app: AppTest) -> str:
     return " ".join(m.value.replace("\\", "") for m in (*app.markdown, *app.caption))
 
 
+def headings(app: AppTest) -> str:
+    return " ".join(heading.value.replace("\\", "") for heading in app.subheader)
+
+
 def merged(open_app: Open, method: str = "average", **where: Any) -> AppTest:
     """A session that has merged and opened the page; the worker has finished."""
     app = open_app(**where)
@@ -384,7 +388,7 @@ def layer_name(app: AppTest) -> str:
 
 def test_a_layer_is_stepped_through_with_formulas_and_numbers(open_app: Open):
     app, found = stepped(open_app, "kfac", "statistics")
-    said = " ".join(heading.value for heading in app.subheader)
+    said = headings(app)
     for number, stage in enumerate(found.stages, 1):
         assert f"{number}. {stage.title}" in said
     formulas = " ".join(h.proto.body for h in app.get("html"))
@@ -404,7 +408,7 @@ def test_a_layer_is_stepped_through_with_formulas_and_numbers(open_app: Open):
     assert metrics["Residual"] == f"{found.residuals[0]:.2e}"
     assert metrics["Output shifts kept"] == f"{100 * found.kept[0]:.1f} %"
     next(w for w in app.selectbox if w.label == "Expert").set_value("e2").run()
-    assert "Input Gram · e2" in " ".join(heading.value for heading in app.subheader)
+    assert "Input Gram · e2" in headings(app)
 
 
 def decoded(z: Any) -> np.ndarray:

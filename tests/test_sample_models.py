@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -55,6 +57,21 @@ def test_experts_are_experts_and_the_base_is_not():
         finetuned, pretrained = baselines(family, expert, task, "test", 300, "cpu")
         assert finetuned.accuracy > 0.85
         assert pretrained.accuracy < finetuned.accuracy - 0.1
+
+
+def test_digits_come_from_the_file_as_from_the_package(monkeypatch: pytest.MonkeyPatch):
+    """The file is read alone, which is faster; without it in its place the package is asked."""
+    alone = drawn.arrays("digits")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    asked: list[str] = []
+    monkeypatch.setattr(
+        drawn,
+        "needed",
+        lambda thing, module, *rest: asked.append(module) or importlib.import_module(module),
+    )
+    package = drawn.arrays("digits")
+    assert asked == ["sklearn.datasets"]
+    assert all(np.array_equal(alone[key], package[key]) for key in package)
 
 
 def test_the_scores_that_come_with_the_family_are_those_of_its_models():

@@ -170,8 +170,8 @@ def examining(
     examiners, baselines, notes = [], [], []
     asked = [e for e in family.experts if e.task and e.checkpoint.directory is not None]
     loading = (functools.partial(tasks.load, str(expert.task), root=root) for expert in asked)
-    # Reading or drawing examples takes as long as asking them.
-    with contextlib.closing(ahead(loading)) as loaded:
+    # Reading or drawing examples takes as long as asking them, and the first wait for nothing else.
+    with contextlib.closing(ahead(loading, at_once=2)) as loaded:
         for index, expert in enumerate(asked):
             yield Event(fraction=index / len(asked), text=f"Testing the expert {expert.name}")
             task = next(loaded)

@@ -93,22 +93,23 @@ def part(
     return changed(events, of_whole)
 
 
-def ahead(calls: Iterable[Callable[[], R]]) -> Generator[R, None, None]:
-    """The results of calls in their order; while one is used, the next is computed in a thread.
+def ahead(calls: Iterable[Callable[[], R]], at_once: int = 1) -> Generator[R, None, None]:
+    """The results of calls in their order; while one is used, the next `at_once` are computed.
 
-    What a call raises is raised at its turn.  Closed early, it waits for no call.
+    Each in a thread.  What a call raises is raised at its turn.  Closed early, it waits for no
+    call.
     """
-    thread = ThreadPoolExecutor(1, "mats-ahead")
+    threads = ThreadPoolExecutor(at_once, "mats-ahead")
     waiting = deque[Future[R]]()
     try:
         for call in calls:
-            waiting.append(thread.submit(contextvars.copy_context().run, call))
-            if len(waiting) > 1:
+            waiting.append(threads.submit(contextvars.copy_context().run, call))
+            if len(waiting) > at_once:
                 yield waiting.popleft().result()
-        if waiting:
+        while waiting:
             yield waiting.popleft().result()
     finally:
-        thread.shutdown(wait=False, cancel_futures=True)
+        threads.shutdown(wait=False, cancel_futures=True)
 
 
 class _Stopped(BaseException):

@@ -151,18 +151,19 @@ def test_what_a_work_raises_is_raised_at_its_turn_and_stops_the_others():
     assert log[-1] == "cleared up"
 
 
-def test_ahead_computes_the_next_while_one_is_used() -> None:
-    begun = [threading.Event() for _ in range(4)]
+@pytest.mark.parametrize("at_once", [1, 2, 3])
+def test_ahead_computes_the_next_while_one_is_used(at_once: int) -> None:
+    begun = [threading.Event() for _ in range(5)]
 
     def call(number: int) -> int:
         begun[number].set()
         return number * 10
 
-    results = ahead(functools.partial(call, number) for number in range(4))
+    results = ahead((functools.partial(call, number) for number in range(5)), at_once)
     assert next(results) == 0
-    assert begun[1].wait(10)  # without being asked for
-    assert not begun[2].is_set()  # one at most
-    assert list(results) == [10, 20, 30]
+    assert all(event.wait(10) for event in begun[: at_once + 1])  # without being asked for
+    assert not begun[at_once + 1].is_set()  # and not one more
+    assert list(results) == [10, 20, 30, 40]
 
 
 def test_what_a_call_raises_comes_at_its_turn() -> None:

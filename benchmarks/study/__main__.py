@@ -15,12 +15,13 @@ import torch
 
 from mats_core.system import cache_folder
 
-from . import forecast, page, way
+from . import forecast, frontier, page, way
 from .questions import SECTIONS, one_solve
 from .trials import Bench, Store
 
-FIRST = ("search", "table", "way", "predicted")
+FIRST = ("search", "table", "frontier", "way", "predicted")
 ALL = [*FIRST, *(section for section in SECTIONS if section not in FIRST)]
+SAMPLE = Path(__file__).resolve().parents[2] / "sample_models/drawn"
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -28,7 +29,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.study", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="run what is missing of a family")
-    run.add_argument("name", choices=("text", "vision"))
+    run.add_argument("name", choices=("text", "vision", "sample"))
     run.add_argument("folder", type=Path, nargs="?", help="of the family (else in the cache)")
     run.add_argument("--sections", nargs="+", default=ALL, choices=ALL)
     run.add_argument("--device", default="cpu")
@@ -40,7 +41,8 @@ def main() -> None:
     else:
         part = f".{options.part}" if options.part else ""
         store = Store(RESULTS / f"{options.name}{part}.json")
-        folder = options.folder or cache_folder() / "families" / options.name
+        built = SAMPLE if options.name == "sample" else cache_folder() / "families" / options.name
+        folder = options.folder or built
         answer(Bench(folder, store, device=options.device), options.sections)
 
 
@@ -59,7 +61,7 @@ def answer(bench: Bench, sections: list[str]) -> None:
         if section == "predicted":
             forecast.run(bench)
             continue
-        trials = SECTIONS[section](bench)
+        trials = frontier.section(bench) if section == "frontier" else SECTIONS[section](bench)
         for solve in one_solve(trials):
             bench.along(solve)
         for index, trial in enumerate(trials):

@@ -23,8 +23,10 @@ from mats_core.merging import (
     load_family,
     measure_all,
     open_inputs,
+    parse_options,
     pipeline,
 )
+from mats_core.methods import METHODS
 from mats_core.system import Memo, drain
 from mats_core.tasks import SplitName
 
@@ -60,6 +62,11 @@ class Trial:
             del told["rounds"]
         content = json.dumps(told, sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """Kinds of statistics that the merge reads."""
+        return METHODS[self.method].reads(parse_options(self.method, self.options))
 
     def on_test(self, seed: int = 0) -> Trial:
         """The same merge, on the test halves."""
@@ -112,7 +119,9 @@ class Bench:
         return tuple(expert.name for expert in self.collection.experts)
 
     def statistics(self, trial: Trial) -> dict[str, Path]:
-        """Statistics of every member, measured now where there are none."""
+        """Statistics of every member, measured now where there are none; none if none are read."""
+        if not trial.reads:
+            return {}
         return measure_all(
             self.collection,
             examples=trial.examples,
@@ -138,7 +147,7 @@ class Bench:
 
     def inputs(self, trial: Trial) -> Inputs:
         """The files of a trial, opened; remembered while the next trial reads the same."""
-        key = (trial.seed, trial.examples, trial.labels, trial.experts)
+        key = (trial.seed, trial.examples, trial.labels, trial.experts, bool(trial.reads))
         if self._opened is None or self._opened[0] != key:
             self._opened = None  # before the next ones are opened: both would not fit
             self._opened = key, open_inputs(self.recipe(trial), Memo(MEMO))
@@ -148,10 +157,13 @@ class Bench:
         """The result of a trial, from the store or by running it."""
         known = self.store.get(trial)
         if known is None:
-            started = time.perf_counter()
-            for event in pipeline.run(self.recipe(trial), inputs=self.inputs(trial)):
+            inputs = self.inputs(trial)
+            started, worked = time.perf_counter(), time.process_time()
+            for event in pipeline.run(self.recipe(trial), inputs=inputs):
                 if isinstance(event, Finished):
-                    self.store.put(trial, summary(event, time.perf_counter() - started))
+                    worked = time.process_time() - worked
+                    result = summary(event, time.perf_counter() - started)
+                    self.store.put(trial, {**result, "cpu": round(worked, 2)})
             known = self.store.get(trial)
             assert known is not None
         return known

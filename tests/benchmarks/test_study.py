@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from benchmarks.study import questions
+from benchmarks.study import frontier, questions
 from benchmarks.study.trials import Bench, Store, Trial
 from benchmarks.study.way import coefficient
 from mats_core.merging import pipeline
@@ -76,6 +76,45 @@ def test_only_the_table_sees_test_data(bench, monkeypatch):
     for name, section in questions.SECTIONS.items():
         splits = {trial.split for trial in section(bench)}
         assert splits == ({"test"} if name in ("table", "seeds", "again") else {"validation"}), name
+
+
+def test_the_frontier_chooses_on_validation_data_and_then_sees_test_data(bench, monkeypatch):
+    monkeypatch.setattr(Bench, "best", lambda self, trials: trials[-1])
+    trials = frontier.section(bench)
+    tried = [trial for row in frontier.ROWS for trial in row.trials]
+    assert trials[: len(tried)] == tried
+    assert {trial.split for trial in tried} == {"validation"}
+    assert {trial.split for trial in trials[len(tried) :]} == {"test"}
+    for trial in trials:
+        parse_options(trial.method, trial.options)
+
+
+def test_statistics_are_measured_for_those_alone_that_read_them(bench, monkeypatch):
+    monkeypatch.setattr("benchmarks.study.trials.measure_all", lambda *a, **k: {"e0": "file"})
+    assert bench.statistics(Trial("kfac")) == {"e0": "file"}
+    assert bench.statistics(Trial("kfac", {"gram": "update"})) == {}
+    assert bench.statistics(Trial("sequential")) == {}
+
+
+def test_a_row_shows_the_best_of_validation_and_nothing_half_done(tmp_path):
+    row = frontier.Row("data", {"sequential": [{"damping": 0.1}, {"damping": 0.2}]}, {"text": 90})
+    store = Store(tmp_path / "text.json")
+
+    def put(trial: Trial, value: float) -> None:
+        kept = {"normalised": value, "gap": value - 0.1, "half_width": 0.01, "tasks": {}}
+        store.put(trial, {**kept, "cpu": 7.2})
+
+    first, second = row.trials
+    put(first, 0.7)
+    assert frontier.chosen(row, store) is None
+    assert frontier.cells(row, "text", store) == ("–", "–")
+    put(second, 0.8)
+    assert frontier.chosen(row, store) == second
+    put(first.on_test(), 0.99)  # what is not chosen is not shown
+    for seed, value in ((0, 0.8), (1, 0.9)):
+        put(second.on_test(seed), value)
+    assert frontier.cells(row, "text", store) == ("85.0 ± 1.0 (7.1)", "75 % (goal 90)")
+    assert frontier.cost(row, store) == "7"
 
 
 def test_the_coefficient_is_where_the_predicted_loss_is_least():

@@ -1,0 +1,124 @@
+"""What a merge reaches with what its user has: from weights alone to labels and gradients.
+
+Options are chosen on validation data, with one seed of calibration data; the test halves see the
+chosen ones over three seeds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import mean, stdev
+
+from .questions import SEEDS, Grid, product
+from .trials import Bench, Store, Trial
+
+ASKED = 256  # validation examples a task
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table.
+
+    needs    what the user has
+    grid     method → options that are tried
+    goal     gap that is to be recovered, in percent: on text, vision and the sample family
+    seeded   whether other calibration data may change the result
+    """
+
+    needs: str
+    grid: Mapping[str, Grid]
+    goal: Mapping[str, int]
+    seeded: bool = True
+
+    @property
+    def trials(self) -> list[Trial]:
+        """What is tried on validation data."""
+        return [
+            Trial(method, options, asked=ASKED)
+            for method, grid in self.grid.items()
+            for options in grid
+        ]
+
+    @property
+    def seeds(self) -> Sequence[int]:
+        """Seeds of calibration data that the test halves see."""
+        return SEEDS if self.seeded else SEEDS[:1]
+
+
+def _goal(text: int, vision: int, sample: int) -> Mapping[str, int]:
+    return {"text": text, "vision": vision, "sample": sample}
+
+
+ROWS: tuple[Row, ...] = (
+    Row("nothing but weights: the average", {"average": [{}]}, {}, seeded=False),
+    Row(
+        "nothing but weights: TSV-M",
+        {"tsv_m": product(scaling=(1.0, 1.25, 1.5, 2.0))},
+        {},
+        seeded=False,
+    ),
+    Row(
+        "nothing but weights: Grams from the updates",
+        {
+            "kfac": product(gram=("update",), damping=(0.01, 0.03, 0.1)),
+            "kfac_matching": product(gram=("update",), prior=(0.1, 0.3)),
+        },
+        _goal(90, 60, 65),
+        seeded=False,
+    ),
+    Row(
+        "inputs without labels: 256 a task",
+        {"sequential": product(damping=(0.01, 0.03, 0.1))},
+        _goal(95, 80, 90),
+    ),
+    Row(
+        "inputs without labels: 1,024 a task",
+        {"sequential": product(examples=(1024,), damping=(0.01, 0.03))},
+        {},
+    ),
+    Row(
+        "inputs without labels, no curvature: B = I",
+        {"sequential": product(curvature=("identity",), damping=(0.01, 0.03))},
+        {},
+    ),
+    Row("inputs, labels, gradients: K-FAC", {"kfac": product(damping=(0.03, 0.1))}, {}),
+    Row(
+        "inputs, labels, gradients: sequential",
+        {"sequential": product(curvature=("measured",), damping=(0.01, 0.03, 0.1))},
+        _goal(97, 90, 95),
+    ),
+)  # fmt: skip
+
+
+def section(bench: Bench) -> list[Trial]:
+    """What is tried on validation data, then the best of each row on the test halves."""
+    tried = [trial for row in ROWS for trial in row.trials]
+    return tried + [bench.best(row.trials).on_test(seed) for row in ROWS for seed in row.seeds]
+
+
+def chosen(row: Row, store: Store) -> Trial | None:
+    """The best of a row's trials on validation data; None where one of them was not run."""
+    results = [(trial, store.get(trial)) for trial in row.trials]
+    known = [(result["normalised"], trial) for trial, result in results if result]
+    return max(known, key=lambda pair: pair[0])[1] if len(known) == len(results) else None
+
+
+def cells(row: Row, name: str, store: Store) -> tuple[str, str]:
+    """Normalised accuracy and gap of a row on a family's test halves, with its goal."""
+    best = chosen(row, store)
+    known = [result for seed in row.seeds if best and (result := store.get(best.on_test(seed)))]
+    if not known:
+        return "–", "–"
+    kept, gaps = ([100 * result[key] for result in known] for key in ("normalised", "gap"))
+    spread = f" ({stdev(kept):.1f})" if len(kept) > 1 else ""
+    goal = f" (goal {row.goal[name]})" if name in row.goal else ""
+    width = 100 * known[0]["half_width"]
+    return f"{mean(kept):.1f} ± {width:.1f}{spread}", f"{mean(gaps):.0f} %{goal}"
+
+
+def cost(row: Row, store: Store) -> str:
+    """CPU seconds of a row's merge and evaluation."""
+    best = chosen(row, store)
+    result = store.get(best.on_test()) if best else None
+    return f"{result['cpu']:.0f}" if result and "cpu" in result else "–"

@@ -26,7 +26,9 @@ def section(run: Run, preparing: Job) -> None:
             "Final figure", icon=":material/verified:", key=f"final {run.id}", disabled=busy,
             on_click=_ask, args=(run, preparing),
             help="Asks the test examples of every task, once for this merge. Choose on validation "
-            "examples first: the best of many merges on test looks better than it is.",
+            "examples first: the best of many merges on test looks better than it is. Where a task "
+            "names no validation rows they are the last of its training rows, which an expert may "
+            "have been trained on.",
         )  # fmt: skip
         st.caption(show.plain(f"Test examples were not asked. {_counted(run.family)}"))
 

@@ -38,10 +38,13 @@ def correct(key: str, found: Guess) -> Guess | None:
 
 
 def tested(found: Guess) -> str:
-    """Which rows a task is tested on."""
+    """Which rows a task is tested on, and whether an expert may know them."""
     if found.tested:
         return f"tested on the split {found.tested}"
-    return f"tested on {found.test.name}" if found.test else "tested on a fifth that is held out"
+    if found.test:
+        return f"tested on {found.test.name}"
+    known = "an expert that was trained on every row of the file knows it already"
+    return f"tested on a fifth that is held out, and {known}"
 
 
 def said(way: Guess | Wording) -> str:

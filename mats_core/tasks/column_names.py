@@ -27,8 +27,10 @@ FOLLOWING = (
 )  # fmt: skip
 KEYS = (
     "answerkey", "answer_key", "answer_idx", "answer_index", "answer_id", "correct",
-    "correct_answer", "correct_option", "cop", "gold_label", "gold_idx", *LABELS,
+    "correct_answer", "correct answer", "right_answer", "best_answer", "correct_option", "cop",
+    "gold_label", "gold_idx", *LABELS,
 )  # fmt: skip
+RIGHT = ("correct_answer", "correct answer", "correct", "right_answer", "best_answer")  # as a text
 NUMBERED = re.compile(r"(?P<stem>.*?)[ _.-]?(?P<place>[A-Za-z]|\d)")  # `option_a`, `ending0`, `B`
 
 

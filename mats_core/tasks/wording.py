@@ -19,6 +19,7 @@ from .column_names import (
     PAIRS,
     QUESTIONS,
     READ,
+    RIGHT,
     TEXTS,
     first_of,
     numbered,
@@ -121,11 +122,23 @@ def _texts_in(cell: Any) -> list[str]:
 
 
 def _side_by_side(texts: Cells) -> Iterator[Answers]:
-    """Columns that hold an answer each."""
+    """Columns that hold an answer each; the right one may have a column beside the wrong ones'."""
     names = [*numbered(texts)][:MOST]
-    offered = [list(row) for row in zip(*(texts[name] for name in names), strict=True)]
-    if names and all(all(row) for row in offered):
-        yield names, tuple(f" {_braced(name)}" for name in names), offered
+    offered = _offered(texts, names)
+    if not names or not all(all(row) for row in offered):
+        return
+    right = first_of(RIGHT, texts)
+    if right and all(texts[right]) and answers.named(texts[right], offered) is None:
+        yield names, _templates([*names, right]), _offered(texts, [*names, right])
+    yield names, _templates(names), offered
+
+
+def _templates(names: Sequence[str]) -> tuple[str, ...]:
+    return tuple(f" {_braced(name)}" for name in names)
+
+
+def _offered(texts: Cells, names: Sequence[str]) -> list[list[str]]:
+    return [list(row) for row in zip(*(texts[name] for name in names), strict=True)]
 
 
 def _are_answers(classes: Sequence[str]) -> bool:

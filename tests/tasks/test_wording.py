@@ -21,8 +21,10 @@ LETTERS = "ABCD"
 LISTS = [["red", "blue", "green"], ["one", "two", "three"]]
 
 
-def rows_of(count: int = 40, **columns: list[Any]) -> Rows:
-    return repeated(columns, count)
+def rows_of(
+    named: dict[str, list[Any]] | None = None, count: int = 40, **columns: list[Any]
+) -> Rows:
+    return repeated({**(named or {}), **columns}, count)
 
 
 def mapped(letters: str) -> list[dict[str, list[str]]]:
@@ -43,6 +45,16 @@ CASES = [
              correct=["b", "a"]),
      "{passage}\nQuestion: {question}\nAnswer:", (" {choice_a}", " {choice_b}"), "correct",
      ("a", "b"), [1, 0]),
+    # The right answer in a column beside those of the wrong ones.
+    (rows_of(question=["what {}"], distractor1=["salt {}"], distractor2=["tin {}"],
+             correct_answer=["gold {}", "iron {}"]),
+     "Question: {question}\nAnswer:", (" {distractor1}", " {distractor2}", " {correct_answer}"),
+     "correct_answer", (), [2, 2]),
+    (rows_of({"Question": ["what {}"], "Incorrect Answer 1": ["1"], "Incorrect Answer 2": ["2"],
+              "Correct Answer": ["40", "70"]}),
+     "Question: {Question}\nAnswer:",
+     (" {Incorrect Answer 1}", " {Incorrect Answer 2}", " {Correct Answer}"), "Correct Answer", (),
+     [2, 2]),
     # Answers in one column of lists, or in a mapping beside their letters.
     (rows_of(question=["what {}"], choices=LISTS, answer=[2, 1]), "Question: {question}\nAnswer:",
      tuple(f" {{choices[{k}]}}" for k in range(3)), "answer", (), [2, 1]),

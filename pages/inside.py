@@ -13,6 +13,7 @@ from pages.shared.views import (
     between,
     confusion,
     feature_map,
+    film,
     layer_table,
     loading,
     own_example,
@@ -50,6 +51,7 @@ who: Any = right.segmented_control(
 )  # fmt: skip
 other = picks.other(run, task) if who == OTHER else None
 loading.collect()
+film.collect()
 layer_table.collect()
 between.collect()
 feature_map.collect()
@@ -64,6 +66,7 @@ else:
     confusion.section(shelf, run, task, who, preparing, other)
 if prepared is not None:
     own_example.section(shelf, run, task, prepared, other)
+    film.section(shelf, run, prepared)
     loading.section(shelf, run, task, prepared)
     layer_table.section(shelf, run, task, prepared)
     stepping.section(shelf, run, prepared)
@@ -71,6 +74,7 @@ if prepared is not None:
     feature_map.section(shelf, run, task, prepared)
 mine = (
     Slot.LOOKING,
+    Slot.FILMING,
     Slot.LOADING_PARTS,
     Slot.TABULATING,
     Slot.STEPPING,

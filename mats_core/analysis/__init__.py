@@ -10,6 +10,7 @@ from .convergence import Trajectory, follow
 from .correlation import Correlation, clear_among, correlate, correlate_pairs
 from .distances import Distances, measuring_distances
 from .feature_map import NEAREST, FeatureMap, Neighbour, mapping
+from .film import Film, Frame, FrameDone, filming
 from .ladder import Stand, Stood, climb, of_rung, steps
 from .layers import LayerRow, tabulating
 from .loading import GRAINS, ORDERINGS, THREE, Grain, Loading, Ordering, Step
@@ -35,14 +36,14 @@ from .why import Why, explaining
 
 __all__ = [
     "BASE", "GRAINS", "KINDS", "NEAREST", "OF_A_KIND", "ORDERINGS", "SUBSPACES", "THREE", "TRAITS",
-    "VIEWS", "WAYS", "Axis", "Between", "Cell", "CellDone", "Conflicts", "Correlation",
-    "Distances", "Essential", "FeatureMap", "Grain", "Interference", "Kind", "LayerRow",
-    "LayerSteps", "Loading", "Merged", "Neighbour", "Ordering", "OwnAnswers", "Point",
+    "VIEWS", "WAYS", "Axis", "Between", "Cell", "CellDone", "Conflicts", "Correlation", "Distances",
+    "Essential", "FeatureMap", "Film", "Frame", "FrameDone", "Grain", "Interference", "Kind",
+    "LayerRow", "LayerSteps", "Loading", "Merged", "Neighbour", "Ordering", "OwnAnswers", "Point",
     "Protection", "Quantity", "Seen", "Spectrum", "Stand", "Step", "Stood", "Subspace", "Survey",
     "Surveyed", "Task", "Trait", "Trajectory", "View", "Walk", "Way", "Why", "Window", "answering",
     "best", "chance_conflict", "clear_among", "climb", "conflict", "conflicting", "convergence",
-    "correlate", "correlate_pairs", "explaining", "fields", "follow", "interference", "knobs",
-    "layer_protection", "layer_spectra", "layer_subspaces", "loading", "mapping",
+    "correlate", "correlate_pairs", "explaining", "fields", "filming", "follow", "interference",
+    "knobs", "layer_protection", "layer_spectra", "layer_subspaces", "loading", "mapping",
     "measuring_distances", "of_rung", "others_mean", "overlap", "overlaps", "predicted_loss",
     "predicting", "principal_angles", "reasons", "stepping", "steps", "suggested", "survey",
     "surveying", "sweep", "tabulating", "toy", "traits", "unrelated_angles", "walking",

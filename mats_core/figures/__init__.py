@@ -15,6 +15,7 @@ from .convergence import residual_curves, solve_at, trajectory_curves, trajector
 from .correlation import correlation_words
 from .embed import CONFIG, plotly_script, script_json, to_json
 from .feature_map import feature_map
+from .film import feature_errors, film_lines
 from .ladder import ladder_lines
 from .loading import loading_curves, loading_steps
 from .overlap import angle_curves, pair_matrix
@@ -36,13 +37,14 @@ __all__ = [
     "ALL_TASKS", "CHOSEN", "CONFIG", "HEIGHT", "PALETTE", "QUANTITIES", "SIDES", "Figure", "Look",
     "accuracy_bars", "angle_curves", "asked_of_both", "baseline_bars", "concentration",
     "conflict_matrix", "confusion", "confusion_change", "correlation_words", "count_clear",
-    "difference_lines", "dimension_weights", "energy_curves", "family_heatmap", "feature_map",
-    "headline", "headline_changes", "interference_map", "ladder_lines", "largest_mistake",
-    "layer_profile", "loading_curves", "loading_steps", "look", "looks", "own_answers",
-    "pair_matrix", "percent", "picture", "plotly_script", "points", "predicted_against_measured",
-    "protection_along", "protection_maps", "reasons_figure", "reasons_verdict", "residual_curves",
-    "run_lines", "safe", "script_json", "short_names", "solve_at", "spectra", "stage_matrix",
-    "stages_words", "sweep_map", "task_weights", "to_csv", "to_json", "toy_losses", "toy_polar",
-    "toy_progress", "toy_scaling", "trajectory_curves", "trajectory_tasks", "verdict",
-    "way_between", "why_explained", "why_layers", "why_tasks", "worth_showing",
+    "difference_lines", "dimension_weights", "energy_curves", "family_heatmap", "feature_errors",
+    "feature_map", "film_lines", "headline", "headline_changes", "interference_map", "ladder_lines",
+    "largest_mistake", "layer_profile", "loading_curves", "loading_steps", "look", "looks",
+    "own_answers", "pair_matrix", "percent", "picture", "plotly_script", "points",
+    "predicted_against_measured", "protection_along", "protection_maps", "reasons_figure",
+    "reasons_verdict", "residual_curves", "run_lines", "safe", "script_json", "short_names",
+    "solve_at", "spectra", "stage_matrix", "stages_words", "sweep_map", "task_weights", "to_csv",
+    "to_json", "toy_losses", "toy_polar", "toy_progress", "toy_scaling", "trajectory_curves",
+    "trajectory_tasks", "verdict", "way_between", "why_explained", "why_layers", "why_tasks",
+    "worth_showing",
 ]  # fmt: skip

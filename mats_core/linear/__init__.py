@@ -37,6 +37,7 @@ from .operators import (
     WeightedSum,
     damped,
     damped_products,
+    effective_dimension,
     regularised,
     regularised_gram,
     truncated,
@@ -49,9 +50,10 @@ from .updates import Updates, norm, weighted_sum
 __all__ = [
     "BLOCK", "WORTH", "Apply", "Dense", "Diagonal", "Eigen", "Gram", "Identity", "InputGram",
     "Kronecker", "LowRank", "Operator", "Solution", "Spectral", "Status", "Triples", "Updates",
-    "WeightedSum", "cg", "damped", "damped_products", "eigh_descending", "essential_directions",
-    "exact", "factored_kronecker_inverse", "jacobi", "kronecker", "kronecker_inverse",
-    "largest_triples", "left_directions", "like", "matrix", "norm", "polar", "pseudo_solve",
-    "regularised", "regularised_gram", "solve_factored", "solve_positive", "streamed_thresholds",
-    "svd", "symmetric", "truncated", "two_models", "update_gram", "weighted_sum",
+    "WeightedSum", "cg", "damped", "damped_products", "effective_dimension", "eigh_descending",
+    "essential_directions", "exact", "factored_kronecker_inverse", "jacobi", "kronecker",
+    "kronecker_inverse", "largest_triples", "left_directions", "like", "matrix", "norm", "polar",
+    "pseudo_solve", "regularised", "regularised_gram", "solve_factored", "solve_positive",
+    "streamed_thresholds", "svd", "symmetric", "truncated", "two_models", "update_gram",
+    "weighted_sum",
 ]  # fmt: skip

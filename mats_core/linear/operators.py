@@ -279,6 +279,21 @@ def regularised_gram(
     return damped(off_diagonal_scaled(gram, off_diagonal), damping)
 
 
+def effective_dimension(gram: Tensor, damping: float) -> float:
+    """How many directions of a Gram stand above its damping: Σ λ / (λ + δ λ̄), with λ̄ the mean
+    eigenvalue and δ the damping (degrees of freedom of ridge regression; Hastie, Tibshirani and
+    Friedman, The Elements of Statistical Learning, equation 3.50); without damping, its rank.
+
+    gram   (d, d), damped already: λ + δ λ̄ are its eigenvalues
+    """
+    mean = float(gram.diagonal().mean())
+    factor, failed = torch.linalg.cholesky_ex(gram)
+    if not damping or int(failed) or mean <= 0:
+        return float(torch.linalg.matrix_rank(gram, hermitian=True))
+    inverse = float(torch.cholesky_inverse(factor).diagonal().sum())
+    return min(max(len(gram) - damping / (1 + damping) * mean * inverse, 0.0), float(len(gram)))
+
+
 def truncated(block: Kronecker, rank: int, damping: float = 0.0) -> Spectral:
     """The block cut to its `rank` largest eigen-directions, which are pairs of its factors'.
 

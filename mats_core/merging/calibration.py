@@ -19,19 +19,19 @@ from typing import Any
 from torch import Tensor, nn
 
 from .. import models, tasks
-from ..checkpoints import Checkpoint
+from ..checkpoints import SHARD_BYTES, Checkpoint
 from ..errors import InputError, listing
 from ..evaluation import with_head
 from ..families import Expert
 from ..methods import Layer, LayerStatistics, SequentialOptions
 from ..names import module_of
 from ..statistics import (
-    Block,
     MeasureSettings,
     Moments,
     Stage,
     Stream,
     blocks_of,
+    feature_error,
     inputs_of_task,
     moments,
     room,
@@ -41,7 +41,8 @@ from .engine import handed_on, made_of
 from .plan import Plan, Unit, units
 from .reading import read_layer, treated_as_matrix
 from .sinks import MemorySink, emit, output_specs, take_over
-from .workspace import Done, Place
+from .walked import BLOCK, INPUTS, STAGE, STREAMS, FeatureErrors
+from .workspace import Done, Place, open_place
 
 SHARE = 0.25  # of the available memory, for what lies in front of a block
 FREE = 4e9  # bytes, where it is not known
@@ -89,13 +90,28 @@ def by_blocks(
             yield handed_on(plan, unit, made_of(plan, unit, survey), place)
     left = {unit.name for unit in todo}
     with room(streams_budget()) as kept:
-        streams: list[_Pair] = []
-        for index, expert in enumerate(plan.inputs.family.experts):
-            yield Event(text=f"Reading the calibration inputs of {expert.name}")
-            streams.append(walk.pair(index, kept))
-        for number, block in enumerate(walk.blocks, 1):
-            said = f"Block {number} of {len(walk.blocks)}"
-            yield from _calibrated(walk, block, streams, left, said)
+        streams = yield from _entered(walk, kept)
+        for number in range(len(walk.blocks)):
+            yield from _calibrated(walk, number, streams, left)
+
+
+def walking_beside(
+    plan: Plan, encoder: Mapping[str, Tensor] | None = None
+) -> Generator[Event, None, tuple[Mapping[str, Tensor], FeatureErrors | None]]:
+    """Events of a merge that walks beside every expert as it is, on the calibration inputs; returns
+    its tensors and its feature errors, None where the whole model is one block.
+
+    encoder   tensors by the base's names; None: what calibration starts from
+    """
+    yield Event(text="Starting from the merge that is calibrated")
+    walk = _Walk(plan, open_place(plan, None, shard_bytes=SHARD_BYTES), encoder)
+    with room(streams_budget()) as kept:
+        streams = yield from _entered(walk, kept)
+        rows = [walk.errors(streams)]
+        for number in range(len(walk.blocks)):
+            yield from _gone_on(walk, number, streams)
+            rows.append(walk.errors(streams))
+    return walk.encoder.tensors, FeatureErrors.of(rows)
 
 
 @dataclass(frozen=True)
@@ -107,11 +123,26 @@ class _Pair:
     own: Stream
 
 
+def _entered(walk: _Walk, kept: Any) -> Generator[Event, None, list[_Pair]]:
+    """The streams of all tasks in front of the first block."""
+    streams: list[_Pair] = []
+    for index, expert in enumerate(walk.plan.inputs.family.experts):
+        yield Event(text=f"Reading the calibration inputs of {expert.name}")
+        streams.append(walk.pair(index, kept))
+    return streams
+
+
 def _calibrated(
-    walk: _Walk, block: Block, streams: Sequence[_Pair], left: set[str], said: str
+    walk: _Walk, number: int, streams: Sequence[_Pair], left: set[str]
 ) -> Iterator[Event | Done]:
-    """Solve a block stage by stage, and pass all streams through it."""
-    for stage in block.stages:
+    """Solve a block stage by stage, and pass all streams through it.
+
+    The layers of its last stage are handed on behind the block: what they are told with has the
+    errors there, which a merge that goes on would not measure again.
+    """
+    block, said, before = walk.blocks[number], walk.said(number), walk.errors(streams)
+    last: list[Done] = []
+    for place, stage in enumerate(block.stages):
         todo = {layer: walk.units[layer] for layer in stage.layers}
         todo = {layer: unit for layer, unit in todo.items() if unit.name in left}
         if not todo:
@@ -121,13 +152,35 @@ def _calibrated(
             yield Event(text=f"{said}: matching {listing(stage.layers, 1)} with {walk.name(pair)}")
             walk.become(pair.expert, block.module)
             seen.append(moments(pair.merge, pair.own, block, stage))
+        errors = [found.error for found in seen]
+        told = {BLOCK: number, STAGE: place, INPUTS: walk.by_name(streams, errors)}
         for layer, unit in todo.items():
-            yield walk.solved(unit, layer, stage, seen)
+            done = _noted(walk.solved(unit, layer, stage, seen), told)
+            if stage is not block.stages[-1]:
+                yield done
+            else:
+                last.append(done)
+    yield from _gone_on(walk, number, streams)
+    behind = walk.errors(streams)
+    for done in last:
+        yield _noted(done, {STREAMS: [before, behind]} if before and behind else {})
+
+
+def _gone_on(walk: _Walk, number: int, streams: Sequence[_Pair]) -> Iterator[Event]:
+    """Pass all streams through a block."""
+    block = walk.blocks[number].module
     for pair in streams:
-        yield Event(text=f"{said}: going on with {walk.name(pair)}")
-        walk.become(pair.expert, block.module)
-        pair.own.go_on(block.module)
-        pair.merge.go_on(block.module)
+        yield Event(text=f"{walk.said(number)}: going on with {walk.name(pair)}")
+        walk.become(pair.expert, block)
+        pair.own.go_on(block)
+        pair.merge.go_on(block)
+
+
+def _noted(done: Done, details: Mapping[str, Any]) -> Done:
+    """A layer that is told with more details."""
+    report = done.entry.report
+    report = replace(report, details={**report.details, **details})
+    return replace(done, entry=replace(done.entry, report=report))
 
 
 class _Walk:
@@ -137,10 +190,13 @@ class _Walk:
     units    a module of a stage → its layer
     """
 
-    def __init__(self, plan: Plan, place: Place) -> None:
+    def __init__(
+        self, plan: Plan, place: Place, encoder: Mapping[str, Tensor] | None = None
+    ) -> None:
         self.plan, self.place, self.options = plan, place, plan.options
         assert isinstance(self.options, SequentialOptions)
         self.encoder = _started(plan, place)
+        self.encoder.tensors.update(encoder or {})
         family, first = plan.inputs.family, plan.inputs.family.experts[0]
         tensors = with_head(self.encoder.tensors, family, first)
         self.merge, self.expert = (_apart(first, tensors, plan.device) for _ in range(2))
@@ -170,6 +226,20 @@ class _Walk:
     def name(self, pair: _Pair) -> str:
         """The expert's name of a pair of streams."""
         return self.plan.inputs.family.experts[pair.expert].name
+
+    def said(self, number: int) -> str:
+        """Which block it is, in words."""
+        return f"Block {number + 1} of {len(self.blocks)}"
+
+    def by_name(self, streams: Sequence[_Pair], values: Sequence[float]) -> dict[str, float]:
+        """A value of each pair of streams, by its expert's name."""
+        return dict(zip(map(self.name, streams), values, strict=True))
+
+    def errors(self, streams: Sequence[_Pair]) -> dict[str, float]:
+        """The feature errors in front of the next block; none where the model is one block."""
+        found = [feature_error(pair.merge, pair.own) for pair in streams]
+        known = [error for error in found if error is not None]
+        return self.by_name(streams, known) if len(known) == len(streams) else {}
 
     def pair(self, index: int, kept: Any) -> _Pair:
         """The streams of one expert in front of the first block."""

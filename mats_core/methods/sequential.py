@@ -16,6 +16,7 @@ curvature by sub-layer is not published.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 from torch import Tensor
@@ -25,6 +26,7 @@ from ..linear import (
     Kronecker,
     Status,
     WeightedSum,
+    effective_dimension,
     eigh_descending,
     matrix,
     pseudo_solve,
@@ -43,6 +45,9 @@ from .regmean import MEASURED
 
 OUTPUT = frozenset({"output_gradient_gram"})
 STARTS = ("average", "kfac")
+# Of a layer's details: its width with the column of the bias, and how many input directions are
+# decided by each expert's examples, alone and with the update's share.
+WIDTH, DECIDED, STEADIED = "input_width", "directions", "steadied_directions"
 
 
 class SequentialOptions(Options):
@@ -116,9 +121,10 @@ def sequential(layer: Layer, options: SequentialOptions, survey: Any = None) -> 
         return start
     sides = [_side(layer, index, gram, options) for index, gram in enumerate(inputs)]
     ready, targets = [a for a, _ in sides], [target for _, target in sides]
-    how = _told(layer, options)
+    how, details = _told(layer, options), _directions(inputs, ready, options)
     if options.curvature == "identity":
-        return _least_squares(layer, ready, targets, start.value, how)
+        found = _least_squares(layer, ready, targets, start.value, how)
+        return replace(found, details=details)
     damped = [matrix(regularised_gram(b, damping=options.damping, normalise=True)) for b in outputs]
     blocks = tuple(Kronecker(b, a) for b, a in zip(damped, ready, strict=True))
     operator = WeightedSum(blocks, layer.shares)
@@ -130,7 +136,8 @@ def sequential(layer: Layer, options: SequentialOptions, survey: Any = None) -> 
     )
     if layer.negative and solution.status == Status.NOT_POSITIVE:
         raise indefinite(layer, "sequential calibration")
-    return Merged(solution.value, "sequential", status=f"{solution.status}{how}", solution=solution)
+    status = f"{solution.status}{how}"
+    return Merged(solution.value, "sequential", status=status, solution=solution, details=details)
 
 
 def starting_merge(layer: Layer, options: SequentialOptions) -> Merged:
@@ -174,6 +181,20 @@ def _of_update(update: Tensor) -> Tensor:
     return (update.mT @ update) / update.square().sum().clamp_min(1e-30)
 
 
+def _directions(
+    inputs: Sequence[Tensor], ready: Sequence[Tensor], options: SequentialOptions
+) -> dict[str, Any]:
+    """How many of a layer's input directions each expert's examples decide, and how many they do
+    with the update's share of the Gram."""
+    own = [regularised_gram(gram, damping=options.damping) for gram in inputs]
+    found = {WIDTH: len(ready[0]), DECIDED: _effective(own, options)}
+    return found | ({STEADIED: _effective(ready, options)} if options.update_share else {})
+
+
+def _effective(grams: Sequence[Any], options: SequentialOptions) -> list[float]:
+    return [round(effective_dimension(matrix(gram), options.damping), 2) for gram in grams]
+
+
 def _told(layer: Layer, options: SequentialOptions) -> str:
     corrected = options.residual and any(own.lost is not None for own in layer.statistics)
     return ", residual stream corrected" if corrected else ""
@@ -207,6 +228,7 @@ def cost(s: Shape, options: SequentialOptions) -> Cost:
     m, n, t = s.rows, s.columns, s.experts
     product = gemm(m, n, n, s.dtype) * t + s.passes(3 * t)
     grams = t * (2 * n * n + m * m) * s.width
+    product += gemm(n, n, n, s.dtype) * (t * (2 if options.update_share else 1))  # directions
     if options.curvature == "identity":
         return Cost("merged", product + cholesky_solve(m, n), 6 * s.nbytes + grams)
     operator = product + gemm(m, n, m, s.dtype) * t

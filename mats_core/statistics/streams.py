@@ -2,6 +2,7 @@
 
 x_s, x_e     the input of a stage's layers in the merge and in the expert, x̃ = [x; 1]
 r_s, r_e     the streams that a layer's output is added to
+‖x_s − x_e‖² / ‖x_e‖²   the feature error: how far the merge's features are from the expert's
 S, X, R      E[x̃_s x̃_sᵀ], E[x̃_e x̃_sᵀ] and E[(r_e − r_s) x̃_sᵀ], means over the tokens
 
 What lies in front of a block is all that is kept, in memory up to a budget and beyond it on disk;
@@ -142,12 +143,14 @@ class Moments:
     cross   X (d + 1, d + 1)
     lost    R (d_out, d + 1) of the layers whose output is added to a stream, by their modules
     tokens  N
+    error   the feature error of the inputs
     """
 
     gram: Tensor
     cross: Tensor
     lost: Mapping[str, Tensor]
     tokens: int
+    error: float
 
 
 def moments(merge: Stream, expert: Stream, block: Block, stage: Stage) -> Moments:
@@ -156,17 +159,45 @@ def moments(merge: Stream, expert: Stream, block: Block, stage: Stage) -> Moment
     gram: Any = 0
     cross: Any = 0
     lost: dict[str, Any] = dict.fromkeys(stage.streams, 0)
-    tokens = 0
+    tokens, apart = 0, _Apart()
     for index, mask in enumerate(merge.masks):
         ours = merge.caught(block.module, index, wanted)
         theirs = expert.caught(block.module, index, wanted)
-        x_s, x_e = (_with_one(_rows(own[stage.source], mask)) for own in (ours, theirs))
+        rows = [_rows(own[stage.source], mask) for own in (ours, theirs)]
+        apart.add(*rows)
+        x_s, x_e = map(_with_one, rows)
         gram, cross = gram + x_s.mT @ x_s, cross + x_e.mT @ x_s
         for layer, seen in stage.streams.items():
             lost[layer] = lost[layer] + _rows(theirs[seen] - ours[seen], mask).mT @ x_s
         tokens += len(x_s)
     each = {layer: value / tokens for layer, value in lost.items()}
-    return Moments(gram / tokens, cross / tokens, each, tokens)
+    return Moments(gram / tokens, cross / tokens, each, tokens, apart.error)
+
+
+def feature_error(merge: Stream, expert: Stream) -> float | None:
+    """The feature error of what lies in front of the next block, over all tokens of a task; None
+    where the whole model is one block."""
+    apart, whole = _Apart(), True
+    for mask, (ours, _), (theirs, _) in zip(merge.masks, merge.calls, expert.calls, strict=True):
+        whole = whole and not ours
+        if ours:
+            apart.add(_rows(ours[0], mask), _rows(theirs[0], mask))
+    return None if whole else apart.error
+
+
+class _Apart:
+    """Sums of ‖x_s − x_e‖² and of ‖x_e‖²."""
+
+    def __init__(self) -> None:
+        self.apart, self.length = 0.0, 0.0
+
+    def add(self, ours: Tensor, theirs: Tensor) -> None:
+        self.apart += float((ours - theirs).double().square().sum())
+        self.length += float(theirs.double().square().sum())
+
+    @property
+    def error(self) -> float:
+        return self.apart / self.length if self.length else 0.0
 
 
 def _rows(values: Tensor, mask: Tensor | None) -> Tensor:

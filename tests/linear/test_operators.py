@@ -147,3 +147,15 @@ def test_truncated_counts_directions_even_where_they_tie():
 def test_the_module_exports_what_the_tests_enrol():
     public = {name for name in vars(operators) if isinstance(getattr(operators, name), type)}
     assert {t.__name__ for t in Operator.__subclasses__()} <= public
+
+
+@pytest.mark.parametrize("damping", [0.0, 1e-3, 0.03, 1.0])
+@pytest.mark.parametrize("rank", [2, 5])
+def test_effective_dimension_counts_eigenvalues_above_the_damping(damping, rank):
+    tokens = torch.randn(rank, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    gram = tokens.mT @ tokens
+    values = torch.linalg.eigvalsh(gram).clamp_min(0)
+    expected = float((values / (values + damping * values.mean())).sum()) if damping else rank
+    found = operators.effective_dimension(damped(gram, damping), damping)
+    assert found == pytest.approx(expected, rel=1e-9)
+    assert operators.effective_dimension(torch.zeros(4, 4), 0.1) == 0

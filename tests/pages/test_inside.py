@@ -17,20 +17,22 @@ import pytest
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
-from mats_core import tasks
+from mats_core import figures, tasks
 from mats_core.checkpoints.files import Checkpoint
 from mats_core.evaluation import evaluate
+from mats_core.merging import FeatureErrors
 from mats_core.merging.events import Finished
 from mats_core.merging.family_file import load_family
 from mats_core.merging.pipeline import run as merge_again
 from mats_core.merging.plan import open_inputs
 from mats_core.merging.recipe import TRIED
 from mats_core.models.modules import tensors_of
+from pages.shared.frame import Wanted
 from pages.shared.views import layer_table
 from pages.shared.views.answers import AFTER, choices, compared, story, title
 from pages.shared.work import confusion
 from pages.shared.work.shelf import Answers, Shelf
-from tests.pages.driving import kept, press, sentences, settle
+from tests.pages.driving import kept, labelled, press, sentences, settle
 
 Open = Callable[..., AppTest]
 JOBS = ("preparation", "looking", "looking ahead", "loading parts")
@@ -525,3 +527,52 @@ def test_the_way_between_is_walked_in_the_background(open_app: Open):
     assert [line["name"] for line in lines] == ["e0", "e1", "e2"]
     assert [line["y"] for line in lines] == [pytest.approx(row) for row in found.loss.tolist()]
     assert f"{sum(found.examples):,} validation examples" in words(app)
+
+
+# Block by block -----------------------------------------------------------------------------------
+
+
+def test_a_calibration_is_shown_at_once_and_filmed_on_a_press(
+    open_app: Open,
+):
+    app = settle(open_app(), "preparation")
+    app.session_state["wanted"] = Wanted("sequential", {"examples": 16})
+    app.run()
+    settle(press(app, "Merge"), "preparation", "merging")
+    app.switch_page("pages/inside.py")
+    settle(app, *JOBS)
+    assert sentences(app) == ""
+    (run,) = kept()
+    errors = FeatureErrors.recorded(run.report)
+    assert errors is not None
+    mean = next(t for s in specs(app) for t in s["data"] if t.get("name") == "<b>all tasks</b>")
+    assert mean["y"] == pytest.approx(list(errors.means))
+    assert "3 states to test" in words(app)
+    press(app, "Test it block by block")
+    settle(app, *JOBS, "filming")
+    assert sentences(app) == ""
+    film = app.session_state["inside shelf"].get(run).film
+    assert [frame.block for frame in film.frames] == [0, 1, 2]
+    assert "Without calibration they are" in words(app)
+    shown = {metric.label: metric.value for metric in app.metric}
+    assert shown["Feature error here"] == figures.percent(film.calibrated.means[-1])
+    assert shown["Normalised accuracy"] == figures.percent(film.frames[-1].normalised_accuracy)
+    labelled(app, "Blocks calibrated").set_value(0).run()
+    shown = {metric.label: metric.value for metric in app.metric}
+    assert shown["Without calibration"] == figures.percent(film.started.means[0])
+    assert shown["Normalised accuracy"] == figures.percent(film.frames[0].normalised_accuracy)
+
+
+def test_other_methods_have_no_film_and_older_runs_say_why(open_app: Open):
+    app = merged(open_app)
+    assert "Block by block" not in [header.value for header in app.header]
+    (run,) = kept()
+    older = replace(run, recipe=run.recipe.model_copy(update={"method": "sequential"}))
+
+    def alone(run: object) -> None:
+        from pages.shared.views import film
+
+        film.section(None, run, None)  # type: ignore[arg-type]
+
+    page = AppTest.from_function(alone, kwargs={"run": older}).run()
+    assert "Merge again" in page.info[0].value

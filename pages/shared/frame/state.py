@@ -77,6 +77,7 @@ class Slot(StrEnum):
     LOOKING = "looking"  # one task's examples, asked of a merge that is made again
     LOOKING_AHEAD = "looking ahead"  # the other tasks' examples, in the background
     LOADING_PARTS = "loading parts"  # the merged parts swapped into the base, one by one
+    FILMING = "filming"  # one run's calibration, tested block by block
     TABULATING = "tabulating"  # every layer of one run, in numbers
     STEPPING = "stepping"  # one layer of one run, stage by stage
     MAPPING = "mapping"  # examples under base, experts and one run, in one plane

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         estimate,
         export,
         feature_map,
+        film,
         final,
         ladder,
         layer_table,
@@ -43,8 +44,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BEFORE", "OTHER", "between", "bringing", "comparison", "conflict", "confusion", "convergence",
-    "estimate", "export", "feature_map", "final", "ladder", "layer_table", "leaderboard", "loading",
-    "merging", "models", "new_family", "new_members", "new_tasks", "overlap", "own_example",
-    "picks", "predicted_loss", "protection", "recipe", "results", "runs", "shipped", "spectra",
-    "stepping", "survey", "sweep", "why",
+    "estimate", "export", "feature_map", "film", "final", "ladder", "layer_table", "leaderboard",
+    "loading", "merging", "models", "new_family", "new_members", "new_tasks", "overlap",
+    "own_example", "picks", "predicted_loss", "protection", "recipe", "results", "runs", "shipped",
+    "spectra", "stepping", "survey", "sweep", "why",
 ]  # fmt: skip

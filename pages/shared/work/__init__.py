@@ -10,6 +10,7 @@ from .convergence import follow
 from .drafts import Draft
 from .export import Written
 from .feature_map import draw_map
+from .film import film
 from .jobs import Desk, Job, Snapshot, Tell, Worker
 from .ladder import LadderRequest, run_ladder
 from .layers import tabulate
@@ -26,8 +27,8 @@ from .sweep import SweepRequest, run_sweep
 __all__ = [
     "EXAMPLES", "Answers", "ConflictRequest", "Desk", "Draft", "Job", "LadderRequest", "Prepared",
     "Request", "Residuals", "Run", "Shelf", "Snapshot", "SweepRequest", "TaskCard", "Tell",
-    "Worker", "Written", "ask_own", "clipped", "confusion", "drafts", "draw_map", "export", "final",
-    "follow", "leaderboard", "lesson", "load", "look_around", "measure_conflicts", "merge",
+    "Worker", "Written", "ask_own", "clipped", "confusion", "drafts", "draw_map", "export", "film",
+    "final", "follow", "leaderboard", "lesson", "load", "look_around", "measure_conflicts", "merge",
     "picture", "predicted_loss", "prepare", "run_ladder", "run_sweep", "runs", "shipped",
     "step_through", "tabulate", "walk", "why",
 ]  # fmt: skip

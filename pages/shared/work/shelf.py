@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from mats_core.analysis import Between, FeatureMap, LayerRow, LayerSteps, Loading
+from mats_core.analysis import Between, FeatureMap, Film, LayerRow, LayerSteps, Loading
 from mats_core.merging import Inputs
 from mats_core.tasks import IMAGES, Form, Split
 
@@ -59,6 +59,7 @@ class Looked:
     steps: dict[str, LayerSteps] = field(default_factory=dict)
     last_round: Inputs | None = None
     map: FeatureMap | None = None
+    film: Film | None = None
 
 
 class Shelf:

@@ -78,7 +78,7 @@ if not surveys.matrices(prepared.inputs):
     st.stop()
 found = surveys.survey(prepared.inputs)
 survey.choice(prepared.inputs)  # before anything reads or shows it
-whole, one = st.columns([5, 6], gap="large")
+whole, one = show.halves("layers", [5, 6])
 with whole:
     st.header("All layers, all tasks", anchor=False)
     survey.heatmap(prepared.inputs, found)

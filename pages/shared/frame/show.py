@@ -110,6 +110,12 @@ def _symbol(text: str, meaning: str) -> str:
     return f'<abbr tabindex="0" {shown}>{html.escape(text)}</abbr>'
 
 
+def halves(name: str, widths: int | Sequence[int] = 2) -> Sequence[Any]:
+    """Columns for figures and formulas, which stand below each other where both would be too small
+    to be read (`style.css`)."""
+    return st.container(key=f"halves-{name}").columns(widths, gap="large")
+
+
 def figure(drawn: Figure, key: str, **chart: Any) -> Any:
     """A figure, with what it says about this result under it, and its numbers to take away.
 

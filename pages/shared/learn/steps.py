@@ -176,7 +176,7 @@ def explore() -> None:
     )  # fmt: skip
     index = titles.index(str(chosen))
     step = STEPS[index]
-    left, right = st.columns([6, 5], gap="large")
+    left, right = show.halves("toy", [6, 5])
     with right:
         st.header(step.title, anchor=False)
         st.markdown(step.text)

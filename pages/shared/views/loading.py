@@ -82,7 +82,7 @@ def _curves(run: Run, found: Loading, task: str) -> None:
     )  # fmt: skip
     only = None if whose == ALL else task
     key = f"{run.id} {len(found.parts)} {len(found.curves)} {whose}"
-    left, right = st.columns([11, 8], gap="large")
+    left, right = show.halves("loading", [11, 8])
     with left:
         show.figure(figures.loading_curves(found, only), f"loading {key}")
     with right:

@@ -65,7 +65,7 @@ def _figures(run: Run, found: Interference, looks: dict[str, Look]) -> None:
             f"The merge is that of round {run.recipe.rounds}. Its cost is predicted from the "
             "statistics of the experts themselves, which are not those that it was merged with."
         )
-    left, right = st.columns(2, gap="large")
+    left, right = show.halves("forecast")
     with left:
         st.subheader("Predicted, by layer and task", anchor=False)
         show.figure(figures.interference_map(found), f"forecast map {run.id}")

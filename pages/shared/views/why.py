@@ -52,7 +52,7 @@ def section(
     st.header(show.plain(question(first, second, names[0])), anchor=False)
     asked = figures.asked_of_both(first.report.tasks, second.report.tasks, first.report.split)
     key = f"{first.id} {second.id}"
-    left, right = st.columns(2, gap="large")
+    left, right = show.halves("why")
     with left:
         st.subheader("Measured, by task", anchor=False)
         show.figure(figures.why_tasks(found, looks, names, asked), f"why tasks {key}")

@@ -120,7 +120,8 @@ CASES: dict[str, MethodCase] = {
     "sequential": MethodCase(
         frozenset({
             "curvature", "examples", "damping", "expert_inputs", "residual", "off_diagonal",
-            "start", "iterations", "tolerance", "update_share",
+            "start", "iterations", "tolerance", "update_share", "inputs", "pile", "candidates",
+            "augment_to",
         }),
         GENERAL, exact=SOLVED, identical={}, bare="average", single=5e-4, grids=False,
         turns=({"damping": 0.1}, {"curvature": "identity"}),

@@ -16,9 +16,10 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from .. import models, tasks
+from .. import models
 from ..checkpoints import SHARD_BYTES, Checkpoint
 from ..errors import InputError, listing
 from ..evaluation import with_head
@@ -26,18 +27,19 @@ from ..families import Expert
 from ..methods import Layer, LayerStatistics, SequentialOptions
 from ..names import module_of
 from ..statistics import (
-    MeasureSettings,
     Moments,
-    Stage,
     Stream,
     blocks_of,
     feature_error,
-    inputs_of_task,
     moments,
     room,
 )
 from ..system import Event, available_memory
+from ..tasks import Split
+from . import calibration_inputs
+from .calibration_inputs import Taken
 from .engine import handed_on, made_of
+from .events import InputsChosen
 from .plan import Plan, Unit, units
 from .reading import read_layer, treated_as_matrix
 from .sinks import MemorySink, emit, output_specs, take_over
@@ -62,20 +64,7 @@ def require(plan: Plan) -> None:
         raise InputError(thing, expected="engine 'local'", found=f"'{plan.recipe.engine}'")
     if plan.inputs.vectors is not None:
         raise InputError(thing, expected="experts with weights", found="(IA)³ vectors")
-    without = [
-        expert.name
-        for expert in plan.inputs.family.experts
-        if not expert.task or expert.checkpoint.directory is None
-    ]
-    if without:
-        raise InputError(
-            thing,
-            expected="a task and a model's directory for every expert: layers are matched on each "
-            "expert's inputs",
-            found=f"none for {listing(without)}",
-            remedy="Name tasks in the recipe, or choose 'kfac' with gram 'update', which needs no "
-            "data.",
-        )
+    calibration_inputs.require(plan)
 
 
 def by_blocks(
@@ -89,8 +78,9 @@ def by_blocks(
         if unit.name not in calibrated:
             yield handed_on(plan, unit, made_of(plan, unit, survey), place)
     left = {unit.name for unit in todo}
+    taken = yield from walk.choosing()
     with room(streams_budget()) as kept:
-        streams = yield from _entered(walk, kept)
+        streams = yield from _entered(walk, taken, kept)
         for number in range(len(walk.blocks)):
             yield from _calibrated(walk, number, streams, left)
 
@@ -105,8 +95,9 @@ def walking_beside(
     """
     yield Event(text="Starting from the merge that is calibrated")
     walk = _Walk(plan, open_place(plan, None, shard_bytes=SHARD_BYTES), encoder)
+    taken = yield from walk.choosing()
     with room(streams_budget()) as kept:
-        streams = yield from _entered(walk, kept)
+        streams = yield from _entered(walk, taken, kept)
         rows = [walk.errors(streams)]
         for number in range(len(walk.blocks)):
             yield from _gone_on(walk, number, streams)
@@ -116,19 +107,21 @@ def walking_beside(
 
 @dataclass(frozen=True)
 class _Pair:
-    """The two streams of one task."""
+    """The two streams of one expert's inputs."""
 
     expert: int
+    taken: Taken
     merge: Stream
     own: Stream
 
 
-def _entered(walk: _Walk, kept: Any) -> Generator[Event, None, list[_Pair]]:
-    """The streams of all tasks in front of the first block."""
+def _entered(walk: _Walk, taken: Sequence[Taken], kept: Any) -> Generator[Event, None, list[_Pair]]:
+    """The streams of all experts' inputs in front of the first block."""
     streams: list[_Pair] = []
-    for index, expert in enumerate(walk.plan.inputs.family.experts):
-        yield Event(text=f"Reading the calibration inputs of {expert.name}")
-        streams.append(walk.pair(index, kept))
+    for index, (expert, inputs) in enumerate(zip(walk.experts, taken, strict=True)):
+        text = f"Reading the calibration inputs of {expert.name}"
+        yield InputsChosen(inputs.chosen, text=text)
+        streams.append(walk.pair(index, inputs, kept))
     return streams
 
 
@@ -155,7 +148,9 @@ def _calibrated(
         errors = [found.error for found in seen]
         told = {BLOCK: number, STAGE: place, INPUTS: walk.by_name(streams, errors)}
         for layer, unit in todo.items():
-            done = _noted(walk.solved(unit, layer, stage, seen), told)
+            known = read_layer(walk.plan, unit)
+            done = walk.solved(unit, _measured(known, layer, unit, seen, streams))
+            done = _noted(done, told)
             if stage is not block.stages[-1]:
                 yield done
             else:
@@ -186,6 +181,7 @@ def _noted(done: Done, details: Mapping[str, Any]) -> Done:
 class _Walk:
     """The two models and what they are made of.
 
+    there    what the experts choose their inputs from; nothing where each has its own
     blocks   of the model, in their order
     units    a module of a stage → its layer
     """
@@ -193,8 +189,11 @@ class _Walk:
     def __init__(
         self, plan: Plan, place: Place, encoder: Mapping[str, Tensor] | None = None
     ) -> None:
+        assert isinstance(plan.options, SequentialOptions)
         self.plan, self.place, self.options = plan, place, plan.options
-        assert isinstance(self.options, SequentialOptions)
+        self.experts = plan.inputs.family.experts
+        apart = self.options.inputs == "own"
+        self.there = () if apart else calibration_inputs.candidates(plan)
         self.encoder = _started(plan, place)
         self.encoder.tensors.update(encoder or {})
         family, first = plan.inputs.family, plan.inputs.family.experts[0]
@@ -209,23 +208,53 @@ class _Walk:
         linear = {
             module_of(name): merged[base] for name, base in self.names.items() if base in merged
         }
-        self.blocks = blocks_of(self.merge, _few(self._inputs(first)[0]), linear)
+        self.blocks = blocks_of(self.merge, _few(self._batches(0, self._any())[0]), linear)
         stages = [stage for block in self.blocks for stage in block.stages]
         self.units = {layer: linear[layer] for stage in stages for layer in stage.layers}
 
-    def _inputs(self, expert: Expert) -> list[Mapping[str, Tensor]]:
-        options, recipe = self.options, self.plan.recipe
-        assert isinstance(options, SequentialOptions)
-        settings = MeasureSettings(
-            examples=options.examples, seed=recipe.seed, device=self.plan.device
-        )
+    def _batches(self, index: int, parts: Sequence[Split]) -> list[Mapping[str, Tensor]]:
+        expert = self.plan.inputs.family.experts[index]
         tensors = with_head(self.encoder.tensors, self.plan.inputs.family, expert)
-        task = tasks.load(expert.task, root=recipe.folder)
-        return inputs_of_task(expert.checkpoint, task, settings, tensors)
+        return calibration_inputs.batches(self.plan, expert, parts, tensors)
+
+    def _any(self) -> Sequence[Split]:
+        """Two examples, for a look at the model."""
+        if self.options.inputs == "own":
+            parts = calibration_inputs.own_inputs(self.plan, self.experts[0]).parts
+        else:
+            parts = [one.split for one in self.there]
+        return [parts[0].first(2)]
+
+    def choosing(self) -> Generator[Event, None, list[Taken]]:
+        """Events of the choice of every expert's inputs; returns them."""
+        if self.options.inputs == "own":
+            return [calibration_inputs.own_inputs(self.plan, one) for one in self.experts]
+        scores = []
+        for index, expert in enumerate(self.experts):
+            self.become(index, "")
+            tensors = with_head(self.encoder.tensors, self.plan.inputs.family, expert)
+            about = (self.expert, self._updates(expert), expert, tensors, self.there)
+            scores.append((yield from calibration_inputs.answered(self.plan, *about)))
+        found = torch.stack(scores)
+        chosen = calibration_inputs.choose(found, self.options.examples)
+        return [
+            calibration_inputs.chosen_inputs(self.plan, index, self.there, found, places)
+            for index, places in enumerate(chosen)
+        ]
+
+    def _updates(self, expert: Expert) -> dict[str, Tensor]:
+        """Module → Δ of every layer that is calibrated."""
+        family = self.plan.inputs.family
+        where = {"dtype": torch.float32, "device": self.plan.device}
+        return {
+            module: family.weight(expert.checkpoint, unit.name, **where)
+            - family.weight(family.base, unit.name, **where)
+            for module, unit in self.units.items()
+        }
 
     def name(self, pair: _Pair) -> str:
         """The expert's name of a pair of streams."""
-        return self.plan.inputs.family.experts[pair.expert].name
+        return self.experts[pair.expert].name
 
     def said(self, number: int) -> str:
         """Which block it is, in words."""
@@ -241,13 +270,12 @@ class _Walk:
         known = [error for error in found if error is not None]
         return self.by_name(streams, known) if len(known) == len(streams) else {}
 
-    def pair(self, index: int, kept: Any) -> _Pair:
+    def pair(self, index: int, taken: Taken, kept: Any) -> _Pair:
         """The streams of one expert in front of the first block."""
         self.become(index, "")
-        block = self.blocks[0].module
-        batches = self._inputs(self.plan.inputs.family.experts[index])
+        block, batches = self.blocks[0].module, self._batches(index, taken.parts)
         merge = Stream(self.merge, block, batches, kept)
-        return _Pair(index, merge, Stream(self.expert, block, batches, kept))
+        return _Pair(index, taken, merge, Stream(self.expert, block, batches, kept))
 
     def become(self, index: int, block: str) -> None:
         """Put an expert's weights into the expert's model, of one block ("" for all)."""
@@ -259,11 +287,10 @@ class _Walk:
             if mine and family.roles.get(base) != "head" and base in checkpoint.tensors:
                 held[name].copy_(checkpoint.read(base))
 
-    def solved(self, unit: Unit, layer: str, stage: Stage, seen: Sequence[Moments]) -> Done:
+    def solved(self, unit: Unit, layer: Layer) -> Done:
         """A layer solved with the moments of all tasks, written, and put into the merge."""
         plan = self.plan
-        known = read_layer(plan, unit)
-        made = made_of(plan, unit, layer=_measured(known, layer, unit, seen))
+        made = made_of(plan, unit, layer=layer)
         done = handed_on(plan, unit, made, self.place)
         written = set(emit(plan, unit, made.merged.value, self.encoder))
         held = _values(self.merge)
@@ -273,12 +300,14 @@ class _Walk:
         return done
 
 
-def _measured(known: Layer, name: str, unit: Unit, seen: Sequence[Moments]) -> Layer:
+def _measured(
+    known: Layer, name: str, unit: Unit, seen: Sequence[Moments], streams: Sequence[_Pair]
+) -> Layer:
     """The layer with the moments as its statistics, without the column of a bias it has not."""
     size = None if unit.bias is not None else -1
     own = known.statistics or (LayerStatistics(),) * len(seen)
     statistics = []
-    for before, found in zip(own, seen, strict=True):
+    for before, found, pair in zip(own, seen, streams, strict=True):
         lost = found.lost.get(name)
         statistics.append(
             replace(
@@ -286,6 +315,7 @@ def _measured(known: Layer, name: str, unit: Unit, seen: Sequence[Moments]) -> L
                 input_gram=found.gram[:size, :size].to(known.base),
                 cross_gram=found.cross[:size, :size].to(known.base),
                 lost=None if lost is None else lost[:, :size].to(known.base),
+                examples=pair.taken.known,
             )
         )
     return replace(known, statistics=tuple(statistics))

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..evaluation import TaskResult
 from ..system import Event
+from .chosen import ChosenInputs
 from .plan import Inputs
 from .report import LayerReport, Report, Trial
 
@@ -35,6 +36,16 @@ class Examined(Event):
     """
 
     notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class InputsChosen(Event):
+    """An event: an expert has its calibration inputs, before the first layer is calibrated.
+
+    chosen   which they are, and how sure the choice is; the report keeps it
+    """
+
+    chosen: ChosenInputs
 
 
 @dataclass(frozen=True)

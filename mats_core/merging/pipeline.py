@@ -24,10 +24,11 @@ from ..methods import METHODS
 from ..system import Event, Memo, changed, drain
 from . import calibration, ray, rounds
 from .asking import REFERENCES, asking_plan, examining_plan, has_tasks
+from .chosen import ChosenInputs
 from .coverage import require_merged
 from .directory import finish_directory, require_output
 from .engine import Engine, Layers, here, merge_layers
-from .events import Finished, RoundDone, TrialDone
+from .events import Finished, InputsChosen, RoundDone, TrialDone
 from .journal import NAME as JOURNAL
 from .journal import layers_done
 from .plan import Inputs, Plan, complete, open_inputs, prepare
@@ -154,9 +155,8 @@ def _run_plan(
         stack.callback(place.discard)  # whatever happens: an open file cannot be removed everywhere
         engine = here if recipe.engine == "local" else ray.on_ray(folder, shard_bytes)
         engine = calibration.by_blocks if plan.method.calibrates else engine
-        layers = yield from stages.next(
-            _merge_into(plan, place, folder, engine), shares.merging, _in_round(recipe)
-        )
+        merging, chosen = _choosing(_merge_into(plan, place, folder, engine))
+        layers = yield from stages.next(merging, shares.merging, _in_round(recipe))
         left = require_merged(plan, layers)
         encoder = _encoder(plan, place, folder)
         asking = asking_plan(plan, exam, encoder)
@@ -165,6 +165,7 @@ def _run_plan(
         nothing = (told_nothing("the merge", r.name, r.merged) for r in results)
         notes = (*left, *exam.notes, *itertools.chain.from_iterable(nothing))
         report = _report(plan, layers, results, trials, notes, seconds)
+        report = replace(report, inputs=tuple(chosen))
         if folder is not None:
             report = finish_directory(plan, folder, report)
     if target is not None:
@@ -185,6 +186,18 @@ def _merge_into(plan: Plan, place: Place, folder: Path | None, engine: Engine) -
         layers += take_over(plan, place.sink)
         place.finish()
     return layers
+
+
+def _choosing(merging: Layers) -> tuple[Layers, list[ChosenInputs]]:
+    """The events of a merge, and the calibration inputs that they will have told of."""
+    chosen: list[ChosenInputs] = []
+
+    def noted(event: Event) -> Event:
+        if isinstance(event, InputsChosen):
+            chosen.append(event.chosen)
+        return event
+
+    return changed(merging, noted), chosen
 
 
 def _encoder(plan: Plan, place: Place, folder: Path | None) -> Mapping[str, Tensor]:

@@ -14,6 +14,7 @@ from .. import __version__ as VERSION
 from ..errors import duration
 from ..evaluation import Score, TaskResult, gap_recovered, normalised_accuracy
 from ..system import Shown
+from .chosen import ChosenInputs, chosen_of
 
 KINDS_OF_SCORE = ("merged", "finetuned", "pretrained")
 SERIES = ("residuals", "objectives", "distances")
@@ -101,6 +102,7 @@ class Report(Shown):
     output            the directory that was written; None where none was
     rounds            how often the experts were merged, with statistics measured in between
     files             bytes of every file that was written beside the report, by its name
+    inputs            which inputs each expert was matched on, where the method calibrates
     """
 
     method: str
@@ -119,6 +121,7 @@ class Report(Shown):
     output: str | None = None
     rounds: int = 1
     files: Mapping[str, int] = field(default_factory=dict)
+    inputs: tuple[ChosenInputs, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "layers", Layers(self.layers))
@@ -174,6 +177,7 @@ class Report(Shown):
             "warnings": list(self.warnings),
             "fingerprints": dict(self.fingerprints),
             "layers": [layer_dict(layer) for layer in self.layers],
+            **({"inputs": [asdict(one) for one in self.inputs]} if self.inputs else {}),
             **({"files": dict(self.files)} if self.files else {}),
             "versions": {"torch": torch.__version__, "mats_core": VERSION},
         }
@@ -194,6 +198,7 @@ class Report(Shown):
             "tasks": tuple(task_of_dict(task) for task in content["tasks"]),
             "search": tuple(Trial(**trial) for trial in content["search"]),
             "warnings": tuple(content["warnings"]),
+            "inputs": tuple(map(chosen_of, content.get("inputs", ()))),
         }
         kept = {one.name: content[one.name] for one in fields(cls) if one.name in content}
         return cls(**{**kept, **lists})

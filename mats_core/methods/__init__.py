@@ -23,7 +23,7 @@ from .options import Options
 from .presets import PRESETS, PROPOSED, WITHOUT_DATA, Preset
 from .reference import OptionField, describe, named_checkpoints, options_of_the_base
 from .running import merge_running, running_cost
-from .sequential import SequentialOptions
+from .sequential import SequentialOptions, share_of_update
 from .stages import PLAIN, Stage
 from .starts import STARTS
 from .table import METHODS, SIMPLEST
@@ -35,5 +35,5 @@ __all__ = [
     "Solve", "Stage", "Treatment", "Watch", "calls", "describe", "essential_subspace",
     "essential_update", "kfac", "merge_running", "named_checkpoints", "operations",
     "options_of_the_base", "passes", "reference", "relative_power", "running_cost", "selection",
-    "shift_covariance",
+    "share_of_update", "shift_covariance",
 ]  # fmt: skip

@@ -122,8 +122,9 @@ class Method:
     factored   whether it takes Grams in factors as they are; else they are multiplied out
     fallback   the method that a matrix without statistics gets instead; "" for none
     ways       other names of what it applied itself, in its layers' reports
-    calibrates whether its layers are measured one after the other inside of the model, on the
-               experts' tasks, while it merges
+    calibrates whether its layers are measured one after the other inside of the model, on
+               calibration inputs, while it merges
+    asks       whether every expert must name its task for that, given its options
     solve      its iterative solve, which can be traced; None where every layer is exact
     stages     what it computes on its way through a layer, in this order
     mergekit   options → the same merge for mergekit, or why none is the same; None: mergekit has
@@ -156,6 +157,7 @@ class Method:
     fallback: str = ""
     ways: tuple[str, ...] = ()
     calibrates: bool = False
+    asks: Callable[[Any], bool] = never
     solve: Solve | None = None
     stages: tuple[Stage, ...] = PLAIN
     mergekit: Callable[[Any], Counterpart | str] | None = None

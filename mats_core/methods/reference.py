@@ -131,7 +131,8 @@ def options_of_the_base(method: str, options: Mapping[str, Any]) -> tuple[Option
 def _field(name: str, info: FieldInfo) -> OptionField:
     parts = _alternatives(info.annotation)
     choices = tuple(c for part in parts if get_origin(part) is Literal for c in get_args(part))
-    bounds = {key: float(v) for bound in info.metadata for key, v in asdict(bound).items()}
+    metadata = [*info.metadata, *_inner(info.annotation)]
+    bounds = {key: float(v) for bound in metadata for key, v in asdict(bound).items()}
     shown: dict[str, Any] = dict(info.json_schema_extra or {})  # type: ignore[arg-type]
     if "section" in shown:
         shown["section"] = Section(**shown["section"])
@@ -147,6 +148,16 @@ def _field(name: str, info: FieldInfo) -> OptionField:
         optional=types.NoneType in parts,
         **shown,
     )
+
+
+def _inner(annotation: Any) -> list[Any]:
+    """What is said of the parts of an annotation, such as the bounds of a number beside names."""
+    said = [m for m in getattr(annotation, "__metadata__", ()) if isinstance(m, FieldInfo)]
+    parts = [_inner(part) for part in get_args(annotation) if not isinstance(part, FieldInfo | str)]
+    return [
+        *(bound for one in said for bound in one.metadata),
+        *(b for part in parts for b in part),
+    ]
 
 
 def _alternatives(annotation: Any) -> list[Any]:
@@ -181,6 +192,8 @@ def needs(name: str) -> str:
             less, more = method.requires(options) < required, method.requires(options) - required
             if less and not method.requires(options):
                 said += f"; with `{field.name}` `{choice}` nothing but base and experts"
+            elif method.asks(method.options()) and not method.asks(options):
+                said += f"; with `{field.name}` `{choice}` not every expert's"
             elif less or more:
                 kinds = listing(sorted(method.requires(options)))
                 said += f"; with `{field.name}` `{choice}` {kinds}"

@@ -15,6 +15,7 @@ curvature by sub-layer is not published.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
@@ -38,7 +39,7 @@ from .cost import Cost, Shape, bound, cholesky_solve, gemm, inverses
 from .cost import averaged as averaged_cost
 from .grams import with_grams
 from .kfac import KfacOptions, kfac, limits, sums
-from .layer import Layer, Merged, averaged, indefinite
+from .layer import Layer, LayerStatistics, Merged, averaged, indefinite
 from .method import Method
 from .options import Iterations, Options, Share, Strength, Tolerance, option
 from .regmean import MEASURED
@@ -48,6 +49,10 @@ STARTS = ("average", "kfac")
 # Of a layer's details: its width with the column of the bias, and how many input directions are
 # decided by each expert's examples, alone and with the update's share.
 WIDTH, DECIDED, STEADIED = "input_width", "directions", "steadied_directions"
+# w: examples that need nothing of the update's Gram, and those that need `STEADY` of it; and what
+# inputs of no task of the expert need.
+ENOUGH, FEW = 256, 8
+STEADY, FOREIGN = 0.8, 0.9
 
 
 class SequentialOptions(Options):
@@ -60,13 +65,46 @@ class SequentialOptions(Options):
         source=MEASURED,
         label="Curvature of the outputs",
     )
+    inputs: Literal["own", "pile", "pool"] = option(
+        "own",
+        "what layers are matched on: examples of each expert's task; one unsorted pile of the "
+        "examples of all their tasks; or a pool of no task, random pictures or sentences that come "
+        "with the library. From a pile or a pool each expert takes what its update answers to",
+        source=MEASURED,
+        label="Calibration inputs",
+    )
+    pile: str | None = option(
+        None,
+        "a task whose examples are the pile; by default those of all experts' tasks",
+        label="Task of the pile",
+        more=True,
+    )
+    candidates: int = option(
+        2048,
+        "inputs of a pile or a pool that every expert looks at to take its examples",
+        low=1,
+        high=65536,
+        step=1,
+        source=MEASURED,
+        more=True,
+    )
     examples: int = option(
         256,
-        "examples of each expert's task on which layers are matched; labels are not looked at",
+        "inputs on which each expert's layers are matched; labels are not looked at",
         low=1,
         high=4096,
         step=1,
         source=MEASURED,
+    )
+    augment_to: int = option(
+        256,
+        "fewer pictures than that get moved and lit copies up to so many; texts have none",
+        low=0,
+        high=4096,
+        step=32,
+        source=MEASURED,
+        label="Augment pictures to",
+        more=True,
     )
     damping: Strength = option(
         0.03,
@@ -86,10 +124,12 @@ class SequentialOptions(Options):
         source=MEASURED,
         label="Correct the residual stream",
     )
-    update_share: Share = option(
-        0.0,
-        "w, the share of each update's Gram Δᵀ Δ in A, which steadies few or foreign examples",
-        source="trial: 0.8 for eight examples a task, 0.9 for another task's",
+    update_share: Literal["auto"] | Share = option(
+        "auto",
+        "w, the share of each update's Gram Δᵀ Δ in A, which steadies few or foreign inputs; auto: "
+        "0 from 256 examples on, 0.8 for eight, in between by the logarithm, and 0.9 for inputs of "
+        "no task of the expert",
+        source=MEASURED,
         label="Share of the update's Gram",
     )
     off_diagonal: Share = option(
@@ -121,7 +161,7 @@ def sequential(layer: Layer, options: SequentialOptions, survey: Any = None) -> 
         return start
     sides = [_side(layer, index, gram, options) for index, gram in enumerate(inputs)]
     ready, targets = [a for a, _ in sides], [target for _, target in sides]
-    how, details = _told(layer, options), _directions(inputs, ready, options)
+    how, details = _told(layer, options), _directions(layer, inputs, ready, options)
     if options.curvature == "identity":
         found = _least_squares(layer, ready, targets, start.value, how)
         return replace(found, details=details)
@@ -162,12 +202,13 @@ def _side(
 ) -> tuple[Tensor, Tensor]:
     """A of trace one, and `E[y x̃_sᵀ]` in its scale; what is added to A draws to the expert."""
     own, expert = layer.statistics[index], layer.experts[index]
-    scale = (1 - options.update_share) / float(gram.diagonal().sum())
+    share = share_of_update(own, options)
+    scale = (1 - share) / float(gram.diagonal().sum())
     cross = gram if own.cross_gram is None else own.cross_gram
     mixed = options.expert_inputs * cross + (1 - options.expert_inputs) * gram
     a = gram * scale
-    if options.update_share:
-        a = a + options.update_share * _of_update(layer.updates[index])
+    if share:
+        a = a + share * _of_update(layer.updates[index])
     formed = regularised_gram(a, off_diagonal=options.off_diagonal, damping=options.damping)
     ready = matrix(formed)
     target = expert @ (mixed * scale + (ready - gram * scale))
@@ -176,19 +217,31 @@ def _side(
     return ready, target
 
 
+def share_of_update(own: LayerStatistics, options: SequentialOptions) -> float:
+    """w of one expert: the option's, or by how many and how foreign its inputs are."""
+    if options.update_share != "auto":
+        return options.update_share
+    if own.examples is None or own.examples >= ENOUGH:
+        return 0.0
+    if not own.examples:
+        return FOREIGN
+    return STEADY * min(1.0, math.log(ENOUGH / own.examples) / math.log(ENOUGH / FEW))
+
+
 def _of_update(update: Tensor) -> Tensor:
     """`Δᵀ Δ` of trace one; of an expert that did not move, zero."""
     return (update.mT @ update) / update.square().sum().clamp_min(1e-30)
 
 
 def _directions(
-    inputs: Sequence[Tensor], ready: Sequence[Tensor], options: SequentialOptions
+    layer: Layer, inputs: Sequence[Tensor], ready: Sequence[Tensor], options: SequentialOptions
 ) -> dict[str, Any]:
     """How many of a layer's input directions each expert's examples decide, and how many they do
     with the update's share of the Gram."""
     own = [regularised_gram(gram, damping=options.damping) for gram in inputs]
     found = {WIDTH: len(ready[0]), DECIDED: _effective(own, options)}
-    return found | ({STEADIED: _effective(ready, options)} if options.update_share else {})
+    shared = any(share_of_update(one, options) for one in layer.statistics)
+    return found | ({STEADIED: _effective(ready, options)} if shared else {})
 
 
 def _effective(grams: Sequence[Any], options: SequentialOptions) -> list[float]:
@@ -197,7 +250,13 @@ def _effective(grams: Sequence[Any], options: SequentialOptions) -> list[float]:
 
 def _told(layer: Layer, options: SequentialOptions) -> str:
     corrected = options.residual and any(own.lost is not None for own in layer.statistics)
-    return ", residual stream corrected" if corrected else ""
+    shares = sorted({share_of_update(own, options) for own in layer.statistics})
+    told = ["residual stream corrected"] if corrected else []
+    if any(shares):
+        told.append(
+            f"w {' to '.join(f'{share:.2g}' for share in dict.fromkeys((shares[0], shares[-1])))}"
+        )
+    return "".join(f", {one}" for one in told)
 
 
 def _least_squares(
@@ -243,7 +302,7 @@ METHOD = Method(
     title="Sequential calibration",
     group="statistics",
     summary="Walks through the model and matches every layer on the inputs that it gets in the "
-    "merge, residual stream included; needs the experts' tasks, and not their labels.",
+    "merge, residual stream included; needs inputs, and not their labels.",
     formula=r"\sum_t \alpha_t B_t \tilde W A_t = \sum_t \alpha_t B_t\, "
     r"\mathrm{E}[y_t \tilde x_s^\top],\quad y_t = \tilde W_t \tilde x_e + (r_e - r_s),\quad "
     r"A_t = \mathrm{E}[\tilde x_s \tilde x_s^\top]",
@@ -256,4 +315,5 @@ METHOD = Method(
     requires=reads,
     folds=lambda options: True,
     calibrates=True,
+    asks=lambda options: options.inputs == "own",
 )

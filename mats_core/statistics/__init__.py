@@ -15,12 +15,13 @@ size.  *Empirical* statistics take the true label, *true* ones a label sampled f
 prediction (Martens & Grosse, arXiv 1503.05671, section 5; Kunstner et al., arXiv 1905.12558).
 """
 
+from .answering import answers, told_apart
 from .cache import cached_path, measuring_once
 from .collect import BatchDone, Steps, measure, measuring
 from .fisher import CHUNK_BYTES
 from .gram import with_bias
 from .of_loader import Loss, measuring_loader
-from .of_task import inputs_of_task, measure_task, measuring_task
+from .of_task import batches_of, drawn, drawn_rows, measure_task, measuring_task
 from .passes import measuring_to_file
 from .settings import EXAMPLES, Labels, MeasureSettings
 from .sketch import Sketch
@@ -31,7 +32,8 @@ from .streams import Moments, Stream, feature_error, moments, room
 __all__ = [
     "CHUNK_BYTES", "EXAMPLES", "OF_PARAMETERS", "BatchDone", "Block", "Labels", "Loss",
     "MeasureSettings", "Moments", "Seen", "Sketch", "Stage", "Statistics", "Steps", "Stream",
-    "blocks_of", "cached_path", "feature_error", "inputs_of_task", "measure", "measure_task",
-    "measuring", "measuring_loader", "measuring_once", "measuring_task", "measuring_to_file",
-    "moments", "require_output", "room", "whole_name", "with_bias",
+    "answers", "batches_of", "blocks_of", "cached_path", "drawn", "drawn_rows", "feature_error",
+    "inputs_of_task", "measure", "measure_task", "measuring", "measuring_loader", "measuring_once",
+    "measuring_task", "measuring_to_file", "moments", "require_output", "room", "told_apart",
+    "whole_name", "with_bias",
 ]  # fmt: skip

@@ -48,7 +48,8 @@ def measuring_task(
     if tensors is None:
         tensors = models.tensors_of(checkpoint, dtype)
     model = models.build(directory, tensors, device=device, dtype=dtype)
-    chosen, rows, places = _drawn(checkpoint, task, settings, tensors)
+    chosen = drawn(task.train, settings)
+    rows, places = _encoded(checkpoint, chosen, settings, tensors)
     given = chosen.labels
     if task.form.kind == "choices" and labels == "true":
         # An answer drawn from all of them; its tokens are then as good as true ones.
@@ -89,27 +90,36 @@ def measuring_task(
     )
 
 
-def _drawn(
-    checkpoint: Weights, task: Task, settings: MeasureSettings, tensors: Tensors
-) -> tuple[Split, Rows, np.ndarray]:
-    """The seeded draw from a task's train split, encoded, and the order of its batches."""
-    order = np.random.default_rng(settings.seed).permutation(len(task.train))[: settings.examples]
-    chosen, shapes = task.train.take(order), models.shapes_of(tensors)
+def drawn(split: Split, settings: MeasureSettings) -> Split:
+    """The examples of a split that statistics with these settings are measured on."""
+    return split.take(drawn_rows(len(split), settings.examples, settings.seed))
+
+
+def drawn_rows(there: int, count: int | None, seed: int) -> np.ndarray:
+    """(n,): a seeded draw of at most `count` of so many examples; of all by None."""
+    return np.random.default_rng(seed).permutation(there)[:count]
+
+
+def _encoded(
+    checkpoint: Weights, chosen: Split, settings: MeasureSettings, tensors: Tensors
+) -> tuple[Rows, np.ndarray]:
+    """Examples as a model with these tensors takes them, and the order of their batches."""
     place = {"device": existing_device(settings.device or "cpu"), "dtype": settings.dtype}
+    shapes = models.shapes_of(tensors)
     rows = models.encode(chosen, checkpoint.directory, **place, shapes=shapes)
     # Texts of like length side by side; of images nothing moves.
-    return chosen, rows, np.argsort(-rows.lengths, kind="stable")
+    return rows, np.argsort(-rows.lengths, kind="stable")
 
 
-def inputs_of_task(
-    checkpoint: Weights, task: Task, settings: MeasureSettings, tensors: Tensors
-) -> list[Mapping[str, Tensor]]:
-    """What a model with these tensors is called with on the examples that `measuring_task` draws:
-    batches of inputs, without labels."""
-    task = models.check(checkpoint, task).task
-    _, rows, places = _drawn(checkpoint, task, settings, tensors)
-    starts = range(0, len(places), settings.batch_size)
-    return [rows.batch(places[at : at + settings.batch_size]).inputs for at in starts]
+def batches_of(
+    checkpoint: Weights, chosen: Split, settings: MeasureSettings, tensors: Tensors
+) -> Iterator[tuple[np.ndarray, Mapping[str, Tensor]]]:
+    """(places, inputs) of batches of all examples: what a model with these tensors is called with,
+    without labels, and which examples they are."""
+    rows, order = _encoded(checkpoint, chosen, settings, tensors)
+    for at in range(0, len(order), settings.batch_size):
+        places = order[at : at + settings.batch_size]
+        yield places, rows.batch(places).inputs
 
 
 def measure_task(

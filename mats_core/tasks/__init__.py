@@ -7,11 +7,13 @@ examples are held out from the training half; hyper-parameters are chosen on the
 examples.
 """
 
+from .augmenting import augmented
 from .classes import class_number, matched, says_nothing
 from .guessing import Guess, described, guessed, same_classes
 from .harness import named as harness_task
 from .loading import SAMPLE, files, load, names_file
 from .pictures import MOST_PICTURE, one_picture
+from .pool import pool
 from .sources import Source, register
 from .task import (
     ARRAYS,
@@ -32,6 +34,6 @@ from .wording import Wording
 __all__ = [
     "ARRAYS", "IMAGES", "KINDS", "METRICS", "MOST_PICTURE", "SAMPLE", "SPLITS", "VALIDATION_MOST",
     "Form", "Guess", "Kind", "MetricName", "Source", "Split", "SplitName", "Task", "Wording",
-    "class_number", "described", "files", "guessed", "harness_task", "load", "matched",
-    "names_file", "one_picture", "register", "same_classes", "says_nothing",
+    "augmented", "class_number", "described", "files", "guessed", "harness_task", "load", "matched",
+    "names_file", "one_picture", "pool", "register", "same_classes", "says_nothing",
 ]  # fmt: skip

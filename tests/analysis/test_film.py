@@ -15,6 +15,7 @@ from mats_core.merging.recipe import parse_recipe
 from mats_core.system.stream import drain
 from tests.conftest import family_recipe
 
+PLAIN = {"update_share": 0.0, "augment_to": 0}  # the inputs as they are
 ASKED = Evaluation(split="validation", examples=15)
 
 
@@ -29,7 +30,7 @@ def finished(recipe) -> Finished:
 
 @pytest.fixture(scope="module")
 def made(tiny_family: Path) -> tuple[Finished, Film, list[FrameDone]]:
-    recipe = recipe_of(tiny_family, examples=24)
+    recipe = recipe_of(tiny_family, examples=24, **PLAIN)
     merge = finished(recipe)
     events = filming(recipe, merge.report, merge.tensors, inputs=merge.inputs, examples=15)
     said: list = []
@@ -50,7 +51,7 @@ def test_the_first_frame_is_the_start_and_the_last_the_merge(tiny_family, made):
 
 
 def test_from_another_start_the_first_frame_is_another(tiny_family, made):
-    recipe = recipe_of(tiny_family, examples=24, start="kfac")
+    recipe = recipe_of(tiny_family, examples=24, start="kfac", **PLAIN)
     merge = finished(recipe)
     events = filming(recipe, merge.report, merge.tensors, inputs=merge.inputs, examples=15)
     film = drain(events, lambda event: None)

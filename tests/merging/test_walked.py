@@ -21,6 +21,8 @@ from tests.conftest import family_recipe
 from tests.merging.test_calibration import recipe_of, text_models
 
 BLOCKS = 2
+# The inputs as they are, and nothing of the update's Gram: then calibration fits the features best.
+PLAIN = {"update_share": 0.0, "augment_to": 0}
 
 
 def finished(recipe) -> Finished:
@@ -35,7 +37,7 @@ def beside(recipe, tensors=None) -> tuple[Mapping[str, torch.Tensor], FeatureErr
 
 @pytest.fixture(scope="module")
 def made(tiny_family: Path) -> Finished:
-    return finished(recipe_of(tiny_family))
+    return finished(recipe_of(tiny_family, options=PLAIN))
 
 
 def recorded(report: Report) -> FeatureErrors:
@@ -46,7 +48,7 @@ def recorded(report: Report) -> FeatureErrors:
 
 def test_what_was_recorded_is_what_the_finished_merge_has(tiny_family, made):
     own = recorded(made.report)
-    tensors, again = beside(recipe_of(tiny_family), made.tensors)
+    tensors, again = beside(recipe_of(tiny_family, options=PLAIN), made.tensors)
     assert again.experts == own.experts == ("e0", "e1", "e2")
     assert len(own.streams) == BLOCKS + 1
     assert torch.tensor(again.streams) == pytest.approx(torch.tensor(own.streams), rel=1e-5)
@@ -54,7 +56,8 @@ def test_what_was_recorded_is_what_the_finished_merge_has(tiny_family, made):
 
 
 def test_the_start_is_further_from_the_experts_and_is_the_average(tiny_family, made):
-    own, (tensors, started) = recorded(made.report), beside(recipe_of(tiny_family))
+    own = recorded(made.report)
+    tensors, started = beside(recipe_of(tiny_family, options=PLAIN))
     average = finished(parse_recipe(family_recipe(tiny_family, "average", evaluate=False),
                                     tiny_family)).tensors  # fmt: skip
     for name, value in average.items():
@@ -81,7 +84,7 @@ def test_how_many_directions_the_examples_decide_is_recorded(tiny_family, made):
         assert len(layer.details["directions"]) == 3
         assert all(0 < n <= layer.details["input_width"] for n in layer.details["directions"])
         assert "steadied_directions" not in layer.details
-    few = finished(recipe_of(tiny_family, options={"examples": 1, "update_share": 0.8}))
+    few = finished(recipe_of(tiny_family, options={**PLAIN, "examples": 1, "update_share": 0.8}))
     for one, many in zip(few.report.layers, made.report.layers, strict=True):
         if "directions" not in one.details:
             continue
@@ -101,7 +104,7 @@ def test_it_survives_json_and_older_reports_have_none(made):
 
 def test_one_that_goes_on_has_all_of_it(tiny_family, tmp_path, monkeypatch, made):
     monkeypatch.setattr("mats_core.merging.journal.INTERVAL", 0.0)
-    target = recipe_of(tiny_family, output=str(tmp_path / "out"))
+    target = recipe_of(tiny_family, options=PLAIN, output=str(tmp_path / "out"))
     events = pipeline.run(target, resume=True)
     for number, _ in enumerate(e for e in events if getattr(e, "layer", None) is not None):
         if number == 20:

@@ -61,7 +61,8 @@ def test_presets_are_options_of_their_methods():
         ("kfac", "with `gram` `update` nothing but base and experts; with `gram` `update-output` "
                  "input_gram"),
         ("sequential", "each expert's task, whose inputs it looks at; with `curvature` `measured` "
-                       "output_gradient_gram"),
+                       "output_gradient_gram; with `inputs` `pile` not every expert's; with "
+                       "`inputs` `pool` not every expert's"),
         ("fisher", "the experts' statistics (`measure`)"),
     ],
 )  # fmt: skip

@@ -144,6 +144,29 @@ def test_a_share_of_the_updates_gram_is_that_of_further_tokens():
     close(value(layer, "sequential", **FIT, update_share=share), expected, 1e-8)
 
 
+@pytest.mark.parametrize(
+    ("examples", "share"),
+    [(None, 0.0), (256, 0.0), (5000, 0.0), (8, 0.8), (2, 0.8), (32, 0.8 * 3 / 5), (128, 0.8 / 5),
+     (0, 0.9)],
+)  # fmt: skip
+def test_by_itself_the_share_goes_by_how_many_and_how_foreign_the_inputs_are(examples, share):
+    layer, _ = streams(13)
+    told = [replace(own, examples=examples) for own in layer.statistics]
+    known = replace(layer, statistics=tuple(told))
+    found = merged(known, "sequential", **FIT)
+    close(found.value, value(layer, "sequential", **FIT, update_share=share), 1e-10)
+    assert (f"w {share:.2g}" in found.status) == (share > 0)
+    fixed = value(known, "sequential", **FIT, update_share=0.5)  # a number is taken as it is
+    close(fixed, value(layer, "sequential", **FIT, update_share=0.5), 1e-10)
+
+
+def test_each_expert_has_its_share_and_the_report_says_from_which_to_which():
+    layer, _ = streams(14)
+    own = layer.statistics
+    told = (replace(own[0], examples=8), replace(own[1], examples=300), own[2])
+    assert "w 0 to 0.8" in merged(replace(layer, statistics=told), "sequential").status
+
+
 def test_damping_draws_towards_the_expert():
     layer, _ = streams(10, experts=1)
     far = [

@@ -101,6 +101,7 @@ class Report(Shown):
     output            the directory that was written; None where none was
     rounds            how often the experts were merged, with statistics measured in between
     files             bytes of every file that was written beside the report, by its name
+    earlier           experts whose sums an earlier merge kept; the others were added to them
     """
 
     method: str
@@ -119,6 +120,7 @@ class Report(Shown):
     output: str | None = None
     rounds: int = 1
     files: Mapping[str, int] = field(default_factory=dict)
+    earlier: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "layers", Layers(self.layers))
@@ -175,6 +177,7 @@ class Report(Shown):
             "fingerprints": dict(self.fingerprints),
             "layers": [layer_dict(layer) for layer in self.layers],
             **({"files": dict(self.files)} if self.files else {}),
+            **({"earlier": list(self.earlier)} if self.earlier else {}),
             "versions": {"torch": torch.__version__, "mats_core": VERSION},
         }
 
@@ -194,6 +197,7 @@ class Report(Shown):
             "tasks": tuple(task_of_dict(task) for task in content["tasks"]),
             "search": tuple(Trial(**trial) for trial in content["search"]),
             "warnings": tuple(content["warnings"]),
+            "earlier": tuple(content.get("earlier", ())),
         }
         kept = {one.name: content[one.name] for one in fields(cls) if one.name in content}
         return cls(**{**kept, **lists})

@@ -70,6 +70,30 @@ class Solve:
     undamped: Mapping[str, Any]
 
 
+def nothing_against(options: Any) -> str:
+    """No reason, whatever the options."""
+    return ""
+
+
+def one_sum(shape: Shape, options: Any) -> float:
+    """As many numbers as the layer has."""
+    return float(shape.elements)
+
+
+@dataclass(frozen=True)
+class Sums:
+    """What a method keeps of a merge, so that an expert can be added later (`Layer.total`).
+
+    why_not    options → why nothing can be kept, in words; "" where it can
+    each       kinds of statistics that are kept of every expert, as no sum stands for them
+    elements   (shape, options) → numbers that are kept of a layer
+    """
+
+    why_not: Callable[[Any], str] = nothing_against
+    each: frozenset[str] = frozenset()
+    elements: Callable[[Shape, Any], float] = one_sum
+
+
 @dataclass(frozen=True)
 class Counterpart:
     """The same merge in a mergekit configuration.
@@ -125,6 +149,7 @@ class Method:
     calibrates whether its layers are measured one after the other inside of the model, on the
                experts' tasks, while it merges
     solve      its iterative solve, which can be traced; None where every layer is exact
+    sums       what it keeps so that an expert can be added to a finished merge; None: nothing
     stages     what it computes on its way through a layer, in this order
     mergekit   options → the same merge for mergekit, or why none is the same; None: mergekit has
                no such method
@@ -157,5 +182,6 @@ class Method:
     ways: tuple[str, ...] = ()
     calibrates: bool = False
     solve: Solve | None = None
+    sums: Sums | None = None
     stages: tuple[Stage, ...] = PLAIN
     mergekit: Callable[[Any], Counterpart | str] | None = None

@@ -34,6 +34,16 @@ def add(commands: Any) -> None:
         metavar="N",
         help="measure statistics again at the merge and merge once more, N - 1 times",
     )
+    command.add_argument(
+        "--keep-sums",
+        action="store_true",
+        help="write sums over the experts beside the merge, so that others can be added later",
+    )
+    command.add_argument(
+        "--adds-to",
+        metavar="FOLDER",
+        help="add the recipe's experts to those of a merge whose sums were kept",
+    )
     command.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"))
     command.add_argument(
         "--engine",
@@ -76,6 +86,8 @@ def _merge(arguments: argparse.Namespace) -> None:
         "device": arguments.device,
         "engine": arguments.engine,
         "rounds": arguments.rounds,
+        "keep_sums": True if arguments.keep_sums else None,
+        "adds_to": str(Path(arguments.adds_to).resolve()) if arguments.adds_to else None,
         "strangers": "allow" if arguments.strangers else None,
         "evaluate": False if arguments.no_evaluate else None,
         "options": {**recipe.options, **_assignments(arguments.set)} if arguments.set else None,

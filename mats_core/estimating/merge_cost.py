@@ -161,7 +161,7 @@ def estimate_plan(
         device=plan.device,
         memory_bytes=round(sum(peak.values())),
         device_bytes=device,
-        disk_bytes=written + _beside(plan) + round(layers.spool) if written else 0,
+        disk_bytes=written + _beside(plan) + round(layers.spool + layers.sums) if written else 0,
         seconds=sum(parts.values()),
         flops=merges * (flops + tested.work.flops),
         parts=parts,
@@ -197,7 +197,7 @@ class _Layers:
         self.plan = plan = whole.of_vectors()
         self.work = Work()
         self.peak, self.largest = 0.0, ""
-        self.kept, self.spool, self.wider = 0.0, 0.0, 0.0
+        self.kept, self.spool, self.wider, self.sums = 0.0, 0.0, 0.0, 0.0
         self.coverage = _untouched(plan)
         like: dict[tuple[Shape, bool], list[Unit]] = {}
         for unit in units(plan):
@@ -232,6 +232,9 @@ class _Layers:
         self.kept += count * (read + shape.experts * shape.nbytes * (cost.treatment == "merged"))
         spooled = self.plan.method.rescale is not None and cost.treatment == "merged"
         self.spool += count * shape.nbytes * spooled
+        if self.plan.recipe.keep_sums and self.plan.method.sums is not None:
+            kept = self.plan.method.sums.elements(shape, self.plan.options)
+            self.sums += count * kept * shape.width
         stored = self.plan.inputs.family.base.tensors[alike[0].name].dtype.itemsize
         self.wider += count * shape.elements * (shape.width - stored) * spooled
         self.coverage[cost.treatment] += sum(1 + (unit.bias is not None) for unit in alike)

@@ -123,21 +123,26 @@ model = {{ class }}.from_pretrained(None, config=config, state_dict=tensors)
 
 ## Repeating it
 
-`python -m mats_core merge recipe.yaml --output again` with the inputs above gives the same bytes \
-on the same machine; `recipe.yaml` and `report.json` lie beside this card.
+`python -m mats_core merge recipe.yaml --output again` with the inputs above gives \
+{{ "this merge, to rounding" if report.earlier else "the same bytes on the same machine" }}; \
+`recipe.yaml` and `report.json` lie beside this card.
 
 ```yaml
 {{ repeated }}```
 """
 
-Inputs = Mapping[str, tuple[str, Weights]]  # base and experts: (what the recipe calls it, files)
+# Base and experts: (what the recipe calls it, files), or the folder of the merge that it was in.
+Inputs = Mapping[str, tuple[str, Weights | Path]]
 
 
-def card(recipe: Recipe, report: Report, family: Family) -> str:
-    """Front matter and text; `recipe` with all options resolved and every fingerprint."""
+def card(recipe: Recipe, report: Report, family: Family, before: Path | None = None) -> str:
+    """Front matter and text; `recipe` with all options resolved and every fingerprint.
+
+    `before`: the folder of the merge that experts were added to, whose experts come first.
+    """
     from jinja2 import Environment, StrictUndefined
 
-    inputs = _inputs(recipe, family)
+    inputs = _inputs(recipe, family, before)
     licences = {name: licence(checkpoint) for name, (_, checkpoint) in inputs.items()}
     front = _front(recipe, inputs, licences)
     *names, last = [entry.name for entry in recipe.experts]
@@ -162,16 +167,21 @@ def card(recipe: Recipe, report: Report, family: Family) -> str:
     )
 
 
-def _inputs(recipe: Recipe, family: Family) -> Inputs:
-    found = {"base": (recipe.base, family.base)}
-    for entry, expert in zip(recipe.experts, family.experts, strict=True):
+def _inputs(recipe: Recipe, family: Family, before: Path | None) -> Inputs:
+    found: dict[str, tuple[str, Weights | Path]] = {"base": (recipe.base, family.base)}
+    opened = {expert.name: expert.checkpoint for expert in family.experts}
+    for entry in recipe.experts:
         name = entry.name if entry.name != "base" else "base (expert)"
-        found[name] = (entry.model, expert.checkpoint)
+        weights = opened.get(entry.name, before)
+        assert weights is not None
+        found[name] = (entry.model, weights)
     return found
 
 
-def licence(checkpoint: Weights) -> str:
+def licence(checkpoint: Weights | Path) -> str:
     """The licence that a checkpoint's own directory states, or an empty text."""
+    if isinstance(checkpoint, Path):
+        return stated_licence(checkpoint, {})
     if isinstance(checkpoint, InMemory):  # beside which nothing lies
         return stated_licence(None, checkpoint.config)
     folder = checkpoint.path if checkpoint.path.is_dir() else checkpoint.path.parent
@@ -184,7 +194,8 @@ def _front(recipe: Recipe, inputs: Inputs, licences: Mapping[str, str]) -> dict[
         "base_model_relation": "merge",
         "tags": ["merge", "mats-explorer", recipe.method.replace("_", "-")],
     }
-    if inputs["base"][1].config.get("model_type"):
+    base = inputs["base"][1]
+    if not isinstance(base, Path) and base.config.get("model_type"):
         content["library_name"] = "transformers"
     stated = sorted({one for one in licences.values() if one})
     if len(stated) == 1:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -35,6 +36,7 @@ from .journal import NAME as JOURNAL
 from .plan import Inputs, Plan
 from .recipe import Recipe, dump_recipe, load_recipe, pinned_models
 from .report import Report
+from .sums import EarlierMerge
 
 HEAD_FILES = ("head.safetensors", "config.json")
 UNLISTED = frozenset({"report.json", JOURNAL, MARK})
@@ -53,11 +55,13 @@ def finish_directory(plan: Plan, folder: Path, report: Report) -> Report:
     _settle(folder / "config.json", plan.recipe.output_dtype, left, untied=untied)
     for expert in family.experts:
         _write_head(family, expert, folder / "heads" / expert.name)
+    _take_over_heads(plan.inputs.earlier, folder)
     notes = dict.fromkeys((*report.warnings, *beside.notes))
     report = replace(report, warnings=tuple(notes))
     recipe = pinned(plan)
     (folder / "recipe.yaml").write_text(dump_recipe(recipe, absolute=True), "utf-8")
-    (folder / CARD).write_text(card.card(recipe, report, family), "utf-8")
+    before = plan.inputs.earlier.folder if plan.inputs.earlier else None
+    (folder / CARD).write_text(card.card(recipe, report, family, before), "utf-8")
     written = replace(report, files=files_in(folder))
     (folder / "report.json").write_text(written.to_json(), "utf-8")
     return report
@@ -84,6 +88,15 @@ def _write_head(family: Family, expert: Expert, place: Path) -> None:
     _save_settings(weights, place)
 
 
+def _take_over_heads(earlier: EarlierMerge | None, folder: Path) -> None:
+    """The heads of the experts that a merge was added to."""
+    for entry in earlier.experts if earlier else ():
+        assert earlier is not None
+        place = earlier.folder / "heads" / entry.name
+        if place.is_dir():
+            shutil.copytree(place, folder / "heads" / entry.name, dirs_exist_ok=True)
+
+
 def _save_settings(weights: Weights, place: Path) -> None:
     """The settings of a module in memory, where it is one of transformers."""
     source = original(weights)
@@ -107,15 +120,20 @@ def _settle(file: Path, dtype: str | None = None, left: str = "", *, untied: boo
 
 
 def pinned(plan: Plan) -> Recipe:
-    """The recipe with all options resolved and every input's fingerprint."""
+    """The recipe with all options resolved and every input's fingerprint.
+
+    Of a merge that adds to another one it is that of merging all experts at once.
+    """
     family, recipe = plan.inputs.family, pinned_models(plan.recipe)
+    earlier = plan.inputs.earlier
     entries = tuple(
         entry.model_copy(update={"fingerprint": expert.checkpoint.fingerprint})
         for entry, expert in zip(recipe.experts, family.experts, strict=True)
     )
     return recipe.model_copy(
         update={
-            "experts": entries,
+            "experts": (*(earlier.experts if earlier else ()), *entries),
+            "adds_to": None,
             "base_fingerprint": family.base.fingerprint,
             "options": plan.options.model_dump(),
         }
@@ -178,7 +196,8 @@ def _named(recipe: Recipe) -> Iterator[tuple[str, Path]]:
     The recipe itself stands in its folder under a name of no importance.
     """
     yield "the recipe", recipe.folder / "recipe.yaml"
-    named = [("the base", recipe.base), ("the statistics of the base", recipe.base_statistics)]
+    named = [("the merge that is added to", recipe.adds_to), ("the base", recipe.base)]
+    named += [("the statistics of the base", recipe.base_statistics)]
     for entry in recipe.experts:
         task = entry.task if entry.task and names_file(entry.task) else None
         named += [

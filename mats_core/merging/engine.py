@@ -12,7 +12,7 @@ import contextlib
 import functools
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -126,11 +126,12 @@ def merge_one(
     Raises `InputError` for a tensor that is not merged, and for a method that measures each layer
     at the merge of those before it.
     """
-    if plan.method.calibrates:
+    what = "one that measures each layer at the merge of all before it"
+    if plan.method.calibrates or plan.inputs.earlier is not None:
         raise InputError(
             f"one layer of '{plan.method.title}'",
-            expected="a method whose layers are merged by themselves",
-            found="one that measures each layer at the merge of all before it",
+            expected="a method whose layers are merged by themselves, from all experts",
+            found=what if plan.method.calibrates else "a merge that is added to another one",
             remedy="Step through a layer of another merge.",
         )
     plan = replace(plan, inputs=replace(plan.inputs, memo=Memo()))
@@ -177,11 +178,13 @@ class Made:
     merged    what the method returned
     length    ‖W − W0‖ where a second pass scales the update; None elsewhere
     seconds   that it took
+    sums      over all experts, where they are kept
     """
 
     merged: Merged
     length: float | None
     seconds: float
+    sums: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def made_of(
@@ -196,7 +199,7 @@ def made_of(
     `pulse` is called with (iteration, residual) by a solve under way, and ends it by raising.
     """
     begun = time.perf_counter()
-    layer = replace(layer or read_layer(plan, unit), pulse=pulse)
+    layer, sums = _keeping(plan, replace(layer or read_layer(plan, unit), pulse=pulse))
     if unit.name in plan.inputs.family.running:
         merged = merge_running(layer)
     else:
@@ -204,12 +207,33 @@ def made_of(
     length = None
     if plan.method.rescale is not None and merged.method == plan.method.name:
         length = norm(merged.value - layer.base)
-    return Made(merged, length, time.perf_counter() - begun)
+    return Made(merged, length, time.perf_counter() - begun, sums)
+
+
+def _keeping(plan: Plan, layer: Layer) -> tuple[Layer, dict[str, Tensor]]:
+    """The layer and the sums that it hands on while it is merged, if they are kept.
+
+    The mean is among them: what one expert has no statistics of takes it, an expert that is added
+    later included.
+    """
+    sums: dict[str, Tensor] = {}
+    if not plan.recipe.keep_sums:
+        return layer, sums
+
+    def hand_on(name: str, value: Tensor) -> None:
+        sums[name] = value.clone()  # which the method may go on with
+
+    layer = replace(layer, hand_on=hand_on)
+    if plan.method.normalises(plan.options):
+        layer.total("mean", layer.experts, layer.shares)
+    return layer, sums
 
 
 def handed_on(plan: Plan, unit: Unit, made: Made, place: Place) -> Done:
     """A layer that was made, written to its place or kept for the second pass."""
     merged, stage = made.merged, "written"
+    if place.sums is not None:
+        place.sums.add(unit.name, made.sums, plan.dtype)
     if made.length is None:
         checksums = place.checksums(emit(plan, unit, merged.value, place.sink))
     else:

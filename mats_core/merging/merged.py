@@ -130,7 +130,9 @@ class Merge(Shown):
 
         allow(target)
         report = replace(self.report, output=str(target.resolve()))
-        recipe = self.recipe.model_copy(update={"output": str(target.resolve())})
+        # The sums lie beside the merge that was written, if anywhere.
+        changes = {"output": str(target.resolve()), "keep_sums": False}
+        recipe = self.recipe.model_copy(update=changes)
         plan = prepare(recipe, self.inputs)
         base = self.inputs.family.base
         names = saved_names_of(base)

@@ -22,7 +22,7 @@ from ..errors import InputError, MachineError, foreseen
 from ..evaluation import TaskResult, told_nothing
 from ..methods import METHODS
 from ..system import Event, Memo, changed, drain
-from . import calibration, ray, rounds
+from . import calibration, keeping, ray, rounds
 from .asking import REFERENCES, asking_plan, examining_plan, has_tasks
 from .chosen import ChosenInputs
 from .coverage import require_merged
@@ -76,6 +76,7 @@ def planned(recipe: Recipe, inputs: Inputs | None = None, keep: Sequence[int] = 
     ray.require(recipe)
     plan = prepare(recipe, inputs, keep)
     calibration.require(plan)
+    keeping.require(plan)
     return plan
 
 
@@ -146,6 +147,7 @@ def _run_plan(
         plan = replace(plan, inputs=inputs)
     else:  # the best of a search
         plan = prepare(recipe, inputs, plan.keep)
+    keeping.require_layers(plan)
     with contextlib.ExitStack() as stack:
         folder = None
         if target is not None:
@@ -163,7 +165,12 @@ def _run_plan(
         results = yield from stages.next(asking, (1 - REFERENCES) * shares.testing)
         seconds = time.perf_counter() - started
         nothing = (told_nothing("the merge", r.name, r.merged) for r in results)
-        notes = (*left, *exam.notes, *itertools.chain.from_iterable(nothing))
+        notes = (
+            *left,
+            *keeping.notes_on(plan),
+            *exam.notes,
+            *itertools.chain.from_iterable(nothing),
+        )
         report = _report(plan, layers, results, trials, notes, seconds)
         report = replace(report, inputs=tuple(chosen))
         if folder is not None:
@@ -185,6 +192,8 @@ def _merge_into(plan: Plan, place: Place, folder: Path | None, engine: Engine) -
             layers = yield from merge_layers(plan, place, engine)
         layers += take_over(plan, place.sink)
         place.finish()
+    if place.sums is not None:
+        keeping.finish(plan, place.sums)
     return layers
 
 
@@ -287,6 +296,7 @@ def _search(
     still = {
         "search": None,
         "output": None,
+        "keep_sums": False,
         "evaluate": TRIED.model_copy(update={"examples": asked.examples}),
     }
     trials: list[Trial] = []
@@ -324,6 +334,7 @@ def _report(
     """The report; `found`: what users should know about this merge, beside its files."""
     family, settings = plan.inputs.family, plan.recipe.evaluate
     notes = list(plan.inputs.notes)
+    before = plan.inputs.earlier.experts if plan.inputs.earlier else ()
     other = plan.method.fallback
     fallbacks = [layer for layer in layers if other and layer.method == other]
     if fallbacks:
@@ -342,7 +353,8 @@ def _report(
         split=settings.split if isinstance(settings, Evaluation) else "test",
         search=trials,
         warnings=(*notes, *found),
-        fingerprints=family.fingerprints,
+        fingerprints={**family.fingerprints, **{e.name: e.fingerprint or "" for e in before}},
         output=str(plan.recipe.path(plan.recipe.output).resolve()) if plan.recipe.output else None,
         rounds=plan.recipe.rounds,
+        earlier=tuple(entry.name for entry in before),
     )

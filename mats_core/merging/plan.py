@@ -32,6 +32,7 @@ from ..statistics import Statistics
 from ..system import Memo, choose_device
 from .matching import read_through, require_matching, warn_of_labels
 from .recipe import Recipe
+from .sums import EarlierMerge
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class Inputs:
     notes             what users should know about these files, a sentence each
     memo              what merges over these files remember for the next one
     looked_through    whether the contents were read, and not the headers alone (`complete`)
+    earlier           the merge that the experts are added to; None: they are merged by themselves
     """
 
     family: Family
@@ -52,6 +54,7 @@ class Inputs:
     notes: tuple[str, ...] = ()
     memo: Memo = field(default_factory=Memo, compare=False, repr=False)
     looked_through: bool = True
+    earlier: EarlierMerge | None = None
 
     @functools.cached_property
     def in_memory(self) -> bool:
@@ -132,9 +135,12 @@ def open_inputs(recipe: Recipe, memo: Memo | None = None, *, contents: bool = Tr
         Expert(entry.name, open_expert(recipe.model_path(entry.model), base), entry.task or "")
         for entry in recipe.experts
     ]
-    family = examine(base, experts, heads=recipe.heads, contents=False, anatomy=models.anatomy)
-    without = (None,) * len(experts)
-    inputs = Inputs(family, without, None, memo=memo or Memo(), looked_through=False)
+    examined = functools.partial(examine, base, experts, contents=False, anatomy=models.anatomy)
+    family = examined(heads=recipe.heads)
+    earlier = EarlierMerge.open(recipe.path(recipe.adds_to)) if recipe.adds_to else None
+    if earlier is not None and recipe.heads is None:
+        family = examined(heads=earlier.heads_with(family))
+    inputs = Inputs(family, (None,) * len(experts), None, (), memo or Memo(), False, earlier)
     inputs = with_statistics(inputs, recipe)
     return complete(inputs, recipe) if contents else inputs
 
@@ -165,6 +171,9 @@ def complete(inputs: Inputs, recipe: Recipe) -> Inputs:
     _expect(family.base, recipe.base_fingerprint)
     for entry, expert in zip(recipe.experts, family.experts, strict=True):
         _expect(expert.checkpoint, entry.fingerprint)
+    if inputs.earlier is not None:
+        inputs.earlier.require({"base": family.base.fingerprint})
+        inputs.earlier.verify()
     family = look_inside(family, strangers=recipe.strangers == "allow")
     return _checked(replace(inputs, family=family, looked_through=True))
 

@@ -31,6 +31,10 @@ def read_layer(plan: Plan, unit: Unit, *, with_statistics: bool = True) -> Layer
     if not (with_statistics and plan.kinds):
         own, prior = (), None
     place = (unit, plan.dtype, plan.device)
+    merged = plan.inputs.earlier
+    earlier = (
+        merged.layer(unit.name, {"dtype": plan.dtype, "device": plan.device}) if merged else None
+    )
 
     def remember(what: Hashable, compute: Callable[[], Any]) -> Any:
         return plan.inputs.memo.get((place, what), compute)
@@ -49,8 +53,11 @@ def read_layer(plan: Plan, unit: Unit, *, with_statistics: bool = True) -> Layer
         experts=read(
             "experts", lambda: tuple(_tensor(plan, e.checkpoint, unit) for e in family.experts)
         ),
-        weights=plan.weights,
-        labels=tuple(expert.name for expert in family.experts),
+        weights=(*(earlier.weights if earlier else ()), *plan.weights),
+        labels=(
+            *(earlier.labels if earlier else ()),
+            *(expert.name for expert in family.experts),
+        ),
         is_matrix=treated_as_matrix(plan, unit.name),
         statistics=tuple(map(measured_by, own)),
         base_statistics=measured_by(prior),
@@ -58,7 +65,9 @@ def read_layer(plan: Plan, unit: Unit, *, with_statistics: bool = True) -> Layer
         keep=plan.keep,
         watch=plan.watch,
         starts=_starts(plan, unit),
-        remember=remember,
+        # What is computed of an earlier merge's sums belongs to that merge and not to these files.
+        remember=forgetful if earlier else remember,
+        earlier=earlier,
     )
 
 
@@ -86,13 +95,15 @@ def read_layers(plan: Plan) -> Iterator[Layer]:
 def pieces(plan: Plan, unit: Unit) -> list[tuple[int, int]]:
     """(start, stop) of the pieces in which a tensor is merged; empty for one that is read whole.
 
-    Only large tensors, where the method says that every element of the result depends on its own
-    elements alone, and where all files can be read so.
+    Only large tensors, none of which sums are kept or taken over, where the method says that every
+    element of the result depends on its own elements alone, and where all files can be read so.
     """
     family, name = plan.inputs.family, unit.name
     elements = family.base.tensors[name].elements
     size = min(PIECE, plan.method.piece(plan.options))
     checkpoints = (family.base, *(expert.checkpoint for expert in family.experts))
+    if plan.recipe.keep_sums or plan.inputs.earlier is not None:
+        return []
     if elements <= min(PIECE, WHOLE) or unit.bias is not None or name in family.running:
         return []
     if not plan.method.pieces(plan.options, treated_as_matrix(plan, name)):

@@ -88,6 +88,9 @@ class Recipe(Shown, BaseModel):
     engine             where layers are merged: in this process, or on a Ray cluster
     rounds             2: measure statistics again at the merge, on the experts' own calibration
                        examples, and merge once more; 3: and again
+    keep_sums          whether sums over the experts are written beside the merge, so that others
+                       can be added to it later
+    adds_to            the folder of a merge with such sums: `experts` are added to its experts
     evaluate           what is evaluated after the merge, or False
     search             options → values to try on validation data; the best is used
     folder             where relative paths start; not part of the file
@@ -111,6 +114,8 @@ class Recipe(Shown, BaseModel):
     base_fingerprint: str | None = None
     engine: Literal["local", "ray"] = "local"
     rounds: int = Field(1, ge=1, le=5)
+    keep_sums: bool = False
+    adds_to: str | None = None
     evaluate: Evaluation | Literal[False] = Evaluation()
     search: dict[str, tuple[Any, ...]] | None = None
     folder: Path = Field(Path(), exclude=True)
@@ -206,7 +211,7 @@ def dump_recipe(recipe: Recipe, *, absolute: bool = False) -> str:
     content = {"base": recipe.base, **content, "method": recipe.method, "seed": recipe.seed}
     if absolute:
         content["base"] = _elsewhere(recipe, content["base"])
-        for key in ("base_statistics", "output"):
+        for key in ("base_statistics", "adds_to", "output"):
             if content.get(key):
                 content[key] = str(recipe.path(content[key]).resolve())
         for expert in content["experts"]:

@@ -103,6 +103,7 @@ class Report(Shown):
     rounds            how often the experts were merged, with statistics measured in between
     files             bytes of every file that was written beside the report, by its name
     inputs            which inputs each expert was matched on, where the method calibrates
+    earlier           experts whose sums an earlier merge kept; the others were added to them
     """
 
     method: str
@@ -122,6 +123,7 @@ class Report(Shown):
     rounds: int = 1
     files: Mapping[str, int] = field(default_factory=dict)
     inputs: tuple[ChosenInputs, ...] = ()
+    earlier: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "layers", Layers(self.layers))
@@ -179,6 +181,7 @@ class Report(Shown):
             "layers": [layer_dict(layer) for layer in self.layers],
             **({"inputs": [asdict(one) for one in self.inputs]} if self.inputs else {}),
             **({"files": dict(self.files)} if self.files else {}),
+            **({"earlier": list(self.earlier)} if self.earlier else {}),
             "versions": {"torch": torch.__version__, "mats_core": VERSION},
         }
 
@@ -199,6 +202,7 @@ class Report(Shown):
             "search": tuple(Trial(**trial) for trial in content["search"]),
             "warnings": tuple(content["warnings"]),
             "inputs": tuple(map(chosen_of, content.get("inputs", ()))),
+            "earlier": tuple(content.get("earlier", ())),
         }
         kept = {one.name: content[one.name] for one in fields(cls) if one.name in content}
         return cls(**{**kept, **lists})

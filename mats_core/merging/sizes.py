@@ -68,14 +68,14 @@ def shape_of(plan: Plan, unit: Unit) -> Shape:
         for kind, name in names.items()
         if kind in plan.kinds and everywhere and all(name in s for s in statistics)
     )
-    base = plan.inputs.base_statistics
+    base, earlier = plan.inputs.base_statistics, plan.inputs.earlier
     gram = square and any(f"{module}.input_gram" in s for s in statistics)
     in_factors = square and not unit.bias and everywhere and plan.method.factored
     factored = statistics if in_factors else []
     return Shape(
         ranks=(_rows(factored, f"{module}.input"), _rows(factored, f"{module}.output_gradient")),
         size=(own[0], own[1] + 1) if unit.bias else own,
-        experts=len(family.experts),
+        experts=len(family.experts) + (len(earlier.experts) if earlier else 0),
         dtype=plan.recipe.dtype,
         is_matrix=is_matrix(unit.name, own) or gram,
         measured=measured,

@@ -20,6 +20,7 @@ from .plan import Plan, units
 from .reading import treated_as_matrix
 from .report import VERSION
 from .sinks import SPOOL, MemorySink, Sink, Spool, output_specs
+from .sums import KeptSums
 
 
 @dataclass
@@ -28,6 +29,7 @@ class Place:
 
     past     the layers that an earlier merge has left there
     folder   of the output; None: memory
+    sums     over the experts, where they are kept
     """
 
     sink: Sink
@@ -36,6 +38,7 @@ class Place:
     journal: Journal
     past: Mapping[str, Entry]
     folder: Path | None = None
+    sums: KeptSums | None = None
 
     def finish(self) -> None:
         """All tensors are written: put them on the disk."""
@@ -86,6 +89,10 @@ def open_place(plan: Plan, folder: Path | None, *, shard_bytes: int, resume: boo
     header = _identity(plan, shard_bytes)
     past = read_past(folder, header) if resume else Past()
     entries = _verified(past, folder)
+    sums = None
+    if plan.recipe.keep_sums:
+        sums = KeptSums.into(folder, [unit.name for unit in units(plan)])
+        entries = {name: entry for name, entry in entries.items() if sums.has(name)}
     written = {n for e in entries.values() if e.stage == "written" for n in e.checksums}
     try:
         with contextlib.ExitStack() as opened:
@@ -111,7 +118,7 @@ def open_place(plan: Plan, folder: Path | None, *, shard_bytes: int, resume: boo
             remedy="Start again with --force and without --resume.",
         ) from None
 
-    return Place(writer, writer, spool, journal, entries, folder)
+    return Place(writer, writer, spool, journal, entries, folder, sums)
 
 
 def _sync(writer: CheckpointWriter, spool: Spool) -> None:
@@ -169,6 +176,7 @@ def _identity(plan: Plan, shard_bytes: int) -> dict[str, Any]:
             "experts": [e.model_dump(mode="json", include=kept) for e in recipe.experts],
             "statistics": [_file_of(s) for s in (*inputs.statistics, inputs.base_statistics)],
             "start": plan.start.fingerprint if plan.start else None,
+            **({"added to": inputs.earlier.digest} if inputs.earlier else {}),
             "device": plan.device,
             "shard_bytes": shard_bytes,
             "versions": {"mats_core": VERSION, "torch": torch.__version__},

@@ -17,8 +17,8 @@ from .essential import (
 from .kfac import kfac
 from .kfac_options import KfacOptions
 from .ladders import LADDERS, Ladder, Rung
-from .layer import Layer, LayerStatistics, Merged, Treatment, Watch
-from .method import Counterpart, Method, Solve
+from .layer import Earlier, Layer, LayerStatistics, Merged, Treatment, Watch
+from .method import Counterpart, Method, Solve, Sums
 from .options import Options
 from .presets import PRESETS, PROPOSED, WITHOUT_DATA, Preset
 from .reference import OptionField, describe, named_checkpoints, options_of_the_base
@@ -30,10 +30,10 @@ from .table import METHODS, SIMPLEST
 
 __all__ = [
     "LADDERS", "METHODS", "PLAIN", "PRESETS", "PROPOSED", "SIMPLEST", "STARTS", "WITHOUT_DATA",
-    "Cost", "Counterpart", "EssentialOptions", "KfacOptions", "Ladder", "Layer", "LayerStatistics",
-    "Merged", "Method", "OptionField", "Options", "Preset", "Rung", "SequentialOptions", "Shape",
-    "Solve", "Stage", "Treatment", "Watch", "calls", "describe", "essential_subspace",
-    "essential_update", "kfac", "merge_running", "named_checkpoints", "operations",
-    "options_of_the_base", "passes", "reference", "relative_power", "running_cost", "selection",
-    "share_of_update", "shift_covariance",
+    "Cost", "Counterpart", "Earlier", "EssentialOptions", "KfacOptions", "Ladder", "Layer",
+    "LayerStatistics", "Merged", "Method", "OptionField", "Options", "Preset", "Rung",
+    "SequentialOptions", "Shape", "Solve", "Stage", "Sums", "Treatment", "Watch", "calls",
+    "describe", "essential_subspace", "essential_update", "kfac", "merge_running",
+    "named_checkpoints", "operations", "options_of_the_base", "passes", "reference",
+    "relative_power", "running_cost", "selection", "share_of_update", "shift_covariance",
 ]  # fmt: skip

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..linear import weighted_sum
 from .cost import Cost, Shape, averaged
 from .layer import Layer, Merged
-from .method import Counterpart, Method, every_tensor
+from .method import Counterpart, Method, Sums, every_tensor
 from .options import Options
 from .stages import TASK_MATRIX, UPDATE, outcome
 
@@ -18,7 +17,7 @@ class AverageOptions(Options):
 
 def average(layer: Layer, options: AverageOptions, survey: Any = None) -> Merged:
     """W = Σ α_m W_m / Σ α_m."""
-    return Merged(weighted_sum(layer.experts, layer.shares), "average", "averaged")
+    return Merged(layer.total("mean", layer.experts, layer.shares), "average", "averaged")
 
 
 def cost(s: Shape, options: AverageOptions) -> Cost:
@@ -37,6 +36,7 @@ METHOD = Method(
     cost=cost,
     pieces=every_tensor,
     reads_base=False,
+    sums=Sums(),
     stages=(TASK_MATRIX, UPDATE, outcome("W = Σₜ αₜ Wₜ / Σₜ αₜ")),
     mergekit=lambda options: Counterpart(
         "linear",

@@ -12,7 +12,7 @@ from ..linear import weighted_sum
 from .cost import Cost, Shape
 from .cost import averaged as averaged_cost
 from .layer import FISHER, Layer, Merged, averaged, indefinite
-from .method import Method
+from .method import Method, Sums
 from .options import Normalise, Options, Share, option
 from .stages import FISHER_DIAGONAL, TASK_MATRIX, UPDATE, Stage, outcome
 
@@ -40,15 +40,10 @@ def floored(values: Tensor, floor: float, normalise: bool = False) -> Tensor:
     return values.clamp_min(0).clamp_min(floor * float(values.mean()))
 
 
-def fisher_average(
-    values: Sequence[Tensor], fishers: tuple[Tensor, ...], shares: tuple[float, ...]
-) -> Tensor:
-    """Σ α_m F_m ∘ V_m / Σ α_m F_m, and the plain mean where every F_m is zero."""
-    total = weighted_sum(fishers, shares)
-    weighted = (f * v for f, v in zip(fishers, values, strict=True))
-    mean = weighted_sum(values, shares)
+def fisher_average(total: Tensor, weighted: Tensor, mean: Tensor) -> Tensor:
+    """Σ α_m F_m ∘ V_m / Σ α_m F_m of both sums, and the plain mean where every F_m is zero."""
     safe = torch.where(total > 0, total, 1)
-    return torch.where(total > 0, weighted_sum(weighted, shares) / safe, mean)
+    return torch.where(total > 0, weighted / safe, mean)
 
 
 def require_positive(
@@ -64,7 +59,7 @@ def require_positive(
 def fisher(layer: Layer, options: FisherOptions, survey: Any = None) -> Merged:
     """W = Σ α_m F_m ∘ W_m / Σ α_m F_m; parameters without a Fisher take the mean."""
     fishers = layer.measured("fisher")
-    if fishers is None:
+    if fishers is None or layer.lacks("fisher"):
         return averaged(layer)
     ready = tuple(floored(values, options.floor, options.normalise) for values in fishers)
     if layer.negative:
@@ -72,7 +67,10 @@ def fisher(layer: Layer, options: FisherOptions, survey: Any = None) -> Merged:
     layer.show("fisher", ready)
     pairs = zip(layer.shares, ready, strict=True)
     layer.show("shares", (share * own / weighted_sum(ready, layer.shares) for share, own in pairs))
-    update = fisher_average(layer.updates, ready, layer.shares)
+    weighted = (own * update for own, update in zip(ready, layer.updates, strict=True))
+    total = layer.total("fisher", ready, layer.shares)
+    above = layer.total("fisher update", weighted, layer.shares)
+    update = fisher_average(total, above, layer.mean_update)
     return Merged(layer.base + update, "fisher")
 
 
@@ -81,6 +79,11 @@ def cost(s: Shape, options: FisherOptions) -> Cost:
         return averaged_cost(s)
     each = 26 + (5 if options.normalise else 0)
     return Cost("merged", s.passes(each * s.experts + 12), (s.experts + 8) * s.nbytes)
+
+
+def kept_elements(s: Shape, options: FisherOptions) -> float:
+    """Numbers that the sums of a layer hold: both of the quotient's, and the mean."""
+    return (3.0 if "fisher" in s.measured else 1.0) * s.elements
 
 
 METHOD = Method(
@@ -97,6 +100,7 @@ METHOD = Method(
     short="Fisher",
     reads=lambda options: FISHER,
     requires=lambda options: FISHER,
+    sums=Sums(elements=kept_elements),
     stages=(
         TASK_MATRIX,
         FISHER_DIAGONAL,

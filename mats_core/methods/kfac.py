@@ -25,13 +25,14 @@ from ..linear import (
     truncated,
     weighted_sum,
 )
+from .cost import Shape
 from .grams import measured_kinds, said, with_grams
 from .kfac_cost import cost
 from .kfac_options import KfacOptions, uses_kronecker
 from .layer import FISHER, KFAC, Layer, Merged, indefinite, require_diagonal
-from .method import Method, Solve
+from .method import Method, Solve, Sums
 from .options import Options
-from .remaining import means_by_pieces, merge_remaining, remaining_reads
+from .remaining import means_by_pieces, merge_remaining, remaining_elements, remaining_reads
 from .stages import (
     INPUT_GRAM,
     ITERATE,
@@ -53,6 +54,8 @@ def kfac(layer: Layer, options: KfacOptions, survey: Any = None) -> Merged:
     where it takes a step along one; one that it never meets is not noticed.
     """
     layer = with_grams(layer, options.gram, KFAC)
+    if layer.is_matrix:
+        layer.keep_each(sorted(KFAC))
     damping = options.damping if options.rank is None else 0.0
     blocks = _blocks(layer, options, damping=damping) if layer.is_matrix else ()
     if not blocks:
@@ -74,7 +77,7 @@ def show_blocks(layer: Layer, blocks: Sequence[Kronecker]) -> None:
     """Hand over A and B of every task, and what they make of its task matrix."""
     layer.show("input gram", (block.a for block in blocks))
     layer.show("output gram", (block.b for block in blocks))
-    pairs = zip(blocks, layer.updates, strict=True)
+    pairs = zip(blocks[layer.before :], layer.updates, strict=True)
     layer.show("product", (block.apply(update) for block, update in pairs))
 
 
@@ -86,11 +89,17 @@ def _blocks(layer: Layer, options: KfacOptions, *, damping: float) -> tuple[Kron
     return tuple(_each_block(layer, options, damping=damping))
 
 
-def _each_block(layer: Layer, options: KfacOptions, *, damping: float) -> Iterator[Kronecker]:
-    read = layer.grams if options.rank is None else layer.measured
-    inputs, outputs = read("input_gram"), read("output_gradient_gram")
+def _each_block(
+    layer: Layer, options: KfacOptions, *, damping: float, first: int = 0
+) -> Iterator[Kronecker]:
+    """The blocks of all experts from number `first` on, one after the other."""
+    inputs = layer.grams("input_gram", earlier=True)
+    outputs = layer.grams("output_gradient_gram", earlier=True)
     if inputs is None or outputs is None:
         return
+    if options.rank is not None:  # each is cut by its eigenvectors
+        inputs, outputs = tuple(map(matrix, inputs)), tuple(map(matrix, outputs))
+    inputs, outputs = inputs[first:], outputs[first:]
     form = {"off_diagonal": options.off_diagonal, "normalise": options.normalise}
     for b, a in zip(outputs, inputs, strict=True):
         yield regularised(Kronecker(b, a), damping=damping, **form)
@@ -101,7 +110,9 @@ def _solve(
 ) -> tuple[Solution, str, str]:
     """The solution, what befell it, and the preconditioner it was found with."""
     shift = options.anchor * float(operator.diagonal().mean()) if options.anchor else 0.0
-    right = _products(layer, options, operator, "experts", layer.experts)
+    own = WeightedSum(operator.terms[layer.before :], operator.weights[layer.before :])
+    right = _products(layer, options, own, "experts", layer.experts)
+    right = layer.joined("product", right, sum(layer.shares[: layer.before]))
     if shift:
         right = right + shift * start
 
@@ -122,7 +133,7 @@ def _solve(
     preconditioner, kind = _preconditioner(layer, options, operator, shift)
     how = limits(layer, options)
     if options.start == "average":
-        mean = _products(layer, options, operator, "average", [start] * len(layer.experts))
+        mean = _products(layer, options, operator, "average", [start] * len(operator.terms))
         how["residual"] = right - mean - shift * start
     solution = linear.cg(matvec, right, start, preconditioner=preconditioner, **how)
     if preconditioner and solution.status in (Status.STAGNATED, Status.NOT_POSITIVE):
@@ -139,14 +150,19 @@ def _solve(
 def _products(
     layer: Layer, options: KfacOptions, operator: WeightedSum, what: str, xs: Sequence[Tensor]
 ) -> Tensor:
-    """`Σ α_m B_m X_m A_m`, of what is remembered for every damping where A and B are matrices."""
+    """`Σ α_m B_m X_m A_m`, of what is remembered for every damping where A and B are matrices.
+
+    The operator's terms are those of all experts, or of the last of them.
+    """
     blocks = [term for term in operator.terms if isinstance(term, Kronecker)]
     if len(blocks) < len(operator.terms) or any(block.in_factors for block in blocks):
         return operator.apply_each(xs)
 
     def compute() -> tuple[Tensor, Tensor, Tensor]:
         # One at a time: the damped ones are in memory already.
-        return damped_products(_each_block(layer, options, damping=0.0), layer.shares, xs)
+        first = len(layer.weights) - len(xs)
+        undamped = _each_block(layer, options, damping=0.0, first=first)
+        return damped_products(undamped, operator.weights, xs)
 
     key = ("K-FAC products", what, *_undamped(layer, options))
     constant, linear, square = layer.remember(key, compute)
@@ -222,6 +238,22 @@ def kfac_reads(options: KfacOptions) -> frozenset[str]:
     return measured | remaining_reads(options.remaining) | folded | start
 
 
+def why_not(options: KfacOptions) -> str:
+    """Why no experts can be added to a merge with these options; "" where they can."""
+    kept = ("zero", "pretrained", "average", "task_arithmetic")
+    return "" if options.start in kept else f"it starts at '{options.start}', which needs them all"
+
+
+def kept_elements(s: Shape, options: KfacOptions) -> float:
+    """Numbers that the right side, the mean, and every expert's A and B hold."""
+    if not s.is_matrix or (options.gram == "measured" and not s.measured >= KFAC):
+        return remaining_elements(s, options.remaining)
+    sides = ((s.columns, s.ranks[0]), (s.rows, s.ranks[1]))
+    grams = sum(size * (rank + 1 if rank else size) for size, rank in sides)
+    sums = 3.0 if options.start == "task_arithmetic" else 2.0
+    return sums * s.elements + s.experts * grams
+
+
 METHOD = Method(
     name="kfac",
     title="K-FAC block (MaTS)",
@@ -238,6 +270,7 @@ METHOD = Method(
     reads=kfac_reads,
     requires=lambda options: measured_kinds(options.gram, KFAC),
     folds=lambda options: options.fold_bias,
+    sums=Sums(why_not, each=KFAC, elements=kept_elements),
     factored=True,
     stages=(
         TASK_MATRIX,

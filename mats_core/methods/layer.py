@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -51,14 +51,31 @@ class LayerStatistics:
 
 
 @dataclass(frozen=True)
+class Earlier:
+    """What an earlier merge left of one layer, to which experts are added.
+
+    weights      α_m of its experts
+    labels       their names
+    sums         name → sum over them, as `Layer.total` handed it on
+    statistics   of each, for a method whose equation needs each expert's (`Sums.each`)
+    """
+
+    weights: tuple[float, ...]
+    labels: tuple[str, ...]
+    sums: Mapping[str, Tensor]
+    statistics: tuple[LayerStatistics, ...] = ()
+
+
+@dataclass(frozen=True)
 class Layer:
     """Everything a method may need of one tensor (or of `[W b]`, where the bias is folded in).
 
     name         the tensor's name in the checkpoint
     base         W0, in the tensor's shape
     experts      W_m, in the order of the recipe
-    weights      α_m as the recipe gives them, not normalised; negative to take a task away
-    labels       the experts' names, which seed what is random
+    weights      α_m as the recipe gives them, not normalised; negative to take a task away; those
+                 of an earlier merge's experts come first
+    labels       the experts' names, which seed what is random; in the order of the weights
     is_matrix    whether methods for linear layers apply
     statistics   of each expert, in their order; empty where none were measured
     base_statistics
@@ -73,6 +90,10 @@ class Layer:
                  element comes in flat pieces, in the order of the file; None for a whole one
     remember     (what, compute) → what this layer remembers of an earlier merge, or computes now;
                  `what` names the quantity and every option that it depends on
+    earlier      what an earlier merge left of this layer, to which `experts` are added; None: all
+                 experts are in `experts`
+    hand_on      called by `total` with (name, sum over all experts), so that experts can be added
+                 later; None: nothing is kept
     """
 
     name: str
@@ -90,6 +111,8 @@ class Layer:
     remember: Callable[[Hashable, Callable[[], Any]], Any] = forgetful
     pulse: Callable[[int, float], None] | None = None
     watch: Watch | None = None
+    earlier: Earlier | None = None
+    hand_on: Callable[[str, Tensor], None] | None = None
 
     def show(self, stage: str, values: Iterable[Gram]) -> None:
         """Hand the values of a stage to `watch`: one an expert, or one in all.
@@ -131,6 +154,51 @@ class Layer:
         total = sum(self.weights)
         return tuple(weight / total for weight in self.weights)
 
+    @property
+    def before(self) -> int:
+        """Number of experts of which only an earlier merge's sums are left."""
+        return len(self.weights) - len(self.experts)
+
+    @property
+    def adds_up(self) -> bool:
+        """Whether sums are kept for a later merge, or taken over from an earlier one."""
+        return self.earlier is not None or self.hand_on is not None
+
+    def total(
+        self, name: str, values: Iterable[Tensor], shares: Sequence[float], *, mean: bool = True
+    ) -> Tensor:
+        """`Σ α_m V_m` over all experts, of the values of those in `experts`.
+
+        name     under which the sum is kept, and what an earlier merge left is looked up
+        shares   a factor of each expert, those of the earlier merge first
+        mean     whether the shares sum to one, so that an earlier sum counts its experts' share
+        """
+        share = sum(shares[: self.before]) if mean else 1.0
+        return self.joined(name, weighted_sum(values, shares[self.before :]), share)
+
+    def joined(self, name: str, value: Tensor, share: float) -> Tensor:
+        """The value plus `share` times what an earlier merge left under this name; kept if asked.
+
+        Without an earlier merge it is the value itself.
+        """
+        if self.earlier is not None and share:
+            value = value + share * self.earlier.sums[name]
+        if self.hand_on is not None:
+            self.hand_on(name, value)
+        return value
+
+    def lacks(self, name: str) -> bool:
+        """Whether there is an earlier merge, and it left no such sum of this layer."""
+        return self.earlier is not None and name not in self.earlier.sums
+
+    def keep_each(self, kinds: Iterable[str]) -> None:
+        """Hand on these kinds of statistics of every expert, where sums are kept."""
+        for kind in kinds if self.hand_on is not None else ():
+            assert self.hand_on is not None
+            for index, gram in enumerate(self.grams(kind, earlier=True) or ()):
+                for part, value in parts_of(gram).items():
+                    self.hand_on(f"{kind}.{index}{part}", value)
+
     def measured(self, kind: str) -> tuple[Tensor, ...] | None:
         """One kind of statistics of all experts, or None if any expert lacks it.
 
@@ -139,9 +207,13 @@ class Layer:
         values = self.grams(kind)
         return None if values is None else tuple(matrix(value) for value in values)
 
-    def grams(self, kind: str) -> tuple[Gram, ...] | None:
-        """One kind of Grams of all experts: in factors where all are, else as matrices."""
-        values = [getattr(own, kind) for own in self.statistics]
+    def grams(self, kind: str, *, earlier: bool = False) -> tuple[Gram, ...] | None:
+        """One kind of Grams of all experts: in factors where all are, else as matrices.
+
+        `earlier`: those of an earlier merge's experts come first.
+        """
+        kept = self.earlier.statistics if self.earlier is not None and earlier else ()
+        values = [getattr(own, kind) for own in (*kept, *self.statistics)]
         if not values or any(value is None for value in values):
             return None
         in_factors = all(isinstance(value, LowRank) for value in values)
@@ -150,6 +222,8 @@ class Layer:
     @property
     def mean_update(self) -> Tensor:
         """Σ α_m Δ_m with normalised weights: the mean task vector."""
+        if self.earlier is not None:
+            return self.total("mean", self.experts, self.shares) - self.base
         return weighted_sum(self.updates, self.shares)
 
 
@@ -173,9 +247,16 @@ class Merged:
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
+def parts_of(gram: Gram) -> dict[str, Tensor]:
+    """The tensors of a Gram by the ends of the names that they are kept under."""
+    if isinstance(gram, LowRank):
+        return {".factor": gram.factor, ".rest": gram.rest}
+    return {"": gram}
+
+
 def averaged(layer: Layer) -> Merged:
     """The weighted mean, for parameters that a method leaves aside."""
-    return Merged(weighted_sum(layer.experts, layer.shares), "mean", "averaged")
+    return Merged(layer.total("mean", layer.experts, layer.shares), "mean", "averaged")
 
 
 def mean_task_vector(layer: Layer, scaling: float) -> Merged:

@@ -70,6 +70,30 @@ class Solve:
     undamped: Mapping[str, Any]
 
 
+def nothing_against(options: Any) -> str:
+    """No reason, whatever the options."""
+    return ""
+
+
+def one_sum(shape: Shape, options: Any) -> float:
+    """As many numbers as the layer has."""
+    return float(shape.elements)
+
+
+@dataclass(frozen=True)
+class Sums:
+    """What a method keeps of a merge, so that an expert can be added later (`Layer.total`).
+
+    why_not    options → why nothing can be kept, in words; "" where it can
+    each       kinds of statistics that are kept of every expert, as no sum stands for them
+    elements   (shape, options) → numbers that are kept of a layer
+    """
+
+    why_not: Callable[[Any], str] = nothing_against
+    each: frozenset[str] = frozenset()
+    elements: Callable[[Shape, Any], float] = one_sum
+
+
 @dataclass(frozen=True)
 class Counterpart:
     """The same merge in a mergekit configuration.
@@ -126,6 +150,7 @@ class Method:
                calibration inputs, while it merges
     asks       whether every expert must name its task for that, given its options
     solve      its iterative solve, which can be traced; None where every layer is exact
+    sums       what it keeps so that an expert can be added to a finished merge; None: nothing
     stages     what it computes on its way through a layer, in this order
     mergekit   options → the same merge for mergekit, or why none is the same; None: mergekit has
                no such method
@@ -159,5 +184,6 @@ class Method:
     calibrates: bool = False
     asks: Callable[[Any], bool] = never
     solve: Solve | None = None
+    sums: Sums | None = None
     stages: tuple[Stage, ...] = PLAIN
     mergekit: Callable[[Any], Counterpart | str] | None = None

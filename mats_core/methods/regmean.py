@@ -26,13 +26,14 @@ from ..linear import (
 from .cost import EXACT, Cost, Shape, cholesky_solve, forms, gemm, passes, side, woodbury
 from .grams import INPUT, GramShare, InputSource, costing, measured_kinds, said, with_grams
 from .layer import Layer, Merged, indefinite
-from .method import Method
+from .method import Method, Sums
 from .options import FoldBias, Normalise, Options, Share, Strength, option
 from .remaining import (
     Remaining,
     means_by_pieces,
     merge_remaining,
     remaining_cost,
+    remaining_elements,
     remaining_reads,
 )
 from .stages import INPUT_GRAM, TASK_MATRIX, UPDATE, Stage, outcome
@@ -79,14 +80,16 @@ class RegMeanOptions(Options):
 def regmean_value(layer: Layer, grams: Sequence[Gram]) -> tuple[Tensor, str]:
     """`(Σ α W_m A_m)(Σ α A_m)⁻¹`, and how it was found; nearest to the mean if singular."""
     # Solved for the update: the mean update is then the anchor of a singular system.
-    right = weighted_sum(
-        (update @ gram for gram, update in zip(grams, layer.updates, strict=True)), layer.shares
-    )
-    # Roots of the shares are taken in factors.
-    update = None if layer.negative else solve_factored(grams, layer.shares, right)
+    weighed = (update @ gram for gram, update in zip(grams, layer.updates, strict=True))
+    right = layer.total("gram update", weighed, layer.shares)
+    # Roots of the shares are taken in factors; the sum of an earlier merge is a matrix.
+    in_factors = not (layer.negative or layer.earlier)
+    update = solve_factored(grams, layer.shares, right) if in_factors else None
+    if update is not None and not layer.adds_up:
+        return layer.base + update, f"{Status.CLOSED_FORM}, by factors"
+    left = layer.total("gram", (matrix(gram) for gram in grams), layer.shares)
     if update is not None:
         return layer.base + update, f"{Status.CLOSED_FORM}, by factors"
-    left = weighted_sum((matrix(gram) for gram in grams), layer.shares)
     update = solve_positive(left, right)
     if update is not None:
         return layer.base + update, str(Status.CLOSED_FORM)
@@ -103,7 +106,7 @@ def regmean(layer: Layer, options: RegMeanOptions, survey: Any = None) -> Merged
     """
     layer = with_grams(layer, options.gram, INPUT, options.gram_share)
     grams = layer.grams("input_gram") if layer.is_matrix else None
-    if grams is None:
+    if grams is None or layer.lacks("gram"):
         return merge_remaining(layer, options.remaining, options.damping)
     form = options.model_dump(include={"off_diagonal", "damping", "normalise"})
     ready = [regularised_gram(gram, **form) for gram in grams]
@@ -162,6 +165,18 @@ def _cost(s: Shape, options: RegMeanOptions) -> Cost:
     return Cost("merged", work, 2 * s.nbytes + t * n * n * s.width + 8 * (5 * n * n + 2 * m * n))
 
 
+def why_not(options: RegMeanOptions) -> str:
+    """Why no experts can be added to a merge with these options; "" where they can."""
+    return "" if options.iterations is None else "'iterations' solves with each expert's Gram"
+
+
+def kept_elements(s: Shape, options: RegMeanOptions) -> float:
+    """Numbers that the sums of a layer hold."""
+    if not s.is_matrix or ("input_gram" not in s.measured and options.gram == "measured"):
+        return remaining_elements(s, options.remaining)
+    return 2.0 * s.elements + s.columns**2
+
+
 METHOD = Method(
     name="regmean",
     title="RegMean (input Gram)",
@@ -178,6 +193,7 @@ METHOD = Method(
     reads=regmean_reads,
     requires=lambda options: measured_kinds(options.gram, INPUT),
     folds=lambda options: options.fold_bias,
+    sums=Sums(why_not, elements=kept_elements),
     factored=True,
     stages=(
         TASK_MATRIX,

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from torch import Tensor
 
-from ..linear import Dense, Status, WeightedSum, damped, pseudo_solve, solve_positive, weighted_sum
+from ..linear import Dense, Status, damped, pseudo_solve, solve_positive
 from .cost import Cost, Shape, operations, passes
 from .cost import averaged as averaged_cost
 from .fisher import FisherOptions, fisher
@@ -29,7 +29,7 @@ def merge_remaining(layer: Layer, remaining: Remaining, damping: float) -> Merge
     """The mean, the diagonal Fisher, or the full block, whichever was asked for and measured."""
     if remaining == "block":
         blocks = layer.measured("block")
-        if blocks is not None:
+        if blocks is not None and not layer.lacks("block"):
             return _block(layer, blocks, damping)
     if remaining in ("fisher", "block") and layer.measured("fisher") is not None:
         # Raw, as in every run of docs/study.md: tasks with loud gradients decide these few.
@@ -40,14 +40,14 @@ def merge_remaining(layer: Layer, remaining: Remaining, damping: float) -> Merge
 def _block(layer: Layer, blocks: tuple[Tensor, ...], damping: float) -> Merged:
     """Σ α_m C_m vec W = Σ α_m C_m vec W_m with full blocks; nearest to the mean where singular."""
     terms = tuple(Dense(damped(block, damping)) for block in blocks)
-    matrix = weighted_sum((term.matrix for term in terms), layer.shares)
-    right = WeightedSum(terms, layer.shares).apply_each(layer.experts).reshape(1, -1)
+    matrix = layer.total("block", (term.matrix for term in terms), layer.shares)
+    weighed = (term.apply(value) for term, value in zip(terms, layer.experts, strict=True))
+    right = layer.total("block value", weighed, layer.shares).reshape(1, -1)
     value = solve_positive(matrix, right)
     if value is None and layer.negative:
         raise indefinite(layer, "full blocks")
     if value is None:
-        mean = weighted_sum(layer.experts, layer.shares).reshape(1, -1)
-        value = pseudo_solve(matrix, right, mean)
+        value = pseudo_solve(matrix, right, averaged(layer).value.reshape(1, -1))
     return Merged(value.reshape(layer.base.shape), "block", status=str(Status.CLOSED_FORM))
 
 
@@ -69,3 +69,10 @@ def remaining_cost(s: Shape, remaining: Remaining) -> Cost:
     if remaining in ("fisher", "block") and "fisher" in s.measured:
         return fisher_cost(s, FisherOptions())
     return averaged_cost(s)
+
+
+def remaining_elements(s: Shape, remaining: Remaining) -> float:
+    """Numbers that the sums of `merge_remaining` hold."""
+    if remaining == "block" and "block" in s.measured:
+        return s.elements**2 + 2.0 * s.elements
+    return (3.0 if "fisher" in s.measured and remaining != "mean" else 1.0) * s.elements

@@ -7,7 +7,6 @@ of variances with weights of at least zero never does.
 
 from __future__ import annotations
 
-from ..linear import weighted_sum
 from .cost import Cost, Shape
 from .cost import averaged as averaged_cost
 from .layer import Layer, Merged
@@ -22,7 +21,8 @@ def merge_running(layer: Layer) -> Merged:
     if not total:
         return Merged(layer.base.clone(), "mean", "averaged", STATUS)
     shares = [weight / total for weight in weights]
-    return Merged(weighted_sum(layer.experts, shares), "mean", "averaged", STATUS)
+    mean = layer.total("running", layer.experts, shares)
+    return Merged(mean, "mean", "averaged", STATUS)
 
 
 def running_cost(s: Shape) -> Cost:

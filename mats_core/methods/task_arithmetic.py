@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..linear import weighted_sum
 from .cost import Cost, Shape
 from .layer import Layer, Merged
-from .method import Counterpart, Method, every_tensor, never
+from .method import Counterpart, Method, Sums, every_tensor, never
 from .options import Options, Signed, option
 from .stages import TASK_MATRIX, Stage, outcome
 
@@ -22,7 +21,7 @@ class ArithmeticOptions(Options):
 
 def task_arithmetic(layer: Layer, options: ArithmeticOptions, survey: Any = None) -> Merged:
     """W = W0 + λ Σ α_m Δ_m, with the weights as given (1 by default)."""
-    update = weighted_sum(layer.updates, layer.weights)
+    update = layer.total("sum", layer.updates, layer.weights, mean=False)
     layer.show("sum", [update])
     return Merged(layer.base + options.scaling * update, "task_arithmetic")
 
@@ -43,6 +42,7 @@ METHOD = Method(
     cost=cost,
     pieces=every_tensor,
     normalises=never,
+    sums=Sums(),
     stages=(
         TASK_MATRIX,
         Stage("sum", "Sum of the task matrices", "Σₜ αₜ Δₜ"),

@@ -33,7 +33,7 @@ __all__ = [
     "CHUNK_BYTES", "EXAMPLES", "OF_PARAMETERS", "BatchDone", "Block", "Labels", "Loss",
     "MeasureSettings", "Moments", "Seen", "Sketch", "Stage", "Statistics", "Steps", "Stream",
     "answers", "batches_of", "blocks_of", "cached_path", "drawn", "drawn_rows", "feature_error",
-    "inputs_of_task", "measure", "measure_task", "measuring", "measuring_loader", "measuring_once",
-    "measuring_task", "measuring_to_file", "moments", "require_output", "room", "told_apart",
-    "whole_name", "with_bias",
+    "measure", "measure_task", "measuring", "measuring_loader", "measuring_once", "measuring_task",
+    "measuring_to_file", "moments", "require_output", "room", "told_apart", "whole_name",
+    "with_bias",
 ]  # fmt: skip

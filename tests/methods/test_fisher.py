@@ -55,7 +55,9 @@ def test_fisher_takes_the_mean_where_nothing_was_measured():
     result = value(with_statistics(case, fisher=fishers), "fisher", floor=0, normalise=False)
     mean = torch.stack(case.layer.experts).mean(0)
     assert float(result[0, 0]) == pytest.approx(float(mean[0, 0]), rel=1e-12)
-    close(fisher_average(case.layer.experts, tuple(fishers), (1 / 3,) * 3), result)
+    weighted = [f * w for f, w in zip(fishers, case.layer.experts, strict=True)]
+    total, above = torch.stack(fishers).mean(0), torch.stack(weighted).mean(0)
+    close(fisher_average(total, above, mean), result)
 
 
 def test_fisher_without_statistics_averages_and_says_so():

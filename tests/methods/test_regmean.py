@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from mats_core.linear import weighted_sum
 from mats_core.merging.events import Finished
 from mats_core.merging.pipeline import run
 from mats_core.methods.fisher import FisherOptions, fisher_average
@@ -143,7 +144,9 @@ def test_remaining_parameters(method):
     assert merged(layer, method, remaining="mean").treatment == "averaged"
     floor = FisherOptions().floor  # that of Fisher merging by itself
     fishers = tuple(f.clamp_min(floor * float(f.mean())) for f in case.fishers)
-    by_fisher = fisher_average(layer.experts, fishers, layer.shares)
+    total = weighted_sum(fishers, layer.shares)
+    above = weighted_sum(map(torch.mul, fishers, layer.experts), layer.shares)
+    by_fisher = fisher_average(total, above, weighted_sum(layer.experts, layer.shares))
     close(value(layer, method, remaining="fisher"), by_fisher)
     # No block was measured: the Fisher is next best.
     close(value(layer, method, remaining="block"), by_fisher)

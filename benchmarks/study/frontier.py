@@ -68,6 +68,21 @@ ROWS: tuple[Row, ...] = (
         seeded=False,
     ),
     Row(
+        "a pool of anything: drawn pictures, sentences",
+        {"sequential": product(inputs=("pool",), damping=(0.03, 0.1))},
+        _goal(92, 70, 75),
+    ),
+    Row(
+        "one unsorted pile of all tasks' inputs",
+        {"sequential": product(inputs=("pile",), damping=(0.03,), update_share=("auto", 0.5))},
+        {},
+    ),
+    Row(
+        "eight unlabelled examples a task",
+        {"sequential": product(examples=(8,), damping=(0.03, 0.1))},
+        _goal(93, 75, 85),
+    ),
+    Row(
         "inputs without labels: 256 a task",
         {"sequential": product(damping=(0.01, 0.03, 0.1))},
         _goal(95, 80, 90),

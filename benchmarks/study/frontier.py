@@ -61,7 +61,7 @@ ROWS: tuple[Row, ...] = (
     Row(
         "nothing but weights: Grams from the updates",
         {
-            "kfac": product(gram=("update",), damping=(0.01, 0.03, 0.1)),
+            "kfac": product(gram=("update",), damping=(0.01, 0.03, 0.1, 0.3, 1.0)),
             "kfac_matching": product(gram=("update",), prior=(0.1, 0.3)),
         },
         _goal(90, 60, 65),

@@ -21,7 +21,13 @@ from .layer import Layer, LayerStatistics, Merged, Treatment, Watch
 from .method import Counterpart, Method, Solve
 from .options import Options
 from .presets import PRESETS, PROPOSED, WITHOUT_DATA, Preset
-from .reference import OptionField, describe, named_checkpoints, options_of_the_base
+from .reference import (
+    OptionField,
+    describe,
+    named_checkpoints,
+    named_tasks,
+    options_of_the_base,
+)
 from .running import merge_running, running_cost
 from .sequential import SequentialOptions, share_of_update
 from .stages import PLAIN, Stage
@@ -33,7 +39,7 @@ __all__ = [
     "Cost", "Counterpart", "EssentialOptions", "KfacOptions", "Ladder", "Layer", "LayerStatistics",
     "Merged", "Method", "OptionField", "Options", "Preset", "Rung", "SequentialOptions", "Shape",
     "Solve", "Stage", "Treatment", "Watch", "calls", "describe", "essential_subspace",
-    "essential_update", "kfac", "merge_running", "named_checkpoints", "operations",
+    "essential_update", "kfac", "merge_running", "named_checkpoints", "named_tasks", "operations",
     "options_of_the_base", "passes", "reference", "relative_power", "running_cost", "selection",
     "share_of_update", "shift_covariance",
 ]  # fmt: skip

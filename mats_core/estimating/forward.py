@@ -101,20 +101,28 @@ def measuring(plan: Plan) -> Cost:
 def calibrating(plan: Plan) -> Cost:
     """What a walk through the model costs beside its solves: both models run every stage of each
     block again, and the whole block once.  The bytes are two models, what lies in front of a block
-    for all examples, and one batch."""
+    for all examples, and one batch.  Before it every expert looks at what it may choose from."""
     if not isinstance(plan.options, SequentialOptions):
         return Cost("merged")
-    forward, count = Forward(plan), plan.options.examples * len(plan.inputs.family.experts)
-    number = math.ceil(plan.options.examples / MEASURED) * len(plan.inputs.family.experts)
+    forward, experts = Forward(plan), len(plan.inputs.family.experts)
+    pictures = _tokens_of_pictures(plan.inputs.family.base.config) is not None
+    each = max(plan.options.examples, plan.options.augment_to if pictures else 0)
+    count, number = each * experts, math.ceil(each / MEASURED) * experts
     sums = 2.0 * forward.tokens * sum(2 * n * n + m * n for m, n in forward.matrices)
     work = forward.values(count) * WALKED + forward.batches(MEASURED, number) * WALKED
     work += operations(sums * count, "float32") + calls(BUILDING * len(forward.matrices))
     width = max((min(shape) for shape in forward.matrices), default=0)
     seen = sum(shape[0] for shape in forward.matrices) // max(1, len(forward.matrices))
     alive = 4 * MEASURED * (forward.tokens * 8 * seen + 3 * forward.pixels)
-    inputs = 4 * plan.options.examples * forward.pixels  # of one expert at a time
+    inputs = 4 * each * forward.pixels  # of one expert at a time
     streams = min(2 * 4 * count * forward.tokens * width, streams_budget())
-    return Cost("merged", work, 2 * 4 * forward.parameters + streams + inputs + alive)
+    models = 2
+    if plan.options.inputs != "own":  # each layer once, and its update beside it
+        looked = plan.options.candidates * experts
+        work += forward.values(looked) * 2
+        work += forward.batches(MEASURED, math.ceil(looked / MEASURED)) * 2
+        models = 3
+    return Cost("merged", work, models * 4 * forward.parameters + streams + inputs + alive)
 
 
 def statistics_bytes(plan: Plan) -> int:
@@ -134,10 +142,15 @@ def _asked(there: int, settings: Evaluation, tasks: int) -> int:
 
 
 def _tokens(config: Mapping[str, Any]) -> int:
+    return _tokens_of_pictures(config) or TOKENS
+
+
+def _tokens_of_pictures(config: Mapping[str, Any]) -> int | None:
+    """Of a model that cuts pictures into patches; None of another."""
     image, patch = config.get("image_size"), config.get("patch_size")
     if isinstance(image, int) and isinstance(patch, int) and patch:
         return (image // patch) ** 2 + 1
-    return TOKENS
+    return None
 
 
 def _pixels(config: Mapping[str, Any]) -> int:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..merging import Evaluation, Recipe, Report, parse_options
-from ..methods import METHODS, named_checkpoints, options_of_the_base
+from ..methods import METHODS, named_checkpoints, named_tasks, options_of_the_base
 from ..statistics import Statistics
 from ..tasks import names_file
 
@@ -101,6 +101,8 @@ class Finished:
         options = dict(report.options)
         for name, path in named_checkpoints(recipe.method, options).items():
             options[name] = _inside(recipe.folder, path)
+        for name, task in named_tasks(recipe.method, recipe.options).items():
+            options[name] = _task(recipe.folder, task)
         of_base = reads and options_of_the_base(recipe.method, options)
         base = self._statistics(recipe.base_statistics, "base")
         return recipe.model_copy(

@@ -29,7 +29,7 @@ from ..checkpoints import (
 )
 from ..errors import InputError, listing, read_json
 from ..families import Expert, Family
-from ..methods import named_checkpoints
+from ..methods import named_checkpoints, named_tasks
 from ..tasks import names_file
 from . import card
 from .journal import NAME as JOURNAL
@@ -206,6 +206,8 @@ def _named(recipe: Recipe) -> Iterator[tuple[str, Path]]:
             (f"the task of '{entry.name}'", task),
         ]
     options = named_checkpoints(recipe.method, recipe.options)
+    pile = named_tasks(recipe.method, recipe.options)
+    options |= {name: task for name, task in pile.items() if names_file(task)}
     named += [(f"option '{name}'", path) for name, path in options.items()]
     for whose, reference in named:
         if reference is not None and (path := recipe.path(reference)).exists():

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ..checkpoints import hub
 from ..errors import InputError, listing, member, read_yaml, validated
-from ..methods import METHODS, Options, describe, named_checkpoints
+from ..methods import METHODS, Options, describe, named_checkpoints, named_tasks
 from ..system import FolderName, Shown
 from ..tasks import names_file
 
@@ -223,4 +223,7 @@ def dump_recipe(recipe: Recipe, *, absolute: bool = False) -> str:
         options = content.get("options", {})
         for name, path in named_checkpoints(recipe.method, options).items():
             options[name] = str(recipe.path(path).resolve())
+        for name, task in named_tasks(recipe.method, options).items():
+            if names_file(task):
+                options[name] = str(recipe.path(task).resolve())
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)

@@ -21,7 +21,13 @@ from .layer import Earlier, Layer, LayerStatistics, Merged, Treatment, Watch
 from .method import Counterpart, Method, Solve, Sums
 from .options import Options
 from .presets import PRESETS, PROPOSED, WITHOUT_DATA, Preset
-from .reference import OptionField, describe, named_checkpoints, options_of_the_base
+from .reference import (
+    OptionField,
+    describe,
+    named_checkpoints,
+    named_tasks,
+    options_of_the_base,
+)
 from .running import merge_running, running_cost
 from .sequential import SequentialOptions, share_of_update
 from .stages import PLAIN, Stage
@@ -34,6 +40,6 @@ __all__ = [
     "LayerStatistics", "Merged", "Method", "OptionField", "Options", "Preset", "Rung",
     "SequentialOptions", "Shape", "Solve", "Stage", "Sums", "Treatment", "Watch", "calls",
     "describe", "essential_subspace", "essential_update", "kfac", "merge_running",
-    "named_checkpoints", "operations", "options_of_the_base", "passes", "reference",
+    "named_checkpoints", "named_tasks", "operations", "options_of_the_base", "passes", "reference",
     "relative_power", "running_cost", "selection", "share_of_update", "shift_covariance",
 ]  # fmt: skip

@@ -37,6 +37,7 @@ def option(
     more: bool = False,
     switch: bool = False,
     checkpoint: tuple[str, ...] = (),
+    task: bool = False,
     base_statistics: str = "",
     vectors: str = "",
 ) -> Any:
@@ -55,6 +56,7 @@ def option(
     switch           whether 0 turns it off: the page draws a switch beside its slider
     checkpoint       the names that it takes; any other text is the path of a checkpoint to start
                      from, and such an option is the only one of its method
+    task             whether it names a task, as an expert of a recipe does
     base_statistics  the value with which a recipe must name the base's statistics
     vectors          the value that it has, unless the recipe sets it, where (IA)³ vectors are
                      merged; each vector's full block must then be measured
@@ -62,7 +64,7 @@ def option(
     declared: dict[str, Any] = {
         "step": step, "source": source, "label": label, "more": more, "switch": switch,
         "section": asdict(section) if section else None, "checkpoint": checkpoint,
-        "base_statistics": base_statistics, "vectors": vectors,
+        "task": task, "base_statistics": base_statistics, "vectors": vectors,
     }  # fmt: skip
     extra = {key: value for key, value in declared.items() if value}
     known = {"description": help, "ge": low, "le": high, "gt": above}

@@ -79,9 +79,19 @@ PRESETS = (
         "sequential",
         {
             "curvature": "identity", "expert_inputs": 0.0, "residual": False,
-            "off_diagonal": 0.9, "damping": 0.0,
+            "off_diagonal": 0.9, "damping": 0.0, "update_share": 0.0, "augment_to": 0,
         },
         "RegMean on the inputs that each layer gets in the merge (arXiv 2508.03121).",
+    ),
+    Preset(
+        "FeatCal, with our anchor",
+        "sequential",
+        {
+            "curvature": "identity", "expert_inputs": 0.25, "residual": False, "damping": 0.05,
+            "update_share": 0.0, "augment_to": 0,
+        },
+        "The objective of arXiv 2605.13030 with its mix of both streams, 0.25; a layer is drawn to "
+        "the experts' mean, where the paper's anchor lies further out, at 2.2 times its update.",
     ),
     Preset(
         "K-FAC without data",

@@ -40,6 +40,7 @@ class OptionField:
     more             whether the page keeps it behind "More settings"
     switch           whether 0 turns it off: the page draws a switch beside its slider
     checkpoint       the names that it takes, where any other text is the path of a checkpoint
+    task             whether it names a task
     base_statistics  the value with which a recipe must name the base's statistics
     vectors          the value that it has by default where (IA)³ vectors are merged
     """
@@ -60,6 +61,7 @@ class OptionField:
     more: bool = False
     switch: bool = False
     checkpoint: tuple[str, ...] = ()
+    task: bool = False
     base_statistics: str = ""
     vectors: str = ""
 
@@ -117,6 +119,12 @@ def named_checkpoints(method: str, options: Mapping[str, Any]) -> dict[str, str]
         and isinstance(value := options.get(field.name), str)
         and value not in field.checkpoint
     }
+
+
+def named_tasks(method: str, options: Mapping[str, Any]) -> dict[str, str]:
+    """Option → reference, of every option of a method that names a task."""
+    named = {field.name: options.get(field.name) for field in describe(method) if field.task}
+    return {name: value for name, value in named.items() if value}
 
 
 def options_of_the_base(method: str, options: Mapping[str, Any]) -> tuple[OptionField, ...]:

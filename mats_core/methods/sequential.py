@@ -77,6 +77,7 @@ class SequentialOptions(Options):
         None,
         "a task whose examples are the pile; by default those of all experts' tasks",
         label="Task of the pile",
+        task=True,
         more=True,
     )
     candidates: int = option(

@@ -168,6 +168,11 @@ def test_its_estimate_knows_the_walk(tiny_family):
     assert few.parts["merging"] < many.parts["merging"]
     assert few.memory["measuring"] < many.memory["measuring"]
     assert "measuring" not in of("kfac").memory
+    copied, plain = of("sequential", examples=24), of("sequential", examples=24, augment_to=0)
+    assert copied.flops > plain.flops
+    chosen = [of("sequential", inputs="pile", candidates=count) for count in (100, 10000)]
+    assert few.flops < chosen[0].flops < chosen[1].flops
+    assert few.memory["measuring"] < chosen[0].memory["measuring"]
 
 
 # Texts: padding, causal models with a cache, weights that are stored as (d_in, d_out) -------------

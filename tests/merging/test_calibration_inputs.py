@@ -9,15 +9,18 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from mats_core.errors import InputError
 from mats_core.merging import (
     InputsChosen,
     Report,
     calibration_inputs,
+    dump_recipe,
     journal,
     parse_recipe,
     planned,
+    require_output,
     run,
     source_of,
 )
@@ -128,6 +131,16 @@ def test_a_pile_may_be_a_task_that_is_no_experts(tiny_family):
         assert (one.candidates, one.update_share) == (40, 0.9)
     known = merged(tiny_family, inputs="pile", pile="t1.npz", candidates=40).report.inputs
     assert [one.update_share > 0.89 for one in known] == [True, False, True]
+
+
+def test_the_task_of_a_pile_is_found_from_another_folder(tiny_family, tmp_path):
+    content = content_of(tiny_family, False, inputs="pile", pile="t1.npz")
+    recipe = parse_recipe(content, tiny_family)
+    moved = parse_recipe(yaml.safe_load(dump_recipe(recipe, absolute=True)), tmp_path)
+    assert moved.options["pile"] == str((tiny_family / "t1.npz").resolve())
+    assert len(source_of(planned(moved), moved.options["pile"])) > 0
+    with pytest.raises(InputError, match="option 'pile'"):
+        require_output(tiny_family / "t1.npz", recipe, force=True)
 
 
 def test_one_that_was_stopped_goes_on_to_the_same_bytes(tiny_family, tmp_path, monkeypatch):

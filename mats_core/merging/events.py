@@ -10,6 +10,7 @@ from torch import Tensor
 from ..evaluation import TaskResult
 from ..system import Event
 from .plan import Inputs
+from .refined import Epoch
 from .report import LayerReport, Report, Trial
 
 
@@ -104,6 +105,18 @@ class RoundDone(Event):
     """
 
     index: int
+    total: int
+
+
+@dataclass(frozen=True)
+class EpochDone(Event):
+    """An event: one epoch of refining is done; number 0 is the merge before it.
+
+    epoch   its losses, and what it reaches on validation rows
+    total   number of epochs, at most
+    """
+
+    epoch: Epoch
     total: int
 
 

@@ -14,6 +14,7 @@ from .. import __version__ as VERSION
 from ..errors import duration
 from ..evaluation import Score, TaskResult, gap_recovered, normalised_accuracy
 from ..system import Shown
+from .refined import Refined
 
 KINDS_OF_SCORE = ("merged", "finetuned", "pretrained")
 SERIES = ("residuals", "objectives", "distances")
@@ -102,6 +103,7 @@ class Report(Shown):
     rounds            how often the experts were merged, with statistics measured in between
     files             bytes of every file that was written beside the report, by its name
     earlier           experts whose sums an earlier merge kept; the others were added to them
+    refined           how the merge was trained further; None: it was not
     """
 
     method: str
@@ -121,6 +123,7 @@ class Report(Shown):
     rounds: int = 1
     files: Mapping[str, int] = field(default_factory=dict)
     earlier: tuple[str, ...] = ()
+    refined: Refined | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "layers", Layers(self.layers))
@@ -131,7 +134,13 @@ class Report(Shown):
         counted = ", ".join(f"{count} {kind}" for kind, count in self.coverage.items() if count)
         kept = self.normalised_accuracy
         reached = "" if kept is None else f"; {100 * kept:.1f} % of the experts' accuracy"
-        return f"Report({self.method}: {counted}{reached}; {duration(self.seconds)})"
+        trained = ", trained" if self.trained else ""
+        return f"Report({self.method}{trained}: {counted}{reached}; {duration(self.seconds)})"
+
+    @property
+    def trained(self) -> bool:
+        """Whether the weights were trained after they were merged."""
+        return self.refined is not None and self.refined.best > 0
 
     @property
     def coverage(self) -> dict[str, int]:
@@ -178,6 +187,7 @@ class Report(Shown):
             "layers": [layer_dict(layer) for layer in self.layers],
             **({"files": dict(self.files)} if self.files else {}),
             **({"earlier": list(self.earlier)} if self.earlier else {}),
+            **({"refined": self.refined.to_dict()} if self.refined else {}),
             "versions": {"torch": torch.__version__, "mats_core": VERSION},
         }
 
@@ -198,6 +208,7 @@ class Report(Shown):
             "search": tuple(Trial(**trial) for trial in content["search"]),
             "warnings": tuple(content["warnings"]),
             "earlier": tuple(content.get("earlier", ())),
+            "refined": Refined.from_dict(content["refined"]) if "refined" in content else None,
         }
         kept = {one.name: content[one.name] for one in fields(cls) if one.name in content}
         return cls(**{**kept, **lists})

@@ -44,6 +44,12 @@ def add(commands: Any) -> None:
         metavar="FOLDER",
         help="add the recipe's experts to those of a merge whose sums were kept",
     )
+    command.add_argument(
+        "--refine",
+        type=int,
+        metavar="EPOCHS",
+        help="train the merge further by distillation from its experts, on unlabelled examples",
+    )
     command.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"))
     command.add_argument(
         "--engine",
@@ -77,10 +83,20 @@ def add(commands: Any) -> None:
 
 def _merge(arguments: argparse.Namespace) -> None:
     from ..api import run
-    from ..merging import Examined, RoundDone, Started, kept, load_recipe, parse_recipe
+    from ..merging import (
+        EpochDone,
+        Examined,
+        RoundDone,
+        Started,
+        kept,
+        load_recipe,
+        parse_recipe,
+    )
     from ..system import bar, drain
 
     recipe = load_recipe(arguments.recipe)
+    refine = recipe.refine.model_dump() if recipe.refine else {}
+    refine = None if arguments.refine is None else {**refine, "epochs": arguments.refine}
     said = {
         "output": str(Path(arguments.output).resolve()) if arguments.output else None,
         "device": arguments.device,
@@ -89,6 +105,7 @@ def _merge(arguments: argparse.Namespace) -> None:
         "keep_sums": True if arguments.keep_sums else None,
         "adds_to": str(Path(arguments.adds_to).resolve()) if arguments.adds_to else None,
         "strangers": "allow" if arguments.strangers else None,
+        "refine": refine,
         "evaluate": False if arguments.no_evaluate else None,
         "options": {**recipe.options, **_assignments(arguments.set)} if arguments.set else None,
     }
@@ -121,6 +138,8 @@ def _merge(arguments: argparse.Namespace) -> None:
             if isinstance(event, Examined):  # before the merge, which may take long
                 for text in event.notes:
                     note(f"warning: {text}")
+            if isinstance(event, EpochDone):
+                note(_epoch(event))
             if isinstance(event, RoundDone):
                 note(f"round {event.index} of {event.total} is merged; measuring statistics there")
 
@@ -144,9 +163,17 @@ def _assignments(pairs: Sequence[str]) -> dict[str, Any]:
     return found
 
 
+def _epoch(event: Any) -> str:
+    epoch = event.epoch
+    scores = 100 * sum(epoch.scores.values()) / len(epoch.scores)
+    done = f"refining: epoch {epoch.number} of {event.total}" if epoch.number else "before refining"
+    return f"{done}: divergence {epoch.divergence:.4g}, {scores:.1f} % on validation rows"
+
+
 def _summary(report: Any) -> str:
     counted = ", ".join(f"{count} {kind}" for kind, count in report.coverage.items() if count)
     rounds = f" in {report.rounds} rounds" if report.rounds > 1 else ""
+    rounds += ", trained" if report.trained else ""
     lines = [f"{report.method}{rounds}: {counted}; {report.seconds:.1f} s on {report.device}"]
     lines += [f"note: {warning}" for warning in report.warnings]
     for trial in report.search:
@@ -154,9 +181,12 @@ def _summary(report: Any) -> str:
         lines.append(f"  tried {tried}: {100 * trial.normalised_accuracy:.1f} % (validation)")
     lines += task_table(report.tasks)
     if report.tasks:
-        lines.append(f"normalised accuracy {100 * report.normalised_accuracy:.1f} %")
+        trained = " (trained)" if report.trained else ""
+        lines.append(f"normalised accuracy{trained} {100 * report.normalised_accuracy:.1f} %")
         if report.gap_recovered is not None:
             lines[-1] += f", gap recovered {100 * report.gap_recovered:.1f} %"
+    if report.refined is not None:
+        lines.append(report.refined.sentence)
     if report.output:
         lines.append(f"written to {report.output}")
     return "\n".join(lines)

@@ -98,6 +98,26 @@ def measuring(plan: Plan) -> Cost:
     return Cost("merged", work, 4 * forward.parameters + alive + chunk)
 
 
+def refining(plan: Plan) -> Cost:
+    """What training after the merge costs: all epochs, forward and backward, with the validation
+    rows after each.  The bytes are the tensors in their states (trained, gradients, two moments,
+    the last and the best epoch's, the merge's), and one batch of one task."""
+    settings = plan.recipe.refine
+    if settings is None:
+        return Cost("merged")
+    forward, experts = Forward(plan), len(plan.inputs.family.experts)
+    drawn, held = settings.examples * experts, settings.validation * experts
+    steps = math.ceil(settings.examples / settings.batch) * experts * settings.epochs
+    asked = held * (settings.epochs + 2) + drawn  # the expert, and the merge after each epoch
+    work = forward.values(drawn * settings.epochs) * 3 + forward.values(asked)
+    work += forward.batches(settings.batch, steps) * 3
+    work += passes(4 * forward.parameters, 14.0 * steps / max(1, experts))
+    work += calls(BUILDING * len(forward.matrices))
+    alive = 4 * settings.batch * (3 * forward.outputs + 3 * forward.pixels)
+    inputs = 4 * (drawn + held) * forward.pixels
+    return Cost("merged", work, 8 * 4 * forward.parameters + alive + inputs)
+
+
 def calibrating(plan: Plan) -> Cost:
     """What a walk through the model costs beside its solves: both models run every stage of each
     block again, and the whole block once.  The bytes are two models, what lies in front of a block

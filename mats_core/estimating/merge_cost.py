@@ -37,7 +37,7 @@ from ..merging import (
 from ..methods import Cost, Shape, Treatment, calls, passes, selection
 from ..system import Rates, Shown, Work, remembered
 from ..system import speeds as machine
-from .forward import calibrating, measuring, statistics_bytes, testing
+from .forward import calibrating, measuring, refining, statistics_bytes, testing
 
 DISK = 300e6  # bytes a second of a slow SSD; measuring it would mean writing
 
@@ -55,9 +55,9 @@ class Estimate(Shown):
     disk_bytes     what is written, with what lies beside it meanwhile
     seconds        on this machine as busy as when its speeds were measured, nothing remembered
     flops          floating-point operations of products and decompositions
-    parts          seconds of merging, measuring again, testing, writing
+    parts          seconds of merging, measuring again, testing, writing, refining
     memory         bytes of what makes the peak: merged model, remembered, largest layer, testing,
-                   measuring, statistics of the merge
+                   measuring, statistics of the merge, refining
     held           bytes that the process remembers now (`MATS_REMEMBER`), beside that peak
     largest        the layer that needs most
     coverage       tensors by treatment; the counts add up to the checkpoint
@@ -146,14 +146,20 @@ def estimate_plan(
     tested = testing(plan, examples)
     again = plan.recipe.rounds - 1
     measured = measuring(plan) if again else Cost("merged")
-    walked = calibrating(plan)
+    walked, trained = calibrating(plan), refining(plan)
     parts = {
         "merging": merges * (1 + again) * speeds.seconds(layers.work + walked.work),
         "measuring": merges * again * speeds.seconds(measured.work),
         "testing": merges * speeds.seconds(tested.work),
         "writing": written / DISK,
+        "refining": speeds.seconds(trained.work),
     }
-    needs = {"testing": tested.nbytes, "measuring": measured.nbytes, "walking": walked.nbytes}
+    needs = {
+        "testing": tested.nbytes,
+        "measuring": measured.nbytes,
+        "walking": walked.nbytes,
+        "refining": trained.nbytes,
+    }
     peak, device = _memory(plan, layers, needs, output)
     flops = (1 + again) * (layers.work + walked.work).flops + again * measured.work.flops
     return Estimate(
@@ -163,7 +169,7 @@ def estimate_plan(
         device_bytes=device,
         disk_bytes=written + _beside(plan) + round(layers.spool + layers.sums) if written else 0,
         seconds=sum(parts.values()),
-        flops=merges * (flops + tested.work.flops),
+        flops=merges * (flops + tested.work.flops) + trained.work.flops,
         parts=parts,
         memory={name: round(value) for name, value in peak.items()},
         held=remembered(),
@@ -302,6 +308,8 @@ def _memory(
     held = tested or searched or not to_disk
     asking = {"merged model": float(output if held else 0), "testing": here * testing}
     moments = [merging, asking]
+    if needs["refining"]:
+        moments.append({"merged model": float(output), "refining": here * needs["refining"]})
     if plan.recipe.rounds > 1:
         held = float(statistics_bytes(plan))  # those of the last round, until the end
         merging["statistics of the merge"] = asking["statistics of the merge"] = held
@@ -312,7 +320,8 @@ def _memory(
     peak = max(moments, key=lambda parts: sum(parts.values()))
     found = {**peak, "workspace": float(WORKSPACE)}
     if own:
-        return found, round(kept_for_next + max(layers.peak + walking, measuring, testing + output))
+        most = max(layers.peak + walking, measuring, testing + output, needs["refining"])
+        return found, round(kept_for_next + most)
     if kept_for_next:
         found["remembered"] = kept_for_next
     return found, 0

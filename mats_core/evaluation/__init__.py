@@ -14,7 +14,7 @@ from .comparison import (
 )
 from .confusion import Changes
 from .evaluate import with_head
-from .examiner import KEPT, QUICK, ROUND, Asked, Exam, exam, examining, going_on
+from .examiner import KEPT, QUICK, ROUND, Asked, Exam, Examiner, exam, examining, going_on
 from .of_loader import score_of_loader, scoring_loader
 from .scores import (
     NOT_ASKED,
@@ -29,8 +29,8 @@ from .scores import (
 
 __all__ = [
     "KEPT", "NOT_ASKED", "QUICK", "ROUND", "Asked", "Changes", "Comparison", "Difference", "Exam",
-    "Score", "TaskResult", "compare", "confusion", "evaluate", "exam", "examiner", "examining",
-    "gap_recovered", "going_on", "half_width", "kept", "metrics", "normalised_accuracy",
-    "normalised_interval", "on_same_examples", "score_of_loader", "scoring_loader", "share",
-    "told_nothing", "with_head",
+    "Examiner", "Score", "TaskResult", "compare", "confusion", "evaluate", "exam", "examiner",
+    "examining", "gap_recovered", "going_on", "half_width", "kept", "metrics",
+    "normalised_accuracy", "normalised_interval", "on_same_examples", "score_of_loader",
+    "scoring_loader", "share", "told_nothing", "with_head",
 ]  # fmt: skip

@@ -87,7 +87,7 @@ def _parameters(merge: Finished, place: str) -> str:
     recipe = merge.portable
     settings: dict[str, Any] = {name: getattr(recipe, name) for name in ("seed", "dtype", "device")}
     changed = recipe.model_dump(mode="json", exclude_defaults=True)
-    for name in ("rounds", "output_dtype", "weighting", "heads"):
+    for name in ("rounds", "refine", "output_dtype", "weighting", "heads"):
         if name in changed:
             settings[name] = changed[name]
     if recipe.evaluate != Evaluation():

@@ -23,7 +23,7 @@ TEXT = """\
 ---
 {{ front }}---
 
-# {{ method.title }} of {{ listed }}
+# {{ method.title }} of {{ listed }}{{ ", trained further" if report.trained }}
 
 {{ experts | length }} expert{{ "s" if experts | length > 1 else "" }} fine-tuned from \
 `{{ recipe.base | shown }}`, merged into one model.
@@ -53,6 +53,10 @@ Merged in {{ report.rounds }} rounds: after each but the last, the statistics we
 at the merged model, with each expert's head and on its own calibration examples, and the experts \
 were merged once more.
 {% endif %}
+{% if report.refined %}
+
+After the merge: {{ report.refined.sentence }}.
+{% endif %}
 
 Tensors: {{ counted }}. Arithmetic in {{ report.dtype }}, seed {{ report.seed }}.
 {% for warning in report.warnings %}
@@ -73,7 +77,8 @@ Note: {{ warning | cell }}.
 {% endfor %}
 {% if report.normalised_accuracy is not none %}
 
-Mean of merged / expert {{ report.normalised_accuracy | percent }} %
+{{ "Trained: mean" if report.trained else "Mean" }} of merged / expert \
+{{ report.normalised_accuracy | percent }} %
 {%- if report.gap_recovered is not none %}
 ; of the gap from pre-trained to expert {{ report.gap_recovered | percent }} %
 {%- endif %}

@@ -11,6 +11,7 @@ from ..evaluation import TaskResult
 from ..system import Event
 from .chosen import ChosenInputs
 from .plan import Inputs
+from .refined import Epoch
 from .report import LayerReport, Report, Trial
 
 
@@ -115,6 +116,18 @@ class RoundDone(Event):
     """
 
     index: int
+    total: int
+
+
+@dataclass(frozen=True)
+class EpochDone(Event):
+    """An event: one epoch of refining is done; number 0 is the merge before it.
+
+    epoch   its losses, and what it reaches on validation rows
+    total   number of epochs, at most
+    """
+
+    epoch: Epoch
     total: int
 
 

@@ -22,7 +22,7 @@ from ..errors import InputError, MachineError, foreseen
 from ..evaluation import TaskResult, told_nothing
 from ..methods import METHODS
 from ..system import Event, Memo, changed, drain
-from . import calibration, keeping, ray, rounds
+from . import calibration, keeping, ray, refining, rounds
 from .asking import REFERENCES, asking_plan, examining_plan, has_tasks
 from .chosen import ChosenInputs
 from .coverage import require_merged
@@ -34,8 +34,10 @@ from .journal import layers_done
 from .plan import Inputs, Plan, complete, open_inputs, prepare
 from .progress import Shares, Stages
 from .recipe import TRIED, Evaluation, Recipe
+from .refined import Refined
 from .report import LayerReport, Report, Trial
-from .sinks import MemorySink, Sink, fold_vectors, take_over
+from .sinks import MemorySink, Sink, fold_vectors, rewrite, take_over
+from .training_state import NOTHING, read_state, remove_state, save_state
 from .workspace import Place, open_place
 
 SHARES = Shares()  # where no estimate says more
@@ -77,6 +79,7 @@ def planned(recipe: Recipe, inputs: Inputs | None = None, keep: Sequence[int] = 
     plan = prepare(recipe, inputs, keep)
     calibration.require(plan)
     keeping.require(plan)
+    refining.require(plan)
     return plan
 
 
@@ -126,6 +129,8 @@ def _run_plan(
     started = time.perf_counter()
     recipe = plan.recipe
     shares = shares if has_tasks(plan) else replace(shares, testing=0.0)
+    if recipe.refine is not None:
+        shares = replace(shares, refining=shares.refining or shares.merging)
     target = recipe.path(recipe.output) if recipe.output else None
     opened = plan.inputs
 
@@ -161,6 +166,10 @@ def _run_plan(
         layers = yield from stages.next(merging, shares.merging, _in_round(recipe))
         left = require_merged(plan, layers)
         encoder = _encoder(plan, place, folder)
+        refined = None
+        if recipe.refine is not None:
+            steps = _refine(plan, encoder, folder, shard_bytes, resume=resume)
+            encoder, refined = yield from stages.next(steps, shares.refining)
         asking = asking_plan(plan, exam, encoder)
         results = yield from stages.next(asking, (1 - REFERENCES) * shares.testing)
         seconds = time.perf_counter() - started
@@ -172,7 +181,7 @@ def _run_plan(
             *itertools.chain.from_iterable(nothing),
         )
         report = _report(plan, layers, results, trials, notes, seconds)
-        report = replace(report, inputs=tuple(chosen))
+        report = replace(report, inputs=tuple(chosen), refined=refined)
         if folder is not None:
             report = finish_directory(plan, folder, report)
     if target is not None:
@@ -214,10 +223,30 @@ def _encoder(plan: Plan, place: Place, folder: Path | None) -> Mapping[str, Tens
     if folder is None:
         assert isinstance(place.sink, MemorySink)
         return place.sink.tensors
-    if not has_tasks(plan):
+    if not has_tasks(plan) and plan.recipe.refine is None:
         return {}
     merged = Checkpoint.open(folder)
     return {name: merged.read(name) for name in merged.tensors}
+
+
+def _refine(
+    plan: Plan,
+    encoder: Mapping[str, Tensor],
+    folder: Path | None,
+    shard_bytes: int,
+    *,
+    resume: bool,
+) -> Generator[Event, None, tuple[Mapping[str, Tensor], Refined]]:
+    """Train the merge further, and write it in the place of what was merged."""
+    if folder is None:
+        return (yield from refining.refining(plan, encoder))
+    past = read_state(folder) if resume else NOTHING
+    steps = refining.refining(plan, encoder, past, lambda state: save_state(state, folder))
+    encoder, refined = yield from steps
+    if refined.best:
+        rewrite(plan, folder, encoder, shard_bytes=shard_bytes)
+    remove_state(folder)
+    return encoder, refined
 
 
 def _merge_vectors(plan: Plan, vectors: VectorFamily, sink: Sink, folder: Path | None) -> Layers:
@@ -252,7 +281,7 @@ def _measured_again(
 ) -> Generator[Event, None, Inputs]:
     """Merge in memory and measure there (see `rounds`): the inputs of round `number`."""
     silent = recipe.model_copy(
-        update={"evaluate": False, "output": None, "search": None, "rounds": 1}
+        update={"evaluate": False, "output": None, "search": None, "rounds": 1, "refine": None}
     )
     said = _in_round(recipe, number - 1)
     merging = changed(
@@ -297,6 +326,7 @@ def _search(
         "search": None,
         "output": None,
         "keep_sums": False,
+        "refine": None,
         "evaluate": TRIED.model_copy(update={"examples": asked.examples}),
     }
     trials: list[Trial] = []

@@ -19,15 +19,18 @@ class Shares:
     merging     the layers of one round
     measuring   all experts' statistics at one merge, between two rounds
     testing     every task; 0 where there is none
+    refining    the training after the merge; 0 where there is none
     """
 
     merging: float = 0.6
     measuring: float = 0.6
     testing: float = 0.4
+    refining: float = 0.0
 
     def whole(self, rounds: int) -> float:
         """Of a merge in so many rounds."""
-        return rounds * self.merging + (rounds - 1) * self.measuring + self.testing
+        merging = rounds * self.merging + (rounds - 1) * self.measuring
+        return merging + self.testing + self.refining
 
 
 class Stages:

@@ -64,6 +64,27 @@ class Evaluation(BaseModel):
     precision: float | None = Field(default=None, gt=0, le=1)
 
 
+class Refine(BaseModel):
+    """How a finished merge is trained further, by distillation from its experts.
+
+    epochs       at most
+    examples     of each expert's training rows, without their labels
+    rate         of AdamW at the beginning, falling to zero by a cosine
+    batch        examples of each task in a step
+    validation   validation rows a task on which the best epoch is chosen, without their labels
+    patience     epochs without a better one that end the training
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    epochs: int = Field(4, ge=0, le=1000)
+    examples: int = Field(256, ge=1)
+    rate: float = Field(1e-4, gt=0, le=1)
+    batch: int = Field(64, ge=1)
+    validation: int = Field(128, ge=1)
+    patience: int = Field(2, ge=1)
+
+
 TRIED = Evaluation(split="validation")  # of a merge that is only tried: test rows are not asked
 FINAL = Evaluation(split="test")  # of the final figure, for which they are asked once
 
@@ -91,6 +112,7 @@ class Recipe(Shown, BaseModel):
     keep_sums          whether sums over the experts are written beside the merge, so that others
                        can be added to it later
     adds_to            the folder of a merge with such sums: `experts` are added to its experts
+    refine             how the merge is trained further; None, the default: it is not
     evaluate           what is evaluated after the merge, or False
     search             options → values to try on validation data; the best is used
     folder             where relative paths start; not part of the file
@@ -116,6 +138,7 @@ class Recipe(Shown, BaseModel):
     rounds: int = Field(1, ge=1, le=5)
     keep_sums: bool = False
     adds_to: str | None = None
+    refine: Refine | None = None
     evaluate: Evaluation | Literal[False] = Evaluation()
     search: dict[str, tuple[Any, ...]] | None = None
     folder: Path = Field(Path(), exclude=True)
@@ -168,7 +191,7 @@ def parse_recipe(content: Any, folder: str | Path = ".") -> Recipe:
     if not isinstance(content, Mapping):
         raise InputError("recipe", expected="a YAML mapping", found=type(content).__name__)
     content = {**content, "folder": Path(folder)}
-    recipe = validated("recipe", Recipe, content, ExpertEntry, Evaluation)
+    recipe = validated("recipe", Recipe, content, ExpertEntry, Evaluation, Refine)
     recipe.parsed_options()
     known = METHODS[recipe.method].options.model_fields
     for name, values in (recipe.search or {}).items():
@@ -185,7 +208,7 @@ def load_recipe(path: str | Path) -> Recipe:
 
     Raises `InputError` for a missing file, bad YAML or a bad recipe.
     """
-    return parse_recipe(read_yaml("recipe", path, Recipe, ExpertEntry), Path(path).parent)
+    return parse_recipe(read_yaml("recipe", path, Recipe, ExpertEntry, Refine), Path(path).parent)
 
 
 def _elsewhere(recipe: Recipe, reference: str) -> str:

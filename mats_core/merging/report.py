@@ -15,6 +15,7 @@ from ..errors import duration
 from ..evaluation import Score, TaskResult, gap_recovered, normalised_accuracy
 from ..system import Shown
 from .chosen import ChosenInputs, chosen_of
+from .refined import Refined
 
 KINDS_OF_SCORE = ("merged", "finetuned", "pretrained")
 SERIES = ("residuals", "objectives", "distances")
@@ -104,6 +105,7 @@ class Report(Shown):
     files             bytes of every file that was written beside the report, by its name
     inputs            which inputs each expert was matched on, where the method calibrates
     earlier           experts whose sums an earlier merge kept; the others were added to them
+    refined           how the merge was trained further; None: it was not
     """
 
     method: str
@@ -124,6 +126,7 @@ class Report(Shown):
     files: Mapping[str, int] = field(default_factory=dict)
     inputs: tuple[ChosenInputs, ...] = ()
     earlier: tuple[str, ...] = ()
+    refined: Refined | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "layers", Layers(self.layers))
@@ -134,7 +137,13 @@ class Report(Shown):
         counted = ", ".join(f"{count} {kind}" for kind, count in self.coverage.items() if count)
         kept = self.normalised_accuracy
         reached = "" if kept is None else f"; {100 * kept:.1f} % of the experts' accuracy"
-        return f"Report({self.method}: {counted}{reached}; {duration(self.seconds)})"
+        trained = ", trained" if self.trained else ""
+        return f"Report({self.method}{trained}: {counted}{reached}; {duration(self.seconds)})"
+
+    @property
+    def trained(self) -> bool:
+        """Whether the weights were trained after they were merged."""
+        return self.refined is not None and self.refined.best > 0
 
     @property
     def coverage(self) -> dict[str, int]:
@@ -182,6 +191,7 @@ class Report(Shown):
             **({"inputs": [asdict(one) for one in self.inputs]} if self.inputs else {}),
             **({"files": dict(self.files)} if self.files else {}),
             **({"earlier": list(self.earlier)} if self.earlier else {}),
+            **({"refined": self.refined.to_dict()} if self.refined else {}),
             "versions": {"torch": torch.__version__, "mats_core": VERSION},
         }
 
@@ -203,6 +213,7 @@ class Report(Shown):
             "warnings": tuple(content["warnings"]),
             "inputs": tuple(map(chosen_of, content.get("inputs", ()))),
             "earlier": tuple(content.get("earlier", ())),
+            "refined": Refined.from_dict(content["refined"]) if "refined" in content else None,
         }
         kept = {one.name: content[one.name] for one in fields(cls) if one.name in content}
         return cls(**{**kept, **lists})

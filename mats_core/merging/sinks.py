@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -11,7 +13,14 @@ from torch import Tensor
 
 from .. import models
 from ..adapters import VectorFamily
-from ..checkpoints import Checkpoint, Spec, TensorFileWriter, all_finite
+from ..checkpoints import (
+    Checkpoint,
+    CheckpointWriter,
+    Spec,
+    TensorFileWriter,
+    all_finite,
+    stem_of,
+)
 from ..errors import InputError
 from ..families import Family
 from ..names import is_table
@@ -19,6 +28,7 @@ from .plan import Plan, Unit
 from .report import LayerReport
 
 SPOOL = ".spool.safetensors"
+REWRITTEN = ".rewritten"
 
 
 class Sink(Protocol):
@@ -147,6 +157,20 @@ def _store(plan: Plan, name: str, value: Tensor, sink: Sink, start: int | None =
             remedy="Raise the damping, use dtype float64, or a wider output_dtype.",
         )
     sink.add(name, stored, start)
+
+
+def rewrite(plan: Plan, folder: Path, tensors: Mapping[str, Tensor], *, shard_bytes: int) -> None:
+    """Write these tensors in the place of those that an unfinished output holds."""
+    fresh, specs = folder / REWRITTEN, output_specs(plan)
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir()
+    stem = stem_of(plan.inputs.family.base)
+    with CheckpointWriter(fresh, specs, shard_bytes=shard_bytes, stem=stem) as writer:
+        for name in specs:
+            _store(plan, name, tensors[name], writer)
+    for file in list(fresh.iterdir()):
+        os.replace(file, folder / file.name)
+    fresh.rmdir()
 
 
 def fold_vectors(

@@ -167,7 +167,7 @@ def _identity(plan: Plan, shard_bytes: int) -> dict[str, Any]:
                "engine"}  # fmt: skip
     recipe = pinned(plan)
     kept = {"name", "weight", "examples", "fingerprint"}
-    if plan.method.calibrates:  # on the inputs of these
+    if plan.method.calibrates or recipe.refine is not None:  # on the inputs of these
         kept.add("task")
     inputs = plan.inputs
     return identity(

@@ -100,6 +100,8 @@ class Run:
         ]
         if self.recipe.rounds > 1:
             changed.insert(0, f"{self.recipe.rounds} rounds")
+        if self.report.trained:
+            changed.insert(0, "trained")
         if len(self.recipe.experts) < self.family_size:
             changed.append(f"{len(self.recipe.experts)} experts")
         if len({expert.weight for expert in self.recipe.experts}) > 1:
@@ -110,7 +112,9 @@ class Run:
 
     @property
     def label(self) -> str:
-        return f"{self.number} · {self.name}" + (" · draft" if self.draft else "")
+        # A title that a person gave says nothing of it.
+        trained = " · trained" if self.title and self.report.trained else ""
+        return f"{self.number} · {self.name}{trained}" + (" · draft" if self.draft else "")
 
     @property
     def final_report(self) -> Report | None:
@@ -141,6 +145,8 @@ def identity(recipe: Recipe, fingerprints: Mapping[str, str]) -> str:
     }
     if recipe.rounds > 1:  # those of one round keep the name that they had before there were more
         content["rounds"] = recipe.rounds
+    if recipe.refine is not None:
+        content["refine"] = recipe.refine.model_dump()
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:10]
 
 

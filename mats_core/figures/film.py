@@ -9,6 +9,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from ..analysis import Film, Frame
+from ..errors import listing
 from ..evaluation import normalised_interval, share
 from ..merging import FeatureErrors
 from .comparison import ALL_TASKS
@@ -95,7 +96,9 @@ def _errors_said(found: FeatureErrors, started: FeatureErrors | None) -> str:
         text += f"Without calibration they are {percent(started.means[-1])} from them"
         if means[-1] > 0:
             text += f", {started.means[-1] / means[-1]:.1f} times as much"
-        text += ". "
+        nearer = [i for i in range(1, len(means)) if started.means[i] < means[i]]
+        blocks = listing([f"block {place}" for place in nearer], len(nearer))
+        text += f"; the start is nearer behind {blocks}. " if nearer else ". "
     rises = [after - before for before, after in itertools.pairwise(means)]
     place = max(range(len(rises)), key=lambda i: rises[i])
     if rises[place] > 0:

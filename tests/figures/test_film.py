@@ -54,6 +54,8 @@ def test_the_start_stands_beside_it():
     drawn = feature_errors(FOUND, TASKS, STARTED)
     assert list(traces(drawn)["<b>all tasks, start merge</b>"].y) == pytest.approx([0, 0.6, 0.9])
     assert "Without calibration they are 90.0 % from them, 3.0 times as much." in drawn.caption
+    closer = FeatureErrors(("e0", "<b>"), ((0.0, 0.0), (0.1, 0.1), (0.8, 1.0)))
+    assert "; the start is nearer behind block 1." in feature_errors(FOUND, TASKS, closer).caption
     rows = to_csv(drawn).splitlines()
     assert rows[0] == "merge,blocks,stage,task,error"
     assert len(rows) == 1 + 6 + 6 + 6

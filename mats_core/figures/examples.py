@@ -112,7 +112,7 @@ def _parts_said(by: dict[str, dict[int, Stand]], none: Stand, whole: float) -> s
         if FEW in way:
             own = compare(way[FEW].results, none.results, same_examples=True).mean
             if own is not None:
-                parts.append(f"{percent(own.value / whole, 0)} {label}")
+                parts.append(f"{percent(own.value / whole, 0)} ({label})")
     return f"Of that gain {FEW} a task have {' and '.join(parts)}. " if parts else ""
 
 

@@ -51,7 +51,7 @@ def test_both_lines_begin_without_examples():
     said = drawn.caption
     assert "Without any example the merge keeps 50.0 %" in said
     assert "256 a task keep 95.0 %" in said
-    assert "Of that gain 8 a task have 22 % examples alone and 78 % with the update's share" in said
+    assert "Of that gain 8 a task have 22 % (examples alone) and 78 % (with the" in said
     assert "makes a clear difference with 1 (+20.0" in said
     assert "256 (" not in said, "half a point may be chance"
     assert len(to_csv(drawn).splitlines()) == 1 + 2 * 11

@@ -1,4 +1,4 @@
-"""Learn: what merging does, on two parameters that move; then five lessons on real models."""
+"""Learn: what merging does, on two parameters that move; then six lessons on real models."""
 
 from __future__ import annotations
 

@@ -1,13 +1,15 @@
 """The table of accuracies in `README.md`: every method, by default and searched.
 
 python -m sample_models.table
+python -m sample_models.table --methods sequential     these rows anew, beside the others
 """
 
 from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,30 +46,52 @@ GRIDS: dict[str, dict[str, list[Any]]] = {
     },
     "gradient_matching": {"scaling": [0.1, 0.2, 0.3, 0.5, 1.0]},
     "kfac_matching": {"prior": [0.03, 0.1, 0.3], "damping": [0.03, 0.1]},
+    "sequential": {"damping": [0.01, 0.03, 0.1, 0.3]},
 }
 VALIDATION_EXAMPLES = 250
 
 
-def write_table(family: Path, readme: Path | None) -> str:
-    """Evaluate everything on `family`; put the table between the markers of `readme`."""
+def write_table(family: Path, readme: Path | None, methods: Collection[str] = GRIDS) -> str:
+    """Evaluate these methods on `family`; put the table between the markers of `readme`, where the
+    rows of all others stay."""
     collection = load_family(family)
     statistics = measure_all(collection)
     inputs = open_inputs(collection.recipe("average", statistics=statistics))
-    rows, per_task = [], {}
-    for method in GRIDS:
+    before, text, after = _parts(readme)
+    rows, per_task = _known(text, 5), _known(text, len(collection.experts))
+    results: Sequence[TaskResult] = ()
+    for method in methods:
         default = _run(collection, statistics, inputs, method, {})
         searched = default
         if GRIDS[method]:
             searched = _searched(collection, statistics, inputs, method)
-        rows.append(_row(method, default, searched))
-        per_task[method] = searched.tasks
-        print(rows[-1], flush=True)
-    text = "\n".join([*_summary(per_task["average"]), *HEADER, *rows, "", *_tasks(per_task)])
+        rows[method], results = _row(method, default, searched), searched.tasks
+        per_task[method] = _line(method, results)
+        print(rows[method], flush=True)
+    there = [method for method in GRIDS if method in rows]
+    lines = [*HEADER, *(rows[method] for method in there), ""]
+    lines += [*_tasks(results), *(per_task[method] for method in there)]
+    text = "\n".join([*_summary(results), *lines])
     if readme is not None:
-        before, _, rest = readme.read_text("utf-8").partition(BEGIN)
-        after = rest.partition(END)[2]
         readme.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", "utf-8")
     return text
+
+
+def _parts(readme: Path | None) -> tuple[str, str, str]:
+    """What stands before the table, the table, and what stands behind it."""
+    before, _, rest = (readme.read_text("utf-8") if readme is not None else "").partition(BEGIN)
+    table, _, after = rest.partition(END)
+    return before, table, after
+
+
+def _known(table: str, columns: int) -> dict[str, str]:
+    """Method → its row in that one of the tables which has so many columns beside the method."""
+    found = {}
+    for line in table.splitlines():
+        named = re.match(r"\| `(\w+)` \|", line)
+        if named and line.count(" | ") == columns:
+            found[named[1]] = line
+    return found
 
 
 HEADER = [
@@ -144,10 +168,9 @@ def _summary(results: Sequence[TaskResult]) -> list[str]:
     ]
 
 
-def _tasks(per_task: Mapping[str, Sequence[TaskResult]]) -> list[str]:
-    """Accuracy per task of the searched merges."""
-    first = per_task["average"]
-    lines = [
+def _tasks(first: Sequence[TaskResult]) -> list[str]:
+    """The head of the table by task, of the searched merges: the experts and the base."""
+    return [
         "Accuracy per task in %, searched options:",
         "",
         "| | " + " | ".join(r.name for r in first) + " |",
@@ -155,15 +178,17 @@ def _tasks(per_task: Mapping[str, Sequence[TaskResult]]) -> list[str]:
         "| expert | " + " | ".join(f"{100 * r.finetuned.accuracy:.1f}" for r in first) + " |",
         "| pre-trained | " + " | ".join(f"{100 * r.pretrained.accuracy:.1f}" for r in first) + " |",
     ]
-    for method, results in per_task.items():
-        cells = " | ".join(f"{100 * r.merged.accuracy:.1f}" for r in results)
-        lines.append(f"| `{method}` | {cells} |")
-    return lines
+
+
+def _line(method: str, results: Sequence[TaskResult]) -> str:
+    """Accuracy per task of a searched merge."""
+    return f"| `{method}` | {' | '.join(f'{100 * r.merged.accuracy:.1f}' for r in results)} |"
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m sample_models.table")
     parser.add_argument("--family", type=Path, default=HERE / "drawn")
+    parser.add_argument("--methods", nargs="+", choices=list(GRIDS), default=list(GRIDS))
     chosen = parser.parse_args()
     own = chosen.family.resolve() == (HERE / "drawn").resolve()
-    print(write_table(chosen.family, HERE / "README.md" if own else None))
+    print(write_table(chosen.family, HERE / "README.md" if own else None, chosen.methods))

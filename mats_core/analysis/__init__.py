@@ -8,6 +8,7 @@ from .between import Between, walking
 from .conflict import WAYS, Conflicts, Way, conflicting
 from .convergence import Trajectory, follow
 from .correlation import Correlation, clear_among, correlate, correlate_pairs
+from .decided import Decided, decided, usual_share
 from .distances import Distances, measuring_distances
 from .feature_map import NEAREST, FeatureMap, Neighbour, mapping
 from .film import Film, Frame, FrameDone, filming
@@ -36,15 +37,16 @@ from .why import Why, explaining
 
 __all__ = [
     "BASE", "GRAINS", "KINDS", "NEAREST", "OF_A_KIND", "ORDERINGS", "SUBSPACES", "THREE", "TRAITS",
-    "VIEWS", "WAYS", "Axis", "Between", "Cell", "CellDone", "Conflicts", "Correlation", "Distances",
-    "Essential", "FeatureMap", "Film", "Frame", "FrameDone", "Grain", "Interference", "Kind",
-    "LayerRow", "LayerSteps", "Loading", "Merged", "Neighbour", "Ordering", "OwnAnswers", "Point",
-    "Protection", "Quantity", "Seen", "Spectrum", "Stand", "Step", "Stood", "Subspace", "Survey",
-    "Surveyed", "Task", "Trait", "Trajectory", "View", "Walk", "Way", "Why", "Window", "answering",
-    "best", "chance_conflict", "clear_among", "climb", "conflict", "conflicting", "convergence",
-    "correlate", "correlate_pairs", "explaining", "fields", "filming", "follow", "interference",
-    "knobs", "layer_protection", "layer_spectra", "layer_subspaces", "loading", "mapping",
-    "measuring_distances", "of_rung", "others_mean", "overlap", "overlaps", "predicted_loss",
-    "predicting", "principal_angles", "reasons", "stepping", "steps", "suggested", "survey",
-    "surveying", "sweep", "tabulating", "toy", "traits", "unrelated_angles", "walking",
+    "VIEWS", "WAYS", "Axis", "Between", "Cell", "CellDone", "Conflicts", "Correlation", "Decided",
+    "Distances", "Essential", "FeatureMap", "Film", "Frame", "FrameDone", "Grain", "Interference",
+    "Kind", "LayerRow", "LayerSteps", "Loading", "Merged", "Neighbour", "Ordering", "OwnAnswers",
+    "Point", "Protection", "Quantity", "Seen", "Spectrum", "Stand", "Step", "Stood", "Subspace",
+    "Survey", "Surveyed", "Task", "Trait", "Trajectory", "View", "Walk", "Way", "Why", "Window",
+    "answering", "best", "chance_conflict", "clear_among", "climb", "conflict", "conflicting",
+    "convergence", "correlate", "correlate_pairs", "decided", "explaining", "fields", "filming",
+    "follow", "interference", "knobs", "layer_protection", "layer_spectra", "layer_subspaces",
+    "loading", "mapping", "measuring_distances", "of_rung", "others_mean", "overlap", "overlaps",
+    "predicted_loss", "predicting", "principal_angles", "reasons", "stepping", "steps", "suggested",
+    "survey", "surveying", "sweep", "tabulating", "toy", "traits", "unrelated_angles",
+    "usual_share", "walking",
 ]  # fmt: skip

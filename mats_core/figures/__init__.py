@@ -8,12 +8,15 @@ page's theme.
 
 from .accuracy import accuracy_bars, baseline_bars, headline, headline_changes
 from .between import way_between
+from .chosen import Choice, chosen_scores, chosen_words
 from .comparison import ALL_TASKS, count_clear, difference_lines, run_lines
 from .conflict import SIDES, conflict_matrix
 from .confusion import confusion, confusion_change, largest_mistake, worth_showing
 from .convergence import residual_curves, solve_at, trajectory_curves, trajectory_tasks
 from .correlation import correlation_words
+from .decided import decided_lines, decided_words
 from .embed import CONFIG, plotly_script, script_json, to_json
+from .examples import example_lines
 from .feature_map import feature_map
 from .film import feature_errors, film_lines
 from .ladder import ladder_lines
@@ -34,10 +37,11 @@ from .toy import toy_losses, toy_polar, toy_progress, toy_scaling
 from .why import asked_of_both, points, verdict, why_explained, why_layers, why_tasks
 
 __all__ = [
-    "ALL_TASKS", "CHOSEN", "CONFIG", "HEIGHT", "PALETTE", "QUANTITIES", "SIDES", "Figure", "Look",
-    "accuracy_bars", "angle_curves", "asked_of_both", "baseline_bars", "concentration",
-    "conflict_matrix", "confusion", "confusion_change", "correlation_words", "count_clear",
-    "difference_lines", "dimension_weights", "energy_curves", "family_heatmap", "feature_errors",
+    "ALL_TASKS", "CHOSEN", "CONFIG", "HEIGHT", "PALETTE", "QUANTITIES", "SIDES", "Choice", "Figure",
+    "Look", "accuracy_bars", "angle_curves", "asked_of_both", "baseline_bars", "chosen_scores",
+    "chosen_words", "concentration", "conflict_matrix", "confusion", "confusion_change",
+    "correlation_words", "count_clear", "decided_lines", "decided_words", "difference_lines",
+    "dimension_weights", "energy_curves", "example_lines", "family_heatmap", "feature_errors",
     "feature_map", "film_lines", "headline", "headline_changes", "interference_map", "ladder_lines",
     "largest_mistake", "layer_profile", "loading_curves", "loading_steps", "look", "looks",
     "own_answers", "pair_matrix", "percent", "picture", "plotly_script", "points",

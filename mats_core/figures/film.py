@@ -9,6 +9,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from ..analysis import Film, Frame
+from ..errors import listing
 from ..evaluation import normalised_interval, share
 from ..merging import FeatureErrors
 from .comparison import ALL_TASKS
@@ -36,10 +37,10 @@ def feature_errors(
     means += [(STARTED, started, Look(ORANGE, "dash", "square"))] if started else []
     for label, errors, look in means:
         hover = f"{label}, mean after %{{x}} blocks: %{{y:.1%}}"
-        name = f"<b>{ALL_TASKS}, {label}</b>" if started else f"<b>{ALL_TASKS}</b>"
+        name = f"<b>{ALL_TASKS if errors is found else STARTED}</b>"
         curve(figure, look, places, list(errors.means), hover, name=name, **BOLD)
     _stages(figure, found)
-    laid_out(figure, 420)
+    laid_out(figure, 460)
     figure.update_xaxes(title="blocks passed", dtick=1 if len(places) <= 20 else None)
     figure.update_yaxes(tickformat=".0%", title="feature error", rangemode="tozero")
     caption = _errors_said(found, started)
@@ -57,7 +58,7 @@ def _stages(figure: go.Figure, found: FeatureErrors) -> None:
         x=[s.block + (s.stage + 0.5) / most[s.block] for s in found.stages],
         y=[_mean(s.errors) for s in found.stages],
         mode="markers", marker={"symbol": "cross-thin-open", "size": 8, "color": GREY},
-        name="inputs of a stage", customdata=[safe(", ".join(s.layers)) for s in found.stages],
+        name="stage inputs", customdata=[safe(", ".join(s.layers)) for s in found.stages],
         hovertemplate="inputs of %{customdata}: %{y:.1%}<extra></extra>",
     )  # fmt: skip
 
@@ -95,7 +96,9 @@ def _errors_said(found: FeatureErrors, started: FeatureErrors | None) -> str:
         text += f"Without calibration they are {percent(started.means[-1])} from them"
         if means[-1] > 0:
             text += f", {started.means[-1] / means[-1]:.1f} times as much"
-        text += ". "
+        nearer = [i for i in range(1, len(means)) if started.means[i] < means[i]]
+        blocks = listing([f"block {place}" for place in nearer], len(nearer))
+        text += f"; the start is nearer behind {blocks}. " if nearer else ". "
     rises = [after - before for before, after in itertools.pairwise(means)]
     place = max(range(len(rises)), key=lambda i: rises[i])
     if rises[place] > 0:

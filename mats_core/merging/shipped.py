@@ -22,7 +22,7 @@ from .recipe import TRIED
 from .report import Report
 
 FILE, FORMAT = "results.json", 1
-SERIES: dict[str, Any] = {"residuals": (), "objectives": (), "distances": (), "details": {}}
+SERIES: dict[str, Any] = {"residuals": (), "objectives": (), "distances": ()}
 
 
 @dataclass(frozen=True)

@@ -31,11 +31,13 @@ class Ladder:
     title     of the ladder
     sentence  what it is about
     rungs     the steps, from the simplest to the whole method
+    counts    whether the steps are numbers of examples a task, drawn along an axis of them
     """
 
     title: str
     sentence: str
     rungs: tuple[Rung, ...]
+    counts: bool = False
 
 
 _BARE = {
@@ -77,6 +79,36 @@ def _esm() -> tuple[Rung, ...]:
     return tuple(rungs)
 
 
+COUNTS = (1, 2, 8, 32, 256)  # examples a task
+STEADIED = 0.8  # the share of the update's Gram, of every number of examples
+
+
+def _by_examples() -> tuple[Rung, ...]:
+    """No example, then every number of them by itself and with the update's share."""
+    rungs = [
+        Rung(
+            "None", "kfac", {"gram": "update"},
+            "Σ Bₜ W Aₜ = Σ Bₜ Wₜ Aₜ with Aₜ = ΔₜᵀΔₜ and Bₜ = ΔₜΔₜᵀ: K-FAC from the weights alone.",
+        )
+    ]  # fmt: skip
+    for count in COUNTS:
+        images, many = f"{count} of each task", {"examples": count}
+        rungs.append(
+            Rung(
+                str(count), "sequential", {**many, "update_share": 0.0},
+                f"Sequential calibration on {images}: A is of their tokens alone.",
+            )
+        )  # fmt: skip
+        rungs.append(
+            Rung(
+                f"{count}, steadied", "sequential", {**many, "update_share": STEADIED},
+                f"A = {1 - STEADIED:.1f} of that and {STEADIED} of the update's Gram ΔₜᵀΔₜ, each "
+                "of trace one.",
+            )
+        )  # fmt: skip
+    return tuple(rungs)
+
+
 LADDERS = (
     Ladder(
         "ESM, step by step",
@@ -112,5 +144,12 @@ LADDERS = (
                 "the expert puts out, and what the residual stream has lost before it.",
             ),
         ),
+    ),
+    Ladder(
+        "Examples a task",
+        "How many unlabelled examples of each task sequential calibration needs, by themselves and "
+        "steadied by the Gram of each update.",
+        _by_examples(),
+        counts=True,
     ),
 )  # fmt: skip

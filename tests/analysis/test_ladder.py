@@ -18,7 +18,7 @@ from mats_core.methods import LADDERS, METHODS, Ladder, Rung
 from mats_core.system.stream import drain
 from tests.conftest import family_recipe
 
-ESM, KFAC = LADDERS
+ESM, KFAC, _ = LADDERS
 
 
 @pytest.mark.parametrize("ladder", LADDERS, ids=lambda ladder: ladder.title)

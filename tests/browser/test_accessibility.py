@@ -203,7 +203,7 @@ def of_learn(visitor: Visitor) -> Iterator[str]:
         settle(page)
         yield name
     page.get_by_role("button", name=re.compile("^Open this lesson")).first.click()
-    page.get_by_text("Lesson 1 of 5").wait_for()
+    page.get_by_text("Lesson 1 of 6").wait_for()
     settle(page)
     yield "a lesson"
     page.get_by_role("button", name="Close", exact=True).click()

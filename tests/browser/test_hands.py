@@ -52,7 +52,7 @@ def test_a_lesson_is_one_step_and_names_itself(visitor: Visitor):
     visitor.go("Learn")
     before = steps(page)
     page.get_by_role("button", name="Open this lesson: Why does averaging").click()
-    page.get_by_text("Lesson 1 of 5").wait_for()
+    page.get_by_text("Lesson 1 of 6").wait_for()
     page.wait_for_url(re.compile("family="))
     page.wait_for_timeout(600)
     assert page.title() == "Lesson 1: Why does averaging fail here? · Merge · MaTS Explorer"

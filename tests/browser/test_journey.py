@@ -38,7 +38,7 @@ def tab(page: Any, name: str) -> None:
 
 def test_merge_from_the_opening_to_the_accuracy(visitor: Visitor):
     page = visitor.page
-    page.get_by_role("heading", name="2 · K-FAC").wait_for()
+    page.get_by_role("heading", name="2 · Sequential").wait_for()
     page.get_by_test_id("stMetric").filter(has_text="vs 1").first.wait_for()
     page.get_by_text(SHIPPED).wait_for()
     visitor.picture("merge-opening")
@@ -186,7 +186,7 @@ def test_a_lesson_leads_to_the_merge_page_and_asks(visitor: Visitor):
     visitor.go("Learn")
     visitor.picture("learn")
     page.get_by_role("button", name=re.compile("lesson", re.I)).first.click()
-    page.get_by_text("Lesson 1 of 5").wait_for()
+    page.get_by_text("Lesson 1 of 6").wait_for()
     visitor.picture("lesson")
 
 
@@ -212,7 +212,7 @@ def test_a_reload_finds_the_runs_and_a_link_opens_one(visitor: Visitor, address:
     link = page.url
     assert "run=" in link
     page.goto(address)
-    page.get_by_role("heading", name="2 · K-FAC").wait_for()
+    page.get_by_role("heading", name="2 · Sequential").wait_for()
     visitor.picture("merge-earlier")
     page.get_by_role("combobox", name="Showing").click()
     page.get_by_role("option", name="3 · ESM").click()

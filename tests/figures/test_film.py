@@ -36,9 +36,9 @@ def frame(block: int, right: int) -> Frame:
 def test_errors_are_drawn_by_task_with_their_mean_and_the_stages_between_the_blocks():
     drawn = feature_errors(FOUND, TASKS)
     there = traces(drawn)
-    assert set(there) == {"e0", "&lt;b&gt;", "<b>all tasks</b>", "inputs of a stage"}
+    assert set(there) == {"e0", "&lt;b&gt;", "<b>all tasks</b>", "stage inputs"}
     assert list(there["<b>all tasks</b>"].y) == pytest.approx([0, 0.2, 0.3])
-    stages = there["inputs of a stage"]
+    stages = there["stage inputs"]
     assert list(stages.x) == [0.25, 0.75, 1.5]
     assert list(stages.y) == pytest.approx([0.1, 0.2, 0.2])
     assert list(stages.customdata) == ["q, k", "o", "&lt;i&gt;"]
@@ -52,8 +52,10 @@ def test_errors_are_drawn_by_task_with_their_mean_and_the_stages_between_the_blo
 
 def test_the_start_stands_beside_it():
     drawn = feature_errors(FOUND, TASKS, STARTED)
-    assert list(traces(drawn)["<b>all tasks, start merge</b>"].y) == pytest.approx([0, 0.6, 0.9])
+    assert list(traces(drawn)["<b>start merge</b>"].y) == pytest.approx([0, 0.6, 0.9])
     assert "Without calibration they are 90.0 % from them, 3.0 times as much." in drawn.caption
+    closer = FeatureErrors(("e0", "<b>"), ((0.0, 0.0), (0.1, 0.1), (0.8, 1.0)))
+    assert "; the start is nearer behind block 1." in feature_errors(FOUND, TASKS, closer).caption
     rows = to_csv(drawn).splitlines()
     assert rows[0] == "merge,blocks,stage,task,error"
     assert len(rows) == 1 + 6 + 6 + 6

@@ -386,3 +386,23 @@ def test_a_ladder_is_climbed_in_one_press_and_a_step_goes_over_to_merge(open_app
     assert app.title[0].value == "Merge"
     assert box(app, "Method").value == "essential"
     assert {s.label: s.value for s in app.slider}["Scaling"] == 1.0
+
+
+def test_the_number_of_examples_is_drawn_as_it_becomes_known(open_app: Open):
+    app = settle(open_app("compare"), "preparation")
+    app.session_state["ladder which"] = "Examples a task"
+    app = view(app, "Step by step")
+    assert "ΔₜᵀΔₜ" in app.table[0].value["what changes"].iloc[0]
+    press(app, "Merge all 11 steps")
+    settle(app, "climbing")
+    assert sentences(app) == ""
+    stands = app.session_state["ladder"].snapshot().result
+    assert [len(stand.results) for stand in stands] == [3] * 11
+    alone, steadied = spec(app)["data"]
+    assert alone["x"] == steadied["x"] == ["0", "1", "2", "8", "32", "256"]
+    means = [normalised_accuracy(stand.results) for stand in stands]
+    assert alone["y"] == pytest.approx(means[:2] + means[3::2])
+    assert steadied["y"] == pytest.approx(means[:1] + means[2::2])
+    box(app, "Step").set_value(2).run()
+    press(app, "Use these settings")
+    assert box(app, "Method").value == "sequential"

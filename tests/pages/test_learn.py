@@ -190,7 +190,9 @@ def test_every_setup_names_a_method_and_options_that_exist():
                 assert set(setup.options) <= fields
             assert set(setup.controls.values()) <= set(KINDS)
         asked = lesson.asked
-        assert len(asked.of) == {"difference": 2, "part": 3}.get(asked.kind, len(asked.of))
+        assert len(asked.of) == {"difference": 2, "part": 3, "examples": 4}.get(
+            asked.kind, len(asked.of)
+        )
         assert len(asked.guesses) == (len(TRAITS) + 1 if asked.kind == "reasons" else 3)
         assert all(lesson.setups[place].method for place in asked.of)
 
@@ -385,6 +387,10 @@ def some_run(tiny_family: Path) -> Run:
         (2, {0: 300, 1: 200}, {1}, "It falls"),
         (2, {0: 300, 1: 301}, {2}, "It does not change clearly"),
         (3, {1: 300, 2: 200}, {1}, "It falls: from 12 directions to 48 directions by −25.0"),
+        (5, {0: 300, 1: 260, 2: 280, 3: 100}, {0}, "Eight alone has 80 %, Eight, steadied has 90"),
+        (5, {0: 300, 1: 200, 2: 280, 3: 100}, {1}, "From Eight alone to Eight, steadied: +20.0"),
+        (5, {0: 300, 1: 120, 2: 121, 3: 100}, {2}, "which may be chance"),
+        (5, {0: 100, 1: 120, 2: 120, 3: 100}, set(), "There is no clear gain to divide"),
     ],
 )
 def test_answers_are_those_of_the_runs(
@@ -398,6 +404,24 @@ def test_answers_are_those_of_the_runs(
     assert said in found.text
     assert "1,200 validation examples of 3 tasks" in found.text
     assert evidence.finding(one, runs[1:], None) is None, "a run is missing"
+
+
+def test_a_lesson_on_examples_draws_what_they_decide(some_run: Run):
+    lesson = lessons.LESSONS[5]
+    runs = [fake(some_run, setup, [300 - 50 * place] * 3) for place, setup in
+            enumerate(lesson.setups)]  # fmt: skip
+    plain = evidence.finding(lesson, runs, None)
+    assert plain is not None
+    assert plain.drawn is None, "older reports have not recorded it"
+    details = {"block": 0, "stage": 0, "input_width": 10, "directions": [2.0, 4.0, 4.0]}
+    layer = replace(some_run.report.layers[0], details=details)
+    runs[1] = replace(runs[1], report=replace(runs[1].report, layers=(layer,)))
+    found = evidence.finding(lesson, runs, None)
+    assert found is not None
+    assert found.drawn is not None
+    assert found.drawn.caption.startswith(found.text)
+    assert "Of the 10 input directions of a layer these decide" in found.drawn.caption
+    assert found.drawn.caption.endswith("Eight alone 40 %.")
 
 
 def moved(norms: list[float]) -> Survey:

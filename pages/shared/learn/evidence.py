@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mats_core import figures
-from mats_core.analysis import TRAITS, Survey, clear_among, reasons, traits
+from mats_core.analysis import TRAITS, Survey, clear_among, decided, reasons, traits
 from mats_core.evaluation import Difference, compare, share
 from mats_core.figures import Figure
 from mats_core.merging import TRIED
@@ -99,6 +99,8 @@ def finding(lesson: Lesson, kept: Sequence[Run], survey: Survey | None) -> Findi
         return _difference(setups, runs)
     if lesson.asked.kind == "part":
         return _part(setups, runs)
+    if lesson.asked.kind == "examples":
+        return _examples(setups, runs)
     return _reasons(setups, runs, survey) if survey is not None else None
 
 
@@ -140,6 +142,30 @@ def _part(setups: Sequence[Setup], runs: Sequence[Run]) -> Finding:
         f"{names[1]}."
     )
     return Finding(frozenset({right}), text)
+
+
+def _examples(setups: Sequence[Setup], runs: Sequence[Run]) -> Finding:
+    """What part of the gain of many examples few have; and which input directions both decide."""
+    gains = [_between(run, runs[3]) for run in runs[:3]]
+    whole, alone, steadied = gains
+    names, tested = [setup.label for setup in setups], _asked(runs[0], runs[3])
+    if whole is None or alone is None or steadied is None:
+        return Finding(frozenset(), "These runs were tested on no task in common.")
+    gain = f"{names[0]} is {figures.points(whole)} from {names[3]}, on {tested}"
+    right, said = frozenset[int](), f"There is no clear gain to divide: {gain}."
+    if whole.low > 0:
+        parts = [one.value / whole.value for one in (alone, steadied)]
+        enough = [place for place, part in enumerate(parts) if part >= 1 - QUARTER]
+        right = frozenset({enough[0] if enough else NEITHER})
+        told = [f"{n} has {figures.percent(p, 0)}" for n, p in zip(names[1:3], parts, strict=True)]
+        said = f"{gain}. Of that gain {told[0]}, {told[1]}."
+    between = _between(runs[2], runs[1])
+    if between is not None:
+        clear = "" if between.clear else ", which may be chance"
+        said += f" From {names[1]} to {names[2]}: {figures.points(between)}{clear}."
+    found = {name: decided(run.report) for name, run in zip(names[:3], runs[:3], strict=True)}
+    drawn = figures.decided_lines(found, said)
+    return Finding(right, said, drawn)
 
 
 def _reasons(setups: Sequence[Setup], runs: Sequence[Run], survey: Survey) -> Finding:

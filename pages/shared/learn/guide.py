@@ -29,7 +29,7 @@ from .lessons import LESSONS, Lesson, Setup
 def overview() -> None:
     """The lessons as cards, each of which opens the page that it is about."""
     _follow()
-    st.header("Five lessons on real models", anchor=False)
+    st.header("Six lessons on real models", anchor=False)
     st.markdown(
         "Each lesson sets up another page for you, on the family that is open, and stays with you "
         "there until you close it. You guess first; the answer is computed from your runs."

@@ -1,4 +1,4 @@
-"""Five lessons, as a literal table.
+"""Six lessons, as a literal table.
 
 A lesson sets up another page and asks a question, which the reader answers first.  Its words say
 what the formulas say; what happened, and what goes with it, is computed from the runs and the
@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Kind = Literal["reasons", "difference", "part"]
+Kind = Literal["reasons", "difference", "part", "examples"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,8 @@ class Asked:
               `difference`: whether the first merge is better than the second, worse, or neither
               `part`: which part of the first's gain over the third it has over the second; the
               guesses are less than a quarter, up to three, more
+              `examples`: what has most of the first's gain over the fourth: the second by itself,
+              only the third, which is steadied, or neither of them
     of        the numbers of the merges among the setups
     guesses   to choose from, in this order
     """
@@ -156,6 +158,32 @@ LESSONS = (
             Setup("All off", "essential",
                   {"task_power": 0.0, "dimension_power": 0.0, "layer_power": 0.0}),
             Setup("Tasks at 4", "essential", {"task_power": 4.0}),
+        ),
+    ),
+    Lesson(
+        "Why are eight examples enough, and when not?",
+        "Sequential calibration matches every layer on examples of each task, unlabelled, and "
+        "keeps 256 of them. Eight are a layer's least squares on fewer tokens, which may lack "
+        "directions of its inputs.",
+        "Compare 256 examples a task with eight, with eight steadied by the Gram of each update, "
+        "and with none at all. The figure under the answer shows what the examples decide, layer "
+        "by layer.",
+        "What keeps three quarters of the gain that 256 examples bring over none?",
+        "A layer of d inputs is matched on n tokens, whose Gram A = E[x xᵀ] has a rank of at most "
+        "n. Along an eigenvector of A the examples decide λ / (λ + δ λ̄) of the answer, and the "
+        "damping δ the rest, which draws to each expert: the sum of these shares, over d, is what "
+        "the figure shows. The update's Gram ΔᵀΔ has weight where the expert answers differently "
+        "from the base, seen in the examples or not; with A + ΔᵀΔ these directions are decided "
+        "too. Many tokens an example, narrow layers and examples that differ make few enough; one "
+        "short text each, wide layers or examples all alike do not.",
+        Asked("examples", (0, 1, 2, 3), (
+            "Eight by themselves", "Eight, only with the update's share", "Neither"
+        )),
+        (
+            Setup("256 examples", "sequential", {"examples": 256, "update_share": 0.0}),
+            Setup("Eight alone", "sequential", {"examples": 8, "update_share": 0.0}),
+            Setup("Eight, steadied", "sequential", {"examples": 8, "update_share": 0.8}),
+            Setup("No example", "kfac", {"gram": "update"}),
         ),
     ),
 )  # fmt: skip

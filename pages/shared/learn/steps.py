@@ -200,7 +200,7 @@ def explore() -> None:
 
 def _onward(index: int) -> None:
     if index + 1 == len(STEPS):
-        st.markdown("Now the same on real models: the **five lessons** below.")
+        st.markdown("Now the same on real models: the **six lessons** below.")
         return
     label = f"Next: {STEPS[index + 1].title}"
     st.button(

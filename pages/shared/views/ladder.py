@@ -77,8 +77,11 @@ def _live(job: Job, looks: dict[str, Look]) -> None:
 def _drawn(
     request: LadderRequest, stands: Sequence[Stand], looks: dict[str, Look], key: str
 ) -> None:
-    many = len(request.ladder.rungs)
-    drawn = figures.ladder_lines(stands, looks, examples=request.examples, of=many)
+    said = {"examples": request.examples, "of": len(request.ladder.rungs)}
+    if request.ladder.counts:
+        drawn = figures.example_lines(stands, **said)
+    else:
+        drawn = figures.ladder_lines(stands, looks, **said)
     if drawn is not None:
         show.figure(drawn, key)
 

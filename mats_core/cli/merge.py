@@ -145,6 +145,8 @@ def _summary(report: Any) -> str:
         lines.append(f"normalised accuracy {100 * report.normalised_accuracy:.1f} %")
         if report.gap_recovered is not None:
             lines[-1] += f", gap recovered {100 * report.gap_recovered:.1f} %"
+    if report.routed:
+        lines.append(f"routed by {report.routed['by']}: {report.size:.2f} × the size of the base")
     if report.output:
         lines.append(f"written to {report.output}")
     return "\n".join(lines)

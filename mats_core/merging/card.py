@@ -53,6 +53,27 @@ Merged in {{ report.rounds }} rounds: after each but the last, the statistics we
 at the merged model, with each expert's head and on its own calibration examples, and the experts \
 were merged once more.
 {% endif %}
+{% if report.routed %}
+{% set routed = report.routed %}
+
+## Routed
+
+{{ routed.layers }} layers have a branch an expert beside the merge, of rank {{ routed.rank }}, \
+and {{ chosen[routed.by] }}. Merge and branches are {{ "%.2f" | format(report.size) }} × the \
+size of the base{% if report.normalised_accuracy is not none %}, and keep \
+{{ report.normalised_accuracy | percent }} % of the experts' accuracy{% endif %}.
+{% if routed.rightly %}
+
+| expert | its calibration examples that take its branch, over all routed layers |
+| --- | --- |
+{% for name, share in routed.rightly.items() %}
+| {{ name | cell }} | {{ share | percent }} % |
+{% endfor %}
+{% endif %}
+
+`model.safetensors` alone is the static merge; `mats_core evaluate` and `mats_core.merge` add the \
+branches in `routed/`.
+{% endif %}
 
 Tensors: {{ counted }}. Arithmetic in {{ report.dtype }}, seed {{ report.seed }}.
 {% for warning in report.warnings %}
@@ -130,6 +151,11 @@ on the same machine; `recipe.yaml` and `report.json` lie beside this card.
 {{ repeated }}```
 """
 
+CHOSEN = {
+    "prototypes": "each layer's input chooses the expert whose mean input it is most like",
+    "updates": "the input chooses the expert whose update answers it most",
+    "smile": "each token chooses the updates that answer it most",
+}
 Inputs = Mapping[str, tuple[str, Weights]]  # base and experts: (what the recipe calls it, files)
 
 
@@ -149,6 +175,7 @@ def card(recipe: Recipe, report: Report, family: Family) -> str:
         front=yaml.safe_dump(front, sort_keys=False, allow_unicode=True, width=1000),
         recipe=recipe,
         report=report,
+        chosen=CHOSEN,
         experts=recipe.experts,
         listed=f"{', '.join(names)} and {last}" if names else last,
         method=METHODS[recipe.method],

@@ -22,7 +22,7 @@ from ..errors import InputError, MachineError, foreseen
 from ..evaluation import TaskResult, told_nothing
 from ..methods import METHODS
 from ..system import Event, Memo, changed, drain
-from . import calibration, ray, rounds
+from . import calibration, ray, rounds, routing
 from .asking import REFERENCES, asking_plan, examining_plan, has_tasks
 from .coverage import require_merged
 from .directory import finish_directory, require_output
@@ -34,6 +34,7 @@ from .plan import Inputs, Plan, complete, open_inputs, prepare
 from .progress import Shares, Stages
 from .recipe import TRIED, Evaluation, Recipe
 from .report import LayerReport, Report, Trial
+from .routing import Built
 from .sinks import MemorySink, Sink, fold_vectors, take_over
 from .workspace import Place, open_place
 
@@ -75,6 +76,7 @@ def planned(recipe: Recipe, inputs: Inputs | None = None, keep: Sequence[int] = 
     ray.require(recipe)
     plan = prepare(recipe, inputs, keep)
     calibration.require(plan)
+    routing.require(plan)
     return plan
 
 
@@ -159,18 +161,22 @@ def _run_plan(
         )
         left = require_merged(plan, layers)
         encoder = _encoder(plan, place, folder)
-        asking = asking_plan(plan, exam, encoder)
+        built = yield from stages.next(_branches(plan, encoder), 0.0, _in_round(recipe))
+        asking = asking_plan(plan, exam, {**encoder, **built.tensors})
         results = yield from stages.next(asking, (1 - REFERENCES) * shares.testing)
         seconds = time.perf_counter() - started
         nothing = (told_nothing("the merge", r.name, r.merged) for r in results)
         notes = (*left, *exam.notes, *itertools.chain.from_iterable(nothing))
         report = _report(plan, layers, results, trials, notes, seconds)
+        report = replace(report, routed=_of_branches(plan, encoder, built))
         if folder is not None:
-            report = finish_directory(plan, folder, report)
+            report = finish_directory(plan, folder, report, built.tensors)
     if target is not None:
         (target / JOURNAL).unlink(missing_ok=True)  # last: until here a merge can be resumed
     tensors = {} if target is not None else encoder
-    finished = Finished(report, tensors, opened, fraction=1.0, text="The merge is done")
+    finished = Finished(
+        report, tensors, opened, built.tensors, fraction=1.0, text="The merge is done"
+    )
     yield finished  # after the output took its name
     return finished
 
@@ -192,10 +198,32 @@ def _encoder(plan: Plan, place: Place, folder: Path | None) -> Mapping[str, Tens
     if folder is None:
         assert isinstance(place.sink, MemorySink)
         return place.sink.tensors
-    if not has_tasks(plan):
+    if not has_tasks(plan) and plan.recipe.routed is None:
         return {}
     merged = Checkpoint.open(folder)
     return {name: merged.read(name) for name in merged.tensors}
+
+
+def _branches(plan: Plan, encoder: Mapping[str, Tensor]) -> Generator[Event, None, Built]:
+    """The branches of a routed merge; of a static one none, without an event."""
+    if plan.recipe.routed is None:
+        return Built({}, {})
+    return (yield from routing.building(plan, encoder))
+
+
+def _of_branches(plan: Plan, encoder: Mapping[str, Tensor], built: Built) -> dict[str, Any]:
+    """What a report says of the branches."""
+    routed = plan.recipe.routed
+    if routed is None:
+        return {}
+    merged = sum(value.nbytes for value in encoder.values())
+    return {
+        **routed.model_dump(),
+        "layers": len(built.beside),
+        "bytes": built.nbytes,
+        "size": 1 + built.nbytes / merged,
+        "rightly": dict(built.rightly),
+    }
 
 
 def _merge_vectors(plan: Plan, vectors: VectorFamily, sink: Sink, folder: Path | None) -> Layers:
@@ -230,7 +258,7 @@ def _measured_again(
 ) -> Generator[Event, None, Inputs]:
     """Merge in memory and measure there (see `rounds`): the inputs of round `number`."""
     silent = recipe.model_copy(
-        update={"evaluate": False, "output": None, "search": None, "rounds": 1}
+        update={"evaluate": False, "output": None, "search": None, "rounds": 1, "routed": None}
     )
     said = _in_round(recipe, number - 1)
     merging = changed(

@@ -101,6 +101,9 @@ class Report(Shown):
     output            the directory that was written; None where none was
     rounds            how often the experts were merged, with statistics measured in between
     files             bytes of every file that was written beside the report, by its name
+    routed            of a routed merge: `by`, `rank`, `layers` (how many have branches), `bytes` of
+                      these, `size` (merge and branches, as a multiple of the merge), and `rightly`
+                      (an expert → the share of its calibration examples that take its branch)
     """
 
     method: str
@@ -119,6 +122,7 @@ class Report(Shown):
     output: str | None = None
     rounds: int = 1
     files: Mapping[str, int] = field(default_factory=dict)
+    routed: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "layers", Layers(self.layers))
@@ -129,7 +133,13 @@ class Report(Shown):
         counted = ", ".join(f"{count} {kind}" for kind, count in self.coverage.items() if count)
         kept = self.normalised_accuracy
         reached = "" if kept is None else f"; {100 * kept:.1f} % of the experts' accuracy"
-        return f"Report({self.method}: {counted}{reached}; {duration(self.seconds)})"
+        sized = f"; {self.size:.2f} × the base" if self.routed else ""
+        return f"Report({self.method}: {counted}{reached}{sized}; {duration(self.seconds)})"
+
+    @property
+    def size(self) -> float:
+        """What the model takes, as a multiple of the base; heads, one a task, not counted."""
+        return float(self.routed.get("size", 1.0))
 
     @property
     def coverage(self) -> dict[str, int]:
@@ -174,6 +184,7 @@ class Report(Shown):
             "warnings": list(self.warnings),
             "fingerprints": dict(self.fingerprints),
             "layers": [layer_dict(layer) for layer in self.layers],
+            **({"routed": dict(self.routed)} if self.routed else {}),
             **({"files": dict(self.files)} if self.files else {}),
             "versions": {"torch": torch.__version__, "mats_core": VERSION},
         }

@@ -26,12 +26,12 @@ from .settings import EXAMPLES, Labels, MeasureSettings
 from .sketch import Sketch
 from .stages import Block, Seen, Stage, blocks_of
 from .store import OF_PARAMETERS, Statistics, require_output, whole_name
-from .streams import Moments, Stream, moments, room
+from .streams import Moments, Stream, moments, room, stage_inputs
 
 __all__ = [
     "CHUNK_BYTES", "EXAMPLES", "OF_PARAMETERS", "BatchDone", "Block", "Labels", "Loss",
     "MeasureSettings", "Moments", "Seen", "Sketch", "Stage", "Statistics", "Steps", "Stream",
     "blocks_of", "cached_path", "inputs_of_task", "measure", "measure_task", "measuring",
     "measuring_loader", "measuring_once", "measuring_task", "measuring_to_file", "moments",
-    "require_output", "room", "whole_name", "with_bias",
+    "require_output", "room", "stage_inputs", "whole_name", "with_bias",
 ]  # fmt: skip

@@ -294,7 +294,7 @@ def evaluate(  # pyright: ignore[reportInconsistentOverload]  # the settings are
     task = tasks.load(data) if isinstance(data, str) else data
     if isinstance(model, Merge):
         weights: Any = model.weights_of(expert)
-        held = model.state_dict(expert)
+        held = model.routed_state(expert)
     else:
         over = None if base is None else open_source(base, "base")
         weights = open_source(model, "model", over)
@@ -322,7 +322,7 @@ def _evaluating_tasks(
     place = str(existing_device(device or "cpu"))
     preparing = examining(family, model.recipe.folder, split, examples, place)
     found = yield from part(preparing, 0.0, 0.5)
-    return TaskList((yield from part(found.take(dict(model.tensors)), 0.5, 1.0)))
+    return TaskList((yield from part(found.take({**model.tensors, **model.branches}), 0.5, 1.0)))
 
 
 def inspect(source: Source, *, base: Weights | str | Path | None = None) -> dict[str, Any]:

@@ -9,6 +9,8 @@ fused projections   `attn.in_proj_weight` (nn.MultiheadAttention), `c_attn`, `qk
 Conv1D              GPT-2 and its relatives store a linear layer as `y = x W + b`, W (d_in, d_out):
                     the transpose of nn.Linear, in which all mathematics here is written.
 tables              a row for each token or position: an embedding is looked up, not multiplied.
+
+A routed merge has parts beside a layer's weight, one name each: `encoder.fc1.weight@left`.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ BUFFER = re.compile(
     r"|(original_)?inv_freq|(\w+_)?mask)$"
 )
 MASK = re.compile(r"(^|\.)(attn|attention)\.(bias|masked_bias)$")
+BESIDE = "@"  # between a weight and the part of a routed merge that lies beside it
 RUNNING = ("running_mean", "running_var")
 
 
@@ -37,6 +40,18 @@ def group_of(name: str) -> str:
 def module_of(name: str) -> str:
     """`encoder.fc1.weight` → `encoder.fc1`."""
     return name.rpartition(".")[0]
+
+
+def part_name(weight: str, part: str) -> str:
+    """The name of a part that lies beside a weight: `fc1.weight`, `left` → `fc1.weight@left`; that
+    of the weight itself where the part is empty."""
+    return f"{weight}{BESIDE}{part}" if part else weight
+
+
+def weight_and_part(name: str) -> tuple[str, str]:
+    """`fc1.weight@left` → (`fc1.weight`, `left`); the part of a plain tensor is empty."""
+    weight, _, part = name.partition(BESIDE)
+    return weight, part
 
 
 def moved(name: str, strip: str, add: str) -> str:

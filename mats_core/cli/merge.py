@@ -187,6 +187,8 @@ def _summary(report: Any) -> str:
             lines[-1] += f", gap recovered {100 * report.gap_recovered:.1f} %"
     if report.refined is not None:
         lines.append(report.refined.sentence)
+    if report.routed:
+        lines.append(f"routed by {report.routed['by']}: {report.size:.2f} × the size of the base")
     if report.output:
         lines.append(f"written to {report.output}")
     return "\n".join(lines)

@@ -16,6 +16,7 @@ from ..checkpoints import StatedScore, Tensors, Weights, stated_scores
 from ..errors import InputError
 from ..families import Expert, Family
 from ..models import Asking, Forward, Rows
+from ..names import part_name, weight_and_part
 from ..system import Device, Event, drained, recall
 from ..tasks import Split, Task
 from . import comparison, kept, scores
@@ -145,12 +146,16 @@ def with_head(encoder: Tensors, family: Family, expert: Expert) -> dict[str, Ten
 def for_expert(encoder: Tensors, family: Family, expert: Expert) -> dict[str, Tensor]:
     """The tensors of an encoder that an expert's model shares, by the expert's names."""
     there = expert.checkpoint.tensors
-    shared = {n: v for n, v in encoder.items() if n in there and family.roles.get(n) != "head"}
+    shared = {}
+    for name, value in encoder.items():
+        weight, part = weight_and_part(name)  # branches go with their weight
+        if weight in there and family.roles.get(weight) != "head":
+            shared[part_name(expert.own(weight), part)] = value
     for name, source in family.tied_to.items():
         # Written once in the encoder; the expert's model may hold it a second time.
-        if name in there and name not in shared and source in encoder:
-            shared[name] = encoder[source]
-    return {expert.own(name): value for name, value in shared.items()}
+        if name in there and source in encoder:
+            shared.setdefault(expert.own(name), encoder[source])
+    return shared
 
 
 def evaluate_expert(

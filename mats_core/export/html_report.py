@@ -87,6 +87,7 @@ def html_report(
         options=describe(merge.recipe.method),
         asked=sum(task.merged.examples for task in merge.report.tasks),
         numbers={HEADLINE[name]: value for name, value in headline(merge.report).items()},
+        size=f"{merge.report.size:.2f} ×" if merge.report.routed else "",
         counts=", ".join(f"{count} {kind}" for kind, count in counts if count),
         commands="\n".join(commands(merge, place)),
         recipe=recipe_yaml(merge, place),

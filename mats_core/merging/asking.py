@@ -16,6 +16,7 @@ from ..tasks import SplitName
 from .events import Examined, TaskDone
 from .plan import Plan, prepare
 from .recipe import TRIED, Evaluation, load_recipe
+from .routed_folder import read_branches
 
 REFERENCES = 0.3  # of a test: experts and base, which are most often remembered
 
@@ -45,7 +46,7 @@ def evaluating_output(
     if not has_tasks(plan):
         raise InputError(f"recipe '{file}'", expected="experts with tasks", found="none")
     merged = Checkpoint.open(directory)
-    encoder = {name: merged.read(name) for name in merged.tensors}
+    encoder = {name: merged.read(name) for name in merged.tensors} | read_branches(directory)
     exam = yield from part(examining_plan(plan), stop=REFERENCES)
     for note in exam.notes:
         warnings.warn(note, stacklevel=2)

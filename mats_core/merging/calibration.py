@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import models
-from ..checkpoints import SHARD_BYTES, Checkpoint
+from ..checkpoints import SHARD_BYTES, Checkpoint, Tensors
 from ..errors import InputError, listing
 from ..evaluation import with_head
 from ..families import Expert
@@ -192,23 +192,19 @@ class _Walk:
         assert isinstance(plan.options, SequentialOptions)
         self.plan, self.place, self.options = plan, place, plan.options
         self.experts = plan.inputs.family.experts
-        apart = self.options.inputs == "own"
-        self.there = () if apart else calibration_inputs.candidates(plan)
+        own = self.options.inputs == "own"
+        self.there = () if own else calibration_inputs.candidates(plan)
         self.encoder = _started(plan, place)
         self.encoder.tensors.update(encoder or {})
         family, first = plan.inputs.family, plan.inputs.family.experts[0]
         tensors = with_head(self.encoder.tensors, family, first)
-        self.merge, self.expert = (_apart(first, tensors, plan.device) for _ in range(2))
-        own = models.parameter_names(first.checkpoint.directory, tensors, buffers=True)
-        back = {first.own(name): name for name in first.checkpoint.tensors}
-        # The module's name of each tensor → the base's.
-        self.names = {name: back[theirs] for name, theirs in own.items() if theirs in back}
-        _require_whole(self.merge, own, str(first.checkpoint.directory))
+        self.merge, self.expert = (apart(first, tensors, plan.device) for _ in range(2))
+        self.names = base_names(first, tensors, self.merge)
         merged = {unit.name: unit for unit in units(plan) if treated_as_matrix(plan, unit.name)}
         linear = {
             module_of(name): merged[base] for name, base in self.names.items() if base in merged
         }
-        self.blocks = blocks_of(self.merge, _few(self._batches(0, self._any())[0]), linear)
+        self.blocks = blocks_of(self.merge, few(self._batches(0, self._any())[0]), linear)
         stages = [stage for block in self.blocks for stage in block.stages]
         self.units = {layer: linear[layer] for stage in stages for layer in stage.layers}
 
@@ -335,7 +331,19 @@ def _started(plan: Plan, place: Place) -> MemorySink:
     return sink
 
 
-def _apart(expert: Expert, tensors: Mapping[str, Tensor], device: str) -> nn.Module:
+def base_names(expert: Expert, tensors: Tensors, model: nn.Module) -> dict[str, str]:
+    """The base's name for each name in the expert's module that was built of these tensors.
+
+    Raises `InputError` where a parameter is put together from several tensors.
+    """
+    directory = expert.checkpoint.directory
+    own = models.parameter_names(directory, tensors, buffers=True)
+    back = {expert.own(name): name for name in expert.checkpoint.tensors}
+    require_whole(model, own, str(directory))
+    return {name: back[theirs] for name, theirs in own.items() if theirs in back}
+
+
+def apart(expert: Expert, tensors: Mapping[str, Tensor], device: str) -> nn.Module:
     """A model whose weights are its alone: one that is built may hold the tensors that it is given,
     and both models change."""
     copies = {name: value.clone() for name, value in tensors.items()}
@@ -349,12 +357,12 @@ def _values(model: nn.Module) -> dict[str, Tensor]:
     return {name: value.data for name, value in (*model.named_parameters(), *model.named_buffers())}
 
 
-def _few(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def few(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The first two sequences of a batch, for a look at the model."""
     return {name: value[:2] for name, value in batch.items()}
 
 
-def _require_whole(model: nn.Module, names: Mapping[str, str], thing: str) -> None:
+def require_whole(model: nn.Module, names: Mapping[str, str], thing: str) -> None:
     lost = [name for name, _ in model.named_parameters() if name not in names]
     if lost:
         raise InputError(

@@ -101,13 +101,18 @@ def source_of(plan: Plan, source: str) -> Split:
     return tasks.load(source, root=plan.recipe.folder).train
 
 
-def own_inputs(plan: Plan, expert: Expert) -> Taken:
-    """Seeded draws from the expert's own task."""
+def of_task(plan: Plan, expert: Expert, examples: int) -> tuple[Candidates, int]:
+    """Seeded draws from the expert's own task, and how many examples it has."""
     task = tasks.load(expert.task, root=plan.recipe.folder)
     split = models.check(expert.checkpoint, task).task.train
-    rows = drawn_rows(len(split), _options(plan).examples, plan.recipe.seed)
-    part = Candidates(expert.task, rows, split.take(rows))
-    return _taken(plan, expert, [part], len(split), [Picked(expert.task, int(r)) for r in rows])
+    rows = drawn_rows(len(split), examples, plan.recipe.seed)
+    return Candidates(expert.task, rows, split.take(rows)), len(split)
+
+
+def own_inputs(plan: Plan, expert: Expert) -> Taken:
+    """The inputs of an expert that are examples of its own task."""
+    part, there = of_task(plan, expert, _options(plan).examples)
+    return _taken(plan, expert, [part], there, [Picked(expert.task, int(r)) for r in part.rows])
 
 
 def candidates(plan: Plan) -> tuple[Candidates, ...]:

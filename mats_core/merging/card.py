@@ -57,6 +57,27 @@ were merged once more.
 
 After the merge: {{ report.refined.sentence }}.
 {% endif %}
+{% if report.routed %}
+{% set routed = report.routed %}
+
+## Routed
+
+{{ routed.layers }} layers have a branch an expert beside the merge, of rank {{ routed.rank }}, \
+and {{ chosen[routed.by] }}. Merge and branches are {{ "%.2f" | format(report.size) }} × the \
+size of the base{% if report.normalised_accuracy is not none %}, and keep \
+{{ report.normalised_accuracy | percent }} % of the experts' accuracy{% endif %}.
+{% if routed.rightly %}
+
+| expert | its calibration examples that take its branch, over all routed layers |
+| --- | --- |
+{% for name, share in routed.rightly.items() %}
+| {{ name | cell }} | {{ share | percent }} % |
+{% endfor %}
+{% endif %}
+
+`model.safetensors` alone is the static merge; `mats_core evaluate` and `mats_core.merge` add the \
+branches in `routed/`.
+{% endif %}
 
 Tensors: {{ counted }}. Arithmetic in {{ report.dtype }}, seed {{ report.seed }}.
 {% for warning in report.warnings %}
@@ -136,6 +157,11 @@ model = {{ class }}.from_pretrained(None, config=config, state_dict=tensors)
 {{ repeated }}```
 """
 
+CHOSEN = {
+    "prototypes": "each layer's input chooses the expert whose mean input it is most like",
+    "updates": "the input chooses the expert whose update answers it most",
+    "smile": "each token chooses the updates that answer it most",
+}
 # Base and experts: (what the recipe calls it, files), or the folder of the merge that it was in.
 Inputs = Mapping[str, tuple[str, Weights | Path]]
 
@@ -159,6 +185,7 @@ def card(recipe: Recipe, report: Report, family: Family, before: Path | None = N
         front=yaml.safe_dump(front, sort_keys=False, allow_unicode=True, width=1000),
         recipe=recipe,
         report=report,
+        chosen=CHOSEN,
         experts=recipe.experts,
         listed=f"{', '.join(names)} and {last}" if names else last,
         method=METHODS[recipe.method],

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+
+from torch import Tensor
 
 from .. import models
 from ..checkpoints import (
@@ -36,15 +38,18 @@ from .journal import NAME as JOURNAL
 from .plan import Inputs, Plan
 from .recipe import Recipe, dump_recipe, load_recipe, pinned_models
 from .report import Report
+from .routed_folder import write_branches
 from .sums import EarlierMerge
 
 HEAD_FILES = ("head.safetensors", "config.json")
 UNLISTED = frozenset({"report.json", JOURNAL, MARK})
 
 
-def finish_directory(plan: Plan, folder: Path, report: Report) -> Report:
+def finish_directory(
+    plan: Plan, folder: Path, report: Report, branches: Mapping[str, Tensor] | None = None
+) -> Report:
     """The report with notes on the files beside the weights, after all of these were written: the
-    base's files, the heads, the recipe, the model card and the report."""
+    base's files, the heads, a routed merge's `branches`, the recipe, the model card, the report."""
     family = plan.inputs.family
     beside = companions(family.base)
     for name, file in beside.copied.items():
@@ -56,6 +61,8 @@ def finish_directory(plan: Plan, folder: Path, report: Report) -> Report:
     for expert in family.experts:
         _write_head(family, expert, folder / "heads" / expert.name)
     _take_over_heads(plan.inputs.earlier, folder)
+    if plan.recipe.routed and branches:
+        write_branches(folder, branches, plan.recipe.routed, [e.name for e in family.experts])
     notes = dict.fromkeys((*report.warnings, *beside.notes))
     report = replace(report, warnings=tuple(notes))
     recipe = pinned(plan)

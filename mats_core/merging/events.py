@@ -138,8 +138,10 @@ class Finished(Event):
     report    what happened to every tensor, and the scores on the tasks
     tensors   the merged encoder by the base's names; empty where it was written to disk
     inputs    the base, the experts and their statistics, as they were opened
+    branches  of a routed merge, by their names beside the weights (`models.routing`)
     """
 
     report: Report
     tensors: Mapping[str, Tensor]
     inputs: Inputs = field(repr=False)
+    branches: Mapping[str, Tensor] = field(default_factory=dict, repr=False)

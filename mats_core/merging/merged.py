@@ -26,6 +26,7 @@ from ..checkpoints import (
 from ..errors import InputError, listing, member
 from ..evaluation import evaluate
 from ..families import Expert
+from ..names import part_name, weight_and_part
 from ..system import Shown
 from .directory import finish_directory, require_output
 from .events import Finished
@@ -43,12 +44,14 @@ class Merge(Shown):
     tensors   name → merged tensor; read from the output directory where the merge was written
     recipe    what was merged and how, with the options that were chosen
     inputs    the base, the experts and their statistics, as they were opened
+    branches  of a routed merge, by their names beside the weights (`mats_core.models.routing`)
     """
 
     report: Report
     tensors: Mapping[str, Tensor]
     recipe: Recipe
     inputs: Inputs = field(repr=False)
+    branches: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(cls, finished: Finished, recipe: Recipe) -> Merge:
@@ -61,7 +64,8 @@ class Merge(Shown):
             on = {name: _device(base, name) for name in finished.tensors}
             tensors = {name: value.to(device=on[name]) for name, value in finished.tensors.items()}
         chosen = {"options": dict(report.options), "search": None}
-        return cls(report, tensors, recipe.model_copy(update=chosen), finished.inputs)
+        chosen_recipe = recipe.model_copy(update=chosen)
+        return cls(report, tensors, chosen_recipe, finished.inputs, finished.branches)
 
     def __repr__(self) -> str:
         experts = listing(expert.name for expert in self.inputs.family.experts)
@@ -73,7 +77,8 @@ class Merge(Shown):
         `head_of`: an expert's name; its head and its own names of the tensors are taken.  Tied
         tensors are there under each of their names.  The order is the module's, where the model was
         given as one.  In memory these are the merge's own tensors, not copies: what is changed in
-        them is changed in the merge.  Raises `InputError` for an unknown expert.
+        them is changed in the merge.  Of a routed merge it is the static one that its branches lie
+        beside (`model` and `routed_state` have them).  Raises `InputError` for an unknown expert.
         """
         if head_of is None:
             base = self.inputs.family.base
@@ -86,15 +91,30 @@ class Merge(Shown):
                 found[expert.own(name)] = expert.checkpoint.read(name, device=device)
         return _in_order(expert.checkpoint, found)
 
+    def routed_state(self, expert: str | None = None) -> dict[str, Tensor]:
+        """`state_dict` with the branches beside the weights, as `models.build` and `mats_core`'s
+        evaluation take them; of a static merge `state_dict` alone."""
+        family = self.inputs.family
+        if expert is None:
+            renamed: Mapping[str, Tensor] = {
+                part_name(family.base.own(weight), part): value
+                for name, value in self.branches.items()
+                for weight, part in (weight_and_part(name),)
+            }
+        else:
+            renamed = evaluate.for_expert(self.branches, family, self._expert(expert))
+        return {**self.state_dict(expert), **renamed}
+
     def model(self, expert: str | None = None) -> nn.Module:
         """A module with the merged weights: a copy of the base, or of an expert with its head.
 
         Modules that were given are copied; for directories transformers builds the model that
-        their `config.json` describes, in evaluation mode.  Raises `InputError` where the model was
-        given as a bare state dict or file, of which no module is known.
+        their `config.json` describes, in evaluation mode.  Of a routed merge its layers add the
+        branches, whose expert each input chooses.  Raises `InputError` where the model was given as
+        a bare state dict or file, of which no module is known.
         """
         weights = self.weights_of(expert)
-        source, state = original(weights), self.state_dict(expert)
+        source, state = original(weights), self.routed_state(expert)
         if isinstance(source, InMemory) and source.module is not None:
             built = copy.deepcopy(source.module)
             built.load_state_dict(state)
@@ -142,7 +162,7 @@ class Merge(Shown):
             with CheckpointWriter(staging, specs, shard_bytes=SHARD_BYTES, stem=stem) as writer:
                 for name, value in self._sorted():
                     writer.add(names[name], value)
-            finish_directory(plan, staging, report)
+            finish_directory(plan, staging, report, self.branches)
         return target
 
     def push_to_hub(self, name: str, *, private: bool = True) -> str:

@@ -22,7 +22,7 @@ from ..errors import InputError, MachineError, foreseen
 from ..evaluation import TaskResult, told_nothing
 from ..methods import METHODS
 from ..system import Event, Memo, changed, drain
-from . import calibration, keeping, ray, refining, rounds
+from . import calibration, keeping, ray, refining, rounds, routing
 from .asking import REFERENCES, asking_plan, examining_plan, has_tasks
 from .chosen import ChosenInputs
 from .coverage import require_merged
@@ -34,10 +34,8 @@ from .journal import layers_done
 from .plan import Inputs, Plan, complete, open_inputs, prepare
 from .progress import Shares, Stages
 from .recipe import TRIED, Evaluation, Recipe
-from .refined import Refined
 from .report import LayerReport, Report, Trial
-from .sinks import MemorySink, Sink, fold_vectors, rewrite, take_over
-from .training_state import NOTHING, read_state, remove_state, save_state
+from .sinks import MemorySink, Sink, fold_vectors, take_over
 from .workspace import Place, open_place
 
 SHARES = Shares()  # where no estimate says more
@@ -80,6 +78,7 @@ def planned(recipe: Recipe, inputs: Inputs | None = None, keep: Sequence[int] = 
     calibration.require(plan)
     keeping.require(plan)
     refining.require(plan)
+    routing.require(plan)
     return plan
 
 
@@ -168,9 +167,10 @@ def _run_plan(
         encoder = _encoder(plan, place, folder)
         refined = None
         if recipe.refine is not None:
-            steps = _refine(plan, encoder, folder, shard_bytes, resume=resume)
+            steps = refining.train(plan, encoder, folder, shard_bytes, resume=resume)
             encoder, refined = yield from stages.next(steps, shares.refining)
-        asking = asking_plan(plan, exam, encoder)
+        built = yield from stages.next(routing.branches(plan, encoder), 0.0, _in_round(recipe))
+        asking = asking_plan(plan, exam, {**encoder, **built.tensors})
         results = yield from stages.next(asking, (1 - REFERENCES) * shares.testing)
         seconds = time.perf_counter() - started
         nothing = (told_nothing("the merge", r.name, r.merged) for r in results)
@@ -181,13 +181,16 @@ def _run_plan(
             *itertools.chain.from_iterable(nothing),
         )
         report = _report(plan, layers, results, trials, notes, seconds)
-        report = replace(report, inputs=tuple(chosen), refined=refined)
+        told = routing.told(plan, encoder, built)
+        report = replace(report, inputs=tuple(chosen), refined=refined, routed=told)
         if folder is not None:
-            report = finish_directory(plan, folder, report)
+            report = finish_directory(plan, folder, report, built.tensors)
     if target is not None:
         (target / JOURNAL).unlink(missing_ok=True)  # last: until here a merge can be resumed
     tensors = {} if target is not None else encoder
-    finished = Finished(report, tensors, opened, fraction=1.0, text="The merge is done")
+    finished = Finished(
+        report, tensors, opened, built.tensors, fraction=1.0, text="The merge is done"
+    )
     yield finished  # after the output took its name
     return finished
 
@@ -223,30 +226,11 @@ def _encoder(plan: Plan, place: Place, folder: Path | None) -> Mapping[str, Tens
     if folder is None:
         assert isinstance(place.sink, MemorySink)
         return place.sink.tensors
-    if not has_tasks(plan) and plan.recipe.refine is None:
+    needed = has_tasks(plan) or plan.recipe.refine is not None or plan.recipe.routed is not None
+    if not needed:
         return {}
     merged = Checkpoint.open(folder)
     return {name: merged.read(name) for name in merged.tensors}
-
-
-def _refine(
-    plan: Plan,
-    encoder: Mapping[str, Tensor],
-    folder: Path | None,
-    shard_bytes: int,
-    *,
-    resume: bool,
-) -> Generator[Event, None, tuple[Mapping[str, Tensor], Refined]]:
-    """Train the merge further, and write it in the place of what was merged."""
-    if folder is None:
-        return (yield from refining.refining(plan, encoder))
-    past = read_state(folder) if resume else NOTHING
-    steps = refining.refining(plan, encoder, past, lambda state: save_state(state, folder))
-    encoder, refined = yield from steps
-    if refined.best:
-        rewrite(plan, folder, encoder, shard_bytes=shard_bytes)
-    remove_state(folder)
-    return encoder, refined
 
 
 def _merge_vectors(plan: Plan, vectors: VectorFamily, sink: Sink, folder: Path | None) -> Layers:
@@ -281,7 +265,14 @@ def _measured_again(
 ) -> Generator[Event, None, Inputs]:
     """Merge in memory and measure there (see `rounds`): the inputs of round `number`."""
     silent = recipe.model_copy(
-        update={"evaluate": False, "output": None, "search": None, "rounds": 1, "refine": None}
+        update={
+            "evaluate": False,
+            "output": None,
+            "search": None,
+            "rounds": 1,
+            "refine": None,
+            "routed": None,
+        }
     )
     said = _in_round(recipe, number - 1)
     merging = changed(

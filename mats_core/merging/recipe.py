@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
@@ -85,6 +85,35 @@ class Refine(BaseModel):
     patience: int = Field(2, ge=1)
 
 
+class Routed(BaseModel):
+    """Branches beside the merge that lead back to the experts, one chosen by each input.
+
+    by         how it is chosen: by `prototypes`, each layer's mean input over an expert's examples
+               (ESM++); by the `updates`, whose own answer to the input is compared; or by `smile`,
+               token by token
+    rank       of each branch; `full` for the whole difference, 0 for none
+    layers     `reading`: those that read the residual stream, which are query, key and value and
+               the first matrix of the MLP; `all`: those that write into it, too
+    examples   of each expert's task, whose labels are not looked at; 0: none, from weights alone
+    gate       directions of each update that `updates` and `smile` look at
+    top        how many branches `smile` mixes
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    by: Literal["prototypes", "updates", "smile"] = "prototypes"
+    rank: Annotated[int, Field(ge=0, le=65536)] | Literal["full"] = 8
+    layers: Literal["reading", "all"] = "reading"
+    examples: int = Field(64, ge=0, le=4096)
+    gate: int = Field(8, ge=1, le=65536)
+    top: int = Field(1, ge=1)
+
+    @property
+    def samples(self) -> int:
+        """Examples of each task that are read: none where the weights alone decide."""
+        return 0 if self.by == "smile" else self.examples
+
+
 TRIED = Evaluation(split="validation")  # of a merge that is only tried: test rows are not asked
 FINAL = Evaluation(split="test")  # of the final figure, for which they are asked once
 
@@ -113,6 +142,7 @@ class Recipe(Shown, BaseModel):
                        can be added to it later
     adds_to            the folder of a merge with such sums: `experts` are added to its experts
     refine             how the merge is trained further; None, the default: it is not
+    routed             branches beside the merge, one chosen by each input; None: a static merge
     evaluate           what is evaluated after the merge, or False
     search             options → values to try on validation data; the best is used
     folder             where relative paths start; not part of the file
@@ -139,6 +169,7 @@ class Recipe(Shown, BaseModel):
     keep_sums: bool = False
     adds_to: str | None = None
     refine: Refine | None = None
+    routed: Routed | None = None
     evaluate: Evaluation | Literal[False] = Evaluation()
     search: dict[str, tuple[Any, ...]] | None = None
     folder: Path = Field(Path(), exclude=True)
@@ -191,7 +222,7 @@ def parse_recipe(content: Any, folder: str | Path = ".") -> Recipe:
     if not isinstance(content, Mapping):
         raise InputError("recipe", expected="a YAML mapping", found=type(content).__name__)
     content = {**content, "folder": Path(folder)}
-    recipe = validated("recipe", Recipe, content, ExpertEntry, Evaluation, Refine)
+    recipe = validated("recipe", Recipe, content, ExpertEntry, Evaluation, Refine, Routed)
     recipe.parsed_options()
     known = METHODS[recipe.method].options.model_fields
     for name, values in (recipe.search or {}).items():

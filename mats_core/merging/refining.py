@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -34,7 +35,8 @@ from .events import EpochDone
 from .plan import Plan
 from .recipe import Refine
 from .refined import Epoch, Refined
-from .training_state import NOTHING, State, begun
+from .sinks import rewrite
+from .training_state import NOTHING, State, begun, read_state, remove_state, save_state
 
 Keep = Callable[[State], None]
 Training = Generator[Event, None, tuple[dict[str, Tensor], Refined]]
@@ -59,6 +61,26 @@ def require(plan: Plan) -> None:
             found=f"none for {listing(without)}",
             remedy="Name tasks in the recipe, or leave 'refine' out.",
         )
+
+
+def train(
+    plan: Plan,
+    encoder: Mapping[str, Tensor],
+    folder: Path | None,
+    shard_bytes: int,
+    *,
+    resume: bool,
+) -> Generator[Event, None, tuple[Mapping[str, Tensor], Refined]]:
+    """Train the merge further, and write it in the place of what was merged."""
+    if folder is None:
+        return (yield from refining(plan, encoder))
+    past = read_state(folder) if resume else NOTHING
+    steps = refining(plan, encoder, past, lambda state: save_state(state, folder))
+    encoder, refined = yield from steps
+    if refined.best:
+        rewrite(plan, folder, encoder, shard_bytes=shard_bytes)
+    remove_state(folder)
+    return encoder, refined
 
 
 def refining(

@@ -108,6 +108,9 @@ class Report(Shown):
     inputs            which inputs each expert was matched on, where the method calibrates
     earlier           experts whose sums an earlier merge kept; the others were added to them
     refined           how the merge was trained further; None: it was not
+    routed            of a routed merge: `by`, `rank`, `layers` (how many have branches), `bytes` of
+                      these, `size` (merge and branches, as a multiple of the merge), and `rightly`
+                      (an expert → the share of its calibration examples that take its branch)
     """
 
     method: str
@@ -129,6 +132,7 @@ class Report(Shown):
     inputs: tuple[ChosenInputs, ...] = ()
     earlier: tuple[str, ...] = ()
     refined: Refined | None = None
+    routed: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "layers", Layers(self.layers))
@@ -140,12 +144,19 @@ class Report(Shown):
         kept = self.normalised_accuracy
         reached = "" if kept is None else f"; {100 * kept:.1f} % of the experts' accuracy"
         trained = ", trained" if self.trained else ""
-        return f"Report({self.method}{trained}: {counted}{reached}; {duration(self.seconds)})"
+        sized = f"; {self.size:.2f} × the base" if self.routed else ""
+        head = f"{self.method}{trained}: {counted}{reached}{sized}"
+        return f"Report({head}; {duration(self.seconds)})"
 
     @property
     def trained(self) -> bool:
         """Whether the weights were trained after they were merged."""
         return self.refined is not None and self.refined.best > 0
+
+    @property
+    def size(self) -> float:
+        """What the model takes, as a multiple of the base; heads, one a task, not counted."""
+        return float(self.routed.get("size", 1.0))
 
     @property
     def coverage(self) -> dict[str, int]:
@@ -191,6 +202,7 @@ class Report(Shown):
             "fingerprints": dict(self.fingerprints),
             "layers": [layer_dict(layer) for layer in self.layers],
             **({"inputs": [asdict(one) for one in self.inputs]} if self.inputs else {}),
+            **({"routed": dict(self.routed)} if self.routed else {}),
             **({"files": dict(self.files)} if self.files else {}),
             **({"earlier": list(self.earlier)} if self.earlier else {}),
             **({"refined": self.refined.to_dict()} if self.refined else {}),

@@ -13,16 +13,19 @@ from .images import pixel_values
 from .inputs import BATCH, Rows, ask, encode
 from .kinds import facts_of, reads_of
 from .modules import Forward, build, features, forward, parameter_names, tensors_of
+from .probing import probe
+from .routing import Branches, Router, Routing, joined, mean_token, noting, parted
 from .saving import save_settings
 from .settings import settings_digest
 from .sizes import shapes_of
 from .tokens import IGNORED
 
 __all__ = [
-    "BATCH", "IGNORED", "Asking", "Forward", "Rows", "anatomy", "ask", "batches", "build", "check",
-    "class_for", "depth_notes", "encode", "facts_of", "features", "forward", "parameter_names",
-    "pixel_values", "reads_of", "save_settings", "saved_names", "settings_digest", "shapes_of",
-    "tensors_of", "ties_word_embeddings",
+    "BATCH", "IGNORED", "Asking", "Branches", "Forward", "Router", "Routing", "Rows", "anatomy",
+    "ask", "batches", "build", "check", "class_for", "depth_notes", "encode", "facts_of",
+    "features", "forward", "joined", "mean_token", "noting", "parameter_names", "parted",
+    "pixel_values", "probe", "reads_of", "save_settings", "saved_names", "settings_digest",
+    "shapes_of", "tensors_of", "ties_word_embeddings",
 ]  # fmt: skip
 
 # Of bars that transformers would draw in a notebook without ipywidgets; this library's need none.

@@ -22,6 +22,7 @@ from ..checkpoints import Tensors, Weights
 from ..errors import InputError, listing, parsing
 from ..system import Device, recall
 from .architecture import architecture, file_text, padding_token, quiet
+from .routing import Routing, parted
 from .sizes import fitted, shapes_of
 from .unplaced import Unplaced
 
@@ -45,8 +46,9 @@ def build(
 
     Raises `InputError` when the architecture is unknown to transformers, a tensor is missing, or
     the model has no place for one of a block (see `Unplaced`); code that comes with a checkpoint is
-    never run.
+    never run.  Of a routed merge the module adds the branches that lie beside its weights.
     """
+    tensors, beside = parted(tensors)
     known = fitted(directory, shapes_of(tensors))
     config, model_class = copy.deepcopy(known.config), known.model_class
     thing = f"model '{directory}'"
@@ -82,6 +84,9 @@ def build(
     if "SequenceClassification" in model_class.__name__ and config.pad_token_id is None:
         # A decoder looks for each text's last token, and has to know what is none.
         model.config.pad_token_id = padding_token(config)
+    if beside:
+        own = {name: {p: v.to(device) for p, v in parts.items()} for name, parts in beside.items()}
+        tuple(Routing.of(own, parameter_names(directory, tensors)).attached(model))
     return model.to(device).eval()
 
 
@@ -116,7 +121,7 @@ def _shell(directory: Path | None, tensors: Tensors, device: Device) -> _Shell:
     if directory is None:
         architecture(directory)  # raises
     config = file_text(directory, "config.json")
-    shapes = tuple((name, tuple(value.shape)) for name, value in tensors.items())
+    shapes = tuple(shapes_of(tensors).items())
     return recall(
         ("forward", config, shapes, str(device)),
         lambda: _Shell(directory, dict(shapes), str(device)),
@@ -178,6 +183,9 @@ class _Shell:
             if self._module is None:
                 stack.enter_context(parsing(*asking))
                 return module(**inputs)
+            if beside := parted(tensors)[1]:
+                for handle in Routing.of(beside, self._names).attached(module):
+                    stack.callback(handle.remove)
             held = ((name, tensors[source]) for name, source in self._names.items())
             values = {n: v.float() if v.is_floating_point() else v for n, v in held}
             stack.enter_context(parsing(*asking))

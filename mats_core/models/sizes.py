@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from ..errors import InputError
+from ..names import weight_and_part
 from ..system import recall
 from .architecture import architecture, depths, file_text, quiet, saved_names
 
@@ -53,8 +54,12 @@ class Fitted:
 
 
 def shapes_of(tensors: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    """The shape of each tensor, of tensors or of entries that only have a shape."""
-    return {name: tuple(value.shape) for name, value in tensors.items()}
+    """The shape of each tensor, of tensors or of entries that only have a shape.
+
+    Parts of a routed merge are left out: they belong to no place of the model.
+    """
+    plain = (name for name in tensors if not weight_and_part(name)[1])
+    return {name: tuple(tensors[name].shape) for name in plain}
 
 
 def owner(config: Any, name: str) -> Any:

@@ -83,6 +83,9 @@ def _report(report: Report) -> Iterator[Block]:
     counted = ", ".join(f"{count} {kind}" for kind, count in report.coverage.items() if count)
     took = f"{duration(report.seconds)} on {report.device}"
     yield Words(text=f"{counted} tensors; {took}" if counted else took)
+    if report.routed:
+        layers, by = report.routed["layers"], report.routed["by"]
+        yield Words("Routed", f"by {by} in {layers} layers; {report.size:.2f} × the base's size")
     if report.tasks:
         yield from _tasks(report.tasks)
     yield from _convergence(report.layers)

@@ -27,13 +27,13 @@ from .settings import EXAMPLES, Labels, MeasureSettings
 from .sketch import Sketch
 from .stages import Block, Seen, Stage, blocks_of
 from .store import OF_PARAMETERS, Statistics, require_output, whole_name
-from .streams import Moments, Stream, feature_error, moments, room
+from .streams import Moments, Stream, feature_error, moments, room, stage_inputs
 
 __all__ = [
     "CHUNK_BYTES", "EXAMPLES", "OF_PARAMETERS", "BatchDone", "Block", "Labels", "Loss",
     "MeasureSettings", "Moments", "Seen", "Sketch", "Stage", "Statistics", "Steps", "Stream",
     "answers", "batches_of", "blocks_of", "cached_path", "drawn", "drawn_rows", "feature_error",
     "measure", "measure_task", "measuring", "measuring_loader", "measuring_once", "measuring_task",
-    "measuring_to_file", "moments", "require_output", "room", "told_apart", "whole_name",
-    "with_bias",
+    "measuring_to_file", "moments", "require_output", "room", "stage_inputs", "told_apart",
+    "whole_name", "with_bias",
 ]  # fmt: skip

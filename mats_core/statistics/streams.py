@@ -58,14 +58,27 @@ class Stream:
     """One task's inputs on their way through one model.
 
     masks   of each batch: (sequences, tokens), which tokens are no padding; None: all of them
+    sizes   of each batch: its sequences
     calls   of each batch: what the next block is called with
+
+    notes   of each batch: what `entering` keeps about it
+
+    `entering` is told size, mask and notes of a batch before a block is asked.
     """
 
     def __init__(
-        self, model: nn.Module, block: str, batches: Sequence[Mapping[str, Tensor]], place: Room
+        self,
+        model: nn.Module,
+        block: str,
+        batches: Sequence[Mapping[str, Tensor]],
+        place: Room,
+        entering: Callable[[int, Tensor | None, dict[Any, Any]], None] | None = None,
     ) -> None:
         self.model, self.module = model, model.get_submodule(block)
+        self.entering = entering
+        self.sizes = [len(next(iter(batch.values()))) for batch in batches]
         self.masks = [batch.get(MASK) for batch in batches]
+        self.notes: list[dict[Any, Any]] = [{} for _ in batches]
         self.calls = [self._entering(dict(batch), place) for batch in batches]
 
     def _entering(self, batch: Mapping[str, Tensor], place: Room) -> Call:
@@ -109,6 +122,8 @@ class Stream:
 
     def _run(self, block: str, index: int) -> Any:
         args, kwargs = self.calls[index]
+        if self.entering is not None:
+            self.entering(self.sizes[index], self.masks[index], self.notes[index])
         return self.model.get_submodule(block)(*args, **kwargs)
 
 
@@ -210,3 +225,14 @@ def _rows(values: Tensor, mask: Tensor | None) -> Tensor:
 
 def _with_one(rows: Tensor) -> Tensor:
     return torch.nn.functional.pad(rows, (0, 1), value=1.0)
+
+
+def stage_inputs(
+    stream: Stream, block: Block, stage: Stage
+) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """The inputs (sequences, tokens, d) of a stage, batch by batch, and (sequences, tokens) of
+    which tokens are no padding; None where all count."""
+    for index, (size, mask) in enumerate(zip(stream.sizes, stream.masks, strict=True)):
+        values = stream.caught(block.module, index, [stage.source])[stage.source]
+        tokens = values.reshape(size, -1, values.shape[-1])
+        yield tokens, mask if mask is not None and mask.shape == tokens.shape[:2] else None

@@ -1,0 +1,54 @@
+"""Low-rank branches beside a merged matrix: what leads from the merge M back to one expert.
+
+A branch stands for the difference `Δ' = W_t − M` in factors, `left @ right` with left (d_out, r)
+and right (r, d_in).  `output_branch` keeps the r directions of the output that carry most of
+`Δ' x` over inputs x whose Gram is A (ESM++, arXiv 2606.19164),
+
+    E = the r leading eigenvectors of Δ' A Δ'ᵀ,    left = E,  right = Eᵀ Δ',
+
+and without a Gram those of `Δ' Δ'ᵀ`, which is the truncated SVD (SMILE, arXiv 2408.10174).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .decompositions import exact, largest_triples, like, symmetric
+
+
+def worth_factors(rows: int, columns: int, rank: int) -> bool:
+    """Whether two factors of this rank take less space than the matrix (rows, columns) itself."""
+    return rank * (rows + columns) < rows * columns
+
+
+def output_branch(update: Tensor, rank: int, gram: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """`E` (d_out, rank) with orthonormal columns, and `Eᵀ Δ'` (rank, d_in) (see the module's text).
+
+    update   Δ' (d_out, d_in)
+    rank     r, at most the smaller of the two
+    gram     A (d_in, d_in), symmetric and positive semidefinite; None: the identity
+    """
+    wide = exact(update)
+    weighted = wide if gram is None else wide @ _root(exact(gram))
+    # Where Δ' has a smaller rank than asked for, what the decomposition fills up with need not be
+    # orthonormal: QR makes it so, and keeps the leading directions.
+    left = torch.linalg.qr(exact(largest_triples(like(weighted, update), rank).left))[0]
+    return like(left, update), like(left.mT @ wide, update)
+
+
+def input_gate(update: Tensor, rank: int, *, scaled: bool) -> Tensor:
+    """`S_k V_kᵀ` (rank, d_in) of the SVD of `Δ / ‖Δ‖`; `V_kᵀ` where it is not `scaled`.
+
+    Its product with an input x has nearly the norm of `Δ x` for a large rank, and otherwise says
+    how much of x lies in the directions that the update reads.
+    """
+    found = largest_triples(update, rank)
+    size = found.values / update.norm().clamp_min(1e-30)
+    return size[:, None] * found.right if scaled else found.right
+
+
+def _root(gram: Tensor) -> Tensor:
+    """A symmetric R with `R R = A`; what rounding made negative counts as zero."""
+    values, vectors = torch.linalg.eigh(symmetric(gram))
+    return (vectors * values.clamp_min(0).sqrt()) @ vectors.mT

@@ -1,0 +1,197 @@
+"""Routed merges through the one way: recipe, branches, files, and asking them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import mats_core as mats
+from mats_core import models, tasks
+from mats_core.checkpoints import Checkpoint
+from mats_core.errors import InputError
+from mats_core.evaluation import evaluate
+from mats_core.merging import Merge, evaluate_output, parse_recipe
+from mats_core.models import noting
+from tests.conftest import family_recipe
+
+FEW = {"examples": 24}
+FULL = {**FEW, "rank": "full", "layers": "all"}
+
+
+def recipe_of(folder: Path, routed: object, method: str = "average", **settings):
+    content = family_recipe(folder, method, evaluate=False, routed=routed, **settings)
+    return parse_recipe(content, folder)
+
+
+def merged(folder: Path, routed: object, method: str = "average", **settings) -> Merge:
+    return mats.merge(recipe_of(folder, routed, method, **settings), progress=False)
+
+
+def logits(merge: Merge, expert: int, count: int = 12) -> torch.Tensor:
+    one = merge.inputs.family.experts[expert]
+    split = tasks.load(str(one.task), root=merge.recipe.folder).test.first(count)
+    return evaluate.asked(one.checkpoint.directory, merge.routed_state(one.name), split)
+
+
+@pytest.fixture(scope="module")
+def routed(tiny_family) -> Merge:
+    return merged(tiny_family, FEW)
+
+
+def test_the_layers_that_read_the_stream_have_branches(routed):
+    found = {name.partition("@")[0].split("layer.")[1] for name in routed.branches}
+    inside = {"attention.attention.query", "attention.attention.key", "attention.attention.value"}
+    expected = {f"{n}.{name}.weight" for n in (0, 1) for name in {*inside, "intermediate.dense"}}
+    assert found == expected
+    assert routed.report.routed["layers"] == 8
+    assert set(routed.report.routed["rightly"]) == {"e0", "e1", "e2"}
+
+
+def test_its_size_is_that_of_merge_and_branches(routed):
+    held = sum(value.nbytes for value in routed.tensors.values())
+    beside = sum(value.nbytes for value in routed.branches.values())
+    assert routed.report.size == pytest.approx((held + beside) / held)
+    assert f"{routed.report.size:.2f} × the base" in repr(routed.report)
+
+
+def test_without_rank_it_is_the_static_merge(tiny_family):
+    static = mats.merge(recipe_of(tiny_family, None), progress=False)
+    none = merged(tiny_family, {**FEW, "rank": 0})
+    assert none.report.size == static.report.size == 1
+    assert not none.branches
+    assert all(torch.equal(value, static.tensors[n]) for n, value in none.tensors.items())
+
+
+@pytest.mark.parametrize("by", ["prototypes", "updates", "smile"])
+def test_of_one_expert_at_full_rank_every_routed_layer_is_the_experts(tiny_family, by):
+    content = family_recipe(tiny_family, "average", evaluate=False, dtype="float64")
+    content |= {"routed": {**FULL, "by": by}, "experts": content["experts"][:1]}  # type: ignore[index]
+    content |= {"method": "task_arithmetic", "options": {"scaling": 0.4}}
+    merge = mats.merge(parse_recipe(content, tiny_family), progress=False)
+    own = load_file(tiny_family / "e0" / "model.safetensors")
+    for name in {name.partition("@")[0] for name in merge.branches}:
+        branch = merge.branches[f"{name}@right"][0]
+        torch.testing.assert_close(merge.tensors[name] + branch, own[name], rtol=0, atol=1e-6)
+        bias = name.removesuffix("weight") + "bias"
+        found = merge.tensors[bias] + merge.branches[f"{name}@bias"][0]
+        torch.testing.assert_close(found, own[bias], rtol=0, atol=1e-6)
+
+
+def test_routed_rightly_at_full_rank_it_answers_as_the_expert(tiny_family):
+    """Norms and embeddings are the experts' own here, so that nothing but the branches differs."""
+    merge = merged(tiny_family, FULL)
+    one = merge.inputs.family.experts[1]
+    own = models.tensors_of(one.checkpoint)
+    state = {n: merge.routed_state("e1")[n] if "@" in n or "encoder" in n else own[n]
+             for n in merge.routed_state("e1")}  # fmt: skip
+    state |= {n: v for n, v in own.items() if "layernorm" in n or "position" in n}
+    for name in [n for n in state if n.endswith("@prototypes")]:
+        aside = torch.zeros_like(state[name])  # no input is like it: only expert 1 is left
+        state[name] = torch.where(torch.arange(3)[:, None] == 1, state[name], aside - state[name])
+    split = tasks.load("t1.npz", root=tiny_family).test.first(12)
+    found = evaluate.asked(one.checkpoint.directory, state, split)
+    expected = evaluate.asked(one.checkpoint.directory, own, split)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("by", ["prototypes", "updates", "smile"])
+def test_the_order_of_a_batch_changes_no_answer(tiny_family, by):
+    merge = merged(tiny_family, {**FEW, "by": by, "rank": 4})
+    images = np.concatenate(
+        [tasks.load(f"t{m}.npz", root=tiny_family).test.inputs[:6] for m in range(3)]
+    )
+    pixels = models.pixel_values(images, tiny_family / "e0")
+    model, order = merge.model("e0"), torch.from_numpy(np.random.default_rng(0).permutation(18))
+    with torch.inference_mode():
+        whole = model(pixel_values=pixels).logits
+        torch.testing.assert_close(model(pixel_values=pixels[order]).logits, whole[order])
+        alone = torch.cat([model(pixel_values=one[None]).logits for one in pixels])
+    torch.testing.assert_close(alone, whole)
+
+
+def test_module_and_evaluation_answer_alike(routed, tiny_family):
+    images = tasks.load("t0.npz", root=tiny_family).test.inputs[:12]
+    with torch.inference_mode():
+        found = routed.model("e0")(pixel_values=models.pixel_values(images, tiny_family / "e0"))
+    torch.testing.assert_close(found.logits, logits(routed, 0))
+    static = routed.state_dict("e0")
+    plain = models.build(tiny_family / "e0", static)
+    assert set(static) == set(Checkpoint.open(tiny_family / "e0").tensors)
+    with torch.inference_mode():
+        base = plain(pixel_values=models.pixel_values(images, tiny_family / "e0")).logits
+    assert not torch.allclose(base, found.logits)
+
+
+def test_a_folder_is_asked_as_the_merge_in_memory(tiny_family, tmp_path, routed):
+    target = tmp_path / "out"
+    written = mats.merge(recipe_of(tiny_family, FEW, output=str(target)), progress=False)
+    assert set(load_file(target / "routed" / "branches.safetensors")) == set(routed.branches)
+    manifest = json.loads((target / "routed" / "manifest.json").read_text())
+    assert manifest["experts"] == ["e0", "e1", "e2"]
+    assert manifest["rank"] == 8
+    assert manifest["bytes"] == sum(value.nbytes for value in routed.branches.values())
+    plain = load_file(target / "model.safetensors")  # a checkpoint of the base's own kind
+    assert set(plain) == set(load_file(tiny_family / "base" / "model.safetensors"))
+    results = evaluate_output(target, "test")
+    again = mats.evaluate(routed, progress=False)
+    assert [r.merged.answers for r in results] == [r.merged.answers for r in again]
+    static = mats.evaluate(mats.merge(recipe_of(tiny_family, None), progress=False), progress=False)
+    assert [r.merged.answers for r in results] != [r.merged.answers for r in static]
+    card = (target / "README.md").read_text()
+    assert f"{written.report.size:.2f} × the size of the base" in card
+    saved = routed.save(tmp_path / "saved")
+    same = load_file(saved / "routed" / "branches.safetensors")
+    assert all(torch.equal(value, same[name]) for name, value in routed.branches.items())
+
+
+def test_folders_that_do_not_belong_together_are_told(tiny_family, tmp_path, routed):
+    target = routed.save(tmp_path / "out")
+    file = target / "routed" / "manifest.json"
+    content = json.loads(file.read_text())
+    file.write_text(json.dumps({**content, "layers": {"other.weight": ["right"]}}))
+    with pytest.raises(InputError, match=r"no 'other.weight@right'"):
+        evaluate_output(target, "test")
+    file.write_text(json.dumps({**content, "format": 9}))
+    with pytest.raises(InputError, match="format 1"):
+        evaluate_output(target, "test")
+
+
+def test_a_router_without_data_needs_no_task(tiny_family):
+    def without(routed: object) -> Merge:
+        content = family_recipe(tiny_family, "average", evaluate=False, routed=routed)
+        for entry in content["experts"]:  # type: ignore[attr-defined]
+            for key in ("task", "statistics"):
+                entry.pop(key)
+        return mats.merge(parse_recipe(content, tiny_family), progress=False)
+
+    for routed in ({"by": "smile"}, {"by": "updates", "examples": 0}):
+        merge = without(routed)
+        assert merge.report.routed["layers"] == 8
+        assert not merge.report.routed["rightly"]
+    with pytest.raises(InputError, match="a task and a model's directory for every expert"):
+        without({"by": "updates"})
+    with pytest.raises(InputError, match="a prototype is the mean over inputs"):
+        without({"by": "prototypes", "examples": 0})
+
+
+def test_the_shares_are_told_of_every_routed_layer(routed):
+    seen: dict[str, int] = {}
+    with noting(lambda name, shares: seen.__setitem__(name, shares.shape[-1])):
+        logits(routed, 0)
+    assert len(seen) == 8
+    assert set(seen.values()) == {3}
+
+
+@pytest.mark.parametrize(
+    ("routed", "says"),
+    [({"by": "luck"}, "prototypes"), ({"rank": -1}, "rank"), ({"ranks": 8}, "rank"),
+     ({"rank": "whole"}, "full")],
+)  # fmt: skip
+def test_what_a_recipe_may_say(tiny_family, routed, says):
+    with pytest.raises(InputError, match=says):
+        recipe_of(tiny_family, routed)

@@ -227,6 +227,13 @@ def test_sums_that_were_changed_since_are_refused(tiny_family, kept, tmp_path, h
     assert not (tmp_path / "out").exists()
 
 
+def test_branches_lead_to_experts_whose_files_are_there(tiny_family, kept, tmp_path):
+    to = {"adds_to": str(kept / "average"), "routed": {"by": "smile"}}
+    recipe = recipe_of(tiny_family, slice(2, 3), "average", tmp_path / "out", **to)
+    with pytest.raises(InputError, match="files of all experts, to which its branches lead"):
+        merge(recipe)
+
+
 def test_other_layers_than_those_kept_are_refused(tiny_family, kept, tmp_path):
     patterns = {"heads": ["classifier.*", "*layer.1.*"]}
     recipe = recipe_of(

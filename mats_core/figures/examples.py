@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,14 +14,14 @@ from .rows import merged
 from .style import BLUE, GREY, ORANGE, Figure, Look, curve, laid_out, percent, whiskers
 from .why import points
 
-ALONE, STEADIED = "examples alone", "with the update's share"
+ALONE, STEADIED = "examples alone", "steadied"
 LOOKS = {ALONE: Look(BLUE, "solid", "circle"), STEADIED: Look(ORANGE, "dash", "square")}
 FEW = 8
 
 
 def example_lines(stands: Sequence[Stand], *, examples: int | None, of: int) -> Figure | None:
     """The mean share of the experts' accuracy against the number of examples a task, with its 95 %
-    interval, of the examples alone and with the update's share; None before a step is finished.
+    interval, of the examples alone and steadied; None before a step is finished.
 
     stands    of a ladder that counts examples; one without results is left out
     examples  at most so many validation examples a task
@@ -61,12 +62,18 @@ def count_of(stand: Stand) -> int:
 
 
 def _way(stands: Sequence[Stand], steadied: bool) -> list[Stand]:
-    """The steps of one line; the one without examples is in both."""
+    """The steps of one line; a number of examples that has one step only is in both."""
+    several = Counter(map(count_of, stands))
     return [
         stand
         for stand in sorted(stands, key=count_of)
-        if not count_of(stand) or bool(stand.rung.options.get("update_share")) == steadied
+        if several[count_of(stand)] == 1 or _is_steadied(stand) == steadied
     ]
+
+
+def _is_steadied(stand: Stand) -> bool:
+    """Whether a step has what the method's defaults give to few examples."""
+    return "update_share" not in stand.rung.options
 
 
 def _rows(stands: Sequence[Stand]) -> list[dict[str, Any]]:
@@ -75,7 +82,7 @@ def _rows(stands: Sequence[Stand]) -> list[dict[str, Any]]:
         for stand in stands
         for row in merged(
             stand.results, stand.rung.title, "validation", calibrated_on=count_of(stand),
-            update_share=float(stand.rung.options.get("update_share", 0.0)),
+            steadied=_is_steadied(stand),
         )
     ]  # fmt: skip
 
@@ -117,14 +124,14 @@ def _parts_said(by: dict[str, dict[int, Stand]], none: Stand, whole: float) -> s
 
 
 def _between(by: dict[str, dict[int, Stand]]) -> str:
-    """Up to where the update's share helps clearly, and from where it harms."""
+    """With how many examples it makes a clear difference to steady them."""
     found = {}
     for count, stand in by[STEADIED].items():
-        if count and count in by[ALONE]:
+        if count in by[ALONE] and by[ALONE][count] is not stand:
             both = compare(stand.results, by[ALONE][count].results, same_examples=True).mean
             if both is not None and both.clear:
                 found[count] = both
     said = [f"{count} ({points(one)})" for count, one in found.items()]
     if not said:
         return ""
-    return f"The update's share makes a clear difference with {', '.join(said)}. "
+    return f"Steadying makes a clear difference with {', '.join(said)}. "

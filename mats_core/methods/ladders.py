@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from .layer import LayerStatistics
+from .sequential import SequentialOptions, share_of_update
+
 
 @dataclass(frozen=True)
 class Rung:
@@ -79,34 +82,35 @@ def _esm() -> tuple[Rung, ...]:
     return tuple(rungs)
 
 
-COUNTS = (1, 2, 8, 32, 256)  # examples a task
-STEADIED = 0.8  # the share of the update's Gram, of every number of examples
+FEW, MANY = (1, 2, 8, 32), 256  # examples a task
 
 
 def _by_examples() -> tuple[Rung, ...]:
-    """No example, then every number of them by itself and with the update's share."""
+    """No example, then few of them by themselves and steadied, then many."""
     rungs = [
         Rung(
             "None", "kfac", {"gram": "update"},
             "Σ Bₜ W Aₜ = Σ Bₜ Wₜ Aₜ with Aₜ = ΔₜᵀΔₜ and Bₜ = ΔₜΔₜᵀ: K-FAC from the weights alone.",
         )
     ]  # fmt: skip
-    for count in COUNTS:
-        images, many = f"{count} of each task", {"examples": count}
+    for count in FEW:
         rungs.append(
             Rung(
-                str(count), "sequential", {**many, "update_share": 0.0},
-                f"Sequential calibration on {images}: A is of their tokens alone.",
+                str(count), "sequential",
+                {"examples": count, "augment_to": 0, "update_share": 0.0},
+                f"Sequential calibration on {count} of each task: A is of their tokens alone.",
             )
         )  # fmt: skip
+        w = share_of_update(LayerStatistics(examples=count), SequentialOptions(examples=count))
         rungs.append(
             Rung(
-                f"{count}, steadied", "sequential", {**many, "update_share": STEADIED},
-                f"A = {1 - STEADIED:.1f} of that and {STEADIED} of the update's Gram ΔₜᵀΔₜ, each "
-                "of trace one.",
+                f"{count}, steadied", "sequential", {"examples": count},
+                "Pictures get moved and lit copies, and A becomes (1 − w) A + w ΔₜᵀΔₜ, each of "
+                f"trace one, with w = {w:.2g}: the method at its defaults.",
             )
         )  # fmt: skip
-    return tuple(rungs)
+    last = f"{MANY} of each task need neither, and have none at the defaults."
+    return (*rungs, Rung(str(MANY), "sequential", {"examples": MANY}, last))
 
 
 LADDERS = (
@@ -148,7 +152,7 @@ LADDERS = (
     Ladder(
         "Examples a task",
         "How many unlabelled examples of each task sequential calibration needs, by themselves and "
-        "steadied by the Gram of each update.",
+        "steadied by copies and the Gram of each update.",
         _by_examples(),
         counts=True,
     ),

@@ -165,9 +165,9 @@ LESSONS = (
         "Sequential calibration matches every layer on examples of each task, unlabelled, and "
         "keeps 256 of them. Eight are a layer's least squares on fewer tokens, which may lack "
         "directions of its inputs.",
-        "Compare 256 examples a task with eight, with eight steadied by the Gram of each update, "
-        "and with none at all. The figure under the answer shows what the examples decide, layer "
-        "by layer.",
+        "Compare 256 examples a task with eight, with eight steadied by copies and by the Gram of "
+        "each update, and with none at all. The figure under the answer shows what the examples "
+        "decide, layer by layer.",
         "What keeps three quarters of the gain that 256 examples bring over none?",
         "A layer of d inputs is matched on n tokens, whose Gram A = E[x xᵀ] has a rank of at most "
         "n. Along an eigenvector of A the examples decide λ / (λ + δ λ̄) of the answer, and the "
@@ -177,12 +177,13 @@ LESSONS = (
         "too. Many tokens an example, narrow layers and examples that differ make few enough; one "
         "short text each, wide layers or examples all alike do not.",
         Asked("examples", (0, 1, 2, 3), (
-            "Eight by themselves", "Eight, only with the update's share", "Neither"
+            "Eight by themselves", "Eight, only when they are steadied", "Neither"
         )),
         (
-            Setup("256 examples", "sequential", {"examples": 256, "update_share": 0.0}),
-            Setup("Eight alone", "sequential", {"examples": 8, "update_share": 0.0}),
-            Setup("Eight, steadied", "sequential", {"examples": 8, "update_share": 0.8}),
+            Setup("256 examples", "sequential"),
+            Setup("Eight alone", "sequential",
+                  {"examples": 8, "augment_to": 0, "update_share": 0.0}),
+            Setup("Eight, steadied", "sequential", {"examples": 8}),
             Setup("No example", "kfac", {"gram": "update"}),
         ),
     ),

@@ -132,8 +132,9 @@ class _Walk:
     """
 
     def __init__(self, plan: Plan, place: Place) -> None:
-        self.plan, self.place, self.options = plan, place, plan.options
-        assert isinstance(self.options, SequentialOptions)
+        options = plan.options
+        assert isinstance(options, SequentialOptions)
+        self.plan, self.place, self.options = plan, place, options
         self.experts = plan.inputs.family.experts
         own = self.options.inputs == "own"
         self.there = () if own else calibration_inputs.candidates(plan)

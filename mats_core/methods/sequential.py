@@ -87,7 +87,8 @@ class SequentialOptions(Options):
     )
     examples: int = option(
         256,
-        "inputs on which each expert's layers are matched; labels are not looked at",
+        "inputs on which each expert's layers are matched, from a pile or a pool at most the "
+        "expert's share of the candidates; labels are not looked at",
         low=1,
         high=4096,
         step=1,
@@ -232,10 +233,9 @@ def _told(layer: Layer, options: SequentialOptions) -> str:
     corrected = options.residual and any(own.lost is not None for own in layer.statistics)
     shares = sorted({share_of_update(own, options) for own in layer.statistics})
     told = ["residual stream corrected"] if corrected else []
-    if shares[-1:] > [0]:
-        told.append(
-            f"w {' to '.join(f'{share:.2g}' for share in dict.fromkeys((shares[0], shares[-1])))}"
-        )
+    if shares and shares[-1] > 0:
+        ends = dict.fromkeys(f"{share:.2g}" for share in (shares[0], shares[-1]))
+        told.append(f"w {' to '.join(ends)}")
     return "".join(f", {one}" for one in told)
 
 

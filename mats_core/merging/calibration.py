@@ -189,8 +189,9 @@ class _Walk:
     def __init__(
         self, plan: Plan, place: Place, encoder: Mapping[str, Tensor] | None = None
     ) -> None:
-        assert isinstance(plan.options, SequentialOptions)
-        self.plan, self.place, self.options = plan, place, plan.options
+        options = plan.options
+        assert isinstance(options, SequentialOptions)
+        self.plan, self.place, self.options = plan, place, options
         self.experts = plan.inputs.family.experts
         own = self.options.inputs == "own"
         self.there = () if own else calibration_inputs.candidates(plan)

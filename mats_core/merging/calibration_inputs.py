@@ -154,8 +154,12 @@ def answered(
 
 
 def choose(scores: Tensor, count: int) -> list[np.ndarray]:
-    """Of each expert the places (count,) of the inputs that it answers to more than the others do,
-    the surest first; `scores` (experts, inputs)."""
+    """Of each expert the places of the inputs that it answers to more than the others do, the
+    surest first; `scores` (experts, inputs).
+
+    Each takes `count`, and no more than its share of the inputs: who takes all has chosen nothing.
+    """
+    count = min(count, math.ceil(scores.shape[1] / scores.shape[0]))
     order = np.argsort(-told_apart(scores).numpy(), axis=1, kind="stable")
     return [row[:count] for row in order]
 

@@ -91,7 +91,8 @@ class SequentialOptions(Options):
     )
     examples: int = option(
         256,
-        "inputs on which each expert's layers are matched; labels are not looked at",
+        "inputs on which each expert's layers are matched, from a pile or a pool at most the "
+        "expert's share of the candidates; labels are not looked at",
         low=1,
         high=4096,
         step=1,
@@ -254,9 +255,8 @@ def _told(layer: Layer, options: SequentialOptions) -> str:
     shares = sorted({share_of_update(own, options) for own in layer.statistics})
     told = ["residual stream corrected"] if corrected else []
     if any(shares):
-        told.append(
-            f"w {' to '.join(f'{share:.2g}' for share in dict.fromkeys((shares[0], shares[-1])))}"
-        )
+        ends = dict.fromkeys(f"{share:.2g}" for share in (shares[0], shares[-1]))
+        told.append(f"w {' to '.join(ends)}")
     return "".join(f", {one}" for one in told)
 
 

@@ -50,18 +50,19 @@ def _noting(update: Tensor, mask: Tensor | None, count: int, found: list[Tensor]
     def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
         given = first(args) if first(args) is not None else first(kwargs)
         assert given is not None
-        found.append(answer(given, update, mask, count).cpu())
+        found.append(answer(given, update, mask, count))
 
     return hook
 
 
 def answer(given: Tensor, update: Tensor, mask: Tensor | None, count: int) -> Tensor:
-    """log(‖Δ h‖² / ‖h‖²) (count,) of one layer's inputs (sequences, tokens, d_in), float64."""
+    """log(‖Δ h‖² / ‖h‖²) (count,) of one layer's inputs (sequences, tokens, d_in), float64 on the
+    CPU."""
     rows = given.reshape(-1, given.shape[-1])
     if mask is not None and mask.numel() == len(rows):
         rows = rows * mask.reshape(-1, 1).to(rows.dtype)
     made, before = (
-        values.square().sum(-1).double().reshape(count, -1).sum(1).clamp_min(SMALLEST)
+        values.square().sum(-1).cpu().double().reshape(count, -1).sum(1).clamp_min(SMALLEST)
         for values in (rows @ update.mT, rows)
     )
     return (made / before).log()

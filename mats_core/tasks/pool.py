@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError
+from ..system import recall
 from .task import IMAGES, Form, Kind, Split
 
 SIDE = 48  # pixels of a drawn picture
@@ -33,7 +34,8 @@ def pool(kind: Kind, count: int, seed: int) -> Split:
     language   the same, cut where a model is to go on
     """
     if kind == "image":
-        return _unlabelled(drawn(count, seed), IMAGES)
+        pictures = recall(("pool of pictures", count, seed), lambda: drawn(count, seed))
+        return _unlabelled(pictures, IMAGES)
     if kind == "choices":
         raise InputError("pool", expected="kind image, text or language", found="choices")
     lines = sentences()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import filecmp
 import json
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,9 +34,11 @@ from tests.conftest import family_recipe
 OPTIONS = {"examples": 12, "candidates": 60, "augment_to": 0}
 
 
-def content_of(folder, tasks=True, **options):
-    content = family_recipe(folder, "sequential", options={**OPTIONS, **options}, evaluate=False)
-    for expert in content["experts"]:  # type: ignore[union-attr]
+def content_of(folder, tasks=True, **options) -> dict[str, Any]:
+    content: dict[str, Any] = family_recipe(
+        folder, "sequential", options={**OPTIONS, **options}, evaluate=False
+    )
+    for expert in content["experts"]:
         if not tasks:
             expert.pop("task")
     return content
@@ -226,6 +229,14 @@ def test_experts_take_what_they_answer_to_more_than_others():
     assert margin is not None
     assert margin.least == pytest.approx(apart[0, 1] - apart[1, 1])
     assert margin.ahead == 0.5
+
+
+@pytest.mark.parametrize(("experts", "inputs", "count", "taken"), [
+    (2, 10, 3, 3), (2, 10, 256, 5), (3, 10, 256, 4), (1, 10, 256, 10), (8, 2048, 256, 256),
+])  # fmt: skip
+def test_an_expert_takes_no_more_than_its_share(experts, inputs, count, taken):
+    scores = torch.rand(experts, inputs, generator=torch.Generator().manual_seed(1)).double()
+    assert [len(set(row)) for row in choose(scores, count)] == [taken] * experts
 
 
 def test_equal_answers_are_taken_in_their_order():

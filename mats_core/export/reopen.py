@@ -225,6 +225,7 @@ def _reopened(
         ("search", "The search over options"),
         ("output_dtype", "The type of the stored numbers"),
         ("heads", "The patterns of head tensors"),
+        ("routed", "What routes between branches"),
     ):
         if getattr(recipe, key) is not None:
             notes.append(f"{what} is for the command line only.")

@@ -43,7 +43,11 @@ def main() -> None:
         store = Store(RESULTS / f"{options.name}{part}.json")
         built = SAMPLE if options.name == "sample" else cache_folder() / "families" / options.name
         folder = options.folder or built
-        answer(Bench(folder, store, device=options.device), options.sections)
+        bench = Bench(folder, store, device=options.device)
+        if "frontier" in options.sections:
+            apart = Store(frontier.place(RESULTS, options.name))
+            answer(Bench(folder, apart, device=options.device), ["frontier"])
+        answer(bench, [one for one in options.sections if one != "frontier"])
 
 
 def answer(bench: Bench, sections: list[str]) -> None:

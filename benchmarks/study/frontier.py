@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import mean, stdev
 
 from .questions import SEEDS, Grid, product
@@ -104,6 +105,12 @@ ROWS: tuple[Row, ...] = (
         _goal(97, 90, 95),
     ),
 )  # fmt: skip
+
+
+def place(results: Path, name: str) -> Path:
+    """The file of a family's results, apart from the others': a family that is built again has
+    weights that differ by rounding, and a row compares merges of the same ones."""
+    return results / "frontier" / f"{name}.json"
 
 
 def section(bench: Bench) -> list[Trial]:

@@ -26,8 +26,8 @@ def write(results: Path) -> None:
     """Write the page and its plots; what was not run is said to be missing."""
     stores = {name: Store.of(results, name) for name in TITLES}
     stores = {name: store for name, store in stores.items() if store.content["results"]}
-    sample = {"sample": Store.of(results, "sample")}
-    parts = [INTRODUCTION, _families(stores), _table(stores), _frontier({**stores, **sample})]
+    apart = {name: Store(frontier.place(results, name)) for name in (*TITLES, "sample")}
+    parts = [INTRODUCTION, _families(stores), _table(stores), _frontier(apart)]
     for name, section in ANSWERS.items():
         body = section(stores)
         if body:

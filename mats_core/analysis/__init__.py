@@ -20,6 +20,7 @@ from .own_example import BASE, OwnAnswers, answering, fields
 from .predicted_loss import Interference, interference, predicting
 from .protection import SUBSPACES, Protection, Subspace, layer_protection
 from .reasons import TRAITS, Trait, reasons, traits
+from .sizes import RANKS, Sized, SizeDone, sizing
 from .spectra import (
     KINDS,
     Kind,
@@ -36,17 +37,17 @@ from .toy import Essential, Merged, Point, Task, Walk
 from .why import Why, explaining
 
 __all__ = [
-    "BASE", "GRAINS", "KINDS", "NEAREST", "OF_A_KIND", "ORDERINGS", "SUBSPACES", "THREE", "TRAITS",
-    "VIEWS", "WAYS", "Axis", "Between", "Cell", "CellDone", "Conflicts", "Correlation", "Decided",
-    "Distances", "Essential", "FeatureMap", "Film", "Frame", "FrameDone", "Grain", "Interference",
-    "Kind", "LayerRow", "LayerSteps", "Loading", "Merged", "Neighbour", "Ordering", "OwnAnswers",
-    "Point", "Protection", "Quantity", "Seen", "Spectrum", "Stand", "Step", "Stood", "Subspace",
-    "Survey", "Surveyed", "Task", "Trait", "Trajectory", "View", "Walk", "Way", "Why", "Window",
-    "answering", "best", "chance_conflict", "clear_among", "climb", "conflict", "conflicting",
-    "convergence", "correlate", "correlate_pairs", "decided", "explaining", "fields", "filming",
-    "follow", "interference", "knobs", "layer_protection", "layer_spectra", "layer_subspaces",
-    "loading", "mapping", "measuring_distances", "of_rung", "others_mean", "overlap", "overlaps",
-    "predicted_loss", "predicting", "principal_angles", "reasons", "stepping", "steps", "suggested",
-    "survey", "surveying", "sweep", "tabulating", "toy", "traits", "unrelated_angles",
-    "usual_share", "walking",
+    "BASE", "GRAINS", "KINDS", "NEAREST", "OF_A_KIND", "ORDERINGS", "RANKS", "SUBSPACES", "THREE",
+    "TRAITS", "VIEWS", "WAYS", "Axis", "Between", "Cell", "CellDone", "Conflicts", "Correlation",
+    "Decided", "Distances", "Essential", "FeatureMap", "Film", "Frame", "FrameDone", "Grain",
+    "Interference", "Kind", "LayerRow", "LayerSteps", "Loading", "Merged", "Neighbour", "Ordering",
+    "OwnAnswers", "Point", "Protection", "Quantity", "Seen", "SizeDone", "Sized", "Spectrum",
+    "Stand", "Step", "Stood", "Subspace", "Survey", "Surveyed", "Task", "Trait", "Trajectory",
+    "View", "Walk", "Way", "Why", "Window", "answering", "best", "chance_conflict", "clear_among",
+    "climb", "conflict", "conflicting", "convergence", "correlate", "correlate_pairs", "decided",
+    "explaining", "fields", "filming", "follow", "interference", "knobs", "layer_protection",
+    "layer_spectra", "layer_subspaces", "loading", "mapping", "measuring_distances", "of_rung",
+    "others_mean", "overlap", "overlaps", "predicted_loss", "predicting", "principal_angles",
+    "reasons", "sizing", "stepping", "steps", "suggested", "survey", "surveying", "sweep",
+    "tabulating", "toy", "traits", "unrelated_angles", "usual_share", "walking",
 ]  # fmt: skip

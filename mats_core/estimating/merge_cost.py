@@ -27,6 +27,7 @@ from ..merging import (
     bytes_at_once,
     cost_of,
     inputs_bytes,
+    most_bytes,
     output_specs,
     planned,
     shape_of,
@@ -140,7 +141,8 @@ def estimate_plan(
     examples = dict(examples or {})
     layers = _Layers(plan)
     output = sum(math.prod(shape) * dtype.itemsize for dtype, shape in output_specs(plan).values())
-    written = output if plan.recipe.output else 0
+    branches = most_bytes(plan)
+    written = output + branches if plan.recipe.output else 0
     searched = (plan.recipe.search or {}).values()
     merges = 1 + math.prod(len(values) for values in searched) if searched else 1
     tested = testing(plan, examples)
@@ -161,6 +163,7 @@ def estimate_plan(
         "refining": trained.nbytes,
     }
     peak, device = _memory(plan, layers, needs, output)
+    peak["merged model"] += branches
     flops = (1 + again) * (layers.work + walked.work).flops + again * measured.work.flops
     return Estimate(
         method=plan.method.name,

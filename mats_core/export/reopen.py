@@ -226,6 +226,7 @@ def _reopened(
         ("output_dtype", "The type of the stored numbers"),
         ("heads", "The patterns of head tensors"),
         ("refine", "The training after the merge"),
+        ("routed", "What routes between branches"),
     ):
         if getattr(recipe, key) is not None:
             notes.append(f"{what} is for the command line only.")

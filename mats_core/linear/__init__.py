@@ -5,7 +5,7 @@ Task subspaces are operators on a weight's natural shape (`operators.py`); `cg.p
 arithmetic of a merge.  A numerical failure is a `Status`, never an exception.
 """
 
-from .branches import input_gate, output_branch, worth_factors
+from .branches import discriminant, input_gate, output_branch, worth_factors
 from .cg import Apply, Solution, Status, cg
 from .decompositions import (
     Triples,
@@ -51,10 +51,10 @@ from .updates import Updates, norm, weighted_sum
 __all__ = [
     "BLOCK", "WORTH", "Apply", "Dense", "Diagonal", "Eigen", "Gram", "Identity", "InputGram",
     "Kronecker", "LowRank", "Operator", "Solution", "Spectral", "Status", "Triples", "Updates",
-    "WeightedSum", "cg", "damped", "damped_products", "effective_dimension", "eigh_descending",
-    "essential_directions", "exact", "factored_kronecker_inverse", "input_gate", "jacobi",
-    "kronecker", "kronecker_inverse", "largest_triples", "left_directions", "like", "matrix",
-    "norm", "output_branch", "polar", "pseudo_solve", "regularised", "regularised_gram",
+    "WeightedSum", "cg", "damped", "damped_products", "discriminant", "effective_dimension",
+    "eigh_descending", "essential_directions", "exact", "factored_kronecker_inverse", "input_gate",
+    "jacobi", "kronecker", "kronecker_inverse", "largest_triples", "left_directions", "like",
+    "matrix", "norm", "output_branch", "polar", "pseudo_solve", "regularised", "regularised_gram",
     "solve_factored", "solve_positive", "streamed_thresholds", "svd", "symmetric", "truncated",
     "two_models", "update_gram", "weighted_sum", "worth_factors",
 ]  # fmt: skip

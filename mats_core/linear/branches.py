@@ -11,6 +11,8 @@ and without a Gram those of `Δ' Δ'ᵀ`, which is the truncated SVD (SMILE, arX
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -46,6 +48,27 @@ def input_gate(update: Tensor, rank: int, *, scaled: bool) -> Tensor:
     found = largest_triples(update, rank)
     size = found.values / update.norm().clamp_min(1e-30)
     return size[:, None] * found.right if scaled else found.right
+
+
+def discriminant(groups: Sequence[Tensor], shrinkage: float = 0.1) -> tuple[Tensor, Tensor]:
+    """Directions `p_t = S⁻¹ μ_t` (T, d) and offsets `o_t = ½ μ_tᵀ S⁻¹ μ_t` (T,) that tell groups
+    apart: x belongs to the group with the largest `x · p_t − o_t` (Fisher's linear discriminant,
+    groups equally likely).
+
+    groups      of T kinds, (n_t, d) each; μ_t is the mean of one, S their pooled covariance,
+                each group counted alike
+    shrinkage   share of the mean variance times the identity in S, for few examples
+    """
+    wide = [exact(group) for group in groups]
+    means = torch.stack([group.mean(0) for group in wide])
+    scatter = [(g - m).mT @ (g - m) / len(g) for g, m in zip(wide, means, strict=True)]
+    pooled = torch.stack(scatter).mean(0) * (1 - shrinkage)
+    variance = pooled.diagonal().mean() / (1 - shrinkage)
+    pooled.diagonal().add_(shrinkage * variance + 1e-12)
+    middle = means.mean(0)  # which no difference of scores depends on
+    found = torch.linalg.solve(pooled, (means - middle).mT).mT
+    offsets = (found * (means + middle)).sum(1) / 2
+    return like(found, groups[0]), like(offsets, groups[0])
 
 
 def _root(gram: Tensor) -> Tensor:

@@ -79,6 +79,7 @@ from .recipe import (
     ExpertEntry,
     Recipe,
     Refine,
+    Routed,
     dump_recipe,
     load_recipe,
     parse_options,
@@ -88,6 +89,8 @@ from .records import family_record, recipe_record, weights_record
 from .refined import Epoch, Refined
 from .report import VERSION, LayerReport, Report, TaskList, task_dict, task_of_dict
 from .rounds import examples_of
+from .routed_folder import read_branches
+from .routing import most_bytes
 from .shipped import Shipped, differing, ship_results, shipped_results, task_digests
 from .sinks import output_specs
 from .sizes import bytes_at_once, cost_of, inputs_bytes, shape_of, statistics_sizes, together
@@ -97,17 +100,18 @@ __all__ = [
     "FINAL", "MEAN", "TRIED", "VERSION", "Candidate", "ChosenInputs", "Epoch", "EpochDone",
     "Evaluation", "Event", "Examined", "ExpertEntry", "FamilyFile", "FeatureErrors", "Finished",
     "Inputs", "InputsChosen", "Iteration", "LayerDone", "LayerReport", "Margin", "Merge", "Picked",
-    "Plan", "Proposal", "Recipe", "Refine", "Refined", "Report", "RoundDone", "Shares", "Shipped",
-    "Source", "StageErrors", "Started", "TaskDone", "TaskList", "TrialDone", "Unit", "averaging",
-    "by_hand", "by_text", "bytes_at_once", "candidates", "cost_of", "differing", "distinct_names",
-    "dump_family", "dump_recipe", "evaluate_output", "evaluating_output", "examples_of",
-    "family_record", "inputs_bytes", "inputs_of", "inputs_of_last_round", "kept", "layers_done",
-    "load_family", "load_recipe", "measure_all", "measured_of", "measuring_all", "merge",
-    "merge_one", "missing_statistics", "named", "new_family", "open_inputs", "open_source",
-    "output_specs", "parse_options", "parse_recipe", "patterns", "pieces", "pipeline", "plain_name",
-    "planned", "prepare", "proposal", "proposed_base", "read_layer", "recipe_of", "recipe_record",
-    "reference", "remove_family", "require_output", "require_recipe", "rounds", "run", "run_plan",
-    "save_family", "shape_of", "ship_results", "shipped_results", "source_of", "statistics_of",
-    "statistics_sizes", "streams_budget", "task_dict", "task_digests", "task_of", "task_of_dict",
-    "together", "units", "walking_beside", "weights_of", "weights_record", "with_statistics",
+    "Plan", "Proposal", "Recipe", "Refine", "Refined", "Report", "RoundDone", "Routed", "Shares",
+    "Shipped", "Source", "StageErrors", "Started", "TaskDone", "TaskList", "TrialDone", "Unit",
+    "averaging", "by_hand", "by_text", "bytes_at_once", "candidates", "cost_of", "differing",
+    "distinct_names", "dump_family", "dump_recipe", "evaluate_output", "evaluating_output",
+    "examples_of", "family_record", "inputs_bytes", "inputs_of", "inputs_of_last_round", "kept",
+    "layers_done", "load_family", "load_recipe", "measure_all", "measured_of", "measuring_all",
+    "merge", "merge_one", "missing_statistics", "most_bytes", "named", "new_family", "open_inputs",
+    "open_source", "output_specs", "parse_options", "parse_recipe", "patterns", "pieces",
+    "pipeline", "plain_name", "planned", "prepare", "proposal", "proposed_base", "read_branches",
+    "read_layer", "recipe_of", "recipe_record", "reference", "remove_family", "require_output",
+    "require_recipe", "rounds", "run", "run_plan", "save_family", "shape_of", "ship_results",
+    "shipped_results", "source_of", "statistics_of", "statistics_sizes", "streams_budget",
+    "task_dict", "task_digests", "task_of", "task_of_dict", "together", "units", "walking_beside",
+    "weights_of", "weights_record", "with_statistics",
 ]  # fmt: skip

@@ -39,6 +39,7 @@ from .sinks import MemorySink, Sink, fold_vectors, take_over
 from .workspace import Place, open_place
 
 SHARES = Shares()  # where no estimate says more
+BRANCHES = 0.5  # of merging, in a routed merge
 
 Merging = Generator[Event, None, Finished]
 
@@ -161,15 +162,17 @@ def _run_plan(
         stack.callback(place.discard)  # whatever happens: an open file cannot be removed everywhere
         engine = here if recipe.engine == "local" else ray.on_ray(folder, shard_bytes)
         engine = calibration.by_blocks if plan.method.calibrates else engine
+        branching = BRANCHES * shares.merging if recipe.routed else 0.0
         merging, chosen = _choosing(_merge_into(plan, place, folder, engine))
-        layers = yield from stages.next(merging, shares.merging, _in_round(recipe))
+        layers = yield from stages.next(merging, shares.merging - branching, _in_round(recipe))
         left = require_merged(plan, layers)
         encoder = _encoder(plan, place, folder)
         refined = None
         if recipe.refine is not None:
             steps = refining.train(plan, encoder, folder, shard_bytes, resume=resume)
             encoder, refined = yield from stages.next(steps, shares.refining)
-        built = yield from stages.next(routing.branches(plan, encoder), 0.0, _in_round(recipe))
+        branches = routing.branches(plan, encoder)
+        built = yield from stages.next(branches, branching, _in_round(recipe))
         asking = asking_plan(plan, exam, {**encoder, **built.tensors})
         results = yield from stages.next(asking, (1 - REFERENCES) * shares.testing)
         seconds = time.perf_counter() - started

@@ -89,8 +89,8 @@ class Routed(BaseModel):
     """Branches beside the merge that lead back to the experts, one chosen by each input.
 
     by         how it is chosen: by `prototypes`, each layer's mean input over an expert's examples
-               (ESM++); by the `updates`, whose own answer to the input is compared; or by `smile`,
-               token by token
+               (ESM++); by a linear `discriminant` of the inputs' means; by the `updates`, whose own
+               answer to the input is compared; or by `smile`, token by token
     rank       of each branch; `full` for the whole difference, 0 for none
     layers     `reading`: those that read the residual stream, which are query, key and value and
                the first matrix of the MLP; `all`: those that write into it, too
@@ -101,7 +101,7 @@ class Routed(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    by: Literal["prototypes", "updates", "smile"] = "prototypes"
+    by: Literal["prototypes", "discriminant", "updates", "smile"] = "prototypes"
     rank: Annotated[int, Field(ge=0, le=65536)] | Literal["full"] = 8
     layers: Literal["reading", "all"] = "reading"
     examples: int = Field(64, ge=0, le=4096)

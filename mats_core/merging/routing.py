@@ -22,7 +22,7 @@ from ..checkpoints import Tensors
 from ..errors import InputError, listing
 from ..evaluation import with_head
 from ..families import Expert
-from ..linear import input_gate, output_branch, worth_factors
+from ..linear import discriminant, input_gate, output_branch, worth_factors
 from ..models import Router, Routing, joined, mean_token, noting
 from ..names import bias_of, module_of
 from ..statistics import Block, Stage, Stream, blocks_of, room, stage_inputs
@@ -74,10 +74,10 @@ def require(plan: Plan) -> None:
             found="a merge that adds to another, by 'adds_to'",
             remedy="Merge all experts at once.",
         )
-    if routed.by == "prototypes" and not routed.examples:
+    if routed.by in ("prototypes", "discriminant") and not routed.examples:
         raise InputError(
-            "'routed' by 'prototypes'",
-            expected="'examples' of at least 1: a prototype is the mean over inputs",
+            f"'routed' by '{routed.by}'",
+            expected="'examples' of at least 1: it is fitted to inputs",
             found="0",
             remedy="Choose by 'updates' or 'smile', which need no data.",
         )
@@ -122,6 +122,29 @@ def told(plan: Plan, encoder: Tensors, built: Built) -> dict[str, Any]:
     }
 
 
+def most_bytes(plan: Plan) -> int:
+    """Bytes that the branches of a plan take at most, from shapes alone: of every matrix, for which
+    of them read the residual stream is seen in the model only."""
+    routed, family = plan.recipe.routed, plan.inputs.family
+    if routed is None or routed.rank == 0:
+        return 0
+    total, experts = 0, len(family.experts)
+    for name in family.shared:
+        if treated_as_matrix(plan, name):
+            rows, columns = family.shape(name)
+            rank = _rank(routed, rows, columns)
+            own = rank * (rows + columns) if worth_factors(rows, columns, rank) else rows * columns
+            each = own + rows + routed.gate * columns
+            total += experts * each * family.base.tensors[name].dtype.itemsize
+    return total
+
+
+def _rank(routed: Routed, rows: int, columns: int) -> int:
+    """The rank of a branch of a matrix, which its sides bound."""
+    whole = min(rows, columns)
+    return whole if routed.rank == "full" else min(routed.rank, whole)
+
+
 def building(plan: Plan, encoder: Tensors) -> Generator[Event, None, Built]:
     """The branches from a static merge back to the experts of a plan; an event before each stage.
 
@@ -155,11 +178,11 @@ class _Seen:
     """What one expert's examples showed of a stage's inputs.
 
     gram    E[x xᵀ] over the tokens (d, d)
-    mean    over the examples of each one's mean token (d,)
+    means   mean token of each example (n, d)
     """
 
     gram: Tensor
-    mean: Tensor
+    means: Tensor
 
 
 class _Work:
@@ -232,18 +255,21 @@ class _Work:
 
     def _seen(self, stream: Stream, block: Block, stage: Stage) -> _Seen:
         gram: Any = 0
-        mean: Any = 0
-        tokens = examples = 0
+        means: list[Tensor] = []
+        tokens = 0
         for x, there in stage_inputs(stream, block, stage):
             rows = x.reshape(-1, x.shape[-1]) if there is None else x[there.bool()]
             gram, tokens = gram + rows.mT @ rows, tokens + len(rows)
-            mean, examples = mean + mean_token(x, there).sum(0), examples + len(x)
-        return _Seen(gram / tokens, mean / examples)
+            means.append(mean_token(x, there))
+        return _Seen(gram / tokens, torch.cat(means))
 
     def _router(self, stage: Stage, seen: Sequence[_Seen]) -> Parts:
         """Prototypes, or gates of all updates of the stage's layers, stacked over their outputs."""
         if self.routed.by == "prototypes":
-            return _on_cpu({"prototypes": torch.stack([one.mean for one in seen])})
+            return _on_cpu({"prototypes": torch.stack([one.means.mean(0) for one in seen])})
+        if self.routed.by == "discriminant":
+            directions, offsets = discriminant([one.means for one in seen])
+            return _on_cpu({"prototypes": directions, "offsets": offsets})
         gates = []
         for expert in self.plan.inputs.family.experts:
             updates = [self._update(expert, self.names[layer]) for layer in stage.layers]
@@ -268,8 +294,7 @@ class _Work:
         name = self.names[layer]
         family, merged = self.plan.inputs.family, self._merged(name)
         rows, columns = merged.shape
-        rank = min(rows, columns) if self.routed.rank == "full" else self.routed.rank
-        rank = min(rank, rows, columns)
+        rank = _rank(self.routed, rows, columns)
         factored = worth_factors(rows, columns, rank)
         lefts, rights = [], []
         for index, expert in enumerate(family.experts):

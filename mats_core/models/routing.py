@@ -7,6 +7,8 @@ M and b are the merged layer, the branches lead from there to the experts
 before it; the router is never told the task.  With x_n the tokens of one example, padding left out:
 
     prototypes   t = argmax cos(mean_n x_n, p_t), p_t the mean input of expert t's examples; s_t = 1
+    prototypes, offsets   t = argmax mean_n x_n · p_t − o_t, the mean also over the routed stages so
+                 far: a linear discriminant; s_t = 1
     gate         t = argmax mean_n log(‖G_t x_n‖² / ‖x_n‖²) − o_t, with G_t of the update, the mean
                  also over the routed stages so far; s_t = 1
     gate, top    g_t = ‖G_t x‖ token by token; s is the softmax over the largest `top` of them
@@ -46,9 +48,10 @@ _noting: ContextVar[Noted | None] = ContextVar("noting", default=None)
 class Router:
     """What chooses among T experts (see the module's text); one serves all layers of one input.
 
-    prototypes   (T, d_in), the mean input of each expert's examples; None: gates choose
+    prototypes   (T, d_in), the mean input of each expert's examples, or with offsets the directions
+                 of a discriminant; None: gates choose
     gate         (T, k, d_in), what each expert's update makes of an input
-    offsets      (T,), the mean score of each expert's gate; None: zero
+    offsets      (T,), what is taken off each score; None: zero
     top          how many branches each token mixes; None: one for a whole example
     """
 
@@ -59,8 +62,8 @@ class Router:
 
     @property
     def adds_up(self) -> bool:
-        """Whether the scores of the stages before count, too: those of gates for whole examples."""
-        return self.prototypes is None and self.top is None
+        """Whether the scores of the stages before count, too; cosines stand for themselves."""
+        return self.top is None and (self.prototypes is None or self.offsets is not None)
 
     @classmethod
     def of(cls, parts: Mapping[str, Tensor]) -> Router:
@@ -74,6 +77,8 @@ class Router:
 
         there   (n, tokens), which tokens are no padding; None: all of them
         """
+        if self.prototypes is not None and self.offsets is not None:
+            return mean_token(x, there) @ self.prototypes.to(x).mT - self.offsets.to(x)
         if self.prototypes is not None:
             unit = torch.nn.functional.normalize
             return unit(mean_token(x, there), dim=-1) @ unit(self.prototypes.to(x), dim=-1).mT

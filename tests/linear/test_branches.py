@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mats_core.linear import input_gate, output_branch, worth_factors
+from mats_core.linear import discriminant, input_gate, output_branch, worth_factors
 
 SEED = 3
 
@@ -76,3 +76,22 @@ def test_a_gate_answers_as_the_update_does():
 def test_factors_are_worth_it_while_they_are_smaller():
     assert worth_factors(8, 8, 3)
     assert not worth_factors(8, 8, 4)
+
+
+def test_a_discriminant_is_the_rule_of_the_nearest_mean_in_the_pooled_covariance():
+    groups = [drawn(40, 4, seed=seed) @ drawn(4, 4, seed=9) + drawn(4, seed=20 + seed)
+              for seed in range(3)]  # fmt: skip
+    directions, offsets = discriminant(groups, shrinkage=0.0)
+    means = torch.stack([group.mean(0) for group in groups])
+    pooled = torch.stack([torch.cov(g.mT, correction=0) for g in groups]).mean(0)
+    x = drawn(7, 4, seed=5)
+    apart = x[:, None] - means
+    distances = torch.einsum("ntd,de,nte->nt", apart, torch.linalg.inv(pooled), apart)
+    scores = x @ directions.mT - offsets
+    torch.testing.assert_close(scores - scores[:, :1], (distances[:, :1] - distances) / 2)
+
+
+def test_a_discriminant_of_fewer_examples_than_numbers_is_finite():
+    directions, offsets = discriminant([drawn(2, 6), drawn(2, 6, seed=8)])
+    assert directions.isfinite().all()
+    assert offsets.isfinite().all()

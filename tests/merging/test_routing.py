@@ -14,6 +14,7 @@ import mats_core as mats
 from mats_core import models, tasks
 from mats_core.checkpoints import Checkpoint
 from mats_core.errors import InputError
+from mats_core.estimating import estimate
 from mats_core.evaluation import evaluate
 from mats_core.merging import Merge, evaluate_output, parse_recipe
 from mats_core.models import noting
@@ -99,7 +100,7 @@ def test_routed_rightly_at_full_rank_it_answers_as_the_expert(tiny_family):
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("by", ["prototypes", "updates", "smile"])
+@pytest.mark.parametrize("by", ["prototypes", "discriminant", "updates", "smile"])
 def test_the_order_of_a_batch_changes_no_answer(tiny_family, by):
     merge = merged(tiny_family, {**FEW, "by": by, "rank": 4})
     images = np.concatenate(
@@ -175,7 +176,7 @@ def test_a_router_without_data_needs_no_task(tiny_family):
         assert not merge.report.routed["rightly"]
     with pytest.raises(InputError, match="a task and a model's directory for every expert"):
         without({"by": "updates"})
-    with pytest.raises(InputError, match="a prototype is the mean over inputs"):
+    with pytest.raises(InputError, match="it is fitted to inputs"):
         without({"by": "prototypes", "examples": 0})
 
 
@@ -195,3 +196,11 @@ def test_the_shares_are_told_of_every_routed_layer(routed):
 def test_what_a_recipe_may_say(tiny_family, routed, says):
     with pytest.raises(InputError, match=says):
         recipe_of(tiny_family, routed)
+
+
+def test_its_size_is_estimated_and_never_too_low(tiny_family, tmp_path, routed):
+    static = estimate(routed.inputs, recipe_of(tiny_family, None, output=str(tmp_path / "a")))
+    found = estimate(routed.inputs, recipe_of(tiny_family, FEW, output=str(tmp_path / "b")))
+    beside = routed.report.routed["bytes"]
+    assert beside <= found.disk_bytes - static.disk_bytes < 4 * beside
+    assert found.memory["merged model"] - static.memory["merged model"] >= beside

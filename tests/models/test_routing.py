@@ -35,7 +35,10 @@ def test_gates_are_compared_by_the_mean_logarithm_of_their_answers():
             torch.testing.assert_close(scores[n, t], expected)
 
 
-@pytest.mark.parametrize("router", [Router(drawn(T, D)), Router(gate=drawn(T, 2, D))])
+@pytest.mark.parametrize(
+    "router",
+    [Router(drawn(T, D)), Router(drawn(T, D), offsets=drawn(T)), Router(gate=drawn(T, 2, D))],
+)
 def test_padding_does_not_count(router):
     x = drawn(2, 6, D)
     there = torch.ones(2, 6)
@@ -85,6 +88,7 @@ def beside(**router: Tensor) -> dict[str, dict[str, Tensor]]:
 
 
 ROUTERS = {
+    "discriminant": {"prototypes": drawn(T, D, seed=4), "offsets": drawn(T, seed=2)},
     "prototypes": {"prototypes": drawn(T, D, seed=4)},
     "gate": {"gate": drawn(T, 2, D, seed=4)},
     "tokens": {"gate": drawn(T, 2, D, seed=4), "top": torch.tensor(2)},

@@ -19,7 +19,7 @@ def decided_lines(runs: Mapping[str, Sequence[Decided]], lead: str = "") -> Figu
     runs   label → what was decided, layer by layer
     lead   what the caption begins with
     """
-    lines = {}
+    lines: dict[str, list[tuple[Decided, float]]] = {}
     for label, found in runs.items():
         if found:
             lines[label] = [(one, sum(one.alone) / len(one.alone)) for one in found]

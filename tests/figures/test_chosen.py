@@ -6,16 +6,20 @@ from typing import Any
 
 import pytest
 
-from mats_core.figures import Choice, chosen_scores, chosen_words, to_csv
+from mats_core.figures import Choice, Figure, chosen_scores, chosen_words, to_csv
 
 CHOICE = Choice(
     "b", ("a", "b", "<c>"), ("b", "b", "<c>"), ((-1.0, 2.0, 0.5), (0.0, 1.0, 0.9), (0.1, 0.2, 0.4))
 )
 
 
+def traces(drawn: Figure) -> Any:
+    return drawn.figure.data
+
+
 def test_the_expert_s_column_is_framed_and_rows_are_inputs():
     drawn = chosen_scores(CHOICE)
-    (cells,) = drawn.figure.data
+    (cells,) = traces(drawn)
     layout: Any = drawn.figure.layout
     assert list(cells.x) == ["a", "b", "&lt;c&gt;"]
     assert list(cells.y) == ["1", "2", "3"]

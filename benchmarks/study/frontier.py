@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
+from typing import Any
 
 from .questions import SEEDS, Grid, product
 from .trials import Bench, Store, Trial
@@ -25,20 +26,23 @@ class Row:
     grid     method → options that are tried
     goal     gap that is to be recovered, in percent: on text, vision and the sample family
     seeded   whether other calibration data may change the result
+    routed   branches beside the merge that are tried; by default it is static
     """
 
     needs: str
     grid: Mapping[str, Grid]
     goal: Mapping[str, int]
     seeded: bool = True
+    routed: tuple[Mapping[str, Any], ...] = ({},)
 
     @property
     def trials(self) -> list[Trial]:
         """What is tried on validation data."""
         return [
-            Trial(method, options, asked=ASKED)
+            Trial(method, options, asked=ASKED, routed=routed)
             for method, grid in self.grid.items()
             for options in grid
+            for routed in self.routed
         ]
 
     @property
@@ -104,6 +108,20 @@ ROWS: tuple[Row, ...] = (
         {"sequential": product(curvature=("measured",), damping=(0.01, 0.03, 0.1))},
         _goal(97, 90, 95),
     ),
+    Row(
+        "inputs without labels; routed, small",
+        {"tsv_m": product(scaling=(1.25,))},
+        {},
+        routed=tuple({"by": by, "rank": 8} for by in ("prototypes", "discriminant", "updates")),
+    ),
+    Row(
+        "inputs without labels; routed, all layers",
+        {"tsv_m": product(scaling=(1.25,))},
+        _goal(99, 99, 99),
+        routed=tuple(
+            {"by": by, "rank": 32, "layers": "all"} for by in ("discriminant", "updates")
+        ),
+    ),
 )  # fmt: skip
 
 
@@ -136,7 +154,8 @@ def cells(row: Row, name: str, store: Store) -> tuple[str, str]:
     spread = f" ({stdev(kept):.1f})" if len(kept) > 1 else ""
     goal = f" (goal {row.goal[name]})" if name in row.goal else ""
     width = 100 * known[0]["half_width"]
-    return f"{mean(kept):.1f} ± {width:.1f}{spread}", f"{mean(gaps):.0f} %{goal}"
+    size = f", {known[0]['size']:.1f} × the base" if "size" in known[0] else ""
+    return f"{mean(kept):.1f} ± {width:.1f}{spread}", f"{mean(gaps):.0f} %{goal}{size}"
 
 
 def cost(row: Row, store: Store) -> str:

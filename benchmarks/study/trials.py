@@ -42,6 +42,7 @@ class Trial:
     experts                  those that are merged; all for an empty tuple
     asked                    examples a task that the merge is tested on; all for None
     rounds                   how often statistics are measured (`merging.rounds`)
+    routed                   branches beside the merge (`merging.Routed`); empty: a static merge
     """
 
     method: str
@@ -54,12 +55,15 @@ class Trial:
     split: SplitName = "validation"
     asked: int | None = None
     rounds: int = 1
+    routed: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def key(self) -> str:
         told = dataclasses.asdict(self)
         if self.rounds == 1:
             del told["rounds"]
+        if not self.routed:
+            del told["routed"]
         content = json.dumps(told, sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
@@ -142,6 +146,7 @@ class Bench:
             seed=trial.seed,
             device=self.device,
             evaluate=Evaluation(split=trial.split, examples=trial.asked),
+            **({"routed": dict(trial.routed)} if trial.routed else {}),
         )
         return recipe.model_copy(update={"rounds": trial.rounds})
 
@@ -213,6 +218,7 @@ def summary(finished: Finished, seconds: float) -> dict[str, Any]:
         **scores(report.tasks),
         "seconds": round(seconds, 2),
         "residual": _residual(report.layers),
+        **({"size": round(report.size, 3)} if report.routed else {}),
     }
 
 

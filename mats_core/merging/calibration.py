@@ -22,7 +22,7 @@ from .. import models, tasks
 from ..checkpoints import Checkpoint, Tensors
 from ..errors import InputError, listing
 from ..evaluation import with_head
-from ..families import Expert
+from ..families import Expert, Family
 from ..methods import Layer, LayerStatistics, SequentialOptions
 from ..names import module_of
 from ..statistics import (
@@ -89,7 +89,7 @@ def by_blocks(
             yield handed_on(plan, unit, made_of(plan, unit, survey), place)
     left = {unit.name for unit in todo}
     with room(streams_budget()) as kept:
-        streams: list[_Pair] = []
+        streams: list[Pair] = []
         for index, expert in enumerate(plan.inputs.family.experts):
             yield Event(text=f"Reading the calibration inputs of {expert.name}")
             streams.append(walk.pair(index, kept))
@@ -99,7 +99,7 @@ def by_blocks(
 
 
 @dataclass(frozen=True)
-class _Pair:
+class Pair:
     """The two streams of one task."""
 
     expert: int
@@ -108,7 +108,7 @@ class _Pair:
 
 
 def _calibrated(
-    walk: _Walk, block: Block, streams: Sequence[_Pair], left: set[str], said: str
+    walk: _Walk, block: Block, streams: Sequence[Pair], left: set[str], said: str
 ) -> Iterator[Event | Done]:
     """Solve a block stage by stage, and pass all streams through it."""
     for stage in block.stages:
@@ -159,27 +159,22 @@ class _Walk:
             self.plan, expert, self.encoder.tensors, examples=self.options.examples
         )
 
-    def name(self, pair: _Pair) -> str:
+    def name(self, pair: Pair) -> str:
         """The expert's name of a pair of streams."""
         return self.plan.inputs.family.experts[pair.expert].name
 
-    def pair(self, index: int, kept: Any) -> _Pair:
+    def pair(self, index: int, kept: Any) -> Pair:
         """The streams of one expert in front of the first block."""
         self.become(index, "")
         block = self.blocks[0].module
         batches = self._inputs(self.plan.inputs.family.experts[index])
         merge = Stream(self.merge, block, batches, kept)
-        return _Pair(index, merge, Stream(self.expert, block, batches, kept))
+        return Pair(index, merge, Stream(self.expert, block, batches, kept))
 
     def become(self, index: int, block: str) -> None:
         """Put an expert's weights into the expert's model, of one block ("" for all)."""
         family = self.plan.inputs.family
-        checkpoint = family.experts[index].checkpoint
-        held = _values(self.expert)
-        for name, base in self.names.items():
-            mine = not block or name.startswith(f"{block}.")
-            if mine and family.roles.get(base) != "head" and base in checkpoint.tensors:
-                held[name].copy_(checkpoint.read(base))
+        put_into(self.expert, self.names, family, family.experts[index], block)
 
     def solved(self, unit: Unit, layer: str, stage: Stage, seen: Sequence[Moments]) -> Done:
         """A layer solved with the moments of all tasks, written, and put into the merge."""
@@ -247,6 +242,20 @@ def base_names(expert: Expert, tensors: Tensors, model: nn.Module) -> dict[str, 
     back = {expert.own(name): name for name in expert.checkpoint.tensors}
     require_whole(model, own, str(directory))
     return {name: back[theirs] for name, theirs in own.items() if theirs in back}
+
+
+def put_into(
+    model: nn.Module, names: Mapping[str, str], family: Family, expert: Expert, block: str
+) -> None:
+    """Put an expert's weights, but for its head, into a block of a model ("" for all of it).
+
+    names   the base's name for each name in the model
+    """
+    held, checkpoint = _values(model), expert.checkpoint
+    for name, base in names.items():
+        mine = not block or name.startswith(f"{block}.")
+        if mine and family.roles.get(base) != "head" and base in checkpoint.tensors:
+            held[name].copy_(checkpoint.read(base))
 
 
 def apart(expert: Expert, tensors: Mapping[str, Tensor], device: str) -> nn.Module:

@@ -74,6 +74,9 @@ class Routed(BaseModel):
     layers     `reading`: those that read the residual stream, which are query, key and value and
                the first matrix of the MLP; `all`: those that write into it, too
     examples   of each expert's task, whose labels are not looked at; 0: none, from weights alone
+    calibrated  whether branches lead to what the routed model needs on an expert's examples, whose
+               inputs differ from the expert's by then, instead of to the expert's weights
+    damping    of that, as a share of the inputs' mean variance, towards the expert's weights
     gate       directions of each update that `updates` and `smile` look at
     top        how many branches `smile` mixes
     """
@@ -84,6 +87,8 @@ class Routed(BaseModel):
     rank: Annotated[int, Field(ge=0, le=65536)] | Literal["full"] = 8
     layers: Literal["reading", "all"] = "reading"
     examples: int = Field(64, ge=0, le=4096)
+    calibrated: bool = False
+    damping: float = Field(0.03, gt=0, allow_inf_nan=False)
     gate: int = Field(8, ge=1, le=65536)
     top: int = Field(1, ge=1)
 

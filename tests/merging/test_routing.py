@@ -17,7 +17,9 @@ from mats_core.errors import InputError
 from mats_core.estimating import estimate
 from mats_core.evaluation import evaluate
 from mats_core.merging import Merge, evaluate_output, parse_recipe
+from mats_core.merging.branching import calibrated
 from mats_core.models import noting
+from mats_core.statistics import Moments
 from tests.conftest import family_recipe
 
 FEW = {"examples": 24}
@@ -204,3 +206,56 @@ def test_its_size_is_estimated_and_never_too_low(tiny_family, tmp_path, routed):
     beside = routed.report.routed["bytes"]
     assert beside <= found.disk_bytes - static.disk_bytes < 4 * beside
     assert found.memory["merged model"] - static.memory["merged model"] >= beside
+
+
+def test_calibrated_branches_of_one_expert_are_the_experts_where_streams_agree(tiny_family):
+    """All layers are one expert's and nothing is lost on the way: nothing is left to correct."""
+    content = family_recipe(tiny_family, "average", evaluate=False, dtype="float64")
+    content |= {"experts": content["experts"][:1]}  # type: ignore[index]
+    content |= {"routed": {**FULL, "calibrated": True}}
+    merge = mats.merge(parse_recipe(content, tiny_family), progress=False)
+    own = load_file(tiny_family / "e0" / "model.safetensors")
+    for name in {name.partition("@")[0] for name in merge.branches}:
+        found = merge.tensors[name] + merge.branches[f"{name}@right"][0]
+        torch.testing.assert_close(found, own[name], rtol=0, atol=2e-4)
+
+
+def test_calibrated_branches_come_nearer_to_the_experts(tiny_family):
+    own = [evaluate.asked(e.checkpoint.directory, models.tensors_of(e.checkpoint),
+                          tasks.load(str(e.task), root=tiny_family).test.first(12))
+           for e in merged(tiny_family, FEW).inputs.family.experts]  # fmt: skip
+
+    def apart(**settings) -> float:
+        routed = {**FULL, "examples": 100, "by": "discriminant", **settings}
+        merge = merged(tiny_family, routed)
+        return sum(float((logits(merge, m) - own[m]).square().mean()) for m in range(3))
+
+    assert apart(calibrated=True) < apart()
+
+
+def test_nothing_is_calibrated_without_examples(tiny_family):
+    with pytest.raises(InputError, match="examples of each task"):
+        merged(tiny_family, {"by": "smile", "calibrated": True})
+
+
+def test_branches_are_calibrated_to_the_least_squares_solution():
+    """Against the normal equations of all tokens in float64, the damping's rows included."""
+    generator = torch.Generator().manual_seed(0)
+    x_s, x_e = (torch.randn(40, 5, generator=generator, dtype=torch.float64) for _ in range(2))
+    weight = torch.randn(3, 5, generator=generator, dtype=torch.float64)
+    bias = torch.randn(3, generator=generator, dtype=torch.float64)
+    lost = torch.randn(40, 3, generator=generator, dtype=torch.float64)
+    one = [torch.cat([x, torch.ones(40, 1, dtype=torch.float64)], 1) for x in (x_s, x_e)]
+    gram, cross, rest = one[0].T @ one[0] / 40, one[1].T @ one[0] / 40, lost.T @ one[0] / 40
+    seen = Moments(gram, cross, {"layer": rest}, 40)
+    found = torch.cat([*_columns(*calibrated(weight, bias, seen, "layer", 0.1))], 1)
+    whole = torch.cat([weight, bias[:, None]], 1)
+    ridge = (0.1 * gram.diagonal().mean() * 40).sqrt() * torch.eye(6, dtype=torch.float64)
+    rows = torch.cat([one[0], ridge])
+    targets = torch.cat([one[1] @ whole.T + lost, ridge @ whole.T])
+    torch.testing.assert_close(found, torch.linalg.lstsq(rows, targets).solution.T)
+
+
+def _columns(weight: torch.Tensor, bias: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+    assert bias is not None
+    return weight, bias[:, None]

@@ -64,7 +64,7 @@ class Work:
         family, first = plan.inputs.family, plan.inputs.family.experts[0]
         tensors = with_head(encoder, family, first)
         self.model = apart(first, tensors, plan.device)
-        self.expert = apart(first, tensors, plan.device) if routed.calibrated else None
+        self.expert = apart(first, tensors, plan.device) if routed.fits else None
         matrices = {n for n in family.shared if treated_as_matrix(plan, n)}
         self.named = base_names(first, tensors, self.model)
         self.names = {module_of(own): n for own, n in self.named.items() if n in matrices}

@@ -57,13 +57,6 @@ def require(plan: Plan) -> None:
     thing, experts = "'routed'", plan.inputs.family.experts
     if plan.inputs.vectors is not None:
         raise InputError(thing, expected="experts with weights", found="(IA)³ vectors")
-    if routed.calibrated and not routed.samples:
-        raise InputError(
-            f"'routed' by '{routed.by}', calibrated",
-            expected="examples of each task",
-            found="none",
-            remedy="Leave 'calibrated' out, or choose by 'discriminant'.",
-        )
     if routed.by in ("prototypes", "discriminant") and not routed.examples:
         raise InputError(
             f"'routed' by '{routed.by}'",

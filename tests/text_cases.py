@@ -160,3 +160,21 @@ def text_family(folder: Path) -> Path:
     }
     (folder / "family.yaml").write_text(yaml.safe_dump(description, sort_keys=False))
     return folder
+
+
+def text_models(folder: Path, kind: str) -> Path:
+    """Base, two experts and their tasks, of BERT or of a language model."""
+    if kind == "bert":
+        return text_family(folder)
+    make = {"gpt2": gpt2, "llama": llama}[kind]
+    save(make(), folder / "base", kind)
+    for m in range(2):
+        expert, generator = make(), torch.Generator().manual_seed(m)
+        with torch.no_grad():
+            for parameter in expert.parameters():
+                parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
+        save(expert, folder / f"m{m}", kind)
+        some = rows(40, 2, m)
+        asked = {"kind": "choices", "prompt": "{text} answer :", "choices": ["no", "yes"]}
+        write_task(folder, f"t{m}", some, some[:9], **asked)
+    return folder

@@ -23,7 +23,7 @@ from .. import models
 from ..checkpoints import SHARD_BYTES, Checkpoint, Tensors
 from ..errors import InputError, listing
 from ..evaluation import with_head
-from ..families import Expert
+from ..families import Expert, Family
 from ..methods import Layer, LayerStatistics, SequentialOptions
 from ..names import module_of
 from ..statistics import (
@@ -106,13 +106,19 @@ def walking_beside(
 
 
 @dataclass(frozen=True)
-class _Pair:
+class Pair:
     """The two streams of one expert's inputs."""
 
     expert: int
-    taken: Taken
     merge: Stream
     own: Stream
+
+
+@dataclass(frozen=True)
+class _Pair(Pair):
+    """With what the inputs are."""
+
+    taken: Taken
 
 
 def _entered(walk: _Walk, taken: Sequence[Taken], kept: Any) -> Generator[Event, None, list[_Pair]]:
@@ -249,7 +255,7 @@ class _Walk:
             for module, unit in self.units.items()
         }
 
-    def name(self, pair: _Pair) -> str:
+    def name(self, pair: Pair) -> str:
         """The expert's name of a pair of streams."""
         return self.experts[pair.expert].name
 
@@ -272,17 +278,12 @@ class _Walk:
         self.become(index, "")
         block, batches = self.blocks[0].module, self._batches(index, taken.parts)
         merge = Stream(self.merge, block, batches, kept)
-        return _Pair(index, taken, merge, Stream(self.expert, block, batches, kept))
+        return _Pair(index, merge, Stream(self.expert, block, batches, kept), taken)
 
     def become(self, index: int, block: str) -> None:
         """Put an expert's weights into the expert's model, of one block ("" for all)."""
         family = self.plan.inputs.family
-        checkpoint = family.experts[index].checkpoint
-        held = _values(self.expert)
-        for name, base in self.names.items():
-            mine = not block or name.startswith(f"{block}.")
-            if mine and family.roles.get(base) != "head" and base in checkpoint.tensors:
-                held[name].copy_(checkpoint.read(base))
+        put_into(self.expert, self.names, family, family.experts[index], block)
 
     def solved(self, unit: Unit, layer: Layer) -> Done:
         """A layer solved with the moments of all tasks, written, and put into the merge."""
@@ -342,6 +343,20 @@ def base_names(expert: Expert, tensors: Tensors, model: nn.Module) -> dict[str, 
     back = {expert.own(name): name for name in expert.checkpoint.tensors}
     require_whole(model, own, str(directory))
     return {name: back[theirs] for name, theirs in own.items() if theirs in back}
+
+
+def put_into(
+    model: nn.Module, names: Mapping[str, str], family: Family, expert: Expert, block: str
+) -> None:
+    """Put an expert's weights, but for its head, into a block of a model ("" for all of it).
+
+    names   the base's name for each name in the model
+    """
+    held, checkpoint = _values(model), expert.checkpoint
+    for name, base in names.items():
+        mine = not block or name.startswith(f"{block}.")
+        if mine and family.roles.get(base) != "head" and base in checkpoint.tensors:
+            held[name].copy_(checkpoint.read(base))
 
 
 def apart(expert: Expert, tensors: Mapping[str, Tensor], device: str) -> nn.Module:

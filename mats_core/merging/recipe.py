@@ -88,23 +88,28 @@ class Refine(BaseModel):
 class Routed(BaseModel):
     """Branches beside the merge that lead back to the experts, one chosen by each input.
 
-    by         how it is chosen: by `prototypes`, each layer's mean input over an expert's examples
-               (ESM++); by a linear `discriminant` of the inputs' means; by the `updates`, whose own
-               answer to the input is compared; or by `smile`, token by token
+    by         how it is chosen: by a linear `discriminant` of each layer's mean input; by
+               `prototypes`, which are those means (ESM++); by the `updates`, whose own answer to
+               the input is compared; or by `smile`, token by token
     rank       of each branch; `full` for the whole difference, 0 for none
     layers     `reading`: those that read the residual stream, which are query, key and value and
                the first matrix of the MLP; `all`: those that write into it, too
     examples   of each expert's task, whose labels are not looked at; 0: none, from weights alone
+    calibrated whether branches lead to what the routed model needs on an expert's examples, where
+               there are any, instead of to the expert's weights
+    damping    of that, as a share of the inputs' mean variance, towards the expert's weights
     gate       directions of each update that `updates` and `smile` look at
     top        how many branches `smile` mixes
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    by: Literal["prototypes", "discriminant", "updates", "smile"] = "prototypes"
+    by: Literal["discriminant", "prototypes", "updates", "smile"] = "discriminant"
     rank: Annotated[int, Field(ge=0, le=65536)] | Literal["full"] = 8
     layers: Literal["reading", "all"] = "reading"
     examples: int = Field(64, ge=0, le=4096)
+    calibrated: bool = True
+    damping: float = Field(0.03, gt=0, allow_inf_nan=False)
     gate: int = Field(8, ge=1, le=65536)
     top: int = Field(1, ge=1)
 
@@ -112,6 +117,11 @@ class Routed(BaseModel):
     def samples(self) -> int:
         """Examples of each task that are read: none where the weights alone decide."""
         return 0 if self.by == "smile" else self.examples
+
+    @property
+    def fits(self) -> bool:
+        """Whether branches are calibrated."""
+        return self.calibrated and self.samples > 0
 
 
 TRIED = Evaluation(split="validation")  # of a merge that is only tried: test rows are not asked

@@ -178,27 +178,9 @@ def test_its_estimate_knows_the_walk(tiny_family):
 # Texts: padding, causal models with a cache, weights that are stored as (d_in, d_out) -------------
 
 
-def text_models(folder: Path, kind: str) -> Path:
-    """Base, two experts and their tasks, of BERT or of a language model."""
-    if kind == "bert":
-        return text_cases.text_family(folder)
-    make = getattr(text_cases, kind)
-    text_cases.save(make(), folder / "base", kind)
-    for m in range(2):
-        expert, generator = make(), torch.Generator().manual_seed(m)
-        with torch.no_grad():
-            for parameter in expert.parameters():
-                parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
-        text_cases.save(expert, folder / f"m{m}", kind)
-        rows = text_cases.rows(40, 2, m)
-        asked = {"kind": "choices", "prompt": "{text} answer :", "choices": ["no", "yes"]}
-        text_cases.write_task(folder, f"t{m}", rows, rows[:9], **asked)
-    return folder
-
-
 @pytest.mark.parametrize(("kind", "matrices"), [("bert", 12), ("gpt2", 8), ("llama", 14)])
 def test_texts_are_calibrated_and_one_expert_comes_back(tmp_path, kind, matrices):
-    folder = text_models(tmp_path, kind)
+    folder = text_cases.text_models(tmp_path, kind)
     experts = [{"name": f"m{m}", "model": f"m{m}", "task": f"t{m}.yaml"} for m in range(2)]
     content = {"base": "base", "method": "sequential", "options": FEW, "evaluate": False}
     both = finished(parse_recipe({**content, "experts": experts}, folder))

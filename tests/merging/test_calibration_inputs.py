@@ -202,7 +202,7 @@ def test_one_expert_comes_back_from_a_pool_of_no_task(tiny_family):
 
 @pytest.mark.parametrize("kind", ["bert", "gpt2"])
 def test_sentences_calibrate_models_of_texts(tmp_path, kind):
-    from tests.merging.test_calibration import text_models
+    from tests.text_cases import text_models
 
     folder = text_models(tmp_path, kind)
     experts = [{"name": f"m{m}", "model": f"m{m}"} for m in range(2)]

@@ -17,10 +17,13 @@ from mats_core.errors import InputError
 from mats_core.estimating import estimate
 from mats_core.evaluation import evaluate
 from mats_core.merging import Merge, evaluate_output, parse_recipe
+from mats_core.merging.branching import calibrated
 from mats_core.models import noting
+from mats_core.statistics import Moments
+from tests import text_cases
 from tests.conftest import family_recipe
 
-FEW = {"examples": 24}
+FEW = {"examples": 24, "by": "prototypes", "calibrated": False}
 FULL = {**FEW, "rank": "full", "layers": "all"}
 
 
@@ -177,7 +180,7 @@ def test_a_router_without_data_needs_no_task(tiny_family):
     with pytest.raises(InputError, match="a task and a model's directory for every expert"):
         without({"by": "updates"})
     with pytest.raises(InputError, match="it is fitted to inputs"):
-        without({"by": "prototypes", "examples": 0})
+        without({"examples": 0})
 
 
 def test_the_shares_are_told_of_every_routed_layer(routed):
@@ -204,3 +207,96 @@ def test_its_size_is_estimated_and_never_too_low(tiny_family, tmp_path, routed):
     beside = routed.report.routed["bytes"]
     assert beside <= found.disk_bytes - static.disk_bytes < 4 * beside
     assert found.memory["merged model"] - static.memory["merged model"] >= beside
+
+
+def test_calibrated_branches_of_one_expert_are_the_experts_where_streams_agree(tiny_family):
+    """All layers are one expert's and nothing is lost on the way: nothing is left to correct."""
+    content = family_recipe(tiny_family, "average", evaluate=False, dtype="float64")
+    content |= {"experts": content["experts"][:1]}  # type: ignore[index]
+    content |= {"routed": {**FULL, "calibrated": True}}
+    merge = mats.merge(parse_recipe(content, tiny_family), progress=False)
+    own = load_file(tiny_family / "e0" / "model.safetensors")
+    for name in {name.partition("@")[0] for name in merge.branches}:
+        found = merge.tensors[name] + merge.branches[f"{name}@right"][0]
+        torch.testing.assert_close(found, own[name], rtol=0, atol=2e-4)
+
+
+def test_calibrated_branches_come_nearer_to_the_experts(tiny_family):
+    own = [evaluate.asked(e.checkpoint.directory, models.tensors_of(e.checkpoint),
+                          tasks.load(str(e.task), root=tiny_family).test.first(12))
+           for e in merged(tiny_family, FEW).inputs.family.experts]  # fmt: skip
+
+    def apart(**settings) -> float:
+        routed = {**FULL, "examples": 100, "by": "discriminant"} | settings
+        merge = merged(tiny_family, routed)
+        return sum(float((logits(merge, m) - own[m]).square().mean()) for m in range(3))
+
+    assert apart(calibrated=True) < apart()
+
+
+def test_without_examples_nothing_is_calibrated(tiny_family):
+    found = merged(tiny_family, {"by": "smile"})
+    plain = merged(tiny_family, {"by": "smile", "calibrated": False})
+    assert all(torch.equal(value, plain.branches[n]) for n, value in found.branches.items())
+
+
+def test_branches_are_calibrated_to_the_least_squares_solution():
+    """Against the normal equations of all tokens in float64, the damping's rows included."""
+    generator = torch.Generator().manual_seed(0)
+    x_s, x_e = (torch.randn(40, 5, generator=generator, dtype=torch.float64) for _ in range(2))
+    weight = torch.randn(3, 5, generator=generator, dtype=torch.float64)
+    bias = torch.randn(3, generator=generator, dtype=torch.float64)
+    lost = torch.randn(40, 3, generator=generator, dtype=torch.float64)
+    one = [torch.cat([x, torch.ones(40, 1, dtype=torch.float64)], 1) for x in (x_s, x_e)]
+    gram, cross, rest = one[0].T @ one[0] / 40, one[1].T @ one[0] / 40, lost.T @ one[0] / 40
+    seen = Moments(gram, cross, {"layer": rest}, 40, 0.0)
+    found = torch.cat([*_columns(*calibrated(weight, bias, seen, "layer", 0.1))], 1)
+    whole = torch.cat([weight, bias[:, None]], 1)
+    ridge = (0.1 * gram.diagonal().mean() * 40).sqrt() * torch.eye(6, dtype=torch.float64)
+    rows = torch.cat([one[0], ridge])
+    targets = torch.cat([one[1] @ whole.T + lost, ridge @ whole.T])
+    torch.testing.assert_close(found, torch.linalg.lstsq(rows, targets).solution.T)
+
+
+def _columns(weight: torch.Tensor, bias: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+    assert bias is not None
+    return weight, bias[:, None]
+
+
+# Texts: padding, causal models, weights that are stored as (d_in, d_out) -------------------------
+
+
+@pytest.mark.parametrize(("kind", "layers"), [("bert", 8), ("gpt2", 4), ("llama", 10)])
+@pytest.mark.parametrize("by", ["discriminant", "updates"])
+def test_padded_texts_are_answered_as_each_by_itself(tmp_path, kind, layers, by):
+    folder = text_cases.text_models(tmp_path, kind)
+    experts = [{"name": f"m{m}", "model": f"m{m}", "task": f"t{m}.yaml"} for m in range(2)]
+    content = {"base": "base", "method": "average", "evaluate": False, "experts": experts}
+    content["routed"] = {"by": by, "rank": "full", "examples": 24}
+    merge = mats.merge(parse_recipe(content, folder), progress=False)
+    assert merge.report.routed["layers"] == layers
+    one = merge.inputs.family.experts[0]
+    split, state = tasks.load("t0.yaml", root=folder).test, merge.routed_state("m0")
+
+    def asked(places: np.ndarray) -> torch.Tensor:
+        return evaluate.asked(one.checkpoint.directory, state, split.take(places))
+
+    whole, order = asked(np.arange(8)), np.random.default_rng(0).permutation(8)
+    torch.testing.assert_close(asked(order), whole[torch.from_numpy(order)], rtol=1e-4, atol=1e-5)
+    alone = torch.cat([asked(np.array([n])) for n in range(8)])
+    torch.testing.assert_close(alone, whole, rtol=1e-4, atol=1e-5)
+    static = evaluate.asked(one.checkpoint.directory, merge.state_dict("m0"), split.first(8))
+    assert not torch.allclose(static, whole, rtol=1e-4, atol=1e-5)
+
+
+def test_a_matrix_stored_the_other_way_round_has_its_branch_the_same_way(tmp_path):
+    folder = text_cases.text_models(tmp_path, "gpt2")
+    content = {"base": "base", "method": "average", "evaluate": False,
+               "experts": [{"name": "m0", "model": "m0", "task": "t0.yaml"},
+                           {"name": "m1", "model": "m1", "task": "t1.yaml"}],
+               "routed": FULL}  # fmt: skip
+    merge = mats.merge(parse_recipe(content, folder), progress=False)
+    own = load_file(folder / "m1" / "model.safetensors")
+    name = "transformer.h.0.mlp.c_fc.weight"
+    found = merge.tensors[name] + merge.branches[f"{name}@right"][1].T
+    torch.testing.assert_close(found, own[name])

@@ -18,7 +18,8 @@ from mats_core.merging.recipe import parse_recipe
 from mats_core.statistics import Stream, feature_error, room
 from mats_core.system.stream import drain
 from tests.conftest import family_recipe
-from tests.merging.test_calibration import recipe_of, text_models
+from tests.merging.test_calibration import recipe_of
+from tests.text_cases import text_models
 
 BLOCKS = 2
 # The inputs as they are, and nothing of the update's Gram: then calibration fits the features best.

@@ -112,7 +112,7 @@ REFINED = Refined(
 
 def test_a_run_that_was_trained_says_so_whatever_it_is_called(family: FamilyFile, report):
     trained, recipe = replace(report, refined=REFINED), family.recipe("average")
-    refined = recipe.model_copy(update={"refine": Refine()})
+    refined = recipe.model_copy(update={"refine": Refine.model_validate({})})
     kept = runs.add(family.name, 3, refined, trained)
     assert runs.everything(family.name)[0].report.refined == REFINED
     assert kept.name == "Average · trained"

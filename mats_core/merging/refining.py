@@ -146,13 +146,6 @@ def _epoch(
         text = f"Refining: epoch {number} of {settings.epochs}, step {step + 1} of {steps}"
         yield Event(fraction=(number - 1 + (step + 1) / steps) / settings.epochs, text=text)
     losses = {term.name: sums[term.name] / len(term.drawn) for term in terms}
-    if not all(map(math.isfinite, losses.values())):
-        raise InputError(
-            "'refine'",
-            expected="a divergence that is finite",
-            found=f"NaN or infinity in epoch {number}",
-            remedy="Lower the rate.",
-        )
     epoch = _validated(student, terms, number, losses)
     return state.after(epoch, student.values, *student.moments())
 
@@ -164,6 +157,13 @@ def _validated(
     encoder = {name: value.detach() for name, value in student.encoder.items()}
     found = {term.name: term.validated(encoder) for term in terms}
     divergences = {name: value for name, (value, _) in found.items()}
+    if not all(map(math.isfinite, (*losses.values(), *divergences.values()))):
+        raise InputError(
+            "'refine'",
+            expected="a divergence from the experts that is finite",
+            found=f"NaN or infinity after epoch {number}",
+            remedy="Lower the rate.",
+        )
     return Epoch(number, losses, divergences, {name: value for name, (_, value) in found.items()})
 
 
@@ -174,9 +174,10 @@ def _validated(
 class _Term:
     """One task: rows that are drawn, and what the expert says to them.
 
-    drawn, held   examiners with the expert's head, over training and validation rows
-    seed          of the order of the rows
-    said          the expert's log-probabilities of the drawn rows (n, classes), and of the held
+    name         of the expert
+    examiner     of the drawn training rows, with the expert's head; validation: of those rows
+    seed         of the order of the rows
+    said         the expert's log-probabilities (n, classes) of the drawn rows, and of the others
     """
 
     name: str
@@ -220,6 +221,12 @@ def _term(plan: Plan, expert: Expert, settings: Refine) -> _Term:
     # The draw of measuring, so that both see the same rows.
     order = np.random.default_rng(recipe.seed).permutation(len(task.train))[: settings.examples]
     parts = task.train.take(order), task.validation.first(settings.validation)
+    if not all(map(len, parts)):
+        raise InputError(
+            f"'refine' on task '{task.name}'",
+            expected="rows to learn from, and validation rows to choose the best epoch on",
+            found=f"{len(parts[0])} and {len(parts[1])}",
+        )
     examiners = [Examiner(family, expert, part, plan.device) for part in parts]
     weights = models.tensors_of(expert.checkpoint)
     there = {name: value.to(plan.device) for name, value in weights.items()}

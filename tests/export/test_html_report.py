@@ -14,6 +14,7 @@ from mats_core.export.html_report import run_figures
 from mats_core.export.portable import Finished
 from mats_core.figures.embed import CONFIG, plotly_script, script_json, to_json
 from mats_core.figures.style import looks
+from mats_core.merging.refined import Epoch, Refined
 from tests.export.conftest import Finish
 
 HOSTILE = "</script><img src=x onerror=alert(1)>"
@@ -100,6 +101,16 @@ def test_the_numbers_of_the_run_are_in_it(finish: Finish, own_family):
     assert f"{len(made.report.layers)} tensors: {counts}." in page.text
     assert "python -m mats_core measure" in page.text
     assert str(own_family) not in page.text
+
+
+def test_a_merge_that_was_trained_says_so(finish: Finish):
+    made = finish("average")
+    assert "trained" not in Page(report(made)).text
+    refined = Refined(4, 3, 256, 1e-4, 64, (Epoch(0, {}, {}, {}),))
+    page = Page(report(replace(made, report=replace(made.report, refined=refined))))
+    assert "trained further" in page.text
+    sentence = "trained: 3 epochs of distillation on 256 unlabelled examples a task."
+    assert sentence in page.text
 
 
 def test_it_needs_nothing_from_outside(finish: Finish):

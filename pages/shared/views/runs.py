@@ -131,7 +131,7 @@ def _row(run: Run, pinned: str | None) -> dict[str, Any]:
     return {
         "run": run.number,
         ROLE: "baseline" if run.id == pinned else "",
-        "method": METHODS[run.recipe.method].title,
+        "method": METHODS[run.recipe.method].title + (", trained" if run.report.trained else ""),
         "settings changed": changed(run),
         NOTE: " · ".join(filter(None, [run.title, run.note])),
         "normalised": _hundred(numbers["normalised"]),

@@ -10,7 +10,8 @@ import pytest
 from mats_core.evaluation.scores import Score, TaskResult
 from mats_core.merging.family_file import FamilyFile, load_family
 from mats_core.merging.pipeline import merge
-from mats_core.merging.recipe import parse_recipe
+from mats_core.merging.recipe import Refine, parse_recipe
+from mats_core.merging.refined import Epoch, Refined
 from pages.shared.work import runs
 
 
@@ -102,3 +103,22 @@ def test_an_option_that_is_younger_than_a_run_leaves_its_name():
     # As it was computed before ESM could leave its directions as they are.
     assert identity() == identity(orthogonal=True) == "0714ab0a40"
     assert identity(orthogonal=False) != "0714ab0a40"
+
+
+REFINED = Refined(
+    4, 3, 256, 1e-4, 64, tuple(Epoch(n, {}, {"t": 4.0 - n % 4}, {"t": 0.9}) for n in range(5))
+)
+
+
+def test_a_run_that_was_trained_says_so_whatever_it_is_called(family: FamilyFile, report):
+    trained, recipe = replace(report, refined=REFINED), family.recipe("average")
+    refined = recipe.model_copy(update={"refine": Refine.model_validate({})})
+    kept = runs.add(family.name, 3, refined, trained)
+    assert runs.everything(family.name)[0].report.refined == REFINED
+    assert kept.name == "Average · trained"
+    assert replace(kept, title="mine").label.endswith("mine · trained")
+    plain = runs.add(family.name, 3, recipe, report)
+    assert plain.id != kept.id  # another result under another name
+    assert "trained" not in plain.label
+    unmoved = replace(kept, report=replace(report, refined=replace(REFINED, best=0)))
+    assert "trained" not in unmoved.label

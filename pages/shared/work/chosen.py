@@ -35,4 +35,4 @@ def _found(run: Run, expert: str, prepared: Prepared) -> Generator[Event, None, 
     for name in dict.fromkeys(one.source for one in there.first):
         yield Event(text="Reading the inputs again")
         sources[name] = source_of(plan, name)
-    return tuple(sources[one.source].take([one.row]) for one in there.first)
+    return tuple(sources[one.source].take(slice(one.row, one.row + 1)) for one in there.first)

@@ -11,6 +11,7 @@ from pages.shared.views import (
     BEFORE,
     OTHER,
     between,
+    chosen,
     confusion,
     feature_map,
     film,
@@ -52,6 +53,7 @@ who: Any = right.segmented_control(
 other = picks.other(run, task) if who == OTHER else None
 loading.collect()
 film.collect()
+chosen.collect()
 layer_table.collect()
 between.collect()
 feature_map.collect()
@@ -67,6 +69,7 @@ else:
 if prepared is not None:
     own_example.section(shelf, run, task, prepared, other)
     film.section(shelf, run, prepared)
+    chosen.section(run, task, prepared)
     loading.section(shelf, run, task, prepared)
     layer_table.section(shelf, run, task, prepared)
     stepping.section(shelf, run, prepared)
@@ -75,6 +78,7 @@ if prepared is not None:
 mine = (
     Slot.LOOKING,
     Slot.FILMING,
+    Slot.CHOOSING,
     Slot.LOADING_PARTS,
     Slot.TABULATING,
     Slot.STEPPING,

@@ -37,7 +37,7 @@ def chosen_scores(choice: Choice) -> Figure:
     figure = go.Figure()
     heatmap(
         figure, columns, rows, [list(row) for row in choice.scores],
-        text=[[f"{v:+.1f}" for v in row] for row in choice.scores],
+        text=[[f"{v:+.2f}" for v in row] for row in choice.scores],
         customdata=[[safe(label)] * len(columns) for label in choice.labels],
         colorscale=AROUND, reversescale=True, zmid=0, zmin=-largest, zmax=largest,
         hovertemplate="input %{y}, of %{customdata}: %{x} %{z:+.2f}<extra></extra>",

@@ -24,7 +24,7 @@ def test_the_expert_s_column_is_framed_and_rows_are_inputs():
     assert list(cells.x) == ["a", "b", "&lt;c&gt;"]
     assert list(cells.y) == ["1", "2", "3"]
     assert [list(row) for row in cells.z] == [list(row) for row in CHOICE.scores]
-    assert list(cells.text[0]) == ["-1.0", "+2.0", "+0.5"]
+    assert list(cells.text[0]) == ["-1.00", "+2.00", "+0.50"]
     assert cells.customdata[2][0] == "&lt;c&gt;"
     (shape,) = layout.shapes
     assert (shape.x0, shape.x1, shape.y0, shape.y1) == (0.5, 1.5, -0.5, 2.5)

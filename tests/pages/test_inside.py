@@ -576,3 +576,32 @@ def test_other_methods_have_no_film_and_older_runs_say_why(open_app: Open):
 
     page = AppTest.from_function(alone, kwargs={"run": older}).run()
     assert "Merge again" in page.info[0].value
+
+
+def test_the_inputs_that_an_expert_chose_are_shown_with_all_scores(
+    open_app: Open, tiny_family: Path
+):
+    app = settle(open_app(), "preparation")
+    options = {"examples": 12, "inputs": "pile", "candidates": 60, "augment_to": 0}
+    app.session_state["wanted"] = Wanted("sequential", options)
+    app.run()
+    settle(press(app, "Merge"), "preparation", "merging")
+    app.switch_page("pages/inside.py")
+    settle(app, *JOBS)
+    assert sentences(app) == ""
+    (run,) = kept()
+    (record, *_) = run.report.inputs
+    labelled(app, "Task").set_value("e0").run()
+    assert "e0 took 12 of 60 inputs of the pile" in words(app)
+    (cells,) = [
+        s for s in specs(app) if s["layout"]["yaxis"].get("title", {}).get("text") == "input"
+    ]
+    assert cells["data"][0]["z"] == [pytest.approx(one.scores) for one in record.first]
+    press(app, "Show the first 12")
+    settle(app, *JOBS, "choosing")
+    assert sentences(app) == ""
+    shown = app.session_state["chosen inputs"][run.id, "e0"]
+    for split, one in zip(shown, record.first, strict=True):
+        expected = tasks.load(one.source, root=tiny_family).train.inputs[one.row]
+        assert np.array_equal(split.inputs, expected[None])
+    assert f"e0 {record.first[0].scores[0]:+.2f}" in words(app)

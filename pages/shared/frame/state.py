@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mats_core.analysis import Conflicts, Interference, OwnAnswers, Trajectory, Why
     from mats_core.checkpoints import ModelSearch, hub
     from mats_core.merging import Recipe
+    from mats_core.tasks import Split
 
     from ..work import Draft, Job, Request, Shelf
 
@@ -77,6 +78,7 @@ class Slot(StrEnum):
     LOOKING = "looking"  # one task's examples, asked of a merge that is made again
     LOOKING_AHEAD = "looking ahead"  # the other tasks' examples, in the background
     LOADING_PARTS = "loading parts"  # the merged parts swapped into the base, one by one
+    CHOOSING = "choosing"  # inputs that one expert chose for a calibration, read again
     FILMING = "filming"  # one run's calibration, tested block by block
     TABULATING = "tabulating"  # every layer of one run, in numbers
     STEPPING = "stepping"  # one layer of one run, stage by stage
@@ -203,6 +205,8 @@ class Session:
     """W: the layer that Inside steps through."""
     opened_row: Held[tuple[str, str] | None] = Held(None)
     """(run, layer) of the row of Inside's table that was opened last."""
+    chosen_inputs: Held[Mapping[tuple[str, str], tuple[Split, ...]]] = Held({})
+    """(run, expert) → the inputs of its calibration that were shown last."""
     own_answers: Held[Mapping[tuple[str, ...], OwnAnswers]] = Held({})
     """(task, runs) → the answers to the example that was asked last."""
     inside_follows: Held[str | None] = Held(None)

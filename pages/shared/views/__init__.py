@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from . import (
         between,
         bringing,
+        chosen,
         comparison,
         conflict,
         confusion,
@@ -43,9 +44,9 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
-    "BEFORE", "OTHER", "between", "bringing", "comparison", "conflict", "confusion", "convergence",
-    "estimate", "export", "feature_map", "film", "final", "ladder", "layer_table", "leaderboard",
-    "loading", "merging", "models", "new_family", "new_members", "new_tasks", "overlap",
-    "own_example", "picks", "predicted_loss", "protection", "recipe", "results", "runs", "shipped",
-    "spectra", "stepping", "survey", "sweep", "why",
+    "BEFORE", "OTHER", "between", "bringing", "chosen", "comparison", "conflict", "confusion",
+    "convergence", "estimate", "export", "feature_map", "film", "final", "ladder", "layer_table",
+    "leaderboard", "loading", "merging", "models", "new_family", "new_members", "new_tasks",
+    "overlap", "own_example", "picks", "predicted_loss", "protection", "recipe", "results", "runs",
+    "shipped", "spectra", "stepping", "survey", "sweep", "why",
 ]  # fmt: skip

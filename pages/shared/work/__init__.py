@@ -5,6 +5,7 @@ Long work is a `Job`: it is handed to the one worker, tells how far it is, and c
 
 from . import confusion, drafts, final, leaderboard, lesson, predicted_loss, shipped, why
 from .between import walk
+from .chosen import chosen, chosen_examples
 from .conflict import ConflictRequest, measure_conflicts
 from .convergence import follow
 from .drafts import Draft
@@ -27,8 +28,8 @@ from .sweep import SweepRequest, run_sweep
 __all__ = [
     "EXAMPLES", "Answers", "ConflictRequest", "Desk", "Draft", "Job", "LadderRequest", "Prepared",
     "Request", "Residuals", "Run", "Shelf", "Snapshot", "SweepRequest", "TaskCard", "Tell",
-    "Worker", "Written", "ask_own", "clipped", "confusion", "drafts", "draw_map", "export", "film",
-    "final", "follow", "leaderboard", "lesson", "load", "look_around", "measure_conflicts", "merge",
-    "picture", "predicted_loss", "prepare", "run_ladder", "run_sweep", "runs", "shipped",
-    "step_through", "tabulate", "walk", "why",
+    "Worker", "Written", "ask_own", "chosen", "chosen_examples", "clipped", "confusion", "drafts",
+    "draw_map", "export", "film", "final", "follow", "leaderboard", "lesson", "load", "look_around",
+    "measure_conflicts", "merge", "picture", "predicted_loss", "prepare", "run_ladder", "run_sweep",
+    "runs", "shipped", "step_through", "tabulate", "walk", "why",
 ]  # fmt: skip

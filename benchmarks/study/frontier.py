@@ -109,18 +109,16 @@ ROWS: tuple[Row, ...] = (
         _goal(97, 90, 95),
     ),
     Row(
-        "inputs without labels; routed, small",
+        "inputs without labels; routed, rank 8",
         {"tsv_m": product(scaling=(1.25,))},
         {},
-        routed=tuple({"by": by, "rank": 8} for by in ("prototypes", "discriminant", "updates")),
+        routed=({"rank": 8}, {"rank": 8, "layers": "all"}),
     ),
     Row(
-        "inputs without labels; routed, all layers",
+        "inputs without labels; routed, rank 32",
         {"tsv_m": product(scaling=(1.25,))},
         _goal(99, 99, 99),
-        routed=tuple(
-            {"by": by, "rank": 32, "layers": "all"} for by in ("discriminant", "updates")
-        ),
+        routed=({"rank": 32}, {"rank": 32, "layers": "all"}),
     ),
 )  # fmt: skip
 

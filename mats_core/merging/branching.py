@@ -181,8 +181,9 @@ class Work:
         name = self.names[layer]
         family, merged = self.plan.inputs.family, self._merged(name)
         bias = bias_of(name) if bias_of(name) in family.shared else ""
-        rank = rank_of(self.routed, *merged.shape)
-        factored = worth_factors(*merged.shape, rank)
+        rows, columns = merged.shape
+        rank = rank_of(self.routed, rows, columns)
+        factored = worth_factors(rows, columns, rank)
         lefts, rights, biases = [], [], []
         for index, expert in enumerate(family.experts):
             weight = self._read(expert.checkpoint, name)

@@ -105,7 +105,8 @@ def test_the_numbers_of_the_run_are_in_it(finish: Finish, own_family):
 
 def test_a_merge_that_was_trained_says_so(finish: Finish):
     made = finish("average")
-    assert "trained" not in Page(report(made)).text
+    assert "trained further" not in Page(report(made)).text
+    assert "After the merge" not in Page(report(made)).text
     refined = Refined(4, 3, 256, 1e-4, 64, (Epoch(0, {}, {}, {}),))
     page = Page(report(replace(made, report=replace(made.report, refined=refined))))
     assert "trained further" in page.text

@@ -118,7 +118,12 @@ ROWS: tuple[Row, ...] = (
         "inputs without labels; routed, rank 32",
         {"tsv_m": product(scaling=(1.25,))},
         _goal(99, 99, 99),
-        routed=({"rank": 32}, {"rank": 32, "layers": "all"}),
+        routed=(
+            {"rank": 32},
+            {"rank": 32, "layers": "all"},
+            {"rank": 32, "examples": 1024},
+            {"rank": 32, "examples": 1024, "damping": 0.1},
+        ),
     ),
 )  # fmt: skip
 

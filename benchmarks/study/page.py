@@ -142,10 +142,12 @@ def _frontier(stores: Stores) -> str:
     parts = [
         "## What is reached with what a user has (test halves)",
         "\n".join([head, *(f"| {row} |" for row in rows)]),
-        f"± and brackets as above, over {len(questions.SEEDS)} seeds of calibration data where any "
-        f"are read; options chosen on {frontier.ASKED} validation examples a task with the first. "
+        "± as above; in brackets the standard deviation over "
+        f"{len(questions.SEEDS)} seeds of calibration data (none: one seed, or nothing is read). "
+        f"Options were chosen on {frontier.ASKED} validation examples a task with the first seed. "
         "CPU seconds are of one merge with its evaluation, statistics read from disk, in the order "
-        "of the columns.",
+        "of the columns. The vision family was built again for this table: its base differs by "
+        "rounding, and so the rows differ from those above.",
         READINGS.get("frontier", ""),
     ]
     return "\n\n".join(part for part in parts if part)

@@ -43,7 +43,7 @@ class ExpertEntry(BaseModel):
     name: FolderName
     model: str
     statistics: str | None = None
-    weight: float = Field(1.0, allow_inf_nan=False)
+    weight: float = Field(default=1.0, allow_inf_nan=False)
     task: str | None = None
     examples: int | None = Field(None, ge=1)
     fingerprint: str | None = None
@@ -77,12 +77,12 @@ class Refine(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    epochs: int = Field(4, ge=0, le=1000)
-    examples: int = Field(256, ge=1)
-    rate: float = Field(1e-4, gt=0, le=1)
-    batch: int = Field(64, ge=1)
-    validation: int = Field(128, ge=1)
-    patience: int = Field(2, ge=1)
+    epochs: int = Field(default=4, ge=0, le=1000)
+    examples: int = Field(default=256, ge=1)
+    rate: float = Field(default=1e-4, gt=0, le=1)
+    batch: int = Field(default=64, ge=1)
+    validation: int = Field(default=128, ge=1)
+    patience: int = Field(default=2, ge=1)
 
 
 class Routed(BaseModel):
@@ -107,11 +107,11 @@ class Routed(BaseModel):
     by: Literal["discriminant", "prototypes", "updates", "smile"] = "discriminant"
     rank: Annotated[int, Field(ge=0, le=65536)] | Literal["full"] = 8
     layers: Literal["reading", "all"] = "reading"
-    examples: int = Field(64, ge=0, le=4096)
+    examples: int = Field(default=64, ge=0, le=4096)
     calibrated: bool = True
-    damping: float = Field(0.03, gt=0, allow_inf_nan=False)
-    gate: int = Field(8, ge=1, le=65536)
-    top: int = Field(1, ge=1)
+    damping: float = Field(default=0.03, gt=0, allow_inf_nan=False)
+    gate: int = Field(default=8, ge=1, le=65536)
+    top: int = Field(default=1, ge=1)
 
     @property
     def samples(self) -> int:
@@ -165,7 +165,7 @@ class Recipe(Shown, BaseModel):
     method: str
     options: dict[str, Any] = Field(default_factory=dict)
     output: str | None = None
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
     device: Device = "auto"
     dtype: Arithmetic = "float32"
     output_dtype: OutputDtype | None = None
@@ -175,7 +175,7 @@ class Recipe(Shown, BaseModel):
     base_statistics: str | None = None
     base_fingerprint: str | None = None
     engine: Literal["local", "ray"] = "local"
-    rounds: int = Field(1, ge=1, le=5)
+    rounds: int = Field(default=1, ge=1, le=5)
     keep_sums: bool = False
     adds_to: str | None = None
     refine: Refine | None = None

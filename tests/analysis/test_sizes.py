@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -65,9 +66,10 @@ def drawn(*points: Sized):
 def test_the_figure_has_a_line_a_task_and_the_mean_over_sizes():
     found = drawn(point(0, 1, 10, 14), point(8, 1.5, 18, 20), point(None, 2, 20, 20))
     assert found is not None
-    assert [trace.name for trace in found.figure.data[:2]] == ["t0", "t1"]
-    assert list(found.figure.data[2].x) == [1, 1.5, 2]
-    assert list(found.figure.data[2].y) == pytest.approx([0.6, 0.95, 1.0])
+    traces: Any = found.figure.data
+    assert [trace.name for trace in traces[:2]] == ["t0", "t1"]
+    assert list(traces[2].x) == [1, 1.5, 2]
+    assert list(traces[2].y) == pytest.approx([0.6, 0.95, 1.0])
     assert "rank 8 at 1.50 × the base keeps 95.0 %" in found.caption
     assert "None closes 99.0 % of the gap to the experts: rank 8 closes 93.3 %." in found.caption
     assert len(found.rows) == 6

@@ -31,7 +31,7 @@ STREAMLITS = {
         "react-dropzone gives its section the role (react-dropzone#1182), Streamlit the label and "
         "the tabindex (streamlit#15928)."
     ),
-    ("aria-dialog-name", "stToastContainer"): (
+    ("aria-dialog-name", "stToast"): (
         "react-aria names a toast by its slot 'title', into which Streamlit puts no text."
     ),
 }
@@ -48,8 +48,12 @@ SCAN = """async ([tags]) => {
     for (; at; at = at.parentElement ?? at.getRootNode().host) names.push(at.dataset?.testid ?? "");
     return names;
   };
+  const of = (node) => {  // by its text where it has gone since, as a toast does
+    const names = around(node.target);
+    return names.length ? names : [/data-testid="(\\w+)"/.exec(node.html)?.[1] ?? ""];
+  };
   return found.violations.flatMap((rule) => rule.nodes.map((node) => (
-    {rule: rule.id, around: around(node.target), html: node.html.slice(0, 160),
+    {rule: rule.id, around: of(node), html: node.html.slice(0, 160),
      why: node.failureSummary.slice(0, 260)})));
 }"""
 

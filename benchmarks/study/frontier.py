@@ -158,7 +158,7 @@ def cells(row: Row, name: str, store: Store) -> tuple[str, str]:
     goal = f" (goal {row.goal[name]})" if name in row.goal else ""
     width = 100 * known[0]["half_width"]
     size = f", {known[0]['size']:.1f} × the base" if "size" in known[0] else ""
-    return f"{mean(kept):.1f} ± {width:.1f}{spread}", f"{mean(gaps):.0f} %{goal}{size}"
+    return f"{mean(kept):.1f} ± {width:.1f}{spread}", f"{mean(gaps):.1f} %{goal}{size}"
 
 
 def cost(row: Row, store: Store) -> str:

@@ -113,7 +113,7 @@ def test_a_row_shows_the_best_of_validation_and_nothing_half_done(tmp_path):
     put(first.on_test(), 0.99)  # what is not chosen is not shown
     for seed, value in ((0, 0.8), (1, 0.9)):
         put(second.on_test(seed), value)
-    assert frontier.cells(row, "text", store) == ("85.0 ± 1.0 (7.1)", "75 % (goal 90)")
+    assert frontier.cells(row, "text", store) == ("85.0 ± 1.0 (7.1)", "75.0 % (goal 90)")
     assert frontier.cost(row, store) == "7"
 
 

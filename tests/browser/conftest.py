@@ -143,10 +143,10 @@ class Visitor:
 
     def _said(self, message: Any) -> None:
         # Streamlit looks for its server below an inner address first, and takes a picture away with
-        # the run that showed it, while a slow browser may still ask for it.
-        place = (message.location or {}).get("url", "")
-        if message.type == "error" and "/_stcore/" not in place and "/media/" not in place:
-            self.complaints.append(f"{message.text} {place}".strip())
+        # the run that showed it, while a slow browser may still ask for it: both say so.
+        said = f"{message.text} {(message.location or {}).get('url', '')}".strip()
+        if message.type == "error" and "/_stcore/" not in said and "/media/" not in said:
+            self.complaints.append(said)
 
     def go(self, title: str) -> None:
         """To another page by the navigation; on a phone that waits behind a button."""

@@ -13,6 +13,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from .questions import SEEDS, Grid, product
+from .readings import READINGS
 from .trials import Bench, Store, Trial
 
 ASKED = 256  # validation examples a task
@@ -166,3 +167,30 @@ def cost(row: Row, store: Store) -> str:
     best = chosen(row, store)
     result = store.get(best.on_test()) if best else None
     return f"{result['cpu']:.0f}" if result and "cpu" in result else "–"
+
+
+def table(stores: Mapping[str, Store], titles: Mapping[str, str]) -> str:
+    """The section of the page: all rows over these families; empty where nothing was run."""
+    rows = []
+    for row in ROWS:
+        found = [cells(row, name, store) for name, store in stores.items()]
+        if all(kept == "–" for kept, _ in found):
+            continue
+        seconds = ", ".join(cost(row, store) for store in stores.values())
+        rows.append(" | ".join([row.needs, *(cell for pair in found for cell in pair), seconds]))
+    if not rows:
+        return ""
+    heads = " | ".join(f"{titles[name]} | gap" for name in stores)
+    count = 2 + 2 * len(stores)
+    head = f"| what a user has | {heads} | CPU seconds |\n|" + " --- |" * count
+    parts = [
+        "## What is reached with what a user has (test halves)",
+        "\n".join([head, *(f"| {row} |" for row in rows)]),
+        f"± as above; in brackets the standard deviation over {len(SEEDS)} seeds of calibration "
+        f"data (none: one seed, or nothing is read). Options were chosen on {ASKED} validation "
+        "examples a task with the first seed. CPU seconds are of one merge with its evaluation, "
+        "statistics read from disk, in the order of the columns. The vision family was built again "
+        "for this table: its base differs by rounding, and so the rows differ from those above.",
+        READINGS.get("frontier", ""),
+    ]
+    return "\n\n".join(part for part in parts if part)

@@ -26,8 +26,9 @@ def write(results: Path) -> None:
     """Write the page and its plots; what was not run is said to be missing."""
     stores = {name: Store.of(results, name) for name in TITLES}
     stores = {name: store for name, store in stores.items() if store.content["results"]}
-    apart = {name: Store(frontier.place(results, name)) for name in (*TITLES, "sample")}
-    parts = [INTRODUCTION, _families(stores), _table(stores), _frontier(apart)]
+    titles = {**TITLES, "sample": "sample family"}
+    reached = frontier.table({n: Store(frontier.place(results, n)) for n in titles}, titles)
+    parts = [INTRODUCTION, _families(stores), _table(stores), reached]
     for name, section in ANSWERS.items():
         body = section(stores)
         if body:
@@ -122,35 +123,6 @@ def _on_test(store: Store, trial: Trial) -> tuple[str, str]:
     spread = f" ({stdev(values):.1f})" if len(values) > 1 else ""
     gap = mean(100 * result["gap"] for result in known)
     return f"{mean(values):.1f} ± {100 * known[0]['half_width']:.1f}{spread}", f"{gap:.0f} %"
-
-
-def _frontier(stores: Stores) -> str:
-    """What is reached with what a user has, on all three families."""
-    titles = {**TITLES, "sample": "sample family"}
-    rows = []
-    for row in frontier.ROWS:
-        found = [frontier.cells(row, name, store) for name, store in stores.items()]
-        if all(kept == "–" for kept, _ in found):
-            continue
-        seconds = ", ".join(frontier.cost(row, store) for store in stores.values())
-        rows.append(" | ".join([row.needs, *(cell for pair in found for cell in pair), seconds]))
-    if not rows:
-        return ""
-    heads = " | ".join(f"{titles[name]} | gap" for name in stores)
-    count = 2 + 2 * len(stores)
-    head = f"| what a user has | {heads} | CPU seconds |\n|" + " --- |" * count
-    parts = [
-        "## What is reached with what a user has (test halves)",
-        "\n".join([head, *(f"| {row} |" for row in rows)]),
-        "± as above; in brackets the standard deviation over "
-        f"{len(questions.SEEDS)} seeds of calibration data (none: one seed, or nothing is read). "
-        f"Options were chosen on {frontier.ASKED} validation examples a task with the first seed. "
-        "CPU seconds are of one merge with its evaluation, statistics read from disk, in the order "
-        "of the columns. The vision family was built again for this table: its base differs by "
-        "rounding, and so the rows differ from those above.",
-        READINGS.get("frontier", ""),
-    ]
-    return "\n\n".join(part for part in parts if part)
 
 
 # Questions ----------------------------------------------------------------------------------------

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from ..merging import Report
-
-WIDTH, ALONE, STEADIED = "input_width", "directions", "steadied_directions"
+from ..methods import DECIDED, INPUT_WIDTH, STEADIED
 
 
 @dataclass(frozen=True)
@@ -34,15 +33,15 @@ class Decided:
 
 def decided(report: Report) -> tuple[Decided, ...]:
     """The shares of every calibrated layer, in the order of the walk; none of other reports."""
-    there = [layer for layer in report.layers if ALONE in layer.details]
+    there = [layer for layer in report.layers if DECIDED in layer.details]
     there.sort(key=lambda la: (la.details.get("block", 0), la.details.get("stage", 0)))
     return tuple(
         Decided(
             layer.name,
-            int(layer.details[WIDTH]),
+            int(layer.details[INPUT_WIDTH]),
             *(
-                tuple(value / layer.details[WIDTH] for value in layer.details.get(kind, ()))
-                for kind in (ALONE, STEADIED)
+                tuple(value / layer.details[INPUT_WIDTH] for value in layer.details.get(kind, ()))
+                for kind in (DECIDED, STEADIED)
             ),
         )
         for layer in there

@@ -55,7 +55,7 @@ def climb(
     Raises `InputError` for a family whose experts name no tasks.
     """
     inputs = inputs or open_inputs(recipe)
-    if not any(e.task and e.checkpoint.directory for e in inputs.family.experts):
+    if not any(expert.can_be_asked for expert in inputs.family.experts):
         raise InputError("ladder", expected="experts with tasks, for validation data", found="none")
     stands: list[Stand] = []
     for index, rung in enumerate(ladder.rungs):

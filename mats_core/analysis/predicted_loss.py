@@ -197,7 +197,7 @@ def _measure(
     for place, expert in enumerate(family.experts):
         fraction = place / len(family.experts)
         yield Event(fraction=fraction, text=f"Measuring the loss on {expert.name}")
-        if not expert.task or expert.checkpoint.directory is None:
+        if not expert.can_be_asked:
             continue
         task = tasks.load(expert.task, root=recipe.folder)
         task = evaluate.check_task(expert, task).task

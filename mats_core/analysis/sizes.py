@@ -64,7 +64,7 @@ def sizing(
     family whose experts name no tasks.
     """
     inputs = inputs or open_inputs(recipe)
-    if not any(e.task and e.checkpoint.directory for e in inputs.family.experts):
+    if not any(expert.can_be_asked for expert in inputs.family.experts):
         raise InputError("sizes", expected="experts with tasks, for validation data", found="none")
     still, routed = quietly(recipe, examples), recipe.routed or Routed()
     points: list[Sized] = []

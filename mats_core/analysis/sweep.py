@@ -120,7 +120,7 @@ def sweep(
     """
     _check(recipe, x, y)
     inputs = inputs or open_inputs(recipe)
-    if not any(e.task and e.checkpoint.directory for e in inputs.family.experts):
+    if not any(expert.can_be_asked for expert in inputs.family.experts):
         raise InputError("sweep", expected="experts with tasks, for validation data", found="none")
     point = quietly(recipe, examples)
     prepare(point, inputs)  # what is wrong everywhere is an error, not a grid of holes

@@ -30,7 +30,14 @@ from .search import Limits, ListedModel, ModelSearch, search_models
 from .source import Entry, Shaped, Tensors, Weights, all_finite
 from .staging import MARK, partial_of, staged_directory, staged_file, write_atomically
 from .wrappers import inside, unwrapped
-from .writer import SHARD_BYTES, CheckpointWriter, Spec, TensorFileWriter, config_files
+from .writer import (
+    SHARD_BYTES,
+    CheckpointWriter,
+    Spec,
+    TensorFileWriter,
+    config_files,
+    write_tensors,
+)
 
 __all__ = [
     "CARD", "MARK", "SHARD_BYTES", "Buffers", "CachedData", "Checkpoint", "CheckpointWriter",
@@ -41,5 +48,5 @@ __all__ = [
     "receive", "refuse_existing", "require_file", "require_folder", "require_numbers",
     "search_models", "snapshot_of", "staged_directory", "staged_file", "stated_bases",
     "stated_classes", "stated_data", "stated_licence", "stated_scores", "stem_of", "unquantised",
-    "unwrapped", "what_lies", "write_atomically",
+    "unwrapped", "what_lies", "write_atomically", "write_tensors",
 ]  # fmt: skip

@@ -153,6 +153,16 @@ class TensorFileWriter(_Closed):
             raise ValueError(f"never written: {listing(sorted(self._missing))}")
 
 
+def write_tensors(
+    file: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write tensors that are at hand into a `.safetensors` file; on the disk when this returns."""
+    specs = {name: (value.dtype, tuple(value.shape)) for name, value in tensors.items()}
+    with TensorFileWriter(file, specs, metadata) as writer:
+        for name, value in tensors.items():
+            writer.add(name, value)
+
+
 class CheckpointWriter(_Closed):
     """Writer of `model.safetensors`, or of shards with an index above `shard_bytes`, into a folder.
 

@@ -57,7 +57,7 @@ class Forward:
 def testing(plan: Plan, examples: Mapping[str, int]) -> Cost:
     """Forward passes on every task; nothing where no expert names one."""
     settings, family = plan.recipe.evaluate, plan.inputs.family
-    tasks = [e for e in family.experts if e.task and e.checkpoint.directory is not None]
+    tasks = [expert for expert in family.experts if expert.can_be_asked]
     if not isinstance(settings, Evaluation) or not tasks:
         return Cost("merged")
     forward = Forward(plan)

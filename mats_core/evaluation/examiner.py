@@ -168,7 +168,7 @@ def examining(
     `InputError` for a task that cannot be read or does not fit its expert's head.
     """
     examiners, baselines, notes = [], [], []
-    asked = [e for e in family.experts if e.task and e.checkpoint.directory is not None]
+    asked = [expert for expert in family.experts if expert.can_be_asked]
     loading = (functools.partial(tasks.load, str(expert.task), root=root) for expert in asked)
     # Reading or drawing examples takes as long as asking them, and the first wait for nothing else.
     with contextlib.closing(ahead(loading, at_once=2)) as loaded:

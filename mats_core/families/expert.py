@@ -42,6 +42,11 @@ class Expert:
     checkpoint: Weights
     task: str = ""
 
+    @property
+    def can_be_asked(self) -> bool:
+        """Whether it names a task and lies in a directory of which a model is built."""
+        return bool(self.task) and self.checkpoint.directory is not None
+
     def own(self, name: str) -> str:
         """The name that a tensor has in the files and the configuration of this expert."""
         return self.checkpoint.own(name)

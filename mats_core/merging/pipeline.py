@@ -171,8 +171,8 @@ def _run_plan(
         if recipe.refine is not None:
             steps = refining.train(plan, encoder, folder, shard_bytes, resume=resume)
             encoder, refined = yield from stages.next(steps, shares.refining)
-        branches = routing.branches(plan, encoder)
-        built = yield from stages.next(branches, branching, _in_round(recipe))
+        building = routing.building(plan, encoder)
+        built = yield from stages.next(building, branching, _in_round(recipe))
         asking = asking_plan(plan, exam, {**encoder, **built.tensors})
         results = yield from stages.next(asking, (1 - REFERENCES) * shares.testing)
         seconds = time.perf_counter() - started

@@ -29,6 +29,7 @@ from ..checkpoints import Tensors
 from ..errors import InputError, listing
 from ..evaluation import Examiner, evaluate
 from ..families import Expert
+from ..statistics import drawn_rows
 from ..system import Event
 from ..tasks import Split
 from .events import EpochDone
@@ -53,7 +54,7 @@ def require(plan: Plan) -> None:
             expected="experts with weights, all of them at hand",
             found="a merge that adds to another one" if recipe.adds_to else "(IA)³ vectors",
         )
-    without = [e.name for e in family.experts if not e.task or e.checkpoint.directory is None]
+    without = [expert.name for expert in family.experts if not expert.can_be_asked]
     if without:
         raise InputError(
             "'refine'",
@@ -219,8 +220,8 @@ def _term(plan: Plan, expert: Expert, settings: Refine) -> _Term:
         )
     task = evaluate.check_task(expert, task).task
     # The draw of measuring, so that both see the same rows.
-    order = np.random.default_rng(recipe.seed).permutation(len(task.train))[: settings.examples]
-    parts = task.train.take(order), task.validation.first(settings.validation)
+    rows = drawn_rows(len(task.train), settings.examples, recipe.seed)
+    parts = task.train.take(rows), task.validation.first(settings.validation)
     if not all(map(len, parts)):
         raise InputError(
             f"'refine' on task '{task.name}'",

@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..checkpoints import Checkpoint, TensorFileWriter
+from ..checkpoints import Checkpoint, write_tensors
 from ..errors import InputError, read_json
 from ..models import parted
 from ..names import part_name
@@ -31,13 +31,9 @@ def write_branches(
     branches   by their names beside the weights
     experts    names, in the order of the branches
     """
-    beside = parted(branches)[1]
-    place = folder / FOLDER
+    beside, place = parted(branches)[1], folder / FOLDER
     place.mkdir(exist_ok=True)
-    specs = {name: (value.dtype, tuple(value.shape)) for name, value in branches.items()}
-    with TensorFileWriter(place / TENSORS, specs) as writer:
-        for name, value in branches.items():
-            writer.add(name, value)
+    write_tensors(place / TENSORS, branches)
     manifest = {
         "format": FORMAT,
         **routed.model_dump(),

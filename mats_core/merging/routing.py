@@ -80,7 +80,7 @@ def require(plan: Plan) -> None:
             expected="models in directories, whose layers can be looked at",
             found=f"bare tensors of {listing(bare)}",
         )
-    without = [e.name for e in experts if not e.task or e.checkpoint.directory is None]
+    without = [expert.name for expert in experts if not expert.can_be_asked]
     if routed.samples and without:
         raise InputError(
             f"'routed' by '{routed.by}' with 'examples' {routed.examples}",
@@ -89,13 +89,6 @@ def require(plan: Plan) -> None:
             remedy="Name tasks in the recipe, or choose by 'smile', or by 'updates' with "
             "'examples' 0, which need no data.",
         )
-
-
-def branches(plan: Plan, encoder: Tensors) -> Generator[Event, None, Built]:
-    """The branches of a routed merge; of a static one none, without an event."""
-    if plan.recipe.routed is None:
-        return Built({}, {})
-    return (yield from building(plan, encoder))
 
 
 def told(plan: Plan, encoder: Tensors, built: Built) -> dict[str, Any]:
@@ -131,13 +124,13 @@ def most_bytes(plan: Plan) -> int:
 
 
 def building(plan: Plan, encoder: Tensors) -> Generator[Event, None, Built]:
-    """The branches from a static merge back to the experts of a plan; an event before each stage.
+    """The branches from a merge back to the experts of a plan, an event before each stage; none,
+    and no event, of a merge that stays static.
 
     encoder   the merged tensors by the base's names
     """
     routed = plan.recipe.routed
-    assert routed is not None
-    if routed.rank == 0:
+    if routed is None or routed.rank == 0:
         return Built({}, {})
     yield Event(text="Looking for the layers that are routed")
     work = Work(plan, routed, encoder)

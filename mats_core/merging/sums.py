@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..checkpoints import Checkpoint, TensorFileWriter
+from ..checkpoints import Checkpoint, write_tensors
 from ..errors import InputError, listing, read_json
 from ..families import Family
 from ..linear import LowRank
@@ -207,10 +207,8 @@ class KeptSums:
 
     def add(self, layer: str, sums: Mapping[str, Tensor], dtype: torch.dtype) -> None:
         """Write the sums of a layer: they are on the disk when this returns."""
-        specs = {name: (dtype, tuple(value.shape)) for name, value in sums.items()}
-        with TensorFileWriter(self.folder / self.files[layer], specs) as writer:
-            for name, value in sums.items():
-                writer.add(name, value)
+        kept = {name: value.to(dtype) for name, value in sums.items()}
+        write_tensors(self.folder / self.files[layer], kept)
 
     def finish(
         self,

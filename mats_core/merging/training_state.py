@@ -10,7 +10,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ..checkpoints import Checkpoint, TensorFileWriter
+from ..checkpoints import Checkpoint, write_tensors
 from .recipe import Refine
 from .refined import Epoch
 
@@ -73,12 +73,9 @@ def begun(values: Mapping[str, Tensor], epoch: Epoch) -> State:
 def save_state(state: State, folder: Path) -> None:
     """Write a state into an unfinished output, whole or not at all."""
     tensors = {f"{part} {n}": v for part in PARTS for n, v in getattr(state, part).items()}
-    specs = {name: (value.dtype, tuple(value.shape)) for name, value in tensors.items()}
     about = {"history": [asdict(e) for e in state.history], "steps": state.steps}
     fresh = folder / f"{FILE}.new"
-    with TensorFileWriter(fresh, specs, {"state": json.dumps(about)}) as writer:
-        for name, value in tensors.items():
-            writer.add(name, value)
+    write_tensors(fresh, tensors, {"state": json.dumps(about)})
     os.replace(fresh, folder / FILE)
 
 

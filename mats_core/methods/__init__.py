@@ -29,17 +29,18 @@ from .reference import (
     options_of_the_base,
 )
 from .running import merge_running, running_cost
-from .sequential import SequentialOptions, share_of_update
+from .sequential import DECIDED, INPUT_WIDTH, STEADIED, SequentialOptions, share_of_update
 from .stages import PLAIN, Stage
 from .starts import STARTS
 from .table import METHODS, SIMPLEST
 
 __all__ = [
-    "LADDERS", "METHODS", "PLAIN", "PRESETS", "PROPOSED", "SIMPLEST", "STARTS", "WITHOUT_DATA",
-    "Cost", "Counterpart", "Earlier", "EssentialOptions", "KfacOptions", "Ladder", "Layer",
-    "LayerStatistics", "Merged", "Method", "OptionField", "Options", "Preset", "Rung",
-    "SequentialOptions", "Shape", "Solve", "Stage", "Sums", "Treatment", "Watch", "calls",
-    "describe", "essential_subspace", "essential_update", "kfac", "merge_running",
-    "named_checkpoints", "named_tasks", "operations", "options_of_the_base", "passes", "reference",
-    "relative_power", "running_cost", "selection", "share_of_update", "shift_covariance",
+    "DECIDED", "INPUT_WIDTH", "LADDERS", "METHODS", "PLAIN", "PRESETS", "PROPOSED", "SIMPLEST",
+    "STARTS", "STEADIED", "WITHOUT_DATA", "Cost", "Counterpart", "Earlier", "EssentialOptions",
+    "KfacOptions", "Ladder", "Layer", "LayerStatistics", "Merged", "Method", "OptionField",
+    "Options", "Preset", "Rung", "SequentialOptions", "Shape", "Solve", "Stage", "Sums",
+    "Treatment", "Watch", "calls", "describe", "essential_subspace", "essential_update", "kfac",
+    "merge_running", "named_checkpoints", "named_tasks", "operations", "options_of_the_base",
+    "passes", "reference", "relative_power", "running_cost", "selection", "share_of_update",
+    "shift_covariance",
 ]  # fmt: skip

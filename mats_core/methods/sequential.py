@@ -48,7 +48,7 @@ OUTPUT = frozenset({"output_gradient_gram"})
 STARTS = ("average", "kfac")
 # Of a layer's details: its width with the column of the bias, and how many input directions are
 # decided by each expert's examples, alone and with the update's share.
-WIDTH, DECIDED, STEADIED = "input_width", "directions", "steadied_directions"
+INPUT_WIDTH, DECIDED, STEADIED = "input_width", "directions", "steadied_directions"
 # w: examples that need nothing of the update's Gram, and those that need `STEADY` of it; and what
 # inputs of no task of the expert need.
 ENOUGH, FEW = 256, 8
@@ -241,7 +241,7 @@ def _directions(
     """How many of a layer's input directions each expert's examples decide, and how many they do
     with the update's share of the Gram."""
     own = [regularised_gram(gram, damping=options.damping) for gram in inputs]
-    found = {WIDTH: len(ready[0]), DECIDED: _effective(own, options)}
+    found = {INPUT_WIDTH: len(ready[0]), DECIDED: _effective(own, options)}
     shared = any(share_of_update(one, options) for one in layer.statistics)
     return found | ({STEADIED: _effective(ready, options)} if shared else {})
 

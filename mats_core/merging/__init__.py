@@ -7,7 +7,7 @@ is judged before, at the front door (`mats_core.api`).
 from ..system import Event
 from . import pipeline, rounds
 from .asking import evaluate_output, evaluating_output
-from .calibration import streams_budget, walking_beside
+from .calibration import walking_beside
 from .calibration_inputs import source_of
 from .candidates import Candidate, Proposal, candidates, proposal, proposed_base
 from .chosen import ChosenInputs, Margin, Picked
@@ -92,6 +92,7 @@ from .rounds import examples_of
 from .routed_folder import read_branches
 from .routing import most_bytes
 from .shipped import Shipped, differing, ship_results, shipped_results, task_digests
+from .side_by_side import streams_budget
 from .sinks import output_specs
 from .sizes import bytes_at_once, cost_of, inputs_bytes, shape_of, statistics_sizes, together
 from .walked import FeatureErrors, StageErrors

@@ -24,10 +24,10 @@ from ..models import Router, Routing, mean_token, noting
 from ..names import bias_of, module_of
 from ..statistics import Block, Moments, Stage, Stream, blocks_of, moments, stage_inputs
 from . import calibration_inputs
-from .calibration import Pair, apart, base_names, few, put_into
 from .plan import Plan
 from .reading import treated_as_matrix
 from .recipe import Routed
+from .side_by_side import Pair, apart, base_names, few, put_into
 
 Parts = dict[str, Tensor]
 

@@ -17,13 +17,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from .. import models
-from ..checkpoints import SHARD_BYTES, Checkpoint, Tensors
+from ..checkpoints import SHARD_BYTES, Checkpoint
 from ..errors import InputError, listing
 from ..evaluation import with_head
-from ..families import Expert, Family
+from ..families import Expert
 from ..methods import Layer, LayerStatistics, SequentialOptions
 from ..names import module_of
 from ..statistics import (
@@ -34,7 +33,7 @@ from ..statistics import (
     moments,
     room,
 )
-from ..system import Event, available_memory
+from ..system import Event
 from ..tasks import Split
 from . import calibration_inputs
 from .calibration_inputs import Taken
@@ -42,17 +41,10 @@ from .engine import handed_on, made_of
 from .events import InputsChosen
 from .plan import Plan, Unit, units
 from .reading import read_layer, treated_as_matrix
+from .side_by_side import Pair, apart, base_names, few, put_into, streams_budget, values_of
 from .sinks import MemorySink, emit, output_specs, take_over
 from .walked import BLOCK, INPUTS, STAGE, STREAMS, FeatureErrors
 from .workspace import Done, Place, open_place
-
-SHARE = 0.25  # of the available memory, for what lies in front of a block
-FREE = 4e9  # bytes, where it is not known
-
-
-def streams_budget() -> float:
-    """Bytes of what lies in front of a block that stay in memory; the rest goes to disk."""
-    return SHARE * (available_memory() or FREE)
 
 
 def require(plan: Plan) -> None:
@@ -103,15 +95,6 @@ def walking_beside(
             yield from _gone_on(walk, number, streams)
             rows.append(walk.errors(streams))
     return walk.encoder.tensors, FeatureErrors.of(rows)
-
-
-@dataclass(frozen=True)
-class Pair:
-    """The two streams of one expert's inputs."""
-
-    expert: int
-    merge: Stream
-    own: Stream
 
 
 @dataclass(frozen=True)
@@ -291,7 +274,7 @@ class _Walk:
         made = made_of(plan, unit, layer=layer)
         done = handed_on(plan, unit, made, self.place)
         written = set(emit(plan, unit, made.merged.value, self.encoder))
-        held = _values(self.merge)
+        held = values_of(self.merge)
         for name, base in self.names.items():
             if base in written:
                 held[name].copy_(self.encoder.tensors[base])
@@ -331,59 +314,3 @@ def _started(plan: Plan, place: Place) -> MemorySink:
                 sink.tensors[name] = written.read(name)
     take_over(plan, sink)
     return sink
-
-
-def base_names(expert: Expert, tensors: Tensors, model: nn.Module) -> dict[str, str]:
-    """The base's name for each name in the expert's module that was built of these tensors.
-
-    Raises `InputError` where a parameter is put together from several tensors.
-    """
-    directory = expert.checkpoint.directory
-    own = models.parameter_names(directory, tensors, buffers=True)
-    back = {expert.own(name): name for name in expert.checkpoint.tensors}
-    require_whole(model, own, str(directory))
-    return {name: back[theirs] for name, theirs in own.items() if theirs in back}
-
-
-def put_into(
-    model: nn.Module, names: Mapping[str, str], family: Family, expert: Expert, block: str
-) -> None:
-    """Put an expert's weights, but for its head, into a block of a model ("" for all of it).
-
-    names   the base's name for each name in the model
-    """
-    held, checkpoint = _values(model), expert.checkpoint
-    for name, base in names.items():
-        mine = not block or name.startswith(f"{block}.")
-        if mine and family.roles.get(base) != "head" and base in checkpoint.tensors:
-            held[name].copy_(checkpoint.read(base))
-
-
-def apart(expert: Expert, tensors: Mapping[str, Tensor], device: str) -> nn.Module:
-    """A model whose weights are its alone: one that is built may hold the tensors that it is given,
-    and both models change."""
-    copies = {name: value.clone() for name, value in tensors.items()}
-    model = models.build(expert.checkpoint.directory, copies, device=device)
-    config: Any = model.config
-    config.use_cache = False  # of keys and values: a block that runs again would add to it
-    return model
-
-
-def _values(model: nn.Module) -> dict[str, Tensor]:
-    return {name: value.data for name, value in (*model.named_parameters(), *model.named_buffers())}
-
-
-def few(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The first two sequences of a batch, for a look at the model."""
-    return {name: value[:2] for name, value in batch.items()}
-
-
-def require_whole(model: nn.Module, names: Mapping[str, str], thing: str) -> None:
-    lost = [name for name, _ in model.named_parameters() if name not in names]
-    if lost:
-        raise InputError(
-            f"model '{thing}'",
-            expected="a tensor of the checkpoint for every parameter",
-            found=f"none for {listing(lost, 3)}, which are put together from several",
-            remedy="Choose another method: this one puts layers into the model one by one.",
-        )

@@ -22,9 +22,9 @@ from ..models import joined
 from ..statistics import room
 from ..system import Event, nbytes
 from .branching import Parts, Work, rank_of
-from .calibration import Pair, streams_budget
 from .plan import Plan
 from .reading import treated_as_matrix
+from .side_by_side import Pair, streams_budget
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,10 @@ from typing import Any
 import plotly.graph_objects as go
 
 from ..analysis import Stand
-from ..evaluation import compare, normalised_accuracy, normalised_interval
+from ..evaluation import compare, normalised_accuracy
+from .kept import mean_line
 from .rows import merged
-from .style import BLUE, GREY, ORANGE, Figure, Look, curve, laid_out, percent, whiskers
+from .style import BLUE, GREY, ORANGE, Figure, Look, laid_out, percent
 from .why import points
 
 ALONE, STEADIED = "examples alone", "steadied"
@@ -33,16 +34,11 @@ def example_lines(stands: Sequence[Stand], *, examples: int | None, of: int) -> 
     ways = {label: _way(there, label == STEADIED) for label in LOOKS}
     figure = go.Figure()
     for label, way in ways.items():
-        means = [normalised_accuracy(stand.results) for stand in way]
-        ends = [normalised_interval(stand.results) for stand in way]
-        error = whiskers(
-            [high - mean for mean, (_, high) in zip(means, ends, strict=True)],
-            [mean - low for mean, (low, _) in zip(means, ends, strict=True)],
-        )
         hover = f"%{{x}} examples a task, {label}: %{{y:.1%}}"
         counts = [str(count_of(stand)) for stand in way]
-        bold = {"name": label, "line_width": 4, "marker_size": 10, "error_y": error}
-        curve(figure, LOOKS[label], counts, means, hover, **bold)
+        row = [stand.results for stand in way]
+        bold = {"name": label, "line_width": 4, "marker_size": 10}
+        mean_line(figure, LOOKS[label], counts, row, hover, **bold)
     figure.add_hline(y=1, line={"color": GREY, "width": 1, "dash": "dot"})
     laid_out(figure, 420)
     places = [str(count) for count in sorted({count_of(stand) for stand in there})]

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import plotly.graph_objects as go
 
-from ..analysis import Film, Frame
+from ..analysis import Film
 from ..errors import listing
-from ..evaluation import normalised_interval, share
 from ..merging import FeatureErrors
 from .comparison import ALL_TASKS
+from .kept import MEAN, mean_line, task_lines
 from .rows import merged
-from .style import GREY, ORANGE, Figure, Look, curve, laid_out, percent, safe, whiskers
+from .style import GREY, ORANGE, Figure, Look, curve, laid_out, percent, safe
 
 CALIBRATED, STARTED = "calibrated", "start merge"
 BOLD: Mapping[str, Any] = {"line_width": 5, "marker_size": 10}
@@ -110,15 +110,10 @@ def film_lines(film: Film, tasks: Mapping[str, Look]) -> Figure:
     """The share of the expert's accuracy that each task keeps after every block, and their mean
     with its 95 % interval; 100 % are the experts."""
     figure, places = go.Figure(), [frame.block for frame in film.frames]
-    for name in (result.name for result in film.frames[0].results):
-        y = [share(r) for frame in film.frames for r in frame.results if r.name == name]
-        hover = f"{safe(name)}, %{{x}} blocks calibrated: %{{y:.1%}}"
-        curve(figure, tasks[name], places, y, hover, name=safe(name), opacity=0.6)
-    means = [frame.normalised_accuracy for frame in film.frames]
-    error = _whiskers(film.frames)
+    row = [frame.results for frame in film.frames]
+    task_lines(figure, tasks, places, row, "%{x} blocks calibrated", opacity=0.6)
     hover = "mean, %{x} blocks calibrated: %{y:.1%}"
-    look = Look(GREY, "solid", "diamond")
-    curve(figure, look, places, means, hover, name=f"<b>{ALL_TASKS}</b>", error_y=error, **BOLD)
+    mean_line(figure, MEAN, places, row, hover, name=f"<b>{ALL_TASKS}</b>", **BOLD)
     figure.add_hline(y=1, line={"color": GREY, "width": 1, "dash": "dot"})
     laid_out(figure, 420)
     figure.update_xaxes(title="blocks calibrated", dtick=1 if len(places) <= 20 else None)
@@ -130,12 +125,6 @@ def film_lines(film: Film, tasks: Mapping[str, Look]) -> Figure:
         for row in merged(frame.results, "merge", film.split, blocks=frame.block)
     ]
     return Figure(figure, f"Accuracy after every calibrated block. {caption}", caption, rows)
-
-
-def _whiskers(frames: Sequence[Frame]) -> dict[str, Any]:
-    """The `error_y` of the frames' means, from their 95 % intervals."""
-    ends = [(f.normalised_accuracy, *normalised_interval(f.results)) for f in frames]
-    return whiskers([high - m for m, _, high in ends], [m - low for m, low, _ in ends])
 
 
 def _film_said(film: Film) -> str:

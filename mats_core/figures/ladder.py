@@ -9,9 +9,10 @@ import plotly.graph_objects as go
 
 from ..analysis import Stand, steps
 from ..errors import listing
-from ..evaluation import Comparison, normalised_accuracy, normalised_interval, share
+from ..evaluation import Comparison, normalised_accuracy, share
 from .comparison import ALL_TASKS
-from .style import GREY, Figure, Look, curve, laid_out, percent, safe, whiskers
+from .kept import MEAN, mean_line, task_lines
+from .style import Figure, Look, laid_out, percent, safe
 from .why import points
 
 
@@ -29,19 +30,10 @@ def ladder_lines(
         return None
     places = [safe(stand.rung.title) for stand in there]
     figure = go.Figure()
-    for name in (result.name for result in there[0].results):
-        y = [share(r) for stand in there for r in stand.results if r.name == name]
-        hover = f"{safe(name)}, %{{x}}: %{{y:.1%}}"
-        curve(figure, looks[name], places, y, hover, name=safe(name), opacity=0.75)
-    means = [normalised_accuracy(stand.results) for stand in there]
-    ends = [normalised_interval(stand.results) for stand in there]
-    error = whiskers(
-        [high - mean for mean, (_, high) in zip(means, ends, strict=True)],
-        [mean - low for mean, (low, _) in zip(means, ends, strict=True)],
-    )
-    look, hover = Look(GREY, "solid", "diamond"), "mean, %{x}: %{y:.1%}"
-    bold = {"name": f"<b>{ALL_TASKS}</b>", "line_width": 5, "marker_size": 11, "error_y": error}
-    curve(figure, look, places, means, hover, **bold)
+    row = [stand.results for stand in there]
+    task_lines(figure, looks, places, row, "%{x}")
+    bold = {"name": f"<b>{ALL_TASKS}</b>", "line_width": 5, "marker_size": 11}
+    mean_line(figure, MEAN, places, row, "mean, %{x}: %{y:.1%}", **bold)
     laid_out(figure, 440)
     figure.update_xaxes(type="category", categoryorder="array", categoryarray=places)
     figure.update_yaxes(tickformat=".0%", title="share of the expert's accuracy")

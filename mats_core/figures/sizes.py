@@ -8,9 +8,10 @@ import plotly.graph_objects as go
 
 from ..analysis import Sized
 from ..errors import listing
-from ..evaluation import gap_recovered, normalised_accuracy, normalised_interval, share
+from ..evaluation import gap_recovered, normalised_accuracy, share
 from .comparison import ALL_TASKS
-from .style import GREY, Figure, Look, curve, laid_out, percent, safe, whiskers
+from .kept import MEAN, mean_line, task_lines
+from .style import Figure, Look, laid_out, percent, safe
 
 NEARLY = 0.99  # of the gap
 
@@ -28,20 +29,12 @@ def accuracy_by_size(
         return None
     sizes = [point.size for point in there]
     figure = go.Figure()
-    for name in (result.name for result in there[0].results):
-        y = [share(r) for point in there for r in point.results if r.name == name]
-        hover = f"{safe(name)}, %{{x:.2f}} × the base: %{{y:.1%}}"
-        curve(figure, looks[name], sizes, y, hover, name=safe(name), opacity=0.75)
-    means = [normalised_accuracy(point.results) for point in there]
-    ends = [normalised_interval(point.results) for point in there]
-    error = whiskers(
-        [high - mean for mean, (_, high) in zip(means, ends, strict=True)],
-        [mean - low for mean, (low, _) in zip(means, ends, strict=True)],
-    )
-    bold = {"name": f"<b>{ALL_TASKS}</b>", "line_width": 5, "marker_size": 11, "error_y": error}
+    row = [point.results for point in there]
+    task_lines(figure, looks, sizes, row, "%{x:.2f} × the base")
+    bold = {"name": f"<b>{ALL_TASKS}</b>", "line_width": 5, "marker_size": 11}
     titles = [safe(point.title) for point in there]
     hover = "%{customdata}, %{x:.2f} × the base: %{y:.1%}"
-    curve(figure, Look(GREY, "solid", "diamond"), sizes, means, hover, customdata=titles, **bold)
+    mean_line(figure, MEAN, sizes, row, hover, customdata=titles, **bold)
     laid_out(figure, 440)
     figure.update_xaxes(type="log", title="size, as a multiple of the base", tickvals=sizes)
     figure.update_xaxes(ticktext=[f"{size:.2f} ×" for size in sizes])

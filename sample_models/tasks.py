@@ -137,8 +137,9 @@ def _scanned() -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     which the first number that a family shows would wait.
     """
     package = importlib.util.find_spec("sklearn")
-    file = Path((package and package.origin) or "").parent / "datasets/data/digits.csv.gz"
-    if not file.is_file():
+    origin = package.origin if package is not None else None
+    file = Path(origin).parent / "datasets/data/digits.csv.gz" if origin else None
+    if file is None or not file.is_file():
         sets = needed("sample task 'digits'", "sklearn.datasets", "scikit-learn", "app")
         data: Any = sets.load_digits()
         return data.images, data.target.astype(np.int64)

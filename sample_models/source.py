@@ -7,6 +7,7 @@ this package.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import io
 from pathlib import Path
@@ -19,7 +20,7 @@ from mats_core.evaluation import kept
 from mats_core.system import cache_folder, recall
 from mats_core.tasks import Task
 
-from . import tasks
+from . import beside, tasks
 
 kept.bring(Path(__file__).parent / "drawn" / "scores.json")
 
@@ -31,8 +32,10 @@ def load(name: str) -> Task:
 
 def _load(name: str) -> Task:
     member("sample task", name, tasks.NAMES)
-    file = cache_folder() / "tasks" / f"{name}-{_source_digest(Path(__file__).parent)}.npz"
-    if not file.is_file():  # drawing takes a second a task, reading a hundredth
+    place = functools.partial(_place, cache_folder(), _source_digest(Path(__file__).parent))
+    file = place(name)
+    # Drawing takes half a second a task, reading a hundredth.
+    if not file.is_file() and not beside.drawn(name, place):
         buffer = io.BytesIO()
         np.savez(buffer, **tasks.arrays(name))  # type: ignore[arg-type]
         with contextlib.suppress(OSError):  # a read-only home is no reason to fail
@@ -40,6 +43,10 @@ def _load(name: str) -> Task:
         buffer.seek(0)
         return _task(name, buffer)
     return _task(name, file)
+
+
+def _place(folder: Path, digest: str, name: str) -> Path:
+    return folder / "tasks" / f"{name}-{digest}.npz"
 
 
 def _task(name: str, file: Path | io.BytesIO) -> Task:

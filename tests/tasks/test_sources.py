@@ -10,7 +10,7 @@ import pytest
 from mats_core import tasks
 from mats_core.errors import InputError
 from mats_core.tasks import sources
-from sample_models import source
+from sample_models import beside, source
 from sample_models import tasks as drawn
 
 
@@ -74,3 +74,34 @@ def test_a_path_is_no_source(tmp_path):
     for path in ("c:/task.npz", "C:\\task", "a:b.npz", "a b:c", str(tmp_path / "x.yaml")):
         with pytest.raises(InputError, match="nothing there"):
             tasks.load(path)
+
+
+def test_a_missing_task_is_drawn_by_another_process_with_the_rest_of_its_family(
+    monkeypatch, tmp_path
+):
+    names = ("digits", "letters")
+    monkeypatch.setattr(beside.tasks, "TASKS", names)
+    files = {name: tmp_path / "tasks" / f"{name}.npz" for name in names}
+    assert beside.drawn("letters", files.__getitem__)
+    assert beside.drawn("digits", files.__getitem__)
+    for name, file in files.items():
+        with np.load(file) as there:
+            for key, value in drawn.arrays(name).items():
+                np.testing.assert_array_equal(there[key], value)
+
+
+def test_a_task_that_no_other_process_can_draw_is_drawn_here(monkeypatch, tmp_path):
+    monkeypatch.setenv("MATS_CACHE", str(tmp_path / "new"))
+    monkeypatch.setattr(beside.sys, "executable", str(tmp_path / "no python"))
+    monkeypatch.setattr(beside, "_AT_WORK", {})
+    task = source._load("letters")
+    np.testing.assert_array_equal(task.test.labels, drawn.arrays("letters")["y_test"])
+    assert len(list((tmp_path / "new" / "tasks").iterdir())) == 1
+
+    failing = tmp_path / "failing"
+    failing.write_text("#!/bin/sh\nexit 3\n")
+    failing.chmod(0o755)
+    monkeypatch.setattr(beside.sys, "executable", str(failing))
+    np.testing.assert_array_equal(
+        source._load("digits").test.labels, drawn.arrays("digits")["y_test"]
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import streamlit as st
@@ -11,7 +11,7 @@ import streamlit as st
 from mats_core.errors import InputError, member
 from mats_core.evaluation import QUICK
 from mats_core.merging import FamilyFile, Recipe, parse_options
-from mats_core.methods import METHODS, PRESETS, describe
+from mats_core.methods import METHODS, PRESETS, Preset, describe
 from mats_core.system import available_devices, choose_device
 
 from ..frame import Wanted, browser, keys, session, show, state
@@ -47,6 +47,14 @@ def _handed(given: Any, collection: FamilyFile) -> Wanted:
         member("arithmetic", str(given.get("dtype", ARITHMETIC[0])), ARITHMETIC),
         max(1, int(given["rounds"])),
     )
+
+
+def begin(first: Callable[[], Preset | None]) -> None:
+    """Ask for the settings of a preset, if there is one, where none were made yet."""
+    if session.wanted is not None or state.is_set(keys.group()):
+        return
+    if (preset := first()) is not None:
+        session.wanted = Wanted(preset.method, preset.options, rounds=preset.rounds)
 
 
 def take_over(collection: FamilyFile) -> None:
@@ -103,9 +111,9 @@ def _preset() -> None:
 
 
 def reset() -> None:
-    """Give every knob its default, and say so."""
+    """Put every knob where it stood at the beginning, and say so."""
     widgets.reset()
-    browser.say("Every setting has its default.")
+    browser.say("Every setting is as it was at the beginning.")
 
 
 def controls(collection: FamilyFile, method: str) -> merge.Request:

@@ -35,6 +35,7 @@ collection = families.header(
 )
 preparing = families.preparation(collection)
 settings.follow_link(collection)
+shipped.begin_with(collection)
 settings.take_over(collection)
 lesson = st.container()  # filled at the end: its answer quotes the run that has just finished
 left, right = st.columns([5, 11], gap="medium")

@@ -196,9 +196,9 @@ def test_on_a_phone_a_press_on_merge_shows_that_something_happens(browser: Any, 
     page.get_by_test_id("stProgress").wait_for(state="detached")
     visitor.merge()
     page.wait_for_timeout(1500)
-    page.get_by_role("heading", name=re.compile("ESM")).wait_for()
+    page.get_by_role("heading", name=re.compile("examples 32")).wait_for()
     page.wait_for_timeout(500)
-    top = page.get_by_role("heading", name=re.compile("ESM")).bounding_box()["y"]
+    top = page.get_by_role("heading", name=re.compile("examples 32")).bounding_box()["y"]
     assert 0 < top < 844, "the result is in sight"
     visitor.leave()
 

@@ -80,11 +80,11 @@ def test_a_merge_is_set_up_started_cancelled_finished_and_read_by_the_keyboard(v
 
     tab_to(page, "Reset")
     page.keyboard.press("Enter")
-    expect(status).to_have_text("Every setting has its default.")
+    expect(status).to_have_text("Every setting is as it was at the beginning.")
     tab_to(page, "Merge")
     page.keyboard.press("Enter")
     expect(status).to_have_text(MERGED)
     tab_to(page, "Accuracy")
     page.keyboard.press("ArrowRight")
-    assert page.evaluate("document.activeElement.innerText") == "Polarized scaling"
-    page.get_by_text("How loud each task speaks").wait_for()
+    assert page.evaluate("document.activeElement.innerText") == "Convergence"
+    page.get_by_text("layers converged").wait_for()

@@ -125,10 +125,15 @@ def test_subsets_are_of_what_is_kept_best_and_worst():
     [
         ("average", "nothing"), ("ties", "nothing"), ("regmean", "inputs"),
         ("essential", "inputs"), ("kfac", "inputs and gradients"), ("fisher", "gradients"),
+        ("sequential", "inputs"),
     ],
 )  # fmt: skip
 def test_what_a_method_needs(method: str, said: str):
     assert views.needs(method) == said
+
+
+def captions(app: AppTest) -> str:
+    return " ".join(caption.value.replace("\\", "") for caption in app.caption)
 
 
 def board_of(app: AppTest) -> Any:
@@ -139,7 +144,8 @@ def test_one_press_fills_the_board_and_another_confirms_the_best(open_app: Open)
     app = open_app("compare")
     app.session_state["compare view"] = "All methods"
     settle(app, "preparation")
-    assert list(board_of(app)["why not"])[:4] == ["not merged yet"] * 4
+    assert list(board_of(app)["why not"]) == [*["not merged yet"] * 4, "said below"]
+    assert "SLERP: method 'slerp': expected exactly 2 experts, found 3" in captions(app)
     settle(press(app, "Merge all 4 methods"), *JOBS)
     assert sentences(app) == ""
     table = board_of(app)

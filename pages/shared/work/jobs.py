@@ -33,6 +33,7 @@ class Tell(Protocol):
 
 Work = Callable[[Tell], Any]
 log = logging.getLogger(__name__)
+MOST_SHARED = 16  # jobs whose results the worker keeps
 REST = 2.0  # seconds that work in the background rests at most while a page is drawn
 PATIENCE = 5.0  # seconds that the running job has to end by itself when the process does
 
@@ -65,6 +66,8 @@ class Job:
     lasting      its work keeps what it makes: it goes on when the tab that asked for it is closed
     then         the job that follows from its result, if one does; the worker takes it up
     name         by which another session finds it (see `Worker.named`)
+    shared       any session may ask for what it measures: it lasts, and the worker keeps its
+                 result, a small one, under its name
 
     A snapshot's `partial` is what the work has found so far, for a page that shows it grow.
     """
@@ -79,9 +82,11 @@ class Job:
         lasting: bool = False,
         then: Callable[[Any], Job | None] = lambda result: None,
         name: str = "",
+        shared: bool = False,
     ) -> None:
-        self.request, self.title, self.background, self._work = request, title, background, work
-        self.lasting, self.name, self._then = lasting, name, then
+        self.request, self.title, self.background = request, title, background
+        self.lasting, self.name, self._then = lasting or shared, name, then
+        self.shared, self._work = shared, work
         self.next: Job | None = None
         self._lock, self._stop = threading.Lock(), threading.Event()
         self._ended = threading.Event()
@@ -132,8 +137,9 @@ class Job:
         self._meanwhile = meanwhile if self.background else None
         self._started = time.perf_counter()
         self._set(state="running", text=self.title)
+        work, self._work = self._work, _nothing  # what it reads goes with its end
         try:
-            result = self._work(self.tell)
+            result = work(self.tell)
             self.next = self._then(result)
         except Cancelled:
             self._set(state="cancelled", text="Cancelled")
@@ -159,6 +165,10 @@ class Job:
             self._now = replace(self._now, seconds=seconds, **changes)
             if not self._now.active:
                 self._ended.set()
+
+
+def _nothing(tell: Tell) -> None:
+    """The work of a job that was begun."""
 
 
 def _process_ends() -> bool:
@@ -188,6 +198,7 @@ class Worker:
     def __init__(self) -> None:
         self._waiting: list[Job] = []
         self._running: list[Job] = []  # one, and the one that lets it go first
+        self._shared: dict[str, Job] = {}
         self._ended = False
         self._pages = 0  # that are being drawn
         self._changed = threading.Condition()
@@ -210,6 +221,8 @@ class Worker:
     def submit(self, job: Job) -> Job:
         with self._changed:
             self._waiting.append(job)
+            if job.shared:
+                self._share(job)
             self._changed.notify()
         return job
 
@@ -219,10 +232,21 @@ class Worker:
             self._pages += pages
             self._changed.notify()
 
+    def _share(self, job: Job) -> None:
+        """Keep a shared job under its name; of those that have ended, the oldest go."""
+        self._shared.pop(job.name, None)
+        self._shared[job.name] = job
+        ended = [name for name, other in self._shared.items() if not other.active]
+        for name in ended[: max(0, len(self._shared) - MOST_SHARED)]:
+            del self._shared[name]
+
     def named(self, name: str) -> Job | None:
-        """The job of this name that has not ended, if there is one."""
+        """The job of this name that has not ended, or a shared one that has its result."""
         with self._changed:
             jobs = [*self._running, *self._waiting]
+            shared = self._shared.get(name)
+        if shared is not None and shared.snapshot().state == "done":
+            return shared
         return next((job for job in jobs if name and job.name == name and job.active), None)
 
     def ahead(self, job: Job) -> int:

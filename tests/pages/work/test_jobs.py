@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from mats_core.errors import InputError
-from pages.shared.work.jobs import Desk, Job, Tell, Worker
+from pages.shared.work.jobs import MOST_SHARED, Desk, Job, Tell, Worker
 
 WAIT = 20.0
 
@@ -94,6 +94,37 @@ def test_a_closed_session_ends_its_own_jobs_only(worker):
     assert ended(queued).snapshot().state == "cancelled"
     assert ended(other).outcome() == "theirs"
     assert "queued" not in log
+
+
+def test_a_shared_job_outlives_its_session_and_another_finds_it_and_its_result(worker):
+    mine, log = Desk(worker), list[str]()
+    gate = Gate(log, "shared")
+    job = mine.submit(Job(0, "shared", gate, name="ladder", shared=True))
+    assert gate.entered.wait(WAIT)
+    mine.close()
+    assert Desk(worker).named("ladder") is job
+    gate.open.set()
+    assert ended(job).outcome() == "shared"
+    assert Desk(worker).named("ladder") is job
+    again = Desk(worker).submit(Job(1, "again", lambda tell: "again", name="ladder", shared=True))
+    ended(again)
+    assert Desk(worker).named("ladder") is again
+
+
+def test_of_shared_jobs_those_with_a_result_are_found_and_the_oldest_go(worker):
+    desk = Desk(worker)
+
+    def fail(tell: Tell) -> None:
+        raise InputError("no")
+
+    ended(desk.submit(Job(0, "failed", fail, name="failed", shared=True)))
+    assert desk.named("failed") is None
+    for number in range(MOST_SHARED + 2):
+        ended(desk.submit(Job(0, "", lambda tell: 1, name=f"{number}", shared=True)))
+    known = [number for number in range(MOST_SHARED + 2) if desk.named(f"{number}")]
+    assert known == list(range(2, MOST_SHARED + 2))
+    ended(desk.submit(Job(0, "merge", lambda tell: 1, name="merge")))
+    assert desk.named("merge") is None, "only results that are small are kept"
 
 
 def test_a_failure_is_a_sentence_and_the_next_job_runs(worker):

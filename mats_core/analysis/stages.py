@@ -19,7 +19,16 @@ from torch import Tensor
 from ..checkpoints import Weights
 from ..errors import InputError
 from ..linear import Gram, matrix
-from ..merging import Inputs, Plan, Recipe, Report, inputs_of_last_round, merge_one, prepare
+from ..merging import (
+    Inputs,
+    Plan,
+    Recipe,
+    Report,
+    calibrating_one,
+    inputs_of_last_round,
+    merge_one,
+    prepare,
+)
 from ..methods import METHODS, PLAIN, Stage
 from ..system import Event, part
 from .layers import measured_by_name, shares_kept
@@ -97,13 +106,19 @@ class LayerSteps:
 
 
 def stepping(
-    recipe: Recipe, report: Report, inputs: Inputs, name: str
+    recipe: Recipe,
+    report: Report,
+    inputs: Inputs,
+    name: str,
+    merged: Mapping[str, Tensor] | None = None,
 ) -> Generator[Event, None, LayerSteps]:
     """Events of one layer of a finished merge that is made again; returns its stages.
 
     recipe   of the merge, with the options that were applied
     report   of the merge
     name     of a weight that is a matrix
+    merged   the merge, by the base's names: for a method that measures each layer at the merge of
+             those before it
 
     Raises `InputError` for another tensor, and for a merge of (IA)³ vectors.
     """
@@ -117,7 +132,11 @@ def stepping(
     inputs = yield from part(inputs_of_last_round(recipe, inputs), stop=0.3)
     plan = prepare(recipe, inputs, _steps(told.iterations, inputs.family.shape(name)))
     watched = _Watched(plan, name)
-    made = merge_one(replace(plan, watch=watched.see), name, told.details.get("layer_weight"))
+    plan = replace(plan, watch=watched.see)
+    if plan.method.calibrates and merged is not None:
+        made = calibrating_one(plan, name, merged)
+    else:
+        made = merge_one(plan, name, told.details.get("layer_weight"))
     done, tensors = yield from part(made, 0.3, MADE)
     own = done.entry.report
     watched.compared(inputs.family.oriented(name, tensors[name]))

@@ -6,6 +6,7 @@ from collections.abc import Generator
 
 from mats_core.analysis import LayerSteps, stepping
 from mats_core.merging import Event, inputs_of_last_round
+from mats_core.methods import METHODS
 from mats_core.system import part, recall
 
 from . import again
@@ -16,6 +17,7 @@ from .prepare import Prepared
 from .runs import Run
 from .shelf import Shelf
 
+MADE = 0.8  # of the whole, when the merge that it is measured at is made again
 MEASURED = 0.5  # of the whole, when its last round's files are measured
 
 
@@ -31,9 +33,15 @@ def step_through(shelf: Shelf, run: Run, layer: str, ready: Ready, tell: Tell) -
 def _stepping(
     shelf: Shelf, run: Run, layer: str, prepared: Prepared
 ) -> Generator[Event, None, LayerSteps]:
-    """The layer alone is merged again: its report says what it took from the others."""
+    """The layer alone is merged again: its report says what it took from the others.  One that is
+    measured at the merge of those before it needs that merge as well."""
     recipe, inputs = again.opened(run, prepared)
     looked = shelf.place(run)
+    if METHODS[recipe.method].calibrates:
+        events = again.looked(shelf, run, recipe, inputs)
+        looked = yield from part(events, stop=MADE)
+        events = stepping(recipe, run.report, inputs, layer, looked.encoder)
+        return (yield from part(events, MADE))
     if looked.last_round is None:
         looked.last_round = yield from part(inputs_of_last_round(recipe, inputs), stop=MEASURED)
     recipe = recipe.model_copy(update={"rounds": 1})

@@ -298,4 +298,5 @@ METHOD = Method(
         outcome("Σₜ αₜ Bₜ W Aₜ = Σₜ αₜ Bₜ Wₜ Aₜ"),
     ),
     solve=Solve("iterations", {"damping": 0.0, "anchor": 0.0, "off_diagonal": 1.0}),
+    exploring={"preconditioner": "joint"},
 )

@@ -31,9 +31,11 @@ def steps(page: Any) -> int:
 
 def test_every_page_is_one_step_of_the_history_and_back_is_one_press(visitor: Visitor):
     page = visitor.page
-    # What the family opens with is shown when it is read: then the address names it, too.
-    page.wait_for_url(re.compile("run="))
     before = steps(page)
+    # What the family opens with is shown when it is read: then the address names it, in place.
+    page.wait_for_url(re.compile("run="))
+    page.wait_for_timeout(600)
+    assert steps(page) == before, "nothing to go back to on the way in"
     for count, title in enumerate(PAGES, 1):
         visitor.go(title)
         if title != "Learn":  # which is about no family

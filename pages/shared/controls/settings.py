@@ -80,9 +80,11 @@ def _put_method(wanted: Wanted) -> None:
     group = METHODS[wanted.method].group
     state.put(keys.group(), group)
     state.put(keys.method(group), wanted.method)
+    # What is not named has its default, whatever the widgets begin with.
+    begun = METHODS[wanted.method].exploring
     for field in describe(wanted.method):
-        if field.name in wanted.options:
-            widgets.put(field, wanted.method, wanted.options[field.name])
+        if field.name in wanted.options or field.name in begun:
+            widgets.put(field, wanted.method, wanted.options.get(field.name, field.default))
 
 
 def _put_experts(wanted: Wanted, collection: FamilyFile) -> None:

@@ -7,7 +7,8 @@ and the page is drawn again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 from weakref import WeakSet
 
@@ -16,6 +17,18 @@ import streamlit as st
 from ..work import Job, Prepared
 from . import browser, caches, show, state
 from .state import Slot, session
+
+
+@contextmanager
+def drawing() -> Iterator[None]:
+    """While a page is drawn, what runs in the background rests: both would share one interpreter,
+    and a visitor waits for the page alone."""
+    desk = caches.worker()
+    desk.attend(1)
+    try:
+        yield
+    finally:  # a page that stops or starts over raises
+        desk.attend(-1)
 
 
 def begin() -> None:

@@ -2,7 +2,8 @@
 
 Work is a function `work(tell) -> result` that knows no Streamlit.  It calls `tell(fraction, text)`
 between its steps, which is also where a cancelled job stops, and where a job in the background lets
-those go first that somebody is waiting for.  The page polls snapshots.
+those go first that somebody is waiting for, and rests while a page is drawn.  The page polls
+snapshots.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ class Tell(Protocol):
 Work = Callable[[Tell], Any]
 log = logging.getLogger(__name__)
 MOST_SHARED = 16  # jobs whose results the worker keeps
+REST = 2.0  # seconds that work in the background rests at most while a page is drawn
 PATIENCE = 5.0  # seconds that the running job has to end by itself when the process does
 
 
@@ -191,6 +193,7 @@ class Worker:
         self._running: list[Job] = []  # one, and the one that lets it go first
         self._shared: dict[str, Job] = {}
         self._ended = False
+        self._pages = 0  # that are being drawn
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._loop, name="mats-worker", daemon=True)
         self._thread.start()
@@ -215,6 +218,12 @@ class Worker:
                 self._share(job)
             self._changed.notify()
         return job
+
+    def attend(self, pages: int) -> None:
+        """So many more pages are being drawn; fewer where it is negative."""
+        with self._changed:
+            self._pages += pages
+            self._changed.notify()
 
     def _share(self, job: Job) -> None:
         """Keep a shared job under its name; of those that have ended, the oldest go."""
@@ -274,9 +283,18 @@ class Worker:
         while True:
             with self._changed:
                 job = self._next(background=False)
+                if job is None:
+                    # A page that hangs stops no work for good.
+                    self._changed.wait_for(self._is_wanted, REST)
+                    job = self._next(background=False)
             if job is None:
                 return
             self._run(job)
+
+    def _is_wanted(self) -> bool:
+        """Whether a job in the background need not rest any longer."""
+        foreground = any(job.active and not job.background for job in self._waiting)
+        return self._ended or foreground or not self._pages
 
 
 class Desk:
@@ -289,6 +307,9 @@ class Desk:
     def submit(self, job: Job) -> Job:
         self._jobs = [*(j for j in self._jobs if j.active), job]
         return self._worker.submit(job)
+
+    def attend(self, pages: int) -> None:
+        self._worker.attend(pages)
 
     def ahead(self, job: Job) -> int:
         return self._worker.ahead(job)

@@ -197,3 +197,41 @@ def test_a_process_that_ends_takes_its_jobs_with_it_in_silence(monkeypatch, capl
     job.run()
     assert job.snapshot().state == "cancelled"
     assert caplog.text == ""
+
+
+def test_work_in_the_background_rests_while_a_page_is_drawn(worker):
+    log: list[str] = []
+    steps: list[int] = []
+
+    def counted(tell: Tell) -> None:
+        while not gate.open.is_set():
+            tell(0.5, "working")
+            steps.append(1)
+            time.sleep(0.001)
+
+    gate, desk = Gate(log, "wanted"), Desk(worker)
+    job = desk.submit(Job(None, "counting", counted, background=True))
+    until(lambda: len(steps) > 3, "it did not begin")
+    desk.attend(1)
+    until(lambda: not _goes_on(steps), "it does not rest")
+    wanted = desk.submit(Job(None, "wanted", lambda tell: log.append("done")))
+    ended(wanted)  # what is waited for is done meanwhile
+    desk.attend(-1)
+    until(lambda: _goes_on(steps), "it does not go on")
+    gate.open.set()
+    assert ended(job).snapshot().state == "done"
+    assert log == ["done"]
+
+
+def _goes_on(steps: list[int]) -> bool:
+    before = len(steps)
+    time.sleep(0.1)
+    return len(steps) > before + 1
+
+
+def test_a_page_that_hangs_stops_no_work_for_good(worker, monkeypatch):
+    monkeypatch.setattr("pages.shared.work.jobs.REST", 0.01)
+    desk = Desk(worker)
+    desk.attend(1)
+    job = Job(None, "few", lambda tell: [tell(0.5, "working") for _ in range(3)], background=True)
+    assert ended(desk.submit(job)).snapshot().state == "done"

@@ -47,7 +47,7 @@ with left, st.container(border=True, key="settings"):  # style.css knows it
         press = st.empty()  # drawn once it is known whether these settings can be merged
         settings.presets()
         st.button("Reset", on_click=settings.reset, icon=":material/undo:")
-    cost = st.empty()
+    cost = st.container(gap="xsmall")
     at_once = st.toggle(
         "Live: merge at every change of a knob", key="live", persist_state="session"
     )

@@ -265,6 +265,11 @@ def test_a_run_of_other_files_is_not_explained_and_not_tried_again(
 # Predicted loss -----------------------------------------------------------------------------------
 
 
+def test_the_loss_of_the_run_that_merge_shows_is_predicted_first(compare_page: AppTest):
+    compare_page.session_state["shown run"] = kept()[1].id
+    assert box(view(compare_page, LOSS), "Run").value == kept()[1].id
+
+
 def test_predicted_loss_beside_measured(compare_page: AppTest):
     view(compare_page, LOSS)
     box(compare_page, "Run").set_value(kept()[0].id).run()

@@ -21,7 +21,7 @@ from pages.shared.work import leaderboard, runs
 from pages.shared.work.jobs import Cancelled
 from pages.shared.work.leaderboard import BoardRequest
 from pages.shared.work.prepare import Prepared
-from tests.pages.driving import kept, press, sentences, settle, texts_of
+from tests.pages.driving import button, held, kept, press, sentences, settle, texts_of
 
 Open = Callable[..., AppTest]
 SOME = ("average", "slerp", "ties", "regmean", "kfac")
@@ -165,6 +165,21 @@ def test_one_press_fills_the_board_and_another_confirms_the_best(open_app: Open)
     finals = [run for run in kept() if run.final]
     assert [(run.id, run.draft) for run in finals] == [(first.id, False)]
     assert "Final figure, asked once" in texts_of(app)
+
+
+def test_a_board_that_fills_is_found_by_another_window(open_app: Open):
+    first, other = (open_app("compare") for _ in range(2))
+    for app in (first, other):
+        app.session_state["compare view"] = "All methods"
+        settle(app, "preparation")
+    with held():
+        press(first, "Merge all 4 methods")
+        other.run()
+        assert other.session_state["ranking"] is first.session_state["ranking"]
+        assert button(other, "Merge all 4 methods").disabled
+    settle(other, *JOBS)
+    assert sentences(other) == ""
+    assert len(kept()) == 4
 
 
 def test_without_a_task_the_board_is_of_the_others(open_app: Open):

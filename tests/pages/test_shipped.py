@@ -168,9 +168,13 @@ def begun(walked: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> runs
     prepared = Prepared(
         family, with_statistics(open_inputs(family.recipe("average")), recipe), files
     )
-    shipped.adopt(family)
     told: list[float] = []
-    shipped.check(family, lambda: prepared, lambda fraction, *said: told.append(fraction))
+
+    def tell(fraction: float, text: str, partial: Any = None) -> None:
+        told.append(fraction)
+
+    shipped.adopt(family)
+    shipped.check(family, lambda: prepared, tell)
     assert 0 <= min(told) <= max(told) <= 1
     (run,) = kept()
     return run
@@ -218,6 +222,9 @@ def test_the_page_begins_with_the_quick_preset_of_the_best_shipped_method(
     app.run()
     assert labelled(app, "Method").value == FIRST.method
     assert labelled(app, "Examples").value == FIRST.options["examples"]
+    assert f"{FIRST.title}: {FIRST.sentence}" in captions(app)
+    labelled(app, "Examples").set_value(33).run()
+    assert FIRST.title not in captions(app)
     labelled(app, "Method").set_value("kfac").run()
     press(app, "Reset")
     assert labelled(app, "Method").value == FIRST.method

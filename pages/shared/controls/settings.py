@@ -110,6 +110,22 @@ def _preset() -> None:
     show.keep("info", f"{preset.title}: {preset.sentence}")
 
 
+def preset_of(request: merge.Request) -> Preset | None:
+    """The preset whose settings these are."""
+    return next((one for one in PRESETS if _same(request, one)), None)
+
+
+def _same(request: merge.Request, preset: Preset) -> bool:
+    if (request.method, request.rounds) != (preset.method, preset.rounds):
+        return False
+    fields = describe(preset.method)
+    now, then = (
+        [options.get(field.name, field.default) for field in fields]
+        for options in (request.options, preset.options)
+    )
+    return now == then
+
+
 def reset() -> None:
     """Put every knob where it stood at the beginning, and say so."""
     widgets.reset()

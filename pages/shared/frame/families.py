@@ -25,6 +25,11 @@ def roots() -> list[Path]:
     return folders.named()
 
 
+def is_sample(file: Path) -> bool:
+    """Whether a family's file came with the app."""
+    return file.is_relative_to(folders.SAMPLES)
+
+
 def found() -> dict[str, Path]:
     """Every family that can be chosen, those that this session opened by their path included."""
     opened: list[Path] = []

@@ -26,6 +26,7 @@ from .factored import (
     solve_factored,
     update_gram,
 )
+from .joint import JOINT_SHARE, JOINT_STEPS, JointBasis, joint, joint_basis
 from .lowrank import WORTH, Gram, LowRank, matrix
 from .operators import (
     Dense,
@@ -49,12 +50,13 @@ from .two_models import two_models
 from .updates import Updates, norm, weighted_sum
 
 __all__ = [
-    "BLOCK", "WORTH", "Apply", "Dense", "Diagonal", "Eigen", "Gram", "Identity", "InputGram",
-    "Kronecker", "LowRank", "Operator", "Solution", "Spectral", "Status", "Triples", "Updates",
-    "WeightedSum", "cg", "damped", "damped_products", "discriminant", "effective_dimension",
-    "eigh_descending", "essential_directions", "exact", "factored_kronecker_inverse", "input_gate",
-    "jacobi", "kronecker", "kronecker_inverse", "largest_triples", "left_directions", "like",
-    "matrix", "norm", "output_branch", "polar", "pseudo_solve", "regularised", "regularised_gram",
-    "solve_factored", "solve_positive", "streamed_thresholds", "svd", "symmetric", "truncated",
-    "two_models", "update_gram", "weighted_sum", "worth_factors",
+    "BLOCK", "JOINT_SHARE", "JOINT_STEPS", "WORTH", "Apply", "Dense", "Diagonal", "Eigen", "Gram",
+    "Identity", "InputGram", "JointBasis", "Kronecker", "LowRank", "Operator", "Solution",
+    "Spectral", "Status", "Triples", "Updates", "WeightedSum", "cg", "damped", "damped_products",
+    "discriminant", "effective_dimension", "eigh_descending", "essential_directions", "exact",
+    "factored_kronecker_inverse", "input_gate", "jacobi", "joint", "joint_basis", "kronecker",
+    "kronecker_inverse", "largest_triples", "left_directions", "like", "matrix", "norm",
+    "output_branch", "polar", "pseudo_solve", "regularised", "regularised_gram", "solve_factored",
+    "solve_positive", "streamed_thresholds", "svd", "symmetric", "truncated", "two_models",
+    "update_gram", "weighted_sum", "worth_factors",
 ]  # fmt: skip

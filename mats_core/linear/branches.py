@@ -61,14 +61,32 @@ def discriminant(groups: Sequence[Tensor], shrinkage: float = 0.1) -> tuple[Tens
     """
     wide = [exact(group) for group in groups]
     means = torch.stack([group.mean(0) for group in wide])
-    scatter = [(g - m).mT @ (g - m) / len(g) for g, m in zip(wide, means, strict=True)]
-    pooled = torch.stack(scatter).mean(0) * (1 - shrinkage)
-    variance = pooled.diagonal().mean() / (1 - shrinkage)
-    pooled.diagonal().add_(shrinkage * variance + 1e-12)
+    scatter = [(g - m) / len(g) ** 0.5 for g, m in zip(wide, means, strict=True)]
     middle = means.mean(0)  # which no difference of scores depends on
-    found = torch.linalg.solve(pooled, (means - middle).mT).mT
+    solved = _pooled_solve if sum(map(len, wide)) > means.shape[1] else _pooled_solve_by_examples
+    found = solved(scatter, shrinkage, means - middle)
     offsets = (found * (means + middle)).sum(1) / 2
     return like(found, groups[0]), like(offsets, groups[0])
+
+
+def _pooled_solve(scatter: Sequence[Tensor], shrinkage: float, rows: Tensor) -> Tensor:
+    """`rows S⁻¹` with S of the discriminant; `scatter` holds Z_t with Z_tᵀ Z_t the covariance of
+    one group."""
+    pooled = torch.stack([z.mT @ z for z in scatter]).mean(0)
+    variance = pooled.diagonal().mean()
+    pooled = pooled * (1 - shrinkage)
+    pooled.diagonal().add_(shrinkage * variance + 1e-12)
+    return torch.linalg.solve(pooled, rows.mT).mT
+
+
+def _pooled_solve_by_examples(scatter: Sequence[Tensor], shrinkage: float, rows: Tensor) -> Tensor:
+    """`_pooled_solve` by Woodbury's identity, for more dimensions than examples."""
+    z = torch.cat(list(scatter)) * ((1 - shrinkage) / len(scatter)) ** 0.5
+    variance = sum(float(one.square().sum()) for one in scatter) / len(scatter) / z.shape[1]
+    ridge = shrinkage * variance + 1e-12
+    small = z @ z.mT
+    small.diagonal().add_(ridge)
+    return (rows - torch.linalg.solve(small, z @ rows.mT).mT @ z) / ridge
 
 
 def _root(gram: Tensor) -> Tensor:

@@ -16,6 +16,11 @@ def jacobi(diagonal: Tensor) -> Apply:
     return lambda r: r / safe
 
 
+def floored(values: Tensor) -> Tensor:
+    """Eigenvalues to divide by, none of them below a trillionth of the largest, or zero."""
+    return values.clamp_min(1e-12 * float(values.max()) or torch.finfo(values.dtype).tiny)
+
+
 Eigen = tuple[Tensor, Tensor]  # eigenvalues λ (n,), and their vectors T as columns (n, n)
 
 
@@ -26,8 +31,7 @@ def kronecker(a: Eigen, b: Eigen, shift: float = 0.0) -> Apply:
     the size of the operator; `shift` is the proximal term μ s.
     """
     (values_a, q_a), (values_b, q_b) = a, b
-    values = torch.outer(values_b, values_a) + shift
-    values = values.clamp_min(1e-12 * float(values.max()) or 1e-300)
+    values = floored(torch.outer(values_b, values_a) + shift)
     return lambda r: q_b @ ((q_b.mT @ r @ q_a) / values) @ q_a.mT
 
 

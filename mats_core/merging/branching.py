@@ -94,7 +94,10 @@ class Work:
         """The name of the expert whose examples a pair of streams carries."""
         return self.plan.inputs.family.experts[pair.expert].name
 
-    def pair(self, index: int, kept: Any) -> Pair:
+    def ready(self) -> None:
+        """Called once, when all examples are in front of the first block."""
+
+    def pair(self, index: int, kept: Any) -> Pair | None:
         """An expert's examples in front of the first block, of the merge and of the expert; where
         nothing is calibrated, of the merge alone."""
         batches = self._inputs(self.plan.inputs.family.experts[index])
@@ -132,7 +135,7 @@ class Work:
         for layer in stage.layers:
             parts = {name: v.to(dtype) for name, v in self._branches(layer, seen).items()}
             # As they will be read from the file: what is tested now is what is tested then.
-            self.beside[self.names[layer]] = kept = {**_on_cpu(parts), **router}
+            self.beside[self.names[layer]] = kept = {**on_cpu(parts), **router}
             self.routing.add(layer, {n: v.to(self.plan.device) for n, v in kept.items()})
             self.routing.added(self.model, layer)
             router = {"stage": router["stage"]}  # which lies beside the first of its layers
@@ -154,17 +157,17 @@ class Work:
     def _router(self, stage: Stage, seen: Sequence[_Seen]) -> Parts:
         """Prototypes, or gates of all updates of the stage's layers, stacked over their outputs."""
         if self.routed.by == "prototypes":
-            return _on_cpu({"prototypes": torch.stack([one.means.mean(0) for one in seen])})
+            return on_cpu({"prototypes": torch.stack([one.means.mean(0) for one in seen])})
         if self.routed.by == "discriminant":
             directions, offsets = discriminant([one.means for one in seen])
-            return _on_cpu({"prototypes": directions, "offsets": offsets})
+            return on_cpu({"prototypes": directions, "offsets": offsets})
         gates = []
         for expert in self.plan.inputs.family.experts:
             updates = [self._update(expert, self.names[layer]) for layer in stage.layers]
             whole = torch.cat(updates)
             rank = min(self.routed.gate, *whole.shape)
             gates.append(input_gate(whole, rank, scaled=self.routed.by == "updates"))
-        return _on_cpu({"gate": torch.stack(gates)})
+        return on_cpu({"gate": torch.stack(gates)})
 
     def _offsets(
         self, router: Parts, block: Block, stage: Stage, streams: Sequence[Pair]
@@ -259,5 +262,6 @@ def calibrated(
     return (found, None) if bias is None else (found[:, :-1], found[:, -1])
 
 
-def _on_cpu(parts: Mapping[str, Tensor]) -> Parts:
+def on_cpu(parts: Mapping[str, Tensor]) -> Parts:
+    """Parts in the memory of the processor."""
     return {name: value.cpu() for name, value in parts.items()}

@@ -159,6 +159,7 @@ model = {{ class }}.from_pretrained(None, config=config, state_dict=tensors)
 
 CHOSEN = {
     "prototypes": "each layer's input chooses the expert whose mean input it is most like",
+    "first_pass": "the input chooses the expert in a first pass, for all layers alike",
     "discriminant": "the input chooses the expert, by a linear discriminant of the experts' inputs",
     "updates": "the input chooses the expert whose update answers it most",
     "smile": "each token chooses the updates that answer it most",

@@ -104,7 +104,7 @@ class Routed(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    by: Literal["discriminant", "prototypes", "updates", "smile"] = "discriminant"
+    by: Literal["first_pass", "discriminant", "prototypes", "updates", "smile"] = "discriminant"
     rank: Annotated[int, Field(ge=0, le=65536)] | Literal["full"] = 8
     layers: Literal["reading", "all"] = "reading"
     examples: int = Field(default=64, ge=0, le=4096)

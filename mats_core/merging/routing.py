@@ -22,6 +22,7 @@ from ..models import joined
 from ..statistics import room
 from ..system import Event, nbytes
 from .branching import Parts, Work, rank_of
+from .first_pass import FirstPass, as_matrix
 from .plan import Plan
 from .reading import treated_as_matrix
 from .side_by_side import Pair, streams_budget
@@ -65,7 +66,7 @@ def require(plan: Plan) -> None:
             found="a merge that adds to another, by 'adds_to'",
             remedy="Merge all experts at once.",
         )
-    if routed.by in ("prototypes", "discriminant") and not routed.examples:
+    if routed.by in ("first_pass", "prototypes", "discriminant") and not routed.examples:
         raise InputError(
             f"'routed' by '{routed.by}'",
             expected="'examples' of at least 1: it is fitted to inputs",
@@ -108,17 +109,19 @@ def told(plan: Plan, encoder: Tensors, built: Built) -> dict[str, Any]:
 
 def most_bytes(plan: Plan) -> int:
     """Bytes that the branches of a plan take at most, from shapes alone: of every matrix, for which
-    of them read the residual stream is seen in the model only."""
+    of them read the residual stream is seen in the model only, and of all else that is chosen in a
+    first pass."""
     routed, family = plan.recipe.routed, plan.inputs.family
     if routed is None or routed.rank == 0:
         return 0
     total, experts = 0, len(family.experts)
     for name in family.shared:
-        if treated_as_matrix(plan, name):
-            rows, columns = family.shape(name)
+        matrix = treated_as_matrix(plan, name)
+        if matrix or routed.by == "first_pass":
+            rows, columns = family.shape(name) if matrix else as_matrix(family.shape(name))
             rank = rank_of(routed, rows, columns)
             own = rank * (rows + columns) if worth_factors(rows, columns, rank) else rows * columns
-            each = own + rows + routed.gate * columns
+            each = own + (rows + routed.gate * columns if matrix else 0)
             total += experts * each * family.base.tensors[name].dtype.itemsize
     return total
 
@@ -133,12 +136,14 @@ def building(plan: Plan, encoder: Tensors) -> Generator[Event, None, Built]:
     if routed is None or routed.rank == 0:
         return Built({}, {})
     yield Event(text="Looking for the layers that are routed")
-    work = Work(plan, routed, encoder)
+    work = (FirstPass if routed.by == "first_pass" else Work)(plan, routed, encoder)
     with room(streams_budget()) as kept:
         streams: list[Pair] = []
         for index, expert in enumerate(plan.inputs.family.experts if routed.samples else ()):
             yield Event(text=f"Reading the calibration inputs of {expert.name}")
-            streams.append(work.pair(index, kept))
+            pair = work.pair(index, kept)
+            streams += [pair] if pair else []
+        work.ready()
         for number, block in enumerate(work.blocks):
             far, said = number / len(work.blocks), f"Block {number + 1} of {len(work.blocks)}"
             for stage in filter(None, map(work.routes, block.stages)):

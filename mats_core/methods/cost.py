@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
+from ..linear import JOINT_SHARE, JOINT_STEPS
 from ..system import Work, speeds
 from .layer import Treatment
 
@@ -178,11 +179,21 @@ def joint_basis(n: int) -> Work:
     return eigenbasis(n) + operations(n**3 * (1 / 3 + 3)) + calls(12.0)
 
 
-def bound(most: int, tolerance: float, experts: int) -> float:
-    """Iterations of CG: at most `most`, and the classical bound for condition number T."""
+def shared_basis(n: int, s: Shape) -> Work:
+    """`linear.joint_basis`: an eigenbasis of the sum, and its turning over all tasks' Grams."""
+    k = round(JOINT_SHARE * n)
+    inner = gemm(n, k, n, s.dtype) + gemm(k, k, n, s.dtype)
+    turned = (gemm(k, k, k, s.dtype) * 2 + passes(k * k * s.width, 12)) * JOINT_STEPS
+    solved = (operations(k**3 * (2 / 3 + 2), s.dtype) + gemm(k, k, k, s.dtype)) * JOINT_STEPS
+    diagonals = gemm(n, n, n, s.dtype) + passes(n * n * s.width, 3)
+    return eigenbasis(n) + (inner + turned + diagonals) * s.experts + solved
+
+
+def bound(most: int, tolerance: float, condition: float) -> float:
+    """Iterations of CG: at most `most`, and the classical bound for a condition number."""
     if not tolerance:
         return most
-    return min(most, math.ceil(0.5 * math.sqrt(experts) * math.log(2 / min(1, tolerance))))
+    return min(most, math.ceil(0.5 * math.sqrt(condition) * math.log(2 / min(1, tolerance))))
 
 
 # Singular values ----------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ from ..linear import (
 from .cost import Shape
 from .grams import measured_kinds, said, with_grams
 from .kfac_cost import cost
-from .kfac_options import KfacOptions, uses_kronecker
+from .kfac_options import KfacOptions, uses_joint, uses_kronecker
 from .layer import FISHER, KFAC, Layer, Merged, indefinite, require_diagonal
 from .method import Method, Solve, Sums
 from .options import Options
@@ -205,6 +205,8 @@ def _preconditioner(
         if inverse is not None:
             return inverse, "kronecker, by inverses of factors"
         return linear.jacobi(operator.diagonal() + shift), "jacobi, for Grams in factors"
+    if uses_joint(options):
+        return _by_joint_bases(layer, options, shift), "joint bases"
     if blocks and not shift:
         inverse = linear.kronecker_inverse(*sums(blocks, layer.magnitudes))
         if inverse is not None:
@@ -225,6 +227,19 @@ def _by_eigenbases(layer: Layer, options: KfacOptions, shift: float) -> linear.A
     a, b = layer.remember(("K-FAC eigenbases", *_undamped(layer, options)), compute)
     moved = [(values + damping * values.mean(), vectors) for values, vectors in (a, b)]
     return linear.kronecker(moved[0], moved[1], shift)
+
+
+def _by_joint_bases(layer: Layer, options: KfacOptions, shift: float) -> linear.Apply:
+    """As eigenbases do, the bases of all blocks serve every damping."""
+
+    def compute() -> tuple[linear.JointBasis, linear.JointBasis]:
+        blocks = _blocks(layer, options, damping=0.0)
+        sides = [matrix(k.a) for k in blocks], [matrix(k.b) for k in blocks]
+        a, b = (linear.joint_basis(grams, layer.magnitudes) for grams in sides)
+        return a, b
+
+    a, b = layer.remember(("K-FAC joint bases", *_undamped(layer, options)), compute)
+    return linear.joint(a, b, layer.magnitudes, damping=options.damping, shift=shift)
 
 
 def sums(blocks: Sequence[Kronecker], shares: Sequence[float]) -> tuple[Tensor, Tensor]:
@@ -287,4 +302,5 @@ METHOD = Method(
         outcome("Σₜ αₜ Bₜ W Aₜ = Σₜ αₜ Bₜ Wₜ Aₜ"),
     ),
     solve=Solve("iterations", {"damping": 0.0, "anchor": 0.0, "off_diagonal": 1.0}),
+    exploring={"preconditioner": "joint"},
 )

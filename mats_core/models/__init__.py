@@ -8,6 +8,7 @@ import warnings
 from . import batches
 from .anatomy import anatomy
 from .architecture import class_for, saved_names, ties_word_embeddings
+from .choosing import Choosing, change, mean_inputs
 from .fitting import Asking, check, depth_notes
 from .images import pixel_values
 from .inputs import BATCH, Rows, ask, encode
@@ -21,11 +22,11 @@ from .sizes import shapes_of
 from .tokens import IGNORED
 
 __all__ = [
-    "BATCH", "IGNORED", "Asking", "Branches", "Forward", "Router", "Routing", "Rows", "anatomy",
-    "ask", "batches", "build", "check", "class_for", "depth_notes", "encode", "facts_of",
-    "features", "forward", "joined", "mean_token", "noting", "parameter_names", "parted",
-    "pixel_values", "probe", "reads_of", "save_settings", "saved_names", "settings_digest",
-    "shapes_of", "tensors_of", "ties_word_embeddings",
+    "BATCH", "IGNORED", "Asking", "Branches", "Choosing", "Forward", "Router", "Routing", "Rows",
+    "anatomy", "ask", "batches", "build", "change", "check", "class_for", "depth_notes", "encode",
+    "facts_of", "features", "forward", "joined", "mean_inputs", "mean_token", "noting",
+    "parameter_names", "parted", "pixel_values", "probe", "reads_of", "save_settings",
+    "saved_names", "settings_digest", "shapes_of", "tensors_of", "ties_word_embeddings",
 ]  # fmt: skip
 
 # Of bars that transformers would draw in a notebook without ipywidgets; this library's need none.

@@ -22,7 +22,8 @@ from ..checkpoints import Tensors, Weights
 from ..errors import InputError, listing, parsing
 from ..system import Device, recall
 from .architecture import architecture, file_text, padding_token, quiet
-from .routing import Routing, parted
+from .choosing import routed_by
+from .routing import parted
 from .sizes import fitted, shapes_of
 from .unplaced import Unplaced
 
@@ -86,7 +87,7 @@ def build(
         model.config.pad_token_id = padding_token(config)
     if beside:
         own = {name: {p: v.to(device) for p, v in parts.items()} for name, parts in beside.items()}
-        tuple(Routing.of(own, parameter_names(directory, tensors)).attached(model))
+        tuple(routed_by(own, parameter_names(directory, tensors)).attached(model))
     return model.to(device).eval()
 
 
@@ -184,7 +185,7 @@ class _Shell:
                 stack.enter_context(parsing(*asking))
                 return module(**inputs)
             if beside := parted(tensors)[1]:
-                for handle in Routing.of(beside, self._names).attached(module):
+                for handle in routed_by(beside, self._names).attached(module):
                     stack.callback(handle.remove)
             held = ((name, tensors[source]) for name, source in self._names.items())
             values = {n: v.float() if v.is_floating_point() else v for n, v in held}

@@ -36,7 +36,7 @@ from torch import Tensor, nn
 from ..checkpoints import Tensors
 from ..names import module_of, part_name, weight_and_part
 
-PARTS = ("left", "right", "bias", "stage", "prototypes", "gate", "offsets", "top")
+PARTS = ("left", "right", "bias", "stage", "prototypes", "gate", "offsets", "margin", "top")
 TINY = 1e-30
 MASK = "attention_mask"
 Noted = Callable[[str, Tensor], None]  # (module, shares (examples, tokens or 1, T))
@@ -134,6 +134,23 @@ def mean_token(x: Tensor, there: Tensor | None) -> Tensor:
     return (x * weights).sum(1) / weights.sum(1).clamp_min(1)
 
 
+def batch_of(signature: inspect.Signature, args: Any, kwargs: Any) -> tuple[int, Tensor | None]:
+    """How many examples a call of a model has, and its (examples, tokens) of which tokens are no
+    padding, where that is given."""
+    given = signature.bind_partial(*args, **kwargs).arguments
+    given = {**given, **given.get("kwargs", {})}
+    tensors = [value for value in given.values() if isinstance(value, Tensor)]
+    mask = given.get(MASK)
+    return len(tensors[0]), mask if isinstance(mask, Tensor) else None
+
+
+def by_example(x: Tensor, examples: int, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """A layer's inputs as (examples, tokens, d), and which tokens are no padding where a mask
+    (examples, tokens) says so."""
+    tokens = x.reshape(examples, -1, x.shape[-1])
+    return tokens, mask if mask is not None and mask.shape == tokens.shape[:2] else None
+
+
 def parted(tensors: Tensors) -> tuple[dict[str, Tensor], dict[str, dict[str, Tensor]]]:
     """Plain tensors, and a weight → the parts that lie beside it."""
     plain: dict[str, Tensor] = {}
@@ -193,7 +210,7 @@ class Routing:
         evidence   of each stage that was asked about this batch already: its scores
         """
         self._examples = examples
-        self._mask = mask if mask is not None and mask.ndim == 2 else None
+        self._mask = mask
         self._evidence = {} if evidence is None else evidence
 
     def attached(self, model: nn.Module) -> Iterator[Any]:
@@ -201,11 +218,7 @@ class Routing:
         signature = inspect.signature(model.forward)
 
         def enter(module: nn.Module, args: Any, kwargs: Any) -> None:
-            given = signature.bind_partial(*args, **kwargs).arguments
-            given = {**given, **given.get("kwargs", {})}
-            tensors = [value for value in given.values() if isinstance(value, Tensor)]
-            mask = given.get(MASK)
-            self.entering(len(tensors[0]), mask if isinstance(mask, Tensor) else None)
+            self.entering(*batch_of(signature, args, kwargs))
 
         yield model.register_forward_pre_hook(enter, with_kwargs=True)
         for name in self.branches:
@@ -223,9 +236,7 @@ class Routing:
 
     def rows(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Inputs as (examples, tokens, d), and which tokens are no padding where that is known."""
-        tokens = x.reshape(self._examples, -1, x.shape[-1])
-        mask = self._mask
-        return tokens, mask if mask is not None and mask.shape == tokens.shape[:2] else None
+        return by_example(x, self._examples, self._mask)
 
     def _shares(self, stage: int, x: Tensor, there: Tensor | None) -> Tensor:
         """The shares of a stage, from its scores and those of the stages before it."""
@@ -239,8 +250,7 @@ class Routing:
     def _routed(self, name: str, branches: Branches, x: Tensor, output: Tensor) -> Tensor:
         tokens, there = self.rows(x)
         shares = self._shares(branches.stage, tokens, there)
-        if (noted := _noting.get()) is not None:
-            noted(name, shares)
+        told(name, shares)
         each = shares.expand(-1, tokens.shape[1], -1).reshape(-1, shares.shape[-1])
         flat, found = tokens.reshape(-1, x.shape[-1]), output.reshape(-1, output.shape[-1])
         for expert in range(each.shape[1]):
@@ -249,6 +259,12 @@ class Routing:
                 answer = branches.answer(expert, flat[rows]) * each[rows, expert, None]
                 found = found.index_add(0, rows, answer)
         return found.reshape(output.shape)
+
+
+def told(name: str, shares: Tensor) -> None:
+    """Tell whoever is `noting` the shares of a module."""
+    if (noted := _noting.get()) is not None:
+        noted(name, shares)
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.browser.conftest import Visitor
+from tests.browser.conftest import PATIENCE, Visitor
 
 pytestmark = pytest.mark.browser
 FOCUSED = "[document.activeElement.tagName, document.activeElement.innerText ?? '']"
@@ -50,7 +50,7 @@ def on(page: Any, name: str) -> None:
 def test_a_merge_is_set_up_started_cancelled_finished_and_read_by_the_keyboard(visitor: Visitor):
     from playwright.sync_api import expect
 
-    expect.set_options(timeout=60_000)
+    expect.set_options(timeout=PATIENCE)
     page = visitor.page
     status = page.locator(".st-key-voice [role=status]")
     expect(status).to_have_text("")
@@ -80,11 +80,11 @@ def test_a_merge_is_set_up_started_cancelled_finished_and_read_by_the_keyboard(v
 
     tab_to(page, "Reset")
     page.keyboard.press("Enter")
-    expect(status).to_have_text("Every setting has its default.")
+    expect(status).to_have_text("Every setting is as it was at the beginning.")
     tab_to(page, "Merge")
     page.keyboard.press("Enter")
     expect(status).to_have_text(MERGED)
     tab_to(page, "Accuracy")
     page.keyboard.press("ArrowRight")
-    assert page.evaluate("document.activeElement.innerText") == "Polarized scaling"
-    page.get_by_text("How loud each task speaks").wait_for()
+    assert page.evaluate("document.activeElement.innerText") == "Convergence"
+    page.get_by_text("layers converged").wait_for()

@@ -107,6 +107,8 @@ class Counted(TorchDispatchMode):
 # Textbook operations of a call, from the shapes of its tensors.
 OPERATIONS = {
     "mm": lambda a, b: 2.0 * a[0] * a[1] * b[1],
+    "bmm": lambda a, b: 2.0 * a[0] * a[1] * a[2] * b[2],
+    "_linalg_solve_ex": lambda a, b: 2.0 * a[0] ** 3 / 3 + 2.0 * a[0] ** 2 * b[1],
     "linalg_cholesky_ex": lambda a: a[0] ** 3 / 3,
     "cholesky_solve": lambda b, a: 2.0 * b[1] * a[0] ** 2,
     "cholesky_inverse": lambda a: 2.0 * a[0] ** 3 / 3,
@@ -119,6 +121,7 @@ EXACT: list[tuple[str, dict]] = [
     ("kfac", FIXED), ("regmean", {"gram": "update"}), ("essential", {"gram": "update"}),
     ("regmean", {"gram": "update", "iterations": 4}), ("kfac", {**FIXED, "gram": "update"}),
     ("kfac", {**FIXED, "gram": "update", "svc": 0.3}),
+    ("kfac", {**FIXED, "preconditioner": "joint"}),
 ]  # fmt: skip
 
 

@@ -95,3 +95,14 @@ def test_a_discriminant_of_fewer_examples_than_numbers_is_finite():
     directions, offsets = discriminant([drawn(2, 6), drawn(2, 6, seed=8)])
     assert directions.isfinite().all()
     assert offsets.isfinite().all()
+
+
+def test_a_discriminant_of_more_numbers_than_examples_is_that_of_the_dense_system():
+    """Woodbury's identity against the system of all dimensions in float64."""
+    groups = [drawn(4, 30), drawn(5, 30, seed=8), drawn(6, 30, seed=9)]
+    directions, _ = discriminant(groups, shrinkage=0.2)
+    means = torch.stack([g.mean(0) for g in groups])
+    pooled = torch.stack([torch.cov(g.mT, correction=0) for g in groups]).mean(0)
+    ridge = 0.2 * pooled.diagonal().mean() * torch.eye(30, dtype=pooled.dtype)
+    expected = torch.linalg.solve(0.8 * pooled + ridge, (means - means.mean(0)).mT).mT
+    torch.testing.assert_close(directions, expected)

@@ -53,7 +53,7 @@ def test_kfac_equals_the_dense_kronecker_solve(seed, experts):
 
 
 @pytest.mark.parametrize("start", STARTS)
-@pytest.mark.parametrize("preconditioner", ["auto", "none", "jacobi", "kronecker"])
+@pytest.mark.parametrize("preconditioner", ["auto", "none", "jacobi", "kronecker", "joint"])
 def test_every_start_and_preconditioner_ends_at_the_same_solution(start, preconditioner):
     case = random_case(1).with_weights(1.0, 2.0, 0.5)
     options = {**EXACT, "start": start, "preconditioner": preconditioner}
@@ -108,7 +108,7 @@ def test_normalise_makes_the_scale_of_a_task_irrelevant():
 
 @pytest.mark.parametrize("anchor", [0.01, 1.0])
 @pytest.mark.parametrize("experts", [2, 3])
-@pytest.mark.parametrize("preconditioner", ["none", "jacobi", "kronecker"])
+@pytest.mark.parametrize("preconditioner", ["none", "jacobi", "kronecker", "joint"])
 def test_the_anchor_is_a_proximal_term(anchor, experts, preconditioner):
     case = random_case(5, experts=experts).with_weights(*(1.0, 3.0, 2.0)[:experts])
     terms, right = system(case)
@@ -272,6 +272,28 @@ def test_another_damping_needs_no_product_with_the_experts_again(monkeypatch):
     assert torch.equal(reweighted, value(replace(fresh, weights=(1.0, 2.0, 3.0)), "kfac"))
 
 
+def test_joint_bases_are_made_once_for_every_damping_and_change_no_byte(monkeypatch):
+    known, made = {}, []
+
+    def remember(what, compute):
+        return known[what] if what in known else known.setdefault(what, compute())
+
+    def counting(*what):
+        made.append(what)
+        return joint_basis(*what)
+
+    joint_basis = linear.joint_basis
+    monkeypatch.setattr(linear, "joint_basis", counting)
+    fresh = random_case(2, experts=3).layer
+    layer = replace(fresh, remember=remember)
+    settings = [{"damping": 0.1}, {"damping": 0.3}, {"damping": 0.1, "tolerance": 1e-5}]
+    settings += [{"damping": 0.0}, {"anchor": 0.2}]
+    found = [value(layer, "kfac", preconditioner="joint", **each) for each in settings]
+    assert len(made) == 2  # of A, and of B
+    for each, one in zip(settings, found, strict=True):
+        assert torch.equal(one, value(fresh, "kfac", preconditioner="joint", **each))
+
+
 def test_the_report_says_what_was_preconditioned_with():
     case = random_case(2, experts=3).layer
 
@@ -284,6 +306,8 @@ def test_the_report_says_what_was_preconditioned_with():
     assert said(damping=0.1, preconditioner="jacobi") == "jacobi"
     assert said(damping=0.1, rank=4) == "none"
     assert said(damping=0.1, rank=4, preconditioner="kronecker") == "kronecker, by eigenbases"
+    assert said(damping=0.1, preconditioner="joint") == "joint bases"
+    assert said(damping=0.1, rank=4, preconditioner="joint") == "kronecker, by eigenbases"
 
 
 def test_inverses_and_eigenbases_make_the_same_iterates(monkeypatch):

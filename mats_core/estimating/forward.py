@@ -10,7 +10,7 @@ from ..evaluation import KEPT, ROUND
 from ..merging import Evaluation, Plan, examples_of, output_specs, streams_budget
 from ..methods import Cost, SequentialOptions, calls, operations, passes
 from ..models import BATCH
-from ..statistics import CHUNK_BYTES
+from ..statistics import AT_ONCE, CHUNK_BYTES
 from ..system import Work
 
 EXAMPLES = 500  # of a task, where nobody says how many there are
@@ -135,8 +135,16 @@ def calibrating(plan: Plan) -> Cost:
     seen = sum(shape[0] for shape in forward.matrices) // max(1, len(forward.matrices))
     alive = 4 * MEASURED * (forward.tokens * 8 * seen + 3 * forward.pixels)
     inputs = 4 * each * forward.pixels  # of one expert at a time
-    streams = min(2 * 4 * count * forward.tokens * width, streams_budget())
-    models = 2
+    streams, models = 2.0 * 4 * count * forward.tokens * width, 2
+    if plan.options.curvature == "answers":  # an input's gradients, and their Grams of each expert
+        work += forward.values(count) * 3
+        work += forward.batches(AT_ONCE, math.ceil(each / AT_ONCE) * experts) * 3
+        turned = sum(m * m for m, _ in forward.matrices)
+        work += operations(2.0 * forward.tokens * turned * count, "float32")
+        streams += 4 * turned * experts
+        alive += 4 * AT_ONCE * 3 * forward.outputs
+        models = 3
+    streams = min(streams, streams_budget())
     if plan.options.inputs != "own":  # each layer once, and its update beside it
         looked = plan.options.candidates * experts
         work += forward.values(looked) * 2

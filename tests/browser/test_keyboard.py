@@ -59,10 +59,11 @@ def test_a_merge_is_set_up_started_cancelled_finished_and_read_by_the_keyboard(v
     page.keyboard.press("Enter")
     item = page.get_by_role("menuitem", name="MaTS as published")
     item.wait_for()
-    for _ in range(8):
+    for _ in range(12):
         if item.evaluate("item => item === document.activeElement"):
             break
         page.keyboard.press("ArrowDown")
+        page.wait_for_timeout(100)  # the focus follows in a moment
     page.keyboard.press("Enter")
     expect(status).to_have_text(re.compile("^MaTS as published: "))
     on(page, "Presets")

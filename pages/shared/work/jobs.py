@@ -89,6 +89,7 @@ class Job:
         self.shared, self._work = shared, work
         self.next: Job | None = None
         self._lock, self._stop = threading.Lock(), threading.Event()
+        self._ended = threading.Event()
         self._now = Snapshot()
         self._started = time.perf_counter()
         self._meanwhile: Callable[[], None] | None = None
@@ -107,6 +108,10 @@ class Job:
         if now.state != "done":
             raise InputError(now.error or f"{self.title} did not finish ({now.state})")
         return now.result
+
+    def wait(self, seconds: float) -> bool:
+        """Whether the work has ended after at most so many seconds."""
+        return self._ended.wait(seconds)
 
     def cancel(self) -> None:
         """Ask the work to stop; a job that has not begun ends here."""
@@ -158,6 +163,8 @@ class Job:
         with self._lock:
             seconds = time.perf_counter() - self._started
             self._now = replace(self._now, seconds=seconds, **changes)
+            if not self._now.active:
+                self._ended.set()
 
 
 def _nothing(tell: Tell) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.browser.conftest import PATIENCE, Visitor
+from tests.browser.conftest import PATIENCE, SHIPPED, Visitor
 
 pytestmark = pytest.mark.browser
 FOCUSED = "[document.activeElement.tagName, document.activeElement.innerText ?? '']"
@@ -23,7 +23,7 @@ def visitor(browser: Any, address: str) -> Iterator[Visitor]:
     visitor = Visitor(browser, address)
     visitor.page.goto(address)
     visitor.page.get_by_role("heading", name="Merge", exact=True).wait_for()
-    visitor.page.get_by_test_id("stProgress").wait_for(state="detached")  # the family is prepared
+    visitor.page.get_by_text(SHIPPED).first.wait_for()  # the family is prepared, nothing is redrawn
     yield visitor
     visitor.leave()
 

@@ -19,6 +19,7 @@ TYPICAL = 0.8  # accuracy, for the number of examples that an interval needs
 MEASURED = 64  # examples of a batch that is measured
 ACTIVATION = 5.0  # bytes that are moved in the time of one transcendental function
 WALKED = 6.6  # forward passes of a walk: 2 models, (0.2 + 0.5 + 0.6 + 1 + 1) of each block
+EIGEN = 9.0  # operations of a symmetric eigendecomposition, as a multiple of its cube
 BUILDING = 2_000.0  # operations, whatever their size, to build a model for each matrix in it
 
 
@@ -127,6 +128,36 @@ def calibrating(plan: Plan) -> Cost:
     forward, experts = Forward(plan), len(plan.inputs.family.experts)
     pictures = _tokens_of_pictures(plan.inputs.family.base.config) is not None
     each = max(plan.options.examples, plan.options.augment_to if pictures else 0)
+    work, nbytes = _walk(forward, each, experts)
+    models = 2
+    if plan.options.inputs != "own":  # each layer once, and its update beside it
+        looked = plan.options.candidates * experts
+        work += forward.values(looked) * 2
+        work += forward.batches(MEASURED, math.ceil(looked / MEASURED)) * 2
+        models = 3
+    return Cost("merged", work, models * 4 * forward.parameters + nbytes)
+
+
+def branching(plan: Plan) -> Cost:
+    """What the branches of a routed merge cost: a walk on its examples as of `calibrating`, and of
+    every matrix a fit and a decomposition an expert.  The bytes are those of the walk, beside the
+    branches themselves."""
+    routed = plan.recipe.routed
+    if routed is None or routed.rank == 0:
+        return Cost("merged")
+    forward, experts = Forward(plan), len(plan.inputs.family.experts)
+    work, nbytes = _walk(forward, routed.samples, experts)
+    if not routed.fits:
+        work, nbytes = work * 0.5, nbytes / 2
+    fits = sum(n**3 / 3 + 2 * n * n * m for m, n in forward.matrices) if routed.fits else 0.0
+    cut = sum(EIGEN * (n**3 + min(m, n) ** 3) for m, n in forward.matrices)
+    work += operations(experts * (fits + cut), "float64")
+    return Cost("merged", work, 2 * 4 * forward.parameters + nbytes)
+
+
+def _walk(forward: Forward, each: int, experts: int) -> tuple[Work, float]:
+    """The work of passing so many examples of each expert through two models, stage by stage, and
+    the bytes of what lies in front of a block and of one batch."""
     count, number = each * experts, math.ceil(each / MEASURED) * experts
     sums = 2.0 * forward.tokens * sum(2 * n * n + m * n for m, n in forward.matrices)
     work = forward.values(count) * WALKED + forward.batches(MEASURED, number) * WALKED
@@ -136,13 +167,7 @@ def calibrating(plan: Plan) -> Cost:
     alive = 4 * MEASURED * (forward.tokens * 8 * seen + 3 * forward.pixels)
     inputs = 4 * each * forward.pixels  # of one expert at a time
     streams = min(2 * 4 * count * forward.tokens * width, streams_budget())
-    models = 2
-    if plan.options.inputs != "own":  # each layer once, and its update beside it
-        looked = plan.options.candidates * experts
-        work += forward.values(looked) * 2
-        work += forward.batches(MEASURED, math.ceil(looked / MEASURED)) * 2
-        models = 3
-    return Cost("merged", work, models * 4 * forward.parameters + streams + inputs + alive)
+    return work, streams + inputs + alive
 
 
 def statistics_bytes(plan: Plan) -> int:

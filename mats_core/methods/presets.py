@@ -105,9 +105,9 @@ PRESETS = (
     Preset(
         "K-FAC without data",
         "kfac",
-        {"gram": "update", "damping": 0.03},
-        "K-FAC blocks from each expert's update, Δᵀ Δ and Δ Δᵀ: curvature from the weights alone, "
-        "where nothing can be measured.",
+        {"gram": "update", "gram_power": 0.5, "damping": 0.1, "svc": 0.3},
+        "K-FAC blocks from the roots of each update's Grams, Δᵀ Δ and Δ Δᵀ, singular values "
+        "calibrated: curvature from the weights alone, where nothing can be measured.",
     ),
     Preset(
         "ACTMat",

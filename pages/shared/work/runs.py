@@ -45,6 +45,8 @@ YOUNGER: dict[tuple[str, str], Any] = {
     ("essential", "orthogonal"): True, ("regmean", "normalise"): False,
     ("regmean", "iterations"): None, ("regmean", "gram_share"): 1.0,
     **{(m, "gram"): "measured" for m in ("regmean", "kfac", "kfac_matching", "essential")},
+    **{(m, "gram_power"): 1.0 for m in ("kfac", "kfac_matching")},
+    **{(m, "svc"): None for m in ("kfac", "kfac_matching")},
 }  # fmt: skip
 log = logging.getLogger(__name__)
 _WRITING = threading.Lock()

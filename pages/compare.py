@@ -6,7 +6,16 @@ import streamlit as st
 
 from mats_core import figures
 from pages.shared.frame import Slot, families, keys, progress, show
-from pages.shared.views import comparison, final, ladder, leaderboard, predicted_loss, sweep, why
+from pages.shared.views import (
+    comparison,
+    final,
+    ladder,
+    leaderboard,
+    predicted_loss,
+    sizes,
+    sweep,
+    why,
+)
 from pages.shared.views import runs as runlist
 from pages.shared.work import runs
 
@@ -16,6 +25,7 @@ HEADINGS = {
     "Predicted loss": "Which tasks a merge hurts",
     leaderboard.VIEW: "What each method keeps",
     ladder.VIEW: "What each step adds",
+    sizes.VIEW: "What accuracy costs in size",
     "Sweep two settings": "Every pair of two settings",
 }
 collection = families.header(
@@ -26,6 +36,7 @@ collection = families.header(
 preparing = families.preparation(collection)
 sweep.collect()
 ladder.collect()
+sizes.collect()
 leaderboard.collect()
 final.collect()
 predicted_loss.collect()
@@ -33,7 +44,7 @@ why.collect()
 show.notices()
 prepared = families.prepared(preparing)
 kept = runs.everything(collection.name)
-names = [leaderboard.VIEW, ladder.VIEW, "Sweep two settings"]
+names = [leaderboard.VIEW, ladder.VIEW, sizes.VIEW, "Sweep two settings"]
 compared, baseline = [], None
 st.header("Finished merges", anchor=False)
 if kept:
@@ -51,6 +62,7 @@ mine = (
     Slot.PREDICTING,
     Slot.SWEEPING,
     Slot.CLIMBING,
+    Slot.SIZING,
     Slot.RANKING,
     Slot.FINISHING,
 )
@@ -69,6 +81,8 @@ for name, view in views.items():
             leaderboard.section(collection, preparing, prepared)
         elif name == ladder.VIEW:
             ladder.section(collection, prepared, looks)
+        elif name == sizes.VIEW:
+            sizes.section(collection, prepared, looks)
         elif baseline is None:
             st.info("Tick at least one run in the list above.")
         elif name == "Accuracy":

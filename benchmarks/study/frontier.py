@@ -147,7 +147,11 @@ ROWS: tuple[Row, ...] = (
         "inputs without labels; routed, rank 8",
         {"tsv_m": product(scaling=(1.25,))},
         {},
-        routed=({"rank": 8}, {"rank": 8, "layers": "all"}),
+        routed=(
+            {"rank": 8},
+            {"rank": 8, "layers": "all"},
+            {"by": "first_pass", "rank": 8, "examples": 256},
+        ),
     ),
     Row(
         "inputs without labels; routed, rank 32",
@@ -158,6 +162,7 @@ ROWS: tuple[Row, ...] = (
             {"rank": 32, "layers": "all"},
             {"rank": 32, "examples": 1024},
             {"rank": 32, "examples": 1024, "damping": 0.1},
+            {"by": "first_pass", "rank": 32, "examples": 256},
         ),
     ),
 )  # fmt: skip

@@ -19,6 +19,7 @@ TYPICAL = 0.8  # accuracy, for the number of examples that an interval needs
 MEASURED = 64  # examples of a batch that is measured
 ACTIVATION = 5.0  # bytes that are moved in the time of one transcendental function
 WALKED = 6.6  # forward passes of a walk: 2 models, (0.2 + 0.5 + 0.6 + 1 + 1) of each block
+EIGEN = 9.0  # operations of a symmetric eigendecomposition, as a multiple of its cube
 BUILDING = 2_000.0  # operations, whatever their size, to build a model for each matrix in it
 
 
@@ -127,6 +128,50 @@ def calibrating(plan: Plan) -> Cost:
     forward, experts = Forward(plan), len(plan.inputs.family.experts)
     pictures = _tokens_of_pictures(plan.inputs.family.base.config) is not None
     each = max(plan.options.examples, plan.options.augment_to if pictures else 0)
+    work, nbytes = _walk(forward, each, experts)
+    models = 2
+    if plan.options.inputs != "own":  # each layer once, and its update beside it
+        looked = plan.options.candidates * experts
+        work += forward.values(looked) * 2
+        work += forward.batches(MEASURED, math.ceil(looked / MEASURED)) * 2
+        models = 3
+    if plan.options.curvature == "answers":
+        asked, held = _turning(forward, each, experts)
+        work, nbytes, models = work + asked, nbytes + held, 3
+    return Cost("merged", work, models * 4 * forward.parameters + nbytes)
+
+
+def _turning(forward: Forward, each: int, experts: int) -> tuple[Work, float]:
+    """The work of asking how the answers of each expert turn with the outputs of its layers, and
+    the bytes of what it found and of the inputs that are asked at once."""
+    count, turned = each * experts, sum(m * m for m, _ in forward.matrices)
+    work = forward.values(count) * 3
+    work += forward.batches(AT_ONCE, math.ceil(each / AT_ONCE) * experts) * 3
+    work += operations(2.0 * forward.tokens * turned * count, "float32")
+    held = min(4.0 * turned * experts, streams_budget())
+    return work, held + 4 * AT_ONCE * 3 * forward.outputs
+
+
+def branching(plan: Plan) -> Cost:
+    """What the branches of a routed merge cost: a walk on its examples as of `calibrating`, and of
+    every matrix a fit and a decomposition an expert.  The bytes are those of the walk, beside the
+    branches themselves."""
+    routed = plan.recipe.routed
+    if routed is None or routed.rank == 0:
+        return Cost("merged")
+    forward, experts = Forward(plan), len(plan.inputs.family.experts)
+    work, nbytes = _walk(forward, routed.samples, experts)
+    if not routed.fits:
+        work, nbytes = work * 0.5, nbytes / 2
+    fits = sum(n**3 / 3 + 2 * n * n * m for m, n in forward.matrices) if routed.fits else 0.0
+    cut = sum(EIGEN * (n**3 + min(m, n) ** 3) for m, n in forward.matrices)
+    work += operations(experts * (fits + cut), "float64")
+    return Cost("merged", work, 2 * 4 * forward.parameters + nbytes)
+
+
+def _walk(forward: Forward, each: int, experts: int) -> tuple[Work, float]:
+    """The work of passing so many examples of each expert through two models, stage by stage, and
+    the bytes of what lies in front of a block and of one batch."""
     count, number = each * experts, math.ceil(each / MEASURED) * experts
     sums = 2.0 * forward.tokens * sum(2 * n * n + m * n for m, n in forward.matrices)
     work = forward.values(count) * WALKED + forward.batches(MEASURED, number) * WALKED
@@ -135,22 +180,8 @@ def calibrating(plan: Plan) -> Cost:
     seen = sum(shape[0] for shape in forward.matrices) // max(1, len(forward.matrices))
     alive = 4 * MEASURED * (forward.tokens * 8 * seen + 3 * forward.pixels)
     inputs = 4 * each * forward.pixels  # of one expert at a time
-    streams, models = 2.0 * 4 * count * forward.tokens * width, 2
-    if plan.options.curvature == "answers":  # an input's gradients, and their Grams of each expert
-        work += forward.values(count) * 3
-        work += forward.batches(AT_ONCE, math.ceil(each / AT_ONCE) * experts) * 3
-        turned = sum(m * m for m, _ in forward.matrices)
-        work += operations(2.0 * forward.tokens * turned * count, "float32")
-        streams += 4 * turned * experts
-        alive += 4 * AT_ONCE * 3 * forward.outputs
-        models = 3
-    streams = min(streams, streams_budget())
-    if plan.options.inputs != "own":  # each layer once, and its update beside it
-        looked = plan.options.candidates * experts
-        work += forward.values(looked) * 2
-        work += forward.batches(MEASURED, math.ceil(looked / MEASURED)) * 2
-        models = 3
-    return Cost("merged", work, models * 4 * forward.parameters + streams + inputs + alive)
+    streams = min(2 * 4 * count * forward.tokens * width, streams_budget())
+    return work, streams + inputs + alive
 
 
 def statistics_bytes(plan: Plan) -> int:

@@ -38,7 +38,7 @@ from ..merging import (
 from ..methods import Cost, Shape, Treatment, calls, passes, selection
 from ..system import Rates, Shown, Work, remembered
 from ..system import speeds as machine
-from .forward import calibrating, measuring, refining, statistics_bytes, testing
+from .forward import branching, calibrating, measuring, refining, statistics_bytes, testing
 
 DISK = 300e6  # bytes a second of a slow SSD; measuring it would mean writing
 
@@ -56,9 +56,9 @@ class Estimate(Shown):
     disk_bytes     what is written, with what lies beside it meanwhile
     seconds        on this machine as busy as when its speeds were measured, nothing remembered
     flops          floating-point operations of products and decompositions
-    parts          seconds of merging, measuring again, testing, writing, refining
+    parts          seconds of merging, measuring again, testing, writing, refining, branching
     memory         bytes of what makes the peak: merged model, remembered, largest layer, testing,
-                   measuring, statistics of the merge, refining
+                   measuring, statistics of the merge, refining, branching
     held           bytes that the process remembers now (`MATS_REMEMBER`), beside that peak
     largest        the layer that needs most
     coverage       tensors by treatment; the counts add up to the checkpoint
@@ -99,7 +99,13 @@ class Estimate(Shown):
         rounds = self.recipe.rounds
         if rounds == 1 or not self.parts["merging"]:
             return 1.0
-        return self.parts["measuring"] / (rounds - 1) / (self.parts["merging"] / rounds)
+        return self.share_of("measuring") / (rounds - 1)
+
+    def share_of(self, part: str) -> float:
+        """The time of a part of `parts`, as a multiple of the merging of one round; 0 where that
+        takes none."""
+        merging = self.parts["merging"] / self.recipe.rounds
+        return self.parts[part] / merging if merging else 0.0
 
 
 def estimate(
@@ -148,19 +154,21 @@ def estimate_plan(
     tested = testing(plan, examples)
     again = plan.recipe.rounds - 1
     measured = measuring(plan) if again else Cost("merged")
-    walked, trained = calibrating(plan), refining(plan)
+    walked, trained, branched = calibrating(plan), refining(plan), branching(plan)
     parts = {
         "merging": merges * (1 + again) * speeds.seconds(layers.work + walked.work),
         "measuring": merges * again * speeds.seconds(measured.work),
         "testing": merges * speeds.seconds(tested.work),
         "writing": written / DISK,
         "refining": speeds.seconds(trained.work),
+        "branching": speeds.seconds(branched.work),
     }
     needs = {
         "testing": tested.nbytes,
         "measuring": measured.nbytes,
         "walking": walked.nbytes,
         "refining": trained.nbytes,
+        "branching": branched.nbytes,
     }
     peak, device = _memory(plan, layers, needs, output)
     peak["merged model"] += branches
@@ -172,7 +180,7 @@ def estimate_plan(
         device_bytes=device,
         disk_bytes=written + _beside(plan) + round(layers.spool + layers.sums) if written else 0,
         seconds=sum(parts.values()),
-        flops=merges * (flops + tested.work.flops) + trained.work.flops,
+        flops=merges * (flops + tested.work.flops) + trained.work.flops + branched.work.flops,
         parts=parts,
         memory={name: round(value) for name, value in peak.items()},
         held=remembered(),
@@ -311,8 +319,9 @@ def _memory(
     held = tested or searched or not to_disk
     asking = {"merged model": float(output if held else 0), "testing": here * testing}
     moments = [merging, asking]
-    if needs["refining"]:
-        moments.append({"merged model": float(output), "refining": here * needs["refining"]})
+    for after in ("refining", "branching"):
+        if needs[after]:
+            moments.append({"merged model": float(output), after: here * needs[after]})
     if plan.recipe.rounds > 1:
         held = float(statistics_bytes(plan))  # those of the last round, until the end
         merging["statistics of the merge"] = asking["statistics of the merge"] = held
@@ -323,7 +332,8 @@ def _memory(
     peak = max(moments, key=lambda parts: sum(parts.values()))
     found = {**peak, "workspace": float(WORKSPACE)}
     if own:
-        most = max(layers.peak + walking, measuring, testing + output, needs["refining"])
+        after = max(needs["refining"], needs["branching"])
+        most = max(layers.peak + walking, measuring, testing + output, after)
         return found, round(kept_for_next + most)
     if kept_for_next:
         found["remembered"] = kept_for_next

@@ -42,7 +42,7 @@ def layer_map(rows: Sequence[LayerRow], chosen: str | None = None) -> Figure | N
     heatmap(
         figure, columns, names, [[v if math.isfinite(v) else None for v in line] for line in table],
         len(rows) <= MOST_LABELLED, colorscale=AROUND, zmid=0, zmin=-far, zmax=far,
-        text=[[f"{100 * v:.0f}" if math.isfinite(v) else "" for v in line] for line in table],
+        text=[[_cell(v) for v in line] for line in table],
     )  # fmt: skip
     said = [percent(v, 0) if math.isfinite(v) else "not measured" for line in table for v in line]
     data = [[row.name, task] for row in rows for task in tasks]
@@ -64,14 +64,24 @@ def layer_map(rows: Sequence[LayerRow], chosen: str | None = None) -> Figure | N
     return Figure(figure, f"Heatmap of layers by tasks: share kept. {caption}", caption, plain)
 
 
+def _cell(value: float) -> str:
+    """As short as a cell on a phone: percent, from a thousand on in thousands."""
+    if not math.isfinite(value):
+        return ""
+    shown = round(100 * value)
+    return f"{shown}" if abs(shown) < 1000 else f"{shown / 1000:.0f}k"
+
+
 def _caption(rows: Sequence[LayerRow], tasks: Sequence[str], titles: dict[str, str]) -> str:
     """What is counted, and where most and least is kept, in the numbers of this run."""
     cells = [(row.kept[task], row.name, task) for row in rows for task in tasks if task in row.kept]
     cells = [cell for cell in cells if math.isfinite(cell[0])]
     best, worst = max(cells), min(cells)
+    thousands = " (k: thousands)" if abs(worst[0]) >= 10 or abs(best[0]) >= 10 else ""
     where = [f"{task} in {titles[name]} ({percent(v, 0)})" for v, name, task in (best, worst)]
     return (
-        "Percentage of what each expert changes in a layer's outputs, on its inputs, that the "
-        f"merge has too; below 0 it is further from the expert than the base is. Most: {where[0]}. "
+        f"Percentage{thousands} of what each expert changes in a layer's outputs, on its inputs, "
+        "that the merge has too; below 0 it is further from the expert than the base is. Most: "
+        f"{where[0]}. "
         f"Least: {where[1]}."
     )

@@ -141,18 +141,20 @@ class Work:
             router = {"stage": router["stage"]}  # which lies beside the first of its layers
 
     def _seen(self, pair: Pair, block: Block, stage: Stage) -> _Seen:
-        gram: Any = 0
         means: list[Tensor] = []
+        if self.expert is not None:
+            self._become(pair.expert, block.module)
+            found = moments(
+                pair.merge, pair.own, block, stage, lambda x, t: means.append(mean_token(x, t))
+            )
+            return _Seen(found.gram[:-1, :-1], torch.cat(means), found)
+        gram: Any = 0
         tokens = 0
         for x, there in stage_inputs(pair.merge, block, stage):
             rows = x.reshape(-1, x.shape[-1]) if there is None else x[there.bool()]
             gram, tokens = gram + rows.mT @ rows, tokens + len(rows)
             means.append(mean_token(x, there))
-        if self.expert is None:
-            return _Seen(gram / tokens, torch.cat(means))
-        self._become(pair.expert, block.module)
-        found = moments(pair.merge, pair.own, block, stage)
-        return _Seen(gram / tokens, torch.cat(means), found)
+        return _Seen(gram / tokens, torch.cat(means))
 
     def _router(self, stage: Stage, seen: Sequence[_Seen]) -> Parts:
         """Prototypes, or gates of all updates of the stage's layers, stacked over their outputs."""

@@ -39,7 +39,7 @@ from .sinks import MemorySink, Sink, fold_vectors, take_over
 from .workspace import Place, open_place
 
 SHARES = Shares()  # where no estimate says more
-BRANCHES = 0.5  # of merging, in a routed merge
+BRANCHES = 1.0  # of merging, in a routed merge that no estimate was made of
 
 Merging = Generator[Event, None, Finished]
 
@@ -131,6 +131,8 @@ def _run_plan(
     shares = shares if has_tasks(plan) else replace(shares, testing=0.0)
     if recipe.refine is not None:
         shares = replace(shares, refining=shares.refining or shares.merging)
+    if recipe.routed is not None:
+        shares = replace(shares, branching=shares.branching or BRANCHES * shares.merging)
     target = recipe.path(recipe.output) if recipe.output else None
     opened = plan.inputs
 
@@ -162,9 +164,8 @@ def _run_plan(
         stack.callback(place.discard)  # whatever happens: an open file cannot be removed everywhere
         engine = here if recipe.engine == "local" else ray.on_ray(folder, shard_bytes)
         engine = calibration.by_blocks if plan.method.calibrates else engine
-        branching = BRANCHES * shares.merging if recipe.routed else 0.0
         merging, chosen = _choosing(_merge_into(plan, place, folder, engine))
-        layers = yield from stages.next(merging, shares.merging - branching, _in_round(recipe))
+        layers = yield from stages.next(merging, shares.merging, _in_round(recipe))
         left = require_merged(plan, layers)
         encoder = _encoder(plan, place, folder)
         refined = None
@@ -172,7 +173,7 @@ def _run_plan(
             steps = refining.train(plan, encoder, folder, shard_bytes, resume=resume)
             encoder, refined = yield from stages.next(steps, shares.refining)
         building = routing.building(plan, encoder)
-        built = yield from stages.next(building, branching, _in_round(recipe))
+        built = yield from stages.next(building, shares.branching, _in_round(recipe))
         asking = asking_plan(plan, exam, {**encoder, **built.tensors})
         results = yield from stages.next(asking, (1 - REFERENCES) * shares.testing)
         seconds = time.perf_counter() - started

@@ -20,17 +20,19 @@ class Shares:
     measuring   all experts' statistics at one merge, between two rounds
     testing     every task; 0 where there is none
     refining    the training after the merge; 0 where there is none
+    branching   of the branches of a routed merge; 0 where there are none
     """
 
     merging: float = 0.6
     measuring: float = 0.6
     testing: float = 0.4
     refining: float = 0.0
+    branching: float = 0.0
 
     def whole(self, rounds: int) -> float:
         """Of a merge in so many rounds."""
         merging = rounds * self.merging + (rounds - 1) * self.measuring
-        return merging + self.testing + self.refining
+        return merging + self.testing + self.refining + self.branching
 
 
 class Stages:

@@ -55,6 +55,7 @@ GRAM = {
 }
 TARGET = {
     "Cₜ": "the mean of yₜ x̃ᵀ, in the scale of Aₜ",
+    "E": "the mean over the examples of expert t",
     "yₜ": "what the layer should give: the output of expert t, and what the residual stream has "
     "lost before it",
     "E": "the mean over the tokens of these examples",

@@ -168,8 +168,17 @@ class Moments:
     error: float
 
 
-def moments(merge: Stream, expert: Stream, block: Block, stage: Stage) -> Moments:
-    """The moments of one stage over all batches of a task."""
+def moments(
+    merge: Stream,
+    expert: Stream,
+    block: Block,
+    stage: Stage,
+    note: Callable[[Tensor, Tensor | None], None] = lambda x, there: None,
+) -> Moments:
+    """The moments of one stage over all batches of a task.
+
+    note   is told the merge's inputs of each batch, as `stage_inputs` gives them
+    """
     wanted = [*dict.fromkeys([stage.source, *stage.streams.values()])]
     gram: Any = 0
     cross: Any = 0
@@ -178,6 +187,7 @@ def moments(merge: Stream, expert: Stream, block: Block, stage: Stage) -> Moment
     for index, mask in enumerate(merge.masks):
         ours = merge.caught(block.module, index, wanted)
         theirs = expert.caught(block.module, index, wanted)
+        note(*_by_sequence(ours[stage.source], merge.sizes[index], mask))
         rows = [_rows(own[stage.source], mask) for own in (ours, theirs)]
         apart.add(*rows)
         x_s, x_e = map(_with_one, rows)
@@ -234,5 +244,9 @@ def stage_inputs(
     which tokens are no padding; None where all count."""
     for index, (size, mask) in enumerate(zip(stream.sizes, stream.masks, strict=True)):
         values = stream.caught(block.module, index, [stage.source])[stage.source]
-        tokens = values.reshape(size, -1, values.shape[-1])
-        yield tokens, mask if mask is not None and mask.shape == tokens.shape[:2] else None
+        yield _by_sequence(values, size, mask)
+
+
+def _by_sequence(values: Tensor, size: int, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    tokens = values.reshape(size, -1, values.shape[-1])
+    return tokens, mask if mask is not None and mask.shape == tokens.shape[:2] else None

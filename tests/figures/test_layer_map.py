@@ -40,6 +40,15 @@ def test_without_grams_there_is_nothing_to_draw(kept: dict[str, float]):
     assert layer_map([row("0.query", **kept)]) is None
 
 
+def test_large_numbers_are_as_short_as_a_cell_on_a_phone():
+    drawn = layer_map([row("0.query", pets=-162.4, birds=-9.994)])
+    assert drawn is not None
+    figure: Any = drawn.figure
+    assert list(figure.data[0].text[0]) == ["-16k", "-999"]
+    assert list(figure.data[1].text) == ["-16240 %", "-999 %"]
+    assert "(k: thousands)" in drawn.caption
+
+
 def test_nothing_is_framed_where_no_layer_is_open():
     drawn = layer_map(ROWS)
     assert drawn is not None

@@ -103,6 +103,37 @@ def test_routed_rightly_at_full_rank_it_answers_as_the_expert(tiny_family):
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
+def test_smile_of_several_experts_at_full_rank_gives_each_tokens_expert_on_its_layers(tiny_family):
+    """Oracle: a linear layer's output for a token is that of the expert that the token chooses."""
+    merge = merged(tiny_family, {"by": "smile", "rank": "full", "layers": "all"})
+    experts = merge.inputs.family.experts
+    images = tasks.load("t0.npz", root=tiny_family).test.inputs[:6]
+    pixels = models.pixel_values(images, tiny_family / "e0")
+    model, checked = merge.model("e0"), set[int]()
+    layers = {type_of: module for type_of, module in model.named_modules()
+              if isinstance(module, torch.nn.Linear)}  # fmt: skip
+    names = models.parameter_names(tiny_family / "e0", merge.state_dict("e0"))
+    seen: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+    shares: dict[str, torch.Tensor] = {}
+    for name, module in layers.items():
+        module.register_forward_hook(
+            lambda own, args, output, name=name: seen.__setitem__(name, (args[0], output))
+        )
+    with torch.inference_mode(), noting(shares.__setitem__):
+        model(pixel_values=pixels)
+    assert len(shares) == 12
+    for name, share in shares.items():
+        x, output = seen[name]
+        chosen = share.argmax(-1)
+        for number in chosen.unique().tolist():
+            checkpoint, tokens = experts[number].checkpoint, chosen == number
+            weight, bias = (checkpoint.read(names[f"{name}.{kind}"]) for kind in ("weight", "bias"))
+            expected = torch.nn.functional.linear(x[tokens], weight, bias)
+            torch.testing.assert_close(output[tokens], expected, rtol=1e-4, atol=1e-4)
+            checked.add(number)
+    assert checked == {0, 1, 2}
+
+
 @pytest.mark.parametrize("by", ["prototypes", "discriminant", "updates", "smile"])
 def test_the_order_of_a_batch_changes_no_answer(tiny_family, by):
     merge = merged(tiny_family, {**FEW, "by": by, "rank": 4})

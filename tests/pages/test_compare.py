@@ -10,6 +10,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from mats_core import figures
+from mats_core.analysis import RANKS
 from mats_core.evaluation.comparison import compare, normalised_interval
 from mats_core.evaluation.scores import normalised_accuracy
 from mats_core.merging.family_file import load_family, measure_all
@@ -416,3 +417,19 @@ def test_the_number_of_examples_is_drawn_as_it_becomes_known(open_app: Open):
     box(app, "Step").set_value(2).run()
     press(app, "Use these settings")
     assert box(app, "Method").value == "sequential"
+
+
+# Accuracy against size ----------------------------------------------------------------------------
+
+
+def test_the_curve_of_sizes_is_drawn_in_one_press(open_app: Open):
+    app = view(settle(open_app("compare"), "preparation"), "Accuracy against size")
+    press(app, f"Merge {len(RANKS)} sizes")
+    settle(app, "sizing")
+    assert sentences(app) == ""
+    points = app.session_state["sizes"].snapshot().result
+    assert [point.rank for point in points] == [*RANKS, None]
+    assert [len(point.results) for point in points] == [3] * len(points)
+    bold = next(trace for trace in spec(app)["data"] if trace["name"] == "<b>all tasks</b>")
+    assert bold["x"] == pytest.approx(sorted(point.size for point in points))
+    assert kept() == []

@@ -21,6 +21,7 @@ from mats_core.merging.recipe import TRIED
 from mats_core.merging.shipped import FILE, differing, ship_results, shipped_results
 from mats_core.methods import FIRST, METHODS, PROPOSED
 from pages.shared.work import runs, shipped
+from pages.shared.work.merge import Outcome
 from pages.shared.work.prepare import Prepared
 from tests.pages.driving import kept, labelled, press, sentences, settle
 
@@ -190,6 +191,20 @@ def test_of_a_walk_through_the_model_the_first_block_is_checked(
     assert "of the first of 2 blocks" in run.shipped
     assert shipped.of_another_machine(run)
     assert merged == []
+
+
+@pytest.mark.parametrize("left", [0, 5])
+def test_a_walk_that_is_merged_by_hand_is_checked_as_a_whole(
+    walked: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, left: int
+):
+    run = begun(walked, monkeypatch, tmp_path)
+    own = merge(run.recipe.model_copy(update={"evaluate": TRIED}))
+    monkeypatch.setattr(type(run.report), "left", left)
+    made = shipped.made_again(Outcome(run.recipe, own, run))
+    whole = "Shipped with the family, and checked: all 72 answers asked here are the same."
+    assert made.shipped == (shipped.OTHER_ANSWERS if left else whole)
+    assert kept() == [made]
+    assert shipped.made_again(Outcome(run.recipe, own, made)) is made
 
 
 def test_a_walk_that_begins_otherwise_is_made_again(

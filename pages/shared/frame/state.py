@@ -73,6 +73,7 @@ class Slot(StrEnum):
     PREDICTING = "predicting"  # predicted and measured loss of one run
     SWEEPING = "sweeping"  # a grid of merges, until its end was said (`session.sweep` stays)
     CLIMBING = "climbing"  # a method step by step, until its end was said (`session.ladder` stays)
+    SIZING = "sizing"  # a merge at every size, until its end was said (`session.sizes` stays)
     RANKING = "ranking"  # all methods, until its end was said (`session.board` stays)
     CONFLICTING = "conflicting"  # pairs of tasks, or all but one, merged in the background
     LOOKING = "looking"  # one task's examples, asked of a merge that is made again
@@ -170,6 +171,8 @@ class Session:
     """(sweep, point) of the last click on that picture."""
     ladder: Held[Job | None] = Held(None)
     """The last ladder, whose figure stays."""
+    sizes: Held[Job | None] = Held(None)
+    """The last curve of accuracy against size, whose figure stays."""
     board: Held[Job | None] = Held(None)
     """The last job that merged by all methods; it says which failed."""
     inside_shelf: Held[Shelf | None] = Held(None)

@@ -14,7 +14,7 @@ from mats_core.system import choose_device
 
 from ..controls import settings
 from ..frame import Slot, browser, session, show, shown, tracked
-from ..work import Job, Run, merge, prepare
+from ..work import Job, Run, merge, prepare, shipped
 
 
 def is_new(request: merge.Request) -> bool:
@@ -89,7 +89,7 @@ def told(run: Run) -> str:
 
 def _finished(job: Job) -> None:
     """Show the run, and watch its test on the examples that are left."""
-    run = job.outcome().run
+    run = shipped.made_again(job.outcome())
     shown.show(run)
     shown.name(run.id)
     browser.say(f"Merged. {told(run)}.")

@@ -21,15 +21,17 @@ from .own_example import ask_own
 from .prepare import Prepared, TaskCard, clipped, picture
 from .runs import Run
 from .shelf import Answers, Shelf
+from .sizes import SizesRequest, run_sizes
 from .stepping import step_through
 from .survey import look_around
 from .sweep import SweepRequest, run_sweep
 
 __all__ = [
     "EXAMPLES", "Answers", "ConflictRequest", "Desk", "Draft", "Job", "LadderRequest", "Prepared",
-    "Request", "Residuals", "Run", "Shelf", "Snapshot", "SweepRequest", "TaskCard", "Tell",
-    "Worker", "Written", "ask_own", "chosen", "chosen_examples", "clipped", "confusion", "drafts",
-    "draw_map", "export", "film", "final", "finish_map", "follow", "leaderboard", "lesson", "load",
-    "look_around", "measure_conflicts", "merge", "picture", "predicted_loss", "prepare",
-    "run_ladder", "run_sweep", "runs", "shipped", "step_through", "tabulate", "walk", "why",
+    "Request", "Residuals", "Run", "Shelf", "SizesRequest", "Snapshot", "SweepRequest", "TaskCard",
+    "Tell", "Worker", "Written", "ask_own", "chosen", "chosen_examples", "clipped", "confusion",
+    "drafts", "draw_map", "export", "film", "final", "finish_map", "follow", "leaderboard",
+    "lesson", "load", "look_around", "measure_conflicts", "merge", "picture", "predicted_loss",
+    "prepare", "run_ladder", "run_sizes", "run_sweep", "runs", "shipped", "step_through",
+    "tabulate", "walk", "why",
 ]  # fmt: skip

@@ -173,7 +173,8 @@ def merge(request: Request, ready: Callable[[], Prepared], tell: Tell) -> Outcom
     plan = planned(recipe, again.of_family(prepared, recipe))
     expected = judge(plan, examples=_examples(prepared), speeds=None)
     shares = Shares()
-    shares = replace(shares, measuring=shares.merging * expected.measuring_share)
+    said = {part: shares.merging * expected.share_of(part) for part in ("refining", "branching")}
+    shares = replace(shares, measuring=shares.merging * expected.measuring_share, **said)
     solving = _Solving()
     finished = told(run_plan(plan, shares=shares), tell, solving.see)
     run = _kept(request, recipe, finished.report)

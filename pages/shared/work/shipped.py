@@ -29,7 +29,7 @@ from mats_core.methods import FIRST, Preset
 from . import again, runs
 from .jobs import Job, Tell
 from .lesson import within
-from .merge import Request, merge, refine
+from .merge import Outcome, Request, merge, refine
 from .prepare import Prepared
 from .runs import Run
 
@@ -157,7 +157,19 @@ def of_another_machine(run: Run) -> bool:
     return run.shipped.startswith((CHECKING, PARTLY))
 
 
+def made_again(outcome: Outcome) -> Run:
+    """The run of a merge that somebody asked for; of one that was shipped and not checked as a
+    whole, with what this says of it."""
+    run = outcome.run
+    if not of_another_machine(run):
+        return run
+    # The shipped answers stay where these do not contradict them, and they are to all examples.
+    said = OTHER_ANSWERS if run.report.left else verdict(run.report, outcome.report)
+    return runs.change(run, shipped=said)
+
+
 OTHER_FILES = "This machine's own: the shipped result is of other checkpoints."
+OTHER_ANSWERS = "This machine's own: some answers differ from the shipped ones."
 OTHER_TASKS = "This machine's own: the shipped result is of other examples."
 
 

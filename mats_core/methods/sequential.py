@@ -58,7 +58,6 @@ TARGET = {
     "E": "the mean over the examples of expert t",
     "yₜ": "what the layer should give: the output of expert t, and what the residual stream has "
     "lost before it",
-    "E": "the mean over the tokens of these examples",
     **GRAM,
 }
 CURVATURE = {

@@ -107,6 +107,11 @@ ROWS: tuple[Row, ...] = (
         _goal(93, 75, 85),
     ),
     Row(
+        "eight unlabelled examples a task, and how the answers turn",
+        {"sequential": product(examples=(8,), curvature=("answers",), damping=(0.1,))},
+        _goal(93, 75, 85),
+    ),
+    Row(
         "inputs without labels: 256 a task",
         {"sequential": product(damping=(0.03, 0.1))},
         _goal(95, 80, 90),

@@ -18,8 +18,8 @@ and calibrated singular values help (87.1, 62 % of the gap), which the sample fa
 How the answers turn is worth more than labels on images: beside the updates' curvature, gradients
 of random contrasts of the logits on the same 256 unlabelled inputs bring 94.3 to 95.2, where
 curvature that was measured with labels stays at 94.6; on the sample family 96.1 to 97.1, as good as
-measured (97.3). FeatCal's objective with our anchor, which has no curvature and corrects no residual
-stream, stays behind B = I on both (86.0 and 86.9).
+measured (97.3). FeatCal's objective with our anchor, which has no curvature and corrects no
+residual stream, stays behind B = I on both (86.0 and 86.9).
 
 Eight examples a task keep what 256 do on texts (98.4 and 98.9), nearly so on the sample family
 (94.3 and 96.1), and not on images (88.7 and 94.3). Which task an example is of need not be known on

@@ -5,11 +5,10 @@ Start it with `streamlit run app.py`.
 
 import sys
 
-import streamlit as st
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from mats_core.system import set_waiting
-from pages.shared.frame import navigation
+from pages.shared.frame import first_sight, navigation
 
 if __name__ == "__main__":  # not in a process that multiprocessing starts beside a page
     if get_script_run_ctx(suppress_warning=True) is None:
@@ -18,6 +17,9 @@ if __name__ == "__main__":  # not in a process that multiprocessing starts besid
     page = navigation.frame()
     navigation.enter()
     if "torch" not in sys.modules:
-        with st.spinner("Loading PyTorch, once"):
-            import torch  # noqa: F401
-    page.run()
+        with first_sight.shown(page.title):
+            from pages.shared.frame import families  # noqa: F401  (and with it PyTorch)
+    from pages.shared.frame import tracked
+
+    with tracked.drawing():
+        page.run()

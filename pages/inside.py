@@ -19,7 +19,6 @@ from pages.shared.views import (
     loading,
     own_example,
     picks,
-    stepping,
 )
 from pages.shared.work import Shelf, runs
 
@@ -72,7 +71,6 @@ if prepared is not None:
     chosen.section(run, task, prepared)
     loading.section(shelf, run, task, prepared)
     layer_table.section(shelf, run, task, prepared)
-    stepping.section(shelf, run, prepared)
     between.section(shelf, run, prepared)
     feature_map.section(shelf, run, task, prepared)
 mine = (
@@ -81,9 +79,9 @@ mine = (
     Slot.CHOOSING,
     Slot.LOADING_PARTS,
     Slot.TABULATING,
-    Slot.STEPPING,
     Slot.WALKING,
     Slot.MAPPING,
+    Slot.TRAVELLING,
     Slot.ASKING,
 )
 with top:

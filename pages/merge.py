@@ -35,6 +35,7 @@ collection = families.header(
 )
 preparing = families.preparation(collection)
 settings.follow_link(collection)
+shipped.begin_with(collection)
 settings.take_over(collection)
 lesson = st.container()  # filled at the end: its answer quotes the run that has just finished
 left, right = st.columns([5, 11], gap="medium")
@@ -46,7 +47,7 @@ with left, st.container(border=True, key="settings"):  # style.css knows it
         press = st.empty()  # drawn once it is known whether these settings can be merged
         settings.presets()
         st.button("Reset", on_click=settings.reset, icon=":material/undo:")
-    cost = st.empty()
+    cost = st.container(gap="xsmall")
     at_once = st.toggle(
         "Live: merge at every change of a knob", key="live", persist_state="session"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,6 +25,8 @@ SYSTEMS: dict[str, dict[str, Any]] = {
     "δ = 0.001, as measured": {"damping": 1e-3, "normalise": False},
     "default": {},
 }
+# The inverses of the mean factors, and the bases of all factors.
+WAYS: dict[str, dict[str, Any]] = {"": {}, ", joint bases": {"preconditioner": "joint"}}
 
 Pair = tuple[int | None, int]  # our iterations, theirs
 
@@ -65,27 +68,31 @@ def needed(trace: Sequence[float], residual: float) -> int | None:
 def run() -> Sequence[Line]:
     lines = []
     for name, folder in families().items():
-        found: dict[tuple[str, float], list[Pair]] = {}
+        found: dict[tuple[str, str, float], list[Pair]] = {}
         for layer in layers_of(folder):
             if layer.base.shape[0] != layer.base.shape[1]:
                 continue
             for system, options in SYSTEMS.items():
-                ours = residuals(layer, 1000, options)
+                ours = {
+                    way: residuals(layer, 1000, {**options, **how}) for way, how in WAYS.items()
+                }
                 plain = {**options, "preconditioner": "none", "start": "task_arithmetic"}
-                theirs = residuals(layer, ENOUGH * max(1, len(ours) - 1), plain)
-                for residual in RESIDUALS:
-                    pair = (needed(ours, residual), needed(theirs, residual) or len(theirs) - 1)
-                    found.setdefault((system, residual), []).append(pair)
+                longest = max(map(len, ours.values())) - 1
+                theirs = residuals(layer, ENOUGH * max(1, longest), plain)
+                for way, residual in itertools.product(WAYS, RESIDUALS):
+                    other = needed(theirs, residual) or len(theirs) - 1
+                    pairs = found.setdefault((system, way, residual), [])
+                    pairs.append((needed(ours[way], residual), other))
         lines += [_line(name, *key, pairs) for key, pairs in found.items()]
     return lines
 
 
-def _line(family: str, system: str, residual: float, pairs: list[Pair]) -> Line:
+def _line(family: str, system: str, way: str, residual: float, pairs: list[Pair]) -> Line:
     failed = sum(ours is None for ours, _ in pairs)
     ratios = [theirs / max(ours, 1) if ours is not None else 0.0 for ours, theirs in pairs]
     reached = sum(ratio >= GOAL for ratio in ratios)
     return Line(
-        case=f"{family} family, {system}, residual {residual:g}",
+        case=f"{family} family, {system}{way}, residual {residual:g}",
         ours=statistics.median(ours or 0 for ours, _ in pairs),
         theirs=statistics.median(theirs for _, theirs in pairs),
         unit="iterations",
@@ -98,7 +105,7 @@ def _line(family: str, system: str, residual: float, pairs: list[Pair]) -> Line:
             "median ratio": statistics.median(ratios),
         },
         least=min(ratios),
-        note=f"Plain CG is stopped at {ENOUGH} times our iterations, reached or not.",
+        note=f"Plain CG is stopped at {ENOUGH} times our most iterations, reached or not.",
     )  # fmt: skip
 
 

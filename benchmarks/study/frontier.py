@@ -12,6 +12,8 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from mats_core.methods import PRESETS
+
 from .questions import SEEDS, Grid, product
 from .readings import READINGS
 from .trials import Bench, Store, Trial
@@ -56,6 +58,11 @@ def _goal(text: int, vision: int, sample: int) -> Mapping[str, int]:
     return {"text": text, "vision": vision, "sample": sample}
 
 
+def _preset(title: str) -> Mapping[str, Any]:
+    """The options of a preset."""
+    return next(preset.options for preset in PRESETS if preset.title == title)
+
+
 ROWS: tuple[Row, ...] = (
     Row("nothing but weights: the average", {"average": [{}]}, {}, seeded=False),
     Row(
@@ -69,6 +76,17 @@ ROWS: tuple[Row, ...] = (
         {
             "kfac": product(gram=("update",), damping=(0.01, 0.03, 0.1, 0.3, 1.0)),
             "kfac_matching": product(gram=("update",), prior=(0.1, 0.3)),
+        },
+        _goal(90, 60, 65),
+        seeded=False,
+    ),
+    Row(
+        "nothing but weights: the same, singular values calibrated",
+        {
+            "kfac": [
+                *product(gram=("update",), damping=(0.03,), svc=(0.3, 0.5)),
+                *product(gram=("update",), gram_power=(0.5,), damping=(0.1,), svc=(0.3, 0.5)),
+            ]
         },
         _goal(90, 60, 65),
         seeded=False,
@@ -96,17 +114,28 @@ ROWS: tuple[Row, ...] = (
     Row(
         "inputs without labels: 1,024 a task",
         {"sequential": product(examples=(1024,), damping=(0.03, 0.1))},
-        {},
+        _goal(95, 80, 90),
     ),
     Row(
         "inputs without labels, no curvature: B = I",
         {"sequential": product(curvature=("identity",), damping=(0.01,))},
         {},
     ),
+    Row(
+        "inputs without labels: FeatCal, with our anchor",
+        {"sequential": [_preset("FeatCal, with our anchor")]},
+        {},
+    ),
     Row("inputs, labels, gradients: K-FAC", {"kfac": product(damping=(0.03, 0.1))}, {}),
     Row(
         "inputs, labels, gradients: sequential",
-        {"sequential": product(curvature=("measured",), damping=(0.03, 0.1))},
+        {
+            "sequential": [
+                *product(curvature=("measured",), damping=(0.03, 0.1)),
+                # Who has labels need not use them.
+                *product(examples=(1024,), damping=(0.03, 0.1)),
+            ],
+        },
         _goal(97, 90, 95),
     ),
     Row(

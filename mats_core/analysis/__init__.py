@@ -10,7 +10,7 @@ from .convergence import Trajectory, follow
 from .correlation import Correlation, clear_among, correlate, correlate_pairs
 from .decided import Decided, decided, usual_share
 from .distances import Distances, measuring_distances
-from .feature_map import NEAREST, FeatureMap, Neighbour, mapping
+from .feature_map import NEAREST, FeatureMap, mapping, travelling, under_experts
 from .film import Film, Frame, FrameDone, filming
 from .ladder import Stand, Stood, climb, of_rung, steps
 from .layers import LayerRow, tabulating
@@ -40,14 +40,14 @@ __all__ = [
     "BASE", "GRAINS", "KINDS", "NEAREST", "OF_A_KIND", "ORDERINGS", "RANKS", "SUBSPACES", "THREE",
     "TRAITS", "VIEWS", "WAYS", "Axis", "Between", "Cell", "CellDone", "Conflicts", "Correlation",
     "Decided", "Distances", "Essential", "FeatureMap", "Film", "Frame", "FrameDone", "Grain",
-    "Interference", "Kind", "LayerRow", "LayerSteps", "Loading", "Merged", "Neighbour", "Ordering",
-    "OwnAnswers", "Point", "Protection", "Quantity", "Seen", "SizeDone", "Sized", "Spectrum",
-    "Stand", "Step", "Stood", "Subspace", "Survey", "Surveyed", "Task", "Trait", "Trajectory",
-    "View", "Walk", "Way", "Why", "Window", "answering", "best", "chance_conflict", "clear_among",
-    "climb", "conflict", "conflicting", "convergence", "correlate", "correlate_pairs", "decided",
-    "explaining", "fields", "filming", "follow", "interference", "knobs", "layer_protection",
-    "layer_spectra", "layer_subspaces", "loading", "mapping", "measuring_distances", "of_rung",
-    "others_mean", "overlap", "overlaps", "predicted_loss", "predicting", "principal_angles",
-    "reasons", "sizing", "stepping", "steps", "suggested", "survey", "surveying", "sweep",
-    "tabulating", "toy", "traits", "unrelated_angles", "usual_share", "walking",
+    "Interference", "Kind", "LayerRow", "LayerSteps", "Loading", "Merged", "Ordering", "OwnAnswers",
+    "Point", "Protection", "Quantity", "Seen", "SizeDone", "Sized", "Spectrum", "Stand", "Step",
+    "Stood", "Subspace", "Survey", "Surveyed", "Task", "Trait", "Trajectory", "View", "Walk", "Way",
+    "Why", "Window", "answering", "best", "chance_conflict", "clear_among", "climb", "conflict",
+    "conflicting", "convergence", "correlate", "correlate_pairs", "decided", "explaining", "fields",
+    "filming", "follow", "interference", "knobs", "layer_protection", "layer_spectra",
+    "layer_subspaces", "loading", "mapping", "measuring_distances", "of_rung", "others_mean",
+    "overlap", "overlaps", "predicted_loss", "predicting", "principal_angles", "reasons", "sizing",
+    "stepping", "steps", "suggested", "survey", "surveying", "sweep", "tabulating", "toy", "traits",
+    "travelling", "under_experts", "unrelated_angles", "usual_share", "walking",
 ]  # fmt: skip

@@ -130,7 +130,12 @@ def _share(found: np.ndarray, value: float) -> float:
 
 
 def _interval(value: float, count: int) -> tuple[float, float]:
-    if count <= LEAST or abs(value) >= 1:
-        return (-1.0, 1.0) if count <= LEAST else (value, value)
-    half = metrics.Z * math.sqrt((1 + value**2 / 2) / (count - 3))
-    return math.tanh(math.atanh(value) - half), math.tanh(math.atanh(value) + half)
+    if count <= LEAST:
+        return -1.0, 1.0
+    # Fisher's z of 1 is infinite, which would be certain of any few that are in one order: halfway
+    # to the next ρ that so many ranks can have is as near as it is taken.
+    most = 1 - 6 / (count**3 - count)
+    near = max(-most, min(most, value))
+    half = metrics.Z * math.sqrt((1 + near**2 / 2) / (count - 3))
+    low, high = math.tanh(math.atanh(near) - half), math.tanh(math.atanh(near) + half)
+    return min(low, value), max(high, value)

@@ -68,16 +68,17 @@ def climb(
 
 
 def steps(stands: Sequence[Stand]) -> list[Comparison | None]:
-    """What each stand adds to the last one before it that has results; None for the first, and for
-    one without results."""
+    """What each stand adds to the one that its rung names, else to the last one before it that has
+    results; None for the first, and where one of the two has no results."""
     found: list[Comparison | None] = []
-    before: Stand | None = None
+    known: dict[str, Stand] = {}
     for stand in stands:
-        there = bool(stand.results)
+        before = known.get(stand.rung.against or next(reversed(known), ""))
         found.append(
             compare(stand.results, before.results, same_examples=True)
-            if there and before is not None
+            if stand.results and before is not None
             else None
         )
-        before = stand if there else before
+        if stand.results:
+            known[stand.rung.title] = stand
     return found

@@ -13,7 +13,7 @@ With W the merge of a layer, W₀ the base, Δ_t the change of expert t and A_t 
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -105,11 +105,17 @@ def measured_by_name(inputs: Inputs, family: Family) -> dict[str, Statistics]:
 
 def share_kept(update: Tensor, task: TaskLayer) -> float:
     """The share of one task's output shift that an update has too; NaN without an input Gram."""
+    return shares_kept([update], task)[0]
+
+
+def shares_kept(updates: Sequence[Tensor], task: TaskLayer) -> list[float]:
+    """The same of several updates."""
     if task.a is None:
-        return float("nan")
+        return [float("nan")] * len(updates)
     a = task.a.double()
-    left, whole = (_moved(d.double(), a) for d in (update - task.update, task.update))
-    return 1 - left / whole if whole > 0 else float("nan")
+    whole = _moved(task.update.double(), a)
+    left = [_moved((update - task.update).double(), a) for update in updates]
+    return [1 - one / whole if whole > 0 else float("nan") for one in left]
 
 
 def _moved(change: Tensor, a: Tensor) -> float:

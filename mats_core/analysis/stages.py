@@ -19,10 +19,19 @@ from torch import Tensor
 from ..checkpoints import Weights
 from ..errors import InputError
 from ..linear import Gram, matrix
-from ..merging import Inputs, Plan, Recipe, Report, inputs_of_last_round, merge_one, prepare
+from ..merging import (
+    Inputs,
+    Plan,
+    Recipe,
+    Report,
+    calibrating_one,
+    inputs_of_last_round,
+    merge_one,
+    prepare,
+)
 from ..methods import METHODS, PLAIN, Stage
 from ..system import Event, part
-from .layers import measured_by_name, share_kept
+from .layers import measured_by_name, shares_kept
 from .spectra import task_layers
 
 View = Literal["first", "moved", "means"]
@@ -97,13 +106,19 @@ class LayerSteps:
 
 
 def stepping(
-    recipe: Recipe, report: Report, inputs: Inputs, name: str
+    recipe: Recipe,
+    report: Report,
+    inputs: Inputs,
+    name: str,
+    merged: Mapping[str, Tensor] | None = None,
 ) -> Generator[Event, None, LayerSteps]:
     """Events of one layer of a finished merge that is made again; returns its stages.
 
     recipe   of the merge, with the options that were applied
     report   of the merge
     name     of a weight that is a matrix
+    merged   the merge, by the base's names: for a method that measures each layer at the merge of
+             those before it
 
     Raises `InputError` for another tensor, and for a merge of (IA)³ vectors.
     """
@@ -117,7 +132,11 @@ def stepping(
     inputs = yield from part(inputs_of_last_round(recipe, inputs), stop=0.3)
     plan = prepare(recipe, inputs, _steps(told.iterations, inputs.family.shape(name)))
     watched = _Watched(plan, name)
-    made = merge_one(replace(plan, watch=watched.see), name, told.details.get("layer_weight"))
+    plan = replace(plan, watch=watched.see)
+    if plan.method.calibrates and merged is not None:
+        made = calibrating_one(plan, name, merged)
+    else:
+        made = merge_one(plan, name, told.details.get("layer_weight"))
     done, tensors = yield from part(made, 0.3, MADE)
     own = done.entry.report
     watched.compared(inputs.family.oriented(name, tensors[name]))
@@ -157,7 +176,7 @@ def _mean_kept(inputs: Inputs, name: str, iterates: Sequence[Tensor]) -> tuple[f
     base = family.weight(family.base, name, dtype=torch.float32)
     updates = [x[:, : base.shape[1]].to("cpu", torch.float32) - base for x in iterates]
     tasks = task_layers(family, measured_by_name(inputs, family), name, base) if updates else ()
-    shares = [[share_kept(update, task) for update in updates] for task in tasks]
+    shares = [shares_kept(updates, task) for task in tasks]
     known = [row for row in shares if row and row[0] == row[0]]
     if not known:
         return (math.nan,) * len(updates)
@@ -229,31 +248,43 @@ class _Sight:
         self._picked: dict[View, list[list[int]]] = {"first": first, "moved": moved}
         small = (len(first[0]), len(first[1]))
         self._values = {view: torch.full(small, math.nan) for view in self._picked}
-        self._sums, self._counts = torch.zeros(2, *small, dtype=torch.float64)
+        self._sums = torch.zeros(small, dtype=torch.float64)
 
     def add(self, flat: Tensor, start: int) -> None:
-        """The entries from `start` on."""
-        for offset in range(0, len(flat), AT_ONCE):
-            piece = flat[offset : offset + AT_ONCE]
-            self._square += float(piece.double().square().sum())
-            index = torch.arange(start + offset, start + offset + len(piece))
-            rows, columns = index // self.shape[1], index % self.shape[1]
-            self._look(piece, rows, columns)
-            self._pool(piece.double(), rows, columns)
+        """The entries from `start` on: whole rows, and what is there of one before and behind."""
+        width = self.shape[1]
+        most = max(1, AT_ONCE // width) * width
+        while len(flat):
+            row, column = divmod(start, width)
+            rest = len(flat) if len(flat) + column < width else width - column
+            count = rest if column or len(flat) < width else min(len(flat) // width * width, most)
+            block = flat[:count].reshape(1 if count < width else -1, min(count, width))
+            self._look(block, row, column)
+            self._square += float(torch.linalg.vector_norm(block, dtype=torch.float64)) ** 2
+            flat, start = flat[count:], start + count
 
-    def _look(self, piece: Tensor, rows: Tensor, columns: Tensor) -> None:
+    def _look(self, block: Tensor, row: int, column: int) -> None:
+        """Rows and columns of the matrix that begin at these."""
+        ends = (row + len(block), column + block.shape[1])
         for view, picked in self._picked.items():
-            where = [_places(own, size) for own, size in zip(picked, self.shape, strict=True)]
-            row, column = where[0][rows], where[1][columns]
-            there = (row >= 0) & (column >= 0)
-            self._values[view][row[there], column[there]] = piece[there].float()
-
-    def _pool(self, piece: Tensor, rows: Tensor, columns: Tensor) -> None:
+            here = [
+                [place for place, one in enumerate(own) if low <= one < high]
+                for own, low, high in zip(picked, (row, column), ends, strict=True)
+            ]
+            if not all(here):
+                continue
+            rows, columns = (
+                torch.tensor([own[place] - low for place in places])
+                for own, low, places in zip(picked, (row, column), here, strict=True)
+            )
+            seen = block[rows][:, columns].float()
+            self._values[view][torch.tensor(here[0])[:, None], torch.tensor(here[1])] = seen
         height, width = self._sums.shape
-        block = (rows * height // self.shape[0]) * width + columns * width // self.shape[1]
-        sums = torch.bincount(block, piece, height * width)
-        self._sums += sums.reshape(height, width)
-        self._counts += torch.bincount(block, minlength=height * width).reshape(height, width)
+        of_rows = torch.arange(row, ends[0]) * height // self.shape[0]
+        of_columns = torch.arange(column, ends[1]) * width // self.shape[1]
+        narrow = torch.zeros(len(block), width, dtype=torch.float64)
+        narrow.index_add_(1, of_columns, block.double())
+        self._sums.index_add_(0, of_rows, narrow)
 
     def seen(self) -> Seen:
         """What was filled."""
@@ -262,22 +293,17 @@ class _Sight:
             named = (tuple(map(str, rows)), tuple(map(str, columns)))
             windows[view] = Window(*named, self._values[view])
         height, width = (_blocks(n, m) for n, m in zip(self._sums.shape, self.shape, strict=True))
-        windows["means"] = Window(height, width, (self._sums / self._counts).float())
+        counts = torch.tensor(height[1])[:, None] * torch.tensor(width[1])
+        windows["means"] = Window(height[0], width[0], (self._sums / counts).float())
         return Seen(self.shape, self._square**0.5, windows)
 
 
-def _places(picked: Sequence[int], size: int) -> Tensor:
-    """Of each of `size` rows or columns its place among the picked ones; −1 for the others."""
-    places = torch.full((size,), -1)
-    places[list(picked)] = torch.arange(len(picked))
-    return places
-
-
-def _blocks(count: int, size: int) -> tuple[str, ...]:
-    """What is in each of `count` blocks of `size` rows or columns."""
+def _blocks(count: int, size: int) -> tuple[tuple[str, ...], list[int]]:
+    """What is in each of `count` blocks of `size` rows or columns, and how many of them."""
     ends = [math.ceil(i * size / count) for i in range(count + 1)]
-    pairs = ((low, high - 1) for low, high in pairwise(ends))
-    return tuple(str(low) if low == high else f"{low}–{high}" for low, high in pairs)
+    pairs = [(low, high - 1) for low, high in pairwise(ends)]
+    named = tuple(str(low) if low == high else f"{low}–{high}" for low, high in pairs)
+    return named, [high - low for low, high in pairwise(ends)]
 
 
 __all__ = ["VIEWS", "WINDOW", "LayerSteps", "Seen", "View", "Window", "stepping"]

@@ -20,6 +20,7 @@ from .examples import example_lines
 from .feature_map import feature_map
 from .film import feature_errors, film_lines
 from .ladder import ladder_lines
+from .layer_map import layer_map
 from .loading import loading_curves, loading_steps
 from .overlap import angle_curves, pair_matrix
 from .own_example import own_answers
@@ -44,12 +45,12 @@ __all__ = [
     "confusion_change", "correlation_words", "count_clear", "decided_lines", "decided_words",
     "difference_lines", "dimension_weights", "energy_curves", "example_lines", "family_heatmap",
     "feature_errors", "feature_map", "film_lines", "headline", "headline_changes",
-    "interference_map", "ladder_lines", "largest_mistake", "layer_profile", "loading_curves",
-    "loading_steps", "look", "looks", "own_answers", "pair_matrix", "percent", "picture",
-    "plotly_script", "points", "predicted_against_measured", "protection_along", "protection_maps",
-    "reasons_figure", "reasons_verdict", "residual_curves", "run_lines", "safe", "script_json",
-    "short_names", "solve_at", "spectra", "stage_matrix", "stages_words", "sweep_map",
-    "task_weights", "to_csv", "to_json", "toy_losses", "toy_polar", "toy_progress", "toy_scaling",
-    "trajectory_curves", "trajectory_tasks", "verdict", "way_between", "why_explained",
-    "why_layers", "why_tasks", "worth_showing",
+    "interference_map", "ladder_lines", "largest_mistake", "layer_map", "layer_profile",
+    "loading_curves", "loading_steps", "look", "looks", "own_answers", "pair_matrix", "percent",
+    "picture", "plotly_script", "points", "predicted_against_measured", "protection_along",
+    "protection_maps", "reasons_figure", "reasons_verdict", "residual_curves", "run_lines", "safe",
+    "script_json", "short_names", "solve_at", "spectra", "stage_matrix", "stages_words",
+    "sweep_map", "task_weights", "to_csv", "to_json", "toy_losses", "toy_polar", "toy_progress",
+    "toy_scaling", "trajectory_curves", "trajectory_tasks", "verdict", "way_between",
+    "why_explained", "why_layers", "why_tasks", "worth_showing",
 ]  # fmt: skip

@@ -15,6 +15,7 @@ from .style import AROUND, Figure, handles, heatmap, laid_out_cells, safe
 from .why import points
 
 Side = Literal["measured", "predicted"]
+UNITS = ((1.0, "Nats"), (1e3, "Thousandths of a nat"), (1e6, "Millionths of a nat"))
 SIDES: dict[Side, str] = {"measured": "Measured", "predicted": "Predicted"}
 
 
@@ -57,10 +58,18 @@ def _text(found: Conflicts, side: Side, i: int, j: int, value: float) -> str:
     if math.isnan(value):
         return ""
     if side == "predicted":
-        return f"{value:.2g}".replace("-", "−")
+        factor, _ = _unit(found)
+        digits = 0 if factor * np.nanmax(abs(found.predicted)) >= 100 else 1
+        return f"{factor * value:z.{digits}f}".replace("-", "−")
     text = f"{value:+.1f}".replace("-", "−")
     clear = found.measured[found.tasks[i], found.tasks[j]].clear
     return f"<b>{text}</b>" if clear else text
+
+
+def _unit(found: Conflicts) -> tuple[float, str]:
+    """The unit in which the largest prediction has a digit before its point: cells are small."""
+    largest = float(np.nanmax(abs(found.predicted)))
+    return next((unit for unit in UNITS if largest * unit[0] >= 1), UNITS[-1])
 
 
 def _hover(found: Conflicts, side: Side, i: int, j: int) -> str:
@@ -89,14 +98,14 @@ def _measured(found: Conflicts) -> str:
 
 
 def _predicted(found: Conflicts) -> str:
-    known = found.explained
+    known, unit = found.explained, _unit(found)[1]
     if known is None:
-        return "Nats an example; too few pairs with statistics to compare the order of both."
+        return f"{unit} an example; too few pairs with statistics to compare the order of both."
     said = correlation_words(known)
     orders = known.clear and known.value > 0
     verdict = "goes with" if orders else "does not explain"
     return (
-        f"Nats an example by which the loss of a task is predicted to rise in the same merges. The "
-        f"prediction {verdict} the measured falls of the accuracy: {said}, tasks permuted as a "
-        "whole (Mantel)."
+        f"{unit} an example by which the loss of a task is predicted to rise in the "
+        f"same merges. The prediction {verdict} the measured falls of the accuracy: {said}, tasks "
+        "permuted as a whole (Mantel)."
     )

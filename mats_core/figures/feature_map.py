@@ -133,7 +133,7 @@ def _travel(
     """A frame a station, and the slider between them: no server is asked."""
     frames, steps = [], []
     for station, places in zip(found.stations, found.way, strict=True):
-        name = f"{station:g}"
+        name = found.named(station)
         data = [{"type": "scatter", "x": places[r, 0], "y": places[r, 1]} for r in groups]
         frames.append(go.Frame(name=name, data=data, traces=list(moving)))
         how = {"mode": "immediate", "frame": {"duration": 300}, "transition": {"duration": 300}}
@@ -141,9 +141,16 @@ def _travel(
     figure.frames = frames
     slider = {
         "active": list(found.stations).index(1), "steps": steps, "pad": {"t": 45},
-        "currentvalue": {"prefix": "s on the way base (0) to merge (1): "},
+        "currentvalue": {"prefix": _prefix(found)},
     }  # fmt: skip
     figure.update_layout(sliders=[slider])
+
+
+def _prefix(found: FeatureMap) -> str:
+    """What the slider moves."""
+    if found.scaling is None:
+        return "s on the way base (0) to merge (1): "
+    return f"scaling (the merge has {found.named(1)}, and 0 is the base): "
 
 
 def _caption(found: FeatureMap) -> str:
@@ -160,7 +167,10 @@ def _caption(found: FeatureMap) -> str:
 
 
 def _rows(found: FeatureMap) -> list[dict[str, object]]:
-    whole = [(f"s = {s:g}", places) for s, places in zip(found.stations, found.way, strict=True)]
+    whole = [
+        (f"{'s' if found.scaling is None else 'scaling'} = {found.named(s)}", places)
+        for s, places in zip(found.stations, found.way, strict=True)
+    ]
     return [
         {
             "example": place, "task": found.tasks[found.task[place]],

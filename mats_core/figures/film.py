@@ -103,6 +103,8 @@ def _errors_said(found: FeatureErrors, started: FeatureErrors | None) -> str:
     place = max(range(len(rises)), key=lambda i: rises[i])
     if rises[place] > 0:
         text += f"It grows most in block {place + 1} ({100 * rises[place]:+.1f} points). "
+    if found.stages:
+        text += "Crosses: the inputs of the layers between two blocks, on average. "
     return text + "Measured on the calibration inputs, ‖x_s − x_e‖² / ‖x_e‖² over all tokens."
 
 

@@ -33,7 +33,7 @@ Names = tuple[str, str]  # labels of the first merge and of the second
 
 def points(part: Difference) -> str:
     """Words such as `+2.1 points (+0.4 to +3.8)`."""
-    text = f"{100 * part.value:+.1f} points ({100 * part.low:+.1f} to {100 * part.high:+.1f})"
+    text = f"{100 * part.value:+z.1f} points ({100 * part.low:+z.1f} to {100 * part.high:+z.1f})"
     return text.replace("-", "−")
 
 

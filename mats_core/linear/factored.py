@@ -80,11 +80,12 @@ def _raised(gram: Gram, by: float) -> Gram:
     return gram + by * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
 
 
-def update_gram(update: Tensor, summed: int, rounding: float) -> Gram:
-    """`ΔᵀΔ` of an update Δ (d_out, d_in), in factors wherever that pays; `ΔΔᵀ` is that of Δᵀ.
+def update_gram(update: Tensor, summed: int, rounding: float, power: float = 1.0) -> Gram:
+    """`(ΔᵀΔ)^p` of an update Δ (d_out, d_in), in factors wherever that pays; of Δᵀ for `ΔΔᵀ`.
 
     summed     how many of them are added up: factors of a LoRA pay while their rows together do
     rounding   the norm below which what is left of Δ beside its leading directions is rounding
+    power      p, of the eigenvalues
 
     Of an update of low rank no d × d product is formed, nor of a wide one.
     """
@@ -92,10 +93,16 @@ def update_gram(update: Tensor, summed: int, rounding: float) -> Gram:
     if thin is not None:
         _, values, right = svd(thin)
         kept = values > rounding
-        return _without_rest(values[kept, None] * right[kept])
-    if WORTH * update.shape[0] <= update.shape[1]:
-        return _without_rest(update)
-    return update.mT @ update
+        return _without_rest(values[kept, None] ** power * right[kept])
+    wide = WORTH * update.shape[0] <= update.shape[1]
+    if power == 1:
+        return _without_rest(update) if wide else update.mT @ update
+    if update.shape[0] < update.shape[1]:
+        _, values, right = svd(update)
+        factor = values[:, None] ** power * right
+        return _without_rest(factor) if wide else factor.mT @ factor
+    values, vectors = eigh_descending(exact(update).mT @ exact(update))
+    return like((vectors * values.clamp_min(0) ** power) @ vectors.mT, update)
 
 
 def _without_rest(factor: Tensor) -> LowRank:

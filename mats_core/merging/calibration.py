@@ -27,6 +27,7 @@ from ..methods import Layer, LayerStatistics, SequentialOptions
 from ..names import module_of
 from ..statistics import (
     Moments,
+    Stage,
     Stream,
     blocks_of,
     feature_error,
@@ -97,6 +98,44 @@ def walking_beside(
     return walk.encoder.tensors, FeatureErrors.of(rows)
 
 
+def calibrating_one(
+    plan: Plan, name: str, encoder: Mapping[str, Tensor]
+) -> Generator[Event, None, tuple[Done, Mapping[str, Tensor]]]:
+    """Events of one layer of a finished calibration that is solved again where it stands; returns
+    what was done, and its tensors.
+
+    name      of the layer's weight
+    encoder   the merge, by the base's names: what is in front of the layer is as it was then
+
+    A layer that no block holds is as in the start.
+    """
+    yield Event(text="Starting from the finished merge")
+    # What is watched is the layer alone, and not those that the walk starts from.
+    unseen = replace(plan, watch=None)
+    walk = _Walk(unseen, open_place(unseen, None, shard_bytes=SHARD_BYTES), encoder)
+    module = next((one for one, unit in walk.units.items() if unit.name == name), None)
+    if module is None:
+        unit = next(unit for unit in units(plan) if unit.name == name)
+        return handed_on(plan, unit, made_of(plan, unit), walk.place), _written(walk.place)
+    taken = yield from walk.choosing()
+    with room(streams_budget()) as kept:
+        streams = yield from _entered(walk, taken, kept)
+        for number, block in enumerate(walk.blocks):
+            stage = next((one for one in block.stages if module in one.layers), None)
+            if stage is not None:
+                seen = yield from _seen(walk, number, stage, streams)
+                unit = walk.units[module]
+                layer = _measured(read_layer(plan, unit), module, unit, seen, streams)
+                return walk.solved(unit, layer), _written(walk.place)
+            yield from _gone_on(walk, number, streams)
+    raise AssertionError(f"no block holds {module}")
+
+
+def _written(place: Place) -> Mapping[str, Tensor]:
+    assert isinstance(place.sink, MemorySink)
+    return place.sink.tensors
+
+
 @dataclass(frozen=True)
 class _Pair(Pair):
     """With what the inputs are."""
@@ -122,18 +161,14 @@ def _calibrated(
     The layers of its last stage are handed on behind the block: what they are told with has the
     errors there, which a merge that goes on would not measure again.
     """
-    block, said, before = walk.blocks[number], walk.said(number), walk.errors(streams)
+    block, before = walk.blocks[number], walk.errors(streams)
     last: list[Done] = []
     for place, stage in enumerate(block.stages):
         todo = {layer: walk.units[layer] for layer in stage.layers}
         todo = {layer: unit for layer, unit in todo.items() if unit.name in left}
         if not todo:
             continue
-        seen: list[Moments] = []
-        for pair in streams:
-            yield Event(text=f"{said}: matching {listing(stage.layers, 1)} with {walk.name(pair)}")
-            walk.become(pair.expert, block.module)
-            seen.append(moments(pair.merge, pair.own, block, stage))
+        seen = yield from _seen(walk, number, stage, streams)
         errors = [found.error for found in seen]
         told = {BLOCK: number, STAGE: place, INPUTS: walk.by_name(streams, errors)}
         for layer, unit in todo.items():
@@ -148,6 +183,19 @@ def _calibrated(
     behind = walk.errors(streams)
     for done in last:
         yield _noted(done, {STREAMS: [before, behind]} if before and behind else {})
+
+
+def _seen(
+    walk: _Walk, number: int, stage: Stage, streams: Sequence[_Pair]
+) -> Generator[Event, None, list[Moments]]:
+    """The moments of a stage's inputs, of each expert."""
+    block, found = walk.blocks[number], list[Moments]()
+    for pair in streams:
+        matched = f"{walk.said(number)}: matching {listing(stage.layers, 1)}"
+        yield Event(text=f"{matched} with {walk.name(pair)}")
+        walk.become(pair.expert, block.module)
+        found.append(moments(pair.merge, pair.own, block, stage))
+    return found
 
 
 def _gone_on(walk: _Walk, number: int, streams: Sequence[_Pair]) -> Iterator[Event]:

@@ -54,6 +54,11 @@ class FeatureErrors:
         """The mean over the experts at every place."""
         return tuple(sum(row) / len(row) for row in self.streams)
 
+    @property
+    def first_block(self) -> tuple[StageErrors, ...]:
+        """The stages of the first block."""
+        return tuple(stage for stage in self.stages if stage.block == 0)
+
     @classmethod
     def of(
         cls, rows: Sequence[Mapping[str, float]], stages: Sequence[StageErrors] = ()

@@ -20,7 +20,7 @@ from .ladders import LADDERS, Ladder, Rung
 from .layer import Earlier, Layer, LayerStatistics, Merged, Treatment, Watch
 from .method import Counterpart, Method, Solve, Sums
 from .options import Options
-from .presets import PRESETS, PROPOSED, WITHOUT_DATA, Preset
+from .presets import FIRST, PRESETS, PROPOSED, WITHOUT_DATA, Preset
 from .reference import (
     OptionField,
     describe,
@@ -35,12 +35,12 @@ from .starts import STARTS
 from .table import METHODS, SIMPLEST
 
 __all__ = [
-    "DECIDED", "INPUT_WIDTH", "LADDERS", "METHODS", "PLAIN", "PRESETS", "PROPOSED", "SIMPLEST",
-    "STARTS", "STEADIED", "WITHOUT_DATA", "Cost", "Counterpart", "Earlier", "EssentialOptions",
-    "KfacOptions", "Ladder", "Layer", "LayerStatistics", "Merged", "Method", "OptionField",
-    "Options", "Preset", "Rung", "SequentialOptions", "Shape", "Solve", "Stage", "Sums",
-    "Treatment", "Watch", "calls", "describe", "essential_subspace", "essential_update", "kfac",
-    "merge_running", "named_checkpoints", "named_tasks", "operations", "options_of_the_base",
-    "passes", "reference", "relative_power", "running_cost", "selection", "share_of_update",
-    "shift_covariance",
+    "DECIDED", "FIRST", "INPUT_WIDTH", "LADDERS", "METHODS", "PLAIN", "PRESETS", "PROPOSED",
+    "SIMPLEST", "STARTS", "STEADIED", "WITHOUT_DATA", "Cost", "Counterpart", "Earlier",
+    "EssentialOptions", "KfacOptions", "Ladder", "Layer", "LayerStatistics", "Merged", "Method",
+    "OptionField", "Options", "Preset", "Rung", "SequentialOptions", "Shape", "Solve", "Stage",
+    "Sums", "Treatment", "Watch", "calls", "describe", "essential_subspace", "essential_update",
+    "kfac", "merge_running", "named_checkpoints", "named_tasks", "operations",
+    "options_of_the_base", "passes", "reference", "relative_power", "running_cost", "selection",
+    "share_of_update", "shift_covariance",
 ]  # fmt: skip

@@ -33,6 +33,7 @@ from .layer import FISHER, KFAC, Layer, Merged, indefinite, require_diagonal
 from .method import Method, Solve, Sums
 from .options import Options
 from .remaining import means_by_pieces, merge_remaining, remaining_elements, remaining_reads
+from .singular_values import with_svc
 from .stages import (
     INPUT_GRAM,
     ITERATE,
@@ -53,7 +54,7 @@ def kfac(layer: Layer, options: KfacOptions, survey: Any = None) -> Merged:
     always.  Before CG its diagonal is judged, and CG notices a direction of negative curvature
     where it takes a step along one; one that it never meets is not noticed.
     """
-    layer = with_grams(layer, options.gram, KFAC)
+    layer = with_grams(layer, options.gram, KFAC, power=options.gram_power)
     if layer.is_matrix:
         layer.keep_each(sorted(KFAC))
     damping = options.damping if options.rank is None else 0.0
@@ -70,7 +71,8 @@ def kfac(layer: Layer, options: KfacOptions, survey: Any = None) -> Merged:
     solution, how, used = _solve(layer, options, WeightedSum(terms, layer.shares), start)
     status = f"{solution.status}{how}{said(options.gram)}"
     details = {"preconditioner": used}
-    return Merged(solution.value, "kfac", status=status, solution=solution, details=details)
+    made = Merged(solution.value, "kfac", status=status, solution=solution, details=details)
+    return with_svc(layer, made, options.svc)
 
 
 def show_blocks(layer: Layer, blocks: Sequence[Kronecker]) -> None:
@@ -171,7 +173,7 @@ def _products(
 
 def _undamped(layer: Layer, options: KfacOptions) -> tuple[object, ...]:
     """All that the undamped blocks and their sum depend on, beside what the layer was given."""
-    asked = options.model_dump(include={"gram", "normalise", "off_diagonal"})
+    asked = options.model_dump(include={"gram", "gram_power", "normalise", "off_diagonal"})
     return layer.weights, *asked.values()
 
 
@@ -255,6 +257,8 @@ def kfac_reads(options: KfacOptions) -> frozenset[str]:
 
 def why_not(options: KfacOptions) -> str:
     """Why no experts can be added to a merge with these options; "" where they can."""
+    if options.svc is not None:
+        return "its singular values are calibrated, which needs every expert's update"
     kept = ("zero", "pretrained", "average", "task_arithmetic")
     return "" if options.start in kept else f"it starts at '{options.start}', which needs them all"
 
@@ -298,4 +302,5 @@ METHOD = Method(
         outcome("Σₜ αₜ Bₜ W Aₜ = Σₜ αₜ Bₜ Wₜ Aₜ"),
     ),
     solve=Solve("iterations", {"damping": 0.0, "anchor": 0.0, "off_diagonal": 1.0}),
+    exploring={"preconditioner": "joint"},
 )

@@ -25,11 +25,13 @@ from .grams import costing
 from .kfac_options import KfacOptions, uses_joint, uses_kronecker
 from .layer import KFAC
 from .remaining import remaining_cost
+from .singular_values import svc_cost
 
 
 def cost(s: Shape, options: KfacOptions) -> Cost:
     of_matrices = functools.partial(_cost, options=options)
-    return costing(s, options.gram, KFAC, of_matrices)
+    made = costing(s, options.gram, KFAC, of_matrices, power=options.gram_power)
+    return svc_cost(s, made, options.svc)
 
 
 def _cost(s: Shape, options: KfacOptions) -> Cost:

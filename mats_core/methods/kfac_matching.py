@@ -24,7 +24,15 @@ from ..linear import (
 )
 from .cost import Cost, Shape, bound, calls, eigenbases, forms, gemm
 from .gradient_matching import FACTOR, PUBLISHED
-from .grams import Source, costing, measured_kinds, said, with_grams
+from .grams import (
+    POWERED,
+    GramPower,
+    Source,
+    costing,
+    measured_kinds,
+    said,
+    with_grams,
+)
 from .kfac import limits, show_blocks, sums
 from .kfac_options import NORMALISED
 from .layer import KFAC, Layer, LayerStatistics, Merged, indefinite, require_diagonal
@@ -45,6 +53,8 @@ from .remaining import (
     remaining_cost,
     remaining_reads,
 )
+from .singular_values import PUBLISHED as CALIBRATED
+from .singular_values import Svc, svc_cost, with_svc
 from .stages import (
     INPUT_GRAM,
     ITERATE,
@@ -64,6 +74,7 @@ CURVATURE = {
 
 class KfacMatchingOptions(Options):
     gram: Source = "measured"
+    gram_power: GramPower = option(1.0, source=POWERED)
     scaling: float = option(1.0, FACTOR, low=0, high=10, step=0.05, source=PUBLISHED)
     prior: Prior = option(
         0.1,
@@ -75,6 +86,7 @@ class KfacMatchingOptions(Options):
     tolerance: Tolerance = 1e-3
     normalise: Normalise = option(True, NORMALISED)
     remaining: Remaining = "mean"
+    svc: Svc = option(None, source=CALIBRATED)
 
 
 def kfac_matching(layer: Layer, options: KfacMatchingOptions, survey: Any = None) -> Merged:
@@ -83,7 +95,7 @@ def kfac_matching(layer: Layer, options: KfacMatchingOptions, survey: Any = None
     What a negative weight makes indefinite is noticed as in `kfac`: by its diagonal, or where CG
     meets it.
     """
-    layer = with_grams(layer, options.gram, KFAC)
+    layer = with_grams(layer, options.gram, KFAC, power=options.gram_power)
     blocks = [_block(own, options) for own in layer.statistics] if layer.is_matrix else []
     prior = _block(layer.base_statistics, options) if options.prior == "pretrained" else None
     known = [block for block in blocks if block is not None]
@@ -118,7 +130,8 @@ def kfac_matching(layer: Layer, options: KfacMatchingOptions, survey: Any = None
     iterates = {step: layer.base + x for step, x in solution.iterates.items()}
     found = replace(solution, value=layer.base + solution.value, iterates=iterates)
     status = f"{found.status}{said(options.gram)}"
-    return Merged(found.value, "kfac_matching", status=status, solution=found)
+    made = Merged(found.value, "kfac_matching", status=status, solution=found)
+    return with_svc(layer, made, options.svc)
 
 
 def _block(own: LayerStatistics, options: KfacMatchingOptions) -> Kronecker | None:
@@ -150,7 +163,8 @@ def kfac_matching_reads(options: KfacMatchingOptions) -> frozenset[str]:
 
 def cost(s: Shape, options: KfacMatchingOptions) -> Cost:
     of_matrices = functools.partial(_cost, options=options)
-    return costing(s, options.gram, KFAC, of_matrices)
+    made = costing(s, options.gram, KFAC, of_matrices, power=options.gram_power)
+    return svc_cost(s, made, options.svc)
 
 
 def _cost(s: Shape, options: KfacMatchingOptions) -> Cost:

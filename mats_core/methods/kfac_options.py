@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from .grams import Source
+from .grams import POWERED, GramPower, Source
 from .options import (
     Damping,
     FoldBias,
@@ -19,6 +19,7 @@ from .options import (
 )
 from .regmean import MEASURED
 from .remaining import Remaining
+from .singular_values import PUBLISHED, Svc
 from .starts import STARTS
 
 NORMALISED = "divide each task's A and B by their traces, so that no task dominates the operator"
@@ -28,6 +29,7 @@ class KfacOptions(Options):
     """Options of merging by K-FAC blocks."""
 
     gram: Source = "measured"
+    gram_power: GramPower = option(1.0, source=POWERED)
     iterations: Iterations = option(50, source=MEASURED)
     tolerance: Tolerance = option(1e-3, source=MEASURED, more=True)
     off_diagonal: Share = option(
@@ -64,6 +66,7 @@ class KfacOptions(Options):
         None, "keep only so many eigen-directions of each task's B ⊗ A; all by default", more=True
     )
     remaining: Remaining = option("mean", more=True)
+    svc: Svc = option(None, source=PUBLISHED)
 
 
 def uses_kronecker(options: KfacOptions) -> bool:

@@ -18,6 +18,7 @@ class Rung:
     options   its options; the others keep their defaults
     change    what changed in the formula since the step before, in a sentence
     rounds    how often statistics are measured
+    against   title of the step that it is compared with; the one before it where empty
     """
 
     title: str
@@ -25,6 +26,7 @@ class Rung:
     options: dict[str, Any] = field(default_factory=dict)
     change: str = ""
     rounds: int = 1
+    against: str = ""
 
 
 @dataclass(frozen=True)
@@ -93,12 +95,13 @@ def _by_examples() -> tuple[Rung, ...]:
             "Σ Bₜ W Aₜ = Σ Bₜ Wₜ Aₜ with Aₜ = ΔₜᵀΔₜ and Bₜ = ΔₜΔₜᵀ: K-FAC from the weights alone.",
         )
     ]  # fmt: skip
-    for count in FEW:
+    for before, count in zip(("None", *FEW), FEW, strict=False):
         rungs.append(
             Rung(
                 str(count), "sequential",
                 {"examples": count, "augment_to": 0, "update_share": 0.0},
                 f"Sequential calibration on {count} of each task: A is of their tokens alone.",
+                against=str(before),
             )
         )  # fmt: skip
         w = share_of_update(LayerStatistics(examples=count), SequentialOptions(examples=count))
@@ -107,10 +110,12 @@ def _by_examples() -> tuple[Rung, ...]:
                 f"{count}, steadied", "sequential", {"examples": count},
                 "Pictures get moved and lit copies, and A becomes (1 − w) A + w ΔₜᵀΔₜ, each of "
                 f"trace one, with w = {w:.2g}: the method at its defaults.",
+                against=str(count),
             )
         )  # fmt: skip
     last = f"{MANY} of each task need neither, and have none at the defaults."
-    return (*rungs, Rung(str(MANY), "sequential", {"examples": MANY}, last))
+    many = Rung(str(MANY), "sequential", {"examples": MANY}, last, against=f"{FEW[-1]}, steadied")
+    return (*rungs, many)
 
 
 LADDERS = (

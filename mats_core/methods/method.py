@@ -150,6 +150,8 @@ class Method:
                calibration inputs, while it merges
     asks       whether every expert must name its task for that, given its options
     solve      its iterative solve, which can be traced; None where every layer is exact
+    exploring  options with which a page or a panel begins where they differ from the defaults: what
+               pays only where one setting is tried after another
     sums       what it keeps so that an expert can be added to a finished merge; None: nothing
     stages     what it computes on its way through a layer, in this order
     mergekit   options → the same merge for mergekit, or why none is the same; None: mergekit has
@@ -184,6 +186,7 @@ class Method:
     calibrates: bool = False
     asks: Callable[[Any], bool] = never
     solve: Solve | None = None
+    exploring: Mapping[str, Any] = field(default_factory=dict)
     sums: Sums | None = None
     stages: tuple[Stage, ...] = PLAIN
     mergekit: Callable[[Any], Counterpart | str] | None = None

@@ -43,7 +43,23 @@ from .layer import Layer, LayerStatistics, Merged, averaged, indefinite
 from .method import Method
 from .options import Iterations, Options, Share, Strength, Tolerance, option
 from .regmean import MEASURED
+from .stages import ITERATE, OUTPUT_GRAM, TASK_MATRIX, UPDATE, Stage, outcome, start_of
 
+GRAM = {
+    "Aₜ": "the Gram of the inputs that this layer gets in the merge, on the examples of expert t: "
+    "E[x̃ x̃ᵀ], of trace one, as the options regularise it",
+    "x̃": "an input of the layer in the merge, whose earlier layers are calibrated, and a 1 for the "
+    "bias",
+    "W̃": "the merged weights with the bias as last column",
+}
+TARGET = {
+    "Cₜ": "the mean of yₜ x̃ᵀ, in the scale of Aₜ",
+    "E": "the mean over the examples of expert t",
+    "yₜ": "what the layer should give: the output of expert t, and what the residual stream has "
+    "lost before it",
+    **GRAM,
+}
+CURVATURE = {"Bₜ": "the curvature of the outputs: from the update of expert t, or as measured"}
 OUTPUT = frozenset({"output_gradient_gram"})
 STARTS = ("average", "kfac")
 # Of a layer's details: its width with the column of the bias, and how many input directions are
@@ -156,7 +172,7 @@ def sequential(layer: Layer, options: SequentialOptions, survey: Any = None) -> 
 
     With input Grams alone both streams are the expert's, which makes it merging by K-FAC blocks.
     """
-    start = starting_merge(layer, options)
+    start = starting_merge(replace(layer, watch=None), options)
     inputs = layer.measured("input_gram") if layer.is_matrix else None
     outputs = _outputs(layer, options) if inputs is not None else None
     if inputs is None or outputs is None:
@@ -164,6 +180,9 @@ def sequential(layer: Layer, options: SequentialOptions, survey: Any = None) -> 
     sides = [_side(layer, index, gram, options) for index, gram in enumerate(inputs)]
     ready, targets = [a for a, _ in sides], [target for _, target in sides]
     how, details = _told(layer, options), _directions(layer, inputs, ready, options)
+    layer.show("input gram", ready)
+    layer.show("target", targets)
+    layer.show("start", [start.value])
     if options.curvature == "identity":
         found = _least_squares(layer, ready, targets, start.value, how)
         return replace(found, details=details)
@@ -172,6 +191,8 @@ def sequential(layer: Layer, options: SequentialOptions, survey: Any = None) -> 
     operator = WeightedSum(blocks, layer.shares)
     each = (b @ target for b, target in zip(damped, targets, strict=True))
     right = weighted_sum(each, layer.shares)
+    layer.show("output gram", damped)
+    layer.show("right side", [right])
     preconditioner = _preconditioner(blocks, layer.magnitudes)
     solution = linear.cg(
         operator.apply, right, start.value, preconditioner=preconditioner, **limits(layer, options)
@@ -316,5 +337,22 @@ METHOD = Method(
     requires=reads,
     folds=lambda options: True,
     calibrates=True,
+    stages=(
+        TASK_MATRIX,
+        Stage("input gram", "Input Gram in the merge", "Aₜ", GRAM, ("input", "input"), each=True),
+        Stage(
+            "target",
+            "What the outputs should be, against the inputs",
+            "Cₜ = E[yₜ x̃ᵀ]",
+            TARGET,
+            each=True,
+        ),
+        OUTPUT_GRAM,
+        Stage("right side", "Right side of the equation", "Σₜ αₜ Bₜ Cₜ", TARGET),
+        start_of("W̃₀", **{"W̃₀": "the merge that is calibrated, where CG starts"}),
+        ITERATE,
+        UPDATE,
+        outcome("Σₜ αₜ Bₜ W̃ Aₜ = Σₜ αₜ Bₜ Cₜ", **{**GRAM, **TARGET, **CURVATURE}),
+    ),
     asks=lambda options: options.inputs == "own",
 )

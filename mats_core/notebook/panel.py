@@ -196,7 +196,9 @@ class Panel(Board):
             self.preset.value = ""  # it can be chosen again after knobs were turned
 
     def _new_method(self, _: Any) -> None:
-        before, self.knobs = self.knobs, Knobs(self.method.value, self._ask, self.looks)
+        name = self.method.value
+        first = METHODS[name].exploring
+        before, self.knobs = self.knobs, Knobs(name, self._ask, self.looks, first)
         self._show_method()
         before.close()
         self._ask()

@@ -49,7 +49,8 @@ def start(
     """
     known = _preset(explored, method, preset)
     name = _method(explored, known.method if known else method)
-    given = {**(known.options if known else {}), **(options or {})}
+    begun = known.options if known else METHODS[name].exploring
+    given = {**begun, **(options or {})}
     request = Request(
         name,
         tuple(parse_options(name, given, explored.folder or Path()).model_dump().items()),

@@ -117,3 +117,6 @@ def test_the_words_are_those_of_the_numbers():
     assert "goes with the measured falls of the accuracy: rank correlation +1.00" in (
         predicted.caption
     )
+    cells: Any = predicted.figure.data[0]  # type: ignore[index]
+    assert predicted.caption.startswith("Thousandths of a nat an example")
+    assert cells.text[0][1] == f"{-1000 * values[0, 1]:.0f}"

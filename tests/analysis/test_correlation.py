@@ -64,6 +64,22 @@ def test_the_interval_covers_the_truth_nineteen_times_in_twenty():
     assert 0.9 < covered / 300 < 0.99
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_few_numbers_in_one_order_are_no_certainty(sign: int):
+    ends = []
+    for count in (4, 8, 30):
+        found = correlate(range(count), [sign * number for number in range(count)])
+        assert found is not None
+        assert found.value == pytest.approx(sign)
+        near, far = sorted((abs(found.low), abs(found.high))) if count > 4 else (-1, 1)
+        assert far == pytest.approx(1)
+        ends.append(near)
+    assert ends == sorted(ends), "more numbers say more"
+    swapped = correlate(range(8), [1, 0, 2, 3, 4, 5, 6, 7])
+    assert swapped is not None
+    assert swapped.low < ends[1] < 1, "as near as the next order that is not perfect"
+
+
 @pytest.mark.parametrize(
     ("x", "y"),
     [

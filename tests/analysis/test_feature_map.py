@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from mats_core.analysis.feature_map import FeatureMap, mapping
+from mats_core.analysis.feature_map import FeatureMap, mapping, travelling, under_experts
 from mats_core.errors import InputError
 from mats_core.evaluation import evaluate
 from mats_core.merging.family_file import load_family
@@ -28,6 +28,11 @@ def drawn(tiny_family: Path):
     merged = drain(run(recipe, inputs=inputs)).tensors
     said: list[Event] = []
     found = drain(mapping(recipe, merged, inputs=inputs, most=31), said.append)
+    assert found.stations == (0.0, 1.0), "the first picture waits for no other station"
+    whole = drain(travelling(found, recipe, merged, inputs=inputs))
+    assert whole.scaling is None
+    np.testing.assert_array_equal(whole.way[[0, whole.stations.index(1)]], found.way)
+    found = drain(under_experts(whole, recipe, inputs=inputs))
     return found, merged, inputs, said
 
 
@@ -85,6 +90,61 @@ def test_points_travel_on_the_line_of_the_weights(drawn):
     )
 
 
+@pytest.mark.parametrize("method", ["task_arithmetic", "tsv_m"])
+def test_the_stations_of_a_method_with_a_scaling_are_its_merges(tiny_family: Path, method: str):
+    """Also where not every tensor is scaled, as biases under TSV-M, and no line would do."""
+    recipe = parse_recipe(family_recipe(tiny_family, method, evaluate=False), tiny_family)
+    inputs = open_inputs(recipe)
+    merged = drain(run(recipe, inputs=inputs)).tensors
+    first = drain(mapping(recipe, merged, inputs=inputs, most=12))
+    found = drain(travelling(first, recipe, merged, inputs=inputs, stations=(0.5, 99.0)))
+    own = recipe.parsed_options().model_dump()["scaling"]
+    assert found.scaling == own
+    assert found.stations == (0.0, 0.5, 1.0), "no station beyond what the option takes"
+    assert found.named(0.5) == f"{own / 2:g}"
+    half = recipe.model_copy(update={"options": {"scaling": own / 2}})
+    other = drain(run(half, inputs=inputs)).tensors
+    expert, split = inputs.family.experts[0], found.splits[0]
+    features = evaluate.features(other, inputs.family, expert, split)
+    np.testing.assert_allclose(
+        found.way[1][: len(split)], (features - found.mean) @ found.axes, atol=1e-5
+    )
+
+
+def test_all_examples_are_asked_under_every_expert(drawn):
+    found, _, inputs, _ = drawn
+    assert list(found.experts) == ["e0", "e1", "e2"]
+    for name, features in found.experts.items():
+        expert = next(one for one in inputs.family.experts if one.name == name)
+        encoder = tensors_of(expert.checkpoint)
+        for index, asked in enumerate(inputs.family.experts):
+            right = evaluate.features(encoder, inputs.family, asked, found.splits[index])
+            np.testing.assert_allclose(features[found.task == index], right, atol=1e-6)
+        here = found.task == found.tasks.index(name)
+        places = (features[here] - found.mean) @ found.axes
+        np.testing.assert_allclose(places, found.expert[here], atol=1e-5)
+    away = np.linalg.norm(found.experts["e1"] - found.experts["e1"][4], axis=1)
+    assert found.ranks(4, "e1")[np.argsort(away)].tolist() == list(range(len(away)))
+
+
+def test_what_base_and_experts_say_is_asked_once(
+    tiny_family: Path, monkeypatch: pytest.MonkeyPatch
+):
+    recipe = parse_recipe(family_recipe(tiny_family, "average", evaluate=False), tiny_family)
+    inputs = open_inputs(recipe)
+    merged = drain(run(recipe, inputs=inputs)).tensors
+    first = drain(mapping(recipe, merged, inputs=inputs, most=9))
+    asked: list[object] = []
+    real = evaluate.features
+    monkeypatch.setattr(
+        "mats_core.analysis.feature_map.evaluate.features",
+        lambda encoder, *more: (asked.append(encoder), real(encoder, *more))[1],
+    )
+    again = drain(mapping(recipe, merged, inputs=inputs, most=9))
+    assert [one is merged for one in asked] == [True] * 3, "the merge's features alone"
+    np.testing.assert_array_equal(again.way, first.way)
+
+
 def test_examples_are_spread_over_tasks_and_progress_goes_forward(drawn):
     found, _, _, said = drawn
     assert found.tasks == ("e0", "e1", "e2")
@@ -108,8 +168,10 @@ def hand_made() -> FeatureMap:
 
 def test_neighbours_and_what_the_merge_changes_by_hand():
     found = hand_made()
-    near = found.neighbours(0, most=1)
-    assert [(one.place, one.before, one.after) for one in near] == [(3, 3, 1), (1, 1, 3)]
+    assert found.nearest(0, "merge", most=1) == (3,)
+    assert found.nearest(0, "base", most=2) == (1, 2)
+    assert [int(found.ranks(0, model)[3]) for model in ("base", "merge")] == [3, 1]
+    assert [int(found.ranks(0, model)[0]) for model in ("base", "merge")] == [0, 0], "itself"
     assert found.purity(found.base, most=1) == pytest.approx(3 / 4)  # 3 is nearer to 1 than to 10
     assert found.purity(found.merge, most=1) == pytest.approx(1 / 4)
 

@@ -64,9 +64,24 @@ def result(name: str, right: int) -> TaskResult:
                       Score(5, 20))  # fmt: skip
 
 
-def stand(title: str, *right: int, reason: str = "") -> Stand:
+def stand(title: str, *right: int, reason: str = "", against: str = "") -> Stand:
     results = tuple(result(f"t{i}", n) for i, n in enumerate(right))
-    return Stand(Rung(title, "average"), results, reason)
+    return Stand(Rung(title, "average", against=against), results, reason)
+
+
+def test_a_step_is_measured_against_the_one_that_it_names():
+    stands = [stand("1", 5, 5), stand("1, steadied", 9, 9, against="1"),
+              stand("2", 7, 7, against="1"), stand("3", 8, 8, against="not merged")]  # fmt: skip
+    _, steadied, second, third = steps(stands)
+    assert steadied == compare(stands[1].results, stands[0].results, same_examples=True)
+    assert second == compare(stands[2].results, stands[0].results, same_examples=True)
+    assert third is None
+
+
+@pytest.mark.parametrize("ladder", LADDERS, ids=lambda ladder: ladder.title)
+def test_what_a_rung_is_compared_with_stands_before_it(ladder: Ladder):
+    for place, rung in enumerate(ladder.rungs):
+        assert rung.against in ("", *(before.title for before in ladder.rungs[:place]))
 
 
 def test_a_step_is_measured_against_the_last_that_was_merged():

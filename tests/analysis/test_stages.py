@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mats_core.analysis.stages import WINDOW, LayerSteps, Seen, stepping
 from mats_core.errors import InputError
+from mats_core.merging.family_file import load_family
 from mats_core.merging.pipeline import run
 from mats_core.merging.plan import Inputs, open_inputs
 from mats_core.merging.recipe import Recipe, parse_recipe
@@ -22,6 +23,7 @@ from mats_core.methods.table import METHODS
 from mats_core.statistics.store import Statistics
 from mats_core.system.stream import Event, drain
 from tests.conftest import family_recipe
+from tests.text_cases import text_family
 
 NAME = "vit.encoder.layer.1.intermediate.dense.weight"  # (40, 24)
 NOT_TOLD = {stage.key for stage in PLAIN} | {"iterate", "layer weight"}  # what the analysis adds
@@ -80,6 +82,64 @@ def known(inputs: Inputs) -> tuple[Tensor, list[Tensor], list[Mapping[str, Tenso
 def test_a_layer_that_is_measured_at_the_merge_before_it_is_not_stepped_through(tiny_family: Path):
     with pytest.raises(InputError, match="one that measures each layer at the merge of all before"):
         stepped(tiny_family, "sequential")
+
+
+CALIBRATED: list[dict[str, Any]] = [
+    {}, {"curvature": "identity"}, {"start": "kfac", "expert_inputs": 0.5, "update_share": 0.3},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("options", CALIBRATED)
+@pytest.mark.parametrize(
+    "name",
+    [
+        NAME,
+        NAME.replace("layer.1", "layer.0"),
+        "vit.encoder.layer.1.attention.attention.key.weight",
+    ],
+)
+def test_a_calibrated_layer_is_solved_again_where_it_stands(
+    tiny_family: Path, options: dict[str, Any], name: str
+):
+    settings = {"examples": 12, "augment_to": 0, "tolerance": 1e-5, **options}
+    recipe, inputs, finished = opened(tiny_family, "sequential", options=settings)
+    found = drain(stepping(recipe, finished.report, inputs, name, finished.tensors))
+    told = next(layer for layer in finished.report.layers if layer.name == name)
+    merged = finished.tensors[name]
+    window = found.seen["merged"][0].windows["first"]
+    assert torch.equal(window.values, merged[:WINDOW, :WINDOW]), "bit for bit"
+    expect(found.seen["merged"][0], merged)
+    assert (found.method, found.status) == ("sequential", told.status)
+    assert found.residuals == told.residuals, "the same solve"
+    solved = options.get("curvature") != "identity"
+    left_out = set() if solved else {"iterate", "output gram", "right side"}
+    declared = [stage.key for stage in METHODS["sequential"].stages]
+    assert [one.key for one in found.stages] == [key for key in declared if key not in left_out]
+    for stage in found.stages:
+        count = len(found.experts) if stage.each else 1
+        assert stage.key == "iterate" or len(found.seen[stage.key]) == count, stage.key
+    if solved:
+        expect(found.seen["iterate"][-1], _with_bias(finished.tensors, name))
+    width = merged.shape[1] + 1
+    assert [one.shape for one in found.seen["input gram"]] == [(width, width)] * 3
+    assert [one.shape for one in found.seen["target"]] == [(len(merged), width)] * 3
+
+
+def _with_bias(tensors: Mapping[str, Tensor], name: str) -> Tensor:
+    bias = tensors[name.replace("weight", "bias")]
+    return torch.cat([tensors[name], bias[:, None]], 1)
+
+
+def test_what_no_block_holds_is_as_in_the_start(tmp_path: Path):
+    """The pooler of a BERT, which stands behind its blocks."""
+    recipe = load_family(text_family(tmp_path)).recipe("sequential", {"examples": 12})
+    recipe = recipe.model_copy(update={"evaluate": False})
+    inputs = open_inputs(recipe)
+    finished = drain(run(recipe, inputs=inputs))
+    (name,) = (n for n in inputs.family.roles if n.endswith("pooler.dense.weight"))
+    found = drain(stepping(recipe, finished.report, inputs, name, finished.tensors))
+    expect(found.seen["merged"][0], finished.tensors[name])
+    assert [stage.key for stage in found.stages] == [stage.key for stage in PLAIN]
 
 
 @pytest.mark.parametrize("method", [n for n, method in METHODS.items() if not method.calibrates])

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.browser.conftest import SHIPPED, Visitor, choose, missing, settle
+from tests.browser.test_steps import method
 
 pytestmark = pytest.mark.browser
 
@@ -148,6 +149,7 @@ def of_merge(visitor: Visitor) -> Iterator[str]:
     settle(page)
     expand(page, "Formula and source")
     yield "opening"
+    method(page, "Statistics", "Essential Subspace Merging")
     visitor.merge()
     page.get_by_role("heading", name=re.compile(r"\d · ESM")).wait_for()
     page.get_by_text("all there are").wait_for()

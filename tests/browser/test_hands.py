@@ -31,9 +31,11 @@ def steps(page: Any) -> int:
 
 def test_every_page_is_one_step_of_the_history_and_back_is_one_press(visitor: Visitor):
     page = visitor.page
-    # What the family opens with is shown when it is read: then the address names it, too.
-    page.wait_for_url(re.compile("run="))
     before = steps(page)
+    # What the family opens with is shown when it is read: then the address names it, in place.
+    page.wait_for_url(re.compile("run="))
+    page.wait_for_timeout(600)
+    assert steps(page) == before, "nothing to go back to on the way in"
     for count, title in enumerate(PAGES, 1):
         visitor.go(title)
         if title != "Learn":  # which is about no family
@@ -194,9 +196,9 @@ def test_on_a_phone_a_press_on_merge_shows_that_something_happens(browser: Any, 
     page.get_by_test_id("stProgress").wait_for(state="detached")
     visitor.merge()
     page.wait_for_timeout(1500)
-    page.get_by_role("heading", name=re.compile("ESM")).wait_for()
+    page.get_by_role("heading", name=re.compile("examples 32")).wait_for()
     page.wait_for_timeout(500)
-    top = page.get_by_role("heading", name=re.compile("ESM")).bounding_box()["y"]
+    top = page.get_by_role("heading", name=re.compile("examples 32")).bounding_box()["y"]
     assert 0 < top < 844, "the result is in sight"
     visitor.leave()
 

@@ -120,6 +120,7 @@ EXACT: list[tuple[str, dict]] = [
     ("tsv_m", {}), ("iso_c", {}), ("iso_cts", {}), ("essential", {}), ("regmean", {}),
     ("kfac", FIXED), ("regmean", {"gram": "update"}), ("essential", {"gram": "update"}),
     ("regmean", {"gram": "update", "iterations": 4}), ("kfac", {**FIXED, "gram": "update"}),
+    ("kfac", {**FIXED, "gram": "update", "svc": 0.3}),
     ("kfac", {**FIXED, "preconditioner": "joint"}),
 ]  # fmt: skip
 

@@ -137,7 +137,7 @@ AT_ZERO: dict[tuple[str, str], tuple[dict[str, Any], Oracle]] = {
 # Zero is a seed like any other; TIES keeps something, and so do Grams of updates.
 NEVER = {("dare", "seed"), ("ties", "density")}
 NEVER |= {("sequential", "expert_inputs")}  # two streams that differ: `test_sequential`
-NEVER |= {("regmean", "gram_share")}
+NEVER |= {("regmean", "gram_share"), ("kfac", "gram_power"), ("kfac_matching", "gram_power")}
 NEVER |= {("sequential", "augment_to")}  # of inputs, not of a layer: `test_calibration_inputs`
 NEVER |= {(name, "prior") for name in ("gradient_matching", "kfac_matching")}  # above zero
 

@@ -31,6 +31,7 @@ class Try:
 
 
 GRAMS = {"gram": Try("update")}
+POWERS = {"gram_power": Try(0.5, {"gram": "update"})}
 SOLVED = {"preconditioner": "none"}  # CG alone: where it starts and ends is seen
 TRIES: dict[str, dict[str, Try]] = {
     "average": {},
@@ -51,7 +52,8 @@ TRIES: dict[str, dict[str, Try]] = {
         "iterations": Try(1, SOLVED), "tolerance": Try(0.5, SOLVED), "off_diagonal": Try(0.3),
         "damping": Try(0.9), "anchor": Try(1.0), "start": Try("zero", {"iterations": 1}),
         "preconditioner": Try("jacobi", {"iterations": 1}), "normalise": Try(False),
-        "fold_bias": Try(True), "rank": Try(2), "remaining": Try("block"), **GRAMS,
+        "fold_bias": Try(True), "rank": Try(2), "remaining": Try("block"), "svc": Try(0.3),
+        **GRAMS, **POWERS,
     },
     "tsv_m": {"scaling": Try(-0.5)},
     "iso_c": {"scaling": Try(-0.5)},
@@ -65,7 +67,7 @@ TRIES: dict[str, dict[str, Try]] = {
     "kfac_matching": {
         "scaling": Try(0.3), "prior": Try("pretrained"), "damping": Try(0.9),
         "iterations": Try(1), "tolerance": Try(0.9), "normalise": Try(False),
-        "remaining": Try("fisher"), **GRAMS,
+        "remaining": Try("fisher"), "svc": Try(0.3), **GRAMS, **POWERS,
     },
 }  # fmt: skip
 

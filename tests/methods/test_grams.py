@@ -50,12 +50,18 @@ def actmat(deltas):
     return above @ np.linalg.pinv(sum(grams), rcond=1e-12)
 
 
-def by_curvature(deltas, damping, inputs=None):
+def powered(gram, power):
+    values, vectors = np.linalg.eigh(gram)
+    return (vectors * np.maximum(values, 0) ** power) @ vectors.T if power != 1 else gram
+
+
+def by_curvature(deltas, damping, inputs=None, power=1):
     """The solution X of `Σ B X A = Σ B Δ A` by its dense matrix."""
     sides = [
-        (normed(d @ d.T, damping), normed(d.T @ d if inputs is None else inputs[m], damping))
+        (normed(powered(d @ d.T, power), damping),
+         normed(powered(d.T @ d, power) if inputs is None else inputs[m], damping))
         for m, d in enumerate(deltas)
-    ]
+    ]  # fmt: skip
     left = sum(np.kron(b, a) for b, a in sides)
     right = np.sum([b @ d @ a for (b, a), d in zip(sides, deltas, strict=True)], axis=0)
     return np.linalg.solve(left, right.reshape(-1)).reshape(right.shape)
@@ -72,6 +78,23 @@ def test_kfac_of_updates_solves_its_dense_system(experts):
     layer = bare(random_case(1, experts=experts).layer)
     found = value(layer, "kfac", gram="update", **SOLVED) - layer.base
     close(found, by_curvature(updates(layer), 0.2), 1e-8)
+
+
+@pytest.mark.parametrize("power", [0.25, 0.5])
+def test_grams_of_updates_to_a_power_are_those_by_their_eigenvalues(power):
+    layer = bare(random_case(6).layer)
+    found = value(layer, "kfac", gram="update", gram_power=power, **SOLVED) - layer.base
+    close(found, by_curvature(updates(layer), 0.2, power=power), 1e-8)
+
+
+@pytest.mark.parametrize("shape", [(6, 40), (40, 6), (24, 20)])
+def test_a_power_of_a_gram_is_the_same_in_factors_and_of_wide_and_tall_updates(shape):
+    random = torch.Generator().manual_seed(7)
+    thin = [torch.randn(size, 2, dtype=torch.float64, generator=random) for size in shape]
+    full = torch.randn(*shape, dtype=torch.float64, generator=random)
+    for update, exactly in ((thin[0] @ thin[1].T, 1e-6), (full, 1e-8)):
+        found = matrix(update_gram(update, 1, 1e-9, 0.5))
+        close(found @ found, update.T @ update, exactly)
 
 
 def test_measured_inputs_go_with_output_grams_of_updates():

@@ -388,9 +388,10 @@ def test_modules_with_loaders_are_followed_along_the_iterations(opened):
     assert trajectory is not None
     assert [point.iteration for point in trajectory.points] == [0, 1, 2, 5, 10, 20]
     statistics = {n: mats_core.measure(m, loaders[n]) for n, m in experts.items()}
+    how = {name: panel.options[name] for name in METHODS["kfac"].exploring}
     for point in trajectory.points[1::2]:  # asked here, after as many iterations
         merged = mats_core.merge_models(
-            base, experts, "kfac", iterations=point.iteration, statistics=statistics
+            base, experts, "kfac", iterations=point.iteration, statistics=statistics, **how
         )
         reached = [mats_core.evaluate(merged, loaders[n], expert=n).correct for n in experts]
         assert [task.merged.correct for task in point.results] == reached
@@ -494,7 +495,8 @@ def test_a_panel_begins_with_what_is_asked_for(tiny_family, name):
         method = preset.method if preset else given.get("method", "essential")
         assert recipe.method == method
         wanted = {f.name: f.default for f in describe(method)}
-        wanted |= {**(preset.options if preset else {}), **given.get("options", {})}
+        begun = preset.options if preset else METHODS[method].exploring
+        wanted |= {**begun, **given.get("options", {})}
         assert panel.options == wanted
         weights = given.get("weights", {})
         by_name = weights if isinstance(weights, dict) else dict(zip(panel.experts, weights,

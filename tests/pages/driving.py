@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from streamlit.testing.v1 import AppTest
 
+from pages.shared.frame import caches
+from pages.shared.work.jobs import Job
 from pages.shared.work.runs import Run, everything
 
 PATIENCE = 120.0  # seconds: the first script run imports torch, on any machine
@@ -60,6 +65,22 @@ def labelled(app: AppTest, label: str) -> Any:
 def spec(app: AppTest, index: int = 0) -> dict[str, Any]:
     """A chart of the page, as its browser gets it."""
     return json.loads(app.get("plotly_chart")[index].proto.spec)
+
+
+@contextlib.contextmanager
+def held() -> Iterator[None]:
+    """The worker does nothing else meanwhile: what is asked of it waits."""
+    gate = threading.Event()
+
+    def waiting(tell: Any) -> None:
+        while not gate.wait(0.01):
+            tell(0.0, "waiting")
+
+    caches._worker().submit(Job(0, "held", waiting))
+    try:
+        yield
+    finally:
+        gate.set()
 
 
 def merge(app: AppTest) -> AppTest:

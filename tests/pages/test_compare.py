@@ -266,6 +266,11 @@ def test_a_run_of_other_files_is_not_explained_and_not_tried_again(
 # Predicted loss -----------------------------------------------------------------------------------
 
 
+def test_the_loss_of_the_run_that_merge_shows_is_predicted_first(compare_page: AppTest):
+    compare_page.session_state["shown run"] = kept()[1].id
+    assert box(view(compare_page, LOSS), "Run").value == kept()[1].id
+
+
 def test_predicted_loss_beside_measured(compare_page: AppTest):
     view(compare_page, LOSS)
     box(compare_page, "Run").set_value(kept()[0].id).run()
@@ -381,6 +386,8 @@ def test_a_ladder_is_climbed_in_one_press_and_a_step_goes_over_to_merge(open_app
     assert table["against the step before"].iloc[0] == ""
     assert all("points" in said for said in table["against the step before"].iloc[1:])
     assert kept() == []
+    other = view(settle(open_app("compare"), "preparation"), "Step by step")
+    assert other.table[0].value.equals(table), "another window finds what was measured"
     box(app, "Step").set_value(2).run()
     press(app, "Use these settings")
     assert sentences(app) == ""
@@ -404,6 +411,9 @@ def test_the_number_of_examples_is_drawn_as_it_becomes_known(open_app: Open):
     means = [normalised_accuracy(stand.results) for stand in stands]
     assert alone["y"] == pytest.approx(means[:2] + means[3::2])
     assert steadied["y"] == pytest.approx([*means[:1], *means[2::2], means[-1]])
+    said = app.table[0].value["difference"]
+    assert said["8, steadied"].endswith(" against 8")
+    assert said["8"].endswith(" against 2")
     box(app, "Step").set_value(2).run()
     press(app, "Use these settings")
     assert box(app, "Method").value == "sequential"

@@ -18,6 +18,7 @@ from PIL import Image
 from streamlit.testing.v1 import AppTest
 
 from mats_core import figures, tasks
+from mats_core.analysis import NEAREST
 from mats_core.checkpoints.files import Checkpoint
 from mats_core.evaluation import evaluate
 from mats_core.merging import FeatureErrors
@@ -30,7 +31,7 @@ from mats_core.models.modules import tensors_of
 from pages.shared.frame import Wanted
 from pages.shared.views import layer_table
 from pages.shared.views.answers import AFTER, choices, compared, story, title
-from pages.shared.work import confusion
+from pages.shared.work import confusion, step_through
 from pages.shared.work.shelf import Answers, Shelf
 from tests.pages.driving import kept, labelled, press, sentences, settle
 
@@ -157,7 +158,7 @@ def test_a_failure_is_a_sentence_and_can_be_tried_again(
         raise ZeroDivisionError("a bug")
 
     with monkeypatch.context() as patch:
-        patch.setattr("pages.shared.work.again.merge_again", broken)
+        patch.setattr("pages.shared.work.again.opened", broken)
         app = merged(open_app)
         assert "stopped unexpectedly (ZeroDivisionError: a bug)" in sentences(app)
         assert not app.metric
@@ -448,6 +449,61 @@ def test_a_row_of_the_table_is_stepped_through(open_app: Open, monkeypatch: pyte
     assert set(looked.steps) == {looked.layers[2].name, layer_name(app)}
 
 
+def test_a_cell_of_the_map_of_layers_opens_its_layer_and_expert(open_app: Open):
+    app = merged(open_app)
+    press(app, "Tabulate the layers")
+    settle(app, "tabulating")
+    (run,) = kept()
+    row = app.session_state["inside shelf"].get(run).layers[2]
+    key = f"layer map {run.id} None"
+    drawn = next(c for c in app.get("plotly_chart") if key in c.proto.id)
+    points = json.loads(drawn.proto.spec)["data"][1]
+    picked = points["customdata"][2 * len(row.kept) + 1]
+    assert picked == [row.name, "e1"]
+
+    def click() -> None:
+        import streamlit as st
+
+        from pages.shared.frame import state
+        from pages.shared.views import layer_table
+
+        event = {"selection": {"points": [{"customdata": st.session_state["picked"]}]}}
+        state.put("clicked", event)
+        layer_table._follow("clicked")
+
+    one = AppTest.from_function(click)
+    one.session_state["picked"] = picked
+    one.run()
+    assert one.session_state["stepped layer"] == row.name
+    assert one.session_state["stepping expert"] == "e1"
+
+
+def test_nothing_is_merged_again_that_this_process_has_merged(
+    open_app: Open, monkeypatch: pytest.MonkeyPatch
+):
+    def merge_again(*anything: Any, **named: Any) -> Any:
+        raise AssertionError("the whole run was merged once more")
+
+    monkeypatch.setattr("pages.shared.work.again.merge_again", merge_again)
+    app, _ = stepped(open_app, "kfac", "statistics")
+    assert sentences(app) == ""
+    assert app.session_state["inside shelf"].get(kept()[0]).answers
+
+
+def test_a_layer_is_opened_from_its_report_without_the_merged_tensors(open_app: Open):
+    app, found = stepped(open_app, "kfac", "statistics")
+    ready, shelf, (run,) = app.session_state["preparation"].outcome, Shelf(), kept()
+    other = found.name.replace("layer.1", "layer.0")
+
+    def quiet(fraction: float, text: str, partial: Any = None) -> None: ...
+
+    step_through(shelf, run, other, ready, quiet)
+    looked = shelf.get(run)
+    assert looked is not None
+    assert looked.steps[other].residuals[-1] < looked.steps[other].residuals[0]
+    assert looked.made is None
+
+
 # An example of the user's ------------------------------------------------------------------------
 
 
@@ -488,7 +544,7 @@ def test_an_image_dropped_in_is_answered_by_all_models(open_app: Open, tiny_fami
 def test_the_map_travels_is_searched_and_names_neighbours(open_app: Open):
     app = merged(open_app)
     press(app, "Draw the map")
-    settle(app, "mapping")
+    settle(app, "mapping", "travelling")
     assert sentences(app) == ""
     (run,) = kept()
     found = app.session_state["inside shelf"].get(run).map
@@ -507,9 +563,37 @@ def test_the_map_travels_is_searched_and_names_neighbours(open_app: Open):
     choice.set_value(place).run()
     assert sentences(app) == ""
     table: Any = app.dataframe[-1].value
-    near = found.neighbours(place)
-    assert list(table["under the merge"]) == [one.after for one in near]
+    assert list(table["under merge"]) == list(range(1, NEAREST + 1))
+    near = list(found.nearest(place, "merge"))
+    for model in ("base", "e0", "e1", "e2"):
+        assert list(table[f"under {model}"]) == found.ranks(place, model)[near].tolist()
     assert "nearest neighbours under the base are still" in words(app)
+    alike = sum(
+        (found.task[i], found.label[i]) == (found.task[place], found.label[place])
+        for i in found.nearest(place, "e1")
+    )
+    assert f"{alike} under its expert e1" in words(app)
+    next(w for w in app.selectbox if w.label == "Nearest under").set_value("e2").run()
+    table = app.dataframe[-1].value
+    assert list(table["under e2"]) == list(range(1, NEAREST + 1))
+
+
+def test_the_first_picture_of_a_map_does_not_wait_for_the_rest(
+    open_app: Open, monkeypatch: pytest.MonkeyPatch
+):
+    app = merged(open_app)
+    monkeypatch.setattr("pages.shared.views.feature_map._finish", lambda *anything: None)
+    press(app, "Draw the map")
+    settle(app, "mapping")
+    assert sentences(app) == ""
+    drawn = json.loads(app.get("plotly_chart")[-1].proto.spec)
+    assert [frame["name"] for frame in drawn["frames"]] == ["0", "1"]
+    (run,) = kept()
+    found = app.session_state["inside shelf"].get(run).map
+    next(w for w in app.selectbox if w.label == "Neighbours of").set_value(3).run()
+    assert sentences(app) == ""
+    assert list(app.dataframe[-1].value)[2:] == ["under merge", "under base"]
+    assert not found.experts
 
 
 # The way between ----------------------------------------------------------------------------------

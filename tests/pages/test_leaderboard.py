@@ -21,7 +21,7 @@ from pages.shared.work import leaderboard, runs
 from pages.shared.work.jobs import Cancelled
 from pages.shared.work.leaderboard import BoardRequest
 from pages.shared.work.prepare import Prepared
-from tests.pages.driving import kept, press, sentences, settle, texts_of
+from tests.pages.driving import button, held, kept, press, sentences, settle, texts_of
 
 Open = Callable[..., AppTest]
 SOME = ("average", "slerp", "ties", "regmean", "kfac")
@@ -125,10 +125,15 @@ def test_subsets_are_of_what_is_kept_best_and_worst():
     [
         ("average", "nothing"), ("ties", "nothing"), ("regmean", "inputs"),
         ("essential", "inputs"), ("kfac", "inputs and gradients"), ("fisher", "gradients"),
+        ("sequential", "inputs"),
     ],
 )  # fmt: skip
 def test_what_a_method_needs(method: str, said: str):
     assert views.needs(method) == said
+
+
+def captions(app: AppTest) -> str:
+    return " ".join(caption.value.replace("\\", "") for caption in app.caption)
 
 
 def board_of(app: AppTest) -> Any:
@@ -139,7 +144,8 @@ def test_one_press_fills_the_board_and_another_confirms_the_best(open_app: Open)
     app = open_app("compare")
     app.session_state["compare view"] = "All methods"
     settle(app, "preparation")
-    assert list(board_of(app)["why not"])[:4] == ["not merged yet"] * 4
+    assert list(board_of(app)["why not"]) == [*["not merged yet"] * 4, "said below"]
+    assert "SLERP: method 'slerp': expected exactly 2 experts, found 3" in captions(app)
     settle(press(app, "Merge all 4 methods"), *JOBS)
     assert sentences(app) == ""
     table = board_of(app)
@@ -159,6 +165,21 @@ def test_one_press_fills_the_board_and_another_confirms_the_best(open_app: Open)
     finals = [run for run in kept() if run.final]
     assert [(run.id, run.draft) for run in finals] == [(first.id, False)]
     assert "Final figure, asked once" in texts_of(app)
+
+
+def test_a_board_that_fills_is_found_by_another_window(open_app: Open):
+    first, other = (open_app("compare") for _ in range(2))
+    for app in (first, other):
+        app.session_state["compare view"] = "All methods"
+        settle(app, "preparation")
+    with held():
+        press(first, "Merge all 4 methods")
+        other.run()
+        assert other.session_state["ranking"] is first.session_state["ranking"]
+        assert button(other, "Merge all 4 methods").disabled
+    settle(other, *JOBS)
+    assert sentences(other) == ""
+    assert len(kept()) == 4
 
 
 def test_without_a_task_the_board_is_of_the_others(open_app: Open):

@@ -25,7 +25,7 @@ from pages.shared.frame import Wanted, caches, session, state
 from pages.shared.learn import evidence, guide, lessons
 from pages.shared.learn import scene as toy_state
 from pages.shared.work.runs import Run
-from tests.pages.driving import kept, sentences, settle
+from tests.pages.driving import button, held, kept, press, sentences, settle
 
 Open = Callable[..., AppTest]
 LESSONS = range(len(lessons.LESSONS))
@@ -248,7 +248,7 @@ def test_the_banner_leads_to_setups_to_the_next_lesson_and_back(
     open_app: Open, tiny_family: Path, went: list[str], monkeypatch: pytest.MonkeyPatch
 ):
     open_app()
-    monkeypatch.setattr("pages.shared.frame.families.SAMPLES", tiny_family)
+    monkeypatch.setattr("pages.shared.frame.folders.SAMPLES", tiny_family)
     banner = AppTest.from_function(banner_alone, default_timeout=60).run()
     banner.button(key="lesson 0 setup 1").click().run()
     assert sentences(banner) == ""
@@ -320,6 +320,21 @@ def test_a_run_matches_a_setup_only_with_all_its_settings(open_app: Open):
     assert evidence.matches(younger, published), (
         "an option that it does not know was at its default"
     )
+
+
+def test_a_lesson_under_way_is_found_by_another_window(open_app: Open):
+    first, other = (settle(open_app(), "preparation") for _ in range(2))
+    first.session_state["lesson"] = other.session_state["lesson"] = 3
+    first.run()
+    with held():
+        press(first, "Run this lesson: 3 merges")
+        other.run()
+        job = first.session_state["lesson merges"]
+        assert other.session_state["lesson merges"] is job
+        assert button(other, "Run this lesson: 3 merges").disabled
+    settle(other, "lesson merges")
+    assert sentences(other) == ""
+    assert len(kept()) == 3
 
 
 def test_one_press_runs_a_lesson_and_its_answer_is_computed(open_app: Open):

@@ -402,7 +402,7 @@ def test_every_method_gets_its_widgets_and_their_defaults_are_its_own(open_app: 
     run = kept()[0]
     assert run.recipe.method == method
     defaults = {field.name: field.default for field in describe(method)}
-    assert dict(run.report.options) == defaults
+    assert dict(run.report.options) == {**defaults, **METHODS[method].exploring}
     assert run.report.normalised_accuracy is not None
 
 

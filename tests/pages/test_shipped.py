@@ -14,12 +14,16 @@ from streamlit.testing.v1 import AppTest
 
 from mats_core import figures
 from mats_core.evaluation.scores import Score, TaskResult
-from mats_core.merging.family_file import FamilyFile, load_family
+from mats_core.merging.family_file import FamilyFile, load_family, measure_all
 from mats_core.merging.pipeline import merge
+from mats_core.merging.plan import open_inputs, with_statistics
 from mats_core.merging.recipe import TRIED
 from mats_core.merging.shipped import FILE, differing, ship_results, shipped_results
+from mats_core.methods import FIRST, METHODS, PROPOSED
 from pages.shared.work import runs, shipped
-from tests.pages.driving import kept, sentences, settle
+from pages.shared.work.merge import Outcome
+from pages.shared.work.prepare import Prepared
+from tests.pages.driving import kept, labelled, press, sentences, settle
 
 Open = Callable[..., AppTest]
 JOBS = ("preparation", "checking shipped")
@@ -145,6 +149,105 @@ def test_results_of_other_examples_give_way(open_app: Open, family: Path):
     changed(family, lambda content: content["tasks"].update(e1="0" * 64))
     settle(open_app(family=family), *JOBS)
     assert [run.shipped for run in kept()] == [shipped.OTHER_TASKS] * 2
+
+
+@pytest.fixture(scope="module")
+def walked(tiny_family: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny family with the result of sequential calibration beside it."""
+    folder = tmp_path_factory.mktemp("walked") / "family"
+    shutil.copytree(tiny_family, folder)
+    ship_results(load_family(folder), ("sequential",))
+    return folder
+
+
+def begun(walked: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> runs.Run:
+    """The run of a shipped walk after its check."""
+    monkeypatch.setenv("MATS_RESULTS", str(tmp_path / "results"))
+    family = load_family(walked)
+    files = measure_all(family)
+    recipe = family.recipe("average", statistics=files)
+    prepared = Prepared(
+        family, with_statistics(open_inputs(family.recipe("average")), recipe), files
+    )
+    told: list[float] = []
+
+    def tell(fraction: float, text: str, partial: Any = None) -> None:
+        told.append(fraction)
+
+    shipped.adopt(family)
+    shipped.check(family, lambda: prepared, tell)
+    assert 0 <= min(told) <= max(told) <= 1
+    (run,) = kept()
+    return run
+
+
+def test_of_a_walk_through_the_model_the_first_block_is_checked(
+    walked: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    merged: list[str] = []
+    monkeypatch.setattr(shipped, "merge", lambda *given: merged.append("the whole"))
+    run = begun(walked, monkeypatch, tmp_path)
+    assert run.shipped.startswith(shipped.PARTLY)
+    assert "of the first of 2 blocks" in run.shipped
+    assert shipped.of_another_machine(run)
+    assert merged == []
+
+
+@pytest.mark.parametrize("left", [0, 5])
+def test_a_walk_that_is_merged_by_hand_is_checked_as_a_whole(
+    walked: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, left: int
+):
+    run = begun(walked, monkeypatch, tmp_path)
+    own = merge(run.recipe.model_copy(update={"evaluate": TRIED}))
+    monkeypatch.setattr(type(run.report), "left", left)
+    made = shipped.made_again(Outcome(run.recipe, own, run))
+    whole = "Shipped with the family, and checked: all 72 answers asked here are the same."
+    assert made.shipped == (shipped.OTHER_ANSWERS if left else whole)
+    assert kept() == [made]
+    assert shipped.made_again(Outcome(run.recipe, own, made)) is made
+
+
+def test_a_walk_that_begins_otherwise_is_made_again(
+    walked: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    family = Path(shutil.copytree(walked, tmp_path / "family"))
+
+    def nearer(content: dict[str, Any]) -> None:
+        layers = [la for la in content["reports"][0]["layers"] if la.get("details")]
+        errors = layers[-1]["details"] if len(layers) == 1 else layers[1]["details"]
+        errors["input_errors"]["e0"] = 1.1 * errors["input_errors"]["e0"] + 0.01
+
+    changed(family, nearer)
+    run = begun(family, monkeypatch, tmp_path)
+    assert run.shipped.startswith("Shipped with the family, and checked: all ")
+    assert not shipped.of_another_machine(run)
+
+
+def test_the_page_begins_with_the_quick_preset_of_the_best_shipped_method(
+    open_app: Open, family: Path
+):
+    def best_is_sequential(content: dict[str, Any]) -> None:
+        best = max(content["reports"], key=lambda one: one["normalised_accuracy"])
+        best.update(method="sequential", options=METHODS["sequential"].options().model_dump())
+
+    assert shipped.first(load_family(family)) is None, "the best is K-FAC"
+    changed(family, best_is_sequential)
+    assert shipped.first(load_family(family)) is FIRST
+    app = open_app(family=family)
+    app.run()
+    assert labelled(app, "Method").value == FIRST.method
+    assert labelled(app, "Examples").value == FIRST.options["examples"]
+    assert f"{FIRST.title}: {FIRST.sentence}" in captions(app)
+    labelled(app, "Examples").set_value(33).run()
+    assert FIRST.title not in captions(app)
+    labelled(app, "Method").set_value("kfac").run()
+    press(app, "Reset")
+    assert labelled(app, "Method").value == FIRST.method
+    assert labelled(app, "Examples").value == FIRST.options["examples"]
+
+
+def test_a_family_without_results_begins_with_the_proposed_method(open_app: Open):
+    assert labelled(open_app(), "Method").value == PROPOSED
 
 
 def test_once_deleted_they_stay_away_and_one_that_was_made_here_stays(

@@ -263,6 +263,7 @@ def test_conflicts_are_measured_in_the_background_and_kept(open_app: Open):
     assert measured["data"][0]["z"][1][0] == pytest.approx(100 * found.values[1, 0])
     assert predicted["data"][0]["z"][1][0] == pytest.approx(found.predicted[1, 0])
     assert "validation examples a task" in captions(app)
+    assert len(specs(at(surveyed(open_app), "Interference"))) == before + 2, "in another window too"
     labelled(app, "Compare").set_value("leave one out").run()
     assert len(specs(app)) == before
     assert any(b.label == "Measure: 4 merges" for b in app.button)

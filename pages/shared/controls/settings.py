@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import streamlit as st
@@ -11,7 +11,7 @@ import streamlit as st
 from mats_core.errors import InputError, member
 from mats_core.evaluation import QUICK
 from mats_core.merging import FamilyFile, Recipe, parse_options
-from mats_core.methods import METHODS, PRESETS, describe
+from mats_core.methods import METHODS, PRESETS, Preset, describe
 from mats_core.system import available_devices, choose_device
 
 from ..frame import Wanted, browser, keys, session, show, state
@@ -49,6 +49,14 @@ def _handed(given: Any, collection: FamilyFile) -> Wanted:
     )
 
 
+def begin(first: Callable[[], Preset | None]) -> None:
+    """Ask for the settings of a preset, if there is one, where none were made yet."""
+    if session.wanted is not None or state.is_set(keys.group()):
+        return
+    if (preset := first()) is not None:
+        session.wanted = Wanted(preset.method, preset.options, rounds=preset.rounds)
+
+
 def take_over(collection: FamilyFile) -> None:
     """Put the settings that were asked for into the widgets, before they are drawn."""
     wanted = session.wanted
@@ -72,9 +80,11 @@ def _put_method(wanted: Wanted) -> None:
     group = METHODS[wanted.method].group
     state.put(keys.group(), group)
     state.put(keys.method(group), wanted.method)
+    # What is not named has its default, whatever the widgets begin with.
+    begun = METHODS[wanted.method].exploring
     for field in describe(wanted.method):
-        if field.name in wanted.options:
-            widgets.put(field, wanted.method, wanted.options[field.name])
+        if field.name in wanted.options or field.name in begun:
+            widgets.put(field, wanted.method, wanted.options.get(field.name, field.default))
 
 
 def _put_experts(wanted: Wanted, collection: FamilyFile) -> None:
@@ -100,10 +110,26 @@ def _preset() -> None:
     show.keep("info", f"{preset.title}: {preset.sentence}")
 
 
+def preset_of(request: merge.Request) -> Preset | None:
+    """The preset whose settings these are."""
+    return next((one for one in PRESETS if _same(request, one)), None)
+
+
+def _same(request: merge.Request, preset: Preset) -> bool:
+    if (request.method, request.rounds) != (preset.method, preset.rounds):
+        return False
+    fields = describe(preset.method)
+    now, then = (
+        [options.get(field.name, field.default) for field in fields]
+        for options in (request.options, preset.options)
+    )
+    return now == then
+
+
 def reset() -> None:
-    """Give every knob its default, and say so."""
+    """Put every knob where it stood at the beginning, and say so."""
     widgets.reset()
-    browser.say("Every setting has its default.")
+    browser.say("Every setting is as it was at the beginning.")
 
 
 def controls(collection: FamilyFile, method: str) -> merge.Request:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import streamlit as st
@@ -82,7 +83,7 @@ def options(name: str) -> dict[str, Any]:
             st.header(field.section.title, anchor=False)
             st.caption(field.section.sentence)
         values[field.name] = widget(field, name)
-    rest = [field for field in describe(name) if field.more]
+    rest = [field for field in _begun(name) if field.more]
     if rest:
         with st.expander("More settings", icon=":material/tune:"):
             for field in rest:
@@ -92,7 +93,15 @@ def options(name: str) -> dict[str, Any]:
 
 def leading(name: str) -> list[OptionField]:
     """The options of a method that are not behind "More settings", as declared."""
-    return [field for field in describe(name) if not field.more]
+    return [field for field in _begun(name) if not field.more]
+
+
+def _begun(name: str) -> list[OptionField]:
+    """The options of a method, with the values that its widgets begin with."""
+    first = METHODS[name].exploring
+    return [
+        replace(field, default=first.get(field.name, field.default)) for field in describe(name)
+    ]
 
 
 def put(field: OptionField, owner: str, value: Any) -> None:

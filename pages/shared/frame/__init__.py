@@ -12,6 +12,7 @@ if TYPE_CHECKING:
         browser,
         caches,
         families,
+        first_sight,
         keys,
         navigation,
         progress,
@@ -23,6 +24,6 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
-    "Slot", "Wanted", "browser", "caches", "families", "keys", "navigation", "progress", "session",
-    "show", "shown", "state", "surveys", "tracked",
+    "Slot", "Wanted", "browser", "caches", "families", "first_sight", "keys", "navigation",
+    "progress", "session", "show", "shown", "state", "surveys", "tracked",
 ]  # fmt: skip

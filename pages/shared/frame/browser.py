@@ -31,12 +31,16 @@ _voice = component(
 
 
 def name(names: Mapping[str, str | None]) -> None:
-    """Have the address hold these names, so that it can be handed on."""
+    """Have the address hold these names, so that it can be handed on.
+
+    What it did not name before is put in place: on opening a page names its family, and then the
+    run that it finds there.  Another value is a step of the history.
+    """
     wanted = {key: value for key, value in names.items() if value}
     now = {name: value for name, value in st.query_params.to_dict().items() if name not in ONCE}
-    # Only while there are none: Streamlit remembers those that it has set itself, and sends them.
-    _address(key=ADDRESS, data={"names": {} if now else wanted, "without": ONCE})
-    if now and (changed := {k: v for k, v in wanted.items() if now.get(k) != v}):
+    unnamed = {key: value for key, value in wanted.items() if key not in now}
+    _address(key=ADDRESS, data={"names": unnamed, "without": ONCE})
+    if changed := {k: v for k, v in wanted.items() if now.get(k, v) != v}:
         st.query_params.update(changed)  # at once: each change is a step back in the browser
 
 

@@ -17,13 +17,7 @@ from . import browser, folders, keys, navigation, show, shown, state, tracked
 from .folders import ROOTS
 from .state import Slot, session
 
-SAMPLES = Path(__file__).resolve().parents[3] / "sample_models"
 LINK = "family"  # the query parameter that names a family, by the name of its folder
-
-
-def places() -> list[Path]:
-    """The folders that families may lie in."""
-    return [*roots(), SAMPLES]
 
 
 def roots() -> list[Path]:
@@ -31,15 +25,20 @@ def roots() -> list[Path]:
     return folders.named()
 
 
+def is_sample(file: Path) -> bool:
+    """Whether a family's file came with the app."""
+    return file.is_relative_to(folders.SAMPLES)
+
+
 def found() -> dict[str, Path]:
     """Every family that can be chosen, those that this session opened by their path included."""
     opened: list[Path] = []
     for path in session.opened_families:
         try:  # a folder may have become a link since
-            opened.append(folders.locate(path, places()))
+            opened.append(folders.locate(path, folders.places()))
         except InputError:
             continue
-    return folders.found(places(), opened)
+    return folders.found(folders.places(), opened)
 
 
 def header(
@@ -108,7 +107,7 @@ def another() -> None:
             "The path of a folder with a `family.yaml`. It must lie in one of the folders that "
             "this app was started with:"
         )
-        for place in places():
+        for place in folders.places():
             st.markdown(f"- {show.plain(str(place.resolve()))}")
         st.text_input("Path", key=keys.FAMILY_PATH, placeholder="folder, or folder/family.yaml")
         st.button("Open", on_click=_open, type="primary", key="family open")
@@ -119,7 +118,7 @@ def another() -> None:
 def _open() -> None:
     """Open what was typed, and choose it."""
     try:
-        file = folders.locate(session.family_path, places())
+        file = folders.locate(session.family_path, folders.places())
         load_family(file)
     except InputError as error:
         session.family_path_problem = str(error)

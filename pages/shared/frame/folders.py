@@ -15,6 +15,12 @@ from mats_core.errors import InputError
 
 ROOTS = "MATS_FAMILIES"
 FILE = "family.yaml"
+SAMPLES = Path(__file__).resolve().parents[3] / "sample_models"
+
+
+def places() -> list[Path]:
+    """The folders that families may lie in."""
+    return [*named(), SAMPLES]
 
 
 def named() -> list[Path]:

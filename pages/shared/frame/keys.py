@@ -19,6 +19,7 @@ TOY_STEP, TOY_PRESET = Session.toy_step.name, Session.toy_preset.name
 COMPARE_VIEW, SUBSPACES_VIEW = "compare view", "subspaces view"  # the open tab
 CONFLICT_WAY = "conflict way"  # what Subspaces compares
 PRESET = "preset"  # the menu of presets
+STEPPED_EXPERT = "stepping expert"  # whose matrices Inside shows of a layer
 TOY_PICTURE = "toy picture"  # the component's state: what the browser sent last
 
 

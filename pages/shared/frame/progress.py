@@ -21,12 +21,14 @@ def bar(
     cancel: Sequence[Slot] = (),
     quiet: Sequence[Job] = (),
     live: Callable[[Any], None] | None = None,
+    name: str = PROGRESS,
 ) -> None:
     """The progress of the first active job in the slots; the page is rerun when any job ends.
 
     cancel   slots whose first active job can be cancelled here
     quiet    jobs that are watched too, without a bar
     live     draws what the job tells as its partial result
+    name     of the bar, where a page has another one
     """
     jobs = [job for slot in slots if (job := state.job(slot)) is not None]
     watched = [*jobs, *quiet]
@@ -42,10 +44,13 @@ def bar(
         if (job := _first(jobs)) is None:
             return
         now = job.snapshot()
-        with st.container(horizontal=True, vertical_alignment="center", key=PROGRESS):
+        with st.container(horizontal=True, vertical_alignment="center", key=name):
             st.progress(now.fraction, text=plain(_where(job, now)))
             if (stoppable := tracked.active(*cancel)) is not None:
-                st.button("Cancel", on_click=stoppable.cancel, icon=":material/close:")
+                st.button(
+                    "Cancel", on_click=stoppable.cancel, icon=":material/close:",
+                    key=f"cancel {name}",
+                )  # fmt: skip
         if live is not None and now.partial is not None:
             live(now.partial)
 

@@ -84,6 +84,7 @@ class Slot(StrEnum):
     TABULATING = "tabulating"  # every layer of one run, in numbers
     STEPPING = "stepping"  # one layer of one run, stage by stage
     MAPPING = "mapping"  # examples under base, experts and one run, in one plane
+    TRAVELLING = "travelling"  # the rest of that map, in the background; stays
     ASKING = "asking"  # an example of the user's, of base, experts and runs
     WALKING = "walking"  # accuracy and loss from the base over each expert to a run
     SURVEYING = "surveying"  # every layer and task of the family, in the background

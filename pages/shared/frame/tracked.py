@@ -7,15 +7,28 @@ and the page is drawn again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 from weakref import WeakSet
 
 import streamlit as st
 
-from ..work import Job
+from ..work import Job, Prepared
 from . import browser, caches, show, state
 from .state import Slot, session
+
+
+@contextmanager
+def drawing() -> Iterator[None]:
+    """While a page is drawn, what runs in the background rests: both would share one interpreter,
+    and a visitor waits for the page alone."""
+    desk = caches.worker()
+    desk.attend(1)
+    try:
+        yield
+    finally:  # a page that stops or starts over raises
+        desk.attend(-1)
 
 
 def begin() -> None:
@@ -52,10 +65,32 @@ def press(
     *,
     background: bool = False,
     keep: Callable[[Job], None] = lambda job: None,
+    name: str = "",
 ) -> None:
-    """The same of a button: the page is drawn again, with the progress.  `keep` gets the job."""
-    keep(pressed(slot, Job(request, title, work, background=background)))
+    """The same of a button: the page is drawn again, with the progress.  `keep` gets the job.
+
+    `name`: any session finds the job and its result by it (see `shared`).
+    """
+    job = Job(request, title, work, background=background, name=name, shared=bool(name))
+    keep(pressed(slot, job))
     st.rerun()
+
+
+def name(prepared: Prepared, *said: str) -> str:
+    """The name of what is measured on the files of a family, whoever asks for it."""
+    return " ".join((*caches.identity(prepared.inputs), *said))
+
+
+def shared(slot: Slot, name: str) -> Job | None:
+    """The job of this name, also of another window or of a tab that was closed.
+
+    One that is under way is put into the slot, and the page is drawn again with its progress.
+    """
+    job = caches.worker().named(name)
+    if job is not None and job.active and state.job(slot) is None:
+        state.put_job(slot, job)
+        st.rerun()
+    return job
 
 
 def pressed(slot: Slot, job: Job, *, look: bool = False) -> Job:

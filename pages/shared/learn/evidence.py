@@ -138,8 +138,8 @@ def _part(setups: Sequence[Setup], runs: Sequence[Run]) -> Finding:
     part = own.value / whole.value
     right = 0 if part < QUARTER else 1 if part <= 1 - QUARTER else 2
     text = (
-        f"{gain}; of that it has {figures.points(own)}, {figures.percent(part, 0)}, over "
-        f"{names[1]}."
+        f"{gain}; over {names[1]} it is {figures.points(own)}, {figures.percent(part, 0)} of that "
+        "gain."
     )
     return Finding(frozenset({right}), text)
 

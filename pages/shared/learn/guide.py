@@ -63,9 +63,7 @@ def open_lesson(index: int) -> None:
     """A callback: a lesson's first page, with its preset, on the family that was chosen, else on
     the sample family if there is one."""
     session.lesson = index
-    samples = [
-        label for label, file in families.found().items() if file.is_relative_to(families.SAMPLES)
-    ]
+    samples = [label for label, file in families.found().items() if families.is_sample(file)]
     if samples and session.chosen_family is None:
         session.family = samples[0]
     set_up(LESSONS[index].setups[0])
@@ -110,6 +108,8 @@ def banner(page: str) -> None:
         st.markdown(lesson.look)
         with st.container(horizontal=True):
             todo = tuple(missing(lesson, kept))
+            if todo:
+                tracked.shared(Slot.LESSON, _name(index))
             _run(todo)
             for number, setup in enumerate(lesson.setups):
                 st.button(setup.label, key=f"lesson {index} setup {number}", icon=_icon(setup),
@@ -163,8 +163,14 @@ def _start(setups: tuple[Setup, ...]) -> None:
     requests = [
         merge.Request(collection, setup.method, dict(setup.options), experts) for setup in setups
     ]
-    job = lesson_work.job(requests, families.preparation(collection))
+    name = _name(session.lesson or 0)
+    job = lesson_work.job(requests, families.preparation(collection), name)
     tracked.pressed(Slot.LESSON, job)
+
+
+def _name(index: int) -> str:
+    """The name of the job that makes a lesson's merges, by which another window finds it."""
+    return f"{families.current().folder} lesson {index}"
 
 
 def _answer(lesson: Lesson, kept: list[Run], guess: int) -> None:

@@ -126,8 +126,8 @@ LESSONS = (
         "Of all that fine-tuning changed in a layer, ESM keeps the few directions along which the "
         "layer's outputs move most. A layer with d outputs has room for d / T directions of each "
         "of T tasks.",
-        "See on the Subspaces page what energy the directions keep. Then compare ESM as published "
-        "(d / T directions a task) with 12 directions a task, and with 48.",
+        "See on the Subspaces page what energy the directions keep. Then compare ESM with d / T "
+        "directions a task, as its paper takes them, with 12 directions a task, and with 48.",
         "48 directions keep more of every expert than 12 do. What happens to the accuracy of the "
         "merge from 12 to 48?",
         "r directions of each of T tasks are T·r columns in a space of d dimensions. Up to d of "
@@ -135,7 +135,7 @@ LESSONS = (
         "directions keep more of each expert, and leave less room between the tasks.",
         Asked("difference", (2, 1), BETTER),
         (
-            Setup("As published", "essential"),
+            Setup("d / T directions", "essential"),
             Setup("12 directions", "essential", {"rank": 12}),
             Setup("48 directions", "essential", {"rank": 48}),
             Setup("Look at the energy", page="subspaces",

@@ -8,7 +8,7 @@ from typing import Any
 import streamlit as st
 
 from mats_core import figures
-from mats_core.analysis import WAYS, Way, conflict
+from mats_core.analysis import WAYS, Conflicts, Way, conflict
 from mats_core.merging import FamilyFile
 from mats_core.methods import METHODS
 
@@ -40,7 +40,7 @@ def section(collection: FamilyFile, prepared: Prepared) -> None:
             key=key, persist_state="session", format_func=lambda w: WAYS[w],
         )  # fmt: skip
         request = _request(collection, by, way)
-        found = session.conflicts.get(_key(request))
+        found = _found(request, prepared)
         clicked = found is None and st.button(
             f"Measure: {conflict.merges(len(names), way)} merges", type="primary",
             icon=":material/compare_arrows:", key="conflict start",
@@ -48,7 +48,10 @@ def section(collection: FamilyFile, prepared: Prepared) -> None:
         )  # fmt: skip
     if clicked:
         todo = partial(measure_conflicts, request, prepared)
-        tracked.press(Slot.CONFLICTING, request, "Measuring conflicts", todo, background=True)
+        name = tracked.name(prepared, *_key(request))
+        tracked.press(
+            Slot.CONFLICTING, request, "Measuring conflicts", todo, background=True, name=name
+        )
     if found is None:
         st.markdown(
             "Cosines and overlaps above are what could be in the way. Here the tasks are really "
@@ -63,6 +66,13 @@ def section(collection: FamilyFile, prepared: Prepared) -> None:
             show.figure(drawn, f"conflict {side} {' '.join(_key(request))}")
         else:
             st.info("The prediction needs statistics of the experts, and there are none.")
+
+
+def _found(request: ConflictRequest, prepared: Prepared) -> Conflicts | None:
+    """What was measured, in this session or another."""
+    job = tracked.shared(Slot.CONFLICTING, tracked.name(prepared, *_key(request)))
+    known = None if job is None or job.active else job.outcome()
+    return known or session.conflicts.get(_key(request))
 
 
 def go(way: Way) -> None:

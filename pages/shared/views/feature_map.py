@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -9,10 +10,12 @@ import pandas as pd
 import streamlit as st
 
 from mats_core import figures
-from mats_core.analysis import NEAREST, FeatureMap
+from mats_core.analysis import FeatureMap
 
 from ..frame import Slot, show, state, tracked
-from ..work import Prepared, Run, Shelf, clipped, draw_map, picture
+from ..work import Prepared, Run, Shelf, clipped, draw_map, finish_map, picture
+
+BASE, MERGE = "base", "merge"
 
 
 def section(shelf: Shelf, run: Run, task: str, prepared: Prepared) -> None:
@@ -32,12 +35,25 @@ def section(shelf: Shelf, run: Run, task: str, prepared: Prepared) -> None:
             todo = partial(draw_map, shelf, run, lambda: prepared)
             tracked.press(Slot.MAPPING, run.id, "Drawing the map", todo)
         return
+    _finish(shelf, run, looked.map, prepared)
     _map(run, looked.map, task, prepared)
+
+
+def _finish(shelf: Shelf, run: Run, found: FeatureMap, prepared: Prepared) -> None:
+    """Begin the rest of the map, once: the first picture does not wait for it."""
+    job = state.job(Slot.TRAVELLING)
+    if not found.experts and (job is None or job.request != run.id):
+        todo = partial(finish_map, shelf, run, lambda: prepared)
+        title = "Moving the weights, and asking every expert"
+        tracked.start(Slot.TRAVELLING, run.id, title, todo, background=True)
 
 
 def collect() -> None:
     """Say how a map ended that is not on the shelf."""
     tracked.collect(Slot.MAPPING, cancelled="The map was cancelled.")
+    job = state.job(Slot.TRAVELLING)
+    if job is not None and (problem := job.snapshot().error):
+        show.problem(problem)
 
 
 @st.fragment
@@ -87,42 +103,34 @@ def _name(found: FeatureMap, place: int) -> str:
 
 
 def _neighbours(found: FeatureMap, place: int) -> None:
-    """The nearest examples, and what the merge changes among them."""
-    near = found.neighbours(place)
-    most = NEAREST
-    here, was = (
-        {one.place for one in near if rank(one) <= most}
-        for rank in (lambda one: one.after, lambda one: one.before)
-    )
-    same = found.task[place], found.label[place]
-    alike = [sum((found.task[i], found.label[i]) == same for i in places) for places in (was, here)]
-    st.markdown(
-        show.plain(
-            f"{len(here & was)} of its {len(here)} nearest neighbours under the base are still "
-            f"among the nearest under the merge. Of its own class and task are {alike[0]} under "
-            f"the base and {alike[1]} under the merge."
-        )
-    )
+    """The nearest examples under one model, their ranks under all, and what the merge changes."""
+    near = {one: found.nearest(place, one) for one in (MERGE, BASE, *found.experts)}
+    st.markdown(show.plain(_said(found, place, near)))
+    under: Any = st.selectbox(
+        "Nearest under", list(near), key="map under", persist_state="session", width=260,
+        format_func=lambda one: f"the {one}" if one in (BASE, MERGE) else one,
+        help="Whose nearest neighbours are listed; their ranks under all the others stand beside.",
+    )  # fmt: skip
+    ranks = {one: found.ranks(place, one) for one in near}
     rows = [
         {
-            "example": _name(found, one.place),
-            "task": found.tasks[found.task[one.place]],
-            "under the merge": one.after,
-            "under the base": one.before,
-            "change": _change(one.before, one.after, most),
+            "example": _name(found, other),
+            "task": found.tasks[found.task[other]],
+            **{f"under {one}": int(ranks[one][other]) for one in near},
         }
-        for one in near
+        for other in near[under]
     ]
     st.dataframe(
         pd.DataFrame(rows), hide_index=True,
         column_config={
-            "under the merge": st.column_config.NumberColumn(
+            f"under {one}": st.column_config.NumberColumn(
                 help="Its rank among the nearest by the distance of the features, 1 the nearest."
             )
+            for one in near
         },
         alt=f"Table of {len(rows)} neighbours with their task and their ranks.",
     )  # fmt: skip
-    pictured = [i for i in (place, *(one.place for one in near)) if _is_image(found, i)]
+    pictured = [i for i in (place, *near[under]) if _is_image(found, i)]
     with st.container(horizontal=True, gap="small"):
         for number in pictured:
             split, row = found.example(number)
@@ -133,11 +141,26 @@ def _neighbours(found: FeatureMap, place: int) -> None:
                 st.markdown(f":small[{show.plain(f'{whose}: {found.class_of(number)}')}]")
 
 
+def _said(found: FeatureMap, place: int, near: Mapping[str, Sequence[int]]) -> str:
+    """What the merge and the experts change among the nearest, in numbers."""
+    same = found.task[place], found.label[place]
+    alike = {
+        one: sum((found.task[i], found.label[i]) == same for i in places)
+        for one, places in near.items()
+    }
+    kept = len({*near[BASE]} & {*near[MERGE]})
+    text = (
+        f"{kept} of its {len(near[BASE])} nearest neighbours under the base are still among the "
+        f"nearest under the merge. Of its own class and task are {alike[BASE]} under the base and "
+        f"{alike[MERGE]} under the merge"
+    )
+    own = found.tasks[found.task[place]]
+    if own not in alike:
+        return f"{text}."
+    others = [count for one, count in alike.items() if one not in (BASE, MERGE, own)]
+    more = f", {min(others)} to {max(others)} under the other experts" if others else ""
+    return f"{text}, {alike[own]} under its expert {own}{more}."
+
+
 def _is_image(found: FeatureMap, place: int) -> bool:
     return found.example(place)[0].form.kind == "image"
-
-
-def _change(before: int, after: int, most: int) -> str:
-    if before > most:
-        return "new under the merge"
-    return "only under the base" if after > most else "both"

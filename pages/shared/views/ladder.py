@@ -43,6 +43,9 @@ def section(collection: FamilyFile, prepared: Prepared | None, looks: dict[str, 
     )
     if clicked and prepared is not None:
         _start(collection, ladder, prepared)
+    if prepared is not None:
+        known = tracked.shared(Slot.CLIMBING, tracked.name(prepared, ladder.title))
+        session.ladder = known or session.ladder
     job = session.ladder
     if job is None or (job.request.family, job.request.ladder) != (collection.name, ladder):
         _table(ladder, ())
@@ -56,8 +59,8 @@ def _start(collection: FamilyFile, ladder: Ladder, prepared: Prepared) -> None:
     recipe = collection.recipe("average", statistics=prepared.files)
     request = LadderRequest(collection.name, recipe, ladder, EXAMPLES)
     todo = partial(run_ladder, request, prepared)
-    keep = partial(setattr, session, "ladder")
-    tracked.press(Slot.CLIMBING, request, ladder.title, todo, background=True, keep=keep)
+    keep, name = partial(setattr, session, "ladder"), tracked.name(prepared, ladder.title)
+    tracked.press(Slot.CLIMBING, request, ladder.title, todo, background=True, keep=keep, name=name)
 
 
 def collect() -> None:
@@ -108,17 +111,18 @@ def _table(ladder: Ladder, stands: Sequence[Stand]) -> None:
     """What changes in the formula at every step, and what it added where that is known."""
     known = dict(zip((s.rung.title for s in stands), zip(stands, steps(stands), strict=True),
                      strict=True))  # fmt: skip
-    rows = []
+    rows, added = [], "difference" if ladder.counts else "against the step before"
     for rung in ladder.rungs:
         row = {"step": rung.title, "what changes": show.plain(rung.change)}
         stand, step = known.get(rung.title, (None, None))
         if stand is not None and stand.results:
             low = min(stand.results, key=share)
             row["keeps"] = figures.percent(normalised_accuracy(stand.results))
-            row["against the step before"] = figures.points(step.mean) if step and step.mean else ""
+            row[added] = figures.points(step.mean) if step and step.mean else ""
+            row[added] += f" against {rung.against}" if row[added] and rung.against else ""
             row["least on"] = show.plain(f"{low.name}, {figures.percent(share(low), 0)}")
         elif stand is not None:
-            row["against the step before"] = show.plain(stand.reason)
+            row[added] = show.plain(stand.reason)
         rows.append(row)
     # A table whose cells wrap: what changes is a sentence.
     st.table(pd.DataFrame(rows).fillna("").set_index("step"))

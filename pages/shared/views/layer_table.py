@@ -12,34 +12,64 @@ import streamlit as st
 from mats_core import figures
 from mats_core.analysis import LayerRow
 
-from ..frame import Slot, session, show, tracked
+from ..frame import Slot, session, show, state, tracked
 from ..work import Prepared, Run, Shelf, tabulate
-from . import spectra, stepping
+from . import spectra, stepping, survey
 
 
+@st.fragment
 def section(shelf: Shelf, run: Run, task: str, prepared: Prepared) -> None:
-    """The press, the table, and the layer whose row is chosen."""
+    """The press, the map and the table, and the layer that is opened, stage by stage; a fragment,
+    so that to open a layer does not draw the page again."""
     st.header("All layers in numbers", anchor=False)
     looked = shelf.get(run)
     rows = looked.layers if looked else ()
-    if not rows:
-        st.write(
-            "How far did the merge move each layer, along whose changes, and which share of what "
-            "each expert changes in its outputs does it keep?"
-        )
-        if st.button(
-            "Tabulate the layers", icon=":material/table_rows:", key="tabulate",
-            disabled=tracked.active(Slot.TABULATING) is not None,
-        ):  # fmt: skip
-            todo = partial(tabulate, shelf, run, lambda: prepared)
-            tracked.press(Slot.TABULATING, run.id, "Looking at every layer", todo)
+    if rows:
+        _map(run, rows)
+        _open_row(prepared, run, _table(run, rows, task))
+    else:
+        _ask(shelf, run, prepared)
+    stepping.section(shelf, run, prepared)
+
+
+def _ask(shelf: Shelf, run: Run, prepared: Prepared) -> None:
+    st.write(
+        "How far did the merge move each layer, along whose changes, and which share of what "
+        "each expert changes in its outputs does it keep?"
+    )
+    if st.button(
+        "Tabulate the layers", icon=":material/table_rows:", key="tabulate",
+        disabled=tracked.active(Slot.TABULATING) is not None,
+    ):  # fmt: skip
+        todo = partial(tabulate, shelf, run, lambda: prepared)
+        tracked.press(Slot.TABULATING, run.id, "Looking at every layer", todo)
+
+
+def _open_row(prepared: Prepared, run: Run, chosen: str | None) -> None:
+    """Open the layer of the row that is chosen: once, so that a later choice is kept."""
+    if chosen is None:
         return
-    chosen = _table(run, rows, task)
-    if chosen is not None:
-        if session.opened_row != (run.id, chosen):  # a choice below is kept until another row
-            session.opened_row = (run.id, chosen)
-            stepping.open_layer(chosen)
-        _layer(prepared, chosen)
+    if session.opened_row != (run.id, chosen):
+        session.opened_row = (run.id, chosen)
+        stepping.open_layer(chosen)
+    _layer(prepared, chosen)
+
+
+def _map(run: Run, rows: Sequence[LayerRow]) -> None:
+    """What is kept by layer and task, as a picture whose cells open their layer."""
+    drawn = figures.layer_map(rows, session.stepped_layer)
+    if drawn is None:
+        return
+    # The key holds the choice: a cell that was clicked before can be clicked again.
+    key = f"layer map {run.id} {session.stepped_layer}"
+    st.caption("Click a cell to open its layer, step by step below.")
+    show.figure(drawn, key, on_select=partial(_follow, key), selection_mode="points")
+
+
+def _follow(key: str) -> None:
+    """A click on a cell: its layer and its expert are opened."""
+    if picked := survey.clicked(state.value(key)):
+        stepping.open_layer(*picked)
 
 
 def collect() -> None:

@@ -35,6 +35,7 @@ def section(collection: FamilyFile, preparing: Job, prepared: Prepared | None) -
         return
     experts = _experts(collection, prepared)
     request = leaderboard.BoardRequest(collection, experts)
+    session.board = tracked.shared(Slot.RANKING, _name(request, prepared)) or session.board
     job = session.board
     mine = job if job is not None and job.request == request else None
     now, failed = leaderboard.places(request, prepared), _failed(mine)
@@ -44,7 +45,7 @@ def section(collection: FamilyFile, preparing: Job, prepared: Prepared | None) -
         label = f"Merge {which} {len(left)} methods"
         st.button(
             label if len(left) > 1 else "Merge the last method", icon=":material/leaderboard:",
-            type="primary", key="board start", on_click=_start, args=(request, preparing),
+            type="primary", key="board start", on_click=_start, args=(request, preparing, prepared),
             disabled=tracked.active(Slot.RANKING) is not None,
         )  # fmt: skip
     if mine is not None and mine.active:
@@ -86,9 +87,14 @@ def _subsets(
     return {f"{len(own)} {said}: {', '.join(own)}": own for said, own in found.items()}
 
 
-def _start(request: leaderboard.BoardRequest, preparing: Job) -> None:
+def _name(request: leaderboard.BoardRequest, prepared: Prepared) -> str:
+    return tracked.name(prepared, VIEW, *request.experts)
+
+
+def _start(request: leaderboard.BoardRequest, preparing: Job, prepared: Prepared) -> None:
     """A callback: have the worker make what is missing."""
-    session.board = tracked.pressed(Slot.RANKING, leaderboard.job(request, preparing))
+    job = leaderboard.job(request, preparing, _name(request, prepared))
+    session.board = tracked.pressed(Slot.RANKING, job)
 
 
 def collect() -> None:
@@ -122,6 +128,9 @@ def _table(board: Sequence[leaderboard.Place], failed: Mapping[str, str]) -> Non
             ),
         },
     )  # fmt: skip
+    for place in board:  # in full: a cell shows the beginning of a sentence
+        if said := place.reason or failed.get(place.method, ""):
+            st.caption(show.plain(f"{METHODS[place.method].title}: {said}"))
 
 
 def _row(place: leaderboard.Place, first: Run | None, failed: str) -> dict[str, Any]:
@@ -136,17 +145,18 @@ def _row(place: leaderboard.Place, first: Run | None, failed: str) -> dict[str, 
         row["keeps"] = 100 * (run.report.normalised_accuracy or 0.0)
         row["95 % interval"] = f"{100 * low:.1f} – {100 * high:.1f}"
         row["against the first"] = figures.points(mean) if mean else None
-        if run.shipped != shipped.CHECKING:  # until then the time is another machine's
+        if not shipped.of_another_machine(run):  # until then the time is another machine's
             row["seconds"] = run.report.seconds
         row["tested on"] = f"{count:,} {run.report.split}"
-    return row | {"why not": place.reason or failed or ("" if run else "not merged yet")}
+    why = "said below" if place.reason or failed else "" if run else "not merged yet"
+    return row | {"why not": why}
 
 
 def needs(method: str) -> str:
     """What a method reads of an expert's examples: inputs, gradients, both, or nothing."""
     one = METHODS[method]
-    kinds = sorted(one.reads(one.options()))
-    found = dict.fromkeys(NEEDS[kind.partition("_")[0]] for kind in kinds)
+    found = {NEEDS[kind.partition("_")[0]] for kind in one.reads(one.options())}
+    found |= {NEEDS["input"]} if one.calibrates else set()
     return " and ".join(sorted(found, reverse=True)) or "nothing"
 
 

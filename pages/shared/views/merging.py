@@ -12,8 +12,9 @@ from mats_core.estimating import fits
 from mats_core.merging import require_recipe
 from mats_core.system import choose_device
 
+from ..controls import settings
 from ..frame import Slot, browser, session, show, shown, tracked
-from ..work import Job, Run, merge, prepare
+from ..work import Job, Run, merge, prepare, shipped
 
 
 def is_new(request: merge.Request) -> bool:
@@ -24,7 +25,10 @@ def is_new(request: merge.Request) -> bool:
 
 
 def cost(request: merge.Request, preparing: Job) -> None:
-    """What the merge will take, before it is started; or why it would be refused."""
+    """What these settings are called, and what the merge will take, before it is started; or why it
+    would be refused."""
+    if (preset := settings.preset_of(request)) is not None:
+        st.caption(show.plain(f"{preset.title}: {preset.sentence}"))
     if (problem := refusal(request)) is not None:
         show.problem(problem)
         return
@@ -85,7 +89,7 @@ def told(run: Run) -> str:
 
 def _finished(job: Job) -> None:
     """Show the run, and watch its test on the examples that are left."""
-    run = job.outcome().run
+    run = shipped.made_again(job.outcome())
     shown.show(run)
     shown.name(run.id)
     browser.say(f"Merged. {told(run)}.")

@@ -25,10 +25,11 @@ def section(compared: list[Run], prepared: Prepared | None, looks: dict[str, Loo
         "that the merge really costs each task."
     )
     labels = {run.id: run.label for run in reversed(compared)}
-    found = session.forecasts
+    ids, found = list(labels), session.forecasts
     with st.container(horizontal=True, vertical_alignment="bottom"):
         id = st.selectbox(
-            "Run", list(labels), format_func=lambda i: labels[i], width=320,
+            "Run", ids, index=ids.index(session.shown_run) if session.shown_run in ids else 0,
+            format_func=lambda i: labels[i], width=320,
             key=f"forecast run {' '.join(labels)}",
         )  # fmt: skip
         clicked = id not in found and st.button(

@@ -108,7 +108,7 @@ def headline(run: Run, beside: Run | None, preparing: Job) -> None:
                 help=help.format(run.report.split),
                 width="content",
             )
-        if run.shipped != shipped.CHECKING:  # then the time is another machine's
+        if not shipped.of_another_machine(run):  # then the time is another machine's
             seconds = run.report.seconds
             st.metric(
                 "Time",

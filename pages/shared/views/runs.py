@@ -141,7 +141,7 @@ def _row(run: Run, pinned: str | None) -> dict[str, Any]:
         FINAL: _hundred(figures.headline(run.final_report)["normalised"])
         if run.final_report
         else None,
-        "time": None if run.shipped == shipped.CHECKING else run.report.seconds,
+        "time": None if shipped.of_another_machine(run) else run.report.seconds,
         "when": datetime.fromisoformat(run.created) if run.created else None,
     }
 

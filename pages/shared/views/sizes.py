@@ -42,6 +42,9 @@ def section(collection: FamilyFile, prepared: Prepared | None, looks: dict[str, 
     method = names[chosen or next(iter(names))]
     if clicked and prepared is not None:
         _start(collection, method, prepared)
+    if prepared is not None:
+        known = tracked.shared(Slot.SIZING, tracked.name(prepared, VIEW, method))
+        session.sizes = known or session.sizes
     job = session.sizes
     if job is None or (job.request.family, job.request.recipe.method) != (collection.name, method):
         return
@@ -57,7 +60,8 @@ def _start(collection: FamilyFile, method: str, prepared: Prepared) -> None:
     title = f"{METHODS[method].title} at every size"
     keep = partial(setattr, session, "sizes")
     todo = partial(run_sizes, request, prepared)
-    tracked.press(Slot.SIZING, request, title, todo, background=True, keep=keep)
+    name = tracked.name(prepared, VIEW, method)
+    tracked.press(Slot.SIZING, request, title, todo, background=True, keep=keep, name=name)
 
 
 def collect() -> None:

@@ -11,14 +11,18 @@ from mats_core import figures
 from mats_core.analysis import VIEWS, LayerSteps
 from mats_core.methods import Stage
 
-from ..frame import Slot, keys, show, state, tracked
+from ..frame import Slot, keys, progress, show, state, tracked
 from ..work import Prepared, Run, Shelf, step_through
 
+SOON = 2.0  # seconds in which a layer is made: shorter than a poll and a page that is drawn again
 WIDTH = 370  # pixels of a stage: three beside each other, one on a phone
 
 
 def section(shelf: Shelf, run: Run, prepared: Prepared) -> None:
-    """The choice of a layer, and its stages as soon as the worker knows them."""
+    """The choice of a layer, and its stages as soon as the worker knows them.
+
+    To be drawn in a fragment: a choice here draws the layer, and not the page.
+    """
     st.header("One layer, step by step", anchor=False)
     roles = prepared.inputs.family.roles
     names = [name for name, role in roles.items() if role == "matrix"]
@@ -33,28 +37,41 @@ def section(shelf: Shelf, run: Run, prepared: Prepared) -> None:
             "on its way through a layer, with its formula and real numbers."
         )
         return
-    looked = shelf.get(run)
-    found = looked.steps.get(layer) if looked else None
-    if found is None:
-        _ask(shelf, run, layer, prepared)
-        return
-    _steps(run, found)
+    found = _found(shelf, run, layer) or _asked(shelf, run, layer, prepared)
+    if found is not None:
+        _steps(run, found)
 
 
-def open_layer(layer: str) -> None:
-    """Have the section show a layer; before it is drawn."""
+def open_layer(layer: str, expert: str | None = None) -> None:
+    """Have the section show a layer, of one expert; before it is drawn."""
     state.put(keys.STEPPED, layer)
+    if expert is not None:
+        state.put(keys.STEPPED_EXPERT, expert)
 
 
-def _ask(shelf: Shelf, run: Run, layer: str, prepared: Prepared) -> None:
-    """Have the worker merge the layer once more, unless it was asked for and that went badly."""
+def _found(shelf: Shelf, run: Run, layer: str) -> LayerSteps | None:
+    looked = shelf.get(run)
+    return looked.steps.get(layer) if looked else None
+
+
+def _asked(shelf: Shelf, run: Run, layer: str, prepared: Prepared) -> LayerSteps | None:
+    """Have the worker merge the layer once more, unless it was asked for and that went badly; its
+    stages where they are there at once."""
     wanted = (run.id, layer)
     job = state.job(Slot.STEPPING)
-    if job is None or job.request != wanted:
+    gone = job is not None and job.snapshot().state == "done" and not _found(shelf, run, layer)
+    if job is None or job.request != wanted or gone:  # the shelf holds a few runs
         todo = partial(step_through, shelf, run, layer, lambda: prepared)
-        tracked.start(Slot.STEPPING, wanted, "Stepping through the layer", todo)
-    if not tracked.ended_badly(Slot.STEPPING, cancelled="Stepping through was cancelled."):
+        job = tracked.start(Slot.STEPPING, wanted, "Stepping through the layer", todo)
+        with st.spinner("Merging the layer once more"):
+            job.wait(SOON)
+    found = _found(shelf, run, layer)
+    if found is None and not tracked.ended_badly(
+        Slot.STEPPING, cancelled="Stepping through was cancelled."
+    ):
         st.info("The layer is merged once more, and every matrix on the way is kept.")
+        progress.bar(Slot.STEPPING, cancel=(Slot.STEPPING,), name="stepping")
+    return found
 
 
 @st.fragment
@@ -63,7 +80,11 @@ def _steps(run: Run, found: LayerSteps) -> None:
     st.markdown(show.plain(figures.stages_words(found)))
     with st.container(horizontal=True, vertical_alignment="bottom"):
         expert: Any = st.selectbox(
-            "Expert", list(found.experts), key="stepping expert", persist_state="session", width=220
+            "Expert",
+            list(found.experts),
+            key=keys.STEPPED_EXPERT,
+            persist_state="session",
+            width=220,
         )
         view: Any = st.segmented_control(
             "Rows and columns", list(VIEWS), default=VIEWS[0], required=True, key="stepping view",

@@ -10,7 +10,7 @@ from .conflict import ConflictRequest, measure_conflicts
 from .convergence import follow
 from .drafts import Draft
 from .export import Written
-from .feature_map import draw_map
+from .feature_map import draw_map, finish_map
 from .film import film
 from .jobs import Desk, Job, Snapshot, Tell, Worker
 from .ladder import LadderRequest, run_ladder
@@ -30,8 +30,8 @@ __all__ = [
     "EXAMPLES", "Answers", "ConflictRequest", "Desk", "Draft", "Job", "LadderRequest", "Prepared",
     "Request", "Residuals", "Run", "Shelf", "SizesRequest", "Snapshot", "SweepRequest", "TaskCard",
     "Tell", "Worker", "Written", "ask_own", "chosen", "chosen_examples", "clipped", "confusion",
-    "drafts", "draw_map", "export", "film", "final", "follow", "leaderboard", "lesson", "load",
-    "look_around", "measure_conflicts", "merge", "picture", "predicted_loss", "prepare",
-    "run_ladder", "run_sizes", "run_sweep", "runs", "shipped", "step_through", "tabulate", "walk",
-    "why",
+    "drafts", "draw_map", "export", "film", "final", "finish_map", "follow", "leaderboard",
+    "lesson", "load", "look_around", "measure_conflicts", "merge", "picture", "predicted_loss",
+    "prepare", "run_ladder", "run_sizes", "run_sweep", "runs", "shipped", "step_through",
+    "tabulate", "walk", "why",
 ]  # fmt: skip

@@ -7,19 +7,23 @@ names.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Protocol
+
+from torch import Tensor
 
 from mats_core.errors import InputError, listing
 from mats_core.merging import Event, Inputs, Recipe, Report, open_inputs
 from mats_core.merging import run as merge_again
 from mats_core.methods import METHODS
-from mats_core.system import part
+from mats_core.system import nbytes, part, recall
 
 from .prepare import Prepared
 from .runs import Run
 from .shelf import Looked, Shelf
+
+LARGE = 1 << 27  # bytes of tensors that are not remembered: they would push out all else
 
 
 class Made(Protocol):
@@ -123,10 +127,25 @@ def looked(
 ) -> Generator[Event, None, Looked]:
     """The run's tensors from the shelf, or made again."""
     known = shelf.get(run)
-    if known is not None:
+    if known is not None and known.made is not None:
         return known
-    finished = yield from part(merge_again(recipe, inputs=inputs), said="Once more: {}")
-    return shelf.put(run, finished.tensors)
+    tensors = remembered(run, {})
+    if not tensors:
+        finished = yield from part(merge_again(recipe, inputs=inputs), said="Once more: {}")
+        tensors = remembered(run, finished.tensors)
+    return shelf.put(run, tensors)
+
+
+def remembered(run: Run, made: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """The tensors of a run that this process has merged, unless they are large; else `made`, which
+    is remembered where it holds any."""
+    files = tuple(expert.statistics for expert in run.recipe.experts)
+
+    def room(tensors: Mapping[str, Tensor]) -> int | None:
+        size = nbytes(tensors)
+        return size if 0 < size <= LARGE else None
+
+    return recall(("tensors of a run", run.id, files), lambda: made, room)
 
 
 def remade(

@@ -2,7 +2,8 @@
 
 Work is a function `work(tell) -> result` that knows no Streamlit.  It calls `tell(fraction, text)`
 between its steps, which is also where a cancelled job stops, and where a job in the background lets
-those go first that somebody is waiting for.  The page polls snapshots.
+those go first that somebody is waiting for, and rests while a page is drawn.  The page polls
+snapshots.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ class Tell(Protocol):
 
 Work = Callable[[Tell], Any]
 log = logging.getLogger(__name__)
+MOST_SHARED = 16  # jobs whose results the worker keeps
+REST = 2.0  # seconds that work in the background rests at most while a page is drawn
 PATIENCE = 5.0  # seconds that the running job has to end by itself when the process does
 
 
@@ -63,6 +66,8 @@ class Job:
     lasting      its work keeps what it makes: it goes on when the tab that asked for it is closed
     then         the job that follows from its result, if one does; the worker takes it up
     name         by which another session finds it (see `Worker.named`)
+    shared       any session may ask for what it measures: it lasts, and the worker keeps its
+                 result, a small one, under its name
 
     A snapshot's `partial` is what the work has found so far, for a page that shows it grow.
     """
@@ -77,11 +82,14 @@ class Job:
         lasting: bool = False,
         then: Callable[[Any], Job | None] = lambda result: None,
         name: str = "",
+        shared: bool = False,
     ) -> None:
-        self.request, self.title, self.background, self._work = request, title, background, work
-        self.lasting, self.name, self._then = lasting, name, then
+        self.request, self.title, self.background = request, title, background
+        self.lasting, self.name, self._then = lasting or shared, name, then
+        self.shared, self._work = shared, work
         self.next: Job | None = None
         self._lock, self._stop = threading.Lock(), threading.Event()
+        self._ended = threading.Event()
         self._now = Snapshot()
         self._started = time.perf_counter()
         self._meanwhile: Callable[[], None] | None = None
@@ -100,6 +108,10 @@ class Job:
         if now.state != "done":
             raise InputError(now.error or f"{self.title} did not finish ({now.state})")
         return now.result
+
+    def wait(self, seconds: float) -> bool:
+        """Whether the work has ended after at most so many seconds."""
+        return self._ended.wait(seconds)
 
     def cancel(self) -> None:
         """Ask the work to stop; a job that has not begun ends here."""
@@ -125,8 +137,9 @@ class Job:
         self._meanwhile = meanwhile if self.background else None
         self._started = time.perf_counter()
         self._set(state="running", text=self.title)
+        work, self._work = self._work, _nothing  # what it reads goes with its end
         try:
-            result = self._work(self.tell)
+            result = work(self.tell)
             self.next = self._then(result)
         except Cancelled:
             self._set(state="cancelled", text="Cancelled")
@@ -150,6 +163,12 @@ class Job:
         with self._lock:
             seconds = time.perf_counter() - self._started
             self._now = replace(self._now, seconds=seconds, **changes)
+            if not self._now.active:
+                self._ended.set()
+
+
+def _nothing(tell: Tell) -> None:
+    """The work of a job that was begun."""
 
 
 def _process_ends() -> bool:
@@ -179,7 +198,9 @@ class Worker:
     def __init__(self) -> None:
         self._waiting: list[Job] = []
         self._running: list[Job] = []  # one, and the one that lets it go first
+        self._shared: dict[str, Job] = {}
         self._ended = False
+        self._pages = 0  # that are being drawn
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._loop, name="mats-worker", daemon=True)
         self._thread.start()
@@ -200,13 +221,32 @@ class Worker:
     def submit(self, job: Job) -> Job:
         with self._changed:
             self._waiting.append(job)
+            if job.shared:
+                self._share(job)
             self._changed.notify()
         return job
 
+    def attend(self, pages: int) -> None:
+        """So many more pages are being drawn; fewer where it is negative."""
+        with self._changed:
+            self._pages += pages
+            self._changed.notify()
+
+    def _share(self, job: Job) -> None:
+        """Keep a shared job under its name; of those that have ended, the oldest go."""
+        self._shared.pop(job.name, None)
+        self._shared[job.name] = job
+        ended = [name for name, other in self._shared.items() if not other.active]
+        for name in ended[: max(0, len(self._shared) - MOST_SHARED)]:
+            del self._shared[name]
+
     def named(self, name: str) -> Job | None:
-        """The job of this name that has not ended, if there is one."""
+        """The job of this name that has not ended, or a shared one that has its result."""
         with self._changed:
             jobs = [*self._running, *self._waiting]
+            shared = self._shared.get(name)
+        if shared is not None and shared.snapshot().state == "done":
+            return shared
         return next((job for job in jobs if name and job.name == name and job.active), None)
 
     def ahead(self, job: Job) -> int:
@@ -250,9 +290,18 @@ class Worker:
         while True:
             with self._changed:
                 job = self._next(background=False)
+                if job is None:
+                    # A page that hangs stops no work for good.
+                    self._changed.wait_for(self._is_wanted, REST)
+                    job = self._next(background=False)
             if job is None:
                 return
             self._run(job)
+
+    def _is_wanted(self) -> bool:
+        """Whether a job in the background need not rest any longer."""
+        foreground = any(job.active and not job.background for job in self._waiting)
+        return self._ended or foreground or not self._pages
 
 
 class Desk:
@@ -265,6 +314,9 @@ class Desk:
     def submit(self, job: Job) -> Job:
         self._jobs = [*(j for j in self._jobs if j.active), job]
         return self._worker.submit(job)
+
+    def attend(self, pages: int) -> None:
+        self._worker.attend(pages)
 
     def ahead(self, job: Job) -> int:
         return self._worker.ahead(job)

@@ -75,14 +75,14 @@ def _asked(request: BoardRequest, prepared: Prepared, method: str) -> Request:
     return asked
 
 
-def job(request: BoardRequest, preparing: Job) -> Job:
-    """The job that makes what is missing.  It lasts: what it makes is kept, whoever looks."""
+def job(request: BoardRequest, preparing: Job, name: str) -> Job:
+    """The job that makes what is missing.  It is shared: what it makes is kept, whoever looks."""
     ready = preparing.outcome
 
     def work(tell: Tell) -> dict[str, str]:
         return fill(request, ready(), tell)
 
-    return Job(request, "Merging by all methods", work, background=True, lasting=True)
+    return Job(request, "Merging by all methods", work, background=True, name=name, shared=True)
 
 
 def fill(request: BoardRequest, prepared: Prepared, tell: Tell) -> dict[str, str]:

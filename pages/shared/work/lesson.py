@@ -10,14 +10,15 @@ from .merge import Request, merge
 from .prepare import Prepared
 
 
-def job(requests: Sequence[Request], preparing: Job) -> Job:
-    """The job that makes these merges.  It lasts: what it has made is kept, whoever looks."""
+def job(requests: Sequence[Request], preparing: Job, name: str) -> Job:
+    """The job that makes these merges.  It lasts: what it has made is kept, whoever looks, and
+    another session finds it by its name."""
     ready = preparing.outcome
 
     def work(tell: Tell) -> int:
         return run_all(requests, ready, tell)
 
-    return Job(tuple(requests), "Running the lesson", work, lasting=True)
+    return Job(tuple(requests), "Running the lesson", work, lasting=True, name=name)
 
 
 def run_all(requests: Sequence[Request], ready: Callable[[], Prepared], tell: Tell) -> int:

@@ -178,6 +178,7 @@ def merge(request: Request, ready: Callable[[], Prepared], tell: Tell) -> Outcom
     solving = _Solving()
     finished = told(run_plan(plan, shares=shares), tell, solving.see)
     run = _kept(request, recipe, finished.report)
+    again.remembered(run, finished.tensors)
     return Outcome(recipe, finished.report, run, finished.tensors)
 
 

@@ -45,6 +45,8 @@ YOUNGER: dict[tuple[str, str], Any] = {
     ("essential", "orthogonal"): True, ("regmean", "normalise"): False,
     ("regmean", "iterations"): None, ("regmean", "gram_share"): 1.0,
     **{(m, "gram"): "measured" for m in ("regmean", "kfac", "kfac_matching", "essential")},
+    **{(m, "gram_power"): 1.0 for m in ("kfac", "kfac_matching")},
+    **{(m, "svc"): None for m in ("kfac", "kfac_matching")},
 }  # fmt: skip
 log = logging.getLogger(__name__)
 _WRITING = threading.Lock()
@@ -92,11 +94,12 @@ class Run:
         """The title, or `ESM · layer power 0`: method, and what differs from the defaults."""
         if self.title:
             return self.title
-        defaults = {option.name: option.default for option in describe(self.recipe.method)}
+        method = METHODS[self.recipe.method]
+        defaults = {option.name: option.default for option in describe(method.name)}
         changed = [
             f"{name.replace('_', ' ')} {value}"
             for name, value in self.report.options.items()
-            if value != defaults.get(name)
+            if value not in (defaults.get(name), method.exploring.get(name, defaults.get(name)))
         ]
         if self.recipe.rounds > 1:
             changed.insert(0, f"{self.recipe.rounds} rounds")
@@ -107,7 +110,6 @@ class Run:
         if len({expert.weight for expert in self.recipe.experts}) > 1:
             changed.append("own weights")
         more = [f"{len(changed) - 2} more"] if len(changed) > 2 else []
-        method = METHODS[self.recipe.method]
         return " · ".join([method.short or method.title, *changed[:2], *more])
 
     @property

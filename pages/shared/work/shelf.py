@@ -46,12 +46,13 @@ class Answers:
 
 @dataclass
 class Looked:
-    """One run, made again, and what was found out about it.
+    """What was found out about one run.
 
-    `last_round`: the files with the statistics that its last round merged with.
+    made         its tensors, where something needed them and it was merged again
+    last_round   the files with the statistics that its last round merged with
     """
 
-    encoder: Mapping[str, Tensor]
+    made: Mapping[str, Tensor] | None = None
     answers: dict[str, Answers] = field(default_factory=dict)
     loadings: dict[tuple[Any, ...], Loading] = field(default_factory=dict)
     layers: tuple[LayerRow, ...] = ()
@@ -60,6 +61,12 @@ class Looked:
     last_round: Inputs | None = None
     map: FeatureMap | None = None
     film: Film | None = None
+
+    @property
+    def encoder(self) -> Mapping[str, Tensor]:
+        """The tensors of a run that was made again (see `again.looked`)."""
+        assert self.made is not None
+        return self.made
 
 
 class Shelf:
@@ -77,10 +84,16 @@ class Shelf:
         with self._lock:
             return self._runs.get(run.id)
 
-    def put(self, run: Run, encoder: Mapping[str, Tensor]) -> Looked:
+    def place(self, run: Run) -> Looked:
         """The run's place, a new one where it has none yet."""
         with self._lock:
-            found = self._runs.setdefault(run.id, Looked(encoder))
+            found = self._runs.setdefault(run.id, Looked())
             while len(self._runs) > RUNS:
                 del self._runs[next(iter(self._runs))]
             return found
+
+    def put(self, run: Run, encoder: Mapping[str, Tensor]) -> Looked:
+        """The run's place, with its tensors."""
+        found = self.place(run)
+        found.made = encoder
+        return found

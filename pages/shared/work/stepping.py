@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Generator
 
-from mats_core.analysis import stepping
+from mats_core.analysis import LayerSteps, stepping
 from mats_core.merging import Event, inputs_of_last_round
-from mats_core.system import part
+from mats_core.methods import METHODS
+from mats_core.system import part, recall
 
 from . import again
 from .confusion import Ready
@@ -16,21 +17,33 @@ from .prepare import Prepared
 from .runs import Run
 from .shelf import Shelf
 
-MERGED, MEASURED = 0.3, 0.7  # of the whole, when the run is made again, and its last round's files
+MADE = 0.8  # of the whole, when the merge that it is measured at is made again
+MEASURED = 0.5  # of the whole, when its last round's files are measured
 
 
 def step_through(shelf: Shelf, run: Run, layer: str, ready: Ready, tell: Tell) -> None:
-    """Put the stages of a layer on the shelf."""
-    told(_stepping(shelf, run, layer, ready()), tell)
+    """Put the stages of a layer on the shelf; from another window where one has them."""
+    prepared = ready()
+    files = tuple(expert.statistics for expert in run.recipe.experts)
+    key = ("layer steps", run.id, files, layer)
+    found = recall(key, lambda: told(_stepping(shelf, run, layer, prepared), tell))
+    shelf.place(run).steps[layer] = found
 
 
 def _stepping(
     shelf: Shelf, run: Run, layer: str, prepared: Prepared
-) -> Generator[Event, None, None]:
-    recipe, inputs, looked = yield from again.remade(shelf, run, prepared, stop=MERGED)
+) -> Generator[Event, None, LayerSteps]:
+    """The layer alone is merged again: its report says what it took from the others.  One that is
+    measured at the merge of those before it needs that merge as well."""
+    recipe, inputs = again.opened(run, prepared)
+    looked = shelf.place(run)
+    if METHODS[recipe.method].calibrates:
+        events = again.looked(shelf, run, recipe, inputs)
+        looked = yield from part(events, stop=MADE)
+        events = stepping(recipe, run.report, inputs, layer, looked.encoder)
+        return (yield from part(events, MADE))
     if looked.last_round is None:
-        rounds = inputs_of_last_round(recipe, inputs)
-        looked.last_round = yield from part(rounds, MERGED, MEASURED)
+        looked.last_round = yield from part(inputs_of_last_round(recipe, inputs), stop=MEASURED)
     recipe = recipe.model_copy(update={"rounds": 1})
     events = stepping(recipe, run.report, looked.last_round, layer)
-    looked.steps[layer] = yield from part(events, MEASURED)
+    return (yield from part(events, MEASURED))

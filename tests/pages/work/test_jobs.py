@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from mats_core.errors import InputError
-from pages.shared.work.jobs import Desk, Job, Tell, Worker
+from pages.shared.work.jobs import MOST_SHARED, Desk, Job, Tell, Worker
 
 WAIT = 20.0
 
@@ -96,6 +96,37 @@ def test_a_closed_session_ends_its_own_jobs_only(worker):
     assert "queued" not in log
 
 
+def test_a_shared_job_outlives_its_session_and_another_finds_it_and_its_result(worker):
+    mine, log = Desk(worker), list[str]()
+    gate = Gate(log, "shared")
+    job = mine.submit(Job(0, "shared", gate, name="ladder", shared=True))
+    assert gate.entered.wait(WAIT)
+    mine.close()
+    assert Desk(worker).named("ladder") is job
+    gate.open.set()
+    assert ended(job).outcome() == "shared"
+    assert Desk(worker).named("ladder") is job
+    again = Desk(worker).submit(Job(1, "again", lambda tell: "again", name="ladder", shared=True))
+    ended(again)
+    assert Desk(worker).named("ladder") is again
+
+
+def test_of_shared_jobs_those_with_a_result_are_found_and_the_oldest_go(worker):
+    desk = Desk(worker)
+
+    def fail(tell: Tell) -> None:
+        raise InputError("no")
+
+    ended(desk.submit(Job(0, "failed", fail, name="failed", shared=True)))
+    assert desk.named("failed") is None
+    for number in range(MOST_SHARED + 2):
+        ended(desk.submit(Job(0, "", lambda tell: 1, name=f"{number}", shared=True)))
+    known = [number for number in range(MOST_SHARED + 2) if desk.named(f"{number}")]
+    assert known == list(range(2, MOST_SHARED + 2))
+    ended(desk.submit(Job(0, "merge", lambda tell: 1, name="merge")))
+    assert desk.named("merge") is None, "only results that are small are kept"
+
+
 def test_a_failure_is_a_sentence_and_the_next_job_runs(worker):
     desk = Desk(worker)
 
@@ -166,3 +197,41 @@ def test_a_process_that_ends_takes_its_jobs_with_it_in_silence(monkeypatch, capl
     job.run()
     assert job.snapshot().state == "cancelled"
     assert caplog.text == ""
+
+
+def test_work_in_the_background_rests_while_a_page_is_drawn(worker):
+    log: list[str] = []
+    steps: list[int] = []
+
+    def counted(tell: Tell) -> None:
+        while not gate.open.is_set():
+            tell(0.5, "working")
+            steps.append(1)
+            time.sleep(0.001)
+
+    gate, desk = Gate(log, "wanted"), Desk(worker)
+    job = desk.submit(Job(None, "counting", counted, background=True))
+    until(lambda: len(steps) > 3, "it did not begin")
+    desk.attend(1)
+    until(lambda: not _goes_on(steps), "it does not rest")
+    wanted = desk.submit(Job(None, "wanted", lambda tell: log.append("done")))
+    ended(wanted)  # what is waited for is done meanwhile
+    desk.attend(-1)
+    until(lambda: _goes_on(steps), "it does not go on")
+    gate.open.set()
+    assert ended(job).snapshot().state == "done"
+    assert log == ["done"]
+
+
+def _goes_on(steps: list[int]) -> bool:
+    before = len(steps)
+    time.sleep(0.1)
+    return len(steps) > before + 1
+
+
+def test_a_page_that_hangs_stops_no_work_for_good(worker, monkeypatch):
+    monkeypatch.setattr("pages.shared.work.jobs.REST", 0.01)
+    desk = Desk(worker)
+    desk.attend(1)
+    job = Job(None, "few", lambda tell: [tell(0.5, "working") for _ in range(3)], background=True)
+    assert ended(desk.submit(job)).snapshot().state == "done"

@@ -149,11 +149,7 @@ ROWS: tuple[Row, ...] = (
         "inputs without labels; routed, rank 8",
         {"tsv_m": product(scaling=(1.25,))},
         {},
-        routed=(
-            {"rank": 8},
-            {"rank": 8, "layers": "all"},
-            {"by": "first_pass", "rank": 8, "examples": 256},
-        ),
+        routed=({"rank": 8}, {"rank": 8, "layers": "all"}),
     ),
     Row(
         "inputs without labels; routed, rank 32",
@@ -164,7 +160,15 @@ ROWS: tuple[Row, ...] = (
             {"rank": 32, "layers": "all"},
             {"rank": 32, "examples": 1024},
             {"rank": 32, "examples": 1024, "damping": 0.1},
-            {"by": "first_pass", "rank": 32, "examples": 256},
+        ),
+    ),
+    Row(
+        "inputs without labels; routed in a first pass, rank 16",
+        {"tsv_m": product(scaling=(1.25,))},
+        _goal(99, 99, 99),
+        routed=(
+            {"by": "first_pass", "rank": 16},
+            {"by": "first_pass", "rank": 16, "examples": 256},
         ),
     ),
 )  # fmt: skip

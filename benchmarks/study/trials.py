@@ -146,7 +146,8 @@ class Bench:
             seed=trial.seed,
             device=self.device,
             evaluate=Evaluation(split=trial.split, examples=trial.asked),
-            **({"routed": dict(trial.routed)} if trial.routed else {}),
+            # What is kept of trials that do not say how they are routed is of this router.
+            **({"routed": {"by": "discriminant", **trial.routed}} if trial.routed else {}),
         )
         return recipe.model_copy(update={"rounds": trial.rounds})
 

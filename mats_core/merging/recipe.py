@@ -88,12 +88,14 @@ class Refine(BaseModel):
 class Routed(BaseModel):
     """Branches beside the merge that lead back to the experts, one chosen by each input.
 
-    by         how it is chosen: by a linear `discriminant` of each layer's mean input; by
-               `prototypes`, which are those means (ESM++); by the `updates`, whose own answer to
-               the input is compared; or by `smile`, token by token
+    by         how it is chosen: in a `first_pass`, for all that an expert has changed; layer by
+               layer by a linear `discriminant` of its mean input; by `prototypes`, which are those
+               means (ESM++); by the `updates`, whose own answer to the input is compared; or by
+               `smile`, token by token
     rank       of each branch; `full` for the whole difference, 0 for none
-    layers     `reading`: those that read the residual stream, which are query, key and value and
-               the first matrix of the MLP; `all`: those that write into it, too
+    layers     that are routed layer by layer: `reading`: those that read the residual stream, which
+               are query, key and value and the first matrix of the MLP; `all`: those that write
+               into it, too
     examples   of each expert's task, whose labels are not looked at; 0: none, from weights alone
     calibrated whether branches lead to what the routed model needs on an expert's examples, where
                there are any, instead of to the expert's weights
@@ -104,7 +106,7 @@ class Routed(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    by: Literal["first_pass", "discriminant", "prototypes", "updates", "smile"] = "discriminant"
+    by: Literal["first_pass", "discriminant", "prototypes", "updates", "smile"] = "first_pass"
     rank: Annotated[int, Field(ge=0, le=65536)] | Literal["full"] = 8
     layers: Literal["reading", "all"] = "reading"
     examples: int = Field(default=64, ge=0, le=4096)

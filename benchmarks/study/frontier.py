@@ -84,7 +84,7 @@ ROWS: tuple[Row, ...] = (
         "nothing but weights: the same, singular values calibrated",
         {
             "kfac": [
-                *product(gram=("update",), damping=(0.03,), svc=(0.3, 0.5)),
+                *product(gram=("update",), damping=(0.1,), svc=(0.3, 0.5)),
                 *product(gram=("update",), gram_power=(0.5,), damping=(0.1,), svc=(0.3, 0.5)),
             ]
         },
@@ -107,6 +107,11 @@ ROWS: tuple[Row, ...] = (
         _goal(93, 75, 85),
     ),
     Row(
+        "eight unlabelled examples a task, and how the answers turn",
+        {"sequential": product(examples=(8,), curvature=("answers",), damping=(0.1,))},
+        _goal(93, 75, 85),
+    ),
+    Row(
         "inputs without labels: 256 a task",
         {"sequential": product(damping=(0.03, 0.1))},
         _goal(95, 80, 90),
@@ -120,6 +125,11 @@ ROWS: tuple[Row, ...] = (
         "inputs without labels, no curvature: B = I",
         {"sequential": product(curvature=("identity",), damping=(0.01,))},
         {},
+    ),
+    Row(
+        "inputs without labels: 256 a task, and how the answers turn",
+        {"sequential": product(curvature=("answers",), damping=(0.1,))},
+        _goal(95, 80, 90),
     ),
     Row(
         "inputs without labels: FeatCal, with our anchor",

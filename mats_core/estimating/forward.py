@@ -10,7 +10,7 @@ from ..evaluation import KEPT, ROUND
 from ..merging import Evaluation, Plan, examples_of, output_specs, streams_budget
 from ..methods import Cost, SequentialOptions, calls, operations, passes
 from ..models import BATCH
-from ..statistics import CHUNK_BYTES
+from ..statistics import AT_ONCE, CHUNK_BYTES
 from ..system import Work
 
 EXAMPLES = 500  # of a task, where nobody says how many there are
@@ -135,7 +135,21 @@ def calibrating(plan: Plan) -> Cost:
         work += forward.values(looked) * 2
         work += forward.batches(MEASURED, math.ceil(looked / MEASURED)) * 2
         models = 3
+    if plan.options.curvature == "answers":
+        asked, held = _turning(forward, each, experts)
+        work, nbytes, models = work + asked, nbytes + held, 3
     return Cost("merged", work, models * 4 * forward.parameters + nbytes)
+
+
+def _turning(forward: Forward, each: int, experts: int) -> tuple[Work, float]:
+    """The work of asking how the answers of each expert turn with the outputs of its layers, and
+    the bytes of what it found and of the inputs that are asked at once."""
+    count, turned = each * experts, sum(m * m for m, _ in forward.matrices)
+    work = forward.values(count) * 3
+    work += forward.batches(AT_ONCE, math.ceil(each / AT_ONCE) * experts) * 3
+    work += operations(2.0 * forward.tokens * turned * count, "float32")
+    held = min(4.0 * turned * experts, streams_budget())
+    return work, held + 4 * AT_ONCE * 3 * forward.outputs
 
 
 def branching(plan: Plan) -> Cost:

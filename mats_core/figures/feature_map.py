@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -14,6 +15,8 @@ from .style import GREY, PLAIN, Figure, Look, laid_out, look, percent, safe
 
 By = Literal["task", "class"]
 TEXT = 70  # characters of a text under the pointer
+HEIGHT, SLIDER = 560, 110  # pixels, without the legend
+LINE, IN_A_LINE = 20, 3  # of the legend, on a phone
 FAINT = 0.12  # of what was not searched for
 MOVING, AT_BASE, AT_EXPERT = "circle", "x-thin-open", "diamond-open"
 
@@ -56,8 +59,10 @@ def feature_map(
     everything = np.concatenate([*found.way, found.expert])
     low, high = everything.min(0), everything.max(0)
     pad = 0.05 * (high - low)
-    laid_out(figure, 560, dragmode="pan")
-    figure.update_layout(legend={"y": 1.02, "yanchor": "bottom"}, margin={"b": 90})
+    # The legend lies below the slider, in as many lines as it has on a phone.
+    lines = LINE * math.ceil((len(groups) + 1) / IN_A_LINE)
+    laid_out(figure, HEIGHT + lines, dragmode="pan")
+    figure.update_layout(margin={"b": SLIDER + lines})
     for update, axis in ((figure.update_xaxes, 0), (figure.update_yaxes, 1)):
         title = f"component {axis + 1}: {percent(found.explained[axis], 0)} of the variance"
         update(title=title, range=[low[axis] - pad[axis], high[axis] + pad[axis]])

@@ -29,6 +29,7 @@ from ..statistics import (
     Moments,
     Stage,
     Stream,
+    answer_grams,
     blocks_of,
     feature_error,
     moments,
@@ -138,9 +139,11 @@ def _written(place: Place) -> Mapping[str, Tensor]:
 
 @dataclass(frozen=True)
 class _Pair(Pair):
-    """With what the inputs are."""
+    """With what the inputs are, and how the expert's answers turn with the outputs of its layers
+    (`answer_grams`), by their modules; none where no option asks for it."""
 
     taken: Taken
+    turns: Mapping[str, Tensor]
 
 
 def _entered(walk: _Walk, taken: Sequence[Taken], kept: Any) -> Generator[Event, None, list[_Pair]]:
@@ -309,7 +312,18 @@ class _Walk:
         self.become(index, "")
         block, batches = self.blocks[0].module, self._batches(index, taken.parts)
         merge = Stream(self.merge, block, batches, kept)
-        return _Pair(index, merge, Stream(self.expert, block, batches, kept), taken)
+        own, turns = Stream(self.expert, block, batches, kept), self._turns(index, batches)
+        return _Pair(index, merge, own, taken, {n: kept.hold(b) for n, b in turns.items()})
+
+    def _turns(self, index: int, batches: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+        """How an expert's answers turn with the outputs of the layers that are calibrated."""
+        if self.options.curvature != "answers":
+            return {}
+        family, expert = self.plan.inputs.family, self.experts[index]
+        # The experts' heads differ: a model of its own, for as long as it is asked.
+        model = apart(expert, with_head(self.encoder.tensors, family, expert), self.plan.device)
+        put_into(model, self.names, family, expert, "")
+        return answer_grams(model, self.units, batches, self.plan.recipe.seed)
 
     def become(self, index: int, block: str) -> None:
         """Put an expert's weights into the expert's model, of one block ("" for all)."""
@@ -337,13 +351,15 @@ def _measured(
     own = known.statistics or (LayerStatistics(),) * len(seen)
     statistics = []
     for before, found, pair in zip(own, seen, streams, strict=True):
-        lost = found.lost.get(name)
+        lost, turned = found.lost.get(name), pair.turns.get(name)
+        before_b = before.output_gradient_gram
         statistics.append(
             replace(
                 before,
                 input_gram=found.gram[:size, :size].to(known.base),
                 cross_gram=found.cross[:size, :size].to(known.base),
                 lost=None if lost is None else lost[:, :size].to(known.base),
+                output_gradient_gram=turned.to(known.base) if turned is not None else before_b,
                 examples=pair.taken.known,
             )
         )

@@ -77,6 +77,13 @@ PRESETS = (
         "Input Grams with their off-diagonal entries scaled by 0.9, and no damping.",
     ),
     Preset(
+        "Sequential, with the answers' curvature",
+        "sequential",
+        {"curvature": "answers", "damping": 0.1},
+        "Layer by layer, with the updates' curvature and that of how each expert's answers turn, "
+        "by gradients on its calibration inputs; no labels.",
+    ),
+    Preset(
         "Sequential, with measured curvature",
         "sequential",
         {"curvature": "measured"},

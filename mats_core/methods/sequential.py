@@ -24,6 +24,7 @@ from torch import Tensor
 
 from .. import linear
 from ..linear import (
+    Gram,
     Kronecker,
     Status,
     WeightedSum,
@@ -59,7 +60,10 @@ TARGET = {
     "lost before it",
     **GRAM,
 }
-CURVATURE = {"Bₜ": "the curvature of the outputs: from the update of expert t, or as measured"}
+CURVATURE = {
+    "Bₜ": "the curvature of the outputs: from the update of expert t, with how its answers turn "
+    "or without, or as measured"
+}
 OUTPUT = frozenset({"output_gradient_gram"})
 STARTS = ("average", "kfac")
 # Of a layer's details: its width with the column of the bias, and how many input directions are
@@ -74,10 +78,12 @@ STEADY, FOREIGN = 0.8, 0.9
 class SequentialOptions(Options):
     """Options of sequential calibration."""
 
-    curvature: Literal["update", "measured", "identity"] = option(
+    curvature: Literal["update", "answers", "measured", "identity"] = option(
         "update",
-        "B: from each update, Δ Δᵀ, which needs no labels and no gradients; as it was measured at "
-        "the experts; or none, which leaves a least-squares fit of the outputs",
+        "B: from each update, Δ Δᵀ, which needs no labels and no gradients; the mean of that and "
+        "of how the expert's answers turn with a layer's outputs, which needs gradients and no "
+        "labels; as it was measured at the experts; or none, which leaves a least-squares fit of "
+        "the outputs",
         source=MEASURED,
         label="Curvature of the outputs",
     )
@@ -216,8 +222,21 @@ def _outputs(layer: Layer, options: SequentialOptions) -> Sequence[Any] | None:
     """B of each expert; a placeholder of each where there is no curvature."""
     if options.curvature == "identity":
         return (None,) * len(layer.experts)
-    source = "update-output" if options.curvature == "update" else "measured"
-    return with_grams(layer, source, OUTPUT).grams("output_gradient_gram")
+    measured = layer.grams("output_gradient_gram")
+    if options.curvature == "measured":
+        return measured
+    of_updates = with_grams(layer, "update-output", OUTPUT).grams("output_gradient_gram")
+    if options.curvature == "update" or of_updates is None:
+        return of_updates
+    if measured is None:
+        return None
+    return [_mean(pair) for pair in zip(of_updates, measured, strict=True)]
+
+
+def _mean(grams: Sequence[Gram]) -> Tensor:
+    """The mean of Grams of trace one."""
+    ready = [matrix(regularised_gram(gram, normalise=True)) for gram in grams]
+    return weighted_sum(ready, (1 / len(ready),) * len(ready))
 
 
 def _side(

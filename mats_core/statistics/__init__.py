@@ -15,6 +15,7 @@ size.  *Empirical* statistics take the true label, *true* ones a label sampled f
 prediction (Martens & Grosse, arXiv 1503.05671, section 5; Kunstner et al., arXiv 1905.12558).
 """
 
+from .answer_grams import AT_ONCE, answer_grams
 from .answering import answers, told_apart
 from .cache import cached_path, measuring_once
 from .collect import BatchDone, Steps, measure, measuring
@@ -30,10 +31,10 @@ from .store import OF_PARAMETERS, Statistics, require_output, whole_name
 from .streams import Moments, Stream, feature_error, moments, room, stage_inputs
 
 __all__ = [
-    "CHUNK_BYTES", "EXAMPLES", "OF_PARAMETERS", "BatchDone", "Block", "Labels", "Loss",
+    "AT_ONCE", "CHUNK_BYTES", "EXAMPLES", "OF_PARAMETERS", "BatchDone", "Block", "Labels", "Loss",
     "MeasureSettings", "Moments", "Seen", "Sketch", "Stage", "Statistics", "Steps", "Stream",
-    "answers", "batches_of", "blocks_of", "cached_path", "drawn", "drawn_rows", "feature_error",
-    "measure", "measure_task", "measuring", "measuring_loader", "measuring_once", "measuring_task",
-    "measuring_to_file", "moments", "require_output", "room", "stage_inputs", "told_apart",
-    "whole_name", "with_bias",
+    "answer_grams", "answers", "batches_of", "blocks_of", "cached_path", "drawn", "drawn_rows",
+    "feature_error", "measure", "measure_task", "measuring", "measuring_loader", "measuring_once",
+    "measuring_task", "measuring_to_file", "moments", "require_output", "room", "stage_inputs",
+    "told_apart", "whole_name", "with_bias",
 ]  # fmt: skip

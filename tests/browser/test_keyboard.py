@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.browser.conftest import PATIENCE, SHIPPED, Visitor
+from tests.browser.conftest import PATIENCE, SHIPPED, Visitor, opened
 
 pytestmark = pytest.mark.browser
 FOCUSED = "[document.activeElement.tagName, document.activeElement.innerText ?? '']"
@@ -22,7 +22,7 @@ MERGED = re.compile(r"^Merged\. \d+ · .+: \d+\.\d % of the experts\.$")
 def visitor(browser: Any, address: str) -> Iterator[Visitor]:
     visitor = Visitor(browser, address)
     visitor.page.goto(address)
-    visitor.page.get_by_role("heading", name="Merge", exact=True).wait_for()
+    opened(visitor.page)
     visitor.page.get_by_text(SHIPPED).first.wait_for()  # the family is prepared, nothing is redrawn
     yield visitor
     visitor.leave()

@@ -110,7 +110,7 @@ def test_one_expert_comes_back(tiny_family):
             torch.testing.assert_close(value, own[name], rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("curvature", ["measured", "identity"])
+@pytest.mark.parametrize("curvature", ["answers", "measured", "identity"])
 def test_every_curvature_merges(tiny_family, plain, curvature):
     found = finished(recipe_of(tiny_family, options={"curvature": curvature}))
     assert found.report.coverage == plain.report.coverage

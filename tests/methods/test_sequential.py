@@ -57,7 +57,12 @@ def test_without_curvature_it_is_least_squares_on_the_tokens(seed, share, residu
     close(found, expected, 1e-8)
 
 
-@pytest.mark.parametrize("curvature", ["measured", "update"])
+def measured_of(own):
+    assert own.output_gradient_gram is not None
+    return matrix(own.output_gradient_gram)
+
+
+@pytest.mark.parametrize("curvature", ["measured", "update", "answers"])
 def test_with_curvature_the_gradient_of_the_objective_vanishes(curvature):
     """Σ_t tr(B_t E[(W x_s − y)(W x_s − y)ᵀ]) by the traces, differentiated by autograd."""
     layer, seen = streams(3)
@@ -70,8 +75,9 @@ def test_with_curvature_the_gradient_of_the_objective_vanishes(curvature):
     ):
         b = update @ update.T
         if curvature == "measured":
-            assert own.output_gradient_gram is not None
-            b = matrix(own.output_gradient_gram)
+            b = measured_of(own)
+        if curvature == "answers":
+            b = b / b.diagonal().sum() + measured_of(own) / measured_of(own).diagonal().sum()
         error = torch.from_numpy(x_s) @ w.T - torch.from_numpy(y)
         scale = float((x_s**2).sum()) * b.diagonal().sum()
         total = total + ((error @ b) * error).sum() / scale
@@ -80,7 +86,7 @@ def test_with_curvature_the_gradient_of_the_objective_vanishes(curvature):
     assert float(gradient.norm()) < 1e-7 * float(size)
 
 
-@pytest.mark.parametrize("curvature", ["measured", "update", "identity"])
+@pytest.mark.parametrize("curvature", ["measured", "update", "answers", "identity"])
 def test_one_task_on_the_merges_inputs_gives_its_expert(curvature):
     layer, _ = streams(4, experts=1)
     options = {**SOLVED, "curvature": curvature, "expert_inputs": 0.0, "residual": False}

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from mats_core.methods.kfac_options import KfacOptions
 from mats_core.methods.layer import Merged
 from mats_core.methods.singular_values import calibrated_update, with_svc
 from mats_core.methods.table import METHODS
@@ -88,8 +89,8 @@ def test_a_negative_weight_counts_the_expert_negated():
 def test_experts_cannot_be_added_to_it_later():
     kfac = METHODS["kfac"]
     assert kfac.sums is not None
-    assert "every expert" in kfac.sums.why_not(kfac.options(svc=0.3))
-    assert not kfac.sums.why_not(kfac.options())
+    assert "every expert" in kfac.sums.why_not(KfacOptions(svc=0.3))
+    assert not kfac.sums.why_not(KfacOptions())
 
 
 def test_vectors_stay_as_they_are():

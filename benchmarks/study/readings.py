@@ -35,8 +35,8 @@ stands in brackets. With the true expert given instead of the router's choice im
 
 Goals: met on texts as far as they were run (weights, eight, inputs; the rows for a pool, for labels
 and routed were not), with one seed. On images met for weights and for inputs, and missed for a
-pool, eight, labels and routed. On the sample family met for a pool, for inputs and (one seed) routed, and missed by less than
-two points for weights, and by two for labels.""",
+pool, eight, labels and routed. On the sample family met for a pool, for inputs and (one seed)
+routed, and missed by less than two points for weights, and by two for labels.""",
     "table text": """\
 K-FAC gradient matching leads, as on vision, though within the interval of K-FAC and TSV-M.
 Curvature and the geometry of the updates arrive close together: RegMean, K-FAC, TSV-M, Iso and

@@ -171,6 +171,12 @@ ROWS: tuple[Row, ...] = (
             {"by": "first_pass", "rank": 16, "examples": 256},
         ),
     ),
+    Row(
+        "inputs without labels; routed in a first pass, rank 32",
+        {"tsv_m": product(scaling=(1.25,))},
+        _goal(99, 99, 99),
+        routed=({"by": "first_pass", "rank": 32, "examples": 256},),
+    ),
 )  # fmt: skip
 
 

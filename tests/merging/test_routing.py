@@ -117,7 +117,7 @@ def test_smile_of_several_experts_at_full_rank_gives_each_tokens_expert_on_its_l
     shares: dict[str, torch.Tensor] = {}
     for name, module in layers.items():
         module.register_forward_hook(
-            lambda own, args, output, name=name: seen.__setitem__(name, (args[0], output))
+            lambda own, args, out, name=name: seen.__setitem__(str(name), (args[0], out))
         )
     with torch.inference_mode(), noting(shares.__setitem__):
         model(pixel_values=pixels)

@@ -412,8 +412,8 @@ def test_the_number_of_examples_is_drawn_as_it_becomes_known(open_app: Open):
     assert alone["y"] == pytest.approx(means[:2] + means[3::2])
     assert steadied["y"] == pytest.approx([*means[:1], *means[2::2], means[-1]])
     said = app.table[0].value["difference"]
-    assert said["8, steadied"].endswith(" against 8")
-    assert said["8"].endswith(" against 2")
+    assert str(said["8, steadied"]).endswith(" against 8")
+    assert str(said["8"]).endswith(" against 2")
     box(app, "Step").set_value(2).run()
     press(app, "Use these settings")
     assert box(app, "Method").value == "sequential"

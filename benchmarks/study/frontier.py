@@ -58,7 +58,7 @@ def _goal(text: int, vision: int, sample: int) -> Mapping[str, int]:
     return {"text": text, "vision": vision, "sample": sample}
 
 
-def _preset(title: str) -> Mapping[str, Any]:
+def _preset(title: str) -> dict[str, Any]:
     """The options of a preset."""
     return next(preset.options for preset in PRESETS if preset.title == title)
 

@@ -110,15 +110,17 @@ def test_smile_of_several_experts_at_full_rank_gives_each_tokens_expert_on_its_l
     images = tasks.load("t0.npz", root=tiny_family).test.inputs[:6]
     pixels = models.pixel_values(images, tiny_family / "e0")
     model, checked = merge.model("e0"), set[int]()
-    layers = {type_of: module for type_of, module in model.named_modules()
-              if isinstance(module, torch.nn.Linear)}  # fmt: skip
+    layers = [module for module in model.modules() if isinstance(module, torch.nn.Linear)]
     names = models.parameter_names(tiny_family / "e0", merge.state_dict("e0"))
+    named = {module: name for name, module in model.named_modules()}
     seen: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
     shares: dict[str, torch.Tensor] = {}
-    for name, module in layers.items():
-        module.register_forward_hook(
-            lambda own, args, out, name=name: seen.__setitem__(str(name), (args[0], out))
-        )
+
+    def note(module: torch.nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        seen[named[module]] = (args[0], output)
+
+    for module in layers:
+        module.register_forward_hook(note)
     with torch.inference_mode(), noting(shares.__setitem__):
         model(pixel_values=pixels)
     assert len(shares) == 12

@@ -17,6 +17,9 @@ def widgets() -> Any:
     return needed("explore", "ipywidgets", "ipywidgets", "notebook")
 
 
+TILE = 22  # pixels from a row of tiles to the next
+
+
 class Looks:
     """Makes widgets with layouts and styles that they share: each is stored with the notebook."""
 
@@ -27,7 +30,7 @@ class Looks:
         self.right = w.Layout(flex="4 1 420px", min_width="0")
         self.rows = w.Layout(flex_flow="row wrap", grid_gap="4px 16px", width="100%")
         self.small = w.Layout(width="84px")
-        self.tile = w.Layout(width="22px", height="20px", padding="0", margin="1px")
+        self.tile = w.Layout(width="22px", height=f"{TILE - 2}px", padding="0", margin="1px")
         self.title = w.Layout(width="150px")  # of labels, and of what is typed beside a button
         self.button = w.Layout(width="auto", height="30px")
         self._layouts = list(vars(self).values())

@@ -9,7 +9,7 @@ from typing import Any
 from ..families import Family
 from ..figures import short_names
 from ..names import group_of
-from .controls import Looks, take_back, widgets
+from .controls import TILE, Looks, take_back, widgets
 
 MOST_TILES = 96  # beyond, layers are chosen from a list alone
 SHADES = ("#DCE6EE", "#B4D0E4", "#7FB2D8", "#3F8CC4")  # dark ink is read on all of them
@@ -74,15 +74,19 @@ class Picture:
             groups.setdefault(group_of(name), []).append(name)
         titles = short_names(list(groups))
         rows = []
-        for group, members in groups.items():
+        for members in groups.values():
             for name in members:
                 tile = new("Button", tooltip=name, layout=looks.tile, style=self._styles[0])
                 tile.on_click(lambda _, name=name: self._choose(name))
                 self.tiles[name] = tile
-            title = escape(titles[group].replace("* · ", ""))
-            label = new("HTML", f'<span style="font-size:11px">{title}</span>', layout=looks.title)
-            rows.append(new("HBox", [label, *(self.tiles[name] for name in members)]))
-        return rows
+            rows.append(new("HBox", [self.tiles[name] for name in members]))
+        if not rows:
+            return []
+        # One widget for all titles: each of its own would be a kilobyte of a saved notebook.
+        said = "<br>".join(escape(title.replace("* · ", "")) for title in titles.values())
+        style = f"font-size:11px;line-height:{TILE}px;white-space:nowrap"
+        label = new("HTML", f'<div style="{style}">{said}</div>', layout=looks.title)
+        return [new("HBox", [label, new("VBox", rows)])]
 
     def _choose(self, name: str) -> None:
         self.list.value = name

@@ -67,7 +67,8 @@ def test_without_runs_the_page_says_what_to_do_and_still_sweeps(open_app: Open):
     app = settle(open_app("compare"), "preparation")
     assert sentences(app) == ""
     assert "no finished merge of this family yet" in texts(app)
-    assert [tab.label for tab in app.tabs] == ["All methods", "Step by step", SWEEP]
+    names = ["All methods", "Step by step", "Accuracy against size", SWEEP]
+    assert [tab.label for tab in app.tabs] == names
 
 
 def test_every_finished_run_is_listed_newest_first_with_its_interval(compare_page: AppTest):

@@ -76,7 +76,8 @@ def test_a_merge_is_set_up_started_cancelled_finished_and_read_by_the_keyboard(v
     tab_to(page, "Cancel")
     page.keyboard.press("Enter")
     expect(status).to_have_text("The merge was cancelled; nothing was kept of it.")
-    assert page.evaluate("document.activeElement !== document.body")
+    page.get_by_role("button", name="Cancel").wait_for(state="detached")
+    page.wait_for_function("document.activeElement !== document.body")
     assert page.evaluate("document.activeElement.getBoundingClientRect().width") > 8, "it is seen"
 
     tab_to(page, "Reset")

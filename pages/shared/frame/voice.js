@@ -1,5 +1,6 @@
 const heard = new WeakMap(); // mount → how often something was said
 const MOST = 40;
+const GOING = 3000; // milliseconds in which what was pressed may yet go
 let focused = []; // what had the focus, the last one first
 
 document.addEventListener("focusin", ({ target }) => {
@@ -19,7 +20,13 @@ function enter(frames) {
 }
 
 // Where the keyboard goes on when what had its focus is gone, as a Cancel is with its job: to what
-// had it before, which is the press that began the job or lies on the way from there.
+// had it before, which is the press that began the job or lies on the way from there.  What is told
+// may be heard a moment before it goes.
+function follow(status, until) {
+  goOn(status);
+  if (performance.now() < until) requestAnimationFrame(() => follow(status, until));
+}
+
 function goOn(status) {
   const [last] = focused;
   if (document.activeElement !== document.body) return;
@@ -34,7 +41,7 @@ export default function ({ data, parentElement }) {
   heard.set(parentElement, data.count);
   if (before === undefined || before === data.count) return; // a page that is opened says nothing
   status.textContent = data.text;
-  goOn(status);
+  follow(status, performance.now() + GOING);
   if (!data.look || status.getBoundingClientRect().top < 0.8 * window.innerHeight) return;
   const still = window.matchMedia("(prefers-reduced-motion: reduce)").matches;
   status.scrollIntoView({ block: "start", behavior: still ? "auto" : "smooth" });

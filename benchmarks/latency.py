@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from mats_core.system import set_waiting
 
@@ -26,8 +26,11 @@ import torch
 
 from mats_core.evaluation import half_width
 from mats_core.merging import load_family
+from mats_core.methods import METHODS
 from pages.shared.controls import settings
 from pages.shared.work import merge, prepare
+
+from .performance.results import processor
 
 ROOT = Path(__file__).resolve().parents[1]
 TURNS = 5
@@ -69,12 +72,15 @@ def row(
     label: str, method: str, knob: Callable[[int], dict[str, float]], prepared: prepare.Prepared
 ) -> str:
     names = tuple(expert.name for expert in prepared.collection.experts)
-    ask = partial(merge.Request, prepared.collection, method, experts=names)
-    first = timed(ask(options=knob(0), precision=settings.QUICK), prepared)
-    turned = [
-        timed(ask(options=knob(i), precision=settings.QUICK), prepared) for i in range(1, TURNS + 1)
-    ]
-    whole = [timed(ask(options=knob(i)), prepared) for i in range(1, 3)]
+    request = partial(merge.Request, prepared.collection, method, experts=names)
+
+    def ask(turn: int, **how: Any) -> merge.Request:
+        """What the page asks, whose widgets begin with the method's own beginning."""
+        return request(options={**METHODS[method].exploring, **knob(turn)}, **how)
+
+    first = timed(ask(0, precision=settings.QUICK), prepared)
+    turned = [timed(ask(i, precision=settings.QUICK), prepared) for i in range(1, TURNS + 1)]
+    whole = [timed(ask(i), prepared) for i in range(1, 3)]
     wall, cpu = (statistics.median(t[k] for t in turned) for k in (0, 1))
     outcome = turned[-1][2]
     goal = GOALS.get(method, 1.0)
@@ -125,7 +131,7 @@ def table() -> str:
             "192 wide, four layers), from a changed knob to the new result, evaluation of all "
             f"eight tasks included. Medians of {TURNS} turns, in seconds.",
             "",
-            f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, "
+            f"{processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, "
             f"torch {torch.__version__}, load average {load:.1f} at the start and "
             f"{os.getloadavg()[0]:.1f} at the end. Opening the family took {opened:.1f} s.",
             "",

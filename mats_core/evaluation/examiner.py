@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,7 +27,9 @@ from . import evaluate, scores
 from .order import representative
 from .scores import Score, TaskResult
 
-ROUND = 64  # examples of a task between two looks at the interval
+ROUND = 64  # examples of a task between two looks at the interval, at most
+LEAST = 8  # at least
+MARGIN = 1.03  # of the width that is expected: another round costs more than a few examples
 QUICK = 0.03  # half the interval of a first answer, of the page and of a panel alike
 TESTING = "Testing on every task"
 KEPT = 32 * 2**20  # bytes of prepared images that are worth keeping, a task
@@ -127,17 +130,19 @@ class Exam:
             name: value.to(device, torch.float32 if value.is_floating_point() else None)
             for name, value in encoder.items()
         }
-        far = 0.0
+        far, most = 0.0, ROUND
         while True:
             for index, examiner in enumerate(self.examiners):
                 so_far = found[index] or before.get(examiner.expert.name)
-                found[index] = examiner.ask(moved, so_far, ROUND)
+                found[index] = examiner.ask(moved, so_far, most)
                 if all(s is not None for s in found):
                     asked = self._asked(found, index == len(found) - 1, precision, far)
                     far = asked.fraction
                     yield asked
                     if asked.done:
                         return asked.results
+            if precision is not None:
+                most = _next_round(asked, precision)
 
     def _asked(
         self, found: Sequence[Score | None], whole_round: bool, precision: float | None, far: float
@@ -157,6 +162,13 @@ class Exam:
                 share = min(1.0, max(share, (precision / half) ** 2))
         share = 1.0 if done else max(share, far)  # the width may grow with the examples, too
         return Asked(results, half, done, fraction=share, text=TESTING)
+
+
+def _next_round(asked: Asked, precision: float) -> int:
+    """How many more examples of a task will probably do: the width falls with their root."""
+    had = max(result.merged.examples for result in asked.results)
+    wanted = math.ceil(had * (MARGIN * asked.half_width / precision) ** 2) - had
+    return min(ROUND, max(LEAST, math.ceil(wanted / LEAST) * LEAST))
 
 
 def examining(

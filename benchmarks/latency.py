@@ -81,7 +81,8 @@ def row(
     first = timed(ask(0, precision=settings.QUICK), prepared)
     turned = [timed(ask(i, precision=settings.QUICK), prepared) for i in range(1, TURNS + 1)]
     whole = [timed(ask(i), prepared) for i in range(1, 3)]
-    wall, cpu = (statistics.median(t[k] for t in turned) for k in (0, 1))
+    wall = statistics.median(t[0] for t in turned)
+    cpu = statistics.median(t[1] for t in turned)
     outcome = turned[-1][2]
     goal = GOALS.get(method, 1.0)
     width = statistics.median(half_width(t[2].report.tasks) for t in turned)

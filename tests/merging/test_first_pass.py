@@ -13,7 +13,7 @@ from mats_core.estimating import estimate
 from mats_core.evaluation import evaluate
 from mats_core.merging import Merge, evaluate_output, parse_recipe
 from mats_core.merging.first_pass import as_matrix
-from tests import text_cases
+from tests import routed_cases, text_cases
 from tests.conftest import family_recipe
 
 CHOSEN = {"by": "first_pass", "examples": 24, "rank": "full", "calibrated": False}
@@ -123,29 +123,13 @@ def test_its_size_is_estimated_and_never_too_low(tiny_family, tmp_path, chosen):
 @pytest.mark.parametrize("kind", ["bert", "gpt2", "llama"])
 def test_padded_texts_are_answered_as_each_by_itself(tmp_path, kind):
     folder = text_cases.text_models(tmp_path, kind)
-    experts = [{"name": f"m{m}", "model": f"m{m}", "task": f"t{m}.yaml"} for m in range(2)]
-    content = {"base": "base", "method": "average", "evaluate": False, "experts": experts}
-    content["routed"] = {**CHOSEN, "rank": 2, "calibrated": True}
-    merge = mats.merge(parse_recipe(content, folder), progress=False)
-    one = merge.inputs.family.experts[0]
-    split, state = tasks.load("t0.yaml", root=folder).test, merge.routed_state("m0")
-
-    def asked(places: np.ndarray) -> torch.Tensor:
-        return evaluate.asked(one.checkpoint.directory, state, split.take(places))
-
-    whole, order = asked(np.arange(8)), np.random.default_rng(0).permutation(8)
-    torch.testing.assert_close(asked(order), whole[torch.from_numpy(order)], rtol=1e-4, atol=1e-5)
-    alone = torch.cat([asked(np.array([n])) for n in range(8)])
-    torch.testing.assert_close(alone, whole, rtol=1e-4, atol=1e-5)
-    static = evaluate.asked(one.checkpoint.directory, merge.state_dict("m0"), split.first(8))
-    assert not torch.allclose(static, whole, rtol=1e-4, atol=1e-5)
+    merge = routed_cases.of_texts(folder, {**CHOSEN, "rank": 2, "calibrated": True})
+    routed_cases.answers_each_by_itself(merge, folder)
 
 
 def test_weights_stored_the_other_way_round_have_their_branches_the_same_way(tmp_path):
     folder = text_cases.text_models(tmp_path, "gpt2")
-    experts = [{"name": f"m{m}", "model": f"m{m}", "task": f"t{m}.yaml"} for m in range(2)]
-    content = {"base": "base", "method": "average", "evaluate": False, "experts": experts}
-    merge = mats.merge(parse_recipe({**content, "routed": CHOSEN}, folder), progress=False)
+    merge = routed_cases.of_texts(folder, CHOSEN)
     own = load_file(folder / "m1" / "model.safetensors")
     name = "transformer.h.0.mlp.c_fc.weight"
     torch.testing.assert_close(merge.tensors[name] + merge.branches[f"{name}@right"][1], own[name])

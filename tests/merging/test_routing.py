@@ -20,7 +20,7 @@ from mats_core.merging import Merge, evaluate_output, parse_recipe
 from mats_core.merging.branching import calibrated
 from mats_core.models import noting
 from mats_core.statistics import Moments
-from tests import text_cases
+from tests import routed_cases, text_cases
 from tests.conftest import family_recipe
 
 FEW = {"examples": 24, "by": "prototypes", "calibrated": False}
@@ -303,32 +303,14 @@ def _columns(weight: torch.Tensor, bias: torch.Tensor | None) -> tuple[torch.Ten
 @pytest.mark.parametrize("by", ["discriminant", "updates"])
 def test_padded_texts_are_answered_as_each_by_itself(tmp_path, kind, layers, by):
     folder = text_cases.text_models(tmp_path, kind)
-    experts = [{"name": f"m{m}", "model": f"m{m}", "task": f"t{m}.yaml"} for m in range(2)]
-    content = {"base": "base", "method": "average", "evaluate": False, "experts": experts}
-    content["routed"] = {"by": by, "rank": "full", "examples": 24}
-    merge = mats.merge(parse_recipe(content, folder), progress=False)
+    merge = routed_cases.of_texts(folder, {"by": by, "rank": "full", "examples": 24})
     assert merge.report.routed["layers"] == layers
-    one = merge.inputs.family.experts[0]
-    split, state = tasks.load("t0.yaml", root=folder).test, merge.routed_state("m0")
-
-    def asked(places: np.ndarray) -> torch.Tensor:
-        return evaluate.asked(one.checkpoint.directory, state, split.take(places))
-
-    whole, order = asked(np.arange(8)), np.random.default_rng(0).permutation(8)
-    torch.testing.assert_close(asked(order), whole[torch.from_numpy(order)], rtol=1e-4, atol=1e-5)
-    alone = torch.cat([asked(np.array([n])) for n in range(8)])
-    torch.testing.assert_close(alone, whole, rtol=1e-4, atol=1e-5)
-    static = evaluate.asked(one.checkpoint.directory, merge.state_dict("m0"), split.first(8))
-    assert not torch.allclose(static, whole, rtol=1e-4, atol=1e-5)
+    routed_cases.answers_each_by_itself(merge, folder)
 
 
 def test_a_matrix_stored_the_other_way_round_has_its_branch_the_same_way(tmp_path):
     folder = text_cases.text_models(tmp_path, "gpt2")
-    content = {"base": "base", "method": "average", "evaluate": False,
-               "experts": [{"name": "m0", "model": "m0", "task": "t0.yaml"},
-                           {"name": "m1", "model": "m1", "task": "t1.yaml"}],
-               "routed": FULL}  # fmt: skip
-    merge = mats.merge(parse_recipe(content, folder), progress=False)
+    merge = routed_cases.of_texts(folder, FULL)
     own = load_file(folder / "m1" / "model.safetensors")
     name = "transformer.h.0.mlp.c_fc.weight"
     found = merge.tensors[name] + merge.branches[f"{name}@right"][1].T

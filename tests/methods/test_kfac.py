@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from mats_core.merging.events import Finished
 from mats_core.merging.pipeline import run
 from mats_core.methods.kfac import kfac_reads
 from mats_core.methods.kfac_options import KfacOptions
+from mats_core.methods.layer import Layer
 from mats_core.methods.starts import STARTS
 from tests.layer_cases import SEEDS, close, merged, random_case, raw_recipe, value, with_statistics
 
@@ -248,11 +250,18 @@ def test_auto_preconditions_only_what_is_regular():
         assert automatic.residuals == named.residuals
 
 
-def test_another_damping_needs_no_product_with_the_experts_again(monkeypatch):
-    known, counted = {}, []
+def remembering(layer: Layer) -> Layer:
+    """The layer, which remembers as one of a merge among others does."""
+    known: dict[Any, Any] = {}
 
-    def remember(what, compute):
+    def remember(what: Any, compute: Any) -> Any:
         return known[what] if what in known else known.setdefault(what, compute())
+
+    return replace(layer, remember=remember)
+
+
+def test_another_damping_needs_no_product_with_the_experts_again(monkeypatch):
+    counted = []
 
     def counting(*what):
         counted.append(what)
@@ -261,7 +270,7 @@ def test_another_damping_needs_no_product_with_the_experts_again(monkeypatch):
     module = importlib.import_module("mats_core.methods.kfac")
     monkeypatch.setattr(module, "damped_products", counting)
     fresh = random_case(2, experts=3).layer
-    layer = replace(fresh, remember=remember)
+    layer = remembering(fresh)
     for damping in (0.1, 0.3, 0.0):
         value(layer, "kfac", damping=damping)
         assert len(counted) == 2  # the experts', and the average's, once
@@ -273,10 +282,7 @@ def test_another_damping_needs_no_product_with_the_experts_again(monkeypatch):
 
 
 def test_joint_bases_are_made_once_for_every_damping_and_change_no_byte(monkeypatch):
-    known, made = {}, []
-
-    def remember(what, compute):
-        return known[what] if what in known else known.setdefault(what, compute())
+    made = []
 
     def counting(*what):
         made.append(what)
@@ -285,7 +291,7 @@ def test_joint_bases_are_made_once_for_every_damping_and_change_no_byte(monkeypa
     joint_basis = linear.joint_basis
     monkeypatch.setattr(linear, "joint_basis", counting)
     fresh = random_case(2, experts=3).layer
-    layer = replace(fresh, remember=remember)
+    layer = remembering(fresh)
     settings = [{"damping": 0.1}, {"damping": 0.3}, {"damping": 0.1, "tolerance": 1e-5}]
     settings += [{"damping": 0.0}, {"anchor": 0.2}]
     found = [value(layer, "kfac", preconditioner="joint", **each) for each in settings]

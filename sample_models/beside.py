@@ -10,7 +10,6 @@ import contextlib
 import os
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -65,14 +64,13 @@ def _started(files: Sequence[Path], names: Sequence[str]) -> subprocess.Popen[by
 def write(name: str, file: Path) -> None:
     """Draw a task into a file, which is written whole or not at all."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    handle, partial = tempfile.mkstemp(".partial", f"{file.name}.", file.parent)
+    partial = file.with_name(f".{file.name}.{os.getpid()}")
     try:
-        with os.fdopen(handle, "wb") as stream:
+        with partial.open("wb") as stream:
             np.savez(stream, **tasks.arrays(name))  # type: ignore[arg-type]
         os.replace(partial, file)
-    except BaseException:
-        Path(partial).unlink(missing_ok=True)
-        raise
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

@@ -101,7 +101,8 @@ def update_gram(update: Tensor, summed: int, rounding: float, power: float = 1.0
         _, values, right = svd(update)
         factor = values[:, None] ** power * right
         return _without_rest(factor) if wide else factor.mT @ factor
-    values, vectors = eigh_descending(exact(update).mT @ exact(update))
+    own = exact(update)
+    values, vectors = eigh_descending(own.mT @ own)
     return like((vectors * values.clamp_min(0) ** power) @ vectors.mT, update)
 
 

@@ -53,9 +53,8 @@ def _cost(s: Shape, options: KfacOptions) -> Cost:
         by_bases = uses_joint(options) or options.anchor
         if uses_joint(options):
             work += shared_basis(m, s) + shared_basis(n, s)
-            copies += (
-                3 * max(m, n) ** 2 * s.width * t * JOINT_SHARE
-            )  # all tasks' Grams, being turned
+            # All tasks' Grams, being turned.
+            copies += 3 * max(m, n) ** 2 * s.width * t * JOINT_SHARE
         else:
             work += eigenbases(m, n) if options.anchor else inverses(m, n, s)
         each = product * (2 if by_bases else 1)

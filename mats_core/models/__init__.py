@@ -15,18 +15,19 @@ from .inputs import BATCH, Rows, ask, encode
 from .kinds import facts_of, reads_of
 from .modules import Forward, build, features, forward, parameter_names, tensors_of
 from .probing import probe
-from .routing import Branches, Router, Routing, joined, mean_token, noting, parted
+from .routing import MASK, Branches, Router, Routing, by_example, joined, mean_token, noting, parted
 from .saving import save_settings
 from .settings import settings_digest
 from .sizes import shapes_of
 from .tokens import IGNORED
 
 __all__ = [
-    "BATCH", "IGNORED", "Asking", "Branches", "Choosing", "Forward", "Router", "Routing", "Rows",
-    "anatomy", "ask", "batches", "build", "change", "check", "class_for", "depth_notes", "encode",
-    "facts_of", "features", "forward", "joined", "mean_inputs", "mean_token", "noting",
-    "parameter_names", "parted", "pixel_values", "probe", "reads_of", "save_settings",
-    "saved_names", "settings_digest", "shapes_of", "tensors_of", "ties_word_embeddings",
+    "BATCH", "IGNORED", "MASK", "Asking", "Branches", "Choosing", "Forward", "Router", "Routing",
+    "Rows", "anatomy", "ask", "batches", "build", "by_example", "change", "check", "class_for",
+    "depth_notes", "encode", "facts_of", "features", "forward", "joined", "mean_inputs",
+    "mean_token", "noting", "parameter_names", "parted", "pixel_values", "probe", "reads_of",
+    "save_settings", "saved_names", "settings_digest", "shapes_of", "tensors_of",
+    "ties_word_embeddings",
 ]  # fmt: skip
 
 # Of bars that transformers would draw in a notebook without ipywidgets; this library's need none.

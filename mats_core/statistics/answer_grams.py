@@ -17,7 +17,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from .streams import MASK
+from ..models import MASK
 
 AT_ONCE = 8  # inputs: what lies between a model's layers is kept for all of them
 

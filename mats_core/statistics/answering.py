@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..models import MASK
 from .stages import first
-from .streams import MASK
 
 SMALLEST = 1e-30  # of a length: an input that a layer does not see at all
 

@@ -21,9 +21,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..models import MASK, by_example
 from .stages import Block, Seen, Stage, first
 
-MASK = "attention_mask"
 Call = tuple[tuple[Any, ...], Mapping[str, Any]]  # a module's arguments
 
 
@@ -187,7 +187,7 @@ def moments(
     for index, mask in enumerate(merge.masks):
         ours = merge.caught(block.module, index, wanted)
         theirs = expert.caught(block.module, index, wanted)
-        note(*_by_sequence(ours[stage.source], merge.sizes[index], mask))
+        note(*by_example(ours[stage.source], merge.sizes[index], mask))
         rows = [_rows(own[stage.source], mask) for own in (ours, theirs)]
         apart.add(*rows)
         x_s, x_e = map(_with_one, rows)
@@ -244,9 +244,4 @@ def stage_inputs(
     which tokens are no padding; None where all count."""
     for index, (size, mask) in enumerate(zip(stream.sizes, stream.masks, strict=True)):
         values = stream.caught(block.module, index, [stage.source])[stage.source]
-        yield _by_sequence(values, size, mask)
-
-
-def _by_sequence(values: Tensor, size: int, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    tokens = values.reshape(size, -1, values.shape[-1])
-    return tokens, mask if mask is not None and mask.shape == tokens.shape[:2] else None
+        yield by_example(values, size, mask)

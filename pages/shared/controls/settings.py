@@ -54,7 +54,11 @@ def begin(first: Callable[[], Preset | None]) -> None:
     if session.wanted is not None or state.is_set(keys.group()):
         return
     if (preset := first()) is not None:
-        session.wanted = Wanted(preset.method, preset.options, rounds=preset.rounds)
+        _ask(preset)
+
+
+def _ask(preset: Preset) -> None:
+    session.wanted = Wanted(preset.method, preset.options, rounds=preset.rounds)
 
 
 def take_over(collection: FamilyFile) -> None:
@@ -106,7 +110,7 @@ def presets() -> None:
 
 def _preset() -> None:
     preset = next(one for one in PRESETS if one.title == state.value(keys.PRESET))
-    session.wanted = Wanted(preset.method, preset.options, rounds=preset.rounds)
+    _ask(preset)
     show.keep("info", f"{preset.title}: {preset.sentence}")
 
 

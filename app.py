@@ -7,7 +7,7 @@ import sys
 
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
-from mats_core.system import set_waiting
+from mats_core.system import set_waiting, uncollected
 from pages.shared.frame import first_sight, navigation
 
 if __name__ == "__main__":  # not in a process that multiprocessing starts beside a page
@@ -17,7 +17,7 @@ if __name__ == "__main__":  # not in a process that multiprocessing starts besid
     page = navigation.frame()
     navigation.enter()
     if "torch" not in sys.modules:
-        with first_sight.shown(page.title):
+        with first_sight.shown(page.title), uncollected():
             from pages.shared.frame import families  # noqa: F401  (and with it PyTorch)
     from pages.shared.frame import tracked
 

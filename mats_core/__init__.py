@@ -25,6 +25,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from .system import uncollected
+
 if TYPE_CHECKING:
     from .api import evaluate, inspect, measure, merge, merge_models, run
     from .errors import InputError
@@ -73,4 +75,5 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'mats_core' has no attribute '{name}'")
-    return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
+    with uncollected():
+        return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)

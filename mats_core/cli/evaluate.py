@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ..system import uncollected
 from .shared import ADAPTERS_BASE, base_of, noted, task_table
 
 
@@ -55,7 +56,9 @@ def _evaluate_one(arguments: argparse.Namespace) -> None:
     import numpy as np
 
     from .. import tasks
-    from ..api import evaluate
+
+    with uncollected():
+        from ..api import evaluate
     from ..evaluation import metrics
 
     task = tasks.load(arguments.task)

@@ -6,6 +6,7 @@ import argparse
 import json
 from typing import Any
 
+from ..system import uncollected
 from .shared import ADAPTERS_BASE, base_of
 
 
@@ -24,7 +25,8 @@ def add(commands: Any) -> None:
 
 
 def _inspect(arguments: argparse.Namespace) -> None:
-    from ..api import inspect
+    with uncollected():
+        from ..api import inspect
 
     content = inspect(arguments.path, base=base_of(arguments))
     if arguments.json:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from ..system import uncollected
 from .shared import note, noted, task_table
 
 
@@ -82,7 +83,8 @@ def add(commands: Any) -> None:
 
 
 def _merge(arguments: argparse.Namespace) -> None:
-    from ..api import run
+    with uncollected():
+        from ..api import run
     from ..merging import (
         EpochDone,
         Examined,

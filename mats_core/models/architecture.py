@@ -14,6 +14,7 @@ from torch import nn
 
 from ..checkpoints import Weights, read_config, unquantised
 from ..errors import InputError, foreseen, parsing, plain_json, read_json
+from ..system import uncollected
 
 # Settings of how a model is run, which may fetch compiled code, and the ones that are harmless.
 RUNNERS = ("implementation", "implementation_internal", "use_kernels", "kernel_config")
@@ -82,11 +83,12 @@ def architecture(directory: Path | None) -> tuple[Any, Any]:
             found="a bare .safetensors file",
             remedy="Raw families can be merged, but not measured or evaluated.",
         )
-    import transformers  # seconds to import, and not needed to merge
+    with uncollected():
+        import transformers  # seconds to import, and not needed to merge
 
-    config = _configuration(directory / "config.json")
-    name = (getattr(config, "architectures", None) or [""])[0]
-    model_class = getattr(transformers, name, None) if name and isinstance(name, str) else None
+        config = _configuration(directory / "config.json")
+        name = (getattr(config, "architectures", None) or [""])[0]
+        model_class = getattr(transformers, name, None) if name and isinstance(name, str) else None
     if model_class is None or not hasattr(model_class, "from_pretrained"):
         raise InputError(
             f"'{directory / 'config.json'}'",

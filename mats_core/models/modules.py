@@ -11,7 +11,7 @@ import contextlib
 import copy
 import functools
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -136,11 +136,10 @@ class _Shell:
     def __init__(
         self, directory: Path | None, shapes: Mapping[str, tuple[int, ...]], device: str
     ) -> None:
-        like = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
         self._directory, self._device = directory, device
-        self._names = parameter_names(directory, like, buffers=True)
-        zeros = {name: torch.zeros(shape) for name, shape in shapes.items()}
-        module = build(directory, zeros, device=device)
+        names = list(shapes)
+        module = _numbered(directory, shapes, device=device)
+        self._names = _read_off(module, names, buffers=True)
         # Else transformers puts a parameter of this architecture together from several tensors.
         whole = all(parameter in self._names for parameter, _ in module.named_parameters())
         self._module = module if whole else None
@@ -235,16 +234,27 @@ def parameter_names(
     out: its statistics could not be matched with a tensor of the file.  `buffers`: also of those
     that are saved (running means and the like).
     """
-    names = list(tensors)
-    numbered = {
-        name: torch.full(tuple(tensors[name].shape), float(number))
-        for number, name in enumerate(names)
+    shapes = {name: tuple(one.shape) for name, one in tensors.items()}
+    return _read_off(_numbered(directory, shapes), list(shapes), buffers=buffers)
+
+
+def _numbered(
+    directory: Path | None, shapes: Mapping[str, tuple[int, ...]], *, device: Device = "cpu"
+) -> nn.Module:
+    """The module of tensors of these shapes, all entries of each of which are its number."""
+    tensors = {
+        name: torch.full(shape, float(number))
+        for number, (name, shape) in enumerate(shapes.items())
     }
-    model = build(directory, numbered)
-    saved = model.state_dict()
-    values = dict(model.named_parameters())
+    return build(directory, tensors, device=device)
+
+
+def _read_off(module: nn.Module, names: Sequence[str], *, buffers: bool) -> dict[str, str]:
+    """The name of the tensor that each parameter of a numbered module holds, where it is one."""
+    saved = module.state_dict()
+    values = dict(module.named_parameters())
     if buffers:
-        values |= {name: value for name, value in model.named_buffers() if name in saved}
+        values |= {name: value for name, value in module.named_buffers() if name in saved}
     found: dict[str, str] = {}
     for own, value in values.items():
         first = value.reshape(-1)[0]

@@ -29,7 +29,7 @@ from ..analysis import (
 from ..errors import InputError, reason
 from ..merging import Event, Finished, Inputs, Iteration, LayerDone, Merge, Recipe, Report
 from ..methods import METHODS
-from ..system import part
+from ..system import part, uncollected
 from .code import reads_statistics
 from .subjects import Request, Subject
 
@@ -153,8 +153,10 @@ class Answers:
         if self.state.shown == request.merge and self.state.merge is not None:
             yield self._set(answered=True, fraction=1.0)
             return
-        start = yield from self._prepare(request)
-        average = yield from self._averaged(request, start)
+        # What transformers' import makes would be walked through before the first number is there.
+        with contextlib.nullcontext() if self._opened else uncollected():
+            start = yield from self._prepare(request)
+            average = yield from self._averaged(request, start)
         start = yield from self._measure(request, AVERAGED if start else 0.0)
         if request.merge == request.average:
             merge = average

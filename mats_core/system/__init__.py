@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .bars import bar, in_notebook, watched
     from .devices import Device, available_devices, choose_device, existing_device
     from .folders import LONGEST_NAME, FolderName, cache_folder, folder_name, results_folder
+    from .importing import uncollected
     from .memory import available_memory, parse_bytes
     from .remember import Memo, forgetful, nbytes, recall, remembered
     from .showing import Shown
@@ -26,13 +27,14 @@ __all__ = [
     "ahead", "available_devices", "available_memory", "bar", "beside", "cache_folder", "changed",
     "choose_device", "drain", "drained", "existing_device", "folder_name", "forgetful",
     "in_notebook", "memory", "nbytes", "parse_bytes", "part", "recall", "remembered",
-    "results_folder", "set_waiting", "speeds", "taking_threads", "watched",
+    "results_folder", "set_waiting", "speeds", "taking_threads", "uncollected", "watched",
 ]  # fmt: skip
 
 _HOMES = {
     "bars": ("bar", "in_notebook", "watched"),
     "devices": ("Device", "available_devices", "choose_device", "existing_device"),
     "folders": ("LONGEST_NAME", "FolderName", "cache_folder", "folder_name", "results_folder"),
+    "importing": ("uncollected",),
     "memory": ("available_memory", "parse_bytes"),
     "remember": ("Memo", "forgetful", "nbytes", "recall", "remembered"),
     "showing": ("Shown",),

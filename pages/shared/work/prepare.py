@@ -24,7 +24,7 @@ from mats_core.merging import (
     with_statistics,
 )
 from mats_core.statistics import MeasureSettings
-from mats_core.system import Memo, choose_device, nbytes, part, recall, speeds
+from mats_core.system import Memo, choose_device, nbytes, part, recall, speeds, uncollected
 
 from .following import told
 from .jobs import Tell
@@ -86,10 +86,11 @@ def prepare(collection: FamilyFile, key: Hashable, tell: Tell) -> Prepared:
 def _preparing(collection: FamilyFile) -> Generator[Event, None, Prepared]:
     """Import what is slow, check the files, measure what is missing, rate the experts."""
     yield Event(text="Loading PyTorch and transformers, once")
-    import plotly.graph_objects  # noqa: F401  (warmed for the page)
-    import transformers
+    with uncollected():
+        import plotly.graph_objects  # noqa: F401  (warmed for the page)
+        import transformers
 
-    _ = transformers.AutoConfig, transformers.ViTForImageClassification
+        _ = transformers.AutoConfig, transformers.ViTForImageClassification
     gc.freeze()  # the libraries' 400,000 objects live for ever: no collection need look at them
     yield Event(fraction=0.05, text="Checking that the experts fit their base")
     inputs = open_inputs(collection.recipe("average"), Memo.of_process())

@@ -33,7 +33,6 @@ from mats_core.tasks.loading import load
 from tests.layer_cases import close
 from tests.module_cases import CLASSES, KINDS, Mlp, family, fishers, images, loader
 
-
 ROUNDING = 1e-12  # of the largest norm: what is smaller is zero but for rounding
 
 

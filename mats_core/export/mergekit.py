@@ -64,6 +64,9 @@ def _counterpart(merge: Finished) -> Counterpart | str:
         return "mergekit writes at most float32; this merge is stored in float64."
     if method.name == "ties" and any(entry.weight < 0 for entry in merge.recipe.experts):
         return "mergekit's TIES divides by the sum of the signed weights, this one by their sizes."
+    if merge.recipe.after or merge.recipe.by:
+        what = "steps after a merge" if merge.recipe.after else "rules by layer as these"
+        return f"mergekit has no {what}."
     if method.mergekit is not None:
         return method.mergekit(method.options.model_validate(dict(merge.report.options)))
     if method.group == "statistics":

@@ -65,7 +65,8 @@ def depths(names: Iterable[str]) -> dict[str, float]:
     outside of blocks, and in a stack of one beside longer ones, embeddings have 0 and others 1.
     """
     names = tuple(names)
-    placed = {name: _placed(*found) for name in names if (found := block_of(name)) is not None}
+    blocks = {name: block for name in names if (block := block_of(name)) is not None}
+    placed = {name: _placed(*block) for name, block in blocks.items()}
     lines: dict[str, set[tuple[bool, int, int]]] = {}
     for line, place in placed.values():
         lines.setdefault(line, set()).add(place)

@@ -19,7 +19,7 @@ from .recipe import Recipe, Rule, parse_options
 from .required import require_weights
 
 ROUNDING = 1e-3  # of a depth: 0.33 is meant where the block lies at 1/3
-NORMS = {"a": 1.0, "b": 2.0}  # of two layers, to see what a second pass takes from the options
+NORMS = {"a.0": 1.0, "a.1": 2.0}  # of like layers, to see what a second pass takes from options
 
 
 @dataclass(frozen=True)
@@ -193,24 +193,3 @@ def _rescales(method: Method, options: Options, name: str, own: Options) -> bool
     assert method.rescale is not None
     one = options.model_copy(update={name: getattr(own, name)})
     return method.rescale(NORMS, options) != method.rescale(NORMS, one)
-
-
-def require_steps(recipe: Recipe, method: Method) -> None:
-    """Raise `InputError` where steps after the merge cannot be applied."""
-    steps = recipe.steps()
-    if steps and method.calibrates:
-        raise InputError(
-            f"'after' with method '{method.name}'",
-            expected="no step: every layer is solved for the layers before it as they are, and "
-            "would not fit them after a step",
-            found=listing(one.step.name for one in steps),
-            remedy="Leave 'after' out, or choose another method.",
-        )
-    whole = [one.step.name for one in steps if one.step.whole]
-    if whole and recipe.adds_to is not None:
-        raise InputError(
-            "'after' of a merge that adds to another one",
-            expected="steps that need no expert's own update",
-            found=listing(whole),
-            remedy="Merge all experts at once.",
-        )

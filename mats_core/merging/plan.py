@@ -31,10 +31,10 @@ from ..methods import (
 from ..names import bias_of, depths, is_matrix, is_weight, module_of
 from ..statistics import Statistics
 from ..system import Memo, choose_device
-from .by_layer import Local, local_settings, require_steps
+from .by_layer import Local, local_settings
 from .matching import read_through, require_matching, warn_of_labels
 from .recipe import Recipe
-from .required import expert_weights, require_experts, require_statistics
+from .required import expert_weights, require_experts, require_statistics, require_steps
 from .sums import EarlierMerge
 
 

@@ -68,6 +68,7 @@ def require_recipe(recipe: Recipe) -> None:
     number of experts and their weights."""
     method, options = METHODS[recipe.method], recipe.parsed_options()
     require_experts(recipe, method)
+    require_steps(recipe, method)
     expert_weights(recipe, method, options)
 
 
@@ -117,3 +118,24 @@ def require_statistics(
                 found="none",
                 remedy=f"Measure the base as well, or give {other}: {option.help}.",
             )
+
+
+def require_steps(recipe: Recipe, method: Method) -> None:
+    """Raise `InputError` where steps after the merge cannot be applied."""
+    steps = recipe.steps()
+    if steps and method.calibrates:
+        raise InputError(
+            f"'after' with method '{method.name}'",
+            expected="no step: every layer is solved for the layers before it as they are, and "
+            "would not fit them after a step",
+            found=listing(one.step.name for one in steps),
+            remedy="Leave 'after' out, or choose another method.",
+        )
+    whole = [one.step.name for one in steps if one.step.whole]
+    if whole and recipe.adds_to is not None:
+        raise InputError(
+            "'after' of a merge that adds to another one",
+            expected="steps that need no expert's own update",
+            found=listing(whole),
+            remedy="Merge all experts at once.",
+        )

@@ -84,5 +84,5 @@ def _take(back: Reopened) -> None:
             session.family = label
     session.wanted = Wanted(
         back.method, dict(back.options), back.experts, dict(back.weights), back.seed, back.dtype,
-        back.rounds,
+        back.rounds, tuple(back.after), tuple(back.by),
     )  # fmt: skip

@@ -50,6 +50,8 @@ class Request:
     device: str = "auto"
     precision: float | None = None
     rounds: int = 1
+    after: tuple[Mapping[str, Mapping[str, Any]], ...] = ()
+    by: tuple[Mapping[str, Any], ...] = ()
     draft: bool = False  # whether it was Live that asked
 
     def recipe(self, files: dict[str, Path] | None = None) -> Recipe:
@@ -72,6 +74,8 @@ class Request:
             dtype=self.dtype,
             device=self.device,
             rounds=self.rounds,
+            after=self.after,
+            by=self.by,
         )
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from ..errors import InputError, listing
-from ..merging import ExpertEntry, FamilyFile, Recipe, parse_recipe
+from ..merging import ExpertEntry, FamilyFile, Recipe, Refine, Routed, parse_recipe
 from ..methods import METHODS, describe
 from ..system import Event, drained
 
@@ -29,6 +29,7 @@ class Reopened:
 
     collection   the family
     method, options, seed, dtype, rounds   as in the recipe
+    refine, routed, keep_sums   the same, for what comes after the merge
     experts      the family's names of the experts, and
     weights      name → task weight
     notes        a sentence for each part of the file that is not taken over
@@ -42,6 +43,9 @@ class Reopened:
     seed: int
     dtype: str
     rounds: int = 1
+    refine: Refine | None = None
+    routed: Routed | None = None
+    keep_sums: bool = False
     notes: tuple[str, ...] = ()
 
 
@@ -223,10 +227,9 @@ def _reopened(
         )
     for key, what in (
         ("search", "The search over options"),
+        ("adds_to", "The merge that it adds to"),
         ("output_dtype", "The type of the stored numbers"),
         ("heads", "The patterns of head tensors"),
-        ("refine", "The training after the merge"),
-        ("routed", "What routes between branches"),
     ):
         if getattr(recipe, key) is not None:
             notes.append(f"{what} is for the command line only.")
@@ -244,5 +247,8 @@ def _reopened(
         seed=recipe.seed,
         dtype=recipe.dtype,
         rounds=recipe.rounds,
+        refine=recipe.refine,
+        routed=recipe.routed,
+        keep_sums=recipe.keep_sums,
         notes=tuple(notes),
     )

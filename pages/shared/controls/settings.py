@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import streamlit as st
@@ -15,8 +16,8 @@ from mats_core.methods import METHODS, PRESETS, Preset, describe
 from mats_core.system import available_devices, choose_device
 
 from ..frame import Wanted, browser, keys, session, show, state
-from ..work import merge
-from . import widgets
+from ..work import Further, merge
+from . import further, widgets
 
 ARITHMETIC = ("float32", "float64")
 MOST_ROUNDS = 3  # to choose from; a recipe may ask for more
@@ -46,6 +47,7 @@ def _handed(given: Any, collection: FamilyFile) -> Wanted:
         max(0, int(given.get("seed", 0))),
         member("arithmetic", str(given.get("dtype", ARITHMETIC[0])), ARITHMETIC),
         max(1, int(given["rounds"])),
+        Further.handed(given),
     )
 
 
@@ -78,6 +80,7 @@ def take_over(collection: FamilyFile) -> None:
         state.put(keys.rest("dtype"), wanted.dtype)
     if wanted.rounds is not None:
         state.put(keys.rest("rounds"), wanted.rounds)
+    further.put(wanted)
 
 
 def _put_method(wanted: Wanted) -> None:
@@ -122,6 +125,8 @@ def preset_of(request: merge.Request) -> Preset | None:
 def _same(request: merge.Request, preset: Preset) -> bool:
     if (request.method, request.rounds) != (preset.method, preset.rounds):
         return False
+    if request.further != Further():
+        return False
     fields = describe(preset.method)
     now, then = (
         [options.get(field.name, field.default) for field in fields]
@@ -163,10 +168,11 @@ def controls(collection: FamilyFile, method: str) -> merge.Request:
         st.caption(f"{len(chosen)} of {len(names)} experts are merged.")
     with again:
         rounds = _rounds(collection, method, options, chosen)
-    return merge.Request(
+    request = merge.Request(
         collection, method, options, chosen, tuple(sorted(weights.items())), int(seed or 0),
         str(dtype or ARITHMETIC[0]), device, precision=QUICK, rounds=rounds,
     )  # fmt: skip
+    return replace(request, further=further.controls(request))
 
 
 def _device() -> str:
@@ -255,6 +261,7 @@ def changed(request: merge.Request, recipe: Recipe) -> list[str]:
         found.append("weights")
     if request.rounds != recipe.rounds:
         found.append(f"rounds of statistics {recipe.rounds} → {request.rounds}")
+    found += further.changed(request.further, recipe)
     if request.seed != recipe.seed:
         found.append(f"seed {recipe.seed} → {request.seed}")
     if request.dtype != recipe.dtype:

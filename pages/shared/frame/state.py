@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from mats_core.merging import Recipe
     from mats_core.tasks import Split
 
-    from ..work import Draft, Job, Request, Shelf
+    from ..work import Draft, Further, Job, Request, Shelf
 
 T = TypeVar("T")
 
@@ -37,6 +37,7 @@ class Wanted:
     experts   names of those to merge; empty: leave the choice as it is
     weights   name → α; where all are 1 (or none are given) the weighing is off
     seed, dtype, rounds   None: leave the widget at its default
+    further   what the merge goes on to be; None: nothing
     """
 
     method: str
@@ -46,10 +47,13 @@ class Wanted:
     seed: int | None = None
     dtype: str | None = None
     rounds: int | None = None
+    further: Further | None = None
 
     @classmethod
     def of(cls, recipe: Recipe) -> Wanted:
         """The settings of a recipe."""
+        from ..work import Further  # with PyTorch, which a recipe has brought
+
         return cls(
             recipe.method,
             dict(recipe.options),
@@ -58,6 +62,7 @@ class Wanted:
             recipe.seed,
             recipe.dtype,
             recipe.rounds,
+            Further.of(recipe),
         )
 
 

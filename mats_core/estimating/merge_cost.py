@@ -92,9 +92,8 @@ class Estimate(Shown):
 
     @property
     def sentence(self) -> str:
-        """Time, memory and, where it is routed, size in a few words, for a page."""
-        said = f"About {duration(self.seconds)} and {size(self.memory_bytes)} of memory"
-        return f"{said}; at most {self.size:.1f} × the size" if self.size > 1 else said
+        """Time and memory in a few words, for a page."""
+        return f"About {duration(self.seconds)} and {size(self.memory_bytes)} of memory"
 
     @property
     def measuring_share(self) -> float:

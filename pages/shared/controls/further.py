@@ -103,8 +103,8 @@ def _layers(taken: str) -> str:
 
 def _refine(taken: Refine, *, tasks: bool) -> Refine | None:
     on = _toggle(
-        "refine", "Trained further, towards the experts' answers",
-        "Distillation on unlabelled training examples of each task, with the best epoch by "
+        "refine", "Trained further by distillation",
+        "Towards the experts' answers on unlabelled training examples, with the best epoch by "
         "validation examples. It trains: its numbers are marked as trained wherever they stand."
         if tasks
         else "Every expert needs a task: name them on the page Family.",

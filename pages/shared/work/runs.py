@@ -131,7 +131,7 @@ class Run:
 def marks(report: Report) -> list[str]:
     """What stands beside every number of a merge that is no static one: its size, and that it was
     trained."""
-    routed = [f"routed, {report.size:.2f} × the size"] if report.routed else []
+    routed = [f"routed, {report.size:.2f} × size"] if report.routed else []
     return [*routed, *(["trained"] if report.trained else [])]
 
 

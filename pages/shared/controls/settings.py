@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +12,7 @@ import streamlit as st
 from mats_core.errors import InputError, member
 from mats_core.evaluation import QUICK
 from mats_core.merging import FamilyFile, Recipe, parse_options
-from mats_core.methods import METHODS, PRESETS, Preset, describe
+from mats_core.methods import METHODS, describe
 from mats_core.system import available_devices, choose_device
 
 from ..frame import Wanted, browser, keys, session, show, state
@@ -49,18 +49,6 @@ def _handed(given: Any, collection: FamilyFile) -> Wanted:
         max(1, int(given["rounds"])),
         Further.handed(given),
     )
-
-
-def begin(first: Callable[[], Preset | None]) -> None:
-    """Ask for the settings of a preset, if there is one, where none were made yet."""
-    if session.wanted is not None or state.is_set(keys.group()):
-        return
-    if (preset := first()) is not None:
-        _ask(preset)
-
-
-def _ask(preset: Preset) -> None:
-    session.wanted = Wanted(preset.method, preset.options, rounds=preset.rounds)
 
 
 def take_over(collection: FamilyFile) -> None:
@@ -101,38 +89,6 @@ def _put_experts(wanted: Wanted, collection: FamilyFile) -> None:
         state.put(keys.experts(collection.name), chosen)
     for name in names:
         state.put(keys.weight(name), float(wanted.weights.get(name, 1.0)))
-
-
-def presets() -> None:
-    """A menu of settings that are set at once; the chosen one says what it is."""
-    st.menu_button(
-        "Presets", [preset.title for preset in PRESETS], key=keys.PRESET, on_click=_preset,
-        icon=":material/bookmarks:",
-    )  # fmt: skip
-
-
-def _preset() -> None:
-    preset = next(one for one in PRESETS if one.title == state.value(keys.PRESET))
-    _ask(preset)
-    show.keep("info", f"{preset.title}: {preset.sentence}")
-
-
-def preset_of(request: merge.Request) -> Preset | None:
-    """The preset whose settings these are."""
-    return next((one for one in PRESETS if _same(request, one)), None)
-
-
-def _same(request: merge.Request, preset: Preset) -> bool:
-    if (request.method, request.rounds) != (preset.method, preset.rounds):
-        return False
-    if request.further != Further():
-        return False
-    fields = describe(preset.method)
-    now, then = (
-        [options.get(field.name, field.default) for field in fields]
-        for options in (request.options, preset.options)
-    )
-    return now == then
 
 
 def reset() -> None:

@@ -20,10 +20,9 @@ from weakref import WeakSet
 import streamlit as st
 
 if TYPE_CHECKING:
-    from mats_core.analysis import Conflicts, Interference, OwnAnswers, Trajectory, Why
+    from mats_core.analysis import Trajectory
     from mats_core.checkpoints import ModelSearch, hub
     from mats_core.merging import Recipe
-    from mats_core.tasks import Split
 
     from ..work import Draft, Further, Job, Request, Shelf
 
@@ -170,6 +169,8 @@ class Session:
     """The merge that was asked for last."""
     refining: Held[tuple[Job, ...]] = Held(())
     """Jobs that test runs on the examples that their first test left out."""
+    linked: Held[Mapping[str, str]] = Held({})
+    """Query parameter → the job that the address named by it when it was last followed."""
     sweep: Held[Job | None] = Held(None)
     """The last sweep, whose picture stays."""
     sweep_click: Held[tuple[int, int] | None] = Held(None)
@@ -184,12 +185,6 @@ class Session:
     """What was found out about the last runs that were looked into."""
     trajectories: Held[Mapping[str, Mapping[str, Trajectory]]] = Held({})
     """Run → label → what was traced of it."""
-    forecasts: Held[Mapping[str, Interference]] = Held({})
-    """Run → its predicted and measured loss."""
-    conflicts: Held[Mapping[tuple[str, str, str], Conflicts]] = Held({})
-    """(family, method, way) → what each task does to each other one."""
-    reasons: Held[Mapping[tuple[str, str], Why]] = Held({})
-    """(run, other run) → what the first is predicted to save, by layer and task."""
     explained: Held[tuple[str, str] | None] = Held(None)
     """The two runs that Compare explains: which one, and against which."""
     unexplained: Held[tuple[str, str] | None] = Held(None)
@@ -214,10 +209,8 @@ class Session:
     """W: the layer that Inside steps through."""
     opened_row: Held[tuple[str, str] | None] = Held(None)
     """(run, layer) of the row of Inside's table that was opened last."""
-    chosen_inputs: Held[Mapping[tuple[str, str], tuple[Split, ...]]] = Held({})
-    """(run, expert) → the inputs of its calibration that were shown last."""
-    own_answers: Held[Mapping[tuple[str, ...], OwnAnswers]] = Held({})
-    """(task, runs) → the answers to the example that was asked last."""
+    own_example: Held[Job | None] = Held(None)
+    """The job that asked the last example of the user's."""
     inside_follows: Held[str | None] = Held(None)
     """The shown run that Inside took over last."""
 

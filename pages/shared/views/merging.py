@@ -12,7 +12,7 @@ from mats_core.estimating import fits
 from mats_core.merging import require_recipe
 from mats_core.system import choose_device
 
-from ..controls import settings
+from ..controls import presets
 from ..frame import Slot, browser, session, show, shown, tracked
 from ..work import Job, Run, merge, prepare, shipped
 
@@ -27,7 +27,7 @@ def is_new(request: merge.Request) -> bool:
 def cost(request: merge.Request, preparing: Job) -> None:
     """What these settings are called, and what the merge will take, before it is started; or why it
     would be refused."""
-    if (preset := settings.preset_of(request)) is not None:
+    if (preset := presets.of(request)) is not None:
         st.caption(show.plain(f"{preset.title}: {preset.sentence}"))
     if (problem := refusal(request)) is not None:
         show.problem(problem)

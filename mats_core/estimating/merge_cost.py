@@ -207,6 +207,10 @@ def _beside(plan: Plan) -> int:
 # Layers -------------------------------------------------------------------------------------------
 
 
+# What layers have in common that cost the same: shape, whether it is a running statistic, rules.
+_Alike = tuple[Shape, bool, tuple[int, ...]]
+
+
 class _Layers:
     """All layers of a plan: their work, the largest one, and what becomes of each tensor.
 
@@ -219,16 +223,17 @@ class _Layers:
         self.peak, self.largest = 0.0, ""
         self.kept, self.spool, self.wider, self.sums = 0.0, 0.0, 0.0, 0.0
         self.coverage = _untouched(plan)
-        like: dict[tuple[Shape, bool], list[Unit]] = {}
+        like: dict[_Alike, list[Unit]] = {}
         for unit in units(plan):
-            running = unit.name in plan.inputs.family.running
-            like.setdefault((shape_of(plan, unit), running), []).append(unit)
+            running, own = unit.name in plan.inputs.family.running, plan.local.get(unit.name)
+            rules = own.rules if own is not None else ()
+            like.setdefault((shape_of(plan, unit), running, rules), []).append(unit)
         # As in `read_layer`: what is remembered is read once, whoever asks for it.
-        self.held = {shape: inputs_bytes(plan, shape) for shape, _ in like}
-        everything = sum(self.held[shape] * len(alike) for (shape, _), alike in like.items())
+        self.held = {shape: inputs_bytes(plan, shape) for shape, *_ in like}
+        everything = sum(self.held[shape] * len(alike) for (shape, *_), alike in like.items())
         again = everything > plan.inputs.memo.limit
         self.at_once = together(plan, (alike[0] for alike in like.values()))
-        for (shape, _), alike in like.items():
+        for (shape, *_), alike in like.items():
             self._add(shape, alike, again)
         self._fold(whole)
 

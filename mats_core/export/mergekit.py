@@ -62,6 +62,9 @@ def _counterpart(merge: Finished) -> Counterpart | str:
         return "mergekit computes in at most float32; this merge was computed in float64."
     if merge.recipe.output_dtype == "float64":
         return "mergekit writes at most float32; this merge is stored in float64."
+    if merge.recipe.after or merge.recipe.by:
+        what = "steps after a merge" if merge.recipe.after else "rules by layer as these"
+        return f"mergekit has no {what}."
     if method.mergekit is not None:
         found = method.mergekit(method.options.model_validate(dict(merge.report.options)))
         return found if isinstance(found, str) else _for_weights(merge, method.title, found)

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from ..errors import InputError, listing
-from ..merging import ExpertEntry, FamilyFile, Recipe, Refine, Routed, parse_recipe
+from ..merging import ExpertEntry, FamilyFile, Recipe, Refine, Routed, Rule, parse_recipe
 from ..methods import METHODS, describe
 from ..system import Event, drained
 
@@ -28,8 +28,7 @@ class Reopened:
     """A recipe over a known family.
 
     collection   the family
-    method, options, seed, dtype, rounds   as in the recipe
-    refine, routed, keep_sums   the same, for what comes after the merge
+    method, options, seed, dtype, rounds, after, by, refine, routed, keep_sums   as in the recipe
     experts      the family's names of the experts, and
     weights      name → task weight
     notes        a sentence for each part of the file that is not taken over
@@ -43,6 +42,8 @@ class Reopened:
     seed: int
     dtype: str
     rounds: int = 1
+    after: tuple[Mapping[str, Mapping[str, Any]], ...] = ()
+    by: tuple[Mapping[str, Any], ...] = ()
     refine: Refine | None = None
     routed: Routed | None = None
     keep_sums: bool = False
@@ -233,6 +234,7 @@ def _reopened(
     ):
         if getattr(recipe, key) is not None:
             notes.append(f"{what} is for the command line only.")
+    rules = tuple(_renamed(rule, names) for rule in recipe.by)
     by_examples = recipe.weighting == "examples"
     chosen = set(names.values())
     return Reopened(
@@ -247,8 +249,18 @@ def _reopened(
         seed=recipe.seed,
         dtype=recipe.dtype,
         rounds=recipe.rounds,
+        after=recipe.after,
+        by=rules,
         refine=recipe.refine,
         routed=recipe.routed,
         keep_sums=recipe.keep_sums,
         notes=tuple(notes),
     )
+
+
+def _renamed(rule: Rule, names: Mapping[str, str]) -> Mapping[str, Any]:
+    """A rule with the family's names of the experts."""
+    content = rule.model_dump(mode="json", exclude_defaults=True)
+    if isinstance(rule.weight, dict):
+        content["weight"] = {names[name]: weight for name, weight in rule.weight.items()}
+    return content

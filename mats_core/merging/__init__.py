@@ -67,7 +67,6 @@ from .plan import (
     Unit,
     open_inputs,
     prepare,
-    require_recipe,
     units,
     with_statistics,
 )
@@ -81,6 +80,7 @@ from .recipe import (
     Recipe,
     Refine,
     Routed,
+    Rule,
     dump_recipe,
     load_recipe,
     parse_options,
@@ -89,6 +89,7 @@ from .recipe import (
 from .records import family_record, recipe_record, weights_record
 from .refined import Epoch, Refined
 from .report import VERSION, LayerReport, Report, TaskList, task_dict, task_of_dict
+from .required import require_recipe
 from .rounds import examples_of
 from .routed_folder import read_branches
 from .routing import most_bytes
@@ -102,10 +103,10 @@ __all__ = [
     "FINAL", "MEAN", "TRIED", "VERSION", "Candidate", "ChosenInputs", "Epoch", "EpochDone",
     "Evaluation", "Event", "Examined", "ExpertEntry", "FamilyFile", "FeatureErrors", "Finished",
     "Inputs", "InputsChosen", "Iteration", "LayerDone", "LayerReport", "Margin", "Merge", "Picked",
-    "Plan", "Proposal", "Recipe", "Refine", "Refined", "Report", "RoundDone", "Routed", "Shares",
-    "Shipped", "Source", "StageErrors", "Started", "TaskDone", "TaskList", "TrialDone", "Unit",
-    "averaging", "by_hand", "by_text", "bytes_at_once", "calibrating_one", "candidates", "cost_of",
-    "differing", "distinct_names", "dump_family", "dump_recipe", "evaluate_output",
+    "Plan", "Proposal", "Recipe", "Refine", "Refined", "Report", "RoundDone", "Routed", "Rule",
+    "Shares", "Shipped", "Source", "StageErrors", "Started", "TaskDone", "TaskList", "TrialDone",
+    "Unit", "averaging", "by_hand", "by_text", "bytes_at_once", "calibrating_one", "candidates",
+    "cost_of", "differing", "distinct_names", "dump_family", "dump_recipe", "evaluate_output",
     "evaluating_output", "examples_of", "family_record", "inputs_bytes", "inputs_of",
     "inputs_of_last_round", "kept", "layers_done", "load_family", "load_recipe", "measure_all",
     "measured_of", "measuring_all", "merge", "merge_one", "missing_statistics", "most_bytes",

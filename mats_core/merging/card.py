@@ -53,6 +53,17 @@ Merged in {{ report.rounds }} rounds: after each but the last, the statistics we
 at the merged model, with each expert's head and on its own calibration examples, and the experts \
 were merged once more.
 {% endif %}
+{% if report.by %}
+
+Some layers have their own weights or options:
+
+```yaml
+{{ rules }}```
+{% endif %}
+{% if report.after %}
+
+Steps on the merged update of every layer, in this order: {{ report.steps }}.
+{% endif %}
 {% if report.refined %}
 
 After the merge: {{ report.refined.sentence }}.
@@ -188,6 +199,7 @@ def card(recipe: Recipe, report: Report, family: Family, before: Path | None = N
         recipe=recipe,
         report=report,
         chosen=CHOSEN,
+        rules=yaml.safe_dump(list(report.by), sort_keys=False, allow_unicode=True),
         experts=recipe.experts,
         listed=f"{', '.join(names)} and {last}" if names else last,
         method=METHODS[recipe.method],

@@ -64,6 +64,9 @@ def _against(recipe: Recipe, options: Any, weights: Sequence[float]) -> Iterator
         yield "options with which sums over experts say all", f"others: {reason}"
     if recipe.rounds > 1:
         yield "one round", f"{recipe.rounds}: each measures at all experts' merge"
+    if recipe.by:
+        expected = "the same weights and options in every layer, where sums are kept or added to"
+        yield expected, "rules by layer"
     if recipe.engine != "local":
         yield "engine 'local'", f"'{recipe.engine}'"
     if method.normalises(options) and min(weights) < 0:

@@ -382,4 +382,6 @@ def _report(
         output=str(plan.recipe.path(plan.recipe.output).resolve()) if plan.recipe.output else None,
         rounds=plan.recipe.rounds,
         earlier=tuple(entry.name for entry in before),
+        after=tuple(one.content for one in plan.recipe.steps()),
+        by=tuple(rule.model_dump(mode="json", exclude_defaults=True) for rule in plan.recipe.by),
     )

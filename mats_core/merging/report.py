@@ -107,6 +107,8 @@ class Report(Shown):
     files             bytes of every file that was written beside the report, by its name
     inputs            which inputs each expert was matched on, where the method calibrates
     earlier           experts whose sums an earlier merge kept; the others were added to them
+    after             steps on the merged update of every layer, in their order, with all options
+    by                rules on weights and options of layers, as in the recipe
     refined           how the merge was trained further; None: it was not
     routed            of a routed merge: `by`, `rank`, `layers` (how many have branches), `bytes` of
                       these, `size` (merge and branches, as a multiple of the merge), and `rightly`
@@ -131,6 +133,8 @@ class Report(Shown):
     files: Mapping[str, int] = field(default_factory=dict)
     inputs: tuple[ChosenInputs, ...] = ()
     earlier: tuple[str, ...] = ()
+    after: tuple[Mapping[str, Mapping[str, Any]], ...] = ()
+    by: tuple[Mapping[str, Any], ...] = ()
     refined: Refined | None = None
     routed: Mapping[str, Any] = field(default_factory=dict)
 
@@ -152,6 +156,16 @@ class Report(Shown):
     def trained(self) -> bool:
         """Whether the weights were trained after they were merged."""
         return self.refined is not None and self.refined.best > 0
+
+    @property
+    def steps(self) -> str:
+        """The steps after the merge in a few words, `stretch (scale 1.3), svc (alpha 0.3)`; ""
+        without any."""
+        return ", ".join(
+            f"{name} ({', '.join(f'{key} {value:g}' for key, value in options.items())})"
+            for step in self.after
+            for name, options in step.items()
+        )
 
     @property
     def size(self) -> float:
@@ -205,6 +219,8 @@ class Report(Shown):
             **({"routed": dict(self.routed)} if self.routed else {}),
             **({"files": dict(self.files)} if self.files else {}),
             **({"earlier": list(self.earlier)} if self.earlier else {}),
+            **({"after": list(self.after)} if self.after else {}),
+            **({"by": list(self.by)} if self.by else {}),
             **({"refined": self.refined.to_dict()} if self.refined else {}),
             "versions": {"torch": torch.__version__, "mats_core": VERSION},
         }
@@ -226,7 +242,7 @@ class Report(Shown):
             "search": tuple(Trial(**trial) for trial in content["search"]),
             "warnings": tuple(content["warnings"]),
             "inputs": tuple(map(chosen_of, content.get("inputs", ()))),
-            "earlier": tuple(content.get("earlier", ())),
+            **{key: tuple(content.get(key, ())) for key in ("earlier", "after", "by")},
             "refined": Refined.from_dict(content["refined"]) if "refined" in content else None,
         }
         kept = {one.name: content[one.name] for one in fields(cls) if one.name in content}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from mats_core import tasks
+from mats_core import names, tasks
 from mats_core.errors import InputError
 from mats_core.merging import FamilyFile, load_family
 
@@ -213,3 +213,12 @@ def prepared(job: Job) -> prepare.Prepared | None:
     if tracked.ended_badly(Slot.PREPARATION, cancelled=cancelled):
         st.stop()
     return job.snapshot().result
+
+
+def block_depths(job: Job) -> tuple[float, ...]:
+    """The relative depths of the blocks of a family that is prepared; empty before, without blocks,
+    and of adapters whose vectors are merged."""
+    found: prepare.Prepared | None = job.snapshot().result
+    if found is None or found.inputs.vectors is not None:
+        return ()
+    return tuple(names.block_depths(found.inputs.family.shared))

@@ -36,6 +36,7 @@ class Wanted:
     experts   names of those to merge; empty: leave the choice as it is
     weights   name → α; where all are 1 (or none are given) the weighing is off
     seed, dtype, rounds   None: leave the widget at its default
+    after     steps after the merge; by: rules by layer; both as in a recipe
     further   what the merge goes on to be; None: nothing
     """
 
@@ -46,6 +47,8 @@ class Wanted:
     seed: int | None = None
     dtype: str | None = None
     rounds: int | None = None
+    after: tuple[Mapping[str, Mapping[str, Any]], ...] = ()
+    by: tuple[Mapping[str, Any], ...] = ()
     further: Further | None = None
 
     @classmethod
@@ -61,6 +64,8 @@ class Wanted:
             recipe.seed,
             recipe.dtype,
             recipe.rounds,
+            tuple(step.content for step in recipe.steps()),
+            tuple(rule.model_dump(mode="json", exclude_defaults=True) for rule in recipe.by),
             Further.of(recipe),
         )
 

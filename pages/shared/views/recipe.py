@@ -84,5 +84,6 @@ def _take(back: Reopened) -> None:
             session.family = label
     session.wanted = Wanted(
         back.method, dict(back.options), back.experts, dict(back.weights), back.seed, back.dtype,
-        back.rounds, Further(back.routed, back.refine, back.keep_sums),
+        back.rounds, tuple(back.after), tuple(back.by),
+        Further(back.routed, back.refine, back.keep_sums),
     )  # fmt: skip

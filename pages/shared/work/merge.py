@@ -51,6 +51,8 @@ class Request:
     device: str = "auto"
     precision: float | None = None
     rounds: int = 1
+    after: tuple[Mapping[str, Mapping[str, Any]], ...] = ()
+    by: tuple[Mapping[str, Any], ...] = ()
     draft: bool = False  # whether it was Live that asked
     further: Further = STATIC
 
@@ -74,6 +76,8 @@ class Request:
             dtype=self.dtype,
             device=self.device,
             rounds=self.rounds,
+            after=self.after,
+            by=self.by,
             **self.further.settings,
         )
 

@@ -26,6 +26,7 @@ from mats_core.merging import (
     FINAL,
     Recipe,
     Report,
+    Rule,
     dump_recipe,
     parse_recipe,
     task_dict,
@@ -107,6 +108,9 @@ class Run:
             changed.insert(0, f"{self.recipe.rounds} rounds")
         if len(self.recipe.experts) < self.family_size:
             changed.append(f"{len(self.recipe.experts)} experts")
+        changed = [*(step.step.name for step in self.recipe.steps()), *changed]
+        if self.recipe.by:
+            changed.append("by layer")
         if len({expert.weight for expert in self.recipe.experts}) > 1:
             changed.append("own weights")
         more = [f"{len(changed) - 2} more"] if len(changed) > 2 else []
@@ -156,6 +160,10 @@ def identity(recipe: Recipe, fingerprints: Mapping[str, str]) -> str:
     }
     if recipe.rounds > 1:  # those of one round keep the name that they had before there were more
         content["rounds"] = recipe.rounds
+    if recipe.after:
+        content["after"] = [step.content for step in recipe.steps()]
+    if recipe.by:
+        content["by"] = [rule.model_dump(exclude_defaults=True) for rule in recipe.by]
     further = Further.of(recipe)
     for name, model in (("refine", further.refine), ("routed", further.routed)):
         if model is not None:
@@ -353,8 +361,26 @@ def settings(run: Run) -> dict[str, str]:
     }
     if _in_rounds(run):
         fixed[ROUNDS] = str(run.recipe.rounds)
+    if run.recipe.after:
+        fixed["after the merge"] = run.report.steps
+    if run.recipe.by:
+        fixed["by layer"] = "; ".join(sentence(rule) for rule in run.recipe.by)
     fixed |= Further.of(run.recipe).words
     weights = {entry.weight for entry in run.recipe.experts}
     if len(weights) > 1:
         fixed["weights"] = ", ".join(f"{e.name} {e.weight:g}" for e in run.recipe.experts)
     return fixed | {_title(name): _text(value) for name, value in run.report.options.items()}
+
+
+def sentence(rule: Rule) -> str:
+    """A rule by layer in a few words: `*.attention.* at depth 0 to 0.5: update × 0.5`."""
+    about = [rule.match] if rule.match is not None else []
+    if rule.depth is not None:
+        low, high = rule.depth
+        about.append(f"depth {low:.3g}" + (f" to {high:.3g}" if high > low else ""))
+    if isinstance(rule.weight, dict):
+        said = [f"{name} × {weight:g}" for name, weight in rule.weight.items()]
+    else:
+        said = [] if rule.weight is None else [f"update × {rule.weight:g}"]
+    said += [f"{_title(name)} {_text(value)}" for name, value in rule.options.items()]
+    return f"{' at '.join(about)}: {', '.join(said)}"

@@ -10,7 +10,7 @@ import streamlit as st
 from mats_core.methods import PRESETS, Preset, describe
 
 from ..frame import Wanted, keys, session, show, state
-from ..work import merge
+from ..work import Further, merge
 
 
 def begin(first: Callable[[], Preset | None]) -> None:
@@ -49,6 +49,8 @@ def _same(request: merge.Request, preset: Preset) -> bool:
     if (request.method, request.rounds) != (preset.method, preset.rounds) or request.by:
         return False
     if request.after != preset.after:
+        return False
+    if request.further != Further():
         return False
     fields = describe(preset.method)
     now, then = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import streamlit as st
@@ -15,8 +16,8 @@ from mats_core.methods import METHODS, describe
 from mats_core.system import available_devices, choose_device
 
 from ..frame import Wanted, browser, keys, session, show, state
-from ..work import merge
-from . import after, depth, widgets
+from ..work import Further, merge
+from . import after, depth, further, widgets
 
 ARITHMETIC = ("float32", "float64")
 MOST_ROUNDS = 3  # to choose from; a recipe may ask for more
@@ -47,6 +48,7 @@ def _handed(given: Any, collection: FamilyFile) -> Wanted:
         member("arithmetic", str(given.get("dtype", ARITHMETIC[0])), ARITHMETIC),
         max(1, int(given["rounds"])),
         *_by_layer(given, collection),
+        Further.handed(given),
     )
 
 
@@ -77,6 +79,7 @@ def take_over(collection: FamilyFile) -> None:
         state.put(keys.rest("dtype"), wanted.dtype)
     if wanted.rounds is not None:
         state.put(keys.rest("rounds"), wanted.rounds)
+    further.put(wanted)
 
 
 def _put_method(wanted: Wanted) -> None:
@@ -139,11 +142,12 @@ def controls(collection: FamilyFile, method: str, depths: Sequence[float] = ()) 
         rounds = _rounds(collection, method, options, chosen)
     with layered:
         rules = depth.rules(method, chosen, depths)
-    return merge.Request(
+    request = merge.Request(
         collection, method, options, chosen, tuple(sorted(weights.items())), int(seed or 0),
         str(dtype or ARITHMETIC[0]), device, precision=QUICK, rounds=rounds,
         after=steps, by=rules,
     )  # fmt: skip
+    return replace(request, further=further.controls(request))
 
 
 def _device() -> str:
@@ -237,6 +241,7 @@ def changed(request: merge.Request, recipe: Recipe) -> list[str]:
         found.append("rules by layer")
     if request.rounds != recipe.rounds:
         found.append(f"rounds of statistics {recipe.rounds} → {request.rounds}")
+    found += further.changed(request.further, recipe)
     if request.seed != recipe.seed:
         found.append(f"seed {recipe.seed} → {request.seed}")
     if request.dtype != recipe.dtype:

@@ -87,6 +87,11 @@ def rest(name: Literal["seed", "dtype", "device", "rounds", "curve"]) -> str:
     return _counted(name)
 
 
+def further(name: str) -> str:
+    """A knob of what a merge goes on to be."""
+    return _counted(f"further {name}")
+
+
 def _counted(name: str) -> str:
     return f"{name} {session.reset_count}"
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
+from ..errors import InputError, plain_yaml
 from ..system import uncollected
 from .shared import note, noted, task_table
 
@@ -154,14 +154,12 @@ def _merge(arguments: argparse.Namespace) -> None:
 
 
 def _assignments(pairs: Sequence[str]) -> dict[str, Any]:
-    import yaml
-
     found: dict[str, Any] = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals:
             raise InputError(f"--set {pair}", expected="OPTION=VALUE", found=f"'{pair}'")
-        found[name.strip()] = yaml.safe_load(value)
+        found[name.strip()] = plain_yaml(f"--set {name.strip()}", value)
     return found
 
 

@@ -172,11 +172,8 @@ print("The numbers are the same.")"""
 
 
 # Settings of a recipe that a panel begins with, and those that it has no words for.
-TAKEN = ("rounds", "device", "seed", "dtype")
-LEFT = {
-    "output_dtype": "the dtype of the result", "weighting": "the weighting by examples",
-    "by": "the rules by layer", "after": "the steps after the merge",
-}  # fmt: skip
+TAKEN = ("rounds", "device", "seed", "dtype", "by", "after")
+LEFT = {"output_dtype": "the dtype of the result", "weighting": "the weighting by examples"}
 
 
 def _go_on(merge: Finished) -> str:

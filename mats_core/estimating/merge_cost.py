@@ -59,6 +59,7 @@ class Estimate(Shown):
     parts          seconds of merging, measuring again, testing, writing, refining, branching
     memory         bytes of what makes the peak: merged model, remembered, largest layer, testing,
                    measuring, statistics of the merge, refining, branching
+    size           of the model at most, branches included, as a multiple of the merge
     held           bytes that the process remembers now (`MATS_REMEMBER`), beside that peak
     largest        the layer that needs most
     coverage       tensors by treatment; the counts add up to the checkpoint
@@ -77,6 +78,7 @@ class Estimate(Shown):
     flops: float
     parts: Mapping[str, float]
     memory: Mapping[str, int]
+    size: float
     held: int
     largest: str
     coverage: Mapping[Treatment, int]
@@ -183,6 +185,7 @@ def estimate_plan(
         flops=merges * (flops + tested.work.flops) + trained.work.flops + branched.work.flops,
         parts=parts,
         memory={name: round(value) for name, value in peak.items()},
+        size=1 + branches / output,
         held=remembered(),
         largest=layers.largest,
         coverage=layers.coverage,

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from ..errors import InputError, listing
-from ..merging import ExpertEntry, FamilyFile, Recipe, Rule, parse_recipe
+from ..merging import ExpertEntry, FamilyFile, Recipe, Refine, Routed, Rule, parse_recipe
 from ..methods import METHODS, describe
 from ..system import Event, drained
 
@@ -28,7 +28,7 @@ class Reopened:
     """A recipe over a known family.
 
     collection   the family
-    method, options, seed, dtype, rounds, after, by   as in the recipe
+    method, options, seed, dtype, rounds, after, by, refine, routed, keep_sums   as in the recipe
     experts      the family's names of the experts, and
     weights      name → task weight
     notes        a sentence for each part of the file that is not taken over
@@ -44,6 +44,9 @@ class Reopened:
     rounds: int = 1
     after: tuple[Mapping[str, Mapping[str, Any]], ...] = ()
     by: tuple[Mapping[str, Any], ...] = ()
+    refine: Refine | None = None
+    routed: Routed | None = None
+    keep_sums: bool = False
     notes: tuple[str, ...] = ()
 
 
@@ -225,10 +228,9 @@ def _reopened(
         )
     for key, what in (
         ("search", "The search over options"),
+        ("adds_to", "The merge that it adds to"),
         ("output_dtype", "The type of the stored numbers"),
         ("heads", "The patterns of head tensors"),
-        ("refine", "The training after the merge"),
-        ("routed", "What routes between branches"),
     ):
         if getattr(recipe, key) is not None:
             notes.append(f"{what} is for the command line only.")
@@ -249,6 +251,9 @@ def _reopened(
         rounds=recipe.rounds,
         after=recipe.after,
         by=rules,
+        refine=recipe.refine,
+        routed=recipe.routed,
+        keep_sums=recipe.keep_sums,
         notes=tuple(notes),
     )
 

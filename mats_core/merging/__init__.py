@@ -50,6 +50,7 @@ from .given import (
     weights_of,
 )
 from .journal import layers_done
+from .keeping import no_sums
 from .mean_base import MEAN, averaging
 from .merged import Merge
 from .pipeline import (
@@ -109,7 +110,7 @@ __all__ = [
     "evaluating_output", "examples_of", "family_record", "inputs_bytes", "inputs_of",
     "inputs_of_last_round", "kept", "layers_done", "load_family", "load_recipe", "measure_all",
     "measured_of", "measuring_all", "merge", "merge_one", "missing_statistics", "most_bytes",
-    "named", "new_family", "open_inputs", "open_source", "output_specs", "parse_options",
+    "named", "new_family", "no_sums", "open_inputs", "open_source", "output_specs", "parse_options",
     "parse_recipe", "patterns", "pieces", "pipeline", "plain_name", "planned", "prepare",
     "proposal", "proposed_base", "read_branches", "read_layer", "recipe_of", "recipe_record",
     "reference", "remove_family", "require_output", "require_recipe", "rounds", "run", "run_plan",

@@ -152,12 +152,6 @@ def _rules(numbers: Sequence[int]) -> str:
 def _require(recipe: Recipe, rule: Rule, number: int, method: Method, options: Options) -> None:
     """Raise `InputError` for what cannot differ by layer with this method."""
     thing = f"rule {number} of 'by' with method '{method.name}'"
-    if recipe.keep_sums or recipe.adds_to is not None:
-        raise InputError(
-            thing,
-            expected="the same weights and options in every layer, where sums are kept or added to",
-            found="a rule",
-        )
     if method.calibrates and (rule.options or not isinstance(rule.weight, dict)):
         raise InputError(
             thing,

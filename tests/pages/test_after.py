@@ -89,6 +89,19 @@ def test_a_curve_is_drawn_for_the_update_and_for_an_expert(open_app: Open):
     assert not any("Settings changed" in m.value for m in app.markdown)
 
 
+def test_live_merges_where_a_step_or_a_point_is_moved(open_app: Open):
+    app = beginning(open_app)
+    app.toggle(key="live").set_value(True).run()
+    settle(add(app, "Stretch"), "merging")
+    labelled(app, "Block 2 of 2, with what follows").set_value(0.5).run()
+    settle(app, "merging")
+    assert sentences(app) == ""
+    run = kept()[-1]
+    assert run.draft
+    assert run.report.after == ({"stretch": {"scale": 1.0}},)
+    assert run.report.by == ({"depth": [1.0, 1.0], "weight": 0.5},)
+
+
 def test_a_link_hands_steps_and_rules_over(open_app: Open):
     app = open_app()
     given = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,12 +12,12 @@ import streamlit as st
 from mats_core.errors import InputError, member
 from mats_core.evaluation import QUICK
 from mats_core.merging import FamilyFile, Recipe, parse_options
-from mats_core.methods import METHODS, PRESETS, Preset, describe
+from mats_core.methods import METHODS, describe
 from mats_core.system import available_devices, choose_device
 
 from ..frame import Wanted, browser, keys, session, show, state
-from ..work import merge
-from . import after, depth, widgets
+from ..work import Further, merge
+from . import after, depth, further, widgets
 
 ARITHMETIC = ("float32", "float64")
 MOST_ROUNDS = 3  # to choose from; a recipe may ask for more
@@ -48,6 +48,7 @@ def _handed(given: Any, collection: FamilyFile) -> Wanted:
         member("arithmetic", str(given.get("dtype", ARITHMETIC[0])), ARITHMETIC),
         max(1, int(given["rounds"])),
         *_by_layer(given, collection),
+        Further.handed(given),
     )
 
 
@@ -57,19 +58,6 @@ def _by_layer(given: Any, collection: FamilyFile) -> tuple[after.Steps, depth.Ru
     recipe = collection.recipe(str(given["method"]), dict(given["options"]), **told)
     wanted = Wanted.of(recipe)
     return wanted.after, wanted.by
-
-
-def begin(first: Callable[[], Preset | None]) -> None:
-    """Ask for the settings of a preset, if there is one, where none were made yet."""
-    if session.wanted is not None or state.is_set(keys.group()):
-        return
-    if (preset := first()) is not None:
-        _ask(preset)
-
-
-def _ask(preset: Preset) -> None:
-    wanted = Wanted(preset.method, preset.options, rounds=preset.rounds)
-    session.wanted = replace(wanted, after=preset.after)
 
 
 def take_over(collection: FamilyFile) -> None:
@@ -91,6 +79,7 @@ def take_over(collection: FamilyFile) -> None:
         state.put(keys.rest("dtype"), wanted.dtype)
     if wanted.rounds is not None:
         state.put(keys.rest("rounds"), wanted.rounds)
+    further.put(wanted)
 
 
 def _put_method(wanted: Wanted) -> None:
@@ -111,38 +100,6 @@ def _put_experts(wanted: Wanted, collection: FamilyFile) -> None:
         state.put(keys.experts(collection.name), chosen)
     for name in names:
         state.put(keys.weight(name), float(wanted.weights.get(name, 1.0)))
-
-
-def presets() -> None:
-    """A menu of settings that are set at once; the chosen one says what it is."""
-    st.menu_button(
-        "Presets", [preset.title for preset in PRESETS], key=keys.PRESET, on_click=_preset,
-        icon=":material/bookmarks:",
-    )  # fmt: skip
-
-
-def _preset() -> None:
-    preset = next(one for one in PRESETS if one.title == state.value(keys.PRESET))
-    _ask(preset)
-    show.keep("info", f"{preset.title}: {preset.sentence}")
-
-
-def preset_of(request: merge.Request) -> Preset | None:
-    """The preset whose settings these are."""
-    return next((one for one in PRESETS if _same(request, one)), None)
-
-
-def _same(request: merge.Request, preset: Preset) -> bool:
-    if (request.method, request.rounds) != (preset.method, preset.rounds) or request.by:
-        return False
-    if request.after != preset.after:
-        return False
-    fields = describe(preset.method)
-    now, then = (
-        [options.get(field.name, field.default) for field in fields]
-        for options in (request.options, preset.options)
-    )
-    return now == then
 
 
 def reset() -> None:
@@ -185,11 +142,12 @@ def controls(collection: FamilyFile, method: str, depths: Sequence[float] = ()) 
         rounds = _rounds(collection, method, options, chosen)
     with layered:
         rules = depth.rules(method, chosen, depths)
-    return merge.Request(
+    request = merge.Request(
         collection, method, options, chosen, tuple(sorted(weights.items())), int(seed or 0),
         str(dtype or ARITHMETIC[0]), device, precision=QUICK, rounds=rounds,
         after=steps, by=rules,
     )  # fmt: skip
+    return replace(request, further=further.controls(request))
 
 
 def _device() -> str:
@@ -283,6 +241,7 @@ def changed(request: merge.Request, recipe: Recipe) -> list[str]:
         found.append("rules by layer")
     if request.rounds != recipe.rounds:
         found.append(f"rounds of statistics {recipe.rounds} → {request.rounds}")
+    found += further.changed(request.further, recipe)
     if request.seed != recipe.seed:
         found.append(f"seed {recipe.seed} → {request.seed}")
     if request.dtype != recipe.dtype:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -42,11 +42,15 @@ def found() -> dict[str, Path]:
 
 
 def header(
-    title: str, lead: str, instead: Callable[[dict[str, Path]], bool] = lambda known: False
+    title: str,
+    lead: str,
+    instead: Callable[[dict[str, Path]], bool] = lambda known: False,
+    names: Callable[[str], Mapping[str, str | None]] = lambda family: {},
 ) -> FamilyFile:
     """The top of every page: what it is for, and the family it works on.
 
-    `instead` may draw something in the place of the page: where it says so, the page ends.
+    instead   may draw something in the place of the page: where it says so, the page ends
+    names     what else the address names on this page of a family, beside it and its run
     """
     navigation.through_the_app()
     tracked.begin()
@@ -61,7 +65,8 @@ def header(
     if instead(families):
         st.stop()
     collection = current()
-    browser.name({LINK: session.chosen_family, shown.LINK: shown.follow_link(collection)})
+    named = {LINK: session.chosen_family, shown.LINK: shown.follow_link(collection)}
+    browser.name(named | dict(names(collection.name)))
     return collection
 
 

@@ -11,6 +11,7 @@ FAMILY_PATH = Session.family_path.name
 HUB_ID = Session.hub_id.name
 SHOWN_RUN, BESIDE_RUN = Session.shown_run.name, Session.beside_run.name
 INSIDE_RUN, INSIDE_OTHER = Session.inside_run.name, Session.inside_other.name
+INSIDE_BEFORE = "inside before"  # what Inside compares a merge with
 STEPPED = Session.stepped_layer.name
 LAYER, TASK, OTHER = (
     Session.subspaces_layer.name, Session.subspaces_task.name, Session.overlap_with.name
@@ -84,6 +85,11 @@ def curve(of: str, point: int) -> str:
 
 def rest(name: Literal["seed", "dtype", "device", "rounds", "curve"]) -> str:
     return _counted(name)
+
+
+def further(name: str) -> str:
+    """A knob of what a merge goes on to be."""
+    return _counted(f"further {name}")
 
 
 def _counted(name: str) -> str:

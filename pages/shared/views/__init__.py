@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         stepping,
         survey,
         sweep,
+        welcome,
         why,
     )
 
@@ -49,5 +50,5 @@ __all__ = [
     "convergence", "estimate", "export", "feature_map", "film", "final", "ladder", "layer_table",
     "leaderboard", "loading", "merging", "models", "new_family", "new_members", "new_tasks",
     "overlap", "own_example", "picks", "predicted_loss", "protection", "recipe", "results", "runs",
-    "shipped", "sizes", "spectra", "stepping", "survey", "sweep", "why",
+    "shipped", "sizes", "spectra", "stepping", "survey", "sweep", "welcome", "why",
 ]  # fmt: skip

@@ -22,17 +22,17 @@ def section(shelf: Shelf, run: Run, task: str, prepared: Prepared) -> None:
     """The press, the map and the table, and the layer that is opened, stage by stage; a fragment,
     so that to open a layer does not draw the page again."""
     st.header("All layers in numbers", anchor=False)
-    looked = shelf.get(run)
-    rows = looked.layers if looked else ()
+    name = tracked.of_run(prepared, run, "layers")
+    rows: tuple[LayerRow, ...] | None = tracked.found(Slot.TABULATING, name)
     if rows:
         _map(run, rows)
         _open_row(prepared, run, _table(run, rows, task))
     else:
-        _ask(shelf, run, prepared)
+        _ask(shelf, run, prepared, name)
     stepping.section(shelf, run, prepared)
 
 
-def _ask(shelf: Shelf, run: Run, prepared: Prepared) -> None:
+def _ask(shelf: Shelf, run: Run, prepared: Prepared, name: str) -> None:
     st.write(
         "How far did the merge move each layer, along whose changes, and which share of what "
         "each expert changes in its outputs does it keep?"
@@ -42,7 +42,7 @@ def _ask(shelf: Shelf, run: Run, prepared: Prepared) -> None:
         disabled=tracked.active(Slot.TABULATING) is not None,
     ):  # fmt: skip
         todo = partial(tabulate, shelf, run, lambda: prepared)
-        tracked.press(Slot.TABULATING, run.id, "Looking at every layer", todo)
+        tracked.press(Slot.TABULATING, run.id, "Looking at every layer", todo, name=name)
 
 
 def _open_row(prepared: Prepared, run: Run, chosen: str | None) -> None:
@@ -73,7 +73,7 @@ def _follow(key: str) -> None:
 
 
 def collect() -> None:
-    """Say how a table ended that is not on the shelf."""
+    """Say how a table ended that is not kept."""
     tracked.collect(Slot.TABULATING, cancelled="The table was cancelled.")
 
 

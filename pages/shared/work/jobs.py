@@ -13,6 +13,7 @@ import logging
 import os
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -21,6 +22,7 @@ from typing import Any, Literal, Protocol
 import torch
 
 from mats_core.errors import InputError
+from mats_core.system import nbytes
 
 State = Literal["waiting", "running", "done", "failed", "cancelled"]
 
@@ -33,7 +35,7 @@ class Tell(Protocol):
 
 Work = Callable[[Tell], Any]
 log = logging.getLogger(__name__)
-MOST_SHARED = 16  # jobs whose results the worker keeps
+MOST_SHARED = 1 << 28  # bytes of results that the worker keeps; the newest stays in any case
 REST = 2.0  # seconds that work in the background rests at most while a page is drawn
 PATIENCE = 5.0  # seconds that the running job has to end by itself when the process does
 
@@ -67,7 +69,7 @@ class Job:
     then         the job that follows from its result, if one does; the worker takes it up
     name         by which another session finds it (see `Worker.named`)
     shared       any session may ask for what it measures: it lasts, and the worker keeps its
-                 result, a small one, under its name
+                 result under its name
 
     A snapshot's `partial` is what the work has found so far, for a page that shows it grow.
     """
@@ -127,10 +129,15 @@ class Job:
         if self._meanwhile is not None:
             self._meanwhile()
 
-    def run(self, meanwhile: Callable[[], None] | None = None) -> None:
+    def run(
+        self,
+        meanwhile: Callable[[], None] | None = None,
+        share: Callable[[Job, Any], None] = lambda job, result: None,
+    ) -> None:
         """In the worker: do the work, and turn whatever happens into a state and a sentence.
 
-        `meanwhile` is called between the steps of a background job.
+        meanwhile   called between the steps of a background job
+        share       called with the result, before the job says that it has ended
         """
         if self._stop.is_set():
             return
@@ -141,6 +148,7 @@ class Job:
         try:
             result = work(self.tell)
             self.next = self._then(result)
+            share(self, result)
         except Cancelled:
             self._set(state="cancelled", text="Cancelled")
         except InputError as error:
@@ -198,7 +206,7 @@ class Worker:
     def __init__(self) -> None:
         self._waiting: list[Job] = []
         self._running: list[Job] = []  # one, and the one that lets it go first
-        self._shared: dict[str, Job] = {}
+        self._shared: OrderedDict[str, tuple[Job, int]] = OrderedDict()  # and the result's bytes
         self._ended = False
         self._pages = 0  # that are being drawn
         self._changed = threading.Condition()
@@ -221,8 +229,6 @@ class Worker:
     def submit(self, job: Job) -> Job:
         with self._changed:
             self._waiting.append(job)
-            if job.shared:
-                self._share(job)
             self._changed.notify()
         return job
 
@@ -232,22 +238,32 @@ class Worker:
             self._pages += pages
             self._changed.notify()
 
-    def _share(self, job: Job) -> None:
-        """Keep a shared job under its name; of those that have ended, the oldest go."""
-        self._shared.pop(job.name, None)
-        self._shared[job.name] = job
-        ended = [name for name, other in self._shared.items() if not other.active]
-        for name in ended[: max(0, len(self._shared) - MOST_SHARED)]:
-            del self._shared[name]
+    def _share(self, job: Job, result: Any) -> None:
+        """Keep a shared job that has its result; those that were not asked for longest go."""
+        if not job.shared:
+            return
+        room = nbytes(result)
+        with self._changed:
+            self._shared.pop(job.name, None)
+            self._shared[job.name] = job, room
+            held = sum(size for _, size in self._shared.values())
+            while held > MOST_SHARED and len(self._shared) > 1:
+                held -= self._shared.popitem(last=False)[1][1]
 
     def named(self, name: str) -> Job | None:
         """The job of this name that has not ended, or a shared one that has its result."""
         with self._changed:
             jobs = [*self._running, *self._waiting]
-            shared = self._shared.get(name)
-        if shared is not None and shared.snapshot().state == "done":
-            return shared
-        return next((job for job in jobs if name and job.name == name and job.active), None)
+        named = (job for job in jobs if name and job.name == name)
+        return next((job for job in named if job.active), None) or self.finished(name)
+
+    def finished(self, name: str) -> Job | None:
+        """The shared job of this name that has its result, also while another one is under way."""
+        with self._changed:
+            if name in self._shared:
+                self._shared.move_to_end(name)
+            job = self._shared.get(name, (None, 0))[0]
+        return job if job is not None and not job.active else None
 
     def ahead(self, job: Job) -> int:
         """How many jobs will be begun before this one (the running one not counted)."""
@@ -280,7 +296,7 @@ class Worker:
     def _run(self, job: Job, meanwhile: Callable[[], None] | None = None) -> None:
         self._running.append(job)
         try:
-            job.run(meanwhile)
+            job.run(meanwhile, self._share)
         finally:
             self._running.pop()
         if job.next is not None:
@@ -323,6 +339,9 @@ class Desk:
 
     def named(self, name: str) -> Job | None:
         return self._worker.named(name)
+
+    def finished(self, name: str) -> Job | None:
+        return self._worker.finished(name)
 
     def close(self) -> None:
         for job in self._jobs:

@@ -18,7 +18,7 @@ ADD = "add a step"  # the menu's own name
 
 def steps(method: str) -> Steps:
     """The steps that are chosen, with their options, as a recipe has them."""
-    st.subheader("After the merge", anchor=False)
+    st.header("After the merge", anchor=False)
     if METHODS[method].calibrates:
         st.caption("None: every layer is solved for the layers before it as they are.")
         return ()

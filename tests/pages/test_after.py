@@ -22,7 +22,7 @@ def add(app: AppTest, title: str) -> AppTest:
 
 def names(app: AppTest) -> list[str]:
     """The chosen steps, as the page numbers them."""
-    found = (m.value.replace("\\", "").strip("*") for m in app.markdown)
+    found = (heading.value.replace("\\", "") for heading in app.subheader)
     return [text for text in found if text[:1].isdigit() and " · " in text[:5]]
 
 

@@ -167,10 +167,9 @@ print("The numbers are the same.")"""
 
 
 # Settings of a recipe that a panel begins with, and those that it has no words for.
-TAKEN = ("rounds", "device", "seed", "dtype")
+TAKEN = ("rounds", "device", "seed", "dtype", "by", "after")
 LEFT = {
     "output_dtype": "the dtype of the result", "weighting": "the weighting by examples",
-    "by": "the rules by layer", "after": "the steps after the merge",
     "refine": "the training after the merge", "routed": "the branches beside the merge",
 }  # fmt: skip
 

@@ -67,8 +67,8 @@ def _last() -> int:
 def _head(name: str, number: int, place: int, count: int) -> None:
     """The step's name, and what can be done with it."""
     step = STEPS[name]
-    with st.container(horizontal=True, vertical_alignment="center", gap="xsmall"):
-        st.markdown(f"{place + 1}. **{show.plain(step.title)}**", help=show.plain(step.summary))
+    st.markdown(f"**{place + 1} · {show.plain(step.title)}**", help=show.plain(step.summary))
+    with st.container(horizontal=True, gap="small"):
         for label, icon, to, off in (
             ("Up", "arrow_upward", place - 1, place == 0),
             ("Down", "arrow_downward", place + 1, place == count - 1),

@@ -28,7 +28,7 @@ def rules(method: str, experts: Sequence[str], depths: Sequence[float]) -> Rules
     bands = _bands(depths)
     _settle(experts, bands)
     kept: Rules = tuple(state.value(keys.rules(), ()))
-    with st.expander("By depth", icon=":material/stacked_line_chart:"):
+    with st.expander("Weights by depth", icon=":material/stacked_line_chart:"):
         if kept:
             _told(kept)
         if not bands:

@@ -138,6 +138,6 @@ def test_names_are_text(finish: Finish):
     hostile = Finished(made.id, "<img src=x> [a](b)\n# c", "$x$", made.recipe, made.report)
     first = nbformat.reads(notebook(hostile, 'it\'s "here"\\'), as_version=4).cells[0].source
     assert "\\<img src=x\\>" in first
-    assert "\\[a\\]\\(b\\)" in first
+    assert "\\[a\\](b)" in first
     assert "\n# c" not in first
     assert "\\$x\\$" in first

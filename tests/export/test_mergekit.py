@@ -221,6 +221,13 @@ def test_what_mergekit_does_not_have_is_said_and_passed_on(finish: Finish, metho
     assert "passes the merged model on" in found.sentence
 
 
+def test_steps_and_rules_are_passed_on(finish: Finish):
+    for settings in ({"after": ["svc"]}, {"by": [{"match": "*", "weight": 0.5}]}):
+        found = mergekit(finish("average", evaluate=False, **settings))
+        assert found.agreement == "passthrough"
+        assert "mergekit has no" in found.sentence
+
+
 def test_the_reasons(finish: Finish):
     assert "L1 norm" in mergekit(finish("dare")).sentence
     assert "draws other masks" in mergekit(finish("della")).sentence

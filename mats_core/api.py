@@ -83,6 +83,7 @@ def merge_models(
     seed: int = 0,
     after: Sequence[str | Mapping[str, Mapping[str, Any]]] = (),
     by: Sequence[Mapping[str, Any]] = (),
+    routed: Mapping[str, Any] | None = None,
     progress: bool | None = None,
     **options: Any,
 ) -> Merge:
@@ -104,6 +105,9 @@ def merge_models(
     after            steps on the merged update of every layer, as in a recipe: {"stretch":
                      {"scale": 1.3}}, "svc"
     by               rules on weights and options of layers, as in a recipe
+    routed           branches beside the merge, one chosen by each input, as in a recipe; of models
+                     given by their directories and without their tasks by {"by": "smile"}, or by
+                     {"by": "updates", "examples": 0}
     progress         whether a bar is shown; by default in notebooks and terminals
 
     Nothing is copied: a module's tensors are read where they lie, layer by layer, and the modules
@@ -122,7 +126,7 @@ def merge_models(
     recipe = recipe_of(
         base, sources, method, options, weights=shares, device=device, dtype=dtype,
         output_dtype=output_dtype, seed=seed, heads=wanted, after=after, by=by,
-        strangers="allow" if strangers else "refuse",
+        routed=routed, strangers="allow" if strangers else "refuse",
     )  # fmt: skip
     plan = planned(
         recipe, inputs_of(opened, finetuned, measured, prior, wanted, strangers=strangers)

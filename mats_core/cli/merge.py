@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
+from ..errors import InputError, plain_yaml
 from ..system import uncollected
 from .shared import note, noted, task_table
 
@@ -168,14 +168,12 @@ def _merge(arguments: argparse.Namespace) -> None:
 
 
 def _assignments(pairs: Iterable[str], before: str = "--set ") -> dict[str, Any]:
-    import yaml
-
     found: dict[str, Any] = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals:
             raise InputError(f"{before}{pair}", expected="OPTION=VALUE", found=f"'{pair}'")
-        found[name.strip()] = yaml.safe_load(value)
+        found[name.strip()] = plain_yaml(f"{before}{name.strip()}", value)
     return found
 
 

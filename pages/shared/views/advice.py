@@ -18,7 +18,7 @@ def card(prepared: Prepared, *, elsewhere: bool = False) -> None:
     to which the button leads."""
     found = caches.advice(prepared)
     with st.container(border=True, key="advice"):
-        st.subheader("Which one should I take?", anchor=False)
+        st.header("Which one should I take?", anchor=False)
         if found.suggestion is None:
             show.warnings(found.reasons)
             return

@@ -105,7 +105,7 @@ def reasons(
     """Why the first is proposed: what is there, what it kept, and what that cannot say."""
     held = {"test": "the test halves", "validation": "validation examples"}[split(first.rows)]
     best = (
-        f"Of what that allows, {named(first.rows[0])} stayed least behind the best in the study: "
+        f"Of what these data allow, {named(first.rows[0])} stayed least behind the best in the study: "
         f"of the accuracy of {number(MEASURED)} experts it kept {kept(first.rows)}, by {held}."
     )
     said = [there(known), best, _cost(first, cost, timed=timed)]
@@ -190,7 +190,8 @@ def behind(choice: Choice, first: Choice) -> str:
     ratio = choice.cpu / first.cpu if first.cpu else 1.0
     if ratio < 0.67:
         how += f"; {100 * ratio:.0f} % of the time"
-    return f"{how[0].upper()}{how[1:]}. It kept {kept(choice.rows)}."
+    held = {"test": "", "validation": " of validation examples"}[split(choice.rows)]
+    return f"{how[0].upper()}{how[1:]}. It kept {kept(choice.rows)}{held}."
 
 
 def with_examples(count: int) -> str:

@@ -51,6 +51,7 @@ who: Any = right.segmented_control(
     "expert's head, or another finished merge.",
 )  # fmt: skip
 other = picks.other(run, task) if who == OTHER else None
+picks.beyond(run)
 loading.collect()
 film.collect()
 chosen.collect()

@@ -35,7 +35,7 @@ with left, st.container(border=True, key="settings"):  # style.css knows it
     at_once = st.toggle(
         "Live: merge at every change of a knob", key="live", persist_state="session"
     )
-    request = settings.controls(collection, method)
+    request = settings.controls(collection, method, families.block_depths(preparing))
     widgets.explain(method)
     refused = merging.refusal(request) is not None
     clicked = press.button(

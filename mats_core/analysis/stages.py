@@ -150,7 +150,7 @@ def stepping(
     seen = watched.done()
     stages = tuple(stage for stage in _stages(plan, own.method) if stage.key in seen)
     experts = tuple(expert.name for expert in inputs.family.experts)
-    folded = plan.method.folds(plan.options)
+    folded = plan.method.folds(plan.at(name).options)
     solve = (own.residuals, tuple(done.iterates), kept)
     return LayerSteps(name, own.method, own.status, experts, stages, seen, folded, *solve)
 

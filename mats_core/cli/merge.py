@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
+from ..errors import InputError, plain_yaml
 from ..system import uncollected
 from .shared import note, noted, task_table
 
@@ -34,6 +34,13 @@ def add(commands: Any) -> None:
         type=int,
         metavar="N",
         help="measure statistics again at the merge and merge once more, N - 1 times",
+    )
+    command.add_argument(
+        "--after",
+        action="append",
+        metavar="STEP[:OPTION=VALUE,…]",
+        help="a step on the merged update of every layer (repeatable, in this order; instead of "
+        "the recipe's): stretch:scale=1.3, svc, lines:first=0.5,last=1.5",
     )
     command.add_argument(
         "--keep-sums",
@@ -108,6 +115,7 @@ def _merge(arguments: argparse.Namespace) -> None:
         "adds_to": str(Path(arguments.adds_to).resolve()) if arguments.adds_to else None,
         "strangers": "allow" if arguments.strangers else None,
         "refine": refine,
+        "after": None if arguments.after is None else [*map(_step, arguments.after)],
         "evaluate": False if arguments.no_evaluate else None,
         "options": {**recipe.options, **_assignments(arguments.set)} if arguments.set else None,
     }
@@ -153,16 +161,20 @@ def _merge(arguments: argparse.Namespace) -> None:
     print(_summary(finished.report))
 
 
-def _assignments(pairs: Sequence[str]) -> dict[str, Any]:
-    import yaml
-
+def _assignments(pairs: Iterable[str], before: str = "--set ") -> dict[str, Any]:
     found: dict[str, Any] = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals:
-            raise InputError(f"--set {pair}", expected="OPTION=VALUE", found=f"'{pair}'")
-        found[name.strip()] = yaml.safe_load(value)
+            raise InputError(f"{before}{pair}", expected="OPTION=VALUE", found=f"'{pair}'")
+        found[name.strip()] = plain_yaml(f"{before}{name.strip()}", value)
     return found
+
+
+def _step(text: str) -> dict[str, dict[str, Any]]:
+    """`stretch:scale=1.3` as in a recipe."""
+    name, _, options = text.partition(":")
+    return {name.strip(): _assignments(filter(None, options.split(",")), f"--after {name}:")}
 
 
 def _epoch(event: Any) -> str:
@@ -176,6 +188,7 @@ def _summary(report: Any) -> str:
     counted = ", ".join(f"{count} {kind}" for kind, count in report.coverage.items() if count)
     rounds = f" in {report.rounds} rounds" if report.rounds > 1 else ""
     rounds += ", trained" if report.trained else ""
+    rounds += f", then {report.steps}" if report.after else ""
     lines = [f"{report.method}{rounds}: {counted}; {report.seconds:.1f} s on {report.device}"]
     lines += [f"note: {warning}" for warning in report.warnings]
     for trial in report.search:

@@ -59,6 +59,7 @@ class Estimate(Shown):
     parts          seconds of merging, measuring again, testing, writing, refining, branching
     memory         bytes of what makes the peak: merged model, remembered, largest layer, testing,
                    measuring, statistics of the merge, refining, branching
+    size           of the model at most, branches included, as a multiple of the merge
     held           bytes that the process remembers now (`MATS_REMEMBER`), beside that peak
     largest        the layer that needs most
     coverage       tensors by treatment; the counts add up to the checkpoint
@@ -77,6 +78,7 @@ class Estimate(Shown):
     flops: float
     parts: Mapping[str, float]
     memory: Mapping[str, int]
+    size: float
     held: int
     largest: str
     coverage: Mapping[Treatment, int]
@@ -183,6 +185,7 @@ def estimate_plan(
         flops=merges * (flops + tested.work.flops) + trained.work.flops + branched.work.flops,
         parts=parts,
         memory={name: round(value) for name, value in peak.items()},
+        size=1 + branches / output,
         held=remembered(),
         largest=layers.largest,
         coverage=layers.coverage,
@@ -204,6 +207,10 @@ def _beside(plan: Plan) -> int:
 # Layers -------------------------------------------------------------------------------------------
 
 
+# What layers have in common that cost the same: shape, whether it is a running statistic, rules.
+_Alike = tuple[Shape, bool, tuple[int, ...]]
+
+
 class _Layers:
     """All layers of a plan: their work, the largest one, and what becomes of each tensor.
 
@@ -216,16 +223,17 @@ class _Layers:
         self.peak, self.largest = 0.0, ""
         self.kept, self.spool, self.wider, self.sums = 0.0, 0.0, 0.0, 0.0
         self.coverage = _untouched(plan)
-        like: dict[tuple[Shape, bool], list[Unit]] = {}
+        like: dict[_Alike, list[Unit]] = {}
         for unit in units(plan):
-            running = unit.name in plan.inputs.family.running
-            like.setdefault((shape_of(plan, unit), running), []).append(unit)
+            running, own = unit.name in plan.inputs.family.running, plan.local.get(unit.name)
+            rules = own.rules if own is not None else ()
+            like.setdefault((shape_of(plan, unit), running, rules), []).append(unit)
         # As in `read_layer`: what is remembered is read once, whoever asks for it.
-        self.held = {shape: inputs_bytes(plan, shape) for shape, _ in like}
-        everything = sum(self.held[shape] * len(alike) for (shape, _), alike in like.items())
+        self.held = {shape: inputs_bytes(plan, shape) for shape, *_ in like}
+        everything = sum(self.held[shape] * len(alike) for (shape, *_), alike in like.items())
         again = everything > plan.inputs.memo.limit
         self.at_once = together(plan, (alike[0] for alike in like.values()))
-        for (shape, _), alike in like.items():
+        for (shape, *_), alike in like.items():
             self._add(shape, alike, again)
         self._fold(whole)
 

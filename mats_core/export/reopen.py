@@ -12,14 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import yaml
-
-from ..errors import InputError, listing
-from ..merging import ExpertEntry, FamilyFile, Recipe, parse_recipe
+from ..errors import InputError, listing, plain_yaml
+from ..merging import ExpertEntry, FamilyFile, Recipe, Refine, Routed, Rule, parse_recipe
 from ..methods import METHODS, describe
 from ..system import Event, drained
 
-MOST_BYTES = 1_000_000
 PATHS = ("model", "statistics", "task")  # of an expert
 
 
@@ -28,7 +25,7 @@ class Reopened:
     """A recipe over a known family.
 
     collection   the family
-    method, options, seed, dtype, rounds   as in the recipe
+    method, options, seed, dtype, rounds, after, by, refine, routed, keep_sums   as in the recipe
     experts      the family's names of the experts, and
     weights      name → task weight
     notes        a sentence for each part of the file that is not taken over
@@ -42,6 +39,11 @@ class Reopened:
     seed: int
     dtype: str
     rounds: int = 1
+    after: tuple[Mapping[str, Mapping[str, Any]], ...] = ()
+    by: tuple[Mapping[str, Any], ...] = ()
+    refine: Refine | None = None
+    routed: Routed | None = None
+    keep_sums: bool = False
     notes: tuple[str, ...] = ()
 
 
@@ -78,25 +80,8 @@ def reopening(data: bytes, families: Sequence[FamilyFile]) -> Generator[Event, N
 reopen = drained(reopening)
 
 
-class _Plain(yaml.SafeLoader):
-    """YAML without aliases: a few of them can stand for more text than fits into memory."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("aliases (*name) are not taken in a recipe")
-        return super().compose_node(parent, index)
-
-
 def _parsed(data: bytes) -> Mapping[str, Any]:
-    if len(data) > MOST_BYTES:
-        raise InputError(
-            "recipe", expected=f"at most {MOST_BYTES // 1000} kB", found=f"{len(data) // 1000} kB"
-        )
-    try:
-        content = yaml.load(data.decode("utf-8"), _Plain)
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError("recipe", expected="a YAML file", found=reason) from None
+    content = plain_yaml("recipe", data)
     if not isinstance(content, Mapping):
         raise InputError("recipe", expected="a YAML mapping", found=type(content).__name__)
     return content
@@ -223,13 +208,13 @@ def _reopened(
         )
     for key, what in (
         ("search", "The search over options"),
+        ("adds_to", "The merge that it adds to"),
         ("output_dtype", "The type of the stored numbers"),
         ("heads", "The patterns of head tensors"),
-        ("refine", "The training after the merge"),
-        ("routed", "What routes between branches"),
     ):
         if getattr(recipe, key) is not None:
             notes.append(f"{what} is for the command line only.")
+    rules = tuple(_renamed(rule, names) for rule in recipe.by)
     by_examples = recipe.weighting == "examples"
     chosen = set(names.values())
     return Reopened(
@@ -244,5 +229,18 @@ def _reopened(
         seed=recipe.seed,
         dtype=recipe.dtype,
         rounds=recipe.rounds,
+        after=recipe.after,
+        by=rules,
+        refine=recipe.refine,
+        routed=recipe.routed,
+        keep_sums=recipe.keep_sums,
         notes=tuple(notes),
     )
+
+
+def _renamed(rule: Rule, names: Mapping[str, str]) -> Mapping[str, Any]:
+    """A rule with the family's names of the experts."""
+    content = rule.model_dump(mode="json", exclude_defaults=True)
+    if isinstance(rule.weight, dict):
+        content["weight"] = {names[name]: weight for name, weight in rule.weight.items()}
+    return content

@@ -166,6 +166,7 @@ def _run_plan(
         engine = calibration.by_blocks if plan.method.calibrates else engine
         merging, chosen = _choosing(_merge_into(plan, place, folder, engine))
         layers = yield from stages.next(merging, shares.merging, _in_round(recipe))
+        opened.require_unchanged()
         left = require_merged(plan, layers)
         encoder = _encoder(plan, place, folder)
         refined = None
@@ -382,4 +383,6 @@ def _report(
         output=str(plan.recipe.path(plan.recipe.output).resolve()) if plan.recipe.output else None,
         rounds=plan.recipe.rounds,
         earlier=tuple(entry.name for entry in before),
+        after=tuple(one.content for one in plan.recipe.steps()),
+        by=tuple(rule.model_dump(mode="json", exclude_defaults=True) for rule in plan.recipe.by),
     )

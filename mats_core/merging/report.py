@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from .. import __version__ as VERSION
-from ..errors import duration
+from ..errors import duration, typed
 from ..evaluation import Score, TaskResult, gap_recovered, normalised_accuracy
 from ..system import Shown
 from .chosen import ChosenInputs, chosen_of
@@ -107,6 +107,8 @@ class Report(Shown):
     files             bytes of every file that was written beside the report, by its name
     inputs            which inputs each expert was matched on, where the method calibrates
     earlier           experts whose sums an earlier merge kept; the others were added to them
+    after             steps on the merged update of every layer, in their order, with all options
+    by                rules on weights and options of layers, as in the recipe
     refined           how the merge was trained further; None: it was not
     routed            of a routed merge: `by`, `rank`, `layers` (how many have branches), `bytes` of
                       these, `size` (merge and branches, as a multiple of the merge), and `rightly`
@@ -131,6 +133,8 @@ class Report(Shown):
     files: Mapping[str, int] = field(default_factory=dict)
     inputs: tuple[ChosenInputs, ...] = ()
     earlier: tuple[str, ...] = ()
+    after: tuple[Mapping[str, Mapping[str, Any]], ...] = ()
+    by: tuple[Mapping[str, Any], ...] = ()
     refined: Refined | None = None
     routed: Mapping[str, Any] = field(default_factory=dict)
 
@@ -152,6 +156,16 @@ class Report(Shown):
     def trained(self) -> bool:
         """Whether the weights were trained after they were merged."""
         return self.refined is not None and self.refined.best > 0
+
+    @property
+    def steps(self) -> str:
+        """The steps after the merge in a few words, `stretch (scale 1.3), svc (alpha 0.3)`; ""
+        without any."""
+        return ", ".join(
+            f"{name} ({', '.join(f'{key} {value:g}' for key, value in options.items())})"
+            for step in self.after
+            for name, options in step.items()
+        )
 
     @property
     def size(self) -> float:
@@ -205,6 +219,8 @@ class Report(Shown):
             **({"routed": dict(self.routed)} if self.routed else {}),
             **({"files": dict(self.files)} if self.files else {}),
             **({"earlier": list(self.earlier)} if self.earlier else {}),
+            **({"after": list(self.after)} if self.after else {}),
+            **({"by": list(self.by)} if self.by else {}),
             **({"refined": self.refined.to_dict()} if self.refined else {}),
             "versions": {"torch": torch.__version__, "mats_core": VERSION},
         }
@@ -218,19 +234,19 @@ class Report(Shown):
     def from_dict(cls, content: Mapping[str, Any]) -> Report:
         """The report that `to_dict` made, but for `output`.
 
-        Raises `KeyError` or `TypeError` for anything else.
+        Raises `KeyError`, `TypeError` or `ValueError` for anything else.
         """
         lists = {
             "layers": tuple(layer_of(layer) for layer in content["layers"]),
             "tasks": tuple(task_of_dict(task) for task in content["tasks"]),
-            "search": tuple(Trial(**trial) for trial in content["search"]),
+            "search": tuple(typed(Trial, trial) for trial in content["search"]),
             "warnings": tuple(content["warnings"]),
             "inputs": tuple(map(chosen_of, content.get("inputs", ()))),
-            "earlier": tuple(content.get("earlier", ())),
+            **{key: tuple(content.get(key, ())) for key in ("earlier", "after", "by")},
             "refined": Refined.from_dict(content["refined"]) if "refined" in content else None,
         }
         kept = {one.name: content[one.name] for one in fields(cls) if one.name in content}
-        return cls(**{**kept, **lists})
+        return typed(cls, {**kept, **lists})
 
 
 def _finite(value: Any) -> Any:
@@ -259,7 +275,7 @@ def task_dict(result: TaskResult) -> dict[str, Any]:
 def task_of_dict(content: Mapping[str, Any]) -> TaskResult:
     """The result that `task_dict` wrote."""
     scores = {kind: Score.from_dict(content["scores"][kind]) for kind in KINDS_OF_SCORE}
-    return TaskResult(content["name"], **scores)
+    return typed(TaskResult, {"name": content["name"], **scores})
 
 
 def layer_of(content: Mapping[str, Any]) -> LayerReport:
@@ -268,7 +284,7 @@ def layer_of(content: Mapping[str, Any]) -> LayerReport:
         key: tuple(math.nan if one is None else one for one in content.get(key, ()))
         for key in SERIES
     }
-    return LayerReport(**{**content, **series})
+    return typed(LayerReport, {**content, **series})
 
 
 def layer_dict(layer: LayerReport) -> dict[str, Any]:

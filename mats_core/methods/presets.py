@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ class Preset:
     options   its options; the others keep their defaults
     sentence  what they are, in a sentence
     rounds    how often statistics are measured
+    after     steps after the merge, as in a recipe
     """
 
     title: str
@@ -22,6 +24,7 @@ class Preset:
     options: dict[str, Any]
     sentence: str
     rounds: int = 1
+    after: tuple[Mapping[str, Mapping[str, Any]], ...] = ()
 
 
 PROPOSED = "essential"  # the method that the page and the panel begin with otherwise

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import streamlit as st
 
 from mats_core.methods import PRESETS, Preset, describe
 
 from ..frame import Wanted, keys, session, show, state
-from ..work import merge
+from ..work import Further, merge
 
 
 def begin(first: Callable[[], Preset | None]) -> None:
@@ -21,7 +22,8 @@ def begin(first: Callable[[], Preset | None]) -> None:
 
 
 def _ask(preset: Preset) -> None:
-    session.wanted = Wanted(preset.method, preset.options, rounds=preset.rounds)
+    wanted = Wanted(preset.method, preset.options, rounds=preset.rounds)
+    session.wanted = replace(wanted, after=preset.after)
 
 
 def menu() -> None:
@@ -44,7 +46,11 @@ def of(request: merge.Request) -> Preset | None:
 
 
 def _same(request: merge.Request, preset: Preset) -> bool:
-    if (request.method, request.rounds) != (preset.method, preset.rounds):
+    if (request.method, request.rounds) != (preset.method, preset.rounds) or request.by:
+        return False
+    if request.after != preset.after:
+        return False
+    if request.further != Further():
         return False
     fields = describe(preset.method)
     now, then = (

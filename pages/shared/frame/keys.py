@@ -58,8 +58,38 @@ def weight(expert: str) -> str:
     return _counted(f"weight {expert}")
 
 
-def rest(name: Literal["seed", "dtype", "device", "rounds"]) -> str:
+def after() -> str:
+    """The chosen steps after the merge: (number, name) of each, in their order."""
+    return _counted("after")
+
+
+def after_count() -> str:
+    """How many steps were ever chosen: a part of the names of their knobs."""
+    return _counted("after count")
+
+
+def step(number: int) -> str:
+    """The owner of a step's knobs."""
+    return f"after {number}"
+
+
+def rules() -> str:
+    """Rules by layer that came with settings and are no curve over the depth."""
+    return _counted("rules")
+
+
+def curve(of: str, point: int) -> str:
+    """A point of the curve over the depth; `of`: an expert, or "" for the whole update."""
+    return _counted(f"curve {of} {point}")
+
+
+def rest(name: Literal["seed", "dtype", "device", "rounds", "curve"]) -> str:
     return _counted(name)
+
+
+def further(name: str) -> str:
+    """A knob of what a merge goes on to be."""
+    return _counted(f"further {name}")
 
 
 def _counted(name: str) -> str:

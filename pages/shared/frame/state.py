@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mats_core.checkpoints import ModelSearch, hub
     from mats_core.merging import Recipe
 
-    from ..work import Draft, Job, Request, Shelf
+    from ..work import Draft, Further, Job, Request, Shelf
 
 T = TypeVar("T")
 
@@ -36,6 +36,8 @@ class Wanted:
     experts   names of those to merge; empty: leave the choice as it is
     weights   name → α; where all are 1 (or none are given) the weighing is off
     seed, dtype, rounds   None: leave the widget at its default
+    after     steps after the merge; by: rules by layer; both as in a recipe
+    further   what the merge goes on to be; None: nothing
     """
 
     method: str
@@ -45,10 +47,15 @@ class Wanted:
     seed: int | None = None
     dtype: str | None = None
     rounds: int | None = None
+    after: tuple[Mapping[str, Mapping[str, Any]], ...] = ()
+    by: tuple[Mapping[str, Any], ...] = ()
+    further: Further | None = None
 
     @classmethod
     def of(cls, recipe: Recipe) -> Wanted:
         """The settings of a recipe."""
+        from ..work import Further  # with PyTorch, which a recipe has brought
+
         return cls(
             recipe.method,
             dict(recipe.options),
@@ -57,6 +64,9 @@ class Wanted:
             recipe.seed,
             recipe.dtype,
             recipe.rounds,
+            tuple(step.content for step in recipe.steps()),
+            tuple(rule.model_dump(mode="json", exclude_defaults=True) for rule in recipe.by),
+            Further.of(recipe),
         )
 
 

@@ -40,6 +40,11 @@ def convergence(run: Run, looks: dict[str, Look], prepared: Prepared) -> None:
             "those of the last one. Tracing it solves the rounds before it again, each with the "
             "settings that are traced."
         )
+    if run.report.routed or run.report.trained:
+        st.caption(
+            "Residuals and these accuracies are those of the static merge, before what it went on "
+            "to be."
+        )
     name = tracked.of_run(prepared, run, "trace")
     _controls(run, prepared, name)
     if (traced := tracked.found(Slot.TRACING, name)) is not None:

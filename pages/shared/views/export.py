@@ -38,6 +38,7 @@ def pick(family: str) -> Run | None:
 def headline(run: Run) -> None:
     report, experts = takeaway.finished(run).report, len(run.recipe.experts)
     text = f"{METHODS[run.recipe.method].title} of {experts} experts"
+    text += "".join(f", {mark}" for mark in runs.marks(report))
     if report.normalised_accuracy is not None:
         kept = figures.percent(report.normalised_accuracy)
         asked = sum(result.merged.examples for result in report.tasks)

@@ -41,7 +41,9 @@ def cost(request: merge.Request, preparing: Job) -> None:
         return
     need = "" if fits(found) else " More than is free here: it would be refused."
     place, _ = choose_device(request.device)
-    st.caption(show.plain(f"{found.sentence} on {place}, if nothing is remembered.{need}"))
+    larger = f" At most {found.size:.1f} × the size of a static merge." if found.size > 1 else ""
+    said = f"{found.sentence} on {place}, if nothing is remembered.{larger}{need}"
+    st.caption(show.plain(said))
 
 
 def refusal(request: merge.Request) -> str | None:

@@ -18,21 +18,23 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from mats_core.checkpoints import write_atomically
+from mats_core.errors import InputError, parsing, plain_yaml, read_json, typed
 from mats_core.evaluation import NOT_ASKED, TaskResult
 from mats_core.merging import (
     FINAL,
     Recipe,
     Report,
+    Rule,
     dump_recipe,
     parse_recipe,
     task_dict,
     task_of_dict,
 )
 from mats_core.methods import METHODS, describe
-from mats_core.system import recall, results_folder
+from mats_core.system import recall, results_folder, state_of
+
+from .further import Further
 
 FORMAT = 1
 PIN = "pinned"  # the file that names the pinned run of a family
@@ -103,20 +105,23 @@ class Run:
         ]
         if self.recipe.rounds > 1:
             changed.insert(0, f"{self.recipe.rounds} rounds")
-        if self.report.trained:
-            changed.insert(0, "trained")
         if len(self.recipe.experts) < self.family_size:
             changed.append(f"{len(self.recipe.experts)} experts")
+        changed = [*(step.step.name for step in self.recipe.steps()), *changed]
+        if self.recipe.by:
+            changed.append("by layer")
         if len({expert.weight for expert in self.recipe.experts}) > 1:
             changed.append("own weights")
         more = [f"{len(changed) - 2} more"] if len(changed) > 2 else []
-        return " · ".join([method.short or method.title, *changed[:2], *more])
+        told = [*marks(self.report), *changed[:2], *more]
+        return " · ".join([method.short or method.title, *told])
 
     @property
     def label(self) -> str:
-        # A title that a person gave says nothing of it.
-        trained = " · trained" if self.title and self.report.trained else ""
-        return f"{self.number} · {self.name}{trained}" + (" · draft" if self.draft else "")
+        # A title that a person gave says nothing of them.
+        marked = marks(self.report) if self.title else []
+        draft = ["draft"] if self.draft else []
+        return " · ".join([str(self.number), self.name, *marked, *draft])
 
     @property
     def final_report(self) -> Report | None:
@@ -124,6 +129,13 @@ class Run:
         if self.final is None:
             return None
         return replace(self.report, tasks=self.final.tasks, split=FINAL.split)
+
+
+def marks(report: Report) -> list[str]:
+    """What stands beside every number of a merge that is no static one: its size, and that it was
+    trained."""
+    routed = [f"routed, {report.size:.2f} × size"] if report.routed else []
+    return [*routed, *(["trained"] if report.trained else [])]
 
 
 def identity(recipe: Recipe, fingerprints: Mapping[str, str]) -> str:
@@ -147,8 +159,16 @@ def identity(recipe: Recipe, fingerprints: Mapping[str, str]) -> str:
     }
     if recipe.rounds > 1:  # those of one round keep the name that they had before there were more
         content["rounds"] = recipe.rounds
-    if recipe.refine is not None:
-        content["refine"] = recipe.refine.model_dump()
+    if recipe.after:
+        content["after"] = [step.content for step in recipe.steps()]
+    if recipe.by:
+        content["by"] = [rule.model_dump(exclude_defaults=True) for rule in recipe.by]
+    further = Further.of(recipe)
+    for name, model in (("refine", further.refine), ("routed", further.routed)):
+        if model is not None:
+            content[name] = model.model_dump()
+    if further.keep_sums:  # beside the model that is written
+        content["keep_sums"] = True
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:10]
 
 
@@ -160,35 +180,44 @@ def folder(family: str) -> Path:
 
 def everything(family: str) -> list[Run]:
     """All kept runs of a family, oldest first.  A file that cannot be read is passed over."""
-    found = [run for file in folder(family).glob("*.json") if (run := _read(file)) is not None]
+    files = folder(family).glob("*.json")
+    found = [run for file in files if (run := _read(file, family)) is not None]
     return sorted(found, key=lambda run: run.number)
 
 
-def _read(file: Path) -> Run | None:
+def _read(file: Path, family: str) -> Run | None:
+    """The run in a file; None, and a line in the log, where it is damaged or another file's."""
     try:
-        status = file.stat()
-        key = ("run", file, status.st_mtime_ns)
-        return recall(key, lambda: _parsed(file), lambda _: READ * status.st_size)
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+        key = ("run", state_of(file), family)
+        return recall(key, lambda: _parsed(file, family), lambda _: READ * file.stat().st_size)
+    except (InputError, OSError) as error:
         log.warning("passing over the run in %s: %s", file, error)
         return None
 
 
-def _parsed(file: Path) -> Run:
-    content = json.loads(file.read_text("utf-8"))
-    if content["format"] != FORMAT:
-        raise ValueError(f"format {content['format']}, this version reads {FORMAT}")
-    report = Report.from_dict(content["report"])
-    return Run(
-        **{key: content[key] for key in ("id", "number", "family", "family_size", "created")},
-        recipe=parse_recipe(yaml.safe_load(content["recipe"]), content["folder"]),
-        report=report,
-        draft=bool(content.get("draft")),
-        title=str(content.get("title", "")),
-        note=str(content.get("note", "")),
-        final=_final(content, report),
-        shipped=str(content.get("shipped", "")),
-    )
+def _parsed(file: Path, family: str) -> Run:
+    content = read_json(file)
+    with parsing(f"the run in '{file}'", "a run as it was written here"):
+        if content["format"] != FORMAT:
+            raise ValueError(f"format {content['format']}, this version reads {FORMAT}")
+        # By these two a run is changed and removed: a file may speak of itself alone.
+        if (content["id"], content["family"]) != (file.stem, family):
+            raise ValueError("the name of another run")
+        report = Report.from_dict(content["report"])
+        recipe = plain_yaml(f"recipe in '{file}'", content["recipe"])
+        return typed(
+            Run,
+            {
+                **{k: content[k] for k in ("id", "number", "family", "family_size", "created")},
+                "recipe": parse_recipe(recipe, content["folder"]),
+                "report": report,
+                "draft": bool(content.get("draft")),
+                "title": str(content.get("title", "")),
+                "note": str(content.get("note", "")),
+                "final": _final(content, report),
+                "shipped": str(content.get("shipped", "")),
+            },
+        )
 
 
 def _final(content: Mapping[str, Any], report: Report) -> Final | None:
@@ -312,7 +341,8 @@ def remove(run: Run) -> None:
 def defaults(run: Run) -> dict[str, str]:
     """What the options of a run's method are when nobody touches them, by title."""
     found = {_title(f.name): _text(f.default) for f in describe(run.recipe.method)}
-    return found | ({ROUNDS: "1"} if _in_rounds(run) else {})
+    found |= {ROUNDS: "1"} if _in_rounds(run) else {}
+    return found | dict.fromkeys(Further.of(run.recipe).words, "no")
 
 
 def _in_rounds(run: Run) -> bool:
@@ -339,7 +369,26 @@ def settings(run: Run) -> dict[str, str]:
     }
     if _in_rounds(run):
         fixed[ROUNDS] = str(run.recipe.rounds)
+    if run.recipe.after:
+        fixed["after the merge"] = run.report.steps
+    if run.recipe.by:
+        fixed["by layer"] = "; ".join(sentence(rule) for rule in run.recipe.by)
+    fixed |= Further.of(run.recipe).words
     weights = {entry.weight for entry in run.recipe.experts}
     if len(weights) > 1:
         fixed["weights"] = ", ".join(f"{e.name} {e.weight:g}" for e in run.recipe.experts)
     return fixed | {_title(name): _text(value) for name, value in run.report.options.items()}
+
+
+def sentence(rule: Rule) -> str:
+    """A rule by layer in a few words: `*.attention.* at depth 0 to 0.5: update × 0.5`."""
+    about = [rule.match] if rule.match is not None else []
+    if rule.depth is not None:
+        low, high = rule.depth
+        about.append(f"depth {low:.3g}" + (f" to {high:.3g}" if high > low else ""))
+    if isinstance(rule.weight, dict):
+        said = [f"{name} × {weight:g}" for name, weight in rule.weight.items()]
+    else:
+        said = [] if rule.weight is None else [f"update × {rule.weight:g}"]
+    said += [f"{_title(name)} {_text(value)}" for name, value in rule.options.items()]
+    return f"{' at '.join(about)}: {', '.join(said)}"

@@ -31,7 +31,7 @@ from .spectra import (
     overlap,
     principal_angles,
 )
-from .stages import VIEWS, LayerSteps, Seen, View, Window, stepping
+from .stages import VIEWS, LayerSteps, Seen, View, Window, stepping, task_matrices
 from .survey import OF_A_KIND, Quantity, Survey, Surveyed, survey, surveying
 from .sweep import EXAMPLES, Axis, Cell, CellDone, best, knobs, suggested, sweep
 from .toy import Essential, Merged, Point, Task, Walk
@@ -50,6 +50,6 @@ __all__ = [
     "follow", "greedy_soup", "interference", "knobs", "layer_protection", "layer_spectra",
     "layer_subspaces", "loading", "mapping", "measuring_distances", "of_rung", "others_mean",
     "overlap", "overlaps", "predicted_loss", "predicting", "principal_angles", "reasons", "sizing",
-    "stepping", "steps", "suggested", "survey", "surveying", "sweep", "tabulating", "toy", "traits",
-    "travelling", "under_experts", "unrelated_angles", "usual_share", "walking",
+    "stepping", "steps", "suggested", "survey", "surveying", "sweep", "tabulating", "task_matrices",
+    "toy", "traits", "travelling", "under_experts", "unrelated_angles", "usual_share", "walking",
 ]  # fmt: skip

@@ -83,6 +83,7 @@ def merge_models(
     seed: int = 0,
     after: Sequence[str | Mapping[str, Mapping[str, Any]]] = (),
     by: Sequence[Mapping[str, Any]] = (),
+    lora: Mapping[str, Any] | None = None,
     progress: bool | None = None,
     **options: Any,
 ) -> Merge:
@@ -104,6 +105,8 @@ def merge_models(
     after            steps on the merged update of every layer, as in a recipe: {"stretch":
                      {"scale": 1.3}}, "svc"
     by               rules on weights and options of layers, as in a recipe
+    lora             {"rank": 8} or {"energy": 0.99}: what one LoRA on the base holds of the merge,
+                     as `save` writes it; the tensors are those of the base with it
     progress         whether a bar is shown; by default in notebooks and terminals
 
     Nothing is copied: a module's tensors are read where they lie, layer by layer, and the modules
@@ -121,7 +124,7 @@ def merge_models(
     # What is misspelt is told before anything is read.
     recipe = recipe_of(
         base, sources, method, options, weights=shares, device=device, dtype=dtype,
-        output_dtype=output_dtype, seed=seed, heads=wanted, after=after, by=by,
+        output_dtype=output_dtype, seed=seed, heads=wanted, after=after, by=by, lora=lora,
         strangers="allow" if strangers else "refuse",
     )  # fmt: skip
     plan = planned(

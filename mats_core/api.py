@@ -81,6 +81,10 @@ def merge_models(
     dtype: Literal["float32", "float64"] = "float32",
     output_dtype: Literal["float32", "float64", "bfloat16", "float16"] | None = None,
     seed: int = 0,
+    after: Sequence[str | Mapping[str, Mapping[str, Any]]] = (),
+    by: Sequence[Mapping[str, Any]] = (),
+    routed: Mapping[str, Any] | None = None,
+    lora: Mapping[str, Any] | None = None,
     progress: bool | None = None,
     **options: Any,
 ) -> Merge:
@@ -99,6 +103,14 @@ def merge_models(
     device, dtype    of the arithmetic; results have the base's dtypes (or `output_dtype`) and lie
                      on the base's devices
     seed             of what is random, such as the drops of DARE
+    after            steps on the merged update of every layer, as in a recipe: {"stretch":
+                     {"scale": 1.3}}, "svc"
+    by               rules on weights and options of layers, as in a recipe
+    routed           branches beside the merge, one chosen by each input, as in a recipe; of models
+                     given by their directories and without their tasks by {"by": "smile"}, or by
+                     {"by": "updates", "examples": 0}
+    lora             {"rank": 8} or {"energy": 0.99}: what one LoRA on the base holds of the merge,
+                     as `save` writes it; the tensors are those of the base with it
     progress         whether a bar is shown; by default in notebooks and terminals
 
     Nothing is copied: a module's tensors are read where they lie, layer by layer, and the modules
@@ -116,8 +128,8 @@ def merge_models(
     # What is misspelt is told before anything is read.
     recipe = recipe_of(
         base, sources, method, options, weights=shares, device=device, dtype=dtype,
-        output_dtype=output_dtype, seed=seed, heads=wanted,
-        strangers="allow" if strangers else "refuse",
+        output_dtype=output_dtype, seed=seed, heads=wanted, after=after, by=by, lora=lora,
+        routed=routed, strangers="allow" if strangers else "refuse",
     )  # fmt: skip
     plan = planned(
         recipe, inputs_of(opened, finetuned, measured, prior, wanted, strangers=strangers)

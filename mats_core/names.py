@@ -30,6 +30,8 @@ BUFFER = re.compile(
 MASK = re.compile(r"(^|\.)(attn|attention)\.(bias|masked_bias)$")
 BESIDE = "@"  # between a weight and the part of a routed merge that lies beside it
 RUNNING = ("running_mean", "running_var")
+# Signs of a tensor that stands before all blocks; any other one outside of them stands behind.
+EMBEDDING = ("embed", "patch", "conv1", "cls_token", "class_token", "ln_pre", "pre_layrnorm")
 
 
 def group_of(name: str) -> str:
@@ -40,6 +42,74 @@ def group_of(name: str) -> str:
 def module_of(name: str) -> str:
     """`encoder.fc1.weight` → `encoder.fc1`."""
     return name.rpartition(".")[0]
+
+
+def block_of(name: str) -> tuple[str, int] | None:
+    """The block that a tensor belongs to, as (stack, number): what shares the name up to its first
+    number, `encoder.layer.2.fc1.weight` → (`encoder.layer`, 2); None for one outside of blocks."""
+    pieces = name.split(".")
+    place = next((i for i, piece in enumerate(pieces) if piece.isdigit()), None)
+    return None if place is None else (".".join(pieces[:place]), int(pieces[place]))
+
+
+def before_blocks(name: str) -> bool:
+    """Whether a tensor outside of the blocks stands before them: what makes the embeddings."""
+    return any(sign in name.lower() for sign in EMBEDDING)
+
+
+def depths(names: Iterable[str]) -> dict[str, float]:
+    """The relative depth of every tensor: 0 in the first block, 1 in the last.
+
+    Blocks count within their stack; a decoder's follow its encoder's, and stacks whose names
+    differ in their last number alone follow each other (`layer1.0`, `layer2.0`).  Of tensors
+    outside of blocks, and in a stack of one beside longer ones, embeddings have 0 and others 1.
+    """
+    names = tuple(names)
+    blocks = {name: block for name in names if (block := block_of(name)) is not None}
+    placed = {name: _placed(*block) for name, block in blocks.items()}
+    lines: dict[str, set[tuple[bool, int, int]]] = {}
+    for line, place in placed.values():
+        lines.setdefault(line, set()).add(place)
+    most = max(map(len, lines.values()), default=0)
+    order = {line: sorted(places) for line, places in lines.items() if len(places) > 1 or most == 1}
+    found: dict[str, float] = {}
+    for name in names:
+        line, place = placed.get(name, ("", None))
+        if place is not None and line in order:
+            found[name] = order[line].index(place) / max(1, len(order[line]) - 1)
+        else:
+            found[name] = 0.0 if before_blocks(name) else 1.0
+    return found
+
+
+def block_depths(names: Iterable[str]) -> list[float]:
+    """The different depths of the blocks, in order: one a block of the longest stack, and those of
+    shorter ones; empty without blocks."""
+    names = tuple(names)
+    found = depths(names)
+    return sorted({found[name] for name in names if block_of(name) is not None})
+
+
+def _placed(stack: str, number: int) -> tuple[str, tuple[bool, int, int]]:
+    """The line that a block stands in, and what it is sorted by there."""
+    plain = stack.rstrip("0123456789")
+    return plain.replace("decoder", "encoder"), (
+        "decoder" in stack,
+        int(stack[len(plain) :] or 0),
+        number,
+    )
+
+
+def common_prefix(names: Iterable[str]) -> str:
+    """What all names begin with, up to a dot: `vit.` of a model's tensors; of names of which only
+    those in blocks share their first part, that one (`model.` beside `lm_head.weight`)."""
+    names = tuple(names)
+    for some in (names, [name for name in names if block_of(name) is not None]):
+        firsts = {name.partition(".")[0] for name in some}
+        if len(firsts) == 1 and all("." in name for name in some):
+            first = f"{firsts.pop()}."
+            return "" if first[:-1].isdigit() else first
+    return ""
 
 
 def part_name(weight: str, part: str) -> str:

@@ -32,6 +32,7 @@ collection = families.header(
     "Compare",
     "Every finished merge is kept here. Tick some to see what sets them apart and whether it could "
     "be chance; sweep two settings to find better ones.",
+    names=sweep.linked,
 )
 preparing = families.preparation(collection)
 sweep.collect()

@@ -6,7 +6,7 @@ from typing import Any
 
 import streamlit as st
 
-from pages.shared.frame import Slot, families, progress, session, show
+from pages.shared.frame import Slot, families, keys, progress, session, show
 from pages.shared.views import (
     BEFORE,
     OTHER,
@@ -26,6 +26,7 @@ collection = families.header(
     "Inside",
     "One merge under the magnifying glass: which examples it lost and won, what it takes for what, "
     "and in which layers its gain lies.",
+    names=own_example.linked,
 )
 preparing = families.preparation(collection)
 shelf = session.inside_shelf = session.inside_shelf or Shelf()
@@ -44,12 +45,13 @@ if not run.report.tasks:
 with middle:
     task = picks.task(run)
 who: Any = right.segmented_control(
-    "Before the merge", list(BEFORE), default="expert", required=True, key="inside before",
+    "Before the merge", list(BEFORE), default="expert", required=True, key=keys.INSIDE_BEFORE,
     persist_state="session", format_func=lambda name: name.removesuffix(" encoder"),
     help="What the merge is compared with: the expert itself, the pre-trained encoder with the "
     "expert's head, or another finished merge.",
 )  # fmt: skip
 other = picks.other(run, task) if who == OTHER else None
+picks.beyond(run)
 loading.collect()
 film.collect()
 chosen.collect()

@@ -5,28 +5,12 @@ from __future__ import annotations
 import streamlit as st
 
 from mats_core import figures
-from mats_core.merging import TRIED
 from mats_core.methods import PROPOSED, WITHOUT_DATA
-from pages.shared.controls import settings, widgets
+from pages.shared.controls import presets, settings, widgets
 from pages.shared.frame import Slot, families, progress, session, show, shown
 from pages.shared.learn import guide
-from pages.shared.views import convergence, final, merging, results, shipped
-from pages.shared.work import merge, prepare
-
-
-def welcome(prepared: prepare.Prepared | None) -> None:
-    """Before the first merge: what there is to gain, and what to do."""
-    st.markdown(
-        "**Press Merge.** The experts become one model; you see at once how much of each "
-        "expert's skill it keeps, and why."
-    )
-    if prepared and prepared.baselines:
-        st.header("What there is to gain", anchor=False)
-        looks = figures.looks(e.name for e in prepared.inputs.family.experts)
-        show.figure(figures.baseline_bars(prepared.baselines, looks, TRIED.split), "baselines")
-    if prepared:
-        show.warnings(prepared.notes)
-
+from pages.shared.views import convergence, final, merging, results, shipped, welcome
+from pages.shared.work import merge
 
 collection = families.header(
     "Merge",
@@ -45,13 +29,13 @@ with left, st.container(border=True, key="settings"):  # style.css knows it
     # Above the knobs, so that it is on the screen of a laptop and of a phone.
     with st.container(horizontal=True, vertical_alignment="center"):
         press = st.empty()  # drawn once it is known whether these settings can be merged
-        settings.presets()
+        presets.menu()
         st.button("Reset", on_click=settings.reset, icon=":material/undo:")
     cost = st.container(gap="xsmall")
     at_once = st.toggle(
         "Live: merge at every change of a knob", key="live", persist_state="session"
     )
-    request = settings.controls(collection, method)
+    request = settings.controls(collection, method, families.block_depths(preparing))
     widgets.explain(method)
     refused = merging.refusal(request) is not None
     clicked = press.button(
@@ -77,8 +61,7 @@ with right:
     if prepared and prepared.problem:
         show.warnings([f"Without statistics: {prepared.problem}"])
     if shown.run(collection.name) is None:
-        welcome(prepared)
-        results.earlier(collection.name)
+        welcome.section(collection, prepared)
     else:
         run, beside = results.pick(collection.name)
         results.changed(request, run)

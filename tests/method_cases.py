@@ -71,6 +71,31 @@ CASES: dict[str, MethodCase] = {
         frozenset({"drop", "scaling", "seed"}), GENERAL | LINEAR, exact={"drop": 0.5},
         identical={"drop": 0.0, "scaling": 1.0, "then": "average"}, turns=scalings(0.3, 0.6),
     ),
+    "karcher": MethodCase(
+        frozenset({"iterations", "tolerance"}), frozenset({"order", "weights' scale"}),
+        identical={}, turns=({"iterations": 10}, {"iterations": 0}), grids=False, mergekit=True,
+    ),
+    "della": MethodCase(
+        frozenset({"density", "epsilon", "scaling", "rescale", "elect", "normalise", "seed"}),
+        GENERAL | LINEAR, identical={"density": 1.0}, turns=scalings(0.3, 0.6), grids=False,
+    ),
+    "breadcrumbs": MethodCase(
+        frozenset({"density", "gamma", "scaling", "elect", "normalise"}), GENERAL | LINEAR,
+        exact={"density": 0.6, "gamma": 0.1}, identical={"density": 1.0, "scaling": 1 / 3},
+        turns=({"density": 0.9}, {"density": 0.5}), grids=False, mergekit=True,
+    ),
+    "consensus": MethodCase(
+        frozenset({"threshold", "tasks", "scaling"}), GENERAL | LINEAR,
+        identical={"scaling": 1 / 3}, turns=({"threshold": 0.4}, {"threshold": 0.8}), grids=False,
+    ),
+    "model_stock": MethodCase(
+        frozenset({"by_row"}), identical={}, turns=({"by_row": False}, {"by_row": True}),
+        grids=False, mergekit=True,
+    ),
+    "sce": MethodCase(
+        frozenset({"select", "floor"}), exact={"select": 0.6}, identical={"select": 1.0},
+        turns=({"select": 1.0}, {"select": 0.5}), grids=False,
+    ),
     "fisher": MethodCase(
         frozenset({"floor", "normalise"}), GENERAL | LOUDNESS, identical={}, bare="average",
         turns=({"floor": 0.1}, {"floor": 0.0}),
@@ -90,6 +115,10 @@ CASES: dict[str, MethodCase] = {
     "tsv_m": MethodCase(
         frozenset({"scaling"}), GENERAL | LINEAR | ROTATED, formula={"scaling": 1.0},
         turns=scalings(1.0, 2.0),
+    ),
+    "dc_merge": MethodCase(
+        frozenset({"density", "scaling"}), GENERAL | LINEAR | ROTATED, formula={"scaling": 1.0},
+        exact={"density": 0.3}, turns=({"density": 0.001}, {"density": 0.3}), grids=False,
     ),
     "iso_c": MethodCase(
         frozenset({"scaling"}), GENERAL | LINEAR | ROTATED, formula={"scaling": 1.0},

@@ -16,7 +16,7 @@ import yaml
 
 from mats_core.checkpoints import hub
 from mats_core.merging.recipe import load_recipe
-from mats_core.methods import reference
+from mats_core.methods import METHODS, reference
 from mats_core.tasks.description import Description
 from mats_core.tasks.task import KINDS
 from tests import module_cases
@@ -63,6 +63,12 @@ def test_the_reference_is_the_declaration():
     assert committed == reference.markdown(), (
         "docs/methods.md is stale: python -m mats_core methods --markdown > docs/methods.md"
     )
+
+
+def test_the_readme_counts_the_methods():
+    found = re.search(r"any of (\d+) methods", (ROOT / "README.md").read_text("utf-8"))
+    assert found is not None
+    assert int(found[1]) == len(METHODS)
 
 
 def snippets() -> list[str]:

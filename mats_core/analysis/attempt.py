@@ -13,7 +13,8 @@ def quietly(recipe: Recipe, examples: int | None) -> Recipe:
     """The recipe of a merge that is only tried: nothing is written, and test examples are not
     asked."""
     still = TRIED.model_copy(update={"examples": examples})
-    return recipe.model_copy(update={"output": None, "search": None, "evaluate": still})
+    update = {"output": None, "keep_sums": False, "search": None, "evaluate": still}
+    return recipe.model_copy(update=update)
 
 
 def attempt(recipe: Recipe, inputs: Inputs) -> Generator[Event, None, tuple[Report | None, str]]:

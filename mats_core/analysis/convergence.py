@@ -104,7 +104,10 @@ def follow(
         )
     if asking is None and not any(entry.task for entry in recipe.experts):
         raise InputError("accuracy along the iterations", expected="tasks", found="none")
-    silent = recipe.model_copy(update={"evaluate": False, "output": None, "search": None})
+    still: dict[str, Any] = {"evaluate": False, "output": None, "search": None}
+    # Iterates are those of the merge, whatever it goes on to be.
+    still |= {"keep_sums": False, "refine": None, "routed": None}
+    silent = recipe.model_copy(update=still)
     wanted = tuple(keep) if keep is not None else grid(options[solve.limit])
     inputs = inputs or open_inputs(recipe)
     kept: dict[str, Mapping[int, Tensor]] = {}

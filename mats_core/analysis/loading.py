@@ -19,7 +19,7 @@ from ..errors import InputError, member
 from ..evaluation import TaskResult, evaluate, examining
 from ..families import Family
 from ..merging import Inputs, Recipe
-from ..names import module_of
+from ..names import before_blocks, block_of, module_of
 from ..system import Event, part
 from ..tasks import SplitName
 
@@ -34,7 +34,6 @@ THREE: tuple[Ordering, ...] = ("input first", "output first", "largest first")
 Grain = Literal["block", "half", "matrix"]
 GRAINS: dict[Grain, str] = {"block": "blocks", "half": "attention and MLP", "matrix": "matrices"}
 ASKED = 0.05  # of the whole: experts and base on their tasks, most often remembered
-EMBEDDING = ("embed", "patch", "conv1", "cls_token", "class_token", "ln_pre", "pre_layrnorm")
 ATTENTION = ("attn", "attention", "layernorm_before", "norm1", "ln_1", "input_layernorm")
 
 
@@ -209,14 +208,14 @@ def parts(family: Family, grain: Grain) -> tuple[Part, ...]:
 
 
 def _place(name: str, matrices: set[str]) -> _Place:
-    pieces = name.split(".")
-    depth = next((i for i, piece in enumerate(pieces) if piece.isdigit()), None)
-    if depth is None:
-        return _Place(0 if any(sign in name.lower() for sign in EMBEDDING) else 2)
-    stack, inside = ".".join(pieces[:depth]), ".".join(pieces[depth + 1 :])
+    block = block_of(name)
+    if block is None:
+        return _Place(0 if before_blocks(name) else 2)
+    stack, number = block
+    inside = ".".join(name.split(".")[len(stack.split(".")) * bool(stack) + 1 :])
     half = 0 if any(sign in inside.lower() for sign in ATTENTION) else 1
     module = module_of(inside) if module_of(name) in matrices else ""
-    return _Place(1, "decoder" in stack, stack, int(pieces[depth]), half, module)
+    return _Place(1, "decoder" in stack, stack, number, half, module)
 
 
 def _title(place: _Place, names: list[str], grain: Grain, several: bool, halved: bool) -> str:

@@ -96,7 +96,9 @@ def predicting(
             found="none",
             remedy="Measure the experts of this family on their tasks.",
         )
-    silent = recipe.model_copy(update={"evaluate": False, "output": None, "search": None})
+    still = {"evaluate": False, "output": None, "search": None, "keep_sums": False}
+    # Of branches the prediction knows nothing.
+    silent = recipe.model_copy(update={**still, "routed": None})
     merge = run(silent, inputs=inputs)
     merged = (yield from part(merge, 0.0, MERGED, "Once more: {}")).tensors
     predicted = np.full((len(layers), len(inputs.family.experts)), np.nan)

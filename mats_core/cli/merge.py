@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,12 @@ def add(commands: Any) -> None:
         description="Merge the experts of a recipe, write the model, and evaluate it on every "
         "expert's task where the recipe names one.",
     )
-    command.add_argument("recipe", type=Path, help="YAML file; docs/recipes.md describes it")
+    command.add_argument(
+        "recipe",
+        type=Path,
+        help="YAML file; docs/recipes.md describes it. A mergekit configuration is read, too: "
+        "docs/mergekit.md",
+    )
     command.add_argument("--output", help="directory to write, instead of the recipe's")
     command.add_argument(
         "--set",
@@ -34,6 +39,13 @@ def add(commands: Any) -> None:
         type=int,
         metavar="N",
         help="measure statistics again at the merge and merge once more, N - 1 times",
+    )
+    command.add_argument(
+        "--after",
+        action="append",
+        metavar="STEP[:OPTION=VALUE,…]",
+        help="a step on the merged update of every layer (repeatable, in this order; instead of "
+        "the recipe's): stretch:scale=1.3, svc, lines:first=0.5,last=1.5",
     )
     command.add_argument(
         "--keep-sums",
@@ -50,6 +62,12 @@ def add(commands: Any) -> None:
         type=int,
         metavar="EPOCHS",
         help="train the merge further by distillation from its experts, on unlabelled examples",
+    )
+    command.add_argument(
+        "--lora",
+        metavar="OPTION=VALUE,…",
+        help="write one LoRA on the base instead of a whole checkpoint: rank=16 at most, "
+        "energy=0.99 of every update, or both",
     )
     command.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"))
     command.add_argument(
@@ -96,7 +114,8 @@ def _merge(arguments: argparse.Namespace) -> None:
     )
     from ..system import bar, drain
 
-    recipe = load_recipe(arguments.recipe)
+    with noted():
+        recipe = load_recipe(arguments.recipe)
     refine = recipe.refine.model_dump() if recipe.refine else {}
     refine = None if arguments.refine is None else {**refine, "epochs": arguments.refine}
     said = {
@@ -108,6 +127,8 @@ def _merge(arguments: argparse.Namespace) -> None:
         "adds_to": str(Path(arguments.adds_to).resolve()) if arguments.adds_to else None,
         "strangers": "allow" if arguments.strangers else None,
         "refine": refine,
+        "lora": _lora(arguments.lora),
+        "after": None if arguments.after is None else [*map(_step, arguments.after)],
         "evaluate": False if arguments.no_evaluate else None,
         "options": {**recipe.options, **_assignments(arguments.set)} if arguments.set else None,
     }
@@ -153,14 +174,25 @@ def _merge(arguments: argparse.Namespace) -> None:
     print(_summary(finished.report))
 
 
-def _assignments(pairs: Sequence[str]) -> dict[str, Any]:
+def _assignments(pairs: Iterable[str], before: str = "--set ") -> dict[str, Any]:
     found: dict[str, Any] = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals:
-            raise InputError(f"--set {pair}", expected="OPTION=VALUE", found=f"'{pair}'")
-        found[name.strip()] = plain_yaml(f"--set {name.strip()}", value)
+            raise InputError(f"{before}{pair}", expected="OPTION=VALUE", found=f"'{pair}'")
+        found[name.strip()] = plain_yaml(f"{before}{name.strip()}", value)
     return found
+
+
+def _step(text: str) -> dict[str, dict[str, Any]]:
+    """`stretch:scale=1.3` as in a recipe."""
+    name, _, options = text.partition(":")
+    return {name.strip(): _assignments(filter(None, options.split(",")), f"--after {name}:")}
+
+
+def _lora(text: str | None) -> dict[str, Any] | None:
+    """`rank=16,energy=0.99` as in a recipe."""
+    return None if text is None else _assignments(filter(None, text.split(",")), "--lora ")
 
 
 def _epoch(event: Any) -> str:
@@ -174,6 +206,7 @@ def _summary(report: Any) -> str:
     counted = ", ".join(f"{count} {kind}" for kind, count in report.coverage.items() if count)
     rounds = f" in {report.rounds} rounds" if report.rounds > 1 else ""
     rounds += ", trained" if report.trained else ""
+    rounds += f", then {report.steps}" if report.after else ""
     lines = [f"{report.method}{rounds}: {counted}; {report.seconds:.1f} s on {report.device}"]
     lines += [f"note: {warning}" for warning in report.warnings]
     for trial in report.search:
@@ -189,6 +222,8 @@ def _summary(report: Any) -> str:
         lines.append(report.refined.sentence)
     if report.routed:
         lines.append(f"routed by {report.routed['by']}: {report.size:.2f} × the size of the base")
+    if report.lora:
+        lines.append(report.as_lora)
     if report.output:
         lines.append(f"written to {report.output}")
     return "\n".join(lines)

@@ -195,6 +195,8 @@ def validated(
 
     Raises `InputError` with all that is wrong, in words; unknown keys name the nearest valid one.
     """
+    if not isinstance(content, Mapping):  # whatever a file or an address holds in its place
+        raise InputError(thing, expected="a mapping from names to values", found=repr(content)[:60])
     switches = [*_switches(model, content)]
     if switches:
         raise InputError(f"{thing}: {' '.join(switches)}")

@@ -27,6 +27,7 @@ from ..merging import (
     bytes_at_once,
     cost_of,
     inputs_bytes,
+    lora_bytes,
     most_bytes,
     output_specs,
     planned,
@@ -38,7 +39,15 @@ from ..merging import (
 from ..methods import Cost, Shape, Treatment, calls, passes, selection
 from ..system import Rates, Shown, Work, remembered
 from ..system import speeds as machine
-from .forward import branching, calibrating, measuring, refining, statistics_bytes, testing
+from .forward import (
+    branching,
+    calibrating,
+    factoring,
+    measuring,
+    refining,
+    statistics_bytes,
+    testing,
+)
 
 DISK = 300e6  # bytes a second of a slow SSD; measuring it would mean writing
 
@@ -56,9 +65,11 @@ class Estimate(Shown):
     disk_bytes     what is written, with what lies beside it meanwhile
     seconds        on this machine as busy as when its speeds were measured, nothing remembered
     flops          floating-point operations of products and decompositions
-    parts          seconds of merging, measuring again, testing, writing, refining, branching
+    parts          seconds of merging, measuring again, testing, writing, refining, branching,
+                   factoring
     memory         bytes of what makes the peak: merged model, remembered, largest layer, testing,
-                   measuring, statistics of the merge, refining, branching
+                   measuring, statistics of the merge, refining, branching, factoring
+    size           of the model at most, branches included, as a multiple of the merge
     held           bytes that the process remembers now (`MATS_REMEMBER`), beside that peak
     largest        the layer that needs most
     coverage       tensors by treatment; the counts add up to the checkpoint
@@ -77,6 +88,7 @@ class Estimate(Shown):
     flops: float
     parts: Mapping[str, float]
     memory: Mapping[str, int]
+    size: float
     held: int
     largest: str
     coverage: Mapping[Treatment, int]
@@ -148,13 +160,15 @@ def estimate_plan(
     layers = _Layers(plan)
     output = sum(math.prod(shape) * dtype.itemsize for dtype, shape in output_specs(plan).values())
     branches = most_bytes(plan)
-    written = output + branches if plan.recipe.output else 0
+    # Of a LoRA the whole merge lies beside it until it is complete.
+    written = output + branches + lora_bytes(plan) if plan.recipe.output else 0
     searched = (plan.recipe.search or {}).values()
     merges = 1 + math.prod(len(values) for values in searched) if searched else 1
     tested = testing(plan, examples)
     again = plan.recipe.rounds - 1
     measured = measuring(plan) if again else Cost("merged")
     walked, trained, branched = calibrating(plan), refining(plan), branching(plan)
+    cut = factoring(plan)
     parts = {
         "merging": merges * (1 + again) * speeds.seconds(layers.work + walked.work),
         "measuring": merges * again * speeds.seconds(measured.work),
@@ -162,6 +176,7 @@ def estimate_plan(
         "writing": written / DISK,
         "refining": speeds.seconds(trained.work),
         "branching": speeds.seconds(branched.work),
+        "factoring": speeds.seconds(cut.work),
     }
     needs = {
         "testing": tested.nbytes,
@@ -169,6 +184,7 @@ def estimate_plan(
         "walking": walked.nbytes,
         "refining": trained.nbytes,
         "branching": branched.nbytes,
+        "factoring": cut.nbytes,
     }
     peak, device = _memory(plan, layers, needs, output)
     peak["merged model"] += branches
@@ -180,9 +196,13 @@ def estimate_plan(
         device_bytes=device,
         disk_bytes=written + _beside(plan) + round(layers.spool + layers.sums) if written else 0,
         seconds=sum(parts.values()),
-        flops=merges * (flops + tested.work.flops) + trained.work.flops + branched.work.flops,
+        flops=merges * (flops + tested.work.flops)
+        + trained.work.flops
+        + branched.work.flops
+        + cut.work.flops,
         parts=parts,
         memory={name: round(value) for name, value in peak.items()},
+        size=1 + branches / output,
         held=remembered(),
         largest=layers.largest,
         coverage=layers.coverage,
@@ -204,6 +224,10 @@ def _beside(plan: Plan) -> int:
 # Layers -------------------------------------------------------------------------------------------
 
 
+# What layers have in common that cost the same: shape, whether it is a running statistic, rules.
+_Alike = tuple[Shape, bool, tuple[int, ...]]
+
+
 class _Layers:
     """All layers of a plan: their work, the largest one, and what becomes of each tensor.
 
@@ -216,16 +240,17 @@ class _Layers:
         self.peak, self.largest = 0.0, ""
         self.kept, self.spool, self.wider, self.sums = 0.0, 0.0, 0.0, 0.0
         self.coverage = _untouched(plan)
-        like: dict[tuple[Shape, bool], list[Unit]] = {}
+        like: dict[_Alike, list[Unit]] = {}
         for unit in units(plan):
-            running = unit.name in plan.inputs.family.running
-            like.setdefault((shape_of(plan, unit), running), []).append(unit)
+            running, own = unit.name in plan.inputs.family.running, plan.local.get(unit.name)
+            rules = own.rules if own is not None else ()
+            like.setdefault((shape_of(plan, unit), running, rules), []).append(unit)
         # As in `read_layer`: what is remembered is read once, whoever asks for it.
-        self.held = {shape: inputs_bytes(plan, shape) for shape, _ in like}
-        everything = sum(self.held[shape] * len(alike) for (shape, _), alike in like.items())
+        self.held = {shape: inputs_bytes(plan, shape) for shape, *_ in like}
+        everything = sum(self.held[shape] * len(alike) for (shape, *_), alike in like.items())
         again = everything > plan.inputs.memo.limit
         self.at_once = together(plan, (alike[0] for alike in like.values()))
-        for (shape, _), alike in like.items():
+        for (shape, *_), alike in like.items():
             self._add(shape, alike, again)
         self._fold(whole)
 
@@ -319,7 +344,7 @@ def _memory(
     held = tested or searched or not to_disk
     asking = {"merged model": float(output if held else 0), "testing": here * testing}
     moments = [merging, asking]
-    for after in ("refining", "branching"):
+    for after in ("refining", "branching", "factoring"):
         if needs[after]:
             moments.append({"merged model": float(output), after: here * needs[after]})
     if plan.recipe.rounds > 1:
@@ -332,7 +357,7 @@ def _memory(
     peak = max(moments, key=lambda parts: sum(parts.values()))
     found = {**peak, "workspace": float(WORKSPACE)}
     if own:
-        after = max(needs["refining"], needs["branching"])
+        after = max(needs["refining"], needs["branching"], needs["factoring"])
         most = max(layers.peak + walking, measuring, testing + output, after)
         return found, round(kept_for_next + most)
     if kept_for_next:

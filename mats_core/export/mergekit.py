@@ -1,8 +1,8 @@
 """A mergekit configuration of a merge where one exists, and an honest sentence where none does.
 
-Checked against mergekit 0.1.5: `linear`, `slerp`, `task_arithmetic` and `ties` are the same
-arithmetic (`docs/peers.md`); its DARE rescales by the L1 norm; nothing of it reads curvature or
-subspaces.
+Checked against mergekit 0.1.5: `linear`, `slerp`, `karcher`, `task_arithmetic`, `ties`,
+`breadcrumbs`, `breadcrumbs_ties`, `model_stock` and `sce` are the same arithmetic
+(`docs/mergekit.md`); its DARE rescales by the L1 norm; nothing of it reads curvature or subspaces.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def mergekit(merge: Finished, written: str = "") -> Mergekit:
             " The configuration below passes the merged model on unchanged, so that a mergekit "
             "pipeline can go on from it. Write the model first."
         )
-        return Mergekit(config, "passthrough", found + then)
+        return Mergekit(config, "passthrough", found + then, _without(merge))
     content = _content(merge, found)
     content["dtype"] = "float32"
     if merge.recipe.output_dtype:
@@ -62,13 +62,29 @@ def _counterpart(merge: Finished) -> Counterpart | str:
         return "mergekit computes in at most float32; this merge was computed in float64."
     if merge.recipe.output_dtype == "float64":
         return "mergekit writes at most float32; this merge is stored in float64."
-    if method.name == "ties" and any(entry.weight < 0 for entry in merge.recipe.experts):
-        return "mergekit's TIES divides by the sum of the signed weights, this one by their sizes."
+    if merge.recipe.after or merge.recipe.by:
+        what = "steps after a merge" if merge.recipe.after else "rules by layer as these"
+        return f"mergekit has no {what}."
+    if merge.report.trained:
+        return "mergekit trains nothing after a merge."
     if method.mergekit is not None:
-        return method.mergekit(method.options.model_validate(dict(merge.report.options)))
+        found = method.mergekit(method.options.model_validate(dict(merge.report.options)))
+        return found if isinstance(found, str) else _for_weights(merge, method.title, found)
     if method.group == "statistics":
         return f"mergekit has no {method.title}: none of its methods reads statistics of a layer."
     return f"mergekit has no {method.title}."
+
+
+def _for_weights(merge: Finished, title: str, found: Counterpart) -> Counterpart | str:
+    """The counterpart, or why the weights of the experts make it another merge."""
+    weights = [weight for _, weight in _experts(merge)]
+    if found.weights == "positive" and min(weights) < 0:
+        return (
+            f"mergekit's {title} divides by the sum of the signed weights, this one by their sizes."
+        )
+    if found.weights == "equal" and len(set(weights)) > 1:
+        return f"mergekit's {title} takes no weights: there all experts count the same."
+    return found
 
 
 def _content(merge: Finished, found: Counterpart) -> dict[str, Any]:
@@ -100,7 +116,7 @@ def _experts(merge: Finished) -> list[tuple[str, float]]:
 
 def _notes(merge: Finished, found: Counterpart) -> tuple[str, ...]:
     heads = [layer.name for layer in merge.report.layers if layer.treatment == "head"]
-    notes: list[str] = []
+    notes = [*_without(merge)]
     if heads:
         what = "stops where their shapes differ" if not found.base else (
             "leaves out those whose shape differs from the base's, and merges the others"
@@ -112,6 +128,13 @@ def _notes(merge: Finished, found: Counterpart) -> tuple[str, ...]:
     if any(c in path for path, _ in _experts(merge) for c in "+@"):
         notes.append("mergekit reads + and @ in a path in its own way: rename such folders first.")
     return tuple(notes)
+
+
+def _without(merge: Finished) -> tuple[str, ...]:
+    """What every configuration leaves behind."""
+    if merge.recipe.routed is None:
+        return ()
+    return ("mergekit has no branches: what it makes is the static merge that they lie beside.",)
 
 
 def _passthrough(merge: Finished, model: str) -> str:

@@ -81,7 +81,18 @@ def _parameters(merge: Finished, place: str) -> str:
     recipe = merge.portable
     settings: dict[str, Any] = {name: getattr(recipe, name) for name in ("seed", "dtype", "device")}
     changed = recipe.model_dump(mode="json", exclude_defaults=True)
-    for name in ("rounds", "refine", "output_dtype", "weighting", "heads"):
+    names = (
+        "rounds",
+        "by",
+        "after",
+        "refine",
+        "routed",
+        "lora",
+        "output_dtype",
+        "weighting",
+        "heads",
+    )
+    for name in names:
         if name in changed:
             settings[name] = changed[name]
     if recipe.evaluate != Evaluation():
@@ -166,8 +177,12 @@ print("The numbers are the same.")"""
 
 
 # Settings of a recipe that a panel begins with, and those that it has no words for.
-TAKEN = ("rounds", "device", "seed", "dtype")
-LEFT = {"output_dtype": "the dtype of the result", "weighting": "the weighting by examples"}
+TAKEN = ("rounds", "device", "seed", "dtype", "by", "after")
+LEFT = {
+    "output_dtype": "the dtype of the result", "weighting": "the weighting by examples",
+    "refine": "the training after the merge", "routed": "the branches beside the merge",
+    "lora": "its form of one LoRA",
+}  # fmt: skip
 
 
 def _go_on(merge: Finished) -> str:

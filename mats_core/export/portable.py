@@ -114,6 +114,7 @@ class Finished:
                 "base_statistics": base if of_base else None,
                 "experts": entries,
                 "options": options,
+                "after": report.after,
                 "output": f"{OUTPUT}/{self.stem}",
                 "device": report.device,
                 "evaluate": self._evaluate(),

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..errors import InputError, listing, plain_yaml
-from ..merging import ExpertEntry, FamilyFile, Recipe, parse_recipe
+from ..merging import ExpertEntry, FamilyFile, Recipe, Refine, Routed, Rule, parse_recipe
 from ..methods import METHODS, describe
 from ..system import Event, drained
 
@@ -25,7 +25,7 @@ class Reopened:
     """A recipe over a known family.
 
     collection   the family
-    method, options, seed, dtype, rounds   as in the recipe
+    method, options, seed, dtype, rounds, after, by, refine, routed, keep_sums   as in the recipe
     experts      the family's names of the experts, and
     weights      name → task weight
     notes        a sentence for each part of the file that is not taken over
@@ -39,6 +39,11 @@ class Reopened:
     seed: int
     dtype: str
     rounds: int = 1
+    after: tuple[Mapping[str, Mapping[str, Any]], ...] = ()
+    by: tuple[Mapping[str, Any], ...] = ()
+    refine: Refine | None = None
+    routed: Routed | None = None
+    keep_sums: bool = False
     notes: tuple[str, ...] = ()
 
 
@@ -203,13 +208,14 @@ def _reopened(
         )
     for key, what in (
         ("search", "The search over options"),
+        ("adds_to", "The merge that it adds to"),
         ("output_dtype", "The type of the stored numbers"),
         ("heads", "The patterns of head tensors"),
-        ("refine", "The training after the merge"),
-        ("routed", "What routes between branches"),
+        ("lora", "Its form of one LoRA, which Export writes here,"),
     ):
         if getattr(recipe, key) is not None:
             notes.append(f"{what} is for the command line only.")
+    rules = tuple(_renamed(rule, names) for rule in recipe.by)
     by_examples = recipe.weighting == "examples"
     chosen = set(names.values())
     return Reopened(
@@ -224,5 +230,18 @@ def _reopened(
         seed=recipe.seed,
         dtype=recipe.dtype,
         rounds=recipe.rounds,
+        after=recipe.after,
+        by=rules,
+        refine=recipe.refine,
+        routed=recipe.routed,
+        keep_sums=recipe.keep_sums,
         notes=tuple(notes),
     )
+
+
+def _renamed(rule: Rule, names: Mapping[str, str]) -> Mapping[str, Any]:
+    """A rule with the family's names of the experts."""
+    content = rule.model_dump(mode="json", exclude_defaults=True)
+    if isinstance(rule.weight, dict):
+        content["weight"] = {names[name]: weight for name, weight in rule.weight.items()}
+    return content

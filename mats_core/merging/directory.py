@@ -143,6 +143,7 @@ def pinned(plan: Plan) -> Recipe:
             "adds_to": None,
             "base_fingerprint": family.base.fingerprint,
             "options": plan.options.model_dump(),
+            "after": tuple(one.content for one in plan.recipe.steps()),
         }
     )
 

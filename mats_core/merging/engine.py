@@ -21,12 +21,12 @@ from torch import Tensor
 from ..checkpoints import SHARD_BYTES
 from ..errors import InputError
 from ..linear import norm, noted
-from ..methods import Layer, Merged, merge_running
+from ..methods import Layer, Merged, merge_running, with_steps
 from ..system import Event, Memo, beside, taking_threads
 from .events import Iteration, LayerDone, Started
 from .journal import Entry
 from .plan import Plan, Unit, units
-from .reading import is_solved, pieces, read_layer, read_layers, read_pieces
+from .reading import is_solved, pieces, read_layer, read_layers, read_pieces, treated_as_matrix
 from .report import SERIES, LayerReport
 from .sinks import MemorySink, emit
 from .sizes import together
@@ -198,19 +198,31 @@ def made_of(
 
     `pulse` is called with (iteration, residual) by a solve under way, and ends it by raising.
     """
-    begun = time.perf_counter()
+    begun, plan = time.perf_counter(), plan.at(unit.name)
     layer, sums = _keeping(plan, replace(layer or read_layer(plan, unit), pulse=pulse))
+    running = unit.name in plan.inputs.family.running
     with noted() as ways:
-        if unit.name in plan.inputs.family.running:
+        if running:
             merged = merge_running(layer)
         else:
             merged = plan.method.merge(layer, plan.options, survey)
     if ways:
         merged = replace(merged, status=", ".join((merged.status, *ways)))
+    if running:
+        return Made(merged, None, time.perf_counter() - begun, sums)
     length = None
     if plan.method.rescale is not None and merged.method == plan.method.name:
-        length = norm(merged.value - layer.base)
+        length = norm(merged.value - layer.base)  # steps follow the second pass
+    else:
+        merged = _stepped(plan, layer, merged)
     return Made(merged, length, time.perf_counter() - begun, sums)
+
+
+def _stepped(plan: Plan, layer: Layer, merged: Merged) -> Merged:
+    """A merged layer, or a piece of it, after the steps of the plan of this layer."""
+    if not plan.after:
+        return merged
+    return with_steps(layer, merged, plan.after, plan.depths[layer.name])
 
 
 def _keeping(plan: Plan, layer: Layer) -> tuple[Layer, dict[str, Tensor]]:
@@ -241,27 +253,27 @@ def handed_on(plan: Plan, unit: Unit, made: Made, place: Place) -> Done:
         checksums = place.checksums(emit(plan, unit, merged.value, place.sink))
     else:
         stage, checksums = "spooled", place.spool.add(unit.name, merged.value)
-    report = _report(unit, merged, made.seconds)
+    report = _report(plan, unit, merged, made.seconds)
     iterates = merged.solution.iterates if merged.solution else {}
     return Done(Entry(report, stage, made.length, checksums), iterates)
 
 
 def _merge_pieces(plan: Plan, unit: Unit, survey: Any, place: Place) -> Done:
-    begun, method = time.perf_counter(), plan.method
-    if method.survey is not None and method.surveys(plan.options) == "tensor":
-        survey = method.survey(lambda: read_pieces(plan, unit), plan.options)
+    begun, own, method = time.perf_counter(), plan.at(unit.name), plan.method
+    if method.survey is not None and method.surveys(own.options) == "tensor":
+        survey = method.survey(lambda: read_pieces(plan, unit), own.options)
     first: Merged | None = None
     made: list[tuple[Mapping[str, Any], int]] = []
     names: list[str] = []
     for layer in read_pieces(plan, unit):
-        merged = method.merge(layer, plan.options, survey)
+        merged = _stepped(own, layer, method.merge(layer, own.options, survey))
         names = emit(plan, unit, merged.value, place.sink, layer.offset)
         # No tensor may outlive its piece, however small: it would lie in the way of the next one.
         made.append((merged.details, merged.value.numel()))
         first = first or replace(merged, value=NOTHING)
     assert first is not None
     found = replace(first, details=_mean_details(made))
-    report = _report(unit, found, time.perf_counter() - begun)
+    report = _report(plan, unit, found, time.perf_counter() - begun)
     return Done(Entry(report, "written", checksums=place.checksums(names)), {})
 
 
@@ -294,15 +306,31 @@ def _rescaled(plan: Plan, entry: Entry, factor: float, place: Place) -> Entry:
     name, family = entry.report.name, plan.inputs.family
     base = family.weight(family.base, name, dtype=plan.dtype, device=plan.device)
     value = place.spool.read(name).sub_(base).mul_(factor).add_(base)
-    checksums = place.checksums(emit(plan, Unit(name), value, place.sink))
-    report = replace(entry.report, details={**entry.report.details, "layer_weight": factor})
+    unit, own, status = Unit(name), plan.at(name), entry.report.status
+    if own.after:
+        # The experts are read once more only where a step needs them.
+        whole = any(one.step.whole for one in own.after)
+        layer = read_layer(own, unit, with_statistics=False) if whole else _alone(own, unit, base)
+        made = _stepped(own, layer, Merged(value, plan.method.name, status=status))
+        value, status = made.value, made.status
+    checksums = place.checksums(emit(plan, unit, value, place.sink))
+    details = {**entry.report.details, "layer_weight": factor}
+    report = replace(entry.report, status=status, details=details)
     final = Entry(report, "written", entry.norm, checksums)
     place.journal.layer(final)
     return final
 
 
-def _report(unit: Unit, merged: Merged, seconds: float) -> LayerReport:
-    told: dict[str, Any] = {"seconds": seconds, "details": merged.details}
+def _alone(plan: Plan, unit: Unit, base: Tensor) -> Layer:
+    """A layer of which nothing but the base is asked."""
+    return Layer(unit.name, base, (), (), (), treated_as_matrix(plan, unit.name))
+
+
+def _report(plan: Plan, unit: Unit, merged: Merged, seconds: float) -> LayerReport:
+    own = plan.local.get(unit.name)
+    names = [expert.name for expert in plan.inputs.family.experts]
+    apart = {} if own is None else own.told(names, plan.weights)
+    told: dict[str, Any] = {"seconds": seconds, "details": {**merged.details, **apart}}
     if merged.solution:
         told |= {key: getattr(merged.solution, key) for key in ("iterations", *SERIES)}
     return LayerReport(unit.name, merged.treatment, merged.method, merged.status, **told)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import yaml
 
@@ -11,7 +12,7 @@ from ..methods import METHODS
 from .directory import pinned
 from .plan import Plan, units
 from .reading import treated_as_matrix
-from .recipe import ExpertEntry, dump_recipe
+from .recipe import ExpertEntry, Recipe, dump_recipe
 from .sums import KeptSums, require_same_layers
 
 
@@ -28,8 +29,8 @@ def require(plan: Plan) -> None:
     if not recipe.keep_sums and earlier is None:
         return
     thing = f"'{'keep_sums' if earlier is None else 'adds_to'}' with method '{recipe.method}'"
-    _require_method(plan, thing)
-    _require_settings(plan, thing)
+    for expected, found in (*_against(recipe, plan.options, plan.weights), *_against_plan(plan)):
+        raise InputError(thing, expected=expected, found=found)
     if earlier is None:
         return
     earlier.require({k: v for k, v in identity(plan).items() if k != "base"})
@@ -44,38 +45,43 @@ def require(plan: Plan) -> None:
         )
 
 
-def _require_method(plan: Plan, thing: str) -> None:
-    sums = plan.method.sums
-    if sums is None:
-        can = [method.name for method in METHODS.values() if method.sums is not None]
-        raise InputError(
-            thing,
-            expected=f"a method whose sums over experts say all: {listing(can)}",
-            found="one that needs all experts at once",
-        )
-    if reason := sums.why_not(plan.options):
-        raise InputError(
-            thing,
-            expected="options with which sums over experts say all",
-            found=f"others: {reason}",
-        )
+def no_sums(recipe: Recipe) -> str:
+    """Why a merge by this recipe could not keep its sums beside an output, in a few words; empty
+    where it could, as far as the recipe alone says."""
+    weights = [entry.weight for entry in recipe.experts]
+    return next((said for _, said in _against(recipe, recipe.parsed_options(), weights)), "")
 
 
-def _require_settings(plan: Plan, thing: str) -> None:
+def _against(recipe: Recipe, options: Any, weights: Sequence[float]) -> Iterator[tuple[str, str]]:
+    """(expected, found) of what a recipe says and its sums cannot be kept with."""
+    method = METHODS[recipe.method]
+    if method.sums is None:
+        can = [one.name for one in METHODS.values() if one.sums is not None]
+        expected = f"a method whose sums over experts say all: {listing(can)}"
+        yield expected, "one that needs all experts at once"
+        return
+    if reason := method.sums.why_not(options):
+        yield "options with which sums over experts say all", f"others: {reason}"
+    if recipe.rounds > 1:
+        yield "one round", f"{recipe.rounds}: each measures at all experts' merge"
+    if recipe.by:
+        expected = "the same weights and options in every layer, where sums are kept or added to"
+        yield expected, "rules by layer"
+    if recipe.engine != "local":
+        yield "engine 'local'", f"'{recipe.engine}'"
+    if method.normalises(options) and min(weights) < 0:
+        yield "weights of at least zero", f"{min(weights):g}"
+
+
+def _against_plan(plan: Plan) -> Iterator[tuple[str, str]]:
+    """The same of what only the opened files and the whole recipe say."""
     recipe = plan.recipe
-    negative = plan.method.normalises(plan.options) and min(plan.weights) < 0
-    searched = recipe.adds_to is not None and bool(recipe.search)
-    wrong: dict[str, str | Literal[False]] = {
-        "one round": recipe.rounds > 1 and f"{recipe.rounds}: each measures at all experts' merge",
-        "engine 'local'": recipe.engine != "local" and f"'{recipe.engine}'",
-        "experts with weights": plan.inputs.vectors is not None and "(IA)³ vectors",
-        "weights of at least zero": negative and f"{min(plan.weights):g}",
-        "an output, beside which the sums lie": recipe.keep_sums and not recipe.output and "none",
-        "the options of the earlier merge, without a search": searched and "a search",
-    }
-    for expected, found in wrong.items():
-        if found:
-            raise InputError(thing, expected=expected, found=found)
+    if plan.inputs.vectors is not None:
+        yield "experts with weights", "(IA)³ vectors"
+    if recipe.keep_sums and not recipe.output:
+        yield "an output, beside which the sums lie", "none"
+    if recipe.adds_to is not None and recipe.search:
+        yield "the options of the earlier merge, without a search", "a search"
 
 
 def identity(plan: Plan) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -20,18 +20,21 @@ from ..errors import InputError, listing
 from ..families import Expert, Family, examine, look_inside
 from ..methods import (
     METHODS,
+    Applied,
     Method,
     Options,
     Watch,
     describe,
     named_checkpoints,
-    options_of_the_base,
+    stretched,
 )
-from ..names import bias_of, is_matrix, is_weight, module_of
+from ..names import bias_of, depths, is_matrix, is_weight, module_of
 from ..statistics import Statistics
 from ..system import Memo, choose_device
+from .by_layer import Local, local_settings
 from .matching import read_through, require_matching, warn_of_labels
 from .recipe import Recipe
+from .required import expert_weights, require_experts, require_statistics, require_steps
 from .sums import EarlierMerge
 
 
@@ -94,6 +97,8 @@ class Plan:
               watches
     start     weights that the solve starts from, where an option names a checkpoint
     buffers   memory into which the next piece of a large tensor is read
+    local     what the recipe's rules say of a layer, by its name
+    factor    of the update, in the plan of one layer (see `at`)
     """
 
     recipe: Recipe
@@ -109,6 +114,35 @@ class Plan:
     watch: Watch | None = None
     start: Weights | None = None
     buffers: Buffers = field(default_factory=Buffers, compare=False, repr=False)
+    local: Mapping[str, Local] = field(default_factory=dict, repr=False)
+    factor: float = 1.0
+
+    def at(self, name: str) -> Plan:
+        """The plan with the weights and options of one layer, where rules give it its own."""
+        own = self.local.get(name)
+        if own is None:
+            return self
+        if own.rules not in self._layers:
+            kinds = self.method.reads(own.options)
+            changes = {"weights": own.weights, "options": own.options, "factor": own.factor}
+            self._layers[own.rules] = replace(self, kinds=kinds, local={}, **changes)
+        return self._layers[own.rules]
+
+    @functools.cached_property
+    def _layers(self) -> dict[tuple[int, ...], Plan]:
+        return {}
+
+    @functools.cached_property
+    def depths(self) -> Mapping[str, float]:
+        """The relative depth of every tensor that is merged (see `names.depths`)."""
+        return depths(self.inputs.family.shared)
+
+    @functools.cached_property
+    def after(self) -> tuple[Applied, ...]:
+        """The steps on the merged update of a layer: the factor that rules give it, and those of
+        the recipe; of a plan `at` that layer."""
+        own = () if self.factor == 1 else (stretched(self.factor),)
+        return (*own, *self.recipe.steps())
 
     def of_vectors(self) -> Plan:
         """The plan over the (IA)³ vectors, where all experts are such adapters; else this one."""
@@ -239,12 +273,17 @@ def prepare(recipe: Recipe, inputs: Inputs | None = None, keep: Sequence[int] = 
     device, reason = choose_device(recipe.device)
     if device == "mps" and recipe.dtype == "float64":
         raise InputError("dtype 'float64'", expected="cpu or cuda", found="mps")
-    _require_experts(recipe, method)
-    _require_statistics(recipe, inputs, method, options)
+    require_experts(recipe, method)
+    require_steps(recipe, method)
     families = [inputs.family, *([inputs.vectors.family] if inputs.vectors else [])]
     names = [f"'{expert.name}'" for expert in inputs.family.experts]
     measured = dict(zip(names, inputs.statistics, strict=True))
-    kinds = method.reads(options)
+    weights = expert_weights(recipe, method, options)
+    local = local_settings(recipe, families[-1].shared, method, options, weights)
+    kinds = frozenset[str]()
+    for own in dict.fromkeys([options, *(one.options for one in local.values())]):
+        require_statistics(recipe, inputs.statistics, inputs.base_statistics, method, own)
+        kinds |= method.reads(own)
     require_matching(families, {**measured, "the base": inputs.base_statistics}, kinds)
     starts = named_checkpoints(method.name, options.model_dump()).values()
     return Plan(
@@ -255,8 +294,9 @@ def prepare(recipe: Recipe, inputs: Inputs | None = None, keep: Sequence[int] = 
         device=device,
         reason=reason,
         dtype=getattr(torch, recipe.dtype),
-        weights=_weights(recipe, method, options),
+        weights=weights,
         kinds=kinds,
+        local=local,
         keep=tuple(keep),
         start=next((Checkpoint.open(recipe.path(path)) for path in starts), None),
     )
@@ -282,107 +322,6 @@ def _with_blocks(method: Method, options: Options, inputs: Inputs) -> Options:
     return options.model_copy(update=chosen)
 
 
-def _weights(recipe: Recipe, method: Method, options: Options) -> tuple[float, ...]:
-    weights = [entry.weight for entry in recipe.experts]
-    if recipe.weighting == "examples":
-        missing = [entry.name for entry in recipe.experts if entry.examples is None]
-        if missing:
-            raise InputError(
-                "weighting 'examples'",
-                expected="'examples' for every expert",
-                found=f"none for {listing(missing)}",
-            )
-        weights = [w * (e.examples or 0) for w, e in zip(weights, recipe.experts, strict=True)]
-    largest = torch.finfo(getattr(torch, recipe.dtype)).max
-    beyond = [w for w in weights if not abs(w) <= largest]
-    if beyond:
-        raise InputError(
-            "weights",
-            expected=f"numbers that {recipe.dtype} can hold, up to {largest:.2g}",
-            found=f"{beyond[0]:g}",
-            remedy="Weights near 1 are usual.",
-        )
-    if not any(weights):
-        raise InputError("weights", expected="at least one above zero", found="only zeros")
-    _require_weights(recipe, method, options, weights)
-    return tuple(weights)
-
-
-def _require_weights(
-    recipe: Recipe, method: Method, options: Options, weights: Sequence[float]
-) -> None:
-    """Signs are for methods of task vectors; where a mean is taken the sum must be positive."""
-    named = zip(recipe.experts, weights, strict=True)
-    shown = ", ".join(f"{entry.name} {weight:g}" for entry, weight in named)
-    mean = method.normalises(options)
-    if mean and not sum(weights) > 0:
-        raise InputError(
-            f"weights of '{method.name}', which divides by their sum",
-            expected="a sum above zero",
-            found=f"{sum(weights):g} ({shown})",
-            remedy="Take a task away with a method of task vectors such as 'task_arithmetic'.",
-        )
-    if not method.weighted and len(set(weights if mean else map(abs, weights))) > 1:
-        raise InputError(
-            f"weights of '{method.name}'",
-            expected="equal ones"
-            + ("" if mean else " but for their signs")
-            + ": the method treats its experts alike",
-            found=shown,
-            remedy="Leave an expert out, or choose a weighted method such as 'task_arithmetic'.",
-        )
-
-
-def require_recipe(recipe: Recipe) -> None:
-    """Raise `InputError` for what is wrong with a recipe whatever its files hold: its options, the
-    number of experts and their weights."""
-    method, options = METHODS[recipe.method], recipe.parsed_options()
-    _require_experts(recipe, method)
-    _weights(recipe, method, options)
-
-
-def _require_experts(recipe: Recipe, method: Method) -> None:
-    if method.experts not in (None, len(recipe.experts)):
-        raise InputError(
-            f"method '{method.name}'",
-            expected=f"exactly {method.experts} experts",
-            found=f"{len(recipe.experts)}: {listing([e.name for e in recipe.experts])}",
-            remedy=f"Choose the {method.experts} to merge, or a method for any number such as "
-            "'average'.",
-        )
-
-
-def _require_statistics(recipe: Recipe, inputs: Inputs, method: Method, options: Options) -> None:
-    required = set(method.requires(options))
-    if method.folds(options) and "input_gram" in required:
-        required.add("input_mean")  # of the column of ones beside the inputs
-    for entry, statistics in zip(recipe.experts, inputs.statistics, strict=True):
-        if required and statistics is None:
-            raise InputError(
-                f"method '{method.name}'",
-                expected="statistics for every expert",
-                found=f"none for '{entry.name}'",
-                remedy="Run `python -m mats_core measure` on it and name the file in the recipe, "
-                "or pass what `mats_core.measure` returns.",
-            )
-        if statistics is not None and required - statistics.kinds:
-            raise InputError(
-                f"statistics '{statistics.source}' of '{entry.name}'",
-                expected=f"{listing(sorted(required))} for '{method.name}'",
-                found=f"no {listing(sorted(required - statistics.kinds))}",
-                remedy="Measure again.",
-            )
-    for option in options_of_the_base(method.name, options.model_dump()):
-        if inputs.base_statistics is None:
-            other = "a number" if option.numeric else "another value"
-            raise InputError(
-                f"option '{option.name}' of '{method.name}'",
-                expected="'base_statistics' in the recipe",
-                found="none",
-                remedy=f"Measure the base as well, or give {other}: {option.help}.",
-            )
-
-
 # Layers -------------------------------------------------------------------------------------------
 
 
@@ -390,11 +329,11 @@ def units(plan: Plan) -> list[Unit]:
     """The layers of a plan, in the order of the checkpoint."""
     shared = plan.inputs.family.shared
     folded: dict[str, str] = {}
-    if plan.method.folds(plan.options):
-        for name in shared:
-            bias = bias_of(name)
-            if is_weight(name) and bias in shared and _foldable(plan, name):
-                folded[name] = bias
+    for name in shared:
+        own, bias = plan.at(name), bias_of(name)
+        folds = own.method.folds(own.options) and is_weight(name) and bias in shared
+        if folds and _foldable(own, name):
+            folded[name] = bias
     biases = set(folded.values())
     return [Unit(name, folded.get(name)) for name in shared if name not in biases]
 

@@ -25,6 +25,7 @@ PIECE = 1 << 22  # elements of the largest piece, whatever a method asks for
 
 def read_layer(plan: Plan, unit: Unit, *, with_statistics: bool = True) -> Layer:
     """One layer's tensors and statistics, in the plan's dtype and on its device."""
+    plan = plan.at(unit.name)
     family = plan.inputs.family
     shape = family.shape(unit.name)
     own, prior = plan.inputs.statistics, plan.inputs.base_statistics
@@ -98,6 +99,7 @@ def pieces(plan: Plan, unit: Unit) -> list[tuple[int, int]]:
     Only large tensors, none of which sums are kept or taken over, where the method says that every
     element of the result depends on its own elements alone, and where all files can be read so.
     """
+    plan = plan.at(unit.name)
     family, name = plan.inputs.family, unit.name
     elements = family.base.tensors[name].elements
     size = min(PIECE, plan.method.piece(plan.options))
@@ -106,7 +108,10 @@ def pieces(plan: Plan, unit: Unit) -> list[tuple[int, int]]:
         return []
     if elements <= min(PIECE, WHOLE) or unit.bias is not None or name in family.running:
         return []
-    if not plan.method.pieces(plan.options, treated_as_matrix(plan, name)):
+    linear = treated_as_matrix(plan, name)
+    if not plan.method.pieces(plan.options, linear):
+        return []
+    if linear and any(one.step.whole for one in plan.after):
         return []
     if not all(checkpoint.reads_parts(name) for checkpoint in checkpoints):
         return []
@@ -129,8 +134,9 @@ def read_pieces(plan: Plan, unit: Unit) -> Iterator[Layer]:
 def _read_piece(
     plan: Plan, unit: Unit, start: int, stop: int, following: Sequence[tuple[int, int]]
 ) -> Layer:
+    plan = plan.at(unit.name)
     memo, family = plan.inputs.memo, plan.inputs.family
-    bases = [family.base] if plan.method.reads_base else []
+    bases = [family.base] if plan.method.reads_base or plan.after else []
     experts = [expert.checkpoint for expert in family.experts]
     place = (unit, start, plan.dtype, plan.device)
 

@@ -7,23 +7,39 @@ declaration into what the command line, the widgets and the reference page need.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from ..checkpoints import hub
 from ..errors import InputError, listing, member, read_yaml, validated
-from ..methods import METHODS, Options, describe, named_checkpoints, named_tasks
+from ..methods import (
+    METHODS,
+    STEPS,
+    Applied,
+    Options,
+    as_mapping,
+    describe,
+    named_checkpoints,
+    named_tasks,
+)
 from ..system import FolderName, Shown
 from ..tasks import names_file
+from .mergekit_recipe import from_mergekit, is_mergekit
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Arithmetic = Literal["float32", "float64"]
 IN_MEMORY = "memory:"  # before the name of a model that was given as a module or a state dict
 OutputDtype = Literal["float32", "float64", "bfloat16", "float16"]
+
+
+Factor = Annotated[float, Field(allow_inf_nan=False)]
+# Of `after`: one key each, the step's name, with its options; a bare name is one without options.
+Steps = tuple[Annotated[dict[str, dict[str, Any]], BeforeValidator(as_mapping)], ...]
 
 
 class ExpertEntry(BaseModel):
@@ -126,6 +142,39 @@ class Routed(BaseModel):
         return self.calibrated and self.samples > 0
 
 
+class LoraOutput(BaseModel):
+    """The merge as one LoRA on its base, instead of a whole checkpoint.
+
+    rank     of each matrix at most; None: what its update has
+    energy   the fewest directions that hold this share of each matrix's update, squared; 1: all
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    rank: int | None = Field(default=None, ge=1, le=65536)
+    energy: float = Field(default=1.0, gt=0, le=1)
+
+
+class Rule(BaseModel):
+    """Weights and options of some layers; of two rules about one layer the later one wins.
+
+    match     a pattern (`*`, `?`, `[…]`) of tensors' names, with or without the model's prefix
+    depth     from which relative depth to which: 0 the first block, 1 the last
+    weight    a factor of the layer's whole update after the merge; or of experts' weights in it, by
+              their names
+    options   of the method, in the place of the recipe's
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    match: str | None = None
+    depth: (
+        tuple[Annotated[float, Field(ge=0, le=1)], Annotated[float, Field(ge=0, le=1)]] | None
+    ) = None
+    weight: Factor | dict[str, Factor] | None = None
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
 TRIED = Evaluation(split="validation")  # of a merge that is only tried: test rows are not asked
 FINAL = Evaluation(split="test")  # of the final figure, for which they are asked once
 
@@ -153,8 +202,11 @@ class Recipe(Shown, BaseModel):
     keep_sums          whether sums over the experts are written beside the merge, so that others
                        can be added to it later
     adds_to            the folder of a merge with such sums: `experts` are added to its experts
+    by                 weights and options of layers by their names and depths
+    after              steps on the merged update of every layer, in their order
     refine             how the merge is trained further; None, the default: it is not
     routed             branches beside the merge, one chosen by each input; None: a static merge
+    lora               writes one LoRA on the base; None: the whole checkpoint
     evaluate           what is evaluated after the merge, or False
     search             options → values to try on validation data; the best is used
     folder             where relative paths start; not part of the file
@@ -180,8 +232,11 @@ class Recipe(Shown, BaseModel):
     rounds: int = Field(default=1, ge=1, le=5)
     keep_sums: bool = False
     adds_to: str | None = None
+    by: tuple[Rule, ...] = ()
+    after: Steps = ()
     refine: Refine | None = None
     routed: Routed | None = None
+    lora: LoraOutput | None = None
     evaluate: Evaluation | Literal[False] = Evaluation()
     search: dict[str, tuple[Any, ...]] | None = None
     folder: Path = Field(Path(), exclude=True)
@@ -210,6 +265,23 @@ class Recipe(Shown, BaseModel):
         """The method's options, validated, with defaults filled in."""
         return parse_options(self.method, self.options, self.folder)
 
+    def steps(self) -> tuple[Applied, ...]:
+        """The steps of `after`, validated, with defaults filled in."""
+        return tuple(map(_step, self.after))
+
+
+def _step(item: Mapping[str, Mapping[str, Any]]) -> Applied:
+    if len(item) != 1:
+        raise InputError(
+            "a step of 'after'",
+            expected="the name of one step with its options, as in `- stretch: {scale: 1.3}`",
+            found=listing(item) or "none",
+            remedy="Begin each step with a dash of its own.",
+        )
+    ((name, options),) = item.items()
+    step = STEPS[member("a step of 'after'", name, STEPS)]
+    return Applied(step, validated(f"options of the step '{name}'", step.options, options))
+
 
 def parse_options(method: str, options: Mapping[str, Any], folder: Path = Path()) -> Options:
     """Validated options of a method.
@@ -234,8 +306,12 @@ def parse_recipe(content: Any, folder: str | Path = ".") -> Recipe:
     if not isinstance(content, Mapping):
         raise InputError("recipe", expected="a YAML mapping", found=type(content).__name__)
     content = {**content, "folder": Path(folder)}
-    recipe = validated("recipe", Recipe, content, ExpertEntry, Evaluation, Refine, Routed)
+    parts = (ExpertEntry, Evaluation, Rule, Refine, Routed, LoraOutput)
+    recipe = validated("recipe", Recipe, content, *parts)
     recipe.parsed_options()
+    recipe.steps()
+    for number, rule in enumerate(recipe.by, 1):
+        _require_rule(recipe, rule, f"rule {number} of 'by'")
     known = METHODS[recipe.method].options.model_fields
     for name, values in (recipe.search or {}).items():
         member(f"search over an option of '{recipe.method}'", name, known)
@@ -246,12 +322,41 @@ def parse_recipe(content: Any, folder: str | Path = ".") -> Recipe:
     return recipe
 
 
-def load_recipe(path: str | Path) -> Recipe:
-    """The recipe that a file holds.
+def _require_rule(recipe: Recipe, rule: Rule, thing: str) -> None:
+    """Raise `InputError` for what is wrong with a rule whatever the tensors are called."""
+    low, high = rule.depth or (0.0, 1.0)
+    wrong: dict[str, str | Literal[False]] = {
+        "'match' or 'depth', for the layers that it is about": rule.match is None
+        and rule.depth is None
+        and "neither",
+        "'weight' or 'options', for what is otherwise there": rule.weight is None
+        and not rule.options
+        and "neither",
+        "a 'depth' that rises": low > high and f"{low:g} to {high:g}",
+    }
+    for expected, found in wrong.items():
+        if found:
+            raise InputError(thing, expected=expected, found=found)
+    for name in rule.weight if isinstance(rule.weight, dict) else ():
+        member(f"weight of {thing}", name, [entry.name for entry in recipe.experts])
+    parse_options(recipe.method, {**recipe.options, **rule.options}, recipe.folder)
 
-    Raises `InputError` for a missing file, bad YAML or a bad recipe.
+
+def load_recipe(path: str | Path) -> Recipe:
+    """The recipe that a file holds, which may be a mergekit configuration; a warning says then what
+    became of it.
+
+    Raises `InputError` for a missing file, bad YAML, a bad recipe, or what mergekit alone can do.
     """
-    return parse_recipe(read_yaml("recipe", path, Recipe, ExpertEntry, Refine), Path(path).parent)
+    content, folder = (
+        read_yaml("recipe", path, Recipe, ExpertEntry, Rule, Refine),
+        Path(path).parent,
+    )
+    if is_mergekit(content):
+        content, notes = from_mergekit(content, folder)
+        for note in notes:
+            warnings.warn(note, stacklevel=2)
+    return parse_recipe(content, folder)
 
 
 def _elsewhere(recipe: Recipe, reference: str) -> str:

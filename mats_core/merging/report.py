@@ -107,10 +107,16 @@ class Report(Shown):
     files             bytes of every file that was written beside the report, by its name
     inputs            which inputs each expert was matched on, where the method calibrates
     earlier           experts whose sums an earlier merge kept; the others were added to them
+    after             steps on the merged update of every layer, in their order, with all options
+    by                rules on weights and options of layers, as in the recipe
     refined           how the merge was trained further; None: it was not
     routed            of a routed merge: `by`, `rank`, `layers` (how many have branches), `bytes` of
                       these, `size` (merge and branches, as a multiple of the merge), and `rightly`
                       (an expert → the share of its calibration examples that take its branch)
+    lora              of a merge that is one LoRA: `rank` and `energy` that were asked for, `bytes`,
+                      `size` as a multiple of the checkpoint, `lost` (share of ‖Δ‖_F² over all
+                      tensors), `layers` (a matrix → its `rank` and the share `lost` of its own),
+                      `saved` (tensors kept whole), `nowhere` (tensors left as the base's)
     """
 
     method: str
@@ -131,8 +137,11 @@ class Report(Shown):
     files: Mapping[str, int] = field(default_factory=dict)
     inputs: tuple[ChosenInputs, ...] = ()
     earlier: tuple[str, ...] = ()
+    after: tuple[Mapping[str, Mapping[str, Any]], ...] = ()
+    by: tuple[Mapping[str, Any], ...] = ()
     refined: Refined | None = None
     routed: Mapping[str, Any] = field(default_factory=dict)
+    lora: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "layers", Layers(self.layers))
@@ -152,6 +161,32 @@ class Report(Shown):
     def trained(self) -> bool:
         """Whether the weights were trained after they were merged."""
         return self.refined is not None and self.refined.best > 0
+
+    @property
+    def steps(self) -> str:
+        """The steps after the merge in a few words, `stretch (scale 1.3), svc (alpha 0.3)`; ""
+        without any."""
+        return ", ".join(
+            f"{name} ({', '.join(f'{key} {value:g}' for key, value in options.items())})"
+            for step in self.after
+            for name, options in step.items()
+        )
+
+    @property
+    def as_lora(self) -> str:
+        """What the merge is as one LoRA, in a sentence; "" of a whole checkpoint."""
+        if not self.lora:
+            return ""
+        ranks = [one["rank"] for one in self.lora["layers"].values()]
+        low, high = min(ranks), max(ranks)
+        rank = f"rank {low}" if low == high else f"ranks {low} to {high}"
+        whole = len(self.lora["saved"])
+        beside = f" and {whole} tensors whole" if whole else ""
+        lost = self.lora["lost"]
+        share = f"{100 * lost:.2g} %" if lost > 1e-9 else "nothing"
+        size = f"{self.lora['size']:.2f} × the checkpoint"
+        what = f"{share} of the merged update's energy is lost"
+        return f"one LoRA: {len(ranks)} matrices of {rank}{beside}, {size}; {what}"
 
     @property
     def size(self) -> float:
@@ -203,8 +238,11 @@ class Report(Shown):
             "layers": [layer_dict(layer) for layer in self.layers],
             **({"inputs": [asdict(one) for one in self.inputs]} if self.inputs else {}),
             **({"routed": dict(self.routed)} if self.routed else {}),
+            **({"lora": dict(self.lora)} if self.lora else {}),
             **({"files": dict(self.files)} if self.files else {}),
             **({"earlier": list(self.earlier)} if self.earlier else {}),
+            **({"after": list(self.after)} if self.after else {}),
+            **({"by": list(self.by)} if self.by else {}),
             **({"refined": self.refined.to_dict()} if self.refined else {}),
             "versions": {"torch": torch.__version__, "mats_core": VERSION},
         }
@@ -226,7 +264,7 @@ class Report(Shown):
             "search": tuple(typed(Trial, trial) for trial in content["search"]),
             "warnings": tuple(content["warnings"]),
             "inputs": tuple(map(chosen_of, content.get("inputs", ()))),
-            "earlier": tuple(content.get("earlier", ())),
+            **{key: tuple(content.get(key, ())) for key in ("earlier", "after", "by")},
             "refined": Refined.from_dict(content["refined"]) if "refined" in content else None,
         }
         kept = {one.name: content[one.name] for one in fields(cls) if one.name in content}

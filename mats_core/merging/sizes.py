@@ -48,12 +48,16 @@ def cost_of(plan: Plan, unit: Unit, shape: Shape) -> Cost:
     """What merging one layer of this shape costs, by the method or as a running statistic."""
     if unit.name in plan.inputs.family.running:
         return running_cost(shape)
-    return plan.method.cost(shape, plan.options)
+    own = plan.at(unit.name)
+    cost = own.method.cost(shape, own.options)
+    for step in own.after:
+        cost = step.costed(shape, cost)
+    return cost
 
 
 def shape_of(plan: Plan, unit: Unit) -> Shape:
     """A layer's shape and statistics as its method gets them, by the rules of `read_layer`."""
-    family = plan.inputs.family
+    plan, family = plan.at(unit.name), plan.inputs.family
     own = family.shape(unit.name)
     module = module_of(unit.name)
     statistics = [s for s in plan.inputs.statistics if s is not None]

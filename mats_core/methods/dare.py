@@ -72,11 +72,16 @@ def keep_mask(
 
     The draw depends on neither the device nor the order of layers, experts and pieces.
     """
+    uniform = drawn(tuple(update.shape), seed, name, label, offset)
+    return (uniform >= drop).to(device=update.device, dtype=update.dtype)
+
+
+def drawn(shape: tuple[int, ...], seed: int, name: str, label: str, offset: int = 0) -> Tensor:
+    """Numbers between 0 and 1, drawn on the CPU from (seed, tensor, expert, piece)."""
     piece = f"\0{offset}" if offset else ""
     key = hashlib.sha256(f"{seed}\0{name}\0{label}{piece}".encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(key[:7], "big"))
-    uniform = torch.rand(update.shape, generator=generator)
-    return (uniform >= drop).to(device=update.device, dtype=update.dtype)
+    return torch.rand(shape, generator=generator)
 
 
 def cost(s: Shape, options: DareOptions) -> Cost:

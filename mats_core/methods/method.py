@@ -104,6 +104,7 @@ class Counterpart:
     each        further parameters of every expert
     scaling     factor of every expert's weight; None: mergekit takes no weights here
     base        what its `base_model` is: the base, the first expert, or "" for none
+    weights     for which weights it is the same: any, positive ones, or equal ones
     """
 
     method: str
@@ -112,6 +113,7 @@ class Counterpart:
     each: Mapping[str, Any] = field(default_factory=dict)
     scaling: float | None = 1.0
     base: Literal["base", "first expert", ""] = "base"
+    weights: Literal["any", "positive", "equal"] = "any"
 
 
 @dataclass(frozen=True)

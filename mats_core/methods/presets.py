@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ class Preset:
     options   its options; the others keep their defaults
     sentence  what they are, in a sentence
     rounds    how often statistics are measured
+    after     steps after the merge, as in a recipe
     """
 
     title: str
@@ -22,6 +24,7 @@ class Preset:
     options: dict[str, Any]
     sentence: str
     rounds: int = 1
+    after: tuple[Mapping[str, Mapping[str, Any]], ...] = ()
 
 
 PROPOSED = "essential"  # the method that the page and the panel begin with otherwise
@@ -129,6 +132,19 @@ PRESETS = (
         {"gram": "update", "normalise": True, "damping": 0.0, "iterations": 10},
         "The objective of arXiv 2503.08099, which its code follows by 300 steps of Adam: ten "
         "iterations of conjugate gradients from the sum of the updates.",
+    ),
+    Preset(
+        "DELLA as published",
+        "della",
+        {"rescale": "probability"},
+        "Every entry that is kept is divided by its own probability, where mergekit, as the "
+        "defaults here, restores the L1 norm of the tensor.",
+    ),
+    Preset(
+        "TIES as in mergekit",
+        "ties",
+        {"scope": "tensor"},
+        "The smallest changes are trimmed within each tensor instead of over the whole model.",
     ),
     Preset(
         "TACT",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -12,7 +12,8 @@ from pydantic.fields import FieldInfo
 
 from ..errors import listing, member
 from .method import Method
-from .options import Section
+from .options import Options, Section
+from .steps import STEPS
 from .table import METHODS
 
 Kind = Literal["int", "float", "bool", "text", "choice"]
@@ -107,7 +108,12 @@ class OptionField:
 def describe(method: str) -> tuple[OptionField, ...]:
     """All options of a method, read off its declaration."""
     member("method", method, METHODS)
-    return tuple(_field(name, info) for name, info in METHODS[method].options.model_fields.items())
+    return fields_of(METHODS[method].options)
+
+
+def fields_of(options: type[Options]) -> tuple[OptionField, ...]:
+    """All options of a class of options, read off its declaration."""
+    return tuple(_field(name, info) for name, info in options.model_fields.items())
 
 
 def named_checkpoints(method: str, options: Mapping[str, Any]) -> dict[str, str]:
@@ -184,6 +190,10 @@ NEEDS = {
     "task vectors": "the base and the experts",
     "statistics": "the experts' statistics (`measure`)",
 }
+AFTER = (
+    "`after:` of a recipe is a list of them, applied in its order to the merged update of every "
+    "layer ([how](recipes.md#after-the-merge))."
+)
 TABLE = """| option | default | values | meaning | why this default |
 | --- | --- | --- | --- | --- |"""
 
@@ -248,13 +258,21 @@ def markdown() -> str:
         said = f"Needs {needs(name)}. Task weights: {_weights(method)}."
         parts += [f"## `{name}`: {method.title}", method.summary, f"$${method.formula}$$"]
         parts += [f"{said} Source: {method.source}."]
-        rows = [
-            f"| `{f.name}` | `{_plain(f.default)}` | {bounds(f)} | {f.help} | {f.source} |"
-            for f in describe(name)
-        ]
-        if rows:
-            parts += ["\n".join([TABLE, *rows])]
+        parts += _rows(describe(name))
+    parts += ["# Steps after any merge", AFTER]
+    for name, step in STEPS.items():
+        parts += [f"## `{name}`: {step.title}", step.summary, f"$${step.formula}$$"]
+        parts += [f"Source: {step.source}.", *_rows(fields_of(step.options))]
     return "\n\n".join(parts) + "\n"
+
+
+def _rows(fields: Sequence[OptionField]) -> list[str]:
+    """The table of some options, where there are any."""
+    rows = [
+        f"| `{f.name}` | `{_plain(f.default)}` | {bounds(f)} | {f.help} | {f.source} |"
+        for f in fields
+    ]
+    return ["\n".join([TABLE, *rows])] if rows else []
 
 
 def _weights(method: Method) -> str:

@@ -165,6 +165,7 @@ def mergekit(options: TiesOptions) -> Counterpart | str:
         "The same arithmetic: density is the share that is kept within each tensor.",
         {"normalize": True, "lambda": options.scaling},
         each={"density": options.density},
+        weights="positive",
     )
 
 

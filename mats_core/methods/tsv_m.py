@@ -71,7 +71,7 @@ def tsv_update(
     found (`said`).
     """
     rank = max(1, min(updates[0].shape) // len(updates))
-    triples = [_above(largest_triples(update, rank), floor) for update in updates]
+    triples = [above(largest_triples(update, rank), floor) for update in updates]
     show("kept", ((own.left * own.values) @ own.right for own in triples))
     left = torch.cat([own.left for own in triples], 1)
     values = torch.cat([own.values for own in triples])
@@ -86,7 +86,8 @@ def tsv_update(
     return (first.factor * values) @ second.factor, said([*ways, first.by, second.by])
 
 
-def _above(found: Triples, floor: float) -> Triples:
+def above(found: Triples, floor: float) -> Triples:
+    """The triples with a singular value above `floor`."""
     kept = int((found.values > floor).sum())
     return Triples(found.left[:, :kept], found.values[:kept], found.right[:kept], found.by)
 

@@ -51,7 +51,7 @@ def test_every_stand_is_the_merge_of_its_rung_on_validation_data(tiny_family: Pa
     stands = drain(climb(recipe, ladder, examples=15), see)
     assert tuple(said) == stands
     assert [stand.rung for stand in stands] == list(ladder.rungs)
-    for stand in stands:
+    for stand in (*stands[::3], stands[-1]):
         still = Evaluation(split="validation", examples=15)
         alone = of_rung(recipe.model_copy(update={"evaluate": still}), stand.rung)
         assert stand.reason == ""

@@ -6,6 +6,7 @@ with `mats_core.methods`.
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,13 @@ SAME = [
     ("average", {}),
     ("task_arithmetic", {"scaling": 0.7}),
     ("ties", {"scope": "tensor", "density": 0.35, "scaling": 1.4}),
+    ("breadcrumbs", {"density": 0.6, "gamma": 0.05, "scaling": 0.8}),
+    ("breadcrumbs", {"density": 0.6, "elect": True, "normalise": True}),
 ]
+ALIKE = [  # in mergekit, too, without weights
+    ("karcher", {}), ("model_stock", {}), ("model_stock", {"by_row": True}),
+    ("sce", {"select": 0.4, "floor": 1e-6}),
+]  # fmt: skip
 
 
 def interpret(config: dict, folder: Path, name: str) -> torch.Tensor:
@@ -39,6 +46,12 @@ def interpret(config: dict, folder: Path, name: str) -> torch.Tensor:
     if config["merge_method"] == "slerp":
         first, second = values
         return slerp(first, second, settings["t"], config)
+    if config["merge_method"] == "karcher":
+        return arcs_mean(values, settings["max_iter"], settings["tol"])
+    if config["merge_method"] == "model_stock":
+        return stock(read(config["base_model"]), values, settings["filter_wise"])
+    if config["merge_method"] == "sce":
+        return selected(read(config["base_model"]), values, settings["select_topk"])
     weights = [m["parameters"]["weight"] for m in config["models"]]
     if config["merge_method"] == "linear":
         assert settings["normalize"] is True
@@ -50,22 +63,71 @@ def interpret(config: dict, folder: Path, name: str) -> torch.Tensor:
     if config["merge_method"] == "task_arithmetic":
         assert settings["normalize"] is False
         return base + torch.stack([w * d for w, d in zip(weights, deltas, strict=True)]).sum(0)
-    assert config["merge_method"] == "ties"
-    assert settings["normalize"] is True
     kept = []
     for model, delta in zip(config["models"], deltas, strict=True):
         flat = delta.flatten().abs()
-        most = flat.argsort(descending=True)[: int(model["parameters"]["density"] * len(flat))]
+        most = int(model["parameters"]["density"] * len(flat))
+        first = min(int(model["parameters"].get("gamma", 0) * len(flat)), len(flat) - most)
         mask = torch.zeros(len(flat))
-        mask[most] = 1
+        mask[flat.argsort(descending=True)[first : first + most]] = 1
         kept.append(delta * mask.reshape(delta.shape))
     weighted = torch.stack([w * d for w, d in zip(weights, kept, strict=True)])
     majority = torch.where(weighted.sum(0) >= 0, 1.0, -1.0)
     agrees = (weighted.sign() == majority).float()
+    if config["merge_method"] == "breadcrumbs":
+        agrees = torch.ones_like(agrees)
+    else:
+        assert config["merge_method"] in ("ties", "breadcrumbs_ties")
     shares = torch.tensor(weights).reshape(-1, *[1] * base.ndim)
     divisor = (shares * agrees).sum(0)
-    mixed = (weighted * agrees).sum(0) / torch.where(divisor == 0, 1.0, divisor)
-    return base + settings["lambda"] * mixed
+    divisor = torch.where(divisor == 0, 1.0, divisor) if settings["normalize"] else 1.0
+    return base + settings["lambda"] * (weighted * agrees).sum(0) / divisor
+
+
+def arcs_mean(values: list[torch.Tensor], most: int, tolerance: float) -> torch.Tensor:
+    lengths = [v.double().norm() for v in values]
+    units = [(v.double() / size).flatten() for v, size in zip(values, lengths, strict=True)]
+    mean = torch.stack(units).mean(0)
+    mean = mean / mean.norm()
+    for _ in range(most):
+        angles = [torch.acos((mean @ unit).clamp(-1, 1)) for unit in units]
+        tangent = torch.stack([
+            a / a.sin() * (unit - (mean @ unit) * mean) if a > tolerance else 0 * unit
+            for a, unit in zip(angles, units, strict=True)
+        ]).mean(0)  # fmt: skip
+        way = tangent.norm()
+        if way < tolerance:
+            break
+        mean = way.cos() * mean + way.sin() * tangent / way
+    return (torch.stack(lengths).mean() * mean).reshape(values[0].shape).float()
+
+
+def stock(base: torch.Tensor, values: list[torch.Tensor], by_row: bool) -> torch.Tensor:
+    shape = (base.shape[0], -1) if by_row and base.ndim > 1 else (1, -1)
+    deltas = [(v - base).double().reshape(shape) for v in values]
+    cosines = [
+        torch.nn.functional.cosine_similarity(one, other, dim=1)
+        for one, other in itertools.combinations(deltas, 2)
+    ]
+    c, count = torch.stack(cosines).mean(0)[:, None], len(deltas)
+    t = count * c / (1 + (count - 1) * c)
+    return base + (t * torch.stack(deltas).mean(0)).reshape(base.shape).float()
+
+
+def selected(base: torch.Tensor, values: list[torch.Tensor], share: float) -> torch.Tensor:
+    deltas = torch.stack([v - base for v in values])
+    variance = deltas.var(0, unbiased=False).flatten()
+    most = variance.topk(int(share * variance.count_nonzero())).indices
+    mask = torch.zeros(len(variance))
+    mask[most] = 1
+    deltas = deltas * mask.reshape(base.shape)
+    squares = deltas.square().flatten(1).mean(1)
+    if squares.sum() < 1e-6:
+        squares = torch.ones_like(squares)
+    majority = torch.where(deltas.sum(0) >= 0, 1.0, -1.0)
+    counted = (deltas.sign() == majority) * squares.reshape(-1, *[1] * base.ndim)
+    mass = counted.sum(0)
+    return base + (deltas * counted).sum(0) / torch.where(mass == 0, 1.0, mass)
 
 
 def same_tensors(made: Finished, config: dict, folder: Path) -> int:
@@ -120,6 +182,24 @@ def test_it_computes_our_tensors(finish: Finish, own_family, method, options, we
     assert compared == made.report.coverage["merged"] + made.report.coverage["averaged"] > 30
 
 
+@pytest.mark.parametrize(("method", "options"), ALIKE)
+def test_without_weights_it_computes_our_tensors(finish: Finish, own_family, method, options):
+    made = finish(method, options)
+    found = mergekit(made)
+    assert found.agreement == "same"
+    config = yaml.safe_load(found.config)
+    assert not any("weight" in model.get("parameters", {}) for model in config["models"])
+    assert same_tensors(made, config, own_family) == made.report.coverage["merged"] > 30
+
+
+def test_weights_that_mergekit_has_not_are_said(finish: Finish):
+    found = mergekit(finish("karcher", weights=WEIGHTS))
+    assert found.agreement == "passthrough"
+    assert "takes no weights" in found.sentence
+    signed = mergekit(finish("ties", {"scope": "tensor"}, weights={"e0": -1.0}))
+    assert "divides by the sum of the signed weights" in signed.sentence
+
+
 def test_the_oracle_tells_other_settings_apart(finish: Finish, own_family: Path):
     made = finish("ties", {"scope": "tensor", "density": 0.35, "scaling": 1.4})
     merged = next(e.tensors for e in run(made.recipe) if isinstance(e, Ended))
@@ -141,8 +221,24 @@ def test_what_mergekit_does_not_have_is_said_and_passed_on(finish: Finish, metho
     assert "passes the merged model on" in found.sentence
 
 
+def test_steps_and_rules_are_passed_on(finish: Finish):
+    for settings in ({"after": ["svc"]}, {"by": [{"match": "*", "weight": 0.5}]}):
+        found = mergekit(finish("average", evaluate=False, **settings))
+        assert found.agreement == "passthrough"
+        assert "mergekit has no" in found.sentence
+
+
+def test_a_routed_merge_is_told_to_lose_its_branches(finish: Finish):
+    for method in ("average", "kfac"):
+        notes = mergekit(finish(method, routed={"by": "smile"})).notes
+        assert any("no branches" in note for note in notes)
+        assert not any("branches" in note for note in mergekit(finish(method)).notes)
+
+
 def test_the_reasons(finish: Finish):
     assert "L1 norm" in mergekit(finish("dare")).sentence
+    assert "draws other masks" in mergekit(finish("della")).sentence
+    assert "floor: 1e-6" in mergekit(finish("sce")).sentence
     assert "over the whole model" in mergekit(finish("ties")).sentence
     assert "none of its methods reads statistics" in mergekit(finish("kfac")).sentence
     float64 = finish("average", dtype="float64")

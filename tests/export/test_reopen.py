@@ -57,6 +57,15 @@ def test_a_downloaded_recipe_comes_back_as_it_was(finish: Finish, family: Family
     assert back.notes == ()
 
 
+def test_steps_and_rules_come_back_too(finish: Finish, family: FamilyFile):
+    after = [{"stretch": {"scale": 1.1}}, {"svc": {"alpha": 0.2}}]
+    rules = [{"depth": [1.0, 1.0], "weight": {"e1": 0.5}}]
+    made = finish("average", after=after, by=rules, evaluate=False)
+    back = reopen(recipe_yaml(made).encode(), [family])
+    assert list(back.after) == after
+    assert list(back.by) == rules
+
+
 def test_fingerprints_find_the_family_under_other_names(finish: Finish, own_family, tmp_path):
     made = finish("average")
     moved = tmp_path / "elsewhere"

@@ -34,6 +34,8 @@ SHAPES = {"embed.weight": (40, 16), "fc.weight": (24, 16), "fc.bias": (24,), "sc
 CASES = [
     ("average", {}), ("task_arithmetic", {}), ("ties", {"density": 0.3}),
     ("ties", {"density": 0.3, "scope": "tensor"}), ("tsv_m", {}), ("iso_c", {}),
+    ("breadcrumbs", {"density": 0.6, "gamma": 0.1}), ("consensus", {}), ("model_stock", {}),
+    ("sce", {"select": 0.5}), ("karcher", {}), ("della", {}),
 ]  # fmt: skip
 
 

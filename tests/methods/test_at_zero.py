@@ -10,6 +10,7 @@ import pytest
 
 from mats_core.methods import METHODS, describe
 from tests.layer_cases import Case, close, enough, random_case, value
+from tests.methods.test_by_name import crumbs, karcher, sce, thinned
 from tests.methods.test_essential import OFF, POWERS, esm
 from tests.methods.test_kfac import solved
 from tests.methods.test_kfac_matching import kron, updates
@@ -98,6 +99,23 @@ AT_ZERO: dict[tuple[str, str], tuple[dict[str, Any], Oracle]] = {
     ("ties", "scaling"): ({}, base),
     ("dare", "drop"): ({"scaling": 0.3}, arithmetic),
     ("dare", "scaling"): ({"drop": 0.5}, base),
+    ("karcher", "iterations"): ({}, lambda case: karcher(case, 0)),
+    ("karcher", "tolerance"): ({"iterations": 60}, lambda case: karcher(case, 60)),
+    ("della", "density"): ({}, base),
+    ("della", "epsilon"): (
+        {"density": 0.5, "elect": False, "normalise": False, "rescale": "none", "scaling": 1.0},
+        lambda case: thinned(case, 0.5),
+    ),
+    ("della", "scaling"): ({}, base),
+    ("breadcrumbs", "gamma"): (
+        {"density": 0.6, "scaling": 0.7}, lambda case: crumbs(case, 0.6, 0.0, 0.7),
+    ),
+    ("breadcrumbs", "scaling"): ({}, base),
+    ("consensus", "threshold"): ({"scaling": 0.3}, arithmetic),
+    ("consensus", "tasks"): ({"scaling": 0.3, "threshold": 2.0}, arithmetic),
+    ("consensus", "scaling"): ({}, base),
+    ("sce", "select"): ({}, base),
+    ("sce", "floor"): ({"select": 0.6}, lambda case: sce(case, 0.6)),
     ("fisher", "floor"): ({"normalise": False}, lambda case: weighed(case, case.fishers)),
     ("regmean", "off_diagonal"): ({"damping": 0.2}, lambda case: regmean(case, 0.0, 0.2)),
     ("regmean", "damping"): ({"off_diagonal": 0.5}, lambda case: regmean(case, 0.5, 0.0)),
@@ -108,6 +126,7 @@ AT_ZERO: dict[tuple[str, str], tuple[dict[str, Any], Oracle]] = {
     ("kfac", "damping"): (ITERATED, solved),
     ("kfac", "anchor"): (ITERATED, lambda case: solved(case, damping=0.3)),
     ("tsv_m", "scaling"): ({}, base),
+    ("dc_merge", "scaling"): ({}, base),
     ("iso_c", "scaling"): ({}, base),
     ("iso_cts", "scaling"): ({}, base),
     ("iso_cts", "common"): (
@@ -135,7 +154,8 @@ AT_ZERO: dict[tuple[str, str], tuple[dict[str, Any], Oracle]] = {
     ("kfac_matching", "tolerance"): ({"prior": SHARE, **ITERATED}, lambda c: matched(c, 0.3)),
 }  # fmt: skip
 # Zero is a seed like any other; TIES keeps something, and so do Grams of updates.
-NEVER = {("dare", "seed"), ("ties", "density")}
+NEVER = {("dare", "seed"), ("della", "seed")}
+NEVER |= {(name, "density") for name in ("ties", "breadcrumbs", "dc_merge")}
 NEVER |= {("sequential", "expert_inputs")}  # two streams that differ: `test_sequential`
 NEVER |= {("regmean", "gram_share"), ("kfac", "gram_power"), ("kfac_matching", "gram_power")}
 NEVER |= {("sequential", "augment_to")}  # of inputs, not of a layer: `test_calibration_inputs`
@@ -169,7 +189,9 @@ def test_away_from_zero_it_is_another_merge(method, option):
     """So that no row of the table holds whatever the option is."""
     beside, oracle = AT_ZERO[method, option]
     case = random_case(0, d_in=6)
-    most = {"tolerance": 0.9, "iterations": 3, "parallel": 0.99999}.get(option, 0.7)
+    most = {
+        "tolerance": 0.9, "iterations": 3, "parallel": 0.99999, "epsilon": 0.5, "tasks": 2,
+    }.get(option, 0.7)  # fmt: skip
     found = value(enough(case.layer, method), method, **{**beside, option: most})
     with pytest.raises(AssertionError, match="relative error"):
         close(found, oracle(case), 1e-7)

@@ -42,6 +42,18 @@ TRIES: dict[str, dict[str, Try]] = {
         "drop": Try(0.5), "scaling": Try(-0.5), "seed": Try(5),
         "then": Try("ties", {"drop": 0.2}),
     },
+    "karcher": {"iterations": Try(0), "tolerance": Try(1.0)},
+    "della": {
+        "density": Try(0.8), "epsilon": Try(0.0), "scaling": Try(-0.5), "seed": Try(5),
+        "rescale": Try("probability"), "elect": Try(False), "normalise": Try(False),
+    },
+    "breadcrumbs": {
+        "density": Try(0.5), "gamma": Try(0.05), "scaling": Try(-0.5), "elect": Try(True),
+        "normalise": Try(True),
+    },
+    "consensus": {"threshold": Try(2.0), "tasks": Try(3), "scaling": Try(-0.5)},
+    "model_stock": {"by_row": Try(True)},
+    "sce": {"select": Try(0.5), "floor": Try(1.0)},
     "fisher": {"floor": Try(0.9), "normalise": Try(False)},
     "regmean": {
         "off_diagonal": Try(0.3), "damping": Try(0.5), "fold_bias": Try(True),
@@ -56,6 +68,7 @@ TRIES: dict[str, dict[str, Try]] = {
         **GRAMS, **POWERS,
     },
     "tsv_m": {"scaling": Try(-0.5)},
+    "dc_merge": {"scaling": Try(-0.5), "density": Try(0.5)},
     "iso_c": {"scaling": Try(-0.5)},
     "iso_cts": {"scaling": Try(-0.5), "common": Try(0.2)},
     "essential": {
@@ -165,6 +178,13 @@ ZEROS: list[tuple[str, dict[str, Any], str, dict[str, Any]]] = [
     ("ties", {"scaling": 0.0}, "base", {}),
     ("dare", {"scaling": 0.0}, "base", {}),
     ("dare", {"drop": 0.0}, "task_arithmetic", {}),
+    ("della", {"scaling": 0.0}, "base", {}),
+    ("della", {"density": 0.0}, "base", {}),
+    ("breadcrumbs", {"scaling": 0.0}, "base", {}),
+    ("breadcrumbs", {"density": 1.0, "scaling": 0.3}, "task_arithmetic", {}),
+    ("consensus", {"scaling": 0.0}, "base", {}),
+    ("consensus", {"tasks": 0, "scaling": 0.3}, "task_arithmetic", {}),
+    ("dc_merge", {"scaling": 0.0}, "base", {}),
     ("kfac", {"iterations": 0, "start": "pretrained"}, "base", {}),
     ("kfac", {"iterations": 0}, "average", {}),
     ("tsv_m", {"scaling": 0.0}, "base", {}),
@@ -252,7 +272,7 @@ def test_one_sign_is_that_of_a_mirrored_expert(family, method):
     theirs = experts["e1"].state_dict()
     mirrored.load_state_dict({name: 2 * value - theirs[name] for name, value in start.items()})
     turned = base, {**experts, "e1": mirrored}, measured, prior
-    options: dict[str, Any] = {"density": 1.0} if method == "ties" else {}
+    options: dict[str, Any] = {"density": 1.0} if method in ("ties", "breadcrumbs") else {}
     found = merged(family, method, weights={"e0": 1.0, "e1": -1.0, "e2": 1.0}, **options)
     assert apart(found, merged(turned, method, **options)) < 1e-5
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from pages.shared.frame import caches
 from pages.shared.work.jobs import Job
 from tests.pages.driving import PATIENCE
 
@@ -20,6 +21,7 @@ def open_app(
 ) -> Iterator[Callable[..., AppTest]]:
     """`open_app(page, family=...)`: a fresh session on a page, not yet run."""
     opened: list[AppTest] = []
+    caches._worker()._shared.clear()  # what an earlier test has measured on the same files
 
     def start(page: str = "merge", family: Path = tiny_family) -> AppTest:
         monkeypatch.setenv("OMP_NUM_THREADS", "1")  # the worker then keeps the session's one thread

@@ -11,7 +11,7 @@ from typing import Any
 
 from streamlit.testing.v1 import AppTest
 
-from pages.shared.frame import caches
+from pages.shared.frame import caches, tracked
 from pages.shared.work.jobs import Job
 from pages.shared.work.runs import Run, everything
 
@@ -54,6 +54,18 @@ def sentences(app: AppTest) -> str:
 def kept(family: str = "Tiny three") -> list[Run]:
     """The runs on disk, oldest first."""
     return everything(family)
+
+
+def measured(app: AppTest, run: Run, *what: str) -> Any:
+    """What any window finds of what was measured on a run."""
+    prepared = app.session_state["preparation"].outcome()
+    return shared(tracked.of_run(prepared, run, *what))
+
+
+def shared(name: str) -> Any:
+    """What any window finds by this name."""
+    job = caches._worker().finished(name)
+    return None if job is None else job.outcome()
 
 
 def labelled(app: AppTest, label: str) -> Any:

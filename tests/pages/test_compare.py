@@ -17,7 +17,7 @@ from mats_core.merging.family_file import load_family, measure_all
 from mats_core.merging.pipeline import merge
 from mats_core.merging.recipe import TRIED
 from pages.shared.work import runs
-from tests.pages.driving import kept, press, sentences, settle, spec
+from tests.pages.driving import kept, measured, press, sentences, settle, spec
 
 Open = Callable[..., AppTest]
 SWEEP, SETTINGS, LOSS, WHY = "Sweep two settings", "Settings", "Predicted loss", "Why"
@@ -205,7 +205,7 @@ def test_why_is_answered_by_task_at_once_and_by_layer_when_it_is_predicted(compa
     ordered = sorted(found.tasks, key=lambda name: -found.tasks[name].value)
     assert [t["name"] for t in traces] == [*ordered, "all tasks"]
     assert traces[0]["x"] == [found.tasks[ordered[0]].value]
-    reasons = app.session_state["reasons"][first.id, second.id]
+    reasons = measured(app, first, "why", second.id)
     both, layers = spec(app, 1)["data"], spec(app, 2)["data"]
     assert {t["name"]: t["x"][0] for t in both} == pytest.approx(reasons.by_task)
     assert layers[0]["x"] == pytest.approx(list(reasons.by_layer.values()))
@@ -230,9 +230,8 @@ def test_why_compares_the_best_with_the_baseline_and_any_two(compare_page: AppTe
     worst = min(others, key=lambda run: run.report.normalised_accuracy or 0)
     box(app, "Why is").set_value(worst.id).run()
     settle(app, "explaining")
-    assert set(app.session_state["reasons"]) == {
-        (best.id, kept()[1].id), (worst.id, kept()[1].id)
-    }  # fmt: skip
+    assert measured(app, best, "why", kept()[1].id) is not None
+    assert measured(app, worst, "why", kept()[1].id) is not None
 
 
 def test_why_says_what_it_needs(compare_page: AppTest):
@@ -282,7 +281,7 @@ def test_predicted_loss_beside_measured(compare_page: AppTest):
     assert heat[0]["type"] == "heatmap"
     assert heat[0]["x"] == ["e0", "e1", "e2"]
     assert [trace["name"] for trace in points] == ["e0", "e1", "e2"]
-    found = compare_page.session_state["forecasts"][kept()[0].id]
+    found = measured(compare_page, kept()[0], "predicted loss")
     assert [trace["y"][0] for trace in points] == pytest.approx(list(found.measured))
     assert box(compare_page, "Run").value == kept()[0].id
 
@@ -308,7 +307,9 @@ def start_sweep(app: AppTest, across: list[str], upwards: list[str]) -> AppTest:
     return press(app, "Sweep")
 
 
-def test_a_sweep_fills_a_grid_and_its_best_point_goes_over_to_merge(compare_page: AppTest):
+def test_a_sweep_fills_a_grid_and_its_best_point_goes_over_to_merge(
+    compare_page: AppTest, open_app: Open
+):
     app = start_sweep(compare_page, ["0.2", "1"], ["0", "1"])
     settle(app, "sweeping")
     assert sentences(app) == ""
@@ -322,6 +323,15 @@ def test_a_sweep_fills_a_grid_and_its_best_point_goes_over_to_merge(compare_page
         [cells[1].accuracy, cells[3].accuracy],
     ]
     assert data[-1]["customdata"] == [0, 1, 2, 3]
+    link = app.session_state["sweep"].name.removeprefix("sweep ")
+    for named in (link, "0" * 20, None):
+        again = open_app("compare")
+        if named is not None:
+            again.query_params["sweep"] = named
+        again = view(settle(again, "preparation"), SWEEP)
+        drawn = again.get("plotly_chart")
+        assert bool(drawn) == (named == link), "after a reload, and for nobody who has no link"
+        assert not drawn or spec(again)["data"][0]["z"] == data[0]["z"]
     point = box(app, "Point (or click one above)")
     assert cells[point.value].accuracy == max(c.accuracy for c in cells)
     point.set_value(1).run()

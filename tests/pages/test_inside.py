@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import json
 import re
 import shutil
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +18,7 @@ from PIL import Image
 from streamlit.testing.v1 import AppTest
 
 from mats_core import figures, tasks
-from mats_core.analysis import NEAREST
+from mats_core.analysis import NEAREST, stepping
 from mats_core.checkpoints.files import Checkpoint
 from mats_core.evaluation import evaluate
 from mats_core.merging import FeatureErrors
@@ -33,7 +33,7 @@ from pages.shared.views import layer_table
 from pages.shared.views.answers import AFTER, choices, compared, story, title
 from pages.shared.work import confusion, step_through
 from pages.shared.work.shelf import Answers, Shelf
-from tests.pages.driving import kept, labelled, press, sentences, settle
+from tests.pages.driving import PATIENCE, kept, labelled, measured, press, sentences, settle
 
 Open = Callable[..., AppTest]
 JOBS = ("preparation", "looking", "looking ahead", "loading parts")
@@ -148,7 +148,7 @@ def test_a_cancelled_loading_leaves_nothing_behind(open_app: Open):
     app.session_state["loading parts"].cancel()
     settle(app, *JOBS)
     assert any("cancelled" in info.value for info in app.info)
-    assert not app.session_state["inside shelf"].get(kept()[0]).loadings
+    assert measured(app, kept()[-1], "parts") is None
 
 
 def test_a_failure_is_a_sentence_and_can_be_tried_again(
@@ -334,17 +334,14 @@ def test_the_layers_are_a_table_whose_row_opens_its_layer(open_app: Open):
     press(app, "Tabulate the layers")
     settle(app, "tabulating")
     assert sentences(app) == ""
-    (run,) = kept()
-    looked = app.session_state["inside shelf"].get(run)
+    rows = measured(app, kept()[-1], "layers")
     task = next(w for w in app.selectbox if w.label == "Task").value
     table: Any = app.dataframe[-1].value
-    assert len(table) == len(looked.layers)
-    assert list(table["moved"]) == pytest.approx([100 * row.moved for row in looked.layers])
-    assert list(table[f"kept of {task}"]) == pytest.approx(
-        [100 * row.kept[task] for row in looked.layers]
-    )
+    assert len(table) == len(rows)
+    assert list(table["moved"]) == pytest.approx([100 * row.moved for row in rows])
+    assert list(table[f"kept of {task}"]) == pytest.approx([100 * row.kept[task] for row in rows])
     assert "residual" not in table.columns, "the average solves nothing"
-    best = max(looked.layers, key=lambda row: row.mean_kept)
+    best = max(rows, key=lambda row: row.mean_kept)
     assert f"({100 * best.mean_kept:.0f} %), least in" in words(app)
 
 
@@ -359,8 +356,7 @@ def test_a_chosen_row_shows_its_spectra_and_leads_to_subspaces(
     monkeypatch.setattr(layer_table, "_table", lambda run, rows, task: rows[2].name)
     app.run()
     assert sentences(app) == ""
-    (run,) = kept()
-    chosen = app.session_state["inside shelf"].get(run).layers[2].name
+    chosen = measured(app, kept()[-1], "layers")[2].name
     assert app.session_state["subspaces layer"] == chosen
     assert [trace["name"] for trace in specs(app)[before]["data"]][:3] == ["e0", "e1", "e2"]
     assert "of this layer" in app.get("page_link")[-1].proto.label
@@ -397,12 +393,11 @@ def test_a_layer_is_stepped_through_with_formulas_and_numbers(open_app: Open):
     formulas = " ".join(h.proto.body for h in app.get("html"))
     assert 'title="Bₜ: the same of the gradients' in formulas
     assert formulas.count('tabindex="0"') >= 10
-    maps = [
-        s for s in specs(app) if s["data"][0]["type"] == "heatmap" and "customdata" in s["data"][0]
-    ]
+    maps = pictures(app)
     assert len(maps) == len(found.stages)
     window = found.seen["merged"][0].windows["moved"]
-    assert np.allclose(decoded(maps[-1]["data"][0]["z"]), window.values)
+    told = re.findall(r"<title>output \d+, input \d+: ([^<]*)</title>", maps[-1])
+    assert np.allclose(np.array(told, float).reshape(12, 12), window.values, rtol=1e-3, atol=1e-9)
     metrics = {m.label: m.value for m in app.metric}
     assert metrics["Residual"] == f"{found.residuals[-1]:.2e}"
     step = next(w for w in app.select_slider if w.label == "Step")
@@ -414,12 +409,35 @@ def test_a_layer_is_stepped_through_with_formulas_and_numbers(open_app: Open):
     assert "Input Gram · e2" in headings(app)
 
 
-def decoded(z: Any) -> np.ndarray:
-    """The numbers of a trace, which plotly may have packed."""
-    if isinstance(z, dict):
-        shape = [int(n) for n in str(z["shape"]).split(",")]
-        return np.frombuffer(base64.b64decode(z["bdata"]), z["dtype"]).reshape(shape)
-    return np.array(z, float)
+def pictures(app: AppTest) -> list[str]:
+    """The still pictures on the page."""
+    drawn = [json.loads(one.proto.json) for one in app.get("bidi_component") if one.proto.json]
+    return [one["picture"] for one in drawn if "picture" in one]
+
+
+def test_the_first_stage_is_shown_before_the_layer_is_merged(
+    open_app: Open, monkeypatch: pytest.MonkeyPatch
+):
+    gate = threading.Event()
+
+    def slowly(*given: Any, **more: Any) -> Any:
+        gate.wait(PATIENCE)
+        return stepping(*given, **more)
+
+    monkeypatch.setattr("pages.shared.work.stepping.stepping", slowly)
+    monkeypatch.setattr("pages.shared.views.stepping.SOON", 0.5)
+    app = merged(open_app)
+    next(w for w in app.selectbox if w.label == "Layer to step through").set_value(layer_name(app))
+    app.run()
+    assert sentences(app) == ""
+    (first,) = pictures(app)
+    assert "1. Task matrix · e0" in headings(app)
+    assert any("merged once more" in info.value for info in app.info)
+    gate.set()
+    settle(app, "stepping")
+    assert pictures(app)[0] == first
+    assert len(pictures(app)) > 1
+    assert not any("merged once more" in info.value for info in app.info)
 
 
 def test_numbers_of_esm_stand_beside_its_matrices(open_app: Open):
@@ -439,14 +457,14 @@ def test_a_row_of_the_table_is_stepped_through(open_app: Open, monkeypatch: pyte
     settle(app.run(), "stepping")
     (run,) = kept()
     looked = app.session_state["inside shelf"].get(run)
-    assert set(looked.steps) == {looked.layers[2].name}
+    assert set(looked.steps) == {measured(app, kept()[-1], "layers")[2].name}
     assert "W = Σₜ αₜ Wₜ / Σₜ αₜ" in re.sub(
         "<[^>]*>", "", " ".join(h.proto.body for h in app.get("html"))
     )
     # A choice of another layer stays, though the row is still chosen.
     layer = next(w for w in app.selectbox if w.label == "Layer to step through")
     settle(layer.set_value(layer_name(app)).run(), "stepping")
-    assert set(looked.steps) == {looked.layers[2].name, layer_name(app)}
+    assert set(looked.steps) == {measured(app, kept()[-1], "layers")[2].name, layer_name(app)}
 
 
 def test_a_cell_of_the_map_of_layers_opens_its_layer_and_expert(open_app: Open):
@@ -454,7 +472,7 @@ def test_a_cell_of_the_map_of_layers_opens_its_layer_and_expert(open_app: Open):
     press(app, "Tabulate the layers")
     settle(app, "tabulating")
     (run,) = kept()
-    row = app.session_state["inside shelf"].get(run).layers[2]
+    row = measured(app, kept()[-1], "layers")[2]
     key = f"layer map {run.id} None"
     drawn = next(c for c in app.get("plotly_chart") if key in c.proto.id)
     points = json.loads(drawn.proto.spec)["data"][1]
@@ -526,7 +544,7 @@ def test_an_image_dropped_in_is_answered_by_all_models(open_app: Open, tiny_fami
     app.file_uploader[0].set_value(("mine.png", packed.getvalue(), "image/png"))
     settle(press(app, "Ask all models"), "asking")
     assert sentences(app) == ""
-    (found,) = app.session_state["own answers"].values()
+    found = app.session_state["own example"].outcome()
     assert found.models == ("base", "e0", "e1", "e2", "this merge")
     (run,) = kept()
     answers = app.session_state["inside shelf"].get(run).answers[task]
@@ -536,6 +554,15 @@ def test_an_image_dropped_in_is_answered_by_all_models(open_app: Open, tiny_fami
     taken = found.classes[answers.merged[place].argmax()]
     share = f"{100 * answers.merged[place].max():.0f} %"
     assert f"this merge {taken} ({share})" in words(app)
+    link = app.session_state["own example"].name.removeprefix("asked ")
+    for named in (link, None):
+        again = open_app("inside")
+        again.query_params["run"] = run.id
+        again.session_state[f"inside task {run.family}"] = "e2" if task != "e2" else "e1"
+        if named is not None:
+            again.query_params["asked"] = named
+        again = settle(again, *JOBS)
+        assert (f"this merge {taken} ({share})" in words(again)) == (named == link)
 
 
 # A map --------------------------------------------------------------------------------------------
@@ -546,8 +573,7 @@ def test_the_map_travels_is_searched_and_names_neighbours(open_app: Open):
     press(app, "Draw the map")
     settle(app, "mapping", "travelling")
     assert sentences(app) == ""
-    (run,) = kept()
-    found = app.session_state["inside shelf"].get(run).map
+    found = measured(app, kept()[-1], "whole map")
     charts = app.get("plotly_chart")
     drawn = json.loads(charts[-1].proto.spec)
     assert [frame["name"] for frame in drawn["frames"]] == [f"{s:g}" for s in found.stations]
@@ -582,14 +608,13 @@ def test_the_first_picture_of_a_map_does_not_wait_for_the_rest(
     open_app: Open, monkeypatch: pytest.MonkeyPatch
 ):
     app = merged(open_app)
-    monkeypatch.setattr("pages.shared.views.feature_map._finish", lambda *anything: None)
+    monkeypatch.setattr("pages.shared.views.feature_map._finished", lambda *anything: None)
     press(app, "Draw the map")
     settle(app, "mapping")
     assert sentences(app) == ""
     drawn = json.loads(app.get("plotly_chart")[-1].proto.spec)
     assert [frame["name"] for frame in drawn["frames"]] == ["0", "1"]
-    (run,) = kept()
-    found = app.session_state["inside shelf"].get(run).map
+    found = measured(app, kept()[-1], "map")
     next(w for w in app.selectbox if w.label == "Neighbours of").set_value(3).run()
     assert sentences(app) == ""
     assert list(app.dataframe[-1].value)[2:] == ["under merge", "under base"]
@@ -605,8 +630,7 @@ def test_the_way_between_is_walked_in_the_background(open_app: Open):
     press(app, "Walk the way")
     settle(app, "walking")
     assert sentences(app) == ""
-    (run,) = kept()
-    found = app.session_state["inside shelf"].get(run).between
+    found = measured(app, kept()[-1], "way between")
     lines = specs(app)[before]["data"]
     assert [line["name"] for line in lines] == ["e0", "e1", "e2"]
     assert [line["y"] for line in lines] == [pytest.approx(row) for row in found.loss.tolist()]
@@ -635,7 +659,7 @@ def test_a_calibration_is_shown_at_once_and_filmed_on_a_press(
     press(app, "Test it block by block")
     settle(app, *JOBS, "filming")
     assert sentences(app) == ""
-    film = app.session_state["inside shelf"].get(run).film
+    film = measured(app, kept()[-1], "film")
     assert [frame.block for frame in film.frames] == [0, 1, 2]
     assert "Without calibration they are" in words(app)
     shown = {metric.label: metric.value for metric in app.metric}
@@ -645,6 +669,11 @@ def test_a_calibration_is_shown_at_once_and_filmed_on_a_press(
     shown = {metric.label: metric.value for metric in app.metric}
     assert shown["Without calibration"] == figures.percent(film.started.means[0])
     assert shown["Normalised accuracy"] == figures.percent(film.frames[0].normalised_accuracy)
+    settle(press(app, "Tabulate the layers"), "tabulating")
+    assert sentences(app) == ""
+    assert not [title for title in app.dataframe[-1].value.columns if "kept" in title]
+    far = figures.percent(errors.means[-1], 0)
+    assert f"not on those of the experts, from which they are {far} away" in words(app)
 
 
 def test_other_methods_have_no_film_and_older_runs_say_why(open_app: Open):
@@ -684,7 +713,7 @@ def test_the_inputs_that_an_expert_chose_are_shown_with_all_scores(
     press(app, "Show the first 12")
     settle(app, *JOBS, "choosing")
     assert sentences(app) == ""
-    shown = app.session_state["chosen inputs"][run.id, "e0"]
+    shown = measured(app, kept()[-1], "chosen inputs", "e0")
     for split, one in zip(shown, record.first, strict=True):
         expected = tasks.load(one.source, root=tiny_family).train.inputs[one.row]
         assert np.array_equal(split.inputs, expected[None])

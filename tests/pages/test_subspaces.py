@@ -16,7 +16,7 @@ from mats_core import figures
 from pages.shared.frame import caches, keys, surveys
 from pages.shared.views import survey
 from pages.shared.work.jobs import Cancelled
-from tests.pages.driving import sentences, settle
+from tests.pages.driving import sentences, settle, shared
 
 Open = Callable[..., AppTest]
 
@@ -255,9 +255,10 @@ def test_conflicts_are_measured_in_the_background_and_kept(open_app: Open):
     before = len(specs(app))
     assert "28 merges" not in [b.label for b in app.button]
     next(b for b in app.button if b.label == "Measure: 3 merges").click().run()
+    job = app.session_state["conflicting"]
     settle(app, "conflicting")
     assert sentences(app) == ""
-    (found,) = app.session_state["conflicts"].values()
+    found = shared(job.name)
     measured, predicted = specs(app)[before:]
     assert measured["data"][0]["x"] == ["e0", "e1", "e2"]
     assert measured["data"][0]["z"][1][0] == pytest.approx(100 * found.values[1, 0])

@@ -75,7 +75,7 @@ def test_a_text_of_the_user_is_answered_by_all_models(open_app: Open, family: Pa
         area.set_value(str(text))
     settle(press(app, "Ask all models"), "asking")
     assert sentences(app) == ""
-    (found,) = app.session_state["own answers"].values()
+    found = app.session_state["own example"].outcome()
     assert found.models == ("base", "m0", "m1", "this merge")
     (run,) = kept("Tiny texts")
     answers = app.session_state["inside shelf"].get(run).answers["m1"]

@@ -33,6 +33,8 @@ from mats_core.tasks.loading import load
 from tests.layer_cases import close
 from tests.module_cases import CLASSES, KINDS, Mlp, family, fishers, images, loader
 
+ROUNDING = 1e-12  # of the largest norm: what is smaller is zero but for rounding
+
 
 def values(statistics: Statistics) -> dict[str, torch.Tensor]:
     return {name: statistics.stored(name) for name in sorted(statistics.shapes)}
@@ -40,8 +42,13 @@ def values(statistics: Statistics) -> dict[str, torch.Tensor]:
 
 def agree(ours: Statistics, theirs: Statistics, tolerance: float = 1e-6) -> None:
     assert ours.shapes == theirs.shapes
-    for name, value in values(theirs).items():
-        close(ours.stored(name), value, tolerance)
+    expected = values(theirs)
+    most = max(float(value.norm()) for value in expected.values())
+    for name, value in expected.items():
+        if float(value.norm()) > ROUNDING * most:
+            close(ours.stored(name), value, tolerance)
+        else:  # a key's bias changes no attention: its gradient is the processor's rounding
+            assert float(ours.stored(name).norm()) <= 10 * ROUNDING * most, name
 
 
 @pytest.mark.parametrize("labels", ["empirical", "true"])

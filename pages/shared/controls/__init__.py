@@ -3,6 +3,6 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from . import grid, settings, widgets
+    from . import depth, further, grid, presets, settings, widgets
 
-__all__ = ["grid", "settings", "widgets"]
+__all__ = ["depth", "further", "grid", "presets", "settings", "widgets"]

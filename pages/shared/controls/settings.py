@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import streamlit as st
@@ -11,12 +12,12 @@ import streamlit as st
 from mats_core.errors import InputError, member
 from mats_core.evaluation import QUICK
 from mats_core.merging import FamilyFile, Recipe, parse_options
-from mats_core.methods import METHODS, PRESETS, Preset, describe
+from mats_core.methods import METHODS, describe
 from mats_core.system import available_devices, choose_device
 
 from ..frame import Wanted, browser, keys, session, show, state
-from ..work import merge
-from . import widgets
+from ..work import Further, merge
+from . import after, depth, further, widgets
 
 ARITHMETIC = ("float32", "float64")
 MOST_ROUNDS = 3  # to choose from; a recipe may ask for more
@@ -46,19 +47,17 @@ def _handed(given: Any, collection: FamilyFile) -> Wanted:
         max(0, int(given.get("seed", 0))),
         member("arithmetic", str(given.get("dtype", ARITHMETIC[0])), ARITHMETIC),
         max(1, int(given["rounds"])),
+        *_by_layer(given, collection),
+        Further.handed(given),
     )
 
 
-def begin(first: Callable[[], Preset | None]) -> None:
-    """Ask for the settings of a preset, if there is one, where none were made yet."""
-    if session.wanted is not None or state.is_set(keys.group()):
-        return
-    if (preset := first()) is not None:
-        _ask(preset)
-
-
-def _ask(preset: Preset) -> None:
-    session.wanted = Wanted(preset.method, preset.options, rounds=preset.rounds)
+def _by_layer(given: Any, collection: FamilyFile) -> tuple[after.Steps, depth.Rules]:
+    """The steps and rules of an address, judged as those of a recipe over the family."""
+    told = {key: given[key] for key in ("after", "by") if given.get(key)}
+    recipe = collection.recipe(str(given["method"]), dict(given["options"]), **told)
+    wanted = Wanted.of(recipe)
+    return wanted.after, wanted.by
 
 
 def take_over(collection: FamilyFile) -> None:
@@ -72,12 +71,15 @@ def take_over(collection: FamilyFile) -> None:
         return
     _put_method(wanted)
     _put_experts(wanted, collection)
+    after.put(wanted.after)
+    depth.put(wanted.by)
     if wanted.seed is not None:
         state.put(keys.rest("seed"), wanted.seed)
     if wanted.dtype is not None:
         state.put(keys.rest("dtype"), wanted.dtype)
     if wanted.rounds is not None:
         state.put(keys.rest("rounds"), wanted.rounds)
+    further.put(wanted)
 
 
 def _put_method(wanted: Wanted) -> None:
@@ -100,47 +102,22 @@ def _put_experts(wanted: Wanted, collection: FamilyFile) -> None:
         state.put(keys.weight(name), float(wanted.weights.get(name, 1.0)))
 
 
-def presets() -> None:
-    """A menu of settings that are set at once; the chosen one says what it is."""
-    st.menu_button(
-        "Presets", [preset.title for preset in PRESETS], key=keys.PRESET, on_click=_preset,
-        icon=":material/bookmarks:",
-    )  # fmt: skip
-
-
-def _preset() -> None:
-    preset = next(one for one in PRESETS if one.title == state.value(keys.PRESET))
-    _ask(preset)
-    show.keep("info", f"{preset.title}: {preset.sentence}")
-
-
-def preset_of(request: merge.Request) -> Preset | None:
-    """The preset whose settings these are."""
-    return next((one for one in PRESETS if _same(request, one)), None)
-
-
-def _same(request: merge.Request, preset: Preset) -> bool:
-    if (request.method, request.rounds) != (preset.method, preset.rounds):
-        return False
-    fields = describe(preset.method)
-    now, then = (
-        [options.get(field.name, field.default) for field in fields]
-        for options in (request.options, preset.options)
-    )
-    return now == then
-
-
 def reset() -> None:
     """Put every knob where it stood at the beginning, and say so."""
     widgets.reset()
     browser.say("Every setting is as it was at the beginning.")
 
 
-def controls(collection: FamilyFile, method: str) -> merge.Request:
-    """Every knob of a method, and whom to merge, as one frozen request."""
+def controls(collection: FamilyFile, method: str, depths: Sequence[float] = ()) -> merge.Request:
+    """Every knob of a method, and whom to merge, as one frozen request.
+
+    depths   of the family's blocks, once it is open
+    """
     names = [expert.name for expert in collection.experts]
     options = widgets.options(method)
     again = st.container(gap="xsmall")  # filled once it is known whom to merge
+    steps = after.steps(method)
+    layered = st.container(gap="xsmall")
     key = keys.experts(collection.name)
     # Its title stays: with another one it would be another panel, and closed.
     with st.expander("Experts and arithmetic", icon=":material/group_work:"):
@@ -163,10 +140,14 @@ def controls(collection: FamilyFile, method: str) -> merge.Request:
         st.caption(f"{len(chosen)} of {len(names)} experts are merged.")
     with again:
         rounds = _rounds(collection, method, options, chosen)
-    return merge.Request(
+    with layered:
+        rules = depth.rules(method, chosen, depths)
+    request = merge.Request(
         collection, method, options, chosen, tuple(sorted(weights.items())), int(seed or 0),
         str(dtype or ARITHMETIC[0]), device, precision=QUICK, rounds=rounds,
+        after=steps, by=rules,
     )  # fmt: skip
+    return replace(request, further=further.controls(request))
 
 
 def _device() -> str:
@@ -253,8 +234,14 @@ def changed(request: merge.Request, recipe: Recipe) -> list[str]:
         found.append(f"{len(request.experts)} experts instead of {len(recipe.experts)}")
     elif any(dict(request.weights).get(e.name, 1.0) != e.weight for e in recipe.experts):
         found.append("weights")
+    then = Wanted.of(recipe)
+    if request.after != then.after:
+        found.append("steps after the merge")
+    if request.by != then.by:
+        found.append("rules by layer")
     if request.rounds != recipe.rounds:
         found.append(f"rounds of statistics {recipe.rounds} → {request.rounds}")
+    found += further.changed(request.further, recipe)
     if request.seed != recipe.seed:
         found.append(f"seed {recipe.seed} → {request.seed}")
     if request.dtype != recipe.dtype:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
 import streamlit as st
 
-from mats_core import tasks
+from mats_core import names, tasks
 from mats_core.errors import InputError
 from mats_core.merging import FamilyFile, load_family
 from mats_core.system import state_of
@@ -43,11 +43,15 @@ def found() -> dict[str, Path]:
 
 
 def header(
-    title: str, lead: str, instead: Callable[[dict[str, Path]], bool] = lambda known: False
+    title: str,
+    lead: str,
+    instead: Callable[[dict[str, Path]], bool] = lambda known: False,
+    names: Callable[[str], Mapping[str, str | None]] = lambda family: {},
 ) -> FamilyFile:
     """The top of every page: what it is for, and the family it works on.
 
-    `instead` may draw something in the place of the page: where it says so, the page ends.
+    instead   may draw something in the place of the page: where it says so, the page ends
+    names     what else the address names on this page of a family, beside it and its run
     """
     navigation.through_the_app()
     tracked.begin()
@@ -62,7 +66,8 @@ def header(
     if instead(families):
         st.stop()
     collection = current()
-    browser.name({LINK: session.chosen_family, shown.LINK: shown.follow_link(collection)})
+    named = {LINK: session.chosen_family, shown.LINK: shown.follow_link(collection)}
+    browser.name(named | dict(names(collection.name)))
     return collection
 
 
@@ -200,3 +205,12 @@ def prepared(job: Job) -> prepare.Prepared | None:
     if tracked.ended_badly(Slot.PREPARATION, cancelled=cancelled):
         st.stop()
     return job.snapshot().result
+
+
+def block_depths(job: Job) -> tuple[float, ...]:
+    """The relative depths of the blocks of a family that is prepared; empty before, without blocks,
+    and of adapters whose vectors are merged."""
+    found: prepare.Prepared | None = job.snapshot().result
+    if found is None or found.inputs.vectors is not None:
+        return ()
+    return tuple(names.block_depths(found.inputs.family.shared))

@@ -11,6 +11,7 @@ FAMILY_PATH = Session.family_path.name
 HUB_ID = Session.hub_id.name
 SHOWN_RUN, BESIDE_RUN = Session.shown_run.name, Session.beside_run.name
 INSIDE_RUN, INSIDE_OTHER = Session.inside_run.name, Session.inside_other.name
+INSIDE_BEFORE = "inside before"  # what Inside compares a merge with
 STEPPED = Session.stepped_layer.name
 LAYER, TASK, OTHER = (
     Session.subspaces_layer.name, Session.subspaces_task.name, Session.overlap_with.name
@@ -57,8 +58,48 @@ def weight(expert: str) -> str:
     return _counted(f"weight {expert}")
 
 
-def rest(name: Literal["seed", "dtype", "device", "rounds"]) -> str:
+def after() -> str:
+    """The chosen steps after the merge: (number, name) of each, in their order."""
+    return _counted("after")
+
+
+def after_count() -> str:
+    """How many steps were ever chosen: a part of the names of their knobs."""
+    return _counted("after count")
+
+
+def step(number: int) -> str:
+    """The owner of a step's knobs."""
+    return f"after {number}"
+
+
+def rules() -> str:
+    """Rules by layer that came with settings and are no curve over the depth."""
+    return _counted("rules")
+
+
+def curve(of: str, point: int) -> str:
+    """A point of the curve over the depth; `of`: an expert, or "" for the whole update."""
+    return _counted(f"curve {of} {point}")
+
+
+def picture(of: str) -> str:
+    """The drawn curve's component: its state is what the browser sent last."""
+    return _counted(f"picture {of}")
+
+
+def serial(picture: str) -> str:
+    """How much that component has sent."""
+    return f"{picture} serial"
+
+
+def rest(name: Literal["seed", "dtype", "device", "rounds", "curve"]) -> str:
     return _counted(name)
+
+
+def further(name: str) -> str:
+    """A knob of what a merge goes on to be."""
+    return _counted(f"further {name}")
 
 
 def _counted(name: str) -> str:

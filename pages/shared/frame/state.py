@@ -20,12 +20,11 @@ from weakref import WeakSet
 import streamlit as st
 
 if TYPE_CHECKING:
-    from mats_core.analysis import Conflicts, Interference, OwnAnswers, Trajectory, Why
+    from mats_core.analysis import Trajectory
     from mats_core.checkpoints import ModelSearch, hub
     from mats_core.merging import Recipe
-    from mats_core.tasks import Split
 
-    from ..work import Draft, Job, Request, Shelf
+    from ..work import Draft, Further, Job, Request, Shelf
 
 T = TypeVar("T")
 
@@ -37,6 +36,8 @@ class Wanted:
     experts   names of those to merge; empty: leave the choice as it is
     weights   name → α; where all are 1 (or none are given) the weighing is off
     seed, dtype, rounds   None: leave the widget at its default
+    after     steps after the merge; by: rules by layer; both as in a recipe
+    further   what the merge goes on to be; None: nothing
     """
 
     method: str
@@ -46,10 +47,15 @@ class Wanted:
     seed: int | None = None
     dtype: str | None = None
     rounds: int | None = None
+    after: tuple[Mapping[str, Mapping[str, Any]], ...] = ()
+    by: tuple[Mapping[str, Any], ...] = ()
+    further: Further | None = None
 
     @classmethod
     def of(cls, recipe: Recipe) -> Wanted:
         """The settings of a recipe."""
+        from ..work import Further  # with PyTorch, which a recipe has brought
+
         return cls(
             recipe.method,
             dict(recipe.options),
@@ -58,6 +64,9 @@ class Wanted:
             recipe.seed,
             recipe.dtype,
             recipe.rounds,
+            tuple(step.content for step in recipe.steps()),
+            tuple(rule.model_dump(mode="json", exclude_defaults=True) for rule in recipe.by),
+            Further.of(recipe),
         )
 
 
@@ -165,6 +174,8 @@ class Session:
     """The merge that was asked for last."""
     refining: Held[tuple[Job, ...]] = Held(())
     """Jobs that test runs on the examples that their first test left out."""
+    linked: Held[Mapping[str, str]] = Held({})
+    """Query parameter → the job that the address named by it when it was last followed."""
     sweep: Held[Job | None] = Held(None)
     """The last sweep, whose picture stays."""
     sweep_click: Held[tuple[int, int] | None] = Held(None)
@@ -179,12 +190,6 @@ class Session:
     """What was found out about the last runs that were looked into."""
     trajectories: Held[Mapping[str, Mapping[str, Trajectory]]] = Held({})
     """Run → label → what was traced of it."""
-    forecasts: Held[Mapping[str, Interference]] = Held({})
-    """Run → its predicted and measured loss."""
-    conflicts: Held[Mapping[tuple[str, str, str], Conflicts]] = Held({})
-    """(family, method, way) → what each task does to each other one."""
-    reasons: Held[Mapping[tuple[str, str], Why]] = Held({})
-    """(run, other run) → what the first is predicted to save, by layer and task."""
     explained: Held[tuple[str, str] | None] = Held(None)
     """The two runs that Compare explains: which one, and against which."""
     unexplained: Held[tuple[str, str] | None] = Held(None)
@@ -209,10 +214,8 @@ class Session:
     """W: the layer that Inside steps through."""
     opened_row: Held[tuple[str, str] | None] = Held(None)
     """(run, layer) of the row of Inside's table that was opened last."""
-    chosen_inputs: Held[Mapping[tuple[str, str], tuple[Split, ...]]] = Held({})
-    """(run, expert) → the inputs of its calibration that were shown last."""
-    own_answers: Held[Mapping[tuple[str, ...], OwnAnswers]] = Held({})
-    """(task, runs) → the answers to the example that was asked last."""
+    own_example: Held[Job | None] = Held(None)
+    """The job that asked the last example of the user's."""
     inside_follows: Held[str | None] = Held(None)
     """The shown run that Inside took over last."""
 

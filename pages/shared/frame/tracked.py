@@ -7,14 +7,16 @@ and the page is drawn again.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from weakref import WeakSet
 
 import streamlit as st
 
-from ..work import Job, Prepared
+from ..work import Job, Prepared, Run
 from . import browser, caches, show, state
 from .state import Slot, session
 
@@ -78,7 +80,40 @@ def press(
 
 def name(prepared: Prepared, *said: str) -> str:
     """The name of what is measured on the files of a family, whoever asks for it."""
-    return " ".join((*caches.identity(prepared.inputs), *said))
+    return " ".join((*caches.identity(prepared.inputs), *prepared.data, *said))
+
+
+def of_run(prepared: Prepared, run: Run, *said: str) -> str:
+    """The same of what is measured on a run: only who knows of the run asks for it."""
+    files = (Path(entry.statistics).name for entry in run.recipe.experts if entry.statistics)
+    return name(prepared, *said, run.id, *files)
+
+
+def named(link: str, name: str) -> str:
+    """The name of what an address can name: by the digest of all that decides on it."""
+    return f"{link} {hashlib.sha256(name.encode()).hexdigest()[:20]}"
+
+
+def of_address(slot: Slot, link: str, now: Job | None) -> Job | None:
+    """The job that the session shows, or the one that the address names by `link` since: the tab
+    was reloaded, the address was handed on, or Back was pressed.  One that is under way is put into
+    the slot."""
+    wanted = st.query_params.get(link)
+    if wanted is None or session.linked.get(link) == wanted:
+        return now
+    job = caches.worker().named(f"{link} {wanted}")
+    if job is not None and job.active and state.job(slot) is None:
+        state.put_job(slot, job)
+    session.linked = {**session.linked, link: wanted}
+    return job
+
+
+def in_address(link: str, job: Job | None) -> dict[str, str | None]:
+    """What the address shall say of a job that `named` has named."""
+    if job is None:
+        return {}
+    session.linked = {**session.linked, link: job.name.removeprefix(f"{link} ")}
+    return {link: session.linked[link]}
 
 
 def shared(slot: Slot, name: str) -> Job | None:
@@ -91,6 +126,14 @@ def shared(slot: Slot, name: str) -> Job | None:
         state.put_job(slot, job)
         st.rerun()
     return job
+
+
+def found(slot: Slot, name: str) -> Any:
+    """What a job of this name has found, in this session or another, also while the next one of
+    this name is under way; None where there is nothing."""
+    shared(slot, name)
+    job = caches.worker().finished(name)
+    return None if job is None else job.outcome()
 
 
 def pressed(slot: Slot, job: Job, *, look: bool = False) -> Job:

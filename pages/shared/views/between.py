@@ -8,6 +8,7 @@ from typing import Any
 import streamlit as st
 
 from mats_core import figures
+from mats_core.analysis import Between
 
 from ..frame import Slot, show, tracked
 from ..work import EXAMPLES, Prepared, Run, Shelf, walk
@@ -16,8 +17,8 @@ from ..work import EXAMPLES, Prepared, Run, Shelf, walk
 def section(shelf: Shelf, run: Run, prepared: Prepared) -> None:
     """The press, and both figures."""
     st.header("The way between", anchor=False)
-    looked = shelf.get(run)
-    found = looked.between if looked else None
+    name = tracked.of_run(prepared, run, "way between")
+    found: Between | None = tracked.found(Slot.WALKING, name)
     if found is None:
         st.write(
             "Is there a barrier between an expert and the merge? The weights move in a straight "
@@ -29,7 +30,8 @@ def section(shelf: Shelf, run: Run, prepared: Prepared) -> None:
             disabled=tracked.active(Slot.WALKING) is not None,
         ):  # fmt: skip
             todo = partial(walk, shelf, run, lambda: prepared)
-            tracked.press(Slot.WALKING, run.id, "Walking the way", todo, background=True)
+            said = "Walking the way"
+            tracked.press(Slot.WALKING, run.id, said, todo, background=True, name=name)
         return
     looks = figures.looks(expert.name for expert in prepared.inputs.family.experts)
     height: Any = st.segmented_control(
@@ -40,5 +42,5 @@ def section(shelf: Shelf, run: Run, prepared: Prepared) -> None:
 
 
 def collect() -> None:
-    """Say how a walk ended that is not on the shelf."""
+    """Say how a walk ended that is not kept."""
     tracked.collect(Slot.WALKING, cancelled="The walk was cancelled; nothing was kept of it.")

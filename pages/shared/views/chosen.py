@@ -12,8 +12,8 @@ from mats_core.figures import Choice
 from mats_core.merging import ChosenInputs
 from mats_core.tasks import Split
 
-from ..frame import Slot, session, show, tracked
-from ..work import Job, Prepared, Run, chosen, chosen_examples, clipped, picture
+from ..frame import Slot, show, tracked
+from ..work import Prepared, Run, chosen, chosen_examples, clipped, picture
 
 SAID = 300  # characters of a text
 
@@ -38,8 +38,8 @@ def section(run: Run, task: str, prepared: Prepared) -> None:
             f"those to which its update answers most.{lead}"
         )
     )
-    key = (run.id, task)
-    there = session.chosen_inputs.get(key)
+    name = tracked.of_run(prepared, run, "chosen inputs", task)
+    there: Sequence[Split] | None = tracked.found(Slot.CHOOSING, name)
     if there is not None:
         _cards(there, choice)
     elif st.button(
@@ -47,7 +47,7 @@ def section(run: Run, task: str, prepared: Prepared) -> None:
         disabled=tracked.active(Slot.CHOOSING) is not None,
     ):  # fmt: skip
         todo = partial(chosen_examples, run, task, lambda: prepared)
-        tracked.press(Slot.CHOOSING, key, "Reading the chosen inputs", todo)
+        tracked.press(Slot.CHOOSING, run.id, "Reading the chosen inputs", todo, name=name)
     show.figure(figures.chosen_scores(choice), f"chosen {run.id} {task}")
 
 
@@ -83,9 +83,5 @@ def _cards(there: Sequence[Split], choice: Choice) -> None:
 
 
 def collect() -> None:
-    """Keep the inputs, or say why there are none."""
-    tracked.collect(Slot.CHOOSING, _keep, cancelled="Reading the inputs was cancelled.")
-
-
-def _keep(job: Job) -> None:
-    session.chosen_inputs = {job.request: job.outcome()}
+    """Say why there are no inputs."""
+    tracked.collect(Slot.CHOOSING, cancelled="Reading the inputs was cancelled.")

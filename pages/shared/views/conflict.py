@@ -12,12 +12,11 @@ from mats_core.analysis import WAYS, Conflicts, Way, conflict
 from mats_core.merging import FamilyFile
 from mats_core.methods import METHODS
 
-from ..frame import Slot, browser, keys, session, show, shown, state, tracked
-from ..work import ConflictRequest, Job, Prepared, Run, measure_conflicts
+from ..frame import Slot, browser, keys, show, shown, state, tracked
+from ..work import ConflictRequest, Prepared, Run, measure_conflicts
 
 OFFERED = ("average", "task_arithmetic", "regmean", "kfac", "essential")
 VIEW = "Interference"  # the tab on Subspaces
-MOST = 8  # results that a session keeps
 
 
 def section(collection: FamilyFile, prepared: Prepared) -> None:
@@ -40,7 +39,8 @@ def section(collection: FamilyFile, prepared: Prepared) -> None:
             key=key, persist_state="session", format_func=lambda w: WAYS[w],
         )  # fmt: skip
         request = _request(collection, by, way)
-        found = _found(request, prepared)
+        name = tracked.name(prepared, *_key(request))
+        found: Conflicts | None = tracked.found(Slot.CONFLICTING, name)
         clicked = found is None and st.button(
             f"Measure: {conflict.merges(len(names), way)} merges", type="primary",
             icon=":material/compare_arrows:", key="conflict start",
@@ -48,7 +48,6 @@ def section(collection: FamilyFile, prepared: Prepared) -> None:
         )  # fmt: skip
     if clicked:
         todo = partial(measure_conflicts, request, prepared)
-        name = tracked.name(prepared, *_key(request))
         tracked.press(
             Slot.CONFLICTING, request, "Measuring conflicts", todo, background=True, name=name
         )
@@ -66,13 +65,6 @@ def section(collection: FamilyFile, prepared: Prepared) -> None:
             show.figure(drawn, f"conflict {side} {' '.join(_key(request))}")
         else:
             st.info("The prediction needs statistics of the experts, and there are none.")
-
-
-def _found(request: ConflictRequest, prepared: Prepared) -> Conflicts | None:
-    """What was measured, in this session or another."""
-    job = tracked.shared(Slot.CONFLICTING, tracked.name(prepared, *_key(request)))
-    known = None if job is None or job.active else job.outcome()
-    return known or session.conflicts.get(_key(request))
 
 
 def go(way: Way) -> None:
@@ -98,11 +90,6 @@ def _key(request: ConflictRequest) -> tuple[str, str, str]:
 
 
 def collect() -> None:
-    """Keep what was measured; say how it ended otherwise."""
+    """Say how a measurement ended that is not kept."""
     cancelled = "The conflicts were not measured to the end; nothing was kept."
-    tracked.collect(Slot.CONFLICTING, _keep, cancelled=cancelled)
-
-
-def _keep(job: Job) -> None:
-    found = {**session.conflicts, _key(job.request): job.outcome()}
-    session.conflicts = shown.newest(found, MOST)
+    tracked.collect(Slot.CONFLICTING, cancelled=cancelled)

@@ -40,7 +40,15 @@ def convergence(run: Run, looks: dict[str, Look], prepared: Prepared) -> None:
             "those of the last one. Tracing it solves the rounds before it again, each with the "
             "settings that are traced."
         )
-    _controls(run, prepared)
+    if run.report.routed or run.report.trained:
+        st.caption(
+            "Residuals and these accuracies are those of the static merge, before what it went on "
+            "to be."
+        )
+    name = tracked.of_run(prepared, run, "trace")
+    _controls(run, prepared, name)
+    if (traced := tracked.found(Slot.TRACING, name)) is not None:
+        shown.trace(run.id, traced)  # the page Export takes it along
     if shown.trajectories(run):
         _curves(run, looks)
 
@@ -67,7 +75,7 @@ def live(found: Any) -> None:
     )  # fmt: skip
 
 
-def _controls(run: Run, prepared: Prepared) -> None:
+def _controls(run: Run, prepared: Prepared, name: str) -> None:
     with st.container(horizontal=True, vertical_alignment="bottom"):
         upto = st.segmented_control(
             "Follow up to", [50, 100, 200, 500], default=200, required=True,
@@ -78,10 +86,10 @@ def _controls(run: Run, prepared: Prepared) -> None:
             help="The same solve with damping 0 and nothing else to hold it back.",
         )  # fmt: skip
         if st.button("Trace the accuracy", icon=":material/timeline:"):
-            _start(run, int(upto), both, prepared)
+            _start(run, int(upto), both, prepared, name)
 
 
-def _start(run: Run, upto: int, both: bool, prepared: Prepared) -> None:
+def _start(run: Run, upto: int, both: bool, prepared: Prepared, name: str) -> None:
     solve = METHODS[run.recipe.method].solve
     assert solve is not None  # or there would be no residuals
     limit = {solve.limit: upto}
@@ -89,7 +97,7 @@ def _start(run: Run, upto: int, both: bool, prepared: Prepared) -> None:
     if both:
         changes[UNDAMPED_LABEL] = {**solve.undamped, **limit}
     todo = partial(follow, run, changes, EXAMPLES, lambda: prepared)
-    tracked.press(Slot.TRACING, run.id, "Tracing the accuracy", todo)
+    tracked.press(Slot.TRACING, run.id, "Tracing the accuracy", todo, name=name)
 
 
 def collect() -> None:

@@ -13,7 +13,7 @@ from mats_core import figures
 from mats_core.analysis import FeatureMap
 
 from ..frame import Slot, show, state, tracked
-from ..work import Prepared, Run, Shelf, clipped, draw_map, finish_map, picture
+from ..work import Job, Prepared, Run, Shelf, clipped, draw_map, finish_map, picture
 
 BASE, MERGE = "base", "merge"
 
@@ -21,8 +21,9 @@ BASE, MERGE = "base", "merge"
 def section(shelf: Shelf, run: Run, task: str, prepared: Prepared) -> None:
     """The press, then the map."""
     st.header("A map", anchor=False)
-    looked = shelf.get(run)
-    if looked is None or looked.map is None:
+    first, whole = (tracked.of_run(prepared, run, which) for which in ("map", "whole map"))
+    found: FeatureMap | None = tracked.found(Slot.MAPPING, first)
+    if found is None:
         st.write(
             "Where do the examples lie under the base, under their experts and under the merge? "
             "Their features before the head, in one plane; a slider moves the weights from the "
@@ -33,19 +34,22 @@ def section(shelf: Shelf, run: Run, task: str, prepared: Prepared) -> None:
             disabled=tracked.active(Slot.MAPPING) is not None,
         ):  # fmt: skip
             todo = partial(draw_map, shelf, run, lambda: prepared)
-            tracked.press(Slot.MAPPING, run.id, "Drawing the map", todo)
+            tracked.press(Slot.MAPPING, run.id, "Drawing the map", todo, name=first)
         return
-    _finish(shelf, run, looked.map, prepared)
-    _map(run, looked.map, task, prepared)
+    _map(run, _finished(shelf, run, found, prepared, whole) or found, task, prepared)
 
 
-def _finish(shelf: Shelf, run: Run, found: FeatureMap, prepared: Prepared) -> None:
-    """Begin the rest of the map, once: the first picture does not wait for it."""
-    job = state.job(Slot.TRAVELLING)
-    if not found.experts and (job is None or job.request != run.id):
-        todo = partial(finish_map, shelf, run, lambda: prepared)
+def _finished(
+    shelf: Shelf, run: Run, found: FeatureMap, prepared: Prepared, name: str
+) -> FeatureMap | None:
+    """The whole map; its rest is begun once: the first picture does not wait for it."""
+    job, known = state.job(Slot.TRAVELLING), tracked.found(Slot.TRAVELLING, name)
+    if known is None and (job is None or job.request != run.id):
+        todo = partial(finish_map, shelf, run, found, lambda: prepared)
         title = "Moving the weights, and asking every expert"
-        tracked.start(Slot.TRAVELLING, run.id, title, todo, background=True)
+        rest = Job(run.id, title, todo, background=True, name=name, shared=True)
+        tracked.put(Slot.TRAVELLING, rest)
+    return known
 
 
 def collect() -> None:

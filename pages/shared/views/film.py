@@ -30,19 +30,19 @@ def section(shelf: Shelf, run: Run, prepared: Prepared) -> None:
         "Calibration walks through the model and matches every layer where it stands. How far are "
         "the merge's features from each expert's on the way, and what is that worth?"
     )
-    looked = shelf.get(run)
-    found = looked.film if looked else None
+    name = tracked.of_run(prepared, run, "film")
+    found: Film | None = tracked.found(Slot.FILMING, name)
     looks = figures.looks(expert.name for expert in prepared.inputs.family.experts)
     drawn = figures.feature_errors(errors, looks, found.started if found else None)
     show.figure(drawn, f"feature errors {run.id} {found is not None}")
     if found is None:
-        _ask(shelf, run, errors, prepared)
+        _ask(shelf, run, errors, prepared, name)
     else:
         show.figure(figures.film_lines(found, looks), f"film lines {run.id}")
         _frames(run, found, looks)
 
 
-def _ask(shelf: Shelf, run: Run, errors: FeatureErrors, prepared: Prepared) -> None:
+def _ask(shelf: Shelf, run: Run, errors: FeatureErrors, prepared: Prepared, name: str) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         clicked = st.button(
             "Test it block by block", icon=":material/movie:", key="film start",
@@ -54,11 +54,11 @@ def _ask(shelf: Shelf, run: Run, errors: FeatureErrors, prepared: Prepared) -> N
         )
     if clicked:
         todo = partial(film, shelf, run, lambda: prepared)
-        tracked.press(Slot.FILMING, run.id, "Testing block by block", todo)
+        tracked.press(Slot.FILMING, run.id, "Testing block by block", todo, name=name)
 
 
 def collect() -> None:
-    """Say how a film ended that is not on the shelf."""
+    """Say how a film ended that is not kept."""
     cancelled = "The film was cancelled; nothing was kept of it."
     tracked.collect(Slot.FILMING, cancelled=cancelled)
 

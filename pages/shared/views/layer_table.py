@@ -11,6 +11,8 @@ import streamlit as st
 
 from mats_core import figures
 from mats_core.analysis import LayerRow
+from mats_core.merging import FeatureErrors
+from mats_core.methods import METHODS
 
 from ..frame import Slot, session, show, state, tracked
 from ..work import Prepared, Run, Shelf, tabulate
@@ -22,17 +24,17 @@ def section(shelf: Shelf, run: Run, task: str, prepared: Prepared) -> None:
     """The press, the map and the table, and the layer that is opened, stage by stage; a fragment,
     so that to open a layer does not draw the page again."""
     st.header("All layers in numbers", anchor=False)
-    looked = shelf.get(run)
-    rows = looked.layers if looked else ()
+    name = tracked.of_run(prepared, run, "layers")
+    rows: tuple[LayerRow, ...] | None = tracked.found(Slot.TABULATING, name)
     if rows:
         _map(run, rows)
         _open_row(prepared, run, _table(run, rows, task))
     else:
-        _ask(shelf, run, prepared)
+        _ask(shelf, run, prepared, name)
     stepping.section(shelf, run, prepared)
 
 
-def _ask(shelf: Shelf, run: Run, prepared: Prepared) -> None:
+def _ask(shelf: Shelf, run: Run, prepared: Prepared, name: str) -> None:
     st.write(
         "How far did the merge move each layer, along whose changes, and which share of what "
         "each expert changes in its outputs does it keep?"
@@ -42,7 +44,7 @@ def _ask(shelf: Shelf, run: Run, prepared: Prepared) -> None:
         disabled=tracked.active(Slot.TABULATING) is not None,
     ):  # fmt: skip
         todo = partial(tabulate, shelf, run, lambda: prepared)
-        tracked.press(Slot.TABULATING, run.id, "Looking at every layer", todo)
+        tracked.press(Slot.TABULATING, run.id, "Looking at every layer", todo, name=name)
 
 
 def _open_row(prepared: Prepared, run: Run, chosen: str | None) -> None:
@@ -73,7 +75,7 @@ def _follow(key: str) -> None:
 
 
 def collect() -> None:
-    """Say how a table ended that is not on the shelf."""
+    """Say how a table ended that is not kept."""
     tracked.collect(Slot.TABULATING, cancelled="The table was cancelled.")
 
 
@@ -100,7 +102,7 @@ def _table(run: Run, rows: Sequence[LayerRow], task: str) -> str | None:
         hide_index=True, column_config=_columns(task),
         alt=f"Table of {len(rows)} layers: distance, rank, cosines, share kept, residual.",
     )  # fmt: skip
-    st.markdown(f":small[{show.plain(_said(rows, titles))}]")
+    st.markdown(f":small[{show.plain(_said(run, rows, titles))}]")
     picked = [row for row in answer["selection"]["rows"] if row < len(rows)]
     return rows[picked[0]].name if picked else None
 
@@ -125,10 +127,18 @@ def _columns(task: str) -> dict[str, Any]:
     }
 
 
-def _said(rows: Sequence[LayerRow], titles: dict[str, str]) -> str:
+def _said(run: Run, rows: Sequence[LayerRow], titles: dict[str, str]) -> str:
     """Where most and least is kept, in the numbers of this run; where the statistics are from."""
     known = [row for row in rows if row.mean_kept == row.mean_kept]
     text = "Choose a row to open its layer, step by step below; a click on a column's head sorts."
+    if METHODS[run.recipe.method].calibrates:
+        errors = FeatureErrors.recorded(run.report)
+        far = figures.percent(errors.means[-1], 0) if errors else ""
+        far = far and f", from which they are {far} away behind the last block"
+        return (
+            f"{text} What is kept is not told here: the layers of this merge are matched on the "
+            f"inputs that they get in it, and not on those of the experts{far}."
+        )
     if not known:
         return f"{text} What is kept needs input Grams, and no expert here has any."
     best, worst = (f(known, key=lambda row: row.mean_kept) for f in (max, min))

@@ -24,14 +24,14 @@ def section(shelf: Shelf, run: Run, task: str, prepared: Prepared) -> None:
         "the merged parts one after another, by several orderings; after each swap the encoder is "
         "tested on every task."
     )
-    _controls(shelf, run, prepared)
-    looked = shelf.get(run)
-    found = list(looked.loadings.values()) if looked else []
-    if found:
-        _curves(run, found[-1], task)
+    name = tracked.of_run(prepared, run, "parts")
+    found: Loading | None = tracked.found(Slot.LOADING_PARTS, name)
+    _controls(shelf, run, prepared, name)
+    if found is not None:
+        _curves(run, found, task)
 
 
-def _controls(shelf: Shelf, run: Run, prepared: Prepared) -> None:
+def _controls(shelf: Shelf, run: Run, prepared: Prepared, name: str) -> None:
     with st.container(horizontal=True, vertical_alignment="bottom"):
         grain: Any = st.segmented_control(
             "Swap in", list(GRAINS), default="half", required=True, key="inside grain",
@@ -57,7 +57,8 @@ def _controls(shelf: Shelf, run: Run, prepared: Prepared) -> None:
     if clicked:
         chosen: Any = tuple(o for o in ORDERINGS if o in orderings)
         todo = partial(load, shelf, run, grain, chosen, lambda: prepared)
-        tracked.press(Slot.LOADING_PARTS, run.id, "Loading the parts one by one", todo)
+        title = "Loading the parts one by one"
+        tracked.press(Slot.LOADING_PARTS, run.id, title, todo, name=name)
 
 
 def _duration(shelf: Shelf, run: Run, states: int) -> str:
@@ -69,7 +70,7 @@ def _duration(shelf: Shelf, run: Run, states: int) -> str:
 
 
 def collect() -> None:
-    """Say how a loading ended that is not on the shelf."""
+    """Say how a loading ended that is not kept."""
     cancelled = "The loading was cancelled; nothing was kept of it."
     tracked.collect(Slot.LOADING_PARTS, cancelled=cancelled)
 

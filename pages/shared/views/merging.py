@@ -12,7 +12,7 @@ from mats_core.estimating import fits
 from mats_core.merging import require_recipe
 from mats_core.system import choose_device
 
-from ..controls import settings
+from ..controls import presets
 from ..frame import Slot, browser, session, show, shown, tracked
 from ..work import Job, Run, merge, prepare, shipped
 
@@ -27,7 +27,7 @@ def is_new(request: merge.Request) -> bool:
 def cost(request: merge.Request, preparing: Job) -> None:
     """What these settings are called, and what the merge will take, before it is started; or why it
     would be refused."""
-    if (preset := settings.preset_of(request)) is not None:
+    if (preset := presets.of(request)) is not None:
         st.caption(show.plain(f"{preset.title}: {preset.sentence}"))
     if (problem := refusal(request)) is not None:
         show.problem(problem)
@@ -41,7 +41,9 @@ def cost(request: merge.Request, preparing: Job) -> None:
         return
     need = "" if fits(found) else " More than is free here: it would be refused."
     place, _ = choose_device(request.device)
-    st.caption(show.plain(f"{found.sentence} on {place}, if nothing is remembered.{need}"))
+    larger = f" At most {found.size:.1f} × the size of a static merge." if found.size > 1 else ""
+    said = f"{found.sentence} on {place}, if nothing is remembered.{larger}{need}"
+    st.caption(show.plain(said))
 
 
 def refusal(request: merge.Request) -> str | None:

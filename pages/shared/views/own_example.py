@@ -12,11 +12,13 @@ from mats_core.analysis import OwnAnswers, fields
 from mats_core.errors import size
 from mats_core.tasks import MOST_PICTURE
 
-from ..frame import Slot, session, show, tracked
-from ..work import Job, Prepared, Run, Shelf, ask_own, picture
+from ..frame import Slot, keys, session, show, state, tracked
+from ..work import Prepared, Run, Shelf, ask_own, picture
+from .answers import OTHER
 
 IMAGES = ("png", "jpg", "jpeg", "webp", "bmp", "gif", "tif", "tiff")
 MEGABYTE = 1_000_000
+LINK = "asked"  # the query parameter that names an example
 
 
 def section(shelf: Shelf, run: Run, task: str, prepared: Prepared, other: Run | None) -> None:
@@ -34,7 +36,7 @@ def section(shelf: Shelf, run: Run, task: str, prepared: Prepared, other: Run | 
                 f"An image for the head of {task}", list(IMAGES), key=f"own image {task}",
                 max_upload_size=MOST_PICTURE // MEGABYTE,
                 help=f"Up to {size(MOST_PICTURE)}. It goes through the model's own image "
-                "processor, and is kept nowhere.",
+                "processor, and is kept on no disk.",
             )  # fmt: skip
             given: Sequence[str] | bytes = file.getvalue() if file is not None else b""
         else:
@@ -45,10 +47,27 @@ def section(shelf: Shelf, run: Run, task: str, prepared: Prepared, other: Run | 
         asked = st.form_submit_button("Ask all models", icon=":material/forum:")
     if asked:
         todo = partial(ask_own, shelf, merges, task, given, lambda: prepared)
-        tracked.press(Slot.ASKING, key, "Asking all models", todo)
-    found = session.own_answers.get(key)
-    if found is not None:
-        _answers(found, merges)
+        name = tracked.named(LINK, tracked.of_run(prepared, run, *key, repr(given)))
+        keep = partial(setattr, session, "own_example")
+        tracked.press(Slot.ASKING, key, "Asking all models", todo, keep=keep, name=name)
+    job = session.own_example
+    if job is not None and job.request == key and job.snapshot().state == "done":
+        _answers(job.outcome(), merges)
+
+
+def linked(family: str) -> Mapping[str, str | None]:
+    """What the address says of the example that was asked last; one that it names is opened, with
+    its task and its merges: only who asked it can name it."""
+    before = session.own_example
+    job = session.own_example = tracked.of_address(Slot.ASKING, LINK, before)
+    if job is not None and before is None:
+        task, run, *other = job.request
+        state.put(keys.inside_task(family), task)
+        session.inside_follows = session.inside_run = run
+        if other:
+            session.inside_other = other[0]
+            state.put(keys.INSIDE_BEFORE, OTHER)
+    return tracked.in_address(LINK, job)
 
 
 def _merges(run: Run, other: Run | None) -> Mapping[str, Run]:
@@ -59,12 +78,8 @@ def _merges(run: Run, other: Run | None) -> Mapping[str, Run]:
 
 
 def collect() -> None:
-    """Keep the answers, or say why there are none."""
-    tracked.collect(Slot.ASKING, _keep, cancelled="Asking was cancelled.")
-
-
-def _keep(job: Job) -> None:
-    session.own_answers = {job.request: job.outcome()}
+    """Say why there are no answers."""
+    tracked.collect(Slot.ASKING, cancelled="Asking was cancelled.")
 
 
 def _answers(found: OwnAnswers, merges: Mapping[str, Run]) -> None:

@@ -35,6 +35,20 @@ def _of(kept: Mapping[str, Run], label: str, key: str) -> Run:
     return kept[chosen]
 
 
+def beyond(run: Run) -> None:
+    """What is shown of a run that is no static merge."""
+    if run.report.routed:
+        st.caption(
+            "Answers are those of the routed model, whose inputs choose their expert. Layers, "
+            "parts and ways between models are of the static merge below its branches."
+        )
+    if run.report.trained:
+        st.caption(
+            "It was trained after it was merged: answers and weights are those after the "
+            "training, and a layer that is solved again is that of the merge before it."
+        )
+
+
 def task(run: Run) -> str:
     """A task of the run, at first the one that lost most."""
     kept = {r.name: share(r) for r in run.report.tasks}

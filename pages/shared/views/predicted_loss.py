@@ -10,10 +10,8 @@ from mats_core import figures
 from mats_core.analysis import Interference
 from mats_core.figures import Look
 
-from ..frame import Slot, session, show, shown, tracked
-from ..work import Job, Prepared, Run, predicted_loss
-
-MOST = 16  # predictions that a session keeps
+from ..frame import Slot, session, show, tracked
+from ..work import Prepared, Run, predicted_loss
 
 
 def section(compared: list[Run], prepared: Prepared | None, looks: dict[str, Look]) -> None:
@@ -25,39 +23,36 @@ def section(compared: list[Run], prepared: Prepared | None, looks: dict[str, Loo
         "that the merge really costs each task."
     )
     labels = {run.id: run.label for run in reversed(compared)}
-    ids, found = list(labels), session.forecasts
+    ids = list(labels)
     with st.container(horizontal=True, vertical_alignment="bottom"):
         id = st.selectbox(
             "Run", ids, index=ids.index(session.shown_run) if session.shown_run in ids else 0,
             format_func=lambda i: labels[i], width=320,
             key=f"forecast run {' '.join(labels)}",
         )  # fmt: skip
-        clicked = id not in found and st.button(
+        run = next(run for run in compared if run.id == id)
+        name = tracked.of_run(prepared, run, "predicted loss") if prepared is not None else ""
+        found: Interference | None = tracked.found(Slot.PREDICTING, name) if name else None
+        clicked = found is None and st.button(
             "Predict and measure", icon=":material/online_prediction:", key="forecast start",
             disabled=prepared is None, type="primary",
         )  # fmt: skip
-    run = next(run for run in compared if run.id == id)
     if clicked and prepared is not None:
-        start(run, prepared)
-    if id in found:
-        _figures(run, found[id], looks)
+        start(run, prepared, name)
+    if found is not None:
+        _figures(run, found, looks)
     elif prepared is not None and not prepared.files:
         st.info("The prediction needs statistics of the experts, and this family has none.")
 
 
-def start(run: Run, prepared: Prepared) -> None:
+def start(run: Run, prepared: Prepared, name: str) -> None:
     todo = partial(predicted_loss.predict, run, prepared)
-    tracked.press(Slot.PREDICTING, run.id, "Predicting the loss", todo)
+    tracked.press(Slot.PREDICTING, run.id, "Predicting the loss", todo, name=name)
 
 
 def collect() -> None:
-    """Keep a prediction that has just finished; say why where it failed."""
-    tracked.collect(Slot.PREDICTING, _keep)
-
-
-def _keep(job: Job) -> None:
-    found = {**session.forecasts, job.request: job.outcome()}
-    session.forecasts = shown.newest(found, MOST)
+    """Say why a prediction failed."""
+    tracked.collect(Slot.PREDICTING)
 
 
 def _figures(run: Run, found: Interference, looks: dict[str, Look]) -> None:

@@ -12,7 +12,7 @@ from mats_core.merging import FamilyFile, load_family
 from mats_core.methods import METHODS
 
 from ..frame import Slot, Wanted, browser, families, progress, session, show, state, tracked
-from ..work import export
+from ..work import Further, export
 from .export import card
 
 
@@ -84,5 +84,6 @@ def _take(back: Reopened) -> None:
             session.family = label
     session.wanted = Wanted(
         back.method, dict(back.options), back.experts, dict(back.weights), back.seed, back.dtype,
-        back.rounds,
+        back.rounds, tuple(back.after), tuple(back.by),
+        Further(back.routed, back.refine, back.keep_sums),
     )  # fmt: skip

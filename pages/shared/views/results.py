@@ -108,6 +108,13 @@ def headline(run: Run, beside: Run | None, preparing: Job) -> None:
                 help=help.format(run.report.split),
                 width="content",
             )
+        if run.report.routed:
+            st.metric(
+                "Size",
+                f"{run.report.size:.2f} ×",
+                help="Of merge and branches, as a multiple of the static merge, heads not counted.",
+                width="content",
+            )
         if not shipped.of_another_machine(run):  # then the time is another machine's
             seconds = run.report.seconds
             st.metric(
@@ -116,6 +123,8 @@ def headline(run: Run, beside: Run | None, preparing: Job) -> None:
                 help=f"On {run.report.device}, {run.report.device_reason}.",
                 width="content",
             )
+    if run.report.refined is not None:
+        st.caption(show.plain(f"{show.capital(run.report.refined.sentence)}."))
     if run.shipped:
         st.caption(show.plain(run.shipped))
     if run.draft:

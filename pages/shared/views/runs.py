@@ -20,7 +20,7 @@ from ..work import Run, runs, shipped
 FIRST = 4  # so many runs are ticked for somebody who has ticked none yet
 ROLE = "role"  # of the pinned run
 NOTE = "name and note"
-TESTED, FINAL = "tested on", "final figure"
+TESTED, FINAL, SIZE = "tested on", "final figure", "size"
 FEW = 6  # so many runs need no filter
 
 
@@ -86,6 +86,8 @@ def _table(newest: list[Run]) -> list[int]:
         table = table.drop(columns=ROLE)
     if not any(run.title or run.note for run in newest):
         table = table.drop(columns=NOTE)
+    if not any(run.report.routed for run in newest):
+        table = table.drop(columns=SIZE)
     if not any(run.final for run in newest):
         table = table.drop(columns=FINAL)
     answer: Any = st.dataframe(
@@ -120,6 +122,9 @@ def _columns() -> dict[str, Any]:
             format="%.1f %%",
             help="Normalised accuracy on test examples, which were asked once, by a press.",
         ),
+        SIZE: config.NumberColumn(
+            format="%.2f ×", help="Of a routed merge with its branches; every other one is 1 ×."
+        ),
         "time": config.NumberColumn(format="%.1f s"),
         "when": config.DatetimeColumn(format="distance"),
     }
@@ -131,7 +136,8 @@ def _row(run: Run, pinned: str | None) -> dict[str, Any]:
     return {
         "run": run.number,
         ROLE: "baseline" if run.id == pinned else "",
-        "method": METHODS[run.recipe.method].title + (", trained" if run.report.trained else ""),
+        "method": _method(run),
+        SIZE: run.report.size if run.report.routed else None,
         "settings changed": changed(run),
         NOTE: " · ".join(filter(None, [run.title, run.note])),
         "normalised": _hundred(numbers["normalised"]),
@@ -144,6 +150,13 @@ def _row(run: Run, pinned: str | None) -> dict[str, Any]:
         "time": None if shipped.of_another_machine(run) else run.report.seconds,
         "when": datetime.fromisoformat(run.created) if run.created else None,
     }
+
+
+def _method(run: Run) -> str:
+    """Its title, and what the merge went on to be."""
+    routed = ", routed" if run.report.routed else ""
+    trained = ", trained" if run.report.trained else ""
+    return f"{METHODS[run.recipe.method].title}{routed}{trained}"
 
 
 def _tested(run: Run) -> str | None:

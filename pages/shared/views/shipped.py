@@ -6,7 +6,7 @@ from functools import partial
 
 from mats_core.merging import FamilyFile
 
-from ..controls import settings
+from ..controls import presets
 from ..frame import Slot, caches, session, shown, state, tracked
 from ..work import Job, Run, runs, shipped
 
@@ -14,7 +14,7 @@ from ..work import Job, Run, runs, shipped
 def begin_with(collection: FamilyFile) -> None:
     """A new session's settings: a quick merge by the method of the best of them, where one is
     known."""
-    settings.begin(partial(shipped.first, collection))
+    presets.begin(partial(shipped.first, collection))
 
 
 def open_with(collection: FamilyFile, preparing: Job) -> tuple[Job, ...]:

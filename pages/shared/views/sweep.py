@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -10,7 +10,7 @@ import streamlit as st
 
 from mats_core import figures
 from mats_core.analysis import Cell, best
-from mats_core.merging import FamilyFile, Recipe
+from mats_core.merging import FamilyFile, Recipe, dump_recipe
 from mats_core.methods import METHODS
 
 from ..controls import grid
@@ -19,6 +19,7 @@ from ..work import Job, Prepared, Run, SweepRequest, run_sweep
 from . import runs
 
 POLL = 1.5  # seconds between two looks at a sweep that runs
+LINK = "sweep"  # the query parameter that names one
 
 
 def section(collection: FamilyFile, kept: list[Run], prepared: Prepared | None) -> None:
@@ -52,9 +53,18 @@ def section(collection: FamilyFile, kept: list[Run], prepared: Prepared | None) 
 
 
 def start(request: SweepRequest, prepared: Prepared) -> None:
+    like = request.like.id if request.like else ""
+    asked = (dump_recipe(request.recipe), request.x, request.y, request.examples, like)
+    name = tracked.named(LINK, tracked.name(prepared, *map(str, asked)))
     todo = partial(run_sweep, request, prepared)
     keep = partial(setattr, session, "sweep")
-    tracked.press(Slot.SWEEPING, request, "Sweeping", todo, background=True, keep=keep)
+    tracked.press(Slot.SWEEPING, request, "Sweeping", todo, background=True, keep=keep, name=name)
+
+
+def linked(family: str) -> Mapping[str, str | None]:
+    """What the address says of the last sweep; one that it names is opened."""
+    session.sweep = tracked.of_address(Slot.SWEEPING, LINK, session.sweep)
+    return tracked.in_address(LINK, session.sweep)
 
 
 def collect() -> None:

@@ -11,11 +11,10 @@ from mats_core import figures
 from mats_core.analysis import Why
 from mats_core.figures import Look
 
-from ..frame import Slot, browser, keys, session, show, shown, state, tracked
+from ..frame import Slot, browser, keys, session, show, state, tracked
 from ..work import Job, Prepared, Run, Shelf, why
 from .comparison import against
 
-MOST = 16  # pairs of runs that a session keeps
 VIEW = "Why"  # the tab on Compare
 
 
@@ -106,17 +105,18 @@ def _choose(there: dict[str, Run], wanted: tuple[str, str]) -> tuple[str, str]:
 
 def _reasons(first: Run, second: Run, prepared: Prepared | None) -> Why | None:
     """The prediction of both, where the worker has made it; else it is begun, once."""
-    pair = (first.id, second.id)
-    if pair in session.reasons:
-        return session.reasons[pair]
     if prepared is None:
         st.caption("What the statistics predict by layer follows when the family is prepared.")
-    elif (job := tracked.active(Slot.EXPLAINING)) is None or job.request != pair:
-        _start(first, second, prepared)
-    return None
+        return None
+    name = tracked.of_run(prepared, first, "why", second.id)
+    found = tracked.found(Slot.EXPLAINING, name)
+    job = tracked.active(Slot.EXPLAINING)
+    if found is None and (job is None or job.request != (first.id, second.id)):
+        _start(first, second, prepared, name)
+    return found
 
 
-def _start(first: Run, second: Run, prepared: Prepared) -> None:
+def _start(first: Run, second: Run, prepared: Prepared, name: str) -> None:
     pair = (first.id, second.id)
     if session.unexplained == pair:  # it failed or was cancelled: not again by itself
         if st.button("Predict by layer", icon=":material/online_prediction:", key="why start"):
@@ -126,16 +126,10 @@ def _start(first: Run, second: Run, prepared: Prepared) -> None:
     session.unexplained = pair
     shelf = session.inside_shelf = session.inside_shelf or Shelf()
     todo = partial(why.explain, shelf, first, second, prepared)
-    tracked.start(Slot.EXPLAINING, pair, "Predicting both", todo)
+    tracked.put(Slot.EXPLAINING, Job(pair, "Predicting both", todo, name=name, shared=True))
     st.rerun()
 
 
 def collect() -> None:
-    """Keep a prediction that has just finished; say why where it failed."""
-    cancelled = "The prediction by layer was cancelled."
-    tracked.collect(Slot.EXPLAINING, _keep, cancelled=cancelled)
-
-
-def _keep(job: Job) -> None:
-    pair: tuple[str, str] = job.request
-    session.reasons = shown.newest({**session.reasons, pair: job.outcome()}, MOST)
+    """Say how a prediction ended that is not kept."""
+    tracked.collect(Slot.EXPLAINING, cancelled="The prediction by layer was cancelled.")

@@ -8,11 +8,13 @@ from .between import walk
 from .chosen import chosen, chosen_examples
 from .conflict import ConflictRequest, measure_conflicts
 from .convergence import follow
+from .desk import Desk
 from .drafts import Draft
 from .export import Written
 from .feature_map import draw_map, finish_map
 from .film import film
-from .jobs import Desk, Job, Snapshot, Tell, Worker
+from .further import Further
+from .jobs import Job, Snapshot, Tell, Worker
 from .ladder import LadderRequest, run_ladder
 from .layers import tabulate
 from .loading import EXAMPLES, load
@@ -27,11 +29,11 @@ from .survey import look_around
 from .sweep import SweepRequest, run_sweep
 
 __all__ = [
-    "EXAMPLES", "Answers", "ConflictRequest", "Desk", "Draft", "Job", "LadderRequest", "Prepared",
-    "Request", "Residuals", "Run", "Shelf", "SizesRequest", "Snapshot", "SweepRequest", "TaskCard",
-    "Tell", "Worker", "Written", "ask_own", "chosen", "chosen_examples", "clipped", "confusion",
-    "drafts", "draw_map", "export", "film", "final", "finish_map", "follow", "leaderboard",
-    "lesson", "load", "look_around", "measure_conflicts", "merge", "picture", "predicted_loss",
-    "prepare", "run_ladder", "run_sizes", "run_sweep", "runs", "shipped", "step_through",
-    "tabulate", "walk", "why",
+    "EXAMPLES", "Answers", "ConflictRequest", "Desk", "Draft", "Further", "Job", "LadderRequest",
+    "Prepared", "Request", "Residuals", "Run", "Shelf", "SizesRequest", "Snapshot", "SweepRequest",
+    "TaskCard", "Tell", "Worker", "Written", "ask_own", "chosen", "chosen_examples", "clipped",
+    "confusion", "drafts", "draw_map", "export", "film", "final", "finish_map", "follow",
+    "leaderboard", "lesson", "load", "look_around", "measure_conflicts", "merge", "picture",
+    "predicted_loss", "prepare", "run_ladder", "run_sizes", "run_sweep", "runs", "shipped",
+    "step_through", "tabulate", "walk", "why",
 ]  # fmt: skip

@@ -49,6 +49,7 @@ def opened(run: Made, prepared: Prepared) -> tuple[Recipe, Inputs]:
         update={
             "evaluate": False,
             "output": None,
+            "keep_sums": False,
             "search": None,
             "options": dict(run.report.options),
         }
@@ -125,14 +126,15 @@ def _with_statistics(run: Made, recipe: Recipe, prepared: Prepared) -> Recipe:
 def looked(
     shelf: Shelf, run: Run, recipe: Recipe, inputs: Inputs
 ) -> Generator[Event, None, Looked]:
-    """The run's tensors from the shelf, or made again."""
+    """The run's tensors from the shelf, or made again; of a routed merge its branches among them,
+    by their names beside the weights."""
     known = shelf.get(run)
     if known is not None and known.made is not None:
         return known
     tensors = remembered(run, {})
     if not tensors:
         finished = yield from part(merge_again(recipe, inputs=inputs), said="Once more: {}")
-        tensors = remembered(run, finished.tensors)
+        tensors = remembered(run, {**finished.tensors, **finished.branches})
     return shelf.put(run, tensors)
 
 

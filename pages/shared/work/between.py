@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 
-from mats_core.analysis import walking
+from mats_core.analysis import Between, walking
 from mats_core.merging import Event
 from mats_core.system import part
 
@@ -20,12 +20,12 @@ from .shelf import Shelf
 MERGED = 0.2  # of the whole, when the run is made again
 
 
-def walk(shelf: Shelf, run: Run, ready: Ready, tell: Tell) -> None:
-    """Put accuracy and loss along the way on the shelf."""
-    told(_walking(shelf, run, ready()), tell)
+def walk(shelf: Shelf, run: Run, ready: Ready, tell: Tell) -> Between:
+    """Accuracy and loss along the way."""
+    return told(_walking(shelf, run, ready()), tell)
 
 
-def _walking(shelf: Shelf, run: Run, prepared: Prepared) -> Generator[Event, None, None]:
+def _walking(shelf: Shelf, run: Run, prepared: Prepared) -> Generator[Event, None, Between]:
     recipe, inputs, looked = yield from again.remade(shelf, run, prepared, stop=MERGED)
     events = walking(recipe, looked.encoder, inputs=inputs, examples=EXAMPLES)
-    looked.between = yield from part(events, MERGED)
+    return (yield from part(events, MERGED))

@@ -95,6 +95,7 @@ def _to_write(made: Run, recipe: Recipe) -> Recipe:
             "experts": tuple(entries),
             "base_fingerprint": prints.get("base"),
             "evaluate": evaluate,
+            "keep_sums": made.recipe.keep_sums,
         }
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 
-from mats_core.analysis import mapping, travelling, under_experts
+from mats_core.analysis import FeatureMap, mapping, travelling, under_experts
 from mats_core.merging import Event
 from mats_core.system import part
 
@@ -17,28 +17,28 @@ from .runs import Run
 from .shelf import Shelf
 
 MERGED = 0.2  # of the whole, when the run is made again
-TRAVELLED = 0.5  # of the rest of a map, when the way is known
+TRAVELLED = 0.6  # of the rest of a map, when the way is known
 
 
-def draw_map(shelf: Shelf, run: Run, ready: Ready, tell: Tell) -> None:
-    """Put the map of a run on the shelf, with base, experts and merge."""
-    told(_mapping(shelf, run, ready()), tell)
+def draw_map(shelf: Shelf, run: Run, ready: Ready, tell: Tell) -> FeatureMap:
+    """The map of a run, with base, experts and merge."""
+    return told(_mapping(shelf, run, ready()), tell)
 
 
-def _mapping(shelf: Shelf, run: Run, prepared: Prepared) -> Generator[Event, None, None]:
+def _mapping(shelf: Shelf, run: Run, prepared: Prepared) -> Generator[Event, None, FeatureMap]:
     recipe, inputs, looked = yield from again.remade(shelf, run, prepared, stop=MERGED)
-    looked.map = yield from part(mapping(recipe, looked.encoder, inputs=inputs), MERGED)
+    return (yield from part(mapping(recipe, looked.encoder, inputs=inputs), MERGED))
 
 
-def finish_map(shelf: Shelf, run: Run, ready: Ready, tell: Tell) -> None:
-    """Add the way from the base to the merge, and all examples under every expert."""
-    told(_finishing(shelf, run, ready()), tell)
+def finish_map(shelf: Shelf, run: Run, known: FeatureMap, ready: Ready, tell: Tell) -> FeatureMap:
+    """A map with the way from the base to the merge, and all examples under every expert."""
+    return told(_finishing(shelf, run, known, ready()), tell)
 
 
-def _finishing(shelf: Shelf, run: Run, prepared: Prepared) -> Generator[Event, None, None]:
-    recipe, inputs = again.opened(run, prepared)
-    looked = shelf.place(run)
-    assert looked.map is not None
-    events = travelling(looked.map, recipe, looked.encoder, inputs=inputs)
-    looked.map = yield from part(events, stop=TRAVELLED)
-    looked.map = yield from part(under_experts(looked.map, recipe, inputs=inputs), TRAVELLED)
+def _finishing(
+    shelf: Shelf, run: Run, known: FeatureMap, prepared: Prepared
+) -> Generator[Event, None, FeatureMap]:
+    recipe, inputs, looked = yield from again.remade(shelf, run, prepared, stop=MERGED)
+    events = travelling(known, recipe, looked.encoder, inputs=inputs)
+    known = yield from part(events, MERGED, TRAVELLED)
+    return (yield from part(under_experts(known, recipe, inputs=inputs), TRAVELLED))

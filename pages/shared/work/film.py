@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 
-from mats_core.analysis import Frame, FrameDone, filming
+from mats_core.analysis import Film, FrameDone, filming
 from mats_core.merging import Event
 from mats_core.system import part
 
@@ -20,17 +20,13 @@ from .shelf import Shelf
 REMADE = 0.4  # of the whole, when the run is made again
 
 
-def film(shelf: Shelf, run: Run, ready: Ready, tell: Tell) -> tuple[Frame, ...]:
-    """The frames of a run's calibration, whose film is on the shelf then; those that are known so
-    far are told on the way."""
+def film(shelf: Shelf, run: Run, ready: Ready, tell: Tell) -> Film:
+    """The film of a run's calibration; the frames that are known so far are told on the way."""
     known = gathering(FrameDone, lambda event: event.frame)
     return told(_filming(shelf, run, ready()), tell, known)
 
 
-def _filming(
-    shelf: Shelf, run: Run, prepared: Prepared
-) -> Generator[Event, None, tuple[Frame, ...]]:
+def _filming(shelf: Shelf, run: Run, prepared: Prepared) -> Generator[Event, None, Film]:
     recipe, inputs, looked = yield from again.remade(shelf, run, prepared, stop=REMADE)
     events = filming(recipe, run.report, looked.encoder, inputs=inputs, examples=EXAMPLES)
-    looked.film = yield from part(events, REMADE)
-    return looked.film.frames
+    return (yield from part(events, REMADE))

@@ -13,6 +13,7 @@ import logging
 import os
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -21,6 +22,7 @@ from typing import Any, Literal, Protocol
 import torch
 
 from mats_core.errors import InputError
+from mats_core.system import nbytes
 
 State = Literal["waiting", "running", "done", "failed", "cancelled"]
 
@@ -33,7 +35,7 @@ class Tell(Protocol):
 
 Work = Callable[[Tell], Any]
 log = logging.getLogger(__name__)
-MOST_SHARED = 16  # jobs whose results the worker keeps
+MOST_SHARED = 1 << 28  # bytes of results that the worker keeps; the newest stays in any case
 SLICE = 1.0  # seconds after which a job lets shorter ones pass
 SHORT = 1.0  # seconds that a job is expected to take of whose kind none has ended yet
 DEEPEST = 8  # jobs that have begun and wait for shorter ones, at most
@@ -70,7 +72,7 @@ class Job:
     then         the job that follows from its result, if one does; the worker takes it up
     name         by which another session finds it (see `Worker.named`)
     shared       any session may ask for what it measures: it lasts, and the worker keeps its
-                 result, a small one, under its name
+                 result under its name
 
     A snapshot's `partial` is what the work has found so far, for a page that shows it grow.
     """
@@ -92,7 +94,7 @@ class Job:
         self.shared, self._work = shared, work
         self.next: Job | None = None
         self._lock, self._stop = threading.Lock(), threading.Event()
-        self._ended = threading.Event()
+        self._ended, self._known = threading.Event(), threading.Event()
         self._now = Snapshot()
         self._started = time.perf_counter()
         self._away = 0.0  # seconds in which others passed
@@ -136,6 +138,11 @@ class Job:
         """Whether the work has ended after at most so many seconds."""
         return self._ended.wait(seconds)
 
+    def knows(self, seconds: float) -> bool:
+        """Whether there is something to show after at most so many seconds: a part of the result,
+        or the end."""
+        return self._known.wait(seconds)
+
     def cancel(self) -> None:
         """Ask the work to stop; a job that has not begun ends here."""
         self._stop.set()
@@ -150,10 +157,15 @@ class Job:
         if self._meanwhile is not None:
             self._meanwhile()
 
-    def run(self, meanwhile: Callable[[], None] | None = None) -> None:
+    def run(
+        self,
+        meanwhile: Callable[[], None] | None = None,
+        share: Callable[[Job, Any], None] = lambda job, result: None,
+    ) -> None:
         """In the worker: do the work, and turn whatever happens into a state and a sentence.
 
-        `meanwhile` is called between its steps.
+        meanwhile   called between its steps
+        share       called with the result, before the job says that it has ended
         """
         if self._stop.is_set():
             return
@@ -164,6 +176,7 @@ class Job:
         try:
             result = work(self.tell)
             self.next = self._then(result)
+            share(self, result)
         except Cancelled:
             self._set(state="cancelled", text="Cancelled")
         except InputError as error:
@@ -188,6 +201,8 @@ class Job:
             self._now = replace(self._now, seconds=seconds, **changes)
             if not self._now.active:
                 self._ended.set()
+            if self._now.partial is not None or not self._now.active:
+                self._known.set()
 
 
 def _nothing(tell: Tell) -> None:
@@ -224,7 +239,7 @@ class Worker:
         self._took: dict[str, float] = {}  # seconds of the last job of each title
         self._waiting: list[Job] = []
         self._running: list[Job] = []  # one, and the one that lets it go first
-        self._shared: dict[str, Job] = {}
+        self._shared: OrderedDict[str, tuple[Job, int]] = OrderedDict()  # and the result's bytes
         self._ended = False
         self._pages = 0  # that are being drawn
         self._changed = threading.Condition()
@@ -247,8 +262,6 @@ class Worker:
     def submit(self, job: Job) -> Job:
         with self._changed:
             self._waiting.append(job)
-            if job.shared:
-                self._share(job)
             self._changed.notify()
         return job
 
@@ -258,22 +271,32 @@ class Worker:
             self._pages += pages
             self._changed.notify()
 
-    def _share(self, job: Job) -> None:
-        """Keep a shared job under its name; of those that have ended, the oldest go."""
-        self._shared.pop(job.name, None)
-        self._shared[job.name] = job
-        ended = [name for name, other in self._shared.items() if not other.active]
-        for name in ended[: max(0, len(self._shared) - MOST_SHARED)]:
-            del self._shared[name]
+    def _share(self, job: Job, result: Any) -> None:
+        """Keep a shared job that has its result; those that were not asked for longest go."""
+        if not job.shared:
+            return
+        room = nbytes(result)
+        with self._changed:
+            self._shared.pop(job.name, None)
+            self._shared[job.name] = job, room
+            held = sum(size for _, size in self._shared.values())
+            while held > MOST_SHARED and len(self._shared) > 1:
+                held -= self._shared.popitem(last=False)[1][1]
 
     def named(self, name: str) -> Job | None:
         """The job of this name that has not ended, or a shared one that has its result."""
         with self._changed:
             jobs = [*self._running, *self._waiting]
-            shared = self._shared.get(name)
-        if shared is not None and shared.snapshot().state == "done":
-            return shared
-        return next((job for job in jobs if name and job.name == name and job.active), None)
+        named = (job for job in jobs if name and job.name == name)
+        return next((job for job in named if job.active), None) or self.finished(name)
+
+    def finished(self, name: str) -> Job | None:
+        """The shared job of this name that has its result, also while another one is under way."""
+        with self._changed:
+            if name in self._shared:
+                self._shared.move_to_end(name)
+            job = self._shared.get(name, (None, 0))[0]
+        return job if job is not None and not job.active else None
 
     def ahead(self, job: Job) -> int:
         """How many jobs will be begun before this one (the running one not counted)."""
@@ -308,7 +331,7 @@ class Worker:
         passing = self._let_others_go_first if job.background else self._let_shorter_pass
         begun = time.perf_counter()
         try:
-            job.run(lambda: passing(job))
+            job.run(lambda: passing(job), self._share)
         except BaseException:  # as of a log that cannot be written
             log.critical("%s ended in a way that no job should", job.title, exc_info=True)
         finally:
@@ -359,29 +382,3 @@ class Worker:
         """Whether a job in the background need not rest any longer."""
         foreground = any(job.active and not job.background for job in self._waiting)
         return self._ended or foreground or not self._pages
-
-
-class Desk:
-    """A session's way to the worker; when the session ends, its jobs are cancelled, but for those
-    that last."""
-
-    def __init__(self, worker: Worker) -> None:
-        self._worker, self._jobs = worker, list[Job]()
-
-    def submit(self, job: Job) -> Job:
-        self._jobs = [*(j for j in self._jobs if j.active), job]
-        return self._worker.submit(job)
-
-    def attend(self, pages: int) -> None:
-        self._worker.attend(pages)
-
-    def ahead(self, job: Job) -> int:
-        return self._worker.ahead(job)
-
-    def named(self, name: str) -> Job | None:
-        return self._worker.named(name)
-
-    def close(self) -> None:
-        for job in self._jobs:
-            if not job.lasting:
-                job.cancel()

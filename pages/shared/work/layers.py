@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 
-from mats_core.analysis import tabulating
+from mats_core.analysis import LayerRow, tabulating
 from mats_core.merging import Event
 from mats_core.system import part
 
@@ -19,11 +19,14 @@ from .shelf import Shelf
 MERGED = 0.5  # of the whole, when the run is made again
 
 
-def tabulate(shelf: Shelf, run: Run, ready: Ready, tell: Tell) -> None:
-    """Put the table of a run's layers on the shelf."""
-    told(_tabulating(shelf, run, ready()), tell)
+def tabulate(shelf: Shelf, run: Run, ready: Ready, tell: Tell) -> tuple[LayerRow, ...]:
+    """The table of a run's layers."""
+    return told(_tabulating(shelf, run, ready()), tell)
 
 
-def _tabulating(shelf: Shelf, run: Run, prepared: Prepared) -> Generator[Event, None, None]:
-    _, inputs, looked = yield from again.remade(shelf, run, prepared, stop=MERGED)
-    looked.layers = yield from part(tabulating(inputs, looked.encoder), MERGED)
+def _tabulating(
+    shelf: Shelf, run: Run, prepared: Prepared
+) -> Generator[Event, None, tuple[LayerRow, ...]]:
+    recipe, inputs, looked = yield from again.remade(shelf, run, prepared, stop=MERGED)
+    events = tabulating(inputs, looked.encoder, method=recipe.method)
+    return (yield from part(events, MERGED))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 
-from mats_core.analysis import Grain, Ordering, loading
+from mats_core.analysis import Grain, Loading, Ordering, loading
 from mats_core.merging import Event, Inputs, Recipe
 from mats_core.system import part
 
@@ -25,10 +25,10 @@ def load(
     orderings: tuple[Ordering, ...],
     ready: Ready,
     tell: Tell,
-) -> None:
-    """Put the layer-by-layer loading of a run on the shelf."""
+) -> Loading:
+    """The layer-by-layer loading of a run."""
     recipe, inputs = again.opened(run, ready())
-    told(_loading(shelf, run, grain, orderings, recipe, inputs), tell)
+    return told(_loading(shelf, run, grain, orderings, recipe, inputs), tell)
 
 
 def _loading(
@@ -38,9 +38,9 @@ def _loading(
     orderings: tuple[Ordering, ...],
     recipe: Recipe,
     inputs: Inputs,
-) -> Generator[Event, None, None]:
+) -> Generator[Event, None, Loading]:
     looked = yield from part(again.looked(shelf, run, recipe, inputs), stop=0.1)
     events = loading.load(
         recipe, looked.encoder, inputs=inputs, grain=grain, orderings=orderings, examples=EXAMPLES
     )
-    looked.loadings[grain, orderings] = yield from part(events, start=0.1)
+    return (yield from part(events, start=0.1))

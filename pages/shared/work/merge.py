@@ -32,6 +32,7 @@ from mats_core.methods import METHODS
 
 from . import again, runs
 from .following import told
+from .further import STATIC, Further, in_memory
 from .jobs import Job, Tell
 from .prepare import Prepared
 
@@ -50,7 +51,10 @@ class Request:
     device: str = "auto"
     precision: float | None = None
     rounds: int = 1
+    after: tuple[Mapping[str, Mapping[str, Any]], ...] = ()
+    by: tuple[Mapping[str, Any], ...] = ()
     draft: bool = False  # whether it was Live that asked
+    further: Further = STATIC
 
     def recipe(self, files: dict[str, Path] | None = None) -> Recipe:
         """The recipe; raises `InputError` for anything wrong with method and options."""
@@ -72,13 +76,16 @@ class Request:
             dtype=self.dtype,
             device=self.device,
             rounds=self.rounds,
+            after=self.after,
+            by=self.by,
+            **self.further.settings,
         )
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A finished merge and the run that it is kept as; `tensors` wait for the examples that were
-    not asked yet."""
+    """A finished merge and the run that it is kept as; `tensors`, branches among them, wait for the
+    examples that were not asked yet."""
 
     recipe: Recipe
     report: Report
@@ -128,7 +135,7 @@ def require_statistics(request: Request) -> None:
 
 def estimated(request: Request, prepared: Prepared) -> Estimate:
     """What a request will cost; raises `InputError` as the merge itself would."""
-    recipe = request.recipe(prepared.files)
+    recipe = in_memory(request.recipe(prepared.files))
     return estimate(prepared.inputs, recipe, examples=_examples(prepared))
 
 
@@ -170,7 +177,7 @@ def merge(request: Request, ready: Callable[[], Prepared], tell: Tell) -> Outcom
     """Run the request's recipe to its end; `ready` is asked when the merge's turn has come."""
     prepared = ready()
     recipe = request.recipe(prepared.files)
-    plan = planned(recipe, again.of_family(prepared, recipe))
+    plan = planned(in_memory(recipe), again.of_family(prepared, recipe))
     expected = judge(plan, examples=_examples(prepared), speeds=None)
     shares = Shares()
     said = {part: shares.merging * expected.share_of(part) for part in ("refining", "branching")}
@@ -178,8 +185,8 @@ def merge(request: Request, ready: Callable[[], Prepared], tell: Tell) -> Outcom
     solving = _Solving()
     finished = told(run_plan(plan, shares=shares), tell, solving.see)
     run = _kept(request, recipe, finished.report)
-    again.remembered(run, finished.tensors)
-    return Outcome(recipe, finished.report, run, finished.tensors)
+    tensors = again.remembered(run, {**finished.tensors, **finished.branches})
+    return Outcome(recipe, finished.report, run, tensors)
 
 
 class _Solving:

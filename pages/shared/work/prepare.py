@@ -58,7 +58,8 @@ class Prepared:
     """A family, opened, measured and evaluated before any merge.
 
     `problem` is a sentence where statistics could not be measured; methods without them still work.
-    `notes` are what users should know about the files, about experts and about their tasks.
+    `notes` are what users should know about the files, about experts and about their tasks; `data`
+    are the digests of these.
     """
 
     collection: FamilyFile
@@ -69,6 +70,11 @@ class Prepared:
     problem: str = ""
     base_card: TaskCard | None = None
     notes: tuple[str, ...] = ()
+    data: tuple[str, ...] = ()
+
+
+# Results, cards, notes, and the data's digests
+_Tested = tuple[tuple[TaskResult, ...], dict[str, TaskCard], list[str], tuple[str, ...]]
 
 
 def prepare(collection: FamilyFile, key: Hashable, tell: Tell) -> Prepared:
@@ -98,19 +104,17 @@ def _preparing(collection: FamilyFile) -> Generator[Event, None, Prepared]:
     files, problem = yield from part(_measuring(collection), 0.1, 0.7)
     if files:
         inputs = with_statistics(inputs, collection.recipe("average", statistics=files))
-    baselines, cards, said = yield from part(_testing(collection, inputs), 0.7)
+    baselines, cards, said, data = yield from part(_testing(collection, inputs), 0.7)
     yield Event(fraction=1.0, text="Timing this machine, once")
     speeds.rates(choose_device("auto")[0])
     own = _base_card(collection)
     notes = tuple(dict.fromkeys((*inputs.notes, *said)))
-    return Prepared(collection, inputs, files, baselines, cards, problem, own, notes)
+    return Prepared(collection, inputs, files, baselines, cards, problem, own, notes, data)
 
 
-def _testing(
-    collection: FamilyFile, inputs: Inputs
-) -> Generator[Event, None, tuple[tuple[TaskResult, ...], dict[str, TaskCard], list[str]]]:
-    """What experts and base reach on their tasks, the tasks' cards, and notes on both."""
-    baselines, cards, notes = [], {}, []
+def _testing(collection: FamilyFile, inputs: Inputs) -> Generator[Event, None, _Tested]:
+    """What experts and base reach on their tasks, and what there is to say of these."""
+    baselines, cards, notes, data = [], {}, [], []
     for index, expert in enumerate(inputs.family.experts):
         if not expert.task:
             continue
@@ -118,12 +122,13 @@ def _testing(
         yield Event(fraction=fraction, text=f"Testing the expert {expert.name}")
         task = tasks.load(expert.task, root=collection.folder)
         cards[expert.name] = _card(task)
+        data.append(f"{expert.name}:{task.digest}")
         if expert.checkpoint.directory is not None:
             known = evaluate.reference(inputs.family, expert, task, TRIED.split, None, "cpu")
             base = known.pretrained
             baselines.append(TaskResult(expert.name, base, known.finetuned, base))
             notes += known.notes
-    return tuple(baselines), cards, notes
+    return tuple(baselines), cards, notes, tuple(data)
 
 
 def _base_card(collection: FamilyFile) -> TaskCard | None:

@@ -25,6 +25,7 @@ from mats_core.merging import (
     FINAL,
     Recipe,
     Report,
+    Rule,
     dump_recipe,
     parse_recipe,
     task_dict,
@@ -32,6 +33,8 @@ from mats_core.merging import (
 )
 from mats_core.methods import METHODS, describe
 from mats_core.system import recall, results_folder, state_of
+
+from .further import Further
 
 FORMAT = 1
 PIN = "pinned"  # the file that names the pinned run of a family
@@ -102,20 +105,23 @@ class Run:
         ]
         if self.recipe.rounds > 1:
             changed.insert(0, f"{self.recipe.rounds} rounds")
-        if self.report.trained:
-            changed.insert(0, "trained")
         if len(self.recipe.experts) < self.family_size:
             changed.append(f"{len(self.recipe.experts)} experts")
+        changed = [*(step.step.name for step in self.recipe.steps()), *changed]
+        if self.recipe.by:
+            changed.append("by layer")
         if len({expert.weight for expert in self.recipe.experts}) > 1:
             changed.append("own weights")
         more = [f"{len(changed) - 2} more"] if len(changed) > 2 else []
-        return " · ".join([method.short or method.title, *changed[:2], *more])
+        told = [*marks(self.report), *changed[:2], *more]
+        return " · ".join([method.short or method.title, *told])
 
     @property
     def label(self) -> str:
-        # A title that a person gave says nothing of it.
-        trained = " · trained" if self.title and self.report.trained else ""
-        return f"{self.number} · {self.name}{trained}" + (" · draft" if self.draft else "")
+        # A title that a person gave says nothing of them.
+        marked = marks(self.report) if self.title else []
+        draft = ["draft"] if self.draft else []
+        return " · ".join([str(self.number), self.name, *marked, *draft])
 
     @property
     def final_report(self) -> Report | None:
@@ -123,6 +129,13 @@ class Run:
         if self.final is None:
             return None
         return replace(self.report, tasks=self.final.tasks, split=FINAL.split)
+
+
+def marks(report: Report) -> list[str]:
+    """What stands beside every number of a merge that is no static one: its size, and that it was
+    trained."""
+    routed = [f"routed, {report.size:.2f} × size"] if report.routed else []
+    return [*routed, *(["trained"] if report.trained else [])]
 
 
 def identity(recipe: Recipe, fingerprints: Mapping[str, str]) -> str:
@@ -146,8 +159,16 @@ def identity(recipe: Recipe, fingerprints: Mapping[str, str]) -> str:
     }
     if recipe.rounds > 1:  # those of one round keep the name that they had before there were more
         content["rounds"] = recipe.rounds
-    if recipe.refine is not None:
-        content["refine"] = recipe.refine.model_dump()
+    if recipe.after:
+        content["after"] = [step.content for step in recipe.steps()]
+    if recipe.by:
+        content["by"] = [rule.model_dump(exclude_defaults=True) for rule in recipe.by]
+    further = Further.of(recipe)
+    for name, model in (("refine", further.refine), ("routed", further.routed)):
+        if model is not None:
+            content[name] = model.model_dump()
+    if further.keep_sums:  # beside the model that is written
+        content["keep_sums"] = True
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:10]
 
 
@@ -320,7 +341,8 @@ def remove(run: Run) -> None:
 def defaults(run: Run) -> dict[str, str]:
     """What the options of a run's method are when nobody touches them, by title."""
     found = {_title(f.name): _text(f.default) for f in describe(run.recipe.method)}
-    return found | ({ROUNDS: "1"} if _in_rounds(run) else {})
+    found |= {ROUNDS: "1"} if _in_rounds(run) else {}
+    return found | dict.fromkeys(Further.of(run.recipe).words, "no")
 
 
 def _in_rounds(run: Run) -> bool:
@@ -347,7 +369,26 @@ def settings(run: Run) -> dict[str, str]:
     }
     if _in_rounds(run):
         fixed[ROUNDS] = str(run.recipe.rounds)
+    if run.recipe.after:
+        fixed["after the merge"] = run.report.steps
+    if run.recipe.by:
+        fixed["by layer"] = "; ".join(sentence(rule) for rule in run.recipe.by)
+    fixed |= Further.of(run.recipe).words
     weights = {entry.weight for entry in run.recipe.experts}
     if len(weights) > 1:
         fixed["weights"] = ", ".join(f"{e.name} {e.weight:g}" for e in run.recipe.experts)
     return fixed | {_title(name): _text(value) for name, value in run.report.options.items()}
+
+
+def sentence(rule: Rule) -> str:
+    """A rule by layer in a few words: `*.attention.* at depth 0 to 0.5: update × 0.5`."""
+    about = [rule.match] if rule.match is not None else []
+    if rule.depth is not None:
+        low, high = rule.depth
+        about.append(f"depth {low:.3g}" + (f" to {high:.3g}" if high > low else ""))
+    if isinstance(rule.weight, dict):
+        said = [f"{name} × {weight:g}" for name, weight in rule.weight.items()]
+    else:
+        said = [] if rule.weight is None else [f"update × {rule.weight:g}"]
+    said += [f"{_title(name)} {_text(value)}" for name, value in rule.options.items()]
+    return f"{' at '.join(about)}: {', '.join(said)}"

@@ -5,12 +5,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-from mats_core.analysis import Between, FeatureMap, Film, LayerRow, LayerSteps, Loading
+from mats_core.analysis import LayerSteps
 from mats_core.merging import Inputs
 from mats_core.tasks import IMAGES, Form, Split
 
@@ -54,13 +53,8 @@ class Looked:
 
     made: Mapping[str, Tensor] | None = None
     answers: dict[str, Answers] = field(default_factory=dict)
-    loadings: dict[tuple[Any, ...], Loading] = field(default_factory=dict)
-    layers: tuple[LayerRow, ...] = ()
-    between: Between | None = None
     steps: dict[str, LayerSteps] = field(default_factory=dict)
     last_round: Inputs | None = None
-    map: FeatureMap | None = None
-    film: Film | None = None
 
     @property
     def encoder(self) -> Mapping[str, Tensor]:

@@ -6,10 +6,13 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 
 from mats_core.errors import InputError
-from pages.shared.work.jobs import MOST_SHARED, Desk, Job, Tell, Worker
+from pages.shared.work import jobs
+from pages.shared.work.desk import Desk
+from pages.shared.work.jobs import Job, Tell, Worker
 
 WAIT = 20.0
 
@@ -111,7 +114,7 @@ def test_a_shared_job_outlives_its_session_and_another_finds_it_and_its_result(w
     assert Desk(worker).named("ladder") is again
 
 
-def test_of_shared_jobs_those_with_a_result_are_found_and_the_oldest_go(worker):
+def test_of_shared_jobs_those_with_a_result_are_found_and_the_oldest_go(worker, monkeypatch):
     desk = Desk(worker)
 
     def fail(tell: Tell) -> None:
@@ -119,12 +122,32 @@ def test_of_shared_jobs_those_with_a_result_are_found_and_the_oldest_go(worker):
 
     ended(desk.submit(Job(0, "failed", fail, name="failed", shared=True)))
     assert desk.named("failed") is None
-    for number in range(MOST_SHARED + 2):
-        ended(desk.submit(Job(0, "", lambda tell: 1, name=f"{number}", shared=True)))
-    known = [number for number in range(MOST_SHARED + 2) if desk.named(f"{number}")]
-    assert known == list(range(2, MOST_SHARED + 2))
+    monkeypatch.setattr(jobs, "MOST_SHARED", 3 * 80)
+
+    def share(name: str, numbers: int) -> None:
+        result = np.zeros(numbers)
+        ended(desk.submit(Job(0, "", lambda tell: result, name=name, shared=True)))
+
+    for name in "abc":
+        share(name, 10)
+    assert desk.named("a"), "asked for, it is not the oldest any more"
+    share("d", 10)
+    assert [name for name in "abcd" if desk.named(name)] == ["a", "c", "d"]
+    share("large", 100)
+    assert [name for name in ("a", "c", "d", "large") if desk.named(name)] == ["large"]
     ended(desk.submit(Job(0, "merge", lambda tell: 1, name="merge")))
-    assert desk.named("merge") is None, "only results that are small are kept"
+    assert desk.named("merge") is None, "only what was asked to be shared is kept"
+
+
+def test_a_result_stays_while_the_next_one_of_its_name_is_under_way(worker):
+    desk, gate = Desk(worker), Gate([], "second")
+    first = ended(desk.submit(Job(0, "", lambda tell: "first", name="map", shared=True)))
+    second = desk.submit(Job(0, "", gate, name="map", shared=True))
+    assert gate.entered.wait(WAIT)
+    assert (desk.named("map"), desk.finished("map")) == (second, first)
+    second.cancel()
+    ended(second)
+    assert (desk.named("map"), desk.finished("map")) == (first, first)
 
 
 def test_a_failure_is_a_sentence_and_the_next_job_runs(worker):

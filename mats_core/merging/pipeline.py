@@ -171,7 +171,6 @@ def _run_plan(
         engine = calibration.by_blocks if plan.method.calibrates else engine
         merging, chosen = _choosing(_merge_into(plan, place, folder, engine))
         layers = yield from stages.next(merging, shares.merging, _in_round(recipe))
-        opened.require_unchanged()
         left = require_merged(plan, layers)
         encoder = _encoder(plan, place, folder)
         refined = None

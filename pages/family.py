@@ -7,7 +7,7 @@ import streamlit as st
 from mats_core import figures
 from mats_core.merging import TRIED
 from pages.shared.frame import Slot, families, progress, show
-from pages.shared.views import estimate, new_family
+from pages.shared.views import advice, estimate, new_family
 from pages.shared.views import models as cards
 
 new_family.go_on()
@@ -50,6 +50,7 @@ if models.open:
             )
 if before.open:
     with before:
+        advice.card(prepared, elsewhere=True)
         estimate.view(prepared)
 if fit.open:
     with fit:

@@ -166,7 +166,7 @@ def text_models(folder: Path, kind: str) -> Path:
     """Base, two experts and their tasks, of BERT or of a language model."""
     if kind == "bert":
         return text_family(folder)
-    make = {"gpt2": gpt2, "llama": llama}[kind]
+    make = {"gpt2": gpt2, "llama": llama, "t5": t5}[kind]
     save(make(), folder / "base", kind)
     for m in range(2):
         expert, generator = make(), torch.Generator().manual_seed(m)

@@ -7,15 +7,20 @@ what the weights mean, and is refused as well.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from ..errors import InputError, existing, read_json
+import regex
+
+from ..errors import InputError, cut, existing, parsing, read_json, reason
 
 CONFIG = "adapter_config.json"
+PATIENCE = 1.0  # seconds that a pattern may take on one name
+LONGEST = 1000  # characters of a module's name that patterns are tried on
+MOST_PATTERNS = 1000  # of an adapter
+MOST_RANK, MOST_ALPHA = 1_000_000, 1e9
 WEIGHTS = "adapter_model.safetensors"
 MERGE_FIRST = (
     "Merge it into its base once with peft's merge_and_unload(), save that with save_pretrained, "
@@ -108,16 +113,23 @@ class Settings:
 def _by_pattern(patterns: Mapping[str, Any], module: str, default: Any) -> Any:
     """peft's rule: the first pattern that matches the end of the name, from a dot or its start."""
     for pattern, value in patterns.items():
-        try:
-            if re.match(rf"(.*\.)?({pattern})$", module):
-                return value
-        except re.error as error:
-            raise InputError(
-                f"pattern '{pattern}' of an adapter",
-                expected="a regular expression",
-                found=str(error),
-            ) from None
+        if matches(rf"(.*\.)?({pattern})$", module, f"pattern '{pattern}' of an adapter"):
+            return value
     return default
+
+
+def matches(pattern: str, text: str, thing: str) -> bool:
+    """Whether a regular expression that others wrote matches the beginning of a text.
+
+    Raises `InputError` about `thing` where it is none, or goes back and forth for too long.
+    """
+    try:
+        return regex.match(pattern, text[:LONGEST], timeout=PATIENCE) is not None
+    except TimeoutError:
+        found = f"one that takes more than {PATIENCE:g} s to try on '{text[:80]}'"
+    except Exception as error:  # nested too deep, too large a count: not `regex.error` alone
+        found = reason(error)
+    raise InputError(thing, expected="a plain regular expression", found=found) from None
 
 
 def is_adapter(path: Path) -> bool:
@@ -135,13 +147,9 @@ def read_settings(path: Path) -> Settings:
     if not isinstance(content, dict) or not isinstance(content.get("peft_type"), str):
         raise InputError(f"'{file}'", expected="a JSON object with 'peft_type'", found="none")
     content = {**content, "peft_type": content["peft_type"].upper()}
-    _refuse(path, content)
-    try:
+    with parsing(f"'{file}'", "the settings of a LoRA or (IA)³ adapter"):
+        _refuse(path, content)
         return _settings(content)
-    except (TypeError, ValueError, AttributeError) as error:
-        raise InputError(
-            f"'{file}'", expected="the settings of a LoRA or (IA)³ adapter", found=str(error)
-        ) from None
 
 
 def _settings(content: Mapping[str, Any]) -> Settings:
@@ -159,8 +167,14 @@ def _settings(content: Mapping[str, Any]) -> Settings:
         architecture=str(mapping.get("base_model_class") or ""),
         saved=tuple(str(name) for name in content.get("modules_to_save") or ()),
     )
-    if settings.kind == "lora" and min(settings.rank, *settings.ranks.values(), 1) < 1:
-        raise ValueError(f"rank {min(settings.rank, *settings.ranks.values())}")
+    if len(settings.ranks) + len(settings.alphas) > MOST_PATTERNS:
+        raise ValueError(f"more than {MOST_PATTERNS} patterns")
+    for rank in (settings.rank, *settings.ranks.values()):
+        if settings.kind == "lora" and not 1 <= rank <= MOST_RANK:
+            raise ValueError(f"rank {cut(str(rank), 20)}")
+    for alpha in (settings.alpha, *settings.alphas.values()):
+        if not abs(alpha) <= MOST_ALPHA:  # NaN as well
+            raise ValueError(f"alpha {alpha}")
     return settings
 
 

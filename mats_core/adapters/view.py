@@ -147,6 +147,10 @@ class Adapted(Weights):
     def look_through(self) -> None:
         self.base.look_through()
 
+    def require_unchanged(self) -> None:
+        self.base.require_unchanged()
+        self.source.require_unchanged()
+
     def digest(self, name: str) -> str:
         changes = self.changes.get(name)
         if not changes:

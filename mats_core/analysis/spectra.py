@@ -13,7 +13,15 @@ import torch
 from torch import Tensor
 
 from ..families import Expert, Family
-from ..linear import Kronecker, eigh_descending, exact, svd, symmetric
+from ..linear import (
+    Kronecker,
+    eigenvalues,
+    eigh_descending,
+    exact,
+    singular_values,
+    svd,
+    symmetric,
+)
 from ..methods import essential_subspace
 from ..names import module_of
 from ..statistics import Statistics
@@ -73,7 +81,7 @@ def spectrum(kind: Kind, update: Tensor, a: Tensor | None, b: Tensor | None) -> 
 
 
 def _eigenvalues(matrix: Tensor) -> Tensor:
-    return torch.linalg.eigvalsh(symmetric(exact(matrix))).flip(0).clamp_min(0)
+    return eigenvalues(symmetric(exact(matrix))).flip(0).clamp_min(0)
 
 
 def _smaller_gram(matrix: Tensor) -> Tensor:
@@ -168,7 +176,7 @@ def layer_subspaces(
 
 def principal_angles(first: Tensor, second: Tensor) -> Tensor:
     """The angles in radians, smallest first, between the spans of two orthonormal bases (d, r)."""
-    return torch.linalg.svdvals(first.double().mT @ second.double()).clamp(0, 1).acos()
+    return singular_values(first.double().mT @ second.double()).clamp(0, 1).acos()
 
 
 def overlap(first: Tensor, second: Tensor) -> float:

@@ -12,9 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from ..errors import InputError, read_json
+from ..errors import InputError, plain_yaml, read_json
 from .configuration import read_config
 
 CARD, CONFIG, ADAPTER = "README.md", "config.json", "adapter_config.json"
@@ -29,8 +27,8 @@ def front_matter(file: Path) -> dict[str, Any]:
         with file.open("rb") as handle:
             text = handle.read(LIMIT).decode("utf-8", "replace")
         found = FRONT.match(text)
-        content = yaml.safe_load(found[1]) if found else None
-    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+        content = plain_yaml(f"'{file}'", found[1]) if found else None
+    except (OSError, ValueError):  # of which an InputError is one
         return {}
     return content if isinstance(content, dict) else {}
 

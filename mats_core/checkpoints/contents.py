@@ -17,6 +17,7 @@ from collections.abc import Hashable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 import torch
 
@@ -102,6 +103,15 @@ def contents(entry: TensorEntry, held: Held) -> Contents:
             return found
         known[entry.key] = found
     return known[entry.key]
+
+
+def digests(file: Path, held: Held) -> dict[str, str]:
+    """What a checkpoint has learnt of a file's tensors, by their keys: the digest of each."""
+    found: dict[str, str] = {}
+    for (_, of, _), facts in ((cast(tuple[str, Path, Stamp], k), f) for k, f in held.items()):
+        if of == file:
+            found |= {key: one.digest for key, one in facts.tensors.items() if key not in found}
+    return found
 
 
 def look_through(entries: Iterable[TensorEntry], held: Held) -> None:

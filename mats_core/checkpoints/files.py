@@ -22,7 +22,16 @@ from torch import Tensor
 from ..errors import BEGIN, InputError, beginning, existing, foreseen, listing, parsing, regular
 from ..system import Device
 from .configuration import read_config
-from .contents import DTYPE_NAMES, DTYPES, Held, TensorEntry, checksum, contents, look_through
+from .contents import (
+    DTYPE_NAMES,
+    DTYPES,
+    Held,
+    TensorEntry,
+    checksum,
+    contents,
+    digests,
+    look_through,
+)
 from .folder import STEMS, weight_files
 from .quantised import named_format, way_out
 from .source import Weights, all_finite
@@ -130,16 +139,40 @@ class Checkpoint(Weights):
         entry = self.tensors[name]
         return not entry.dtype.is_floating_point or contents(entry, self._known).finite
 
+    def require_unchanged(self) -> None:
+        """Raise `InputError` where a file is not the one any more that was opened.
+
+        Its inode, size and time of modification tell; where the system has noted another change (of
+        the rights, or one whose time was set back), the contents are held against their digests.
+        """
+        for file, opened in self.states.items():
+            with foreseen(f"'{file}'"):
+                now = _state(os.stat(file))
+            if now == opened:
+                continue
+            known = digests(file, self._known) if now[:3] == opened[:3] else {}
+            entries = [one for one in self.tensors.values() if one.file == file]
+            same = all(
+                one.key in known and contents(one, {}).digest == known[one.key] for one in entries
+            )
+            if not same:
+                raise InputError(
+                    f"'{file}'",
+                    expected="the file that was opened",
+                    found="one that has changed since",
+                    remedy="Start again with files that are left alone meanwhile.",
+                )
+
     def look_through(self) -> None:
         """Compute digests and look for NaN and infinity in one reading (`contents.py`)."""
         look_through(self.tensors.values(), self._known)
 
 
-State = tuple[int, int, int]  # inode, size, time of modification
+State = tuple[int, int, int, int]  # inode, size, times of modification and of change
 
 
 def _state(found: os.stat_result) -> State:
-    return found.st_ino, found.st_size, found.st_mtime_ns
+    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def _fill(
@@ -154,7 +187,7 @@ def _fill(
             raise _changed(
                 name, entry, f"{entry.nbytes} bytes", "fewer: it changed while it was open"
             )
-        if opened is not None and _state(now) != opened:
+        if opened is not None and _state(now)[:3] != opened[:3]:
             raise _changed(name, entry, "the file that was opened", "one that has changed since")
         handle.seek(entry.offset + start * entry.dtype.itemsize)
         if value.dtype == entry.dtype:

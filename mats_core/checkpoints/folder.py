@@ -7,7 +7,6 @@ earlier save.  Of pickles the weights are named, never an optimizer's state.
 from __future__ import annotations
 
 import re
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from ..errors import (
     listing,
     read_json,
     regular,
+    shell,
 )
 
 STEMS = ("model", "diffusion_pytorch_model")  # as transformers and diffusers call their weights
@@ -199,7 +199,7 @@ def _below(path: Path, names: list[str]) -> tuple[str, str]:
         gather = (
             "python zero_to_fp32.py . . --safe_serialization, in that folder"
             if zero
-            else f"accelerate merge-weights '{path / distributed[0]}' OUTPUT"
+            else f"accelerate merge-weights {shell(str(path / distributed[0]))} OUTPUT"
         )
         told = f"a distributed checkpoint in {listing(distributed)}"
         return told, f"Gather it into one model first: {gather}."
@@ -271,7 +271,7 @@ def _refusal(path: Path) -> InputError:
         "python -c 'import sys, torch; from safetensors.torch import save_file; "
         'd = torch.load(sys.argv[1], map_location="cpu", weights_only=True); '
         "save_file({k: v.clone().contiguous() for k, v in d.items()}, sys.argv[2])' "
-        f"{shlex.quote(str(path))} {shlex.quote(str(path.with_suffix(SAFE)))}"
+        f"{shell(str(path))} {shell(str(path.with_suffix(SAFE)))}"
     )
     return InputError(
         f"'{path}' is a pickle",

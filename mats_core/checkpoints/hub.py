@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from ..errors import InputError
+from ..errors import InputError, existing
 from .folder import weight_files
 
 ID = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[\w./+-]+))?")
@@ -43,7 +43,12 @@ def locate(reference: str | Path, folder: Path = Path()) -> Path:
     Raises `InputError` for a hub id that is neither in the local cache nor can be downloaded.
     """
     text = str(reference)
-    return _snapshot(text) if is_id(text, folder) else folder / home(text)
+    if not is_id(text, folder):
+        return folder / home(text)
+    if (folder / text.partition("/")[0]).is_dir():
+        # Rather a mistyped path than the id of a model whose owner is called like a folder here.
+        return cached(text) or existing("checkpoint", folder / text)
+    return _snapshot(text)
 
 
 def home(reference: str) -> Path:

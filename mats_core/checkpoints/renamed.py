@@ -101,6 +101,9 @@ class Renamed(Weights):
     def look_through(self) -> None:
         self.source.look_through()
 
+    def require_unchanged(self) -> None:
+        self.source.require_unchanged()
+
 
 def original(weights: Weights) -> Weights:
     """The weights under a renamed view, or under several; others as they are."""

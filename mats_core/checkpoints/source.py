@@ -167,6 +167,9 @@ class Weights(Protocol):
     def look_through(self) -> None:
         """Compute digests and look for NaN and infinity at once, where one reading gives both."""
 
+    def require_unchanged(self) -> None:
+        """Raise `InputError` where a file is not the one any more that was opened."""
+
     @property
     def fingerprint(self) -> str:
         """SHA-256 over names and contents: the same for any sharding, file order, metadata, and in

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import glob
 import os
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -25,6 +27,8 @@ except ImportError:
     fcntl = None
 
 MARK = ".mats-unfinished"
+UNDER_WAY = ".mats-part"  # how the name of a file ends that is being written
+MOMENT = 5.0  # seconds between making a file and locking it, at most
 EXCHANGE, HERE = 2, -100  # RENAME_EXCHANGE and AT_FDCWD of Linux' renameat2
 
 
@@ -125,9 +129,13 @@ def _empty(folder: Path) -> None:
 
 def _take_name(staging: Path, target: Path) -> None:
     """Put a complete folder in the place of what stands there, which is removed last."""
+    for place in (*staging.rglob("*"), staging):
+        if not place.is_symlink() and (place.is_file() or place.is_dir()):
+            on_disk(place)
     if not target.exists():
         os.rename(staging, target)
         (target / MARK).unlink()
+        on_disk(target.parent)
         return
     old = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".old", dir=target.parent))
     if _exchanged(staging, target):
@@ -141,6 +149,7 @@ def _take_name(staging: Path, target: Path) -> None:
             old.rmdir()
             raise
     (target / MARK).unlink()
+    on_disk(target.parent)
     shutil.rmtree(old)
 
 
@@ -183,23 +192,76 @@ def _umask() -> int:
 
 @contextlib.contextmanager
 def staged_file(file: Path) -> Iterator[Path]:
-    """A path beside `file` that takes its name only if the block succeeds."""
+    """A path beside `file` that takes its name only if the block succeeds, and is on the disk then.
+
+    What processes left that were killed under way is removed: a lock, which ends with its process,
+    tells their files from those of the living.
+    """
     with foreseen(f"'{file}'"):
         file.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
-        os.close(handle)
+        _sweep(file)
+        handle, name = tempfile.mkstemp(prefix=f".{file.name}.", suffix=UNDER_WAY, dir=file.parent)
         try:
+            _locked(handle)
             yield Path(name)
             os.chmod(name, 0o666 & ~_umask())
+            on_disk(Path(name))
             os.replace(name, file)
+            on_disk(file.parent)
         finally:
+            os.close(handle)
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(name)
 
 
+def _sweep(file: Path) -> None:
+    """Remove the unfinished files of one name whose processes have ended."""
+    for left in file.parent.glob(f".{glob.escape(file.name)}.*{UNDER_WAY}"):
+        if fcntl is None or left.is_symlink() or not left.is_file():
+            continue
+        with contextlib.suppress(OSError):
+            handle = os.open(left, os.O_RDONLY)
+            try:
+                # One that was made this moment may have no lock yet, but then it is empty.
+                if _locked(handle) and (os.fstat(handle).st_size or _is_old(handle)):
+                    os.unlink(left)
+            finally:
+                os.close(handle)
+
+
+def _is_old(handle: int) -> bool:
+    return time.time() - os.fstat(handle).st_mtime > MOMENT
+
+
+def _locked(handle: int) -> bool:
+    """Whether this process holds the lock of an open file now; True where there are no locks."""
+    if fcntl is None:  # no such locks on Windows
+        return True
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # another process has it, or a file system without locks
+        return False
+    return True
+
+
+def on_disk(place: Path) -> None:
+    """Wait until what was written to a file, or the names in a folder, would outlast a power cut.
+
+    Where a system cannot do that for folders, nothing is awaited.
+    """
+    if place.is_dir() and os.name == "nt":
+        return
+    handle = os.open(place, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):
+            raise
+    finally:
+        os.close(handle)
+
+
 def write_atomically(file: Path, data: bytes) -> None:
     """Write a file whole or not at all: under another name first, then renamed."""
-    with staged_file(file) as place, place.open("wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
+    with staged_file(file) as place:
+        place.write_bytes(data)

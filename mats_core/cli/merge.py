@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
+from ..errors import InputError, plain_yaml
 from ..system import uncollected
 from .shared import note, noted, task_table
 
@@ -20,7 +20,12 @@ def add(commands: Any) -> None:
         description="Merge the experts of a recipe, write the model, and evaluate it on every "
         "expert's task where the recipe names one.",
     )
-    command.add_argument("recipe", type=Path, help="YAML file; docs/recipes.md describes it")
+    command.add_argument(
+        "recipe",
+        type=Path,
+        help="YAML file; docs/recipes.md describes it. A mergekit configuration is read, too: "
+        "docs/mergekit.md",
+    )
     command.add_argument("--output", help="directory to write, instead of the recipe's")
     command.add_argument(
         "--set",
@@ -109,7 +114,8 @@ def _merge(arguments: argparse.Namespace) -> None:
     )
     from ..system import bar, drain
 
-    recipe = load_recipe(arguments.recipe)
+    with noted():
+        recipe = load_recipe(arguments.recipe)
     refine = recipe.refine.model_dump() if recipe.refine else {}
     refine = None if arguments.refine is None else {**refine, "epochs": arguments.refine}
     said = {
@@ -169,14 +175,12 @@ def _merge(arguments: argparse.Namespace) -> None:
 
 
 def _assignments(pairs: Iterable[str], before: str = "--set ") -> dict[str, Any]:
-    import yaml
-
     found: dict[str, Any] = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals:
             raise InputError(f"{before}{pair}", expected="OPTION=VALUE", found=f"'{pair}'")
-        found[name.strip()] = yaml.safe_load(value)
+        found[name.strip()] = plain_yaml(f"{before}{name.strip()}", value)
     return found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import textwrap
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -19,7 +20,7 @@ def add(commands: Any) -> None:
 
 def _methods(arguments: argparse.Namespace) -> None:
     from ..errors import member
-    from ..methods import METHODS, describe, reference
+    from ..methods import METHODS, STEPS, describe, fields_of, reference
 
     if arguments.markdown:
         print(reference.markdown(), end="")
@@ -32,9 +33,18 @@ def _methods(arguments: argparse.Namespace) -> None:
     for name in names:
         method = METHODS[name]
         print(f"{name} — {method.title} (needs {method.group})")
-        print(textwrap.indent(textwrap.fill(method.summary, 94), "  "))
-        print(f"  source: {method.source}")
-        for field in describe(name):
-            print(f"    {field.name} = {field.default}   [{reference.bounds(field)}]")
-            print(textwrap.indent(textwrap.fill(field.help, 88), "        "))
-        print()
+        _told(method.summary, method.source, describe(name))
+    for name, step in ({} if arguments.name else STEPS).items():
+        print(f"after: {name} — {step.title} (a step after any merge)")
+        _told(step.summary, step.source, fields_of(step.options))
+
+
+def _told(summary: str, source: str, fields: Sequence[Any]) -> None:
+    from ..methods import reference
+
+    print(textwrap.indent(textwrap.fill(summary, 94), "  "))
+    print(f"  source: {source}")
+    for field in fields:
+        print(f"    {field.name} = {field.default}   [{reference.bounds(field)}]")
+        print(textwrap.indent(textwrap.fill(field.help, 88), "        "))
+    print()

@@ -13,8 +13,10 @@ from .machine import (
     parsing,
     plain_json,
     read_json,
+    refusal,
     regular,
 )
+from .quoting import code_span, markdown, one_line, shell
 from .sentences import (
     InputError,
     cut,
@@ -23,12 +25,14 @@ from .sentences import (
     nearest,
     needed,
     reason,
+    shown,
 )
-from .texts import read_yaml, validated
+from .texts import plain_yaml, read_yaml, typed, validated
 from .wording import duration, size
 
 __all__ = [
-    "BEGIN", "InputError", "MachineError", "beginning", "cut", "duration", "existing", "foreseen",
-    "listing", "machine_error", "member", "nearest", "needed", "parsing", "plain_json", "read_json",
-    "read_yaml", "reason", "regular", "size", "validated",
+    "BEGIN", "InputError", "MachineError", "beginning", "code_span", "cut", "duration", "existing",
+    "foreseen", "listing", "machine_error", "markdown", "member", "nearest", "needed", "one_line",
+    "parsing", "plain_json", "plain_yaml", "read_json", "read_yaml", "reason", "refusal", "regular",
+    "shell", "shown", "size", "typed", "validated",
 ]  # fmt: skip

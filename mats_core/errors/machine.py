@@ -18,6 +18,7 @@ ROOM = "Make room there, or choose a folder on another disk."
 ADDRESS = re.compile(r"(^|[/\\])(https?|s3|gs|hf|ftp):/")  # a path has one slash left of two
 DOWNLOAD = "Download it first, and name the file; a model of the hub is named as owner/name."
 SPELLING = "Check the spelling; relative paths start at the recipe's folder."
+MOST_JSON = 100_000_000  # bytes; a tokenizer of 250,000 pieces has 30 MB
 LEAVE = "Ask for the permission, or choose another folder."
 FEWER = "Close other programs, use fewer threads (OMP_NUM_THREADS), or merge on a larger machine."
 # What the system refuses → what was wanted, what there is, and the way out.
@@ -109,11 +110,21 @@ def parsing(thing: str, expected: str, remedy: str = "") -> Iterator[None]:
         yield
     except InputError:
         raise
-    except Exception as error:
-        refused = machine_error(thing, error)
-        if refused is None:
-            refused = InputError(thing, expected=expected, found=reason(error), remedy=remedy)
-        raise refused from error
+    except BaseException as error:
+        # A panic of a library in Rust is no `Exception`, and no library may end this process.
+        panic = type(error).__name__ == "PanicException" or isinstance(error, SystemExit)
+        if not (panic or isinstance(error, Exception)):
+            raise
+        raise refusal(thing, error, expected, remedy) from error
+
+
+def refusal(thing: str, error: BaseException, expected: str, remedy: str = "") -> InputError:
+    """The sentence for what a parser raised: what the machine refused it, or what it could not
+    read."""
+    # Parsers raise errors of the system for files that are wrong; those have no number.
+    wrong = isinstance(error, OSError) and error.errno is None
+    refused = None if wrong else machine_error(thing, error)
+    return refused or InputError(thing, expected=expected, found=reason(error), remedy=remedy)
 
 
 def regular(thing: str, file: Path, expected: str = "a file") -> Path:
@@ -126,12 +137,17 @@ def regular(thing: str, file: Path, expected: str = "a file") -> Path:
     raise InputError(thing, expected=expected, found=found, remedy="Name another path.")
 
 
-def read_json(file: Path) -> Any:
-    """What a JSON file holds, in UTF-8, UTF-16 or UTF-32; `InputError` where it is none."""
+def read_json(file: Path, most: int = MOST_JSON) -> Any:
+    """What a JSON file of at most `most` bytes holds, in UTF-8, UTF-16 or UTF-32; `InputError`
+    where it is none."""
     thing = f"'{file}'"
     regular(thing, file)
+    with foreseen(thing), open(file, "rb") as handle:
+        raw = handle.read(most + 1)
+    if len(raw) > most:
+        raise InputError(thing, expected=f"at most {most} bytes of JSON", found="more")
     with parsing(thing, "JSON", "Copy or download it again."):
-        return json.loads(file.read_bytes())
+        return json.loads(raw)
 
 
 def plain_json(raw: bytes) -> bytes:

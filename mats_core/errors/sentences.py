@@ -7,8 +7,10 @@ import importlib
 from collections.abc import Iterable
 from typing import Any
 
-MOST = 2000  # characters of what was found: files may hold names of any length
+MOST = 1000  # characters of a sentence: files may hold names of any length
+LEAST = 150  # of these that each part of a sentence keeps
 SAID = 300  # characters of what a library said
+NAMED = 120  # characters of one thing in a list
 
 
 class InputError(ValueError):
@@ -17,7 +19,7 @@ class InputError(ValueError):
     def __init__(
         self, thing: str, *, expected: str = "", found: str = "", remedy: str = ""
     ) -> None:
-        thing, found = cut(thing, MOST // 2), cut(found, MOST)
+        thing, expected, found, remedy = _fitted(thing, expected, found, remedy)
         self.thing, self.expected, self.found, self.remedy = thing, expected, found, remedy
         told = {"expected": expected, "found": found}
         detail = ", ".join(f"{word} {what}" for word, what in told.items() if what)
@@ -25,11 +27,33 @@ class InputError(ValueError):
         super().__init__(f"{sentence}. {remedy}".strip() if remedy else sentence)
 
 
+def _fitted(thing: str, expected: str, found: str, remedy: str) -> tuple[str, str, str, str]:
+    """The parts of a sentence so that it has at most `MOST` characters.
+
+    What was found gives way first, and a remedy last: it may be a command.
+    """
+    parts = {"found": found, "thing": thing, "expected": expected, "remedy": remedy}
+    for name, text in parts.items():
+        over = sum(map(len, parts.values())) + len(":  expected , found . ") - MOST
+        if over > 0:
+            parts[name] = cut(text, max(len(text) - over, LEAST))
+    return parts["thing"], parts["expected"], parts["found"], parts["remedy"]
+
+
+def shown(value: Any, most: int = 200) -> str:
+    """A value as Python writes it, at most `most` characters; its type where that is no text."""
+    try:
+        return cut(repr(value), most)
+    except Exception:  # nested too deep, or an integer of more digits than Python writes
+        return f"a {type(value).__name__} that cannot be shown"
+
+
 def cut(text: str, most: int) -> str:
     """A text of at most `most` characters: its beginning and its end."""
     if len(text) <= most:
         return text
-    return f"{text[: most * 2 // 3]} … {text[len(text) - most // 3 :]}"
+    most -= len(" … ")
+    return f"{text[: most - most // 3]} … {text[len(text) - most // 3 :]}"
 
 
 def reason(error: BaseException) -> str:
@@ -48,18 +72,19 @@ def reason(error: BaseException) -> str:
 def listing(names: Iterable[str], most: int = 6) -> str:
     """`a, b, c and 4 more`: a list short enough for a sentence."""
     names = list(names)
-    shown = ", ".join(names[:most])
-    return f"{shown} and {len(names) - most} more" if len(names) > most else shown
+    told = ", ".join(cut(name, NAMED) for name in names[:most])
+    return f"{told} and {len(names) - most} more" if len(names) > most else told
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:
     """A remedy that names the nearest valid choice, or lists them all."""
     choices = list(choices)
-    close = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
+    # The comparison takes time with the square of the length.
+    close = difflib.get_close_matches(cut(name, NAMED), choices, n=1, cutoff=0.5)
     if close:
         return f"Did you mean '{close[0]}'?"
     return (
-        f"Choose one of: {', '.join(choices)}." if choices else "There is nothing to choose from."
+        f"Choose one of: {listing(choices, 40)}." if choices else "There is nothing to choose from."
     )
 
 

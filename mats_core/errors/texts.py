@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 from collections.abc import Container, Iterable, Iterator, Mapping
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, cast, get_args, get_origin
 
 import pydantic
 import yaml
 
 from .machine import existing, foreseen, regular
-from .sentences import SAID, InputError, cut, nearest
+from .sentences import SAID, InputError, cut, nearest, shown
 
 M = TypeVar("M", bound=pydantic.BaseModel)
+R = TypeVar("R")
+# What a text of YAML may ask for: bytes to read, values in each other, and values in all.
+BYTES, DEEPEST, VALUES = 500_000, 100, 100_000
 
 
 def read_yaml(thing: str, path: str | Path, *models: type[pydantic.BaseModel]) -> dict[str, Any]:
@@ -24,33 +29,84 @@ def read_yaml(thing: str, path: str | Path, *models: type[pydantic.BaseModel]) -
     """
     named = f"{thing} '{path}'"
     path = regular(named, existing(thing, path), "a file of YAML")
-    try:
-        with foreseen(named):
-            text = path.read_bytes()
-        node = yaml.compose(text, Loader=yaml.SafeLoader)  # which reads UTF-8 and UTF-16
-        content = None
-        if node is not None:
-            _as_written(named, node, _text_fields(models), _number_fields(models))
-            content = yaml.SafeLoader("").construct_document(node)
-    except InputError:
-        raise
-    except (yaml.YAMLError, ValueError, RecursionError, LookupError, TypeError) as error:
-        found = "brackets nested too deep" if isinstance(error, RecursionError) else str(error)
-        unread = isinstance(error, yaml.reader.ReaderError | UnicodeDecodeError)
-        raise InputError(
-            named,
-            expected="YAML",
-            found=cut(found.replace("\n", " "), 2 * SAID),
-            remedy="Save it as UTF-8, as plain text." if unread else "",
-        ) from None
+    with foreseen(named), path.open("rb") as handle:
+        raw = handle.read(BYTES + 1)
+    content = plain_yaml(named, raw, *models)
     if not isinstance(content, Mapping):
+        said = cut(content, 60) if isinstance(content, str) else shown(content, 60)
         kinds = {type(None): "an empty file", list: "a list"}
         raise InputError(
             named,
             expected="a YAML mapping: keys with values",
-            found=kinds.get(type(content), f"{type(content).__name__} '{cut(str(content), 60)}'"),
+            found=kinds.get(type(content), f"{type(content).__name__} '{said}'"),
         )
     return dict(content)
+
+
+def plain_yaml(thing: str, raw: bytes | str, *models: type[pydantic.BaseModel]) -> Any:
+    """The plain values that a text of YAML says, else an `InputError` about `thing`.
+
+    Not read are more than `BYTES` bytes, `DEEPEST` values in each other, or `VALUES` values, those
+    that aliases stand for counted as often as they stand there.  `models`: as in `read_yaml`.
+    """
+    if len(raw) > BYTES:
+        found = f"{len(raw)}" if isinstance(raw, str) else "more"
+        raise InputError(thing, expected=f"at most {BYTES} bytes of YAML", found=found)
+    try:
+        loader = _Bounded(raw)  # which reads UTF-8 and UTF-16
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        if _count(node, {}) > VALUES:
+            raise yaml.YAMLError(f"aliases (*name) that stand for more than {VALUES} values")
+        if models:
+            _as_written(thing, node, _text_fields(models), _number_fields(models))
+        return loader.construct_document(node)
+    except InputError:
+        raise
+    except Exception as error:  # whatever the constructor of a scalar meets
+        found = str(error) or "a value that is none"
+        if isinstance(error, RecursionError):
+            found = "brackets nested too deep"
+        unread = isinstance(error, yaml.reader.ReaderError | UnicodeDecodeError)
+        raise InputError(
+            thing,
+            expected="YAML",
+            found=cut(" ".join(found.split()), 2 * SAID),
+            remedy="Save it as UTF-8, as plain text." if unread else "",
+        ) from None
+
+
+class _Bounded(yaml.SafeLoader):
+    """YAML of at most so many values in each other, and in all."""
+
+    def __init__(self, raw: bytes | str) -> None:
+        super().__init__(raw)
+        self._depth = self._made = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        self._depth, self._made = self._depth + 1, self._made + 1
+        if self._depth > DEEPEST:
+            raise yaml.YAMLError("brackets nested too deep")
+        if self._made > VALUES:
+            raise yaml.YAMLError(f"more than {VALUES} values")
+        made = super().compose_node(parent, index)
+        self._depth -= 1
+        return made
+
+
+def _count(node: yaml.Node, known: dict[int, int]) -> int:
+    """How many values a node stands for, those of aliases counted wherever they stand."""
+    if id(node) in known:
+        return known[id(node)]
+    known[id(node)] = VALUES + 1  # an alias inside of what it stands for has no end
+    below: Iterable[yaml.Node] = ()
+    if isinstance(node, yaml.SequenceNode):
+        below = node.value
+    elif isinstance(node, yaml.MappingNode):
+        below = (one for pair in node.value for one in pair)
+    known[id(node)] = min(VALUES + 1, 1 + sum(_count(one, known) for one in below))
+    return known[id(node)]
 
 
 def _text_fields(models: Iterable[type[pydantic.BaseModel]]) -> dict[str, bool]:
@@ -162,9 +218,9 @@ def validated(
             sentences.append(f"'{where}' is missing.")
         elif problem["type"] == "value_error":  # of a validator of this library
             said = str(problem.get("ctx", {}).get("error"))
-            sentences.append(f"'{where}': {said}, found {problem['input']!r}.")
+            sentences.append(f"'{where}': {said}, found {shown(problem['input'])}.")
         else:
-            wanted.setdefault((where, repr(problem["input"])[:200]), []).append(_wanted(problem))
+            wanted.setdefault((where, shown(problem["input"])), []).append(_wanted(problem))
     inner = {_where(problem["loc"], fields) for problem in problems}
     for (where, found), expected in wanted.items():
         if any(other.startswith(f"{where}.") for other in inner):
@@ -172,6 +228,22 @@ def validated(
         alternatives = " or ".join(dict.fromkeys(expected))
         sentences.append(f"'{where}': expected {alternatives}, found {found}.")
     raise InputError(f"{thing}: {' '.join(dict.fromkeys(sentences))}")
+
+
+@functools.cache
+def _adapter(record: type) -> pydantic.TypeAdapter[Any]:
+    return pydantic.TypeAdapter(record)
+
+
+def typed(record: type[R], values: Mapping[str, Any]) -> R:
+    """A dataclass made of plain values from a file, after its annotations were held against them.
+
+    Raises `ValueError` or `TypeError` where a value is of another type, missing or unknown.
+    """
+    unknown = values.keys() - {one.name for one in dataclasses.fields(cast(Any, record))}
+    if unknown:
+        raise TypeError(f"no field {cut(str(min(unknown, key=str)), 40)}")
+    return _adapter(record).validate_python(dict(values))
 
 
 def _models_in(field: pydantic.fields.FieldInfo | None) -> list[type[pydantic.BaseModel]]:

@@ -190,9 +190,10 @@ def examining(
             known = evaluate.reference(family, expert, task, split, examples, device)
             task, pair = known.task, (known.finetuned, known.pretrained)
             key = (family.base.fingerprint, expert.name, expert.checkpoint.fingerprint, task.digest)
+            settings = models.settings_digest(expert.checkpoint.directory)
             part = task.split(split).first(examples)
             examiner = recall(
-                ("examiner", *key, split, examples, device),
+                ("examiner", *key, settings, split, examples, device),
                 functools.partial(Examiner, family, expert, part, device, pair),
                 lambda kept: kept.nbytes,
             )

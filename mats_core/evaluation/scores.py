@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from ..errors import typed
 from ..system import Shown
 from ..tasks import Split
 from . import metrics
@@ -92,7 +93,10 @@ class Score:
         """The score that `to_dict` wrote, also after a round trip through JSON."""
         said = tuple(tuple(s) if isinstance(s, list) else s for s in content.get("said", ()))
         limits = content.get("limits")
-        return cls(**{**content, "said": said, "limits": tuple(limits) if limits else None})
+        found = typed(cls, {**content, "said": said, "limits": tuple(limits) if limits else None})
+        if not 0 <= found.correct <= found.examples or not found.examples:
+            raise ValueError(f"{found.correct} of {found.examples} examples are right")
+        return found
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
+from ..errors import one_line, shell
 from ..merging import dump_recipe
-from .portable import STATISTICS, Finished, Measuring, quoted
+from .portable import STATISTICS, Finished, Measuring
 
 
 def commands(merge: Finished, place: str) -> tuple[str, ...]:
@@ -14,7 +15,7 @@ def commands(merge: Finished, place: str) -> tuple[str, ...]:
     `place`: the family's folder as it is typed where the commands are called; the recipe
     (`recipe_yaml`) lies in it under the name `<stem>.yaml`.
     """
-    folder = quoted(place.rstrip("/") or "/")
+    folder = shell(place.rstrip("/") or "/")
     lines = []
     if merge.measuring is not None:
         lines.append(
@@ -29,7 +30,7 @@ def _measuring(how: Measuring) -> str:
     """The options that differ from the defaults of `measure`."""
     usual = asdict(Measuring())
     said = asdict(how).items()
-    return "".join(f" --{name} {value}" for name, value in said if value != usual[name])
+    return "".join(f" --{name} {shell(str(value))}" for name, value in said if value != usual[name])
 
 
 def recipe_yaml(merge: Finished, place: str = "") -> str:
@@ -39,14 +40,9 @@ def recipe_yaml(merge: Finished, place: str = "") -> str:
     """
     place = place or f"path/to/{merge.recipe.folder.resolve().name}"
     lines = [
-        f"{one_line(merge.title)}: a merge of the family '{one_line(merge.family)}'.",
+        f"{merge.title}: a merge of the family '{merge.family}'.",
         "Put this file into the family's folder: all its paths start there.  Then, from the",
         "folder of MaTS Explorer:",
         *(f"  {line}" for line in commands(merge, place)),
     ]
-    return "".join(f"# {line}\n" for line in lines) + dump_recipe(merge.portable)
-
-
-def one_line(text: str) -> str:
-    """Text that stays on its line, so that a name cannot end a comment."""
-    return "".join(c if c.isprintable() else " " for c in text)
+    return "".join(f"# {one_line(line)}\n" for line in lines) + dump_recipe(merge.portable)

@@ -8,9 +8,8 @@ from __future__ import annotations
 import pprint
 from typing import Any
 
-from ..errors import needed
+from ..errors import markdown, needed
 from ..merging import Evaluation
-from .command import one_line
 from .portable import Finished
 
 KERNEL = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
@@ -61,15 +60,10 @@ def dump(cells: list[tuple[str, str]]) -> str:
     return nbformat.writes(whole, version=nbformat.NO_CONVERT) + "\n"
 
 
-def plain(text: str) -> str:
-    """A name as text in a markdown cell."""
-    return "".join(f"\\{c}" if c in "\\`*_{}[]()#+-.!|~$<>:&" else c for c in one_line(text))
-
-
 def _opening(merge: Finished) -> str:
     lines = [
-        f"# {plain(merge.title)}",
-        f"A merge of {len(merge.recipe.experts)} experts of the family {plain(merge.family)}, "
+        f"# {markdown(merge.title)}",
+        f"A merge of {len(merge.recipe.experts)} experts of the family {markdown(merge.family)}, "
         "made by MaTS Explorer. Save it anywhere inside the folder of MaTS Explorer, or where that "
         "is installed in the folder in which it was started, and run all cells: the merge is made "
         "again, its numbers are compared with those of the run, and a panel goes on from it.",
@@ -183,10 +177,9 @@ print("The numbers are the same.")"""
 
 
 # Settings of a recipe that a panel begins with, and those that it has no words for.
-TAKEN = ("rounds", "device", "seed", "dtype")
+TAKEN = ("rounds", "device", "seed", "dtype", "by", "after")
 LEFT = {
     "output_dtype": "the dtype of the result", "weighting": "the weighting by examples",
-    "by": "the rules by layer", "after": "the steps after the merge",
     "refine": "the training after the merge", "routed": "the branches beside the merge",
     "lora": "its form of one LoRA",
 }  # fmt: skip

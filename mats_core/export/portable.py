@@ -7,7 +7,6 @@ fingerprint, and statistics that have to be measured first lie in `statistics/` 
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +20,9 @@ from ..tasks import names_file
 STATISTICS = "statistics"
 OUTPUT = "merged"
 ENDING = ".stats.safetensors"  # what `measure --family` calls its files
+
+
+LABELS = ("empirical", "true")
 
 
 @dataclass(frozen=True)
@@ -151,11 +153,6 @@ def spelled(folder: Path, start: Path) -> str:
     return folder.as_posix()
 
 
-def quoted(path: str) -> str:
-    """A path for the shell, which has to see the `~` of a home folder."""
-    return f"~/{shlex.quote(path[2:])}" if path.startswith("~/") else shlex.quote(path)
-
-
 def _inside(folder: Path, reference: str) -> str:
     """Written from the folder where it lies inside, else as the family has it."""
     return within(folder, reference) or reference
@@ -168,12 +165,12 @@ def _task(folder: Path, task: str | None) -> str | None:
 def _metadata(path: Path) -> Measuring:
     """How a file was measured; the settings of the page where it is gone."""
     try:
-        found = Statistics.open(path).metadata
+        found = Statistics.open(path)
     except InputError:
         return Measuring()
     usual = Measuring()
     return Measuring(
-        int(found.get("examples") or usual.examples),
-        found.get("labels") or usual.labels,
-        int(found.get("seed") or usual.seed),
+        found.number("examples") or usual.examples,
+        labels if (labels := found.metadata.get("labels")) in LABELS else usual.labels,
+        found.number("seed") or usual.seed,
     )

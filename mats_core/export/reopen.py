@@ -12,14 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import yaml
-
-from ..errors import InputError, listing
+from ..errors import InputError, listing, plain_yaml
 from ..merging import ExpertEntry, FamilyFile, Recipe, Refine, Routed, Rule, parse_recipe
 from ..methods import METHODS, describe
 from ..system import Event, drained
 
-MOST_BYTES = 1_000_000
 PATHS = ("model", "statistics", "task")  # of an expert
 
 
@@ -83,25 +80,8 @@ def reopening(data: bytes, families: Sequence[FamilyFile]) -> Generator[Event, N
 reopen = drained(reopening)
 
 
-class _Plain(yaml.SafeLoader):
-    """YAML without aliases: a few of them can stand for more text than fits into memory."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("aliases (*name) are not taken in a recipe")
-        return super().compose_node(parent, index)
-
-
 def _parsed(data: bytes) -> Mapping[str, Any]:
-    if len(data) > MOST_BYTES:
-        raise InputError(
-            "recipe", expected=f"at most {MOST_BYTES // 1000} kB", found=f"{len(data) // 1000} kB"
-        )
-    try:
-        content = yaml.load(data.decode("utf-8"), _Plain)
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError("recipe", expected="a YAML file", found=reason) from None
+    content = plain_yaml("recipe", data)
     if not isinstance(content, Mapping):
         raise InputError("recipe", expected="a YAML mapping", found=type(content).__name__)
     return content

@@ -26,6 +26,7 @@ from .factored import (
     solve_factored,
     update_gram,
 )
+from .fallbacks import eigenvalues, eigh, noted, singular_values
 from .joint import JOINT_SHARE, JOINT_STEPS, JointBasis, joint, joint_basis
 from .lowrank import WORTH, Gram, LowRank, matrix
 from .operators import (
@@ -54,10 +55,11 @@ __all__ = [
     "BLOCK", "JOINT_SHARE", "JOINT_STEPS", "WORTH", "Apply", "Dense", "Diagonal", "Eigen",
     "Factors", "Gram", "Identity", "InputGram", "JointBasis", "Kronecker", "LowRank", "Operator",
     "Solution", "Spectral", "Status", "Triples", "Updates", "WeightedSum", "cg", "damped",
-    "damped_products", "discriminant", "effective_dimension", "eigh_descending",
-    "essential_directions", "exact", "factored_kronecker_inverse", "input_gate", "jacobi", "joint",
-    "joint_basis", "kronecker", "kronecker_inverse", "largest_triples", "left_directions", "like",
-    "matrix", "norm", "output_branch", "polar", "pseudo_solve", "regularised", "regularised_gram",
-    "rounding_of", "solve_factored", "solve_positive", "streamed_thresholds", "svd", "symmetric",
-    "truncated", "two_factors", "two_models", "update_gram", "weighted_sum", "worth_factors",
+    "damped_products", "discriminant", "effective_dimension", "eigenvalues", "eigh",
+    "eigh_descending", "essential_directions", "exact", "factored_kronecker_inverse", "input_gate",
+    "jacobi", "joint", "joint_basis", "kronecker", "kronecker_inverse", "largest_triples",
+    "left_directions", "like", "matrix", "norm", "noted", "output_branch", "polar", "pseudo_solve",
+    "regularised", "regularised_gram", "rounding_of", "singular_values", "solve_factored",
+    "solve_positive", "streamed_thresholds", "svd", "symmetric", "truncated", "two_factors",
+    "two_models", "update_gram", "weighted_sum", "worth_factors",
 ]  # fmt: skip

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from .decompositions import exact, largest_triples, like, symmetric
+from .fallbacks import eigh, solve
 
 
 def worth_factors(rows: int, columns: int, rank: int) -> bool:
@@ -76,7 +77,7 @@ def _pooled_solve(scatter: Sequence[Tensor], shrinkage: float, rows: Tensor) -> 
     variance = pooled.diagonal().mean()
     pooled = pooled * (1 - shrinkage)
     pooled.diagonal().add_(shrinkage * variance + 1e-12)
-    return torch.linalg.solve(pooled, rows.mT).mT
+    return solve(pooled, rows.mT).mT
 
 
 def _pooled_solve_by_examples(scatter: Sequence[Tensor], shrinkage: float, rows: Tensor) -> Tensor:
@@ -86,10 +87,10 @@ def _pooled_solve_by_examples(scatter: Sequence[Tensor], shrinkage: float, rows:
     ridge = shrinkage * variance + 1e-12
     small = z @ z.mT
     small.diagonal().add_(ridge)
-    return (rows - torch.linalg.solve(small, z @ rows.mT).mT @ z) / ridge
+    return (rows - solve(small, z @ rows.mT).mT @ z) / ridge
 
 
 def _root(gram: Tensor) -> Tensor:
     """A symmetric R with `R R = A`; what rounding made negative counts as zero."""
-    values, vectors = torch.linalg.eigh(symmetric(gram))
+    values, vectors = eigh(symmetric(gram))
     return (vectors * values.clamp_min(0).sqrt()) @ vectors.mT

@@ -12,6 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .fallbacks import eigh, thin_svd
+
 GRAM_CONDITION = 1e4  # σ_max/σ_min up to which eps · (σ_max/σ_min)² stays below float32's rounding
 # The polar factor bears more: rounding the matrix itself to float32 moves it by 6e-8 κ, the Gram by
 # 2e-16 κ², which is 4e-9 κ of that and at most 2e-6.
@@ -51,7 +53,7 @@ def eigh_descending(matrix: Tensor, rank: int | None = None) -> tuple[Tensor, Te
 
 def svd(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The thin SVD, computed in float64: U (m, k), σ (k,) descending, Vᵀ (k, n)."""
-    left, values, right = torch.linalg.svd(exact(matrix), full_matrices=False)
+    left, values, right = thin_svd(exact(matrix))
     return like(left, matrix), like(values, matrix), like(right, matrix)
 
 
@@ -96,7 +98,7 @@ def polar(matrix: Tensor, floor: float = 0.0) -> Polar:
     found = _polar_by_gram(matrix, floor) if _may_use_gram(matrix) else None
     if found is not None:
         return found
-    left, values, right = torch.linalg.svd(exact(matrix), full_matrices=False)
+    left, values, right = thin_svd(exact(matrix))
     kept = (values > RANK_TOLERANCE * values[:1]) & (values > floor)
     return Polar(like(left[:, kept] @ right[kept], matrix), like(values, matrix), "SVD")
 
@@ -117,7 +119,7 @@ def largest_triples(matrix: Tensor, rank: int) -> Triples:
             left, right = (other, vectors) if tall else (vectors, other)
             # Copies: a view would keep the whole of what it was cut from.
             return _triples(left.contiguous(), sigma, right.mT.contiguous(), matrix, "Gram")
-    left, sigma, right = torch.linalg.svd(wide, full_matrices=False)
+    left, sigma, right = thin_svd(wide)
     cut = left[:, :rank].clone(), sigma[:rank].clone(), right[:rank].clone()
     return _triples(*cut, matrix, "SVD")
 
@@ -153,7 +155,7 @@ def _polar_by_gram(matrix: Tensor, floor: float) -> Polar | None:
 
 
 def _descending(matrix: Tensor, rank: int | None = None) -> tuple[Tensor, Tensor]:
-    values, vectors = torch.linalg.eigh(symmetric(matrix))
+    values, vectors = eigh(symmetric(matrix))
     return values.flip(0)[:rank], vectors.flip(1)[:, :rank]
 
 
@@ -197,7 +199,7 @@ def _cholesky(matrix: Tensor) -> Tensor | None:
 
 def pseudo_solve(matrix: Tensor, right: Tensor, anchor: Tensor) -> Tensor:
     """The solution X of `X matrix = right` nearest to `anchor`, for a singular symmetric matrix."""
-    values, vectors = torch.linalg.eigh(symmetric(exact(matrix)))
+    values, vectors = eigh(symmetric(exact(matrix)))
     kept = values > singular_below(matrix.dtype) * values.max().clamp_min(1e-300)
     residual = (exact(right) - exact(anchor) @ exact(matrix)) @ vectors[:, kept]
     return anchor + like((residual / values[kept]) @ vectors[:, kept].mT, anchor)

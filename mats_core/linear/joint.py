@@ -16,6 +16,7 @@ from torch import Tensor
 
 from .cg import Apply
 from .decompositions import exact, like, symmetric
+from .fallbacks import eigh, solve
 from .preconditioners import floored
 from .updates import weighted_sum
 
@@ -81,7 +82,7 @@ def _whitened(total: Tensor) -> Tensor:
     mean = wide.diagonal().mean()
     if not float(mean) > 0:  # nothing to whiten
         return torch.eye(len(total), dtype=total.dtype, device=total.device)
-    values, vectors = torch.linalg.eigh(wide)
+    values, vectors = eigh(wide)
     values = (values + DAMPING * mean).clamp_min(1e-14 * mean)
     return like((vectors / values.sqrt()).flip(1), total).contiguous()
 
@@ -93,7 +94,7 @@ def _rotation(grams: Tensor, steps: int) -> Tensor:
     rotation = unit
     for _ in range(steps):
         half = _angles(grams) / 2
-        turn = torch.linalg.solve(unit - half, unit + half)
+        turn = solve(unit - half, unit + half)
         grams = turn @ grams @ turn.mT
         rotation = rotation @ turn.mT
     return rotation

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .cg import Solution, Status, _objective
 from .decompositions import exact, like, regular_factor, singular_below, symmetric
+from .fallbacks import eigh
 from .lowrank import matrix
 from .operators import Kronecker
 
@@ -50,5 +51,5 @@ def _joint_basis(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor] | None:
         return None
     half = torch.linalg.solve_triangular(factor, symmetric(exact(second)), upper=False)
     whitened = torch.linalg.solve_triangular(factor, half.mT, upper=False)
-    d, vectors = torch.linalg.eigh(symmetric(whitened))
+    d, vectors = eigh(symmetric(whitened))
     return d.clamp(0, 1), torch.linalg.solve_triangular(factor.mT, vectors, upper=True)

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from ..checkpoints import InMemory, Weights, stated_licence, stem_of
+from ..errors import code_span, markdown, one_line
 from ..families import Expert, Family
 from ..methods import METHODS
 from .recipe import Recipe, dump_recipe
@@ -23,10 +24,10 @@ TEXT = """\
 ---
 {{ front }}---
 
-# {{ method.title }} of {{ listed }}{{ ", trained further" if report.trained }}
+# {{ method.title }} of {{ listed | cell }}{{ ", trained further" if report.trained }}
 
 {{ experts | length }} expert{{ "s" if experts | length > 1 else "" }} fine-tuned from \
-`{{ recipe.base | shown }}`, merged into one model.
+`{{ recipe.base | shown | code }}`, merged into one model.
 
 ## Method
 
@@ -37,7 +38,7 @@ $${{ method.formula }}$$
 | option | value |
 | --- | --- |
 {% for name, value in report.options.items() %}
-| `{{ name | cell }}` | `{{ value | cell }}` |
+| `{{ name | code }}` | `{{ value | code }}` |
 {% endfor %}
 {% if experts | map(attribute="weight") | unique | list | length > 1 %}
 
@@ -138,7 +139,7 @@ Note: {{ warning | cell }}.
 |  | model | licence | SHA-256 of its tensors |
 | --- | --- | --- | --- |
 {% for name, (reference, _) in inputs.items() %}
-| {{ name | cell }} | `{{ reference | shown | cell }}` \
+| {{ name | cell }} | `{{ reference | shown | code }}` \
 | {{ (licences[name] or "not stated") | cell }} \
 | `{{ report.fingerprints.get(name.removesuffix(" (expert)"), "") }}` |
 {% endfor %}
@@ -165,10 +166,10 @@ from transformers import {{ architectures[0] }}
 model = {{ architectures[0] }}.from_pretrained("PATH OF THIS FOLDER")
 ```
 {% if headed %}
-{% set class, place = headed.checkpoint.config["architectures"][0], "heads/" ~ headed.name %}
+{% set class, place = (headed.checkpoint.config | classes)[0], "heads/" ~ headed.name %}
 
 Heads are never merged: `heads/` has one for each expert. The merged model with the head of \
-{{ headed.name }}:
+{{ headed.name | cell }}:
 
 ```python
 from glob import glob
@@ -189,10 +190,11 @@ model = {{ class }}.from_pretrained(None, config=config, state_dict=tensors)
 {{ "this merge, to rounding" if report.earlier else "the same bytes on the same machine" }}; \
 `recipe.yaml` and `report.json` lie beside this card.
 
-```yaml
-{{ repeated }}```
+{{ fence }}yaml
+{{ repeated }}{{ fence }}
 """
 
+NAME = re.compile("[A-Za-z][A-Za-z0-9_]{0,99}")
 CHOSEN = {
     "prototypes": "each layer's input chooses the expert whose mean input it is most like",
     "first_pass": "the input chooses the expert in a first pass, for all layers alike",
@@ -214,11 +216,18 @@ def card(recipe: Recipe, report: Report, family: Family, before: Path | None = N
     inputs = _inputs(recipe, family, before)
     licences = {name: licence(checkpoint) for name, (_, checkpoint) in inputs.items()}
     front = _front(recipe, inputs, licences)
+    repeated = dump_recipe(recipe.model_copy(update={"output": None}))
     *names, last = [entry.name for entry in recipe.experts]
     page = Environment(
         trim_blocks=True, keep_trailing_newline=True, undefined=StrictUndefined, autoescape=False
     )
-    page.filters |= {"shown": _shown, "cell": _cell, "percent": lambda share: f"{100 * share:.1f}"}
+    page.filters |= {
+        "shown": _shown,
+        "cell": _cell,
+        "code": lambda value: code_span(str(value)),
+        "classes": class_names,
+        "percent": lambda share: f"{100 * share:.1f}",
+    }
     return page.from_string(TEXT).render(
         front=yaml.safe_dump(front, sort_keys=False, allow_unicode=True, width=1000),
         recipe=recipe,
@@ -233,9 +242,10 @@ def card(recipe: Recipe, report: Report, family: Family, before: Path | None = N
         inputs=inputs,
         stem=stem_of(family.base),
         licences=licences,
-        architectures=family.base.config.get("architectures") or [],
+        architectures=class_names(family.base.config),
         headed=next((e for e in family.experts if _plain_head(family, e)), None),
-        repeated=dump_recipe(recipe.model_copy(update={"output": None})),
+        repeated=repeated,
+        fence=max(["``", *re.findall("`+", repeated)], key=len) + "`",
     )
 
 
@@ -288,16 +298,24 @@ def _front(recipe: Recipe, inputs: Inputs, licences: Mapping[str, str]) -> dict[
 def _shown(reference: str) -> str:
     """A hub id without its revision; of a path its last part, for the rest is nobody's business."""
     repository = reference.partition("@")[0]
-    return repository if re.fullmatch(r"[\w.-]+/[\w.-]+", repository) else Path(reference).name
+    hub_id = re.fullmatch(r"[\w.-]+/[\w.-]+", repository)
+    return repository if hub_id else one_line(Path(reference).name)
 
 
 def _cell(value: Any) -> str:
-    """A value in a table of Markdown."""
-    return str(value).replace("|", "\\|")
+    """A value in a line or a table of Markdown, as text and nothing else."""
+    return markdown(str(value))
 
 
 def _plain_head(family: Family, expert: Expert) -> bool:
     """Whether the expert's own class loads the merged tensors and its head by their names."""
     same = all(expert.own(name) == name for name in expert.checkpoint.tensors)
-    architectures = expert.checkpoint.config.get("architectures")
-    return bool(family.head_of(expert)) and same and bool(architectures)
+    return bool(family.head_of(expert)) and same and bool(class_names(expert.checkpoint.config))
+
+
+def class_names(config: Mapping[str, Any]) -> list[str]:
+    """The classes that a configuration names, where all are names that Python takes: the card has
+    them in code that its readers run."""
+    said = config.get("architectures")
+    named = said if isinstance(said, list) else []
+    return named if all(isinstance(one, str) and NAME.fullmatch(one) for one in named) else []

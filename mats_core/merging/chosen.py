@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..errors import typed
+
 SHOWN = 16  # inputs of an expert that are kept by number
 
 
@@ -66,8 +68,6 @@ class ChosenInputs:
 
 def chosen_of(content: Mapping[str, Any]) -> ChosenInputs:
     """The record whose plain values `report.json` holds."""
-    first = tuple(
-        Picked(one["source"], one["row"], tuple(one["scores"])) for one in content["first"]
-    )
-    margin = Margin(**content["margin"]) if content.get("margin") else None
-    return ChosenInputs(**{**content, "first": first, "margin": margin})
+    first = tuple(typed(Picked, one) for one in content["first"])
+    margin = typed(Margin, content["margin"]) if content.get("margin") else None
+    return typed(ChosenInputs, {**content, "first": first, "margin": margin})

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ..checkpoints import SHARD_BYTES
 from ..errors import InputError
-from ..linear import norm
+from ..linear import norm, noted
 from ..methods import Layer, Merged, merge_running, with_steps
 from ..system import Event, Memo, beside, taking_threads
 from .events import Iteration, LayerDone, Started
@@ -200,10 +200,16 @@ def made_of(
     """
     begun, plan = time.perf_counter(), plan.at(unit.name)
     layer, sums = _keeping(plan, replace(layer or read_layer(plan, unit), pulse=pulse))
-    if unit.name in plan.inputs.family.running:
-        merged = merge_running(layer)
+    running = unit.name in plan.inputs.family.running
+    with noted() as ways:
+        if running:
+            merged = merge_running(layer)
+        else:
+            merged = plan.method.merge(layer, plan.options, survey)
+    if ways:
+        merged = replace(merged, status=", ".join((merged.status, *ways)))
+    if running:
         return Made(merged, None, time.perf_counter() - begun, sums)
-    merged = plan.method.merge(layer, plan.options, survey)
     length = None
     if plan.method.rescale is not None and merged.method == plan.method.name:
         length = norm(merged.value - layer.base)  # steps follow the second pass

@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from ..checkpoints import ListedModel, hub, require_folder, write_atomically
-from ..errors import InputError, foreseen
+from ..errors import InputError, foreseen, plain_yaml
 from ..system import LONGEST_NAME, folder_name
 from ..tasks import Guess, described, names_file
 from .family_file import FamilyFile, load_family
@@ -260,8 +260,8 @@ def _is_our_task(file: Path) -> bool:
     """Whether the description of a task has the form in which it was written here."""
     try:
         text = file.read_text("utf-8")
-        content = yaml.safe_load(text)
-    except (OSError, ValueError, yaml.YAMLError):
+        content = plain_yaml(f"task '{file}'", text)
+    except (OSError, ValueError):  # of which an InputError is one
         return False
     whole = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=10**6)
     return text == TASK_HEADER + whole

@@ -20,7 +20,7 @@ from ..checkpoints import Checkpoint, InMemory, Renamed, Weights, hub, inside, o
 from ..errors import InputError, listing, member
 from ..families import Expert, examine
 from ..statistics import OF_PARAMETERS, Statistics
-from ..system import Memo
+from ..system import Memo, state_of
 from .matching import read_through, warn_of_labels
 from .plan import Inputs, notes_on
 from .recipe import IN_MEMORY, Recipe, parse_recipe
@@ -84,11 +84,9 @@ def _identity(statistics: Statistics | None) -> Hashable:
     """What tells statistics from others: the name of those in memory, or the file as it is now."""
     if statistics is None:
         return None
-    file = Path(statistics.source)
-    if not file.is_file():
+    if not Path(statistics.source).is_file():
         return statistics.source
-    state = file.stat()
-    return statistics.source, state.st_mtime_ns, state.st_size, state.st_ino
+    return state_of(statistics.source)
 
 
 def recipe_of(

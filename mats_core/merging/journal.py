@@ -21,11 +21,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..errors import InputError
+from ..errors import InputError, typed
 from .report import LayerReport, layer_dict, layer_of
 
 NAME = ".journal.jsonl"
 FORMAT = "mats-journal-1"
+STAGES = ("spooled", "written")
 INTERVAL = 2.0  # seconds of work that a killed merge may lose, beside the layer under way
 
 T = TypeVar("T")
@@ -92,14 +93,19 @@ def _parse(file: Path) -> tuple[dict[str, Any] | None, Past]:
             content = json.loads(line)
             if not line.endswith(b"\n"):
                 break
+            if not isinstance(content, dict):
+                break
             if first is None:
                 first = content
             elif "survey" in content:
                 survey = content["survey"]
             else:
                 name, report = content.pop("layer"), layer_of(content.pop("report"))
-                entries[name] = Entry(report, **content)
-        except (ValueError, KeyError, TypeError):
+                entry = typed(Entry, {**content, "report": report})
+                if entry.stage not in STAGES or name != report.name:
+                    break
+                entries[name] = entry
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             break  # torn by what killed the merge: this line and all after it do not count
         length += len(line)
     return first, Past(entries, survey, length)

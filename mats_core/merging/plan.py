@@ -65,6 +65,14 @@ class Inputs:
         given = (self.family.base, *(expert.checkpoint for expert in self.family.experts))
         return any(isinstance(original(weights), InMemory) for weights in given)
 
+    def require_unchanged(self) -> None:
+        """Raise `InputError` where a file has changed since it was opened and judged."""
+        for weights in (self.family.base, *(e.checkpoint for e in self.family.experts)):
+            weights.require_unchanged()
+        for statistics in (*self.statistics, self.base_statistics):
+            if statistics is not None:
+                statistics.require_unchanged()
+
     @functools.cached_property
     def vectors(self) -> VectorFamily | None:
         """What is merged in place of the family's tensors where all experts are (IA)³ adapters."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import secrets
 import socket
 import uuid
 from collections import deque
@@ -205,6 +206,11 @@ def _plan(key: str, recipe: Recipe, keep: Sequence[int], contents: Any) -> Plan:
 
 
 def _ray() -> Any:
+    if not os.environ.get("RAY_ADDRESS"):
+        # A cluster listens on all interfaces: only who knows this process's token may call ours.
+        # Ray reads both when it is imported.
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     try:
         return importlib.import_module("ray")
     except ImportError:
@@ -212,7 +218,7 @@ def _ray() -> Any:
             "engine 'ray'",
             expected="the package ray",
             found="none",
-            remedy='Install it with: python -m pip install "ray>=2.40,<3"',
+            remedy='Install it with: python -m pip install "ray>=2.52,<3"',
         ) from None
 
 

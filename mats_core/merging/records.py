@@ -10,7 +10,7 @@ from ..checkpoints import Weights, left_over, quantisation
 from . import rounds
 from .family_file import load_family
 from .plan import Inputs, prepare
-from .recipe import load_recipe
+from .recipe import Rule, load_recipe
 
 
 def weights_record(weights: Weights, path: str) -> dict[str, Any]:
@@ -49,9 +49,15 @@ def recipe_record(path: Path) -> dict[str, Any]:
         "method": plan.method.name,
         "options": plan.options.model_dump(),
         **({"rounds": plan.recipe.rounds} if plan.recipe.rounds > 1 else {}),
+        **({"after": [one.content for one in plan.recipe.steps()]} if plan.recipe.after else {}),
+        **({"by": [_rule(rule) for rule in plan.recipe.by]} if plan.recipe.by else {}),
         "device": f"{plan.device} ({plan.reason})",
         **_preflight(plan.inputs),
     }
+
+
+def _rule(rule: Rule) -> dict[str, Any]:
+    return rule.model_dump(mode="json", exclude_defaults=True)
 
 
 def family_record(path: Path) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ..errors import typed
 from .recipe import Refine
 
 
@@ -66,8 +67,8 @@ class Refined:
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Refined:
         """The record that `to_dict` made; raises `KeyError` or `TypeError` for anything else."""
-        history = tuple(Epoch(**epoch) for epoch in content["history"])
-        return cls(**{**content, "history": history})
+        history = tuple(typed(Epoch, epoch) for epoch in content["history"])
+        return typed(cls, {**content, "history": history})
 
     def to_dict(self) -> dict[str, Any]:
         """The record as plain values, as in `report.json`."""

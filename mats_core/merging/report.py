@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from .. import __version__ as VERSION
-from ..errors import duration
+from ..errors import duration, typed
 from ..evaluation import Score, TaskResult, gap_recovered, normalised_accuracy
 from ..system import Shown
 from .chosen import ChosenInputs, chosen_of
@@ -256,19 +256,19 @@ class Report(Shown):
     def from_dict(cls, content: Mapping[str, Any]) -> Report:
         """The report that `to_dict` made, but for `output`.
 
-        Raises `KeyError` or `TypeError` for anything else.
+        Raises `KeyError`, `TypeError` or `ValueError` for anything else.
         """
         lists = {
             "layers": tuple(layer_of(layer) for layer in content["layers"]),
             "tasks": tuple(task_of_dict(task) for task in content["tasks"]),
-            "search": tuple(Trial(**trial) for trial in content["search"]),
+            "search": tuple(typed(Trial, trial) for trial in content["search"]),
             "warnings": tuple(content["warnings"]),
             "inputs": tuple(map(chosen_of, content.get("inputs", ()))),
             **{key: tuple(content.get(key, ())) for key in ("earlier", "after", "by")},
             "refined": Refined.from_dict(content["refined"]) if "refined" in content else None,
         }
         kept = {one.name: content[one.name] for one in fields(cls) if one.name in content}
-        return cls(**{**kept, **lists})
+        return typed(cls, {**kept, **lists})
 
 
 def _finite(value: Any) -> Any:
@@ -297,7 +297,7 @@ def task_dict(result: TaskResult) -> dict[str, Any]:
 def task_of_dict(content: Mapping[str, Any]) -> TaskResult:
     """The result that `task_dict` wrote."""
     scores = {kind: Score.from_dict(content["scores"][kind]) for kind in KINDS_OF_SCORE}
-    return TaskResult(content["name"], **scores)
+    return typed(TaskResult, {"name": content["name"], **scores})
 
 
 def layer_of(content: Mapping[str, Any]) -> LayerReport:
@@ -306,7 +306,7 @@ def layer_of(content: Mapping[str, Any]) -> LayerReport:
         key: tuple(math.nan if one is None else one for one in content.get(key, ()))
         for key in SERIES
     }
-    return LayerReport(**{**content, **series})
+    return typed(LayerReport, {**content, **series})
 
 
 def layer_dict(layer: LayerReport) -> dict[str, Any]:

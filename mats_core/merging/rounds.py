@@ -36,11 +36,15 @@ def require(recipe: Recipe, inputs: Inputs) -> None:
     """Raise `InputError` where a recipe asks for a further round that cannot be."""
     if recipe.rounds == 1:
         return
-    if not METHODS[recipe.method].reads(recipe.parsed_options()):
+    method = METHODS[recipe.method]
+    if not method.reads(recipe.parsed_options()):
+        can = method.group == "statistics"
         raise InputError(
             f"'rounds' {recipe.rounds} with method '{recipe.method}'",
-            expected="a method that reads statistics",
-            found="one that reads none: a second round would change nothing",
+            expected="options with which it reads statistics"
+            if can
+            else "a method that reads statistics",
+            found="none of them is read: a second round would change nothing",
             remedy="Leave 'rounds' out.",
         )
     for expert, own in zip(inputs.family.experts, inputs.statistics, strict=True):

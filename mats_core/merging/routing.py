@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..checkpoints import Tensors
+from ..checkpoints import InMemory, Tensors, original
 from ..errors import InputError, listing
 from ..linear import worth_factors
 from ..models import joined
@@ -76,10 +76,14 @@ def require(plan: Plan) -> None:
     named = {"the base": plan.inputs.family.base, experts[0].name: experts[0].checkpoint}
     bare = [name for name, weights in named.items() if weights.directory is None]
     if bare:
+        held = any(isinstance(original(weights), InMemory) for weights in named.values())
         raise InputError(
             thing,
-            expected="models in directories, whose layers can be looked at",
-            found=f"bare tensors of {listing(bare)}",
+            expected="models in directories, whose config.json says how their layers are built",
+            found=f"{'models in memory' if held else 'bare tensors'}: {listing(bare)}",
+            remedy="Save each with `save_pretrained` and give the directories."
+            if held
+            else "Name directories with config.json.",
         )
     without = [expert.name for expert in experts if not expert.can_be_asked]
     if routed.samples and without:
@@ -87,7 +91,7 @@ def require(plan: Plan) -> None:
             f"'routed' by '{routed.by}' with 'examples' {routed.examples}",
             expected="a task and a model's directory for every expert",
             found=f"none for {listing(without)}",
-            remedy="Name tasks in the recipe, or choose by 'smile', or by 'updates' with "
+            remedy="Name tasks in a recipe, or choose by 'smile', or by 'updates' with "
             "'examples' 0, which need no data.",
         )
 

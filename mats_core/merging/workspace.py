@@ -185,9 +185,9 @@ def _identity(plan: Plan, shard_bytes: int) -> dict[str, Any]:
 
 
 def _file_of(statistics: Statistics | None) -> Any:
-    """What tells one statistics file from another without reading it through."""
+    """What tells one statistics file from another, wherever it lies."""
     if statistics is None:
         return None
     file = Path(statistics.source)
-    stamp = [file.stat().st_size, file.stat().st_mtime_ns] if file.is_file() else None
-    return {"file": stamp, **dict(statistics.metadata)}
+    content = Checkpoint.open(file).fingerprint if file.is_file() else None
+    return {"file": content, **dict(statistics.metadata)}

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError, reason
-from ..system import recall
+from ..system import recall, state_of
 from ..tasks import Split
 from .architecture import quiet
 from .kinds import Facts, facts_of
@@ -131,8 +131,7 @@ def files_digest(directory: Path, names: Sequence[str]) -> str:
     for name in names:
         file = directory / name
         if file.is_file():
-            status = file.stat()
-            key = ("digest of a file", file, status.st_mtime_ns, status.st_size)
+            key = ("digest of a file", state_of(file))
             digest.update(recall(key, functools.partial(_file_digest, file)).encode())
     return digest.hexdigest()
 

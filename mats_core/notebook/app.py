@@ -82,6 +82,8 @@ def settings(request: Request) -> str:
             "rounds": request.rounds,
             "seed": request.seed,
             "dtype": request.dtype,
+            "after": list(request.after),
+            "by": list(request.by),
         }
     )
 

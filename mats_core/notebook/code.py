@@ -48,6 +48,9 @@ def _told(request: Request, *, reads: bool) -> list[str]:
     for name in ("rounds", "device", "seed", "dtype"):
         value = getattr(request, name)
         words += [f"{name}={value!r}"] if value != getattr(PLAIN, name) else []
+    words += [
+        f"{name}={list(value)!r}" for name in ("after", "by") if (value := getattr(request, name))
+    ]
     return words
 
 

@@ -110,7 +110,7 @@ class Panel(Board):
             knobs.method, tuple(knobs.values.items()), names, weights, self.device.value,
             1 if self.rounds.disabled else self.rounds.value,
             self._picture.layer if self._picture else "",
-            self._first.seed, self._first.dtype,
+            self._first.seed, self._first.dtype, self._first.after, self._first.by,
         )  # fmt: skip
 
     def save(self, folder: str | Path, *, force: bool = False) -> Path:
@@ -320,6 +320,8 @@ def explore(
     device: str = "auto",
     seed: int = 0,
     dtype: str = "float32",
+    after: Sequence[Any] = (),
+    by: Sequence[Any] = (),
     view: str | None = None,
     layer: str = "",
 ) -> Panel:
@@ -332,7 +334,7 @@ def explore(
     heads     patterns of tensors that are not merged, of models; by default they are recognised
     examples  that statistics are measured on, an expert; 256 of a task's by default
 
-    What it begins with, each of which a knob changes but for seed and arithmetic:
+    What it begins with, each of which a knob changes but for seed, arithmetic, steps and rules:
 
     method    a name of `METHODS`; or
     preset    the title of a preset, with its options and rounds
@@ -342,6 +344,7 @@ def explore(
     device    `auto`, `cpu`, `cuda` or `mps`
     seed      of what is random
     dtype     of the arithmetic, `float32` or `float64`
+    after     steps after the merge, and rules `by` layer, as in a recipe
     view      `Tasks`, `Solve`, `Why`, `Scaling` or `Layer`
     layer     name of the weight that is looked at
 
@@ -352,7 +355,7 @@ def explore(
     explored = subject(family, experts, loaders=loaders, heads=heads, examples=examples)
     begin = start(
         explored, method=method, preset=preset, options=options, weights=weights, rounds=rounds,
-        device=device, seed=seed, dtype=dtype, view=view, layer=layer,
+        device=device, seed=seed, dtype=dtype, after=after, by=by, view=view, layer=layer,
     )  # fmt: skip
     cell, execution = place()
     for (of, during), panel in list(_OPEN):

@@ -39,6 +39,8 @@ def start(
     rounds: int | None = None,
     seed: int = 0,
     dtype: str = "float32",
+    after: Sequence[Any] = (),
+    by: Sequence[Any] = (),
     view: str | None = None,
     layer: str = "",
 ) -> Start:
@@ -61,6 +63,8 @@ def start(
         _layer(explored, layer),
         seed,
         dtype,
+        tuple(after or (known.after if known else ())),
+        tuple(by),
     )
     if request.rounds > 1 and not repeats(explored, name):
         raise InputError(

@@ -66,6 +66,8 @@ class Request:
     layer     whose spectra are looked at; "" for none
     seed      of what is random
     dtype     of the arithmetic
+    after     steps after the merge, and
+    by        rules by layer, as in a recipe
     """
 
     method: str
@@ -77,6 +79,8 @@ class Request:
     layer: str = ""
     seed: int = 0
     dtype: str = "float32"
+    after: tuple[Any, ...] = ()
+    by: tuple[Any, ...] = ()
 
     @property
     def merge(self) -> Request:
@@ -86,7 +90,7 @@ class Request:
     @property
     def average(self) -> Request:
         """The plain average of the same experts with the same weights."""
-        return replace(self.merge, method="average", options=(), rounds=1)
+        return replace(self.merge, method="average", options=(), rounds=1, after=(), by=())
 
 
 class Subject(Protocol):
@@ -162,7 +166,8 @@ class OfFamily:
         return self.family.recipe(
             request.method, dict(request.options), statistics=self._files,
             experts=chosen(request), weights=dict(request.weights), device=request.device,
-            rounds=request.rounds, seed=request.seed, dtype=request.dtype,
+            rounds=request.rounds, seed=request.seed, dtype=request.dtype, after=request.after,
+            by=request.by,
         )  # fmt: skip
 
     def inputs(self, experts: tuple[str, ...]) -> Inputs:
@@ -249,6 +254,7 @@ class OfModels:
         return recipe_of(
             self.base, sources, request.method, dict(request.options), weights=weights,
             device=request.device, heads=self._heads, seed=request.seed, dtype=request.dtype,
+            after=request.after, by=request.by,
         )  # fmt: skip
 
     def inputs(self, experts: tuple[str, ...]) -> Inputs:

@@ -1,11 +1,12 @@
-"""What statistics must be, whatever the model and its data: cheap to see, with no decomposition.
+"""What statistics must be, whatever the model and its data: cheap to see, next to a merge.
 
-A Gram and the block of a Fisher are sums of v vᵀ: symmetric, and nowhere negative on the diagonal.
+A Gram and the block of a Fisher are sums of v vᵀ: symmetric and positive semi-definite.
 A diagonal Fisher is a sum of squares, and the rest of a Gram in factors is an eigenvalue of one.
 """
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 SQUARES = frozenset({"fisher", "input_rest", "output_gradient_rest"})
@@ -31,7 +32,19 @@ def impossible(kind: str, value: Tensor) -> tuple[str, str] | None:
         return f"numbers of at least 0{where}, for they are sums of squares", f"{smallest:.3g}"
     if kind in SYMMETRIC and (apart := _asymmetry(value)) > APART * largest:
         return "a symmetric matrix", f"numbers that differ from their mirrored ones by {apart:.3g}"
+    if kind in SYMMETRIC and largest and not _is_positive(value, APART * largest):
+        return "a positive semi-definite matrix", "one with a negative eigenvalue"
     return None
+
+
+def _is_positive(value: Tensor, shift: float) -> bool:
+    """Whether no eigenvalue of a symmetric matrix lies below -`shift`: A + shift I is definite."""
+    wide = torch.float64 if value.dtype == torch.float64 else torch.float32
+    # A copy: what is read stays as it is.  Apple's MPS has no such decomposition.
+    scaled = value.to("cpu" if value.device.type == "mps" else value.device, wide) / shift
+    scaled.diagonal().add_(1)
+    _, info = torch.linalg.cholesky_ex((scaled + scaled.mT) / 2)
+    return not int(info)
 
 
 def _asymmetry(value: Tensor) -> float:

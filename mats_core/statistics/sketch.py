@@ -14,10 +14,9 @@ of rank at most K, nothing is ever lowered.  Deterministic; memory 2K · d.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from ..linear import exact, like, symmetric
+from ..linear import eigh, exact, like, symmetric
 
 ROUNDING = 1e-14  # of the largest squared singular value: below it is what float64 leaves of zero
 
@@ -57,7 +56,7 @@ class Sketch:
         lost in it, and with them an error that no float32 Gram would show."""
         assert self._rows is not None
         rows = exact(self._rows[: self._filled])
-        values, vectors = torch.linalg.eigh(symmetric(rows @ rows.mT))
+        values, vectors = eigh(symmetric(rows @ rows.mT))
         values, vectors = values.flip(0).clamp_min(0), vectors.flip(1)
         lowered = float(values[self.rank])
         if lowered <= ROUNDING * float(values[0]):

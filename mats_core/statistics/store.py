@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -91,12 +92,14 @@ class Statistics(Shown):
     shapes     shape of every stored tensor, by names such as `fc1.input_gram` (see `store.py`)
     metadata   strings: examples, tokens, seed, labels, fingerprint of the checkpoint, task
     source     path of the file, or `memory:` and a number
+    require_unchanged   raises `InputError` where the file has changed since it was opened
     """
 
     shapes: Mapping[str, tuple[int, ...]]
     metadata: Mapping[str, str]
     _read: Callable[[str], Tensor]
     source: str = "memory"
+    require_unchanged: Callable[[], None] = lambda: None
 
     def __repr__(self) -> str:
         """One line; the names are many."""
@@ -139,7 +142,8 @@ class Statistics(Shown):
                 found="none",
                 remedy="Is this the model instead of its statistics?",
             )
-        return cls(shapes, checkpoint.metadata, checkpoint.read, str(path))
+        same = checkpoint.require_unchanged
+        return cls(shapes, checkpoint.metadata, checkpoint.read, str(path), same)
 
     def under(self, names: Mapping[str, str]) -> Statistics:
         """The same statistics under other names: `names` has the wanted one for every parameter.
@@ -228,8 +232,12 @@ class Statistics(Shown):
     @property
     def tokens(self) -> int | None:
         """Number of tokens that were measured; None where the metadata lack it."""
-        value = self.metadata.get("tokens", "")
-        return int(value) if value.isdigit() else None
+        return self.number("tokens")
+
+    def number(self, key: str) -> int | None:
+        """A whole number of the metadata; None where there is none, or another text."""
+        value = self.metadata.get(key, "")
+        return int(value) if re.fullmatch("[0-9]{1,18}", value) else None
 
     @property
     def kinds(self) -> frozenset[str]:

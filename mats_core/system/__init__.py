@@ -15,10 +15,11 @@ if TYPE_CHECKING:
     from .devices import Device, available_devices, choose_device, existing_device
     from .folders import LONGEST_NAME, FolderName, cache_folder, folder_name, results_folder
     from .importing import uncollected
-    from .memory import available_memory, parse_bytes
+    from .memory import available_memory, parse_bytes, require_memory
     from .remember import Memo, forgetful, nbytes, recall, remembered
     from .showing import Shown
     from .speeds import UNMEASURED, Rates, Work
+    from .state import state_of
     from .stream import Event, ahead, beside, changed, drain, drained, part
     from .threads import set_waiting, taking_threads
 
@@ -27,7 +28,8 @@ __all__ = [
     "ahead", "available_devices", "available_memory", "bar", "beside", "cache_folder", "changed",
     "choose_device", "drain", "drained", "existing_device", "folder_name", "forgetful",
     "in_notebook", "memory", "nbytes", "parse_bytes", "part", "recall", "remembered",
-    "results_folder", "set_waiting", "speeds", "taking_threads", "uncollected", "watched",
+    "require_memory", "results_folder", "set_waiting", "speeds", "state_of", "taking_threads",
+    "uncollected", "watched",
 ]  # fmt: skip
 
 _HOMES = {
@@ -35,10 +37,11 @@ _HOMES = {
     "devices": ("Device", "available_devices", "choose_device", "existing_device"),
     "folders": ("LONGEST_NAME", "FolderName", "cache_folder", "folder_name", "results_folder"),
     "importing": ("uncollected",),
-    "memory": ("available_memory", "parse_bytes"),
+    "memory": ("available_memory", "parse_bytes", "require_memory"),
     "remember": ("Memo", "forgetful", "nbytes", "recall", "remembered"),
     "showing": ("Shown",),
     "speeds": ("UNMEASURED", "Rates", "Work", "eigh_flops", "svd_flops"),
+    "state": ("state_of",),
     "stream": ("Event", "ahead", "beside", "changed", "drain", "drained", "part"),
     "threads": ("set_waiting", "taking_threads"),
 }

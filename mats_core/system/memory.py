@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from ..errors import InputError
+from ..errors import InputError, size
 
 UNITS = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 MEMINFO = Path("/proc/meminfo")
@@ -25,6 +25,18 @@ def available_memory() -> int | None:
     """
     known = [free for free in (_system_memory(), _group_memory()) if free is not None]
     return min(known) if known else None
+
+
+def require_memory(thing: str, nbytes: float) -> None:
+    """Raise `InputError` where what is to be read would not fit into the memory that is free."""
+    free = available_memory()
+    if free is not None and nbytes > free:
+        raise InputError(
+            thing,
+            expected=f"no more than the {size(free)} of memory that are free",
+            found=f"{size(nbytes)} once it is unpacked",
+            remedy="Use fewer rows, or a larger machine.",
+        )
 
 
 def device_memory(device: str) -> int | None:

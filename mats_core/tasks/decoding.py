@@ -8,7 +8,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from ..errors import BEGIN, InputError, beginning
+from ..errors import BEGIN, InputError, beginning, regular
+from ..system import require_memory
 
 # The longer marks first: UTF-32 in little-endian order begins as UTF-16 does.
 MARKS = (
@@ -18,6 +19,8 @@ MARKS = (
     (b"\xff\xfe", "utf-16-le"),
     (b"\xfe\xff", "utf-16-be"),
 )
+PIECE = 1 << 24  # bytes that are unpacked at once
+READ = 4  # times its bytes that a text takes in memory while its rows are made
 GZIP = b"\x1f\x8b"
 HALF = re.compile("[\ud800-\udfff]")
 UNKNOWN = "\N{REPLACEMENT CHARACTER}"
@@ -31,9 +34,11 @@ def read_text(thing: str, path: Path) -> tuple[str, str]:
     zero), or the Windows alphabet of Western Europe.  Lines end as the file has it.  Raises
     `InputError` for an archive, a page of HTML, and whatever else is told by its first bytes.
     """
+    regular(thing, path)
+    require_memory(thing, READ * path.stat().st_size)
     content = path.read_bytes()
     if content.startswith(GZIP) or path.suffix.lower() == ".gz":
-        content = gzip.decompress(content)
+        content = _unpacked(thing, content)
     if told := beginning(content[:BEGIN]):
         raise InputError(thing, expected="a text", found=told[0], remedy=told[1])
     for mark, encoding in MARKS:
@@ -51,6 +56,16 @@ def read_text(thing: str, path: Path) -> tuple[str, str]:
     except UnicodeDecodeError:
         text, name = content.decode("latin-1"), "Latin-1"
     return text, f"'{path.name}' is read as {name}, for line {line} is not UTF-8"
+
+
+def _unpacked(thing: str, content: bytes) -> bytes:
+    """What gzip has packed, piece by piece: it may be a thousand times as much."""
+    found = bytearray()
+    with gzip.open(io.BytesIO(content)) as stream:
+        while block := stream.read(PIECE):
+            found += block
+            require_memory(thing, READ * len(found))
+    return bytes(found)
 
 
 def lines(text: str) -> list[str]:

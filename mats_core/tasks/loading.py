@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Hashable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from ..errors import InputError, existing, read_yaml
-from ..system import recall
+from ..errors import InputError, existing, parsing, read_yaml, regular
+from ..system import recall, require_memory, state_of
 from . import description, harness, images, rows
 from .sources import of_source
-from .task import SPLITS, Task
+from .task import ARRAYS, SPLITS, Task
 
 SAMPLE = "sample:"  # how references to the sample family's tasks begin
 DESCRIBED = (".yaml", ".yml")
@@ -38,6 +40,12 @@ def load(reference: str | Path, *, root: Path | None = None) -> Task:
         return of_source(source, name)
     path = Path(reference) if root is None else root / reference
     existing("task", path)
+    # Of readers of tables, archives and pictures each has errors of its own.
+    with parsing(f"task '{reference}'", "a task that can be read"):
+        return _of_file(reference, path)
+
+
+def _of_file(reference: str, path: Path) -> Task:
     if path.suffix.lower() in DESCRIBED:
         return _described(path)
     if path.suffix != ".npz":
@@ -52,15 +60,30 @@ def load(reference: str | Path, *, root: Path | None = None) -> Task:
 
 def arrays(name: str, path: Path) -> Task:
     """The task in an `.npz` file."""
-    try:
+    thing = f"task '{path}'"
+    regular(thing, path)
+    with parsing(thing, "an .npz file of plain arrays"):
+        with zipfile.ZipFile(path) as archive:
+            require_memory(thing, sum(_unpacked(archive, name) for name in archive.namelist()))
         with np.load(path, allow_pickle=False) as found:
-            return Task.from_arrays(name, dict(found))
-    except (ValueError, OSError, EOFError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(
-            f"task '{path}'", expected="an .npz file of plain arrays", found=str(error)
-        ) from None
+            return Task.from_arrays(name, {key: found[key] for key in ARRAYS if key in found})
+
+
+def _unpacked(archive: zipfile.ZipFile, name: str) -> int:
+    """Bytes of an array in an archive; raises `ValueError` where its header claims others than
+    there are, before any room is made for them."""
+    size = archive.getinfo(name).file_size
+    if not name.endswith(".npy"):
+        return size
+    with archive.open(name) as stream:
+        version = np.lib.format.read_magic(stream)
+        read = np.lib.format.read_array_header_1_0
+        if version != (1, 0):
+            read = np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(stream)
+    if math.prod(shape) * dtype.itemsize > size:
+        raise ValueError(f"'{name}' of {size} bytes that claims the shape {shape}")
+    return size
 
 
 def files(reference: str, root: Path) -> tuple[Path, ...]:
@@ -102,14 +125,9 @@ def _described(path: Path) -> Task:
     return recall(key, lambda: _read(path.resolve()))
 
 
-def _state(path: Path) -> tuple[tuple[str, int, int], ...]:
-    """Changes when a file does, or one in a folder: names, times and sizes."""
-    found = []
-    for file in sorted(_inside(path)) or [str(path)]:
-        with contextlib.suppress(OSError):  # the reader says what is missing
-            status = os.stat(file)
-            found.append((file, status.st_mtime_ns, status.st_size))
-    return tuple(found)
+def _state(path: Path) -> tuple[Hashable, ...]:
+    """Changes when a file does, or one in a folder; the reader says what is missing."""
+    return tuple(map(state_of, sorted(_inside(path)) or [str(path)]))
 
 
 def _inside(path: Path) -> Iterator[str]:

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from ..checkpoints import staged_file
-from ..errors import InputError, MachineError, needed
+from ..errors import InputError, MachineError, needed, regular
 from ..errors import size as size_of
 from ..system import cache_folder
 
@@ -32,6 +32,7 @@ ORIENTATION = 0x0112  # of EXIF
 LYING = (5, 6, 7, 8)  # orientations by which width and height change places
 MOST_PICTURE = 10_000_000  # bytes of an image that is handed over by itself
 MOST_PIXELS = 25_000_000  # of such an image
+MOST_DECODED = 100_000_000  # of every other one
 FORM = 2  # of what is cached: another number, and pictures are decoded again
 
 
@@ -76,15 +77,16 @@ def surveyed(files: Sequence[Source]) -> Look:
     for file in files:
         try:
             with Image.open(_opened(file)) as image:
+                _require_pixels(image)
                 # Formats differ in whether the size is that of the picture as it lies.
                 lying = image.getexif().get(ORIENTATION) in LYING
                 sizes.add((_upright(image) if lying else image).size)
                 modes.add(image.mode)
                 if image.mode in DEEP:
                     ranges.append(_range(file, np.asarray(image)))
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            if isinstance(error, InputError):
-                raise
+        except InputError:
+            raise
+        except Exception as error:  # every format of Pillow has its own
             raise _unreadable(file, error) from None
     depth = _depth(ranges, floating="F" in modes) if ranges else None
     return Look(SIZE if len(sizes) > 1 else None, 1 if modes <= GREY else 3, depth)
@@ -124,6 +126,7 @@ def _opened(file: Source) -> Path | io.BytesIO:
     garbles those that it has to turn."""
     if isinstance(file, bytes):
         return io.BytesIO(file)
+    regular(f"image '{file}'", file)
     return io.BytesIO(file.read_bytes()) if file.suffix.lower() in (".tif", ".tiff") else file
 
 
@@ -158,7 +161,7 @@ def one_picture(content: bytes) -> np.ndarray:
     try:
         with Image.open(_opened(content)) as image:
             width, height = image.size
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except Exception as error:
         raise _unreadable(content, error) from None
     if width * height > MOST_PIXELS:
         raise InputError(
@@ -183,19 +186,40 @@ def _picture(file: Source, size: int | None, look: Look) -> np.ndarray:
     Image = _pillow()
     try:
         with Image.open(_opened(file)) as image:
+            _require_pixels(image)
             deep = look.depth if image.mode in DEEP else None
             turned = _upright(image)
             grey = Image.fromarray(_scaled(np.asarray(turned), deep)) if deep else turned
             picture = grey.convert("L" if look.channels == 1 else "RGB")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except InputError:
+        raise
+    except Exception as error:
         raise _unreadable(file, error) from None
     if size is not None:
+        picture = _shortened(picture, size)
         factor = size / min(picture.size)
         width, height = (max(size, round(side * factor)) for side in picture.size)
         picture = picture.resize((width, height), Image.Resampling.BICUBIC)
         left, top = (width - size) // 2, (height - size) // 2
         picture = picture.crop((left, top, left + size, top + size))
     return np.asarray(picture).reshape(picture.height, picture.width, look.channels)
+
+
+def _require_pixels(image: Any) -> None:
+    """Raise `ValueError` for a picture that would take too much memory, before it is decoded."""
+    width, height = image.size
+    if width * height > MOST_DECODED:
+        raise ValueError(f"{width} × {height} pixels, of at most {MOST_DECODED:,}")
+
+
+def _shortened(picture: Any, size: int) -> Any:
+    """The middle of a picture that is so long that it would be too large once it is scaled."""
+    short, long = sorted(picture.size)
+    if size * (size * long / short) <= MOST_PIXELS:
+        return picture
+    keep = [min(side, 3 * short) for side in picture.size]
+    left, top = ((side - kept) // 2 for side, kept in zip(picture.size, keep, strict=True))
+    return picture.crop((left, top, left + keep[0], top + keep[1]))
 
 
 def _scaled(values: np.ndarray, depth: Depth) -> np.ndarray:

@@ -15,7 +15,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from ..checkpoints import snapshot_of
-from ..errors import InputError, cut, existing, member, needed, reason
+from ..errors import (
+    InputError,
+    cut,
+    existing,
+    member,
+    needed,
+    refusal,
+    regular,
+)
+from ..system import require_memory
 from .classes import DROP, text_of
 from .decoding import lines, read_text, whole_characters
 
@@ -24,6 +33,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 PACKED = (".gz",)
+CELL = 16  # bytes that a cell takes at least
 FORMATS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
 UNCLOSED = "A quotation mark opens a cell and is never closed: double it, or save a .tsv."
 REMARKS = "# remarks"  # in the attributes of a table, beside the names of columns
@@ -51,6 +61,7 @@ def read_table(thing: str, path: Path) -> pd.DataFrame:
     remarks: list[str] = []
     try:
         if kind == ".parquet":
+            _require_room(f"{thing} '{path}'", path)
             frame = pd.read_parquet(path)
         else:
             text, remark = read_text(f"{thing} '{path}'", path)
@@ -66,17 +77,22 @@ def read_table(thing: str, path: Path) -> pd.DataFrame:
                     )
     except InputError:
         raise
-    except (ValueError, OSError, EOFError, KeyError, ImportError, RecursionError) as error:
-        raise InputError(
-            f"{thing} '{path}'",
-            expected=f"a table in {kind.removeprefix('.')}",
-            found=reason(error)[:200],
-            remedy=UNCLOSED if "EOF inside string" in str(error) else "",
-        ) from None
+    except Exception as error:  # of zlib, Arrow, pandas and their like
+        told = UNCLOSED if "EOF inside string" in str(error) else ""
+        expected = f"a table in {kind.removeprefix('.')}"
+        raise refusal(f"{thing} '{path}'", error, expected, told) from error
     if not len(frame):
         raise InputError(f"{thing} '{path}'", expected="at least one row", found="none")
     frame.attrs[REMARKS] = tuple(remarks)
     return frame
+
+
+def _require_room(thing: str, path: Path) -> None:
+    """Raise `InputError` for a .parquet whose rows do not fit: a few bytes may say a billion."""
+    parquet = needed(thing, "pyarrow.parquet", "pyarrow", "data")
+    about = parquet.ParquetFile(regular(thing, path)).metadata
+    packed = sum(about.row_group(i).total_byte_size for i in range(about.num_row_groups))
+    require_memory(thing, max(2 * packed, CELL * about.num_rows * about.num_columns))
 
 
 def remarks_of(frame: pd.DataFrame) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from mats_core.estimating.merge_cost import Estimate, estimate
 from mats_core.linear import decompositions as linalg
 from mats_core.merging import engine
 from mats_core.merging.pipeline import merge
-from mats_core.merging.plan import Inputs, open_inputs, prepare
+from mats_core.merging.plan import Inputs, open_inputs, prepare, units
 from mats_core.merging.recipe import parse_recipe
 from mats_core.merging.rounds import measured_at
 from mats_core.methods import cost
@@ -156,6 +156,24 @@ def test_products_and_decompositions_are_those_of_the_run(
     work = Work()
     for unit_shape, count in _shapes(inputs, recipe).items():
         work += costs(unit_shape, recipe.parsed_options()).work * count
+    assert work.decompositions == pytest.approx(counted.decompositions)
+    assert work.products == pytest.approx(counted.products, rel=0.1)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_steps_and_rules_are_counted_as_they_run(tiny_family, inputs, dtype):
+    settings = {
+        "after": ["svc", {"stretch": {"scale": 1.2}}], "dtype": dtype, "options": FIXED,
+        "by": [{"depth": [1, 1], "options": {"iterations": 2}}],
+    }  # fmt: skip
+    recipe = parse_recipe(tiny_recipe("kfac", evaluate=False, **settings), tiny_family)
+    plan = prepare(recipe, inputs)
+    with Counted() as counted, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine, "beside", in_this_thread)
+        merge(recipe, inputs=inputs)
+    work = Work()
+    for unit in units(plan):
+        work += estimates.cost_of(plan, unit, estimates.shape_of(plan, unit)).work
     assert work.decompositions == pytest.approx(counted.decompositions)
     assert work.products == pytest.approx(counted.products, rel=0.1)
 

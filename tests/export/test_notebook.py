@@ -42,7 +42,15 @@ def execute(text: str, change: tuple[str, str] = ("", "")) -> dict[str, Any]:
                 "evaluate": {"split": "validation"},
             },
         ),
-        ("essential", {"layer_power": 0.0}, {"dtype": "float64"}),
+        (
+            "essential",
+            {"layer_power": 0.0},
+            {
+                "dtype": "float64",
+                "after": [{"stretch": {"scale": 1.2}}],
+                "by": [{"depth": [1.0, 1.0], "weight": 0.5}],
+            },
+        ),
         ("dare", {"drop": 0.5}, {"seed": 11, "evaluate": {"split": "validation", "examples": 15}}),
     ],
 )
@@ -63,7 +71,7 @@ def test_it_runs_and_asserts_the_same_numbers(
     assert set(panel.experts) == {expert.name for expert in made.recipe.experts}
     begun, made_of = panel.recipe(), made.portable
     assert {entry.name: entry.weight for entry in begun.experts} == names["WEIGHTS"]
-    for name in ("method", "seed", "dtype", "rounds", "device"):
+    for name in ("method", "seed", "dtype", "rounds", "device", "after", "by"):
         assert getattr(begun, name) == getattr(made_of, name), name
     assert begun.parsed_options() == made_of.parsed_options()
     assert [run.number for run in panel.runs] == [1]  # it begins with that, and with nothing before
@@ -130,6 +138,6 @@ def test_names_are_text(finish: Finish):
     hostile = Finished(made.id, "<img src=x> [a](b)\n# c", "$x$", made.recipe, made.report)
     first = nbformat.reads(notebook(hostile, 'it\'s "here"\\'), as_version=4).cells[0].source
     assert "\\<img src=x\\>" in first
-    assert "\\[a\\]\\(b\\)" in first
+    assert "\\[a\\](b)" in first
     assert "\n# c" not in first
     assert "\\$x\\$" in first

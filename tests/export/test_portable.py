@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from mats_core.errors import shell
 from mats_core.export.command import commands, recipe_yaml
-from mats_core.export.portable import Finished, quoted, spelled, within
+from mats_core.export.portable import Finished, spelled, within
 from mats_core.merging.family_file import load_family, measure_all
 from mats_core.merging.pipeline import merge
 from mats_core.merging.recipe import load_recipe, parse_recipe
@@ -153,7 +154,7 @@ def test_a_folder_as_one_would_type_it(tmp_path, monkeypatch, folder, expected):
 
 def test_quoting_leaves_the_home_folder_to_the_shell(tmp_path):
     out = subprocess.run(
-        f"echo {quoted('~/my family; echo no')}",
+        f"echo {shell('~/my family; echo no')}",
         shell=True, capture_output=True, text=True, check=True,
         env={"HOME": str(tmp_path), "PATH": os.environ["PATH"]},
     ).stdout  # fmt: skip

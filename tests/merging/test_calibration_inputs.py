@@ -200,7 +200,7 @@ def test_one_expert_comes_back_from_a_pool_of_no_task(tiny_family):
             torch.testing.assert_close(value, own[name], rtol=2e-3, atol=2e-3)
 
 
-@pytest.mark.parametrize("kind", ["bert", "gpt2"])
+@pytest.mark.parametrize("kind", ["bert", "gpt2", "llama", "t5"])
 def test_sentences_calibrate_models_of_texts(tmp_path, kind):
     from tests.text_cases import text_models
 

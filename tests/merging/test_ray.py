@@ -227,7 +227,7 @@ def test_whoever_stops_ends_the_tasks_under_way(tiny_family, tmp_path, monkeypat
 
 def test_without_ray_the_command_to_install_it_is_named(tiny_family, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(InputError, match=r'pip install "ray>=2.40,<3"'):
+    with pytest.raises(InputError, match=r'pip install "ray>=2.52,<3"'):
         merged(tiny_family, tmp_path / "out", "average", "ray")
 
 

@@ -191,6 +191,32 @@ def test_rounds_of_a_method_without_statistics_are_refused(tiny_family):
         list(run(parse_recipe(content, tiny_family)))
 
 
+SEQUENTIAL = {"examples": 12, "candidates": 60, "augment_to": 0}
+
+
+@pytest.mark.parametrize("source", ["own", "pool"])
+def test_sequential_calibration_in_two_rounds_takes_the_curvature_of_the_first(
+    tiny_family, inputs, source
+):
+    """As merging by what was measured where a merge of one round landed; the walk is another."""
+    options = {**SEQUENTIAL, "curvature": "measured", "inputs": source}
+    content = family_recipe(tiny_family, "sequential", options=options, evaluate=False)
+    one, two = (parse_recipe({**content, "rounds": n}, tiny_family) for n in (1, 2))
+    first = merged(one, inputs)
+    expected = merged(one, measured_at(inputs, first, tiny_family))
+    found = merged(two, inputs)
+    assert all(torch.equal(value, expected[name]) for name, value in found.items())
+    assert any(not torch.equal(value, first[name]) for name, value in found.items())
+
+
+@pytest.mark.parametrize("curvature", ["update", "answers", "identity"])
+def test_rounds_of_a_calibration_without_statistics_are_refused(tiny_family, curvature):
+    options = {**SEQUENTIAL, "curvature": curvature}
+    content = family_recipe(tiny_family, "sequential", options=options, rounds=2)
+    with pytest.raises(InputError, match="options with which it reads statistics"):
+        next(run(parse_recipe(content, tiny_family)))
+
+
 def test_a_base_under_other_names_changes_no_round(tiny_family, tmp_path):
     """The experts' files have a prefix that the base's lacks: `ViTModel` under a classifier."""
     bare = tmp_path / "family"

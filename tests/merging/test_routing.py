@@ -315,3 +315,38 @@ def test_a_matrix_stored_the_other_way_round_has_its_branch_the_same_way(tmp_pat
     name = "transformer.h.0.mlp.c_fc.weight"
     found = merge.tensors[name] + merge.branches[f"{name}@right"][1].T
     torch.testing.assert_close(found, own[name])
+
+
+# Models that are handed over ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", [{"by": "smile"}, {"by": "updates", "examples": 0}])
+def test_models_given_by_their_directories_are_routed_from_their_weights(tiny_family, how):
+    """As by a recipe that names the same."""
+    folders = {f"e{m}": tiny_family / f"e{m}" for m in range(3)}
+    found = mats.merge_models(tiny_family / "base", folders, routed=how, progress=False)
+    same = merged(tiny_family, how)
+    assert set(found.branches) == set(same.branches)
+    assert all(torch.equal(value, same.branches[n]) for n, value in found.branches.items())
+    assert found.report.size > 1
+    images = tasks.load("t0.npz", root=tiny_family).test.inputs[:4]
+    pixels = models.pixel_values(images, tiny_family / "e0")
+    with torch.inference_mode():
+        answers = found.model("e0")(pixel_values=pixels).logits
+        expected = same.model("e0")(pixel_values=pixels).logits
+    torch.testing.assert_close(answers, expected)
+
+
+def test_models_in_memory_are_told_how_they_are_routed(tiny_family):
+    def module(name: str) -> torch.nn.Module:
+        folder = tiny_family / name
+        return models.build(folder, models.tensors_of(Checkpoint.open(folder)))
+
+    base, experts = module("e0"), {"e1": module("e1")}
+    for routed in ({"by": "smile"}, {}):
+        with pytest.raises(InputError, match=r"models in memory: the base, e1\. Save each"):
+            mats.merge_models(base, experts, routed=routed, progress=False)
+    with pytest.raises(InputError, match="prototypes"):
+        mats.merge_models(base, experts, routed={"by": "luck"}, progress=False)
+    with pytest.raises(InputError, match="Name tasks in a recipe"):
+        mats.merge_models(tiny_family / "base", {"e1": tiny_family / "e1"}, routed={})

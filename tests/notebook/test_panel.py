@@ -527,12 +527,14 @@ def test_a_panel_begins_with_a_layer(opened, tiny_family):
 
 def test_the_code_says_seed_and_arithmetic_where_they_are_others(opened):
     base, experts = in_memory()
-    panel = opened(base, experts, method="dare", seed=4, dtype="float64")
+    steps = [{"stretch": {"scale": 0.5}}]
+    panel = opened(base, experts, method="dare", seed=4, dtype="float64", after=steps)
+    assert panel.merge.report.after == tuple(steps)  # type: ignore[union-attr]
     names: dict[str, Any] = {"base": base, "experts": experts}
     exec(panel.code, names)
     for name, value in names["merged"].tensors.items():
         assert torch.equal(value, panel.merge.tensors[name])  # type: ignore[union-attr]
-    assert "seed=4, dtype='float64'" in panel.code
+    assert "seed=4, dtype='float64', after=[{'stretch': {'scale': 0.5}}]" in panel.code
     assert "seed" not in opened(base, experts).code
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from pages.shared.controls import depth
 from pages.shared.frame import Wanted
 from pages.shared.work.runs import settings
 from tests.pages.driving import kept, labelled, merge, press, sentences, settle, texts_of
@@ -22,7 +24,7 @@ def add(app: AppTest, title: str) -> AppTest:
 
 def names(app: AppTest) -> list[str]:
     """The chosen steps, as the page numbers them."""
-    found = (m.value.replace("\\", "").strip("*") for m in app.markdown)
+    found = (heading.value.replace("\\", "") for heading in app.subheader)
     return [text for text in found if text[:1].isdigit() and " · " in text[:5]]
 
 
@@ -87,6 +89,40 @@ def test_a_curve_is_drawn_for_the_update_and_for_an_expert(open_app: Open):
     labelled(app, "Curve of").set_value("e1").run()
     assert labelled(app, points[1]).value == 1.5
     assert not any("Settings changed" in m.value for m in app.markdown)
+
+
+@pytest.mark.parametrize(
+    ("sent", "values"),
+    [
+        ({"values": [0.5, 1.5000001], "serial": 3}, [0.5, 1.5]),
+        ({"values": [0.5], "serial": 3}, [1.0, 1.0]),
+        ({"values": [0.5, 9], "serial": 3}, [1.0, 1.0]),
+        ({"values": [0.5, float("nan")], "serial": 3}, [1.0, 1.0]),
+        ({"values": "ab", "serial": 3}, [1.0, 1.0]),
+        (None, [1.0, 1.0]),
+    ],
+)
+def test_what_the_drawn_curve_sends_is_taken_within_its_limits(
+    monkeypatch: pytest.MonkeyPatch, sent: object, values: list[float]
+):
+    held: dict[str, Any] = {"picture": {"state": sent}, "a": 1.0, "b": 1.0}
+    monkeypatch.setattr(depth.state, "value", held.get)
+    monkeypatch.setattr(depth.state, "put", held.__setitem__)
+    depth.dragged("picture", ["a", "b"])
+    assert [held["a"], held["b"]] == values
+
+
+def test_live_merges_where_a_step_or_a_point_is_moved(open_app: Open):
+    app = beginning(open_app)
+    app.toggle(key="live").set_value(True).run()
+    settle(add(app, "Stretch"), "merging")
+    labelled(app, "Block 2 of 2, with what follows").set_value(0.5).run()
+    settle(app, "merging")
+    assert sentences(app) == ""
+    run = kept()[-1]
+    assert run.draft
+    assert run.report.after == ({"stretch": {"scale": 1.0}},)
+    assert run.report.by == ({"depth": [1.0, 1.0], "weight": 0.5},)
 
 
 def test_a_link_hands_steps_and_rules_over(open_app: Open):

@@ -11,6 +11,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 from streamlit.testing.v1 import AppTest
 
+from mats_core.estimating import advise
 from mats_core.methods.table import METHODS
 from mats_core.system import memory
 from tests.pages.driving import sentences, settle
@@ -194,3 +195,18 @@ def test_a_folder_that_becomes_a_link_later_is_no_longer_offered(open_app: Open,
     (two / "deep" / "three").symlink_to(elsewhere)
     app.run()
     assert chooser(app).options == ["Family one", "Family two"]
+
+
+def test_a_card_says_which_method_to_take_and_leads_to_its_settings(open_app: Open):
+    app = settle(open_app("family"), "preparation")
+    app = view(app, "Before a merge")
+    text = words(app)
+    assert "stayed least behind the best in the study" in text
+    assert "no row of three experts" in text
+    before = advise(Path(app.session_state["preparation"].outcome().collection.folder), timed=False)
+    assert before.title in text
+    button = next(b for b in app.button if b.label == "Take these settings")
+    button.click().run()
+    wanted = app.session_state["wanted"]
+    assert wanted.method == before.recipe["method"]
+    assert wanted.options == before.recipe["options"]

@@ -18,7 +18,7 @@ ADD = "add a step"  # the menu's own name
 
 def steps(method: str) -> Steps:
     """The steps that are chosen, with their options, as a recipe has them."""
-    st.subheader("After the merge", anchor=False)
+    st.header("After the merge", anchor=False)
     if METHODS[method].calibrates:
         st.caption("None: every layer is solved for the layers before it as they are.")
         return ()
@@ -67,7 +67,8 @@ def _last() -> int:
 def _head(name: str, number: int, place: int, count: int) -> None:
     """The step's name, and what can be done with it."""
     step = STEPS[name]
-    st.markdown(f"**{place + 1} · {show.plain(step.title)}**", help=show.plain(step.summary))
+    title = f"{place + 1} · {show.plain(step.title)}"
+    st.subheader(title, anchor=False, help=show.plain(step.summary))
     with st.container(horizontal=True, gap="small"):
         for label, icon, to, off in (
             ("Up", "arrow_upward", place - 1, place == 0),

@@ -1,12 +1,19 @@
-"""Weights by depth: a curve from the first block to the last, and rules that came with settings."""
+"""Weights by depth: a curve from the first block to the last, and rules that came with settings.
+
+The curve is a small component, whose points are dragged or moved with the arrow keys; sliders below
+it hold the same numbers.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import streamlit as st
+from streamlit.components.v2 import component
 
 from mats_core.merging import Rule
 from mats_core.methods import METHODS
@@ -17,7 +24,16 @@ from ..work import runs
 Rules = tuple[Mapping[str, Any], ...]
 MOST = 12  # points of a curve; of more blocks several are moved together
 HIGHEST = 2.0
+STEP = 0.05
 ALL = ""  # the curve of the whole update
+HERE = Path(__file__).parent
+SVG = """<svg role="group" aria-label="Weight of each block, from the first to the last. Points can
+be dragged or moved with the arrow keys."></svg>"""
+
+_picture = component(
+    "depth_curve", html=SVG, css=(HERE / "curve.css").read_text("utf-8"),
+    js=(HERE / "curve.js").read_text("utf-8"),
+)  # fmt: skip
 
 
 def rules(method: str, experts: Sequence[str], depths: Sequence[float]) -> Rules:
@@ -93,15 +109,38 @@ def _told(kept: Rules) -> None:
 
 
 def _points(of: str, bands: Sequence[tuple[float, float]], noun: str) -> None:
-    for place, _ in enumerate(bands):
-        key = keys.curve(of, place)
-        if not state.is_set(key):
-            state.put(key, 1.0)
-        end = {0: ", with the embeddings", len(bands) - 1: ", with what follows"}.get(place, "")
-        st.slider(
-            f"{noun} {place + 1} of {len(bands)}{end}", 0.0, HIGHEST, step=0.05, key=key,
-            persist_state="session", format="× %g",
-        )  # fmt: skip
+    ends = {0: ", with the embeddings", len(bands) - 1: ", with what follows"}
+    knobs = [keys.curve(of, place) for place in range(len(bands))]
+    for knob in knobs:
+        if not state.is_set(knob):
+            state.put(knob, 1.0)
+    labels = [
+        f"{noun} {place + 1} of {len(bands)}{ends.get(place, '')}" for place in range(len(bands))
+    ]
+    picture = keys.picture(of)
+    held = {
+        "name": picture, "labels": labels, "values": [float(state.value(knob)) for knob in knobs],
+        "highest": HIGHEST, "step": STEP, "serial": int(state.value(keys.serial(picture), 0)),
+    }  # fmt: skip
+    _picture(key=picture, data=held, on_state_change=partial(dragged, picture, knobs))
+    for label, knob in zip(labels, knobs, strict=True):
+        st.slider(label, 0.0, HIGHEST, step=STEP, key=knob, persist_state="session", format="× %g")
+
+
+def dragged(picture: str, knobs: Sequence[str]) -> None:
+    """Take over what the picture has sent; anything that is no curve is left alone."""
+    held = state.value(picture)
+    sent: Any = held.get("state") if hasattr(held, "get") else None
+    try:
+        values = [round(round(float(value) / STEP) * STEP, 2) for value in sent["values"]]
+        serial = int(sent["serial"])
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return
+    if len(values) != len(knobs) or not all(0 <= value <= HIGHEST for value in values):
+        return
+    for knob, value in zip(knobs, values, strict=True):
+        state.put(knob, value)
+    state.put(keys.serial(picture), serial)
 
 
 def _curve(of: str, bands: Sequence[tuple[float, float]]) -> Rules:

@@ -17,10 +17,11 @@ from mats_core.analysis import (
     unrelated_angles,
 )
 from mats_core.errors import InputError
-from mats_core.estimating import Estimate, merge_cost
+from mats_core.estimating import Advice, Estimate, advise_on, merge_cost
 from mats_core.merging import Inputs
 from mats_core.methods import METHODS
 from mats_core.statistics import Statistics
+from mats_core.system import choose_device, speeds
 
 from ..work import Desk, Prepared, Worker
 
@@ -95,6 +96,19 @@ def _estimates(key: tuple[str, ...], _prepared: Prepared) -> dict[str, Estimate 
         except InputError as error:
             found[method] = str(error)
     return found
+
+
+def advice(prepared: Prepared) -> Advice:
+    """Which method to take for a family that is open."""
+    return _advice((*identity(prepared.inputs), *prepared.data), prepared)
+
+
+@st.cache_resource(max_entries=8, show_spinner="Looking at what there is")
+def _advice(key: tuple[str, ...], _prepared: Prepared) -> Advice:
+    recipe = _prepared.collection.recipe("average", statistics=_prepared.files)
+    counts = {name: card.train for name, card in _prepared.cards.items()}
+    rates = speeds.rates(choose_device(recipe.device)[0])
+    return advise_on(_prepared.inputs, recipe, counts=counts, rates=rates)
 
 
 @st.cache_data(max_entries=64, show_spinner="Computing the spectra")

@@ -11,6 +11,7 @@ import streamlit as st
 from mats_core import names, tasks
 from mats_core.errors import InputError
 from mats_core.merging import FamilyFile, load_family
+from mats_core.system import state_of
 
 from ..work import Job, prepare
 from . import browser, folders, keys, navigation, show, shown, state, tracked
@@ -190,21 +191,12 @@ def _signature(collection: FamilyFile) -> tuple[object, ...]:
     named = [collection.base_task, *(expert.task for expert in collection.experts)]
     files = [file for model in models for file in _inside(folder / model)]
     files += [file for task in named if task for file in tasks.files(task, folder)]
-    return (collection.model_dump_json(), str(folder), *map(_stamp, files))
+    return (collection.model_dump_json(), str(folder), *map(state_of, files))
 
 
 def _inside(path: Path) -> list[Path]:
     """The files of a model's folder, or the file that it is."""
     return sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
-
-
-def _stamp(file: Path) -> tuple[str, int, int]:
-    """Changes when a file does; zeros where it cannot be asked for."""
-    try:
-        status = file.stat()
-    except OSError:
-        return str(file), 0, 0
-    return str(file), status.st_mtime_ns, status.st_size
 
 
 def prepared(job: Job) -> prepare.Prepared | None:

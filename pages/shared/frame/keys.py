@@ -83,6 +83,16 @@ def curve(of: str, point: int) -> str:
     return _counted(f"curve {of} {point}")
 
 
+def picture(of: str) -> str:
+    """The drawn curve's component: its state is what the browser sent last."""
+    return _counted(f"picture {of}")
+
+
+def serial(picture: str) -> str:
+    """How much that component has sent."""
+    return f"{picture} serial"
+
+
 def rest(name: Literal["seed", "dtype", "device", "rounds", "curve"]) -> str:
     return _counted(name)
 

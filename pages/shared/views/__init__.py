@@ -6,6 +6,7 @@ from .answers import BEFORE, OTHER
 
 if TYPE_CHECKING:
     from . import (
+        advice,
         between,
         bringing,
         chosen,
@@ -46,9 +47,10 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
-    "BEFORE", "OTHER", "between", "bringing", "chosen", "comparison", "conflict", "confusion",
-    "convergence", "estimate", "export", "feature_map", "film", "final", "ladder", "layer_table",
-    "leaderboard", "loading", "merging", "models", "new_family", "new_members", "new_tasks",
-    "overlap", "own_example", "picks", "predicted_loss", "protection", "recipe", "results", "runs",
-    "shipped", "sizes", "spectra", "stepping", "survey", "sweep", "welcome", "why",
+    "BEFORE", "OTHER", "advice", "between", "bringing", "chosen", "comparison", "conflict",
+    "confusion", "convergence", "estimate", "export", "feature_map", "film", "final", "ladder",
+    "layer_table", "leaderboard", "loading", "merging", "models", "new_family", "new_members",
+    "new_tasks", "overlap", "own_example", "picks", "predicted_loss", "protection", "recipe",
+    "results", "runs", "shipped", "sizes", "spectra", "stepping", "survey", "sweep", "welcome",
+    "why",
 ]  # fmt: skip

@@ -82,7 +82,7 @@ def model(run: Run, preparing: Job) -> None:
     with card(
         "The model", "deployed_code",
         "The merged encoder as safetensors, each expert's head, recipe and report: a folder that "
-        "transformers loads. Or one LoRA that peft puts on the base.",
+        f"transformers loads.{_beside(run)} Or one LoRA that peft puts on the base.",
     ):  # fmt: skip
         lora = _form(run)
         try:
@@ -126,6 +126,15 @@ def _size(run: Run, preparing: Job, lora: LoraOutput) -> None:
     st.caption(
         f"At most {size(told.most)}, {told.most / told.checkpoint:.2f} × the checkpoint's "
         f"{size(told.checkpoint)}; what is lost is told when it is written."
+    )
+
+
+def _beside(run: Run) -> str:
+    """What lies in the folder of a merge that is no static one, in sentences."""
+    routed, sums = run.recipe.routed is not None, run.recipe.keep_sums
+    return (
+        " Its branches lie beside it, in `routed/`, and are loaded by `mats_core`." * routed
+        + " With its sums, in `sums/`, to which a recipe adds experts by `adds_to`." * sums
     )
 
 

@@ -82,7 +82,8 @@ def _ask(
 
     def reference(checkpoint: Weights) -> np.ndarray:
         """Answers that are the same for every run."""
-        key = (checkpoint.fingerprint, expert.checkpoint.fingerprint, rows.digest)
+        settings = models.settings_digest(expert.checkpoint.directory)
+        key = (checkpoint.fingerprint, expert.checkpoint.fingerprint, settings, rows.digest)
         return recall(("answers", *key), lambda: ask(models.tensors_of(checkpoint)))
 
     yield asking("expert", 0.0)

@@ -32,7 +32,7 @@ from mats_core.merging import (
     proposal,
     remove_family,
 )
-from mats_core.system import nbytes, recall
+from mats_core.system import nbytes, recall, state_of
 
 from .following import told
 from .jobs import Tell
@@ -199,13 +199,8 @@ def speaks(model: ListedModel, base: ListedModel | None) -> bool:
 
 def guess(file: Path, head: tuple[str, ...], speaks: bool = False) -> tasks.Guess:
     """What a file is taken for, remembered; raises `InputError` for what is no task."""
-    key = ("guess", *_stamp(file), head, speaks)
+    key = ("guess", state_of(file), head, speaks)
     return recall(key, lambda: tasks.guessed(file, head, speaks=speaks), nbytes)
-
-
-def _stamp(file: Path) -> tuple[str, int, int]:
-    status = file.stat()
-    return str(file), status.st_mtime_ns, status.st_size
 
 
 def proposed_data(model: ListedModel, data: Sequence[Path], speaks: bool = False) -> Path | None:

@@ -132,9 +132,9 @@ def _as_lora(report: Report) -> str:
     """What a written LoRA is and keeps, in a sentence; "" of a whole checkpoint."""
     if not report.lora:
         return ""
-    kept = report.normalised_accuracy
-    asked = f"; it keeps {100 * kept:.1f} % of the experts' accuracy ({report.split})"
-    said = report.as_lora + ("" if kept is None else asked)
+    said, kept = report.as_lora, report.normalised_accuracy
+    if kept is not None:
+        said += f"; it keeps {100 * kept:.1f} % of the experts' accuracy ({report.split})"
     return f"{said[0].upper()}{said[1:]}."
 
 

@@ -36,6 +36,9 @@ class Tell(Protocol):
 Work = Callable[[Tell], Any]
 log = logging.getLogger(__name__)
 MOST_SHARED = 1 << 28  # bytes of results that the worker keeps; the newest stays in any case
+SLICE = 1.0  # seconds after which a job lets shorter ones pass
+SHORT = 1.0  # seconds that a job is expected to take of whose kind none has ended yet
+DEEPEST = 8  # jobs that have begun and wait for shorter ones, at most
 REST = 2.0  # seconds that work in the background rests at most while a page is drawn
 PATIENCE = 5.0  # seconds that the running job has to end by itself when the process does
 
@@ -91,10 +94,30 @@ class Job:
         self.shared, self._work = shared, work
         self.next: Job | None = None
         self._lock, self._stop = threading.Lock(), threading.Event()
-        self._ended = threading.Event()
+        self._ended, self._known = threading.Event(), threading.Event()
         self._now = Snapshot()
         self._started = time.perf_counter()
+        self._away = 0.0  # seconds in which others passed
         self._meanwhile: Callable[[], None] | None = None
+
+    @property
+    def worked(self) -> float:
+        """Seconds of its own work so far."""
+        return time.perf_counter() - self._started - self._away
+
+    @property
+    def remaining(self) -> float:
+        """Seconds that it still takes, by how far it is; as long again where that says nothing."""
+        done = self.snapshot().fraction
+        return self.worked * (1 - done) / done if done > 0.01 else 100 * self.worked
+
+    def wait_for(self, other: Job) -> None:
+        """Say that another one goes first, until the next step."""
+        self._set(text=f"Waiting for a shorter job: {other.title}")
+
+    def away(self, seconds: float) -> None:
+        """Others have passed it for so long."""
+        self._away += seconds
 
     def snapshot(self) -> Snapshot:
         with self._lock:
@@ -114,6 +137,11 @@ class Job:
     def wait(self, seconds: float) -> bool:
         """Whether the work has ended after at most so many seconds."""
         return self._ended.wait(seconds)
+
+    def knows(self, seconds: float) -> bool:
+        """Whether there is something to show after at most so many seconds: a part of the result,
+        or the end."""
+        return self._known.wait(seconds)
 
     def cancel(self) -> None:
         """Ask the work to stop; a job that has not begun ends here."""
@@ -136,12 +164,12 @@ class Job:
     ) -> None:
         """In the worker: do the work, and turn whatever happens into a state and a sentence.
 
-        meanwhile   called between the steps of a background job
+        meanwhile   called between its steps
         share       called with the result, before the job says that it has ended
         """
         if self._stop.is_set():
             return
-        self._meanwhile = meanwhile if self.background else None
+        self._meanwhile = meanwhile
         self._started = time.perf_counter()
         self._set(state="running", text=self.title)
         work, self._work = self._work, _nothing  # what it reads goes with its end
@@ -153,7 +181,7 @@ class Job:
             self._set(state="cancelled", text="Cancelled")
         except InputError as error:
             self._set(state="failed", error=str(error))
-        except Exception as error:
+        except BaseException as error:  # no work ends the one worker of all sessions
             if _process_ends():  # and takes the threads of this work with it
                 self._set(state="cancelled", text="Cancelled")
                 return
@@ -173,6 +201,8 @@ class Job:
             self._now = replace(self._now, seconds=seconds, **changes)
             if not self._now.active:
                 self._ended.set()
+            if self._now.partial is not None or not self._now.active:
+                self._known.set()
 
 
 def _nothing(tell: Tell) -> None:
@@ -201,9 +231,12 @@ class Worker:
 
     Two merges at once would only fight for the same cores and the same memory.  Jobs that somebody
     waits for come first, in the order in which they were asked for; then those in the background.
+    A job that takes long lets those pass between its steps that are expected to take less than what
+    is left of it: a short one waits for a moment, whoever asked for the long one.
     """
 
     def __init__(self) -> None:
+        self._took: dict[str, float] = {}  # seconds of the last job of each title
         self._waiting: list[Job] = []
         self._running: list[Job] = []  # one, and the one that lets it go first
         self._shared: OrderedDict[str, tuple[Job, int]] = OrderedDict()  # and the result's bytes
@@ -290,29 +323,60 @@ class Worker:
                     self._changed.wait()
                 if self._ended:
                     return
-            self._run(job, self._let_others_go_first)
+            self._run(job)
             del job  # or its result would live until the next one comes
 
-    def _run(self, job: Job, meanwhile: Callable[[], None] | None = None) -> None:
+    def _run(self, job: Job) -> None:
         self._running.append(job)
+        passing = self._let_others_go_first if job.background else self._let_shorter_pass
+        begun = time.perf_counter()
         try:
-            job.run(meanwhile, self._share)
+            job.run(lambda: passing(job), self._share)
+        except BaseException:  # as of a log that cannot be written
+            log.critical("%s ended in a way that no job should", job.title, exc_info=True)
         finally:
             self._running.pop()
+            if self._running:
+                self._running[-1].away(time.perf_counter() - begun)
+        if job.snapshot().state == "done":
+            self._took[job.title] = job.worked
         if job.next is not None:
             self.submit(job.next)
 
-    def _let_others_go_first(self) -> None:
+    def _let_shorter_pass(self, job: Job) -> None:
+        """Run those first that are expected to take less than what is left of a long job."""
+        if job.worked < SLICE or len(self._running) > DEEPEST:
+            return
+        while (other := self._shorter(job.remaining)) is not None:
+            job.wait_for(other)
+            self._run(other)
+
+    def _shorter(self, seconds: float) -> Job | None:
+        """The shortest job that waits, out of the queue, if it takes less than so long."""
+        with self._changed:
+            waiting = [one for one in self._waiting if one.active and not one.background]
+            first = min(waiting, key=self._expected, default=None)
+            if first is None or self._expected(first) >= seconds:
+                return None
+            self._waiting.remove(first)
+            return first
+
+    def _expected(self, job: Job) -> float:
+        """Seconds that a job takes, by the last one of its title."""
+        return self._took.get(job.title, SHORT)
+
+    def _let_others_go_first(self, job: Job) -> None:
+        del job  # any other one goes first
         while True:
             with self._changed:
-                job = self._next(background=False)
-                if job is None:
+                other = self._next(background=False)
+                if other is None:
                     # A page that hangs stops no work for good.
                     self._changed.wait_for(self._is_wanted, REST)
-                    job = self._next(background=False)
-            if job is None:
+                    other = self._next(background=False)
+            if other is None:
                 return
-            self._run(job)
+            self._run(other)
 
     def _is_wanted(self) -> bool:
         """Whether a job in the background need not rest any longer."""

@@ -18,9 +18,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from mats_core.checkpoints import write_atomically
+from mats_core.errors import InputError, parsing, plain_yaml, read_json, typed
 from mats_core.evaluation import NOT_ASKED, TaskResult
 from mats_core.merging import (
     FINAL,
@@ -33,7 +32,7 @@ from mats_core.merging import (
     task_of_dict,
 )
 from mats_core.methods import METHODS, describe
-from mats_core.system import recall, results_folder
+from mats_core.system import recall, results_folder, state_of
 
 from .further import Further
 
@@ -181,35 +180,44 @@ def folder(family: str) -> Path:
 
 def everything(family: str) -> list[Run]:
     """All kept runs of a family, oldest first.  A file that cannot be read is passed over."""
-    found = [run for file in folder(family).glob("*.json") if (run := _read(file)) is not None]
+    files = folder(family).glob("*.json")
+    found = [run for file in files if (run := _read(file, family)) is not None]
     return sorted(found, key=lambda run: run.number)
 
 
-def _read(file: Path) -> Run | None:
+def _read(file: Path, family: str) -> Run | None:
+    """The run in a file; None, and a line in the log, where it is damaged or another file's."""
     try:
-        status = file.stat()
-        key = ("run", file, status.st_mtime_ns)
-        return recall(key, lambda: _parsed(file), lambda _: READ * status.st_size)
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+        key = ("run", state_of(file), family)
+        return recall(key, lambda: _parsed(file, family), lambda _: READ * file.stat().st_size)
+    except (InputError, OSError) as error:
         log.warning("passing over the run in %s: %s", file, error)
         return None
 
 
-def _parsed(file: Path) -> Run:
-    content = json.loads(file.read_text("utf-8"))
-    if content["format"] != FORMAT:
-        raise ValueError(f"format {content['format']}, this version reads {FORMAT}")
-    report = Report.from_dict(content["report"])
-    return Run(
-        **{key: content[key] for key in ("id", "number", "family", "family_size", "created")},
-        recipe=parse_recipe(yaml.safe_load(content["recipe"]), content["folder"]),
-        report=report,
-        draft=bool(content.get("draft")),
-        title=str(content.get("title", "")),
-        note=str(content.get("note", "")),
-        final=_final(content, report),
-        shipped=str(content.get("shipped", "")),
-    )
+def _parsed(file: Path, family: str) -> Run:
+    content = read_json(file)
+    with parsing(f"the run in '{file}'", "a run as it was written here"):
+        if content["format"] != FORMAT:
+            raise ValueError(f"format {content['format']}, this version reads {FORMAT}")
+        # By these two a run is changed and removed: a file may speak of itself alone.
+        if (content["id"], content["family"]) != (file.stem, family):
+            raise ValueError("the name of another run")
+        report = Report.from_dict(content["report"])
+        recipe = plain_yaml(f"recipe in '{file}'", content["recipe"])
+        return typed(
+            Run,
+            {
+                **{k: content[k] for k in ("id", "number", "family", "family_size", "created")},
+                "recipe": parse_recipe(recipe, content["folder"]),
+                "report": report,
+                "draft": bool(content.get("draft")),
+                "title": str(content.get("title", "")),
+                "note": str(content.get("note", "")),
+                "final": _final(content, report),
+                "shipped": str(content.get("shipped", "")),
+            },
+        )
 
 
 def _final(content: Mapping[str, Any], report: Report) -> Final | None:

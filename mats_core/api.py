@@ -83,8 +83,8 @@ def merge_models(
     seed: int = 0,
     after: Sequence[str | Mapping[str, Mapping[str, Any]]] = (),
     by: Sequence[Mapping[str, Any]] = (),
-    lora: Mapping[str, Any] | None = None,
     routed: Mapping[str, Any] | None = None,
+    lora: Mapping[str, Any] | None = None,
     progress: bool | None = None,
     **options: Any,
 ) -> Merge:
@@ -106,11 +106,11 @@ def merge_models(
     after            steps on the merged update of every layer, as in a recipe: {"stretch":
                      {"scale": 1.3}}, "svc"
     by               rules on weights and options of layers, as in a recipe
-    lora             {"rank": 8} or {"energy": 0.99}: what one LoRA on the base holds of the merge,
-                     as `save` writes it; the tensors are those of the base with it
     routed           branches beside the merge, one chosen by each input, as in a recipe; of models
                      given by their directories and without their tasks by {"by": "smile"}, or by
                      {"by": "updates", "examples": 0}
+    lora             {"rank": 8} or {"energy": 0.99}: what one LoRA on the base holds of the merge,
+                     as `save` writes it; the tensors are those of the base with it
     progress         whether a bar is shown; by default in notebooks and terminals
 
     Nothing is copied: a module's tensors are read where they lie, layer by layer, and the modules

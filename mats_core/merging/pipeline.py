@@ -177,10 +177,8 @@ def _run_plan(
         if recipe.refine is not None:
             steps = refining.train(plan, encoder, folder, shard_bytes, resume=resume)
             encoder, refined = yield from stages.next(steps, shares.refining)
-        adapter = None
-        if recipe.lora is not None:
-            steps = as_lora.made(plan, place, encoder)
-            adapter, encoder = yield from stages.next(steps, shares.factoring)
+        factoring = as_lora.made(plan, place, encoder)
+        adapter, encoder = yield from stages.next(factoring, shares.factoring)
         building = routing.building(plan, encoder)
         built = yield from stages.next(building, shares.branching, _in_round(recipe))
         asking = asking_plan(plan, exam, {**encoder, **built.tensors})

@@ -105,8 +105,8 @@ def reasons(
     """Why the first is proposed: what is there, what it kept, and what that cannot say."""
     held = {"test": "the test halves", "validation": "validation examples"}[split(first.rows)]
     best = (
-        f"Of what these data allow, {named(first.rows[0])} stayed least behind the best in the study: "
-        f"of the accuracy of {number(MEASURED)} experts it kept {kept(first.rows)}, by {held}."
+        f"Of what these data allow, {named(first.rows[0])} stayed least behind the best in the "
+        f"study: of the accuracy of {number(MEASURED)} experts it kept {kept(first.rows)}, by {held}."
     )
     said = [there(known), best, _cost(first, cost, timed=timed)]
     if not any(row.kind == known.kind for row in first.rows):

@@ -106,7 +106,8 @@ def reasons(
     held = {"test": "the test halves", "validation": "validation examples"}[split(first.rows)]
     best = (
         f"Of what these data allow, {named(first.rows[0])} stayed least behind the best in the "
-        f"study: of the accuracy of {number(MEASURED)} experts it kept {kept(first.rows)}, by {held}."
+        f"study: of the accuracy of {number(MEASURED)} experts it kept {kept(first.rows)}, by "
+        f"{held}."
     )
     said = [there(known), best, _cost(first, cost, timed=timed)]
     if not any(row.kind == known.kind for row in first.rows):

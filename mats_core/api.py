@@ -84,6 +84,7 @@ def merge_models(
     after: Sequence[str | Mapping[str, Mapping[str, Any]]] = (),
     by: Sequence[Mapping[str, Any]] = (),
     routed: Mapping[str, Any] | None = None,
+    lora: Mapping[str, Any] | None = None,
     progress: bool | None = None,
     **options: Any,
 ) -> Merge:
@@ -108,6 +109,8 @@ def merge_models(
     routed           branches beside the merge, one chosen by each input, as in a recipe; of models
                      given by their directories and without their tasks by {"by": "smile"}, or by
                      {"by": "updates", "examples": 0}
+    lora             {"rank": 8} or {"energy": 0.99}: what one LoRA on the base holds of the merge,
+                     as `save` writes it; the tensors are those of the base with it
     progress         whether a bar is shown; by default in notebooks and terminals
 
     Nothing is copied: a module's tensors are read where they lie, layer by layer, and the modules
@@ -125,7 +128,7 @@ def merge_models(
     # What is misspelt is told before anything is read.
     recipe = recipe_of(
         base, sources, method, options, weights=shares, device=device, dtype=dtype,
-        output_dtype=output_dtype, seed=seed, heads=wanted, after=after, by=by,
+        output_dtype=output_dtype, seed=seed, heads=wanted, after=after, by=by, lora=lora,
         routed=routed, strangers="allow" if strangers else "refuse",
     )  # fmt: skip
     plan = planned(

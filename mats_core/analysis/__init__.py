@@ -21,6 +21,7 @@ from .predicted_loss import Interference, interference, predicting
 from .protection import SUBSPACES, Protection, Subspace, layer_protection
 from .reasons import TRAITS, Trait, reasons, traits
 from .sizes import RANKS, Sized, SizeDone, sizing
+from .soup import GreedySoup, Ingredient, IngredientDone, greedy_soup
 from .spectra import (
     KINDS,
     Kind,
@@ -30,24 +31,25 @@ from .spectra import (
     overlap,
     principal_angles,
 )
-from .stages import VIEWS, LayerSteps, Seen, View, Window, stepping
+from .stages import VIEWS, LayerSteps, Seen, View, Window, stepping, task_matrices
 from .survey import OF_A_KIND, Quantity, Survey, Surveyed, survey, surveying
-from .sweep import Axis, Cell, CellDone, best, knobs, suggested, sweep
+from .sweep import EXAMPLES, Axis, Cell, CellDone, best, knobs, suggested, sweep
 from .toy import Essential, Merged, Point, Task, Walk
 from .why import Why, explaining
 
 __all__ = [
-    "BASE", "GRAINS", "KINDS", "NEAREST", "OF_A_KIND", "ORDERINGS", "RANKS", "SUBSPACES", "THREE",
-    "TRAITS", "VIEWS", "WAYS", "Axis", "Between", "Cell", "CellDone", "Conflicts", "Correlation",
-    "Decided", "Distances", "Essential", "FeatureMap", "Film", "Frame", "FrameDone", "Grain",
-    "Interference", "Kind", "LayerRow", "LayerSteps", "Loading", "Merged", "Ordering", "OwnAnswers",
-    "Point", "Protection", "Quantity", "Seen", "SizeDone", "Sized", "Spectrum", "Stand", "Step",
-    "Stood", "Subspace", "Survey", "Surveyed", "Task", "Trait", "Trajectory", "View", "Walk", "Way",
-    "Why", "Window", "answering", "best", "chance_conflict", "clear_among", "climb", "conflict",
-    "conflicting", "convergence", "correlate", "correlate_pairs", "decided", "explaining", "fields",
-    "filming", "follow", "interference", "knobs", "layer_protection", "layer_spectra",
+    "BASE", "EXAMPLES", "GRAINS", "KINDS", "NEAREST", "OF_A_KIND", "ORDERINGS", "RANKS",
+    "SUBSPACES", "THREE", "TRAITS", "VIEWS", "WAYS", "Axis", "Between", "Cell", "CellDone",
+    "Conflicts", "Correlation", "Decided", "Distances", "Essential", "FeatureMap", "Film", "Frame",
+    "FrameDone", "Grain", "GreedySoup", "Ingredient", "IngredientDone", "Interference", "Kind",
+    "LayerRow", "LayerSteps", "Loading", "Merged", "Ordering", "OwnAnswers", "Point", "Protection",
+    "Quantity", "Seen", "SizeDone", "Sized", "Spectrum", "Stand", "Step", "Stood", "Subspace",
+    "Survey", "Surveyed", "Task", "Trait", "Trajectory", "View", "Walk", "Way", "Why", "Window",
+    "answering", "best", "chance_conflict", "clear_among", "climb", "conflict", "conflicting",
+    "convergence", "correlate", "correlate_pairs", "decided", "explaining", "fields", "filming",
+    "follow", "greedy_soup", "interference", "knobs", "layer_protection", "layer_spectra",
     "layer_subspaces", "loading", "mapping", "measuring_distances", "of_rung", "others_mean",
     "overlap", "overlaps", "predicted_loss", "predicting", "principal_angles", "reasons", "sizing",
-    "stepping", "steps", "suggested", "survey", "surveying", "sweep", "tabulating", "toy", "traits",
-    "travelling", "under_experts", "unrelated_angles", "usual_share", "walking",
+    "stepping", "steps", "suggested", "survey", "surveying", "sweep", "tabulating", "task_matrices",
+    "toy", "traits", "travelling", "under_experts", "unrelated_angles", "usual_share", "walking",
 ]  # fmt: skip

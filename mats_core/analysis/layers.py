@@ -14,13 +14,14 @@ With W the merge of a layer, W₀ the base, Δ_t the change of expert t and A_t 
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from ..families import Family
 from ..merging import Inputs
+from ..methods import METHODS
 from ..statistics import Statistics
 from ..system import Event, part
 from .distances import measuring_distances
@@ -40,7 +41,8 @@ class LayerRow:
     stable_rank  of W − W₀; 0 where nothing moved
     along        mean cosine of W − W₀ with the task vectors
     between      mean cosine of two task vectors; NaN for one task alone
-    kept         task → share of its output shift; NaN without an input Gram
+    kept         task → share of its output shift; NaN without an input Gram, and where the merge
+                 does not work on the expert's inputs
     """
 
     name: str
@@ -59,12 +61,17 @@ class LayerRow:
 
 
 def tabulating(
-    inputs: Inputs, merged: Mapping[str, Tensor]
+    inputs: Inputs, merged: Mapping[str, Tensor], *, method: str | None = None
 ) -> Generator[Event, None, tuple[LayerRow, ...]]:
     """A row for every weight that is a matrix, in the checkpoint's order; events meanwhile.
 
-    `merged`: tensors by the base's names.
+    merged   tensors by the base's names
+    method   that made them: the layers of a calibration are matched on the inputs that they get in
+             the merge, and what they would give for the experts' inputs, which is all that files of
+             statistics tell, is not said
     """
+    if method is not None and METHODS[method].calibrates:
+        inputs = replace(inputs, statistics=tuple(None for _ in inputs.statistics))
     family = inputs.family
     far = yield from part(measuring_distances(family, {"merge": merged}), stop=DISTANCES)
     to_experts = far.by_layer("merge")

@@ -90,7 +90,8 @@ class LayerSteps:
     residuals  relative residuals of the solve, from the start on; empty where nothing is solved
     steps      the steps of the solve whose iterates are in `seen`
     kept       the mean share of the experts' output shifts that each of these iterates has (see
-               `LayerRow.kept`); NaN without input Grams
+               `LayerRow.kept`); NaN without input Grams, and of a calibrated layer, which is
+               matched on other inputs
     """
 
     name: str
@@ -123,15 +124,11 @@ def stepping(
     Raises `InputError` for another tensor, and for a merge of (IA)³ vectors.
     """
     told = next((layer for layer in report.layers if layer.name == name), None)
-    if told is None or inputs.family.roles.get(name) != "matrix" or inputs.vectors is not None:
-        raise InputError(
-            f"tensor '{name}'",
-            expected="a matrix that the run merged",
-            found="(IA)³ vectors, of which it follows" if inputs.vectors else "none",
-        )
+    _require_matrix(inputs, name, told is not None)
+    assert told is not None
     inputs = yield from part(inputs_of_last_round(recipe, inputs), stop=0.3)
     plan = prepare(recipe, inputs, _steps(told.iterations, inputs.family.shape(name)))
-    watched = _Watched(plan, name)
+    watched = _Watched(inputs, name, plan.dtype)
     plan = replace(plan, watch=watched.see)
     if plan.method.calibrates and merged is not None:
         made = calibrating_one(plan, name, merged)
@@ -145,13 +142,36 @@ def stepping(
     for index, value in enumerate(done.iterates.values()):
         watched.see("iterate", index, value)
     yield Event(fraction=MADE, text="Looking at every step of the solve")
-    kept = _mean_kept(inputs, name, tuple(done.iterates.values()))
+    iterates = tuple(done.iterates.values())
+    if plan.method.calibrates:  # it does not stand on the experts' inputs
+        kept = (math.nan,) * len(iterates)
+    else:
+        kept = _mean_kept(inputs, name, iterates)
     seen = watched.done()
     stages = tuple(stage for stage in _stages(plan, own.method) if stage.key in seen)
     experts = tuple(expert.name for expert in inputs.family.experts)
     folded = plan.method.folds(plan.at(name).options)
     solve = (own.residuals, tuple(done.iterates), kept)
     return LayerSteps(name, own.method, own.status, experts, stages, seen, folded, *solve)
+
+
+def task_matrices(recipe: Recipe, inputs: Inputs, name: str) -> LayerSteps:
+    """The first stage of a layer: what every expert changes in it.  Nothing is merged for it, so
+    that its status is empty.  Raises `InputError` as `stepping` does.
+    """
+    _require_matrix(inputs, name)
+    experts = tuple(expert.name for expert in inputs.family.experts)
+    seen = _Watched(inputs, name, torch.float32).done()
+    return LayerSteps(name, recipe.method, "", experts, PLAIN[:1], seen)  # every method's first
+
+
+def _require_matrix(inputs: Inputs, name: str, merged: bool = True) -> None:
+    if not merged or inputs.family.roles.get(name) != "matrix" or inputs.vectors is not None:
+        raise InputError(
+            f"tensor '{name}'",
+            expected="a matrix that the run merged",
+            found="(IA)³ vectors, of which it follows" if inputs.vectors else "none",
+        )
 
 
 def _stages(plan: Plan, applied: str) -> tuple[Stage, ...]:
@@ -189,11 +209,11 @@ def _mean_kept(inputs: Inputs, name: str, iterates: Sequence[Tensor]) -> tuple[f
 class _Watched:
     """What was seen so far of one weight, by stage and place."""
 
-    def __init__(self, plan: Plan, name: str) -> None:
-        self._plan, self._name = plan, name
+    def __init__(self, inputs: Inputs, name: str, dtype: torch.dtype) -> None:
+        self._family, self._name, self._dtype = inputs.family, name, dtype
         self._axes = {s.key: s.axes for m in METHODS.values() for s in (*m.stages, *PLAIN)}
         self._sights: dict[tuple[str, int], _Sight] = {}
-        self._base = self._read(plan.inputs.family.base)
+        self._base = self._read(self._family.base)
         squares = sum(update.square() for update in self._updates())
         assert isinstance(squares, Tensor)
         self._chosen = {"output": _largest(squares.sum(1)), "input": _largest(squares.sum(0))}
@@ -201,10 +221,10 @@ class _Watched:
             self.see("task matrix", index, update)
 
     def _read(self, weights: Weights) -> Tensor:
-        return self._plan.inputs.family.weight(weights, self._name, dtype=self._plan.dtype)
+        return self._family.weight(weights, self._name, dtype=self._dtype)
 
     def _updates(self) -> Iterator[Tensor]:
-        for expert in self._plan.inputs.family.experts:
+        for expert in self._family.experts:
             yield self._read(expert.checkpoint) - self._base
 
     def see(self, stage: str, place: int, value: Gram, start: int = 0) -> None:
@@ -219,7 +239,7 @@ class _Watched:
 
     def compared(self, merged: Tensor) -> None:
         """The merged matrix, and what it changes in the base."""
-        value = merged.to(self._plan.dtype)
+        value = merged.to(self._dtype)
         self.see("update", 0, value - self._base)
         self.see("merged", 0, value)
 
@@ -306,4 +326,6 @@ def _blocks(count: int, size: int) -> tuple[tuple[str, ...], list[int]]:
     return named, [high - low for low, high in pairwise(ends)]
 
 
-__all__ = ["VIEWS", "WINDOW", "LayerSteps", "Seen", "View", "Window", "stepping"]
+__all__ = [
+    "VIEWS", "WINDOW", "LayerSteps", "Seen", "View", "Window", "stepping", "task_matrices",
+]  # fmt: skip

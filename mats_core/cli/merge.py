@@ -63,6 +63,12 @@ def add(commands: Any) -> None:
         metavar="EPOCHS",
         help="train the merge further by distillation from its experts, on unlabelled examples",
     )
+    command.add_argument(
+        "--lora",
+        metavar="OPTION=VALUE,…",
+        help="write one LoRA on the base instead of a whole checkpoint: rank=16 at most, "
+        "energy=0.99 of every update, or both",
+    )
     command.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"))
     command.add_argument(
         "--engine",
@@ -121,6 +127,7 @@ def _merge(arguments: argparse.Namespace) -> None:
         "adds_to": str(Path(arguments.adds_to).resolve()) if arguments.adds_to else None,
         "strangers": "allow" if arguments.strangers else None,
         "refine": refine,
+        "lora": _lora(arguments.lora),
         "after": None if arguments.after is None else [*map(_step, arguments.after)],
         "evaluate": False if arguments.no_evaluate else None,
         "options": {**recipe.options, **_assignments(arguments.set)} if arguments.set else None,
@@ -183,6 +190,11 @@ def _step(text: str) -> dict[str, dict[str, Any]]:
     return {name.strip(): _assignments(filter(None, options.split(",")), f"--after {name}:")}
 
 
+def _lora(text: str | None) -> dict[str, Any] | None:
+    """`rank=16,energy=0.99` as in a recipe."""
+    return None if text is None else _assignments(filter(None, text.split(",")), "--lora ")
+
+
 def _epoch(event: Any) -> str:
     epoch = event.epoch
     scores = 100 * sum(epoch.scores.values()) / len(epoch.scores)
@@ -210,6 +222,8 @@ def _summary(report: Any) -> str:
         lines.append(report.refined.sentence)
     if report.routed:
         lines.append(f"routed by {report.routed['by']}: {report.size:.2f} × the size of the base")
+    if report.lora:
+        lines.append(report.as_lora)
     if report.output:
         lines.append(f"written to {report.output}")
     return "\n".join(lines)

@@ -6,9 +6,25 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from ..adapters import takes_factors
 from ..evaluation import KEPT, ROUND
-from ..merging import Evaluation, Plan, examples_of, output_specs, streams_budget
-from ..methods import Cost, SequentialOptions, calls, operations, passes
+from ..merging import (
+    Evaluation,
+    Plan,
+    examples_of,
+    lora_bytes,
+    output_specs,
+    streams_budget,
+)
+from ..methods import (
+    Cost,
+    SequentialOptions,
+    calls,
+    operations,
+    passes,
+    svd_bytes,
+    two_factors,
+)
 from ..models import BATCH
 from ..statistics import AT_ONCE, CHUNK_BYTES
 from ..system import Work
@@ -167,6 +183,21 @@ def branching(plan: Plan) -> Cost:
     cut = sum(EIGEN * (n**3 + min(m, n) ** 3) for m, n in forward.matrices)
     work += operations(experts * (fits + cut), "float64")
     return Cost("merged", work, 2 * 4 * forward.parameters + nbytes)
+
+
+def factoring(plan: Plan) -> Cost:
+    """What a merge costs as one LoRA: of every matrix and table the SVD of its update, which is
+    taken from the merge that was made before.  The bytes are those of the adapter and one SVD."""
+    lora, base = plan.recipe.lora, plan.inputs.family.base
+    if lora is None:
+        return Cost("merged")
+    work, largest = Work(), 0
+    for name in plan.inputs.family.shared:
+        if takes_factors(plan.inputs.family, name):
+            rows, columns = base.tensors[name].shape
+            work += two_factors(rows, columns, lora.rank, lora.energy, plan.recipe.dtype)
+            largest = max(largest, svd_bytes(rows, columns) + 4 * 8 * rows * columns)
+    return Cost("merged", work, lora_bytes(plan) + largest)
 
 
 def _walk(forward: Forward, each: int, experts: int) -> tuple[Work, float]:

@@ -27,6 +27,7 @@ from ..merging import (
     bytes_at_once,
     cost_of,
     inputs_bytes,
+    lora_bytes,
     most_bytes,
     output_specs,
     planned,
@@ -38,7 +39,15 @@ from ..merging import (
 from ..methods import Cost, Shape, Treatment, calls, passes, selection
 from ..system import Rates, Shown, Work, remembered
 from ..system import speeds as machine
-from .forward import branching, calibrating, measuring, refining, statistics_bytes, testing
+from .forward import (
+    branching,
+    calibrating,
+    factoring,
+    measuring,
+    refining,
+    statistics_bytes,
+    testing,
+)
 
 DISK = 300e6  # bytes a second of a slow SSD; measuring it would mean writing
 
@@ -56,9 +65,10 @@ class Estimate(Shown):
     disk_bytes     what is written, with what lies beside it meanwhile
     seconds        on this machine as busy as when its speeds were measured, nothing remembered
     flops          floating-point operations of products and decompositions
-    parts          seconds of merging, measuring again, testing, writing, refining, branching
+    parts          seconds of merging, measuring again, testing, writing, refining, branching,
+                   factoring
     memory         bytes of what makes the peak: merged model, remembered, largest layer, testing,
-                   measuring, statistics of the merge, refining, branching
+                   measuring, statistics of the merge, refining, branching, factoring
     size           of the model at most, branches included, as a multiple of the merge
     held           bytes that the process remembers now (`MATS_REMEMBER`), beside that peak
     largest        the layer that needs most
@@ -150,13 +160,15 @@ def estimate_plan(
     layers = _Layers(plan)
     output = sum(math.prod(shape) * dtype.itemsize for dtype, shape in output_specs(plan).values())
     branches = most_bytes(plan)
-    written = output + branches if plan.recipe.output else 0
+    # Of a LoRA the whole merge lies beside it until it is complete.
+    written = output + branches + lora_bytes(plan) if plan.recipe.output else 0
     searched = (plan.recipe.search or {}).values()
     merges = 1 + math.prod(len(values) for values in searched) if searched else 1
     tested = testing(plan, examples)
     again = plan.recipe.rounds - 1
     measured = measuring(plan) if again else Cost("merged")
     walked, trained, branched = calibrating(plan), refining(plan), branching(plan)
+    cut = factoring(plan)
     parts = {
         "merging": merges * (1 + again) * speeds.seconds(layers.work + walked.work),
         "measuring": merges * again * speeds.seconds(measured.work),
@@ -164,6 +176,7 @@ def estimate_plan(
         "writing": written / DISK,
         "refining": speeds.seconds(trained.work),
         "branching": speeds.seconds(branched.work),
+        "factoring": speeds.seconds(cut.work),
     }
     needs = {
         "testing": tested.nbytes,
@@ -171,6 +184,7 @@ def estimate_plan(
         "walking": walked.nbytes,
         "refining": trained.nbytes,
         "branching": branched.nbytes,
+        "factoring": cut.nbytes,
     }
     peak, device = _memory(plan, layers, needs, output)
     peak["merged model"] += branches
@@ -182,7 +196,10 @@ def estimate_plan(
         device_bytes=device,
         disk_bytes=written + _beside(plan) + round(layers.spool + layers.sums) if written else 0,
         seconds=sum(parts.values()),
-        flops=merges * (flops + tested.work.flops) + trained.work.flops + branched.work.flops,
+        flops=merges * (flops + tested.work.flops)
+        + trained.work.flops
+        + branched.work.flops
+        + cut.work.flops,
         parts=parts,
         memory={name: round(value) for name, value in peak.items()},
         size=1 + branches / output,
@@ -327,7 +344,7 @@ def _memory(
     held = tested or searched or not to_disk
     asking = {"merged model": float(output if held else 0), "testing": here * testing}
     moments = [merging, asking]
-    for after in ("refining", "branching"):
+    for after in ("refining", "branching", "factoring"):
         if needs[after]:
             moments.append({"merged model": float(output), after: here * needs[after]})
     if plan.recipe.rounds > 1:
@@ -340,7 +357,7 @@ def _memory(
     peak = max(moments, key=lambda parts: sum(parts.values()))
     found = {**peak, "workspace": float(WORKSPACE)}
     if own:
-        after = max(needs["refining"], needs["branching"])
+        after = max(needs["refining"], needs["branching"], needs["factoring"])
         most = max(layers.peak + walking, measuring, testing + output, after)
         return found, round(kept_for_next + most)
     if kept_for_next:

@@ -81,7 +81,17 @@ def _parameters(merge: Finished, place: str) -> str:
     recipe = merge.portable
     settings: dict[str, Any] = {name: getattr(recipe, name) for name in ("seed", "dtype", "device")}
     changed = recipe.model_dump(mode="json", exclude_defaults=True)
-    names = ("rounds", "by", "after", "refine", "routed", "output_dtype", "weighting", "heads")
+    names = (
+        "rounds",
+        "by",
+        "after",
+        "refine",
+        "routed",
+        "lora",
+        "output_dtype",
+        "weighting",
+        "heads",
+    )
     for name in names:
         if name in changed:
             settings[name] = changed[name]
@@ -171,6 +181,7 @@ TAKEN = ("rounds", "device", "seed", "dtype", "by", "after")
 LEFT = {
     "output_dtype": "the dtype of the result", "weighting": "the weighting by examples",
     "refine": "the training after the merge", "routed": "the branches beside the merge",
+    "lora": "its form of one LoRA",
 }  # fmt: skip
 
 

@@ -211,6 +211,7 @@ def _reopened(
         ("adds_to", "The merge that it adds to"),
         ("output_dtype", "The type of the stored numbers"),
         ("heads", "The patterns of head tensors"),
+        ("lora", "Its form of one LoRA, which Export writes here,"),
     ):
         if getattr(recipe, key) is not None:
             notes.append(f"{what} is for the command line only.")

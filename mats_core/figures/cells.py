@@ -16,7 +16,7 @@ from plotly.colors import get_colorscale
 from .axes import axis, plain
 from .plane import Plane
 from .style import GREY, INK
-from .svg import SIZE, group, tag, text
+from .svg import SIZE, group, tag, text, titled
 
 MOST = 900  # cells that are drawn one by one; more become an image
 STEPS = 40  # of a bar of colours
@@ -76,7 +76,8 @@ class Colours:
 
 
 def cells(plane: Plane, trace: Mapping[str, Any], scale: Colours) -> Iterator[str]:
-    """The cells of a heatmap, with their text where it has one."""
+    """The cells of a heatmap, with their text where it has one, and under the pointer what its
+    `meta` says of each (`said`)."""
     z = [list(row) for row in trace["z"]]
     rows, columns = len(z), len(z[0]) if z else 0
     if not rows * columns:
@@ -90,13 +91,14 @@ def cells(plane: Plane, trace: Mapping[str, Any], scale: Colours) -> Iterator[st
     if rows * columns > MOST:
         yield _image(colours, centres, middles, wide, tall)
         return
-    gap = float(trace.get("xgap") or 0) / 2
-    for middle, row in zip(middles, colours, strict=True):
-        for centre, colour in zip(centres, row, strict=True):
+    gap, said = float(trace.get("xgap") or 0) / 2, (trace.get("meta") or {}).get("said")
+    for down, (middle, row) in enumerate(zip(middles, colours, strict=True)):
+        for across, (centre, colour) in enumerate(zip(centres, row, strict=True)):
             if colour:
                 left, top = centre - (wide - gap) / 2, middle - (tall - gap) / 2
-                size = {"width": wide - gap, "height": tall - gap}
-                yield tag("rect", x=left, y=top, **size, fill=_hex(colour))
+                size = {"width": wide - gap, "height": tall - gap, "fill": _hex(colour)}
+                tip = said[down][across] if said else ""
+                yield titled(tag("rect", x=left, y=top, **size), tip)
     if trace.get("texttemplate") and trace.get("text") is not None:
         yield from _numbers(trace, colours, centres, middles, tall)
 
@@ -118,7 +120,8 @@ def _numbers(
             if shown:
                 inked.setdefault(ink, []).append(text(centre, middle + 4, shown, None))
     for ink, texts in inked.items():
-        yield group(texts, text_anchor="middle", fill=ink, font_size=size)
+        look = {"text_anchor": "middle", "fill": ink, "font_size": size}
+        yield group(texts, **look, pointer_events="none")  # the cell below has its own tip
 
 
 def bar_of_colours(plane: Plane, scale: Colours) -> Iterator[str]:

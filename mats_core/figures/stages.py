@@ -37,13 +37,15 @@ def stage_matrix(stage: Stage, seen: Seen, view: View, whose: str = "") -> Figur
     rows = [_named(one, stage.axes[0] or "row") for one in window.rows]
     columns = [_named(one, stage.axes[1] or "column") for one in window.columns]
     figure, near = go.Figure(), largest or 1.0
-    said = [[f"{v:.4g}" for v in row] for row in values]
+    said = [
+        [f"{r}, {c}: {v:.4g}" for c, v in zip(columns, row, strict=True)]
+        for r, row in zip(rows, values, strict=True)
+    ]
     heatmap(
         figure, list(range(len(columns))), list(range(len(rows))), values, text=cells,
-        customdata=said, colorscale=AROUND, zmid=0, zmin=-near, zmax=near, xgap=1, ygap=1,
-        textfont=SMALL, hoverongaps=False,
-        hovertext=[[f"{r}, {c}" for c in columns] for r in rows],
-        hovertemplate="%{hovertext}: %{customdata}" + PLAIN,
+        meta={"said": said}, colorscale=AROUND, zmid=0, zmin=-near, zmax=near, xgap=1, ygap=1,
+        textfont=SMALL, hoverongaps=False, hovertext=said,
+        hovertemplate="%{hovertext}" + PLAIN,
     )  # fmt: skip
     laid_out(figure, AROUND_CELLS + CELL * len(rows), dragmode=False)
     font = {"size": 9}

@@ -36,6 +36,12 @@ def tag(name: str, **attributes: Any) -> str:
     return f"<{name}{_said(attributes)}/>"
 
 
+def titled(element: str, words: str) -> str:
+    """An element of `tag` that says these words under the pointer, where there are any."""
+    name = element[1:].partition(" ")[0]
+    return f"{element[:-2]}><title>{escape(words)}</title></{name}>" if words else element
+
+
 def _number(value: Any) -> str:
     return f"{round(value, 2):g}" if isinstance(value, float) else escape(str(value))
 

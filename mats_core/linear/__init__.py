@@ -47,18 +47,19 @@ from .operators import (
 )
 from .preconditioners import Eigen, jacobi, kronecker, kronecker_inverse
 from .selection import BLOCK, streamed_thresholds
+from .truncating import Factors, rounding_of, two_factors
 from .two_models import two_models
 from .updates import Updates, norm, weighted_sum
 
 __all__ = [
-    "BLOCK", "JOINT_SHARE", "JOINT_STEPS", "WORTH", "Apply", "Dense", "Diagonal", "Eigen", "Gram",
-    "Identity", "InputGram", "JointBasis", "Kronecker", "LowRank", "Operator", "Solution",
-    "Spectral", "Status", "Triples", "Updates", "WeightedSum", "cg", "damped", "damped_products",
-    "discriminant", "effective_dimension", "eigenvalues", "eigh", "eigh_descending",
-    "essential_directions", "exact", "factored_kronecker_inverse", "input_gate", "jacobi", "joint",
-    "joint_basis", "kronecker", "kronecker_inverse", "largest_triples", "left_directions", "like",
-    "matrix", "norm", "noted", "output_branch", "polar", "pseudo_solve", "regularised",
-    "regularised_gram", "singular_values", "solve_factored", "solve_positive",
-    "streamed_thresholds", "svd", "symmetric", "truncated", "two_models", "update_gram",
-    "weighted_sum", "worth_factors",
+    "BLOCK", "JOINT_SHARE", "JOINT_STEPS", "WORTH", "Apply", "Dense", "Diagonal", "Eigen",
+    "Factors", "Gram", "Identity", "InputGram", "JointBasis", "Kronecker", "LowRank", "Operator",
+    "Solution", "Spectral", "Status", "Triples", "Updates", "WeightedSum", "cg", "damped",
+    "damped_products", "discriminant", "effective_dimension", "eigenvalues", "eigh",
+    "eigh_descending", "essential_directions", "exact", "factored_kronecker_inverse", "input_gate",
+    "jacobi", "joint", "joint_basis", "kronecker", "kronecker_inverse", "largest_triples",
+    "left_directions", "like", "matrix", "norm", "noted", "output_branch", "polar", "pseudo_solve",
+    "regularised", "regularised_gram", "rounding_of", "singular_values", "solve_factored",
+    "solve_positive", "streamed_thresholds", "svd", "symmetric", "truncated", "two_factors",
+    "two_models", "update_gram", "weighted_sum", "worth_factors",
 ]  # fmt: skip

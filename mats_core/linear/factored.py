@@ -89,9 +89,9 @@ def update_gram(update: Tensor, summed: int, rounding: float, power: float = 1.0
 
     Of an update of low rank no d × d product is formed, nor of a wide one.
     """
-    thin = _range(update, min(update.shape) // (WORTH * summed), rounding)
+    thin = sketched(update, min(update.shape) // (WORTH * summed), rounding)
     if thin is not None:
-        _, values, right = svd(thin)
+        _, values, right = svd(thin[1])
         kept = values > rounding
         return _without_rest(values[kept, None] ** power * right[kept])
     wide = WORTH * update.shape[0] <= update.shape[1]
@@ -110,8 +110,9 @@ def _without_rest(factor: Tensor) -> LowRank:
     return LowRank(factor.contiguous(), factor.new_zeros(factor.shape[1]))
 
 
-def _range(update: Tensor, size: int, rounding: float) -> Tensor | None:
-    """F (size, d_in) with `Q F = Δ` up to rounding, Q orthonormal; None where there is none.
+def sketched(update: Tensor, size: int, rounding: float) -> tuple[Tensor, Tensor] | None:
+    """Q (d_out, size), orthonormal, and F (size, d_in) with `Q F = Δ` up to rounding; None where
+    there are none.
 
     By a random sketch of the columns' span (arXiv 0909.4061), always the same one.
     """
@@ -121,7 +122,7 @@ def _range(update: Tensor, size: int, rounding: float) -> Tensor | None:
     sketch = torch.randn(update.shape[1], size, generator=random, dtype=update.dtype)
     q = torch.linalg.qr(update @ like(sketch, update))[0]
     rest = q.mT @ update
-    return rest if float((update - q @ rest).norm()) <= rounding else None
+    return (q, rest) if float((update - q @ rest).norm()) <= rounding else None
 
 
 def essential_directions(update: Tensor, gram: LowRank, rank: int) -> tuple[Tensor, Tensor]:

@@ -6,6 +6,7 @@ is judged before, at the front door (`mats_core.api`).
 
 from ..system import Event
 from . import pipeline, rounds
+from .as_lora import most_bytes as lora_bytes
 from .asking import evaluate_output, evaluating_output
 from .calibration import calibrating_one, walking_beside
 from .calibration_inputs import source_of
@@ -77,6 +78,7 @@ from .recipe import (
     TRIED,
     Evaluation,
     ExpertEntry,
+    LoraOutput,
     Recipe,
     Refine,
     Routed,
@@ -102,19 +104,20 @@ from .walked import FeatureErrors, StageErrors
 __all__ = [
     "FINAL", "MEAN", "TRIED", "VERSION", "Candidate", "ChosenInputs", "Epoch", "EpochDone",
     "Evaluation", "Event", "Examined", "ExpertEntry", "FamilyFile", "FeatureErrors", "Finished",
-    "Inputs", "InputsChosen", "Iteration", "LayerDone", "LayerReport", "Margin", "Merge", "Picked",
-    "Plan", "Proposal", "Recipe", "Refine", "Refined", "Report", "RoundDone", "Routed", "Rule",
-    "Shares", "Shipped", "Source", "StageErrors", "Started", "TaskDone", "TaskList", "TrialDone",
-    "Unit", "averaging", "by_hand", "by_text", "bytes_at_once", "calibrating_one", "candidates",
-    "cost_of", "differing", "distinct_names", "dump_family", "dump_recipe", "evaluate_output",
-    "evaluating_output", "examples_of", "family_record", "inputs_bytes", "inputs_of",
-    "inputs_of_last_round", "kept", "layers_done", "load_family", "load_recipe", "measure_all",
-    "measured_of", "measuring_all", "merge", "merge_one", "missing_statistics", "most_bytes",
-    "named", "new_family", "no_sums", "open_inputs", "open_source", "output_specs", "parse_options",
-    "parse_recipe", "patterns", "pieces", "pipeline", "plain_name", "planned", "prepare",
-    "proposal", "proposed_base", "read_branches", "read_layer", "recipe_of", "recipe_record",
-    "reference", "remove_family", "require_output", "require_recipe", "rounds", "run", "run_plan",
-    "save_family", "shape_of", "ship_results", "shipped_results", "source_of", "statistics_of",
-    "statistics_sizes", "streams_budget", "task_dict", "task_digests", "task_of", "task_of_dict",
-    "together", "units", "walking_beside", "weights_of", "weights_record", "with_statistics",
+    "Inputs", "InputsChosen", "Iteration", "LayerDone", "LayerReport", "LoraOutput", "Margin",
+    "Merge", "Picked", "Plan", "Proposal", "Recipe", "Refine", "Refined", "Report", "RoundDone",
+    "Routed", "Rule", "Shares", "Shipped", "Source", "StageErrors", "Started", "TaskDone",
+    "TaskList", "TrialDone", "Unit", "averaging", "by_hand", "by_text", "bytes_at_once",
+    "calibrating_one", "candidates", "cost_of", "differing", "distinct_names", "dump_family",
+    "dump_recipe", "evaluate_output", "evaluating_output", "examples_of", "family_record",
+    "inputs_bytes", "inputs_of", "inputs_of_last_round", "kept", "layers_done", "load_family",
+    "load_recipe", "lora_bytes", "measure_all", "measured_of", "measuring_all", "merge",
+    "merge_one", "missing_statistics", "most_bytes", "named", "new_family", "no_sums",
+    "open_inputs", "open_source", "output_specs", "parse_options", "parse_recipe", "patterns",
+    "pieces", "pipeline", "plain_name", "planned", "prepare", "proposal", "proposed_base",
+    "read_branches", "read_layer", "recipe_of", "recipe_record", "reference", "remove_family",
+    "require_output", "require_recipe", "rounds", "run", "run_plan", "save_family", "shape_of",
+    "ship_results", "shipped_results", "source_of", "statistics_of", "statistics_sizes",
+    "streams_budget", "task_dict", "task_digests", "task_of", "task_of_dict", "together", "units",
+    "walking_beside", "weights_of", "weights_record", "with_statistics",
 ]  # fmt: skip

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ..checkpoints import Checkpoint
+from ..adapters import open_expert
 from ..errors import InputError
 from ..evaluation import Exam, TaskResult, examining
 from ..system import Event, drained, part
@@ -45,7 +45,7 @@ def evaluating_output(
     plan = prepare(recipe)
     if not has_tasks(plan):
         raise InputError(f"recipe '{file}'", expected="experts with tasks", found="none")
-    merged = Checkpoint.open(directory)
+    merged = open_expert(directory, plan.inputs.family.base)  # an adapter, where it is one
     encoder = {name: merged.read(name) for name in merged.tensors} | read_branches(directory)
     exam = yield from part(examining_plan(plan), stop=REFERENCES)
     for note in exam.notes:

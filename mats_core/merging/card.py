@@ -90,6 +90,20 @@ size of the base{% if report.normalised_accuracy is not none %}, and keep \
 `model.safetensors` alone is the static merge; `mats_core evaluate` and `mats_core.merge` add the \
 branches in `routed/`.
 {% endif %}
+{% if report.lora %}
+
+## As a LoRA
+
+The merge is {{ report.as_lora }}.
+{% if most_lost %}
+
+| the matrices that lose most | rank | lost |
+| --- | --- | --- |
+{% for name, one in most_lost %}
+| `{{ name | cell }}` | {{ one.rank }} | {{ "%.2g" | format(100 * one.lost) }} % |
+{% endfor %}
+{% endif %}
+{% endif %}
 
 Tensors: {{ counted }}. Arithmetic in {{ report.dtype }}, seed {{ report.seed }}.
 {% for warning in report.warnings %}
@@ -132,7 +146,18 @@ Note: {{ warning | cell }}.
 
 ## Loading
 
-{% if not architectures %}
+{% if report.lora %}
+{% set class = architectures[0] if architectures else "AutoModel" %}
+```python
+from peft import PeftModel
+from transformers import {{ class }}
+
+base = {{ class }}.from_pretrained("PATH OF THE BASE")
+model = PeftModel.from_pretrained(base, "PATH OF THIS FOLDER").merge_and_unload()
+```
+
+Heads are never merged: `heads/` has one for each expert.
+{% elif not architectures %}
 `{{ stem }}.safetensors` (or its shards) has the tensor names of the base.
 {% else %}
 ```python
@@ -212,6 +237,7 @@ def card(recipe: Recipe, report: Report, family: Family, before: Path | None = N
         experts=recipe.experts,
         listed=f"{', '.join(names)} and {last}" if names else last,
         method=METHODS[recipe.method],
+        most_lost=_most_lost(report),
         counted=", ".join(f"{count} {kind}" for kind, count in report.coverage.items() if count),
         inputs=inputs,
         stem=stem_of(family.base),
@@ -221,6 +247,13 @@ def card(recipe: Recipe, report: Report, family: Family, before: Path | None = N
         repeated=repeated,
         fence=max(["``", *re.findall("`+", repeated)], key=len) + "`",
     )
+
+
+def _most_lost(report: Report) -> list[tuple[str, Mapping[str, Any]]]:
+    """The five matrices of which a LoRA loses most, if it is more than rounding."""
+    layers = report.lora.get("layers", {}).items()
+    lossy = [(name, one) for name, one in layers if one["lost"] > 1e-9]
+    return sorted(lossy, key=lambda pair: -pair[1]["lost"])[:5]
 
 
 def _inputs(recipe: Recipe, family: Family, before: Path | None) -> Inputs:
@@ -252,7 +285,7 @@ def _front(recipe: Recipe, inputs: Inputs, licences: Mapping[str, str]) -> dict[
     }
     base = inputs["base"][1]
     if not isinstance(base, Path) and base.config.get("model_type"):
-        content["library_name"] = "transformers"
+        content["library_name"] = "peft" if recipe.lora else "transformers"
     stated = sorted({one for one in licences.values() if one})
     if len(stated) == 1:
         content["license"] = stated[0]

@@ -7,32 +7,35 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .. import models
+from ..adapters import Lora, open_expert
 from ..checkpoints import (
     SHARD_BYTES,
-    Checkpoint,
     CheckpointWriter,
     InMemory,
+    Spec,
     Weights,
     hub,
     original,
     staged_directory,
     stem_of,
 )
-from ..errors import InputError, listing, member
+from ..errors import InputError, listing, member, validated
 from ..evaluation import evaluate
 from ..families import Expert
 from ..names import part_name, weight_and_part
-from ..system import Shown
+from ..system import Shown, drain
+from . import as_lora
 from .directory import finish_directory, require_output
 from .events import Finished
 from .given import saved_names_of
 from .plan import Inputs, prepare
-from .recipe import Recipe
+from .recipe import LoraOutput, Recipe
 from .report import Report
 
 
@@ -59,7 +62,7 @@ class Merge(Shown):
         report, base = finished.report, finished.inputs.family.base
         tensors: Mapping[str, Tensor]
         if report.output:
-            tensors = _Lazy(Checkpoint.open(report.output))
+            tensors = _Lazy(open_expert(report.output, base))
         else:
             on = {name: _device(base, name) for name in finished.tensors}
             tensors = {name: value.to(device=on[name]) for name, value in finished.tensors.items()}
@@ -130,7 +133,9 @@ class Merge(Shown):
         dtype = next(iter(kinds)) if len(kinds) == 1 else torch.float32
         return models.build(source.directory, state, dtype=dtype)
 
-    def save(self, folder: str | Path, *, force: bool = False) -> Path:
+    def save(
+        self, folder: str | Path, *, force: bool = False, lora: Mapping[str, Any] | None = None
+    ) -> Path:
         """The directory that was written: weights, heads, recipe, report and model card.
 
         It is the output of the command line's `merge`, with the base's configuration and tokenizer
@@ -140,6 +145,10 @@ class Merge(Shown):
         something lies at `folder` and `force` is not set.  With `force` an empty folder is
         replaced, or what an earlier merge wrote; never a folder of other things, and none that
         holds the base, an expert or statistics, or lies inside of them.
+
+        `lora`: {"rank": 8} or {"energy": 0.99} writes one LoRA on the base in place of the weights,
+        as the recipe's key of that name does (and the merge of such a recipe is saved so anyway).
+        Scores of a merge before it was cut down to a LoRA are left out of its report.
         """
         if not isinstance(folder, str | Path):
             raise InputError("folder to save in", expected="a path", found=type(folder).__name__)
@@ -152,18 +161,40 @@ class Merge(Shown):
         report = replace(self.report, output=str(target.resolve()))
         # The sums lie beside the merge that was written, if anywhere.
         changes = {"output": str(target.resolve()), "keep_sums": False}
+        if lora is not None:
+            changes = {**changes, "lora": validated("lora", LoraOutput, lora)}
         recipe = self.recipe.model_copy(update=changes)
         plan = prepare(recipe, self.inputs)
+        as_lora.require(plan)
+        adapter = None
+        if recipe.lora is not None:
+            adapter = drain(as_lora.factoring(plan, self.tensors, self._merged))
+            report = self._told(report, recipe.lora, adapter)
         base = self.inputs.family.base
         names = saved_names_of(base)
         specs = {names[name]: (v.dtype, tuple(v.shape)) for name, v in self._sorted()}
         with staged_directory(target, allow=allow) as staging:
-            stem = stem_of(base)
-            with CheckpointWriter(staging, specs, shard_bytes=SHARD_BYTES, stem=stem) as writer:
-                for name, value in self._sorted():
-                    writer.add(names[name], value)
+            if adapter is not None:
+                as_lora.put(plan, adapter, staging)
+            else:
+                self._write(staging, specs, names)
             finish_directory(plan, staging, report, self.branches)
         return target
+
+    def _write(self, folder: Path, specs: Mapping[str, Spec], names: Mapping[str, str]) -> None:
+        stem = stem_of(self.inputs.family.base)
+        with CheckpointWriter(folder, specs, shard_bytes=SHARD_BYTES, stem=stem) as writer:
+            for name, value in self._sorted():
+                writer.add(names[name], value)
+
+    def _told(self, report: Report, wanted: LoraOutput, adapter: Lora) -> Report:
+        """The report of the merge as an adapter; its scores, where they are that one's."""
+        notes = [*report.warnings, *as_lora.notes_on(adapter)]
+        if wanted != self.recipe.lora and report.tasks:
+            notes.append("the merge was tested before it was cut down to a LoRA: no scores of it")
+            report = replace(report, tasks=())
+        told = as_lora.told(wanted, adapter)
+        return replace(report, lora=told, warnings=tuple(dict.fromkeys(notes)))
 
     def push_to_hub(self, name: str, *, private: bool = True) -> str:
         """The address of a repository on the Hugging Face hub, made now with what `save` writes.
@@ -217,7 +248,7 @@ def _device(weights: Weights, name: str) -> torch.device | None:
 class _Lazy(Mapping[str, Tensor]):
     """Tensors of a checkpoint, read when they are asked for."""
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
+    def __init__(self, checkpoint: Weights) -> None:
         self.checkpoint = checkpoint
 
     def __getitem__(self, name: str) -> Tensor:

@@ -22,7 +22,7 @@ from ..errors import InputError, MachineError, foreseen
 from ..evaluation import TaskResult, told_nothing
 from ..methods import METHODS
 from ..system import Event, Memo, changed, drain
-from . import calibration, keeping, ray, refining, rounds, routing
+from . import as_lora, calibration, keeping, ray, refining, rounds, routing
 from .asking import REFERENCES, asking_plan, examining_plan, has_tasks
 from .chosen import ChosenInputs
 from .coverage import require_merged
@@ -40,6 +40,7 @@ from .workspace import Place, open_place
 
 SHARES = Shares()  # where no estimate says more
 BRANCHES = 1.0  # of merging, in a routed merge that no estimate was made of
+FACTORING = 0.3  # of merging, in one that is written as a LoRA, likewise
 
 Merging = Generator[Event, None, Finished]
 
@@ -80,6 +81,7 @@ def planned(recipe: Recipe, inputs: Inputs | None = None, keep: Sequence[int] = 
     keeping.require(plan)
     refining.require(plan)
     routing.require(plan)
+    as_lora.require(plan)
     return plan
 
 
@@ -133,6 +135,8 @@ def _run_plan(
         shares = replace(shares, refining=shares.refining or shares.merging)
     if recipe.routed is not None:
         shares = replace(shares, branching=shares.branching or BRANCHES * shares.merging)
+    if recipe.lora is not None:
+        shares = replace(shares, factoring=shares.factoring or FACTORING * shares.merging)
     target = recipe.path(recipe.output) if recipe.output else None
     opened = plan.inputs
 
@@ -160,6 +164,7 @@ def _run_plan(
         if target is not None:
             staged = staged_directory(target, allow=allow, resume=resume)
             folder = stack.enter_context(staged)
+            as_lora.clear(folder)
         place = open_place(plan, folder, shard_bytes=shard_bytes, resume=resume)
         stack.callback(place.discard)  # whatever happens: an open file cannot be removed everywhere
         engine = here if recipe.engine == "local" else ray.on_ray(folder, shard_bytes)
@@ -173,6 +178,10 @@ def _run_plan(
         if recipe.refine is not None:
             steps = refining.train(plan, encoder, folder, shard_bytes, resume=resume)
             encoder, refined = yield from stages.next(steps, shares.refining)
+        adapter = None
+        if recipe.lora is not None:
+            steps = as_lora.made(plan, place, encoder)
+            adapter, encoder = yield from stages.next(steps, shares.factoring)
         building = routing.building(plan, encoder)
         built = yield from stages.next(building, shares.branching, _in_round(recipe))
         asking = asking_plan(plan, exam, {**encoder, **built.tensors})
@@ -182,12 +191,15 @@ def _run_plan(
         notes = (
             *left,
             *keeping.notes_on(plan),
+            *(as_lora.notes_on(adapter) if adapter else ()),
             *exam.notes,
             *itertools.chain.from_iterable(nothing),
         )
         report = _report(plan, layers, results, trials, notes, seconds)
         told = routing.told(plan, encoder, built)
         report = replace(report, inputs=tuple(chosen), refined=refined, routed=told)
+        if adapter is not None:
+            report = replace(report, lora=as_lora.finish(plan, adapter, folder))
         if folder is not None:
             report = finish_directory(plan, folder, report, built.tensors)
     if target is not None:
@@ -231,8 +243,8 @@ def _encoder(plan: Plan, place: Place, folder: Path | None) -> Mapping[str, Tens
     if folder is None:
         assert isinstance(place.sink, MemorySink)
         return place.sink.tensors
-    needed = has_tasks(plan) or plan.recipe.refine is not None or plan.recipe.routed is not None
-    if not needed:
+    recipe, tested = plan.recipe, has_tasks(plan) and plan.recipe.lora is None
+    if not tested and recipe.refine is None and recipe.routed is None:
         return {}
     merged = Checkpoint.open(folder)
     return {name: merged.read(name) for name in merged.tensors}
@@ -277,6 +289,7 @@ def _measured_again(
             "rounds": 1,
             "refine": None,
             "routed": None,
+            "lora": None,
         }
     )
     said = _in_round(recipe, number - 1)

@@ -21,6 +21,7 @@ class Shares:
     testing     every task; 0 where there is none
     refining    the training after the merge; 0 where there is none
     branching   of the branches of a routed merge; 0 where there are none
+    factoring   of the merge as one LoRA; 0 where it is a whole checkpoint
     """
 
     merging: float = 0.6
@@ -28,11 +29,12 @@ class Shares:
     testing: float = 0.4
     refining: float = 0.0
     branching: float = 0.0
+    factoring: float = 0.0
 
     def whole(self, rounds: int) -> float:
         """Of a merge in so many rounds."""
         merging = rounds * self.merging + (rounds - 1) * self.measuring
-        return merging + self.testing + self.refining + self.branching
+        return merging + self.testing + self.refining + self.branching + self.factoring
 
 
 class Stages:

@@ -142,6 +142,19 @@ class Routed(BaseModel):
         return self.calibrated and self.samples > 0
 
 
+class LoraOutput(BaseModel):
+    """The merge as one LoRA on its base, instead of a whole checkpoint.
+
+    rank     of each matrix at most; None: what its update has
+    energy   the fewest directions that hold this share of each matrix's update, squared; 1: all
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    rank: int | None = Field(default=None, ge=1, le=65536)
+    energy: float = Field(default=1.0, gt=0, le=1)
+
+
 class Rule(BaseModel):
     """Weights and options of some layers; of two rules about one layer the later one wins.
 
@@ -193,6 +206,7 @@ class Recipe(Shown, BaseModel):
     after              steps on the merged update of every layer, in their order
     refine             how the merge is trained further; None, the default: it is not
     routed             branches beside the merge, one chosen by each input; None: a static merge
+    lora               writes one LoRA on the base; None: the whole checkpoint
     evaluate           what is evaluated after the merge, or False
     search             options → values to try on validation data; the best is used
     folder             where relative paths start; not part of the file
@@ -222,6 +236,7 @@ class Recipe(Shown, BaseModel):
     after: Steps = ()
     refine: Refine | None = None
     routed: Routed | None = None
+    lora: LoraOutput | None = None
     evaluate: Evaluation | Literal[False] = Evaluation()
     search: dict[str, tuple[Any, ...]] | None = None
     folder: Path = Field(Path(), exclude=True)
@@ -291,7 +306,7 @@ def parse_recipe(content: Any, folder: str | Path = ".") -> Recipe:
     if not isinstance(content, Mapping):
         raise InputError("recipe", expected="a YAML mapping", found=type(content).__name__)
     content = {**content, "folder": Path(folder)}
-    parts = (ExpertEntry, Evaluation, Rule, Refine, Routed)
+    parts = (ExpertEntry, Evaluation, Rule, Refine, Routed, LoraOutput)
     recipe = validated("recipe", Recipe, content, *parts)
     recipe.parsed_options()
     recipe.steps()

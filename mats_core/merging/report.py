@@ -113,6 +113,10 @@ class Report(Shown):
     routed            of a routed merge: `by`, `rank`, `layers` (how many have branches), `bytes` of
                       these, `size` (merge and branches, as a multiple of the merge), and `rightly`
                       (an expert → the share of its calibration examples that take its branch)
+    lora              of a merge that is one LoRA: `rank` and `energy` that were asked for, `bytes`,
+                      `size` as a multiple of the checkpoint, `lost` (share of ‖Δ‖_F² over all
+                      tensors), `layers` (a matrix → its `rank` and the share `lost` of its own),
+                      `saved` (tensors kept whole), `nowhere` (tensors left as the base's)
     """
 
     method: str
@@ -137,6 +141,7 @@ class Report(Shown):
     by: tuple[Mapping[str, Any], ...] = ()
     refined: Refined | None = None
     routed: Mapping[str, Any] = field(default_factory=dict)
+    lora: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "layers", Layers(self.layers))
@@ -166,6 +171,22 @@ class Report(Shown):
             for step in self.after
             for name, options in step.items()
         )
+
+    @property
+    def as_lora(self) -> str:
+        """What the merge is as one LoRA, in a sentence; "" of a whole checkpoint."""
+        if not self.lora:
+            return ""
+        ranks = [one["rank"] for one in self.lora["layers"].values()]
+        low, high = min(ranks), max(ranks)
+        rank = f"rank {low}" if low == high else f"ranks {low} to {high}"
+        whole = len(self.lora["saved"])
+        beside = f" and {whole} tensors whole" if whole else ""
+        lost = self.lora["lost"]
+        share = f"{100 * lost:.2g} %" if lost > 1e-9 else "nothing"
+        size = f"{self.lora['size']:.2f} × the checkpoint"
+        what = f"{share} of the merged update's energy is lost"
+        return f"one LoRA: {len(ranks)} matrices of {rank}{beside}, {size}; {what}"
 
     @property
     def size(self) -> float:
@@ -217,6 +238,7 @@ class Report(Shown):
             "layers": [layer_dict(layer) for layer in self.layers],
             **({"inputs": [asdict(one) for one in self.inputs]} if self.inputs else {}),
             **({"routed": dict(self.routed)} if self.routed else {}),
+            **({"lora": dict(self.lora)} if self.lora else {}),
             **({"files": dict(self.files)} if self.files else {}),
             **({"earlier": list(self.earlier)} if self.earlier else {}),
             **({"after": list(self.after)} if self.after else {}),

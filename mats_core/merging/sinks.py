@@ -65,6 +65,8 @@ def output_specs(plan: Plan) -> dict[str, Spec]:
     family = plan.inputs.family
     written_once = _written_once(family)
     override = getattr(torch, plan.recipe.output_dtype) if plan.recipe.output_dtype else None
+    # An update is taken of the merge before it is rounded: bfloat16 would hide a small one.
+    override = plan.dtype if plan.recipe.lora else override
     return {
         name: ((override or own.dtype) if own.dtype.is_floating_point else own.dtype, own.shape)
         for name, own in family.base.tensors.items()

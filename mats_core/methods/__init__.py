@@ -6,7 +6,7 @@ line, the widgets and the reference page show.
 """
 
 from . import reference
-from .cost import Cost, Shape, calls, operations, passes, selection
+from .cost import Cost, Shape, calls, operations, passes, selection, svd_bytes, two_factors
 from .essential import (
     EssentialOptions,
     essential_subspace,
@@ -39,11 +39,11 @@ from .table import METHODS, SIMPLEST
 __all__ = [
     "DECIDED", "FIRST", "INPUT_WIDTH", "LADDERS", "METHODS", "PLAIN", "PRESETS", "PROPOSED",
     "SIMPLEST", "STARTS", "STEADIED", "STEPS", "WITHOUT_DATA", "Applied", "Cost", "Counterpart",
-    "Earlier", "EssentialOptions", "KfacOptions", "Ladder", "Layer", "LayerStatistics",
-    "Merged", "Method", "OptionField", "Options", "Preset", "Rung", "SequentialOptions",
-    "Shape", "Solve", "Stage", "Step", "Sums", "Treatment", "Watch", "as_mapping", "calls",
-    "describe", "essential_subspace", "essential_update", "fields_of", "kfac", "merge_running",
-    "named_checkpoints", "named_tasks", "operations", "options_of_the_base", "passes",
-    "reference", "relative_power", "running_cost", "selection", "share_of_update",
-    "shift_covariance", "stretched", "with_steps",
+    "Earlier", "EssentialOptions", "KfacOptions", "Ladder", "Layer", "LayerStatistics", "Merged",
+    "Method", "OptionField", "Options", "Preset", "Rung", "SequentialOptions", "Shape", "Solve",
+    "Stage", "Step", "Sums", "Treatment", "Watch", "as_mapping", "calls", "describe",
+    "essential_subspace", "essential_update", "fields_of", "kfac", "merge_running",
+    "named_checkpoints", "named_tasks", "operations", "options_of_the_base", "passes", "reference",
+    "relative_power", "running_cost", "selection", "share_of_update", "shift_covariance",
+    "stretched", "svd_bytes", "two_factors", "with_steps",
 ]  # fmt: skip

@@ -42,7 +42,11 @@ class BreadcrumbsOptions(Options):
         "γ, the share of the largest magnitudes that is dropped as outliers; none at density 1",
         source="mergekit's documentation",
     )
-    scaling: Signed = option(0.3, "λ, the factor of the sum (or the mean) of what is left")
+    scaling: Signed = option(
+        0.4,
+        "λ, the factor of the sum (or the mean) of what is left",
+        source="validation split of the sample family",
+    )
     elect: Elect = False
     normalise: Normalise = False
 

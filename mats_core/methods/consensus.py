@@ -34,12 +34,13 @@ NEEDED = {
 
 class ConsensusOptions(Options):
     threshold: float = option(
-        0.4,
+        0.2,
         "κ, how large an entry of a task vector must be against the sum of the others' for the "
         "task to need it",
         low=0,
         high=3,
         step=0.05,
+        source="validation split of the sample family",
     )
     tasks: int = option(
         2,
@@ -49,7 +50,11 @@ class ConsensusOptions(Options):
         step=1,
         source="arXiv 2405.07813",
     )
-    scaling: Signed = option(0.3, "λ, the factor of what is left of the sum")
+    scaling: Signed = option(
+        0.3,
+        "λ, the factor of what is left of the sum",
+        source="validation split of the sample family",
+    )
 
 
 def consensus(layer: Layer, options: ConsensusOptions, survey: Any = None) -> Merged:

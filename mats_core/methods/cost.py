@@ -223,6 +223,15 @@ def largest_triples(m: int, n: int, rank: int, dtype: str) -> Work:
     return gram_basis(m, n) + gemm(m, n, rank, EXACT)
 
 
+def two_factors(m: int, n: int, rank: int | None, energy: float, dtype: str) -> Work:
+    """`linear.two_factors`: a sketch, the leading triples or all, and the factors' product."""
+    kept = min(rank or m, m, n)
+    probe = gemm(m, min(m, n) // 4, n, dtype) * 3
+    some = rank is not None and energy == 1
+    cut = largest_triples(m, n, kept, dtype) if some else thin_svd(m, n)
+    return probe + cut + gemm(m, n, kept, dtype) + passes(4 * m * n, 12)
+
+
 def svd_bytes(m: int, n: int) -> int:
     """U, σ, V and the workspace of one decomposition in float64, beside its argument."""
     k = min(m, n)

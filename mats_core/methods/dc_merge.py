@@ -23,7 +23,7 @@ from .cost import averaged as averaged_cost
 from .cost import largest_triples as triples_cost
 from .layer import Layer, Merged, Show, mean_task_vector, unseen
 from .method import Method, but_matrices, never
-from .options import Options, Signed, option
+from .options import Options, option
 from .stages import TASK_MATRIX, Stage, outcome
 from .ties import agree_and_average
 from .tsv_m import SCALING, STRONGEST, above, rounding, said
@@ -52,7 +52,9 @@ class DcOptions(Options):
         high=1,
         source="arXiv 2603.06242",
     )
-    scaling: Signed = option(1.0, SCALING)
+    scaling: float = option(
+        3.0, SCALING, low=-6, high=6, step=0.1, source="validation split of the sample family"
+    )
 
 
 def dc_merge(layer: Layer, options: DcOptions, survey: Any = None) -> Merged:

@@ -36,11 +36,12 @@ THINNED = {
 
 class DellaOptions(Options):
     density: float = option(
-        0.5,
+        0.7,
         "the mean probability with which an entry of a task vector is kept",
         low=0,
         high=1,
         step=0.05,
+        source="validation split of the sample family",
     )
     epsilon: float = option(
         0.15,
@@ -51,7 +52,9 @@ class DellaOptions(Options):
         step=0.01,
         source="mergekit 0.1.5",
     )
-    scaling: Signed = option(1.0, "λ, the factor of the merged vector")
+    scaling: Signed = option(
+        1.0, "λ, the factor of the merged vector", source="validation split of the sample family"
+    )
     rescale: Rescale = option(
         "l1",
         "what the kept entries are multiplied by: what restores the L1 norm of the tensor, one "

@@ -134,6 +134,19 @@ PRESETS = (
         "iterations of conjugate gradients from the sum of the updates.",
     ),
     Preset(
+        "DELLA as published",
+        "della",
+        {"rescale": "probability"},
+        "Every entry that is kept is divided by its own probability, where mergekit, as the "
+        "defaults here, restores the L1 norm of the tensor.",
+    ),
+    Preset(
+        "TIES as in mergekit",
+        "ties",
+        {"scope": "tensor"},
+        "The smallest changes are trimmed within each tensor instead of over the whole model.",
+    ),
+    Preset(
         "TACT",
         "regmean",
         {"gram": "update", "gram_share": 0.5, "damping": 0.0},

@@ -12,7 +12,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from mats_core.analysis.stages import WINDOW, LayerSteps, Seen, stepping
+from mats_core.analysis.stages import (
+    WINDOW,
+    LayerSteps,
+    Seen,
+    stepping,
+    task_matrices,
+)
 from mats_core.errors import InputError
 from mats_core.merging.family_file import load_family
 from mats_core.merging.pipeline import run
@@ -120,9 +126,24 @@ def test_a_calibrated_layer_is_solved_again_where_it_stands(
         assert stage.key == "iterate" or len(found.seen[stage.key]) == count, stage.key
     if solved:
         expect(found.seen["iterate"][-1], _with_bias(finished.tensors, name))
+        assert all(one != one for one in found.kept), "not on the inputs of the experts"
     width = merged.shape[1] + 1
     assert [one.shape for one in found.seen["input gram"]] == [(width, width)] * 3
     assert [one.shape for one in found.seen["target"]] == [(len(merged), width)] * 3
+
+
+def test_the_first_stage_needs_no_merge(tiny_family: Path):
+    recipe, inputs, finished = opened(tiny_family, "kfac")
+    first = task_matrices(recipe, inputs, NAME)
+    whole = drain(stepping(recipe, finished.report, inputs, NAME))
+    assert [stage.key for stage in first.stages] == ["task matrix"]
+    assert first.stages == whole.stages[:1]
+    assert first.experts == whole.experts
+    _, updates, _ = known(inputs)
+    for seen, update in zip(first.seen["task matrix"], updates, strict=True):
+        expect(seen, update)
+    with pytest.raises(InputError, match="a matrix that the run merged"):
+        task_matrices(recipe, inputs, NAME.replace("weight", "bias"))
 
 
 def _with_bias(tensors: Mapping[str, Tensor], name: str) -> Tensor:

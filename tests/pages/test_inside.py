@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import json
 import re
 import shutil
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +18,7 @@ from PIL import Image
 from streamlit.testing.v1 import AppTest
 
 from mats_core import figures, tasks
-from mats_core.analysis import NEAREST
+from mats_core.analysis import NEAREST, stepping
 from mats_core.checkpoints.files import Checkpoint
 from mats_core.evaluation import evaluate
 from mats_core.merging import FeatureErrors
@@ -33,7 +33,7 @@ from pages.shared.views import layer_table
 from pages.shared.views.answers import AFTER, choices, compared, story, title
 from pages.shared.work import confusion, step_through
 from pages.shared.work.shelf import Answers, Shelf
-from tests.pages.driving import kept, labelled, measured, press, sentences, settle
+from tests.pages.driving import PATIENCE, kept, labelled, measured, press, sentences, settle
 
 Open = Callable[..., AppTest]
 JOBS = ("preparation", "looking", "looking ahead", "loading parts")
@@ -393,12 +393,11 @@ def test_a_layer_is_stepped_through_with_formulas_and_numbers(open_app: Open):
     formulas = " ".join(h.proto.body for h in app.get("html"))
     assert 'title="Bₜ: the same of the gradients' in formulas
     assert formulas.count('tabindex="0"') >= 10
-    maps = [
-        s for s in specs(app) if s["data"][0]["type"] == "heatmap" and "customdata" in s["data"][0]
-    ]
+    maps = pictures(app)
     assert len(maps) == len(found.stages)
     window = found.seen["merged"][0].windows["moved"]
-    assert np.allclose(decoded(maps[-1]["data"][0]["z"]), window.values)
+    told = re.findall(r"<title>output \d+, input \d+: ([^<]*)</title>", maps[-1])
+    assert np.allclose(np.array(told, float).reshape(12, 12), window.values, rtol=1e-3, atol=1e-9)
     metrics = {m.label: m.value for m in app.metric}
     assert metrics["Residual"] == f"{found.residuals[-1]:.2e}"
     step = next(w for w in app.select_slider if w.label == "Step")
@@ -410,12 +409,35 @@ def test_a_layer_is_stepped_through_with_formulas_and_numbers(open_app: Open):
     assert "Input Gram · e2" in headings(app)
 
 
-def decoded(z: Any) -> np.ndarray:
-    """The numbers of a trace, which plotly may have packed."""
-    if isinstance(z, dict):
-        shape = [int(n) for n in str(z["shape"]).split(",")]
-        return np.frombuffer(base64.b64decode(z["bdata"]), z["dtype"]).reshape(shape)
-    return np.array(z, float)
+def pictures(app: AppTest) -> list[str]:
+    """The still pictures on the page."""
+    drawn = [json.loads(one.proto.json) for one in app.get("bidi_component") if one.proto.json]
+    return [one["picture"] for one in drawn if "picture" in one]
+
+
+def test_the_first_stage_is_shown_before_the_layer_is_merged(
+    open_app: Open, monkeypatch: pytest.MonkeyPatch
+):
+    gate = threading.Event()
+
+    def slowly(*given: Any, **more: Any) -> Any:
+        gate.wait(PATIENCE)
+        return stepping(*given, **more)
+
+    monkeypatch.setattr("pages.shared.work.stepping.stepping", slowly)
+    monkeypatch.setattr("pages.shared.views.stepping.SOON", 0.5)
+    app = merged(open_app)
+    next(w for w in app.selectbox if w.label == "Layer to step through").set_value(layer_name(app))
+    app.run()
+    assert sentences(app) == ""
+    (first,) = pictures(app)
+    assert "1. Task matrix · e0" in headings(app)
+    assert any("merged once more" in info.value for info in app.info)
+    gate.set()
+    settle(app, "stepping")
+    assert pictures(app)[0] == first
+    assert len(pictures(app)) > 1
+    assert not any("merged once more" in info.value for info in app.info)
 
 
 def test_numbers_of_esm_stand_beside_its_matrices(open_app: Open):
@@ -647,6 +669,11 @@ def test_a_calibration_is_shown_at_once_and_filmed_on_a_press(
     shown = {metric.label: metric.value for metric in app.metric}
     assert shown["Without calibration"] == figures.percent(film.started.means[0])
     assert shown["Normalised accuracy"] == figures.percent(film.frames[0].normalised_accuracy)
+    settle(press(app, "Tabulate the layers"), "tabulating")
+    assert sentences(app) == ""
+    assert not [title for title in app.dataframe[-1].value.columns if "kept" in title]
+    far = figures.percent(errors.means[-1], 0)
+    assert f"not on those of the experts, from which they are {far} away" in words(app)
 
 
 def test_other_methods_have_no_film_and_older_runs_say_why(open_app: Open):

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import streamlit as st
+from streamlit.components.v2 import component
 
 from mats_core import figures
 from mats_core.figures import Figure
@@ -33,6 +34,11 @@ ALIKE = str.maketrans(
         "&": "\N{FULLWIDTH AMPERSAND}",
     }
 )
+_still = component(
+    "still", html="<div></div>", isolate_styles=False,
+    js="export default ({ data, parentElement }) => {"
+    " parentElement.querySelector('div').innerHTML = data.picture; };",
+)  # fmt: skip
 BLOCK = re.compile(r"\s*(#{1,6}|[-+=]+|\d+[.)])(\s|$)")  # begins a heading, a list, or a rule
 
 
@@ -122,7 +128,7 @@ def figure(drawn: Figure, key: str, **chart: Any) -> Any:
     `chart` goes to `st.plotly_chart` (`on_select`, ...), whose answer is returned.  The camera in
     the figure's own bar saves a PNG.
     """
-    name = re.sub(r"[^\w]+", "-", key).strip("-").lower()
+    name = _file(key)
     with st.container(gap="xsmall", key=f"figure {key}"):  # style.css knows the figures by this
         answer = st.plotly_chart(
             drawn.figure,
@@ -136,11 +142,29 @@ def figure(drawn: Figure, key: str, **chart: Any) -> Any:
             },
             **chart,
         )
-        with st.container(horizontal=True, vertical_alignment="top", gap="small"):
-            st.markdown(f":small[{plain(drawn.caption)}]", width="stretch")
-            st.download_button(
-                "CSV", lambda: figures.to_csv(drawn).encode(), f"{name}.csv", "text/csv",
-                key=f"csv {key}", type="tertiary", icon=":material/download:", on_click="ignore",
-                help="The numbers of this figure. The camera above it saves a picture.",
-            )  # fmt: skip
+        _below(drawn, key, name, "The numbers of this figure. The camera above it saves a picture.")
     return answer
+
+
+def still(drawn: Figure, key: str, width: int) -> None:
+    """The same as a still picture, `width` pixels wide where there is room: a dozen of these are
+    there at once, where the browser draws one figure after another."""
+    with st.container(gap="xsmall", key=f"still {key}"):
+        picture = figures.picture(drawn.figure, drawn.alt, width=width)
+        _still(key=key, data={"picture": picture})
+        _below(drawn, key, _file(key), "The numbers of this picture.")
+
+
+def _file(key: str) -> str:
+    return re.sub(r"[^\w]+", "-", key).strip("-").lower()
+
+
+def _below(drawn: Figure, key: str, name: str, said: str) -> None:
+    """What a figure says about this result, and its numbers to take away."""
+    with st.container(horizontal=True, vertical_alignment="top", gap="small"):
+        st.markdown(f":small[{plain(drawn.caption)}]", width="stretch")
+        st.download_button(
+            "CSV", lambda: figures.to_csv(drawn).encode(), f"{name}.csv", "text/csv",
+            key=f"csv {key}", type="tertiary", icon=":material/download:", on_click="ignore",
+            help=said,
+        )  # fmt: skip

@@ -11,6 +11,8 @@ import streamlit as st
 
 from mats_core import figures
 from mats_core.analysis import LayerRow
+from mats_core.merging import FeatureErrors
+from mats_core.methods import METHODS
 
 from ..frame import Slot, session, show, state, tracked
 from ..work import Prepared, Run, Shelf, tabulate
@@ -100,7 +102,7 @@ def _table(run: Run, rows: Sequence[LayerRow], task: str) -> str | None:
         hide_index=True, column_config=_columns(task),
         alt=f"Table of {len(rows)} layers: distance, rank, cosines, share kept, residual.",
     )  # fmt: skip
-    st.markdown(f":small[{show.plain(_said(rows, titles))}]")
+    st.markdown(f":small[{show.plain(_said(run, rows, titles))}]")
     picked = [row for row in answer["selection"]["rows"] if row < len(rows)]
     return rows[picked[0]].name if picked else None
 
@@ -125,10 +127,18 @@ def _columns(task: str) -> dict[str, Any]:
     }
 
 
-def _said(rows: Sequence[LayerRow], titles: dict[str, str]) -> str:
+def _said(run: Run, rows: Sequence[LayerRow], titles: dict[str, str]) -> str:
     """Where most and least is kept, in the numbers of this run; where the statistics are from."""
     known = [row for row in rows if row.mean_kept == row.mean_kept]
     text = "Choose a row to open its layer, step by step below; a click on a column's head sorts."
+    if METHODS[run.recipe.method].calibrates:
+        errors = FeatureErrors.recorded(run.report)
+        far = figures.percent(errors.means[-1], 0) if errors else ""
+        far = far and f", from which they are {far} away behind the last block"
+        return (
+            f"{text} What is kept is not told here: the layers of this merge are matched on the "
+            f"inputs that they get in it, and not on those of the experts{far}."
+        )
     if not known:
         return f"{text} What is kept needs input Grams, and no expert here has any."
     best, worst = (f(known, key=lambda row: row.mean_kept) for f in (max, min))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from functools import partial
 from typing import Any
 
@@ -12,10 +13,11 @@ from mats_core.analysis import VIEWS, LayerSteps
 from mats_core.methods import Stage
 
 from ..frame import Slot, keys, progress, show, state, tracked
-from ..work import Prepared, Run, Shelf, step_through
+from ..work import Job, Prepared, Run, Shelf, step_through
 
-SOON = 2.0  # seconds in which a layer is made: shorter than a poll and a page that is drawn again
-WIDTH = 370  # pixels of a stage: three beside each other, one on a phone
+SOON = 6.0  # seconds for which a choice waits for its layer; then a bar with a Cancel does
+POLL = 0.2  # seconds between two looks meanwhile
+WIDTH, PICTURE = 370, 336  # pixels of a stage: three beside each other, one on a phone
 
 
 def section(shelf: Shelf, run: Run, prepared: Prepared) -> None:
@@ -37,9 +39,16 @@ def section(shelf: Shelf, run: Run, prepared: Prepared) -> None:
             "on its way through a layer, with its formula and real numbers."
         )
         return
-    found = _found(shelf, run, layer) or _asked(shelf, run, layer, prepared)
-    if found is not None:
-        _steps(run, found)
+    known = _found(shelf, run, layer)
+    job = None if known is not None else _asked(shelf, run, layer, prepared)
+    if job is not None:
+        with st.spinner("Opening the layer"):
+            job.knows(SOON)
+        known = job.snapshot().result or job.snapshot().partial
+    if known is not None:
+        _steps(shelf, run, known, job)
+    else:
+        _later()
 
 
 def open_layer(layer: str, expert: str | None = None) -> None:
@@ -54,30 +63,32 @@ def _found(shelf: Shelf, run: Run, layer: str) -> LayerSteps | None:
     return looked.steps.get(layer) if looked else None
 
 
-def _asked(shelf: Shelf, run: Run, layer: str, prepared: Prepared) -> LayerSteps | None:
-    """Have the worker merge the layer once more, unless it was asked for and that went badly; its
-    stages where they are there at once."""
+def _asked(shelf: Shelf, run: Run, layer: str, prepared: Prepared) -> Job:
+    """The job that merges the layer once more, begun unless it was, and ended badly."""
     wanted = (run.id, layer)
     job = state.job(Slot.STEPPING)
-    gone = job is not None and job.snapshot().state == "done" and not _found(shelf, run, layer)
-    if job is None or job.request != wanted or gone:  # the shelf holds a few runs
+    if job is None or job.request != wanted:
         todo = partial(step_through, shelf, run, layer, lambda: prepared)
         job = tracked.start(Slot.STEPPING, wanted, "Stepping through the layer", todo)
-        with st.spinner("Merging the layer once more"):
-            job.wait(SOON)
-    found = _found(shelf, run, layer)
-    if found is None and not tracked.ended_badly(
-        Slot.STEPPING, cancelled="Stepping through was cancelled."
-    ):
+    return job
+
+
+def _later() -> None:
+    """The layer takes long, or there is none."""
+    if not tracked.ended_badly(Slot.STEPPING, cancelled="Stepping through was cancelled."):
         st.info("The layer is merged once more, and every matrix on the way is kept.")
         progress.bar(Slot.STEPPING, cancel=(Slot.STEPPING,), name="stepping")
-    return found
 
 
 @st.fragment
-def _steps(run: Run, found: LayerSteps) -> None:
-    """Everything of one layer; a fragment, so that looking around does not rerun the page."""
-    st.markdown(show.plain(figures.stages_words(found)))
+def _steps(shelf: Shelf, run: Run, known: LayerSteps, job: Job | None) -> None:
+    """Everything of one layer; a fragment, so that looking around does not rerun the page.
+
+    known   all stages, or the first one, which is shown while `job` makes the others
+    """
+    found = _found(shelf, run, known.name) or known
+    whole = job is None or found is not known
+    said = st.container()
     with st.container(horizontal=True, vertical_alignment="bottom"):
         expert: Any = st.selectbox(
             "Expert",
@@ -91,20 +102,47 @@ def _steps(run: Run, found: LayerSteps) -> None:
             format_func=lambda v: figures.CHOSEN[v], persist_state="session",
         )  # fmt: skip
     index = found.experts.index(expert) if expert in found.experts else 0
-    key = f"{run.id} {found.name} {view}"
-    with st.container(horizontal=True, gap="medium"):
-        for number, stage in enumerate(found.stages, 1):
-            with st.container(border=True, width=WIDTH, gap="xsmall"):
-                if stage.key == "iterate":
-                    _solve(run, found, stage, number, view, key)
-                else:
-                    whose = found.experts[index] if stage.each else ""
-                    _matrix(found, stage, number, index if stage.each else 0, whose, view, key)
+    place, below = st.container(horizontal=True, gap="medium"), st.empty()
+    with place:
+        _stages(run, found, index, view)
+    if not whole:
+        assert job is not None
+        ended = _waited(job, below)
+        if ended is None:
+            with below.container():
+                _later()
+            return
+        with place:
+            _stages(run, ended, index, view, len(found.stages))
+        found = ended
+    said.markdown(show.plain(figures.stages_words(found)))
     if found.residuals:
         own = [layer for layer in run.report.layers if layer.name == found.name]
         drawn = figures.residual_curves(own)
         if drawn:
             show.figure(drawn, f"stepping residuals {run.id} {found.name}")
+
+
+def _waited(job: Job, place: Any) -> LayerSteps | None:
+    """All stages, where they are there soon; meanwhile the place says how far they are."""
+    until = time.monotonic() + SOON
+    while not job.wait(POLL) and time.monotonic() < until:
+        now = job.snapshot()
+        place.progress(now.fraction, text=show.plain(now.text))
+    place.empty()
+    return job.snapshot().result
+
+
+def _stages(run: Run, found: LayerSteps, index: int, view: Any, first: int = 0) -> None:
+    """A card for each stage, from the first of those that are not drawn yet."""
+    key = f"{run.id} {found.name} {view}"
+    for number, stage in enumerate(found.stages[first:], first + 1):
+        with st.container(border=True, width=WIDTH, gap="xsmall"):
+            if stage.key == "iterate":
+                _solve(run, found, stage, number, view, key)
+            else:
+                whose = found.experts[index] if stage.each else ""
+                _matrix(found, stage, number, index if stage.each else 0, whose, view, key)
 
 
 def _heading(stage: Stage, number: int, whose: str) -> None:
@@ -123,7 +161,7 @@ def _matrix(
         st.metric(stage.title, f"{seen.number:.4g}", label_visibility="collapsed", width="content")
         return
     drawn = figures.stage_matrix(stage, seen, view, whose)
-    show.figure(drawn, f"stage {stage.key} {place} {key}")
+    show.still(drawn, f"stage {stage.key} {place} {key}", PICTURE)
 
 
 def _solve(run: Run, found: LayerSteps, stage: Stage, number: int, view: Any, key: str) -> None:
@@ -145,4 +183,4 @@ def _solve(run: Run, found: LayerSteps, stage: Stage, number: int, view: Any, ke
                 "experts' outputs than the base.",
             )  # fmt: skip
     drawn = figures.stage_matrix(stage, found.seen[stage.key][place], view, f"after step {step}")
-    show.figure(drawn, f"stage {stage.key} {key}")
+    show.still(drawn, f"stage {stage.key} {key}", PICTURE)

@@ -94,7 +94,7 @@ class Job:
         self.shared, self._work = shared, work
         self.next: Job | None = None
         self._lock, self._stop = threading.Lock(), threading.Event()
-        self._ended = threading.Event()
+        self._ended, self._known = threading.Event(), threading.Event()
         self._now = Snapshot()
         self._started = time.perf_counter()
         self._away = 0.0  # seconds in which others passed
@@ -137,6 +137,11 @@ class Job:
     def wait(self, seconds: float) -> bool:
         """Whether the work has ended after at most so many seconds."""
         return self._ended.wait(seconds)
+
+    def knows(self, seconds: float) -> bool:
+        """Whether there is something to show after at most so many seconds: a part of the result,
+        or the end."""
+        return self._known.wait(seconds)
 
     def cancel(self) -> None:
         """Ask the work to stop; a job that has not begun ends here."""
@@ -196,6 +201,8 @@ class Job:
             self._now = replace(self._now, seconds=seconds, **changes)
             if not self._now.active:
                 self._ended.set()
+            if self._now.partial is not None or not self._now.active:
+                self._known.set()
 
 
 def _nothing(tell: Tell) -> None:

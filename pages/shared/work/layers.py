@@ -27,5 +27,6 @@ def tabulate(shelf: Shelf, run: Run, ready: Ready, tell: Tell) -> tuple[LayerRow
 def _tabulating(
     shelf: Shelf, run: Run, prepared: Prepared
 ) -> Generator[Event, None, tuple[LayerRow, ...]]:
-    _, inputs, looked = yield from again.remade(shelf, run, prepared, stop=MERGED)
-    return (yield from part(tabulating(inputs, looked.encoder), MERGED))
+    recipe, inputs, looked = yield from again.remade(shelf, run, prepared, stop=MERGED)
+    events = tabulating(inputs, looked.encoder, method=recipe.method)
+    return (yield from part(events, MERGED))

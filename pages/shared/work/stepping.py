@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from dataclasses import dataclass
 
-from mats_core.analysis import LayerSteps, stepping
+from mats_core.analysis import LayerSteps, stepping, task_matrices
 from mats_core.merging import Event, inputs_of_last_round
 from mats_core.methods import METHODS
 from mats_core.system import part, recall
@@ -21,13 +22,24 @@ MADE = 0.8  # of the whole, when the merge that it is measured at is made again
 MEASURED = 0.5  # of the whole, when its last round's files are measured
 
 
-def step_through(shelf: Shelf, run: Run, layer: str, ready: Ready, tell: Tell) -> None:
-    """Put the stages of a layer on the shelf; from another window where one has them."""
+@dataclass(frozen=True)
+class First(Event):
+    """Event: `steps` holds the first stage, which waits for no merge."""
+
+    steps: LayerSteps | None = None
+
+
+def step_through(shelf: Shelf, run: Run, layer: str, ready: Ready, tell: Tell) -> LayerSteps:
+    """The stages of a layer, which are on the shelf then; from another window where one has them.
+    The first one is told on the way."""
     prepared = ready()
     files = tuple(expert.statistics for expert in run.recipe.experts)
     key = ("layer steps", run.id, files, layer)
-    found = recall(key, lambda: told(_stepping(shelf, run, layer, prepared), tell))
+    events = _stepping(shelf, run, layer, prepared)
+    first = lambda event: event.steps if isinstance(event, First) else None  # noqa: E731
+    found = recall(key, lambda: told(events, tell, first))
     shelf.place(run).steps[layer] = found
+    return found
 
 
 def _stepping(
@@ -36,6 +48,7 @@ def _stepping(
     """The layer alone is merged again: its report says what it took from the others.  One that is
     measured at the merge of those before it needs that merge as well."""
     recipe, inputs = again.opened(run, prepared)
+    yield First(text="Merging the layer once more", steps=task_matrices(recipe, inputs, layer))
     looked = shelf.place(run)
     if METHODS[recipe.method].calibrates:
         events = again.looked(shelf, run, recipe, inputs)

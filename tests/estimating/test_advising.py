@@ -18,6 +18,7 @@ from mats_core.estimating import advising as module
 from mats_core.families import rewritten
 from mats_core.merging import load_family, open_inputs, parse_recipe
 from mats_core.methods import METHODS
+from tests.adapter_cases import write_adapter, write_base
 from tests.conftest import family_recipe
 
 
@@ -199,6 +200,31 @@ def made(shapes, moved, *, only_first=False):
     experts = [expert(True), expert(not only_first)]
     opened = [Expert(f"e{k}", InMemory.of(one, f"e{k}")) for k, one in enumerate(experts)]
     return examine(InMemory.of(base, "base"), opened, contents=False)
+
+
+@pytest.mark.parametrize("kind", ["LoRA", "(IA)³"])
+def test_of_adapters_the_study_has_no_row_and_the_advice_says_so(kind, tmp_path):
+    peft = pytest.importorskip("peft")
+    config = (
+        peft.LoraConfig(r=2, target_modules=["query", "value"])
+        if kind == "LoRA"
+        else peft.IA3Config(target_modules=["key", "value"], feedforward_modules=[])
+    )
+    base = write_base(tmp_path / "base", "bert")
+    for seed in (1, 2):
+        write_adapter(tmp_path / f"e{seed}", base, config, seed)
+    experts = [{"name": f"e{k}", "model": f"e{k}/adapter"} for k in (1, 2)]
+    content = {"name": "Adapters", "base": "base", "experts": experts}
+    (tmp_path / "family.yaml").write_text(yaml.safe_dump(content))
+    found = of(tmp_path)
+    assert found.situation.kind == "text"
+    assert kind in found.reasons[0]
+    if kind == "LoRA":
+        assert found.recipe["options"]["gram"] == "update"
+        assert any("no row of adapters" in said for said in found.reasons)
+    else:
+        assert found.recipe == {"method": "average", "options": {}}
+        assert "no row of these" in found.reasons[1]
 
 
 # How it is told -----------------------------------------------------------------------------------

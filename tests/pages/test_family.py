@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from streamlit.testing.v1 import AppTest
 
 from mats_core.estimating import advise
+from mats_core.methods.reference import describe
 from mats_core.methods.table import METHODS
 from mats_core.system import memory
 from tests.pages.driving import sentences, settle
@@ -205,8 +206,12 @@ def test_a_card_says_which_method_to_take_and_leads_to_its_settings(open_app: Op
     assert "no row of three experts" in text
     before = advise(Path(app.session_state["preparation"].outcome().collection.folder), timed=False)
     assert before.title in text
-    button = next(b for b in app.button if b.label == "Take these settings")
-    button.click().run()
-    wanted = app.session_state["wanted"]
-    assert wanted.method == before.recipe["method"]
-    assert wanted.options == before.recipe["options"]
+    app = next(b for b in app.button if b.label == "Take these settings").click().run()
+    assert sentences(app) == ""
+    assert app.title[0].value == "Merge"
+    assert before.recipe["method"] in [box.value for box in app.selectbox]
+    shown = {field.label: field.value for field in (*app.selectbox, *app.number_input)}
+    fields = {field.name: field for field in describe(before.recipe["method"])}
+    for name, value in before.recipe["options"].items():
+        assert shown.get(fields[name].label, value) == value
+    assert shown["Curvature of the outputs"] == before.recipe["options"]["curvature"]

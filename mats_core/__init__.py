@@ -5,6 +5,7 @@
     Merge                         a merged model: weights, report, state_dict, model, save
     evaluate                      a merge or a model, on a loader or a task → Score
     inspect                       what a model or a recipe holds, as plain values
+    advise                        a family → which method to take, and why
     explore                       knobs over live merges, in a notebook
 
     load_recipe, parse_recipe     a Recipe from YAML or a dictionary
@@ -30,6 +31,7 @@ from .system import uncollected
 if TYPE_CHECKING:
     from .api import evaluate, inspect, measure, merge, merge_models, run
     from .errors import InputError
+    from .estimating import advise
     from .merging import (
         FamilyFile,
         Merge,
@@ -45,9 +47,9 @@ if TYPE_CHECKING:
 
 __version__ = "0.2.0"
 __all__ = [
-    "METHODS", "FamilyFile", "InputError", "Merge", "Recipe", "Report", "Statistics", "evaluate",
-    "explore", "inspect", "load_family", "load_recipe", "measure", "measure_task", "merge",
-    "merge_models", "parse_recipe", "run",
+    "METHODS", "FamilyFile", "InputError", "Merge", "Recipe", "Report", "Statistics", "advise",
+    "evaluate", "explore", "inspect", "load_family", "load_recipe", "measure", "measure_task",
+    "merge", "merge_models", "parse_recipe", "run",
 ]  # fmt: skip
 
 _HOMES = {
@@ -58,6 +60,7 @@ _HOMES = {
     "Recipe": "merging",
     "Report": "merging",
     "Statistics": "statistics",
+    "advise": "estimating",
     "evaluate": "api",
     "explore": "notebook",
     "inspect": "api",

@@ -15,7 +15,7 @@ import torch
 
 from mats_core.system import cache_folder
 
-from . import forecast, frontier, page, way
+from . import evidence, forecast, frontier, page, way
 from .questions import SECTIONS, one_solve
 from .trials import Bench, Store
 
@@ -34,10 +34,11 @@ def main() -> None:
     run.add_argument("--sections", nargs="+", default=ALL, choices=ALL)
     run.add_argument("--device", default="cpu")
     run.add_argument("--part", default="", help="keep the results in a file of this name's own")
-    commands.add_parser("write", help="make docs/study.md from the results")
+    commands.add_parser("write", help="make docs/study.md and evidence.json from the results")
     options = parser.parse_args()
     if options.command == "write":
         page.write(RESULTS)
+        evidence.write(RESULTS)
     else:
         part = f".{options.part}" if options.part else ""
         store = Store(RESULTS / f"{options.name}{part}.json")

@@ -18,12 +18,13 @@ from typing import Any
 
 from .. import __version__
 from ..errors import InputError, machine_error, reason
-from . import app, evaluate, inspect, measure, merge, methods
+from . import advise, app, evaluate, inspect, measure, merge, methods
 
 REFUSED, FAULT, STOPPED = 2, 3, 130  # exit codes
 EXAMPLES = """\
 examples:
   {mats} methods
+  {mats} advise sample_models/drawn
   {mats} measure --family sample_models/drawn --out outputs/statistics
   {mats} merge docs/recipes/kfac.yaml --set damping=0.3
   {mats} evaluate outputs/first
@@ -49,7 +50,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--debug", **about)
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    for command in (merge, measure, evaluate, inspect, methods, app):
+    for command in (advise, merge, measure, evaluate, inspect, methods, app):
         command.add(commands)
     for one in commands.choices.values():  # after the command as well as before it
         one.add_argument("--debug", default=argparse.SUPPRESS, **about)

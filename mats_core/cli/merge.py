@@ -20,7 +20,12 @@ def add(commands: Any) -> None:
         description="Merge the experts of a recipe, write the model, and evaluate it on every "
         "expert's task where the recipe names one.",
     )
-    command.add_argument("recipe", type=Path, help="YAML file; docs/recipes.md describes it")
+    command.add_argument(
+        "recipe",
+        type=Path,
+        help="YAML file; docs/recipes.md describes it. A mergekit configuration is read, too: "
+        "docs/mergekit.md",
+    )
     command.add_argument("--output", help="directory to write, instead of the recipe's")
     command.add_argument(
         "--set",
@@ -103,7 +108,8 @@ def _merge(arguments: argparse.Namespace) -> None:
     )
     from ..system import bar, drain
 
-    recipe = load_recipe(arguments.recipe)
+    with noted():
+        recipe = load_recipe(arguments.recipe)
     refine = recipe.refine.model_dump() if recipe.refine else {}
     refine = None if arguments.refine is None else {**refine, "epochs": arguments.refine}
     said = {

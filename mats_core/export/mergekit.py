@@ -47,7 +47,7 @@ def mergekit(merge: Finished, written: str = "") -> Mergekit:
             " The configuration below passes the merged model on unchanged, so that a mergekit "
             "pipeline can go on from it. Write the model first."
         )
-        return Mergekit(config, "passthrough", found + then)
+        return Mergekit(config, "passthrough", found + then, _without(merge))
     content = _content(merge, found)
     content["dtype"] = "float32"
     if merge.recipe.output_dtype:
@@ -65,6 +65,8 @@ def _counterpart(merge: Finished) -> Counterpart | str:
     if merge.recipe.after or merge.recipe.by:
         what = "steps after a merge" if merge.recipe.after else "rules by layer as these"
         return f"mergekit has no {what}."
+    if merge.report.trained:
+        return "mergekit trains nothing after a merge."
     if method.mergekit is not None:
         found = method.mergekit(method.options.model_validate(dict(merge.report.options)))
         return found if isinstance(found, str) else _for_weights(merge, method.title, found)
@@ -114,7 +116,7 @@ def _experts(merge: Finished) -> list[tuple[str, float]]:
 
 def _notes(merge: Finished, found: Counterpart) -> tuple[str, ...]:
     heads = [layer.name for layer in merge.report.layers if layer.treatment == "head"]
-    notes: list[str] = []
+    notes = [*_without(merge)]
     if heads:
         what = "stops where their shapes differ" if not found.base else (
             "leaves out those whose shape differs from the base's, and merges the others"
@@ -126,6 +128,13 @@ def _notes(merge: Finished, found: Counterpart) -> tuple[str, ...]:
     if any(c in path for path, _ in _experts(merge) for c in "+@"):
         notes.append("mergekit reads + and @ in a path in its own way: rename such folders first.")
     return tuple(notes)
+
+
+def _without(merge: Finished) -> tuple[str, ...]:
+    """What every configuration leaves behind."""
+    if merge.recipe.routed is None:
+        return ()
+    return ("mergekit has no branches: what it makes is the static merge that they lie beside.",)
 
 
 def _passthrough(merge: Finished, model: str) -> str:

@@ -11,8 +11,9 @@ from .expert import Expert
 from .family import Family
 from .heads import HEAD_MODULES
 from .lineage import FAR, STRANGE, kinship, middle, related
+from .rewritten import rewritten
 
 __all__ = [
     "FAR", "HEAD_MODULES", "STRANGE", "Anatomy", "Ask", "Expert", "Family", "Fit", "architecture",
-    "compare", "dtypes", "examine", "kinship", "look_inside", "middle", "related",
+    "compare", "dtypes", "examine", "kinship", "look_inside", "middle", "related", "rewritten",
 ]  # fmt: skip

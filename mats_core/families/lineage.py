@@ -40,7 +40,7 @@ def lineage(family: Family, *, strangers: bool = False) -> list[str]:
     Adapters are never far: they have no other weights than the base's.
     """
     names = sample(family)
-    base = [_part(family.base, name) for name in names]
+    base = [part(family.base, name) for name in names]
     notes: list[str] = []
     for expert in family.experts:
         if _equal(family, expert):
@@ -51,7 +51,7 @@ def lineage(family: Family, *, strangers: bool = False) -> list[str]:
             continue
         if expert.checkpoint.form:
             continue
-        found = _cosine(base, [_part(expert.checkpoint, name) for name in names])
+        found = _cosine(base, [part(expert.checkpoint, name) for name in names])
         if found is not None and (said := _said(family.base, expert, found, strangers)):
             notes.append(said)
     return notes + _twins(family)
@@ -78,10 +78,10 @@ def kinship(family: Family) -> tuple[float | None, ...]:
     the base's.  The family may have been examined by its headers alone.
     """
     names = sample(family)
-    base = [_part(family.base, name, GLANCE) for name in names]
+    base = [part(family.base, name, GLANCE) for name in names]
     checkpoints = [expert.checkpoint for expert in family.experts]
     return tuple(
-        None if one.form else _cosine(base, [_part(one, name, GLANCE) for name in names])
+        None if one.form else _cosine(base, [part(one, name, GLANCE) for name in names])
         for one in checkpoints
     )
 
@@ -96,7 +96,7 @@ def middle(family: Family) -> int | None:
     models = [family.base, *(expert.checkpoint for expert in family.experts)]
     if len(models) < 3 or not names or any(one.form for one in models):
         return None
-    rows = [torch.cat([_part(one, name, GLANCE) for name in names]).double() for one in models]
+    rows = [torch.cat([part(one, name, GLANCE) for name in names]).double() for one in models]
     vectors = torch.stack(rows)
     if vectors.shape[1] < ENOUGH or not bool(vectors.any(1).all()):
         return None
@@ -130,7 +130,8 @@ def sample(family: Family) -> list[str]:
     return [names[index * len(names) // count] for index in range(count)]
 
 
-def _part(weights: Weights, name: str, most: int | None = None) -> Tensor:
+def part(weights: Weights, name: str, most: int | None = None) -> Tensor:
+    """The first elements of a tensor, in float32: `ELEMENTS` of them unless it is said."""
     elements = min(most or ELEMENTS, weights.tensors[name].elements)
     if weights.reads_parts(name):
         return weights.part(name, 0, elements, dtype=torch.float32)

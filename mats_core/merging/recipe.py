@@ -7,6 +7,7 @@ declaration into what the command line, the widgets and the reference page need.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -28,6 +29,7 @@ from ..methods import (
 )
 from ..system import FolderName, Shown
 from ..tasks import names_file
+from .mergekit_recipe import from_mergekit, is_mergekit
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Arithmetic = Literal["float32", "float64"]
@@ -326,12 +328,20 @@ def _require_rule(recipe: Recipe, rule: Rule, thing: str) -> None:
 
 
 def load_recipe(path: str | Path) -> Recipe:
-    """The recipe that a file holds.
+    """The recipe that a file holds, which may be a mergekit configuration; a warning says then what
+    became of it.
 
-    Raises `InputError` for a missing file, bad YAML or a bad recipe.
+    Raises `InputError` for a missing file, bad YAML, a bad recipe, or what mergekit alone can do.
     """
-    content = read_yaml("recipe", path, Recipe, ExpertEntry, Rule, Refine)
-    return parse_recipe(content, Path(path).parent)
+    content, folder = (
+        read_yaml("recipe", path, Recipe, ExpertEntry, Rule, Refine),
+        Path(path).parent,
+    )
+    if is_mergekit(content):
+        content, notes = from_mergekit(content, folder)
+        for note in notes:
+            warnings.warn(note, stacklevel=2)
+    return parse_recipe(content, folder)
 
 
 def _elsewhere(recipe: Recipe, reference: str) -> str:

@@ -18,7 +18,7 @@ from ..evaluation import Score, TaskResult, normalised_accuracy
 from ..methods import METHODS
 
 if TYPE_CHECKING:
-    from ..estimating import Estimate
+    from ..estimating import Advice, Estimate
     from ..figures import Figure
     from ..merging import FamilyFile, LayerReport, Merge, Recipe, Report
     from ..statistics import Statistics
@@ -210,6 +210,16 @@ def _estimate(found: Estimate) -> Iterator[Block]:
         yield Words(text=f"largest layer: {found.largest}", small=True)
 
 
+def _advice(found: Advice) -> Iterator[Block]:
+    yield Words("Which method?", found.title)
+    yield from (Words(text=reason) for reason in found.reasons)
+    if found.alternatives:
+        rows = [(one.title, one.sentence) for one in found.alternatives]
+        yield Table(("after it", "why"), rows)
+    yield from (Words(text=said, small=True) for said in found.more)
+    yield from (Words(text=f"note: {said}", small=True) for said in found.notes)
+
+
 def _figure(drawn: Figure) -> Iterator[Block]:
     from ..figures import picture  # plotly, which no other record needs
 
@@ -220,6 +230,7 @@ FORMS: Mapping[str, Callable[[Any], Iterable[Block]]] = {
     "Merge": _merge, "Report": _report, "Layers": _layers, "LayerReport": _layer,
     "Tasks": _tasks, "TaskList": _tasks, "TaskResult": _task, "Recipe": _recipe,
     "FamilyFile": _family, "Statistics": _statistics, "Estimate": _estimate, "Figure": _figure,
+    "Advice": _advice,
 }  # fmt: skip
 
 

@@ -228,6 +228,13 @@ def test_steps_and_rules_are_passed_on(finish: Finish):
         assert "mergekit has no" in found.sentence
 
 
+def test_a_routed_merge_is_told_to_lose_its_branches(finish: Finish):
+    for method in ("average", "kfac"):
+        notes = mergekit(finish(method, routed={"by": "smile"})).notes
+        assert any("no branches" in note for note in notes)
+        assert not any("branches" in note for note in mergekit(finish(method)).notes)
+
+
 def test_the_reasons(finish: Finish):
     assert "L1 norm" in mergekit(finish("dare")).sentence
     assert "draws other masks" in mergekit(finish("della")).sentence

@@ -82,7 +82,7 @@ def model(run: Run, preparing: Job) -> None:
     with card(
         "The model", "deployed_code",
         "The merged encoder as safetensors, each expert's head, recipe and report: a folder that "
-        "transformers loads.",
+        f"transformers loads.{_beside(run)}",
     ):  # fmt: skip
         try:
             found = takeaway.written(run)
@@ -99,6 +99,15 @@ def model(run: Run, preparing: Job) -> None:
         )  # fmt: skip
         st.caption("It goes to this folder, which appears whole or not at all:")
         st.code(str((takeaway.outputs_folder() / run.id).resolve()), language=None, wrap_lines=True)
+
+
+def _beside(run: Run) -> str:
+    """What lies in the folder of a merge that is no static one, in sentences."""
+    routed, sums = run.recipe.routed is not None, run.recipe.keep_sums
+    return (
+        " Its branches lie beside it, in `routed/`, and are loaded by `mats_core`." * routed
+        + " With its sums, in `sums/`, to which a recipe adds experts by `adds_to`." * sums
+    )
 
 
 def _write(run: Run, preparing: Job) -> None:

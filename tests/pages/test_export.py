@@ -251,7 +251,7 @@ def test_a_recipe_of_another_known_family_changes_the_family(
 @pytest.mark.parametrize(
     ("data", "named"),
     [
-        (b"a: [", "expected a YAML file"),
+        (b"a: [", "expected YAML"),
         (b"method: kfac", "recipe"),
         (b"base: b\nexperts: [{name: x, model: x}]\nmethod: kfax", "Did you mean 'kfac'?"),
         (b"base: ../b\nexperts: [{name: x, model: /etc/x}]\nmethod: kfac", "open here"),

@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PORT ?= 8501
 
-.PHONY: app notebook test lint types sample study bench clean
+.PHONY: app notebook test lint types sample study bench trust clean
 
 app: $(VENV)/.app
 	$(BIN)/streamlit run app.py --server.port $(PORT)
@@ -46,6 +46,12 @@ bench: $(VENV)/.dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt
 	$(BIN)/python -m benchmarks.performance run $(AGAIN)
 	$(BIN)/python -m benchmarks.performance write
+
+# More rounds of what tests/trust tries in `make test` (docs/trust.md): minutes.
+SEED ?= 1
+trust: $(VENV)/.dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.trust.campaign --rounds 3000 --seed $(SEED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.trust.kills --kills 200 --seed $(SEED)
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -17,7 +17,7 @@ import regex
 from ..errors import InputError, cut, existing, parsing, read_json, reason
 
 CONFIG = "adapter_config.json"
-PATIENCE = 1.0  # seconds that a pattern may take on one name
+PATIENCE = 0.5  # seconds that a pattern may take on one name
 LONGEST = 1000  # characters of a module's name that patterns are tried on
 MOST_PATTERNS = 1000  # of an adapter
 MOST_RANK, MOST_ALPHA = 1_000_000, 1e9

@@ -13,7 +13,7 @@ import pydantic
 import yaml
 
 from .machine import existing, foreseen, regular
-from .sentences import SAID, InputError, cut, nearest, shown
+from .sentences import SAID, InputError, cut, nearest, reason, shown
 
 M = TypeVar("M", bound=pydantic.BaseModel)
 R = TypeVar("R")
@@ -204,6 +204,8 @@ def validated(
         return model.model_validate(content)
     except pydantic.ValidationError as error:
         problems = error.errors()
+    except (ValueError, RecursionError) as error:  # half characters, values nested too deep
+        raise InputError(thing, expected="plain values", found=reason(error)) from None
     fields = [name for one in (model, *inside) for name in one.model_fields]
     wanted: dict[tuple[str, Any], list[str]] = {}
     sentences: list[str] = []

@@ -64,12 +64,14 @@ def most_bytes(plan: Plan) -> int:
 
 def made(
     plan: Plan, place: Place, encoder: Mapping[str, Tensor]
-) -> Generator[Event, None, tuple[Lora, Mapping[str, Tensor]]]:
+) -> Generator[Event, None, tuple[Lora | None, Mapping[str, Tensor]]]:
     """The merge in a place as one adapter, and the tensors that it makes of the base where they are
-    needed.
+    needed; of a merge that stays a checkpoint no adapter, and no event.
 
     encoder   the merged tensors where they are in memory; else they are read from the folder
     """
+    if plan.recipe.lora is None:
+        return None, encoder
     names = place.sink.specs
     read = encoder.__getitem__ if encoder else Checkpoint.open(place.folder or Path()).read
     adapter = yield from factoring(plan, names, read)

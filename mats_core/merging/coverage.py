@@ -19,8 +19,9 @@ def require_merged(plan: Plan, layers: Sequence[LayerReport]) -> list[str]:
 
     Convolutions and stacks of matrices count, too.  Raises `InputError` where it merged no matrix
     at all (no tensor, in a family without matrices): the result is another method's.  The vectors
-    of (IA)³ adapters take what the recipe says.
+    of (IA)³ adapters take what the recipe says.  So it does where an input has changed meanwhile.
     """
+    plan.inputs.require_unchanged()
     if plan.inputs.vectors is not None:
         return []
     name, shared = plan.method.name, set(plan.inputs.family.shared)

@@ -171,17 +171,14 @@ def _run_plan(
         engine = calibration.by_blocks if plan.method.calibrates else engine
         merging, chosen = _choosing(_merge_into(plan, place, folder, engine))
         layers = yield from stages.next(merging, shares.merging, _in_round(recipe))
-        opened.require_unchanged()
         left = require_merged(plan, layers)
         encoder = _encoder(plan, place, folder)
         refined = None
         if recipe.refine is not None:
             steps = refining.train(plan, encoder, folder, shard_bytes, resume=resume)
             encoder, refined = yield from stages.next(steps, shares.refining)
-        adapter = None
-        if recipe.lora is not None:
-            steps = as_lora.made(plan, place, encoder)
-            adapter, encoder = yield from stages.next(steps, shares.factoring)
+        factoring = as_lora.made(plan, place, encoder)
+        adapter, encoder = yield from stages.next(factoring, shares.factoring)
         building = routing.building(plan, encoder)
         built = yield from stages.next(building, shares.branching, _in_round(recipe))
         asking = asking_plan(plan, exam, {**encoder, **built.tensors})

@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
-from pydantic_core import PydanticUndefined
 
 
 class Options(BaseModel):
@@ -24,7 +23,7 @@ class Section:
 
 
 def option(
-    default: Any = PydanticUndefined,
+    default: Any = ...,
     help: str | None = None,
     *,
     low: float | None = None,

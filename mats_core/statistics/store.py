@@ -92,14 +92,13 @@ class Statistics(Shown):
     shapes     shape of every stored tensor, by names such as `fc1.input_gram` (see `store.py`)
     metadata   strings: examples, tokens, seed, labels, fingerprint of the checkpoint, task
     source     path of the file, or `memory:` and a number
-    require_unchanged   raises `InputError` where the file has changed since it was opened
     """
 
     shapes: Mapping[str, tuple[int, ...]]
     metadata: Mapping[str, str]
     _read: Callable[[str], Tensor]
     source: str = "memory"
-    require_unchanged: Callable[[], None] = lambda: None
+    _unchanged: Callable[[], None] = lambda: None
 
     def __repr__(self) -> str:
         """One line; the names are many."""
@@ -217,6 +216,10 @@ class Statistics(Shown):
                 found=f"fingerprint {own[:12]}",
                 remedy="They were measured on another checkpoint; run `measure` on this one.",
             )
+
+    def require_unchanged(self) -> None:
+        """Raise `InputError` where the file is not the one any more that was opened."""
+        self._unchanged()
 
     def warn(self) -> None:
         """Warn of what could not be measured."""

@@ -112,11 +112,13 @@ def _named(path: Path) -> list[Path]:
     if of_harness(path):
         return harness.files(path)
     told = description.read(path)
-    return [
+    named = [
         told.path(where)
         for where in (told.train, told.validation, told.test, told.classes)
         if isinstance(where, str) and (told.dataset is None or where is told.classes)
     ]
+    # Of other kinds a folder is refused by its reader: none is gone through, which may be a disk.
+    return [one for one in named if told.kind == "image" or not one.is_dir()]
 
 
 def _described(path: Path) -> Task:

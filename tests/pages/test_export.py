@@ -124,6 +124,29 @@ def test_the_model_is_written_and_then_said_to_be_there(export_page, outputs: Pa
     assert not list(outputs.glob(".*"))
 
 
+def test_a_lora_is_offered_with_its_size_and_written_beside_the_model(export_page, outputs: Path):
+    app = export_page("task_arithmetic", {"scaling": 0.3})
+    run = kept()[0]
+    form = next(s for s in app.selectbox if s.label == "Form")
+    form.set_value("LoRA of rank 4").run()
+    assert any("At most" in c.value and "× the checkpoint" in c.value for c in app.caption)
+    settle(press(app, "Write the model"), "writing")
+    assert sentences(app) == ""
+    folder = outputs / f"{run.id}-lora-rank-4"
+    report = json.loads((folder / "report.json").read_text())
+    assert report["lora"]["rank"] == 4
+    assert (folder / "adapter_model.safetensors").stat().st_size > 0
+    assert any("of the merged update's energy is lost" in m.value for m in app.markdown)
+    assert "Download as zip" in labels(app)
+    with takeaway.zipped(run, folder, "models/tiny", takeaway.offered()["LoRA of rank 4"]) as data:
+        archive = zipfile.ZipFile(data)
+        name = next(n for n in archive.namelist() if n.endswith("recipe.yaml"))
+        assert yaml.safe_load(archive.read(name))["lora"] == {"rank": 4}
+    form = next(s for s in app.selectbox if s.label == "Form")
+    form.set_value("Whole checkpoint").run()
+    assert "Write the model" in [b.label for b in app.button]
+
+
 def test_a_model_over_the_limit_is_not_offered(export_page, monkeypatch):
     app = export_page("average")
     settle(press(app, "Write the model"), "writing")
@@ -151,8 +174,8 @@ def test_checkpoints_that_change_while_the_page_is_open_are_not_written(
     changed = dict(kept()[0].report.fingerprints) | {"e1": "ab" * 32}
     real = takeaway._to_write
 
-    def other(run: Run, recipe: Recipe) -> Recipe:
-        pinned = real(run, recipe)
+    def other(run: Run, recipe: Recipe, *form: Any) -> Recipe:
+        pinned = real(run, recipe, *form)
         entries = (e.model_copy(update={"fingerprint": changed[e.name]}) for e in pinned.experts)
         return pinned.model_copy(update={"experts": tuple(entries)})
 

@@ -10,11 +10,11 @@ from typing import Literal
 import streamlit as st
 
 from mats_core import export, figures
-from mats_core.errors import InputError
-from mats_core.merging import FamilyFile
+from mats_core.errors import InputError, size
+from mats_core.merging import FamilyFile, LoraOutput
 from mats_core.methods import METHODS
 
-from ..frame import Slot, session, show, shown, tracked
+from ..frame import Slot, families, session, show, shown, tracked
 from ..work import Job, Run, Written, runs
 from ..work import export as takeaway
 
@@ -82,23 +82,51 @@ def model(run: Run, preparing: Job) -> None:
     with card(
         "The model", "deployed_code",
         "The merged encoder as safetensors, each expert's head, recipe and report: a folder that "
-        f"transformers loads.{_beside(run)}",
+        f"transformers loads.{_beside(run)} Or one LoRA that peft puts on the base.",
     ):  # fmt: skip
+        lora = _form(run)
         try:
-            found = takeaway.written(run)
+            found = takeaway.written(run, lora)
+            if found is None and lora is not None:
+                _size(run, preparing, lora)
         except InputError as error:
             show.problem(str(error))
             return
         if found is not None:
-            _written(run, found)
+            _written(run, found, lora)
             return
         busy = tracked.active(Slot.WRITING) is not None
         st.button(
             "Write the model", type="primary", icon=":material/save:", disabled=busy,
-            on_click=_write, args=(run, preparing),
+            on_click=_write, args=(run, preparing, lora),
         )  # fmt: skip
         st.caption("It goes to this folder, which appears whole or not at all:")
-        st.code(str((takeaway.outputs_folder() / run.id).resolve()), language=None, wrap_lines=True)
+        st.code(str(takeaway.place_of(run, lora).resolve()), language=None, wrap_lines=True)
+
+
+def _form(run: Run) -> LoraOutput | None:
+    """The form that the model is written in: None for the whole checkpoint."""
+    forms = takeaway.offered()
+    if run.recipe.routed is not None:  # branches lie beside a whole checkpoint
+        return None
+    chosen = st.selectbox(
+        "Form", list(forms), key=f"export form {run.id}", persist_state="session",
+        help="A LoRA holds the leading directions of every matrix's merged update, so many or as "
+        "many as hold this share of it; biases and norms go along whole.",
+    )  # fmt: skip
+    return forms[chosen]
+
+
+def _size(run: Run, preparing: Job, lora: LoraOutput) -> None:
+    """How large the adapter will be, before it is written."""
+    prepared = families.prepared(preparing)
+    if prepared is None:
+        return
+    told = takeaway.lora_size(run, prepared, lora)
+    st.caption(
+        f"At most {size(told.most)}, {told.most / told.checkpoint:.2f} × the checkpoint's "
+        f"{size(told.checkpoint)}; what is lost is told when it is written."
+    )
 
 
 def _beside(run: Run) -> str:
@@ -110,12 +138,12 @@ def _beside(run: Run) -> str:
     )
 
 
-def _write(run: Run, preparing: Job) -> None:
-    todo = partial(takeaway.write, run, preparing.outcome)
+def _write(run: Run, preparing: Job, lora: LoraOutput | None) -> None:
+    todo = partial(takeaway.write, run, preparing.outcome, lora=lora)
     tracked.pressed(Slot.WRITING, Job(run.id, "Writing the model", todo))
 
 
-def _written(run: Run, found: Written) -> None:
+def _written(run: Run, found: Written, lora: LoraOutput | None) -> None:
     counts = ", ".join(f"{count} {kind}" for kind, count in found.coverage.items() if count)
     st.success(
         show.plain(
@@ -124,12 +152,14 @@ def _written(run: Run, found: Written) -> None:
         ),
         icon=":material/check_circle:",
     )
+    if found.sentence:
+        st.markdown(show.plain(found.sentence))
     st.code(str(found.folder.resolve()), language=None, wrap_lines=True)
     merge = takeaway.finished(run)
     if found.size <= takeaway.MOST_BYTES:
         download(
-            "Download as zip", partial(takeaway.zipped, run, found.folder, published(run)),
-            f"{merge.stem}.zip", "application/zip",
+            "Download as zip", partial(takeaway.zipped, run, found.folder, published(run), lora),
+            f"{merge.stem}{found.folder.name.removeprefix(run.id)}.zip", "application/zip",
         )  # fmt: skip
     else:
         most = takeaway.MOST_BYTES // 1_000_000

@@ -13,7 +13,7 @@ from .export import Written
 from .feature_map import draw_map, finish_map
 from .film import film
 from .further import Further
-from .jobs import Desk, Job, Snapshot, Tell, Worker
+from .jobs import Job, Snapshot, Tell
 from .ladder import LadderRequest, run_ladder
 from .layers import tabulate
 from .loading import EXAMPLES, load
@@ -26,6 +26,7 @@ from .sizes import SizesRequest, run_sizes
 from .stepping import step_through
 from .survey import look_around
 from .sweep import SweepRequest, run_sweep
+from .worker import Desk, Worker
 
 __all__ = [
     "EXAMPLES", "Answers", "ConflictRequest", "Desk", "Draft", "Further", "Job", "LadderRequest",

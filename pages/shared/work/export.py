@@ -14,7 +14,18 @@ from typing import BinaryIO
 from mats_core.api import judge
 from mats_core.errors import InputError
 from mats_core.export import Finished, Reopened, recipe_yaml, reopening
-from mats_core.merging import FINAL, Evaluation, FamilyFile, Recipe, planned, run_plan
+from mats_core.merging import (
+    FINAL,
+    Evaluation,
+    FamilyFile,
+    LoraOutput,
+    Recipe,
+    Report,
+    lora_bytes,
+    output_specs,
+    planned,
+    run_plan,
+)
 
 from . import again
 from .following import told
@@ -24,6 +35,7 @@ from .runs import Run
 
 OUTPUTS = "MATS_OUTPUTS"
 MOST_BYTES = 200_000_000  # of a download: the server holds it in memory twice
+RANKS, ENERGIES = (4, 8, 16, 32, 64), (0.9, 0.99, 0.999)  # of a LoRA, as they are offered
 LONG_AGO = (1980, 1, 1, 0, 0, 0)  # in a zip, so that the same files give the same bytes
 
 
@@ -35,11 +47,53 @@ class Written:
     coverage: dict[str, int]
     files: int
     size: int
+    sentence: str = ""
 
 
-def finished(run: Run) -> Finished:
-    """What leaves the house of a run: its final figure where test examples were asked."""
+@dataclass(frozen=True)
+class LoraSize:
+    """How large one LoRA is: bytes of the adapter at most, and of the whole checkpoint."""
+
+    most: int
+    checkpoint: int
+
+
+def offered() -> dict[str, LoraOutput | None]:
+    """The forms that a model can be written in, by what they are called: the checkpoint first."""
+    by_rank = {f"LoRA of rank {rank}": LoraOutput(rank=rank) for rank in RANKS}
+    by_energy = {
+        f"LoRA with {100 * energy:g} % of every update": LoraOutput(energy=energy)
+        for energy in ENERGIES
+    }
+    return {"Whole checkpoint": None, **by_rank, **by_energy}
+
+
+def lora_size(run: Run, prepared: Prepared, lora: LoraOutput) -> LoraSize:
+    """The size of a run as one LoRA, from shapes alone.  Raises `InputError` where it cannot be
+    one, or where the family's files are not the run's any more."""
+    recipe, inputs = again.opened(run, prepared)
+    plan = planned(recipe.model_copy(update={"lora": lora}), inputs)
+    own = inputs.family.base.tensors
+    return LoraSize(lora_bytes(plan), sum(own[name].nbytes for name in output_specs(plan)))
+
+
+def place_of(run: Run, lora: LoraOutput | None = None) -> Path:
+    """The folder that a run is written into, one for each form."""
+    said = "".join(f"-{key}-{value:g}" for key, value in _said(lora).items())
+    return outputs_folder() / f"{run.id}{'-lora' if lora else ''}{said}"
+
+
+def _said(lora: LoraOutput | None) -> dict[str, float]:
+    return lora.model_dump(exclude_defaults=True) if lora else {}
+
+
+def finished(run: Run, lora: LoraOutput | None = None) -> Finished:
+    """What leaves the house of a run: its final figure where test examples were asked; as one LoRA,
+    which is another model, none."""
     recipe, report = run.recipe, run.final_report
+    if lora is not None:
+        recipe = recipe.model_copy(update={"lora": lora, "keep_sums": False})
+        return Finished(run.id, run.name, run.family, recipe, run.report)
     if report is None:
         return Finished(run.id, run.name, run.family, recipe, run.report)
     recipe = recipe.model_copy(update={"evaluate": FINAL})
@@ -51,17 +105,18 @@ def outputs_folder() -> Path:
     return Path(os.environ.get(OUTPUTS) or "outputs")
 
 
-def written(run: Run) -> Written | None:
-    """The model directory of a run, where there is one.
+def written(run: Run, lora: LoraOutput | None = None) -> Written | None:
+    """The model directory of a run in a form, where there is one.
 
     Raises `InputError` where something else stands in its place.
     """
-    folder = outputs_folder() / run.id
+    folder = place_of(run, lora)
     if not folder.exists():
         return None
     try:
-        report = json.loads((folder / "report.json").read_text("utf-8"))
-        coverage = {str(kind): int(count) for kind, count in report["coverage"].items()}
+        content = json.loads((folder / "report.json").read_text("utf-8"))
+        coverage = {str(kind): int(count) for kind, count in content["coverage"].items()}
+        report = Report.from_dict(content)
     except (OSError, ValueError, KeyError, AttributeError, TypeError):
         raise InputError(
             f"'{folder}'",
@@ -70,23 +125,35 @@ def written(run: Run) -> Written | None:
             remedy=f"Move it away, or name another folder in {OUTPUTS} before the start.",
         ) from None
     sizes = [file.stat().st_size for file in folder.rglob("*") if file.is_file()]
-    return Written(folder, coverage, len(sizes), sum(sizes))
+    return Written(folder, coverage, len(sizes), sum(sizes), _as_lora(report))
 
 
-def write(made: Run, ready: Callable[[], Prepared], tell: Tell) -> Path:
+def _as_lora(report: Report) -> str:
+    """What a written LoRA is and keeps, in a sentence; "" of a whole checkpoint."""
+    if not report.lora:
+        return ""
+    said, kept = report.as_lora, report.normalised_accuracy
+    if kept is not None:
+        said += f"; it keeps {100 * kept:.1f} % of the experts' accuracy ({report.split})"
+    return f"{said[0].upper()}{said[1:]}."
+
+
+def write(
+    made: Run, ready: Callable[[], Prepared], tell: Tell, lora: LoraOutput | None = None
+) -> Path:
     """Merge once more, into the outputs folder; the folder appears whole or not at all."""
-    folder = (outputs_folder() / made.id).resolve()
+    folder = place_of(made, lora).resolve()
     recipe, _ = again.opened(made, ready())
     # Opened by the merge itself: what is kept for good is read from the files as they are now.
-    plan = planned(_to_write(made, recipe).model_copy(update={"output": str(folder)}))
+    plan = planned(_to_write(made, recipe, lora).model_copy(update={"output": str(folder)}))
     judge(plan)
     told(run_plan(plan), tell)
     return folder
 
 
-def _to_write(made: Run, recipe: Recipe) -> Recipe:
+def _to_write(made: Run, recipe: Recipe, lora: LoraOutput | None = None) -> Recipe:
     """The run's recipe for the checkpoints that it was made from, tested on all examples."""
-    prints, evaluate = made.report.fingerprints, finished(made).recipe.evaluate
+    prints, evaluate = made.report.fingerprints, finished(made, lora).recipe.evaluate
     if isinstance(evaluate, Evaluation):
         evaluate = evaluate.model_copy(update={"precision": None})
     entries = (e.model_copy(update={"fingerprint": prints.get(e.name)}) for e in recipe.experts)
@@ -95,17 +162,18 @@ def _to_write(made: Run, recipe: Recipe) -> Recipe:
             "experts": tuple(entries),
             "base_fingerprint": prints.get("base"),
             "evaluate": evaluate,
-            "keep_sums": made.recipe.keep_sums,
+            "keep_sums": made.recipe.keep_sums and lora is None,
+            "lora": lora,
         }
     )
 
 
-def zipped(run: Run, folder: Path, place: str) -> BinaryIO:
+def zipped(run: Run, folder: Path, place: str, lora: LoraOutput | None = None) -> BinaryIO:
     """The directory as an open zip file that is gone from the disk once it is closed.
 
     Its recipe is the portable one: the directory's own names the folders of this machine.
     """
-    merge = finished(run)
+    merge = finished(run, lora)
     handle, name = tempfile.mkstemp(prefix="mats-", suffix=".zip")
     try:
         # Weights do not shrink: stored as they are, which is quick.

@@ -1,28 +1,21 @@
-"""Long work beside the page: one worker thread for all sessions, and jobs that can be watched.
+"""Long work beside the page, as jobs that can be watched and cancelled.
 
 Work is a function `work(tell) -> result` that knows no Streamlit.  It calls `tell(fraction, text)`
-between its steps, which is also where a cancelled job stops, and where a job in the background lets
-those go first that somebody is waiting for, and rests while a page is drawn.  The page polls
-snapshots.
+between its steps, which is also where a cancelled job stops, and where others pass it
+(`worker.py`).  The page polls snapshots.
 """
 
 from __future__ import annotations
 
-import atexit
 import logging
-import os
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
-import torch
-
 from mats_core.errors import InputError
-from mats_core.system import nbytes
 
 State = Literal["waiting", "running", "done", "failed", "cancelled"]
 
@@ -35,12 +28,6 @@ class Tell(Protocol):
 
 Work = Callable[[Tell], Any]
 log = logging.getLogger(__name__)
-MOST_SHARED = 1 << 28  # bytes of results that the worker keeps; the newest stays in any case
-SLICE = 1.0  # seconds after which a job lets shorter ones pass
-SHORT = 1.0  # seconds that a job is expected to take of whose kind none has ended yet
-DEEPEST = 8  # jobs that have begun and wait for shorter ones, at most
-REST = 2.0  # seconds that work in the background rests at most while a page is drawn
-PATIENCE = 5.0  # seconds that the running job has to end by itself when the process does
 
 
 class Cancelled(Exception):
@@ -217,197 +204,3 @@ def _process_ends() -> bool:
     except RuntimeError:
         return True
     return False
-
-
-def _leave_a_core() -> None:
-    """One core is the page's, where there are more than two; OMP_NUM_THREADS decides otherwise."""
-    if "OMP_NUM_THREADS" not in os.environ:
-        cores = os.cpu_count() or 2
-        torch.set_num_threads(min(cores, max(2, cores - 1)))
-
-
-class Worker:
-    """One thread for the whole process that does one job after another.
-
-    Two merges at once would only fight for the same cores and the same memory.  Jobs that somebody
-    waits for come first, in the order in which they were asked for; then those in the background.
-    A job that takes long lets those pass between its steps that are expected to take less than what
-    is left of it: a short one waits for a moment, whoever asked for the long one.
-    """
-
-    def __init__(self) -> None:
-        self._took: dict[str, float] = {}  # seconds of the last job of each title
-        self._waiting: list[Job] = []
-        self._running: list[Job] = []  # one, and the one that lets it go first
-        self._shared: OrderedDict[str, tuple[Job, int]] = OrderedDict()  # and the result's bytes
-        self._ended = False
-        self._pages = 0  # that are being drawn
-        self._changed = threading.Condition()
-        self._thread = threading.Thread(target=self._loop, name="mats-worker", daemon=True)
-        self._thread.start()
-        atexit.register(self.end)
-
-    def end(self) -> None:
-        """Cancel all jobs and wait for the running one, so that the process can end.
-
-        A thread that is inside PyTorch when Python ends would abort the process.
-        """
-        with self._changed:
-            self._ended = True
-            for job in (*self._waiting, *self._running):
-                job.cancel()
-            self._changed.notify()
-        self._thread.join(PATIENCE)
-
-    def submit(self, job: Job) -> Job:
-        with self._changed:
-            self._waiting.append(job)
-            self._changed.notify()
-        return job
-
-    def attend(self, pages: int) -> None:
-        """So many more pages are being drawn; fewer where it is negative."""
-        with self._changed:
-            self._pages += pages
-            self._changed.notify()
-
-    def _share(self, job: Job, result: Any) -> None:
-        """Keep a shared job that has its result; those that were not asked for longest go."""
-        if not job.shared:
-            return
-        room = nbytes(result)
-        with self._changed:
-            self._shared.pop(job.name, None)
-            self._shared[job.name] = job, room
-            held = sum(size for _, size in self._shared.values())
-            while held > MOST_SHARED and len(self._shared) > 1:
-                held -= self._shared.popitem(last=False)[1][1]
-
-    def named(self, name: str) -> Job | None:
-        """The job of this name that has not ended, or a shared one that has its result."""
-        with self._changed:
-            jobs = [*self._running, *self._waiting]
-        named = (job for job in jobs if name and job.name == name)
-        return next((job for job in named if job.active), None) or self.finished(name)
-
-    def finished(self, name: str) -> Job | None:
-        """The shared job of this name that has its result, also while another one is under way."""
-        with self._changed:
-            if name in self._shared:
-                self._shared.move_to_end(name)
-            job = self._shared.get(name, (None, 0))[0]
-        return job if job is not None and not job.active else None
-
-    def ahead(self, job: Job) -> int:
-        """How many jobs will be begun before this one (the running one not counted)."""
-        with self._changed:
-            waiting = [other for other in self._waiting if other.active]
-        order = sorted(waiting, key=lambda other: other.background)  # stable
-        return order.index(job) if job in order else 0
-
-    def _next(self, *, background: bool) -> Job | None:
-        """Take the next job out of the queue, if there is one."""
-        self._waiting = [job for job in self._waiting if job.active]
-        first = next((job for job in self._waiting if not job.background), None)
-        if first is None and background:
-            first = next(iter(self._waiting), None)
-        if first is not None:
-            self._waiting.remove(first)
-        return first
-
-    def _loop(self) -> None:
-        _leave_a_core()
-        while True:
-            with self._changed:
-                while not self._ended and (job := self._next(background=True)) is None:
-                    self._changed.wait()
-                if self._ended:
-                    return
-            self._run(job)
-            del job  # or its result would live until the next one comes
-
-    def _run(self, job: Job) -> None:
-        self._running.append(job)
-        passing = self._let_others_go_first if job.background else self._let_shorter_pass
-        begun = time.perf_counter()
-        try:
-            job.run(lambda: passing(job), self._share)
-        except BaseException:  # as of a log that cannot be written
-            log.critical("%s ended in a way that no job should", job.title, exc_info=True)
-        finally:
-            self._running.pop()
-            if self._running:
-                self._running[-1].away(time.perf_counter() - begun)
-        if job.snapshot().state == "done":
-            self._took[job.title] = job.worked
-        if job.next is not None:
-            self.submit(job.next)
-
-    def _let_shorter_pass(self, job: Job) -> None:
-        """Run those first that are expected to take less than what is left of a long job."""
-        if job.worked < SLICE or len(self._running) > DEEPEST:
-            return
-        while (other := self._shorter(job.remaining)) is not None:
-            job.wait_for(other)
-            self._run(other)
-
-    def _shorter(self, seconds: float) -> Job | None:
-        """The shortest job that waits, out of the queue, if it takes less than so long."""
-        with self._changed:
-            waiting = [one for one in self._waiting if one.active and not one.background]
-            first = min(waiting, key=self._expected, default=None)
-            if first is None or self._expected(first) >= seconds:
-                return None
-            self._waiting.remove(first)
-            return first
-
-    def _expected(self, job: Job) -> float:
-        """Seconds that a job takes, by the last one of its title."""
-        return self._took.get(job.title, SHORT)
-
-    def _let_others_go_first(self, job: Job) -> None:
-        del job  # any other one goes first
-        while True:
-            with self._changed:
-                other = self._next(background=False)
-                if other is None:
-                    # A page that hangs stops no work for good.
-                    self._changed.wait_for(self._is_wanted, REST)
-                    other = self._next(background=False)
-            if other is None:
-                return
-            self._run(other)
-
-    def _is_wanted(self) -> bool:
-        """Whether a job in the background need not rest any longer."""
-        foreground = any(job.active and not job.background for job in self._waiting)
-        return self._ended or foreground or not self._pages
-
-
-class Desk:
-    """A session's way to the worker; when the session ends, its jobs are cancelled, but for those
-    that last."""
-
-    def __init__(self, worker: Worker) -> None:
-        self._worker, self._jobs = worker, list[Job]()
-
-    def submit(self, job: Job) -> Job:
-        self._jobs = [*(j for j in self._jobs if j.active), job]
-        return self._worker.submit(job)
-
-    def attend(self, pages: int) -> None:
-        self._worker.attend(pages)
-
-    def ahead(self, job: Job) -> int:
-        return self._worker.ahead(job)
-
-    def named(self, name: str) -> Job | None:
-        return self._worker.named(name)
-
-    def finished(self, name: str) -> Job | None:
-        return self._worker.finished(name)
-
-    def close(self) -> None:
-        for job in self._jobs:
-            if not job.lasting:
-                job.cancel()

@@ -12,7 +12,8 @@ from streamlit.testing.v1 import AppTest
 
 from mats_core.errors import InputError
 from pages.shared.frame import Slot, caches, progress, session, show, shown, state, tracked
-from pages.shared.work.jobs import Desk, Job, Tell, Worker
+from pages.shared.work.jobs import Job, Tell
+from pages.shared.work.worker import Desk, Worker
 from tests.pages.driving import kept, press, sentences, settle
 from tests.pages.work.test_jobs import ended, until
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from mats_core.errors import InputError
-from pages.shared.work import jobs
-from pages.shared.work.jobs import Desk, Job, Tell, Worker
+from pages.shared.work.jobs import Job, Tell
+from pages.shared.work.worker import Desk, Worker
 
 WAIT = 20.0
 
@@ -121,7 +121,7 @@ def test_of_shared_jobs_those_with_a_result_are_found_and_the_oldest_go(worker, 
 
     ended(desk.submit(Job(0, "failed", fail, name="failed", shared=True)))
     assert desk.named("failed") is None
-    monkeypatch.setattr(jobs, "MOST_SHARED", 3 * 80)
+    monkeypatch.setattr("pages.shared.work.worker.MOST_SHARED", 3 * 80)
 
     def share(name: str, numbers: int) -> None:
         result = np.zeros(numbers)
@@ -252,7 +252,7 @@ def _goes_on(steps: list[int]) -> bool:
 
 
 def test_a_page_that_hangs_stops_no_work_for_good(worker, monkeypatch):
-    monkeypatch.setattr("pages.shared.work.jobs.REST", 0.01)
+    monkeypatch.setattr("pages.shared.work.worker.REST", 0.01)
     desk = Desk(worker)
     desk.attend(1)
     job = Job(None, "few", lambda tell: [tell(0.5, "working") for _ in range(3)], background=True)

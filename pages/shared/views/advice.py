@@ -1,4 +1,4 @@
-"""Which method to take, before the first merge: one sentence, its reason, and a button."""
+"""Which method to take: one sentence, its reason, and a button."""
 
 from __future__ import annotations
 

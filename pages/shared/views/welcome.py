@@ -9,7 +9,7 @@ from mats_core.merging import TRIED, FamilyFile
 
 from ..frame import show
 from ..work import Prepared
-from . import advice, results
+from . import results
 
 
 def section(collection: FamilyFile, prepared: Prepared | None) -> None:
@@ -18,8 +18,6 @@ def section(collection: FamilyFile, prepared: Prepared | None) -> None:
         "**Press Merge.** The experts become one model; you see at once how much of each "
         "expert's skill it keeps, and why."
     )
-    if prepared:
-        advice.card(prepared)
     if prepared and prepared.baselines:
         st.header("What there is to gain", anchor=False)
         looks = figures.looks(e.name for e in prepared.inputs.family.experts)

@@ -99,7 +99,7 @@ def test_at_most_so_many_matrices_are_read_and_parts_of_them(monkeypatch):
     assert len(chosen) == lineage.MATRICES
     assert chosen[0] == "h.0.fc.weight"
     monkeypatch.setattr(lineage, "ELEMENTS", 256)
-    assert lineage._part(family.base, chosen[0]).shape == (256,)
+    assert lineage.part(family.base, chosen[0]).shape == (256,)
     assert lineage.lineage(family) == []
 
 

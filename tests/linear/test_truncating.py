@@ -19,7 +19,7 @@ def update(rows: int, columns: int, rank: int, seed: int = 0) -> np.ndarray:
 @pytest.mark.parametrize("rank", [1, 3, 16, 99])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_rank_keeps_the_leading_singular_values(shape, rank, dtype):
-    full = update(*shape, min(shape))
+    full = update(shape[0], shape[1], min(shape))
     values = np.linalg.svd(full, compute_uv=False)
     found = two_factors(torch.tensor(full, dtype=dtype), rank)
     kept = min(rank, *shape)

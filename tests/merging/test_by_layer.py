@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -46,11 +47,11 @@ def test_options_and_weights_of_a_layer_are_those_of_a_merge_with_them(tiny_fami
     }.get(method, {})  # fmt: skip
     common = {"options": {"scope": "tensor"} if method == "ties" else {}}
     weights = {"e1": 0.25} if METHODS[method].weighted else {}
-    rule = {"depth": [1, 1], "match": "*encoder*", "options": option}
+    rule: dict[str, Any] = {"depth": [1, 1], "match": "*encoder*", "options": option}
     rule |= {"weight": weights} if weights else {}
     report, found = merged(tiny_family, method, by=[rule], **common)
     _, plain = merged(tiny_family, method, **common)
-    content = family_recipe(tiny_family, method)["experts"]
+    content: Any = family_recipe(tiny_family, method)["experts"]
     for entry in content:
         entry["weight"] = weights.get(entry["name"], 1.0)
     options = {**common["options"], **option}
@@ -174,7 +175,7 @@ def test_it_is_told_and_written_and_estimated(tiny_family, tmp_path):
 
 def test_weights_by_layer_of_a_calibration(tiny_family):
     options = {"examples": 8, "augment_to": 8}
-    rule = {"depth": [1, 1], "weight": {"e0": 3}}
+    rule: dict[str, Any] = {"depth": [1, 1], "weight": {"e0": 3}}
     _, plain = merged(tiny_family, "sequential", options=options)
     report, found = merged(tiny_family, "sequential", options=options, by=[rule])
     differ = {name for name, value in found.items() if not np.array_equal(value, plain[name])}

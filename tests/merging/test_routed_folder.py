@@ -98,7 +98,9 @@ def _asked_by_hand(
                     found = found / norms
             scores[stage] = found
             summed = f"{lead}@offsets" in parts
-            chosen = (sum(scores[s] for s in range(stage + 1)) if summed else found).argmax(1)
+            chosen = (
+                torch.stack([scores[s] for s in range(stage + 1)]).sum(0) if summed else found
+            ).argmax(1)
             left, right = parts[f"{weight}@left"][chosen], parts[f"{weight}@right"][chosen]
             return output + x @ right.mT @ left.mT + parts[f"{weight}@bias"][chosen][:, None]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -134,7 +135,7 @@ def test_lines_with_a_constant_are_a_stretch_and_zero_is_the_base(tiny_family, w
 
 
 def test_calibrating_one_expert_gives_it_back(tiny_family, weights):
-    content = family_recipe(tiny_family, "average", evaluate=False, dtype="float64")
+    content: Any = family_recipe(tiny_family, "average", evaluate=False, dtype="float64")
     content["experts"] = content["experts"][:1]
     recipe = parse_recipe({**content, "output_dtype": "float64", "after": ["svc"]}, tiny_family)
     found = drain(run(recipe)).tensors
@@ -150,7 +151,7 @@ def test_the_option_of_two_methods_is_the_same_step(tiny_family, method):
 
 
 def test_a_negative_weight_and_weights_that_add_up_to_nothing(tiny_family, weights):
-    content = family_recipe(tiny_family, "task_arithmetic", evaluate=False, dtype="float64")
+    content: Any = family_recipe(tiny_family, "task_arithmetic", evaluate=False, dtype="float64")
     for entry, weight in zip(content["experts"], (1, -1, 0), strict=True):
         entry["weight"] = weight
     recipe = parse_recipe({**content, "output_dtype": "float64"}, tiny_family)
@@ -180,7 +181,7 @@ def test_a_killed_merge_goes_on_to_the_same_bytes(tiny_family, tmp_path, monkeyp
 
 
 def test_it_is_told_written_and_repeated(tiny_family, tmp_path, capsys):
-    content = family_recipe(tiny_family, "task_arithmetic", evaluate=False)
+    content: Any = family_recipe(tiny_family, "task_arithmetic", evaluate=False)
     file = tiny_family / "steps.yaml"
     file.write_text(json.dumps(content), "utf-8")
     out = str(tmp_path / "out")

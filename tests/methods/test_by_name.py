@@ -124,7 +124,7 @@ def test_a_step_below_the_tolerance_is_the_last():
 
 def ratio(updates: list[Any]) -> float:
     cosines = [a @ b / np.linalg.norm(a) / np.linalg.norm(b) for a, b in combinations(updates, 2)]
-    cosine, count = np.mean(cosines), len(updates)
+    cosine, count = float(np.mean(cosines)), len(updates)
     return count * cosine / (1 + (count - 1) * cosine)
 
 

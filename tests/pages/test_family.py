@@ -204,7 +204,9 @@ def test_a_card_says_which_method_to_take_and_leads_to_its_settings(open_app: Op
     text = words(app)
     assert "stayed least behind the best in the study" in text
     assert "no row of three experts" in text
-    before = advise(Path(app.session_state["preparation"].outcome().collection.folder), timed=False)
+    before: Any = advise(
+        Path(app.session_state["preparation"].outcome().collection.folder), timed=False
+    )
     assert before.title in text
     app = next(b for b in app.button if b.label == "Take these settings").click().run()
     assert sentences(app) == ""

@@ -28,8 +28,9 @@ def imported(tree: ast.AST) -> Iterator[str]:
             place = {"needed": 1, "import_module": 0}.get(called)
             if place is not None and len(node.args) > place:
                 argument = node.args[place]
-                if isinstance(argument, ast.Constant) and not argument.value.startswith("."):
-                    yield argument.value
+                named = argument.value if isinstance(argument, ast.Constant) else None
+                if isinstance(named, str) and not named.startswith("."):
+                    yield named
 
 
 def test_what_is_imported_is_declared():

@@ -27,9 +27,10 @@ from mats_core.errors import code_span, listing, markdown, parsing, plain_yaml, 
 from mats_core.linear import eigh, noted
 from mats_core.linear.fallbacks import thin_svd
 from mats_core.merging import card
-from mats_core.system import memory
+from mats_core.system import drain, memory
 from mats_core.tasks import pictures
 from pages.shared.work import jobs, runs
+from pages.shared.work.worker import Worker
 
 from . import campaign
 
@@ -241,7 +242,7 @@ def test_what_a_dead_process_left_is_swept_up_and_what_a_living_one_has_is_not(t
 
 
 def test_work_that_ends_in_another_way_than_by_an_exception_ends_no_worker():
-    worker = jobs.Worker()
+    worker = Worker()
     for error in (SystemExit(3), KeyboardInterrupt(), GeneratorExit()):
 
         def fails(tell: jobs.Tell, error: BaseException = error) -> None:
@@ -257,8 +258,8 @@ def test_work_that_ends_in_another_way_than_by_an_exception_ends_no_worker():
 
 
 def test_a_short_job_passes_a_long_one(monkeypatch):
-    monkeypatch.setattr(jobs, "SLICE", 0.05)
-    worker, release = jobs.Worker(), threading.Event()
+    monkeypatch.setattr("pages.shared.work.worker.SLICE", 0.05)
+    worker, release = Worker(), threading.Event()
 
     def long(tell: jobs.Tell) -> str:
         while not release.wait(0.01):
@@ -310,7 +311,7 @@ def test_decompositions_fall_back_and_say_so(monkeypatch):
     sigma = np.linalg.svd(matrix.numpy(), compute_uv=False)
 
     def gives_up(*args: object, **settings: object) -> None:
-        raise torch.linalg.LinAlgError("failed to converge")
+        raise RuntimeError("failed to converge")
 
     monkeypatch.setattr(torch.linalg, "eigh", gives_up)
     monkeypatch.setattr(torch.linalg, "svd", gives_up)
@@ -328,11 +329,11 @@ def test_decompositions_fall_back_and_say_so(monkeypatch):
 
 def test_a_fallback_stands_in_the_status_of_the_layer(family, monkeypatch):
     def gives_up(*args: object, **settings: object) -> None:
-        raise torch.linalg.LinAlgError("failed to converge")
+        raise RuntimeError("failed to converge")
 
     recipe = load_recipe(family / "recipe.yaml").model_copy(update={"method": "iso_c"})
     monkeypatch.setattr(torch.linalg, "eigh", gives_up)
-    *_, last = run(recipe)
+    last = drain(run(recipe))
     statuses = [one.status for one in last.report.layers if one.method == "iso_c"]
     assert statuses
     assert all("eigh by MRRR" in said for said in statuses)

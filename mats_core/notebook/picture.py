@@ -42,7 +42,7 @@ class Picture:
         self._styles = [widgets().ButtonStyle(button_color=shade) for shade in (*SHADES, CHOSEN)]
         self._shades = dict.fromkeys(names, 0)
         self.tiles: dict[str, Any] = {}
-        rows = self._rows(names, looks) if len(names) <= MOST_TILES else []
+        rows = self._rows(short, looks) if len(names) <= MOST_TILES else []
         said = "A tile is a weight; the darker, the further the experts moved there."
         key = [new("HTML", f'<span style="font-size:11px">{said}</span>')]
         self.box = new("VBox", [*rows, *(key if rows else []), self.list])
@@ -67,7 +67,7 @@ class Picture:
         for style in self._styles:
             style.close()
 
-    def _rows(self, names: list[str], looks: Looks) -> list[Any]:
+    def _rows(self, names: Mapping[str, str], looks: Looks) -> list[Any]:
         new = looks.new
         groups: dict[str, list[str]] = {}
         for name in names:
@@ -76,7 +76,7 @@ class Picture:
         rows = []
         for members in groups.values():
             for name in members:
-                tile = new("Button", tooltip=name, layout=looks.tile, style=self._styles[0])
+                tile = new("Button", tooltip=names[name], layout=looks.tile, style=self._styles[0])
                 tile.on_click(lambda _, name=name: self._choose(name))
                 self.tiles[name] = tile
             rows.append(new("HBox", [self.tiles[name] for name in members]))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Container, Iterable, Iterator, Mapping
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, cast, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import pydantic
 import yaml
@@ -237,15 +238,23 @@ def _adapter(record: type) -> pydantic.TypeAdapter[Any]:
     return pydantic.TypeAdapter(record)
 
 
+@functools.cache
+def _numbers(record: type) -> frozenset[str]:
+    return frozenset(name for name, hint in get_type_hints(record).items() if hint is float)
+
+
 def typed(record: type[R], values: Mapping[str, Any]) -> R:
     """A dataclass made of plain values from a file, after its annotations were held against them.
 
-    Raises `ValueError` or `TypeError` where a value is of another type, missing or unknown.
+    Null stands for a number that JSON has no words for: NaN.  Raises `ValueError` or `TypeError`
+    where a value is of another type, missing or unknown.
     """
     unknown = values.keys() - {one.name for one in dataclasses.fields(cast(Any, record))}
     if unknown:
         raise TypeError(f"no field {cut(str(min(unknown, key=str)), 40)}")
-    return _adapter(record).validate_python(dict(values))
+    numbers = _numbers(record)
+    told = {k: math.nan if v is None and k in numbers else v for k, v in values.items()}
+    return _adapter(record).validate_python(told)
 
 
 def _models_in(field: pydantic.fields.FieldInfo | None) -> list[type[pydantic.BaseModel]]:

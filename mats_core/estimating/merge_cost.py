@@ -26,6 +26,7 @@ from ..merging import (
     Unit,
     bytes_at_once,
     cost_of,
+    gram_sides,
     inputs_bytes,
     lora_bytes,
     most_bytes,
@@ -316,6 +317,9 @@ def _reading(plan: Plan, shape: Shape, unit: Unit) -> Work:
     for elements, count in statistics_sizes(shape):
         # Into fresh memory, page by page.
         work += passes(4 * elements, 10.0 * count) + calls(46.0 * count)
+    for side, count in gram_sides(shape):
+        # That it is positive semi-definite is seen by a Cholesky factorisation.
+        work += Work(products=count * side**3 / 3)
     return work
 
 

@@ -98,7 +98,15 @@ from .routing import most_bytes
 from .shipped import Shipped, differing, ship_results, shipped_results, task_digests
 from .side_by_side import streams_budget
 from .sinks import output_specs
-from .sizes import bytes_at_once, cost_of, inputs_bytes, shape_of, statistics_sizes, together
+from .sizes import (
+    bytes_at_once,
+    cost_of,
+    gram_sides,
+    inputs_bytes,
+    shape_of,
+    statistics_sizes,
+    together,
+)
 from .walked import FeatureErrors, StageErrors
 
 __all__ = [
@@ -110,9 +118,9 @@ __all__ = [
     "TaskList", "TrialDone", "Unit", "averaging", "by_hand", "by_text", "bytes_at_once",
     "calibrating_one", "candidates", "cost_of", "differing", "distinct_names", "dump_family",
     "dump_recipe", "evaluate_output", "evaluating_output", "examples_of", "family_record",
-    "inputs_bytes", "inputs_of", "inputs_of_last_round", "kept", "layers_done", "load_family",
-    "load_recipe", "lora_bytes", "measure_all", "measured_of", "measuring_all", "merge",
-    "merge_one", "missing_statistics", "most_bytes", "named", "new_family", "no_sums",
+    "gram_sides", "inputs_bytes", "inputs_of", "inputs_of_last_round", "kept", "layers_done",
+    "load_family", "load_recipe", "lora_bytes", "measure_all", "measured_of", "measuring_all",
+    "merge", "merge_one", "missing_statistics", "most_bytes", "named", "new_family", "no_sums",
     "open_inputs", "open_source", "output_specs", "parse_options", "parse_recipe", "patterns",
     "pieces", "pipeline", "plain_name", "planned", "prepare", "proposal", "proposed_base",
     "read_branches", "read_layer", "recipe_of", "recipe_record", "reference", "remove_family",

@@ -17,6 +17,7 @@ import importlib
 import os
 import secrets
 import socket
+import sys
 import uuid
 from collections import deque
 from collections.abc import Generator, Mapping, Sequence
@@ -206,9 +207,10 @@ def _plan(key: str, recipe: Recipe, keep: Sequence[int], contents: Any) -> Plan:
 
 
 def _ray() -> Any:
-    if not os.environ.get("RAY_ADDRESS"):
+    if "ray" not in sys.modules and not os.environ.get("RAY_ADDRESS"):
         # A cluster listens on all interfaces: only who knows this process's token may call ours.
-        # Ray reads both when it is imported.
+        # Ray reads both when it is imported; set later they would reach its new processes alone,
+        # which then would not answer this one.
         os.environ.setdefault("RAY_AUTH_MODE", "token")
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     try:

@@ -108,6 +108,18 @@ def statistics_sizes(shape: Shape) -> Iterator[tuple[int, int]]:
         yield n, 1
 
 
+def gram_sides(shape: Shape) -> Iterator[tuple[int, int]]:
+    """(rows, number) of each kind of Grams and blocks of a layer that are stored as matrices."""
+    sides = {"block": shape.elements}
+    if len(shape.size) == 2:
+        (rows, columns), (of_inputs, of_outputs) = shape.size, shape.ranks
+        sides |= {} if of_inputs else {"input_gram": columns}
+        sides |= {} if of_outputs else {"output_gradient_gram": rows}
+    for kind in shape.measured:
+        if kind in sides:
+            yield sides[kind], shape.experts
+
+
 def inputs_bytes(plan: Plan, shape: Shape) -> float:
     """Bytes of all that is read of one layer: base, experts and statistics."""
     statistics = sum(elements * count for elements, count in statistics_sizes(shape))

@@ -188,6 +188,4 @@ def _file_of(statistics: Statistics | None) -> Any:
     """What tells one statistics file from another, wherever it lies."""
     if statistics is None:
         return None
-    file = Path(statistics.source)
-    content = Checkpoint.open(file).fingerprint if file.is_file() else None
-    return {"file": content, **dict(statistics.metadata)}
+    return {"file": statistics.digest, **dict(statistics.metadata)}

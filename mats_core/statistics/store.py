@@ -98,7 +98,7 @@ class Statistics(Shown):
     metadata: Mapping[str, str]
     _read: Callable[[str], Tensor]
     source: str = "memory"
-    _unchanged: Callable[[], None] = lambda: None
+    _file: Checkpoint | None = None
 
     def __repr__(self) -> str:
         """One line; the names are many."""
@@ -141,8 +141,7 @@ class Statistics(Shown):
                 found="none",
                 remedy="Is this the model instead of its statistics?",
             )
-        same = checkpoint.require_unchanged
-        return cls(shapes, checkpoint.metadata, checkpoint.read, str(path), same)
+        return cls(shapes, checkpoint.metadata, checkpoint.read, str(path), checkpoint)
 
     def under(self, names: Mapping[str, str]) -> Statistics:
         """The same statistics under other names: `names` has the wanted one for every parameter.
@@ -219,7 +218,13 @@ class Statistics(Shown):
 
     def require_unchanged(self) -> None:
         """Raise `InputError` where the file is not the one any more that was opened."""
-        self._unchanged()
+        if self._file is not None:
+            self._file.require_unchanged()
+
+    @property
+    def digest(self) -> str | None:
+        """The fingerprint of the file's contents; None in memory."""
+        return None if self._file is None else self._file.fingerprint
 
     def warn(self) -> None:
         """Warn of what could not be measured."""

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 import mats_core
 from mats_core.cli.main import main
+from mats_core.errors import markdown
 from mats_core.evaluation import evaluate, kept
 from mats_core.merging.asking import evaluating_output
 from mats_core.merging.events import Examined, Finished, LayerDone, TrialDone
@@ -84,7 +85,7 @@ def test_a_doubt_is_told_before_the_first_layer_and_once(
         kept = json.loads((tmp_path / "out" / "report.json").read_text())["warnings"]
         assert set(notes) <= set(kept)
         card = (tmp_path / "out" / "README.md").read_text()
-        assert all(note in card for note in notes)
+        assert all(markdown(note) in card for note in notes)
 
 
 def test_doubted_are_those_below_their_base_or_below_guessing(tiny_family):
@@ -154,7 +155,7 @@ def test_answers_that_are_no_numbers_are_told_in_the_report_and_on_the_card(
     found = [re.split(" of 60 | are NaN", note) for note in told]
     assert [note[1] for note in found] == whose
     assert all(30 < int(note[0]) <= 60 for note in found)
-    assert all(note in (out / "README.md").read_text() for note in told)
+    assert all(markdown(note) in (out / "README.md").read_text() for note in told)
     assert set(told) <= set(json.loads((out / "report.json").read_text())["warnings"])
 
 

@@ -134,8 +134,8 @@ METHOD = Method(
     group="task vectors",
     summary="Keeps what differs among the experts, lets each count by how much it changed, and "
     "leaves out what is against the majority.",
-    formula=r"W = W_0 + \mathrm{mean}_\eta\{\hat\Delta_m : \mathrm{sgn}\,\hat\Delta_m = "
-    r"\mathrm{sgn}\sum_s \hat\Delta_s\},\quad \eta_m = \|\hat\Delta_m\|^2 / "
+    formula=r"W = W_0 + \mathrm{mean}_\eta\{\hat\Delta_m : \mathrm{sgn}\,\hat\Delta_m = e\},\quad "
+    r"e = \mathrm{sgn}\sum_s \hat\Delta_s,\quad \eta_m = \|\hat\Delta_m\|^2 / "
     r"\sum_s \|\hat\Delta_s\|^2",
     source="arXiv 2408.07990",
     options=SceOptions,

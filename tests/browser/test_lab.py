@@ -190,7 +190,7 @@ def test_a_panel_in_jupyterlab(lab: tuple[str, Path], browser: Any) -> None:
 
     # A layer out of the picture of the model.
     page.get_by_role("button", name="Layer", exact=True).click()
-    page.locator(".mats-live button[title$='query.weight']").first.click()
+    page.locator(".mats-live button[title$='query']").first.click()
     expect(page.get_by_text("Effective rank from").first).to_be_visible()
 
     # Running the cell again leaves one thread, and what is saved is small and says something.

@@ -22,7 +22,7 @@ from typing import cast
 import torch
 
 from ..errors import InputError, MachineError, foreseen
-from ..system import cache_folder, recall
+from ..system import SETTLED, cache_folder, recall
 from .source import Entry, all_finite
 from .staging import staged_file
 
@@ -43,7 +43,6 @@ BLOCK = 1 << 20  # bytes read at once: they are still in the cache when they are
 WORTH = 1 << 23  # bytes of a file whose contents are remembered for the next process
 KNOWN = 1 << 15  # bytes that what is known of a file counts as: a hundred tensors, say
 FILES = 1024  # files that are remembered; a few kB each
-SETTLED = 2.0  # seconds after which another change of a file must show in its times
 FORMAT = "mats-contents-1"
 
 Stamp = tuple[int, int, int, int]  # inode, size, time of modification, time of change

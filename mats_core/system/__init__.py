@@ -19,12 +19,13 @@ if TYPE_CHECKING:
     from .remember import Memo, forgetful, nbytes, recall, remembered
     from .showing import Shown
     from .speeds import UNMEASURED, Rates, Work
-    from .state import state_of
+    from .state import SETTLED, state_of
     from .stream import Event, ahead, beside, changed, drain, drained, part
     from .threads import set_waiting, taking_threads
 
 __all__ = [
-    "LONGEST_NAME", "UNMEASURED", "Device", "Event", "FolderName", "Memo", "Rates", "Shown", "Work",
+    "LONGEST_NAME", "SETTLED", "UNMEASURED", "Device", "Event", "FolderName", "Memo", "Rates",
+    "Shown", "Work",
     "ahead", "available_devices", "available_memory", "bar", "beside", "cache_folder", "changed",
     "choose_device", "drain", "drained", "existing_device", "folder_name", "forgetful",
     "in_notebook", "memory", "nbytes", "parse_bytes", "part", "recall", "remembered",
@@ -41,7 +42,7 @@ _HOMES = {
     "remember": ("Memo", "forgetful", "nbytes", "recall", "remembered"),
     "showing": ("Shown",),
     "speeds": ("UNMEASURED", "Rates", "Work", "eigh_flops", "svd_flops"),
-    "state": ("state_of",),
+    "state": ("SETTLED", "state_of"),
     "stream": ("Event", "ahead", "beside", "changed", "drain", "drained", "part"),
     "threads": ("set_waiting", "taking_threads"),
 }

@@ -14,6 +14,7 @@ import argparse
 import contextlib
 import json
 import logging
+import os
 import random
 import signal
 import struct
@@ -301,19 +302,24 @@ def campaign(
         logging.disable(logging.NOTSET)
 
 
+@contextlib.contextmanager
+def alone() -> Iterator[Path]:
+    """An empty folder for a family, in a process of one thread that keeps nothing elsewhere."""
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ |= {"MATS_RESULTS": f"{folder}/results", "MATS_CACHE": f"{folder}/cache"}
+        place = Path(folder) / "family"
+        place.mkdir()
+        yield place
+
+
 def main() -> int:
     """Print what came of the rounds; 1 where there was a fault."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=int(time.time()))
     asked = parser.parse_args()
-    torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as folder:
-        import os
-
-        os.environ |= {"MATS_RESULTS": f"{folder}/results", "MATS_CACHE": f"{folder}/cache"}
-        place = Path(folder) / "family"
-        place.mkdir()
+    with alone() as place:
         counted, faults = campaign(place, asked.seed, asked.rounds)
     for kind in DOORS:
         told = ", ".join(f"{counted[kind, w]} {w}" for w in ("taken", "refused", "fault"))

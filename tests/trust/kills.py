@@ -16,17 +16,14 @@ import random
 import resource
 import signal
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from mats_core import InputError, load_recipe, merge
 from mats_core.merging import Recipe
 
-from .campaign import family
+from .campaign import alone, family
 
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 OPERATIONS = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.chmod")
@@ -132,11 +129,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=40)
     parser.add_argument("--seed", type=int, default=1)
     asked = parser.parse_args()
-    torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ |= {"MATS_RESULTS": f"{folder}/results", "MATS_CACHE": f"{folder}/cache"}
-        place = Path(folder) / "family"
-        place.mkdir()
+    with alone() as place:
         stopped, wrong = tried(place, asked.seed, asked.kills)
     print("\n".join([*wrong, f"{stopped} stopped of {asked.kills}, {len(wrong)} faults"]))
     return 1 if wrong else 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import streamlit as st
 
@@ -22,8 +21,7 @@ def begin(first: Callable[[], Preset | None]) -> None:
 
 
 def _ask(preset: Preset) -> None:
-    wanted = Wanted(preset.method, preset.options, rounds=preset.rounds)
-    session.wanted = replace(wanted, after=preset.after)
+    session.wanted = Wanted(preset.method, preset.options, rounds=preset.rounds, after=preset.after)
 
 
 def menu() -> None:

@@ -9,9 +9,11 @@ from pages.shared.frame import Slot, families, keys, progress, show
 from pages.shared.views import (
     comparison,
     final,
+    intermediate,
     ladder,
     leaderboard,
     predicted_loss,
+    search,
     sizes,
     sweep,
     why,
@@ -27,6 +29,8 @@ HEADINGS = {
     ladder.VIEW: "What each step adds",
     sizes.VIEW: "What accuracy costs in size",
     "Sweep two settings": "Every pair of two settings",
+    search.VIEW: "Many settings at once",
+    intermediate.VIEW: "What a donor does for a target",
 }
 collection = families.header(
     "Compare",
@@ -36,6 +40,8 @@ collection = families.header(
 )
 preparing = families.preparation(collection)
 sweep.collect()
+search.collect()
+intermediate.collect()
 ladder.collect()
 sizes.collect()
 leaderboard.collect()
@@ -45,7 +51,8 @@ why.collect()
 show.notices()
 prepared = families.prepared(preparing)
 kept = runs.everything(collection.name)
-names = [leaderboard.VIEW, ladder.VIEW, sizes.VIEW, "Sweep two settings"]
+SWEEP = "Sweep two settings"
+names = [leaderboard.VIEW, ladder.VIEW, sizes.VIEW, intermediate.VIEW, SWEEP, search.VIEW]
 compared, baseline = [], None
 st.header("Finished merges", anchor=False)
 if kept:
@@ -62,6 +69,9 @@ mine = (
     Slot.EXPLAINING,
     Slot.PREDICTING,
     Slot.SWEEPING,
+    Slot.SEARCHING,
+    Slot.DONATING,
+    Slot.DONATED,
     Slot.CLIMBING,
     Slot.SIZING,
     Slot.RANKING,
@@ -76,10 +86,14 @@ for name, view in views.items():
     with view:
         if name in HEADINGS:  # the other one asks a question
             st.header(HEADINGS[name], anchor=False)
-        if name == names[-1]:
+        if name == SWEEP:
             sweep.section(collection, kept, prepared)
         elif name == leaderboard.VIEW:
             leaderboard.section(collection, preparing, prepared)
+        elif name == search.VIEW:
+            search.section(collection, kept, prepared)
+        elif name == intermediate.VIEW:
+            intermediate.section(collection, prepared, looks)
         elif name == ladder.VIEW:
             ladder.section(collection, prepared, looks)
         elif name == sizes.VIEW:

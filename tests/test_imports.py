@@ -40,7 +40,10 @@ PAGES = """
     controls learn
     views
 """
-ONLY_IN = {"transformers": {"models"}, "plotly": {"figures"}, "ipywidgets": {"notebook"}}
+ONLY_IN = {
+    "transformers": {"models"}, "plotly": {"figures"}, "ipywidgets": {"notebook"},
+    "optuna": {"analysis"},
+}  # fmt: skip
 NO_STREAMLIT = {("pages/shared", "work")}
 MOST_LINES = 400
 # Records show themselves in notebooks, for which they must ask the room above them, lazily.
@@ -197,7 +200,7 @@ def test_libraries_are_imported_where_they_belong(place, name):
         assert top not in ("pages", "streamlit"), f"{name} imports {stem}"
         if top in ONLY_IN:
             assert room in ONLY_IN[top], f"{name} imports {top}"
-        if top in ("transformers", "ipywidgets"):
+        if top in ("transformers", "ipywidgets", "optuna"):
             assert lazy, f"{name} imports {top} before it is used"
         if room == "linear":
             known = {"torch", "mats_core", *sys.stdlib_module_names, "numpy", "scipy"}

@@ -107,6 +107,8 @@ from .sizes import (
     statistics_sizes,
     together,
 )
+from .tuned import Tuned
+from .tuning import as_tuned, still_tuned
 from .walked import FeatureErrors, StageErrors
 
 __all__ = [
@@ -115,17 +117,18 @@ __all__ = [
     "Inputs", "InputsChosen", "Iteration", "LayerDone", "LayerReport", "LoraOutput", "Margin",
     "Merge", "Picked", "Plan", "Proposal", "Recipe", "Refine", "Refined", "Report", "RoundDone",
     "Routed", "Rule", "Shares", "Shipped", "Source", "StageErrors", "Started", "TaskDone",
-    "TaskList", "TrialDone", "Unit", "averaging", "by_hand", "by_text", "bytes_at_once",
-    "calibrating_one", "candidates", "cost_of", "differing", "distinct_names", "dump_family",
-    "dump_recipe", "evaluate_output", "evaluating_output", "examples_of", "family_record",
-    "gram_sides", "inputs_bytes", "inputs_of", "inputs_of_last_round", "kept", "layers_done",
-    "load_family", "load_recipe", "lora_bytes", "measure_all", "measured_of", "measuring_all",
-    "merge", "merge_one", "missing_statistics", "most_bytes", "named", "new_family", "no_sums",
-    "open_inputs", "open_source", "output_specs", "parse_options", "parse_recipe", "patterns",
-    "pieces", "pipeline", "plain_name", "planned", "prepare", "proposal", "proposed_base",
-    "read_branches", "read_layer", "recipe_of", "recipe_record", "reference", "remove_family",
-    "require_output", "require_recipe", "rounds", "run", "run_plan", "save_family", "shape_of",
-    "ship_results", "shipped_results", "source_of", "statistics_of", "statistics_sizes",
-    "streams_budget", "task_dict", "task_digests", "task_of", "task_of_dict", "together", "units",
-    "walking_beside", "weights_of", "weights_record", "with_statistics",
+    "TaskList", "TrialDone", "Tuned", "Unit", "as_tuned", "averaging", "by_hand", "by_text",
+    "bytes_at_once", "calibrating_one", "candidates", "cost_of", "differing", "distinct_names",
+    "dump_family", "dump_recipe", "evaluate_output", "evaluating_output", "examples_of",
+    "family_record", "gram_sides", "inputs_bytes", "inputs_of", "inputs_of_last_round", "kept",
+    "layers_done", "load_family", "load_recipe", "lora_bytes", "measure_all", "measured_of",
+    "measuring_all", "merge", "merge_one", "missing_statistics", "most_bytes", "named",
+    "new_family", "no_sums", "open_inputs", "open_source", "output_specs", "parse_options",
+    "parse_recipe", "patterns", "pieces", "pipeline", "plain_name", "planned", "prepare",
+    "proposal", "proposed_base", "read_branches", "read_layer", "recipe_of", "recipe_record",
+    "reference", "remove_family", "require_output", "require_recipe", "rounds", "run", "run_plan",
+    "save_family", "shape_of", "ship_results", "shipped_results", "source_of", "statistics_of",
+    "statistics_sizes", "still_tuned", "streams_budget", "task_dict", "task_digests", "task_of",
+    "task_of_dict", "together", "units", "walking_beside", "weights_of", "weights_record",
+    "with_statistics",
 ]  # fmt: skip

@@ -22,7 +22,7 @@ from ..errors import InputError, MachineError, foreseen
 from ..evaluation import TaskResult, told_nothing
 from ..methods import METHODS
 from ..system import Event, Memo, changed, drain
-from . import as_lora, calibration, keeping, ray, refining, rounds, routing
+from . import as_lora, calibration, keeping, ray, refining, rounds, routing, tuning
 from .asking import REFERENCES, asking_plan, examining_plan, has_tasks
 from .chosen import ChosenInputs
 from .coverage import require_merged
@@ -188,6 +188,7 @@ def _run_plan(
         notes = (
             *left,
             *keeping.notes_on(plan),
+            *tuning.said_of(plan.recipe),
             *(as_lora.notes_on(adapter) if adapter else ()),
             *exam.notes,
             *itertools.chain.from_iterable(nothing),

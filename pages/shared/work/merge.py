@@ -24,9 +24,11 @@ from mats_core.merging import (
     Report,
     RoundDone,
     Shares,
+    Tuned,
     parse_options,
     planned,
     run_plan,
+    still_tuned,
 )
 from mats_core.methods import METHODS
 
@@ -55,6 +57,7 @@ class Request:
     by: tuple[Mapping[str, Any], ...] = ()
     draft: bool = False  # whether it was Live that asked
     further: Further = STATIC
+    tuned: Tuned | None = None  # of settings that a search chose, as long as they are these
 
     def recipe(self, files: dict[str, Path] | None = None) -> Recipe:
         """The recipe; raises `InputError` for anything wrong with method and options."""
@@ -65,7 +68,7 @@ class Request:
                 found="none",
                 remedy="Choose some under 'Experts'.",
             )
-        return self.collection.recipe(
+        recipe = self.collection.recipe(
             self.method,
             self.options,
             statistics=files,
@@ -80,6 +83,8 @@ class Request:
             by=self.by,
             **self.further.settings,
         )
+        noted = recipe.model_copy(update={"tuned": self.tuned})
+        return noted if still_tuned(noted) else recipe
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,9 @@ from typing import Any
 
 from ..errors import InputError, listing, member
 from ..evaluation import Difference, TaskResult, compare
-from ..merging import FINAL, Event, Inputs, Recipe, as_tuned, open_inputs
+from ..merging import Event
 from ..methods import METHODS
+from ..recipes import FINAL, Inputs, Recipe, as_tuned, open_inputs
 from ..system import Memo, part
 from .attempt import attempt, quietly
 

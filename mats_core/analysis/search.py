@@ -21,8 +21,9 @@ from typing import Any, Literal
 
 from ..errors import InputError, listing, member
 from ..evaluation import normalised_interval, share
-from ..merging import (
-    Event,
+from ..merging import Event
+from ..methods import METHODS
+from ..recipes import (
     FamilyFile,
     Inputs,
     Recipe,
@@ -35,7 +36,6 @@ from ..merging import (
     open_inputs,
     prepare,
 )
-from ..methods import METHODS
 from ..system import Memo, part, watched
 from .attempt import attempt, quietly
 from .search_space import Knob, Space, as_it_is, knobs_of, points, with_values

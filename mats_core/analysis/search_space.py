@@ -13,9 +13,9 @@ from itertools import pairwise
 from typing import Any, Literal
 
 from ..errors import InputError, listing, member
-from ..merging import Inputs, Recipe, Rule, parse_options
 from ..methods import METHODS, STEPS, OptionField, Options, describe, fields_of
 from ..names import block_depths
+from ..recipes import Inputs, Recipe, Rule, parse_options
 from .sweep import KINDS, suggested
 
 Turned = Literal["option", "weight", "depth", "step", "rank"]

@@ -41,7 +41,7 @@ def _donors(arguments: argparse.Namespace) -> None:
             recipe_of,
         )
     from ..errors import InputError
-    from ..merging import dump_recipe
+    from ..recipes import dump_recipe
     from ..system import bar, drain
 
     if arguments.output and arguments.output.exists() and not arguments.force:

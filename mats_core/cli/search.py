@@ -62,7 +62,7 @@ def _search(arguments: argparse.Namespace) -> None:
     with uncollected():
         from ..analysis import EXAMPLES, Space, recipe_of, searching
     from ..errors import InputError
-    from ..merging import dump_recipe
+    from ..recipes import dump_recipe
     from ..system import bar, drain
 
     journal = _journal(arguments)

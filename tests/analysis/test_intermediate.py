@@ -19,12 +19,12 @@ from mats_core.analysis import (
 from mats_core.cli import main
 from mats_core.errors import InputError
 from mats_core.evaluation import Score, TaskResult
-from mats_core.merging import (
+from mats_core.merging import merge
+from mats_core.recipes import (
     Evaluation,
     Recipe,
     dump_recipe,
     load_recipe,
-    merge,
     parse_recipe,
     still_tuned,
 )
@@ -124,7 +124,7 @@ def test_the_command_prints_pairs_and_writes_the_best(recipe: Recipe, tmp_path: 
     assert "e0 with e2" in said
     assert "asked once" in said
     best = load_recipe(out)
-    assert [entry.name for entry in best.experts][0] == "e0"
+    assert best.experts[0].name == "e0"
     assert best.tuned is not None
     assert main([*words, "--output", str(out)]) == 2
     assert "--force" in capsys.readouterr().err

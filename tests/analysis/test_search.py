@@ -29,20 +29,19 @@ from mats_core.analysis import (
 from mats_core.analysis.search_space import as_it_is, ladder, points
 from mats_core.errors import InputError
 from mats_core.evaluation import Score, TaskResult, normalised_interval, share
-from mats_core.merging import (
+from mats_core.merging import Event, merge
+from mats_core.methods import METHODS, describe
+from mats_core.recipes import (
     Evaluation,
-    Event,
     Inputs,
     Recipe,
     Report,
     dump_recipe,
-    merge,
     open_inputs,
     parse_options,
     parse_recipe,
     still_tuned,
 )
-from mats_core.methods import METHODS, describe
 from mats_core.system import drain
 from tests.conftest import family_recipe
 

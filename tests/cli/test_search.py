@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mats_core.cli import main
-from mats_core.merging import dump_recipe, load_recipe, parse_recipe, still_tuned
+from mats_core.recipes import dump_recipe, load_recipe, parse_recipe, still_tuned
 from tests.conftest import family_recipe
 
 

@@ -9,8 +9,8 @@ import streamlit as st
 
 from mats_core.analysis import Objective, Space, knobs_of
 from mats_core.errors import InputError
-from mats_core.merging import FamilyFile, dump_recipe
 from mats_core.methods import METHODS, PROPOSED, STEPS, describe
+from mats_core.recipes import FamilyFile, dump_recipe
 
 from ..frame import show
 from ..work import Prepared, Run, SearchRequest

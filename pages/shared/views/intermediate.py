@@ -11,8 +11,8 @@ from mats_core import figures
 from mats_core.analysis import LAMBDAS, Donation, Donations, gained
 from mats_core.evaluation import TaskResult
 from mats_core.figures import Look
-from mats_core.merging import FamilyFile
 from mats_core.methods import METHODS
+from mats_core.recipes import FamilyFile
 
 from ..frame import Slot, show, tracked
 from ..work import DonationRequest, Job, Prepared, ask_finally, measure_donations

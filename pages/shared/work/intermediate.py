@@ -13,7 +13,7 @@ from mats_core.analysis import (
     finally_asked,
 )
 from mats_core.evaluation import TaskResult
-from mats_core.merging import Recipe
+from mats_core.recipes import Recipe
 from mats_core.system import part
 
 from .following import gathering, told

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mats_core.analysis import Knob, Objective, Searched, SearchTrialDone, Space, searching
-from mats_core.merging import Recipe
+from mats_core.recipes import Recipe
 from mats_core.system import part
 
 from . import again, runs

@@ -30,7 +30,7 @@ def still_tuned(recipe: Recipe) -> bool:
     return recipe.tuned is not None and recipe.tuned.settings == _settings(recipe)
 
 
-def said_of(recipe: Recipe) -> tuple[str, ...]:
+def tuning_notes(recipe: Recipe) -> tuple[str, ...]:
     """What a report says of how its settings were chosen, a sentence where there is something."""
     note = recipe.tuned
     if note is None:

@@ -151,7 +151,8 @@ def searching(
     resume: bool = False,
     inputs: Inputs | None = None,
 ) -> Generator[Event, None, Searched]:
-    """Events of a search, the merges' and a `SearchTrialDone` after each; returns what it came to.
+    """Events of a search, the merges' and a `SearchTrialDone` after each, those of the journal
+    first; returns what it came to.
 
     space        what is turned; the method's options by default
     objectives   what is looked for: with several the result has a front
@@ -271,6 +272,11 @@ def _trials(
     began, there = time.monotonic(), points(knobs)
     limit = math.inf if minutes is None else 60 * minutes
     known = {_point(trial): trial for trial in reversed(_known(study)) if not trial.again}
+    for trial in _known(study):
+        fraction = _share(trial.number, most, 0.0, limit)
+        yield SearchTrialDone(
+            trial, fraction=fraction, text=f"Trial {trial.number} was done before"
+        )
     mine = 0
     while True:
         done, spent = len(study.records), time.monotonic() - began

@@ -205,7 +205,9 @@ def _storage(optuna: Any, journal: str | Path | None, *, resume: bool) -> Any:
         _whole_lines(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with _readable(path):
-        return optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(path)))
+        journals = optuna.storages.journal  # its lock of a file works on every system
+        lock = journals.JournalFileOpenLock(str(path))
+        return optuna.storages.JournalStorage(journals.JournalFileBackend(str(path), lock))
 
 
 def _whole_lines(path: Path) -> None:

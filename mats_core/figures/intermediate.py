@@ -42,8 +42,8 @@ def donation_map(found: Donations) -> Figure | None:
     caption = (
         "Points of the target's accuracy above its expert alone, with the best weight λ of the "
         f"target. {len(clear)} of {len(pairs)} pairs {'is' if len(clear) == 1 else 'are'} clearly "
-        f"above it. The best of {len(found.donations[0].points)} weights on the same "
-        f"{_asked(found)} validation examples: it flatters; where λ is 1 no donor helped."
+        f"above it. The best of {len(found.donations[0].points)} weights on the same validation "
+        f"examples, {_asked(found)} of a target: it flatters; where λ is 1 no donor helped."
     )
     rows = [
         {

@@ -40,16 +40,16 @@ def search_history(
     figure.add_scatter(
         x=numbers, y=values, mode="markers", name="trial", customdata=numbers,
         marker={"size": 8, "color": BLUE}, hovertext=[safe(_said(one, titles)) for one in there],
-        hovertemplate="trial %{x}: %{y:.1%}<br>%{hovertext}" + PLAIN,
+        hovertemplate=f"trial %{{x}}: %{{y:{_format(objective)}}}<br>%{{hovertext}}{PLAIN}",
     )  # fmt: skip
-    best = list(accumulate(values, max))
+    best = list(accumulate(values, min if objective == "size" else max))
     figure.add_scatter(
         x=numbers, y=best, mode="lines", name="best so far", hoverinfo="skip",
         line={"color": ORANGE, "width": 3, "shape": "hv"},
     )  # fmt: skip
     laid_out(figure, 360)
     figure.update_xaxes(title="trial", rangemode="tozero")
-    figure.update_yaxes(tickformat=".0%", title=AXES[objective])
+    figure.update_yaxes(tickformat=_format(objective), title=AXES[objective])
     caption = _history(trials, there, objectives, titles, examples)
     return Figure(figure, f"History of a search. {caption}", caption, _rows(trials, examples))
 
@@ -79,8 +79,8 @@ def search_front(
             hovertemplate="trial %{customdata}: %{hovertext}" + PLAIN,
         )  # fmt: skip
     laid_out(figure, 360)
-    figure.update_yaxes(tickformat=".0%", title=AXES[first])
-    figure.update_xaxes(tickformat=".2f" if other == "size" else ".0%", title=AXES[other])
+    figure.update_yaxes(tickformat=_format(first), title=AXES[first])
+    figure.update_xaxes(tickformat=_format(other), title=AXES[other])
     ends = " to ".join(dict.fromkeys(_value(one, first) for one in (best[0], best[-1])))
     count = "One trial is" if len(best) == 1 else f"{len(best)} trials are"
     caption = (
@@ -138,6 +138,10 @@ def _value(trial: SearchTrial, objective: Objective) -> str:
     if objective == "size":
         return f"{value:.2f} × the base"
     return percent(value) + (f" on {trial.task}" if objective == "worst" else "")
+
+
+def _format(objective: Objective) -> str:
+    return ".2f" if objective == "size" else ".1%"
 
 
 def _said(trial: SearchTrial, titles: Titles) -> str:

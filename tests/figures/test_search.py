@@ -69,7 +69,7 @@ def test_donors_stand_with_their_best_weight_beside_the_expert_alone():
     shown = figures.donation_map(Donations(None, pairs, 100))  # type: ignore[arg-type]
     assert shown is not None
     (heat,) = shown.figure.data
-    assert heat.text[0] == ("+15.0<br>λ 0.5", "+0.0<br>λ 1")
+    assert list(heat.text[0]) == ["+15.0<br>λ 0.5", "+0.0<br>λ 1"]
     assert len(shown.figure.layout.shapes) == 1
     assert "1 of 2 pairs is clearly above" in shown.caption
     looks = figures.looks(["t", "a", "b"])

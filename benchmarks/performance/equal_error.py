@@ -141,6 +141,6 @@ ROWS = (
         "K-FAC by CG: iterations to an update within 2 % of the solution's",
         "plain CG from task arithmetic, the same damped system",
         run,
-        minutes=8,
+        minutes=3,
     ),
 )

@@ -8,7 +8,7 @@ import streamlit as st
 
 from mats_core import figures
 from mats_core.analysis import Survey
-from mats_core.merging import FamilyFile, Inputs
+from mats_core.recipes import FamilyFile, Inputs
 
 from ..frame import keys, surveys, tabs
 from ..work import Prepared

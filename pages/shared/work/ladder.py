@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from functools import partial
 
 from mats_core.analysis import Stand, Stood, climb
-from mats_core.merging import Recipe
 from mats_core.methods import Ladder
+from mats_core.recipes import Recipe
 
 from . import again
 from .following import gathering, told

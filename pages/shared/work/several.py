@@ -7,7 +7,7 @@ from typing import Any
 
 from mats_core.errors import InputError
 from mats_core.estimating import estimate
-from mats_core.merging import Recipe
+from mats_core.recipes import Recipe
 from mats_core.system import shares
 
 from .jobs import Tell

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from mats_core.analysis import Sized, SizeDone, sizing
-from mats_core.merging import Recipe
+from mats_core.recipes import Recipe
 
 from . import again
 from .following import gathering, told

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from mats_core.analysis import Axis, Cell, CellDone, sweep
-from mats_core.merging import Recipe
+from mats_core.recipes import Recipe
 from mats_core.system import part
 
 from . import again

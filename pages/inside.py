@@ -38,6 +38,9 @@ with left:
 assert run is not None
 if not run.report.tasks:
     st.info("The experts of this family name no tasks, so there are no examples to look at.")
+    progress.bar(Slot.PREPARATION)
+    if (prepared := families.prepared(preparing)) is not None:
+        film.section(shelf, run, prepared)
     st.stop()
 with middle:
     task = picks.task(run)

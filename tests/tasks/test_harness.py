@@ -88,8 +88,9 @@ LONG = [
 
 
 @installed
-@pytest.mark.parametrize("metric", ["acc", "acc_norm", "acc_bytes"])
-@pytest.mark.parametrize("delimiter", [" ", " -> "])
+@pytest.mark.parametrize(
+    ("metric", "delimiter"), [("acc", " "), ("acc_norm", " "), ("acc_bytes", " -> ")]
+)
 def test_the_answers_are_those_of_the_harness(tmp_path, metric, delimiter):
     """Every log-likelihood and answer, against `simple_evaluate` on the same model."""
     lm_eval = importlib.import_module("lm_eval")

@@ -7,6 +7,7 @@ import streamlit as st
 from mats_core import figures
 from mats_core.analysis import Survey
 from mats_core.merging import FamilyFile, Inputs
+from pages.shared.controls import less
 from pages.shared.frame import Slot, families, keys, progress, show, surveys
 from pages.shared.learn import guide
 from pages.shared.views import conflict, overlap, protection, spectra, survey
@@ -85,5 +86,6 @@ with whole:
 with one:
     st.header("One layer", anchor=False)
     layer, task = choose(prepared.inputs)
+    less.link(collection, layer, task)
     known = found if isinstance(found, Survey) else None
     detail(collection, prepared, known, layer, task)

@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mats_core.merging import parse_recipe
 from mats_core.merging import run as run_recipe
+from mats_core.recipes import parse_recipe
 from mats_core.system import drain
 from sample_models import training
 from sample_models.build import load_arrays

@@ -17,9 +17,9 @@ from mats_core.adapters.view import Adapted
 from mats_core.checkpoints import Checkpoint
 from mats_core.errors import InputError
 from mats_core.estimating import estimate
-from mats_core.merging import Report, open_inputs, parse_recipe, prepare
 from mats_core.merging.pipeline import merge, run
 from mats_core.merging.reading import read_layer
+from mats_core.recipes import Report, open_inputs, parse_recipe, prepare
 from mats_core.system import drain
 from tests.adapter_cases import Written, write_adapter, write_base
 
@@ -124,7 +124,7 @@ def test_the_experts_own_matrices_are_not_formed(experts, monkeypatch):
 
     plan = prepare(recipe(experts[:2], method="tsv_m", options={"space": "core"}))
     monkeypatch.setattr(Adapted, "read", noted)
-    from mats_core.merging.plan import Unit
+    from mats_core.recipes import Unit
 
     layer = read_layer(plan, Unit("transformer.h.0.attn.c_attn.weight"))
     assert not read

@@ -9,8 +9,8 @@ from typing import Any
 
 import streamlit as st
 
-from mats_core.merging import FamilyFile
 from mats_core.methods import METHODS, WITHOUT_DATA
+from mats_core.recipes import FamilyFile
 
 from ..frame import families, session, show
 from ..work import merge

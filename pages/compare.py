@@ -5,6 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from mats_core import figures
+from pages.shared import policy
 from pages.shared.frame import Slot, families, keys, progress, show
 from pages.shared.views import (
     comparison,
@@ -52,9 +53,10 @@ if kept:
     compared, baseline = runlist.pick(collection.name, kept)
     names = ["Accuracy", why.VIEW, "Settings", "Predicted loss", *names]
 else:
+    where = " until this tab is closed" if policy.current().apart else ", also after a reload"
     st.info(
         "There is no finished merge of this family yet. Make one on the Merge page, and it is "
-        "listed here, on this machine, also after a reload. Or let a sweep try many settings now.",
+        f"listed here{where}. Or let a sweep try many settings now.",
         icon=":material/merge:",
     )
     st.page_link("pages/merge.py", label="Go to Merge", icon=":material/arrow_forward:")

@@ -17,7 +17,7 @@ import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from mats_core.errors import InputError
-from mats_core.merging import load_family
+from mats_core.recipes import load_family
 from pages.shared import policy
 from pages.shared.frame import caches, folders
 from pages.shared.policy import DEMO, OPEN, Act, Policy, Visitor, visiting

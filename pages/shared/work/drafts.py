@@ -23,10 +23,10 @@ from mats_core.checkpoints import (
     search_models,
 )
 from mats_core.errors import InputError, size
-from mats_core.merging import (
+from mats_core.merging import averaging
+from mats_core.recipes import (
     FamilyFile,
     Proposal,
-    averaging,
     load_family,
     plain_name,
     proposal,

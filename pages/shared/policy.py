@@ -73,7 +73,7 @@ class Policy:
     runs      finished merges that are kept of a family; drafts: the same of Live's
     shelf     runs whose tensors and answers a session keeps in memory
     results   bytes of measured results that are kept of a session
-    jobs      a session's jobs that wait or run at once
+    jobs      a session's jobs that wait or run at once, and as many in the background
     seconds   that one job may work
     example   bytes of an own example; recipe: bytes of a recipe that is read back
     download  bytes of a model that is downloaded
@@ -147,8 +147,8 @@ class Policy:
             *off,
             "Your merges are yours alone, and are forgotten when this tab is closed or reloaded: "
             f"the last {self.runs} of a family are kept until then.",
-            f"At most {self.jobs:g} pieces of your work wait or run at once, each for at most "
-            f"{self.seconds / 60:g} minutes, because others wait too.",
+            f"At most {self.jobs:g} pieces of your work wait or run at once, and as many in the "
+            f"background, each for at most {self.seconds / 60:g} minutes: others wait too.",
             f"An example of yours may have {size(self.example)}, and a model that you download "
             f"{size(self.download)}.",
         ]

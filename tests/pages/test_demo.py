@@ -301,6 +301,8 @@ def test_a_session_has_so_many_jobs_and_each_so_much_time(demo, monkeypatch):
         states = [job.snapshot().state for job in jobs]
         assert states == ["waiting"] * int(DEMO.jobs) + ["failed"] * (6 - int(DEMO.jobs))
         assert "at most 4 pieces of work" in jobs[-1].snapshot().error
+        later = [desk.submit(Job(n, f"{n}", lambda tell: 1, background=True)) for n in range(5)]
+        assert [job.active for job in later] == [True] * 4 + [False]
         assert other.submit(Job(9, "theirs", lambda tell: 2)).active
     limited(monkeypatch, seconds=-1)
     slow = Desk(worker, Visitor()).submit(Job(0, "Slow", lambda tell: tell(0.5, "half")))

@@ -246,13 +246,14 @@ class Desk:
         """Hand a job to the worker; one that is not done here, or too many, fails with a sentence
         at once."""
         active = [j for j in self._jobs if j.active]
+        alike = [j for j in active if j.background == job.background]
         job.visitor, limits = self.visitor, policy.current()
         try:
             limits.require_work(job.work)
-            if len(active) >= limits.jobs and not job.background:
+            if len(alike) >= limits.jobs:
                 raise InputError(
                     job.title, expected=f"at most {limits.jobs:g} pieces of work of one session",
-                    found=f"{len(active)} under way ({listing(j.title for j in active)})",
+                    found=f"{len(alike)} under way ({listing(j.title for j in alike)})",
                     remedy="On a shared server others wait too: cancel one, or wait for it.",
                 )  # fmt: skip
         except InputError as error:

@@ -104,7 +104,7 @@ def started(log: Path, **variables: str) -> Iterator[tuple[str, subprocess.Popen
 
 
 def _wait(health: str, log: Path) -> None:
-    until = time.monotonic() + 60
+    until = time.monotonic() + 180
     while time.monotonic() < until:
         try:
             urllib.request.urlopen(health, timeout=2)

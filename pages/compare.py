@@ -7,6 +7,7 @@ from functools import partial
 import streamlit as st
 
 from mats_core import figures
+from pages.shared import policy
 from pages.shared.frame import Slot, families, keys, progress, show, tabs
 from pages.shared.views import (
     final,
@@ -36,9 +37,10 @@ kept = runs.everything(collection.name)
 st.header("Finished merges", anchor=False)
 compared, baseline = runlist.pick(collection.name, kept) if kept else ([], None)
 if not kept:
+    where = " until this tab is closed" if policy.current().apart else ", also after a reload"
     st.info(
         "There is no finished merge of this family yet. Make one on the Merge page, and it is "
-        "listed here, on this machine, also after a reload. Or let a sweep try many settings now.",
+        f"listed here{where}. Or let a sweep try many settings now.",
         icon=":material/merge:",
     )
     st.page_link("pages/merge.py", label="Go to Merge", icon=":material/arrow_forward:")

@@ -61,6 +61,8 @@ def handing(request: merge.Request) -> str:
 def _handed(given: Any, collection: FamilyFile) -> Wanted:
     """Settings out of an address: judged, because an address can be written by others."""
     method, changed = str(given["method"]), dict(given["options"])
+    rules = [rule for rule in given.get("by", ()) if isinstance(rule, Mapping)]
+    merge.require_no_paths(method, changed, *(rule.get("options") for rule in rules))
     parsed = parse_options(method, changed, collection.folder).model_dump()
     return Wanted(
         method,

@@ -15,7 +15,7 @@ from mats_core.errors import InputError, listing
 from mats_core.estimating import Estimate, estimate
 from mats_core.evaluation import going_on
 from mats_core.merging import planned, run_plan
-from mats_core.methods import METHODS
+from mats_core.methods import METHODS, describe
 from mats_core.recipes import (
     TRIED,
     Evaluation,
@@ -29,6 +29,8 @@ from mats_core.recipes import (
     parse_options,
 )
 
+from .. import policy
+from ..policy import Act
 from . import again, runs
 from .following import told
 from .further import STATIC, Further, in_memory
@@ -57,7 +59,10 @@ class Request:
     further: Further = STATIC
 
     def recipe(self, files: dict[str, Path] | None = None) -> Recipe:
-        """The recipe; raises `InputError` for anything wrong with method and options."""
+        """The recipe; raises `InputError` for anything wrong with method and options, and for what
+        may not be merged here."""
+        policy.current().require_family(self.collection.folder)
+        require_no_paths(self.method, self.options, *(rule.get("options", {}) for rule in self.by))
         if not self.experts:
             raise InputError(
                 "experts",
@@ -118,6 +123,17 @@ def lacking(collection: FamilyFile, experts: Sequence[str] | None = None) -> str
         f"statistics are measured on each expert's own task, and {whose}: name them on the page "
         "Family, or choose a method of the other groups"
     )
+
+
+def require_no_paths(method: str, *options: Any) -> None:
+    """Raise `InputError` for options that name a checkpoint by its path, where none is opened."""
+    if policy.current().permits(Act.TYPED_PATHS) or method not in METHODS:
+        return
+    known = {field.name: field.checkpoint for field in describe(method) if field.checkpoint}
+    for own in options:
+        for name in own if isinstance(own, Mapping) else ():
+            if name in known and own[name] not in known[name]:
+                policy.current().require(Act.TYPED_PATHS)
 
 
 def require_statistics(request: Request) -> None:

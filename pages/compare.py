@@ -11,9 +11,11 @@ from pages.shared import policy
 from pages.shared.frame import Slot, families, keys, progress, show, tabs
 from pages.shared.views import (
     final,
+    intermediate,
     ladder,
     leaderboard,
     predicted_loss,
+    search,
     sizes,
     sweep,
     ticked,
@@ -22,6 +24,7 @@ from pages.shared.views import (
 from pages.shared.views import runs as runlist
 from pages.shared.work import runs
 
+
 collection = families.header(
     "Compare",
     "Every finished merge is kept here. Tick some to see what sets them apart and whether it could "
@@ -29,7 +32,10 @@ collection = families.header(
     names=sweep.linked,
 )
 preparing = families.preparation(collection)
-for part in (sweep, ladder, sizes, leaderboard, final, predicted_loss, why):
+collected = (
+    sweep, search, intermediate, ladder, sizes, leaderboard, final, predicted_loss, why,
+)  # fmt: skip
+for part in collected:
     part.collect()
 show.notices()
 prepared = families.prepared(preparing)
@@ -48,6 +54,9 @@ mine = (
     Slot.EXPLAINING,
     Slot.PREDICTING,
     Slot.SWEEPING,
+    Slot.SEARCHING,
+    Slot.DONATING,
+    Slot.DONATED,
     Slot.CLIMBING,
     Slot.SIZING,
     Slot.RANKING,
@@ -70,9 +79,19 @@ shown = [
         "What accuracy costs in size",
     ),
     tabs.Tab(
+        intermediate.VIEW,
+        partial(intermediate.section, collection, prepared, looks),
+        "What a donor does for a target",
+    ),
+    tabs.Tab(
         "Sweep two settings",
         partial(sweep.section, collection, kept, prepared),
         "Every pair of two settings",
+    ),
+    tabs.Tab(
+        search.VIEW,
+        partial(search.section, collection, kept, prepared),
+        "Many settings at once",
     ),
 ]
 if kept:

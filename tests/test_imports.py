@@ -42,7 +42,10 @@ PAGES = """
     controls learn
     views
 """
-ONLY_IN = {"transformers": {"models"}, "plotly": {"figures"}, "ipywidgets": {"notebook"}}
+ONLY_IN = {
+    "transformers": {"models"}, "plotly": {"figures"}, "ipywidgets": {"notebook"},
+    "optuna": {"analysis"},
+}  # fmt: skip
 NO_STREAMLIT = {("pages/shared", "work")}
 MOST_LINES = 400
 MOST_OF_A_PAGE = 85  # lines: what is shown has its places below pages/shared
@@ -200,7 +203,7 @@ def test_libraries_are_imported_where_they_belong(place, name):
         assert top not in ("pages", "streamlit"), f"{name} imports {stem}"
         if top in ONLY_IN:
             assert room in ONLY_IN[top], f"{name} imports {top}"
-        if top in ("transformers", "ipywidgets"):
+        if top in ("transformers", "ipywidgets", "optuna"):
             assert lazy, f"{name} imports {top} before it is used"
         if room == "linear":
             known = {"torch", "mats_core", *sys.stdlib_module_names, "numpy", "scipy"}

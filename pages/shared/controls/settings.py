@@ -91,6 +91,7 @@ def take_over(collection: FamilyFile) -> None:
     del session.wanted
     if wanted is None:
         return
+    session.tuned = wanted.tuned
     widgets.reset()
     if wanted.method not in METHODS:
         return
@@ -172,7 +173,7 @@ def controls(collection: FamilyFile, method: str, depths: Sequence[float] = ()) 
         str(dtype or ARITHMETIC[0]), device, precision=QUICK, rounds=rounds,
         after=steps, by=rules,
     )  # fmt: skip
-    return replace(request, further=further.controls(request))
+    return replace(request, further=further.controls(request), tuned=session.tuned)
 
 
 def _device() -> str:

@@ -26,7 +26,9 @@ from mats_core.recipes import (
     Report,
     RoundDone,
     Shares,
+    Tuned,
     parse_options,
+    still_tuned,
 )
 
 from .. import policy
@@ -57,6 +59,7 @@ class Request:
     by: tuple[Mapping[str, Any], ...] = ()
     draft: bool = False  # whether it was Live that asked
     further: Further = STATIC
+    tuned: Tuned | None = None  # of settings that a search chose, as long as they are these
 
     def recipe(self, files: dict[str, Path] | None = None) -> Recipe:
         """The recipe; raises `InputError` for anything wrong with method and options, and for what
@@ -70,7 +73,7 @@ class Request:
                 found="none",
                 remedy="Choose some under 'Experts'.",
             )
-        return self.collection.recipe(
+        recipe = self.collection.recipe(
             self.method,
             self.options,
             statistics=files,
@@ -85,6 +88,8 @@ class Request:
             by=self.by,
             **self.further.settings,
         )
+        noted = recipe.model_copy(update={"tuned": self.tuned})
+        return noted if still_tuned(noted) else recipe
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,6 @@ from pages.shared.views import (
 from pages.shared.views import runs as runlist
 from pages.shared.work import runs
 
-
 collection = families.header(
     "Compare",
     "Every finished merge is kept here. Tick some to see what sets them apart and whether it could "
@@ -51,48 +50,22 @@ if not kept:
     )
     st.page_link("pages/merge.py", label="Go to Merge", icon=":material/arrow_forward:")
 mine = (
-    Slot.EXPLAINING,
-    Slot.PREDICTING,
-    Slot.SWEEPING,
-    Slot.SEARCHING,
-    Slot.DONATING,
-    Slot.DONATED,
-    Slot.CLIMBING,
-    Slot.SIZING,
-    Slot.RANKING,
-    Slot.FINISHING,
-)
+    Slot.EXPLAINING, Slot.PREDICTING, Slot.SWEEPING, Slot.SEARCHING, Slot.DONATING, Slot.DONATED,
+    Slot.CLIMBING, Slot.SIZING, Slot.RANKING, Slot.FINISHING,
+)  # fmt: skip
 progress.bar(Slot.PREPARATION, *mine, cancel=mine)
 looks = figures.looks(expert.name for expert in collection.experts)
+drawn = (collection, prepared, looks)
+parts = (
+    (leaderboard, (collection, preparing, prepared), "What each method keeps"),
+    (ladder, drawn, "What each step adds"),
+    (sizes, drawn, "What accuracy costs in size"),
+    (intermediate, drawn, "What a donor does for a target"),
+    (sweep, (collection, kept, prepared), "Every pair of two settings"),
+    (search, (collection, kept, prepared), "Many settings at once"),
+)
 shown = [
-    tabs.Tab(
-        leaderboard.VIEW,
-        partial(leaderboard.section, collection, preparing, prepared),
-        "What each method keeps",
-    ),
-    tabs.Tab(
-        ladder.VIEW, partial(ladder.section, collection, prepared, looks), "What each step adds"
-    ),
-    tabs.Tab(
-        sizes.VIEW,
-        partial(sizes.section, collection, prepared, looks),
-        "What accuracy costs in size",
-    ),
-    tabs.Tab(
-        intermediate.VIEW,
-        partial(intermediate.section, collection, prepared, looks),
-        "What a donor does for a target",
-    ),
-    tabs.Tab(
-        "Sweep two settings",
-        partial(sweep.section, collection, kept, prepared),
-        "Every pair of two settings",
-    ),
-    tabs.Tab(
-        search.VIEW,
-        partial(search.section, collection, kept, prepared),
-        "Many settings at once",
-    ),
+    tabs.Tab(part.VIEW, partial(part.section, *given), heading) for part, given, heading in parts
 ]
 if kept:
     shown = [*ticked.views(compared, baseline, prepared, looks), *shown]

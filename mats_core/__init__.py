@@ -1,6 +1,7 @@
 """MaTS Explorer's library: merge fine-tuned models, and see why a merge works.
 
     measure                       a module and its loader, or a checkpoint and its task → Statistics
+    optimizer_statistics          the file of an AdamW's state → Statistics, without any data
     merge_models                  modules, state dicts or paths, mixed → Merge
     Merge                         a merged model: weights, report, state_dict, model, save
     evaluate                      a merge or a model, on a loader or a task → Score
@@ -43,13 +44,13 @@ if TYPE_CHECKING:
     )
     from .methods import METHODS
     from .notebook import explore
-    from .statistics import Statistics, measure_task
+    from .statistics import Statistics, measure_task, optimizer_statistics
 
 __version__ = "0.2.0"
 __all__ = [
     "METHODS", "FamilyFile", "InputError", "Merge", "Recipe", "Report", "Statistics", "advise",
     "evaluate", "explore", "inspect", "load_family", "load_recipe", "measure", "measure_task",
-    "merge", "merge_models", "parse_recipe", "run",
+    "merge", "merge_models", "optimizer_statistics", "parse_recipe", "run",
 ]  # fmt: skip
 
 _HOMES = {
@@ -70,6 +71,7 @@ _HOMES = {
     "measure_task": "statistics",
     "merge": "api",
     "merge_models": "api",
+    "optimizer_statistics": "statistics",
     "parse_recipe": "merging",
     "run": "api",
 }

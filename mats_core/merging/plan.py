@@ -29,7 +29,7 @@ from ..methods import (
     stretched,
 )
 from ..names import bias_of, depths, is_matrix, is_weight, module_of
-from ..statistics import Statistics
+from ..statistics import Statistics, optimizer_statistics, origins, with_optimizer
 from ..system import Memo, choose_device
 from .by_layer import Local, local_settings
 from .matching import read_through, require_matching, warn_of_labels
@@ -193,7 +193,7 @@ def with_statistics(inputs: Inputs, recipe: Recipe) -> Inputs:
     found = replace(
         inputs,
         statistics=tuple(
-            _statistics(recipe, entry.statistics, expert.checkpoint)
+            _statistics(recipe, entry.statistics, expert.checkpoint, entry.optimizer)
             for entry, expert in zip(recipe.experts, family.experts, strict=True)
         ),
         base_statistics=_statistics(recipe, recipe.base_statistics, family.base),
@@ -231,7 +231,9 @@ def _checked(inputs: Inputs) -> Inputs:
             if statistics is not None:
                 statistics.check(checkpoint.fingerprint)
         warn_of_labels(measured)
-    return replace(inputs, notes=notes_on(family, caught))
+    whose = [expert.name for expert in family.experts]
+    said = origins(dict(zip(whose, inputs.statistics, strict=True)))
+    return replace(inputs, notes=(*notes_on(family, caught), *said))
 
 
 def notes_on(family: Family, caught: Sequence[warnings.WarningMessage]) -> tuple[str, ...]:
@@ -253,10 +255,13 @@ def _expect(checkpoint: Weights, fingerprint: str | None) -> None:
         )
 
 
-def _statistics(recipe: Recipe, reference: str | None, on: Weights) -> Statistics | None:
-    if reference is None:
-        return None
-    return under_base_names(Statistics.open(recipe.path(reference)), on)
+def _statistics(
+    recipe: Recipe, reference: str | None, on: Weights, optimizer: str | None = None
+) -> Statistics | None:
+    found = None if reference is None else Statistics.open(recipe.path(reference))
+    if optimizer is not None:
+        found = with_optimizer(found, optimizer_statistics(original(on), recipe.path(optimizer)))
+    return None if found is None else under_base_names(found, on)
 
 
 def under_base_names(statistics: Statistics, on: Weights) -> Statistics:

@@ -36,7 +36,6 @@ Arithmetic = Literal["float32", "float64"]
 IN_MEMORY = "memory:"  # before the name of a model that was given as a module or a state dict
 OutputDtype = Literal["float32", "float64", "bfloat16", "float16"]
 
-
 Factor = Annotated[float, Field(allow_inf_nan=False)]
 # Of `after`: one key each, the step's name, with its options; a bare name is one without options.
 Steps = tuple[Annotated[dict[str, dict[str, Any]], BeforeValidator(as_mapping)], ...]
@@ -48,6 +47,7 @@ class ExpertEntry(BaseModel):
     name          of the expert
     model         checkpoint or PEFT adapter: a directory, a .safetensors file or a hub id
     statistics    statistics file of this checkpoint
+    optimizer     state of the AdamW that trained it, for the diagonal Fisher
     weight        task weight α_m; negative to take the task away
     task          a .yaml or .npz file, or sample:NAME; evaluated if given
     examples      training examples, for FedAvg
@@ -59,6 +59,7 @@ class ExpertEntry(BaseModel):
     name: FolderName
     model: str
     statistics: str | None = None
+    optimizer: str | None = None
     weight: float = Field(default=1.0, allow_inf_nan=False)
     task: str | None = None
     examples: int | None = Field(None, ge=1)
@@ -348,10 +349,8 @@ def load_recipe(path: str | Path) -> Recipe:
 
     Raises `InputError` for a missing file, bad YAML, a bad recipe, or what mergekit alone can do.
     """
-    content, folder = (
-        read_yaml("recipe", path, Recipe, ExpertEntry, Rule, Refine),
-        Path(path).parent,
-    )
+    content = read_yaml("recipe", path, Recipe, ExpertEntry, Rule, Refine)
+    folder = Path(path).parent
     if is_mergekit(content):
         content, notes = from_mergekit(content, folder)
         for note in notes:
@@ -387,8 +386,9 @@ def dump_recipe(recipe: Recipe, *, absolute: bool = False) -> str:
                 content[key] = str(recipe.path(content[key]).resolve())
         for expert in content["experts"]:
             expert["model"] = _elsewhere(recipe, expert["model"])
-            if expert.get("statistics"):
-                expert["statistics"] = str(recipe.path(expert["statistics"]).resolve())
+            for key in ("statistics", "optimizer"):
+                if expert.get(key):
+                    expert[key] = str(recipe.path(expert[key]).resolve())
             if names_file(expert.get("task") or ""):
                 expert["task"] = str(recipe.path(expert["task"]).resolve())
         options = content.get("options", {})

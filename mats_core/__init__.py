@@ -2,6 +2,7 @@
 
     measure                       a module and its loader, or a checkpoint and its task → Statistics
     optimizer_statistics          the file of an AdamW's state → Statistics, without any data
+    align                         a model with its units in another's order → its weights
     merge_models                  modules, state dicts or paths, mixed → Merge
     Merge                         a merged model: weights, report, state_dict, model, save
     evaluate                      a merge or a model, on a loader or a task → Score
@@ -30,6 +31,7 @@ from typing import TYPE_CHECKING, Any
 from .system import uncollected
 
 if TYPE_CHECKING:
+    from .aligning import align
     from .api import evaluate, inspect, measure, merge, merge_models, run
     from .errors import InputError
     from .estimating import advise
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
 __version__ = "0.2.0"
 __all__ = [
     "METHODS", "FamilyFile", "InputError", "Merge", "Recipe", "Report", "Statistics", "advise",
+    "align",
     "evaluate", "explore", "inspect", "load_family", "load_recipe", "measure", "measure_task",
     "merge", "merge_models", "optimizer_statistics", "parse_recipe", "run",
 ]  # fmt: skip
@@ -62,6 +65,7 @@ _HOMES = {
     "Report": "merging",
     "Statistics": "statistics",
     "advise": "estimating",
+    "align": "aligning",
     "evaluate": "api",
     "explore": "notebook",
     "inspect": "api",

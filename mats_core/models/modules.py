@@ -239,12 +239,12 @@ def parameter_names(
 
 
 def with_names(
-    directory: Path | None, shapes: Mapping[str, tuple[int, ...]]
+    directory: Path | None, shapes: Mapping[str, tuple[int, ...]], *, buffers: bool = False
 ) -> tuple[nn.Module, dict[str, str]]:
     """The module of a checkpoint with tensors of these names and shapes, and the checkpoint's name
     for each of its parameters (`parameter_names`); its numbers say nothing."""
     module = _numbered(directory, shapes)
-    return module, _read_off(module, list(shapes), buffers=False)
+    return module, _read_off(module, list(shapes), buffers=buffers)
 
 
 def _numbered(

@@ -6,12 +6,12 @@ of a model can change places (`structure.py`), and the order that is most like a
 (`matching.py`).
 """
 
-from .align import align, aligned_statistics, state_dict
+from .align import align, aligned_statistics, save, state_dict
 from .matching import match
 from .structure import Structure, structure_of
 from .symmetry import Order, Part, Placement, Symmetry
 
 __all__ = [
     "Order", "Part", "Placement", "Structure", "Symmetry", "align", "aligned_statistics", "match",
-    "state_dict", "structure_of",
+    "save", "state_dict", "structure_of",
 ]  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shutil
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -14,14 +15,18 @@ from torch import Tensor, nn
 from .. import models
 from ..checkpoints import (
     Checkpoint,
+    CheckpointWriter,
     InMemory,
     Ordering,
     Permuted,
+    Renamed,
     Tensors,
     Weights,
+    config_files,
     hub,
     inside,
     original,
+    staged_directory,
 )
 from ..errors import InputError, listing
 from ..families import Expert, examine
@@ -80,18 +85,31 @@ def state_dict(aligned: Permuted) -> dict[str, Tensor]:
     return {name: aligned.read(name) for name in aligned.tensors}
 
 
+def save(aligned: Permuted, folder: Path) -> None:
+    """Write aligned weights into a folder that does not exist, with what lies beside the model's;
+    whole or not at all."""
+    specs = {name: (entry.dtype, entry.shape) for name, entry in aligned.tensors.items()}
+    _ = aligned.ordering  # what cannot be aligned is told before anything is written
+    with staged_directory(Path(folder)) as place:
+        with CheckpointWriter(place, specs, metadata={"format": "pt"}) as writer:
+            for name in specs:
+                writer.add(name, aligned.read(name))
+        if aligned.directory is not None:
+            for file in config_files(aligned.directory):
+                shutil.copyfile(file, place / file.name)
+
+
 def aligned_statistics(statistics: Statistics, on: Weights) -> Statistics:
     """Statistics of a model before it was aligned, in the order that it has now; those of another
     model, or measured after it was aligned, as they are."""
     view = on
-    while not isinstance(view, Permuted):
-        if not hasattr(view, "source") or original(view) is view:
-            return statistics
-        view = view.source  # type: ignore[attr-defined]
-    if statistics.metadata.get("fingerprint") != view.source.fingerprint:
+    while isinstance(view, Renamed):
+        view = view.source
+    said = statistics.metadata.get("fingerprint", "")
+    if not isinstance(view, Permuted) or said not in ("", view.source.fingerprint):
         return statistics
     kept = {n: s for n, s in statistics.shapes.items() if not n.endswith(".block")}
-    metadata = {**statistics.metadata, "fingerprint": view.fingerprint}
+    metadata = {**statistics.metadata, **({"fingerprint": view.fingerprint} if said else {})}
     return statistics.reordered(kept, metadata, partial(_in_order, view))
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from .. import __version__
 from ..errors import InputError, machine_error, reason
-from . import advise, app, evaluate, inspect, measure, merge, methods, soup
+from . import advise, align, app, evaluate, inspect, measure, merge, methods, soup
 
 REFUSED, FAULT, STOPPED = 2, 3, 130  # exit codes
 EXAMPLES = """\
@@ -50,7 +50,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--debug", **about)
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    for command in (advise, merge, soup, measure, evaluate, inspect, methods, app):
+    for command in (advise, merge, soup, align, measure, evaluate, inspect, methods, app):
         command.add(commands)
     for one in commands.choices.values():  # after the command as well as before it
         one.add_argument("--debug", default=argparse.SUPPRESS, **about)

@@ -13,14 +13,12 @@ from torch import Tensor
 
 from ..checkpoints import Checkpoint, CheckpointWriter, TensorEntry, checksum, stem_of
 from ..errors import InputError
+from ..recipes import VERSION, KeptSums, Plan, units
 from ..statistics import Statistics
 from .directory import pinned
 from .journal import NAME, Entry, Journal, Past, identity, read_past
-from .plan import Plan, units
 from .reading import treated_as_matrix
-from .report import VERSION
 from .sinks import SPOOL, MemorySink, Sink, Spool, output_specs
-from .sums import KeptSums
 
 
 @dataclass
@@ -166,7 +164,7 @@ def _identity(plan: Plan, shard_bytes: int) -> dict[str, Any]:
     without = {"base", "base_statistics", "output", "evaluate", "search", "device", "experts",
                "engine"}  # fmt: skip
     recipe = pinned(plan)
-    kept = {"name", "weight", "examples", "fingerprint"}
+    kept = {"name", "weight", "examples", "fingerprint", "align"}
     if plan.method.calibrates or recipe.refine is not None:  # on the inputs of these
         kept.add("task")
     inputs = plan.inputs

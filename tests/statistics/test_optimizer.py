@@ -17,7 +17,7 @@ import mats_core as mats
 from mats_core.checkpoints import Checkpoint
 from mats_core.cli.main import main
 from mats_core.errors import InputError
-from mats_core.merging import open_inputs, parse_recipe
+from mats_core.recipes import open_inputs, parse_recipe
 from mats_core.statistics import optimizer_statistics
 from tests.conftest import family_recipe, loaded
 

@@ -12,7 +12,8 @@ import streamlit as st
 
 from mats_core.checkpoints import ListedModel, ModelSearch
 from mats_core.errors import InputError
-from mats_core.merging import (
+from mats_core.methods import WITHOUT_DATA
+from mats_core.recipes import (
     MEAN,
     FamilyFile,
     by_hand,
@@ -24,7 +25,6 @@ from mats_core.merging import (
     save_family,
     task_of,
 )
-from mats_core.methods import WITHOUT_DATA
 from mats_core.tasks import Guess
 
 from ..frame import Slot, Wanted, browser, families, progress, session, show, tracked
@@ -182,7 +182,7 @@ def _keep(
     experts: Sequence[ListedModel],
     told: Mapping[Path, Guess | None] | None,
     known: dict[str, Path],
-    strangers: bool,
+    strangers: Mapping[Path, bool],
 ) -> None:
     """Name and place, and the press that writes the file; no press while `told` is None."""
     st.markdown("**4. Keep it** as a family.yaml, which you can read, change and share.")
@@ -252,7 +252,7 @@ def _family(
     experts: Sequence[ListedModel],
     chosen: Mapping[Path, str | None],
     titles: Sequence[str],
-    strangers: bool,
+    strangers: Mapping[Path, bool],
 ) -> FamilyFile:
     """The family as it would be written, with what the page does not ask about as it was."""
     if name.strip().casefold() in {title.casefold() for title in titles}:
@@ -263,7 +263,7 @@ def _family(
     like = load_family(draft.like) if draft.like else None
     return new_family(
         name, folder, base, experts, roots=families.roots(), tasks=chosen, like=like,
-        strangers=strangers,
+        strangers=bool(strangers), aligned=strangers,
     )  # fmt: skip
 
 

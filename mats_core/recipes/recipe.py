@@ -48,6 +48,7 @@ class ExpertEntry(BaseModel):
     model         checkpoint or PEFT adapter: a directory, a .safetensors file or a hub id
     statistics    statistics file of this checkpoint
     optimizer     state of the AdamW that trained it, for the diagonal Fisher
+    align         whether its units are put in the base's order
     weight        task weight α_m; negative to take the task away
     task          a .yaml or .npz file, or sample:NAME; evaluated if given
     examples      training examples, for FedAvg
@@ -60,6 +61,7 @@ class ExpertEntry(BaseModel):
     model: str
     statistics: str | None = None
     optimizer: str | None = None
+    align: bool = False
     weight: float = Field(default=1.0, allow_inf_nan=False)
     task: str | None = None
     examples: int | None = Field(None, ge=1)
@@ -198,10 +200,8 @@ class Recipe(Shown, BaseModel):
     base_statistics    statistics of the base, for gradient matching
     base_fingerprint   if given, the base must have it
     engine             where layers are merged: in this process, or on a Ray cluster
-    rounds             2: measure statistics again at the merge, on the experts' own calibration
-                       examples, and merge once more; 3: and again
-    keep_sums          whether sums over the experts are written beside the merge, so that others
-                       can be added to it later
+    rounds             2: measure statistics again at the merge, and merge once more; 3: and again
+    keep_sums          whether sums are written beside the merge, so that experts can be added later
     adds_to            the folder of a merge with such sums: `experts` are added to its experts
     by                 weights and options of layers by their names and depths
     after              steps on the merged update of every layer, in their order

@@ -15,6 +15,7 @@ import torch
 
 from .. import models
 from ..adapters import VectorFamily, open_expert, vector_family, why_not
+from ..aligning import align, aligned_statistics
 from ..checkpoints import Buffers, Checkpoint, InMemory, Weights, original
 from ..errors import InputError, listing
 from ..families import Expert, Family, examine, look_inside
@@ -33,7 +34,7 @@ from ..statistics import Statistics, optimizer_statistics, origins, with_optimiz
 from ..system import Memo, choose_device
 from .by_layer import Local, local_settings
 from .matching import read_through, require_matching, warn_of_labels
-from .recipe import Recipe
+from .recipe import ExpertEntry, Recipe
 from .required import expert_weights, require_experts, require_statistics, require_steps
 from .sums import EarlierMerge
 
@@ -174,7 +175,7 @@ def open_inputs(recipe: Recipe, memo: Memo | None = None, *, contents: bool = Tr
     """
     base = Checkpoint.open(recipe.model_path(recipe.base))
     experts = [
-        Expert(entry.name, open_expert(recipe.model_path(entry.model), base), entry.task or "")
+        Expert(entry.name, _opened(recipe, entry, base), entry.task or "")
         for entry in recipe.experts
     ]
     examined = functools.partial(examine, base, experts, contents=False, anatomy=models.anatomy)
@@ -185,6 +186,12 @@ def open_inputs(recipe: Recipe, memo: Memo | None = None, *, contents: bool = Tr
     inputs = Inputs(family, (None,) * len(experts), None, (), memo or Memo(), False, earlier)
     inputs = with_statistics(inputs, recipe)
     return complete(inputs, recipe) if contents else inputs
+
+
+def _opened(recipe: Recipe, entry: ExpertEntry, base: Weights) -> Weights:
+    """An expert's weights, in the order of the base's units where the recipe says so."""
+    found = open_expert(recipe.model_path(entry.model), base)
+    return align(found, base) if entry.align else found
 
 
 def with_statistics(inputs: Inputs, recipe: Recipe) -> Inputs:
@@ -261,7 +268,7 @@ def _statistics(
     found = None if reference is None else Statistics.open(recipe.path(reference))
     if optimizer is not None:
         found = with_optimizer(found, optimizer_statistics(original(on), recipe.path(optimizer)))
-    return None if found is None else under_base_names(found, on)
+    return None if found is None else under_base_names(aligned_statistics(found, on), on)
 
 
 def under_base_names(statistics: Statistics, on: Weights) -> Statistics:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from .. import models
 from ..adapters import Adapted, open_expert
+from ..aligning import aligned_statistics
 from ..checkpoints import Checkpoint, InMemory, Renamed, Weights, hub, inside, original, unwrapped
 from ..errors import InputError, listing, member
 from ..families import Expert, examine
@@ -290,6 +291,7 @@ def _fitted(
     """Statistics under the base's names, where they are of this model."""
     if statistics is None:
         return None
+    statistics = aligned_statistics(statistics, on)
     source = original(on)
     if isinstance(source, InMemory) or statistics.source.startswith("memory:"):
         _same_model(statistics, on, whose, prints)

@@ -166,21 +166,30 @@ def _found(
         if names.get(n, n) in theirs.tensors
     }
     placement = match(structure.symmetries, model, to)
-    moved = _with_copies(placement.changed, ours)
+    moved = _with_copies(placement.changed, ours, touched)
     units = sum(int((e != torch.arange(len(e))).sum()) for a in moved.values() for e in a.values())
     said = f"{len(moved)} of its {len(ours.tensors)} tensors" if units else "none of its tensors"
     note = f"'{ours.path}' was aligned to '{theirs.path}': units changed their places in {said}"
     return Ordering(moved, structure.transposed, (note, *structure.left))
 
 
-def _with_copies(moved: dict[str, Any], ours: Weights) -> dict[str, Any]:
-    """The moves, also of tensors that repeat another one, as an output tied to its embedding."""
+def _with_copies(moved: dict[str, Any], ours: Weights, touched: set[str]) -> dict[str, Any]:
+    """The moves, also of tensors that repeat another one, as an output tied to its embedding.
+
+    touched   tensors that the model's class has a place for
+    """
     found = dict(moved)
     for name, leader in ours.aliases.items():
         group = {leader, *(n for n, first in ours.aliases.items() if first == leader)}
         known = next((moved[n] for n in sorted(group) if n in moved), None)
         if known is not None:
             found[name] = found[leader] = known
+    shapes = {ours.tensors[name].shape for name in moved}
+    spare = [n for n, e in ours.tensors.items() if n not in touched and e.shape in shapes]
+    by_digest = {ours.digest(name): name for name in moved} if spare else {}
+    for name in spare:
+        if (twin := by_digest.get(ours.digest(name))) is not None:
+            found[name] = moved[twin]
     return found
 
 

@@ -312,6 +312,8 @@ def _with_stream(
         for axis, length in enumerate(value.shape)
         if length == size and (name, axis) not in hidden
     )
+    if not parts:  # layers in a row, without a stream that they add to
+        return kept, left
     stream = Symmetry("dimensions of the residual stream", parts, "G")
     if _leaves(model, inputs, call, [stream], "G"):
         return [stream, *kept], left

@@ -84,7 +84,9 @@ class Permuted(Weights):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        return (*self.source.notes, *self.ordering.notes)
+        """The source's, and once the order was found what there is to say of it."""
+        known = "ordering" in self.__dict__
+        return (*self.source.notes, *(self.ordering.notes if known else ()))
 
     @property
     def aliases(self) -> Mapping[str, str]:

@@ -16,8 +16,10 @@ if __name__ == "__main__":  # not in a process that multiprocessing starts besid
     set_waiting()
     page = navigation.frame()
     navigation.enter()
-    if "torch" not in sys.modules:
-        with first_sight.shown(page.title), uncollected():
+    # In every run: what follows would move, and what was opened in it by then would close.
+    sight = first_sight.place()
+    if first_sight.loading():
+        with first_sight.shown(page.title, sight), uncollected():
             from pages.shared.frame import families  # noqa: F401  (and with it PyTorch)
     from pages.shared.frame import tracked
 

@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import streamlit as st
 
 from mats_core import figures
-from pages.shared.frame import Slot, families, keys, progress, show
+from pages.shared.frame import Slot, families, keys, progress, show, tabs
 from pages.shared.views import (
-    comparison,
     final,
     ladder,
     leaderboard,
     predicted_loss,
     sizes,
     sweep,
+    ticked,
     why,
 )
 from pages.shared.views import runs as runlist
 from pages.shared.work import runs
 
-HEADINGS = {
-    "Accuracy": "What each task keeps",
-    "Settings": "What was set",
-    "Predicted loss": "Which tasks a merge hurts",
-    leaderboard.VIEW: "What each method keeps",
-    ladder.VIEW: "What each step adds",
-    sizes.VIEW: "What accuracy costs in size",
-    "Sweep two settings": "Every pair of two settings",
-}
 collection = families.header(
     "Compare",
     "Every finished merge is kept here. Tick some to see what sets them apart and whether it could "
@@ -35,23 +28,14 @@ collection = families.header(
     names=sweep.linked,
 )
 preparing = families.preparation(collection)
-sweep.collect()
-ladder.collect()
-sizes.collect()
-leaderboard.collect()
-final.collect()
-predicted_loss.collect()
-why.collect()
+for part in (sweep, ladder, sizes, leaderboard, final, predicted_loss, why):
+    part.collect()
 show.notices()
 prepared = families.prepared(preparing)
 kept = runs.everything(collection.name)
-names = [leaderboard.VIEW, ladder.VIEW, sizes.VIEW, "Sweep two settings"]
-compared, baseline = [], None
 st.header("Finished merges", anchor=False)
-if kept:
-    compared, baseline = runlist.pick(collection.name, kept)
-    names = ["Accuracy", why.VIEW, "Settings", "Predicted loss", *names]
-else:
+compared, baseline = runlist.pick(collection.name, kept) if kept else ([], None)
+if not kept:
     st.info(
         "There is no finished merge of this family yet. Make one on the Merge page, and it is "
         "listed here, on this machine, also after a reload. Or let a sweep try many settings now.",
@@ -69,28 +53,26 @@ mine = (
 )
 progress.bar(Slot.PREPARATION, *mine, cancel=mine)
 looks = figures.looks(expert.name for expert in collection.experts)
-views = dict(zip(names, st.tabs(names, key=keys.COMPARE_VIEW, on_change="rerun"), strict=True))
-for name, view in views.items():
-    if not view.open:
-        continue
-    with view:
-        if name in HEADINGS:  # the other one asks a question
-            st.header(HEADINGS[name], anchor=False)
-        if name == names[-1]:
-            sweep.section(collection, kept, prepared)
-        elif name == leaderboard.VIEW:
-            leaderboard.section(collection, preparing, prepared)
-        elif name == ladder.VIEW:
-            ladder.section(collection, prepared, looks)
-        elif name == sizes.VIEW:
-            sizes.section(collection, prepared, looks)
-        elif baseline is None:
-            st.info("Tick at least one run in the list above.")
-        elif name == "Accuracy":
-            comparison.accuracy(compared, baseline)
-        elif name == why.VIEW:
-            why.section(compared, baseline, prepared, looks)
-        elif name == "Settings":
-            comparison.settings(compared, baseline)
-        else:
-            predicted_loss.section(compared, prepared, looks)
+shown = [
+    tabs.Tab(
+        leaderboard.VIEW,
+        partial(leaderboard.section, collection, preparing, prepared),
+        "What each method keeps",
+    ),
+    tabs.Tab(
+        ladder.VIEW, partial(ladder.section, collection, prepared, looks), "What each step adds"
+    ),
+    tabs.Tab(
+        sizes.VIEW,
+        partial(sizes.section, collection, prepared, looks),
+        "What accuracy costs in size",
+    ),
+    tabs.Tab(
+        "Sweep two settings",
+        partial(sweep.section, collection, kept, prepared),
+        "Every pair of two settings",
+    ),
+]
+if kept:
+    shown = [*ticked.views(compared, baseline, prepared, looks), *shown]
+tabs.show(shown, keys.COMPARE_VIEW)

@@ -45,6 +45,7 @@ PAGES = """
 ONLY_IN = {"transformers": {"models"}, "plotly": {"figures"}, "ipywidgets": {"notebook"}}
 NO_STREAMLIT = {("pages/shared", "work")}
 MOST_LINES = 400
+MOST_OF_A_PAGE = 85  # lines: what is shown has its places below pages/shared
 # Records show themselves in notebooks, for which they must ask the room above them, lazily.
 UPWARDS = {("system.showing", "notebook")}
 
@@ -210,6 +211,12 @@ def test_libraries_are_imported_where_they_belong(place, name):
 def test_no_module_is_long(place, name):
     lines = HOUSES[place].files[name].read_text("utf-8").count("\n")
     assert lines <= MOST_LINES, f"{name} has {lines} lines: is there a seam?"
+
+
+@pytest.mark.parametrize("page", sorted(ROOT.glob("pages/*.py")), ids=lambda page: page.stem)
+def test_a_page_is_short(page):
+    lines = page.read_text("utf-8").count("\n")
+    assert lines <= MOST_OF_A_PAGE, f"{page.name} has {lines} lines: what belongs below it?"
 
 
 def test_streamlit_is_imported_by_the_app_and_its_pages_only():

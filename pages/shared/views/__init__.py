@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         new_family,
         new_members,
         new_tasks,
+        one_layer,
         overlap,
         own_example,
         picks,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
         stepping,
         survey,
         sweep,
+        ticked,
         welcome,
         why,
     )
@@ -50,7 +52,7 @@ __all__ = [
     "BEFORE", "OTHER", "advice", "between", "bringing", "chosen", "comparison", "conflict",
     "confusion", "convergence", "estimate", "export", "feature_map", "film", "final", "ladder",
     "layer_table", "leaderboard", "loading", "merging", "models", "new_family", "new_members",
-    "new_tasks", "overlap", "own_example", "picks", "predicted_loss", "protection", "recipe",
-    "results", "runs", "shipped", "sizes", "spectra", "stepping", "survey", "sweep", "welcome",
-    "why",
+    "new_tasks", "one_layer", "overlap", "own_example", "picks", "predicted_loss", "protection",
+    "recipe", "results", "runs", "shipped", "sizes", "spectra", "stepping", "survey", "sweep",
+    "ticked", "welcome", "why",
 ]  # fmt: skip

@@ -61,7 +61,8 @@ class Job:
     shared       any session may ask for what it measures: it lasts, and the worker keeps its
                  result under its name
 
-    A snapshot's `partial` is what the work has found so far, for a page that shows it grow.
+    A snapshot's `partial` is what the work has found so far, for a page that shows it grow; its
+    `seconds` are those of its own work, without the ones in which others passed.
     """
 
     def __init__(
@@ -184,8 +185,7 @@ class Job:
 
     def _set(self, **changes: Any) -> None:
         with self._lock:
-            seconds = time.perf_counter() - self._started
-            self._now = replace(self._now, seconds=seconds, **changes)
+            self._now = replace(self._now, seconds=self.worked, **changes)
             if not self._now.active:
                 self._ended.set()
             if self._now.partial is not None or not self._now.active:

@@ -34,6 +34,7 @@ from .following import told
 from .further import STATIC, Further, in_memory
 from .jobs import Job, Tell
 from .prepare import Prepared
+from .several import counts
 
 
 @dataclass(frozen=True)
@@ -135,11 +136,7 @@ def require_statistics(request: Request) -> None:
 def estimated(request: Request, prepared: Prepared) -> Estimate:
     """What a request will cost; raises `InputError` as the merge itself would."""
     recipe = in_memory(request.recipe(prepared.files))
-    return estimate(prepared.inputs, recipe, examples=_examples(prepared))
-
-
-def _examples(prepared: Prepared) -> dict[str, int]:
-    return {name: card.validation for name, card in prepared.cards.items()}
+    return estimate(prepared.inputs, recipe, examples=counts(prepared))
 
 
 def job(request: Request, preparing: Job, name: str = "") -> Job:
@@ -177,7 +174,7 @@ def merge(request: Request, ready: Callable[[], Prepared], tell: Tell) -> Outcom
     prepared = ready()
     recipe = request.recipe(prepared.files)
     plan = planned(in_memory(recipe), again.of_family(prepared, recipe))
-    expected = judge(plan, examples=_examples(prepared), speeds=None)
+    expected = judge(plan, examples=counts(prepared), speeds=None)
     shares = Shares()
     said = {part: shares.merging * expected.share_of(part) for part in ("refining", "branching")}
     shares = replace(shares, measuring=shares.merging * expected.measuring_share, **said)

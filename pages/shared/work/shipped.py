@@ -19,10 +19,10 @@ from mats_core.recipes import TRIED, FamilyFile, FeatureErrors, LayerDone, Recip
 
 from . import again, runs
 from .jobs import Job, Tell
-from .lesson import within
 from .merge import Outcome, Request, merge, refine
 from .prepare import Prepared
 from .runs import Run
+from .several import turns
 
 ADOPTED = "shipped"  # the file that says which results were put among the runs
 CHECKING = "Shipped with the family; this machine is merging it again to check it …"
@@ -84,8 +84,8 @@ def check(collection: FamilyFile, ready: Callable[[], Prepared], tell: Tell) -> 
     out as it was shipped."""
     found, todo = shipped_results(collection), unchecked(collection)
     same_tasks = found is not None and task_digests(collection) == found.tasks
-    for index, run in enumerate(todo):
-        step = within(tell, index, len(todo))
+    steps = turns(tell, [run.recipe for run in todo], ready()) if todo else []
+    for run, step in zip(todo, steps, strict=True):
         if same_tasks and (said := _begun(run, ready, step)):
             runs.change(run, shipped=said)
             continue

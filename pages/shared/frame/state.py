@@ -234,6 +234,8 @@ class Session:
     # What is set, and what is asked to be set
     taken: Held[str | None] = Held(None)
     """The settings that the address has handed over last."""
+    standing: Held[Request | None] = Held(None)
+    """What stood on Merge when it was drawn last."""
     wanted: Held[Wanted | None] = Held(None)
     """Settings that Merge puts into its widgets when it is drawn next."""
     reset_count: Held[int] = Held(0)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         new_family,
         new_members,
         new_tasks,
+        one_layer,
         overlap,
         own_example,
         picks,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
         stepping,
         survey,
         sweep,
+        ticked,
         welcome,
         why,
     )
@@ -52,7 +54,7 @@ __all__ = [
     "BEFORE", "OTHER", "advice", "between", "bringing", "chosen", "comparison", "conflict",
     "confusion", "convergence", "estimate", "export", "feature_map", "film", "final",
     "intermediate", "ladder", "layer_table", "leaderboard", "loading", "merging", "models",
-    "new_family", "new_members", "new_tasks", "overlap", "own_example", "picks", "predicted_loss",
-    "protection", "recipe", "results", "runs", "search", "shipped", "sizes", "spectra", "stepping",
-    "survey", "sweep", "welcome", "why",
+    "new_family", "new_members", "new_tasks", "one_layer", "overlap", "own_example", "picks",
+    "predicted_loss", "protection", "recipe", "results", "runs", "search", "shipped", "sizes",
+    "spectra", "stepping", "survey", "sweep", "ticked", "welcome", "why",
 ]  # fmt: skip

@@ -69,7 +69,7 @@ class Donation:
 
 @dataclass(frozen=True)
 class DonationDone(Event):
-    """Event: all weights of one donor for one target were tried."""
+    """Event: all weights of one donor for one target were tried; `donation` is what came of it."""
 
     donation: Donation
 

@@ -361,9 +361,8 @@ def load_recipe(path: str | Path) -> Recipe:
 
 def _elsewhere(recipe: Recipe, reference: str) -> str:
     """A checkpoint as any folder can name it: a hub id as it is, a path from the root."""
-    if reference.startswith(IN_MEMORY) or hub.is_id(reference, recipe.folder):
-        return reference
-    return str(recipe.path(reference).resolve())
+    named = reference.startswith(IN_MEMORY) or hub.is_id(reference, recipe.folder)
+    return reference if named else str(recipe.path(reference).resolve())
 
 
 def pinned_models(recipe: Recipe) -> Recipe:

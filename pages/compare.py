@@ -2,28 +2,14 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import streamlit as st
 
 from mats_core import figures
 from pages.shared import policy
 from pages.shared.frame import Slot, families, keys, progress, show, tabs
-from pages.shared.views import (
-    final,
-    intermediate,
-    ladder,
-    leaderboard,
-    predicted_loss,
-    search,
-    sizes,
-    sweep,
-    ticked,
-    why,
-)
+from pages.shared.views import final, predicted_loss, sweep, ticked, tried, why
 from pages.shared.views import runs as runlist
 from pages.shared.work import runs
-
 
 collection = families.header(
     "Compare",
@@ -32,10 +18,8 @@ collection = families.header(
     names=sweep.linked,
 )
 preparing = families.preparation(collection)
-collected = (
-    sweep, search, intermediate, ladder, sizes, leaderboard, final, predicted_loss, why,
-)  # fmt: skip
-for part in collected:
+tried.collect()
+for part in (final, predicted_loss, why):
     part.collect()
 show.notices()
 prepared = families.prepared(preparing)
@@ -50,50 +34,10 @@ if not kept:
         icon=":material/merge:",
     )
     st.page_link("pages/merge.py", label="Go to Merge", icon=":material/arrow_forward:")
-mine = (
-    Slot.EXPLAINING,
-    Slot.PREDICTING,
-    Slot.SWEEPING,
-    Slot.SEARCHING,
-    Slot.DONATING,
-    Slot.DONATED,
-    Slot.CLIMBING,
-    Slot.SIZING,
-    Slot.RANKING,
-    Slot.FINISHING,
-)
+mine = (Slot.EXPLAINING, Slot.PREDICTING, *tried.SLOTS, Slot.FINISHING)
 progress.bar(Slot.PREPARATION, *mine, cancel=mine)
 looks = figures.looks(expert.name for expert in collection.experts)
-shown = [
-    tabs.Tab(
-        leaderboard.VIEW,
-        partial(leaderboard.section, collection, preparing, prepared),
-        "What each method keeps",
-    ),
-    tabs.Tab(
-        ladder.VIEW, partial(ladder.section, collection, prepared, looks), "What each step adds"
-    ),
-    tabs.Tab(
-        sizes.VIEW,
-        partial(sizes.section, collection, prepared, looks),
-        "What accuracy costs in size",
-    ),
-    tabs.Tab(
-        intermediate.VIEW,
-        partial(intermediate.section, collection, prepared, looks),
-        "What a donor does for a target",
-    ),
-    tabs.Tab(
-        "Sweep two settings",
-        partial(sweep.section, collection, kept, prepared),
-        "Every pair of two settings",
-    ),
-    tabs.Tab(
-        search.VIEW,
-        partial(search.section, collection, kept, prepared),
-        "Many settings at once",
-    ),
-]
+shown = tried.views(collection, preparing, prepared, kept, looks)
 if kept:
     shown = [*ticked.views(compared, baseline, prepared, looks), *shown]
 tabs.show(shown, keys.COMPARE_VIEW)

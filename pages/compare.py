@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import streamlit as st
 
 from mats_core import figures
 from pages.shared import policy
 from pages.shared.frame import Slot, families, keys, progress, show, tabs
-from pages.shared.views import final, predicted_loss, sweep, ticked, tried, why
+from pages.shared.views import (
+    final,
+    intermediate,
+    ladder,
+    leaderboard,
+    predicted_loss,
+    search,
+    sizes,
+    sweep,
+    ticked,
+    why,
+)
 from pages.shared.views import runs as runlist
 from pages.shared.work import runs
 
@@ -18,8 +31,10 @@ collection = families.header(
     names=sweep.linked,
 )
 preparing = families.preparation(collection)
-tried.collect()
-for part in (final, predicted_loss, why):
+collected = (
+    sweep, search, intermediate, ladder, sizes, leaderboard, final, predicted_loss, why,
+)  # fmt: skip
+for part in collected:
     part.collect()
 show.notices()
 prepared = families.prepared(preparing)
@@ -34,10 +49,24 @@ if not kept:
         icon=":material/merge:",
     )
     st.page_link("pages/merge.py", label="Go to Merge", icon=":material/arrow_forward:")
-mine = (Slot.EXPLAINING, Slot.PREDICTING, *tried.SLOTS, Slot.FINISHING)
+mine = (
+    Slot.EXPLAINING, Slot.PREDICTING, Slot.SWEEPING, Slot.SEARCHING, Slot.DONATING, Slot.DONATED,
+    Slot.CLIMBING, Slot.SIZING, Slot.RANKING, Slot.FINISHING,
+)  # fmt: skip
 progress.bar(Slot.PREPARATION, *mine, cancel=mine)
 looks = figures.looks(expert.name for expert in collection.experts)
-shown = tried.views(collection, preparing, prepared, kept, looks)
+drawn = (collection, prepared, looks)
+parts = (
+    (leaderboard, (collection, preparing, prepared), "What each method keeps"),
+    (ladder, drawn, "What each step adds"),
+    (sizes, drawn, "What accuracy costs in size"),
+    (intermediate, drawn, "What a donor does for a target"),
+    (sweep, (collection, kept, prepared), "Every pair of two settings"),
+    (search, (collection, kept, prepared), "Many settings at once"),
+)
+shown = [
+    tabs.Tab(part.VIEW, partial(part.section, *given), heading) for part, given, heading in parts
+]
 if kept:
     shown = [*ticked.views(compared, baseline, prepared, looks), *shown]
 tabs.show(shown, keys.COMPARE_VIEW)

@@ -162,8 +162,9 @@ OPEN = Policy(
 DEMO = Policy(
     work=frozenset({
         "between", "chosen", "confusion", "conflict", "convergence", "export", "feature_map",
-        "film", "final", "ladder", "layers", "leaderboard", "lesson", "loading", "merge",
-        "own_example", "predicted_loss", "prepare", "sizes", "stepping", "survey", "sweep", "why",
+        "film", "final", "intermediate", "ladder", "layers", "leaderboard", "lesson", "loading",
+        "merge", "own_example", "predicted_loss", "prepare", "search", "sizes", "stepping",
+        "survey", "sweep", "why",
     }),
 )  # fmt: skip
 

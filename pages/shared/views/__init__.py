@@ -46,7 +46,6 @@ if TYPE_CHECKING:
         survey,
         sweep,
         ticked,
-        tried,
         welcome,
         why,
     )
@@ -57,5 +56,5 @@ __all__ = [
     "intermediate", "ladder", "layer_table", "leaderboard", "loading", "merging", "models",
     "new_family", "new_members", "new_tasks", "one_layer", "overlap", "own_example", "picks",
     "predicted_loss", "protection", "recipe", "results", "runs", "search", "shipped", "sizes",
-    "spectra", "stepping", "survey", "sweep", "ticked", "tried", "welcome", "why",
+    "spectra", "stepping", "survey", "sweep", "ticked", "welcome", "why",
 ]  # fmt: skip

@@ -8,11 +8,13 @@ import sys
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from mats_core.system import set_waiting, uncollected
+from pages.shared import policy
 from pages.shared.frame import first_sight, navigation
 
 if __name__ == "__main__":  # not in a process that multiprocessing starts beside a page
     if get_script_run_ctx(suppress_warning=True) is None:
         sys.exit("Start the explorer with: streamlit run app.py")
+    policy.begin()
     set_waiting()
     page = navigation.frame()
     navigation.enter()

@@ -8,6 +8,7 @@
     evaluate                      a merge or a model, on a loader or a task → Score
     inspect                       what a model or a recipe holds, as plain values
     advise                        a family → which method to take, and why
+    search                        a recipe → the best settings on validation data
     explore                       knobs over live merges, in a notebook
 
     load_recipe, parse_recipe     a Recipe from YAML or a dictionary
@@ -32,6 +33,7 @@ from .system import uncollected
 
 if TYPE_CHECKING:
     from .aligning import align
+    from .analysis import search
     from .api import evaluate, inspect, measure, merge, merge_models, run
     from .errors import InputError
     from .estimating import advise
@@ -44,9 +46,9 @@ if TYPE_CHECKING:
 __version__ = "0.2.0"
 __all__ = [
     "METHODS", "FamilyFile", "InputError", "Merge", "Recipe", "Report", "Statistics", "advise",
-    "align",
-    "evaluate", "explore", "inspect", "load_family", "load_recipe", "measure", "measure_task",
-    "merge", "merge_models", "optimizer_statistics", "parse_recipe", "run",
+    "align", "evaluate", "explore", "inspect", "load_family", "load_recipe", "measure",
+    "measure_task", "merge", "merge_models", "optimizer_statistics", "parse_recipe", "run",
+    "search",
 ]  # fmt: skip
 
 _HOMES = {
@@ -71,6 +73,7 @@ _HOMES = {
     "optimizer_statistics": "statistics",
     "parse_recipe": "recipes",
     "run": "api",
+    "search": "analysis",
 }
 
 

@@ -7,12 +7,15 @@ from functools import partial
 import streamlit as st
 
 from mats_core import figures
+from pages.shared import policy
 from pages.shared.frame import Slot, families, keys, progress, show, tabs
 from pages.shared.views import (
     final,
+    intermediate,
     ladder,
     leaderboard,
     predicted_loss,
+    search,
     sizes,
     sweep,
     ticked,
@@ -28,7 +31,10 @@ collection = families.header(
     names=sweep.linked,
 )
 preparing = families.preparation(collection)
-for part in (sweep, ladder, sizes, leaderboard, final, predicted_loss, why):
+collected = (
+    sweep, search, intermediate, ladder, sizes, leaderboard, final, predicted_loss, why,
+)  # fmt: skip
+for part in collected:
     part.collect()
 show.notices()
 prepared = families.prepared(preparing)
@@ -36,42 +42,30 @@ kept = runs.everything(collection.name)
 st.header("Finished merges", anchor=False)
 compared, baseline = runlist.pick(collection.name, kept) if kept else ([], None)
 if not kept:
+    where = " until this tab is closed" if policy.current().apart else ", also after a reload"
     st.info(
         "There is no finished merge of this family yet. Make one on the Merge page, and it is "
-        "listed here, on this machine, also after a reload. Or let a sweep try many settings now.",
+        f"listed here{where}. Or let a sweep try many settings now.",
         icon=":material/merge:",
     )
     st.page_link("pages/merge.py", label="Go to Merge", icon=":material/arrow_forward:")
 mine = (
-    Slot.EXPLAINING,
-    Slot.PREDICTING,
-    Slot.SWEEPING,
-    Slot.CLIMBING,
-    Slot.SIZING,
-    Slot.RANKING,
-    Slot.FINISHING,
-)
+    Slot.EXPLAINING, Slot.PREDICTING, Slot.SWEEPING, Slot.SEARCHING, Slot.DONATING, Slot.DONATED,
+    Slot.CLIMBING, Slot.SIZING, Slot.RANKING, Slot.FINISHING,
+)  # fmt: skip
 progress.bar(Slot.PREPARATION, *mine, cancel=mine)
 looks = figures.looks(expert.name for expert in collection.experts)
+drawn = (collection, prepared, looks)
+parts = (
+    (leaderboard, (collection, preparing, prepared), "What each method keeps"),
+    (ladder, drawn, "What each step adds"),
+    (sizes, drawn, "What accuracy costs in size"),
+    (intermediate, drawn, "What a donor does for a target"),
+    (sweep, (collection, kept, prepared), "Every pair of two settings"),
+    (search, (collection, kept, prepared), "Many settings at once"),
+)
 shown = [
-    tabs.Tab(
-        leaderboard.VIEW,
-        partial(leaderboard.section, collection, preparing, prepared),
-        "What each method keeps",
-    ),
-    tabs.Tab(
-        ladder.VIEW, partial(ladder.section, collection, prepared, looks), "What each step adds"
-    ),
-    tabs.Tab(
-        sizes.VIEW,
-        partial(sizes.section, collection, prepared, looks),
-        "What accuracy costs in size",
-    ),
-    tabs.Tab(
-        "Sweep two settings",
-        partial(sweep.section, collection, kept, prepared),
-        "Every pair of two settings",
-    ),
+    tabs.Tab(part.VIEW, partial(part.section, *given), heading) for part, given, heading in parts
 ]
 if kept:
     shown = [*ticked.views(compared, baseline, prepared, looks), *shown]

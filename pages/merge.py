@@ -36,6 +36,7 @@ with left, st.container(border=True, key="settings"):  # style.css knows it
         "Live: merge at every change of a knob", key="live", persist_state="session"
     )
     request = settings.controls(collection, method, families.block_depths(preparing))
+    session.standing = request
     widgets.explain(method)
     refused = merging.refusal(request) is not None
     clicked = press.button(

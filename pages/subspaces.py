@@ -5,6 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from mats_core.analysis import Survey
+from pages.shared.controls import less
 from pages.shared.frame import Slot, families, progress, show, surveys
 from pages.shared.learn import guide
 from pages.shared.views import conflict, one_layer, survey
@@ -40,5 +41,6 @@ with whole:
 with one:
     st.header("One layer", anchor=False)
     layer, task = one_layer.choose(prepared.inputs)
+    less.link(collection, layer, task)
     known = found if isinstance(found, Survey) else None
     one_layer.detail(collection, prepared, known, layer, task)

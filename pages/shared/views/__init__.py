@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         feature_map,
         film,
         final,
+        intermediate,
         ladder,
         layer_table,
         leaderboard,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
         recipe,
         results,
         runs,
+        search,
         shipped,
         sizes,
         spectra,
@@ -50,9 +52,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BEFORE", "OTHER", "advice", "between", "bringing", "chosen", "comparison", "conflict",
-    "confusion", "convergence", "estimate", "export", "feature_map", "film", "final", "ladder",
-    "layer_table", "leaderboard", "loading", "merging", "models", "new_family", "new_members",
-    "new_tasks", "one_layer", "overlap", "own_example", "picks", "predicted_loss", "protection",
-    "recipe", "results", "runs", "shipped", "sizes", "spectra", "stepping", "survey", "sweep",
-    "ticked", "welcome", "why",
+    "confusion", "convergence", "estimate", "export", "feature_map", "film", "final",
+    "intermediate", "ladder", "layer_table", "leaderboard", "loading", "merging", "models",
+    "new_family", "new_members", "new_tasks", "one_layer", "overlap", "own_example", "picks",
+    "predicted_loss", "protection", "recipe", "results", "runs", "search", "shipped", "sizes",
+    "spectra", "stepping", "survey", "sweep", "ticked", "welcome", "why",
 ]  # fmt: skip

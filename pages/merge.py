@@ -71,7 +71,7 @@ with right:
             show.warnings([note for note in prepared.notes if note not in known])
         results.headline(run, beside, preparing)
         if prepared:
-            results.tabs(run, beside, prepared)
+            results.details(run, beside, prepared)
         else:
             looks = figures.looks(expert.name for expert in collection.experts)
             results.accuracy(run, beside, looks)

@@ -1,8 +1,6 @@
 """What to merge and how: the one description that page, command line and notebooks share.
 
 A recipe is a YAML file (see `docs/recipes.md`).  Relative paths in it start at its own folder.
-Every option of every method is declared once, in that method's options class; `describe` turns the
-declaration into what the command line, the widgets and the reference page need.
 """
 
 from __future__ import annotations
@@ -30,12 +28,12 @@ from ..methods import (
 from ..system import FolderName, Shown
 from ..tasks import names_file
 from .mergekit_recipe import from_mergekit, is_mergekit
+from .tuned import Tuned
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Arithmetic = Literal["float32", "float64"]
 IN_MEMORY = "memory:"  # before the name of a model that was given as a module or a state dict
 OutputDtype = Literal["float32", "float64", "bfloat16", "float16"]
-
 
 Factor = Annotated[float, Field(allow_inf_nan=False)]
 # Of `after`: one key each, the step's name, with its options; a bare name is one without options.
@@ -48,6 +46,8 @@ class ExpertEntry(BaseModel):
     name          of the expert
     model         checkpoint or PEFT adapter: a directory, a .safetensors file or a hub id
     statistics    statistics file of this checkpoint
+    optimizer     state of the AdamW that trained it, for the diagonal Fisher
+    align         whether its units are put in the base's order
     weight        task weight α_m; negative to take the task away
     task          a .yaml or .npz file, or sample:NAME; evaluated if given
     examples      training examples, for FedAvg
@@ -59,6 +59,8 @@ class ExpertEntry(BaseModel):
     name: FolderName
     model: str
     statistics: str | None = None
+    optimizer: str | None = None
+    align: bool = False
     weight: float = Field(default=1.0, allow_inf_nan=False)
     task: str | None = None
     examples: int | None = Field(None, ge=1)
@@ -197,10 +199,8 @@ class Recipe(Shown, BaseModel):
     base_statistics    statistics of the base, for gradient matching
     base_fingerprint   if given, the base must have it
     engine             where layers are merged: in this process, or on a Ray cluster
-    rounds             2: measure statistics again at the merge, on the experts' own calibration
-                       examples, and merge once more; 3: and again
-    keep_sums          whether sums over the experts are written beside the merge, so that others
-                       can be added to it later
+    rounds             2: measure statistics again at the merge, and merge once more; 3: and again
+    keep_sums          whether sums are written beside the merge, so that experts can be added later
     adds_to            the folder of a merge with such sums: `experts` are added to its experts
     by                 weights and options of layers by their names and depths
     after              steps on the merged update of every layer, in their order
@@ -209,6 +209,7 @@ class Recipe(Shown, BaseModel):
     lora               writes one LoRA on the base; None: the whole checkpoint
     evaluate           what is evaluated after the merge, or False
     search             options → values to try on validation data; the best is used
+    tuned              how a search has chosen the settings
     folder             where relative paths start; not part of the file
     """
 
@@ -239,6 +240,7 @@ class Recipe(Shown, BaseModel):
     lora: LoraOutput | None = None
     evaluate: Evaluation | Literal[False] = Evaluation()
     search: dict[str, tuple[Any, ...]] | None = None
+    tuned: Tuned | None = None
     folder: Path = Field(Path(), exclude=True)
 
     def __repr__(self) -> str:
@@ -306,7 +308,7 @@ def parse_recipe(content: Any, folder: str | Path = ".") -> Recipe:
     if not isinstance(content, Mapping):
         raise InputError("recipe", expected="a YAML mapping", found=type(content).__name__)
     content = {**content, "folder": Path(folder)}
-    parts = (ExpertEntry, Evaluation, Rule, Refine, Routed, LoraOutput)
+    parts = (ExpertEntry, Evaluation, Rule, Refine, Routed, LoraOutput, Tuned)
     recipe = validated("recipe", Recipe, content, *parts)
     recipe.parsed_options()
     recipe.steps()
@@ -348,10 +350,8 @@ def load_recipe(path: str | Path) -> Recipe:
 
     Raises `InputError` for a missing file, bad YAML, a bad recipe, or what mergekit alone can do.
     """
-    content, folder = (
-        read_yaml("recipe", path, Recipe, ExpertEntry, Rule, Refine),
-        Path(path).parent,
-    )
+    content = read_yaml("recipe", path, Recipe, ExpertEntry, Rule, Refine)
+    folder = Path(path).parent
     if is_mergekit(content):
         content, notes = from_mergekit(content, folder)
         for note in notes:
@@ -387,8 +387,9 @@ def dump_recipe(recipe: Recipe, *, absolute: bool = False) -> str:
                 content[key] = str(recipe.path(content[key]).resolve())
         for expert in content["experts"]:
             expert["model"] = _elsewhere(recipe, expert["model"])
-            if expert.get("statistics"):
-                expert["statistics"] = str(recipe.path(expert["statistics"]).resolve())
+            for key in ("statistics", "optimizer"):
+                if expert.get(key):
+                    expert[key] = str(recipe.path(expert[key]).resolve())
             if names_file(expert.get("task") or ""):
                 expert["task"] = str(recipe.path(expert["task"]).resolve())
         options = content.get("options", {})

@@ -61,6 +61,8 @@ def handing(request: merge.Request) -> str:
 def _handed(given: Any, collection: FamilyFile) -> Wanted:
     """Settings out of an address: judged, because an address can be written by others."""
     method, changed = str(given["method"]), dict(given["options"])
+    rules = [rule for rule in given.get("by", ()) if isinstance(rule, Mapping)]
+    merge.require_no_paths(method, changed, *(rule.get("options") for rule in rules))
     parsed = parse_options(method, changed, collection.folder).model_dump()
     return Wanted(
         method,
@@ -89,6 +91,7 @@ def take_over(collection: FamilyFile) -> None:
     del session.wanted
     if wanted is None:
         return
+    session.tuned = wanted.tuned
     widgets.reset()
     if wanted.method not in METHODS:
         return
@@ -170,7 +173,7 @@ def controls(collection: FamilyFile, method: str, depths: Sequence[float] = ()) 
         str(dtype or ARITHMETIC[0]), device, precision=QUICK, rounds=rounds,
         after=steps, by=rules,
     )  # fmt: skip
-    return replace(request, further=further.controls(request))
+    return replace(request, further=further.controls(request), tuned=session.tuned)
 
 
 def _device() -> str:

@@ -34,6 +34,7 @@ from ..families import Expert, Family
 from ..methods import named_checkpoints, named_tasks
 from ..tasks import names_file
 from . import card
+from .beside import Beside
 from .journal import NAME as JOURNAL
 from .plan import Inputs, Plan
 from .recipe import Recipe, dump_recipe, load_recipe, pinned_models
@@ -46,10 +47,17 @@ UNLISTED = frozenset({"report.json", JOURNAL, MARK})
 
 
 def finish_directory(
-    plan: Plan, folder: Path, report: Report, branches: Mapping[str, Tensor] | None = None
+    plan: Plan,
+    folder: Path,
+    report: Report,
+    branches: Mapping[str, Tensor] | None = None,
+    began: Beside | None = None,
 ) -> Report:
     """The report with notes on the files beside the weights, after all of these were written: the
-    base's files, the heads, a routed merge's `branches`, the recipe, the model card, the report."""
+    base's files, the heads, a routed merge's `branches`, the recipe, the model card, the report.
+
+    `began`: what lay beside the weights when the merge began; raises `InputError` where a file
+    that was copied is another one."""
     family = plan.inputs.family
     beside = companions(family.base)
     for name, file in beside.copied.items():
@@ -61,6 +69,8 @@ def finish_directory(
     for expert in family.experts:
         _write_head(family, expert, folder / "heads" / expert.name)
     _take_over_heads(plan.inputs.earlier, folder)
+    if began is not None:
+        began.require_unchanged(family)
     if plan.recipe.routed and branches:
         write_branches(folder, branches, plan.recipe.routed, [e.name for e in family.experts])
     notes = dict.fromkeys((*report.warnings, *beside.notes))

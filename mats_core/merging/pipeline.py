@@ -19,11 +19,12 @@ from torch import Tensor
 from ..adapters import VectorFamily
 from ..checkpoints import SHARD_BYTES, Checkpoint, partial_of, staged_directory
 from ..errors import InputError, MachineError, foreseen
-from ..evaluation import TaskResult, told_nothing
-from ..methods import METHODS
+from ..evaluation import told_nothing
 from ..system import Event, Memo, changed, drain
 from . import as_lora, calibration, keeping, ray, refining, rounds, routing
-from .asking import REFERENCES, asking_plan, examining_plan, has_tasks
+from .asked import asking_on
+from .asking import REFERENCES, examining_plan, has_tasks
+from .beside import Beside
 from .chosen import ChosenInputs
 from .coverage import require_merged
 from .directory import finish_directory, require_output
@@ -34,7 +35,8 @@ from .journal import layers_done
 from .plan import Inputs, Plan, complete, open_inputs, prepare
 from .progress import Shares, Stages
 from .recipe import TRIED, Evaluation, Recipe
-from .report import LayerReport, Report, Trial
+from .report import Report, Trial
+from .reported import report_of
 from .sinks import MemorySink, Sink, fold_vectors, take_over
 from .workspace import Place, open_place
 
@@ -160,13 +162,15 @@ def _run_plan(
         plan = prepare(recipe, inputs, plan.keep)
     keeping.require_layers(plan)
     with contextlib.ExitStack() as stack:
-        folder = None
+        folder = began = None
         if target is not None:
             staged = staged_directory(target, allow=allow, resume=resume)
             folder = stack.enter_context(staged)
             as_lora.clear(folder)
+            began = Beside.of(inputs.family)
         place = open_place(plan, folder, shard_bytes=shard_bytes, resume=resume)
         stack.callback(place.discard)  # whatever happens: an open file cannot be removed everywhere
+        stack.enter_context(contextlib.closing(place.journal))
         engine = here if recipe.engine == "local" else ray.on_ray(folder, shard_bytes)
         engine = calibration.by_blocks if plan.method.calibrates else engine
         merging, chosen = _choosing(_merge_into(plan, place, folder, engine))
@@ -181,8 +185,9 @@ def _run_plan(
         adapter, encoder = yield from stages.next(factoring, shares.factoring)
         building = routing.building(plan, encoder)
         built = yield from stages.next(building, shares.branching, _in_round(recipe))
-        asking = asking_plan(plan, exam, {**encoder, **built.tensors})
+        asking = asking_on(plan, exam, {**encoder, **built.tensors}, place.journal)
         results = yield from stages.next(asking, (1 - REFERENCES) * shares.testing)
+        place.journal.close()
         seconds = time.perf_counter() - started
         nothing = (told_nothing("the merge", r.name, r.merged) for r in results)
         notes = (
@@ -192,13 +197,13 @@ def _run_plan(
             *exam.notes,
             *itertools.chain.from_iterable(nothing),
         )
-        report = _report(plan, layers, results, trials, notes, seconds)
+        report = report_of(plan, layers, results, trials, notes, seconds)
         told = routing.told(plan, encoder, built)
         report = replace(report, inputs=tuple(chosen), refined=refined, routed=told)
         if adapter is not None:
             report = replace(report, lora=as_lora.finish(plan, adapter, folder))
         if folder is not None:
-            report = finish_directory(plan, folder, report, built.tensors)
+            report = finish_directory(plan, folder, report, built.tensors, began)
     if target is not None:
         (target / JOURNAL).unlink(missing_ok=True)  # last: until here a merge can be resumed
     tensors = {} if target is not None else encoder
@@ -211,13 +216,12 @@ def _run_plan(
 
 def _merge_into(plan: Plan, place: Place, folder: Path | None, engine: Engine) -> Layers:
     """Merge every layer and put it in its place, which is complete then."""
-    with contextlib.closing(place.journal):
-        if plan.inputs.vectors is not None:
-            layers = yield from _merge_vectors(plan, plan.inputs.vectors, place.sink, folder)
-        else:
-            layers = yield from merge_layers(plan, place, engine)
-        layers += take_over(plan, place.sink)
-        place.finish()
+    if plan.inputs.vectors is not None:
+        layers = yield from _merge_vectors(plan, plan.inputs.vectors, place.sink, folder)
+    else:
+        layers = yield from merge_layers(plan, place, engine)
+    layers += take_over(plan, place.sink)
+    place.finish()
     if place.sums is not None:
         keeping.finish(plan, place.sums)
     return layers
@@ -354,45 +358,3 @@ def _search(
         update={"options": {**recipe.options, **best.options}, "search": None}
     )
     return chosen, tuple(trials)
-
-
-# Report and output directory ----------------------------------------------------------------------
-
-
-def _report(
-    plan: Plan,
-    layers: Sequence[LayerReport],
-    results: Sequence[TaskResult],
-    trials: tuple[Trial, ...],
-    found: Sequence[str],
-    seconds: float,
-) -> Report:
-    """The report; `found`: what users should know about this merge, beside its files."""
-    family, settings = plan.inputs.family, plan.recipe.evaluate
-    notes = list(plan.inputs.notes)
-    before = plan.inputs.earlier.experts if plan.inputs.earlier else ()
-    other = plan.method.fallback
-    fallbacks = [layer for layer in layers if other and layer.method == other]
-    if fallbacks:
-        title = METHODS[other].title
-        notes.append(f"{len(fallbacks)} matrices without statistics fell back to {title}")
-    return Report(
-        method=plan.method.name,
-        options=plan.options.model_dump(),
-        seed=plan.recipe.seed,
-        device=plan.device,
-        device_reason=plan.reason,
-        dtype=plan.recipe.dtype,
-        seconds=seconds,
-        layers=tuple(layers),
-        tasks=tuple(results),
-        split=settings.split if isinstance(settings, Evaluation) else "test",
-        search=trials,
-        warnings=(*notes, *found),
-        fingerprints={**family.fingerprints, **{e.name: e.fingerprint or "" for e in before}},
-        output=str(plan.recipe.path(plan.recipe.output).resolve()) if plan.recipe.output else None,
-        rounds=plan.recipe.rounds,
-        earlier=tuple(entry.name for entry in before),
-        after=tuple(one.content for one in plan.recipe.steps()),
-        by=tuple(rule.model_dump(mode="json", exclude_defaults=True) for rule in plan.recipe.by),
-    )

@@ -2,7 +2,8 @@
 
 Exit code 0 for success; 2 and one clear paragraph for bad input and for what the machine refuses;
 3 for a fault of this program, with how to report it; 130 where it was stopped (Ctrl-C), 143 where
-it was ended (SIGTERM), both after it has cleaned up.  `--debug` shows the traceback.  Heavy imports happen inside the commands, so that `--help` and `methods` answer at once.
+it was ended (SIGTERM), both after it has cleaned up.  `--debug` shows the traceback.  Heavy imports
+happen inside the commands, so that `--help` and `methods` answer at once.
 """
 
 from __future__ import annotations

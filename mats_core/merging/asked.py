@@ -16,10 +16,10 @@ from torch import Tensor
 
 from .. import models
 from ..evaluation import Asked, Exam, TaskResult
+from ..recipes import Plan
 from ..system import Event, changed
 from .asking import asking_plan
 from .journal import Journal
-from .plan import Plan
 
 
 def asking_on(

@@ -29,18 +29,24 @@ from ..checkpoints import (
     unwrapped,
     what_lies,
 )
-from ..errors import InputError, listing, read_json
+from ..errors import InputError, listing, parsing, read_json
 from ..families import Expert, Family
 from ..methods import named_checkpoints, named_tasks
+from ..recipes import (
+    EarlierMerge,
+    Inputs,
+    Plan,
+    Recipe,
+    Report,
+    dump_recipe,
+    load_recipe,
+    pinned_models,
+    write_branches,
+)
 from ..tasks import names_file
 from . import card
 from .beside import Beside
 from .journal import NAME as JOURNAL
-from .plan import Inputs, Plan
-from .recipe import Recipe, dump_recipe, load_recipe, pinned_models
-from .report import Report
-from .routed_folder import write_branches
-from .sums import EarlierMerge
 
 HEAD_FILES = ("head.safetensors", "config.json")
 UNLISTED = frozenset({"report.json", JOURNAL, MARK})
@@ -181,11 +187,12 @@ def require_output(
 def foreign(folder: Path) -> str:
     """What a folder holds that no merge wrote, in words; "" for the whole output of a merge."""
     try:
-        content = json.loads((folder / "report.json").read_text("utf-8"))
-        report, present = Report.from_dict(content), files_in(folder)
-        lists = "files" in content
-        listed = dict(content["files"]) if lists else _by_name(folder, report, present)
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        with parsing(f"output '{folder}'", "a report of a merge"):
+            content = read_json(folder / "report.json")
+            report, present = Report.from_dict(content), files_in(folder)
+            lists = "files" in content
+            listed = dict(content["files"]) if lists else _by_name(folder, report, present)
+    except InputError:
         return what_lies(folder)
     return _others(present, listed)
 

@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 
 from ..errors import InputError, typed
 from ..evaluation import TaskResult
-from .report import LayerReport, layer_dict, layer_of, task_dict, task_of_dict
+from ..recipes import LayerReport, layer_dict, layer_of, task_dict, task_of_dict
 
 NAME = ".journal.jsonl"
 FORMAT = "mats-journal-1"

@@ -20,23 +20,36 @@ from ..adapters import VectorFamily
 from ..checkpoints import SHARD_BYTES, Checkpoint, partial_of, staged_directory
 from ..errors import InputError, MachineError, foreseen
 from ..evaluation import told_nothing
+from ..recipes import (
+    TRIED,
+    ChosenInputs,
+    Evaluation,
+    Finished,
+    Inputs,
+    InputsChosen,
+    Plan,
+    Recipe,
+    Report,
+    RoundDone,
+    Shares,
+    Stages,
+    Trial,
+    TrialDone,
+    complete,
+    open_inputs,
+    prepare,
+)
 from ..system import Event, Memo, changed, drain
 from . import as_lora, calibration, keeping, ray, refining, rounds, routing
 from .asked import asking_on
 from .asking import REFERENCES, examining_plan, has_tasks
 from .beside import Beside
-from .chosen import ChosenInputs
 from .coverage import require_merged
 from .directory import finish_directory, require_output
 from .engine import Engine, Layers, here, merge_layers
-from .events import Finished, InputsChosen, RoundDone, TrialDone
 from .journal import NAME as JOURNAL
 from .journal import layers_done
-from .plan import Inputs, Plan, complete, open_inputs, prepare
-from .progress import Shares, Stages
-from .recipe import TRIED, Evaluation, Recipe
-from .report import Report, Trial
-from .reported import report_of
+from .reporting import report_of
 from .sinks import MemorySink, Sink, fold_vectors, take_over
 from .workspace import Place, open_place
 

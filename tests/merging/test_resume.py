@@ -18,11 +18,11 @@ from mats_core.cli.main import main
 from mats_core.errors import InputError, MachineError
 from mats_core.evaluation import examiner
 from mats_core.merging import engine, journal, pipeline
-from mats_core.merging.events import LayerDone
 from mats_core.merging.journal import Entry, Journal, layers_done, read_past
 from mats_core.merging.pipeline import merge, run
-from mats_core.merging.recipe import Recipe, parse_recipe
-from mats_core.merging.report import LayerReport
+from mats_core.recipes.events import LayerDone
+from mats_core.recipes.recipe import Recipe, parse_recipe
+from mats_core.recipes.report import LayerReport
 from tests.conftest import family_recipe
 
 METHODS = {

@@ -30,7 +30,7 @@ import time
 import traceback
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -229,6 +229,7 @@ def _rounds(
             for called, kind in kinds.items()
             for number in range(max(1, round(rounds * kind.share / whole)))
         ]
+        random.Random(seed).shuffle(tasks)  # so that each kind has its share however long it runs
         pipe.send(tasks)
     for called, number in tasks:
         pipe.send(round_of(folder, called, kinds[called], seed, number))
@@ -241,7 +242,7 @@ def _addresses() -> int:
     return int(told.read_text().split()[0]) * resource.getpagesize() if told.exists() else 0
 
 
-def on_shelf(shelf: str, seed: int, rounds: int) -> Iterator[Outcome]:
+def on_shelf(shelf: str, seed: int, rounds: int) -> Generator[Outcome, None, None]:
     """The outcomes of so many rounds over the kinds of a shelf."""
     left: list[tuple[str, int]] | None = None
     context = multiprocessing.get_context("spawn")
@@ -279,19 +280,26 @@ def on_shelf(shelf: str, seed: int, rounds: int) -> Iterator[Outcome]:
             process.join()
 
 
-def campaign(seed: int, rounds: int, chosen: Sequence[str] = (), told: bool = False) -> Found:
-    """What came of so many rounds over all shelves, or over some."""
+def campaign(
+    seed: int, rounds: int, chosen: Sequence[str] = (), told: bool = False, minutes: float = 1e9
+) -> Found:
+    """What came of so many rounds over all shelves or over some, or of as many as fit into so many
+    minutes."""
     found = Found()
     names = [one for one in SHELVES if not chosen or one in chosen]
     sizes = {one: SIZES.get(one, 1.0) for one in names}
     for name in names:
         begun = time.monotonic()
-        for one in on_shelf(name, seed, round(rounds * sizes[name] / sum(sizes.values()))):
-            found.take(name, one)
-            if told and one.way == "fault":
-                print(
-                    f"FAULT {one.kind}, round {one.number} of seed {seed}: {one.said}", flush=True
-                )
+        until = begun + 60 * minutes * sizes[name] / sum(sizes.values())
+        count = round(rounds * sizes[name] / sum(sizes.values()))
+        with contextlib.closing(on_shelf(name, seed, count)) as outcomes:
+            for one in outcomes:
+                found.take(name, one)
+                if told and one.way == "fault":
+                    said = f"{one.kind}, round {one.number} of seed {seed}: {one.said}"
+                    print(f"FAULT {said}", flush=True)
+                if time.monotonic() > until:
+                    break
         if told:
             done = sum(n for (shelf, _, _), n in found.counted.items() if shelf == name)
             print(f"{name}: {done} rounds in {time.monotonic() - begun:.0f} s", flush=True)
@@ -331,6 +339,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=int(time.time()))
+    parser.add_argument("--minutes", type=float, default=1e9, help="at most, of all rounds")
     parser.add_argument("--shelf", action="append", default=[], choices=list(SHELVES))
     parser.add_argument("--kind")
     parser.add_argument("--number", type=int, default=0)
@@ -339,7 +348,7 @@ def main() -> int:
     if asked.kind:
         return again(asked.kind, asked.seed, asked.number)
     begun = time.monotonic()
-    found = campaign(asked.seed, asked.rounds, asked.shelf, told=True)
+    found = campaign(asked.seed, asked.rounds, asked.shelf, told=True, minutes=asked.minutes)
     for shelf, kind in dict.fromkeys((s, k) for s, k, _ in found.counted):
         told = ", ".join(
             f"{found.counted[shelf, kind, w]} {w}" for w in ("taken", "refused", "fault")

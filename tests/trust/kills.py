@@ -38,7 +38,8 @@ import yaml
 from mats_core import METHODS, InputError, load_family, load_recipe, merge_models, parse_recipe
 from mats_core.checkpoints import Dropped, receive
 from mats_core.cli.main import main as command
-from mats_core.merging import LoraOutput, Recipe, merge, planned, save_family
+from mats_core.merging import merge, planned
+from mats_core.recipes import LoraOutput, Recipe, save_family
 from pages.shared.work import runs
 
 from .campaign import alone
@@ -82,6 +83,7 @@ class Tally:
     works: set[str] = field(default_factory=set)
     tried: int = 0
     stopped: int = 0
+    operations: int = 0
     wrong: list[str] = field(default_factory=list)
 
 
@@ -127,7 +129,8 @@ def child(
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
             resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, most_bytes))
         sys.stdout = open(os.devnull, "w")
-        if (code := work.run()) in (1, 70):  # of a command: a fault
+        code = work.run()
+        if isinstance(code, int) and code:  # of a command
             os._exit(code)
         if count is not None:
             count.write_text(str(done))
@@ -175,8 +178,9 @@ def killed(work: Work, seed: int, kills: int, scratch: Path, tally: Tally) -> No
     seconds, operations, new = time.monotonic() - begun, int(count.read_text()), state(work)
     rng = random.Random(f"{seed} {work.name}")
     numbers = list(range(1, operations + 1))
-    if not work.every:
+    if not work.every or kills < operations:
         rng.shuffle(numbers)
+    tally.operations += operations
     for turn in range(kills):
         restore(work)
         way: dict[str, Any] = {"before": numbers[turn % len(numbers)]}
@@ -321,14 +325,18 @@ def tried(folder: Path, seed: int, kills: int, *, models: bool = True) -> dict[s
         has_ray = importlib.util.find_spec("ray") is not None
         works += of_models(_made(folder / "models"), has_ray)
     scratch, tallies = _made(folder / "scratch"), dict[str, Tally]()
+    # Most for what is killed before every operation, as far as it goes.
+    groups = [[one for one in works if one.every is every] for every in (False, True)]
     left = kills
-    # What takes long or is killed before every operation comes last: it gets what the others leave.
-    for number, work in enumerate(sorted(works, key=lambda one: (one.every, -one.most))):
-        tally = tallies.setdefault(work.kind, Tally())
-        share = min(work.most, max(1, round(left / (len(works) - number))))
-        killed(work, seed, share, scratch, tally)
-        tally.works.add(work.name)
-        left -= share
+    for group, part in zip(groups, (0.4, 1.0), strict=True):
+        rest = max(len(group), round(part * left))
+        for number, work in enumerate(sorted(group, key=lambda one: one.most)):
+            share = min(work.most, max(1, round(rest / (len(group) - number))), left)
+            tally = tallies.setdefault(work.kind, Tally())
+            killed(work, seed, share, scratch, tally)
+            tally.works.add(work.name)
+            print(f"{work.name}: {share} kills", flush=True)
+            rest, left = rest - share, left - share
     return tallies
 
 
@@ -347,9 +355,10 @@ def main() -> int:
     asked = parser.parse_args()
     with alone() as place:
         found = tried(place, asked.seed, asked.kills, models=not asked.quick)
-    lines = ["| work | kinds | tried | stopped | faults |", "| --- | --- | --- | --- | --- |"]
+    heads = ("work", "kinds", "operations on files", "tried", "stopped", "faults")
+    lines = [f"| {' | '.join(heads)} |", f"|{' --- |' * len(heads)}"]
     for kind, one in found.items():
-        told = (len(one.works), one.tried, one.stopped, len(one.wrong))
+        told = (len(one.works), one.operations, one.tried, one.stopped, len(one.wrong))
         lines.append(f"| {kind} | " + " | ".join(map(str, told)) + " |")
     tried_, stopped, wrong = (
         sum(one.tried for one in found.values()),

@@ -17,7 +17,8 @@ from safetensors.numpy import load_file, save_file
 import mats_core as mats
 from mats_core import load_recipe, parse_recipe, tasks
 from mats_core.checkpoints import search_models
-from mats_core.merging import evaluate_output, merge, planned, read_branches
+from mats_core.merging import evaluate_output, merge, planned
+from mats_core.recipes import read_branches
 from tests import text_cases
 from tests.conftest import class_names, make_task, vit
 

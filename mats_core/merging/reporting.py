@@ -1,4 +1,4 @@
-"""The report of a merge that has come to its end."""
+"""What a merge did, as its report."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ from collections.abc import Sequence
 
 from ..evaluation import TaskResult
 from ..methods import METHODS
-from .plan import Plan
-from .recipe import Evaluation
-from .report import LayerReport, Report, Trial
+from ..recipes import Evaluation, LayerReport, Plan, Report, Trial
 
 
 def report_of(
@@ -16,10 +14,10 @@ def report_of(
     layers: Sequence[LayerReport],
     results: Sequence[TaskResult],
     trials: tuple[Trial, ...],
-    found: Sequence[str],
+    told: Sequence[str],
     seconds: float,
 ) -> Report:
-    """The report; `found`: what users should know about this merge, beside its files."""
+    """The report of a merge; `told`: what users should know about it, beside its files."""
     family, settings = plan.inputs.family, plan.recipe.evaluate
     notes = list(plan.inputs.notes)
     before = plan.inputs.earlier.experts if plan.inputs.earlier else ()
@@ -40,7 +38,7 @@ def report_of(
         tasks=tuple(results),
         split=settings.split if isinstance(settings, Evaluation) else "test",
         search=trials,
-        warnings=(*notes, *found),
+        warnings=(*notes, *told),
         fingerprints={**family.fingerprints, **{e.name: e.fingerprint or "" for e in before}},
         output=str(plan.recipe.path(plan.recipe.output).resolve()) if plan.recipe.output else None,
         rounds=plan.recipe.rounds,

@@ -62,6 +62,7 @@ TRIES: dict[str, dict[str, Try]] = {
     },
     "kfac": {
         "iterations": Try(1, SOLVED), "tolerance": Try(0.5, SOLVED), "off_diagonal": Try(0.3),
+        "error": Try(0.5),
         "damping": Try(0.9), "anchor": Try(1.0), "start": Try("zero", {"iterations": 1}),
         "preconditioner": Try("jacobi", {"iterations": 1}), "normalise": Try(False),
         "fold_bias": Try(True), "rank": Try(2), "remaining": Try("block"), "svc": Try(0.3),
@@ -79,7 +80,7 @@ TRIES: dict[str, dict[str, Try]] = {
     "gradient_matching": {"scaling": Try(0.3), "prior": Try(0.5)},
     "kfac_matching": {
         "scaling": Try(0.3), "prior": Try("pretrained"), "damping": Try(0.9),
-        "iterations": Try(1), "tolerance": Try(0.9), "normalise": Try(False),
+        "iterations": Try(1), "tolerance": Try(0.9), "error": Try(0.9), "normalise": Try(False),
         "remaining": Try("fisher"), "svc": Try(0.3), **GRAMS, **POWERS,
     },
 }  # fmt: skip

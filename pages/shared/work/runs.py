@@ -49,6 +49,7 @@ YOUNGER: dict[tuple[str, str], Any] = {
     **{(m, "gram"): "measured" for m in ("regmean", "kfac", "kfac_matching", "essential")},
     **{(m, "gram_power"): 1.0 for m in ("kfac", "kfac_matching")},
     **{(m, "svc"): None for m in ("kfac", "kfac_matching")},
+    **{(m, "error"): None for m in ("kfac", "kfac_matching", "sequential")},
 }  # fmt: skip
 log = logging.getLogger(__name__)
 _WRITING = threading.Lock()

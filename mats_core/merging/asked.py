@@ -59,4 +59,4 @@ def _key(exam: Exam, encoder: Mapping[str, Tensor]) -> str:
 def _checksum(value: Tensor) -> int:
     """CRC-32 of a tensor's bytes."""
     plain = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-    return zlib.crc32(memoryview(plain.numpy()))
+    return zlib.crc32(plain.numpy().data)

@@ -55,6 +55,7 @@ SEED ?= 1
 trust: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.trust.campaign --rounds 20000 --seed $(SEED) --write
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.trust.kills --kills 300 --seed $(SEED) --write
+	$(BIN)/python -m tests.trust.crowd --browsers 10 --minutes 10 --seed $(SEED)
 
 # The versions of everything that is installed here, for `pip install -c constraints.txt`.
 lock: $(VENV)/.dev

@@ -20,7 +20,19 @@ from typing import Any
 
 from .. import __version__
 from ..errors import InputError, machine_error, reason
-from . import advise, app, evaluate, inspect, measure, merge, methods, soup
+from . import (
+    advise,
+    align,
+    app,
+    donors,
+    evaluate,
+    inspect,
+    measure,
+    merge,
+    methods,
+    search,
+    soup,
+)
 
 REFUSED, FAULT, STOPPED, ENDED = 2, 3, 130, 143  # exit codes
 EXAMPLES = """\
@@ -29,6 +41,7 @@ examples:
   {mats} advise sample_models/drawn
   {mats} measure --family sample_models/drawn --out outputs/statistics
   {mats} merge docs/recipes/kfac.yaml --set damping=0.3
+  {mats} search docs/recipes/kfac.yaml --trials 30 --output outputs/best.yaml
   {mats} evaluate outputs/first
   {mats} inspect sample_models/drawn/digits
   {mats} app --families ~/models
@@ -56,7 +69,8 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--debug", **about)
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    for command in (advise, merge, soup, measure, evaluate, inspect, methods, app):
+    making, looking = (merge, search, soup, donors, align), (measure, evaluate, inspect, methods)
+    for command in (advise, *making, *looking, app):
         command.add(commands)
     for one in commands.choices.values():  # after the command as well as before it
         one.add_argument("--debug", default=argparse.SUPPRESS, **about)

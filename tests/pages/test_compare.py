@@ -15,7 +15,7 @@ from mats_core.evaluation.comparison import compare, normalised_interval
 from mats_core.evaluation.scores import normalised_accuracy
 from mats_core.merging.pipeline import merge
 from mats_core.recipes.family_file import load_family, measure_all
-from mats_core.recipes.recipe import TRIED
+from mats_core.recipes.sections import TRIED
 from pages.shared.work import runs
 from tests.pages.driving import kept, measured, press, sentences, settle, spec
 
@@ -67,7 +67,8 @@ def test_without_runs_the_page_says_what_to_do_and_still_sweeps(open_app: Open):
     app = settle(open_app("compare"), "preparation")
     assert sentences(app) == ""
     assert "no finished merge of this family yet" in texts(app)
-    names = ["All methods", "Step by step", "Accuracy against size", SWEEP]
+    names = ["All methods", "Step by step", "Accuracy against size", "Intermediate tasks", SWEEP]
+    names += ["Search"]
     assert [tab.label for tab in app.tabs] == names
 
 

@@ -97,16 +97,15 @@ class Board:
             "ToggleButton",
             description="Pin this run",
             icon="thumb-tack",
-            layout=looks.button,
             tooltip="Compare the runs to come with this one",
         )
-        self.copy = new("Button", description="As code", icon="code", layout=looks.button)
+        self.copy = new("Button", description="As code", icon="code")
         self.folder = new("Text", placeholder="folder to save in", layout=looks.title)
-        self.keep = new("Button", description="Save", icon="save", layout=looks.button)
+        self.keep = new("Button", description="Save", icon="save")
         self.open: Any = None
         if files:
             link = {"description": "Open in the app", "icon": "external-link"}
-            self.open = new("Button", layout=looks.button, **link)
+            self.open = new("Button", **link)
         self.text = new("HTML")
         shown = [self.pin, self.copy, self.folder, self.keep, *([self.open] if files else [])]
         return new("VBox", [new("HBox", shown, layout=looks.rows), self.text])

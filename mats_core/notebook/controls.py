@@ -32,7 +32,6 @@ class Looks:
         self.small = w.Layout(width="84px")
         self.tile = w.Layout(width="22px", height=f"{TILE - 2}px", padding="0", margin="1px")
         self.title = w.Layout(width="150px")  # of labels, and of what is typed beside a button
-        self.button = w.Layout(width="auto", height="30px")
         self._layouts = list(vars(self).values())
         self._styles: dict[str, Any] = {}
 

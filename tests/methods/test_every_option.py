@@ -72,7 +72,7 @@ TRIES: dict[str, dict[str, Try]] = {
         **GRAMS, **POWERS,
     },
     "tsv_m": {"scaling": Try(-0.5), **SPACE},
-    "dc_merge": {"scaling": Try(-0.5), "density": Try(0.5), "smoothing": Try(2.0), **SPACE},
+    "dc_merge": {"scaling": Try(-0.5), "density": Try(0.5), "smoothing": Try(1.0), **SPACE},
     "iso_c": {"scaling": Try(-0.5), **SPACE},
     "iso_cts": {"scaling": Try(-0.5), "common": Try(0.2), **SPACE},
     "essential": {

@@ -124,7 +124,7 @@ def tick_experts(
         with st.expander(f"{len(others)} that do not fit, and why"):
             rows = [(o.model.name, o.sentence, o.model.reference) for o in others]
             st.dataframe(pd.DataFrame(rows, columns=["model", "why", "where"]), hide_index=True)
-    aligned = bool(st.session_state.get(_align_key(draft, base)))
+    aligned = bool(state.value(_align_key(draft, base)))
     return [*ticked, *strangers], dict.fromkeys((one.path for one in strangers), aligned)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mats_core.analysis import Task, layer_spectra, toy
-from mats_core.merging import load_family, measure_all, open_inputs
+from mats_core.recipes import load_family, measure_all, open_inputs
 from mats_core.statistics import Statistics
 
 ROOT = Path(__file__).resolve().parent.parent

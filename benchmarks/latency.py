@@ -25,8 +25,8 @@ set_waiting()  # as app.py does
 import torch
 
 from mats_core.evaluation import half_width
-from mats_core.merging import load_family
 from mats_core.methods import METHODS
+from mats_core.recipes import load_family
 from pages.shared.controls import settings
 from pages.shared.work import merge, prepare
 

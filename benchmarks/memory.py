@@ -183,7 +183,8 @@ class Peak:
 def child(file: str) -> None:
     """In the process that is measured: merge, or only import; print what it took."""
     from mats_core.estimating import estimate
-    from mats_core.merging import load_recipe, merge, open_inputs
+    from mats_core.merging import merge
+    from mats_core.recipes import load_recipe, open_inputs
     from mats_core.system import speeds as machine
 
     speeds = machine.rates()  # measured once a process, whatever is estimated

@@ -32,17 +32,10 @@ if TYPE_CHECKING:
     from .api import evaluate, inspect, measure, merge, merge_models, run
     from .errors import InputError
     from .estimating import advise
-    from .merging import (
-        FamilyFile,
-        Merge,
-        Recipe,
-        Report,
-        load_family,
-        load_recipe,
-        parse_recipe,
-    )
+    from .merging import Merge
     from .methods import METHODS
     from .notebook import explore
+    from .recipes import FamilyFile, Recipe, Report, load_family, load_recipe, parse_recipe
     from .statistics import Statistics, measure_task
 
 __version__ = "0.2.0"
@@ -53,24 +46,24 @@ __all__ = [
 ]  # fmt: skip
 
 _HOMES = {
-    "FamilyFile": "merging",
+    "FamilyFile": "recipes",
     "InputError": "errors",
     "METHODS": "methods",
     "Merge": "merging",
-    "Recipe": "merging",
-    "Report": "merging",
+    "Recipe": "recipes",
+    "Report": "recipes",
     "Statistics": "statistics",
     "advise": "estimating",
     "evaluate": "api",
     "explore": "notebook",
     "inspect": "api",
-    "load_family": "merging",
-    "load_recipe": "merging",
+    "load_family": "recipes",
+    "load_recipe": "recipes",
     "measure": "api",
     "measure_task": "statistics",
     "merge": "api",
     "merge_models": "api",
-    "parse_recipe": "merging",
+    "parse_recipe": "recipes",
     "run": "api",
 }
 

@@ -22,30 +22,32 @@ from .estimating import Estimate, estimate_plan, require
 from .evaluation import Score, examining, scoring_loader
 from .evaluation import evaluate as evaluation
 from .merging import (
+    Merge,
+    evaluating_output,
+    family_record,
+    layers_done,
+    planned,
+    recipe_record,
+    require_output,
+    run_plan,
+    weights_record,
+)
+from .recipes import (
     Examined,
     Finished,
     Inputs,
-    Merge,
     Plan,
     Recipe,
     Source,
     TaskList,
-    evaluating_output,
-    family_record,
     inputs_of,
-    layers_done,
     measured_of,
     named,
     open_source,
     patterns,
-    planned,
     recipe_of,
-    recipe_record,
-    require_output,
-    run_plan,
     statistics_of,
     weights_of,
-    weights_record,
 )
 from .statistics import (
     EXAMPLES,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from mats_core import figures
-from mats_core.merging import TRIED
+from mats_core.recipes import TRIED
 from pages.shared.frame import Slot, families, progress, show
 from pages.shared.views import advice, estimate, new_family
 from pages.shared.views import models as cards

@@ -6,7 +6,7 @@ import streamlit as st
 
 from mats_core import figures
 from mats_core.analysis import Survey
-from mats_core.merging import FamilyFile, Inputs
+from mats_core.recipes import FamilyFile, Inputs
 from pages.shared.frame import Slot, families, keys, progress, show, surveys
 from pages.shared.learn import guide
 from pages.shared.views import conflict, overlap, protection, spectra, survey

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mats_core.evaluation import evaluate, kept
 from mats_core.families import Expert, Family
-from mats_core.merging import load_family, open_inputs
+from mats_core.recipes import load_family, open_inputs
 from mats_core.tasks import Task, load
 
 FAMILY = Path(__file__).parent / "drawn"

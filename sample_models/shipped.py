@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mats_core.merging import load_family, ship_results
+from mats_core.merging import ship_results
+from mats_core.recipes import load_family
 
 FAMILY = Path(__file__).parent / "drawn"
 # Of what merges without training, at its defaults, sequential calibration keeps most.

@@ -14,15 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from mats_core.evaluation import TaskResult
-from mats_core.merging import (
-    FamilyFile,
-    Inputs,
-    Report,
-    load_family,
-    measure_all,
-    merge,
-    open_inputs,
-)
+from mats_core.merging import merge
+from mats_core.recipes import FamilyFile, Inputs, Report, load_family, measure_all, open_inputs
 
 HERE = Path(__file__).parent
 BEGIN, END = "<!-- table:begin -->", "<!-- table:end -->"

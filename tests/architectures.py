@@ -11,7 +11,7 @@ import torch
 import transformers
 from torch import Tensor
 
-from mats_core.merging.recipe import Recipe, parse_recipe
+from mats_core.recipes.recipe import Recipe, parse_recipe
 
 VOCABULARY = 40
 WIDTHS = {

@@ -15,9 +15,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mats_core.merging.recipe import Recipe, parse_recipe
 from mats_core.methods.layer import Layer, LayerStatistics, Merged
 from mats_core.methods.table import METHODS
+from mats_core.recipes.recipe import Recipe, parse_recipe
 from mats_core.statistics.store import Statistics
 from tests.method_cases import CASES
 

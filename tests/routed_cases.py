@@ -12,7 +12,8 @@ import torch
 import mats_core as mats
 from mats_core import tasks
 from mats_core.evaluation import evaluate
-from mats_core.merging import Merge, parse_recipe
+from mats_core.merging import Merge
+from mats_core.recipes import parse_recipe
 
 
 def of_texts(folder: Path, routed: Mapping[str, Any]) -> Merge:

@@ -21,8 +21,8 @@ from mats_core import api
 from mats_core.api import merge_models
 from mats_core.checkpoints.files import Checkpoint
 from mats_core.errors import InputError
-from mats_core.merging.recipe import load_recipe, parse_recipe
 from mats_core.methods.table import METHODS
+from mats_core.recipes.recipe import load_recipe, parse_recipe
 from mats_core.statistics.collect import measure as collect
 from mats_core.statistics.settings import MeasureSettings
 from mats_core.statistics.store import Statistics

@@ -17,8 +17,9 @@ from safetensors import safe_open
 from torch import Tensor
 
 from mats_core.cli import main
-from mats_core.merging import Report, layers_done, load_family, load_recipe
+from mats_core.merging import layers_done
 from mats_core.methods import describe
+from mats_core.recipes import Report, load_family, load_recipe
 from mats_core.statistics import Statistics
 from pages.shared.work import runs
 

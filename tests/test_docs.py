@@ -15,8 +15,8 @@ import torch
 import yaml
 
 from mats_core.checkpoints import hub
-from mats_core.merging.recipe import load_recipe
 from mats_core.methods import METHODS, reference
+from mats_core.recipes.recipe import load_recipe
 from mats_core.tasks.description import Description
 from mats_core.tasks.task import KINDS
 from tests import module_cases

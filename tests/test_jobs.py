@@ -16,7 +16,7 @@ import torch
 
 import mats_core as mats
 from mats_core import analysis
-from mats_core.merging import load_family, measure_all, parse_recipe
+from mats_core.recipes import load_family, measure_all, parse_recipe
 from mats_core.statistics import measure_task
 from mats_core.system import Event, bars, watched
 from mats_core.tasks import load

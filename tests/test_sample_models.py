@@ -16,11 +16,11 @@ from mats_core import models, tasks
 from mats_core.checkpoints.files import Checkpoint
 from mats_core.evaluation import evaluate, kept
 from mats_core.evaluation.evaluate import baselines
-from mats_core.merging.family_file import load_family, measure_all
 from mats_core.merging.pipeline import merge
-from mats_core.merging.plan import open_inputs
-from mats_core.merging.recipe import TRIED, parse_options
 from mats_core.merging.shipped import differing, shipped_results, task_digests
+from mats_core.recipes.family_file import load_family, measure_all
+from mats_core.recipes.plan import open_inputs
+from mats_core.recipes.recipe import TRIED, parse_options
 from sample_models import build, scores, shipped, table, training
 from sample_models import tasks as drawn
 
@@ -191,7 +191,7 @@ def build_average(collection):
 
 
 def test_the_grids_cover_every_method():
-    from mats_core.merging.recipe import parse_options
+    from mats_core.recipes.recipe import parse_options
     from tests.method_cases import CASES
 
     # The table is over the whole family: a method for two experts has no row in it.  One that

@@ -20,7 +20,7 @@ import yaml
 
 from mats_core.errors import InputError
 from mats_core.export import Finished, mergekit
-from mats_core.merging import Report, load_recipe
+from mats_core.recipes import Report, load_recipe
 
 from . import llama
 from .differences import Difference, compare

@@ -75,7 +75,8 @@ def floor(family: Path) -> float:
 
 def child(recipe: str) -> None:
     """In the process that is measured: merge, or (without a recipe) only import."""
-    from mats_core.merging import load_recipe, merge
+    from mats_core.merging import merge
+    from mats_core.recipes import load_recipe
 
     begun = time.perf_counter()
     if recipe:

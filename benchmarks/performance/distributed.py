@@ -9,7 +9,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from mats_core.merging import load_family, measure_all, pipeline
+from mats_core.merging import pipeline
+from mats_core.recipes import load_family, measure_all
 
 from .base import CannotRun, Line, Row, threads, timed
 from .iterations import SAMPLE

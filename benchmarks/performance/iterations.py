@@ -9,8 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mats_core.merging import load_family, measure_all, prepare, read_layer, units
+from mats_core.merging import read_layer
 from mats_core.methods import KfacOptions, Layer, kfac
+from mats_core.recipes import load_family, measure_all, prepare, units
 
 from .base import Line, Row
 

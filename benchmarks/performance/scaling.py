@@ -12,14 +12,9 @@ from typing import Any
 import numpy as np
 
 from mats_core.estimating import estimate
-from mats_core.merging import (
-    FamilyFile,
-    load_family,
-    measure_all,
-    open_inputs,
-    pipeline,
-)
+from mats_core.merging import pipeline
 from mats_core.methods import METHODS, Layer, Shape, options_of_the_base
+from mats_core.recipes import FamilyFile, load_family, measure_all, open_inputs
 from mats_core.system import speeds as machine
 
 from . import drawn

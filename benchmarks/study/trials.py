@@ -13,7 +13,9 @@ from typing import Any
 
 from mats_core.analysis import follow
 from mats_core.evaluation import TaskResult, gap_recovered, half_width, normalised_accuracy
-from mats_core.merging import (
+from mats_core.merging import pipeline
+from mats_core.methods import METHODS
+from mats_core.recipes import (
     Evaluation,
     FamilyFile,
     Finished,
@@ -24,9 +26,7 @@ from mats_core.merging import (
     measure_all,
     open_inputs,
     parse_options,
-    pipeline,
 )
-from mats_core.methods import METHODS
 from mats_core.system import Memo, drain
 from mats_core.tasks import SplitName
 

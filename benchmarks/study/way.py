@@ -12,19 +12,9 @@ from torch import Tensor
 
 from mats_core.evaluation import examiner
 from mats_core.linear import Kronecker, WeightedSum, regularised, weighted_sum
-from mats_core.merging import (
-    Evaluation,
-    Finished,
-    Inputs,
-    Plan,
-    Recipe,
-    pipeline,
-    prepare,
-    read_layer,
-    rounds,
-    units,
-)
+from mats_core.merging import pipeline, read_layer, rounds
 from mats_core.methods import Layer
+from mats_core.recipes import Evaluation, Finished, Inputs, Plan, Recipe, prepare, units
 from mats_core.tasks import SplitName
 
 from .questions import ASKED

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Generator
 
 from ..errors import InputError
-from ..merging import TRIED, Event, Finished, Inputs, Recipe, Report, run
+from ..merging import Event, run
+from ..recipes import TRIED, Finished, Inputs, Recipe, Report
 from ..system import changed
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from .. import models
 from ..errors import InputError
 from ..evaluation import examiner, examining
-from ..merging import Inputs, Recipe
+from ..recipes import Inputs, Recipe
 from ..system import Event, part
 
 STEPS = (-1.0, -0.75, -0.5, -0.25, 0.0, 0.25, 0.5, 0.75, 1.0)

@@ -20,7 +20,8 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..evaluation import Difference, TaskResult, compare
-from ..merging import Event, Finished, Inputs, Recipe, open_inputs, run
+from ..merging import Event, run
+from ..recipes import Finished, Inputs, Recipe, open_inputs
 from ..system import Memo, changed, part
 from .attempt import quietly
 from .correlation import Correlation, correlate_pairs

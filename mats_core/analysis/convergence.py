@@ -15,9 +15,10 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..evaluation import TaskResult, evaluate, examining
-from ..merging import Event, Finished, Inputs, LayerDone, Recipe, Report, open_inputs, run
+from ..merging import Event, run
 from ..methods import METHODS
 from ..names import bias_of
+from ..recipes import Finished, Inputs, LayerDone, Recipe, Report, open_inputs
 from ..system import changed, part
 from ..tasks import SplitName
 

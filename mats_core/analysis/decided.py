@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from ..merging import Report
 from ..methods import DECIDED, INPUT_WIDTH, STEADIED
+from ..recipes import Report
 
 
 @dataclass(frozen=True)

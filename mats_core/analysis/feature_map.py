@@ -24,7 +24,8 @@ from ..errors import InputError
 from ..evaluation import evaluate
 from ..families import Expert, Family
 from ..linear import svd
-from ..merging import Inputs, Recipe, parse_options, run
+from ..merging import run
+from ..recipes import Inputs, Recipe, parse_options
 from ..system import Event, part, recall
 from ..tasks import Split
 

@@ -14,9 +14,10 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..evaluation import TaskResult, examining, normalised_accuracy
-from ..merging import FeatureErrors, Inputs, Recipe, Report, prepare, walking_beside
+from ..merging import walking_beside
 from ..methods import METHODS
 from ..names import bias_of
+from ..recipes import FeatureErrors, Inputs, Recipe, Report, prepare
 from ..system import Event, part
 from ..tasks import SplitName
 

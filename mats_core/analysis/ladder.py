@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 from ..errors import InputError
 from ..evaluation import Comparison, TaskResult, compare
-from ..merging import Event, Inputs, Recipe, open_inputs
+from ..merging import Event
 from ..methods import Ladder, Rung
+from ..recipes import Inputs, Recipe, open_inputs
 from ..system import part
 from .attempt import attempt, quietly
 

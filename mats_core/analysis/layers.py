@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from ..families import Family
-from ..merging import Inputs
 from ..methods import METHODS
+from ..recipes import Inputs
 from ..statistics import Statistics
 from ..system import Event, part
 from .distances import measuring_distances

@@ -18,8 +18,8 @@ from .. import models
 from ..errors import InputError, member
 from ..evaluation import TaskResult, evaluate, examining
 from ..families import Family
-from ..merging import Inputs, Recipe
 from ..names import before_blocks, block_of, module_of
+from ..recipes import Inputs, Recipe
 from ..system import Event, part
 from ..tasks import SplitName
 

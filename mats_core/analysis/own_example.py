@@ -12,7 +12,7 @@ from torch import Tensor
 from .. import models, tasks
 from ..errors import InputError, member
 from ..evaluation import evaluate
-from ..merging import Inputs
+from ..recipes import Inputs
 from ..system import Event
 from ..tasks import Split, Task
 

@@ -25,8 +25,9 @@ from .. import models, tasks
 from ..errors import InputError
 from ..evaluation import evaluate
 from ..families import Expert, Family
-from ..merging import Inputs, Recipe, open_inputs, run
+from ..merging import run
 from ..names import bias_of, module_of
+from ..recipes import Inputs, Recipe, open_inputs
 from ..statistics import Statistics, with_bias
 from ..system import Event, drained, part, recall
 from ..tasks import Split, SplitName

@@ -12,7 +12,8 @@ from typing import Literal
 
 from ..errors import InputError
 from ..evaluation import TaskResult
-from ..merging import Event, Inputs, Recipe, Routed, open_inputs
+from ..merging import Event
+from ..recipes import Inputs, Recipe, Routed, open_inputs
 from ..system import part
 from .attempt import attempt, quietly
 

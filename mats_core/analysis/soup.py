@@ -11,7 +11,8 @@ from collections.abc import Collection, Generator
 from dataclasses import dataclass
 
 from ..errors import InputError, listing
-from ..merging import Event, Inputs, Recipe, open_inputs
+from ..merging import Event
+from ..recipes import Inputs, Recipe, open_inputs
 from ..system import part
 from .attempt import attempt, quietly
 from .sweep import EXAMPLES

@@ -19,17 +19,9 @@ from torch import Tensor
 from ..checkpoints import Weights
 from ..errors import InputError
 from ..linear import Gram, matrix
-from ..merging import (
-    Inputs,
-    Plan,
-    Recipe,
-    Report,
-    calibrating_one,
-    inputs_of_last_round,
-    merge_one,
-    prepare,
-)
+from ..merging import calibrating_one, inputs_of_last_round, merge_one
 from ..methods import METHODS, PLAIN, Stage
+from ..recipes import Inputs, Plan, Recipe, Report, prepare
 from ..system import Event, part
 from .layers import measured_by_name, shares_kept
 from .spectra import task_layers

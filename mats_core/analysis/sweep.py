@@ -14,8 +14,9 @@ from typing import Any
 
 from ..errors import InputError
 from ..evaluation import normalised_interval
-from ..merging import Event, Inputs, Recipe, Report, open_inputs, parse_options, prepare
+from ..merging import Event
 from ..methods import OptionField, describe
+from ..recipes import Inputs, Recipe, Report, open_inputs, parse_options, prepare
 from ..system import part
 from .attempt import attempt, quietly
 

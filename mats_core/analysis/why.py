@@ -14,7 +14,7 @@ import numpy as np
 from torch import Tensor
 
 from ..evaluation import Difference
-from ..merging import Inputs
+from ..recipes import Inputs
 from ..system import Event
 from .correlation import Correlation, correlate
 from .predicted_loss import layer_costs, measured_layers

@@ -38,7 +38,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     with noted(), bar() as show:
         results = drain(evaluating_output(Path(arguments.model), arguments.split), show)
     if arguments.json:
-        from ..merging import task_dict
+        from ..recipes import task_dict
 
         summary = {
             "tasks": [task_dict(result) for result in results],

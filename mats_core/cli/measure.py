@@ -54,7 +54,7 @@ def _measure(arguments: argparse.Namespace) -> None:
     from .. import tasks
     from ..adapters import open_expert
     from ..checkpoints import hub
-    from ..merging import load_family
+    from ..recipes import load_family
     from ..statistics import MeasureSettings, measuring_to_file, require_output
     from ..system import bar, choose_device, drain, parse_bytes, part
 

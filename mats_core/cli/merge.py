@@ -103,15 +103,8 @@ def add(commands: Any) -> None:
 def _merge(arguments: argparse.Namespace) -> None:
     with uncollected():
         from ..api import run
-    from ..merging import (
-        EpochDone,
-        Examined,
-        RoundDone,
-        Started,
-        kept,
-        load_recipe,
-        parse_recipe,
-    )
+    from ..merging import kept
+    from ..recipes import EpochDone, Examined, RoundDone, Started, load_recipe, parse_recipe
     from ..system import bar, drain
 
     with noted():

@@ -30,7 +30,7 @@ def _soup(arguments: argparse.Namespace) -> None:
     with uncollected():
         from ..analysis import EXAMPLES, greedy_soup
     from ..errors import InputError
-    from ..merging import dump_recipe, load_recipe
+    from ..recipes import dump_recipe, load_recipe
     from ..system import bar, drain
 
     if arguments.output and arguments.output.exists() and not arguments.force:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from ..merging import FamilyFile, Inputs, Recipe, load_family, load_recipe, open_inputs
+from ..recipes import FamilyFile, Inputs, Recipe, load_family, load_recipe, open_inputs
 from ..system import UNMEASURED, Rates, choose_device, speeds
 from . import advice_words as words
 from .advice import Advice, Suggestion

@@ -6,8 +6,9 @@ from typing import Any
 
 from ..checkpoints import partial_of
 from ..errors import InputError, size
-from ..merging import output_specs, prepare
+from ..merging import output_specs
 from ..methods import METHODS, SIMPLEST
+from ..recipes import prepare
 from ..system import memory as machine_memory
 from .merge_cost import Estimate, chosen, estimate_plan
 

@@ -8,14 +8,7 @@ from typing import Any
 
 from ..adapters import takes_factors
 from ..evaluation import KEPT, ROUND
-from ..merging import (
-    Evaluation,
-    Plan,
-    examples_of,
-    lora_bytes,
-    output_specs,
-    streams_budget,
-)
+from ..merging import examples_of, lora_bytes, output_specs, streams_budget
 from ..methods import (
     Cost,
     SequentialOptions,
@@ -26,6 +19,7 @@ from ..methods import (
     two_factors,
 )
 from ..models import BATCH
+from ..recipes import Evaluation, Plan
 from ..statistics import AT_ONCE, CHUNK_BYTES
 from ..system import Work
 

@@ -20,10 +20,6 @@ from dataclasses import dataclass, field, replace
 from ..checkpoints import companions
 from ..errors import duration, size
 from ..merging import (
-    Inputs,
-    Plan,
-    Recipe,
-    Unit,
     bytes_at_once,
     cost_of,
     gram_sides,
@@ -35,9 +31,9 @@ from ..merging import (
     shape_of,
     statistics_sizes,
     together,
-    units,
 )
 from ..methods import Cost, Shape, Treatment, calls, passes, selection
+from ..recipes import Inputs, Plan, Recipe, Unit, units
 from ..system import Rates, Shown, Work, remembered
 from ..system import speeds as machine
 from .forward import (

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from .. import models, tasks
 from ..errors import InputError, listing
 from ..families import FAR, STRANGE, Expert, kinship, rewritten
-from ..merging import Inputs, Recipe
+from ..recipes import Inputs, Recipe
 from .evidence import Needs
 
 READ = {"choices": "text"}  # kinds of tasks whose inputs are of another name in the study

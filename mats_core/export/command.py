@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from ..errors import one_line, shell
-from ..merging import dump_recipe
+from ..recipes import dump_recipe
 from .portable import STATISTICS, Finished, Measuring
 
 

@@ -29,8 +29,8 @@ from ..figures import (
     to_json,
     trajectory_curves,
 )
-from ..merging import VERSION
 from ..methods import METHODS, describe
+from ..recipes import VERSION
 from .command import commands, recipe_yaml
 from .portable import Finished
 

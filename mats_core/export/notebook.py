@@ -9,7 +9,7 @@ import pprint
 from typing import Any
 
 from ..errors import markdown, needed
-from ..merging import Evaluation
+from ..recipes import Evaluation
 from .portable import Finished
 
 KERNEL = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
@@ -120,7 +120,7 @@ def _about_the_merge(merge: Finished) -> str:
 def _run(merge: Finished) -> str:
     imports, measured, how = "", "{}", merge.measuring
     if how:
-        imports = "from mats_core.merging import measure_all\n"
+        imports = "from mats_core.recipes import measure_all\n"
         asked = f"examples={how.examples}, labels={how.labels!r}, seed={how.seed}"
         measured = f"measure_all(\n    family, {asked}\n)"
     return f"""\

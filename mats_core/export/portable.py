@@ -12,8 +12,8 @@ from functools import cached_property
 from pathlib import Path
 
 from ..errors import InputError
-from ..merging import Evaluation, Recipe, Report, parse_options
 from ..methods import METHODS, named_checkpoints, named_tasks, options_of_the_base
+from ..recipes import Evaluation, Recipe, Report, parse_options
 from ..statistics import Statistics
 from ..tasks import names_file
 

@@ -13,8 +13,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..errors import InputError, listing, plain_yaml
-from ..merging import ExpertEntry, FamilyFile, Recipe, Refine, Routed, Rule, parse_recipe
 from ..methods import METHODS, describe
+from ..recipes import ExpertEntry, FamilyFile, Recipe, Refine, Routed, Rule, parse_recipe
 from ..system import Event, drained
 
 PATHS = ("model", "statistics", "task")  # of an expert

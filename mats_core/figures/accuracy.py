@@ -15,7 +15,7 @@ from ..evaluation import (
     on_same_examples,
     share,
 )
-from ..merging import Report
+from ..recipes import Report
 from .rows import merged, tidy
 from .style import GREY, Figure, Look, laid_out, pale, percent, safe, whiskers
 

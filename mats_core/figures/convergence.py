@@ -10,8 +10,8 @@ import plotly.graph_objects as go
 
 from ..analysis import Trajectory
 from ..evaluation import share
-from ..merging import LayerReport
 from ..names import group_of
+from ..recipes import LayerReport
 from .rows import merged
 from .style import GREY, Figure, Look, curve, laid_out, look, percent, safe, short_names, thinned
 

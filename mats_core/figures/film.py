@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 
 from ..analysis import Film
 from ..errors import listing
-from ..merging import FeatureErrors
+from ..recipes import FeatureErrors
 from .comparison import ALL_TASKS
 from .kept import MEAN, mean_line, task_lines
 from .rows import merged

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
-from ..merging import LayerReport, Report
+from ..recipes import LayerReport, Report
 from .style import (
     BLUE,
     HEIGHT,

@@ -19,11 +19,10 @@ from ..adapters import most_bytes as bytes_of
 from ..checkpoints import Checkpoint, hub
 from ..errors import InputError, listing
 from ..families import Family
+from ..recipes import IN_MEMORY, LoraOutput, Plan, Recipe
 from ..system import Event, nbytes
 from .asking import has_tasks
 from .journal import NAME as JOURNAL
-from .plan import Plan
-from .recipe import IN_MEMORY, LoraOutput, Recipe
 from .workspace import Place
 
 Read = Callable[[str], Tensor]

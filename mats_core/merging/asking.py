@@ -11,12 +11,18 @@ from torch import Tensor
 from ..adapters import open_expert
 from ..errors import InputError
 from ..evaluation import Exam, TaskResult, examining
+from ..recipes import (
+    TRIED,
+    Evaluation,
+    Examined,
+    Plan,
+    TaskDone,
+    load_recipe,
+    prepare,
+    read_branches,
+)
 from ..system import Event, drained, part
 from ..tasks import SplitName
-from .events import Examined, TaskDone
-from .plan import Plan, prepare
-from .recipe import TRIED, Evaluation, load_recipe
-from .routed_folder import read_branches
 
 REFERENCES = 0.3  # of a test: experts and base, which are most often remembered
 

@@ -22,11 +22,10 @@ from ..families import Expert
 from ..linear import discriminant, input_gate, output_branch, solve_positive, worth_factors
 from ..models import Router, Routing, mean_token, noting
 from ..names import bias_of, module_of
+from ..recipes import Plan, Routed
 from ..statistics import Block, Moments, Stage, Stream, blocks_of, moments, stage_inputs
 from . import calibration_inputs
-from .plan import Plan
 from .reading import treated_as_matrix
-from .recipe import Routed
 from .side_by_side import Pair, apart, base_names, few, put_into
 
 Parts = dict[str, Tensor]

@@ -25,6 +25,7 @@ from ..evaluation import with_head
 from ..families import Expert
 from ..methods import Layer, LayerStatistics, SequentialOptions
 from ..names import module_of
+from ..recipes import BLOCK, INPUTS, STAGE, STREAMS, FeatureErrors, InputsChosen, Plan, Unit, units
 from ..statistics import (
     Moments,
     Stage,
@@ -40,12 +41,9 @@ from ..tasks import Split
 from . import calibration_inputs
 from .calibration_inputs import Taken
 from .engine import handed_on, made_of
-from .events import InputsChosen
-from .plan import Plan, Unit, units
 from .reading import read_layer, treated_as_matrix
 from .side_by_side import Pair, apart, base_names, few, put_into, streams_budget, values_of
 from .sinks import MemorySink, emit, output_specs, take_over
-from .walked import BLOCK, INPUTS, STAGE, STREAMS, FeatureErrors
 from .workspace import Done, Place, open_place
 
 

@@ -19,11 +19,10 @@ from ..checkpoints import Tensors
 from ..errors import InputError, listing
 from ..families import Expert
 from ..methods import LayerStatistics, SequentialOptions, share_of_update
+from ..recipes import SHOWN, ChosenInputs, Margin, Picked, Plan
 from ..statistics import MeasureSettings, answers, batches_of, drawn_rows, told_apart
 from ..system import Event
 from ..tasks import Kind, Split
-from .chosen import SHOWN, ChosenInputs, Margin, Picked
-from .plan import Plan
 
 POOL = "pool"
 DIGITS = 4  # of the scores that the report keeps

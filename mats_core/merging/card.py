@@ -17,8 +17,7 @@ from ..checkpoints import InMemory, Weights, stated_licence, stem_of
 from ..errors import code_span, markdown, one_line
 from ..families import Expert, Family
 from ..methods import METHODS
-from .recipe import Recipe, dump_recipe
-from .report import Report
+from ..recipes import Recipe, Report, dump_recipe
 
 TEXT = """\
 ---

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 
 from ..errors import InputError, listing
 from ..names import module_of
+from ..recipes import LayerReport, Plan
 from ..statistics import OF_PARAMETERS
-from .plan import Plan
 from .reading import treated_as_matrix
-from .report import LayerReport
 
 ENOUGH = 0.9  # of the entries of all matrices; below it a merge says what it left out
 

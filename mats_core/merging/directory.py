@@ -32,14 +32,20 @@ from ..checkpoints import (
 from ..errors import InputError, listing, read_json
 from ..families import Expert, Family
 from ..methods import named_checkpoints, named_tasks
+from ..recipes import (
+    EarlierMerge,
+    Inputs,
+    Plan,
+    Recipe,
+    Report,
+    dump_recipe,
+    load_recipe,
+    pinned_models,
+    write_branches,
+)
 from ..tasks import names_file
 from . import card
 from .journal import NAME as JOURNAL
-from .plan import Inputs, Plan
-from .recipe import Recipe, dump_recipe, load_recipe, pinned_models
-from .report import Report
-from .routed_folder import write_branches
-from .sums import EarlierMerge
 
 HEAD_FILES = ("head.safetensors", "config.json")
 UNLISTED = frozenset({"report.json", JOURNAL, MARK})

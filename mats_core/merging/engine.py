@@ -22,12 +22,10 @@ from ..checkpoints import SHARD_BYTES
 from ..errors import InputError
 from ..linear import norm, noted
 from ..methods import Layer, Merged, merge_running, with_steps
+from ..recipes import SERIES, Iteration, LayerDone, LayerReport, Plan, Started, Unit, units
 from ..system import Event, Memo, beside, taking_threads
-from .events import Iteration, LayerDone, Started
 from .journal import Entry
-from .plan import Plan, Unit, units
 from .reading import is_solved, pieces, read_layer, read_layers, read_pieces, treated_as_matrix
-from .report import SERIES, LayerReport
 from .sinks import MemorySink, emit
 from .sizes import together
 from .workspace import Done, Place, open_place

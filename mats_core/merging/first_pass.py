@@ -19,10 +19,9 @@ from .. import models
 from ..checkpoints import Tensors
 from ..linear import discriminant, output_branch, worth_factors
 from ..names import bias_of
+from ..recipes import Plan, Routed
 from ..statistics import Block, Stage, Stream, moments
 from .branching import Parts, Work, calibrated, on_cpu, rank_of
-from .plan import Plan
-from .recipe import Routed
 from .side_by_side import Pair, values_of
 
 FOLDS = 2  # of the examples, for the share that is rightly routed

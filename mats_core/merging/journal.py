@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..errors import InputError, typed
-from .report import LayerReport, layer_dict, layer_of
+from ..recipes import LayerReport, layer_dict, layer_of
 
 NAME = ".journal.jsonl"
 FORMAT = "mats-journal-1"

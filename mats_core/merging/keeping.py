@@ -9,11 +9,9 @@ import yaml
 
 from ..errors import InputError, listing
 from ..methods import METHODS
+from ..recipes import ExpertEntry, KeptSums, Plan, Recipe, dump_recipe, require_same_layers, units
 from .directory import pinned
-from .plan import Plan, units
 from .reading import treated_as_matrix
-from .recipe import ExpertEntry, Recipe, dump_recipe
-from .sums import KeptSums, require_same_layers
 
 
 def require(plan: Plan) -> None:

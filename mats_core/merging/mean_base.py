@@ -10,12 +10,9 @@ from collections.abc import Generator
 from pathlib import Path
 
 from ..errors import InputError
+from ..recipes import MEAN, FamilyFile, parse_recipe
 from ..system import Event
 from . import pipeline
-from .family_file import FamilyFile
-from .recipe import parse_recipe
-
-MEAN = "base"  # the folder beside the family.yaml
 
 
 def averaging(collection: FamilyFile) -> Generator[Event, None, Path]:

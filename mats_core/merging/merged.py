@@ -29,14 +29,10 @@ from ..errors import InputError, listing, member, validated
 from ..evaluation import evaluate
 from ..families import Expert
 from ..names import part_name, weight_and_part
+from ..recipes import Finished, Inputs, LoraOutput, Recipe, Report, prepare, saved_names_of
 from ..system import Shown, drain
 from . import as_lora
 from .directory import finish_directory, require_output
-from .events import Finished
-from .given import saved_names_of
-from .plan import Inputs, prepare
-from .recipe import LoraOutput, Recipe
-from .report import Report
 
 
 @dataclass(frozen=True, repr=False)

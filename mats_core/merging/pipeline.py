@@ -19,22 +19,35 @@ from torch import Tensor
 from ..adapters import VectorFamily
 from ..checkpoints import SHARD_BYTES, Checkpoint, partial_of, staged_directory
 from ..errors import InputError, MachineError, foreseen
-from ..evaluation import TaskResult, told_nothing
-from ..methods import METHODS
+from ..evaluation import told_nothing
+from ..recipes import (
+    TRIED,
+    ChosenInputs,
+    Evaluation,
+    Finished,
+    Inputs,
+    InputsChosen,
+    Plan,
+    Recipe,
+    Report,
+    RoundDone,
+    Shares,
+    Stages,
+    Trial,
+    TrialDone,
+    complete,
+    open_inputs,
+    prepare,
+)
 from ..system import Event, Memo, changed, drain
 from . import as_lora, calibration, keeping, ray, refining, rounds, routing
 from .asking import REFERENCES, asking_plan, examining_plan, has_tasks
-from .chosen import ChosenInputs
 from .coverage import require_merged
 from .directory import finish_directory, require_output
 from .engine import Engine, Layers, here, merge_layers
-from .events import Finished, InputsChosen, RoundDone, TrialDone
 from .journal import NAME as JOURNAL
 from .journal import layers_done
-from .plan import Inputs, Plan, complete, open_inputs, prepare
-from .progress import Shares, Stages
-from .recipe import TRIED, Evaluation, Recipe
-from .report import LayerReport, Report, Trial
+from .reporting import report_of
 from .sinks import MemorySink, Sink, fold_vectors, take_over
 from .workspace import Place, open_place
 
@@ -192,7 +205,7 @@ def _run_plan(
             *exam.notes,
             *itertools.chain.from_iterable(nothing),
         )
-        report = _report(plan, layers, results, trials, notes, seconds)
+        report = report_of(plan, layers, results, trials, notes, seconds)
         told = routing.told(plan, encoder, built)
         report = replace(report, inputs=tuple(chosen), refined=refined, routed=told)
         if adapter is not None:
@@ -354,45 +367,3 @@ def _search(
         update={"options": {**recipe.options, **best.options}, "search": None}
     )
     return chosen, tuple(trials)
-
-
-# Report and output directory ----------------------------------------------------------------------
-
-
-def _report(
-    plan: Plan,
-    layers: Sequence[LayerReport],
-    results: Sequence[TaskResult],
-    trials: tuple[Trial, ...],
-    found: Sequence[str],
-    seconds: float,
-) -> Report:
-    """The report; `found`: what users should know about this merge, beside its files."""
-    family, settings = plan.inputs.family, plan.recipe.evaluate
-    notes = list(plan.inputs.notes)
-    before = plan.inputs.earlier.experts if plan.inputs.earlier else ()
-    other = plan.method.fallback
-    fallbacks = [layer for layer in layers if other and layer.method == other]
-    if fallbacks:
-        title = METHODS[other].title
-        notes.append(f"{len(fallbacks)} matrices without statistics fell back to {title}")
-    return Report(
-        method=plan.method.name,
-        options=plan.options.model_dump(),
-        seed=plan.recipe.seed,
-        device=plan.device,
-        device_reason=plan.reason,
-        dtype=plan.recipe.dtype,
-        seconds=seconds,
-        layers=tuple(layers),
-        tasks=tuple(results),
-        split=settings.split if isinstance(settings, Evaluation) else "test",
-        search=trials,
-        warnings=(*notes, *found),
-        fingerprints={**family.fingerprints, **{e.name: e.fingerprint or "" for e in before}},
-        output=str(plan.recipe.path(plan.recipe.output).resolve()) if plan.recipe.output else None,
-        rounds=plan.recipe.rounds,
-        earlier=tuple(entry.name for entry in before),
-        after=tuple(one.content for one in plan.recipe.steps()),
-        by=tuple(rule.model_dump(mode="json", exclude_defaults=True) for rule in plan.recipe.by),
-    )

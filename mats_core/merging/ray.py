@@ -28,9 +28,8 @@ from typing import Any
 import torch
 
 from ..errors import InputError
+from ..recipes import Plan, Recipe, Unit, open_inputs, prepare
 from .engine import Engine, merge_layer
-from .plan import Plan, Unit, open_inputs, prepare
-from .recipe import Recipe
 from .sinks import MemorySink
 from .sizes import layer_bytes
 from .workspace import Done, Place, place_of_worker

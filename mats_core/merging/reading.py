@@ -15,9 +15,9 @@ from ..errors import InputError
 from ..linear import Gram, matrix
 from ..methods import Layer, LayerStatistics
 from ..names import is_matrix, is_weight, module_of
+from ..recipes import Plan, Unit, units
 from ..statistics import Statistics, with_bias
 from ..system import forgetful
-from .plan import Plan, Unit, units
 
 WHOLE = 1 << 18  # elements of a tensor that is not worth being read in pieces
 PIECE = 1 << 22  # elements of the largest piece, whatever a method asks for

@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoints import Weights, left_over, quantisation
+from ..recipes import Inputs, Rule, load_family, load_recipe, prepare
 from . import rounds
-from .family_file import load_family
-from .plan import Inputs, prepare
-from .recipe import Rule, load_recipe
 
 
 def weights_record(weights: Weights, path: str) -> dict[str, Any]:

@@ -29,13 +29,10 @@ from ..checkpoints import Tensors
 from ..errors import InputError, listing
 from ..evaluation import Examiner, evaluate
 from ..families import Expert
+from ..recipes import Epoch, EpochDone, Plan, Refine, Refined
 from ..statistics import drawn_rows
 from ..system import Event
 from ..tasks import Split
-from .events import EpochDone
-from .plan import Plan
-from .recipe import Refine
-from .refined import Epoch, Refined
 from .sinks import rewrite
 from .training_state import NOTHING, State, begun, read_state, remove_state, save_state
 

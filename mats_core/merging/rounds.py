@@ -26,10 +26,9 @@ from ..errors import InputError
 from ..evaluation import with_head
 from ..families import Expert
 from ..methods import METHODS
+from ..recipes import Inputs, Recipe, under_base_names
 from ..statistics import EXAMPLES, Labels, MeasureSettings, Statistics, measuring_task
 from ..system import Event, drained, part
-from .plan import Inputs, under_base_names
-from .recipe import Recipe
 
 
 def require(recipe: Recipe, inputs: Inputs) -> None:

@@ -19,11 +19,11 @@ from ..checkpoints import InMemory, Tensors, original
 from ..errors import InputError, listing
 from ..linear import worth_factors
 from ..models import joined
+from ..recipes import Plan
 from ..statistics import room
 from ..system import Event, nbytes
 from .branching import Parts, Work, rank_of
 from .first_pass import FirstPass, as_matrix
-from .plan import Plan
 from .reading import treated_as_matrix
 from .side_by_side import Pair, streams_budget
 

@@ -15,11 +15,8 @@ from typing import Any
 from .. import tasks
 from ..checkpoints import write_atomically
 from ..evaluation import NOT_ASKED, TaskResult
-from .family_file import FamilyFile, measure_all
+from ..recipes import TRIED, FamilyFile, Report, measure_all, open_inputs
 from .pipeline import merge
-from .plan import open_inputs
-from .recipe import TRIED
-from .report import Report
 
 FILE, FORMAT = "results.json", 1
 SERIES: dict[str, Any] = {"residuals": (), "objectives": (), "distances": ()}

@@ -24,8 +24,7 @@ from ..checkpoints import (
 from ..errors import InputError
 from ..families import Family
 from ..names import is_table
-from .plan import Plan, Unit
-from .report import LayerReport
+from ..recipes import LayerReport, Plan, Unit
 
 SPOOL = ".spool.safetensors"
 REWRITTEN = ".rewritten"

@@ -9,8 +9,8 @@ import torch
 
 from ..methods import Cost, Shape, running_cost
 from ..names import is_matrix, is_weight, module_of
+from ..recipes import Plan, Unit
 from ..statistics import Statistics
-from .plan import Plan, Unit
 from .reading import is_solved, pieces
 
 SMALL = 1 << 28  # bytes of a layer that is merged beside another one

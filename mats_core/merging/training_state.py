@@ -11,8 +11,7 @@ from pathlib import Path
 from torch import Tensor
 
 from ..checkpoints import Checkpoint, write_tensors
-from .recipe import Refine
-from .refined import Epoch
+from ..recipes import Epoch, Refine
 
 FILE = ".refining.safetensors"
 PARTS = ("values", "means", "squares", "best")

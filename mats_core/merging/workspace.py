@@ -13,14 +13,12 @@ from torch import Tensor
 
 from ..checkpoints import Checkpoint, CheckpointWriter, TensorEntry, checksum, stem_of
 from ..errors import InputError
+from ..recipes import VERSION, KeptSums, Plan, units
 from ..statistics import Statistics
 from .directory import pinned
 from .journal import NAME, Entry, Journal, Past, identity, read_past
-from .plan import Plan, units
 from .reading import treated_as_matrix
-from .report import VERSION
 from .sinks import SPOOL, MemorySink, Sink, Spool, output_specs
-from .sums import KeptSums
 
 
 @dataclass

@@ -27,8 +27,9 @@ from ..analysis import (
     predicted_loss,
 )
 from ..errors import InputError, reason
-from ..merging import Event, Finished, Inputs, Iteration, LayerDone, Merge, Recipe, Report
+from ..merging import Event, Merge
 from ..methods import METHODS
+from ..recipes import Finished, Inputs, Iteration, LayerDone, Recipe, Report
 from ..system import part, uncollected
 from .code import reads_statistics
 from .subjects import Request, Subject

@@ -12,7 +12,7 @@ from ..evaluation import (
     normalised_accuracy,
     on_same_examples,
 )
-from ..merging import Report
+from ..recipes import Report
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ import pprint
 from pathlib import Path
 from typing import Any
 
-from ..merging import TRIED
 from ..methods import METHODS, describe
+from ..recipes import TRIED
 from .subjects import Request
 
 PLAIN = Request("", (), ())  # what needs no words
@@ -60,7 +60,7 @@ def _before_family(folder: Path, *, reads: bool) -> tuple[str, str]:
     if not reads:
         return opened, ""
     measured = "statistics = measure_all(family, with_base=False)\n"
-    return opened + measured, "from mats_core.merging import measure_all\n"
+    return opened + measured, "from mats_core.recipes import measure_all\n"
 
 
 def _before_models(fewer: tuple[str, ...], *, reads: bool) -> str:

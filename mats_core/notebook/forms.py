@@ -20,7 +20,8 @@ from ..methods import METHODS
 if TYPE_CHECKING:
     from ..estimating import Advice, Estimate
     from ..figures import Figure
-    from ..merging import FamilyFile, LayerReport, Merge, Recipe, Report
+    from ..merging import Merge
+    from ..recipes import FamilyFile, LayerReport, Recipe, Report
     from ..statistics import Statistics
 
 MOST = 12  # rows of a table, names of a list

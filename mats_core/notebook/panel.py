@@ -15,8 +15,9 @@ from typing import Any
 
 from ..errors import InputError
 from ..families import Family
-from ..merging import Merge, Recipe, Report
+from ..merging import Merge
 from ..methods import METHODS, PRESETS
+from ..recipes import Recipe, Report
 from ..system import in_notebook
 from . import code, controls, render
 from .answers import Answers, Run, State

@@ -11,8 +11,8 @@ from html import escape
 from ..errors import duration
 from ..evaluation import half_width
 from ..figures import percent
-from ..merging import Report
 from ..methods import METHODS
+from ..recipes import Report
 from . import views
 from .answers import Run, State
 from .beside import Beside, examples

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, listing, member
-from ..merging import Recipe, parse_options, weights_of
 from ..methods import METHODS, PRESETS, PROPOSED, WITHOUT_DATA, Preset
+from ..recipes import Recipe, parse_options, weights_of
 from ..system import drain
 from . import board, controls, render
 from .picture import matrices

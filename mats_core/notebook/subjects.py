@@ -16,12 +16,12 @@ from ..analysis import Trajectory, convergence
 from ..api import evaluate, judge
 from ..errors import InputError, member
 from ..evaluation import QUICK, Score, TaskResult, going_on
-from ..merging import (
+from ..merging import Event, Merge, planned, run_plan
+from ..methods import METHODS
+from ..recipes import (
     TRIED,
-    Event,
     FamilyFile,
     Inputs,
-    Merge,
     Recipe,
     Source,
     by_text,
@@ -32,12 +32,9 @@ from ..merging import (
     open_inputs,
     open_source,
     patterns,
-    planned,
     recipe_of,
-    run_plan,
     with_statistics,
 )
-from ..methods import METHODS
 from ..statistics import (
     MeasureSettings,
     Statistics,

@@ -15,9 +15,9 @@ import torch
 
 from ..evaluation import Difference, TaskResult
 from ..figures import percent, short_names
-from ..merging import LayerReport, Report
 from ..methods import METHODS
 from ..names import group_of
+from ..recipes import LayerReport, Report
 from . import svg
 from .answers import LayerView, Run, State
 from .beside import Beside, beside

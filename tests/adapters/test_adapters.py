@@ -16,9 +16,9 @@ from mats_core.adapters.fitting import open_expert
 from mats_core.adapters.view import Adapted
 from mats_core.checkpoints.files import Checkpoint
 from mats_core.errors import InputError
-from mats_core.merging.events import Finished
 from mats_core.merging.pipeline import merge, run
-from mats_core.merging.recipe import parse_recipe
+from mats_core.recipes.events import Finished
+from mats_core.recipes.recipe import parse_recipe
 from tests.adapter_cases import MODELS, Written, write_adapter, write_base
 
 peft = pytest.importorskip("peft")

@@ -23,11 +23,11 @@ from mats_core.checkpoints.files import Checkpoint
 from mats_core.errors import InputError
 from mats_core.estimating.merge_cost import estimate
 from mats_core.merging.asking import evaluate_output
-from mats_core.merging.events import Finished
-from mats_core.merging.family_file import load_family, measure_all
 from mats_core.merging.pipeline import merge, run
-from mats_core.merging.plan import open_inputs
-from mats_core.merging.recipe import parse_recipe
+from mats_core.recipes.events import Finished
+from mats_core.recipes.family_file import load_family, measure_all
+from mats_core.recipes.plan import open_inputs
+from mats_core.recipes.recipe import parse_recipe
 from mats_core.statistics.collect import measure
 from mats_core.statistics.ia3 import rescaled_layers
 from mats_core.statistics.store import Statistics

@@ -14,7 +14,7 @@ import torch
 from mats_core.adapters import open_expert
 from mats_core.checkpoints import Checkpoint
 from mats_core.merging.pipeline import merge
-from mats_core.merging.recipe import parse_recipe
+from mats_core.recipes.recipe import parse_recipe
 from tests.adapter_cases import MODELS, write_adapter, write_base
 
 peft = pytest.importorskip("peft")

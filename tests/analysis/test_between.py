@@ -13,9 +13,9 @@ from mats_core.analysis.predicted_loss import cross_entropy
 from mats_core.errors import InputError
 from mats_core.evaluation.evaluate import evaluate_expert
 from mats_core.merging.pipeline import run
-from mats_core.merging.plan import open_inputs
-from mats_core.merging.recipe import parse_recipe
 from mats_core.models.modules import tensors_of
+from mats_core.recipes.plan import open_inputs
+from mats_core.recipes.recipe import parse_recipe
 from mats_core.system.stream import Event, drain
 from mats_core.tasks.loading import load
 from tests.conftest import family_recipe

@@ -9,9 +9,9 @@ import torch
 
 from mats_core.analysis.convergence import Trajectory, assemble, follow, grid
 from mats_core.errors import InputError
-from mats_core.merging.events import Finished
 from mats_core.merging.pipeline import run
-from mats_core.merging.recipe import Recipe, parse_recipe
+from mats_core.recipes.events import Finished
+from mats_core.recipes.recipe import Recipe, parse_recipe
 from mats_core.system import Event, drain
 from tests.conftest import family_recipe
 

@@ -11,11 +11,11 @@ import torch
 from mats_core.analysis.feature_map import FeatureMap, mapping, travelling, under_experts
 from mats_core.errors import InputError
 from mats_core.evaluation import evaluate
-from mats_core.merging.family_file import load_family
 from mats_core.merging.pipeline import run
-from mats_core.merging.plan import open_inputs
-from mats_core.merging.recipe import parse_recipe
 from mats_core.models.modules import _pooled, tensors_of
+from mats_core.recipes.family_file import load_family
+from mats_core.recipes.plan import open_inputs
+from mats_core.recipes.recipe import parse_recipe
 from mats_core.system.stream import Event, drain
 from tests.conftest import family_recipe
 from tests.text_cases import text_family

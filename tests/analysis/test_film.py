@@ -10,8 +10,9 @@ import torch
 from mats_core.analysis import Film, FrameDone, filming
 from mats_core.analysis.film import assemble
 from mats_core.errors import InputError
-from mats_core.merging import Evaluation, FeatureErrors, Finished, run
-from mats_core.merging.recipe import parse_recipe
+from mats_core.merging import run
+from mats_core.recipes import Evaluation, FeatureErrors, Finished
+from mats_core.recipes.recipe import parse_recipe
 from mats_core.system.stream import drain
 from tests.conftest import family_recipe
 

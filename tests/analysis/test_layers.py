@@ -10,9 +10,9 @@ import torch
 
 from mats_core.analysis.layers import tabulating
 from mats_core.merging.pipeline import run
-from mats_core.merging.plan import open_inputs
-from mats_core.merging.recipe import parse_recipe
 from mats_core.models.modules import tensors_of
+from mats_core.recipes.plan import open_inputs
+from mats_core.recipes.recipe import parse_recipe
 from mats_core.system.stream import Event, drain
 from tests.conftest import family_recipe
 

@@ -28,11 +28,11 @@ from mats_core.evaluation import evaluate
 from mats_core.evaluation.examiner import Asked
 from mats_core.families.examine import examine
 from mats_core.families.expert import Expert
-from mats_core.merging.events import Finished
 from mats_core.merging.pipeline import run
-from mats_core.merging.plan import Inputs, open_inputs
-from mats_core.merging.recipe import Recipe, parse_recipe
 from mats_core.models.modules import tensors_of
+from mats_core.recipes.events import Finished
+from mats_core.recipes.plan import Inputs, open_inputs
+from mats_core.recipes.recipe import Recipe, parse_recipe
 from mats_core.system import drain
 from tests.conftest import family_recipe
 from tests.layer_cases import write_raw

@@ -15,9 +15,9 @@ from mats_core.analysis.own_example import MOST_LETTERS, answering, fields
 from mats_core.errors import InputError
 from mats_core.evaluation import evaluate
 from mats_core.figures.own_example import own_answers
-from mats_core.merging.plan import open_inputs
-from mats_core.merging.recipe import parse_recipe
 from mats_core.models.modules import tensors_of
+from mats_core.recipes.plan import open_inputs
+from mats_core.recipes.recipe import parse_recipe
 from mats_core.system.stream import drain
 from mats_core.tasks.pictures import one_picture
 from tests.conftest import family_recipe

@@ -23,11 +23,11 @@ from mats_core.checkpoints.files import Checkpoint
 from mats_core.errors import InputError
 from mats_core.families.examine import examine
 from mats_core.families.expert import Expert
-from mats_core.merging.events import Finished
 from mats_core.merging.pipeline import run
-from mats_core.merging.plan import Inputs, open_inputs
-from mats_core.merging.recipe import Recipe, parse_recipe
 from mats_core.models.modules import tensors_of
+from mats_core.recipes.events import Finished
+from mats_core.recipes.plan import Inputs, open_inputs
+from mats_core.recipes.recipe import Recipe, parse_recipe
 from mats_core.statistics.store import Statistics
 from mats_core.system.stream import Event, drain
 from mats_core.tasks.loading import load

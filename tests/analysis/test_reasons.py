@@ -13,8 +13,8 @@ from mats_core.analysis import survey
 from mats_core.analysis.correlation import Correlation, correlate
 from mats_core.analysis.reasons import TRAITS, reasons, traits
 from mats_core.evaluation.scores import Score, TaskResult
-from mats_core.merging.plan import Inputs, open_inputs
-from mats_core.merging.recipe import parse_recipe
+from mats_core.recipes.plan import Inputs, open_inputs
+from mats_core.recipes.recipe import parse_recipe
 from tests.conftest import family_recipe
 
 NAMES = ["e0", "e1", "e2"]

@@ -12,7 +12,8 @@ from mats_core import figures
 from mats_core.analysis import Sized, SizeDone, sizing
 from mats_core.errors import InputError
 from mats_core.evaluation import Score, TaskResult
-from mats_core.merging import Evaluation, Routed, merge, parse_recipe
+from mats_core.merging import merge
+from mats_core.recipes import Evaluation, Routed, parse_recipe
 from mats_core.system import drain
 from tests.conftest import family_recipe
 

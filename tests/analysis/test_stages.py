@@ -20,12 +20,12 @@ from mats_core.analysis.stages import (
     task_matrices,
 )
 from mats_core.errors import InputError
-from mats_core.merging.family_file import load_family
 from mats_core.merging.pipeline import run
-from mats_core.merging.plan import Inputs, open_inputs
-from mats_core.merging.recipe import Recipe, parse_recipe
 from mats_core.methods.stages import PLAIN
 from mats_core.methods.table import METHODS
+from mats_core.recipes.family_file import load_family
+from mats_core.recipes.plan import Inputs, open_inputs
+from mats_core.recipes.recipe import Recipe, parse_recipe
 from mats_core.statistics.store import Statistics
 from mats_core.system.stream import Event, drain
 from tests.conftest import family_recipe

@@ -10,11 +10,11 @@ import pytest
 from mats_core.analysis.sweep import Axis, Cell, CellDone, best, knobs, suggested, sweep
 from mats_core.errors import InputError
 from mats_core.evaluation.comparison import normalised_interval
-from mats_core.merging.events import LayerDone
 from mats_core.merging.pipeline import merge
-from mats_core.merging.recipe import Evaluation, Recipe, parse_options, parse_recipe
 from mats_core.methods.reference import describe
 from mats_core.methods.table import METHODS
+from mats_core.recipes.events import LayerDone
+from mats_core.recipes.recipe import Evaluation, Recipe, parse_options, parse_recipe
 from tests.conftest import family_recipe
 
 

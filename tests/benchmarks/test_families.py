@@ -24,8 +24,8 @@ from mats_core.checkpoints.files import Checkpoint
 from mats_core.errors import InputError
 from mats_core.families.examine import examine
 from mats_core.families.expert import Expert
-from mats_core.merging.family_file import load_family
 from mats_core.merging.pipeline import merge
+from mats_core.recipes.family_file import load_family
 
 WORDS = ("the", "a", "good", "fine", "bad", "poor", "film", "book", "very", "not", "cat", "dog")
 TINY_VISION = Vision(

@@ -13,8 +13,8 @@ from benchmarks.study.trials import Bench, Store, Trial
 from benchmarks.study.way import coefficient
 from mats_core.errors import validated
 from mats_core.merging import pipeline
-from mats_core.merging.recipe import parse_options
 from mats_core.methods import STEPS
+from mats_core.recipes.recipe import parse_options
 from tests.layer_cases import random_case
 from tests.method_cases import CASES
 

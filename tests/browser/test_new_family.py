@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from mats_core.merging import load_family
+from mats_core.recipes import load_family
 from tests.browser.conftest import Visitor, served
 from tests.conftest import make_task, vit
 

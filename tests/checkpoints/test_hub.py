@@ -16,9 +16,9 @@ from safetensors.torch import save_file
 from mats_core.checkpoints import hub
 from mats_core.cli.main import main
 from mats_core.errors import InputError
-from mats_core.merging.family_file import load_family
 from mats_core.merging.pipeline import merge
-from mats_core.merging.recipe import load_recipe, parse_recipe
+from mats_core.recipes.family_file import load_family
+from mats_core.recipes.recipe import load_recipe, parse_recipe
 
 COMMITS = {"base": "a" * 40, "one": "b" * 40, "two": "c" * 40}
 

@@ -16,8 +16,8 @@ from mats_core.cli.main import main
 from mats_core.estimating import Advice, Needs, advise, choose, evidence
 from mats_core.estimating import advising as module
 from mats_core.families import rewritten
-from mats_core.merging import load_family, open_inputs, parse_recipe
 from mats_core.methods import METHODS
+from mats_core.recipes import load_family, open_inputs, parse_recipe
 from tests.adapter_cases import write_adapter, write_base
 from tests.conftest import family_recipe
 

@@ -20,8 +20,6 @@ from mats_core.estimating.merge_cost import Estimate, estimate
 from mats_core.linear import decompositions as linalg
 from mats_core.merging import engine
 from mats_core.merging.pipeline import merge
-from mats_core.merging.plan import Inputs, open_inputs, prepare, units
-from mats_core.merging.recipe import parse_recipe
 from mats_core.merging.rounds import measured_at
 from mats_core.methods import cost
 from mats_core.methods.cost import Shape
@@ -30,6 +28,8 @@ from mats_core.methods.iso import IsoOptions
 from mats_core.methods.kfac_cost import iterations
 from mats_core.methods.kfac_options import KfacOptions
 from mats_core.methods.table import METHODS
+from mats_core.recipes.plan import Inputs, open_inputs, prepare, units
+from mats_core.recipes.recipe import parse_recipe
 from mats_core.statistics.store import Statistics
 from mats_core.system import memory, speeds
 from mats_core.system.remember import Memo
@@ -181,7 +181,7 @@ def test_steps_and_rules_are_counted_as_they_run(tiny_family, inputs, dtype):
 
 
 def _shapes(inputs, recipe) -> Counter[Shape]:
-    from mats_core.merging.plan import prepare, units
+    from mats_core.recipes.plan import prepare, units
 
     job = prepare(recipe, inputs)
     return Counter(estimates.shape_of(job, unit) for unit in units(job))

@@ -14,12 +14,12 @@ from mats_core.evaluation import examiner
 from mats_core.evaluation.evaluate import score, with_head
 from mats_core.evaluation.examiner import Asked, Examiner, exam, examining
 from mats_core.evaluation.scores import Score, TaskResult, half_width
-from mats_core.merging.events import Finished
 from mats_core.merging.pipeline import merge, run
-from mats_core.merging.plan import open_inputs
-from mats_core.merging.recipe import parse_recipe
 from mats_core.models.images import pixel_values
 from mats_core.models.modules import build, forward, tensors_of
+from mats_core.recipes.events import Finished
+from mats_core.recipes.plan import open_inputs
+from mats_core.recipes.recipe import parse_recipe
 from mats_core.tasks.loading import load
 from tests.conftest import family_recipe
 

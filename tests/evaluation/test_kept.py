@@ -12,8 +12,8 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from mats_core.evaluation import evaluate, kept
-from mats_core.merging.plan import open_inputs
-from mats_core.merging.recipe import parse_recipe
+from mats_core.recipes.plan import open_inputs
+from mats_core.recipes.recipe import parse_recipe
 from mats_core.system.remember import memory
 from mats_core.tasks import load
 from tests.conftest import family_recipe

@@ -23,7 +23,7 @@ from mats_core.evaluation.scores import (
     score,
     share,
 )
-from mats_core.merging.report import Report
+from mats_core.recipes.report import Report
 from mats_core.tasks.task import Form, Split
 
 NOTHING: Any = {"zero_division": 0}  # the declared type knows only "warn"

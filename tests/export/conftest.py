@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from mats_core.export.portable import Finished
-from mats_core.merging.family_file import load_family, measure_all
 from mats_core.merging.pipeline import merge
+from mats_core.recipes.family_file import load_family, measure_all
 
 Finish = Callable[..., Finished]
 

@@ -14,7 +14,7 @@ from mats_core.export.html_report import run_figures
 from mats_core.export.portable import Finished
 from mats_core.figures.embed import CONFIG, plotly_script, script_json, to_json
 from mats_core.figures.style import looks
-from mats_core.merging.refined import Epoch, Refined
+from mats_core.recipes.refined import Epoch, Refined
 from tests.export.conftest import Finish
 
 HOSTILE = "</script><img src=x onerror=alert(1)>"

@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 
 from mats_core.export import mergekit
 from mats_core.export.portable import Finished
-from mats_core.merging.events import Finished as Ended
 from mats_core.merging.pipeline import run
+from mats_core.recipes.events import Finished as Ended
 from tests.export.conftest import Finish
 from tests.method_cases import CASES
 

@@ -15,9 +15,9 @@ import yaml
 from mats_core.errors import shell
 from mats_core.export.command import commands, recipe_yaml
 from mats_core.export.portable import Finished, spelled, within
-from mats_core.merging.family_file import load_family, measure_all
 from mats_core.merging.pipeline import merge
-from mats_core.merging.recipe import load_recipe, parse_recipe
+from mats_core.recipes.family_file import load_family, measure_all
+from mats_core.recipes.recipe import load_recipe, parse_recipe
 from tests.export.conftest import Finish
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -13,7 +13,7 @@ from mats_core.errors import InputError
 from mats_core.export import reopen
 from mats_core.export.command import recipe_yaml
 from mats_core.export.reopen import inside
-from mats_core.merging.family_file import FamilyFile, load_family
+from mats_core.recipes.family_file import FamilyFile, load_family
 from tests.export.conftest import Finish
 
 

@@ -24,9 +24,9 @@ from mats_core.evaluation.evaluate import with_head
 from mats_core.families.examine import examine
 from mats_core.families.expert import Expert
 from mats_core.merging.pipeline import merge
-from mats_core.merging.plan import open_inputs
-from mats_core.merging.report import Report
 from mats_core.models.modules import build, parameter_names
+from mats_core.recipes.plan import open_inputs
+from mats_core.recipes.report import Report
 from tests.architectures import ARCHITECTURES, TEXT, Architecture, inputs, recipe, save_family
 
 METHODS = ("average", "tsv_m")

@@ -18,11 +18,11 @@ from mats_core.errors import InputError
 from mats_core.families.compatibility import compare
 from mats_core.families.examine import examine
 from mats_core.families.expert import Expert, aligned, translation
-from mats_core.merging.events import Finished
 from mats_core.merging.pipeline import run
-from mats_core.merging.plan import open_inputs
-from mats_core.merging.recipe import parse_recipe
 from mats_core.names import bias_of, is_buffer, is_matrix, is_table, is_weight
+from mats_core.recipes.events import Finished
+from mats_core.recipes.plan import open_inputs
+from mats_core.recipes.recipe import parse_recipe
 from mats_core.statistics.collect import measure
 from mats_core.statistics.store import Statistics
 from tests.architectures import ARCHITECTURES, inputs, recipe, save_family

@@ -11,9 +11,9 @@ from mats_core.checkpoints.files import Checkpoint
 from mats_core.errors import InputError
 from mats_core.families.examine import examine
 from mats_core.families.expert import Expert
-from mats_core.merging.events import Finished
 from mats_core.merging.pipeline import merge, run
 from mats_core.names import group_of, is_matrix, module_of
+from mats_core.recipes.events import Finished
 from tests.layer_cases import raw_recipe, write_raw
 
 

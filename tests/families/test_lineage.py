@@ -13,7 +13,7 @@ from torch import Tensor
 from mats_core import InputError, inspect, merge, merge_models, parse_recipe
 from mats_core.cli import main
 from mats_core.families import lineage
-from mats_core.merging import FamilyFile
+from mats_core.recipes import FamilyFile
 
 Model = dict[str, Tensor]
 

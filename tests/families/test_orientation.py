@@ -17,12 +17,12 @@ from mats_core.analysis.protection import layer_protection
 from mats_core.analysis.spectra import layer_spectra
 from mats_core.analysis.survey import survey
 from mats_core.checkpoints.files import Checkpoint
-from mats_core.merging.events import Finished, LayerDone
 from mats_core.merging.pipeline import merge, run
-from mats_core.merging.plan import open_inputs, prepare, units
 from mats_core.merging.reading import read_layer
-from mats_core.merging.recipe import Recipe, parse_recipe
 from mats_core.methods.table import METHODS
+from mats_core.recipes.events import Finished, LayerDone
+from mats_core.recipes.plan import open_inputs, prepare, units
+from mats_core.recipes.recipe import Recipe, parse_recipe
 from mats_core.statistics.collect import measure
 from mats_core.statistics.store import Statistics
 from tests.architectures import ARCHITECTURES, config, inputs

@@ -17,7 +17,7 @@ from mats_core.families.examine import examine
 from mats_core.families.expert import Expert
 from mats_core.families.vocabulary import difference, tokens
 from mats_core.merging.pipeline import merge
-from mats_core.merging.recipe import parse_recipe
+from mats_core.recipes.recipe import parse_recipe
 
 
 def model(rows: int, seed: int) -> dict[str, Tensor]:

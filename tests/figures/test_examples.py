@@ -9,8 +9,8 @@ import pytest
 from mats_core.analysis import Decided, Stand, decided, usual_share
 from mats_core.evaluation.scores import Score, TaskResult
 from mats_core.figures import decided_lines, decided_words, example_lines, to_csv
-from mats_core.merging import LayerReport, Report
 from mats_core.methods import LADDERS, Rung
+from mats_core.recipes import LayerReport, Report
 
 BY_EXAMPLES = next(ladder for ladder in LADDERS if ladder.counts)
 

@@ -15,7 +15,7 @@ from mats_core.analysis.convergence import Point, Trajectory
 from mats_core.analysis.loading import Loading, Step
 from mats_core.analysis.spectra import Spectrum
 from mats_core.evaluation.scores import Score, TaskResult
-from mats_core.merging.report import LayerReport, Report
+from mats_core.recipes.report import LayerReport, Report
 
 RESULTS = (
     TaskResult("cats", Score(40, 100), Score(80, 100), Score(20, 100)),

@@ -9,7 +9,7 @@ import pytest
 from mats_core.analysis import Film, Frame
 from mats_core.evaluation.scores import Score, TaskResult
 from mats_core.figures import feature_errors, film_lines, looks, to_csv
-from mats_core.merging import FeatureErrors, StageErrors
+from mats_core.recipes import FeatureErrors, StageErrors
 
 TASKS = looks(["e0", "<b>"])
 FOUND = FeatureErrors(

@@ -16,11 +16,11 @@ from mats_core.cli.main import main
 from mats_core.errors import InputError
 from mats_core.estimating import estimate_plan
 from mats_core.merging.asking import evaluate_output
-from mats_core.merging.events import LayerDone
 from mats_core.merging.pipeline import merge, planned, run
-from mats_core.merging.recipe import Recipe, load_recipe, parse_recipe
-from mats_core.merging.report import Report
-from mats_core.merging.sums import _digest_of
+from mats_core.recipes.events import LayerDone
+from mats_core.recipes.recipe import Recipe, load_recipe, parse_recipe
+from mats_core.recipes.report import Report
+from mats_core.recipes.sums import _digest_of
 from tests.conftest import family_recipe
 
 EXACT = {"iterations": 100, "tolerance": 0}

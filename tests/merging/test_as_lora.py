@@ -13,8 +13,9 @@ import mats_core as mats
 from mats_core.adapters import open_expert
 from mats_core.errors import InputError
 from mats_core.estimating import estimate
-from mats_core.merging import as_lora, open_inputs, parse_recipe
-from mats_core.merging.events import LayerDone
+from mats_core.merging import as_lora
+from mats_core.recipes import open_inputs, parse_recipe
+from mats_core.recipes.events import LayerDone
 from tests.adapter_cases import write_base
 
 pytest.importorskip("peft")

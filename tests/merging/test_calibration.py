@@ -15,11 +15,11 @@ from mats_core.checkpoints import Checkpoint
 from mats_core.errors import InputError
 from mats_core.estimating import estimate
 from mats_core.merging import journal
-from mats_core.merging.events import Finished, LayerDone
 from mats_core.merging.pipeline import run
-from mats_core.merging.plan import open_inputs
-from mats_core.merging.recipe import parse_recipe
 from mats_core.models import build, pixel_values, tensors_of
+from mats_core.recipes.events import Finished, LayerDone
+from mats_core.recipes.plan import open_inputs
+from mats_core.recipes.recipe import parse_recipe
 from mats_core.tasks.loading import load
 from tests import text_cases
 from tests.conftest import family_recipe

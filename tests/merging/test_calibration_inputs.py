@@ -13,20 +13,10 @@ import torch
 import yaml
 
 from mats_core.errors import InputError
-from mats_core.merging import (
-    InputsChosen,
-    Report,
-    calibration_inputs,
-    dump_recipe,
-    journal,
-    parse_recipe,
-    planned,
-    require_output,
-    run,
-    source_of,
-)
+from mats_core.merging import calibration_inputs, journal, planned, require_output, run, source_of
 from mats_core.merging.calibration_inputs import Candidates, choose, chosen_inputs, margins
-from mats_core.merging.events import Finished, LayerDone
+from mats_core.recipes import InputsChosen, Report, dump_recipe, parse_recipe
+from mats_core.recipes.events import Finished, LayerDone
 from mats_core.tasks import Form, Split
 from tests import text_cases
 from tests.conftest import family_recipe

@@ -14,7 +14,7 @@ from mats_core import models
 from mats_core.checkpoints import front_matter
 from mats_core.checkpoints.files import Checkpoint
 from mats_core.merging.pipeline import merge
-from mats_core.merging.recipe import load_recipe, parse_recipe
+from mats_core.recipes.recipe import load_recipe, parse_recipe
 from tests.conftest import family_recipe
 
 

@@ -13,8 +13,9 @@ from safetensors.torch import load_file, save_file
 
 from mats_core.checkpoints import Checkpoint, companions
 from mats_core.estimating import estimate_plan
-from mats_core.merging import load_recipe, merge, parse_recipe, planned
+from mats_core.merging import merge, planned
 from mats_core.merging.directory import foreign
+from mats_core.recipes import load_recipe, parse_recipe
 from mats_core.system import UNMEASURED
 
 CARRIED = (

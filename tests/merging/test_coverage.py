@@ -8,8 +8,9 @@ from safetensors.torch import load_file, save_file
 
 from mats_core import InputError, Report
 from mats_core.cli import main
-from mats_core.merging import merge, parse_recipe
+from mats_core.merging import merge
 from mats_core.methods import METHODS
+from mats_core.recipes import parse_recipe
 from tests.method_cases import BARE
 
 MEASURED = [name for name in BARE if METHODS[name].group == "statistics"]

@@ -16,10 +16,10 @@ from mats_core.cli.main import main
 from mats_core.errors import markdown
 from mats_core.evaluation import evaluate, kept
 from mats_core.merging.asking import evaluating_output
-from mats_core.merging.events import Examined, Finished, LayerDone, TrialDone
-from mats_core.merging.family_file import load_family
 from mats_core.merging.pipeline import merge, run
-from mats_core.merging.recipe import parse_recipe
+from mats_core.recipes.events import Examined, Finished, LayerDone, TrialDone
+from mats_core.recipes.family_file import load_family
+from mats_core.recipes.recipe import parse_recipe
 from mats_core.system.remember import memory
 from mats_core.system.stream import drain
 from pages.shared.work import prepare

@@ -11,8 +11,9 @@ import mats_core as mats
 from mats_core import models, tasks
 from mats_core.estimating import estimate
 from mats_core.evaluation import evaluate
-from mats_core.merging import Merge, evaluate_output, parse_recipe
+from mats_core.merging import Merge, evaluate_output
 from mats_core.merging.first_pass import as_matrix
+from mats_core.recipes import parse_recipe
 from tests import routed_cases, text_cases
 from tests.conftest import family_recipe
 

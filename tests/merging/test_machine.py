@@ -14,16 +14,9 @@ import torch
 from mats_core.checkpoints.writer import TensorFileWriter
 from mats_core.cli.main import main
 from mats_core.errors import MachineError, foreseen, machine_error
-from mats_core.merging import (
-    LayerDone,
-    directory,
-    engine,
-    journal,
-    load_recipe,
-    parse_recipe,
-    sinks,
-)
+from mats_core.merging import directory, engine, journal, sinks
 from mats_core.merging.pipeline import merge, run
+from mats_core.recipes import LayerDone, load_recipe, parse_recipe
 from mats_core.statistics import Statistics
 from tests.merging.test_companions import family
 

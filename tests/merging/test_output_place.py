@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from mats_core import InputError, load_recipe, merge
 from mats_core.cli import main
-from mats_core.merging import parse_recipe
+from mats_core.recipes import parse_recipe
 from mats_core.statistics import Statistics
 
 

@@ -19,11 +19,11 @@ from mats_core.estimating.fitting import require
 from mats_core.estimating.merge_cost import estimate
 from mats_core.linear.updates import Updates
 from mats_core.merging import reading
-from mats_core.merging.events import Finished
 from mats_core.merging.pipeline import merge, run
-from mats_core.merging.plan import open_inputs, prepare, units
 from mats_core.merging.reading import pieces, read_layer, read_pieces
-from mats_core.merging.recipe import parse_recipe
+from mats_core.recipes.events import Finished
+from mats_core.recipes.plan import open_inputs, prepare, units
+from mats_core.recipes.recipe import parse_recipe
 from mats_core.system import memory
 from mats_core.system.remember import Memo
 from tests.conftest import family_recipe

@@ -17,21 +17,14 @@ from mats_core.errors import InputError
 from mats_core.evaluation.examiner import Asked
 from mats_core.merging import pipeline
 from mats_core.merging.asking import evaluate_output
-from mats_core.merging.events import (
-    Examined,
-    Finished,
-    LayerDone,
-    Started,
-    TaskDone,
-    TrialDone,
-)
 from mats_core.merging.pipeline import merge, run
-from mats_core.merging.plan import open_inputs, prepare, units
 from mats_core.merging.reading import read_layer
-from mats_core.merging.recipe import load_recipe, parse_recipe
 from mats_core.methods.table import METHODS
 from mats_core.models.images import pixel_values
 from mats_core.models.modules import build, tensors_of
+from mats_core.recipes.events import Examined, Finished, LayerDone, Started, TaskDone, TrialDone
+from mats_core.recipes.plan import open_inputs, prepare, units
+from mats_core.recipes.recipe import load_recipe, parse_recipe
 from mats_core.system.devices import choose_device
 from mats_core.system.stream import Event
 from mats_core.tasks.loading import load as load_task

@@ -17,7 +17,7 @@ import torch
 from mats_core.errors import InputError
 from mats_core.merging import pipeline
 from mats_core.merging import ray as distributed
-from mats_core.merging.recipe import parse_recipe
+from mats_core.recipes.recipe import parse_recipe
 from tests.conftest import family_recipe
 from tests.layer_cases import raw_recipe
 

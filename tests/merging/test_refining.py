@@ -17,14 +17,14 @@ from mats_core.errors import InputError
 from mats_core.estimating import estimate_plan
 from mats_core.evaluation import with_head
 from mats_core.merging import training_state
-from mats_core.merging.events import EpochDone, Finished
-from mats_core.merging.family_file import load_family
 from mats_core.merging.pipeline import merge, planned, run
-from mats_core.merging.plan import open_inputs
-from mats_core.merging.recipe import Recipe, Refine, load_recipe, parse_recipe
-from mats_core.merging.refined import Epoch
-from mats_core.merging.report import Report
 from mats_core.merging.training_state import State
+from mats_core.recipes.events import EpochDone, Finished
+from mats_core.recipes.family_file import load_family
+from mats_core.recipes.plan import open_inputs
+from mats_core.recipes.recipe import Recipe, Refine, load_recipe, parse_recipe
+from mats_core.recipes.refined import Epoch
+from mats_core.recipes.report import Report
 from tests.conftest import family_recipe
 from tests.text_cases import text_family
 

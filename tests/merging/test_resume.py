@@ -17,11 +17,11 @@ from mats_core.checkpoints.staging import partial_of
 from mats_core.cli.main import main
 from mats_core.errors import InputError
 from mats_core.merging import engine, journal
-from mats_core.merging.events import LayerDone
 from mats_core.merging.journal import Entry, Journal, layers_done, read_past
 from mats_core.merging.pipeline import merge, run
-from mats_core.merging.recipe import Recipe, parse_recipe
-from mats_core.merging.report import LayerReport
+from mats_core.recipes.events import LayerDone
+from mats_core.recipes.recipe import Recipe, parse_recipe
+from mats_core.recipes.report import LayerReport
 from tests.conftest import family_recipe
 
 METHODS = {

@@ -12,14 +12,14 @@ from safetensors.torch import load_file, save_file
 from mats_core import models
 from mats_core.errors import InputError
 from mats_core.merging import rounds
-from mats_core.merging.events import Finished, LayerDone, RoundDone
 from mats_core.merging.pipeline import run
-from mats_core.merging.plan import Inputs, open_inputs, prepare, units
-from mats_core.merging.progress import Shares
 from mats_core.merging.reading import read_layer
-from mats_core.merging.recipe import parse_recipe
-from mats_core.merging.report import Report
 from mats_core.merging.rounds import mean_of, measured_at
+from mats_core.recipes.events import Finished, LayerDone, RoundDone
+from mats_core.recipes.plan import Inputs, open_inputs, prepare, units
+from mats_core.recipes.progress import Shares
+from mats_core.recipes.recipe import parse_recipe
+from mats_core.recipes.report import Report
 from mats_core.statistics import BatchDone
 from mats_core.statistics.store import Statistics
 from mats_core.system.remember import Memo

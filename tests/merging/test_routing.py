@@ -16,9 +16,10 @@ from mats_core.checkpoints import Checkpoint
 from mats_core.errors import InputError
 from mats_core.estimating import estimate
 from mats_core.evaluation import evaluate
-from mats_core.merging import Merge, evaluate_output, parse_recipe
+from mats_core.merging import Merge, evaluate_output
 from mats_core.merging.branching import calibrated
 from mats_core.models import noting
+from mats_core.recipes import parse_recipe
 from mats_core.statistics import Moments
 from tests import routed_cases, text_cases
 from tests.conftest import family_recipe

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from mats_core import measure, merge_models
 from mats_core.estimating import estimate_plan
-from mats_core.merging import inputs_of, open_source, parse_recipe, planned
+from mats_core.merging import planned
 from mats_core.methods import Layer, merge_running
 from mats_core.names import running_statistics
+from mats_core.recipes import inputs_of, open_source, parse_recipe
 from mats_core.system import UNMEASURED
 from tests.method_cases import BARE
 from tests.module_cases import ResNet, loader

@@ -19,10 +19,10 @@ from mats_core.errors import InputError
 from mats_core.estimating import estimate
 from mats_core.merging import merge_one, planned, run
 from mats_core.merging.pipeline import merge
-from mats_core.merging.plan import open_inputs
-from mats_core.merging.recipe import load_recipe, parse_recipe
 from mats_core.methods import METHODS, STEPS, fields_of
 from mats_core.names import depths
+from mats_core.recipes.plan import open_inputs
+from mats_core.recipes.recipe import load_recipe, parse_recipe
 from mats_core.system import drain
 from tests.conftest import family_recipe
 from tests.merging.test_resume import killed_after

@@ -12,9 +12,10 @@ import pytest
 import torch
 from torch import nn
 
-from mats_core.merging import FeatureErrors, Report, pipeline, prepare, walking_beside
-from mats_core.merging.events import Finished
-from mats_core.merging.recipe import parse_recipe
+from mats_core.merging import pipeline, walking_beside
+from mats_core.recipes import FeatureErrors, Report, prepare
+from mats_core.recipes.events import Finished
+from mats_core.recipes.recipe import parse_recipe
 from mats_core.statistics import Stream, feature_error, room
 from mats_core.system.stream import drain
 from tests.conftest import family_recipe

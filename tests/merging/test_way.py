@@ -13,11 +13,12 @@ from mats_core import api
 from mats_core.analysis import Axis, convergence, loading, predicting, surveying, sweep
 from mats_core.checkpoints.files import Checkpoint
 from mats_core.errors import InputError
-from mats_core.merging import pipeline, plan
-from mats_core.merging.events import Examined, Finished, Iteration, LayerDone, TrialDone
-from mats_core.merging.family_file import load_family, measuring_all
-from mats_core.merging.plan import complete, open_inputs, with_statistics
-from mats_core.merging.recipe import parse_recipe
+from mats_core.merging import pipeline
+from mats_core.recipes import plan
+from mats_core.recipes.events import Examined, Finished, Iteration, LayerDone, TrialDone
+from mats_core.recipes.family_file import load_family, measuring_all
+from mats_core.recipes.plan import complete, open_inputs, with_statistics
+from mats_core.recipes.recipe import parse_recipe
 from mats_core.statistics import MeasureSettings
 from mats_core.system.stream import Event, drain
 from tests.conftest import family_recipe

@@ -19,8 +19,9 @@ from streamlit.testing.v1 import AppTest
 from mats_core.cli import main
 from mats_core.errors import InputError
 from mats_core.estimating import estimate
-from mats_core.merging import merge, open_inputs, parse_recipe
+from mats_core.merging import merge
 from mats_core.methods import METHODS, reference
+from mats_core.recipes import open_inputs, parse_recipe
 from mats_core.system import UNMEASURED
 from tests.conftest import family_recipe
 from tests.method_cases import CASES, GENERAL, LINEAR, MethodCase

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mats_core.merging.events import Finished
 from mats_core.merging.pipeline import run
+from mats_core.recipes.events import Finished
 from tests.layer_cases import SEEDS, close, merged, random_case, raw_recipe, value
 
 

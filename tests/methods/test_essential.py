@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from mats_core.merging.events import Finished
 from mats_core.merging.pipeline import run
 from mats_core.methods.essential import (
     EssentialOptions,
@@ -19,6 +18,7 @@ from mats_core.methods.essential import (
     relative_power,
     shift_covariance,
 )
+from mats_core.recipes.events import Finished
 from tests.layer_cases import SEEDS, close, merged, random_case, raw_recipe, value
 from tests.methods.test_tsv_m import tsv_m
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from mats_core.linear import LowRank, matrix, update_gram
-from mats_core.merging.events import Finished
 from mats_core.merging.pipeline import run
 from mats_core.methods import METHODS
 from mats_core.methods.grams import largest
+from mats_core.recipes.events import Finished
 from tests.layer_cases import SEEDS, close, merged, random_case, raw_recipe, value
 
 ACTMAT = {"gram": "update", "damping": 0.0}

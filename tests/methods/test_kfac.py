@@ -12,12 +12,12 @@ import torch
 
 from mats_core import linear
 from mats_core.errors import InputError
-from mats_core.merging.events import Finished
 from mats_core.merging.pipeline import run
 from mats_core.methods.kfac import kfac_reads
 from mats_core.methods.kfac_options import KfacOptions
 from mats_core.methods.layer import Layer
 from mats_core.methods.starts import STARTS
+from mats_core.recipes.events import Finished
 from tests.layer_cases import SEEDS, close, merged, random_case, raw_recipe, value, with_statistics
 
 EXACT = {"iterations": 1000, "tolerance": 0.0, "damping": 0.0, "off_diagonal": 1.0,

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from mats_core.linear import weighted_sum
-from mats_core.merging.events import Finished
 from mats_core.merging.pipeline import run
 from mats_core.methods.fisher import FisherOptions, fisher_average
 from mats_core.methods.regmean import RegMeanOptions, regmean_reads
+from mats_core.recipes.events import Finished
 from tests.layer_cases import SEEDS, close, merged, random_case, raw_recipe, value, with_statistics
 
 

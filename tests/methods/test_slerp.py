@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from mats_core.errors import InputError
-from mats_core.merging.plan import prepare
-from mats_core.merging.recipe import parse_recipe
 from mats_core.methods.layer import Layer
+from mats_core.recipes.plan import prepare
+from mats_core.recipes.recipe import parse_recipe
 from tests.conftest import family_recipe
 from tests.layer_cases import SEEDS, close, merged, random_case, value
 

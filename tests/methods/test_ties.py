@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from mats_core.linear import streamed_thresholds
-from mats_core.merging.events import Finished
 from mats_core.merging.pipeline import run
 from mats_core.methods.dare import DareOptions, keep_mask
 from mats_core.methods.ties import (
@@ -18,6 +17,7 @@ from mats_core.methods.ties import (
     thresholds,
     ties_surveys,
 )
+from mats_core.recipes.events import Finished
 from tests.layer_cases import SEEDS, close, merged, random_case, raw_recipe, value
 
 

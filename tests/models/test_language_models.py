@@ -17,8 +17,8 @@ from mats_core.cli.main import main
 from mats_core.errors import InputError
 from mats_core.evaluation import evaluate
 from mats_core.evaluation.examiner import exam
-from mats_core.merging.plan import open_inputs
-from mats_core.merging.recipe import parse_recipe
+from mats_core.recipes.plan import open_inputs
+from mats_core.recipes.recipe import parse_recipe
 from tests import text_cases
 from tests.conftest import loaded
 from tests.text_cases import END, PAD, VOCABULARY, WORDS, save, write_rows, write_task

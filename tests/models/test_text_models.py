@@ -13,8 +13,8 @@ from mats_core.errors import InputError
 from mats_core.evaluation import evaluate
 from mats_core.evaluation.examiner import exam
 from mats_core.merging.pipeline import merge
-from mats_core.merging.plan import open_inputs
-from mats_core.merging.recipe import parse_recipe
+from mats_core.recipes.plan import open_inputs
+from mats_core.recipes.recipe import parse_recipe
 from mats_core.statistics.of_task import measure_task
 from tests import text_cases
 from tests.text_cases import save, write_task

@@ -17,8 +17,8 @@ from mats_core import models
 from mats_core.checkpoints import Checkpoint
 from mats_core.errors import InputError
 from mats_core.merging.pipeline import merge
-from mats_core.merging.recipe import parse_recipe
 from mats_core.models.unplaced import Unplaced
+from mats_core.recipes.recipe import parse_recipe
 from tests.text_cases import VOCABULARY, save, write_rows
 
 SMALL = {

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from mats_core.evaluation import Score, TaskResult
-from mats_core.merging import Event, Report
+from mats_core.merging import Event
 from mats_core.notebook import render, views
 from mats_core.notebook.answers import Answers, State
 from mats_core.notebook.subjects import Request
+from mats_core.recipes import Report
 from tests.notebook.markup_cases import Balanced
 
 EXPERT, BASE = Score(8, 10, "1111111100"), Score(2, 10, "1100000000")

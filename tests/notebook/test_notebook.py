@@ -13,10 +13,10 @@ import pytest
 import mats_core
 from mats_core import figures
 from mats_core.estimating import estimate
-from mats_core.merging import Report, open_inputs
-from mats_core.merging.family_file import load_family
-from mats_core.merging.recipe import parse_recipe
 from mats_core.notebook.markup import LINES, markup
+from mats_core.recipes import Report, open_inputs
+from mats_core.recipes.family_file import load_family
+from mats_core.recipes.recipe import parse_recipe
 from tests.conftest import family_recipe
 from tests.module_cases import family, loader
 from tests.notebook.markup_cases import Balanced

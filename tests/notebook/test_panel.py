@@ -18,14 +18,14 @@ import torch
 
 import mats_core
 from mats_core.errors import InputError
-from mats_core.merging.family_file import load_family
-from mats_core.merging.recipe import TRIED
 from mats_core.methods.presets import PRESETS
 from mats_core.methods.reference import describe
 from mats_core.methods.table import METHODS
 from mats_core.notebook import app, render, subjects
 from mats_core.notebook import panel as panels
 from mats_core.notebook.panel import Panel, explore
+from mats_core.recipes.family_file import load_family
+from mats_core.recipes.recipe import TRIED
 from tests.module_cases import family as models
 from tests.module_cases import loader
 from tests.notebook.markup_cases import Balanced

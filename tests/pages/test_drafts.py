@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from mats_core.merging.family_file import load_family
 from mats_core.merging.pipeline import merge as merge_recipe
+from mats_core.recipes.family_file import load_family
 from pages.shared.work import runs
 from tests.pages.driving import button, kept, labelled, merge, press, sentences, settle
 

@@ -15,9 +15,9 @@ import yaml
 from streamlit.testing.v1 import AppTest
 
 from mats_core import export
-from mats_core.merging.family_file import load_family, measure_all
 from mats_core.merging.pipeline import merge
-from mats_core.merging.recipe import Recipe
+from mats_core.recipes.family_file import load_family, measure_all
+from mats_core.recipes.recipe import Recipe
 from pages.shared.work import export as takeaway
 from pages.shared.work import runs
 from pages.shared.work.runs import Run

@@ -8,9 +8,9 @@ from pathlib import Path
 from streamlit.testing.v1 import AppTest
 
 from mats_core import figures
-from mats_core.merging.family_file import load_family
 from mats_core.merging.pipeline import merge as merged
-from mats_core.merging.recipe import FINAL
+from mats_core.recipes.family_file import load_family
+from mats_core.recipes.recipe import FINAL
 from pages.shared.work import runs
 from tests.pages.driving import kept, merge, press, sentences, settle, texts_of
 

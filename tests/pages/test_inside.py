@@ -21,13 +21,13 @@ from mats_core import figures, tasks
 from mats_core.analysis import NEAREST, stepping
 from mats_core.checkpoints.files import Checkpoint
 from mats_core.evaluation import evaluate
-from mats_core.merging import FeatureErrors
-from mats_core.merging.events import Finished
-from mats_core.merging.family_file import load_family
 from mats_core.merging.pipeline import run as merge_again
-from mats_core.merging.plan import open_inputs
-from mats_core.merging.recipe import TRIED
 from mats_core.models.modules import tensors_of
+from mats_core.recipes import FeatureErrors
+from mats_core.recipes.events import Finished
+from mats_core.recipes.family_file import load_family
+from mats_core.recipes.plan import open_inputs
+from mats_core.recipes.recipe import TRIED
 from pages.shared.frame import Wanted
 from pages.shared.views import layer_table
 from pages.shared.views.answers import AFTER, choices, compared, story, title

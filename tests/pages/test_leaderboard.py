@@ -11,11 +11,11 @@ from streamlit.testing.v1 import AppTest
 
 from mats_core.evaluation.comparison import compare, normalised_interval
 from mats_core.evaluation.scores import Score, TaskResult
-from mats_core.merging.family_file import FamilyFile, load_family, measure_all
 from mats_core.merging.pipeline import merge
-from mats_core.merging.plan import open_inputs, with_statistics
-from mats_core.merging.recipe import TRIED
 from mats_core.methods.table import METHODS
+from mats_core.recipes.family_file import FamilyFile, load_family, measure_all
+from mats_core.recipes.plan import open_inputs, with_statistics
+from mats_core.recipes.recipe import TRIED
 from pages.shared.views import leaderboard as views
 from pages.shared.work import leaderboard, runs
 from pages.shared.work.jobs import Cancelled

@@ -18,9 +18,9 @@ from mats_core.analysis.spectra import KINDS
 from mats_core.analysis.survey import LayerSurvey, Survey
 from mats_core.evaluation import share
 from mats_core.evaluation.scores import Score, TaskResult
-from mats_core.merging.family_file import load_family
 from mats_core.merging.pipeline import merge as merged
 from mats_core.methods.reference import describe
+from mats_core.recipes.family_file import load_family
 from pages.shared.frame import Wanted, caches, session, state
 from pages.shared.learn import evidence, guide, lessons
 from pages.shared.learn import scene as toy_state

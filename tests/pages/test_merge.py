@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from mats_core.merging.recipe import parse_options
 from mats_core.methods.presets import PRESETS, Preset
 from mats_core.methods.reference import describe
 from mats_core.methods.table import METHODS
+from mats_core.recipes.recipe import parse_options
 from mats_core.system.folders import results_folder
 from pages.shared.frame import Wanted
 from pages.shared.work import merge as work

@@ -15,8 +15,8 @@ from mats_core import tasks
 from mats_core.checkpoints import stated_classes
 from mats_core.cli.main import main
 from mats_core.export import notebook
-from mats_core.merging import load_family
 from mats_core.methods import METHODS, WITHOUT_DATA
+from mats_core.recipes import load_family
 from pages.shared.frame import show
 from pages.shared.work import export as takeaway
 from tests.export.test_notebook import execute

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from streamlit.testing.v1 import AppTest
 
-from mats_core.merging import load_family, proposal
+from mats_core.recipes import load_family, proposal
 from mats_core.tasks import load
 from pages.shared.work import drafts
 from tests.hub_data import caches, prepared

@@ -12,7 +12,7 @@ import torch
 from streamlit.testing.v1 import AppTest
 
 from mats_core import tasks
-from mats_core.merging import load_family
+from mats_core.recipes import load_family
 from tests.pages.driving import button, labelled, press, sentences, settle
 from tests.pages.test_new_family import begun, box, said, ticks, went
 from tests.tasks.test_guessing import write

@@ -14,12 +14,12 @@ from streamlit.testing.v1 import AppTest
 
 from mats_core import figures
 from mats_core.evaluation.scores import Score, TaskResult
-from mats_core.merging.family_file import FamilyFile, load_family, measure_all
 from mats_core.merging.pipeline import merge
-from mats_core.merging.plan import open_inputs, with_statistics
-from mats_core.merging.recipe import TRIED
 from mats_core.merging.shipped import FILE, differing, ship_results, shipped_results
 from mats_core.methods import FIRST, METHODS, PROPOSED
+from mats_core.recipes.family_file import FamilyFile, load_family, measure_all
+from mats_core.recipes.plan import open_inputs, with_statistics
+from mats_core.recipes.recipe import TRIED
 from pages.shared.work import runs, shipped
 from pages.shared.work.merge import Outcome
 from pages.shared.work.prepare import Prepared

@@ -207,7 +207,7 @@ def test_files_of_factors_are_checked():
 
 
 def test_the_mean_of_rounds_is_the_mean_of_their_grams():
-    from mats_core.merging.plan import Inputs
+    from mats_core.recipes.plan import Inputs
 
     parts = [
         Statistics.of(

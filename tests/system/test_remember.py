@@ -12,11 +12,11 @@ import torch
 
 from mats_core.errors import InputError
 from mats_core.estimating.merge_cost import estimate
-from mats_core.merging.events import Finished
 from mats_core.merging.pipeline import run
-from mats_core.merging.plan import open_inputs
-from mats_core.merging.recipe import parse_recipe
 from mats_core.methods.table import METHODS
+from mats_core.recipes.events import Finished
+from mats_core.recipes.plan import open_inputs
+from mats_core.recipes.recipe import parse_recipe
 from mats_core.system import UNMEASURED, remember
 from mats_core.system.remember import Memo, Memory, nbytes
 from tests.conftest import family_recipe

@@ -9,7 +9,7 @@ import pytest
 
 from mats_core import tasks
 from mats_core.checkpoints import cached_data
-from mats_core.merging import task_of
+from mats_core.recipes import task_of
 from tests.hub_data import caches, fetched, prepared
 
 

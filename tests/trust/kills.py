@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from mats_core import InputError, load_recipe, merge
-from mats_core.merging import Recipe
+from mats_core.recipes import Recipe
 
 from .campaign import alone, family
 

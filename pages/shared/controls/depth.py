@@ -15,8 +15,8 @@ from typing import Any
 import streamlit as st
 from streamlit.components.v2 import component
 
-from mats_core.merging import Rule
 from mats_core.methods import METHODS
+from mats_core.recipes import Rule
 
 from ..frame import keys, show, state
 from ..work import runs

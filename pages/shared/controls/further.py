@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 import streamlit as st
 
 from mats_core.errors import InputError
-from mats_core.merging import Recipe, Refine, Routed, no_sums
+from mats_core.merging import no_sums
+from mats_core.recipes import Recipe, Refine, Routed
 
 from ..frame import Wanted, keys, show, state
 from ..work import Further, Request

@@ -9,8 +9,8 @@ import streamlit as st
 
 from mats_core.analysis import Axis, knobs, suggested
 from mats_core.errors import InputError
-from mats_core.merging import FamilyFile, parse_options
 from mats_core.methods import METHODS, PROPOSED, OptionField
+from mats_core.recipes import FamilyFile, parse_options
 
 from ..frame import show
 from ..work import Prepared, Run, SweepRequest

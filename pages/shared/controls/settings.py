@@ -11,8 +11,8 @@ import streamlit as st
 
 from mats_core.errors import InputError, member
 from mats_core.evaluation import QUICK
-from mats_core.merging import FamilyFile, Recipe, parse_options
 from mats_core.methods import METHODS, describe
+from mats_core.recipes import FamilyFile, Recipe, parse_options
 from mats_core.system import available_devices, choose_device
 
 from ..frame import Wanted, browser, keys, session, show, state

@@ -18,8 +18,8 @@ from mats_core.analysis import (
 )
 from mats_core.errors import InputError
 from mats_core.estimating import Advice, Estimate, advise_on, merge_cost
-from mats_core.merging import Inputs
 from mats_core.methods import METHODS
+from mats_core.recipes import Inputs
 from mats_core.statistics import Statistics
 from mats_core.system import choose_device, speeds
 

@@ -10,7 +10,7 @@ import streamlit as st
 
 from mats_core import names, tasks
 from mats_core.errors import InputError
-from mats_core.merging import FamilyFile, load_family
+from mats_core.recipes import FamilyFile, load_family
 from mats_core.system import state_of
 
 from ..work import Job, prepare

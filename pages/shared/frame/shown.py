@@ -9,7 +9,7 @@ from typing import TypeVar
 import streamlit as st
 
 from mats_core.analysis import Trajectory
-from mats_core.merging import FamilyFile
+from mats_core.recipes import FamilyFile
 
 from ..work import Run, runs
 from . import caches, state

@@ -22,7 +22,7 @@ import streamlit as st
 if TYPE_CHECKING:
     from mats_core.analysis import Trajectory
     from mats_core.checkpoints import ModelSearch, hub
-    from mats_core.merging import Recipe
+    from mats_core.recipes import Recipe
 
     from ..work import Draft, Further, Job, Request, Shelf
 

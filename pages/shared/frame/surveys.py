@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from mats_core.analysis import Survey
-from mats_core.merging import Inputs
+from mats_core.recipes import Inputs
 
 from ..work import Job, look_around
 from . import caches, state, tracked

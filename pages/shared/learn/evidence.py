@@ -9,8 +9,8 @@ from mats_core import figures
 from mats_core.analysis import TRAITS, Survey, clear_among, decided, reasons, traits
 from mats_core.evaluation import Difference, compare, share
 from mats_core.figures import Figure
-from mats_core.merging import TRIED
 from mats_core.methods import describe
+from mats_core.recipes import TRIED
 
 from ..frame import show
 from ..work import Run

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import streamlit as st
 
 from mats_core.estimating import Advice, Suggestion
-from mats_core.merging import Routed
+from mats_core.recipes import Routed
 
 from ..frame import Wanted, browser, caches, session, show
 from ..work import Further, Prepared

@@ -9,7 +9,7 @@ import streamlit as st
 
 from mats_core import figures
 from mats_core.figures import Choice
-from mats_core.merging import ChosenInputs
+from mats_core.recipes import ChosenInputs
 from mats_core.tasks import Split
 
 from ..frame import Slot, show, tracked

@@ -11,7 +11,7 @@ from mats_core import figures
 from mats_core.errors import listing
 from mats_core.evaluation import Comparison, Difference, compare
 from mats_core.figures import ALL_TASKS
-from mats_core.merging import TRIED
+from mats_core.recipes import TRIED
 
 from ..frame import show
 from ..work import Run, runs

@@ -9,8 +9,8 @@ import streamlit as st
 
 from mats_core import figures
 from mats_core.analysis import WAYS, Conflicts, Way, conflict
-from mats_core.merging import FamilyFile
 from mats_core.methods import METHODS
+from mats_core.recipes import FamilyFile
 
 from ..frame import Slot, browser, keys, show, shown, state, tracked
 from ..work import ConflictRequest, Prepared, Run, measure_conflicts

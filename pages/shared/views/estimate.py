@@ -12,8 +12,8 @@ from mats_core.checkpoints import Checkpoint
 from mats_core.errors import InputError, duration, size
 from mats_core.estimating import Estimate, fits, require
 from mats_core.families import Expert, Fit, compare
-from mats_core.merging import FamilyFile
 from mats_core.methods import METHODS, PROPOSED
+from mats_core.recipes import FamilyFile
 from mats_core.system import memory
 
 from ..frame import caches, show

@@ -11,8 +11,8 @@ import streamlit as st
 
 from mats_core import export, figures
 from mats_core.errors import InputError, size
-from mats_core.merging import FamilyFile, LoraOutput
 from mats_core.methods import METHODS
+from mats_core.recipes import FamilyFile, LoraOutput
 
 from ..frame import Slot, families, session, show, shown, tracked
 from ..work import Job, Run, Written, runs

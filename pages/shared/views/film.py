@@ -9,8 +9,8 @@ import streamlit as st
 from mats_core import figures
 from mats_core.analysis import Film
 from mats_core.figures import Look
-from mats_core.merging import FeatureErrors
 from mats_core.methods import METHODS
+from mats_core.recipes import FeatureErrors
 
 from ..frame import Slot, show, tracked
 from ..work import EXAMPLES, Prepared, Run, Shelf, film

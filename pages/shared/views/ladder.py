@@ -12,8 +12,8 @@ from mats_core import figures
 from mats_core.analysis import Stand, of_rung, steps
 from mats_core.evaluation import normalised_accuracy, share
 from mats_core.figures import Look
-from mats_core.merging import FamilyFile
 from mats_core.methods import LADDERS, Ladder
+from mats_core.recipes import FamilyFile
 
 from ..frame import Slot, session, show, tracked
 from ..work import Job, LadderRequest, Prepared, run_ladder

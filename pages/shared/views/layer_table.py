@@ -11,8 +11,8 @@ import streamlit as st
 
 from mats_core import figures
 from mats_core.analysis import LayerRow
-from mats_core.merging import FeatureErrors
 from mats_core.methods import METHODS
+from mats_core.recipes import FeatureErrors
 
 from ..frame import Slot, session, show, state, tracked
 from ..work import Prepared, Run, Shelf, tabulate

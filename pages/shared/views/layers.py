@@ -6,7 +6,7 @@ import pandas as pd
 import streamlit as st
 
 from mats_core import figures
-from mats_core.merging import Report
+from mats_core.recipes import Report
 
 from ..frame import show
 from ..work import Run

@@ -10,8 +10,8 @@ import streamlit as st
 
 from mats_core import figures
 from mats_core.evaluation import normalised_interval
-from mats_core.merging import FamilyFile
 from mats_core.methods import METHODS
+from mats_core.recipes import FamilyFile
 
 from ..frame import Slot, session, show, tracked
 from ..work import Job, Prepared, Run, leaderboard, shipped

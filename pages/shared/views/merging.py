@@ -9,7 +9,7 @@ import streamlit as st
 from mats_core import figures
 from mats_core.errors import InputError
 from mats_core.estimating import fits
-from mats_core.merging import require_recipe
+from mats_core.recipes import require_recipe
 from mats_core.system import choose_device
 
 from ..controls import presets

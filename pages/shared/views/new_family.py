@@ -12,7 +12,8 @@ import streamlit as st
 
 from mats_core.checkpoints import ListedModel, ModelSearch
 from mats_core.errors import InputError
-from mats_core.merging import (
+from mats_core.methods import WITHOUT_DATA
+from mats_core.recipes import (
     MEAN,
     FamilyFile,
     by_hand,
@@ -24,7 +25,6 @@ from mats_core.merging import (
     save_family,
     task_of,
 )
-from mats_core.methods import WITHOUT_DATA
 from mats_core.tasks import Guess
 
 from ..frame import Slot, Wanted, browser, families, progress, session, show, tracked

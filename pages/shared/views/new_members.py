@@ -10,7 +10,7 @@ import streamlit as st
 from mats_core.checkpoints import ListedModel
 from mats_core.errors import InputError
 from mats_core.families import STRANGE
-from mats_core.merging import Candidate, candidates, proposed_base
+from mats_core.recipes import Candidate, candidates, proposed_base
 
 from ..frame import show, state
 from ..work import Draft, drafts

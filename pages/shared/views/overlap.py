@@ -8,7 +8,7 @@ import streamlit as st
 
 from mats_core import figures
 from mats_core.analysis import Quantity, Survey, overlaps, principal_angles
-from mats_core.merging import Inputs
+from mats_core.recipes import Inputs
 
 from ..frame import caches, keys, session, show
 from . import spectra, survey

@@ -8,7 +8,7 @@ import streamlit as st
 
 from mats_core import figures
 from mats_core.evaluation import share
-from mats_core.merging import FamilyFile
+from mats_core.recipes import FamilyFile
 
 from ..frame import keys, session, shown, state
 from ..work import Run, runs

@@ -8,8 +8,8 @@ import streamlit as st
 
 from mats_core.errors import InputError
 from mats_core.export import Reopened
-from mats_core.merging import FamilyFile, load_family
 from mats_core.methods import METHODS
+from mats_core.recipes import FamilyFile, load_family
 
 from ..frame import Slot, Wanted, browser, families, progress, session, show, state, tracked
 from ..work import Further, export

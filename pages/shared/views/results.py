@@ -7,7 +7,7 @@ import streamlit as st
 from mats_core import figures
 from mats_core.analysis import Way
 from mats_core.evaluation import half_width
-from mats_core.merging import Report
+from mats_core.recipes import Report
 
 from ..controls import settings
 from ..frame import Wanted, caches, keys, session, show, shown

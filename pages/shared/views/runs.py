@@ -11,8 +11,8 @@ import streamlit as st
 
 from mats_core import figures
 from mats_core.evaluation import normalised_interval
-from mats_core.merging import Recipe
 from mats_core.methods import METHODS
+from mats_core.recipes import Recipe
 
 from ..frame import Wanted, browser, session, show, shown
 from ..work import Run, runs, shipped

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from mats_core.merging import FamilyFile
+from mats_core.recipes import FamilyFile
 
 from ..controls import presets
 from ..frame import Slot, caches, session, shown, state, tracked

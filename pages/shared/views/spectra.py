@@ -7,7 +7,7 @@ import streamlit as st
 
 from mats_core import figures
 from mats_core.analysis import KINDS, Kind, Spectrum
-from mats_core.merging import Inputs
+from mats_core.recipes import Inputs
 
 from ..frame import caches, keys, show, surveys
 

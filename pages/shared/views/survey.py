@@ -10,7 +10,7 @@ import streamlit as st
 
 from mats_core import figures
 from mats_core.analysis import KINDS, OF_A_KIND, Kind, Quantity, Survey
-from mats_core.merging import Inputs
+from mats_core.recipes import Inputs
 
 from ..frame import Slot, keys, session, show, state, surveys, tracked
 from ..work import Job

@@ -10,8 +10,8 @@ import streamlit as st
 
 from mats_core import figures
 from mats_core.analysis import Cell, best
-from mats_core.merging import FamilyFile, Recipe, dump_recipe
 from mats_core.methods import METHODS
+from mats_core.recipes import FamilyFile, Recipe, dump_recipe
 
 from ..controls import grid
 from ..frame import Slot, keys, session, show, state, tracked

@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from mats_core import figures
-from mats_core.merging import TRIED, FamilyFile
+from mats_core.recipes import TRIED, FamilyFile
 
 from ..frame import show
 from ..work import Prepared

@@ -14,9 +14,10 @@ from typing import Protocol
 from torch import Tensor
 
 from mats_core.errors import InputError, listing
-from mats_core.merging import Event, Inputs, Recipe, Report, open_inputs
+from mats_core.merging import Event
 from mats_core.merging import run as merge_again
 from mats_core.methods import METHODS
+from mats_core.recipes import Inputs, Recipe, Report, open_inputs
 from mats_core.system import nbytes, part, recall
 
 from .prepare import Prepared

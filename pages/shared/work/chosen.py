@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Generator
 
-from mats_core.merging import ChosenInputs, Event, planned, source_of
+from mats_core.merging import Event, planned, source_of
+from mats_core.recipes import ChosenInputs
 from mats_core.tasks import Split
 
 from . import again

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mats_core.analysis import Conflicts, Way, conflicting
-from mats_core.merging import FamilyFile
+from mats_core.recipes import FamilyFile
 
 from .following import told
 from .jobs import Tell

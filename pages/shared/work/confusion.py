@@ -16,7 +16,8 @@ from mats_core import models, tasks
 from mats_core.checkpoints import Weights
 from mats_core.evaluation import evaluate
 from mats_core.families import Expert, Family
-from mats_core.merging import TRIED, Event, Inputs, Recipe
+from mats_core.merging import Event
+from mats_core.recipes import TRIED, Inputs, Recipe
 from mats_core.system import part, recall
 
 from . import again

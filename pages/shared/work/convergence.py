@@ -6,7 +6,8 @@ from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
 from mats_core.analysis import Trajectory, convergence
-from mats_core.merging import Event, Inputs, Recipe
+from mats_core.merging import Event
+from mats_core.recipes import Inputs, Recipe
 from mats_core.system import part
 
 from . import again

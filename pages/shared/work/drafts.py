@@ -23,15 +23,8 @@ from mats_core.checkpoints import (
     search_models,
 )
 from mats_core.errors import InputError, size
-from mats_core.merging import (
-    FamilyFile,
-    Proposal,
-    averaging,
-    load_family,
-    plain_name,
-    proposal,
-    remove_family,
-)
+from mats_core.merging import averaging
+from mats_core.recipes import FamilyFile, Proposal, load_family, plain_name, proposal, remove_family
 from mats_core.system import nbytes, recall, state_of
 
 from .following import told

@@ -14,18 +14,8 @@ from typing import BinaryIO
 from mats_core.api import judge
 from mats_core.errors import InputError
 from mats_core.export import Finished, Reopened, recipe_yaml, reopening
-from mats_core.merging import (
-    FINAL,
-    Evaluation,
-    FamilyFile,
-    LoraOutput,
-    Recipe,
-    Report,
-    lora_bytes,
-    output_specs,
-    planned,
-    run_plan,
-)
+from mats_core.merging import lora_bytes, output_specs, planned, run_plan
+from mats_core.recipes import FINAL, Evaluation, FamilyFile, LoraOutput, Recipe, Report
 
 from . import again
 from .following import told

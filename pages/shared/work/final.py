@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 
 from mats_core.checkpoints import write_atomically
 from mats_core.evaluation import TaskResult, going_on
-from mats_core.merging import FINAL, Event
+from mats_core.merging import Event
+from mats_core.recipes import FINAL
 from mats_core.system import part
 
 from . import again, runs

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mats_core.errors import validated
-from mats_core.merging import Recipe, Refine, Routed
+from mats_core.recipes import Recipe, Refine, Routed
 
 WORDS = {"routed": Routed, "refine": Refine}
 

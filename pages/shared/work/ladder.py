@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mats_core.analysis import Stand, Stood, climb
-from mats_core.merging import Recipe
 from mats_core.methods import Ladder
+from mats_core.recipes import Recipe
 
 from . import again
 from .following import gathering, told

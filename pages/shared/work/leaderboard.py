@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from mats_core.errors import InputError
 from mats_core.evaluation import TaskResult, share
-from mats_core.merging import TRIED, FamilyFile, require_recipe
 from mats_core.methods import METHODS
+from mats_core.recipes import TRIED, FamilyFile, require_recipe
 
 from . import runs
 from .jobs import Job, Tell

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Generator
 
 from mats_core.analysis import Grain, Loading, Ordering, loading
-from mats_core.merging import Event, Inputs, Recipe
+from mats_core.merging import Event
+from mats_core.recipes import Inputs, Recipe
 from mats_core.system import part
 
 from . import again

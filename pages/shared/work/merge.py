@@ -14,7 +14,9 @@ from mats_core.api import judge
 from mats_core.errors import InputError, listing
 from mats_core.estimating import Estimate, estimate
 from mats_core.evaluation import going_on
-from mats_core.merging import (
+from mats_core.merging import planned, run_plan
+from mats_core.methods import METHODS
+from mats_core.recipes import (
     TRIED,
     Evaluation,
     FamilyFile,
@@ -25,10 +27,7 @@ from mats_core.merging import (
     RoundDone,
     Shares,
     parse_options,
-    planned,
-    run_plan,
 )
-from mats_core.methods import METHODS
 
 from . import again, runs
 from .following import told

@@ -14,15 +14,8 @@ import numpy as np
 from mats_core import tasks
 from mats_core.errors import InputError
 from mats_core.evaluation import TaskResult, evaluate
-from mats_core.merging import (
-    TRIED,
-    Event,
-    FamilyFile,
-    Inputs,
-    measuring_all,
-    open_inputs,
-    with_statistics,
-)
+from mats_core.merging import Event
+from mats_core.recipes import TRIED, FamilyFile, Inputs, measuring_all, open_inputs, with_statistics
 from mats_core.statistics import MeasureSettings
 from mats_core.system import Memo, choose_device, nbytes, part, recall, speeds, uncollected
 

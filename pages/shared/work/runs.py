@@ -21,7 +21,8 @@ from typing import Any
 from mats_core.checkpoints import write_atomically
 from mats_core.errors import InputError, parsing, plain_yaml, read_json, typed
 from mats_core.evaluation import NOT_ASKED, TaskResult
-from mats_core.merging import (
+from mats_core.methods import METHODS, describe
+from mats_core.recipes import (
     FINAL,
     Recipe,
     Report,
@@ -31,7 +32,6 @@ from mats_core.merging import (
     task_dict,
     task_of_dict,
 )
-from mats_core.methods import METHODS, describe
 from mats_core.system import recall, results_folder, state_of
 
 from .further import Further

@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from mats_core.analysis import LayerSteps
-from mats_core.merging import Inputs
+from mats_core.recipes import Inputs
 from mats_core.tasks import IMAGES, Form, Split
 
 from .runs import Run

@@ -12,19 +12,10 @@ from typing import Any
 from mats_core.checkpoints import write_atomically
 from mats_core.errors import InputError
 from mats_core.evaluation import QUICK
-from mats_core.merging import (
-    TRIED,
-    FamilyFile,
-    FeatureErrors,
-    LayerDone,
-    Recipe,
-    Report,
-    differing,
-    shipped_results,
-    task_digests,
-)
+from mats_core.merging import differing, shipped_results, task_digests
 from mats_core.merging import run as merge_again
 from mats_core.methods import FIRST, Preset
+from mats_core.recipes import TRIED, FamilyFile, FeatureErrors, LayerDone, Recipe, Report
 
 from . import again, runs
 from .jobs import Job, Tell

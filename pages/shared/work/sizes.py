@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mats_core.analysis import Sized, SizeDone, sizing
-from mats_core.merging import Recipe
+from mats_core.recipes import Recipe
 
 from . import again
 from .following import gathering, told

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from mats_core.analysis import Survey, Surveyed, surveying
 from mats_core.figures import short_names
-from mats_core.merging import Inputs
+from mats_core.recipes import Inputs
 from mats_core.statistics import Statistics
 from mats_core.system import changed
 

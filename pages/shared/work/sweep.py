@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mats_core.analysis import Axis, Cell, CellDone, sweep
-from mats_core.merging import Recipe
+from mats_core.recipes import Recipe
 from mats_core.system import part
 
 from . import again

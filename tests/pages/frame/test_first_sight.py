@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mats_core.merging import Report
+from mats_core.recipes import Report
 from pages.shared.frame.first_sight import RESULTS, sight
 from tests.importing import loads_none_of
 

@@ -15,10 +15,10 @@ from streamlit.testing.v1 import AppTest
 
 from mats_core.analysis.sweep import Axis
 from mats_core.errors import InputError
-from mats_core.merging.events import Finished
-from mats_core.merging.family_file import FamilyFile, load_family, measure_all
 from mats_core.merging.pipeline import run as solve
-from mats_core.merging.plan import open_inputs
+from mats_core.recipes.events import Finished
+from mats_core.recipes.family_file import FamilyFile, load_family, measure_all
+from mats_core.recipes.plan import open_inputs
 from pages.shared.work import again, confusion, export, predicted_loss, runs
 from pages.shared.work import merge as merging
 from pages.shared.work.convergence import follow

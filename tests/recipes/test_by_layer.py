@@ -13,10 +13,10 @@ import mats_core as mats
 from mats_core.errors import InputError
 from mats_core.estimating import estimate
 from mats_core.merging import planned, run
-from mats_core.merging.by_layer import local_settings
-from mats_core.merging.plan import open_inputs
-from mats_core.merging.recipe import load_recipe, parse_recipe
 from mats_core.methods import METHODS
+from mats_core.recipes.by_layer import local_settings
+from mats_core.recipes.plan import open_inputs
+from mats_core.recipes.recipe import load_recipe, parse_recipe
 from mats_core.system import drain
 from tests.conftest import family_recipe
 

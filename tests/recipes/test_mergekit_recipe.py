@@ -17,11 +17,11 @@ import yaml
 from mats_core.cli import main
 from mats_core.errors import InputError
 from mats_core.merging import merge, run
-from mats_core.merging.events import Finished
-from mats_core.merging.mergekit_names import EACH, KEYS, PARAMETERS, THERE, rows
-from mats_core.merging.mergekit_recipe import from_mergekit, is_mergekit
-from mats_core.merging.recipe import load_recipe, parse_recipe
 from mats_core.methods import METHODS, describe
+from mats_core.recipes.events import Finished
+from mats_core.recipes.mergekit_names import EACH, KEYS, PARAMETERS, THERE, rows
+from mats_core.recipes.mergekit_recipe import from_mergekit, is_mergekit
+from mats_core.recipes.recipe import load_recipe, parse_recipe
 from tests.layer_cases import close, write_raw
 
 DOCS = Path(__file__).parents[2] / "docs" / "mergekit.md"

@@ -11,10 +11,10 @@ import yaml
 from pydantic import ValidationError
 
 from mats_core.errors import InputError
-from mats_core.merging.recipe import dump_recipe, load_recipe, parse_options, parse_recipe
 from mats_core.methods.reference import as_dict, bounds, describe, markdown
 from mats_core.methods.starts import STARTS
 from mats_core.methods.table import METHODS
+from mats_core.recipes.recipe import dump_recipe, load_recipe, parse_options, parse_recipe
 from tests.method_cases import CASES
 
 MINIMAL = {"base": "base", "experts": [{"name": "a", "model": "a"}], "method": "average"}

@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 import mats_core as mats
 from mats_core import models, tasks
 from mats_core.checkpoints import Checkpoint
-from mats_core.merging import evaluate_output, parse_recipe, read_branches
+from mats_core.merging import evaluate_output
+from mats_core.recipes import parse_recipe, read_branches
 from tests.conftest import family_recipe
 
 

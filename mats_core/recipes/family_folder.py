@@ -19,8 +19,7 @@ from ..checkpoints import ListedModel, hub, require_folder, write_atomically
 from ..errors import InputError, foreseen, plain_yaml
 from ..system import LONGEST_NAME, folder_name
 from ..tasks import Guess, described, names_file
-from .family_file import FamilyFile, load_family
-from .mean_base import MEAN
+from .family_file import MEAN, FamilyFile, load_family
 
 FILE = "family.yaml"
 TASKS = "tasks"  # the folder beside it with the descriptions that the page wrote

@@ -24,6 +24,8 @@ from ..statistics import MeasureSettings, cached_path, measuring_once
 from ..system import Event, Shown, part, watched
 from .recipe import ExpertEntry, Recipe, parse_recipe
 
+MEAN = "base"  # the folder beside the family.yaml where the experts' mean stands in for their base
+
 
 class FamilyFile(Shown, BaseModel):
     """A family as its `family.yaml` describes it: one base and the experts fine-tuned from it.

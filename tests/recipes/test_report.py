@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import binomtest
 
 from mats_core.evaluation.scores import Score, TaskResult
-from mats_core.merging.report import TREATMENTS, LayerReport, Report, Trial, task_dict
+from mats_core.recipes.report import TREATMENTS, LayerReport, Report, Trial, task_dict
 
 
 def report(**settings) -> Report:

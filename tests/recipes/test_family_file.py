@@ -6,13 +6,13 @@ import pytest
 
 from mats_core.checkpoints.files import Checkpoint
 from mats_core.errors import InputError
-from mats_core.merging.family_file import (
+from mats_core.merging.pipeline import merge
+from mats_core.recipes.family_file import (
     load_family,
     measure_all,
     measuring_all,
     missing_statistics,
 )
-from mats_core.merging.pipeline import merge
 from mats_core.statistics.settings import MeasureSettings
 from mats_core.statistics.store import Statistics
 from mats_core.system.folders import cache_folder

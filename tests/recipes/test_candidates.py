@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from mats_core.checkpoints import ListedModel, search_models
 from mats_core.errors import InputError
-from mats_core.merging import candidates, proposal, proposed_base
+from mats_core.recipes import candidates, proposal, proposed_base
 from tests import adapter_cases
 from tests.conftest import vit
 

@@ -10,14 +10,13 @@ import torch
 
 from mats_core.checkpoints import Checkpoint, ListedModel, search_models
 from mats_core.errors import InputError
-from mats_core.merging import (
+from mats_core.merging import averaging, merge
+from mats_core.recipes import (
     MEAN,
-    averaging,
     by_hand,
     distinct_names,
     dump_family,
     load_family,
-    merge,
     new_family,
     remove_family,
     save_family,

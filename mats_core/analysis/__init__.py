@@ -3,15 +3,17 @@
 Results are plain records; the room `figures` draws them, under the same nouns.
 """
 
-from . import conflict, convergence, loading, toy
+from . import convergence, loading, toy
 from .between import Between, walking
-from .conflict import WAYS, Conflicts, Way, conflicting
+from .conflict import Conflicts, conflicting
 from .convergence import Trajectory, follow
 from .correlation import Correlation, clear_among, correlate, correlate_pairs
 from .decided import Decided, decided, usual_share
 from .distances import Distances, measuring_distances
 from .feature_map import NEAREST, FeatureMap, mapping, travelling, under_experts
 from .film import Film, Frame, FrameDone, filming
+from .forecast import Forecast, forecasting
+from .groups import WAYS, Way, merges
 from .ladder import Stand, Stood, climb, of_rung, steps
 from .layers import LayerRow, tabulating
 from .loading import GRAINS, ORDERINGS, THREE, Grain, Loading, Ordering, Step
@@ -40,16 +42,17 @@ from .why import Why, explaining
 __all__ = [
     "BASE", "EXAMPLES", "GRAINS", "KINDS", "NEAREST", "OF_A_KIND", "ORDERINGS", "RANKS",
     "SUBSPACES", "THREE", "TRAITS", "VIEWS", "WAYS", "Axis", "Between", "Cell", "CellDone",
-    "Conflicts", "Correlation", "Decided", "Distances", "Essential", "FeatureMap", "Film", "Frame",
-    "FrameDone", "Grain", "GreedySoup", "Ingredient", "IngredientDone", "Interference", "Kind",
-    "LayerRow", "LayerSteps", "Loading", "Merged", "Ordering", "OwnAnswers", "Point", "Protection",
-    "Quantity", "Seen", "SizeDone", "Sized", "Spectrum", "Stand", "Step", "Stood", "Subspace",
-    "Survey", "Surveyed", "Task", "Trait", "Trajectory", "View", "Walk", "Way", "Why", "Window",
-    "answering", "best", "chance_conflict", "clear_among", "climb", "conflict", "conflicting",
+    "Conflicts", "Correlation", "Decided", "Distances", "Essential", "FeatureMap", "Film",
+    "Forecast", "Frame", "FrameDone", "Grain", "GreedySoup", "Ingredient", "IngredientDone",
+    "Interference", "Kind", "LayerRow", "LayerSteps", "Loading", "Merged", "Ordering", "OwnAnswers",
+    "Point", "Protection", "Quantity", "Seen", "SizeDone", "Sized", "Spectrum", "Stand", "Step",
+    "Stood", "Subspace", "Survey", "Surveyed", "Task", "Trait", "Trajectory", "View", "Walk", "Way",
+    "Why", "Window", "answering", "best", "chance_conflict", "clear_among", "climb", "conflicting",
     "convergence", "correlate", "correlate_pairs", "decided", "explaining", "fields", "filming",
-    "follow", "greedy_soup", "interference", "knobs", "layer_protection", "layer_spectra",
-    "layer_subspaces", "loading", "mapping", "measuring_distances", "of_rung", "others_mean",
-    "overlap", "overlaps", "predicted_loss", "predicting", "principal_angles", "reasons", "sizing",
-    "stepping", "steps", "suggested", "survey", "surveying", "sweep", "tabulating", "task_matrices",
-    "toy", "traits", "travelling", "under_experts", "unrelated_angles", "usual_share", "walking",
+    "follow", "forecasting", "greedy_soup", "interference", "knobs", "layer_protection",
+    "layer_spectra", "layer_subspaces", "loading", "mapping", "measuring_distances", "merges",
+    "of_rung", "others_mean", "overlap", "overlaps", "predicted_loss", "predicting",
+    "principal_angles", "reasons", "sizing", "stepping", "steps", "suggested", "survey",
+    "surveying", "sweep", "tabulating", "task_matrices", "toy", "traits", "travelling",
+    "under_experts", "unrelated_angles", "usual_share", "walking",
 ]  # fmt: skip

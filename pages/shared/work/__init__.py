@@ -6,7 +6,7 @@ Long work is a `Job`: it is handed to the one worker, tells how far it is, and c
 from . import confusion, drafts, final, leaderboard, lesson, predicted_loss, shipped, why
 from .between import walk
 from .chosen import chosen, chosen_examples
-from .conflict import ConflictRequest, measure_conflicts
+from .conflict import ConflictRequest, forecast_conflicts, measure_conflicts
 from .convergence import follow
 from .drafts import Draft
 from .export import Written
@@ -33,7 +33,7 @@ __all__ = [
     "Prepared", "Request", "Residuals", "Run", "Shelf", "SizesRequest", "Snapshot", "SweepRequest",
     "TaskCard", "Tell", "Worker", "Written", "ask_own", "chosen", "chosen_examples", "clipped",
     "confusion", "drafts", "draw_map", "export", "film", "final", "finish_map", "follow",
-    "leaderboard", "lesson", "load", "look_around", "measure_conflicts", "merge", "picture",
-    "predicted_loss", "prepare", "run_ladder", "run_sizes", "run_sweep", "runs", "shipped",
-    "step_through", "tabulate", "walk", "why",
+    "forecast_conflicts", "leaderboard", "lesson", "load", "look_around", "measure_conflicts",
+    "merge", "picture", "predicted_loss", "prepare", "run_ladder", "run_sizes", "run_sweep", "runs",
+    "shipped", "step_through", "tabulate", "walk", "why",
 ]  # fmt: skip

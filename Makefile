@@ -54,6 +54,7 @@ SEED ?= 1
 trust: $(VENV)/.dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.trust.campaign --rounds 3000 --seed $(SEED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.trust.kills --kills 200 --seed $(SEED)
+	$(BIN)/python -m tests.trust.crowd --browsers 10 --minutes 10 --seed $(SEED)
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -6,6 +6,7 @@
     evaluate                      a merge or a model, on a loader or a task → Score
     inspect                       what a model or a recipe holds, as plain values
     advise                        a family → which method to take, and why
+    search                        a recipe → the best settings on validation data
     explore                       knobs over live merges, in a notebook
 
     load_recipe, parse_recipe     a Recipe from YAML or a dictionary
@@ -29,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 from .system import uncollected
 
 if TYPE_CHECKING:
+    from .analysis import search
     from .api import evaluate, inspect, measure, merge, merge_models, run
     from .errors import InputError
     from .estimating import advise
@@ -43,6 +45,7 @@ __all__ = [
     "METHODS", "FamilyFile", "InputError", "Merge", "Recipe", "Report", "Statistics", "advise",
     "evaluate", "explore", "inspect", "load_family", "load_recipe", "measure", "measure_task",
     "merge", "merge_models", "parse_recipe", "run",
+    "search",
 ]  # fmt: skip
 
 _HOMES = {
@@ -65,6 +68,7 @@ _HOMES = {
     "merge_models": "api",
     "parse_recipe": "recipes",
     "run": "api",
+    "search": "analysis",
 }
 
 

@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import streamlit as st
 
 from mats_core import figures
-from pages.shared.frame import Slot, families, keys, progress, show
+from pages.shared import policy
+from pages.shared.frame import Slot, families, keys, progress, show, tabs
 from pages.shared.views import (
-    comparison,
     final,
+    intermediate,
     ladder,
     leaderboard,
     predicted_loss,
+    search,
     sizes,
     sweep,
+    ticked,
     why,
 )
 from pages.shared.views import runs as runlist
 from pages.shared.work import runs
 
-HEADINGS = {
-    "Accuracy": "What each task keeps",
-    "Settings": "What was set",
-    "Predicted loss": "Which tasks a merge hurts",
-    leaderboard.VIEW: "What each method keeps",
-    ladder.VIEW: "What each step adds",
-    sizes.VIEW: "What accuracy costs in size",
-    "Sweep two settings": "Every pair of two settings",
-}
 collection = families.header(
     "Compare",
     "Every finished merge is kept here. Tick some to see what sets them apart and whether it could "
@@ -35,62 +31,42 @@ collection = families.header(
     names=sweep.linked,
 )
 preparing = families.preparation(collection)
-sweep.collect()
-ladder.collect()
-sizes.collect()
-leaderboard.collect()
-final.collect()
-predicted_loss.collect()
-why.collect()
+collected = (
+    sweep, search, intermediate, ladder, sizes, leaderboard, final, predicted_loss, why,
+)  # fmt: skip
+for part in collected:
+    part.collect()
 show.notices()
 prepared = families.prepared(preparing)
 kept = runs.everything(collection.name)
-names = [leaderboard.VIEW, ladder.VIEW, sizes.VIEW, "Sweep two settings"]
-compared, baseline = [], None
 st.header("Finished merges", anchor=False)
-if kept:
-    compared, baseline = runlist.pick(collection.name, kept)
-    names = ["Accuracy", why.VIEW, "Settings", "Predicted loss", *names]
-else:
+compared, baseline = runlist.pick(collection.name, kept) if kept else ([], None)
+if not kept:
+    where = " until this tab is closed" if policy.current().apart else ", also after a reload"
     st.info(
         "There is no finished merge of this family yet. Make one on the Merge page, and it is "
-        "listed here, on this machine, also after a reload. Or let a sweep try many settings now.",
+        f"listed here{where}. Or let a sweep try many settings now.",
         icon=":material/merge:",
     )
     st.page_link("pages/merge.py", label="Go to Merge", icon=":material/arrow_forward:")
 mine = (
-    Slot.EXPLAINING,
-    Slot.PREDICTING,
-    Slot.SWEEPING,
-    Slot.CLIMBING,
-    Slot.SIZING,
-    Slot.RANKING,
-    Slot.FINISHING,
-)
+    Slot.EXPLAINING, Slot.PREDICTING, Slot.SWEEPING, Slot.SEARCHING, Slot.DONATING, Slot.DONATED,
+    Slot.CLIMBING, Slot.SIZING, Slot.RANKING, Slot.FINISHING,
+)  # fmt: skip
 progress.bar(Slot.PREPARATION, *mine, cancel=mine)
 looks = figures.looks(expert.name for expert in collection.experts)
-views = dict(zip(names, st.tabs(names, key=keys.COMPARE_VIEW, on_change="rerun"), strict=True))
-for name, view in views.items():
-    if not view.open:
-        continue
-    with view:
-        if name in HEADINGS:  # the other one asks a question
-            st.header(HEADINGS[name], anchor=False)
-        if name == names[-1]:
-            sweep.section(collection, kept, prepared)
-        elif name == leaderboard.VIEW:
-            leaderboard.section(collection, preparing, prepared)
-        elif name == ladder.VIEW:
-            ladder.section(collection, prepared, looks)
-        elif name == sizes.VIEW:
-            sizes.section(collection, prepared, looks)
-        elif baseline is None:
-            st.info("Tick at least one run in the list above.")
-        elif name == "Accuracy":
-            comparison.accuracy(compared, baseline)
-        elif name == why.VIEW:
-            why.section(compared, baseline, prepared, looks)
-        elif name == "Settings":
-            comparison.settings(compared, baseline)
-        else:
-            predicted_loss.section(compared, prepared, looks)
+drawn = (collection, prepared, looks)
+parts = (
+    (leaderboard, (collection, preparing, prepared), "What each method keeps"),
+    (ladder, drawn, "What each step adds"),
+    (sizes, drawn, "What accuracy costs in size"),
+    (intermediate, drawn, "What a donor does for a target"),
+    (sweep, (collection, kept, prepared), "Every pair of two settings"),
+    (search, (collection, kept, prepared), "Many settings at once"),
+)
+shown = [
+    tabs.Tab(part.VIEW, partial(part.section, *given), heading) for part, given, heading in parts
+]
+if kept:
+    shown = [*ticked.views(compared, baseline, prepared, looks), *shown]
+tabs.show(shown, keys.COMPARE_VIEW)

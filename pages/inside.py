@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import streamlit as st
 
-from pages.shared.frame import Slot, families, keys, progress, session, show
+from pages.shared.frame import Slot, families, progress, session, show
 from pages.shared.views import (
-    BEFORE,
     OTHER,
     between,
     chosen,
@@ -41,24 +38,18 @@ with left:
 assert run is not None
 if not run.report.tasks:
     st.info("The experts of this family name no tasks, so there are no examples to look at.")
+    progress.bar(Slot.PREPARATION)
+    if (prepared := families.prepared(preparing)) is not None:
+        film.section(shelf, run, prepared)
     st.stop()
 with middle:
     task = picks.task(run)
-who: Any = right.segmented_control(
-    "Before the merge", list(BEFORE), default="expert", required=True, key=keys.INSIDE_BEFORE,
-    persist_state="session", format_func=lambda name: name.removesuffix(" encoder"),
-    help="What the merge is compared with: the expert itself, the pre-trained encoder with the "
-    "expert's head, or another finished merge.",
-)  # fmt: skip
+with right:
+    who = picks.before()
 other = picks.other(run, task) if who == OTHER else None
 picks.beyond(run)
-loading.collect()
-film.collect()
-chosen.collect()
-layer_table.collect()
-between.collect()
-feature_map.collect()
-own_example.collect()
+for part in (loading, film, chosen, layer_table, between, feature_map, own_example):
+    part.collect()
 show.notices()
 prepared = families.prepared(preparing)
 # Filled last: the sections below start the work whose progress it shows.

@@ -36,6 +36,7 @@ with left, st.container(border=True, key="settings"):  # style.css knows it
         "Live: merge at every change of a knob", key="live", persist_state="session"
     )
     request = settings.controls(collection, method, families.block_depths(preparing))
+    session.standing = request
     widgets.explain(method)
     refused = merging.refusal(request) is not None
     clicked = press.button(
@@ -70,7 +71,7 @@ with right:
             show.warnings([note for note in prepared.notes if note not in known])
         results.headline(run, beside, preparing)
         if prepared:
-            results.tabs(run, beside, prepared)
+            results.details(run, beside, prepared)
         else:
             looks = figures.looks(expert.name for expert in collection.experts)
             results.accuracy(run, beside, looks)

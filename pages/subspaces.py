@@ -4,55 +4,11 @@ from __future__ import annotations
 
 import streamlit as st
 
-from mats_core import figures
 from mats_core.analysis import Survey
-from mats_core.recipes import FamilyFile, Inputs
-from pages.shared.frame import Slot, families, keys, progress, show, surveys
+from pages.shared.controls import less
+from pages.shared.frame import Slot, families, progress, show, surveys
 from pages.shared.learn import guide
-from pages.shared.views import conflict, overlap, protection, spectra, survey
-from pages.shared.work import Prepared
-
-VIEWS = ("Spectra", "Overlap", "Interference", "Protected directions")
-
-
-def choose(inputs: Inputs) -> tuple[str, str]:
-    """Layer and task of the detail; a click on the heatmap sets the same two."""
-    names = surveys.matrices(inputs)
-    titles = figures.short_names(names)
-    left, right = st.columns(2, gap="medium")
-    layer = left.selectbox(
-        "Layer", names, format_func=lambda n: titles[n], key=keys.LAYER,
-        persist_state="session",
-    )  # fmt: skip
-    task = right.selectbox(
-        "Task", [expert.name for expert in inputs.family.experts], key=keys.TASK,
-        persist_state="session",
-    )  # fmt: skip
-    return layer, task
-
-
-def detail(
-    collection: FamilyFile, prepared: Prepared, found: Survey | None, layer: str, task: str
-) -> None:
-    """One layer, in four views; only the open one is computed."""
-    inputs = prepared.inputs
-    views = st.tabs(list(VIEWS), key=keys.SUBSPACES_VIEW, on_change="rerun")
-    for name, view in zip(VIEWS, views, strict=True):
-        if not view.open:
-            continue
-        with view:
-            if name == "Spectra":
-                shown = spectra.plot(inputs, layer, "subspaces")
-                if shown:
-                    spectra.energies(inputs, layer, shown, "subspaces")
-            elif name == "Overlap":
-                overlap.overlap(inputs, layer, task)
-            elif name == "Interference":
-                overlap.interference(inputs, found, layer)
-                conflict.section(collection, prepared)
-            else:
-                protection.view(inputs, layer, task)
-
+from pages.shared.views import conflict, one_layer, survey
 
 collection = families.header(
     "Subspaces",
@@ -84,6 +40,7 @@ with whole:
     survey.heatmap(prepared.inputs, found)
 with one:
     st.header("One layer", anchor=False)
-    layer, task = choose(prepared.inputs)
+    layer, task = one_layer.choose(prepared.inputs)
+    less.link(collection, layer, task)
     known = found if isinstance(found, Survey) else None
-    detail(collection, prepared, known, layer, task)
+    one_layer.detail(collection, prepared, known, layer, task)

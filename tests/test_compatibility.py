@@ -50,7 +50,7 @@ def tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 def told(report: dict[str, Any]) -> dict[str, Any]:
     """A report without times and versions, and without its series of numbers."""
     layers = [
-        {key: value for key, value in layer.items() if key not in ("seconds", *SERIES)}
+        {key: value for key, value in layer.items() if key not in ("seconds", "errors", *SERIES)}
         for layer in report["layers"]
     ]
     return {**{k: v for k, v in report.items() if k not in ITS_OWN}, "layers": layers}

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
-from . import disk, distributed, essential, gpu, iterations, kfac, measuring, scaling, startup, wide
+from . import (
+    disk,
+    distributed,
+    equal_error,
+    essential,
+    gpu,
+    iterations,
+    kfac,
+    measuring,
+    scaling,
+    startup,
+    wide,
+)
 from .base import Row
 
 ROWS: tuple[Row, ...] = (
     *iterations.ROWS,
+    *equal_error.ROWS,
     *kfac.ROWS,
     *essential.ROWS,
     *measuring.ROWS,

@@ -9,11 +9,11 @@ checkpoint that results and `config.py` its configuration; `ia3.py` merges (IA)Â
 from .fitting import open_expert
 from .ia3 import VectorFamily, vector_family, why_not
 from .settings import CONFIG, WEIGHTS, is_adapter
-from .view import Adapted, Vector
+from .view import Adapted, Vector, factors_of, rank_of
 from .writing import Lora, Places, factored, most_bytes, names_in_model, takes_factors
 
 __all__ = [
     "CONFIG", "WEIGHTS", "Adapted", "Lora", "Places", "Vector", "VectorFamily", "factored",
-    "is_adapter", "most_bytes", "names_in_model", "open_expert", "takes_factors", "vector_family",
-    "why_not",
+    "factors_of", "is_adapter", "most_bytes", "names_in_model", "open_expert", "rank_of",
+    "takes_factors", "vector_family", "why_not",
 ]  # fmt: skip

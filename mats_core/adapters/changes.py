@@ -57,6 +57,12 @@ class LowRank(Change):
         # In place on what was freshly read: no second copy of the weight.
         return flat.addmm_(b, a, alpha=self.scale).view_as(value)
 
+    def factors(self, read: Read) -> tuple[Tensor, Tensor]:
+        """L (m, r) and R (r, n) of what is added, in the layout of the file."""
+        root = abs(self.scale) ** 0.5
+        a, b = read(self.a).mul_(root), read(self.b).mul_(root if self.scale > 0 else -root)
+        return (a.T, b.T) if self.transposed else (b, a)
+
 
 @dataclass(frozen=True)
 class Scaled(Change):

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from .. import models
-from ..checkpoints import Entry, Weights
+from ..checkpoints import Entry, Weights, original
 from ..errors import listing
 from .changes import Change, LowRank, Replaced
 from .config import architecture, model_folder
@@ -134,6 +134,32 @@ class Adapted(Weights):
             value = change.apply(value, read)
         return value.to(wanted)
 
+    def rank_of(self, name: str) -> int | None:
+        """The rank of what the adapter adds to a tensor, at most; 0 where it leaves it alone, None
+        where it does something else than to add a product."""
+        if len(self.tensors[name].shape) != 2:
+            return None
+        own = self.changes.get(name, ())
+        if not all(isinstance(change, LowRank) for change in own):
+            return None
+        return sum(self.source.tensors[one.a].shape[0] for one in own if isinstance(one, LowRank))
+
+    def factors_of(
+        self, name: str, *, dtype: torch.dtype, device: torch.device | str | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """What the adapter adds to a tensor of `rank_of` as L (m, r) and R (r, n), in the layout of
+        the file, with the root of the scaling in both."""
+        rows, columns = self.tensors[name].shape
+        read = functools.partial(self.source.read, dtype=dtype, device=device)
+        empty = functools.partial(torch.empty, dtype=dtype, device=device)
+        lefts, rights = [empty((rows, 0))], [empty((0, columns))]
+        for change in self.changes.get(name, ()):
+            assert isinstance(change, LowRank)
+            left, right = change.factors(read)
+            lefts.append(left)
+            rights.append(right)
+        return torch.cat(lefts, 1), torch.cat(rights)
+
     def reads_parts(self, name: str) -> bool:
         """Whether parts of a tensor can be read: not where the adapter changes it."""
         return not self.changes.get(name) and self.base.reads_parts(name)
@@ -166,6 +192,21 @@ class Adapted(Weights):
             keys = "".join(map(self.source.digest, change.keys))
             total.update(f"{type(change).__name__}{said}{keys}".encode())
         return total.hexdigest()
+
+
+def rank_of(weights: Weights, name: str) -> int | None:
+    """`Adapted.rank_of` by the base's name of a tensor; None where an expert is no adapter."""
+    source, own = original(weights), weights.own(name)
+    return source.rank_of(own) if isinstance(source, Adapted) and own in source.tensors else None
+
+
+def factors_of(
+    weights: Weights, name: str, *, dtype: torch.dtype, device: torch.device | str | None = None
+) -> tuple[Tensor, Tensor]:
+    """`Adapted.factors_of` by the base's name of a tensor that has a rank (`rank_of`)."""
+    source = original(weights)
+    assert isinstance(source, Adapted)
+    return source.factors_of(weights.own(name), dtype=dtype, device=device)
 
 
 def _embedding(change: Change) -> bool:

@@ -14,6 +14,17 @@ from .feature_map import NEAREST, FeatureMap, mapping, travelling, under_experts
 from .film import Film, Frame, FrameDone, filming
 from .forecast import Forecast, forecasting
 from .groups import WAYS, Way, merges
+from .intermediate import (
+    DONATION_EXAMPLES,
+    LAMBDAS,
+    Donated,
+    Donation,
+    DonationDone,
+    Donations,
+    donating,
+    finally_asked,
+    gained,
+)
 from .ladder import Stand, Stood, climb, of_rung, steps
 from .layers import LayerRow, tabulating
 from .loading import GRAINS, ORDERINGS, THREE, Grain, Loading, Ordering, Step
@@ -22,6 +33,19 @@ from .own_example import BASE, OwnAnswers, answering, fields
 from .predicted_loss import Interference, interference, predicting
 from .protection import SUBSPACES, Protection, Subspace, layer_protection
 from .reasons import TRAITS, Trait, reasons, traits
+from .search import (
+    OBJECTIVES,
+    TRIALS,
+    Objective,
+    Searched,
+    SearchTrial,
+    SearchTrialDone,
+    pareto,
+    recipe_of,
+    search,
+    searching,
+)
+from .search_space import Knob, Space, bands, knobs_of, with_values
 from .sizes import RANKS, Sized, SizeDone, sizing
 from .soup import GreedySoup, Ingredient, IngredientDone, greedy_soup
 from .spectra import (
@@ -40,19 +64,23 @@ from .toy import Essential, Merged, Point, Task, Walk
 from .why import Why, explaining
 
 __all__ = [
-    "BASE", "EXAMPLES", "GRAINS", "KINDS", "NEAREST", "OF_A_KIND", "ORDERINGS", "RANKS",
-    "SUBSPACES", "THREE", "TRAITS", "VIEWS", "WAYS", "Axis", "Between", "Cell", "CellDone",
-    "Conflicts", "Correlation", "Decided", "Distances", "Essential", "FeatureMap", "Film",
+    "BASE", "DONATION_EXAMPLES", "EXAMPLES", "GRAINS", "KINDS", "LAMBDAS", "NEAREST", "OBJECTIVES",
+    "OF_A_KIND", "ORDERINGS", "RANKS", "SUBSPACES", "THREE", "TRAITS", "TRIALS", "VIEWS", "WAYS",
+    "Axis", "Between", "Cell", "CellDone", "Conflicts", "Correlation", "Decided", "Distances",
+    "Donated", "Donation", "DonationDone", "Donations", "Essential", "FeatureMap", "Film",
     "Forecast", "Frame", "FrameDone", "Grain", "GreedySoup", "Ingredient", "IngredientDone",
-    "Interference", "Kind", "LayerRow", "LayerSteps", "Loading", "Merged", "Ordering", "OwnAnswers",
-    "Point", "Protection", "Quantity", "Seen", "SizeDone", "Sized", "Spectrum", "Stand", "Step",
-    "Stood", "Subspace", "Survey", "Surveyed", "Task", "Trait", "Trajectory", "View", "Walk", "Way",
-    "Why", "Window", "answering", "best", "chance_conflict", "clear_among", "climb", "conflicting",
-    "convergence", "correlate", "correlate_pairs", "decided", "explaining", "fields", "filming",
-    "follow", "forecasting", "greedy_soup", "interference", "knobs", "layer_protection",
-    "layer_spectra", "layer_subspaces", "loading", "mapping", "measuring_distances", "merges",
-    "of_rung", "others_mean", "overlap", "overlaps", "predicted_loss", "predicting",
-    "principal_angles", "reasons", "sizing", "stepping", "steps", "suggested", "survey",
-    "surveying", "sweep", "tabulating", "task_matrices", "toy", "traits", "travelling",
-    "under_experts", "unrelated_angles", "usual_share", "walking",
+    "Interference", "Kind", "Knob", "LayerRow", "LayerSteps", "Loading", "Merged", "Objective",
+    "Ordering", "OwnAnswers", "Point", "Protection", "Quantity", "SearchTrial", "SearchTrialDone",
+    "Searched", "Seen", "SizeDone", "Sized", "Space", "Spectrum", "Stand", "Step", "Stood",
+    "Subspace", "Survey", "Surveyed", "Task", "Trait", "Trajectory", "View", "Walk", "Way", "Why",
+    "Window", "answering", "bands", "best", "chance_conflict", "clear_among", "climb",
+    "conflicting", "convergence", "correlate", "correlate_pairs", "decided", "donating",
+    "explaining", "fields", "filming", "finally_asked", "follow", "forecasting", "gained",
+    "greedy_soup", "interference", "knobs", "knobs_of", "layer_protection", "layer_spectra",
+    "layer_subspaces", "loading", "mapping", "measuring_distances", "merges", "of_rung",
+    "others_mean", "overlap", "overlaps", "pareto", "predicted_loss", "predicting",
+    "principal_angles", "reasons", "recipe_of", "search", "searching", "sizing", "stepping",
+    "steps", "suggested", "survey", "surveying", "sweep", "tabulating", "task_matrices", "toy",
+    "traits", "travelling", "under_experts", "unrelated_angles", "usual_share", "walking",
+    "with_values",
 ]  # fmt: skip

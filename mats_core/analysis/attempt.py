@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 
 from ..errors import InputError
 from ..merging import Event, run
 from ..recipes import TRIED, Finished, Inputs, Recipe, Report
 from ..system import changed
+
+# What a merge takes, in any unit: how far a job of many merges is goes by it.
+MergeCost = Callable[[Recipe], float]
+
+
+def alike(recipe: Recipe) -> float:
+    """The cost of a merge where nothing is known of it: that of any other."""
+    return 1.0
 
 
 def quietly(recipe: Recipe, examples: int | None) -> Recipe:

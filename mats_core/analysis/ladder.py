@@ -14,8 +14,8 @@ from ..evaluation import Comparison, TaskResult, compare
 from ..merging import Event
 from ..methods import Ladder, Rung
 from ..recipes import Inputs, Recipe, open_inputs
-from ..system import part
-from .attempt import attempt, quietly
+from ..system import part, shares
+from .attempt import MergeCost, alike, attempt, quietly
 
 EXAMPLES = 200  # a task
 
@@ -48,20 +48,27 @@ def of_rung(recipe: Recipe, rung: Rung) -> Recipe:
 
 
 def climb(
-    recipe: Recipe, ladder: Ladder, *, inputs: Inputs | None = None, examples: int | None = EXAMPLES
+    recipe: Recipe,
+    ladder: Ladder,
+    *,
+    inputs: Inputs | None = None,
+    examples: int | None = EXAMPLES,
+    cost: MergeCost = alike,
 ) -> Generator[Event, None, tuple[Stand, ...]]:
     """Events of merging and testing every rung with the experts of a recipe, and a `Stood` after
     each; returns all stands.
 
-    Raises `InputError` for a family whose experts name no tasks.
+    `cost`: what a rung's merge takes, by which the events' fractions go.  Raises `InputError` for a
+    family whose experts name no tasks.
     """
     inputs = inputs or open_inputs(recipe)
     if not any(expert.can_be_asked for expert in inputs.family.experts):
         raise InputError("ladder", expected="experts with tasks, for validation data", found="none")
     stands: list[Stand] = []
-    for index, rung in enumerate(ladder.rungs):
-        start, stop = (k / len(ladder.rungs) for k in (index, index + 1))
-        events = attempt(of_rung(quietly(recipe, examples), rung), inputs)
+    tried = [of_rung(quietly(recipe, examples), rung) for rung in ladder.rungs]
+    places = shares(map(cost, tried))
+    for rung, trial, (start, stop) in zip(ladder.rungs, tried, places, strict=True):
+        events = attempt(trial, inputs)
         report, reason = yield from part(events, start, stop, f"{rung.title}: {{}}")
         stands.append(Stand(rung, tuple(report.tasks) if report else (), reason))
         yield Stood(stands[-1], fraction=stop, text=f"{rung.title} is tested")

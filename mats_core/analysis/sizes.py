@@ -14,8 +14,8 @@ from ..errors import InputError
 from ..evaluation import TaskResult
 from ..merging import Event
 from ..recipes import Inputs, Recipe, Routed, open_inputs
-from ..system import part
-from .attempt import attempt, quietly
+from ..system import part, shares
+from .attempt import MergeCost, alike, attempt, quietly
 
 EXAMPLES = 200  # a task
 Rank = int | Literal["full"]
@@ -57,23 +57,28 @@ def sizing(
     *,
     inputs: Inputs | None = None,
     examples: int | None = EXAMPLES,
+    cost: MergeCost = alike,
 ) -> Generator[Event, None, tuple[Sized, ...]]:
     """Events of merging and testing a recipe at every rank of its branches, and a `SizeDone` after
     each; returns the points, with all experts as the last one.
 
-    A recipe that is not routed is routed by the defaults of `Routed`.  Raises `InputError` for a
-    family whose experts name no tasks.
+    A recipe that is not routed is routed by the defaults of `Routed`.  `cost`: what the merge at a
+    rank takes, by which the events' fractions go.  Raises `InputError` for a family whose experts
+    name no tasks.
     """
     inputs = inputs or open_inputs(recipe)
     if not any(expert.can_be_asked for expert in inputs.family.experts):
         raise InputError("sizes", expected="experts with tasks, for validation data", found="none")
     still, routed = quietly(recipe, examples), recipe.routed or Routed()
     points: list[Sized] = []
-    for index, rank in enumerate(ranks):
-        start, stop = (k / len(ranks) for k in (index, index + 1))
-        with_rank = {"routed": routed.model_copy(update={"rank": rank})}
+    tried = [
+        still.model_copy(update={"routed": routed.model_copy(update={"rank": rank})})
+        for rank in ranks
+    ]
+    places = shares(map(cost, tried))
+    for rank, trial, (start, stop) in zip(ranks, tried, places, strict=True):
         said = f"{Sized(rank, 1, ()).title.capitalize()}: {{}}"
-        events = attempt(still.model_copy(update=with_rank), inputs)
+        events = attempt(trial, inputs)
         report, reason = yield from part(events, start, stop, said)
         size, results = (report.size, tuple(report.tasks)) if report else (float("nan"), ())
         points.append(Sized(rank, size, results, reason))

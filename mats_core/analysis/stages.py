@@ -140,9 +140,14 @@ def stepping(
     else:
         kept = _mean_kept(inputs, name, iterates)
     seen = watched.done()
-    stages = tuple(stage for stage in _stages(plan, own.method) if stage.key in seen)
-    experts = tuple(expert.name for expert in inputs.family.experts)
     folded = plan.method.folds(plan.at(name).options)
+    rows, columns = inputs.family.shape(name)
+    stages = tuple(
+        as_seen(stage, seen[stage.key][0], (rows, columns + folded))
+        for stage in _stages(plan, own.method)
+        if stage.key in seen
+    )
+    experts = tuple(expert.name for expert in inputs.family.experts)
     solve = (own.residuals, tuple(done.iterates), kept)
     return LayerSteps(name, own.method, own.status, experts, stages, seen, folded, *solve)
 
@@ -171,6 +176,22 @@ def _stages(plan: Plan, applied: str) -> tuple[Stage, ...]:
     if applied == plan.method.name or applied in plan.method.ways:
         return plan.method.stages
     return METHODS[applied].stages if applied in METHODS else PLAIN
+
+
+def as_seen(stage: Stage, seen: Seen, size: tuple[int, int]) -> Stage:
+    """A stage with the axes of its matrix: of a layer that is merged in another space, directions
+    stand where its outputs and inputs would.
+
+    size    of the layer
+    """
+    if seen.number is not None:
+        return stage
+    whole = dict(zip(("output", "input"), size, strict=True))
+    first, second = (
+        "direction" if whole.get(axis, length) != length else axis
+        for axis, length in zip(stage.axes, seen.shape, strict=True)
+    )
+    return replace(stage, axes=(first, second))
 
 
 def _steps(iterations: int, shape: Sequence[int]) -> tuple[int, ...]:

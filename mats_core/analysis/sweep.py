@@ -17,8 +17,8 @@ from ..evaluation import normalised_interval
 from ..merging import Event
 from ..methods import OptionField, describe
 from ..recipes import Inputs, Recipe, Report, open_inputs, parse_options, prepare
-from ..system import part
-from .attempt import attempt, quietly
+from ..system import part, shares
+from .attempt import MergeCost, alike, attempt, quietly
 
 EXAMPLES = 150  # a task: the choice of a good region needs no more, and a sweep is many merges
 MOST_STEPS = 80
@@ -112,12 +112,14 @@ def sweep(
     *,
     inputs: Inputs | None = None,
     examples: int | None = EXAMPLES,
+    cost: MergeCost = alike,
 ) -> Generator[Event, None, tuple[Cell, ...]]:
     """Events of a sweep that merges and evaluates every point, column by column: the merges', and a
     `CellDone` for each point; returns all cells.
 
-    All other options are the recipe's.  Raises `InputError` before any work for options that the
-    method does not have, for the same option twice, and for a family whose experts name no tasks.
+    All other options are the recipe's.  `cost`: what a point's merge takes, by which the events'
+    fractions go.  Raises `InputError` before any work for options that the method does not have,
+    for the same option twice, and for a family whose experts name no tasks.
     """
     _check(recipe, x, y)
     inputs = inputs or open_inputs(recipe)
@@ -126,11 +128,14 @@ def sweep(
     point = quietly(recipe, examples)
     prepare(point, inputs)  # what is wrong everywhere is an error, not a grid of holes
     places = list(itertools.product(range(len(x.values)), range(len(y.values))))
+    options = [{x.option: x.values[i], y.option: y.values[j]} for i, j in places]
+    trials = [
+        point.model_copy(update={"options": {**recipe.options, **tried}}) for tried in options
+    ]
+    parts = shares(map(cost, trials))
     cells: list[Cell] = []
-    for index, (i, j) in enumerate(places):
-        start, stop = index / len(places), (index + 1) / len(places)
-        tried = {x.option: x.values[i], y.option: y.values[j]}
-        trial = point.model_copy(update={"options": {**recipe.options, **tried}})
+    for index, ((i, j), tried, trial) in enumerate(zip(places, options, trials, strict=True)):
+        start, stop = parts[index]
         said = f"Point {index + 1} of {len(places)}: {{}}"
         found = yield from part(attempt(trial, inputs), start, stop, said)
         cells.append(Cell(i, j, tried, **_tried(*found)))

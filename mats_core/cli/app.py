@@ -19,6 +19,8 @@ from ..errors import InputError
 
 PORT = 8501
 FAMILIES = "MATS_FAMILIES"
+DEMO = "MATS_DEMO"
+UPLOAD = 2  # MB of one file that a shared server takes
 NEEDED = ("streamlit", "plotly", "nbformat")
 HOME = Path(__file__).resolve().parents[2]
 
@@ -39,6 +41,12 @@ def add(commands: Any) -> None:
         metavar="PATH",
         help=f"folders with a family.yaml, or of such folders; instead of {FAMILIES}",
     )
+    command.add_argument(
+        "--demo",
+        action="store_true",
+        help=f"for a shared or public server: only the families that came along, nothing typed, "
+        f"fetched or kept, and limits for each session; as {DEMO}=1 (docs/deploy.md)",
+    )
     command.add_argument("--headless", action="store_true", help="open no browser")
     command.add_argument("options", nargs="*", metavar="-- OPTION", help="of `streamlit run`")
     command.set_defaults(run=_app)
@@ -47,6 +55,14 @@ def add(commands: Any) -> None:
 def _app(arguments: argparse.Namespace) -> None:
     _require(NEEDED)
     environment = dict(os.environ)
+    if arguments.demo and arguments.families:
+        raise InputError(
+            "--demo",
+            expected="no --families: a shared server opens those that came along",
+            found=f"--families {arguments.families[0]}",
+        )
+    if arguments.demo:
+        environment[DEMO] = "1"
     if arguments.families:
         environment[FAMILIES] = os.pathsep.join(map(_family_root, arguments.families))
     _become(command(script(HOME), arguments), environment)
@@ -97,7 +113,8 @@ def command(app: Path, arguments: argparse.Namespace) -> list[str]:
         *("--server.port", str(arguments.port)),
         *("--server.address", "127.0.0.1"),
         *("--browser.gatherUsageStats", "false"),
-        *(("--server.headless", "true") if arguments.headless else ()),
+        *(("--server.maxUploadSize", str(UPLOAD)) if arguments.demo else ()),
+        *(("--server.headless", "true") if arguments.headless or arguments.demo else ()),
         *arguments.options,
     ]
 

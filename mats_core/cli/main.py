@@ -18,7 +18,7 @@ from typing import Any
 
 from .. import __version__
 from ..errors import InputError, machine_error, reason
-from . import advise, app, evaluate, inspect, measure, merge, methods, soup
+from . import advise, app, donors, evaluate, inspect, measure, merge, methods, search, soup
 
 REFUSED, FAULT, STOPPED = 2, 3, 130  # exit codes
 EXAMPLES = """\
@@ -27,6 +27,7 @@ examples:
   {mats} advise sample_models/drawn
   {mats} measure --family sample_models/drawn --out outputs/statistics
   {mats} merge docs/recipes/kfac.yaml --set damping=0.3
+  {mats} search docs/recipes/kfac.yaml --trials 30 --output outputs/best.yaml
   {mats} evaluate outputs/first
   {mats} inspect sample_models/drawn/digits
   {mats} app --families ~/models
@@ -50,7 +51,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--debug", **about)
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    for command in (advise, merge, soup, measure, evaluate, inspect, methods, app):
+    for command in (advise, merge, search, soup, donors, measure, evaluate, inspect, methods, app):
         command.add(commands)
     for one in commands.choices.values():  # after the command as well as before it
         one.add_argument("--debug", default=argparse.SUPPRESS, **about)

@@ -19,6 +19,7 @@ from .embed import CONFIG, plotly_script, script_json, to_json
 from .examples import example_lines
 from .feature_map import feature_map
 from .film import feature_errors, film_lines
+from .intermediate import donation_curves, donation_map
 from .ladder import ladder_lines
 from .layer_map import layer_map
 from .loading import loading_curves, loading_steps
@@ -29,6 +30,7 @@ from .predicted_loss import interference_map, predicted_against_measured
 from .protection import concentration, protection_along, protection_maps
 from .reasons import reasons_figure, reasons_verdict
 from .scaling import dimension_weights, task_weights
+from .search import search_front, search_history, search_importance
 from .sizes import accuracy_by_size
 from .spectra import energy_curves, spectra
 from .stages import CHOSEN, stage_matrix, stages_words
@@ -43,13 +45,14 @@ __all__ = [
     "accuracy_bars", "accuracy_by_size", "angle_curves", "asked_of_both", "baseline_bars",
     "chosen_scores", "chosen_words", "concentration", "conflict_matrix", "confusion",
     "confusion_change", "correlation_words", "count_clear", "decided_lines", "decided_words",
-    "difference_lines", "dimension_weights", "energy_curves", "example_lines", "family_heatmap",
-    "feature_errors", "feature_map", "film_lines", "forecast_matrix", "headline",
-    "headline_changes", "interference_map", "ladder_lines", "largest_mistake", "layer_map",
-    "layer_profile", "loading_curves", "loading_steps", "look", "looks", "own_answers",
-    "pair_matrix", "percent", "picture", "plotly_script", "points", "predicted_against_measured",
-    "protection_along", "protection_maps", "reasons_figure", "reasons_verdict", "residual_curves",
-    "run_lines", "safe", "script_json", "short_names", "solve_at", "spectra", "stage_matrix",
+    "difference_lines", "dimension_weights", "donation_curves", "donation_map", "energy_curves",
+    "example_lines", "family_heatmap", "feature_errors", "feature_map", "film_lines",
+    "forecast_matrix", "headline", "headline_changes", "interference_map", "ladder_lines",
+    "largest_mistake", "layer_map", "layer_profile", "loading_curves", "loading_steps", "look",
+    "looks", "own_answers", "pair_matrix", "percent", "picture", "plotly_script", "points",
+    "predicted_against_measured", "protection_along", "protection_maps", "reasons_figure",
+    "reasons_verdict", "residual_curves", "run_lines", "safe", "script_json", "search_front",
+    "search_history", "search_importance", "short_names", "solve_at", "spectra", "stage_matrix",
     "stages_words", "sweep_map", "task_weights", "to_csv", "to_json", "toy_losses", "toy_polar",
     "toy_progress", "toy_scaling", "trajectory_curves", "trajectory_tasks", "verdict",
     "way_between", "why_explained", "why_layers", "why_tasks", "worth_showing",

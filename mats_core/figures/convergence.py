@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
+from math import isfinite
 from typing import Any
 
 import plotly.graph_objects as go
@@ -58,10 +59,23 @@ def residual_curves(layers: Sequence[LayerReport]) -> Figure | None:
     caption = (
         f"{converged} of {len(solved)} layers converged. The median relative residual ended at "
         f"{statistics.median(last.values()):.1e}; the largest, {last[worst]:.1e}, belongs to "
-        f"{names[worst]}. A small residual says that the equations are solved, not that the merge "
-        "is good: look at the accuracy along the iterations."
+        f"{names[worst]}. {_estimated(solved, names)}A small residual says that the equations are "
+        "solved, not that the merge is good: look at the accuracy along the iterations."
     )
     return Figure(figure, f"Residual of each layer against CG iterations. {caption}", caption)
+
+
+def _estimated(layers: Sequence[LayerReport], names: Mapping[str, str]) -> str:
+    """What is said of the update's error; "" where it was estimated of no layer."""
+    last = {one.name: one.errors[-1] for one in layers if one.errors and isfinite(one.errors[-1])}
+    if not last:
+        return ""
+    worst = max(last, key=lambda name: last[name])
+    return (
+        f"The update is estimated to lack {percent(statistics.median(last.values()))} of the "
+        f"solution in the median, {percent(last[worst])} in {names[worst]}; with little damping "
+        "it may lack more. "
+    )
 
 
 def solve_at(layers: Sequence[LayerReport], iteration: int) -> tuple[float, float]:

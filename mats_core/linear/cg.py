@@ -37,6 +37,8 @@ class Solution:
     residuals    relative residuals ‖b − K X‖ / ‖b‖; index 0 is the start
     objectives   ½⟨X, K X⟩ − ⟨b, X⟩; index 0 is the start
     distances    ‖X − X₀‖_F; index 0 is 0
+    errors       estimates ‖P⁻¹(b − K X)‖_F / ‖X − O‖_F of the relative error of X seen from the
+                 origin O, NaN at O itself; () without a preconditioner P or an origin
     iterates     X after each iteration that was asked for with `keep`
     """
 
@@ -45,6 +47,7 @@ class Solution:
     residuals: tuple[float, ...]
     objectives: tuple[float, ...] = ()
     distances: tuple[float, ...] = ()
+    errors: tuple[float, ...] = ()
     iterates: dict[int, Tensor] = field(default_factory=dict)
 
     @property
@@ -62,6 +65,8 @@ def cg(
     tolerance: float = 0.0,
     preconditioner: Apply | None = None,
     residual: Tensor | None = None,
+    error: float | None = None,
+    origin: Tensor | None = None,
     keep: Iterable[int] = (),
     callback: Callable[[int, float], None] | None = None,
 ) -> Solution:
@@ -73,13 +78,20 @@ def cg(
     plus the range of K, so on a consistent singular system it lands on the solution nearest to
     `start`; with one it does not, and the system should be damped or anchored.
     `residual` is `b − K X₀`, where it is known: one product less.
+    `origin`: where the size of X is told from in `Solution.errors`, such as the base's weight; a
+    shape that broadcasts serves.  With `error` the solve stops where that estimate of the error is
+    as small, and not by `tolerance`: the residual of an ill-conditioned system is small long before
+    X is near.  Of a preconditioner that takes small eigenvalues for larger ones the estimate is too
+    small.  Without a preconditioner there is none, and `tolerance` holds.
     `callback(iteration, relative residual)` is called after each; what it raises ends the solve.
     """
     wanted = set(keep)
     scale = float(rhs.norm()) or 1.0
     # Below four times the rounding of the arithmetic no residual can go.
     rounding = 4 * torch.finfo(rhs.dtype).eps
-    enough = max(tolerance, rounding)
+    seen_from = None if preconditioner is None else origin
+    goal = (error or 0.0) if seen_from is not None else 0.0
+    enough = rounding if goal else max(tolerance, rounding)
     x = start.clone()
     r = rhs - matvec(x) if residual is None else residual
     best, best_residual = x, float(r.norm()) / scale
@@ -87,10 +99,11 @@ def cg(
     objectives = [_objective(x, r, rhs)]
     iterates = {0: x.clone()} if 0 in wanted else {}
     status = Status.CONVERGED if best_residual <= enough else Status.ITERATION_LIMIT
+    z = preconditioner(r) if preconditioner else r
+    errors = [] if seen_from is None else [_error(z, x, seen_from)]
     p, rz = r, 1.0
     size = 0.0  # the largest ‖K p‖ / ‖p‖ so far, a lower bound of ‖K‖
     for iteration in range(1, 1 if status == Status.CONVERGED else iterations + 1):
-        z = preconditioner(r) if preconditioner else r
         rz, previous = float((r * z).sum()), rz
         p = z + (rz / previous) * p if iteration > 1 else z
         q = matvec(p)
@@ -110,18 +123,27 @@ def cg(
         residuals.append(relative)
         objectives.append(_objective(x, r, rhs))
         distances.append(float((x - start).norm()))
+        z = preconditioner(r) if preconditioner else r
+        if seen_from is not None:
+            errors.append(_error(z, x, seen_from))
         if callback is not None:
             callback(iteration, relative)
         if iteration in wanted:
             iterates[iteration] = x.clone()
         if relative < best_residual:
             best, best_residual = x, relative
-        if relative <= enough:
+        if relative <= enough or (goal and errors[-1] <= goal):
             status = Status.CONVERGED
             break
     value = best if status in (Status.STAGNATED, Status.NOT_POSITIVE) else x
-    trace = tuple(residuals), tuple(objectives), tuple(distances)
+    trace = tuple(residuals), tuple(objectives), tuple(distances), tuple(errors)
     return Solution(value, status, *trace, iterates)
+
+
+def _error(z: Tensor, x: Tensor, origin: Tensor) -> float:
+    # K e = r with K near P: e is about P⁻¹r.
+    size = float((x - origin).norm())
+    return float(z.norm()) / size if size else math.nan
 
 
 def _objective(x: Tensor, r: Tensor, rhs: Tensor) -> float:

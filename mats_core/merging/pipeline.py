@@ -38,6 +38,7 @@ from ..recipes import (
     complete,
     open_inputs,
     prepare,
+    tuning_notes,
 )
 from ..system import Event, Memo, changed, drain
 from . import as_lora, calibration, keeping, ray, refining, rounds, routing
@@ -201,6 +202,7 @@ def _run_plan(
         notes = (
             *left,
             *keeping.notes_on(plan),
+            *tuning_notes(plan.recipe),
             *(as_lora.notes_on(adapter) if adapter else ()),
             *exam.notes,
             *itertools.chain.from_iterable(nothing),

@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..adapters import factors_of, rank_of
 from ..checkpoints import Wanted, Weights
 from ..errors import InputError
-from ..linear import Gram, matrix
-from ..methods import Layer, LayerStatistics
+from ..linear import Gram, Pair, matrix
+from ..methods import Layer, LayerStatistics, space_of
 from ..names import is_matrix, is_weight, module_of
 from ..recipes import Plan, Unit, units
 from ..statistics import Statistics, with_bias
@@ -48,12 +49,20 @@ def read_layer(plan: Plan, unit: Unit, *, with_statistics: bool = True) -> Layer
         what = ("statistics", statistics.source, plan.kinds)
         return read(what, lambda: _layer_statistics(plan, statistics, unit, shape))
 
+    def tensors() -> tuple[Tensor, ...]:
+        return tuple(_tensor(plan, e.checkpoint, unit) for e in family.experts)
+
+    factors = None
+    if low_rank(plan, unit) is not None:
+        factors = read("factors", lambda: _factors(plan, unit))
+    # A space of factors needs nothing else; who read the experts after all would be told so.
+    bare = factors is not None and not any(one.step.whole for one in plan.after)
+    empty = torch.empty(shape, dtype=plan.dtype, device="meta")
     return Layer(
         name=unit.name,
         base=read("base", lambda: _tensor(plan, family.base, unit)),
-        experts=read(
-            "experts", lambda: tuple(_tensor(plan, e.checkpoint, unit) for e in family.experts)
-        ),
+        experts=(empty,) * len(family.experts) if bare else read("experts", tensors),
+        factors=factors,
         weights=(*(earlier.weights if earlier else ()), *plan.weights),
         labels=(
             *(earlier.labels if earlier else ()),
@@ -79,6 +88,26 @@ def treated_as_matrix(plan: Plan, name: str) -> bool:
         return True
     measured = any(s is not None and gram in s for s in plan.inputs.statistics)
     return len(shape) == 2 and is_weight(name) and measured
+
+
+def low_rank(plan: Plan, unit: Unit) -> int | None:
+    """Sum of the ranks of the experts' updates of a layer that is merged in a space of their
+    factors; None where it is not, or one of them has none."""
+    plan = plan.at(unit.name)
+    if space_of(plan.options) == "full" or not treated_as_matrix(plan, unit.name):
+        return None
+    ranks = [rank_of(expert.checkpoint, unit.name) for expert in plan.inputs.family.experts]
+    known = [rank for rank in ranks if rank is not None]
+    return sum(known) if len(known) == len(ranks) else None
+
+
+def _factors(plan: Plan, unit: Unit) -> tuple[Pair, ...]:
+    """Each expert's update in factors, in the orientation in which methods see it."""
+    family, place = plan.inputs.family, {"dtype": plan.dtype, "device": plan.device}
+    found = [factors_of(expert.checkpoint, unit.name, **place) for expert in family.experts]
+    if unit.name not in family.transposed:
+        return tuple(found)
+    return tuple((right.mT, left.mT) for left, right in found)
 
 
 def is_solved(plan: Plan, unit: Unit) -> bool:

@@ -15,11 +15,11 @@ from typing import Any
 from .. import tasks
 from ..checkpoints import write_atomically
 from ..evaluation import NOT_ASKED, TaskResult
-from ..recipes import TRIED, FamilyFile, Report, measure_all, open_inputs
+from ..recipes import SERIES, TRIED, FamilyFile, Report, measure_all, open_inputs
 from .pipeline import merge
 
 FILE, FORMAT = "results.json", 1
-SERIES: dict[str, Any] = {"residuals": (), "objectives": (), "distances": ()}
+WITHOUT: dict[str, Any] = dict.fromkeys(SERIES, ())  # the traces of solves
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def ship_results(family: FamilyFile, methods: Sequence[str]) -> Shipped:
 
 def _plain(report: Report) -> Report:
     """The report without the series of its layers, which are most of it."""
-    return replace(report, layers=tuple(replace(layer, **SERIES) for layer in report.layers))
+    return replace(report, layers=tuple(replace(layer, **WITHOUT) for layer in report.layers))
 
 
 def task_digests(family: FamilyFile) -> dict[str, str]:

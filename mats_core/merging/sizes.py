@@ -11,7 +11,7 @@ from ..methods import Cost, Shape, running_cost
 from ..names import is_matrix, is_weight, module_of
 from ..recipes import Plan, Unit
 from ..statistics import Statistics
-from .reading import is_solved, pieces
+from .reading import is_solved, low_rank, pieces
 
 SMALL = 1 << 28  # bytes of a layer that is merged beside another one
 
@@ -83,6 +83,7 @@ def shape_of(plan: Plan, unit: Unit) -> Shape:
         dtype=plan.recipe.dtype,
         is_matrix=is_matrix(unit.name, own) or gram,
         measured=measured,
+        low_rank=low_rank(plan, unit),
         prior=base is not None and names["fisher"] in base.shapes and "fisher" in plan.kinds,
     )
 
@@ -123,4 +124,7 @@ def gram_sides(shape: Shape) -> Iterator[tuple[int, int]]:
 def inputs_bytes(plan: Plan, shape: Shape) -> float:
     """Bytes of all that is read of one layer: base, experts and statistics."""
     statistics = sum(elements * count for elements, count in statistics_sizes(shape))
-    return (shape.experts + 1) * shape.nbytes + statistics * shape.width
+    experts = shape.experts * shape.nbytes
+    if shape.low_rank is not None and not any(one.step.whole for one in plan.after):
+        experts = shape.low_rank * (shape.rows + shape.columns) * shape.width
+    return experts + shape.nbytes + statistics * shape.width

@@ -31,6 +31,7 @@ from .reference import (
 )
 from .running import merge_running, running_cost
 from .sequential import DECIDED, INPUT_WIDTH, STEADIED, SequentialOptions, share_of_update
+from .spaces import space_of
 from .stages import PLAIN, Stage
 from .starts import STARTS
 from .steps import STEPS, Applied, Step, as_mapping, stretched, with_steps
@@ -45,5 +46,5 @@ __all__ = [
     "essential_subspace", "essential_update", "fields_of", "kfac", "merge_running",
     "named_checkpoints", "named_tasks", "operations", "options_of_the_base", "passes", "reference",
     "relative_power", "running_cost", "selection", "share_of_update", "shift_covariance",
-    "stretched", "svd_bytes", "two_factors", "with_steps",
+    "space_of", "stretched", "svd_bytes", "two_factors", "with_steps",
 ]  # fmt: skip

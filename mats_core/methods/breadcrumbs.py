@@ -19,6 +19,7 @@ from .cost import Cost, Shape, selection
 from .layer import Layer, Merged
 from .method import Counterpart, Method, SurveyScope, every_tensor
 from .options import Options, Share, Signed, option
+from .spaces import InSpace
 from .stages import TASK_MATRIX, Stage, outcome
 
 MIDDLE = {
@@ -49,6 +50,7 @@ class BreadcrumbsOptions(Options):
     )
     elect: Elect = False
     normalise: Normalise = False
+    space: InSpace = "full"
 
 
 def breadcrumbs(

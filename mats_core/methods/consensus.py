@@ -15,6 +15,7 @@ from .cost import Cost, Shape
 from .layer import Layer, Merged
 from .method import Method, every_tensor, never
 from .options import Options, Signed, option
+from .spaces import InSpace
 from .stages import TASK_MATRIX, Stage, outcome
 
 MASKS = {
@@ -55,6 +56,7 @@ class ConsensusOptions(Options):
         "λ, the factor of what is left of the sum",
         source="validation split of the sample family",
     )
+    space: InSpace = "full"
 
 
 def consensus(layer: Layer, options: ConsensusOptions, survey: Any = None) -> Merged:

@@ -32,6 +32,7 @@ class Shape:
     measured   kinds of statistics that every expert has of it, among those that are read
     prior      whether the Fisher of the base was measured
     ranks      rows of A and of B in factors, for methods that take them so; 0: a matrix
+    low_rank   sum of the ranks of all experts' updates, where they are read in factors
     """
 
     size: tuple[int, ...]
@@ -41,6 +42,7 @@ class Shape:
     measured: frozenset[str] = frozenset()
     prior: bool = False
     ranks: tuple[int, int] = (0, 0)
+    low_rank: int | None = None
 
     @property
     def elements(self) -> int:

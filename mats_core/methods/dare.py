@@ -13,6 +13,7 @@ from .cost import Cost, Shape, scattered
 from .layer import Layer, Merged
 from .method import Method, every_tensor
 from .options import Options, Signed, option
+from .spaces import InSpace
 from .stages import TASK_MATRIX, Stage, outcome
 from .ties import agree_and_average
 
@@ -44,6 +45,7 @@ class DareOptions(Options):
         "task_arithmetic",
         "how the rescaled task vectors are combined; `ties` elects signs and trims no further",
     )
+    space: InSpace = "full"
 
 
 def dare(layer: Layer, options: DareOptions, survey: Any = None) -> Merged:

@@ -4,7 +4,15 @@ Every task keeps its ⌊min(d)/T⌋ strongest singular directions.  The polar fa
 all right ones are a basis of each side that no task owns; in it each task is a small matrix, of
 which the largest entries are kept, signs are elected, and the entries that agree averaged.  Of the
 result only the blocks on the diagonal are left, which join a task's left directions to its right
-ones.  Smoothing of singular values, which the paper has for LoRA, is not part of it here.
+ones.
+
+For LoRA, whose few directions are of very unequal strength, the paper smooths the singular values
+first: they keep their sum S and fall in a straight line,
+
+    σ̂ᵢ = S wᵢ / Σⱼ wⱼ,   w from min(ρ, σ₁/σᵣ) for the first to 1 for the last
+
+(the published code's `linear`, with ρ 5; ρ 1 makes them all alike, its `avg`).  Full fine-tunings
+it leaves as they are.
 
 Other parameters than matrices take the mean task vector, as in TSV-M.
 """
@@ -24,9 +32,10 @@ from .cost import largest_triples as triples_cost
 from .layer import Layer, Merged, Show, mean_task_vector, unseen
 from .method import Method, but_matrices, never
 from .options import Options, option
+from .spaces import InSpace, rounding
 from .stages import TASK_MATRIX, Stage, outcome
 from .ties import agree_and_average
-from .tsv_m import SCALING, STRONGEST, above, rounding, said
+from .tsv_m import SCALING, STRONGEST, above, said
 
 COVER = {
     "P": "a basis for the outputs: the left singular vectors of all tasks, set at right angles",
@@ -55,6 +64,17 @@ class DcOptions(Options):
     scaling: float = option(
         3.0, SCALING, low=-6, high=6, step=0.1, source="validation split of the sample family"
     )
+    smoothing: float | None = option(
+        None,
+        "ρ, by how much a task's strongest direction may exceed its weakest after smoothing: "
+        "singular values on a straight line of the same sum, 1 for all alike; none: they stay. "
+        "The paper smooths adapters only",
+        low=1,
+        high=100,
+        step=1,
+        source="arXiv 2603.06242: none for full fine-tunings; its code for LoRA: 1 or 5",
+    )
+    space: InSpace = "full"
 
 
 def dc_merge(layer: Layer, options: DcOptions, survey: Any = None) -> Merged:
@@ -62,15 +82,26 @@ def dc_merge(layer: Layer, options: DcOptions, survey: Any = None) -> Merged:
     if not layer.is_matrix:
         return mean_task_vector(layer, options.scaling)
     update, status = layer.remember(
-        ("dc_merge", layer.signs, options.density),
-        lambda: dc_update(layer.signed_updates, options.density, rounding(layer), layer.show),
+        ("dc_merge", layer.signs, options.density, options.smoothing),
+        lambda: dc_update(
+            layer.signed_updates,
+            options.density,
+            rounding(layer),
+            layer.show,
+            smoothing=options.smoothing,
+        ),
     )
     layer.show("sum", [update])
     return Merged(layer.base + options.scaling * update, "dc_merge", status=status)
 
 
 def dc_update(
-    updates: Sequence[Tensor], density: float, floor: float = 0.0, show: Show = unseen
+    updates: Sequence[Tensor],
+    density: float,
+    floor: float = 0.0,
+    show: Show = unseen,
+    *,
+    smoothing: float | None = None,
 ) -> tuple[Tensor, str]:
     """`P M Qᵀ`, and how exact its parts were found.
 
@@ -78,6 +109,8 @@ def dc_update(
     """
     rank = max(1, min(updates[0].shape) // len(updates))
     triples = [above(largest_triples(update, rank), floor) for update in updates]
+    if smoothing is not None:
+        triples = [own._replace(values=smoothed(own.values, smoothing)) for own in triples]
     show("kept", ((own.left * own.values) @ own.right for own in triples))
     ways = [own.by for own in triples]
     if not any(len(own.values) for own in triples):
@@ -89,6 +122,16 @@ def dc_update(
     met = torch.block_diag(*_blocks(agree_and_average(inside, (1.0,) * len(inside)), triples))
     show("met", [met])
     return first.factor @ met @ second.factor, said([*ways, first.by, second.by])
+
+
+def smoothed(values: Tensor, steepest: float) -> Tensor:
+    """Positive singular values, largest first, on a straight line that falls to the last from
+    `steepest` times it, or from as much more as the first is now; their sum stays."""
+    if not len(values):
+        return values
+    first = min(steepest, float(values[0] / values[-1]))
+    line = torch.linspace(first, 1, len(values), dtype=values.dtype, device=values.device)
+    return values.sum() * line / line.sum()
 
 
 def _inside(left: Tensor, own: Triples, right: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from .dare import drawn
 from .layer import Layer, Merged
 from .method import Method
 from .options import Options, Signed, option
+from .spaces import InSpace
 from .stages import TASK_MATRIX, Stage, outcome
 
 Rescale = Literal["l1", "probability", "none"]
@@ -64,6 +65,7 @@ class DellaOptions(Options):
     elect: Elect = True
     normalise: Normalise = True
     seed: int | None = option(None, "seed of the masks; the recipe's seed by default", low=0)
+    space: InSpace = "full"
 
 
 def della(layer: Layer, options: DellaOptions, survey: Any = None) -> Merged:

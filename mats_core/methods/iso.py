@@ -14,12 +14,14 @@ from .cost import largest_triples as triples_cost
 from .layer import Layer, Merged, mean_task_vector
 from .method import Method, but_matrices, never
 from .options import Options, Share, option
+from .spaces import InSpace, rounding
 from .stages import TASK_MATRIX, Stage, outcome
-from .tsv_m import MEASURED, SCALING, rounding, said
+from .tsv_m import MEASURED, SCALING, said
 
 
 class IsoOptions(Options):
     scaling: float = option(2.0, SCALING, low=-5, high=5, step=0.05, source=MEASURED)
+    space: InSpace = "full"
 
 
 class IsoCtsOptions(IsoOptions):

@@ -137,6 +137,7 @@ def _solve(
     if options.start == "average":
         mean = _products(layer, options, operator, "average", [start] * len(operator.terms))
         how["residual"] = right - mean - shift * start
+    how["origin"] = layer.base
     solution = linear.cg(matvec, right, start, preconditioner=preconditioner, **how)
     if preconditioner and solution.status in (Status.STAGNATED, Status.NOT_POSITIVE):
         named = "kronecker" if options.preconditioner == "auto" else options.preconditioner
@@ -179,7 +180,7 @@ def _undamped(layer: Layer, options: KfacOptions) -> tuple[object, ...]:
 
 def limits(layer: Layer, options: Options) -> dict[str, Any]:
     """Where CG stops, as the options say, and what it keeps and tells, as the layer says."""
-    asked = options.model_dump(include={"iterations", "tolerance"})
+    asked = options.model_dump(include={"iterations", "tolerance", "error"})
     return {**asked, "keep": layer.keep, "callback": layer.pulse}
 
 

@@ -102,4 +102,4 @@ def iterations(options: KfacOptions, experts: int) -> float:
     if options.rank is not None or not uses_kronecker(options):
         return options.iterations
     condition = experts / 4 if uses_joint(options) else experts
-    return bound(options.iterations, options.tolerance, condition)
+    return bound(options.iterations, options.error or options.tolerance, condition)

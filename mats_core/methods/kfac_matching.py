@@ -39,6 +39,7 @@ from .layer import KFAC, Layer, LayerStatistics, Merged, indefinite, require_dia
 from .method import Method, Solve
 from .options import (
     Damping,
+    ErrorGoal,
     Iterations,
     Normalise,
     Options,
@@ -84,6 +85,7 @@ class KfacMatchingOptions(Options):
     damping: Damping = option(0.1, source="as for K-FAC merging")
     iterations: Iterations = 50
     tolerance: Tolerance = 1e-3
+    error: ErrorGoal = None
     normalise: Normalise = option(True, NORMALISED)
     remaining: Remaining = "mean"
     svc: Svc = option(None, source=CALIBRATED)
@@ -123,7 +125,9 @@ def kfac_matching(layer: Layer, options: KfacMatchingOptions, survey: Any = None
     start, how = layer.mean_update, limits(layer, options)
     show_blocks(layer, known)
     layer.show("start", (layer.base + x for x in [start]))
-    solution = linear.cg(matvec, right, start, preconditioner=preconditioner, **how)
+    # X is an update here: its origin is zero.
+    how |= {"preconditioner": preconditioner, "origin": start.new_zeros(())}
+    solution = linear.cg(matvec, right, start, **how)
     if layer.negative and solution.status == Status.NOT_POSITIVE:
         raise indefinite(layer, "K-FAC gradient matching")
     # For W instead of W − W0.
@@ -176,7 +180,8 @@ def _cost(s: Shape, options: KfacMatchingOptions) -> Cost:
     operator = both * t + s.passes(3 * t + 1)
     each = operator + both * 2 + s.passes(27) + calls(25.0)
     # Its operator is further from one Kronecker product: 10 to 30 iterations where the bound is 11.
-    needed = min(options.iterations, 2 * bound(options.iterations, options.tolerance, s.experts))
+    probable = bound(options.iterations, options.error or options.tolerance, s.experts)
+    needed = min(options.iterations, 2 * probable)
     work = operator * 2 + eigenbases(m, n) + s.passes(8 * t) + each * needed
     for k in (m, n):
         work += forms(k, s, options.damping, 1.0, options.normalise)

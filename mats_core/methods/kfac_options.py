@@ -7,6 +7,7 @@ from typing import Literal
 from .grams import POWERED, GramPower, Source
 from .options import (
     Damping,
+    ErrorGoal,
     FoldBias,
     Iterations,
     Normalise,
@@ -32,6 +33,7 @@ class KfacOptions(Options):
     gram_power: GramPower = option(1.0, source=POWERED)
     iterations: Iterations = option(50, source=MEASURED)
     tolerance: Tolerance = option(1e-3, source=MEASURED, more=True)
+    error: ErrorGoal = None
     off_diagonal: Share = option(
         1.0,
         "λ, the factor of the off-diagonal entries of A and of B",

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from ..linear import Gram, LowRank, Solution, Updates, matrix, weighted_sum
+from ..linear import Gram, LowRank, Pair, Solution, Updates, matrix, weighted_sum
 from ..system import forgetful
 
 Treatment = Literal["merged", "averaged", "head", "copied", "tied"]
@@ -92,6 +92,9 @@ class Layer:
                  `what` names the quantity and every option that it depends on
     earlier      what an earlier merge left of this layer, to which `experts` are added; None: all
                  experts are in `experts`
+    factors      of each expert's update, in their order: L (d_out, r) and R (r, d_in) with
+                 Δ = L R; `experts` hold no numbers then.  None: the experts are as they are
+    rounded_at   norm of the weights whose rounding the updates hold, of a layer in another space
     hand_on      called by `total` with (name, sum over all experts), so that experts can be added
                  later; None: nothing is kept
     """
@@ -113,6 +116,8 @@ class Layer:
     watch: Watch | None = None
     earlier: Earlier | None = None
     hand_on: Callable[[str, Tensor], None] | None = None
+    factors: tuple[Pair, ...] | None = None
+    rounded_at: float = 0.0
 
     def show(self, stage: str, values: Iterable[Gram]) -> None:
         """Hand the values of a stage to `watch`: one an expert, or one in all.

@@ -85,6 +85,17 @@ Iterations = Annotated[
     Count, option(help="conjugate-gradient iterations at most", label="CG iterations")
 ]
 Tolerance = Annotated[float, option(help="relative residual at which a layer stops", low=0, high=1)]
+ErrorGoal = Annotated[
+    float | None,
+    option(
+        help="estimated error of the update at which a layer stops, as a share of it, instead of "
+        "at `tolerance`; of a preconditioned solve",
+        above=0,
+        high=1,
+        label="Error of the update",
+        more=True,
+    ),
+]
 FoldBias = Annotated[
     bool, option(help="merge [W b] as one matrix", label="Merge biases with their weight")
 ]

@@ -18,6 +18,7 @@ from .cost import Cost, Shape, scattered
 from .layer import Layer, Merged
 from .method import Counterpart, Method, SurveyScope, every_tensor
 from .options import Options, Share, option
+from .spaces import InSpace
 from .stages import TASK_MATRIX, Stage, outcome
 
 MERGEKIT_FLOOR = 1e-6  # mergekit 0.1.5; no setting of it
@@ -52,6 +53,7 @@ class SceOptions(Options):
         source="arXiv 2408.07990",
         more=True,
     )
+    space: InSpace = "full"
 
 
 def sce(layer: Layer, options: SceOptions, survey: Sequence[float] | None = None) -> Merged:

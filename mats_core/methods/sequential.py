@@ -42,7 +42,7 @@ from .grams import with_grams
 from .kfac import KfacOptions, kfac, limits, sums
 from .layer import Layer, LayerStatistics, Merged, averaged, indefinite
 from .method import Method
-from .options import Iterations, Options, Share, Strength, Tolerance, option
+from .options import ErrorGoal, Iterations, Options, Share, Strength, Tolerance, option
 from .regmean import MEASURED
 from .stages import ITERATE, OUTPUT_GRAM, TASK_MATRIX, UPDATE, Stage, outcome, start_of
 
@@ -171,6 +171,7 @@ class SequentialOptions(Options):
     )
     iterations: Iterations = option(50, more=True)
     tolerance: Tolerance = option(1e-3, more=True)
+    error: ErrorGoal = None
 
 
 def sequential(layer: Layer, options: SequentialOptions, survey: Any = None) -> Merged:
@@ -200,9 +201,8 @@ def sequential(layer: Layer, options: SequentialOptions, survey: Any = None) -> 
     layer.show("output gram", damped)
     layer.show("right side", [right])
     preconditioner = _preconditioner(blocks, layer.magnitudes)
-    solution = linear.cg(
-        operator.apply, right, start.value, preconditioner=preconditioner, **limits(layer, options)
-    )
+    how_far = {**limits(layer, options), "preconditioner": preconditioner, "origin": layer.base}
+    solution = linear.cg(operator.apply, right, start.value, **how_far)
     if layer.negative and solution.status == Status.NOT_POSITIVE:
         raise indefinite(layer, "sequential calibration")
     status = f"{solution.status}{how}"
@@ -333,7 +333,7 @@ def cost(s: Shape, options: SequentialOptions) -> Cost:
         return Cost("merged", product + cholesky_solve(m, n), 6 * s.nbytes + grams)
     operator = product + gemm(m, n, m, s.dtype) * t
     each = operator + gemm(m, n, m, s.dtype) + gemm(m, n, n, s.dtype) + s.passes(27)
-    needed = bound(options.iterations, options.tolerance, t)
+    needed = bound(options.iterations, options.error or options.tolerance, t)
     work = operator * 2 + inverses(m, n, s) + each * needed + gemm(m, m, n, s.dtype) * t
     return Cost("merged", work, (12 + t) * s.nbytes + grams + 24 * max(m, n) ** 2)
 

@@ -26,9 +26,10 @@ from . import (
     tsv_m,
 )
 from .method import Method
+from .spaces import in_spaces
 
 METHODS: dict[str, Method] = {
-    method.name: method
+    method.name: in_spaces(method)
     for method in (
         average.METHOD,
         slerp.METHOD,

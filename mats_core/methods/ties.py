@@ -14,6 +14,7 @@ from .cost import Cost, Shape, passes, selection
 from .layer import Layer, Merged
 from .method import Counterpart, Method, SurveyScope, every_tensor, never, small_pieces
 from .options import Options, Signed, option
+from .spaces import InSpace
 from .stages import TASK_MATRIX, Stage, outcome
 
 TRIMMED = {"Δ̂ₜ": "the task matrix of expert t, with zeros for all but its largest entries"}
@@ -49,6 +50,7 @@ class TiesOptions(Options):
         "trim by magnitude over the whole model (as published) or within each tensor (as mergekit)",
         source="arXiv 2306.01708",
     )
+    space: InSpace = "full"
 
 
 def agree_and_average(updates: Sequence[Tensor], weights: Sequence[float]) -> Tensor:

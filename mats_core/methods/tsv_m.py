@@ -17,13 +17,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..linear import Triples, largest_triples, norm, polar
+from ..linear import Triples, largest_triples, polar
 from .cost import Cost, Shape, gemm, polar_factor, svd_bytes
 from .cost import averaged as averaged_cost
 from .cost import largest_triples as triples_cost
 from .layer import Layer, Merged, Show, mean_task_vector, unseen
 from .method import Method, but_matrices, never
 from .options import Options, Signed, option
+from .spaces import InSpace, rounding
 from .stages import TASK_MATRIX, Stage, outcome
 
 MEASURED = "validation split of the sample family; published: 1"
@@ -47,19 +48,7 @@ SCALED = {"α": "the option scaling"}
 
 class TsvOptions(Options):
     scaling: Signed = option(1.5, SCALING, source=MEASURED)
-
-
-def rounding(layer: Layer, terms: int = 1) -> float:
-    """More than the largest singular value that float32 rounding gives a sum of `W_m − W0`.
-
-    A matrix of independent entries, each `ε |w|` at most, has about `ε ‖W‖ (1/√m + 1/√n)`; the
-    error of one rounding is a fifth of ε in the mean square, and half of ε is asked for here.
-    Errors of several terms add up in squares.
-    """
-    m, n = layer.base.shape
-    largest = max(map(norm, (layer.base, *layer.experts)))
-    each = torch.finfo(torch.float32).eps / 2 * largest * (m**-0.5 + n**-0.5)
-    return each * terms**0.5
+    space: InSpace = "full"
 
 
 def tsv_update(

@@ -4,8 +4,9 @@
 model says about a batch as one row of numbers an example:
 
     image, text   the logits of the classes
-    choices       log p(answer | prompt) of every answer: a sum over its tokens, or their mean;
-                  -∞ of an empty one, which a row with fewer answers than others has
+    choices       log p(answer | prompt) of every answer: a sum over its tokens, or that divided by
+                  their number or by the length of its text; -∞ of an empty one, which a row with
+                  fewer answers than others has
     language      the loss of the text that should follow (nats, a sum over its tokens), its tokens
 
 Causal models read prompt and answer as one text; of the tokens of all answers, those after the
@@ -26,7 +27,7 @@ import torch
 from torch import Tensor
 
 from ..system import Device
-from ..tasks import Split
+from ..tasks import Length, Split
 from .images import pixel_values
 from .sizes import Shapes
 from .tokens import IGNORED, Tokenised, padding, tokenised
@@ -44,11 +45,14 @@ class Batch:
     inputs   keyword arguments of the model; of choices k sequences an example, side by side
     targets  (sequences, tokens), the token that the logits at each position should name, `IGNORED`
              where nothing is asked; None for classes
+    lengths  (sequences,), what an answer's log-likelihood is divided by; None where that is nothing
+             or the number of its tokens
     """
 
     rows: np.ndarray
     inputs: Mapping[str, Tensor]
     targets: Tensor | None = None
+    lengths: Tensor | None = None
 
 
 def encode(
@@ -70,7 +74,15 @@ def encode(
     if split.form.kind == "image":
         prepare = functools.partial(pixel_values, directory=directory, device=device, dtype=dtype)
         return Pixels(split, prepare, kept)
-    return Texts(tokenised(split, directory, shapes), device)
+    return Texts(tokenised(split, directory, shapes), device, _lengths(split))
+
+
+def _lengths(split: Split) -> Tensor | None:
+    """(n · k,): the length of every answer in the unit that a task of choices names, if it does."""
+    unit = split.form.length_normalised
+    if not isinstance(unit, Length):
+        return None
+    return torch.tensor([unit.of(str(one)) for row in split.inputs for one in row[1:]])
 
 
 def answers(logits: Tensor, batch: Batch, split: Split) -> Tensor:
@@ -80,7 +92,9 @@ def answers(logits: Tensor, batch: Batch, split: Split) -> Tensor:
     likelihoods, tokens = token_likelihoods(logits, batch.targets)
     if split.form.kind == "language":
         return torch.stack([-likelihoods, tokens.to(likelihoods.dtype)], 1)
-    if split.form.length_normalised:
+    if batch.lengths is not None:
+        likelihoods = likelihoods / batch.lengths
+    elif split.form.length_normalised:
         likelihoods = likelihoods / tokens.clamp(min=1)
     likelihoods = likelihoods.masked_fill(tokens == 0, -math.inf)  # an answer that is not offered
     return likelihoods.reshape(len(batch.rows), -1)
@@ -156,13 +170,15 @@ class Texts:
 
     tokens    of all examples
     lengths   (n,), tokens of each example
+    answers   (n · k,), lengths of the answers' texts, where their likelihoods are divided by them
     nbytes    none: tokens are remembered for themselves
     """
 
     nbytes = 0
 
-    def __init__(self, tokens: Tokenised, device: Device) -> None:
+    def __init__(self, tokens: Tokenised, device: Device, answers: Tensor | None = None) -> None:
         self.tokens, self.device = tokens, device
+        self.answers = answers
         self.lengths = tokens.lengths
 
     def __len__(self) -> int:
@@ -189,13 +205,16 @@ class Texts:
     ) -> Batch:
         each = self.tokens.each
         which = np.arange(each)[None] if answers is None else answers[:, None]
-        chosen = [self.tokens.texts[i] for i in (places[:, None] * each + which).reshape(-1)]
+        texts = (places[:, None] * each + which).reshape(-1)
+        chosen = [self.tokens.texts[i] for i in texts]
         padded = {
             name: torch.from_numpy(values).to(self.device)
             for name, values in padding(chosen, self.tokens.pad).items()
         }
         targets = padded.pop("targets", None)
-        return Batch(rows, padded, targets)
+        if self.answers is None:
+            return Batch(rows, padded, targets)
+        return Batch(rows, padded, targets, self.answers[texts].to(self.device))
 
 
 Rows = Pixels | Texts  # the encoded examples of a split, by index

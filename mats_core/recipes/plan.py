@@ -34,7 +34,13 @@ from ..system import Memo, choose_device
 from .by_layer import Local, local_settings
 from .matching import read_through, require_matching, warn_of_labels
 from .recipe import Recipe
-from .required import expert_weights, require_experts, require_statistics, require_steps
+from .required import (
+    expert_weights,
+    require_experts,
+    require_factors,
+    require_statistics,
+    require_steps,
+)
 from .sums import EarlierMerge
 
 
@@ -281,7 +287,9 @@ def prepare(recipe: Recipe, inputs: Inputs | None = None, keep: Sequence[int] = 
     weights = expert_weights(recipe, method, options)
     local = local_settings(recipe, families[-1].shared, method, options, weights)
     kinds = frozenset[str]()
-    for own in dict.fromkeys([options, *(one.options for one in local.values())]):
+    every = [options, *(one.options for one in local.values())]
+    require_factors(families[-1], method, every)
+    for own in dict.fromkeys(every):
         require_statistics(recipe, inputs.statistics, inputs.base_statistics, method, own)
         kinds |= method.reads(own)
     require_matching(families, {**measured, "the base": inputs.base_statistics}, kinds)

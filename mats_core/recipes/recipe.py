@@ -1,8 +1,6 @@
 """What to merge and how: the one description that page, command line and notebooks share.
 
 A recipe is a YAML file (see `docs/recipes.md`).  Relative paths in it start at its own folder.
-Every option of every method is declared once, in that method's options class; `describe` turns the
-declaration into what the command line, the widgets and the reference page need.
 """
 
 from __future__ import annotations
@@ -30,6 +28,7 @@ from ..methods import (
 from ..system import FolderName, Shown
 from ..tasks import names_file
 from .mergekit_recipe import from_mergekit, is_mergekit
+from .tuned import Tuned
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Arithmetic = Literal["float32", "float64"]
@@ -209,6 +208,7 @@ class Recipe(Shown, BaseModel):
     lora               writes one LoRA on the base; None: the whole checkpoint
     evaluate           what is evaluated after the merge, or False
     search             options → values to try on validation data; the best is used
+    tuned              how a search has chosen the settings
     folder             where relative paths start; not part of the file
     """
 
@@ -239,6 +239,7 @@ class Recipe(Shown, BaseModel):
     lora: LoraOutput | None = None
     evaluate: Evaluation | Literal[False] = Evaluation()
     search: dict[str, tuple[Any, ...]] | None = None
+    tuned: Tuned | None = None
     folder: Path = Field(Path(), exclude=True)
 
     def __repr__(self) -> str:
@@ -306,7 +307,7 @@ def parse_recipe(content: Any, folder: str | Path = ".") -> Recipe:
     if not isinstance(content, Mapping):
         raise InputError("recipe", expected="a YAML mapping", found=type(content).__name__)
     content = {**content, "folder": Path(folder)}
-    parts = (ExpertEntry, Evaluation, Rule, Refine, Routed, LoraOutput)
+    parts = (ExpertEntry, Evaluation, Rule, Refine, Routed, LoraOutput, Tuned)
     recipe = validated("recipe", Recipe, content, *parts)
     recipe.parsed_options()
     recipe.steps()
@@ -348,10 +349,8 @@ def load_recipe(path: str | Path) -> Recipe:
 
     Raises `InputError` for a missing file, bad YAML, a bad recipe, or what mergekit alone can do.
     """
-    content, folder = (
-        read_yaml("recipe", path, Recipe, ExpertEntry, Rule, Refine),
-        Path(path).parent,
-    )
+    content = read_yaml("recipe", path, Recipe, ExpertEntry, Rule, Refine)
+    folder = Path(path).parent
     if is_mergekit(content):
         content, notes = from_mergekit(content, folder)
         for note in notes:

@@ -18,7 +18,7 @@ from .chosen import ChosenInputs, chosen_of
 from .refined import Refined
 
 KINDS_OF_SCORE = ("merged", "finetuned", "pretrained")
-SERIES = ("residuals", "objectives", "distances")
+SERIES = ("residuals", "objectives", "distances", "errors")
 TREATMENTS = ("merged", "averaged", "head", "copied", "tied")
 
 
@@ -38,6 +38,7 @@ class LayerReport(Shown):
     details      the weights that tasks and dimensions got, and the factor of the layer; of one that
                  was calibrated its place in the walk and its feature errors (`FeatureErrors`), and
                  how many of its input directions the examples decide (`analysis.decided`)
+    errors       the update's estimated relative error after each step, of a preconditioned solve
     """
 
     name: str
@@ -50,6 +51,7 @@ class LayerReport(Shown):
     objectives: tuple[float, ...] = ()
     distances: tuple[float, ...] = ()
     details: Mapping[str, Any] = field(default_factory=dict)
+    errors: tuple[float, ...] = ()
 
     def __repr__(self) -> str:
         """One line; the residuals are many."""

@@ -6,8 +6,11 @@ from collections.abc import Sequence
 
 import torch
 
+from ..adapters import Adapted, rank_of
+from ..checkpoints import original
 from ..errors import InputError, listing
-from ..methods import METHODS, Method, Options, options_of_the_base
+from ..families import Family
+from ..methods import METHODS, Method, Options, options_of_the_base, space_of
 from ..statistics import Statistics
 from .recipe import Recipe
 
@@ -118,6 +121,25 @@ def require_statistics(
                 found="none",
                 remedy=f"Measure the base as well, or give {other}: {option.help}.",
             )
+
+
+def require_factors(family: Family, method: Method, options: Sequence[Options]) -> None:
+    """Raise `InputError` where a core space is asked for and no layer has low-rank factors."""
+    if not any(space_of(own) == "core" for own in options):
+        return
+    adapters = [e.name for e in family.experts if isinstance(original(e.checkpoint), Adapted)]
+    matrices = [name for name in family.shared if family.roles[name] == "matrix"]
+    for name in matrices:
+        ranks = [rank_of(expert.checkpoint, name) for expert in family.experts]
+        if None not in ranks and any(ranks):
+            return
+    others = [expert.name for expert in family.experts if expert.name not in adapters]
+    raise InputError(
+        f"option 'space' of '{method.name}'",
+        expected="experts that are LoRA adapters, whose factors make the core space",
+        found=f"full weights of {listing(others)}" if others else "adapters without factors",
+        remedy="Choose 'knots', which takes full weights too, or 'full'.",
+    )
 
 
 def require_steps(recipe: Recipe, method: Method) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .showing import Shown
     from .speeds import UNMEASURED, Rates, Work
     from .state import SETTLED, state_of
-    from .stream import Event, ahead, beside, changed, drain, drained, part
+    from .stream import Event, ahead, beside, changed, drain, drained, part, shares
     from .threads import set_waiting, taking_threads
 
 __all__ = [
@@ -29,8 +29,8 @@ __all__ = [
     "ahead", "available_devices", "available_memory", "bar", "beside", "cache_folder", "changed",
     "choose_device", "drain", "drained", "existing_device", "folder_name", "forgetful",
     "in_notebook", "memory", "nbytes", "parse_bytes", "part", "recall", "remembered",
-    "require_memory", "results_folder", "set_waiting", "speeds", "state_of", "taking_threads",
-    "uncollected", "watched",
+    "require_memory", "results_folder", "set_waiting", "shares", "speeds", "state_of",
+    "taking_threads", "uncollected", "watched",
 ]  # fmt: skip
 
 _HOMES = {
@@ -43,7 +43,7 @@ _HOMES = {
     "showing": ("Shown",),
     "speeds": ("UNMEASURED", "Rates", "Work", "eigh_flops", "svd_flops"),
     "state": ("SETTLED", "state_of"),
-    "stream": ("Event", "ahead", "beside", "changed", "drain", "drained", "part"),
+    "stream": ("Event", "ahead", "beside", "changed", "drain", "drained", "part", "shares"),
     "threads": ("set_waiting", "taking_threads"),
 }
 

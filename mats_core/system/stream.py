@@ -11,6 +11,7 @@ import contextlib
 import contextvars
 import functools
 import itertools
+import math
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
@@ -91,6 +92,20 @@ def part(
         return replace(event, fraction=fraction, text=said.replace("{}", text, 1))
 
     return changed(events, of_whole)
+
+
+def shares(costs: Iterable[float]) -> list[tuple[float, float]]:
+    """The `start` and `stop` of each part of a job, in proportion to what the parts cost.
+
+    In any unit.  Parts of which none costs anything are alike; a cost below zero or that is no
+    finite number counts as none.
+    """
+    known = [cost if math.isfinite(cost) and cost > 0 else 0.0 for cost in costs]
+    if not any(known):
+        known = [1.0] * len(known)
+    ends = [end / math.fsum(known) for end in itertools.accumulate(known)]
+    ends[-1:] = [1.0] * bool(ends)  # whatever was rounded
+    return list(itertools.pairwise([0.0, *ends]))
 
 
 def ahead(calls: Iterable[Callable[[], R]], at_once: int = 1) -> Generator[R, None, None]:

@@ -24,6 +24,7 @@ from .task import (
     VALIDATION_MOST,
     Form,
     Kind,
+    Length,
     MetricName,
     Split,
     SplitName,
@@ -33,7 +34,7 @@ from .wording import Wording
 
 __all__ = [
     "ARRAYS", "IMAGES", "KINDS", "METRICS", "MOST_PICTURE", "SAMPLE", "SPLITS", "VALIDATION_MOST",
-    "Form", "Guess", "Kind", "MetricName", "Source", "Split", "SplitName", "Task", "Wording",
-    "augmented", "class_number", "described", "files", "guessed", "harness_task", "load", "matched",
-    "names_file", "one_picture", "pool", "register", "same_classes", "says_nothing",
+    "Form", "Guess", "Kind", "Length", "MetricName", "Source", "Split", "SplitName", "Task",
+    "Wording", "augmented", "class_number", "described", "files", "guessed", "harness_task", "load",
+    "matched", "names_file", "one_picture", "pool", "register", "same_classes", "says_nothing",
 ]  # fmt: skip

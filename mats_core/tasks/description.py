@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from ..errors import InputError, existing, read_yaml, validated
-from .task import Form, MetricName
+from .task import Form, Length, MetricName
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 
@@ -53,7 +53,9 @@ class Description(BaseModel):
     target: str = Field("", description="template of the text that should follow")
     metric: Literal["accuracy", "f1", "matthews", "macro"] = "accuracy"
     max_length: int | None = Field(None, ge=2, description="tokens an example is cut to")
-    length_normalised: bool = False
+    length_normalised: bool | Literal["characters", "bytes"] = Field(
+        False, description="divide an answer's log-likelihood by its tokens (true) or its length"
+    )
     size: int | None = Field(None, ge=1, description="images: pixels of a side")
     missing: Literal["error", "drop"] = Field(
         "error", description="what a row without a label or a text is: an error, or left out"
@@ -64,7 +66,15 @@ class Description(BaseModel):
     @property
     def form(self) -> Form:
         metric: MetricName = "likelihood" if self.kind == "language" else self.metric
-        return Form(self.kind, metric, self.max_length, self.length_normalised)
+        return Form(self.kind, metric, self.max_length, self._length())
+
+    def _length(self) -> bool | Length:
+        """What an answer's log-likelihood is divided by; white space that all answers begin with
+        separates them from the prompt and has no part in it."""
+        if isinstance(self.length_normalised, bool):
+            return self.length_normalised
+        heads = (len(one) - len(one.lstrip()) for one in self.choices)
+        return Length(self.length_normalised, min(heads, default=0))
 
     def path(self, reference: str) -> Path:
         return self.folder / Path(reference).expanduser()

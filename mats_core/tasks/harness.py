@@ -1,9 +1,15 @@
 """Tasks of lm-evaluation-harness: `lm_eval:NAME`, or a YAML in the harness's form.
 
 The harness (the extra [lm-eval]) reads its data and words every prompt and answer; which answer a
-model gives is found here, as for any task: the answer whose tokens have the highest sum of
-log-probabilities, which the harness calls `acc`.  A prompt holds as many solved examples as the
-task names: none, if it names no number.
+model gives is found here, as for any task: the answer with the highest score by the task's metric,
+
+    acc        Σ log p(token) over the tokens of an answer
+    acc_norm   that, divided by the characters of the answer, its delimiter not counted
+    acc_bytes  that, divided by its bytes of UTF-8
+
+A task has one metric here: of those in its `metric_list` one by length before `acc`, which is also
+that of a task without such a list.  A prompt holds as many solved examples as the task names: none,
+if it names no number.
 
 A YAML may come from anybody: functions beside it are refused, and its templates run in Jinja's
 sandbox, which the harness itself does not use.
@@ -16,8 +22,9 @@ import logging
 import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -26,13 +33,16 @@ from ..system import recall
 from . import rows
 from .description import Description
 from .tables import offline_first
-from .task import Kind, Split, SplitName, Task
+from .task import Kind, Length, Split, SplitName, Task
 
 SIGNS = ("output_type", "doc_to_text", "doc_to_target", "doc_to_choice", "include", "dataset_path")
 KINDS: dict[str, Kind] = {
     "multiple_choice": "choices", "loglikelihood": "language", "loglikelihood_rolling": "language",
 }  # fmt: skip
 SOURCE = "lm_eval"
+BY_LENGTH: dict[str, Literal["characters", "bytes"]] = {
+    "acc_norm": "characters", "acc_bytes": "bytes",
+}  # fmt: skip
 MOST = 5000  # training rows that are worded: statistics take a few hundred
 HELD_OUT = 0.2  # of the rows, where the harness has no training rows
 SEED = 1234  # of the examples in a prompt, the harness's default
@@ -171,22 +181,34 @@ def _task(name: str, task: Any) -> Task:
     worded: dict[SplitName, Any] = {n: _worded(thing, task, some) for n, some in docs.items()}
     share = None if "test" in docs else HELD_OUT
     kind = KINDS[task.OUTPUT_TYPE]
-    about = {"kind": kind, "name": name, "description": _about(task), "test": share}
+    metric = _metric(task) if kind == "choices" else ""
+    about = {"kind": kind, "name": name, "description": _about(task, metric), "test": share}
     told = Description.model_validate(about)
+    form = told.form
+    if metric in BY_LENGTH:
+        delimiter = len(task.config.target_delimiter)
+        form = replace(form, length_normalised=Length(BY_LENGTH[metric], delimiter))
     width = max(len(row) for some, _, _ in worded.values() for row in some)
     splits = dict[SplitName, Split]()
     for split, (some, labels, hidden) in worded.items():
         padded = [[*row, *[""] * (width - len(row))] for row in some]
         inputs = np.array(padded, dtype=object).reshape(len(padded), width)
-        splits[split] = Split(inputs, np.array(labels, dtype=np.int64), told.form)
+        splits[split] = Split(inputs, np.array(labels, dtype=np.int64), form)
         if hidden:
             notes.append(f"{hidden} {split} rows of {thing} have no right answer and are left out")
     return rows.finished(told, _names(kind, worded.values(), width), splits, notes)
 
 
-def _about(task: Any) -> str:
+def _metric(task: Any) -> str:
+    """The metric of a task with choices: see the module's text."""
+    listed = [one.get("metric") for one in task.config.metric_list or ()]
+    return next((name for name in BY_LENGTH if name in listed), "acc")
+
+
+def _about(task: Any, metric: str) -> str:
     shots = task.config.num_fewshot or 0
-    return f"lm-evaluation-harness: {task.task_name}" + (f", {shots}-shot" if shots else "")
+    said = [task.task_name, f"{shots}-shot" if shots else "", metric]
+    return f"lm-evaluation-harness: {', '.join(part for part in said if part)}"
 
 
 def _docs(thing: str, task: Any) -> tuple[dict[SplitName, Any], list[str]]:

@@ -34,19 +34,37 @@ CHUNK = 1 << 24  # bytes hashed at once: an array on disk is not read into memor
 
 
 @dataclass(frozen=True)
+class Length:
+    """How long an answer is, by which its log-likelihood is divided.
+
+    unit      characters, or bytes of UTF-8
+    skipped   characters at its head that are not counted: what separates it from the prompt
+    """
+
+    unit: Literal["characters", "bytes"]
+    skipped: int = 0
+
+    def of(self, answer: str) -> int:
+        """The length of an answer, at least 1."""
+        counted = answer[self.skipped :]
+        return max(1, len(counted.encode() if self.unit == "bytes" else counted))
+
+
+@dataclass(frozen=True)
 class Form:
     """The kind of a task's rows, and how a model is asked about them.
 
     kind               image, text, choices or language: the shape of the rows (see above)
     metric             what a score is: see `mats_core.evaluation`; `likelihood` of a language task
     max_length         tokens an example is cut to; as many as the model takes by default
-    length_normalised  of choices: an answer's log-likelihood is divided by its tokens
+    length_normalised  of choices: an answer's log-likelihood is divided by its tokens, or by a
+                       length of its text
     """
 
     kind: Kind = "image"
     metric: MetricName = "accuracy"
     max_length: int | None = None
-    length_normalised: bool = False
+    length_normalised: bool | Length = False
 
     @property
     def classified(self) -> bool:

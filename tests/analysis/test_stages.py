@@ -16,12 +16,13 @@ from mats_core.analysis.stages import (
     WINDOW,
     LayerSteps,
     Seen,
+    as_seen,
     stepping,
     task_matrices,
 )
 from mats_core.errors import InputError
 from mats_core.merging.pipeline import run
-from mats_core.methods.stages import PLAIN
+from mats_core.methods.stages import PLAIN, Stage
 from mats_core.methods.table import METHODS
 from mats_core.recipes.family_file import load_family
 from mats_core.recipes.plan import Inputs, open_inputs
@@ -369,3 +370,12 @@ def test_a_long_solve_is_kept_at_a_few_steps():
     assert len(long) <= 51
     assert (long[0], long[-1]) == (0, 1000)
     assert _steps(50, (8192, 8192)) == (0, 50), "a large matrix is kept at its ends"
+
+
+def test_in_another_space_the_axes_are_directions():
+    stage = Stage("kept", "Kept", "X")
+    for shape, axes in {
+        (40, 24): ("output", "input"), (6, 24): ("direction", "input"),
+        (6, 5): ("direction", "direction"),
+    }.items():  # fmt: skip
+        assert as_seen(stage, Seen(shape, 1.0, {}), (40, 24)).axes == axes

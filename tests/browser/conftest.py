@@ -77,6 +77,14 @@ def tiny(tmp_path_factory: pytest.TempPathFactory, tiny_family: Path) -> Iterato
 @contextlib.contextmanager
 def served(log: Path, **variables: str) -> Iterator[str]:
     """The address of the app, started with these environment variables."""
+    with started(log, **variables) as (address, _):
+        yield address
+    assert "Traceback" not in log.read_text(), log.read_text()
+
+
+@contextlib.contextmanager
+def started(log: Path, **variables: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """The same with the app's process, whatever its log says."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -89,15 +97,14 @@ def served(log: Path, **variables: str) -> Iterator[str]:
         )  # fmt: skip
     try:
         _wait(f"http://127.0.0.1:{port}/_stcore/health", log)
-        yield f"http://127.0.0.1:{port}"
+        yield f"http://127.0.0.1:{port}", app
     finally:
         app.terminate()
         app.wait(20)
-    assert "Traceback" not in log.read_text(), log.read_text()
 
 
 def _wait(health: str, log: Path) -> None:
-    until = time.monotonic() + 60
+    until = time.monotonic() + 180
     while time.monotonic() < until:
         try:
             urllib.request.urlopen(health, timeout=2)

@@ -44,6 +44,19 @@ def test_what_follows_two_dashes_is_said_last(started):
     assert words.count("9000") == 1
 
 
+def test_a_shared_server_is_one_switch(started, tmp_path, capsys):
+    assert main(["app", "--demo"]) == 0
+    ((words, environment),) = started
+    assert environment[app.DEMO] == "1"
+    told = dict(zip(words[6::2], words[7::2], strict=True))
+    assert told["--server.address"] == "127.0.0.1"
+    assert told["--server.maxUploadSize"] == str(app.UPLOAD)
+    assert told["--server.headless"] == "true"
+    assert main(["app", "--demo", "--families", str(tmp_path)]) == 2
+    assert "--families" in capsys.readouterr().err
+    assert len(started) == 1
+
+
 def test_families_are_folders_wherever_the_app_runs(started, tmp_path, monkeypatch, capsys):
     (tmp_path / "one").mkdir()
     (tmp_path / "two").mkdir()

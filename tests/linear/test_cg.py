@@ -335,3 +335,74 @@ def test_the_callback_hears_every_iteration_and_can_end_the_solve():
 
     with pytest.raises(KeyboardInterrupt):
         cg(operator.apply, rhs, start, iterations=5, callback=stop)
+
+
+# The error of the update --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_estimated_error_is_the_true_one_where_the_preconditioner_is_the_inverse(seed):
+    operator, rhs, start = problem(seed)
+    inverse = torch.linalg.inv(operator.dense())
+    origin = torch.ones_like(start)
+
+    def exactly(r):
+        return (inverse @ r.reshape(-1)).reshape(r.shape)
+
+    found = cg(operator.apply, rhs, start, iterations=1, preconditioner=exactly, origin=origin)
+    solution = dense_solve(operator, rhs).numpy()
+    first = start.numpy()
+    expected = np.linalg.norm(first - solution) / np.linalg.norm(first - origin.numpy())
+    assert found.errors[0] == pytest.approx(expected, rel=1e-10)
+    assert found.errors[1] < 1e-12
+    assert len(found.errors) == len(found.residuals)
+
+
+def damped_problem(seed: int):
+    """A damped K-FAC system of three tasks, its preconditioner, and its solution."""
+    terms = tuple(
+        Kronecker(
+            linear.damped(positive(5, 10 * seed + m), 0.1),
+            linear.damped(positive(4, 100 + 10 * seed + m), 0.1),
+        )
+        for m in range(3)
+    )
+    shares = (1 / 3,) * 3
+    operator = WeightedSum(terms, shares)
+    sums = [linear.weighted_sum([getattr(one, side) for one in terms], shares) for side in "ab"]
+    rhs = problem(seed)[1]
+    return operator, rhs, linear.kronecker_inverse(*sums), dense_solve(operator, rhs)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("goal", [0.1, 0.02, 1e-3])
+def test_cg_stops_where_the_update_is_estimated_to_be_near(seed, goal):
+    operator, rhs, inverse, solution = damped_problem(seed)
+    origin = torch.zeros(())
+    how = {"preconditioner": inverse, "origin": origin, "error": goal, "tolerance": 0.9}
+    found = cg(operator.apply, rhs, torch.zeros_like(rhs), iterations=100, **how)
+    assert found.status == Status.CONVERGED
+    assert np.isnan(found.errors[0])  # X is at the origin
+    assert found.errors[-1] <= goal
+    assert all(estimate > goal for estimate in found.errors[1:-1])
+    true = float((found.value - solution).norm() / solution.norm())
+    assert true < 3 * goal
+
+
+def test_without_a_preconditioner_the_tolerance_holds():
+    operator, rhs, start = problem(1)
+    how = {"iterations": 200, "tolerance": 1e-3}
+    asked = cg(operator.apply, rhs, start, error=0.5, origin=torch.zeros(()), **how)
+    plain = cg(operator.apply, rhs, start, **how)
+    assert asked.residuals == plain.residuals
+    assert asked.errors == ()
+
+
+def test_an_error_told_does_not_change_the_iterations():
+    operator, rhs, inverse, _ = damped_problem(1)
+    how = {"iterations": 20, "tolerance": 1e-6, "preconditioner": inverse}
+    told = cg(operator.apply, rhs, torch.zeros_like(rhs), origin=torch.zeros(()), **how)
+    untold = cg(operator.apply, rhs, torch.zeros_like(rhs), **how)
+    assert torch.equal(told.value, untold.value)
+    assert told.residuals == untold.residuals
+    assert untold.errors == ()

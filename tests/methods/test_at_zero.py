@@ -160,6 +160,7 @@ NEVER |= {("sequential", "expert_inputs")}  # two streams that differ: `test_seq
 NEVER |= {("regmean", "gram_share"), ("kfac", "gram_power"), ("kfac_matching", "gram_power")}
 NEVER |= {("sequential", "augment_to")}  # of inputs, not of a layer: `test_calibration_inputs`
 NEVER |= {(name, "prior") for name in ("gradient_matching", "kfac_matching")}  # above zero
+NEVER |= {(name, "error") for name in ("kfac", "kfac_matching", "sequential")}  # likewise
 
 
 def test_the_table_holds_every_slider_that_reaches_zero():

@@ -13,6 +13,7 @@ import torch
 from mats_core.errors import InputError
 from mats_core.methods.breadcrumbs import BreadcrumbsOptions, magnitudes
 from mats_core.methods.dare import drawn
+from mats_core.methods.dc_merge import smoothed
 from mats_core.methods.della import kept_share
 from mats_core.methods.sce import SceOptions, surveyed
 from tests.layer_cases import SEEDS, Case, close, merged, random_case, value
@@ -321,11 +322,14 @@ def test_one_expert_needs_all_of_itself():
 
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("density", [0.05, 0.3, 1.0])
-def test_dc_merge(seed, density):
-    case = random_case(seed, d_out=9, d_in=7)
+@pytest.mark.parametrize("smoothing", [None, 1.0, 1.4, 90.0])
+def test_dc_merge(seed, density, smoothing):
+    case = random_case(seed, d_out=9, d_in=8)
     updates = numpy_updates(case.layer)
-    rank = 7 // 3
+    rank = 8 // 3
     svds = [np.linalg.svd(update, full_matrices=False) for update in updates]
+    if smoothing is not None:
+        svds = [(u, on_a_line(s[:rank], smoothing), v) for u, s, v in svds]
     p = procrustes(np.hstack([u[:, :rank] for u, _, _ in svds]))
     q = procrustes(np.vstack([v[:rank] for _, _, v in svds])).T
     inside = []
@@ -339,7 +343,23 @@ def test_dc_merge(seed, density):
     met = put_together(inside, np.ones(3), True, True).reshape(3 * rank, 3 * rank)
     blocks = np.kron(np.eye(3), np.ones((rank, rank)))
     expected = base(case) + 1.3 * p @ (met * blocks) @ q.T
-    close(value(case.layer, "dc_merge", density=density, scaling=1.3), expected)
+    options = {"density": density, "scaling": 1.3, "smoothing": smoothing}
+    close(value(case.layer, "dc_merge", **options), expected)
+
+
+def on_a_line(values: np.ndarray, steepest: float) -> np.ndarray:
+    line = np.linspace(min(steepest, values[0] / values[-1]), 1, len(values))
+    return values.sum() * line / line.sum()
+
+
+def test_smoothing_keeps_the_sum_and_never_steepens():
+    values = torch.tensor([8.0, 3.0, 2.0, 1.0], dtype=torch.float64)
+    close(smoothed(values, 1.0), torch.full((4,), 3.5, dtype=torch.float64))
+    line = torch.tensor([5.0, 11 / 3, 7 / 3, 1.0], dtype=torch.float64)
+    close(smoothed(values, 5.0), 14 * line / 12)
+    close(smoothed(values, 100.0), smoothed(values, 8.0))
+    close(smoothed(values[:1], 5.0), values[:1])
+    assert not smoothed(values[:0], 5.0).numel()
 
 
 def test_dc_merge_of_one_task_is_that_task():

@@ -23,37 +23,40 @@ class Try:
     value    to try
     beside   options that it needs to matter, on both sides of the comparison
     experts  how many are merged
+    low      whether of updates that have a low rank, and a direction in common
     """
 
     value: Any
     beside: Mapping[str, Any] = field(default_factory=dict)
     experts: int = 3
+    low: bool = False
 
 
 GRAMS = {"gram": Try("update")}
 POWERS = {"gram_power": Try(0.5, {"gram": "update"})}
+SPACE = {"space": Try("knots", low=True)}
 SOLVED = {"preconditioner": "none"}  # CG alone: where it starts and ends is seen
 TRIES: dict[str, dict[str, Try]] = {
     "average": {},
     "slerp": {"t": Try(0.25, experts=2), "parallel": Try(0.0, {"t": 0.2}, experts=2)},
     "task_arithmetic": {"scaling": Try(-0.5)},
-    "ties": {"density": Try(0.6), "scaling": Try(-0.5), "scope": Try("tensor")},
+    "ties": {"density": Try(0.6), "scaling": Try(-0.5), "scope": Try("tensor"), **SPACE},
     "dare": {
         "drop": Try(0.5), "scaling": Try(-0.5), "seed": Try(5),
-        "then": Try("ties", {"drop": 0.2}),
+        "then": Try("ties", {"drop": 0.2}), **SPACE,
     },
     "karcher": {"iterations": Try(0), "tolerance": Try(1.0)},
     "della": {
         "density": Try(0.8), "epsilon": Try(0.0), "scaling": Try(-0.5), "seed": Try(5),
-        "rescale": Try("probability"), "elect": Try(False), "normalise": Try(False),
+        "rescale": Try("probability"), "elect": Try(False), "normalise": Try(False), **SPACE,
     },
     "breadcrumbs": {
         "density": Try(0.5), "gamma": Try(0.05), "scaling": Try(-0.5), "elect": Try(True),
-        "normalise": Try(True),
+        "normalise": Try(True), **SPACE,
     },
-    "consensus": {"threshold": Try(2.0), "tasks": Try(3), "scaling": Try(-0.5)},
+    "consensus": {"threshold": Try(2.0), "tasks": Try(3), "scaling": Try(-0.5), **SPACE},
     "model_stock": {"by_row": Try(True)},
-    "sce": {"select": Try(0.5), "floor": Try(1.0)},
+    "sce": {"select": Try(0.5), "floor": Try(1.0), **SPACE},
     "fisher": {"floor": Try(0.9), "normalise": Try(False)},
     "regmean": {
         "off_diagonal": Try(0.3), "damping": Try(0.5), "fold_bias": Try(True),
@@ -62,15 +65,16 @@ TRIES: dict[str, dict[str, Try]] = {
     },
     "kfac": {
         "iterations": Try(1, SOLVED), "tolerance": Try(0.5, SOLVED), "off_diagonal": Try(0.3),
+        "error": Try(0.5),
         "damping": Try(0.9), "anchor": Try(1.0), "start": Try("zero", {"iterations": 1}),
         "preconditioner": Try("jacobi", {"iterations": 1}), "normalise": Try(False),
         "fold_bias": Try(True), "rank": Try(2), "remaining": Try("block"), "svc": Try(0.3),
         **GRAMS, **POWERS,
     },
-    "tsv_m": {"scaling": Try(-0.5)},
-    "dc_merge": {"scaling": Try(-0.5), "density": Try(0.5)},
-    "iso_c": {"scaling": Try(-0.5)},
-    "iso_cts": {"scaling": Try(-0.5), "common": Try(0.2)},
+    "tsv_m": {"scaling": Try(-0.5), **SPACE},
+    "dc_merge": {"scaling": Try(-0.5), "density": Try(0.5), "smoothing": Try(2.0), **SPACE},
+    "iso_c": {"scaling": Try(-0.5), **SPACE},
+    "iso_cts": {"scaling": Try(-0.5), "common": Try(0.2), **SPACE},
     "essential": {
         "scaling": Try(-0.5), "task_power": Try(0.0), "dimension_power": Try(0.0),
         "layer_power": Try(0.0), "eigenvalue_power": Try(0.0), "rank": Try(3),
@@ -79,7 +83,7 @@ TRIES: dict[str, dict[str, Try]] = {
     "gradient_matching": {"scaling": Try(0.3), "prior": Try(0.5)},
     "kfac_matching": {
         "scaling": Try(0.3), "prior": Try("pretrained"), "damping": Try(0.9),
-        "iterations": Try(1), "tolerance": Try(0.9), "normalise": Try(False),
+        "iterations": Try(1), "tolerance": Try(0.9), "error": Try(0.9), "normalise": Try(False),
         "remaining": Try("fisher"), "svc": Try(0.3), **GRAMS, **POWERS,
     },
 }  # fmt: skip
@@ -129,6 +133,24 @@ def family():
     return base, experts, measured, mats.measure(base, batches(9), progress=False)
 
 
+@pytest.fixture(scope="module")
+def low(family):
+    """The same family with experts whose matrices moved in two directions, one of them shared."""
+    base, _, *measured = family
+    experts, shared = {}, torch.randn(8, generator=torch.Generator().manual_seed(9))
+    for number in range(3):
+        one, random = Net(), torch.Generator().manual_seed(number)
+        one.load_state_dict(base.state_dict())
+        with torch.no_grad():
+            for value in one.parameters():
+                if value.ndim == 2:
+                    left, right = shared[: len(value)], torch.randn(8, generator=random)
+                    own = torch.randn(len(value), 8, generator=random)[:, :1] * right.flip(0)
+                    value.add_(0.2 * (left[:, None] * right + own))
+        experts[f"e{number}"] = one
+    return base, experts, *measured
+
+
 def merged(family, method, count=3, weights=None, names=None, **options):
     base, experts, measured, prior = family
     names = names or list(experts)[:count]
@@ -156,8 +178,9 @@ def test_the_table_holds_every_option():
 @pytest.mark.parametrize(
     ("method", "name"), [(method, name) for method, tried in TRIES.items() for name in tried]
 )
-def test_every_option_changes_the_merge(family, method, name):
+def test_every_option_changes_the_merge(family, low, method, name):
     tried = TRIES[method][name]
+    family = low if tried.low else family
     before = merged(family, method, tried.experts, **tried.beside)
     after = merged(family, method, tried.experts, **{**tried.beside, name: tried.value})
     assert apart(before, after) > 1e-6

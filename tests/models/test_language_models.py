@@ -70,7 +70,7 @@ def load(folder, told, rows=ROWS):
 CHOICES = {"kind": "choices", "prompt": "question : {question} answer :", "choices": ANSWERS}
 
 
-@pytest.mark.parametrize("normalised", [False, True])
+@pytest.mark.parametrize("normalised", [False, True, "characters", "bytes"])
 def test_choices_are_scored_by_their_likelihood(case, tmp_path, normalised):
     name, folder, model = case
     told = {**CHOICES, "choices": [*ANSWERS, " {other}"], "length_normalised": normalised}
@@ -80,7 +80,9 @@ def test_choices_are_scored_by_their_likelihood(case, tmp_path, normalised):
     for row, said in zip(ROWS, found, strict=True):
         for answer, score in zip((*ANSWERS, f" {row['other']}"), said, strict=True):
             nats, tokens = loss(name, model, f"question : {row['question']} answer :", answer)
-            expected = -nats / tokens if normalised else -nats
+            text = answer.strip()
+            by = {True: tokens, "characters": len(text), "bytes": len(text.encode("utf-8"))}
+            expected = -nats / by.get(normalised, 1)
             assert float(score) == pytest.approx(expected, abs=1e-4)
 
 

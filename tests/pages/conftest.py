@@ -27,7 +27,7 @@ def open_app(
         monkeypatch.setenv("OMP_NUM_THREADS", "1")  # the worker then keeps the session's one thread
         monkeypatch.setenv("MATS_FAMILIES", str(family))
         monkeypatch.setenv("MATS_RESULTS", str(tmp_path / "results"))
-        monkeypatch.setattr("pages.shared.frame.folders.SAMPLES", family / "no samples")
+        monkeypatch.setattr("pages.shared.policy.SAMPLES", family / "no samples")
         app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=PATIENCE)
         app.run()
         if page != "merge":

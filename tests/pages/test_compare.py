@@ -67,7 +67,8 @@ def test_without_runs_the_page_says_what_to_do_and_still_sweeps(open_app: Open):
     app = settle(open_app("compare"), "preparation")
     assert sentences(app) == ""
     assert "no finished merge of this family yet" in texts(app)
-    names = ["All methods", "Step by step", "Accuracy against size", SWEEP]
+    names = ["All methods", "Step by step", "Accuracy against size", "Intermediate tasks", SWEEP]
+    names += ["Search"]
     assert [tab.label for tab in app.tabs] == names
 
 

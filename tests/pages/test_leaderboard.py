@@ -74,7 +74,7 @@ def test_a_board_that_was_stopped_goes_on_where_it_was(family, prepared):
     request = BoardRequest(family, ("e0", "e1", "e2"))
 
     def stop(fraction: float, text: str, partial: Any = None) -> None:
-        if text == "Merge 2 of 4 is done":
+        if text == "Merge 2 of 4: done":
             raise Cancelled
 
     with pytest.raises(Cancelled):
@@ -87,7 +87,7 @@ def test_a_board_that_was_stopped_goes_on_where_it_was(family, prepared):
         said.append(text)
 
     leaderboard.fill(request, prepared, heard)
-    assert "Merge 2 of 2 is done" in said
+    assert "Merge 2 of 2: done" in said
     assert first.items() <= {r.id: r.created for r in runs.everything(family.name)}.items()
 
 

@@ -248,7 +248,7 @@ def test_the_banner_leads_to_setups_to_the_next_lesson_and_back(
     open_app: Open, tiny_family: Path, went: list[str], monkeypatch: pytest.MonkeyPatch
 ):
     open_app()
-    monkeypatch.setattr("pages.shared.frame.folders.SAMPLES", tiny_family)
+    monkeypatch.setattr("pages.shared.policy.SAMPLES", tiny_family)
     banner = AppTest.from_function(banner_alone, default_timeout=60).run()
     banner.button(key="lesson 0 setup 1").click().run()
     assert sentences(banner) == ""

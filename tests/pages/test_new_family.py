@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -16,11 +17,11 @@ from mats_core.checkpoints import stated_classes
 from mats_core.cli.main import main
 from mats_core.export import notebook
 from mats_core.methods import METHODS, WITHOUT_DATA
-from mats_core.recipes import load_family
-from pages.shared.frame import show
+from mats_core.recipes import FeatureErrors, load_family
+from pages.shared.frame import Wanted, show
 from pages.shared.work import export as takeaway
 from tests.export.test_notebook import execute
-from tests.pages.driving import button, kept, labelled, merge, press, sentences, settle
+from tests.pages.driving import button, kept, labelled, measured, merge, press, sentences, settle
 
 Open = Callable[..., AppTest]
 
@@ -314,6 +315,40 @@ def test_a_merge_of_a_new_family_is_written_and_goes_on_elsewhere(
     assert (tmp_path / "again" / "model.safetensors").read_bytes() == model.read_bytes()
     text = notebook(takeaway.finished(run), str(root / "my-models"))
     assert execute(text)["report"].options == run.report.options
+
+
+@pytest.mark.parametrize("tasks_of", [(), ("t0",)], ids=["no tasks", "one task"])
+def test_a_calibration_of_a_new_family_is_shown_block_by_block(
+    open_app: Open, root: Path, tiny_family: Path, went: list[str], tasks_of: tuple[str, ...]
+):
+    """From a pool of inputs, which needs no task; its accuracy by block on those that there are."""
+    for name in tasks_of:
+        shutil.copy(tiny_family / f"{name}.npz", root)
+    press(begun(open_app, root), "Save and go to Merge")
+    app = open_app("merge", root)
+    app.session_state["wanted"] = Wanted("sequential", {"inputs": "pool", "examples": 8})
+    app = settle(press(settle(app, "preparation"), "Merge"), "preparation", "merging")
+    assert sentences(app) == ""
+    (run,) = kept("my models")
+    app.switch_page("pages/inside.py")
+    settle(app, "preparation", "looking", "looking ahead")
+    assert sentences(app) == ""
+    assert "Block by block" in [header.value for header in app.header]
+    errors = FeatureErrors.recorded(run.report)
+    assert errors is not None
+    drawn = [json.loads(chart.proto.spec) for chart in app.get("plotly_chart")]
+    lines = [line for figure in drawn for line in figure["data"]]
+    mean = next(line for line in lines if line.get("name") == "<b>all tasks</b>")
+    assert mean["y"] == pytest.approx(list(errors.means))
+    if not tasks_of:
+        assert "No expert names a task" in said(app)
+        assert "Test it block by block" not in [one.label for one in app.button]
+        return
+    settle(press(app, "Test it block by block"), "filming")
+    assert sentences(app) == ""
+    film = measured(app, run, "film")
+    assert [frame.block for frame in film.frames] == [0, 1, 2]
+    assert [result.name for result in film.frames[0].results] == ["run-a"]
 
 
 def test_experts_without_a_base_are_merged_against_their_mean(

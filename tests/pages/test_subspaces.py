@@ -7,14 +7,18 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs
 
 import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
+import mats_core as mats
 from mats_core import figures
-from pages.shared.frame import caches, keys, surveys
+from pages.shared.controls import less
+from pages.shared.frame import caches, keys, show, surveys
 from pages.shared.views import survey
+from pages.shared.work import merge
 from pages.shared.work.jobs import Cancelled
 from tests.pages.driving import sentences, settle, shared
 
@@ -274,3 +278,58 @@ def test_conflicts_are_measured_in_the_background_and_kept(open_app: Open):
     labelled(app, "Compare").set_value("leave one out").run()
     assert len(specs(app)) == before
     assert any(b.label == "Measure: 4 merges" for b in app.button)
+
+
+# Less of a task in a layer ------------------------------------------------------------------------
+
+
+def less_link(app: AppTest) -> Any:
+    return next(link.proto for link in app.get("page_link") if "less of" in link.proto.label)
+
+
+def test_a_layer_leads_to_merge_with_less_of_its_task_there(open_app: Open):
+    """The link holds Merge as it stands, and the rule; two of them are a quarter."""
+    app = surveyed(open_app)
+    layer, task = app.session_state[keys.LAYER], app.session_state[keys.TASK]
+    sent = parse_qs(less_link(app).query_string)["settings"][0]
+    given = json.loads(sent)
+    assert given["method"] == "task_arithmetic"
+    assert given["by"] == [{"match": layer, "weight": {task: 0.5}}]
+    merging = open_app()
+    merging.query_params["settings"] = sent
+    settle(merging, "preparation")
+    assert sentences(merging) == ""
+    told = show.plain(f"{layer}: {task} × 0.5")
+    assert any(told in one.value for one in merging.markdown)
+    request = merging.session_state["standing"]
+    assert request.recipe().by[0].weight == {task: 0.5}
+    merging.switch_page("pages/subspaces.py").run()
+    settle(merging, "preparation", "surveying")
+    merging.session_state[keys.LAYER], merging.session_state[keys.TASK] = layer, task
+    merging.run()
+    again = json.loads(parse_qs(less_link(merging).query_string)["settings"][0])
+    assert again["by"] == [{"match": layer, "weight": {task: 0.25}}]
+    assert again == given | {key: again[key] for key in ("by", "options", "dtype", "seed")}
+
+
+def test_a_method_that_treats_all_alike_gives_way(open_app: Open, tiny_family: Path):
+    app = surveyed(open_app)
+    family = mats.load_family(tiny_family)
+    app.session_state["standing"] = merge.Request(family, "tsv_m", {}, ("e0", "e1"))
+    app.session_state[keys.TASK] = "e1"
+    app.run()
+    given = json.loads(parse_qs(less_link(app).query_string)["settings"][0])
+    assert (given["method"], given["experts"]) == ("task_arithmetic", ["e0", "e1"])
+    assert "lets all experts count alike" in less_link(app).help
+    app.session_state[keys.TASK] = "e2"
+    app.run()
+    assert not [link for link in app.get("page_link") if "less of" in link.proto.label]
+    assert any("e2 is not among the experts" in one.value for one in app.markdown + app.caption)
+
+
+def test_other_rules_stay_and_names_are_no_patterns():
+    other = {"depth": [0.0, 0.5], "weight": 0.7}
+    rules = less.with_less((other,), "a[0].weight", "e0")
+    assert rules == (other, {"match": "a[[]0].weight", "weight": {"e0": 0.5}})
+    more = less.with_less(rules, "a[0].weight", "e1")
+    assert more == (other, {"match": "a[[]0].weight", "weight": {"e0": 0.5, "e1": 0.5}})

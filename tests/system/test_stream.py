@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from mats_core.system.stream import Event, ahead, beside, changed, drain, drained, part
+from mats_core.system.stream import Event, ahead, beside, changed, drain, drained, part, shares
 
 
 @dataclass(frozen=True)
@@ -198,3 +198,21 @@ def test_closing_ahead_waits_for_no_call() -> None:
 
 def test_ahead_of_nothing_is_nothing() -> None:
     assert list(ahead([])) == []
+
+
+@pytest.mark.parametrize(
+    ("costs", "ends"),
+    [
+        ([1, 1, 2], [0.25, 0.5, 1]),
+        ([0, 3, 1], [0, 0.75, 1]),
+        ([0, 0], [0.5, 1]),
+        ([float("nan"), 1, -1, float("inf"), 1], [0, 0.5, 0.5, 0.5, 1]),
+        ([0.1] * 10, [(k + 1) / 10 for k in range(10)]),
+        ([], []),
+    ],
+)
+def test_parts_of_a_job_take_their_share_of_it(costs, ends):
+    found = shares(costs)
+    assert [stop for _, stop in found] == pytest.approx(ends)
+    assert [start for start, _ in found] == pytest.approx([0, *ends][: len(costs)])
+    assert not found or found[-1][1] == 1.0

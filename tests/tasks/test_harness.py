@@ -12,6 +12,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -79,17 +80,29 @@ def test_a_yaml_with_rows_beside_it(tmp_path):
     assert task.classes == ("choice 1", "choice 2", "choice 3")
 
 
+LONG = [
+    {"q": "is it sunny", "opts": ["yes it is and has been", "no"], "gold": 1},
+    {"q": "is it cold", "opts": ["maybe", "no", "yes, a naïve café’s é"], "gold": 2},
+    {"q": "the film was", "opts": ["good", "not bad at all but long"], "gold": 1},
+]
+
+
 @installed
-def test_the_answers_are_those_of_the_harness(tmp_path):
-    """Accuracy and every log-likelihood, against `simple_evaluate` on the same model."""
+@pytest.mark.parametrize(
+    ("metric", "delimiter"), [("acc", " "), ("acc_norm", " "), ("acc_bytes", " -> ")]
+)
+def test_the_answers_are_those_of_the_harness(tmp_path, metric, delimiter):
+    """Every log-likelihood and answer, against `simple_evaluate` on the same model."""
     lm_eval = importlib.import_module("lm_eval")
     HFLM = importlib.import_module("lm_eval.models.huggingface").HFLM
     TaskManager = importlib.import_module("lm_eval.tasks").TaskManager
     from transformers import AutoTokenizer, GPT2LMHeadModel
 
-    file = described(tmp_path / "own")
+    listed = [{"metric": name} for name in dict.fromkeys(["acc", metric])]
+    file = described(tmp_path / "own", LONG, metric_list=listed, target_delimiter=delimiter)
     folder = save(gpt2(seed=5), tmp_path / "model", "gpt2")
     task = tasks.load(file)
+    assert task.description.endswith(f": my_quiz, {metric}")
     said = evaluate.asked(folder, tensors_of(Checkpoint.open(folder)), task.test)
     ours = float((said.argmax(1).numpy() == task.test.labels).mean())
     config = yaml.safe_load(file.read_text())
@@ -101,10 +114,15 @@ def test_the_answers_are_those_of_the_harness(tmp_path):
         tokenizer=AutoTokenizer.from_pretrained(folder), device="cpu", batch_size=1,
     )  # fmt: skip
     found = lm_eval.simple_evaluate(model, tasks=[harness], bootstrap_iters=0, log_samples=True)
-    assert found["results"]["my_quiz"]["acc,none"] == pytest.approx(ours)
-    for row, sample in zip(said, found["samples"]["my_quiz"], strict=True):
-        theirs = [float(one[0][0]) for one in sample["resps"]]
-        assert row[: len(theirs)].tolist() == pytest.approx(theirs, abs=1e-4)
+    assert found["results"]["my_quiz"][f"{metric},none"] == pytest.approx(ours)
+    for row, answers, sample in zip(said, LONG, found["samples"]["my_quiz"], strict=True):
+        theirs = np.array([float(one[0][0]) for one in sample["resps"]])
+        if metric == "acc_norm":
+            theirs /= [len(answer) for answer in answers["opts"]]
+        if metric == "acc_bytes":
+            theirs /= [len(answer.encode("utf-8")) for answer in answers["opts"]]
+        assert row[: len(theirs)].tolist() == pytest.approx(theirs.tolist(), abs=1e-4)
+        assert sample[metric] == (theirs.argmax() == answers["gold"])
 
 
 @installed

@@ -183,7 +183,7 @@ def test_a_row_may_have_fewer_answers(tmp_path):
 
 
 @pytest.mark.parametrize(("model", "style"), [(gpt2, "gpt2"), (t5, "t5")])
-@pytest.mark.parametrize("normalised", [False, True])
+@pytest.mark.parametrize("normalised", [False, True, tasks.Length("characters", 1)])
 def test_an_answer_that_is_not_there_is_never_chosen(tmp_path, model, style, normalised):
     """The others are as likely as where they stand alone."""
     folder = save(model(seed=3), tmp_path / "model", style)

@@ -20,12 +20,13 @@ from ..work import Further, merge
 from . import after, depth, further, widgets
 
 ARITHMETIC = ("float32", "float64")
+SETTINGS = browser.SETTINGS  # the query parameter that holds them
 MOST_ROUNDS = 3  # to choose from; a recipe may ask for more
 
 
 def follow_link(collection: FamilyFile) -> None:
     """Put the settings that the address holds into the widgets, once."""
-    given = browser.handed(browser.SETTINGS)
+    given = browser.handed(SETTINGS)
     if given is None:
         return
     try:
@@ -35,9 +36,33 @@ def follow_link(collection: FamilyFile) -> None:
         show.keep("info", f"The link holds settings that do not fit: {said}")
 
 
+def handing(request: merge.Request) -> str:
+    """All settings of a request as an address holds them (`follow_link`)."""
+    further = {
+        name: value if isinstance(value, bool) else value.model_dump(mode="json")
+        for name, value in request.further.settings.items()
+    }
+    return json.dumps(
+        {
+            "method": request.method,
+            "options": request.options,
+            "experts": list(request.experts),
+            "weights": dict(request.weights),
+            "rounds": request.rounds,
+            "seed": request.seed,
+            "dtype": request.dtype,
+            "after": list(request.after),
+            "by": list(request.by),
+            **further,
+        }
+    )
+
+
 def _handed(given: Any, collection: FamilyFile) -> Wanted:
     """Settings out of an address: judged, because an address can be written by others."""
     method, changed = str(given["method"]), dict(given["options"])
+    rules = [rule for rule in given.get("by", ()) if isinstance(rule, Mapping)]
+    merge.require_no_paths(method, changed, *(rule.get("options") for rule in rules))
     parsed = parse_options(method, changed, collection.folder).model_dump()
     return Wanted(
         method,
@@ -66,6 +91,7 @@ def take_over(collection: FamilyFile) -> None:
     del session.wanted
     if wanted is None:
         return
+    session.tuned = wanted.tuned
     widgets.reset()
     if wanted.method not in METHODS:
         return
@@ -147,7 +173,7 @@ def controls(collection: FamilyFile, method: str, depths: Sequence[float] = ()) 
         str(dtype or ARITHMETIC[0]), device, precision=QUICK, rounds=rounds,
         after=steps, by=rules,
     )  # fmt: skip
-    return replace(request, further=further.controls(request))
+    return replace(request, further=further.controls(request), tuned=session.tuned)
 
 
 def _device() -> str:

@@ -20,10 +20,11 @@ if TYPE_CHECKING:
         shown,
         state,
         surveys,
+        tabs,
         tracked,
     )
 
 __all__ = [
     "Slot", "Wanted", "browser", "caches", "families", "first_sight", "keys", "navigation",
-    "progress", "session", "show", "shown", "state", "surveys", "tracked",
+    "progress", "session", "show", "shown", "state", "surveys", "tabs", "tracked",
 ]  # fmt: skip

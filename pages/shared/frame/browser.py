@@ -45,8 +45,13 @@ def name(names: Mapping[str, str | None]) -> None:
 
 
 def handed(name: str) -> str | None:
-    """What the address hands over by this name; None where it was taken already."""
+    """What the address hands over by this name; None where it was taken already.
+
+    Once the address is without it, the same can be handed over again.
+    """
     given = st.query_params.get(name)
+    if given is None:
+        del session.taken
     if given is None or session.taken == given:
         return None
     session.taken = given

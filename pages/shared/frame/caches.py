@@ -23,13 +23,17 @@ from mats_core.recipes import Inputs
 from mats_core.statistics import Statistics
 from mats_core.system import choose_device, speeds
 
+from .. import policy
 from ..work import Desk, Prepared, Worker
 
 
 @st.cache_resource(scope="session", on_release=Desk.close, max_entries=1, show_spinner=False)
 def worker() -> Desk:
     """The session's way to the worker; its jobs are cancelled when the tab is closed."""
-    return Desk(_worker())
+    return Desk(_worker(), policy.arrival())
+
+
+policy.found_by(lambda: worker().visitor)
 
 
 @st.cache_resource(max_entries=1, show_spinner=False)

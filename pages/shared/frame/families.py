@@ -13,6 +13,8 @@ from mats_core.errors import InputError
 from mats_core.recipes import FamilyFile, load_family
 from mats_core.system import state_of
 
+from .. import policy
+from ..policy import Act
 from ..work import Job, prepare
 from . import browser, folders, keys, navigation, show, shown, state, tracked
 from .folders import ROOTS
@@ -28,7 +30,7 @@ def roots() -> list[Path]:
 
 def is_sample(file: Path) -> bool:
     """Whether a family's file came with the app."""
-    return file.is_relative_to(folders.SAMPLES)
+    return file.is_relative_to(policy.SAMPLES)
 
 
 def found() -> dict[str, Path]:
@@ -59,6 +61,7 @@ def header(
     with left:
         st.title(title, anchor=False)
         st.markdown(lead)
+        show.switched_off()
     with right:
         families = found()
         _follow_link(families)
@@ -108,6 +111,8 @@ def _follow_link(families: dict[str, Path]) -> None:
 
 def another() -> None:
     """A field for the path of a family that is not in the list."""
+    if not policy.current().permits(Act.TYPED_PATHS):
+        return
     with st.popover("Open another family", icon=":material/folder_open:"):
         st.markdown(
             "The path of a folder with a `family.yaml`. It must lie in one of the folders that "

@@ -7,6 +7,7 @@ shows the same ones.  Nothing that is imported here loads PyTorch.
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from . import folders
 from .state import session
@@ -42,10 +44,19 @@ class Sight:
     more: float = 0.0
 
 
+def place() -> DeltaGenerator:
+    """Where it is shown; empty once PyTorch is loaded."""
+    return st.empty()
+
+
+def loading() -> bool:
+    """Whether PyTorch is still to be loaded."""
+    return "torch" not in sys.modules
+
+
 @contextmanager
-def shown(page: str) -> Iterator[None]:
+def shown(page: str, place: DeltaGenerator) -> Iterator[None]:
     """Meanwhile the figures of the family's merges, on the page that opens with them."""
-    place = st.empty()
     with place.container():
         if page == "Merge" and (found := _of_the_address()) is not None:
             st.title(page, anchor=False)

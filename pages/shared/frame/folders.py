@@ -13,18 +13,22 @@ from pathlib import Path
 
 from mats_core.errors import InputError
 
+from .. import policy
+from ..policy import Act
+
 ROOTS = "MATS_FAMILIES"
 FILE = "family.yaml"
-SAMPLES = Path(__file__).resolve().parents[3] / "sample_models"
 
 
 def places() -> list[Path]:
     """The folders that families may lie in."""
-    return [*named(), SAMPLES]
+    return [*named(), policy.SAMPLES]
 
 
 def named() -> list[Path]:
-    """The roots in the environment, else the working directory."""
+    """The roots in the environment, else the working directory; none where paths are not opened."""
+    if not policy.current().permits(Act.TYPED_PATHS):
+        return []
     roots = [Path(root) for root in os.environ.get(ROOTS, "").split(os.pathsep) if root]
     return roots or [Path.cwd()]
 
@@ -52,8 +56,9 @@ def locate(text: str, roots: Sequence[Path]) -> Path:
     """The `family.yaml` that a person means: a folder or the file, absolute or under a root.
 
     Raises `InputError` that names the roots for anything that does not lie under one of them,
-    whether or not something is there.
+    whether or not something is there, and for anything where paths are not opened.
     """
+    policy.current().require(Act.TYPED_PATHS)
     text = text.strip().strip("\"'")
     if not text:
         raise InputError("path", expected="a folder with a family.yaml", found="nothing typed")

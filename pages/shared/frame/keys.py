@@ -127,6 +127,10 @@ def sweep_point(sweep: int) -> str:
     return f"sweep point {sweep}"
 
 
+def search_trial(search: int) -> str:
+    return f"search trial {search}"
+
+
 def spectrum_kind(owner: str) -> str:
     return f"{owner} kind"
 

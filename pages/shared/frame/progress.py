@@ -68,9 +68,11 @@ def _first(jobs: Sequence[Job]) -> Job | None:
 def _where(job: Job, now: Snapshot) -> str:
     """What the job does, and for how long it still will."""
     if now.state == "waiting":
-        ahead = caches.worker().ahead(job)
-        jobs = "1 other piece of work" if ahead == 1 else f"{ahead} other pieces of work"
-        return f"Waiting: {jobs} before this one" if ahead else "Next in line"
+        before = caches.worker().before(job)
+        if not before:
+            return "Next in line"
+        more = f" and {len(before) - 1} more" if len(before) > 1 else ""
+        return f"Waiting, number {len(before)} in line, after: {before[0]}{more}"
     if now.fraction < 0.08 or now.seconds < 1.5:
         return now.text
     left = now.seconds * (1 - now.fraction) / now.fraction

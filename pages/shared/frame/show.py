@@ -13,6 +13,7 @@ from streamlit.components.v2 import component
 from mats_core import figures
 from mats_core.figures import Figure
 
+from .. import policy
 from . import browser
 from .state import session
 
@@ -62,6 +63,14 @@ def label(text: str) -> str:
 def problem(text: str) -> None:
     """An error, as a sentence."""
     st.error(plain(text), icon=":material/error:")
+
+
+def switched_off() -> None:
+    """What is switched off on a shared server, and why; nothing on one's own."""
+    if said := policy.current().sentences:
+        with st.expander("A shared server: what is switched off here, and why",
+                         icon=":material/groups:"):  # fmt: skip
+            st.markdown("\n".join(f"- {plain(one)}" for one in said))
 
 
 def capital(text: str) -> str:

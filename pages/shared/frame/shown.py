@@ -11,6 +11,7 @@ import streamlit as st
 from mats_core.analysis import Trajectory
 from mats_core.recipes import FamilyFile
 
+from .. import policy
 from ..work import Run, runs
 from . import caches, state
 from . import show as notices
@@ -47,7 +48,7 @@ def follow_link(collection: FamilyFile) -> str | None:
         elif not _taken_over(wanted) and session.shown_run != wanted:
             notices.keep(
                 "info",
-                f"The link names the run '{wanted}', which was not made on this machine. Ask its "
+                f"The link names the run '{wanted[:40]}', which was not made {_here()}. Ask its "
                 "author for the recipe, and load it on the page Export.",
             )
     one = run(collection.name)
@@ -55,6 +56,10 @@ def follow_link(collection: FamilyFile) -> str | None:
         return wanted
     session.followed = one.id
     return one.id
+
+
+def _here() -> str:
+    return "in this session" if policy.current().apart else "on this machine"
 
 
 def name(id: str) -> None:

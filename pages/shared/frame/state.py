@@ -22,7 +22,7 @@ import streamlit as st
 if TYPE_CHECKING:
     from mats_core.analysis import Trajectory
     from mats_core.checkpoints import ModelSearch, hub
-    from mats_core.recipes import Recipe
+    from mats_core.recipes import Recipe, Tuned
 
     from ..work import Draft, Further, Job, Request, Shelf
 
@@ -38,6 +38,7 @@ class Wanted:
     seed, dtype, rounds   None: leave the widget at its default
     after     steps after the merge; by: rules by layer; both as in a recipe
     further   what the merge goes on to be; None: nothing
+    tuned     how they were chosen; None: by hand
     """
 
     method: str
@@ -50,6 +51,7 @@ class Wanted:
     after: tuple[Mapping[str, Mapping[str, Any]], ...] = ()
     by: tuple[Mapping[str, Any], ...] = ()
     further: Further | None = None
+    tuned: Tuned | None = None
 
     @classmethod
     def of(cls, recipe: Recipe) -> Wanted:
@@ -67,6 +69,7 @@ class Wanted:
             tuple(step.content for step in recipe.steps()),
             tuple(rule.model_dump(mode="json", exclude_defaults=True) for rule in recipe.by),
             Further.of(recipe),
+            recipe.tuned,
         )
 
 
@@ -81,6 +84,9 @@ class Slot(StrEnum):
     EXPLAINING = "explaining"  # why one run is better than another, by layer
     PREDICTING = "predicting"  # predicted and measured loss of one run
     SWEEPING = "sweeping"  # a grid of merges, until its end was said (`session.sweep` stays)
+    SEARCHING = "searching"  # beyond a grid, until its end was said (`session.search` stays)
+    DONATING = "donating"  # targets and donors, merged in the background
+    DONATED = "donated"  # the test examples of one target, asked once
     CLIMBING = "climbing"  # a method step by step, until its end was said (`session.ladder` stays)
     SIZING = "sizing"  # a merge at every size, until its end was said (`session.sizes` stays)
     RANKING = "ranking"  # all methods, until its end was said (`session.board` stays)
@@ -180,6 +186,12 @@ class Session:
     """The last sweep, whose picture stays."""
     sweep_click: Held[tuple[int, int] | None] = Held(None)
     """(sweep, point) of the last click on that picture."""
+    search: Held[Job | None] = Held(None)
+    """The last search beyond a grid, whose pictures stay."""
+    search_click: Held[tuple[int, int] | None] = Held(None)
+    """(search, trial) of the last click on its pictures."""
+    tuned: Held[Tuned | None] = Held(None)
+    """How the settings that Merge took over were chosen; it holds as long as they stay."""
     ladder: Held[Job | None] = Held(None)
     """The last ladder, whose figure stays."""
     sizes: Held[Job | None] = Held(None)
@@ -222,6 +234,8 @@ class Session:
     # What is set, and what is asked to be set
     taken: Held[str | None] = Held(None)
     """The settings that the address has handed over last."""
+    standing: Held[Request | None] = Held(None)
+    """What stood on Merge when it was drawn last."""
     wanted: Held[Wanted | None] = Held(None)
     """Settings that Merge puts into its widgets when it is drawn next."""
     reset_count: Held[int] = Held(0)

@@ -4,15 +4,16 @@ after a press that names their size and where they come from."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import streamlit as st
 
-from mats_core.checkpoints import Dropped, hub, receive
+from mats_core.checkpoints import Dropped, hub
 from mats_core.errors import InputError, listing, size
 
 from ..frame import Slot, keys, progress, session, show, state, tracked
-from ..work import Tell
+from ..work import bringing
 
 MOST = 1000  # MB of one file that is dropped
 
@@ -41,7 +42,7 @@ def _received(key: str, home: Path, look: Callable[[], None]) -> None:
     dropped = [Dropped(one.name, one) for one in state.value(key) or []]
     session.draft_count = session.draft_count + 1  # an empty field: nothing is received twice
     try:
-        made = receive(dropped, home)
+        made = bringing.receive(dropped, home)
     except InputError as error:
         show.keep("error", str(error))
         return
@@ -77,21 +78,18 @@ def _ask(look: Callable[[], None]) -> None:
     del session.hub_problem, session.hub_offer
     reference = session.hub_id.strip()
     try:
-        if hub.is_id(reference) and hub.cached(reference):
+        if bringing.is_cached(reference):
             show.keep("info", f"'{reference}' lies in this machine's cache: it is in the list.")
             look()
             return
-        session.hub_offer = hub.offer(reference)
+        session.hub_offer = bringing.offer(reference)
     except InputError as error:
         session.hub_problem = str(error)
 
 
 def _fetch(reference: str) -> None:
-    def work(tell: Tell) -> Path:
-        tell(0.0, f"Downloading {reference}")
-        return hub.locate(reference)
-
-    tracked.start(Slot.FETCHING, reference, f"Downloading {reference}", work)
+    todo = partial(bringing.fetch, reference)
+    tracked.start(Slot.FETCHING, reference, f"Downloading {reference}", todo)
 
 
 def _fetched(look: Callable[[], None]) -> None:

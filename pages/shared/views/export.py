@@ -14,7 +14,9 @@ from mats_core.errors import InputError, size
 from mats_core.methods import METHODS
 from mats_core.recipes import FamilyFile, LoraOutput
 
+from .. import policy
 from ..frame import Slot, families, session, show, shown, tracked
+from ..policy import Act
 from ..work import Job, Run, Written, runs
 from ..work import export as takeaway
 
@@ -51,6 +53,8 @@ def headline(run: Run) -> None:
 
 def place(run: Run) -> str:
     """The family's folder, as it is typed where the app was started."""
+    if not policy.current().permits(Act.OUTPUTS):  # where a server keeps it helps no visitor
+        return f"{policy.SAMPLES.name}/{run.recipe.folder.name}"
     return export.spelled(run.recipe.folder, Path.cwd())
 
 
@@ -100,6 +104,10 @@ def model(run: Run, preparing: Job) -> None:
             "Write the model", type="primary", icon=":material/save:", disabled=busy,
             on_click=_write, args=(run, preparing, lora),
         )  # fmt: skip
+        if not policy.current().permits(Act.OUTPUTS):
+            most = size(takeaway.most_bytes())
+            st.caption(f"It is kept for this session, to be downloaded: {most} at most.")
+            return
         st.caption("It goes to this folder, which appears whole or not at all:")
         st.code(str(takeaway.place_of(run, lora).resolve()), language=None, wrap_lines=True)
 
@@ -154,16 +162,17 @@ def _written(run: Run, found: Written, lora: LoraOutput | None) -> None:
     )
     if found.sentence:
         st.markdown(show.plain(found.sentence))
-    st.code(str(found.folder.resolve()), language=None, wrap_lines=True)
+    if policy.current().permits(Act.OUTPUTS):
+        st.code(str(found.folder.resolve()), language=None, wrap_lines=True)
     merge = takeaway.finished(run)
-    if found.size <= takeaway.MOST_BYTES:
+    if found.size <= takeaway.most_bytes():
         download(
             "Download as zip", partial(takeaway.zipped, run, found.folder, published(run), lora),
             f"{merge.stem}{found.folder.name.removeprefix(run.id)}.zip", "application/zip",
         )  # fmt: skip
     else:
-        most = takeaway.MOST_BYTES // 1_000_000
-        st.caption(f"It is larger than {most} MB: copy the folder instead of downloading it.")
+        most = size(takeaway.most_bytes())
+        st.caption(f"It is larger than {most}: copy the folder instead of downloading it.")
 
 
 def collect() -> None:
@@ -222,8 +231,10 @@ def report(run: Run, collection: FamilyFile) -> None:
 
 def mergekit(run: Run) -> None:
     merge = takeaway.finished(run)
-    folder = takeaway.outputs_folder() / run.id
-    found = export.mergekit(merge, export.spelled(folder, Path.cwd()))
+    folder = f"outputs/{run.id}"
+    if policy.current().permits(Act.OUTPUTS):
+        folder = export.spelled(takeaway.outputs_folder() / run.id, Path.cwd())
+    found = export.mergekit(merge, folder)
     with card("mergekit", "hub", show.plain(found.sentence)):
         for note in found.notes:
             st.caption(show.plain(note))

@@ -18,7 +18,7 @@ from ..work import EXAMPLES, Prepared, Run, Shelf, film
 
 def section(shelf: Shelf, run: Run, prepared: Prepared) -> None:
     """The feature errors that the report has, the press, and the film; nothing of a method that
-    does not calibrate."""
+    does not calibrate, and no press where there is no task to test on."""
     if not METHODS[run.recipe.method].calibrates:
         return
     st.header("Block by block", anchor=False)
@@ -35,7 +35,9 @@ def section(shelf: Shelf, run: Run, prepared: Prepared) -> None:
     looks = figures.looks(expert.name for expert in prepared.inputs.family.experts)
     drawn = figures.feature_errors(errors, looks, found.started if found else None)
     show.figure(drawn, f"feature errors {run.id} {found is not None}")
-    if found is None:
+    if not run.report.tasks:
+        st.caption("No expert names a task: the accuracy block by block cannot be tested.")
+    elif found is None:
         _ask(shelf, run, errors, prepared, name)
     else:
         show.figure(figures.film_lines(found, looks), f"film lines {run.id}")

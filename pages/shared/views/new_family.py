@@ -21,13 +21,13 @@ from mats_core.recipes import (
     dump_family,
     load_family,
     new_family,
-    remove_family,
-    save_family,
     task_of,
 )
 from mats_core.tasks import Guess
 
+from .. import policy
 from ..frame import Slot, Wanted, browser, families, progress, session, show, tracked
+from ..policy import Act
 from ..work import Draft, drafts, merge
 from . import bringing, new_members, new_tasks
 
@@ -36,11 +36,15 @@ MANY = 24  # models whose problem is shown
 
 def button() -> None:
     """The way in."""
+    if not policy.current().permits(Act.FAMILIES):
+        return
     st.button("New family", icon=":material/add:", on_click=_begin, key="new family")
 
 
 def manage(collection: FamilyFile) -> None:
     """What can be done with the family that is chosen."""
+    if not policy.current().permits(Act.FAMILIES):
+        return
     file = families.file_of(collection)
     with st.popover("This family", icon=":material/edit:"):
         st.caption(show.plain(str(file)))
@@ -56,6 +60,8 @@ def manage(collection: FamilyFile) -> None:
 
 def instead(known: dict[str, Path]) -> bool:
     """Draw the form in the place of the page where one is open."""
+    if not policy.current().permits(Act.FAMILIES):
+        del session.draft
     if session.draft is None:
         show.notices()
         if not known:  # which is said below
@@ -92,7 +98,7 @@ def _look(file: Path | None = None) -> None:
 
 def _remove(file: Path) -> None:
     try:
-        remove_family(file)
+        drafts.remove(file)
         show.keep("info", f"'{file}' was removed; the models are where they were.")
     except InputError as error:
         show.keep("error", str(error))
@@ -269,7 +275,7 @@ def _family(
 
 def _save(family: FamilyFile, tasks: Mapping[str, str], change: bool) -> None:
     try:
-        file = save_family(family, tasks, replace=change)
+        file = drafts.save(family, tasks, replace=change)
     except InputError as error:
         show.keep("error", str(error))
         return

@@ -12,6 +12,7 @@ from mats_core.analysis import OwnAnswers, fields
 from mats_core.errors import size
 from mats_core.tasks import MOST_PICTURE
 
+from .. import policy
 from ..frame import Slot, keys, session, show, state, tracked
 from ..work import Prepared, Run, Shelf, ask_own, picture
 from .answers import OTHER
@@ -28,14 +29,14 @@ def section(shelf: Shelf, run: Run, task: str, prepared: Prepared, other: Run | 
     if card is None or not card.classes or entry is None or not entry.task:
         return  # a task without classes: nothing to choose from
     st.subheader(f"Your own {card.noun}", anchor=False)
-    merges = _merges(run, other)
+    merges, most = _merges(run, other), int(min(MOST_PICTURE, policy.current().example))
     key = (task, *(one.id for one in merges.values()))
     with st.form(f"own example {task}", border=False):
         if card.noun == "image":
             file = st.file_uploader(
                 f"An image for the head of {task}", list(IMAGES), key=f"own image {task}",
-                max_upload_size=MOST_PICTURE // MEGABYTE,
-                help=f"Up to {size(MOST_PICTURE)}. It goes through the model's own image "
+                max_upload_size=most // MEGABYTE,
+                help=f"Up to {size(most)}. It goes through the model's own image "
                 "processor, and is kept on no disk.",
             )  # fmt: skip
             given: Sequence[str] | bytes = file.getvalue() if file is not None else b""

@@ -12,6 +12,7 @@ from mats_core.recipes import FamilyFile
 
 from ..frame import keys, session, shown, state
 from ..work import Run, runs
+from .answers import BEFORE, Before
 
 
 def run(collection: FamilyFile) -> Run | None:
@@ -60,6 +61,17 @@ def task(run: Run) -> str:
         format_func=lambda name: f"{name} · keeps {figures.percent(kept[name], 0)}",
         help="Which share of the expert's accuracy the merge keeps. At first the task that lost "
         "most is shown.",
+    )  # fmt: skip
+
+
+def before() -> Before:
+    """What the merge is compared with."""
+    return st.segmented_control(
+        "Before the merge", list(BEFORE), default=BEFORE[0], required=True,
+        key=keys.INSIDE_BEFORE, persist_state="session",
+        format_func=lambda name: name.removesuffix(" encoder"),
+        help="What the merge is compared with: the expert itself, the pre-trained encoder with "
+        "the expert's head, or another finished merge.",
     )  # fmt: skip
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import streamlit as st
 
 from mats_core import figures
@@ -10,7 +12,7 @@ from mats_core.evaluation import half_width
 from mats_core.recipes import Report
 
 from ..controls import settings
-from ..frame import Wanted, caches, keys, session, show, shown
+from ..frame import Wanted, caches, keys, session, show, shown, tabs
 from ..work import Job, Prepared, Request, Run, merge, runs, shipped
 from . import comparison, conflict, convergence, final, layers, spectra, why
 
@@ -155,37 +157,31 @@ def _tested(report: Report, following: bool) -> str:
 
 
 @st.fragment
-def tabs(run: Run, beside: Run | None, prepared: Prepared) -> None:
+def details(run: Run, beside: Run | None, prepared: Prepared) -> None:
     """Everything about a run; a fragment, so that looking around does not rerun the page."""
     looks = figures.looks(e.name for e in prepared.inputs.family.experts)
     iterative = any(len(layer.residuals) > 1 for layer in run.report.layers)
     weighted = any(layer.details.get("task_weights") for layer in run.report.layers)
-    names = ["Accuracy"]
-    names += ["Convergence"] if iterative else []
-    names += ["Polarized scaling"] if weighted else []
-    names += ["Layers", "Spectra", "Next"]
-    views = dict(zip(names, st.tabs(names, key="result view", on_change="rerun"), strict=True))
-    for name, view in views.items():
-        if not view.open:
-            continue
-        with view:
-            if name == "Accuracy":
-                accuracy(run, beside, looks)
-            elif name == "Convergence":
-                convergence.convergence(run, looks, prepared)
-            elif name == "Polarized scaling":
-                layers.polarized(run)
-            elif name == "Layers":
-                layers.table(run.report)
-            elif name == "Spectra":
-                if run.recipe.rounds > 1:
-                    st.caption(
-                        "These are the statistics of the experts, with which the first round was "
-                        "merged; the last round used those measured at the merge before it."
-                    )
-                spectra.view(prepared.inputs, key="merge spectra")
-            else:
-                onwards(run)
+    views = [tabs.Tab("Accuracy", partial(accuracy, run, beside, looks))]
+    if iterative:
+        views += [tabs.Tab("Convergence", partial(convergence.convergence, run, looks, prepared))]
+    if weighted:
+        views += [tabs.Tab("Polarized scaling", partial(layers.polarized, run))]
+    views += [
+        tabs.Tab("Layers", partial(layers.table, run.report)),
+        tabs.Tab("Spectra", partial(_spectra, run, prepared)),
+        tabs.Tab("Next", partial(onwards, run)),
+    ]
+    tabs.show(views, "result view")
+
+
+def _spectra(run: Run, prepared: Prepared) -> None:
+    if run.recipe.rounds > 1:
+        st.caption(
+            "These are the statistics of the experts, with which the first round was merged; the "
+            "last round used those measured at the merge before it."
+        )
+    spectra.view(prepared.inputs, key="merge spectra")
 
 
 def accuracy(run: Run, beside: Run | None, looks: dict[str, figures.Look]) -> None:

@@ -18,6 +18,7 @@ from ..frame import Slot, keys, session, show, state, tracked
 from ..work import Job, Prepared, Run, SweepRequest, run_sweep
 from . import runs
 
+VIEW = "Sweep two settings"  # the tab on Compare
 POLL = 1.5  # seconds between two looks at a sweep that runs
 LINK = "sweep"  # the query parameter that names one
 

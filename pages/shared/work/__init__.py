@@ -3,7 +3,7 @@
 Long work is a `Job`: it is handed to the one worker, tells how far it is, and can be cancelled.
 """
 
-from . import confusion, drafts, final, leaderboard, lesson, predicted_loss, shipped, why
+from . import bringing, confusion, drafts, final, leaderboard, lesson, predicted_loss, shipped, why
 from .between import walk
 from .chosen import chosen, chosen_examples
 from .conflict import ConflictRequest, forecast_conflicts, measure_conflicts
@@ -13,6 +13,7 @@ from .export import Written
 from .feature_map import draw_map, finish_map
 from .film import film
 from .further import Further
+from .intermediate import DonationRequest, ask_finally, measure_donations
 from .jobs import Job, Snapshot, Tell
 from .ladder import LadderRequest, run_ladder
 from .layers import tabulate
@@ -21,6 +22,7 @@ from .merge import Request, Residuals
 from .own_example import ask_own
 from .prepare import Prepared, TaskCard, clipped, picture
 from .runs import Run
+from .search import SearchRequest, journal, run_search
 from .shelf import Answers, Shelf
 from .sizes import SizesRequest, run_sizes
 from .stepping import step_through
@@ -29,11 +31,13 @@ from .sweep import SweepRequest, run_sweep
 from .worker import Desk, Worker
 
 __all__ = [
-    "EXAMPLES", "Answers", "ConflictRequest", "Desk", "Draft", "Further", "Job", "LadderRequest",
-    "Prepared", "Request", "Residuals", "Run", "Shelf", "SizesRequest", "Snapshot", "SweepRequest",
-    "TaskCard", "Tell", "Worker", "Written", "ask_own", "chosen", "chosen_examples", "clipped",
-    "confusion", "drafts", "draw_map", "export", "film", "final", "finish_map", "follow",
-    "forecast_conflicts", "leaderboard", "lesson", "load", "look_around", "measure_conflicts",
-    "merge", "picture", "predicted_loss", "prepare", "run_ladder", "run_sizes", "run_sweep", "runs",
-    "shipped", "step_through", "tabulate", "walk", "why",
+    "EXAMPLES", "Answers", "ConflictRequest", "Desk", "DonationRequest", "Draft", "Further", "Job",
+    "LadderRequest", "Prepared", "Request", "Residuals", "Run", "SearchRequest", "Shelf",
+    "SizesRequest", "Snapshot", "SweepRequest", "TaskCard", "Tell", "Worker", "Written",
+    "ask_finally", "ask_own", "bringing", "chosen", "chosen_examples", "clipped", "confusion",
+    "drafts", "draw_map", "export", "film", "final", "finish_map", "follow", "forecast_conflicts",
+    "journal", "leaderboard", "lesson", "load", "look_around", "measure_conflicts",
+    "measure_donations", "merge", "picture", "predicted_loss", "prepare", "run_ladder",
+    "run_search", "run_sizes", "run_sweep", "runs", "shipped", "step_through", "tabulate", "walk",
+    "why",
 ]  # fmt: skip

@@ -8,7 +8,7 @@ import contextlib
 import os
 import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,9 +24,19 @@ from mats_core.checkpoints import (
 )
 from mats_core.errors import InputError, size
 from mats_core.merging import averaging
-from mats_core.recipes import FamilyFile, Proposal, load_family, plain_name, proposal, remove_family
+from mats_core.recipes import (
+    FamilyFile,
+    Proposal,
+    load_family,
+    plain_name,
+    proposal,
+    remove_family,
+    save_family,
+)
 from mats_core.system import nbytes, recall, state_of
 
+from .. import policy
+from ..policy import Act
 from .following import told
 from .jobs import Tell
 
@@ -65,6 +75,7 @@ class Draft:
 def looked(roots: Sequence[Path], members: Iterable[Path] = ()) -> ModelSearch:
     """What lies below the roots and in the hub's cache, with the `members` of a family wherever
     they lie, and without the program's tests and examples."""
+    policy.current().require(Act.MODELS)
     found = search_models([*roots, hub.cache_folder()], without=OWN)
     known = {model.path.resolve() for model in found.models}
     beyond = [path for path in dict.fromkeys(members) if path.resolve() not in known]
@@ -156,8 +167,21 @@ def written(model: ListedModel) -> str:
     return datetime.fromtimestamp(model.modified, UTC).astimezone().strftime("%Y-%m-%d")
 
 
+def save(family: FamilyFile, tasks: Mapping[str, str], *, replace: bool) -> Path:
+    """The file that a family was written to."""
+    policy.current().require(Act.FAMILIES)
+    return save_family(family, tasks, replace=replace)
+
+
+def remove(file: Path) -> None:
+    """Remove the file of a family."""
+    policy.current().require(Act.FAMILIES)
+    remove_family(file)
+
+
 def write_mean(family: FamilyFile, tell: Tell) -> Path:
     """The folder of the mean of the experts; where it cannot be written, the family goes again."""
+    policy.current().require(Act.FAMILIES)
     try:
         return told(averaging(family), tell)
     except BaseException:

@@ -15,8 +15,10 @@ from mats_core.api import judge
 from mats_core.errors import InputError
 from mats_core.export import Finished, Reopened, recipe_yaml, reopening
 from mats_core.merging import lora_bytes, output_specs, planned, run_plan
-from mats_core.recipes import FINAL, Evaluation, FamilyFile, LoraOutput, Recipe, Report
+from mats_core.recipes import FINAL, Evaluation, FamilyFile, LoraOutput, Plan, Recipe, Report
 
+from .. import policy
+from ..policy import Act
 from . import again
 from .following import told
 from .jobs import Tell
@@ -91,7 +93,11 @@ def finished(run: Run, lora: LoraOutput | None = None) -> Finished:
 
 
 def outputs_folder() -> Path:
-    """`MATS_OUTPUTS`, else `outputs` where the app was started."""
+    """`MATS_OUTPUTS`, else `outputs` where the app was started; of a session on a shared server, in
+    its own folder."""
+    if (visitor := policy.present()) is not None:
+        return visitor.folder / "outputs"
+    policy.current().require(Act.OUTPUTS)
     return Path(os.environ.get(OUTPUTS) or "outputs")
 
 
@@ -136,9 +142,25 @@ def write(
     recipe, _ = again.opened(made, ready())
     # Opened by the merge itself: what is kept for good is read from the files as they are now.
     plan = planned(_to_write(made, recipe, lora).model_copy(update={"output": str(folder)}))
+    _require_room(plan)
     judge(plan)
     told(run_plan(plan), tell)
     return folder
+
+
+def most_bytes() -> int:
+    """Of a model that is downloaded."""
+    return int(min(MOST_BYTES, policy.current().download))
+
+
+def _require_room(plan: Plan) -> None:
+    """Raise `InputError` for a model that is larger than what one session may keep or download."""
+    if (visitor := policy.present()) is None:
+        return
+    own = plan.inputs.family.base.tensors
+    nbytes = sum(own[name].nbytes for name in output_specs(plan))
+    policy.current().require_size("the model", nbytes, policy.current().download)
+    visitor.require_room(nbytes)
 
 
 def _to_write(made: Run, recipe: Recipe, lora: LoraOutput | None = None) -> Recipe:
@@ -163,6 +185,8 @@ def zipped(run: Run, folder: Path, place: str, lora: LoraOutput | None = None) -
 
     Its recipe is the portable one: the directory's own names the folders of this machine.
     """
+    held = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    policy.current().require_size("the model", held, most_bytes())
     merge = finished(run, lora)
     handle, name = tempfile.mkstemp(prefix="mats-", suffix=".zip")
     try:
@@ -186,4 +210,5 @@ def zipped(run: Run, folder: Path, place: str, lora: LoraOutput | None = None) -
 
 def read_back(data: bytes, families: Sequence[FamilyFile], tell: Tell) -> Reopened:
     """The recipe in an uploaded file, over a family of the app."""
+    policy.current().require_size("the recipe", len(data), policy.current().recipe)
     return told(reopening(data, families), tell)

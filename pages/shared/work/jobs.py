@@ -15,7 +15,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
-from mats_core.errors import InputError
+from mats_core.errors import InputError, duration
+
+from .. import policy
+from ..policy import Visitor
 
 State = Literal["waiting", "running", "done", "failed", "cancelled"]
 
@@ -61,7 +64,9 @@ class Job:
     shared       any session may ask for what it measures: it lasts, and the worker keeps its
                  result under its name
 
-    A snapshot's `partial` is what the work has found so far, for a page that shows it grow.
+    `visitor`: the session that it belongs to alone, where sessions are apart (see `policy`).
+    A snapshot's `partial` is what the work has found so far, for a page that shows it grow; its
+    `seconds` are those of its own work, without the ones in which others passed.
     """
 
     def __init__(
@@ -78,7 +83,8 @@ class Job:
     ) -> None:
         self.request, self.title, self.background = request, title, background
         self.lasting, self.name, self._then = lasting or shared, name, then
-        self.shared, self._work = shared, work
+        self.shared, self.work = shared, work
+        self.visitor: Visitor | None = None
         self.next: Job | None = None
         self._lock, self._stop = threading.Lock(), threading.Event()
         self._ended, self._known = threading.Event(), threading.Event()
@@ -136,9 +142,18 @@ class Job:
         if self.snapshot().state == "waiting":
             self._set(state="cancelled", text="Cancelled")
 
+    def refuse(self, sentence: str) -> None:
+        """End before it has begun, with the reason."""
+        self._set(state="failed", error=sentence)
+
     def tell(self, fraction: float, text: str, partial: Any = None) -> None:
         if self._stop.is_set():
             raise Cancelled
+        if self.worked > (most := policy.current().seconds):
+            raise InputError(
+                self.title, expected=f"at most {duration(most)} of work", found="more",
+                remedy="It was stopped: on a shared server others wait too.",
+            )  # fmt: skip
         found = {} if partial is None else {"partial": partial}
         self._set(fraction=min(1.0, max(0.0, fraction)), text=text, **found)
         if self._meanwhile is not None:
@@ -159,10 +174,11 @@ class Job:
         self._meanwhile = meanwhile
         self._started = time.perf_counter()
         self._set(state="running", text=self.title)
-        work, self._work = self._work, _nothing  # what it reads goes with its end
+        work, self.work = self.work, _nothing  # what it reads goes with its end
         try:
-            result = work(self.tell)
-            self.next = self._then(result)
+            with policy.visiting(self.visitor):
+                result = work(self.tell)
+                self.next = self._then(result)
             share(self, result)
         except Cancelled:
             self._set(state="cancelled", text="Cancelled")
@@ -184,8 +200,7 @@ class Job:
 
     def _set(self, **changes: Any) -> None:
         with self._lock:
-            seconds = time.perf_counter() - self._started
-            self._now = replace(self._now, seconds=seconds, **changes)
+            self._now = replace(self._now, seconds=self.worked, **changes)
             if not self._now.active:
                 self._ended.set()
             if self._now.partial is not None or not self._now.active:

@@ -17,10 +17,10 @@ from mats_core.recipes import TRIED, FamilyFile, require_recipe
 
 from . import runs
 from .jobs import Job, Tell
-from .lesson import within
 from .merge import Request, identity, merge, require_statistics
 from .prepare import Prepared
 from .runs import Run
+from .several import turns
 
 THREE = 3  # experts of the boards that ask what if there were fewer
 
@@ -89,8 +89,9 @@ def fill(request: BoardRequest, prepared: Prepared, tell: Tell) -> dict[str, str
     """Make every merge that is missing; returns method → why it failed, of those that did."""
     failed: dict[str, str] = {}
     todo = [one for one in places(request, prepared) if one.run is None and not one.reason]
-    for index, place in enumerate(todo):
-        asked, step = _asked(request, prepared, place.method), within(tell, index, len(todo))
+    requests = [_asked(request, prepared, place.method) for place in todo]
+    steps = turns(tell, [asked.recipe(prepared.files) for asked in requests], prepared)
+    for place, asked, step in zip(todo, requests, steps, strict=True):
         try:
             merge(asked, lambda: prepared, step)
         except InputError as error:
@@ -98,7 +99,7 @@ def fill(request: BoardRequest, prepared: Prepared, tell: Tell) -> dict[str, str
         except (ArithmeticError, RuntimeError) as error:  # torch's numerical errors are the latter
             lines = str(error).strip().splitlines() or ["no reason given"]
             failed[place.method] = f"{type(error).__name__}: {lines[0]}"
-        tell((index + 1) / len(todo), f"Merge {index + 1} of {len(todo)} is done", dict(failed))
+        step(1.0, "done", dict(failed))
     return failed
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from .jobs import Job, Tell
 from .merge import Request, merge
 from .prepare import Prepared
+from .several import turns
 
 
 def job(requests: Sequence[Request], preparing: Job, name: str) -> Job:
@@ -23,15 +23,8 @@ def job(requests: Sequence[Request], preparing: Job, name: str) -> Job:
 
 def run_all(requests: Sequence[Request], ready: Callable[[], Prepared], tell: Tell) -> int:
     """Make every merge, tested on all examples; returns how many there are."""
-    for index, request in enumerate(requests):
-        merge(request, ready, within(tell, index, len(requests)))
+    prepared = ready()
+    steps = turns(tell, [request.recipe(prepared.files) for request in requests], prepared)
+    for request, step in zip(requests, steps, strict=True):
+        merge(request, lambda: prepared, step)
     return len(requests)
-
-
-def within(tell: Tell, index: int, count: int) -> Tell:
-    """How one of several merges tells where the whole is."""
-
-    def said(fraction: float, text: str, partial: Any = None) -> None:
-        tell((index + fraction) / count, f"Merge {index + 1} of {count}: {text}")
-
-    return said

@@ -15,7 +15,7 @@ from mats_core.errors import InputError, listing
 from mats_core.estimating import Estimate, estimate
 from mats_core.evaluation import going_on
 from mats_core.merging import planned, run_plan
-from mats_core.methods import METHODS
+from mats_core.methods import METHODS, describe
 from mats_core.recipes import (
     TRIED,
     Evaluation,
@@ -26,14 +26,19 @@ from mats_core.recipes import (
     Report,
     RoundDone,
     Shares,
+    Tuned,
     parse_options,
+    still_tuned,
 )
 
+from .. import policy
+from ..policy import Act
 from . import again, runs
 from .following import told
 from .further import STATIC, Further, in_memory
 from .jobs import Job, Tell
 from .prepare import Prepared
+from .several import counts
 
 
 @dataclass(frozen=True)
@@ -54,9 +59,13 @@ class Request:
     by: tuple[Mapping[str, Any], ...] = ()
     draft: bool = False  # whether it was Live that asked
     further: Further = STATIC
+    tuned: Tuned | None = None  # of settings that a search chose, as long as they are these
 
     def recipe(self, files: dict[str, Path] | None = None) -> Recipe:
-        """The recipe; raises `InputError` for anything wrong with method and options."""
+        """The recipe; raises `InputError` for anything wrong with method and options, and for what
+        may not be merged here."""
+        policy.current().require_family(self.collection.folder)
+        require_no_paths(self.method, self.options, *(rule.get("options", {}) for rule in self.by))
         if not self.experts:
             raise InputError(
                 "experts",
@@ -64,7 +73,7 @@ class Request:
                 found="none",
                 remedy="Choose some under 'Experts'.",
             )
-        return self.collection.recipe(
+        recipe = self.collection.recipe(
             self.method,
             self.options,
             statistics=files,
@@ -79,6 +88,8 @@ class Request:
             by=self.by,
             **self.further.settings,
         )
+        noted = recipe.model_copy(update={"tuned": self.tuned})
+        return noted if still_tuned(noted) else recipe
 
 
 @dataclass(frozen=True)
@@ -119,6 +130,17 @@ def lacking(collection: FamilyFile, experts: Sequence[str] | None = None) -> str
     )
 
 
+def require_no_paths(method: str, *options: Any) -> None:
+    """Raise `InputError` for options that name a checkpoint by its path, where none is opened."""
+    if policy.current().permits(Act.TYPED_PATHS) or method not in METHODS:
+        return
+    known = {field.name: field.checkpoint for field in describe(method) if field.checkpoint}
+    for own in options:
+        for name in own if isinstance(own, Mapping) else ():
+            if name in known and own[name] not in known[name]:
+                policy.current().require(Act.TYPED_PATHS)
+
+
 def require_statistics(request: Request) -> None:
     """Raise `InputError` for a method that needs statistics of experts that name no task."""
     why = lacking(request.collection, request.experts)
@@ -135,11 +157,7 @@ def require_statistics(request: Request) -> None:
 def estimated(request: Request, prepared: Prepared) -> Estimate:
     """What a request will cost; raises `InputError` as the merge itself would."""
     recipe = in_memory(request.recipe(prepared.files))
-    return estimate(prepared.inputs, recipe, examples=_examples(prepared))
-
-
-def _examples(prepared: Prepared) -> dict[str, int]:
-    return {name: card.validation for name, card in prepared.cards.items()}
+    return estimate(prepared.inputs, recipe, examples=counts(prepared))
 
 
 def job(request: Request, preparing: Job, name: str = "") -> Job:
@@ -177,7 +195,7 @@ def merge(request: Request, ready: Callable[[], Prepared], tell: Tell) -> Outcom
     prepared = ready()
     recipe = request.recipe(prepared.files)
     plan = planned(in_memory(recipe), again.of_family(prepared, recipe))
-    expected = judge(plan, examples=_examples(prepared), speeds=None)
+    expected = judge(plan, examples=counts(prepared), speeds=None)
     shares = Shares()
     said = {part: shares.merging * expected.share_of(part) for part in ("refining", "branching")}
     shares = replace(shares, measuring=shares.merging * expected.measuring_share, **said)

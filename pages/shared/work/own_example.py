@@ -10,6 +10,7 @@ from mats_core.analysis import OwnAnswers, answering
 from mats_core.merging import Event
 from mats_core.system import part
 
+from .. import policy
 from . import again
 from .confusion import Ready
 from .following import told
@@ -30,6 +31,8 @@ def ask_own(
     tell: Tell,
 ) -> OwnAnswers:
     """The answers to one example; `merges`: the runs that are asked, by the names they have."""
+    length = len(given) if isinstance(given, bytes) else sum(len(text.encode()) for text in given)
+    policy.current().require_size("the example", length, policy.current().example)
     return told(_asking(shelf, merges, task, given, ready()), tell)
 
 

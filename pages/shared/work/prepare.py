@@ -19,6 +19,7 @@ from mats_core.recipes import TRIED, FamilyFile, Inputs, measuring_all, open_inp
 from mats_core.statistics import MeasureSettings
 from mats_core.system import Memo, choose_device, nbytes, part, recall, speeds, uncollected
 
+from .. import policy
 from .following import told
 from .jobs import Tell
 
@@ -75,6 +76,7 @@ def prepare(collection: FamilyFile, key: Hashable, tell: Tell) -> Prepared:
 
     One with a problem is not kept: its cause may lie outside of the files.
     """
+    policy.current().require_family(collection.folder)
 
     def size(prepared: Prepared) -> int | None:
         return None if prepared.problem else OPENED + nbytes(prepared.cards)

@@ -32,8 +32,9 @@ from mats_core.recipes import (
     task_dict,
     task_of_dict,
 )
-from mats_core.system import recall, results_folder, state_of
+from mats_core.system import recall, state_of
 
+from .. import policy
 from .further import Further
 
 FORMAT = 1
@@ -49,6 +50,7 @@ YOUNGER: dict[tuple[str, str], Any] = {
     **{(m, "gram"): "measured" for m in ("regmean", "kfac", "kfac_matching", "essential")},
     **{(m, "gram_power"): 1.0 for m in ("kfac", "kfac_matching")},
     **{(m, "svc"): None for m in ("kfac", "kfac_matching")},
+    **{(m, "error"): None for m in ("kfac", "kfac_matching", "sequential")},
 }  # fmt: skip
 log = logging.getLogger(__name__)
 _WRITING = threading.Lock()
@@ -175,7 +177,9 @@ def identity(recipe: Recipe, fingerprints: Mapping[str, str]) -> str:
 def folder(family: str) -> Path:
     """Where the runs of a family lie; its name is readable, with digits for other characters."""
     plain = re.sub(r"[^\w-]+", "-", family).strip("-").lower()
-    return results_folder() / "runs" / f"{plain}-{hashlib.sha256(family.encode()).hexdigest()[:6]}"
+    return (
+        policy.kept_folder() / "runs" / f"{plain}-{hashlib.sha256(family.encode()).hexdigest()[:6]}"
+    )
 
 
 def everything(family: str) -> list[Run]:
@@ -258,8 +262,9 @@ def add(
             run = replace(run, title=same.title, note=same.note, final=final, shipped=same.shipped)
         run = replace(run, draft=draft and (same is None or same.draft))
         _write(run)
-        stay, most = (own, pinned(family)), MOST_DRAFTS if run.draft else MOST
-        for old in [r for r in kept if r.draft == run.draft and r.id not in stay][: -most + 1]:
+        limits, stay = policy.current(), (own, pinned(family))
+        most = min(MOST_DRAFTS, limits.drafts) if run.draft else min(MOST, limits.runs)
+        for old in [r for r in kept if r.draft == run.draft and r.id not in stay][: 1 - int(most)]:
             remove(old)
     return run
 

@@ -13,6 +13,7 @@ from mats_core.analysis import LayerSteps
 from mats_core.recipes import Inputs
 from mats_core.tasks import IMAGES, Form, Split
 
+from .. import policy
 from .runs import Run
 
 RUNS = 2  # whose tensors and answers are kept in a session
@@ -82,7 +83,7 @@ class Shelf:
         """The run's place, a new one where it has none yet."""
         with self._lock:
             found = self._runs.setdefault(run.id, Looked())
-            while len(self._runs) > RUNS:
+            while len(self._runs) > min(RUNS, policy.current().shelf):
                 del self._runs[next(iter(self._runs))]
             return found
 

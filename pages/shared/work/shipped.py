@@ -17,15 +17,17 @@ from mats_core.merging import run as merge_again
 from mats_core.methods import FIRST, Preset
 from mats_core.recipes import TRIED, FamilyFile, FeatureErrors, LayerDone, Recipe, Report
 
+from .. import policy
 from . import again, runs
 from .jobs import Job, Tell
-from .lesson import within
 from .merge import Outcome, Request, merge, refine
 from .prepare import Prepared
 from .runs import Run
+from .several import turns
 
 ADOPTED = "shipped"  # the file that says which results were put among the runs
 CHECKING = "Shipped with the family; this machine is merging it again to check it …"
+UNCHECKED = "Shipped with the family; a shared server does not merge it again."
 PARTLY = "Shipped with the family, and checked in part: "
 NOISE = 0.01  # of the answers, or of a number: more than rounding on another machine turns
 
@@ -43,7 +45,8 @@ def adopt(collection: FamilyFile) -> list[Run]:
         for id, report in own.items():
             if id not in there:
                 size, recipe = len(collection.experts), _recipe(collection, report)
-                runs.add(collection.name, size, recipe, report, shipped=CHECKING)
+                said = CHECKING if policy.current().checks else UNCHECKED
+                runs.add(collection.name, size, recipe, report, shipped=said)
         write_atomically(file, mark.encode())
         kept = runs.everything(collection.name)
     return [run for run in kept if run.id in own]
@@ -84,8 +87,8 @@ def check(collection: FamilyFile, ready: Callable[[], Prepared], tell: Tell) -> 
     out as it was shipped."""
     found, todo = shipped_results(collection), unchecked(collection)
     same_tasks = found is not None and task_digests(collection) == found.tasks
-    for index, run in enumerate(todo):
-        step = within(tell, index, len(todo))
+    steps = turns(tell, [run.recipe for run in todo], ready()) if todo else []
+    for run, step in zip(todo, steps, strict=True):
         if same_tasks and (said := _begun(run, ready, step)):
             runs.change(run, shipped=said)
             continue
@@ -145,7 +148,7 @@ def _alike(then: Any, now: Any) -> bool:
 
 def of_another_machine(run: Run) -> bool:
     """Whether a run's time is that of the machine that it was shipped from."""
-    return run.shipped.startswith((CHECKING, PARTLY))
+    return run.shipped.startswith((CHECKING, PARTLY, UNCHECKED))
 
 
 def made_again(outcome: Outcome) -> Run:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 from mats_core.analysis import Sized, SizeDone, sizing
 from mats_core.recipes import Recipe
@@ -11,6 +12,7 @@ from . import again
 from .following import gathering, told
 from .jobs import Tell
 from .prepare import Prepared
+from .several import seconds
 
 
 @dataclass(frozen=True)
@@ -25,5 +27,6 @@ class SizesRequest:
 def run_sizes(request: SizesRequest, prepared: Prepared, tell: Tell) -> tuple[Sized, ...]:
     """All points of the curve; what is known so far is told on the way."""
     inputs = again.of_family(prepared, request.recipe)
-    events = sizing(request.recipe, inputs=inputs, examples=request.examples)
+    cost = partial(seconds, prepared=prepared)
+    events = sizing(request.recipe, inputs=inputs, examples=request.examples, cost=cost)
     return told(events, tell, gathering(SizeDone, lambda event: event.point))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from mats_core.analysis import Axis, Cell, CellDone, sweep
 from mats_core.recipes import Recipe
@@ -14,6 +15,7 @@ from .following import gathering, told
 from .jobs import Tell
 from .prepare import Prepared
 from .runs import Run
+from .several import seconds
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,13 @@ def run_sweep(request: SweepRequest, prepared: Prepared, tell: Tell) -> tuple[Ce
         inputs = again.of_family(prepared, request.recipe)
     else:
         _, inputs = again.opened(request.like, prepared)
-    events = sweep(request.recipe, request.x, request.y, inputs=inputs, examples=request.examples)
+    events = sweep(
+        request.recipe,
+        request.x,
+        request.y,
+        inputs=inputs,
+        examples=request.examples,
+        cost=partial(seconds, prepared=prepared),
+    )
     known = gathering(CellDone, lambda event: event.cell)
     return told(part(events, said="Sweeping: {}"), tell, known)

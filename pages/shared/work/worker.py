@@ -16,8 +16,11 @@ from typing import Any
 
 import torch
 
+from mats_core.errors import InputError, listing
 from mats_core.system import nbytes
 
+from .. import policy
+from ..policy import Visitor
 from .jobs import Job
 
 log = logging.getLogger(__name__)
@@ -26,6 +29,7 @@ SLICE = 1.0  # seconds after which a job lets shorter ones pass
 SHORT = 1.0  # seconds that a job is expected to take of whose kind none has ended yet
 DEEPEST = 8  # jobs that have begun and wait for shorter ones, at most
 REST = 2.0  # seconds that work in the background rests at most while a page is drawn
+Shared = tuple[Visitor | None, str]  # whose it is alone, where sessions are apart, and its name
 PATIENCE = 5.0  # seconds that the running job has to end by itself when the process does
 
 
@@ -49,7 +53,7 @@ class Worker:
         self._took: dict[str, float] = {}  # seconds of the last job of each title
         self._waiting: list[Job] = []
         self._running: list[Job] = []  # one, and the one that lets it go first
-        self._shared: OrderedDict[str, tuple[Job, int]] = OrderedDict()  # and the result's bytes
+        self._shared: OrderedDict[Shared, tuple[Job, int]] = OrderedDict()  # and the result's bytes
         self._ended = False
         self._pages = 0  # that are being drawn
         self._changed = threading.Condition()
@@ -70,10 +74,24 @@ class Worker:
         self._thread.join(PATIENCE)
 
     def submit(self, job: Job) -> Job:
+        if job.visitor is not None and job.visitor.closed:
+            job.cancel()
+            return job
         with self._changed:
             self._waiting.append(job)
             self._changed.notify()
         return job
+
+    def forget(self, visitor: Visitor) -> None:
+        """A session has ended that was apart: its jobs end, and what they have found goes."""
+        with self._changed:
+            jobs = [*self._waiting, *self._running]
+            for key in [key for key in self._shared if key[0] is visitor]:
+                del self._shared[key]
+        for job in jobs:
+            if job.visitor is visitor:
+                job.cancel()
+        visitor.close()
 
     def attend(self, pages: int) -> None:
         """So many more pages are being drawn; fewer where it is negative."""
@@ -87,33 +105,48 @@ class Worker:
             return
         room = nbytes(result)
         with self._changed:
-            self._shared.pop(job.name, None)
-            self._shared[job.name] = job, room
-            held = sum(size for _, size in self._shared.values())
-            while held > MOST_SHARED and len(self._shared) > 1:
-                held -= self._shared.popitem(last=False)[1][1]
+            if job.visitor is not None and job.visitor.closed:
+                return
+            self._shared.pop((job.visitor, job.name), None)
+            self._shared[job.visitor, job.name] = job, room
+            own = [key for key in self._shared if key[0] is job.visitor]
+            self._drop(own, policy.current().results)
+            self._drop(list(self._shared), MOST_SHARED)
 
-    def named(self, name: str) -> Job | None:
-        """The job of this name that has not ended, or a shared one that has its result."""
+    def _drop(self, keys: list[Shared], most: float) -> None:
+        """Let the oldest of these results go until they are small enough; the newest stays."""
+        held = sum(self._shared[key][1] for key in keys)
+        for key in keys[:-1]:
+            if held <= most:
+                return
+            held -= self._shared.pop(key)[1]
+
+    def named(self, name: str, visitor: Visitor | None = None) -> Job | None:
+        """The job of this name that has not ended, or a shared one that has its result; of this
+        session alone where sessions are apart."""
         with self._changed:
             jobs = [*self._running, *self._waiting]
-        named = (job for job in jobs if name and job.name == name)
-        return next((job for job in named if job.active), None) or self.finished(name)
+        named = (job for job in jobs if name and job.name == name and job.visitor is visitor)
+        return next((job for job in named if job.active), None) or self.finished(name, visitor)
 
-    def finished(self, name: str) -> Job | None:
+    def finished(self, name: str, visitor: Visitor | None = None) -> Job | None:
         """The shared job of this name that has its result, also while another one is under way."""
         with self._changed:
-            if name in self._shared:
-                self._shared.move_to_end(name)
-            job = self._shared.get(name, (None, 0))[0]
+            if (visitor, name) in self._shared:
+                self._shared.move_to_end((visitor, name))
+            job = self._shared.get((visitor, name), (None, 0))[0]
         return job if job is not None and not job.active else None
 
-    def ahead(self, job: Job) -> int:
-        """How many jobs will be begun before this one (the running one not counted)."""
+    def before(self, job: Job) -> list[str]:
+        """The titles of what comes before a job that waits: what runs, then what will be begun."""
         with self._changed:
+            running = [other for other in self._running[-1:] if other.active and other is not job]
             waiting = [other for other in self._waiting if other.active]
+        if job.background is False:  # which passes those in the background
+            running = [other for other in running if not other.background]
         order = sorted(waiting, key=lambda other: other.background)  # stable
-        return order.index(job) if job in order else 0
+        ahead = order[: order.index(job)] if job in order else []
+        return [other.title for other in (*running, *ahead)]
 
     def _next(self, *, background: bool) -> Job | None:
         """Take the next job out of the queue, if there is one."""
@@ -140,6 +173,8 @@ class Worker:
         self._running.append(job)
         passing = self._let_others_go_first if job.background else self._let_shorter_pass
         begun = time.perf_counter()
+        if job.visitor is not None and job.visitor.closed:
+            job.cancel()
         try:
             job.run(lambda: passing(job), self._share)
         except BaseException:  # as of a log that cannot be written
@@ -148,9 +183,12 @@ class Worker:
             self._running.pop()
             if self._running:
                 self._running[-1].away(time.perf_counter() - begun)
+            if job.visitor is not None:
+                job.visitor.sweep()
         if job.snapshot().state == "done":
             self._took[job.title] = job.worked
         if job.next is not None:
+            job.next.visitor = job.visitor
             self.submit(job.next)
 
     def _let_shorter_pass(self, job: Job) -> None:
@@ -196,28 +234,49 @@ class Worker:
 
 class Desk:
     """A session's way to the worker; when the session ends, its jobs are cancelled, but for those
-    that last."""
+    that last.
 
-    def __init__(self, worker: Worker) -> None:
-        self._worker, self._jobs = worker, list[Job]()
+    visitor   the session, where sessions are apart: it finds its own jobs alone, and ends with all
+    """
+
+    def __init__(self, worker: Worker, visitor: Visitor | None = None) -> None:
+        self._worker, self._jobs, self.visitor = worker, list[Job](), visitor
 
     def submit(self, job: Job) -> Job:
-        self._jobs = [*(j for j in self._jobs if j.active), job]
+        """Hand a job to the worker; one that is not done here, or too many, fails with a sentence
+        at once."""
+        active = [j for j in self._jobs if j.active]
+        alike = [j for j in active if j.background == job.background]
+        job.visitor, limits = self.visitor, policy.current()
+        try:
+            limits.require_work(job.work)
+            if len(alike) >= limits.jobs:
+                raise InputError(
+                    job.title, expected=f"at most {limits.jobs:g} pieces of work of one session",
+                    found=f"{len(alike)} under way ({listing(j.title for j in alike)})",
+                    remedy="On a shared server others wait too: cancel one, or wait for it.",
+                )  # fmt: skip
+        except InputError as error:
+            job.refuse(str(error))
+            return job
+        self._jobs = [*active, job]
         return self._worker.submit(job)
 
     def attend(self, pages: int) -> None:
         self._worker.attend(pages)
 
-    def ahead(self, job: Job) -> int:
-        return self._worker.ahead(job)
+    def before(self, job: Job) -> list[str]:
+        return self._worker.before(job)
 
     def named(self, name: str) -> Job | None:
-        return self._worker.named(name)
+        return self._worker.named(name, self.visitor)
 
     def finished(self, name: str) -> Job | None:
-        return self._worker.finished(name)
+        return self._worker.finished(name, self.visitor)
 
     def close(self) -> None:
+        if self.visitor is not None:
+            self._worker.forget(self.visitor)
         for job in self._jobs:
             if not job.lasting:
                 job.cancel()

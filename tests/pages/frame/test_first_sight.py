@@ -53,6 +53,17 @@ def test_merges_of_another_split_are_not_compared(tmp_path: Path, reports: list,
     assert found.more == pytest.approx(10 if other else 0)
 
 
+def test_the_page_stands_where_it_will_stand_once_pytorch_is_loaded(open_app, monkeypatch):
+    """Streamlit tells panels apart by their places: one that moves is another, and closed."""
+    places = []
+    for loading in (True, False):
+        monkeypatch.setattr("pages.shared.frame.first_sight.loading", lambda is_so=loading: is_so)
+        app = open_app()
+        places.append({place: node.type for place, node in app.main.children.items()})
+        assert app.expander, "there are panels to open"
+    assert places[0] == places[1]
+
+
 @pytest.mark.parametrize("text", [None, "", "[]", "{}", '{"reports": []}', '{"reports": [{}]}'])
 def test_a_file_that_cannot_be_read_shows_nothing(tmp_path: Path, text: str | None):
     if text is not None:

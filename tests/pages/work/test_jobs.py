@@ -56,7 +56,8 @@ def test_jobs_of_all_sessions_run_one_after_another_in_order(worker):
     desks = [Desk(worker) for _ in gates]
     jobs = [desk.submit(Job(g.name, g.name, g)) for desk, g in zip(desks, gates, strict=True)]
     assert gates[0].entered.wait(WAIT)
-    assert [desk.ahead(job) for desk, job in zip(desks, jobs, strict=True)] == [0, 0, 1]
+    before = [desk.before(job) for desk, job in zip(desks, jobs, strict=True)]
+    assert before == [[], ["a"], ["a", "b"]]
     for gate in gates:
         gate.open.set()
     assert [ended(job).outcome() for job in jobs] == ["a", "b", "c"]
@@ -173,7 +174,8 @@ def test_ten_sessions_see_their_own_results_and_their_place(worker):
     desks[0].submit(Job(-1, "first", gate))
     assert gate.entered.wait(WAIT)
     jobs = [d.submit(Job(i, f"job {i}", lambda tell, i=i: i * i)) for i, d in enumerate(desks)]
-    assert [desk.ahead(job) for desk, job in zip(desks, jobs, strict=True)] == list(range(10))
+    before = [len(desk.before(job)) for desk, job in zip(desks, jobs, strict=True)]
+    assert before == list(range(1, 11))
     gate.open.set()
     assert [ended(job).outcome() for job in jobs] == [i * i for i in range(10)]
 

@@ -1,0 +1,248 @@
+"""Optuna's study behind a search: draws, results, and the journal that outlives the process.
+
+The sampler of a trial is new, with a seed made of the search's and the trial's number.  It sees the
+trials before it, and so a search that goes on from its journal draws what it would have drawn.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import warnings
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError, listing, needed
+from .search_space import Knob
+
+NAME = "search"
+ABOUT, RECORD = "about", "record"  # attributes of the study, and of a trial that counts
+STARTUP = 10  # trials that are drawn at random before the sampler learns
+
+
+@dataclass
+class Study:
+    """A study of some knobs, whose trials are asked for and told.
+
+    optuna    the package
+    study     its study
+    knobs     what is turned
+    seed      of all draws
+    first     where the knobs stand at the first trial
+    records   what was told of the trials that count, in their order
+    """
+
+    optuna: Any
+    study: Any
+    knobs: Sequence[Knob]
+    seed: int
+    first: Mapping[str, Any]
+    records: list[dict[str, Any]] = field(default_factory=list)
+    _asked: Any = None
+
+    @classmethod
+    def open(
+        cls,
+        knobs: Sequence[Knob],
+        downwards: Sequence[bool],
+        about: Mapping[str, Any],
+        first: Mapping[str, Any],
+        journal: str | Path | None,
+        *,
+        resume: bool,
+    ) -> Study:
+        """A study, new or that of a journal.
+
+        downwards   for each objective, whether less is better
+        about       what decides on the search; that of a journal must be the same
+
+        Raises `InputError` for a journal that is there already, is not there to go on with, cannot
+        be read, or is of another search.
+        """
+        optuna = needed("search", "optuna", "optuna", "search")
+        storage = _storage(optuna, journal, resume=resume)
+        directions = ["minimize" if down else "maximize" for down in downwards]
+        with _quiet(), _readable(journal):
+            study = optuna.create_study(
+                storage=storage, study_name=NAME, directions=directions, load_if_exists=resume
+            )
+            own = cls(optuna, study, knobs, int(about["seed"]), first)
+            own._go_on(json.loads(json.dumps(about)), journal)
+        return own
+
+    def draw(
+        self, number: int, known: Callable[[Mapping[str, Any]], bool], times: int
+    ) -> dict[str, Any]:
+        """The values of the next trial, drawn again so often at most while they are `known`."""
+        with _quiet():
+            for turn in range(times + 1):
+                self._ask(number, turn)
+                values = self._values(self._asked)
+                if turn == times or not known(values):
+                    return values
+                self._left(self._asked.number)
+        raise AssertionError
+
+    def _ask(self, number: int, turn: int) -> None:
+        """Have the sampler begin a trial."""
+        self.study.sampler = self.optuna.samplers.TPESampler(
+            seed=_seed(self.seed, number, turn), n_startup_trials=STARTUP
+        )
+        waiting = self.optuna.trial.TrialState.WAITING
+        if number == 1 and not turn and not self.study.get_trials(states=(waiting,)):
+            here = [knob for knob in self.knobs if knob.name in self.first]
+            places = {one.name: one.values.index(self.first[one.name]) for one in here}
+            self.study.enqueue_trial(places)
+        self._asked = self.study.ask()
+
+    def tell(self, record: Mapping[str, Any], results: Sequence[float | None]) -> None:
+        """Write down what a trial gave: `record` for us, `results` for the sampler."""
+        with _quiet():
+            self._asked.set_user_attr(RECORD, dict(record))
+            self._end(self._asked.number, results)
+        self.records.append(dict(record))
+
+    def importance(self) -> dict[str, float]:
+        """Name of a knob → its share of what decides on the first objective, of the knobs that all
+        trials turned; empty where the trials are too few, or alike.
+
+        By fANOVA, a forest of trees with a fixed seed.  PED-ANOVA, Optuna's default, asks how often
+        good trials are of one kind: it gave a knob without effect 40 % where the sampler had kept
+        to one of its values.
+        """
+        states = (self.optuna.trial.TrialState.COMPLETE,)
+        complete = self.study.get_trials(deepcopy=False, states=states)
+        if len(complete) < 2 * STARTUP or len({trial.values[0] for trial in complete}) < 2:
+            return {}
+        shared = set.intersection(*(set(trial.params) for trial in complete))
+        names = [knob.name for knob in self.knobs if knob.name in shared]
+        needed("importance of knobs", "sklearn", "scikit-learn", "search")
+        with _quiet():
+            found = self.optuna.importance.get_param_importances(
+                self.study, params=names, target=lambda trial: trial.values[0],
+                evaluator=self.optuna.importance.FanovaImportanceEvaluator(seed=0),
+            )  # fmt: skip
+        return {name: float(value) for name, value in found.items()}
+
+    def _values(self, trial: Any) -> dict[str, Any]:
+        """What a trial turns the knobs to; those inside of a step that is off are left out."""
+        found: dict[str, Any] = {}
+        on = {"": True}
+        for knob in self.knobs:
+            if not on.get(knob.within):
+                continue
+            places, name = len(knob.values), knob.name
+            if knob.ordered:
+                place = trial.suggest_int(name, 0, places - 1)
+            else:
+                place = trial.suggest_categorical(name, list(range(places)))
+            found[name] = knob.values[place]
+            if knob.turns == "step" and not knob.within:
+                on[knob.key] = found[name]
+        return found
+
+    def _go_on(self, about: dict[str, Any], journal: str | Path | None) -> None:
+        """Take over what the journal holds."""
+        before = self.study.user_attrs.get(ABOUT)
+        if before is None:
+            self.study.set_user_attr(ABOUT, about)
+        elif before != about:
+            differ = [key for key in about if before.get(key) != about[key]]
+            raise InputError(
+                f"journal '{journal}'",
+                expected="that of this search",
+                found=f"one with other {listing(differ)}",
+                remedy="Name another file, or search what it was begun for.",
+            )
+        running = self.optuna.trial.TrialState.RUNNING
+        for trial in self.study.get_trials(deepcopy=False):
+            record = trial.user_attrs.get(RECORD)
+            if record is not None:
+                self.records.append(record)
+            if trial.state == running:  # the process ended during it: it counts if it was done
+                results = None if record is None else _results(record, about["objectives"])
+                self._end(trial.number, results or (None,))
+
+    def _end(self, number: int, results: Sequence[float | None]) -> None:
+        if any(result is None for result in results):
+            self._left(number)
+        else:
+            self.study.tell(number, list(results))
+
+    def _left(self, number: int) -> None:
+        """End a trial of which the sampler learns nothing."""
+        self.study.tell(number, state=self.optuna.trial.TrialState.FAIL)
+
+
+def _results(record: Mapping[str, Any], objectives: Sequence[str]) -> list[float | None]:
+    named = {"mean": "accuracy", "worst": "worst", "size": "size"}
+    return [record[named[objective]] for objective in objectives]
+
+
+def _seed(seed: int, number: int, turn: int) -> int:
+    text = f"{seed} {number} {turn}"
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
+
+
+def _storage(optuna: Any, journal: str | Path | None, *, resume: bool) -> Any:
+    """Where the trials are kept: in a file, or with this process."""
+    if journal is None:
+        return optuna.storages.InMemoryStorage()
+    path = Path(journal)
+    there = path.is_file() and path.stat().st_size > 0
+    if there and not resume:
+        raise InputError(
+            f"journal '{path}'",
+            expected="no such file yet",
+            found="one",
+            remedy="Go on with its search by resuming, or name another file.",
+        )
+    if there:
+        _whole_lines(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _readable(path):
+        journals = optuna.storages.journal  # its lock of a file works on every system
+        lock = journals.JournalFileOpenLock(str(path))
+        return optuna.storages.JournalStorage(journals.JournalFileBackend(str(path), lock))
+
+
+def _whole_lines(path: Path) -> None:
+    """Cut off a line that was being written when the process ended."""
+    content = path.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    if whole != content:
+        path.write_bytes(whole)
+
+
+@contextlib.contextmanager
+def _readable(journal: str | Path | None) -> Generator[None, None, None]:
+    """A context in which a journal that is none is an `InputError`."""
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        if isinstance(error, InputError) or journal is None:
+            raise
+        raise InputError(
+            f"journal '{journal}'",
+            expected="one that a search has written",
+            found=f"another file ({type(error).__name__})",
+            remedy="Name another file.",
+        ) from None
+
+
+@contextlib.contextmanager
+def _quiet() -> Generator[None, None, None]:
+    """A context in which Optuna says nothing: the events do."""
+    logger = logging.getLogger("optuna")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="optuna")
+            yield
+    finally:
+        logger.setLevel(level)

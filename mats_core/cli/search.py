@@ -1,0 +1,178 @@
+"""`search`: options, weights and steps of a recipe, searched on validation data by Optuna."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..system import uncollected
+from .shared import noted
+
+JOURNAL = ".journal"  # beside the recipe that is written
+
+
+def add(commands: Any) -> None:
+    """Add the command to the grammar."""
+    command = commands.add_parser(
+        "search",
+        help="search options, weights and steps of a merge on validation data",
+        description="Merges again and again with other settings, which Optuna draws, and tests "
+        "each on validation data. What comes out is a recipe for `merge`. Every trial is kept in "
+        "a journal beside it, from which a search that was stopped goes on.",
+    )
+    command.add_argument("recipe", type=Path, help="YAML file, or the folder of a family")
+    command.add_argument(
+        "--method", help="that is searched: of a family, or in place of a recipe's"
+    )
+    command.add_argument("--output", type=Path, help="YAML file to write, instead of printing it")
+    command.add_argument(
+        "--options", metavar="NAME,…",
+        help="of the method (default: those on the page at first sight; none: '')",
+    )  # fmt: skip
+    command.add_argument("--weights", action="store_true", help="search the experts' weights")
+    command.add_argument(
+        "--depths", type=int, default=0, metavar="N",
+        help="search a factor for each of N parts of the depth",
+    )  # fmt: skip
+    command.add_argument("--after", default="", metavar="STEP,…", help="search steps after it")
+    command.add_argument(
+        "--rank", action="store_true", help="search the rank of `routed` or `lora`"
+    )
+    command.add_argument(
+        "--values", action="append", default=[], metavar="KNOB=[…]",
+        help="values to choose from, such as damping=[0.01,0.1,1]; may be repeated",
+    )  # fmt: skip
+    command.add_argument(
+        "--objectives", default="mean", metavar="NAME,…", help="of mean, worst, size"
+    )
+    command.add_argument("--trials", type=int, metavar="N", help="merges at most (default: 40)")
+    command.add_argument("--minutes", type=float, metavar="M", help="after which none begins")
+    command.add_argument("--examples", type=int, metavar="N", help="of each task (default: 150)")
+    command.add_argument("--seed", type=int, default=0, help="of what is drawn")
+    command.add_argument("--pick", type=int, metavar="TRIAL", help="write this trial's recipe")
+    command.add_argument("--resume", action="store_true", help="go on with the journal's search")
+    command.add_argument("--force", action="store_true", help="replace recipe and journal")
+    command.set_defaults(run=_search)
+
+
+def _search(arguments: argparse.Namespace) -> None:
+    with uncollected():
+        from ..analysis import EXAMPLES, Space, recipe_of, searching
+    from ..errors import InputError
+    from ..recipes import dump_recipe
+    from ..system import bar, drain
+
+    journal = _journal(arguments)
+    space = Space(
+        options=None if arguments.options is None else _names(arguments.options),
+        weights=arguments.weights, depths=arguments.depths, after=_names(arguments.after),
+        rank=arguments.rank, values=dict(map(_values, arguments.values)),
+    )  # fmt: skip
+    objectives: Any = _names(arguments.objectives)
+    with noted(), bar() as show:
+        recipe = recipe_of(arguments.recipe, arguments.method)
+        events = searching(
+            recipe, space, objectives=objectives, trials=arguments.trials,
+            minutes=arguments.minutes, examples=arguments.examples or EXAMPLES,
+            seed=arguments.seed, journal=journal, resume=arguments.resume,
+        )  # fmt: skip
+        found = drain(events, show)
+    print("\n".join(_table(found)))
+    chosen = found.best
+    if arguments.pick is not None:
+        good = {trial.number: trial for trial in found.trials if trial.accuracy is not None}
+        if arguments.pick not in good:
+            raise InputError(
+                "trial to write", expected="the number of one that was merged",
+                found=str(arguments.pick),
+            )  # fmt: skip
+        chosen = good[arguments.pick]
+    text = dump_recipe(found.recipe_of(chosen), absolute=True)
+    if arguments.output:
+        arguments.output.write_text(text, "utf-8")
+        print(f"trial {chosen.number} is written to {arguments.output}")
+    else:
+        print(f"\n{text}", end="")
+
+
+def _journal(arguments: argparse.Namespace) -> Path | None:
+    """The journal beside the output; none where nothing is written."""
+    from ..errors import InputError
+
+    if arguments.output is None:
+        if arguments.resume:
+            raise InputError(
+                "--resume", expected="--output, beside which the journal lies", found="none"
+            )
+        return None
+    journal = arguments.output.with_name(arguments.output.name + JOURNAL)
+    if arguments.force and not arguments.resume:
+        journal.unlink(missing_ok=True)
+    elif journal.exists() and not arguments.resume:
+        raise InputError(
+            f"output '{arguments.output}'", expected="no search that was begun",
+            found="its journal",
+            remedy="Go on with it by --resume, or begin again by --force.",
+        )  # fmt: skip
+    elif arguments.output.exists() and not arguments.resume:
+        raise InputError(
+            f"output '{arguments.output}'", expected="no such file yet", found="one",
+            remedy="Choose another name, or replace it with --force.",
+        )  # fmt: skip
+    return journal
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _values(text: str) -> tuple[str, tuple[Any, ...]]:
+    """`damping=[0.01, 0.1]` as a name and its values."""
+    from ..errors import InputError
+
+    name, _, told = text.partition("=")
+    try:
+        values = yaml.safe_load(told)
+    except yaml.YAMLError:
+        values = None
+    if not isinstance(values, list) or not values:
+        raise InputError(
+            f"--values '{text}'", expected="a knob and a list, such as damping=[0.01,0.1,1]",
+            found=f"'{told}'",
+        )  # fmt: skip
+    return name.strip(), tuple(values)
+
+
+def _table(found: Any) -> list[str]:
+    """The front, and what the knobs decide."""
+    from ..analysis import OBJECTIVES
+
+    failed = [trial for trial in found.trials if trial.accuracy is None]
+    merged = len(found.trials) - len(failed)
+    several = len(found.objectives) > 1
+    rows = [
+        f"{merged} trials" + (f", {len(failed)} more failed: {failed[0].reason}" if failed else "")
+    ]
+    rows.append("those that none beats in every objective:" if several else "the best:")
+    for trial in found.front if several else found.front[:1]:
+        marks = [f"{OBJECTIVES[one]} {_mark(one, trial)}" for one in found.objectives]
+        values = ", ".join(f"{name} {value}" for name, value in trial.values.items())
+        rows.append(f"  trial {trial.number}: {'; '.join(marks)}; {values}")
+    if found.importance:
+        shares = ", ".join(
+            f"{name} {100 * share:.0f} %" for name, share in found.importance.items()
+        )
+        rows.append(f"what decides: {shares}")
+    return rows
+
+
+def _mark(objective: str, trial: Any) -> str:
+    value = trial.value(objective)
+    if objective == "size":
+        return f"{value:.2f} ×"
+    if objective == "mean":
+        return f"{100 * value:.1f} % ({100 * trial.low:.1f} – {100 * trial.high:.1f})"
+    return f"{100 * value:.1f} % ({trial.task})"

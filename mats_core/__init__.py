@@ -1,6 +1,8 @@
 """MaTS Explorer's library: merge fine-tuned models, and see why a merge works.
 
     measure                       a module and its loader, or a checkpoint and its task → Statistics
+    optimizer_statistics          the file of an AdamW's state → Statistics, without any data
+    align                         a model with its units in another's order → its weights
     merge_models                  modules, state dicts or paths, mixed → Merge
     Merge                         a merged model: weights, report, state_dict, model, save
     evaluate                      a merge or a model, on a loader or a task → Score
@@ -30,6 +32,7 @@ from typing import TYPE_CHECKING, Any
 from .system import uncollected
 
 if TYPE_CHECKING:
+    from .aligning import align
     from .analysis import search
     from .api import evaluate, inspect, measure, merge, merge_models, run
     from .errors import InputError
@@ -38,13 +41,13 @@ if TYPE_CHECKING:
     from .methods import METHODS
     from .notebook import explore
     from .recipes import FamilyFile, Recipe, Report, load_family, load_recipe, parse_recipe
-    from .statistics import Statistics, measure_task
+    from .statistics import Statistics, measure_task, optimizer_statistics
 
 __version__ = "0.2.0"
 __all__ = [
     "METHODS", "FamilyFile", "InputError", "Merge", "Recipe", "Report", "Statistics", "advise",
-    "evaluate", "explore", "inspect", "load_family", "load_recipe", "measure", "measure_task",
-    "merge", "merge_models", "parse_recipe", "run",
+    "align", "evaluate", "explore", "inspect", "load_family", "load_recipe", "measure",
+    "measure_task", "merge", "merge_models", "optimizer_statistics", "parse_recipe", "run",
     "search",
 ]  # fmt: skip
 
@@ -57,6 +60,7 @@ _HOMES = {
     "Report": "recipes",
     "Statistics": "statistics",
     "advise": "estimating",
+    "align": "aligning",
     "evaluate": "api",
     "explore": "notebook",
     "inspect": "api",

@@ -17,9 +17,9 @@ from tests.test_docs import exists
 
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = (
-    "adapters", "analysis", "checkpoints", "cli", "estimating", "evaluation", "export", "families",
-    "figures", "linear", "merging", "methods", "models", "notebook", "statistics", "system",
-    "tasks",
+    "adapters", "aligning", "analysis", "checkpoints", "cli", "estimating", "evaluation", "export",
+    "families", "figures", "linear", "merging", "methods", "models", "notebook", "statistics",
+    "system", "tasks",
 )  # fmt: skip
 PERSONS = re.compile(r"\b(who(m|ever)?|(no|some|any|every)(body|one)|people|person)\b", re.I)
 NOT_A_PERSON = re.compile(r"`who`")

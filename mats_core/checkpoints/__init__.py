@@ -22,6 +22,8 @@ from .dropped import Dropped, receive
 from .files import Checkpoint
 from .hub_data import CachedData, cached_data, snapshot_of
 from .in_memory import InMemory
+from .optimizer_file import Moment, SecondMoments
+from .permuted import Ordering, Permuted
 from .place import refuse_existing, require_file, require_folder, what_lies
 from .quantised import left_over, quantisation, require_numbers, unquantised
 from .reading_ahead import Buffers, Wanted
@@ -41,12 +43,13 @@ from .writer import (
 
 __all__ = [
     "CARD", "MARK", "SHARD_BYTES", "Buffers", "CachedData", "Checkpoint", "CheckpointWriter",
-    "Dropped", "Entry", "InMemory", "Limits", "ListedModel", "ModelSearch", "Renamed", "Shaped",
-    "Spec", "StatedScore", "TensorEntry", "TensorFileWriter", "Tensors", "Wanted", "Weights",
-    "all_finite", "cached_data", "carry", "checksum", "companions", "config_files", "front_matter",
-    "hub", "inside", "left_over", "original", "partial_of", "quantisation", "read_config",
-    "receive", "refuse_existing", "require_file", "require_folder", "require_numbers",
-    "search_models", "snapshot_of", "staged_directory", "staged_file", "stated_bases",
-    "stated_classes", "stated_data", "stated_licence", "stated_scores", "stem_of", "unquantised",
-    "unwrapped", "what_lies", "write_atomically", "write_tensors",
+    "Dropped", "Entry", "InMemory", "Limits", "ListedModel", "ModelSearch", "Moment", "Ordering",
+    "Permuted", "Renamed", "SecondMoments", "Shaped", "Spec", "StatedScore", "TensorEntry",
+    "TensorFileWriter", "Tensors", "Wanted", "Weights", "all_finite", "cached_data", "carry",
+    "checksum", "companions", "config_files", "front_matter", "hub", "inside", "left_over",
+    "original", "partial_of", "quantisation", "read_config", "receive", "refuse_existing",
+    "require_file", "require_folder", "require_numbers", "search_models", "snapshot_of",
+    "staged_directory", "staged_file", "stated_bases", "stated_classes", "stated_data",
+    "stated_licence", "stated_scores", "stem_of", "unquantised", "unwrapped", "what_lies",
+    "write_atomically", "write_tensors",
 ]  # fmt: skip

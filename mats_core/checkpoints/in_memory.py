@@ -109,7 +109,7 @@ class InMemory(Weights):
     def _contents(self, name: str) -> Contents:
         name = self.aliases.get(name, name)
         if name not in self._known:
-            self._known[name] = _contents(self.read(name))
+            self._known[name] = contents_of(self.read(name))
         return self._known[name]
 
 
@@ -136,7 +136,7 @@ def _place(value: Tensor) -> object:
     return value.device, value.data_ptr(), value.dtype, tuple(value.shape), value.stride()
 
 
-def _contents(value: Tensor) -> Contents:
+def contents_of(value: Tensor) -> Contents:
     """As of the same tensor in a file: SHA-256 of dtype, shape and bytes."""
     digest = hashlib.sha256(f"{DTYPE_NAMES[value.dtype]}{list(value.shape)}".encode())
     flat = value.reshape(-1)

@@ -14,6 +14,7 @@ from torch import Tensor
 from ..system import Device
 from .files import Checkpoint
 from .folder import STEMS
+from .permuted import Permuted
 from .source import Entry, Weights
 
 
@@ -106,8 +107,8 @@ class Renamed(Weights):
 
 
 def original(weights: Weights) -> Weights:
-    """The weights under a renamed view, or under several; others as they are."""
-    while isinstance(weights, Renamed):
+    """The weights under a renamed or permuted view, or under several; others as they are."""
+    while isinstance(weights, Renamed | Permuted):
         weights = weights.source
     return weights
 

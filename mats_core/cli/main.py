@@ -18,7 +18,19 @@ from typing import Any
 
 from .. import __version__
 from ..errors import InputError, machine_error, reason
-from . import advise, app, donors, evaluate, inspect, measure, merge, methods, search, soup
+from . import (
+    advise,
+    align,
+    app,
+    donors,
+    evaluate,
+    inspect,
+    measure,
+    merge,
+    methods,
+    search,
+    soup,
+)
 
 REFUSED, FAULT, STOPPED = 2, 3, 130  # exit codes
 EXAMPLES = """\
@@ -51,7 +63,8 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--debug", **about)
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    for command in (advise, merge, search, soup, donors, measure, evaluate, inspect, methods, app):
+    making, looking = (merge, search, soup, donors, align), (measure, evaluate, inspect, methods)
+    for command in (advise, *making, *looking, app):
         command.add(commands)
     for one in commands.choices.values():  # after the command as well as before it
         one.add_argument("--debug", default=argparse.SUPPRESS, **about)

@@ -22,6 +22,13 @@ def add(commands: Any) -> None:
     command.add_argument("model", nargs="?", help="the expert's directory, or a hub id")
     command.add_argument("--base", help=ADAPTERS_BASE)
     command.add_argument("--task", help="a .yaml or .npz file, or sample:NAME")
+    command.add_argument(
+        "--optimizer",
+        type=Path,
+        metavar="FILE",
+        help="instead of a task: the diagonal Fisher from the state of the AdamW that trained the "
+        "model (optimizer.pt of the Trainer, a saved state_dict(), or safetensors); needs no data",
+    )
     command.add_argument("--family", type=Path, help="a family.yaml, instead of one model")
     command.add_argument("--out", type=Path, required=True, help="file (one model) or directory")
     command.add_argument("--examples", type=int, default=256, help="calibration examples [256]")
@@ -66,6 +73,9 @@ def _measure(arguments: argparse.Namespace) -> None:
         raise InputError("--examples and --batch-size", expected="at least 1", found="less")
     if arguments.rank < 0:
         raise InputError("--rank", expected="0 or more rows", found=str(arguments.rank))
+    if arguments.optimizer is not None:
+        _from_optimizer(arguments)
+        return
     budget = parse_bytes(arguments.memory) if arguments.memory else None
     device, _ = choose_device(arguments.device)
     if arguments.family:
@@ -99,3 +109,25 @@ def _measure(arguments: argparse.Namespace) -> None:
         print(f"{out}: {len(statistics.layers)} layers, {statistics.metadata['examples']} examples")
         for note in statistics.notes:
             print(f"note: {note}")
+
+
+def _from_optimizer(arguments: argparse.Namespace) -> None:
+    from ..adapters import open_expert
+    from ..checkpoints import hub
+    from ..statistics import optimizer_statistics, require_output
+
+    if arguments.task or arguments.family:
+        raise InputError(
+            "measure --optimizer",
+            expected="a model, and neither --task nor --family",
+            found="--task" if arguments.task else "--family",
+            remedy="A family names the file of each expert: `optimizer: FILE` in its family.yaml.",
+        )
+    model = hub.locate(arguments.model)
+    reads = [("the model", model), ("the optimiser's state", arguments.optimizer)]
+    require_output(arguments.out, reads, force=arguments.force)
+    statistics = optimizer_statistics(open_expert(model, base_of(arguments)), arguments.optimizer)
+    statistics.save(arguments.out)
+    print(f"{arguments.out}: {len(statistics.shapes)} parameters")
+    for note in statistics.notes:
+        print(f"note: {note}")

@@ -65,6 +65,8 @@ def _counterpart(merge: Finished) -> Counterpart | str:
     if merge.recipe.after or merge.recipe.by:
         what = "steps after a merge" if merge.recipe.after else "rules by layer as these"
         return f"mergekit has no {what}."
+    if any(expert.align for expert in merge.recipe.experts):
+        return "mergekit aligns no expert: write the aligned ones by `align`, and merge those."
     if merge.report.trained:
         return "mergekit trains nothing after a merge."
     if method.mergekit is not None:

@@ -94,6 +94,9 @@ class Finished:
                 update={
                     "model": _inside(recipe.folder, entry.model),
                     "statistics": self._statistics(entry.statistics, entry.name) if reads else None,
+                    "optimizer": _inside(recipe.folder, entry.optimizer)
+                    if reads and entry.optimizer
+                    else None,
                     "task": _task(recipe.folder, entry.task),
                     "fingerprint": report.fingerprints.get(entry.name),
                 }

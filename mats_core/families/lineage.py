@@ -180,7 +180,8 @@ def _said(base: Weights, expert: Expert, cosine: float, strangers: bool) -> str:
         f"{whose} ('{expert.checkpoint.path}') and the base '{base.path}' have nothing in common",
         expected="a model that was fine-tuned from this base",
         found=shown,
-        remedy="Was it fine-tuned from another model? Then name that one as the base. To merge "
+        remedy="Was it fine-tuned from another model? Then name that one as the base. Of the same "
+        "architecture, but another start? Then write 'align: true' at this expert. To merge "
         "strangers all the same, write 'strangers: allow' in the recipe (--strangers on the "
         "command line, strangers=True in Python).",
     )

@@ -217,6 +217,7 @@ def _named(recipe: Recipe) -> Iterator[tuple[str, Path]]:
         named += [
             (f"expert '{entry.name}'", entry.model),
             (f"the statistics of '{entry.name}'", entry.statistics),
+            (f"the optimiser's state of '{entry.name}'", entry.optimizer),
             (f"the task of '{entry.name}'", task),
         ]
     options = named_checkpoints(recipe.method, recipe.options)

@@ -164,7 +164,7 @@ def _identity(plan: Plan, shard_bytes: int) -> dict[str, Any]:
     without = {"base", "base_statistics", "output", "evaluate", "search", "device", "experts",
                "engine"}  # fmt: skip
     recipe = pinned(plan)
-    kept = {"name", "weight", "examples", "fingerprint"}
+    kept = {"name", "weight", "examples", "fingerprint", "align"}
     if plan.method.calibrates or recipe.refine is not None:  # on the inputs of these
         kept.add("task")
     inputs = plan.inputs

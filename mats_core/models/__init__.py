@@ -13,7 +13,15 @@ from .fitting import Asking, check, depth_notes
 from .images import pixel_values
 from .inputs import BATCH, Rows, ask, encode
 from .kinds import facts_of, reads_of
-from .modules import Forward, build, features, forward, parameter_names, tensors_of
+from .modules import (
+    Forward,
+    build,
+    features,
+    forward,
+    parameter_names,
+    tensors_of,
+    with_names,
+)
 from .probing import probe
 from .routing import MASK, Branches, Router, Routing, by_example, joined, mean_token, noting, parted
 from .saving import save_settings
@@ -27,7 +35,7 @@ __all__ = [
     "depth_notes", "encode", "facts_of", "features", "forward", "joined", "mean_inputs",
     "mean_token", "noting", "parameter_names", "parted", "pixel_values", "probe", "reads_of",
     "save_settings", "saved_names", "settings_digest", "shapes_of", "tensors_of",
-    "ties_word_embeddings",
+    "ties_word_embeddings", "with_names",
 ]  # fmt: skip
 
 # Of bars that transformers would draw in a notebook without ipywidgets; this library's need none.

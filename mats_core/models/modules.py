@@ -238,6 +238,15 @@ def parameter_names(
     return _read_off(_numbered(directory, shapes), list(shapes), buffers=buffers)
 
 
+def with_names(
+    directory: Path | None, shapes: Mapping[str, tuple[int, ...]], *, buffers: bool = False
+) -> tuple[nn.Module, dict[str, str]]:
+    """The module of a checkpoint with tensors of these names and shapes, and the checkpoint's name
+    for each of its parameters (`parameter_names`); its numbers say nothing."""
+    module = _numbered(directory, shapes)
+    return module, _read_off(module, list(shapes), buffers=buffers)
+
+
 def _numbered(
     directory: Path | None, shapes: Mapping[str, tuple[int, ...]], *, device: Device = "cpu"
 ) -> nn.Module:

@@ -74,6 +74,7 @@ def new_family(
     tasks: Mapping[Path, str | None] | None = None,
     like: FamilyFile | None = None,
     strangers: bool | None = None,
+    aligned: Mapping[Path, bool] | None = None,
 ) -> FamilyFile:
     """The family of a base and experts, to be kept in `folder`; nothing is written.
 
@@ -81,6 +82,7 @@ def new_family(
     tasks      an expert's path → the reference of its task; None: it is to have none
     like       a family: what it says of the same models, and of itself, is taken over
     strangers  whether experts may have nothing in common with the base; None: as `like` says
+    aligned    an expert's path → whether its units are put in the base's order; others as before
     """
     if not name.strip() or not experts:
         raise InputError(
@@ -98,6 +100,7 @@ def new_family(
     entries = [
         {
             **old,
+            **({"align": aligned[one.path]} if aligned and one.path in aligned else {}),
             "name": own,
             "model": written_as(one, folder, roots),
             "task": chosen[one.path] if one.path in chosen else old.get("task"),
@@ -127,7 +130,7 @@ def _entries(like: FamilyFile, folder: Path, roots: Sequence[Path]) -> dict[str,
         of_hub = hub.is_id(expert.model, like.folder)
         place = expert.model if of_hub else str((like.folder / hub.home(expert.model)).resolve())
         entry = expert.model_dump(exclude_none=True)
-        for key in ("task", "statistics"):
+        for key in ("task", "statistics", "optimizer"):
             if key in entry:
                 entry[key] = _moved(entry[key], like, folder, roots)
         found[place] = entry

@@ -16,10 +16,11 @@ from torch import Tensor, nn
 
 from .. import models
 from ..adapters import Adapted, open_expert
+from ..aligning import aligned_statistics
 from ..checkpoints import Checkpoint, InMemory, Renamed, Weights, hub, inside, original, unwrapped
 from ..errors import InputError, listing, member
 from ..families import Expert, examine
-from ..statistics import OF_PARAMETERS, Statistics
+from ..statistics import OF_PARAMETERS, Statistics, origins
 from ..system import Memo, state_of
 from .matching import read_through, warn_of_labels
 from .plan import Inputs, notes_on
@@ -77,7 +78,8 @@ def inputs_of(
             tuple(map(_identity, (*(statistics.get(name) for name in prints), base_statistics))),
         )
     )
-    return Inputs(family, fitted, prior, notes_on(family, caught), memo)
+    said = origins(dict(zip((expert.name for expert in family.experts), fitted, strict=True)))
+    return Inputs(family, fitted, prior, (*notes_on(family, caught), *said), memo)
 
 
 def _identity(statistics: Statistics | None) -> Hashable:
@@ -289,6 +291,7 @@ def _fitted(
     """Statistics under the base's names, where they are of this model."""
     if statistics is None:
         return None
+    statistics = aligned_statistics(statistics, on)
     source = original(on)
     if isinstance(source, InMemory) or statistics.source.startswith("memory:"):
         _same_model(statistics, on, whose, prints)

@@ -15,6 +15,7 @@ import torch
 
 from .. import models
 from ..adapters import VectorFamily, open_expert, vector_family, why_not
+from ..aligning import align, aligned_statistics
 from ..checkpoints import Buffers, Checkpoint, InMemory, Weights, original
 from ..errors import InputError, listing
 from ..families import Expert, Family, examine, look_inside
@@ -29,11 +30,11 @@ from ..methods import (
     stretched,
 )
 from ..names import bias_of, depths, is_matrix, is_weight, module_of
-from ..statistics import Statistics
+from ..statistics import Statistics, optimizer_statistics, origins, with_optimizer
 from ..system import Memo, choose_device
 from .by_layer import Local, local_settings
 from .matching import read_through, require_matching, warn_of_labels
-from .recipe import Recipe
+from .recipe import ExpertEntry, Recipe
 from .required import (
     expert_weights,
     require_experts,
@@ -180,7 +181,7 @@ def open_inputs(recipe: Recipe, memo: Memo | None = None, *, contents: bool = Tr
     """
     base = Checkpoint.open(recipe.model_path(recipe.base))
     experts = [
-        Expert(entry.name, open_expert(recipe.model_path(entry.model), base), entry.task or "")
+        Expert(entry.name, _opened(recipe, entry, base), entry.task or "")
         for entry in recipe.experts
     ]
     examined = functools.partial(examine, base, experts, contents=False, anatomy=models.anatomy)
@@ -193,13 +194,19 @@ def open_inputs(recipe: Recipe, memo: Memo | None = None, *, contents: bool = Tr
     return complete(inputs, recipe) if contents else inputs
 
 
+def _opened(recipe: Recipe, entry: ExpertEntry, base: Weights) -> Weights:
+    """An expert's weights, in the order of the base's units where the recipe says so."""
+    found = open_expert(recipe.model_path(entry.model), base)
+    return align(found, base) if entry.align else found
+
+
 def with_statistics(inputs: Inputs, recipe: Recipe) -> Inputs:
     """The same opened files with the statistics that a recipe names for them."""
     family = inputs.family
     found = replace(
         inputs,
         statistics=tuple(
-            _statistics(recipe, entry.statistics, expert.checkpoint)
+            _statistics(recipe, entry.statistics, expert.checkpoint, entry.optimizer)
             for entry, expert in zip(recipe.experts, family.experts, strict=True)
         ),
         base_statistics=_statistics(recipe, recipe.base_statistics, family.base),
@@ -237,7 +244,9 @@ def _checked(inputs: Inputs) -> Inputs:
             if statistics is not None:
                 statistics.check(checkpoint.fingerprint)
         warn_of_labels(measured)
-    return replace(inputs, notes=notes_on(family, caught))
+    whose = [expert.name for expert in family.experts]
+    said = origins(dict(zip(whose, inputs.statistics, strict=True)))
+    return replace(inputs, notes=(*notes_on(family, caught), *said))
 
 
 def notes_on(family: Family, caught: Sequence[warnings.WarningMessage]) -> tuple[str, ...]:
@@ -259,10 +268,13 @@ def _expect(checkpoint: Weights, fingerprint: str | None) -> None:
         )
 
 
-def _statistics(recipe: Recipe, reference: str | None, on: Weights) -> Statistics | None:
-    if reference is None:
-        return None
-    return under_base_names(Statistics.open(recipe.path(reference)), on)
+def _statistics(
+    recipe: Recipe, reference: str | None, on: Weights, optimizer: str | None = None
+) -> Statistics | None:
+    found = None if reference is None else Statistics.open(recipe.path(reference))
+    if optimizer is not None:
+        found = with_optimizer(found, optimizer_statistics(original(on), recipe.path(optimizer)))
+    return None if found is None else under_base_names(aligned_statistics(found, on), on)
 
 
 def under_base_names(statistics: Statistics, on: Weights) -> Statistics:

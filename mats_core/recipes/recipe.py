@@ -35,7 +35,6 @@ Arithmetic = Literal["float32", "float64"]
 IN_MEMORY = "memory:"  # before the name of a model that was given as a module or a state dict
 OutputDtype = Literal["float32", "float64", "bfloat16", "float16"]
 
-
 Factor = Annotated[float, Field(allow_inf_nan=False)]
 # Of `after`: one key each, the step's name, with its options; a bare name is one without options.
 Steps = tuple[Annotated[dict[str, dict[str, Any]], BeforeValidator(as_mapping)], ...]
@@ -47,6 +46,8 @@ class ExpertEntry(BaseModel):
     name          of the expert
     model         checkpoint or PEFT adapter: a directory, a .safetensors file or a hub id
     statistics    statistics file of this checkpoint
+    optimizer     state of the AdamW that trained it, for the diagonal Fisher
+    align         whether its units are put in the base's order
     weight        task weight α_m; negative to take the task away
     task          a .yaml or .npz file, or sample:NAME; evaluated if given
     examples      training examples, for FedAvg
@@ -58,6 +59,8 @@ class ExpertEntry(BaseModel):
     name: FolderName
     model: str
     statistics: str | None = None
+    optimizer: str | None = None
+    align: bool = False
     weight: float = Field(default=1.0, allow_inf_nan=False)
     task: str | None = None
     examples: int | None = Field(None, ge=1)
@@ -196,10 +199,8 @@ class Recipe(Shown, BaseModel):
     base_statistics    statistics of the base, for gradient matching
     base_fingerprint   if given, the base must have it
     engine             where layers are merged: in this process, or on a Ray cluster
-    rounds             2: measure statistics again at the merge, on the experts' own calibration
-                       examples, and merge once more; 3: and again
-    keep_sums          whether sums over the experts are written beside the merge, so that others
-                       can be added to it later
+    rounds             2: measure statistics again at the merge, and merge once more; 3: and again
+    keep_sums          whether sums are written beside the merge, so that experts can be added later
     adds_to            the folder of a merge with such sums: `experts` are added to its experts
     by                 weights and options of layers by their names and depths
     after              steps on the merged update of every layer, in their order
@@ -386,8 +387,9 @@ def dump_recipe(recipe: Recipe, *, absolute: bool = False) -> str:
                 content[key] = str(recipe.path(content[key]).resolve())
         for expert in content["experts"]:
             expert["model"] = _elsewhere(recipe, expert["model"])
-            if expert.get("statistics"):
-                expert["statistics"] = str(recipe.path(expert["statistics"]).resolve())
+            for key in ("statistics", "optimizer"):
+                if expert.get(key):
+                    expert[key] = str(recipe.path(expert[key]).resolve())
             if names_file(expert.get("task") or ""):
                 expert["task"] = str(recipe.path(expert["task"]).resolve())
         options = content.get("options", {})

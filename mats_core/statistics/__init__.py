@@ -23,6 +23,7 @@ from .fisher import CHUNK_BYTES
 from .gram import with_bias
 from .of_loader import Loss, measuring_loader
 from .of_task import batches_of, drawn, drawn_rows, measure_task, measuring_task
+from .optimizer import optimizer_statistics, origins, with_optimizer
 from .passes import measuring_to_file
 from .settings import EXAMPLES, Labels, MeasureSettings
 from .sketch import Sketch
@@ -35,6 +36,7 @@ __all__ = [
     "MeasureSettings", "Moments", "Seen", "Sketch", "Stage", "Statistics", "Steps", "Stream",
     "answer_grams", "answers", "batches_of", "blocks_of", "cached_path", "drawn", "drawn_rows",
     "feature_error", "measure", "measure_task", "measuring", "measuring_loader", "measuring_once",
-    "measuring_task", "measuring_to_file", "moments", "require_output", "room", "stage_inputs",
-    "told_apart", "whole_name", "with_bias",
+    "measuring_task", "measuring_to_file", "moments", "optimizer_statistics", "origins",
+    "require_output", "room", "stage_inputs", "told_apart", "whole_name", "with_bias",
+    "with_optimizer",
 ]  # fmt: skip

@@ -175,6 +175,16 @@ class Statistics(Shown):
                     own_names.setdefault(f"{stem}.{kind}", f"{held[0]}.{kind}")
         return self if len(own_names) == len(self.shapes) else self._renamed(own_names)
 
+    def reordered(
+        self,
+        shapes: Mapping[str, tuple[int, ...]],
+        metadata: Mapping[str, str],
+        put: Callable[[str, Tensor], Tensor],
+    ) -> Statistics:
+        """The same statistics with entries elsewhere: of the tensors in `shapes`, each as `put`
+        gives it for its name and value."""
+        return replace(self, shapes=shapes, metadata=metadata, _read=partial(_put, self._read, put))
+
     def _renamed(self, own_names: Mapping[str, str]) -> Statistics:
         shapes = {name: self.shapes[stored] for name, stored in own_names.items()}
         return replace(self, shapes=shapes, _read=partial(_read_as, self._read, own_names))
@@ -310,6 +320,10 @@ class Statistics(Shown):
     def _wrong(self, name: str, expected: str, found: str) -> InputError:
         thing, remedy = f"'{name}' of statistics '{self.source}'", "Measure this checkpoint again."
         return InputError(thing, expected=expected, found=found, remedy=remedy)
+
+
+def _put(read: Callable[[str], Tensor], put: Callable[[str, Tensor], Tensor], name: str) -> Tensor:
+    return put(name, read(name))
 
 
 def _read_as(read: Callable[[str], Tensor], own_names: Mapping[str, str], name: str) -> Tensor:

@@ -3,6 +3,6 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from . import depth, further, grid, less, presets, settings, widgets
+    from . import depth, further, grid, less, presets, search, settings, widgets
 
-__all__ = ["depth", "further", "grid", "less", "presets", "settings", "widgets"]
+__all__ = ["depth", "further", "grid", "less", "presets", "search", "settings", "widgets"]

@@ -188,7 +188,7 @@ def _keep(
     experts: Sequence[ListedModel],
     told: Mapping[Path, Guess | None] | None,
     known: dict[str, Path],
-    strangers: bool,
+    strangers: Mapping[Path, bool],
 ) -> None:
     """Name and place, and the press that writes the file; no press while `told` is None."""
     st.markdown("**4. Keep it** as a family.yaml, which you can read, change and share.")
@@ -258,7 +258,7 @@ def _family(
     experts: Sequence[ListedModel],
     chosen: Mapping[Path, str | None],
     titles: Sequence[str],
-    strangers: bool,
+    strangers: Mapping[Path, bool],
 ) -> FamilyFile:
     """The family as it would be written, with what the page does not ask about as it was."""
     if name.strip().casefold() in {title.casefold() for title in titles}:
@@ -269,7 +269,7 @@ def _family(
     like = load_family(draft.like) if draft.like else None
     return new_family(
         name, folder, base, experts, roots=families.roots(), tasks=chosen, like=like,
-        strangers=strangers,
+        strangers=bool(strangers), aligned=strangers,
     )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import pandas as pd
 import streamlit as st
@@ -10,7 +11,7 @@ import streamlit as st
 from mats_core.checkpoints import ListedModel
 from mats_core.errors import InputError
 from mats_core.families import STRANGE
-from mats_core.recipes import Candidate, candidates, proposed_base
+from mats_core.recipes import Candidate, candidates, load_family, proposed_base
 
 from ..frame import show, state
 from ..work import Draft, drafts
@@ -98,15 +99,15 @@ def _label(model: ListedModel) -> str:
 
 def tick_experts(
     draft: Draft, base: ListedModel, usable: Sequence[ListedModel]
-) -> tuple[list[ListedModel], bool]:
-    """The models that are ticked, of those that fit the base, and whether one of them is a stranger
-    to it."""
+) -> tuple[list[ListedModel], dict[Path, bool]]:
+    """The models that are ticked, of those that fit the base, and the paths of the strangers to it
+    among them, with whether these are to be aligned to it."""
     st.markdown("**2. The experts**: what fits this base, by the shapes and names of its tensors.")
     try:
         offers = candidates(base, usable)
     except InputError as error:
         show.problem(str(error))
-        return [], False
+        return [], {}
     fitting = [one for one in offers if one.fits and not one.stranger]
     ticked = [one.model for one in fitting[:MANY] if _ticked(draft, base, one, fitting)]
     if not fitting:
@@ -123,7 +124,8 @@ def tick_experts(
         with st.expander(f"{len(others)} that do not fit, and why"):
             rows = [(o.model.name, o.sentence, o.model.reference) for o in others]
             st.dataframe(pd.DataFrame(rows, columns=["model", "why", "where"]), hide_index=True)
-    return [*ticked, *strangers], bool(strangers)
+    aligned = bool(st.session_state.get(_align_key(draft, base)))
+    return [*ticked, *strangers], dict.fromkeys((one.path for one in strangers), aligned)
 
 
 def _strangers(draft: Draft, base: ListedModel, offers: Sequence[Candidate]) -> list[ListedModel]:
@@ -147,7 +149,25 @@ def _strangers(draft: Draft, base: ListedModel, offers: Sequence[Candidate]) -> 
             help="What sets a stranger apart from this base is a whole training, and no "
             "fine-tuning. The family says 'strangers: allow' then; else a merge refuses them.",
         )  # fmt: skip
+        if on:
+            st.toggle(
+                "Put their units in the base's order first", _was_aligned(draft),
+                key=_align_key(draft, base),
+                help="Models that were trained apart number their units differently. Aligning "
+                "finds which unit is which by the weights (Git Re-Basin); the expert answers as "
+                "before. It helps fully where a start is a permuted copy of the base, and little "
+                "where it was drawn anew. The family says 'align: true' then.",
+            )  # fmt: skip
         return [one.model for one in offers if _ticked(draft, base, one, offers)] if on else []
+
+
+def _was_aligned(draft: Draft) -> bool:
+    """Whether the family that is changed aligns an expert."""
+    return bool(draft.like) and any(one.align for one in load_family(draft.like).experts)
+
+
+def _align_key(draft: Draft, base: ListedModel) -> str:
+    return f"draft {draft.number} align {base.path}"
 
 
 def _ticked(

@@ -20,7 +20,8 @@ from mats_core.merging.pipeline import merge
 from mats_core.merging.shipped import differing, shipped_results, task_digests
 from mats_core.recipes.family_file import load_family, measure_all
 from mats_core.recipes.plan import open_inputs
-from mats_core.recipes.recipe import TRIED, parse_options
+from mats_core.recipes.recipe import parse_options
+from mats_core.recipes.sections import TRIED
 from sample_models import build, scores, shipped, table, training
 from sample_models import tasks as drawn
 

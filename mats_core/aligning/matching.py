@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from .symmetry import Order, Part, Placement, Symmetry, put
@@ -165,4 +164,6 @@ def _first_heads(
 
 def _assigned(gains: np.ndarray) -> Tensor:
     """For each row the column, one each, with the largest sum."""
+    from scipy.optimize import linear_sum_assignment  # slow to load, and seldom needed
+
     return torch.from_numpy(linear_sum_assignment(gains, maximize=True)[1].astype(np.int64))

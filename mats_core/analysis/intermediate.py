@@ -69,7 +69,10 @@ class Donation:
 
 @dataclass(frozen=True)
 class DonationDone(Event):
-    """Event: all weights of one donor for one target were tried."""
+    """Event: all weights of one donor for one target were tried.
+
+    donation    what they gave
+    """
 
     donation: Donation
 

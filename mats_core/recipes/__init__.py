@@ -63,16 +63,8 @@ from .plan import (
 )
 from .progress import Shares, Stages
 from .recipe import (
-    FINAL,
     IN_MEMORY,
-    TRIED,
-    Evaluation,
-    ExpertEntry,
-    LoraOutput,
     Recipe,
-    Refine,
-    Routed,
-    Rule,
     dump_recipe,
     load_recipe,
     parse_options,
@@ -94,6 +86,7 @@ from .report import (
 )
 from .required import require_recipe
 from .routed_folder import read_branches, write_branches
+from .sections import FINAL, TRIED, Evaluation, ExpertEntry, LoraOutput, Refine, Routed, Rule
 from .sums import EarlierMerge, KeptSums, require_same_layers
 from .tuned import Tuned
 from .tuning import as_tuned, still_tuned, tuning_notes

@@ -15,8 +15,9 @@ from typing import Any
 from ..errors import InputError, listing, nearest
 from ..methods import Method, Options, describe
 from ..names import block_depths, common_prefix, depths
-from .recipe import Recipe, Rule, parse_options
+from .recipe import Recipe, parse_options
 from .required import require_weights
+from .sections import Rule
 
 ROUNDING = 1e-3  # of a depth: 0.33 is meant where the block lies at 1/3
 NORMS = {"a.0": 1.0, "a.1": 2.0}  # of like layers, to see what a second pass takes from options

@@ -22,7 +22,8 @@ from ..checkpoints import Weights, hub
 from ..errors import existing, listing, read_yaml, validated
 from ..statistics import MeasureSettings, cached_path, measuring_once
 from ..system import Event, Shown, part, watched
-from .recipe import ExpertEntry, Recipe, parse_recipe
+from .recipe import Recipe, parse_recipe
+from .sections import ExpertEntry
 
 MEAN = "base"  # the folder beside the family.yaml where the experts' mean stands in for their base
 

@@ -34,7 +34,7 @@ from ..statistics import Statistics, optimizer_statistics, origins, with_optimiz
 from ..system import Memo, choose_device
 from .by_layer import Local, local_settings
 from .matching import read_through, require_matching, warn_of_labels
-from .recipe import ExpertEntry, Recipe
+from .recipe import Recipe
 from .required import (
     expert_weights,
     require_experts,
@@ -42,6 +42,7 @@ from .required import (
     require_statistics,
     require_steps,
 )
+from .sections import ExpertEntry
 from .sums import EarlierMerge
 
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..errors import typed
-from .recipe import Refine
+from .sections import Refine
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from ..checkpoints import Checkpoint, write_tensors
 from ..errors import InputError, read_json
 from ..models import parted
 from ..names import part_name
-from .recipe import Routed
+from .sections import Routed
 
 FOLDER, TENSORS, MANIFEST = "routed", "branches.safetensors", "manifest.json"
 FORMAT = 1

@@ -27,7 +27,7 @@ from ..errors import InputError, listing, read_json
 from ..families import Family
 from ..linear import LowRank
 from ..methods import Earlier, LayerStatistics
-from .recipe import ExpertEntry
+from .sections import ExpertEntry
 
 FOLDER = "sums"
 MANIFEST = "manifest.json"

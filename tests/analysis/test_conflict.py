@@ -15,7 +15,8 @@ from mats_core.errors import InputError
 from mats_core.evaluation.comparison import Difference, compare, difference
 from mats_core.merging.pipeline import run
 from mats_core.recipes.plan import open_inputs
-from mats_core.recipes.recipe import Evaluation, Recipe, parse_recipe
+from mats_core.recipes.recipe import Recipe, parse_recipe
+from mats_core.recipes.sections import Evaluation
 from mats_core.system.stream import drain
 from tests.conftest import family_recipe
 

@@ -14,7 +14,8 @@ from mats_core.evaluation.comparison import compare
 from mats_core.evaluation.scores import Score, TaskResult
 from mats_core.merging.pipeline import merge
 from mats_core.methods import LADDERS, METHODS, Ladder, Rung
-from mats_core.recipes.recipe import Evaluation, parse_options, parse_recipe
+from mats_core.recipes.recipe import parse_options, parse_recipe
+from mats_core.recipes.sections import Evaluation
 from mats_core.system.stream import drain
 from tests.conftest import family_recipe
 

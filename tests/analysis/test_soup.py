@@ -12,7 +12,8 @@ from mats_core.analysis import IngredientDone, greedy_soup
 from mats_core.cli import main
 from mats_core.errors import InputError
 from mats_core.merging import merge
-from mats_core.recipes.recipe import Evaluation, Recipe, dump_recipe, parse_recipe
+from mats_core.recipes.recipe import Recipe, dump_recipe, parse_recipe
+from mats_core.recipes.sections import Evaluation
 from mats_core.system import drain
 from tests.conftest import family_recipe
 

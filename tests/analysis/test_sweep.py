@@ -14,7 +14,8 @@ from mats_core.merging.pipeline import merge
 from mats_core.methods.reference import describe
 from mats_core.methods.table import METHODS
 from mats_core.recipes.events import LayerDone
-from mats_core.recipes.recipe import Evaluation, Recipe, parse_options, parse_recipe
+from mats_core.recipes.recipe import Recipe, parse_options, parse_recipe
+from mats_core.recipes.sections import Evaluation
 from tests.conftest import family_recipe
 
 

@@ -22,9 +22,10 @@ from mats_core.merging.training_state import State
 from mats_core.recipes.events import EpochDone, Finished
 from mats_core.recipes.family_file import load_family
 from mats_core.recipes.plan import open_inputs
-from mats_core.recipes.recipe import Recipe, Refine, load_recipe, parse_recipe
+from mats_core.recipes.recipe import Recipe, load_recipe, parse_recipe
 from mats_core.recipes.refined import Epoch
 from mats_core.recipes.report import Report
+from mats_core.recipes.sections import Refine
 from tests.conftest import family_recipe
 from tests.text_cases import text_family
 

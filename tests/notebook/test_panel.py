@@ -25,7 +25,7 @@ from mats_core.notebook import app, render, subjects
 from mats_core.notebook import panel as panels
 from mats_core.notebook.panel import Panel, explore
 from mats_core.recipes.family_file import load_family
-from mats_core.recipes.recipe import TRIED
+from mats_core.recipes.sections import TRIED
 from tests.module_cases import family as models
 from tests.module_cases import loader
 from tests.notebook.markup_cases import Balanced

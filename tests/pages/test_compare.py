@@ -15,7 +15,7 @@ from mats_core.evaluation.comparison import compare, normalised_interval
 from mats_core.evaluation.scores import normalised_accuracy
 from mats_core.merging.pipeline import merge
 from mats_core.recipes.family_file import load_family, measure_all
-from mats_core.recipes.recipe import TRIED
+from mats_core.recipes.sections import TRIED
 from pages.shared.work import runs
 from tests.pages.driving import kept, measured, press, sentences, settle, spec
 

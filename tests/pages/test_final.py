@@ -10,7 +10,7 @@ from streamlit.testing.v1 import AppTest
 from mats_core import figures
 from mats_core.merging.pipeline import merge as merged
 from mats_core.recipes.family_file import load_family
-from mats_core.recipes.recipe import FINAL
+from mats_core.recipes.sections import FINAL
 from pages.shared.work import runs
 from tests.pages.driving import kept, merge, press, sentences, settle, texts_of
 

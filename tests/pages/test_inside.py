@@ -27,7 +27,7 @@ from mats_core.recipes import FeatureErrors
 from mats_core.recipes.events import Finished
 from mats_core.recipes.family_file import load_family
 from mats_core.recipes.plan import open_inputs
-from mats_core.recipes.recipe import TRIED
+from mats_core.recipes.sections import TRIED
 from pages.shared.frame import Wanted
 from pages.shared.views import layer_table
 from pages.shared.views.answers import AFTER, choices, compared, story, title

@@ -15,7 +15,7 @@ from mats_core.merging.pipeline import merge
 from mats_core.methods.table import METHODS
 from mats_core.recipes.family_file import FamilyFile, load_family, measure_all
 from mats_core.recipes.plan import open_inputs, with_statistics
-from mats_core.recipes.recipe import TRIED
+from mats_core.recipes.sections import TRIED
 from pages.shared.views import leaderboard as views
 from pages.shared.work import leaderboard, runs
 from pages.shared.work.jobs import Cancelled

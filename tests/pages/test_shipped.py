@@ -19,7 +19,7 @@ from mats_core.merging.shipped import FILE, differing, ship_results, shipped_res
 from mats_core.methods import FIRST, METHODS, PROPOSED
 from mats_core.recipes.family_file import FamilyFile, load_family, measure_all
 from mats_core.recipes.plan import open_inputs, with_statistics
-from mats_core.recipes.recipe import TRIED
+from mats_core.recipes.sections import TRIED
 from pages.shared.work import runs, shipped
 from pages.shared.work.merge import Outcome
 from pages.shared.work.prepare import Prepared

@@ -13,7 +13,7 @@ from mats_core.evaluation.scores import Score, TaskResult
 from mats_core.merging.pipeline import merge
 from mats_core.recipes.family_file import FamilyFile, load_family
 from mats_core.recipes.plan import open_inputs
-from mats_core.recipes.recipe import FINAL, TRIED
+from mats_core.recipes.sections import FINAL, TRIED
 from pages.shared.work import final, runs
 from pages.shared.work.export import finished
 from pages.shared.work.prepare import Prepared

@@ -10,8 +10,9 @@ import pytest
 from mats_core.evaluation.scores import Score, TaskResult
 from mats_core.merging.pipeline import merge
 from mats_core.recipes.family_file import FamilyFile, load_family
-from mats_core.recipes.recipe import Refine, parse_recipe
+from mats_core.recipes.recipe import parse_recipe
 from mats_core.recipes.refined import Epoch, Refined
+from mats_core.recipes.sections import Refine
 from pages.shared.work import runs
 
 

@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PORT ?= 8501
 
-.PHONY: app notebook test coverage lint types sample study bench trust clean
+.PHONY: app notebook test coverage lint types sample study bench trust lock clean
 
 app: $(VENV)/.app
 	$(BIN)/streamlit run app.py --server.port $(PORT)
@@ -49,12 +49,17 @@ bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.performance run $(AGAIN)
 	$(BIN)/python -m benchmarks.performance write
 
-# More rounds of what tests/trust tries in `make test` (docs/trust.md): minutes.
+# What tests/trust tries in `make test`, 20,000 damaged files and 300 kills of it, with the tables of
+# docs/trust.md: about an hour on two quiet cores.
 SEED ?= 1
 trust: $(VENV)/.dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m tests.trust.campaign --rounds 3000 --seed $(SEED)
-	OMP_NUM_THREADS=1 $(BIN)/python -m tests.trust.kills --kills 200 --seed $(SEED)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.trust.campaign --rounds 20000 --seed $(SEED) --write
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.trust.kills --kills 300 --seed $(SEED) --write
 	$(BIN)/python -m tests.trust.crowd --browsers 10 --minutes 10 --seed $(SEED)
+
+# The versions of everything that is installed here, for `pip install -c constraints.txt`.
+lock: $(VENV)/.dev
+	$(BIN)/python -m tests.trust.locked > constraints.txt
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

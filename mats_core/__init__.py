@@ -70,6 +70,7 @@ _HOMES = {
     "measure_task": "statistics",
     "merge": "api",
     "merge_models": "api",
+    "optimizer_statistics": "statistics",
     "parse_recipe": "recipes",
     "run": "api",
     "search": "analysis",

@@ -21,7 +21,7 @@ from typing import cast
 
 import torch
 
-from ..errors import InputError, MachineError, foreseen
+from ..errors import InputError, MachineError, foreseen, read_json
 from ..system import SETTLED, cache_folder, recall
 from .source import Entry, all_finite
 from .staging import staged_file
@@ -184,7 +184,7 @@ def _kept(file: Path, stamp: Stamp) -> _Facts:
     if stamp[1] < WORTH:
         return _Facts()
     try:
-        found = json.loads(_place(file).read_text("utf-8"))
+        found = read_json(_place(file))
         if (found["format"], found["stamp"]) != (FORMAT, list(stamp)):
             return _Facts()
         tensors = {key: Contents(str(d), bool(f)) for key, (d, f) in found["tensors"].items()}

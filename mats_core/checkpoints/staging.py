@@ -80,11 +80,17 @@ def _alone_in(folder: Path, target: Path) -> Iterator[None]:
             found="a link" if folder.is_symlink() else "a file",
             remedy="Move it away, or choose another output.",
         )
+    made = not folder.exists()
     folder.mkdir(exist_ok=True)
     if fcntl is None:  # no such locks on Windows
         yield
         return
-    handle = os.open(folder, os.O_RDONLY)
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:  # of descriptors there may be none left
+        if made:
+            folder.rmdir()
+        raise
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,14 +1,16 @@
 """`mats`, or `python -m mats_core`: the same recipes without a browser, and the explorer in one.
 
 Exit code 0 for success; 2 and one clear paragraph for bad input and for what the machine refuses;
-3 for a fault of this program, with how to report it; 130 where it was stopped.  `--debug` shows the
-traceback.  Heavy imports happen inside the commands, so that `--help` and `methods` answer at once.
+3 for a fault of this program, with how to report it; 130 where it was stopped (Ctrl-C), 143 where
+it was ended (SIGTERM), both after it has cleaned up.  `--debug` shows the traceback.  Heavy imports
+happen inside the commands, so that `--help` and `methods` answer at once.
 """
 
 from __future__ import annotations
 
 import argparse
 import platform
+import signal
 import sys
 import textwrap
 import traceback
@@ -32,7 +34,7 @@ from . import (
     soup,
 )
 
-REFUSED, FAULT, STOPPED = 2, 3, 130  # exit codes
+REFUSED, FAULT, STOPPED, ENDED = 2, 3, 130, 143  # exit codes
 EXAMPLES = """\
 examples:
   {mats} methods
@@ -44,6 +46,10 @@ examples:
   {mats} inspect sample_models/drawn/digits
   {mats} app --families ~/models
 """
+
+
+class Terminated(KeyboardInterrupt):
+    """Raised where the system asks this process to end."""
 
 
 def called() -> str:
@@ -75,6 +81,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code of one command, which is run: 0, or another one after a paragraph that says
     what was wrong (see the module's text)."""
     options = parser().parse_args(arguments)
+    if arguments is None:  # of this process, and not called by another program
+        signal.signal(signal.SIGTERM, _end)
     command: Callable[[argparse.Namespace], None] = options.run
     try:
         command(options)
@@ -91,10 +99,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _end(*_: object) -> None:
+    raise Terminated
+
+
 def _told(error: BaseException) -> tuple[int, str]:
     """The exit code for what ended a command, and the paragraph that says so."""
     if isinstance(error, KeyboardInterrupt):
-        return STOPPED, f"stopped. {' '.join(map(str, error.args)) or 'Nothing was written.'}"
+        code, said = (ENDED, "ended") if isinstance(error, Terminated) else (STOPPED, "stopped")
+        return code, f"{said}. {' '.join(map(str, error.args)) or 'Nothing was written.'}"
     known = error if isinstance(error, InputError) else machine_error("this command", error)
     if known is not None:
         return REFUSED, f"error: {known}"

@@ -161,9 +161,9 @@ def _merge(arguments: argparse.Namespace) -> None:
 
         try:
             finished = drain(events, see)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as stop:
             events.close()  # a merge that can be resumed notes what it has done
-            raise KeyboardInterrupt(kept(recipe, resume=arguments.resume)) from None
+            raise type(stop)(kept(recipe, resume=arguments.resume)) from None
     print(_summary(finished.report))
 
 

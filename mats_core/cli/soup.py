@@ -29,6 +29,7 @@ def add(commands: Any) -> None:
 def _soup(arguments: argparse.Namespace) -> None:
     with uncollected():
         from ..analysis import EXAMPLES, greedy_soup
+    from ..checkpoints import write_atomically
     from ..errors import InputError
     from ..recipes import dump_recipe, load_recipe
     from ..system import bar, drain
@@ -49,7 +50,7 @@ def _soup(arguments: argparse.Namespace) -> None:
         print(f"{one.name:<{width}} {100 * one.alone:>7.1f}% {100 * one.together:>8.1f}%  {kept}")
     text = dump_recipe(found.recipe, absolute=True)
     if arguments.output:
-        arguments.output.write_text(text, "utf-8")
+        write_atomically(arguments.output, text.encode())
         print(f"written to {arguments.output}")
     else:
         print(f"\n{text}", end="")

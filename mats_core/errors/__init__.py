@@ -9,6 +9,7 @@ from .machine import (
     MachineError,
     existing,
     foreseen,
+    lenient_json,
     machine_error,
     parsing,
     plain_json,
@@ -32,7 +33,7 @@ from .wording import duration, size
 
 __all__ = [
     "BEGIN", "InputError", "MachineError", "beginning", "code_span", "cut", "duration", "existing",
-    "foreseen", "listing", "machine_error", "markdown", "member", "nearest", "needed", "one_line",
-    "parsing", "plain_json", "plain_yaml", "read_json", "read_yaml", "reason", "refusal", "regular",
-    "shell", "shown", "size", "typed", "validated",
+    "foreseen", "lenient_json", "listing", "machine_error", "markdown", "member", "nearest",
+    "needed", "one_line", "parsing", "plain_json", "plain_yaml", "read_json", "read_yaml", "reason",
+    "refusal", "regular", "shell", "shown", "size", "typed", "validated",
 ]  # fmt: skip

@@ -150,6 +150,13 @@ def read_json(file: Path, most: int = MOST_JSON) -> Any:
         return json.loads(raw)
 
 
+def lenient_json(file: Path) -> Any:
+    """What a JSON file holds; None where it is missing, or damaged in whichever way."""
+    with contextlib.suppress(InputError):
+        return read_json(file)
+    return None
+
+
 def plain_json(raw: bytes) -> bytes:
     """The bytes of JSON in UTF-8 without a mark, as other programs read it; as they are where they
     are so already, or are no text."""

@@ -8,6 +8,7 @@ so they count here only once a few of the answers were asked again and came out 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -15,11 +16,12 @@ from importlib.metadata import version
 from pathlib import Path
 
 from ..checkpoints import write_atomically
-from ..errors import MachineError, foreseen
+from ..errors import InputError, MachineError, foreseen, parsing, read_json
 from ..system import cache_folder
 from .scores import Score
 
 Scores = tuple[Score, ...]
+SCORES = "scores as they were written here"
 VERSION = "1"  # of how models are asked
 _BROUGHT: dict[Path, Mapping[str, Scores] | None] = {}  # None: not read yet
 
@@ -38,11 +40,10 @@ def write(file: Path, scores: Mapping[Sequence[Hashable], Scores]) -> None:
 def brought(file: Path) -> Mapping[str, Scores]:
     """The scores of a file that `write` made, by the names of their keys; none where there is no
     such file."""
-    try:
-        content = json.loads(file.read_text("utf-8"))
+    with contextlib.suppress(InputError), parsing(f"'{file}'", SCORES):  # missing, or not whole
+        content = read_json(file)
         return {name: tuple(map(Score.from_dict, scores)) for name, scores in content.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # missing, or not whole
-        return {}
+    return {}
 
 
 def name_of(key: Sequence[Hashable]) -> str:
@@ -82,10 +83,9 @@ def _file(key: Sequence[Hashable]) -> Path:
 
 
 def _read(file: Path) -> Scores | None:
-    try:
-        return tuple(map(Score.from_dict, json.loads(file.read_text("utf-8"))))
-    except (OSError, ValueError, KeyError, TypeError):  # missing, or not whole
-        return None
+    with contextlib.suppress(InputError), parsing(f"'{file}'", SCORES):  # missing, or not whole
+        return tuple(map(Score.from_dict, read_json(file)))
+    return None
 
 
 def _brought(key: Sequence[Hashable]) -> Scores | None:

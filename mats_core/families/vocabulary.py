@@ -5,12 +5,13 @@ An embedding with two rows more is never cropped: the rows belong to tokens, and
 
 from __future__ import annotations
 
-import json
+import contextlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from ..checkpoints import Weights
+from ..errors import InputError, lenient_json, parsing
 
 SHOWN = 8
 
@@ -23,10 +24,12 @@ def tokens(checkpoint: Weights) -> dict[str, int]:
     folder = checkpoint.directory
     if folder is None:
         return {}
-    found = dict(_from_tokenizer(_json(folder / "tokenizer.json")))
+    found: dict[str, int] = {}
+    with contextlib.suppress(InputError), parsing(f"tokenizer in '{folder}'", "tokens"):
+        found = dict(_from_tokenizer(lenient_json(folder / "tokenizer.json")))
     if not found:
-        found = _numbers(_json(folder / "vocab.json")) or _lines(folder / "vocab.txt")
-    return found | _numbers(_json(folder / "added_tokens.json"))
+        found = _numbers(lenient_json(folder / "vocab.json")) or _lines(folder / "vocab.txt")
+    return found | _numbers(lenient_json(folder / "added_tokens.json"))
 
 
 def difference(base: Weights, expert: Weights) -> str:
@@ -58,13 +61,6 @@ def _counted(names: list[str], what: str) -> str:
 
 def _shown(token: str) -> str:
     return token if token.isprintable() and token.strip() == token and token else repr(token)
-
-
-def _json(file: Path) -> Any:
-    try:
-        return json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError):
-        return None  # what cannot be read says nothing about tokens
 
 
 def _from_tokenizer(content: Any) -> Iterator[tuple[str, int]]:

@@ -79,13 +79,13 @@ def examining_plan(plan: Plan) -> Generator[Event, None, Exam]:
 
 
 def asking_plan(
-    plan: Plan, exam: Exam, encoder: Mapping[str, Tensor]
+    plan: Plan, exam: Exam, encoder: Mapping[str, Tensor], known: Sequence[TaskResult] = ()
 ) -> Generator[Event, None, Sequence[TaskResult]]:
-    """The results of the merged model on every task."""
+    """The results of the merged model on every task, of which some may be `known`."""
     settings = plan.recipe.evaluate
     if not isinstance(settings, Evaluation) or not exam.examiners:
         return ()
-    results = yield from exam.take(encoder, precision=settings.precision)
+    results = yield from exam.take(encoder, precision=settings.precision, known=known)
     for index, result in enumerate(results):
         yield TaskDone(result, index, len(results), fraction=1.0, text=f"Tested on {result.name}")
     return results

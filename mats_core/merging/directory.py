@@ -29,7 +29,7 @@ from ..checkpoints import (
     unwrapped,
     what_lies,
 )
-from ..errors import InputError, listing, read_json
+from ..errors import InputError, listing, parsing, read_json
 from ..families import Expert, Family
 from ..methods import named_checkpoints, named_tasks
 from ..recipes import (
@@ -45,6 +45,7 @@ from ..recipes import (
 )
 from ..tasks import names_file
 from . import card
+from .beside import Beside
 from .journal import NAME as JOURNAL
 
 HEAD_FILES = ("head.safetensors", "config.json")
@@ -52,10 +53,17 @@ UNLISTED = frozenset({"report.json", JOURNAL, MARK})
 
 
 def finish_directory(
-    plan: Plan, folder: Path, report: Report, branches: Mapping[str, Tensor] | None = None
+    plan: Plan,
+    folder: Path,
+    report: Report,
+    branches: Mapping[str, Tensor] | None = None,
+    began: Beside | None = None,
 ) -> Report:
     """The report with notes on the files beside the weights, after all of these were written: the
-    base's files, the heads, a routed merge's `branches`, the recipe, the model card, the report."""
+    base's files, the heads, a routed merge's `branches`, the recipe, the model card, the report.
+
+    `began`: what lay beside the weights when the merge began; raises `InputError` where a file
+    that was copied is another one."""
     family = plan.inputs.family
     beside = companions(family.base)
     for name, file in beside.copied.items():
@@ -67,6 +75,8 @@ def finish_directory(
     for expert in family.experts:
         _write_head(family, expert, folder / "heads" / expert.name)
     _take_over_heads(plan.inputs.earlier, folder)
+    if began is not None:
+        began.require_unchanged(family)
     if plan.recipe.routed and branches:
         write_branches(folder, branches, plan.recipe.routed, [e.name for e in family.experts])
     notes = dict.fromkeys((*report.warnings, *beside.notes))
@@ -177,11 +187,12 @@ def require_output(
 def foreign(folder: Path) -> str:
     """What a folder holds that no merge wrote, in words; "" for the whole output of a merge."""
     try:
-        content = json.loads((folder / "report.json").read_text("utf-8"))
-        report, present = Report.from_dict(content), files_in(folder)
-        lists = "files" in content
-        listed = dict(content["files"]) if lists else _by_name(folder, report, present)
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        with parsing(f"output '{folder}'", "a report of a merge"):
+            content = read_json(folder / "report.json")
+            report, present = Report.from_dict(content), files_in(folder)
+            lists = "files" in content
+            listed = dict(content["files"]) if lists else _by_name(folder, report, present)
+    except InputError:
         return what_lies(folder)
     return _others(present, listed)
 

@@ -9,6 +9,7 @@ do not have the checksum of its line is merged again.
     {"survey": [...]}                                          thresholds of a first pass over all
     {"layer": name, "stage": "spooled", "norm": …, "report": {…}, "checksums": {tensor: crc}}
     {"layer": name, "stage": "written", "report": {…}, "checksums": {tensor: crc}}
+    {"asked": sha256 of what was asked (`asked.py`), "tasks": [{…}, …]}   results so far
 """
 
 from __future__ import annotations
@@ -16,13 +17,14 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from ..errors import InputError, typed
-from ..recipes import LayerReport, layer_dict, layer_of
+from ..evaluation import TaskResult
+from ..recipes import LayerReport, layer_dict, layer_of, task_dict, task_of_dict
 
 NAME = ".journal.jsonl"
 FORMAT = "mats-journal-1"
@@ -48,6 +50,7 @@ class Past:
 
     entries: Mapping[str, Entry] = field(default_factory=dict)
     survey: Any = None
+    asked: Mapping[str, Sequence[TaskResult]] = field(default_factory=dict)
     length: int = 0
 
 
@@ -87,6 +90,7 @@ def _parse(file: Path) -> tuple[dict[str, Any] | None, Past]:
         return None, Past()
     first: dict[str, Any] | None = None
     entries: dict[str, Entry] = {}
+    asked: dict[str, Sequence[TaskResult]] = {}
     survey, length = None, 0
     for line in raw.splitlines(keepends=True):
         try:
@@ -99,6 +103,8 @@ def _parse(file: Path) -> tuple[dict[str, Any] | None, Past]:
                 first = content
             elif "survey" in content:
                 survey = content["survey"]
+            elif "asked" in content:
+                asked[str(content["asked"])] = tuple(map(_result, content["tasks"]))
             else:
                 name, report = content.pop("layer"), layer_of(content.pop("report"))
                 entry = typed(Entry, {**content, "report": report})
@@ -108,7 +114,13 @@ def _parse(file: Path) -> tuple[dict[str, Any] | None, Past]:
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             break  # torn by what killed the merge: this line and all after it do not count
         length += len(line)
-    return first, Past(entries, survey, length)
+    return first, Past(entries, survey, asked, length)
+
+
+def _result(content: Mapping[str, Any]) -> TaskResult:
+    """A result as it was noted: that of a report, with the answers that were none."""
+    result = task_of_dict(content)
+    return replace(result, merged=replace(result.merged, nothing=int(content["nothing"])))
 
 
 class Journal:
@@ -160,6 +172,18 @@ class Journal:
         self._note({"survey": found})
         self.flush()
         return found
+
+    @property
+    def writes(self) -> bool:
+        """Whether anything is noted."""
+        return self._handle is not None
+
+    def asked(self, key: str, results: Sequence[TaskResult]) -> None:
+        """What was answered so far to what a key stands for."""
+        tasks = [{**task_dict(one), "nothing": one.merged.nothing} for one in results]
+        self._note({"asked": key, "tasks": tasks})
+        if time.monotonic() - self._flushed >= INTERVAL:
+            self.flush()
 
     def _note(self, content: Mapping[str, Any]) -> None:
         if self._handle is not None:

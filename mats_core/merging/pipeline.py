@@ -42,7 +42,9 @@ from ..recipes import (
 )
 from ..system import Event, Memo, changed, drain
 from . import as_lora, calibration, keeping, ray, refining, rounds, routing
-from .asking import REFERENCES, asking_plan, examining_plan, has_tasks
+from .asked import asking_on
+from .asking import REFERENCES, examining_plan, has_tasks
+from .beside import Beside
 from .coverage import require_merged
 from .directory import finish_directory, require_output
 from .engine import Engine, Layers, here, merge_layers
@@ -174,13 +176,15 @@ def _run_plan(
         plan = prepare(recipe, inputs, plan.keep)
     keeping.require_layers(plan)
     with contextlib.ExitStack() as stack:
-        folder = None
+        folder = began = None
         if target is not None:
             staged = staged_directory(target, allow=allow, resume=resume)
             folder = stack.enter_context(staged)
             as_lora.clear(folder)
+            began = Beside.of(inputs.family)
         place = open_place(plan, folder, shard_bytes=shard_bytes, resume=resume)
         stack.callback(place.discard)  # whatever happens: an open file cannot be removed everywhere
+        stack.enter_context(contextlib.closing(place.journal))
         engine = here if recipe.engine == "local" else ray.on_ray(folder, shard_bytes)
         engine = calibration.by_blocks if plan.method.calibrates else engine
         merging, chosen = _choosing(_merge_into(plan, place, folder, engine))
@@ -195,8 +199,9 @@ def _run_plan(
         adapter, encoder = yield from stages.next(factoring, shares.factoring)
         building = routing.building(plan, encoder)
         built = yield from stages.next(building, shares.branching, _in_round(recipe))
-        asking = asking_plan(plan, exam, {**encoder, **built.tensors})
+        asking = asking_on(plan, exam, {**encoder, **built.tensors}, place.journal)
         results = yield from stages.next(asking, (1 - REFERENCES) * shares.testing)
+        place.journal.close()
         seconds = time.perf_counter() - started
         nothing = (told_nothing("the merge", r.name, r.merged) for r in results)
         notes = (
@@ -213,7 +218,7 @@ def _run_plan(
         if adapter is not None:
             report = replace(report, lora=as_lora.finish(plan, adapter, folder))
         if folder is not None:
-            report = finish_directory(plan, folder, report, built.tensors)
+            report = finish_directory(plan, folder, report, built.tensors, began)
     if target is not None:
         (target / JOURNAL).unlink(missing_ok=True)  # last: until here a merge can be resumed
     tensors = {} if target is not None else encoder
@@ -226,13 +231,12 @@ def _run_plan(
 
 def _merge_into(plan: Plan, place: Place, folder: Path | None, engine: Engine) -> Layers:
     """Merge every layer and put it in its place, which is complete then."""
-    with contextlib.closing(place.journal):
-        if plan.inputs.vectors is not None:
-            layers = yield from _merge_vectors(plan, plan.inputs.vectors, place.sink, folder)
-        else:
-            layers = yield from merge_layers(plan, place, engine)
-        layers += take_over(plan, place.sink)
-        place.finish()
+    if plan.inputs.vectors is not None:
+        layers = yield from _merge_vectors(plan, plan.inputs.vectors, place.sink, folder)
+    else:
+        layers = yield from merge_layers(plan, place, engine)
+    layers += take_over(plan, place.sink)
+    place.finish()
     if place.sums is not None:
         keeping.finish(plan, place.sums)
     return layers

@@ -7,6 +7,7 @@ the answers: other files, tasks or methods give others.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ from typing import Any
 
 from .. import tasks
 from ..checkpoints import write_atomically
+from ..errors import InputError, parsing, read_json
 from ..evaluation import NOT_ASKED, TaskResult
 from ..recipes import SERIES, TRIED, FamilyFile, Report, measure_all, open_inputs
 from .pipeline import merge
@@ -35,15 +37,15 @@ class Shipped:
 
 
 def shipped_results(family: FamilyFile) -> Shipped | None:
-    """The results beside a family; None where there are none, or of a format that is newer."""
-    try:
-        content = json.loads((family.folder / FILE).read_text("utf-8"))
-    except (OSError, ValueError):
-        return None
-    if content.get("format") != FORMAT:
-        return None
-    reports = tuple(Report.from_dict(one) for one in content["reports"])
-    return Shipped(reports, content["tasks"])
+    """The results beside a family; None where there are none that can be read, or of a format that
+    is newer."""
+    file = family.folder / FILE
+    with contextlib.suppress(InputError), parsing(f"'{file}'", "results of merges"):
+        content = read_json(file)
+        if content["format"] == FORMAT:
+            reports = tuple(Report.from_dict(one) for one in content["reports"])
+            return Shipped(reports, dict(content["tasks"]))
+    return None
 
 
 def ship_results(family: FamilyFile, methods: Sequence[str]) -> Shipped:

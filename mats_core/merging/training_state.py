@@ -11,9 +11,11 @@ from pathlib import Path
 from torch import Tensor
 
 from ..checkpoints import Checkpoint, write_tensors
+from ..errors import parsing, typed
 from ..recipes import Epoch, Refine
 
 FILE = ".refining.safetensors"
+AFRESH = "Start again with --force and without --resume."
 PARTS = ("values", "means", "squares", "best")
 
 
@@ -83,14 +85,15 @@ def read_state(folder: Path) -> State:
     file = folder / FILE
     if not file.is_file():
         return NOTHING
-    checkpoint = Checkpoint.open(file)
-    about = json.loads(checkpoint.metadata["state"])
-    found: dict[str, dict[str, Tensor]] = {part: {} for part in PARTS}
-    for key in checkpoint.tensors:
-        part, _, name = key.partition(" ")
-        found[part][name] = checkpoint.read(key)
-    history = tuple(Epoch(**epoch) for epoch in about["history"])
-    return State(history, **found, steps=about["steps"])
+    with parsing(f"'{file}'", "the state of a training as it was written here", AFRESH):
+        checkpoint = Checkpoint.open(file)
+        about = json.loads(checkpoint.metadata["state"])
+        found: dict[str, dict[str, Tensor]] = {part: {} for part in PARTS}
+        for key in checkpoint.tensors:
+            part, _, name = key.partition(" ")
+            found[part][name] = checkpoint.read(key)
+        history = tuple(typed(Epoch, epoch) for epoch in about["history"])
+        return State(history, **found, steps=int(about["steps"]))
 
 
 def remove_state(folder: Path) -> None:

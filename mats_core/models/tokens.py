@@ -17,13 +17,14 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError, reason
+from ..errors import InputError, parsing
 from ..system import recall, state_of
 from ..tasks import Split
 from .architecture import quiet
 from .kinds import Facts, facts_of
 from .sizes import Shapes
 
+COPY = "Copy its files again from where the model was saved."
 IGNORED = -100  # a target that nobody asks for
 FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
@@ -71,13 +72,15 @@ def tokenised(split: Split, directory: Path | None, shapes: Shapes | None = None
 
 def _tokenised(split: Split, directory: Path, facts: Facts) -> Tokenised:
     tokenizer = load_tokenizer(directory)
-    limit = _limit(split, tokenizer, facts, directory)
-    if split.form.kind == "text":
-        texts, each = _texts(split, tokenizer, facts, limit), 1
-    else:
-        asked = _answered if facts.reads == "seq2seq" else _continued
-        rows = [asked(row, tokenizer, facts, limit) for row in split.inputs]
-        texts, each = [text for row in rows for text in row], split.inputs.shape[1] - 1
+    # What its files say is believed until it is used: a limit in words, a token that it lacks.
+    with parsing(f"tokenizer of '{directory}'", "one that can be used", COPY):
+        limit = _limit(split, tokenizer, facts, directory)
+        if split.form.kind == "text":
+            texts, each = _texts(split, tokenizer, facts, limit), 1
+        else:
+            asked = _answered if facts.reads == "seq2seq" else _continued
+            rows = [asked(row, tokenizer, facts, limit) for row in split.inputs]
+            texts, each = [text for row in rows for text in row], split.inputs.shape[1] - 1
     _require_rows(texts, tokenizer, facts, directory)
     return Tokenised(tuple(texts), each, facts.pad)
 
@@ -106,18 +109,10 @@ def load_tokenizer(directory: Path) -> Any:
         )
     import transformers  # seconds to import
 
-    try:
-        with quiet():
-            return transformers.AutoTokenizer.from_pretrained(
-                directory, local_files_only=True, trust_remote_code=False
-            )
-    except Exception as error:  # whatever a library of tokenizers thinks of the files
-        raise InputError(
-            f"tokenizer of '{directory}'",
-            expected="one that transformers can read",
-            found=reason(error),
-            remedy="Copy its files again from where the model was saved.",
-        ) from None
+    with parsing(f"tokenizer of '{directory}'", "one that transformers can read", COPY), quiet():
+        return transformers.AutoTokenizer.from_pretrained(
+            directory, local_files_only=True, trust_remote_code=False
+        )
 
 
 def tokenizer_digest(directory: Path) -> str:

@@ -15,7 +15,13 @@ from typing import Any
 
 import yaml
 
-from ..checkpoints import ListedModel, hub, require_folder, write_atomically
+from ..checkpoints import (
+    ListedModel,
+    hub,
+    require_folder,
+    staged_directory,
+    write_atomically,
+)
 from ..errors import InputError, foreseen, plain_yaml
 from ..system import LONGEST_NAME, folder_name
 from ..tasks import Guess, described, names_file
@@ -205,17 +211,26 @@ def save_family(
     file = collection.folder / FILE
     if replace:
         _require_ours(file)
-    else:
-        require_folder(collection.folder, _reads(collection), force=False, foreign=lambda _: "it")
-    with foreseen(f"'{file}'"):
-        collection.folder.mkdir(parents=True, exist_ok=True)
-    for reference, text in (tasks or {}).items():
-        place = collection.folder / reference
-        if place.exists() and not _is_our_task(place):
-            raise _not_ours(place, "it was written or changed by hand")
-        write_atomically(place, text.encode())
-    write_atomically(file, dump_family(collection).encode())
+        for reference in tasks or {}:
+            place = collection.folder / reference
+            if place.exists() and not _is_our_task(place):
+                raise _not_ours(place, "it was written or changed by hand")
+        _write(collection, tasks or {}, collection.folder)
+        return file
+
+    def allow(place: Path) -> None:
+        require_folder(place, _reads(collection), force=False, foreign=lambda _: "it")
+
+    with staged_directory(collection.folder, allow=allow) as folder:  # whole or not at all
+        _write(collection, tasks or {}, folder)
     return file
+
+
+def _write(collection: FamilyFile, tasks: Mapping[str, str], folder: Path) -> None:
+    """Write the descriptions of tasks, and the family that names them last."""
+    for reference, text in tasks.items():
+        write_atomically(folder / reference, text.encode())
+    write_atomically(folder / FILE, dump_family(collection).encode())
 
 
 def _reads(collection: FamilyFile) -> list[tuple[str, Path]]:

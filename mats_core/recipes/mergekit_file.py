@@ -7,14 +7,13 @@ for all of them together.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..checkpoints import hub
-from ..errors import InputError, listing
+from ..errors import InputError, lenient_json, listing
 from .mergekit_names import EACH, KEYS, There
 
 BLOCKS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")  # in a configuration
@@ -211,11 +210,10 @@ def _value(file: File, name: str, value: Any) -> Any:
 def blocks_of(file: File) -> int:
     """How many blocks the base has, by its configuration."""
     path = hub.locate(file.base, file.folder) / "config.json"
-    try:
-        found = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
-        found = {}
-    for own in (found, found.get("text_config") or {}):
+    found = lenient_json(path)
+    found = found if isinstance(found, dict) else {}
+    inner = found.get("text_config")
+    for own in (found, inner if isinstance(inner, dict) else {}):
         for key in BLOCKS:
             if isinstance(own.get(key), int):
                 return own[key]

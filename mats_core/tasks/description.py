@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from ..errors import InputError, existing, read_yaml, validated
+from ..errors import InputError, existing, parsing, read_yaml, validated
 from .task import Form, Length, MetricName
 
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -92,10 +92,8 @@ class Description(BaseModel):
                 remedy="Write a list: classes: [no, yes].",
             )
         file = existing(thing, self.path(self.classes))
-        try:
+        with parsing(f"'{file}'", "a JSON list"):
             names = json.loads(file.read_text("utf-8"))
-        except (OSError, ValueError) as error:
-            raise InputError(f"'{file}'", expected="a JSON list", found=str(error)) from None
         if not isinstance(names, list):
             raise InputError(f"'{file}'", expected="a JSON list", found=type(names).__name__)
         return tuple(str(name) for name in names)

@@ -16,7 +16,7 @@ import numpy as np
 import yaml
 
 from ..checkpoints import CachedData, cached_data
-from ..errors import InputError, cut, needed
+from ..errors import InputError, cut, needed, parsing
 from . import tables
 from .answers import places
 from .classes import class_name, class_number, distinct, matched, says_nothing
@@ -173,15 +173,11 @@ def _ready(file: Path) -> tuple[str, ...]:
         if of_harness(file):
             return ()
         return read(file).class_names() or ()
-    try:
-        with np.load(file, allow_pickle=False) as arrays:
-            return tuple(map(str, arrays["classes"]))
-    except (OSError, ValueError, KeyError, EOFError) as error:
-        raise InputError(
-            f"task '{file}'",
-            expected="arrays of a task with its classes",
-            found=cut(str(error), 80),
-        ) from None
+    with (
+        parsing(f"task '{file}'", "arrays of a task with its classes"),
+        np.load(file, allow_pickle=False) as arrays,
+    ):
+        return tuple(map(str, arrays["classes"]))
 
 
 def _images(folder: Path) -> Guess:

@@ -12,8 +12,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mats_core.checkpoints import Checkpoint, companions
+from mats_core.errors import InputError
 from mats_core.estimating import estimate_plan
-from mats_core.merging import merge, planned
+from mats_core.merging import merge, planned, run
 from mats_core.merging.directory import foreign
 from mats_core.recipes import load_recipe, parse_recipe
 from mats_core.system import UNMEASURED
@@ -218,3 +219,45 @@ def test_a_base_without_companions_has_no_notes(tmp_path):
     assert merge(recipe).warnings == ()
     bare = Checkpoint.open(tmp_path / "base" / "model.safetensors")
     assert companions(bare).copied.keys() == {"config.json"}
+
+
+def changed(file: Path) -> None:
+    file.write_bytes(file.read_bytes().replace(b"e", b"E", 1) or b"x")
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "found"),
+    [
+        ("base/config.json", changed, "changed since"),
+        ("base/chat_template.jinja", changed, "changed since"),
+        ("base/chat_template.jinja", Path.unlink, "nothing there"),
+        ("base/tokenizer.json", Path.touch, "no such file"),
+        ("e1/config.json", changed, "changed since"),
+    ],
+)
+def test_a_file_beside_the_weights_that_changes_meanwhile_ends_the_merge(
+    tiny_family, tmp_path, file, change, found
+):
+    for name in ("base", "e0", "e1"):
+        shutil.copytree(tiny_family / name, tmp_path / name)
+    (tmp_path / "base/chat_template.jinja").write_text("hello")
+    experts = [{"name": name, "model": name} for name in ("e0", "e1")]
+    content = {"base": "base", "experts": experts, "method": "average", "output": "out"}
+    events = run(parse_recipe(content, tmp_path))
+    next(event for event in events if type(event).__name__ == "LayerDone")
+    change(tmp_path / file)
+    with pytest.raises(InputError, match=f"{Path(file).name}.*{found}"):
+        list(events)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_that_is_only_touched_is_no_other_one(tiny_family, tmp_path):
+    shutil.copytree(tiny_family / "base", tmp_path / "base")
+    shutil.copytree(tiny_family / "e0", tmp_path / "e0")
+    experts = [{"name": "e0", "model": "e0"}]
+    content = {"base": "base", "experts": experts, "method": "average", "output": "out"}
+    events = run(parse_recipe(content, tmp_path))
+    next(event for event in events if type(event).__name__ == "LayerDone")
+    (tmp_path / "base/config.json").touch()
+    list(events)
+    assert (tmp_path / "out").exists()

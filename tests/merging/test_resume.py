@@ -15,8 +15,9 @@ import yaml
 
 from mats_core.checkpoints.staging import partial_of
 from mats_core.cli.main import main
-from mats_core.errors import InputError
-from mats_core.merging import engine, journal
+from mats_core.errors import InputError, MachineError
+from mats_core.evaluation import examiner
+from mats_core.merging import engine, journal, pipeline
 from mats_core.merging.journal import Entry, Journal, layers_done, read_past
 from mats_core.merging.pipeline import merge, run
 from mats_core.recipes.events import LayerDone
@@ -207,3 +208,40 @@ def test_a_line_never_precedes_its_data(tmp_path):
     past = read_past(tmp_path, {"format": journal.FORMAT})
     assert past.entries["a"].checksums == {"a": 7}
     assert past.entries["a"].report == LayerReport("a", "merged")
+
+
+def test_what_was_answered_before_a_stop_is_not_asked_again(tiny_family, tmp_path, monkeypatch):
+    asked: list[int] = []
+    logits = examiner.Examiner.logits
+
+    def counted(self, encoder, places):
+        asked.append(len(places))
+        return logits(self, encoder, places)
+
+    def full(*args, **settings):
+        raise MachineError("disk", expected="room", found="none")
+
+    monkeypatch.setattr(examiner.Examiner, "logits", counted)
+    tested = {"evaluate": {"examples": 20}, "output": str(tmp_path / "out")}
+    recipe = parse_recipe(family_recipe(tiny_family, "average", **tested), tiny_family)
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "finish_directory", full)
+        with pytest.raises(MachineError, match="--resume goes on"):
+            merge(recipe, resume=True)
+    assert sum(asked) == 60
+    del asked[:]
+    again = merge(recipe, resume=True)
+    assert asked == []
+    once = merge(recipe.model_copy(update={"output": str(tmp_path / "once")}))
+    assert again.tasks == once.tasks
+    assert sum(asked) == 60
+    lines = partial_of(tmp_path / "out")
+    assert not lines.exists()
+
+
+def test_answers_of_another_merge_do_not_count(tiny_family, tmp_path):
+    past = {"a": ({"name": "e0"},)}
+    (tmp_path / journal.NAME).write_text(
+        json.dumps({"format": journal.FORMAT}) + "\n" + json.dumps({"asked": "a", "tasks": past})
+    )
+    assert read_past(tmp_path, {"format": journal.FORMAT}).asked == {}

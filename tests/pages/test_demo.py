@@ -117,24 +117,28 @@ def test_a_shared_server_allows_no_act_and_only_work_that_it_names():
     DEMO.require_work(partial(partial(prepare.prepare)))
 
 
+def quiet(fraction: float, text: str, partial: Any = None) -> None:
+    """Told, and not passed on."""
+
+
 DOORS: dict[str, Callable[[Path], object]] = {
     "a typed path": lambda place: folders.locate(str(place), [place]),
     "a typed path in a root": lambda place: folders.locate(".", [place]),
     "models below a folder": lambda place: drafts.looked([place]),
     "a family is written": lambda place: drafts.save(load_family(place), {}, replace=True),
     "a family is removed": lambda place: drafts.remove(place / "family.yaml"),
-    "a mean is written": lambda place: drafts.write_mean(load_family(place), print),
+    "a mean is written": lambda place: drafts.write_mean(load_family(place), quiet),
     "files are dropped": lambda place: bringing.receive([], place),
     "the hub's cache": lambda place: bringing.is_cached("a/b"),
     "the hub is asked": lambda place: bringing.offer("a/b"),
-    "the hub is fetched from": lambda place: bringing.fetch("a/b", print),
-    "another family": lambda place: prepare.prepare(load_family(place), "key", print),
+    "the hub is fetched from": lambda place: bringing.fetch("a/b", quiet),
+    "another family": lambda place: prepare.prepare(load_family(place), "key", quiet),
     "a merge of another family": lambda place: Request(
         load_family(place), "average", {}, ("e0", "e1")
     ).recipe(),
-    "a large example": lambda place: ask_own(Shelf(), {}, "e0", b"x" * 3_000_000, _never, print),
-    "a large text": lambda place: ask_own(Shelf(), {}, "e0", ["x" * 3_000_000], _never, print),
-    "a large recipe": lambda place: export.read_back(b"x" * 2_000_000, [], print),
+    "a large example": lambda place: ask_own(Shelf(), {}, "e0", b"x" * 3_000_000, _never, quiet),
+    "a large text": lambda place: ask_own(Shelf(), {}, "e0", ["x" * 3_000_000], _never, quiet),
+    "a large recipe": lambda place: export.read_back(b"x" * 2_000_000, [], quiet),
     "runs without a session": lambda place: runs.everything("Tiny three"),
     "outputs without a session": lambda place: export.outputs_folder(),
 }
@@ -179,7 +183,7 @@ def test_every_page_says_what_is_switched_off_and_offers_none_of_it(visitor_app,
     assert ("shared server" in said) == (page != "learn")
     if page != "learn":
         assert "Opening files by their path" in texts_of(app)
-    labels = {one.label for one in (*app.button, *app.text_input, *app.get("popover"))}
+    labels = {one.label for one in (*app.button, *app.text_input)}
     assert not labels & {"New family", "Open another family", "Path", "Open", "This family"}
 
 
@@ -277,7 +281,7 @@ def test_a_model_is_written_for_the_session_and_downloaded(visitor_app, monkeypa
     (run,) = kept_by(app)
     prepared = app.session_state["preparation"].outcome()
     with visiting(visitor_of(app)):
-        folder = export.write(run, lambda: prepared, lambda *said: None)
+        folder = export.write(run, lambda: prepared, quiet)
         assert folder.is_relative_to(visitor_of(app).folder.resolve())
         archive = export.zipped(run, folder, "")
         assert io.BytesIO(archive.read()).read(2) == b"PK"
@@ -285,7 +289,7 @@ def test_a_model_is_written_for_the_session_and_downloaded(visitor_app, monkeypa
         for limit in ("download", "disk"):
             limited(monkeypatch, **{limit: 1000})
             with pytest.raises(InputError, match="at most 1 kB"):
-                export.write(run, lambda: prepared, lambda *said: None)
+                export.write(run, lambda: prepared, quiet)
     limited(monkeypatch, work=DEMO.work, download=1000)
     app = settle(app.switch_page("pages/export.py"), "preparation")
     assert "Download as zip" not in {one.label for one in app.download_button}

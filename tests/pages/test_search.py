@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from mats_core.recipes import Tuned
-from tests.pages.driving import kept, merge, press, sentences, settle, shared, spec, texts_of
+from mats_core.recipes import as_tuned, load_family, still_tuned
+from pages.shared.work import Request
+from tests.pages.driving import kept, labelled, press, sentences, settle, shared, spec, texts_of
 
 Open = Callable[..., AppTest]
 
@@ -49,15 +52,24 @@ def test_a_search_goes_on_and_its_trial_goes_over_to_merge(page: AppTest):
     widget(app, "Trial (or click one above)").set_value(4).run()
     app = press(app, "Use these settings")
     assert app.title[0].value == "Merge"
-    merge(app)
-    (run,) = kept()
-    assert run.recipe.options.get("density", 0.2) == chosen.values["density"]
-    assert [entry.weight for entry in run.recipe.experts] == [
-        chosen.values[f"weight e{m}"] for m in range(3)
-    ]
-    assert isinstance(run.recipe.tuned, Tuned)
-    assert run.recipe.tuned.trials == 4
-    assert any("in 4 trials" in note for note in run.report.warnings)
+    assert sentences(app) == ""
+    assert labelled(app, "Density").value == chosen.values["density"]
+    weights = [labelled(app, f"e{m}").value for m in range(3)]
+    assert weights == [chosen.values[f"weight e{m}"] for m in range(3)]
+    assert app.session_state["tuned"].trials == 4
+    assert kept() == []  # nothing was kept of the search
+
+
+def test_a_merge_says_how_it_was_chosen_until_something_is_changed(tiny_family: Path):
+    collection = load_family(tiny_family)
+    recipe = as_tuned(collection.recipe("ties", {"density": 0.5}), trials=4, examples=9)
+    names = tuple(entry.name for entry in recipe.experts)
+    options = recipe.parsed_options().model_dump()
+    request = Request(collection, "ties", options, names, tuned=recipe.tuned)
+    assert request.recipe().tuned == recipe.tuned
+    assert still_tuned(request.recipe())
+    for other in ({"options": {**options, "density": 0.55}}, {"seed": 1}, {"experts": names[:2]}):
+        assert replace(request, **other).recipe().tuned is None
 
 
 def test_a_search_for_nothing_is_told(page: AppTest):

@@ -1,234 +1,109 @@
 """Damaged files of every kind that is read here, and what must come of each.
 
-    python -m tests.trust.campaign --rounds 2000 --seed 1
+    python -m tests.trust.campaign --rounds 20000 --seed 1        all; a table with --write
+    python -m tests.trust.campaign --kind tokenizer.json --number 17 --seed 1     one again
 
-A round damages one file and opens it by the door that reads such files.  What is allowed: the file
-is taken, or an `InputError` of at most `LONGEST` characters; within `SECONDS`, and within the
-memory that the process is given.  Everything else is a fault, printed with the seed that gives it
-again.  Rounds are drawn from the seed alone.
+A round damages one file by what is known of its form (`damage.py`) and opens it by the door that
+reads such files (`shelves.py`).  What is allowed: the file is taken, and what is made of it is what
+plain numpy makes of it; or an `InputError` of at most `LONGEST` characters; within `SECONDS` of a
+processor and `BYTES` of memory.  Everything else is a fault, printed with the seed and number that
+give it again.  Rounds are drawn from the seed, the kind and their number alone.
+
+The files of a shelf are made once, in a process that lives on from round to round.  One that dies
+or does not answer any more is a fault, and another one goes on behind that round.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import json
+import gc
 import logging
+import multiprocessing
 import os
 import random
+import resource
 import signal
-import struct
 import sys
 import tempfile
 import time
 import traceback
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-import yaml
-from safetensors.torch import save_file
 
-from mats_core import InputError, Statistics, load_family, load_recipe, merge, parse_recipe, tasks
-from mats_core.adapters import open_expert
-from mats_core.checkpoints import Checkpoint, front_matter
-from mats_core.export import reopen
-from pages.shared.work import runs
+from mats_core import InputError
 
-LONGEST, SECONDS = 1000, 5
-FAMILY = "a family"
-NASTY: tuple[Any, ...] = (
-    None, True, -1, 0, 10**400, 1e308, float("nan"), float("inf"), "", "..", "/", "²", "~nobody/x",
-    "a\0b", "x" * 70_000, "\ud800", [], {}, [[]], [None], {"": None}, "../../x", "$(touch x)",
-    "(.*)*" * 9 + "!",
-)  # fmt: skip
-RAW = (
-    b"", b"\0", b"[" * 100_000, b'{"a":' * 50_000, b"\xff\xfe\0", b"a: &a [*a, *a]", b"5", b"[]",
-    b"!!int x", b"2020-13-45", b"null", b"- " * 5000, b"&a [*a]", b"PK\x03\x04", b"\x1f\x8b\x08",
-)  # fmt: skip
+from . import model_shelves, shelves
+from .shelves import FAMILY, Kind, family
+from .table import write_table
+
+LONGEST, SECONDS, BYTES = 1000, 5, 1_000_000_000
+PATIENCE = 60  # seconds on the wall after which a process is given up
+ADDRESSES = 8_000_000_000  # bytes of addresses that a process may take: the machine is not harmed
+SHELVES: Mapping[str, Callable[[Path], Mapping[str, Kind]]] = {
+    "weights and statistics": shelves.weights,
+    "adapters": shelves.adapters,
+    "outputs": shelves.outputs,
+    "rows and tasks": shelves.tables,
+    "pictures and arrays": shelves.pictures,
+    "archives and caches": shelves.archives,
+    "models of texts": model_shelves.texts,
+    "language models": model_shelves.speech,
+    "models of images": model_shelves.sight,
+    "lm-evaluation-harness": model_shelves.harness,
+}
+
+__all__ = ["FAMILY", "LONGEST", "SHELVES", "alone", "campaign", "family", "outcome"]
 
 
 @dataclass(frozen=True)
-class Fault:
-    """What may not be: the kind of file, the number of the round, and what came of it."""
+class Outcome:
+    """What came of a round: of its kind, its number, how it ended, and what it took."""
 
     kind: str
     number: int
     said: str
+    seconds: float = 0.0
+    nbytes: int = 0
+
+    @property
+    def way(self) -> str:
+        """`taken`, `refused` or `fault`."""
+        return self.said if self.said in ("taken", "refused") else "fault"
 
 
-def family(folder: Path) -> None:
-    """A base and two experts of two small layers, statistics, tasks, an adapter, and what names
-    them."""
-    g = torch.Generator().manual_seed(0)
-    base = {}
-    for i in range(2):
-        base |= {f"block.{i}.fc.weight": torch.randn(6, 4, generator=g)}
-        base |= {f"block.{i}.fc.bias": torch.randn(6, generator=g)}
-    save_file(base, folder / "base.safetensors", {"format": "pt"})
-    for m in range(2):
-        own = {n: v + 0.1 * torch.randn(v.shape, generator=g) for n, v in base.items()}
-        save_file(own, folder / f"e{m}.safetensors", {"format": "pt"})
-        stats = {f"{n}.fisher": torch.rand(v.shape, generator=g) for n, v in own.items()}
-        for i in range(2):
-            x, y = torch.randn(9, 4, generator=g), torch.randn(9, 6, generator=g)
-            stats |= {f"block.{i}.fc.input_gram": x.T @ x, f"block.{i}.fc.input_mean": x.mean(0)}
-            stats |= {f"block.{i}.fc.output_gradient_gram": y.T @ y}
-        told = {"format": "mats-statistics-1", "tokens": "9", "examples": "9", "seed": "0"}
-        save_file(stats, folder / f"e{m}.stats.safetensors", told)
-    experts = [
-        {"name": f"e{m}", "model": f"e{m}.safetensors", "statistics": f"e{m}.stats.safetensors"}
-        for m in range(2)
-    ]
-    recipe = {"base": "base.safetensors", "method": "regmean", "device": "cpu", "experts": experts}
-    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-    plain = [{k: e[k] for k in ("name", "model")} for e in experts]
-    told = {"name": FAMILY, "base": "base.safetensors", "experts": plain}
-    (folder / "family.yaml").write_text(yaml.safe_dump(told))
-    sharded = folder / "sharded"
-    sharded.mkdir()
-    save_file(base, sharded / "model-1.safetensors")
-    index = {"metadata": {}, "weight_map": dict.fromkeys(base, "model-1.safetensors")}
-    (sharded / "model.safetensors.index.json").write_text(json.dumps(index))
-    lora = folder / "lora"
-    lora.mkdir()
-    parts = {
-        f"base_model.model.block.{i}.fc.lora_{p}.weight": torch.randn(*shape, generator=g)
-        for i in range(2)
-        for p, shape in (("A", (2, 4)), ("B", (6, 2)))
-    }
-    save_file(parts, lora / "adapter_model.safetensors")
-    settings = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["fc"]}
-    settings |= {"rank_pattern": {"block.0.fc": 2}, "alpha_pattern": {"fc": 4.0}}
-    (lora / "adapter_config.json").write_text(json.dumps(settings))
-    rows = "text,label\n" + "".join(f"row {i},{'ny'[i % 2]}\n" for i in range(20))
-    (folder / "rows.csv").write_text(rows)
-    lines = [json.dumps({"text": f"row {i}", "label": "ny"[i % 2]}) for i in range(20)]
-    (folder / "rows.jsonl").write_text("\n".join(lines))
-    for kind in ("csv", "jsonl"):
-        task = {"kind": "text", "train": f"rows.{kind}", "test": 0.3, "inputs": ["text"]}
-        (folder / f"{kind}.yaml").write_text(yaml.safe_dump(task))
-    images, labels = np.zeros((8, 6, 6), np.uint8), np.arange(8) % 2
-    halves = {"x_train": images, "y_train": labels, "x_test": images, "y_test": labels}
-    np.savez(folder / "task.npz", **halves, classes=np.array(["a", "b"]))
-    (folder / "README.md").write_text("---\nlicense: mit\nbase_model: a/b\n---\n# A model\n")
-    made = parse_recipe({**recipe, "evaluate": False}, folder)
-    run = runs.add(FAMILY, 2, made, merge(made).report)
-    kept = runs.folder(FAMILY) / f"{run.id}.json"
-    (folder / "run.json").write_bytes(kept.read_bytes())
+@dataclass
+class Found:
+    """What came of a campaign: outcomes counted by (shelf, kind, way), faults, and the most that a
+    round took."""
+
+    counted: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    faults: list[Outcome] = field(default_factory=list)
+    seconds: float = 0.0
+    nbytes: int = 0
+
+    def take(self, shelf: str, one: Outcome) -> None:
+        """Count a round."""
+        self.counted[shelf, one.kind, one.way] += 1
+        self.seconds = max(self.seconds, one.seconds)
+        self.nbytes = max(self.nbytes, one.nbytes)
+        if one.way == "fault":
+            self.faults.append(one)
+
+    def share(self, way: str) -> float:
+        """The share of rounds that ended in a way."""
+        known = sum(n for (_, _, how), n in self.counted.items() if how == way)
+        return known / max(1, sum(self.counted.values()))
 
 
-def merged(folder: Path) -> None:
-    """A merge of the family by its recipe."""
-    report = merge(load_recipe(folder / "recipe.yaml")).report
-    json.loads(report.to_json())
-
-
-def of_run(folder: Path) -> None:
-    """The list of runs, with one that is damaged: it never ends with an error."""
-    kept = next(runs.folder(FAMILY).glob("*.json"))
-    kept.write_bytes((folder / "run.json").read_bytes())
-    for run in runs.everything(FAMILY):
-        assert run.id == kept.stem
-        json.dumps([run.name, run.label, runs.settings(run)])
-
-
-def of_adapter(folder: Path) -> None:
-    """Every tensor of a base under an adapter."""
-    view = open_expert(folder / "lora", Checkpoint.open(folder / "base.safetensors"))
-    for name in view.tensors:
-        view.read(name)
-
-
-# Kind → (the file that is damaged, the door that reads it).
-DOORS: dict[str, tuple[str, Callable[[Path], Any]]] = {
-    "checkpoint": ("e0.safetensors", merged),
-    "statistics": ("e0.stats.safetensors", merged),
-    "recipe": ("recipe.yaml", lambda f: load_recipe(f / "recipe.yaml")),
-    "recipe from outside": ("recipe.yaml", lambda f: reopen((f / "recipe.yaml").read_bytes(), [])),
-    "family": ("family.yaml", lambda f: load_family(f / "family.yaml")),
-    "index": ("sharded/model.safetensors.index.json", lambda f: Checkpoint.open(f / "sharded")),
-    "adapter": ("lora/adapter_config.json", of_adapter),
-    "adapter's weights": ("lora/adapter_model.safetensors", of_adapter),
-    "description of a task": ("csv.yaml", lambda f: tasks.load(f / "csv.yaml")),
-    "csv": ("rows.csv", lambda f: tasks.load(f / "csv.yaml")),
-    "jsonl": ("rows.jsonl", lambda f: tasks.load(f / "jsonl.yaml")),
-    "npz": ("task.npz", lambda f: tasks.load(f / "task.npz")),
-    "model card": ("README.md", lambda f: front_matter(f / "README.md")),
-    "run": ("run.json", of_run),
-    "header of statistics": ("e1.stats.safetensors", lambda f: _told(f / "e1.stats.safetensors")),
-}
-
-
-def _told(file: Path) -> None:
-    opened = Statistics.open(file)
-    json.dumps([opened.tokens, opened.notes, sorted(opened.kinds)])
-
-
-def damaged(file: Path, content: bytes, rng: random.Random) -> bytes:
-    """The bytes of a file with one piece of damage: of its form where it has one, or of any."""
-    way = rng.randrange(6)
-    if way == 0:
-        return rng.choice(RAW)
-    if way == 1:
-        return content[: rng.randrange(len(content) + 1)]
-    if way == 2:
-        found = bytearray(content)
-        for _ in range(rng.randrange(1, 9)):
-            found[rng.randrange(len(found))] ^= 1 << rng.randrange(8)
-        return bytes(found)
-    with contextlib.suppress(ValueError, yaml.YAMLError, RecursionError):
-        if file.suffix == ".safetensors":
-            return _header(content, rng)
-        if file.suffix == ".json":
-            return json.dumps(_changed(json.loads(content), rng)).encode()
-        if file.suffix == ".yaml":
-            return yaml.safe_dump(_changed(yaml.safe_load(content), rng)).encode("utf-8", "replace")
-    at = rng.randrange(len(content) + 1)
-    return content[:at] + rng.choice(RAW)[:5000] + content[at:]
-
-
-def _header(content: bytes, rng: random.Random) -> bytes:
-    """A file of safetensors with one value of its header, or of its numbers, exchanged."""
-    length = struct.unpack("<Q", content[:8])[0]
-    header, rest = json.loads(content[8 : 8 + length]), content[8 + length :]
-    if rng.random() < 0.3:
-        values = bytearray(rest)
-        at = 4 * rng.randrange(len(values) // 4)
-        number = rng.choice([float("nan"), float("inf"), 1e38, -1e30, -1.0, 1e-40])
-        values[at : at + 4] = struct.pack("<f", number)
-        rest = bytes(values)
-    else:
-        header = _changed(header, rng)
-    told = json.dumps(header).encode()
-    told += b" " * (-len(told) % 8)
-    return struct.pack("<Q", len(told)) + told + rest
-
-
-def _changed(content: Any, rng: random.Random) -> Any:
-    """Plain values with one of them, somewhere, exchanged, removed or called otherwise."""
-    place = content
-    while isinstance(place, dict | list) and place:
-        keys = list(place) if isinstance(place, dict) else range(len(place))
-        key = rng.choice(keys)
-        inner = place[key]
-        if isinstance(inner, dict | list) and inner and rng.random() < 0.8:
-            place = inner
-            continue
-        way = rng.random()
-        if way < 0.7:
-            place[key] = rng.choice(NASTY)
-        elif way < 0.85 and isinstance(place, dict):
-            place[str(rng.choice(NASTY))[:80]] = place.pop(key)
-        else:
-            place.pop(key)
-        return content
-    return rng.choice(NASTY)
+# A round ------------------------------------------------------------------------------------------
 
 
 class _TooLong(BaseException):
@@ -236,20 +111,26 @@ class _TooLong(BaseException):
 
 
 @contextlib.contextmanager
-def _alarm(seconds: int) -> Iterator[None]:
+def _alarm(seconds: float) -> Iterator[None]:
+    """Raise after so many seconds of a processor, or ten times as many on the wall: the machine
+    may be busy with others."""
+
     def ring(*_: object) -> None:
         raise _TooLong
 
-    before = signal.signal(signal.SIGALRM, ring)
-    signal.alarm(seconds)
+    before = [(s, signal.signal(s, ring)) for s in (signal.SIGPROF, signal.SIGALRM)]
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    signal.setitimer(signal.ITIMER_REAL, 10 * seconds)
     try:
         yield
     finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for number, handler in before:
+            signal.signal(number, handler)
 
 
-def outcome(door: Callable[[Path], Any], folder: Path, seconds: int = SECONDS) -> str:
+def outcome(door: Callable[[Path], Any], folder: Path, seconds: float = SECONDS) -> str:
     """`taken`, `refused`, or what is wrong with the way in which a door ended."""
     try:
         with _alarm(seconds), warnings.catch_warnings():
@@ -261,45 +142,49 @@ def outcome(door: Callable[[Path], Any], folder: Path, seconds: int = SECONDS) -
     except _TooLong:
         return f"no answer within {seconds} s"
     except BaseException as error:
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        where = f"{Path(last.filename).name}:{last.lineno}"
-        return f"{type(error).__name__} at {where}: {str(error)[:160]}"
+        where = [
+            one
+            for one in traceback.extract_tb(error.__traceback__)
+            if "/tests/" not in one.filename
+        ]
+        last = where[-1] if where else traceback.extract_tb(error.__traceback__)[-1]
+        ours = [one for one in where if "mats_core" in one.filename or "/pages/" in one.filename]
+        via = f" via {Path(ours[-1].filename).name}:{ours[-1].lineno}" if ours else ""
+        at = f"{Path(last.filename).name}:{last.lineno}{via}"
+        return f"{type(error).__name__} at {at}: {str(error)[:160]}"
     return "taken"
 
 
-def campaign(
-    folder: Path, seed: int, rounds: int, seconds: int = SECONDS
-) -> tuple[Counter[tuple[str, str]], list[Fault]]:
-    """How often each kind of file was taken and refused, and the faults of so many rounds.
-
-    folder   an empty one, in which the files are made
-    """
-    logging.disable(logging.CRITICAL)
+def _memory(reset: bool = False) -> tuple[int, int]:
+    """(bytes held now, most bytes held since the last reset), where the system tells; else 0."""
     try:
-        family(folder)
-        for kind, (_, door) in DOORS.items():
-            if (
-                kind != "recipe from outside"
-                and (said := outcome(door, folder, seconds)) != "taken"
-            ):
-                raise AssertionError(f"{kind}, undamaged: {said}")
-        counted: Counter[tuple[str, str]] = Counter()
-        faults = []
-        for number in range(rounds):
-            rng = random.Random(f"{seed} {number}")
-            kind = list(DOORS)[number % len(DOORS)]
-            name, door = DOORS[kind]
-            file = folder / name
-            whole = file.read_bytes()
-            file.write_bytes(damaged(file, whole, rng))
-            found = outcome(door, folder, seconds)
-            file.write_bytes(whole)
-            counted[kind, found if found in ("taken", "refused") else "fault"] += 1
-            if found not in ("taken", "refused"):
-                faults.append(Fault(kind, number, found))
-        return counted, faults
+        if reset:
+            Path("/proc/self/clear_refs").write_text("5")
+        told = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
+        return tuple(1024 * int(told[k].split()[0]) for k in ("VmRSS", "VmHWM"))  # type: ignore[return-value]
+    except (OSError, KeyError):
+        return 0, 0
+
+
+def round_of(folder: Path, called: str, kind: Kind, seed: int, number: int) -> Outcome:
+    """What comes of one damaged file."""
+    rng = random.Random(f"{seed} {called} {number}")
+    file = folder / kind.file
+    whole = file.read_bytes()
+    file.write_bytes(kind.damage(whole, rng))
+    before, _ = _memory(reset=True)
+    begun = time.process_time()
+    try:
+        said = outcome(kind.door, folder)
     finally:
-        logging.disable(logging.NOTSET)
+        file.write_bytes(whole)
+    taken = max(0, _memory()[1] - before)
+    if taken > BYTES and said in ("taken", "refused"):
+        said = f"{taken / 1e9:.1f} GB of memory, {said}"
+    return Outcome(called, number, said, time.process_time() - begun, taken)
+
+
+# A shelf, in a process of its own -----------------------------------------------------------------
 
 
 @contextlib.contextmanager
@@ -308,26 +193,198 @@ def alone() -> Iterator[Path]:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         os.environ |= {"MATS_RESULTS": f"{folder}/results", "MATS_CACHE": f"{folder}/cache"}
+        os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HOME": f"{folder}/hub"}
         place = Path(folder) / "family"
         place.mkdir()
         yield place
 
 
+def _serve(
+    shelf: str, tasks: Sequence[tuple[str, int]] | None, rounds: int, seed: int, pipe: Connection
+) -> None:
+    """Make a shelf, say which rounds there are, and run those that are left."""
+    sys.stdout = sys.stderr = open(os.devnull, "w")
+    logging.disable(logging.CRITICAL)
+    try:
+        with alone() as folder:
+            _rounds(shelf, folder, tasks, rounds, seed, pipe)
+        pipe.send(None)
+    except BaseException:
+        pipe.send(traceback.format_exc())
+
+
+def _rounds(
+    shelf: str, folder: Path, tasks: Sequence[tuple[str, int]] | None, rounds: int, seed: int,
+    pipe: Connection,
+) -> None:  # fmt: skip
+    kinds = SHELVES[shelf](folder)
+    resource.setrlimit(resource.RLIMIT_AS, (_addresses() + ADDRESSES,) * 2)
+    if tasks is None:
+        for called, kind in kinds.items():
+            if (said := outcome(kind.door, folder, 60)) != kind.whole:
+                raise AssertionError(f"{called}, undamaged: {said}")
+        whole = sum(kind.share for kind in kinds.values())
+        tasks = [
+            (called, number)
+            for called, kind in kinds.items()
+            for number in range(max(1, round(rounds * kind.share / whole)))
+        ]
+        random.Random(seed).shuffle(tasks)  # so that each kind has its share however long it runs
+        pipe.send(tasks)
+    for called, number in tasks:
+        pipe.send(round_of(folder, called, kinds[called], seed, number))
+        if number % 50 == 0:
+            gc.collect()
+
+
+def _addresses() -> int:
+    told = Path("/proc/self/statm")
+    return int(told.read_text().split()[0]) * resource.getpagesize() if told.exists() else 0
+
+
+def on_shelf(shelf: str, seed: int, rounds: int) -> Generator[Outcome, None, None]:
+    """The outcomes of so many rounds over the kinds of a shelf."""
+    left: list[tuple[str, int]] | None = None
+    context = multiprocessing.get_context("spawn")
+    while left is None or left:
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_serve, args=(shelf, left, rounds, seed, theirs))
+        process.start()
+        theirs.close()
+        try:
+            if left is None:
+                first = ours.recv() if ours.poll(20 * PATIENCE) else "not made in time"
+                if isinstance(first, str):
+                    raise AssertionError(f"{shelf}: {first}")
+                left = first
+                if not left:
+                    return
+            wait = 10 * PATIENCE  # the first round waits for the files
+            while left:
+                if not ours.poll(wait):
+                    yield Outcome(*left.pop(0), f"no answer within {wait} s on the wall")
+                    break
+                told = ours.recv()
+                if isinstance(told, str):
+                    raise AssertionError(f"{shelf}: {told}")
+                left.pop(0)
+                wait = PATIENCE
+                yield told
+        except EOFError:
+            process.join(PATIENCE)
+            if not left:
+                raise AssertionError(f"{shelf}: ended with {process.exitcode}") from None
+            yield Outcome(*left.pop(0), f"the process ended with {process.exitcode}")
+        finally:
+            process.kill()
+            process.join()
+
+
+def campaign(
+    seed: int, rounds: int, chosen: Sequence[str] = (), told: bool = False, minutes: float = 1e9
+) -> Found:
+    """What came of so many rounds over all shelves or over some, or of as many as fit into so many
+    minutes."""
+    found = Found()
+    names = [one for one in SHELVES if not chosen or one in chosen]
+    sizes = {one: SIZES.get(one, 1.0) for one in names}
+    for name in names:
+        begun = time.monotonic()
+        until = begun + 60 * minutes * sizes[name] / sum(sizes.values())
+        count = round(rounds * sizes[name] / sum(sizes.values()))
+        with contextlib.closing(on_shelf(name, seed, count)) as outcomes:
+            for one in outcomes:
+                found.take(name, one)
+                if told and one.way == "fault":
+                    said = f"{one.kind}, round {one.number} of seed {seed}: {one.said}"
+                    print(f"FAULT {said}", flush=True)
+                if time.monotonic() > until:
+                    break
+        if told:
+            done = sum(n for (shelf, _, _), n in found.counted.items() if shelf == name)
+            print(f"{name}: {done} rounds in {time.monotonic() - begun:.0f} s", flush=True)
+    return found
+
+
+# Rounds of a shelf beside those of the others: more where there are more kinds, fewer where one
+# takes long.
+SIZES = {
+    "weights and statistics": 6.0, "adapters": 1.5, "outputs": 1.5, "rows and tasks": 3.0,
+    "pictures and arrays": 2.5, "archives and caches": 1.5, "models of texts": 1.5,
+    "language models": 0.7, "models of images": 1.5, "lm-evaluation-harness": 0.2,
+}  # fmt: skip
+
+
+def again(called: str, seed: int, number: int) -> int:
+    """One round once more, with its traceback."""
+    with alone() as place:
+        for shelf in SHELVES.values():
+            folder = place / str(len(list(place.iterdir())))
+            folder.mkdir()
+            kinds = shelf(folder)
+            if called not in kinds:
+                continue
+            kind, file = kinds[called], folder / kinds[called].file
+            hurt = kind.damage(file.read_bytes(), random.Random(f"{seed} {called} {number}"))
+            file.write_bytes(hurt)
+            print(hurt[:2000])
+            kind.door(folder)
+            return 0
+    print(f"no kind '{called}'")
+    return 2
+
+
 def main() -> int:
     """Print what came of the rounds; 1 where there was a fault."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=2000)
+    parser.add_argument("--rounds", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=int(time.time()))
+    parser.add_argument("--minutes", type=float, default=1e9, help="at most, of all rounds")
+    parser.add_argument("--shelf", action="append", default=[], choices=list(SHELVES))
+    parser.add_argument("--kind")
+    parser.add_argument("--number", type=int, default=0)
+    parser.add_argument("--write", action="store_true", help="the table of docs/trust.md")
     asked = parser.parse_args()
-    with alone() as place:
-        counted, faults = campaign(place, asked.seed, asked.rounds)
-    for kind in DOORS:
-        told = ", ".join(f"{counted[kind, w]} {w}" for w in ("taken", "refused", "fault"))
+    if asked.kind:
+        return again(asked.kind, asked.seed, asked.number)
+    begun = time.monotonic()
+    found = campaign(asked.seed, asked.rounds, asked.shelf, told=True, minutes=asked.minutes)
+    for shelf, kind in dict.fromkeys((s, k) for s, k, _ in found.counted):
+        told = ", ".join(
+            f"{found.counted[shelf, kind, w]} {w}" for w in ("taken", "refused", "fault")
+        )
         print(f"{kind}: {told}")
-    for fault in faults:
-        print(f"FAULT {fault.kind}, round {fault.number} of seed {asked.seed}: {fault.said}")
-    print(f"{sum(counted.values())} rounds of seed {asked.seed}, {len(faults)} faults")
-    return 1 if faults else 0
+    count = sum(found.counted.values())
+    print(
+        f"{count} rounds of seed {asked.seed} in {time.monotonic() - begun:.0f} s: "
+        f"{found.share('taken'):.0%} taken, {len(found.faults)} faults; a round took at most "
+        f"{found.seconds:.1f} s and {found.nbytes / 1e6:.0f} MB"
+    )
+    if asked.write:
+        write_table("campaign", _lines(found, asked.seed))
+    return 1 if found.faults else 0
+
+
+def _lines(found: Found, seed: int) -> list[str]:
+    """The table of a campaign, in Markdown."""
+    lines = [
+        "| files | kinds | rounds | taken | refused | faults |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for shelf in dict.fromkeys(s for s, _, _ in found.counted):
+        kinds = {k for s, k, _ in found.counted if s == shelf}
+        ways = [sum(n for (s, _, w), n in found.counted.items() if (s, w) == (shelf, way))
+                for way in ("taken", "refused", "fault")]  # fmt: skip
+        lines.append(
+            f"| {shelf} | {len(kinds)} | {sum(ways)} | " + " | ".join(map(str, ways)) + " |"
+        )
+    count = sum(found.counted.values())
+    lines += [
+        "",
+        f"{count:,} rounds of seed {seed}: {found.share('taken'):.0%} were taken; one took at most "
+        f"{found.seconds:.1f} s of a processor and {found.nbytes / 1e6:.0f} MB of memory.",
+    ]
+    return lines
 
 
 if __name__ == "__main__":

@@ -12,6 +12,8 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from . import locked
+
 ROOT = Path(__file__).resolve().parents[2]
 OURS = {"mats_core", "pages", "sample_models", "mats_explorer"}
 
@@ -52,3 +54,13 @@ def test_what_is_imported_is_declared():
             if not declared & {canonicalize_name(name) for name in homes.get(top, [top])}:
                 missing[top] = file.relative_to(ROOT).as_posix()
     assert not missing
+
+
+def test_every_direct_dependency_is_locked_within_its_range():
+    lines = (ROOT / "constraints.txt").read_text("utf-8").splitlines()
+    pinned = [Requirement(line) for line in lines if not line.startswith("#")]
+    versions = {canonicalize_name(one.name): str(one.specifier) for one in pinned}
+    assert all(version.startswith("==") for version in versions.values())
+    for one in locked.declared():
+        version = versions[canonicalize_name(one.name)].removeprefix("==")
+        assert one.specifier.contains(version, prereleases=True), f"{one}: {version} is locked"

@@ -39,7 +39,7 @@ def link(collection: FamilyFile, layer: str, task: str) -> None:
         "pages/merge.py", label=f"Give this layer less of {show.label(task)} on Merge",
         icon=":material/stacked_line_chart:",
         query_params={
-            **({families.LINK: collection.name} if families.LINK in st.query_params else {}),
+            **({families.LINK: session.followed_family} if session.followed_family else {}),
             settings.SETTINGS: settings.handing(request),
         },
         help=f"{title}{why} with a rule for this layer, in which {show.plain(task)} counts "

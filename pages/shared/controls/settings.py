@@ -9,7 +9,7 @@ from typing import Any
 
 import streamlit as st
 
-from mats_core.errors import InputError, member
+from mats_core.errors import InputError, member, parsing
 from mats_core.evaluation import QUICK
 from mats_core.methods import METHODS, describe
 from mats_core.recipes import FamilyFile, Recipe, parse_options
@@ -30,10 +30,10 @@ def follow_link(collection: FamilyFile) -> None:
     if given is None:
         return
     try:
-        session.wanted = _handed(json.loads(given), collection)
-    except (InputError, ValueError, TypeError, KeyError) as error:
-        said = str(error) if isinstance(error, InputError) else "they cannot be read"
-        show.keep("info", f"The link holds settings that do not fit: {said}")
+        with parsing("settings", "those of a link that was made here"):
+            session.wanted = _handed(json.loads(given), collection)
+    except InputError as error:
+        show.keep("info", f"The link holds settings that do not fit: {error}")
 
 
 def handing(request: merge.Request) -> str:

@@ -87,7 +87,7 @@ def sight(folder: Path) -> Sight | None:
             return Sight(*known, best["split"])
         more = 100 * (known[1] - others[0]["normalised_accuracy"])
         return Sight(*known, best["split"], others[0]["method"], more)
-    except (OSError, ValueError, KeyError, TypeError):
+    except Exception:  # whatever a damaged file makes of it
         return None
 
 

@@ -155,8 +155,8 @@ def _strangers(draft: Draft, base: ListedModel, offers: Sequence[Candidate]) -> 
                 key=_align_key(draft, base),
                 help="Models that were trained apart number their units differently. Aligning "
                 "finds which unit is which by the weights (Git Re-Basin); the expert answers as "
-                "before. It helps fully where a start is a permuted copy of the base, and little "
-                "where it was drawn anew. The family says 'align: true' then.",
+                "before. A permuted copy of the base comes back whole; what it brings to a start "
+                "that was drawn anew only a merge shows. The family says 'align: true' then.",
             )  # fmt: skip
         return [one.model for one in offers if _ticked(draft, base, one, offers)] if on else []
 

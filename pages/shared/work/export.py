@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 import zipfile
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from mats_core.api import judge
-from mats_core.errors import InputError
+from mats_core.errors import InputError, parsing, read_json
 from mats_core.export import Finished, Reopened, recipe_yaml, reopening
 from mats_core.merging import lora_bytes, output_specs, planned, run_plan
 from mats_core.recipes import FINAL, Evaluation, FamilyFile, LoraOutput, Plan, Recipe, Report
@@ -110,10 +109,11 @@ def written(run: Run, lora: LoraOutput | None = None) -> Written | None:
     if not folder.exists():
         return None
     try:
-        content = json.loads((folder / "report.json").read_text("utf-8"))
-        coverage = {str(kind): int(count) for kind, count in content["coverage"].items()}
-        report = Report.from_dict(content)
-    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        with parsing(f"'{folder}'", "the model of this run"):
+            content = read_json(folder / "report.json")
+            coverage = {str(kind): int(count) for kind, count in content["coverage"].items()}
+            report = Report.from_dict(content)
+    except InputError:
         raise InputError(
             f"'{folder}'",
             expected="nothing, or the model of this run",

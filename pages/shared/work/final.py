@@ -8,6 +8,7 @@ from collections.abc import Generator, Sequence
 from datetime import UTC, datetime
 
 from mats_core.checkpoints import write_atomically
+from mats_core.errors import lenient_json
 from mats_core.evaluation import TaskResult, going_on
 from mats_core.merging import Event
 from mats_core.recipes import FINAL
@@ -62,7 +63,5 @@ def asked(family: str) -> int:
 
 def _ledger(family: str) -> dict[str, str]:
     """Which merges were asked by a press, and when; none where the file says nothing."""
-    try:
-        return dict(json.loads((runs.folder(family) / ASKED).read_text("utf-8")))
-    except (OSError, ValueError, TypeError):
-        return {}
+    content = lenient_json(runs.folder(family) / ASKED)
+    return content if isinstance(content, dict) else {}

@@ -153,7 +153,9 @@ def _heard(
     modules = dict(model.named_modules())
     axes = _weight_axes(modules[layer])
     assert axes is not None
-    size = modules[layer].weight.shape[axes[0]]  # type: ignore[union-attr]
+    weight = modules[layer].weight
+    assert isinstance(weight, Tensor)
+    size = weight.shape[axes[0]]
     rows: list[Tensor] = []
     # A first few tell a layer that decides everything, which need not be asked unit by unit.
     starts = [

@@ -186,7 +186,7 @@ def as_seen(stage: Stage, seen: Seen, size: tuple[int, int]) -> Stage:
     """
     if seen.number is not None:
         return stage
-    whole = dict(zip(("output", "input"), size, strict=True))
+    whole: dict[str, int] = dict(zip(("output", "input"), size, strict=True))
     first, second = (
         "direction" if whole.get(axis, length) != length else axis
         for axis, length in zip(stage.axes, seen.shape, strict=True)

@@ -28,7 +28,9 @@ def view(app: AppTest, name: str) -> AppTest:
 
 
 def widget(app: AppTest, label: str) -> Any:
-    kinds = (app.selectbox, app.multiselect, app.number_input, app.get("button_group"))
+    kinds: tuple[Any, ...] = (
+        app.selectbox, app.multiselect, app.number_input, app.get("button_group")
+    )  # fmt: skip
     return next(one for kind in kinds for one in kind if one.label == label)
 
 

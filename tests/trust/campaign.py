@@ -218,7 +218,8 @@ def _rounds(
     pipe: Connection,
 ) -> None:  # fmt: skip
     kinds = SHELVES[shelf](folder)
-    resource.setrlimit(resource.RLIMIT_AS, (_addresses() + ADDRESSES,) * 2)
+    most = _addresses() + ADDRESSES
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
     if tasks is None:
         for called, kind in kinds.items():
             if (said := outcome(kind.door, folder, 60)) != kind.whole:

@@ -34,7 +34,7 @@ def arrays(file: Path) -> dict[str, np.ndarray]:
 
 def average(name: str, base: Arrays, experts: Sequence[Arrays]) -> np.ndarray:
     """The mean of a tensor over the experts."""
-    return sum(one[name] for one in experts) / len(experts)
+    return np.mean([one[name] for one in experts], axis=0)
 
 
 def arithmetic(name: str, base: Arrays, experts: Sequence[Arrays]) -> np.ndarray:
@@ -54,8 +54,9 @@ def regmean(
         one[key] + 0.01 * np.trace(one[key]) / len(one[key]) * np.eye(len(one[key]))
         for one in grams
     ]
-    left = sum(ready)
-    right = sum(one[name] @ gram for one, gram in zip(experts, ready, strict=True))
+    left = np.sum(ready, axis=0)
+    each = [one[name] @ gram for one, gram in zip(experts, ready, strict=True)]
+    right = np.sum(each, axis=0)
     return np.linalg.solve(left.T, right.T).T, float(np.linalg.cond(left)) * (1 + odd / 1e-6)
 
 

@@ -79,9 +79,11 @@ def test_merges_of_a_lesson_or_a_board_tell_where_the_whole_is(prepared):
         for method, options in (("average", {}), ("kfac", {"iterations": 50}), ("dare", {}))
     ]
     said: list[tuple[float, str]] = []
-    for step in turns(
-        lambda part, text, partial=None: said.append((part, text)), recipes, prepared
-    ):
+
+    def tell(fraction: float, text: str, partial: object = None) -> None:
+        said.append((fraction, text))
+
+    for step in turns(tell, recipes, prepared):
         step(0.0, "begins")
         step(1.0, "done")
     costs = [seconds(recipe, prepared) for recipe in recipes]

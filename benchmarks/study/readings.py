@@ -38,11 +38,11 @@ images reach 98.9 (validation): what is missing is the router. On texts the same
 of the gap, one seed); the routed rows by layer were not run there.
 
 Goals: on texts met for weights, eight (three seeds) and inputs (one seed), missed by a tenth of a
-point for a pool (91.9 of 92) and by two for routed (one seed); labels were not tried. On images met
-for weights, eight and inputs, both of the latter with how the answers turn, and missed for a pool,
-for labels (88.0 of 90, by 1,024 inputs whose labels are not used) and for routed. On the sample family
-met for a pool, eight, inputs and routed, and missed by less than two points for weights and by two
-for labels.""",
+point for a pool (91.9 of 92) and by two for routed (one seed); labels were not tried. On images
+met for weights, eight and inputs, both of the latter with how the answers turn, and missed for a
+pool, for labels (88.0 of 90, by 1,024 inputs whose labels are not used) and for routed. On the
+sample family met for a pool, eight, inputs and routed, and missed by less than two points for
+weights and by two for labels.""",
     "table text": """\
 K-FAC gradient matching leads, as on vision, though within the interval of K-FAC and TSV-M.
 Curvature and the geometry of the updates arrive close together: RegMean, K-FAC, TSV-M, Iso and

@@ -15,11 +15,11 @@ import torch
 
 from mats_core.system import cache_folder
 
-from . import evidence, forecast, frontier, page, way
+from . import evidence, forecast, foretold, frontier, page, way
 from .questions import SECTIONS, one_solve
 from .trials import Bench, Store
 
-FIRST = ("search", "table", "frontier", "way", "predicted")
+FIRST = ("search", "table", "frontier", "way", "predicted", "foretold")
 ALL = [*FIRST, *(section for section in SECTIONS if section not in FIRST)]
 SAMPLE = Path(__file__).resolve().parents[2] / "sample_models/drawn"
 RESULTS = Path(__file__).parent / "results"
@@ -48,7 +48,10 @@ def main() -> None:
         if "frontier" in options.sections:
             apart = Store(frontier.place(RESULTS, options.name))
             answer(Bench(folder, apart, device=options.device), ["frontier"])
-        answer(bench, [one for one in options.sections if one != "frontier"])
+        if "foretold" in options.sections:
+            foretold.run(bench, RESULTS, options.name)
+        apart = ("frontier", "foretold")
+        answer(bench, [one for one in options.sections if one not in apart])
 
 
 def answer(bench: Bench, sections: list[str]) -> None:

@@ -12,7 +12,7 @@ from scipy.stats import spearmanr
 
 from mats_core.methods import METHODS
 
-from . import frontier, plots, questions
+from . import foretold, frontier, plots, questions
 from .readings import READINGS
 from .trials import Store, Trial
 
@@ -28,9 +28,18 @@ def write(results: Path) -> None:
     stores = {name: store for name, store in stores.items() if store.content["results"]}
     titles = {**TITLES, "sample": "sample family"}
     reached = frontier.table({n: Store(frontier.place(results, n)) for n in titles}, titles)
-    parts = [INTRODUCTION, _families(stores), _table(stores), reached]
+    tables = {n: Store.of(results, n) for n in titles}
+    parts = [
+        INTRODUCTION,
+        _families(stores),
+        _table(tables, titles),
+        _steps(tables, titles),
+        reached,
+    ]
     for name, section in ANSWERS.items():
         body = section(stores)
+        if name == "pairs":
+            body = "\n\n".join(part for part in (body, foretold.table(results, titles)) if part)
         if body:
             parts.append(f"## {TITLE_OF[name]}\n\n{body}\n\n{READINGS.get(name, '')}".rstrip())
     parts.append(READINGS.get("end", ""))
@@ -67,7 +76,7 @@ def _families(stores: Stores) -> str:
     return "\n".join(lines).rstrip()
 
 
-def _table(stores: Stores) -> str:
+def _table(stores: Stores, titles: Mapping[str, str]) -> str:
     parts = ["## Every method, default and searched (test halves)"]
     for name, store in stores.items():
         rows = [_row(store, method) for method in questions.SEARCH]
@@ -75,7 +84,7 @@ def _table(stores: Stores) -> str:
         if not rows:
             continue
         parts += [
-            f"### {TITLES[name]}",
+            f"### {titles[name]}",
             "| method | default: normalised | gap | searched: normalised | gap | found by the "
             "search |\n| --- | --- | --- | --- | --- | --- |\n" + "\n".join(rows),
         ]
@@ -91,6 +100,32 @@ def _table(stores: Stores) -> str:
     return "\n\n".join(parts)
 
 
+def _steps(stores: Stores, titles: Mapping[str, str]) -> str:
+    """Steps after a merge on the test halves, each with the best of its options on validation."""
+    lines = []
+    for name, store in stores.items():
+        for method in questions.STEPPED:
+            bare = _on_test(store, questions.default(method))
+            for step in questions.STEPS:
+                tried = [(t, store.get(t)) for t in questions.candidates_after(method, step)]
+                known = [(result["normalised"], t) for t, result in tried if result]
+                if len(known) < len(tried):
+                    continue
+                best = max(known, key=lambda pair: pair[0])[1]
+                if not store.get(best.on_test()):
+                    continue
+                options = _settings(best.after[0][step])
+                title = METHODS[method].title
+                cells = [titles[name], title, *bare, f"`{step}`, {options}", *_on_test(store, best)]
+                lines.append("| " + " | ".join(cells) + " |")
+    if not lines:
+        return ""
+    head = "| family | method | alone | gap | step, chosen of three | with it | gap |"
+    table = "\n".join([head, "|" + " --- |" * 7, *lines])
+    title = "## A step after the merge (test halves)"
+    return "\n\n".join(part for part in (title, table, READINGS.get("steps", "")) if part)
+
+
 def _row(store: Store, method: str) -> str:
     first = questions.default(method)
     tried = [(t, store.get(t)) for t in questions.candidates(method)]
@@ -98,6 +133,8 @@ def _row(store: Store, method: str) -> str:
     if not known:
         return ""
     best = max(known, key=lambda pair: pair[1]["normalised"])[0]
+    if not any(store.get(trial.on_test()) for trial in (first, best)):
+        return ""  # nothing but what it was chosen on
     cells = [METHODS[method].title, *_on_test(store, first), *_on_test(store, best)]
     changed = {k: v for k, v in best.options.items() if first.options.get(k, ...) != v}
     cells.append(_settings(changed) or "the defaults")

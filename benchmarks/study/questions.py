@@ -21,6 +21,7 @@ SEEDS = (0, 1, 2)
 # These methods read statistics (or draw masks): other calibration data may change them.
 SEEDED = (
     "dare", "fisher", "regmean", "kfac", "essential", "gradient_matching", "kfac_matching",
+    "della",
 )  # fmt: skip
 # A family whose base has no task of its own has no pre-trained Fisher: a number stands in for it.
 DEFAULTS: Mapping[str, Mapping[str, Any]] = {"gradient_matching": {"prior": 1e-4}}
@@ -52,6 +53,22 @@ SEARCH: Mapping[str, Grid] = {
     + product(task_power=(0.0,), dimension_power=(0.0,), layer_power=(0.0,), scaling=(1.5, 2.0)),
     "gradient_matching": product(prior=(1e-6, 1e-4, 1e-2), scaling=(0.3, 1.0, 3.0))[:7],
     "kfac_matching": product(prior=(0.01, 0.1, 1.0), scaling=(0.3, 1.0, 3.0))[:7],
+    "karcher": [{}],
+    "model_stock": product(by_row=(True,)),
+    "breadcrumbs": product(scaling=(0.3, 0.6)) + product(density=(0.3, 0.6))
+    + product(elect=(True,), scaling=(1.0,)),
+    "della": product(density=(0.4,), scaling=(0.7, 1.0)) + product(scaling=(0.7, 1.5))
+    + product(rescale=("probability",)),
+    "sce": product(select=(0.1, 0.3, 0.5, 0.7, 0.9)),
+    "consensus": product(scaling=(0.2, 0.4, 0.5)) + product(threshold=(0.1, 0.4)),
+    "dc_merge": product(scaling=(2.0, 4.0, 5.0)) + product(density=(0.0003, 0.01)),
+}  # fmt: skip
+STEPPED = ("task_arithmetic", "tsv_m", "kfac")  # methods after which steps are tried
+STEPS: Mapping[str, Grid] = {
+    "stretch": product(scale=(0.8, 1.2, 1.4)),
+    "svc": product(alpha=(0.1, 0.3, 0.6)),
+    "lines": product(first=(0.7,), last=(1.3,)) + product(first=(1.3,), last=(0.7,))
+    + product(first=(0.5,), last=(1.5,)),
 }  # fmt: skip
 
 
@@ -90,6 +107,22 @@ def seeds(bench: Bench) -> list[Trial]:
         for method in SEEDED
         for trial in _compared(bench, method)
     ]
+
+
+def candidates_after(method: str, step: str) -> list[Trial]:
+    """A method's merge by default after each of a step's candidates, on validation data."""
+    return [Trial(method, asked=ASKED, after=({step: dict(o)},)) for o in STEPS[step]]
+
+
+def steps(bench: Bench) -> list[Trial]:
+    """Every step after some methods by default."""
+    return [t for method in STEPPED for step in STEPS for t in candidates_after(method, step)]
+
+
+def steps_table(bench: Bench) -> list[Trial]:
+    """These methods bare, and after the best of each step's candidates, on the test halves."""
+    best = [bench.best(candidates_after(m, step)) for m in STEPPED for step in STEPS]
+    return [trial.on_test() for trial in [*map(default, STEPPED), *best]]
 
 
 # What is measured again at the merge, and how often.
@@ -213,6 +246,8 @@ SECTIONS: Mapping[str, Callable[[Bench], list[Trial]]] = {
     "search": search,
     "table": table,
     "seeds": seeds,
+    "steps": steps,
+    "steps_table": steps_table,
     "again": again,
     "damping": damping,
     "levels": levels,

@@ -43,6 +43,7 @@ class Trial:
     asked                    examples a task that the merge is tested on; all for None
     rounds                   how often statistics are measured (`merging.rounds`)
     routed                   branches beside the merge (`merging.Routed`); empty: a static merge
+    after                    steps on the merged update (`after` of a recipe)
     """
 
     method: str
@@ -56,6 +57,7 @@ class Trial:
     asked: int | None = None
     rounds: int = 1
     routed: Mapping[str, Any] = field(default_factory=dict)
+    after: tuple[Mapping[str, Mapping[str, Any]], ...] = ()
 
     @property
     def key(self) -> str:
@@ -64,6 +66,8 @@ class Trial:
             del told["rounds"]
         if not self.routed:
             del told["routed"]
+        if not self.after:
+            del told["after"]
         content = json.dumps(told, sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
@@ -145,6 +149,7 @@ class Bench:
             weights=weights,
             seed=trial.seed,
             device=self.device,
+            after=trial.after,
             evaluate=Evaluation(split=trial.split, examples=trial.asked),
             # What is kept of trials that do not say how they are routed is of this router.
             **({"routed": {"by": "discriminant", **trial.routed}} if trial.routed else {}),

@@ -10,7 +10,7 @@ from .accuracy import accuracy_bars, baseline_bars, headline, headline_changes
 from .between import way_between
 from .chosen import Choice, chosen_scores, chosen_words
 from .comparison import ALL_TASKS, count_clear, difference_lines, run_lines
-from .conflict import SIDES, conflict_matrix
+from .conflict import conflict_matrix, forecast_matrix
 from .confusion import confusion, confusion_change, largest_mistake, worth_showing
 from .convergence import residual_curves, solve_at, trajectory_curves, trajectory_tasks
 from .correlation import correlation_words
@@ -41,19 +41,19 @@ from .toy import toy_losses, toy_polar, toy_progress, toy_scaling
 from .why import asked_of_both, points, verdict, why_explained, why_layers, why_tasks
 
 __all__ = [
-    "ALL_TASKS", "CHOSEN", "CONFIG", "HEIGHT", "PALETTE", "QUANTITIES", "SIDES", "Choice", "Figure",
-    "Look", "accuracy_bars", "accuracy_by_size", "angle_curves", "asked_of_both", "baseline_bars",
+    "ALL_TASKS", "CHOSEN", "CONFIG", "HEIGHT", "PALETTE", "QUANTITIES", "Choice", "Figure", "Look",
+    "accuracy_bars", "accuracy_by_size", "angle_curves", "asked_of_both", "baseline_bars",
     "chosen_scores", "chosen_words", "concentration", "conflict_matrix", "confusion",
     "confusion_change", "correlation_words", "count_clear", "decided_lines", "decided_words",
     "difference_lines", "dimension_weights", "donation_curves", "donation_map", "energy_curves",
-    "example_lines", "family_heatmap", "feature_errors", "feature_map", "film_lines", "headline",
-    "headline_changes", "interference_map", "ladder_lines", "largest_mistake", "layer_map",
-    "layer_profile", "loading_curves", "loading_steps", "look", "looks", "own_answers",
-    "pair_matrix", "percent", "picture", "plotly_script", "points", "predicted_against_measured",
-    "protection_along", "protection_maps", "reasons_figure", "reasons_verdict", "residual_curves",
-    "run_lines", "safe", "script_json", "search_front", "search_history", "search_importance",
-    "short_names", "solve_at", "spectra", "stage_matrix", "stages_words", "sweep_map",
-    "task_weights", "to_csv", "to_json", "toy_losses", "toy_polar", "toy_progress", "toy_scaling",
-    "trajectory_curves", "trajectory_tasks", "verdict", "way_between", "why_explained",
-    "why_layers", "why_tasks", "worth_showing",
+    "example_lines", "family_heatmap", "feature_errors", "feature_map", "film_lines",
+    "forecast_matrix", "headline", "headline_changes", "interference_map", "ladder_lines",
+    "largest_mistake", "layer_map", "layer_profile", "loading_curves", "loading_steps", "look",
+    "looks", "own_answers", "pair_matrix", "percent", "picture", "plotly_script", "points",
+    "predicted_against_measured", "protection_along", "protection_maps", "reasons_figure",
+    "reasons_verdict", "residual_curves", "run_lines", "safe", "script_json", "search_front",
+    "search_history", "search_importance", "short_names", "solve_at", "spectra", "stage_matrix",
+    "stages_words", "sweep_map", "task_weights", "to_csv", "to_json", "toy_losses", "toy_polar",
+    "toy_progress", "toy_scaling", "trajectory_curves", "trajectory_tasks", "verdict",
+    "way_between", "why_explained", "why_layers", "why_tasks", "worth_showing",
 ]  # fmt: skip

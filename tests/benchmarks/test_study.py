@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,7 +11,9 @@ import torch
 from benchmarks.study import frontier, questions
 from benchmarks.study.trials import Bench, Store, Trial
 from benchmarks.study.way import coefficient
+from mats_core.errors import validated
 from mats_core.merging import pipeline
+from mats_core.methods import STEPS
 from mats_core.recipes.recipe import parse_options
 from tests.layer_cases import random_case
 from tests.method_cases import CASES
@@ -55,27 +58,45 @@ def test_trials_that_differ_in_anything_are_kept_apart():
         Trial("task_arithmetic", {"scaling": 0.5}, examples=16, asked=20, seed=1),
         Trial("task_arithmetic", {"scaling": 0.5}, examples=16, asked=20, experts=("e0", "e1")),
         Trial("task_arithmetic", {"scaling": 0.5}, examples=16, asked=20, rounds=2),
+        replace(QUICK, after=({"stretch": {"scale": 1.2}},)),
         QUICK.on_test(),
     ]
-    assert len({trial.key for trial in [QUICK, *others]}) == 7
+    assert len({trial.key for trial in [QUICK, *others]}) == 8
 
 
 @pytest.mark.parametrize("method", [name for name, case in CASES.items() if case.grids])
 def test_every_method_gets_the_same_number_of_trials_defaults_first(method):
     found = questions.candidates(method)
     assert found[0] == questions.default(method)
-    assert len(found) == (1 if method == "average" else questions.TRIALS)
+    few = {"average": 1, "karcher": 1, "model_stock": 2}  # ways there are
+    assert len(found) == few.get(method, questions.TRIALS)
     assert len({trial.key for trial in found}) == len(found)
     for trial in found:
         parse_options(method, trial.options)
         assert trial.split == "validation"
 
 
+def test_a_trial_merges_with_its_steps(bench):
+    """The stretch by nothing is the base itself."""
+    nothing = bench.score(replace(QUICK, after=({"stretch": {"scale": 0.0}},)))
+    assert nothing["gap"] == pytest.approx(0)
+    assert bench.score(QUICK)["gap"] != pytest.approx(0)
+
+
+@pytest.mark.parametrize("step", questions.STEPS)
+def test_every_step_gets_as_many_trials_of_options_that_it_has(step):
+    found = questions.candidates_after("tsv_m", step)
+    assert len({trial.key for trial in found}) == 3
+    for trial in found:
+        validated(step, STEPS[step].options, trial.after[0][step])
+
+
 def test_only_the_table_sees_test_data(bench, monkeypatch):
     monkeypatch.setattr(Bench, "best", lambda self, trials: trials[-1])
+    tables = ("table", "seeds", "steps_table", "again")
     for name, section in questions.SECTIONS.items():
         splits = {trial.split for trial in section(bench)}
-        assert splits == ({"test"} if name in ("table", "seeds", "again") else {"validation"}), name
+        assert splits == ({"test"} if name in tables else {"validation"}), name
 
 
 def test_the_frontier_chooses_on_validation_data_and_then_sees_test_data(bench, monkeypatch):

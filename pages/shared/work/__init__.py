@@ -6,7 +6,7 @@ Long work is a `Job`: it is handed to the one worker, tells how far it is, and c
 from . import bringing, confusion, drafts, final, leaderboard, lesson, predicted_loss, shipped, why
 from .between import walk
 from .chosen import chosen, chosen_examples
-from .conflict import ConflictRequest, measure_conflicts
+from .conflict import ConflictRequest, forecast_conflicts, measure_conflicts
 from .convergence import follow
 from .drafts import Draft
 from .export import Written
@@ -31,12 +31,13 @@ from .sweep import SweepRequest, run_sweep
 from .worker import Desk, Worker
 
 __all__ = [
-    "EXAMPLES", "Answers", "ConflictRequest", "Desk", "DonationRequest", "Draft", "Further",
-    "Job", "LadderRequest", "Prepared", "Request", "Residuals", "Run", "SearchRequest", "Shelf",
+    "EXAMPLES", "Answers", "ConflictRequest", "Desk", "DonationRequest", "Draft", "Further", "Job",
+    "LadderRequest", "Prepared", "Request", "Residuals", "Run", "SearchRequest", "Shelf",
     "SizesRequest", "Snapshot", "SweepRequest", "TaskCard", "Tell", "Worker", "Written",
     "ask_finally", "ask_own", "bringing", "chosen", "chosen_examples", "clipped", "confusion",
-    "drafts", "draw_map", "export", "film", "final", "finish_map", "follow", "journal",
-    "leaderboard", "lesson", "load", "look_around", "measure_conflicts", "measure_donations",
-    "merge", "picture", "predicted_loss", "prepare", "run_ladder", "run_search", "run_sizes",
-    "run_sweep", "runs", "shipped", "step_through", "tabulate", "walk", "why",
+    "drafts", "draw_map", "export", "film", "final", "finish_map", "follow", "forecast_conflicts",
+    "journal", "leaderboard", "lesson", "load", "look_around", "measure_conflicts",
+    "measure_donations", "merge", "picture", "predicted_loss", "prepare", "run_ladder",
+    "run_search", "run_sizes", "run_sweep", "runs", "shipped", "step_through", "tabulate", "walk",
+    "why",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Who conflicts with whom, measured in the worker."""
+"""Who conflicts with whom, forecast and measured in the worker."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from mats_core.analysis import Conflicts, Way, conflicting
+from mats_core.analysis import Conflicts, Forecast, Way, conflicting, forecasting
 from mats_core.recipes import FamilyFile
 
 from .following import told
@@ -34,3 +34,9 @@ def measure_conflicts(request: ConflictRequest, prepared: Prepared, tell: Tell) 
     """All merges of a request, tested."""
     recipe = request.collection.recipe(request.method, request.options, statistics=prepared.files)
     return told(conflicting(recipe, request.way, examples=CONFLICT_EXAMPLES), tell)
+
+
+def forecast_conflicts(request: ConflictRequest, prepared: Prepared, tell: Tell) -> Forecast:
+    """The forecast for the experts of a request, which no method or option changes."""
+    recipe = request.collection.recipe(request.method, request.options)
+    return told(forecasting(recipe, request.way), tell)

@@ -68,8 +68,8 @@ def section(collection: FamilyFile, prepared: Prepared) -> None:
             "Cosines and overlaps above are what could be in the way; by themselves they hardly "
             "rank pairs by what merging costs them. The forecast does better: how many of an "
             "expert's answers a merge of the same experts from weights alone moves, before a "
-            "method is chosen. Measured means really merged by the method, and tested on validation "
-            "examples. Both go on in the background."
+            "method is chosen. Measured means really merged by the method, and tested on "
+            "validation examples. Both go on in the background."
         )
     if expected is not None:
         st.subheader("Forecast", anchor=False)

@@ -48,7 +48,8 @@ def search_history(
         line={"color": ORANGE, "width": 3, "shape": "hv"},
     )  # fmt: skip
     laid_out(figure, 360)
-    figure.update_xaxes(title="trial", rangemode="tozero")
+    last = max(numbers)
+    figure.update_xaxes(title="trial", range=[0.5, last + 0.5], dtick=max(1, round(last / 8)))
     figure.update_yaxes(tickformat=_format(objective), title=AXES[objective])
     caption = _history(trials, there, objectives, titles, examples)
     return Figure(figure, f"History of a search. {caption}", caption, _rows(trials, examples))
@@ -120,7 +121,8 @@ def _history(
     examples: int | None,
 ) -> str:
     first, top = there[0], pareto(trials, objectives)[0]
-    text = f"Best of {len(trials)} trials is number {top.number}, {_value(top, objectives[0])}"
+    count = "The one trial" if len(trials) == 1 else f"Best of {len(trials)} trials"
+    text = f"{count} is number {top.number}, {_value(top, objectives[0])}"
     if objectives[0] == "mean":
         text += f" (95 % interval {percent(top.low)} to {percent(top.high)})"
     text += f": {_said(top, titles)}. "

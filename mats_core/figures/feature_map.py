@@ -154,8 +154,8 @@ def _travel(
 def _prefix(found: FeatureMap) -> str:
     """What the slider moves."""
     if found.scaling is None:
-        return "s on the way base (0) to merge (1): "
-    return f"scaling (the merge has {found.named(1)}, and 0 is the base): "
+        return "base 0, merge 1: "
+    return f"scaling (merge {found.named(1)}, base 0): "
 
 
 def _caption(found: FeatureMap) -> str:

@@ -37,11 +37,11 @@ costs six to ten products with the operator, so it pays where it is remembered: 
 damping, tolerance and start. Page and panel begin with it; a single merge is quicker without.""",
     "kfac-error": """\
 A residual says little about how near the merge is: where ours stops by default, at 1e-3, its update
-still lacks 8 to 28 % of the solution on the sample family's square layers, and plain CG at the same
-residual lacks more. So this row counts iterations to one *error of the update*, 2 % of
-‖W* − W₀‖, the solution W* being that of float64 to a residual of 1e-11. Ten times is reached on
-every layer of both families, square or not, with joint bases, and with the inverses of the mean
-factors on the square ones. The vision family was not built for it.
+still lacks 8 to 28 % of the solution on the sample family's square layers. So this row counts
+iterations to one *error of the update*, 2 % of ‖W* − W₀‖, the solution W* being that of float64 to
+a residual of 1e-11. Ten times is reached on every layer of both families, square or not, with joint
+bases, and with the inverses of the mean factors on the square ones. The vision family was not built
+for it.
 
 The option `error` stops there: CG ends where ‖P⁻¹(b − K W)‖ / ‖W − W₀‖ is as small, P being the
 preconditioner, which costs a norm an iteration. On these layers it stopped with 1.3 to 3.6 % where

@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 import os
 import time
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -27,7 +28,9 @@ from ..evaluation import TaskResult
 from ..recipes import LayerReport, layer_dict, layer_of, task_dict, task_of_dict
 
 NAME = ".journal.jsonl"
-FORMAT = "mats-journal-1"
+FORMAT = "mats-journal-2"
+UNCHECKED = "mats-journal-1"  # its lines have no check sums
+CHECK = "check"  # of a line: the CRC-32 of what stands before it
 STAGES = ("spooled", "written")
 INTERVAL = 2.0  # seconds of work that a killed merge may lose, beside the layer under way
 
@@ -99,6 +102,9 @@ def _parse(file: Path) -> tuple[dict[str, Any] | None, Past]:
                 break
             if not isinstance(content, dict):
                 break
+            checked = first is not None and first.get("format") != UNCHECKED
+            if checked and content.pop(CHECK) != _check(content):
+                break  # damaged: so is whatever else may be said after it
             if first is None:
                 first = content
             elif "survey" in content:
@@ -115,6 +121,11 @@ def _parse(file: Path) -> tuple[dict[str, Any] | None, Past]:
             break  # torn by what killed the merge: this line and all after it do not count
         length += len(line)
     return first, Past(entries, survey, asked, length)
+
+
+def _check(content: Mapping[str, Any]) -> int:
+    """The CRC-32 of a line's content, as JSON writes it."""
+    return zlib.crc32(json.dumps(content).encode())
 
 
 def _result(content: Mapping[str, Any]) -> TaskResult:
@@ -187,7 +198,10 @@ class Journal:
 
     def _note(self, content: Mapping[str, Any]) -> None:
         if self._handle is not None:
-            self._waiting.append(json.dumps(content, ensure_ascii=False) + "\n")
+            line = dict(content)
+            if line.get("format") != FORMAT:  # of the first line, all is compared
+                line[CHECK] = _check(content)
+            self._waiting.append(json.dumps(line, ensure_ascii=False) + "\n")
 
     def flush(self) -> None:
         """Put the data on the disk, and then the lines about it."""

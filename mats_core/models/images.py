@@ -8,7 +8,7 @@ checkpoint is never run.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ READ = {"do_resize", "size", "do_rescale", "rescale_factor", "do_normalize", "im
 IDLE = {"resample", "do_convert_rgb", "image_processor_type", "feature_extractor_type",
         "processor_class", "data_format", "return_tensors", "crop_size", "default_to_square",
         "disable_grouping"}  # fmt: skip
+LARGEST = 1e30  # of a number in the settings: beyond it arithmetic in float32 ends
 PROCESSOR = 1 << 12  # bytes that a remembered processor counts as
 
 
@@ -86,13 +87,13 @@ def _scaled(values: Tensor, settings: Mapping[str, Any], channels: int) -> Tenso
     if settings.get("do_flip_channel_order"):
         values = values.flip(1)
     if settings.get("do_rescale", True):
-        factor = settings.get("rescale_factor", BYTE)
+        (factor,) = _reals(settings, "rescale_factor", (BYTE,), 1)
         values = values / 255 if factor == BYTE else values * factor
     if not settings.get("do_normalize", True):
         return values
     place: Any = {"device": values.device, "dtype": values.dtype}
     mean, std = (
-        torch.tensor(settings.get(key, [0.5] * channels), **place).reshape(-1, 1, 1)
+        torch.tensor(_reals(settings, key, (0.5,), channels), **place).reshape(-1, 1, 1)
         for key in ("image_mean", "image_std")
     )
     return (values - mean) / std
@@ -117,8 +118,10 @@ def _settings(directory: Path | None) -> dict[str, Any]:
 def _is_a_scale(settings: Mapping[str, Any], sides: tuple[int, ...]) -> bool:
     """Whether the settings change nothing but the scale of images of this size."""
     kind = settings.get("image_processor_type") or settings.get("feature_extractor_type") or ""
-    if kind not in PLAIN or any(
-        value and key not in READ | IDLE for key, value in settings.items()
+    if (
+        not isinstance(kind, str)
+        or kind not in PLAIN
+        or any(value and key not in READ | IDLE for key, value in settings.items())
     ):
         return False
     if kind and not {"image_mean", "image_std"} <= settings.keys():
@@ -139,7 +142,22 @@ def _is_a_scale(settings: Mapping[str, Any], sides: tuple[int, ...]) -> bool:
 
 
 def _is_real(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST
+
+
+def _reals(
+    settings: Mapping[str, Any], key: str, default: Sequence[float], most: int
+) -> Sequence[float]:
+    """The numbers of a setting: one for all channels, or one for each of `most`."""
+    value = settings.get(key, default)
+    values = value if isinstance(value, list | tuple) else [value]
+    if len(values) not in (1, most) or not all(map(_is_real, values)):
+        raise InputError(
+            f"'{key}' of the image processor",
+            expected="a number" if most == 1 else f"a number, or one for each of {most} channels",
+            found=repr(value)[:40],
+        )
+    return values
 
 
 def _number(value: Any, thing: str, default: int | None = None) -> int:

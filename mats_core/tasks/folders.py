@@ -7,6 +7,7 @@ into.
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ ENDINGS = (
     ".pbm", ".pnm", ".jfif", ".jpe", ".jp2", ".apng", ".dib", ".tga", ".avif",
 )  # fmt: skip
 LEFT_BY_SYSTEMS = ("__macosx", "thumbs.db", "desktop.ini", "@eadir", "$recycle.bin")
+OTHERS = 100_000  # entries that are no pictures; data sets of twenty thousand classes have fewer
 HALVES = {"train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval"}
 
 
@@ -42,7 +44,7 @@ def listed(thing: str, path: Path, *, named: bool) -> Listing:
     `named`: the task says what its classes are called.  Raises `InputError` where there are none,
     for links that lead nowhere, and where the subfolders are no classes but called train and test.
     """
-    files = sorted(_pictures(path, (os.path.realpath(path),)))
+    files = sorted(pictures(path))
     _require_there(thing, files)
     loose = [file for file in files if file.parent == path]
     files = [file for file in files if file.parent != path]
@@ -59,18 +61,37 @@ def listed(thing: str, path: Path, *, named: bool) -> Listing:
     return Listing(tuple(files), tuple(labels), (note,) if loose else ())
 
 
-def _pictures(folder: Path, above: tuple[str, ...]) -> Iterator[Path]:
-    """The pictures in a folder and below; a link to a folder on the way to it is no way on."""
+def pictures(path: Path) -> Iterator[Path]:
+    """The pictures in a folder and below.
+
+    Raises `InputError` where so much else lies there that it is no folder of pictures but, say, a
+    whole disk.
+    """
+    return _pictures(path, (os.path.realpath(path),), path, itertools.count(1))
+
+
+def _pictures(
+    folder: Path, above: tuple[str, ...], whole: Path, others: Iterator[int]
+) -> Iterator[Path]:
+    """A link to a folder on the way to it is no way on; `others` counts what is no picture."""
     with os.scandir(folder) as entries:
         for entry in entries:
+            picture = os.path.splitext(entry.name)[1].lower() in ENDINGS
+            if not picture and next(others) > OTHERS:
+                raise InputError(
+                    f"folder of images '{whole}'",
+                    expected="images",
+                    found=f"more than {OTHERS:,} other files and folders below it",
+                    remedy="Name the folder that holds the classes.",
+                )
             if entry.name.startswith(".") or entry.name.lower() in LEFT_BY_SYSTEMS:
                 continue
             file = folder / entry.name
             if entry.is_dir():
                 real = os.path.realpath(file)
                 if real not in above:
-                    yield from _pictures(file, (*above, real))
-            elif file.suffix.lower() in ENDINGS:
+                    yield from _pictures(file, (*above, real), whole, others)
+            elif picture:
                 yield file
 
 

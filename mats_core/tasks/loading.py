@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import zipfile
 from collections.abc import Hashable, Iterator
 from dataclasses import replace
@@ -14,7 +13,7 @@ import numpy as np
 
 from ..errors import InputError, existing, parsing, read_yaml, regular
 from ..system import recall, require_memory, state_of
-from . import description, harness, images, rows
+from . import description, folders, harness, images, rows
 from .sources import of_source
 from .task import ARRAYS, SPLITS, Task
 
@@ -133,12 +132,9 @@ def _state(path: Path) -> tuple[Hashable, ...]:
 
 
 def _inside(path: Path) -> Iterator[str]:
-    """Files below a folder, those behind links to folders too; no folder is gone through twice."""
-    seen = set[str]()
-    for folder, below, names in os.walk(path, followlinks=True):
-        seen.add(os.path.realpath(folder))
-        below[:] = [one for one in below if os.path.realpath(os.path.join(folder, one)) not in seen]
-        yield from (os.path.join(folder, name) for name in names)
+    """The pictures below a folder, which are all that is read of it."""
+    if path.is_dir():
+        yield from map(str, folders.pictures(path))
 
 
 def _read(path: Path) -> Task:

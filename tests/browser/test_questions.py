@@ -52,7 +52,7 @@ QUESTIONS = (
              "[class*=st-key-figure-trajectory] >> text=undamped"),
     Question("Which tasks conflict and why", "Statistics", ESM,
              (("tab", "Next"), ("button", "Which of its tasks conflict"), ("button", "Measure: ")),
-             "text=/The prediction (goes with|does not explain) the measured falls/"),
+             "text=/Lowest: .* changes .* by /"),
     Question("What would fewer tasks do", "Statistics", ESM,
              (("tab", "Next"), ("button", "What would fewer tasks do"), ("button", "Measure: ")),
              "text=/against the merge of all but one, answer by answer/"),

@@ -210,6 +210,22 @@ def test_a_line_never_precedes_its_data(tmp_path):
     assert past.entries["a"].report == LayerReport("a", "merged")
 
 
+@pytest.mark.parametrize("damage", ['"a": 7', '"merged"', '"written"', '"check"'])
+def test_a_damaged_line_ends_what_counts(tmp_path, damage):
+    file = tmp_path / journal.NAME
+    notes = Journal(file, {"format": journal.FORMAT})
+    for name in ("0", "a", "b"):
+        notes.layer(Entry(LayerReport(name, "merged"), "written", checksums={name: 7}))
+    notes.close()
+    first, before, line, after = file.read_text().splitlines()
+    other = line.replace(damage, damage.replace("a", "x").replace("e", "u"))
+    assert other != line
+    file.write_text("\n".join((first, before, other, after, "")))
+    past = read_past(tmp_path, {"format": journal.FORMAT})
+    assert list(past.entries) == ["0"]
+    assert past.length == len(first) + len(before) + 2
+
+
 def test_what_was_answered_before_a_stop_is_not_asked_again(tiny_family, tmp_path, monkeypatch):
     asked: list[int] = []
     logits = examiner.Examiner.logits

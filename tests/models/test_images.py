@@ -80,10 +80,30 @@ def test_grey_pictures_are_repeated_and_prepared_alike(tmp_path, pictures):
         ({"auto_map": {"AutoImageProcessor": "own.Own"}, "size": {"height": 5, "width": 5},
           "image_processor_type": "Own"}, "Own"),
         ([1], "JSON object"),
+        ({"image_processor_type": [VIT], "size": SIDE}, "image processor"),
     ],
 )  # fmt: skip
 def test_settings_that_cannot_be_followed_are_refused(tmp_path, pictures, settings, says):
     (tmp_path / "own.py").write_text("raise SystemExit('ran')")
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(settings))
+    config(tmp_path, image_size=12)
+    with pytest.raises(InputError, match=says):
+        models.pixel_values(pictures, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"rescale_factor": 10**400}, "'rescale_factor' of the image processor: expected a number"),
+        ({"image_mean": [10**400] * 3}, "'image_mean' .*one for each of 3 channels"),
+        ({"image_std": None}, "'image_std' .*found None"),
+        ({"image_mean": [0.5, 0.5]}, r"found \[0.5, 0.5\]"),
+    ],
+)
+def test_numbers_that_belong_to_no_class_of_transformers(
+    tmp_path, pictures, monkeypatch, settings, says
+):
+    monkeypatch.setattr(ours, "_processor", lambda *_: None)
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(settings))
     config(tmp_path, image_size=12)
     with pytest.raises(InputError, match=says):

@@ -489,6 +489,20 @@ def test_a_class_is_read_as_deep_as_it_goes_like_torchvision(tmp_path):
     assert sum(map(len, parts)) == 2 * len(DEEP)
 
 
+def test_a_folder_that_holds_much_else_is_no_folder_of_images(tmp_path, monkeypatch):
+    from PIL import Image
+
+    monkeypatch.setattr("mats_core.tasks.folders.OTHERS", 40)
+    pictures(tmp_path, lambda i, half: Image.new("L", (4, 4), 50 * i + 20 * (half == "test")))
+    for number in range(36):
+        (tmp_path / "train" / "a" / f"{number}.txt").touch()
+    assert photos(tmp_path).classes == ("a", "b")
+    for number in range(36, 42):
+        (tmp_path / "train" / "a" / f"{number}.txt").touch()
+    with pytest.raises(InputError, match="found more than 40 other files and folders below it"):
+        photos(tmp_path)
+
+
 def test_links_to_folders_are_followed_and_never_in_a_circle(tmp_path):
     from PIL import Image
 

@@ -72,7 +72,7 @@ def opened(content: Mapping[str, Any], name: str, there: There, folder: Path) ->
     models = [
         Model(_path(mapping(one, "model").get("model")),
               (mapping(mapping(one, "model").get("parameters"), "parameters"), *settings))
-        for one in entries or ()
+        for one in several(entries, "models")
     ]  # fmt: skip
     if base is not None and base not in [one.path for one in models]:
         models.append(Model(base, tuple(settings)))
@@ -116,9 +116,10 @@ def _one_slice(
     slices: Any, base: Any
 ) -> tuple[list[Any], int, Mapping[str, Any], Any]:  # fmt: skip
     """(its sources, how many layers, its parameters, its base) of the only slice."""
-    first = slices[0] if isinstance(slices, list) and slices else {}
-    sources = mapping(first, "slice").get("sources") or []
-    ranges = {tuple(mapping(one, "source").get("layer_range") or (0,)) for one in sources}
+    slices = several(slices, "slices")
+    first = slices[0] if slices else {}
+    sources = several(mapping(first, "slice").get("sources"), "sources")
+    ranges = {_range(mapping(one, "source").get("layer_range")) for one in sources}
     low, *high = next(iter(ranges), (1,))
     if len(slices) > 1 or len(ranges) != 1 or low != 0 or len(high) != 1:
         raise InputError(
@@ -131,7 +132,24 @@ def _one_slice(
         raise InputError("residual_weight of a slice", expected="none: it has no counterpart",
                          found=str(first["residual_weight"]))  # fmt: skip
     own = mapping(first.get("parameters"), "parameters")
-    return sources, int(high[0]), own, first.get("base_model", base)
+    return sources, high[0], own, first.get("base_model", base)
+
+
+def _range(value: Any) -> tuple[int, ...]:
+    """From which layer to which; (0,) where nothing is said."""
+    ends = several(value, "layer_range") or [0]
+    if not all(isinstance(end, int) for end in ends):
+        raise InputError("layer_range of the mergekit configuration", expected="two whole numbers",
+                         found=str(value))  # fmt: skip
+    return tuple(ends)
+
+
+def several(value: Any, thing: str) -> list[Any]:
+    """A list of the configuration; empty where nothing is said."""
+    if value is not None and not isinstance(value, list):
+        raise InputError(f"{thing} of the mergekit configuration", expected="a list",
+                         found=str(value))  # fmt: skip
+    return value or []
 
 
 def mapping(value: Any, thing: str) -> Mapping[str, Any]:

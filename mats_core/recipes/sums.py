@@ -98,9 +98,9 @@ class EarlierMerge:
                 tuple(content["heads"]),
                 digest,
             )
+            beside = all(Path(layer.file).name == layer.file for layer in layers)
         except (AttributeError, LookupError, TypeError, ValueError):
             raise _changed(file) from None
-        beside = all(Path(layer.file).name == layer.file for layer in layers)
         if content.get("format") != FORMAT or _digest_of(content) != digest or not beside:
             raise _changed(file)
         return found

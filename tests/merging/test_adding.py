@@ -210,12 +210,23 @@ def damaged(folder: Path, how: str) -> None:
         content["layers"][0]["file"] = "../0000.safetensors"
         content["digest"] = _digest_of({k: v for k, v in content.items() if k != "digest"})
         (sums / "manifest.json").write_text(json.dumps(content))
+    elif how == "a file without a name":
+        content = json.loads((sums / "manifest.json").read_text())
+        content["layers"][0]["file"] = None
+        (sums / "manifest.json").write_text(json.dumps(content))
     else:
         (sums / "0000.safetensors").unlink()
 
 
 @pytest.mark.parametrize(
-    "how", ["a number", "a weight", "a file that is gone", "a way out of the folder"]
+    "how",
+    [
+        "a number",
+        "a weight",
+        "a file that is gone",
+        "a file without a name",
+        "a way out of the folder",
+    ],
 )
 def test_sums_that_were_changed_since_are_refused(tiny_family, kept, tmp_path, how):
     shutil.copytree(kept / "average", tmp_path / "changed")

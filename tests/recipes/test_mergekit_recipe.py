@@ -263,6 +263,16 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "new tokens": (config("linear", tokenizer={"tokens": {"x": {}}}), "neither made nor moved"),
     "a word": (config("ties", parameters={"density": "half"}), "a number"),
+    "models that are a number": (config("linear", models=1e308), "expected a list, found 1e+308"),
+    "slices that are one": (
+        {"merge_method": "slerp", "base_model": "base", "slices": {"sources": []}},
+        "slices of the mergekit configuration: expected a list",
+    ),
+    "a range of words": (
+        {"merge_method": "slerp", "base_model": "base",
+         "slices": [{"sources": [{"model": "a", "layer_range": [[0], "x"]}]}]},
+        "expected two whole numbers",
+    ),
 }  # fmt: skip
 
 

@@ -100,6 +100,9 @@ def open_place(plan: Plan, folder: Path | None, *, shard_bytes: int, resume: boo
             )
             opened.callback(writer.discard)
             done = {e.report.name for e in entries.values() if e.norm is not None}
+            waiting = any(entry.stage == "spooled" for entry in entries.values())
+            if not waiting and not (folder / SPOOL).exists():
+                done = set()  # all of it was written: the spool was removed before the papers came
             spool = Spool(plan, spooled, folder, done)
             opened.callback(spool.discard)
             journal = Journal(folder / NAME, header, past, lambda: _sync(writer, spool))

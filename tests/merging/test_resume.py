@@ -255,6 +255,22 @@ def test_what_was_answered_before_a_stop_is_not_asked_again(tiny_family, tmp_pat
     assert not lines.exists()
 
 
+def test_a_stop_after_the_second_pass_needs_its_spool_no_more(
+    tiny_family, whole, tmp_path, monkeypatch
+):
+    def full(*args, **settings):
+        raise MachineError("disk", expected="room", found="none")
+
+    recipe = recipe_of(tiny_family, "essential", tmp_path / "out")
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "finish_directory", full)
+        with pytest.raises(MachineError, match="--resume goes on"):
+            merge(recipe, resume=True)
+    assert not list(partial_of(tmp_path / "out").glob(".spool*"))
+    merge(recipe, resume=True)
+    assert same_model(tmp_path / "out", whole / "essential")
+
+
 def test_answers_of_another_merge_do_not_count(tiny_family, tmp_path):
     past = {"a": ({"name": "e0"},)}
     (tmp_path / journal.NAME).write_text(

@@ -7,6 +7,7 @@ what the weights mean, and is refused as well.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -134,7 +135,7 @@ def matches(pattern: str, text: str, thing: str) -> bool:
 
 def is_adapter(path: Path) -> bool:
     """Whether a directory is that of a PEFT adapter."""
-    return path.is_dir() and (path / CONFIG).is_file()
+    return os.path.isfile(path / CONFIG)  # also where a name is longer than a system takes
 
 
 def read_settings(path: Path) -> Settings:

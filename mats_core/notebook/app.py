@@ -13,6 +13,7 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 from ..errors import InputError
+from ..recipes import settings_of
 from .subjects import Request
 
 PATIENCE = 5.0  # seconds that the app has to end
@@ -60,7 +61,8 @@ class App:
 
     def address(self, request: Request) -> str:
         """The address of the page Merge, which is the first one, with a request's settings."""
-        return f"http://127.0.0.1:{self.port}/?{urlencode({'settings': settings(request)})}"
+        told = json.dumps(settings_of(request))
+        return f"http://127.0.0.1:{self.port}/?{urlencode({'settings': told})}"
 
     def link(self, request: Request) -> str:
         """The address as HTML, to be clicked where the kernel's machine is the reader's."""
@@ -69,23 +71,6 @@ class App:
             "settings in the app</a>, which starts on this kernel's machine and takes a few "
             "seconds to answer."
         )
-
-
-def settings(request: Request) -> str:
-    """The settings of a request as JSON, as the page Merge reads them out of its address."""
-    return json.dumps(
-        {
-            "method": request.method,
-            "options": dict(request.options),
-            "experts": list(request.experts),
-            "weights": dict(request.weights),
-            "rounds": request.rounds,
-            "seed": request.seed,
-            "dtype": request.dtype,
-            "after": list(request.after),
-            "by": list(request.by),
-        }
-    )
 
 
 def _free_port() -> int:

@@ -12,7 +12,7 @@ import streamlit as st
 from mats_core.errors import InputError, member, parsing
 from mats_core.evaluation import QUICK
 from mats_core.methods import METHODS, describe
-from mats_core.recipes import FamilyFile, Recipe, parse_options
+from mats_core.recipes import FamilyFile, Recipe, parse_options, settings_of
 from mats_core.system import available_devices, choose_device
 
 from ..frame import Wanted, browser, keys, session, show, state
@@ -42,20 +42,7 @@ def handing(request: merge.Request) -> str:
         name: value if isinstance(value, bool) else value.model_dump(mode="json")
         for name, value in request.further.settings.items()
     }
-    return json.dumps(
-        {
-            "method": request.method,
-            "options": request.options,
-            "experts": list(request.experts),
-            "weights": dict(request.weights),
-            "rounds": request.rounds,
-            "seed": request.seed,
-            "dtype": request.dtype,
-            "after": list(request.after),
-            "by": list(request.by),
-            **further,
-        }
-    )
+    return json.dumps({**settings_of(request), **further})
 
 
 def _handed(given: Any, collection: FamilyFile) -> Wanted:

@@ -16,6 +16,7 @@ from .machine import (
     read_json,
     refusal,
     regular,
+    undisturbed,
 )
 from .quoting import code_span, markdown, one_line, shell
 from .sentences import (
@@ -35,5 +36,6 @@ __all__ = [
     "BEGIN", "InputError", "MachineError", "beginning", "code_span", "cut", "duration", "existing",
     "foreseen", "lenient_json", "listing", "machine_error", "markdown", "member", "nearest",
     "needed", "one_line", "parsing", "plain_json", "plain_yaml", "read_json", "read_yaml", "reason",
-    "refusal", "regular", "shell", "shown", "size", "typed", "validated",
+    "refusal", "regular", "shell", "shown", "size", "typed", "undisturbed",
+    "validated",
 ]  # fmt: skip

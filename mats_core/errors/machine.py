@@ -8,9 +8,9 @@ import json
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from .sentences import InputError, reason
 
@@ -18,7 +18,10 @@ ROOM = "Make room there, or choose a folder on another disk."
 ADDRESS = re.compile(r"(^|[/\\])(https?|s3|gs|hf|ftp):/")  # a path has one slash left of two
 DOWNLOAD = "Download it first, and name the file; a model of the hub is named as owner/name."
 SPELLING = "Check the spelling; relative paths start at the recipe's folder."
+DISTURBED = "recursion depth mismatch"  # of Python's own parser, by another thread's
+TRIES = 20
 MOST_JSON = 100_000_000  # bytes; a tokenizer of 250,000 pieces has 30 MB
+T = TypeVar("T")
 LEAVE = "Ask for the permission, or choose another folder."
 FEWER = "Close other programs, use fewer threads (OMP_NUM_THREADS), or merge on a larger machine."
 # What the system refuses → what was wanted, what there is, and the way out.
@@ -116,6 +119,21 @@ def parsing(thing: str, expected: str, remedy: str = "") -> Iterator[None]:
         if not (panic or isinstance(error, Exception)):
             raise
         raise refusal(thing, error, expected, remedy) from error
+
+
+def undisturbed(read: Callable[[], T]) -> T:
+    """What `read` returns, asked again where another thread disturbed Python's parser.
+
+    numpy reads the header of an array by that parser, and CPython before 3.11.8 counts the depth
+    of all threads' parsing in one number (python/cpython#106905): the file is right then.
+    """
+    for _ in range(TRIES - 1):
+        try:
+            return read()
+        except SystemError as error:
+            if DISTURBED not in str(error):
+                raise
+    return read()
 
 
 def refusal(thing: str, error: BaseException, expected: str, remedy: str = "") -> InputError:

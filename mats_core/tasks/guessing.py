@@ -16,7 +16,7 @@ import numpy as np
 import yaml
 
 from ..checkpoints import CachedData, cached_data
-from ..errors import InputError, cut, needed, parsing
+from ..errors import InputError, cut, needed, parsing, undisturbed
 from . import tables
 from .answers import places
 from .classes import class_name, class_number, distinct, matched, says_nothing
@@ -173,10 +173,12 @@ def _ready(file: Path) -> tuple[str, ...]:
         if of_harness(file):
             return ()
         return read(file).class_names() or ()
-    with (
-        parsing(f"task '{file}'", "arrays of a task with its classes"),
-        np.load(file, allow_pickle=False) as arrays,
-    ):
+    with parsing(f"task '{file}'", "arrays of a task with its classes"):
+        return undisturbed(lambda: _classes(file))
+
+
+def _classes(file: Path) -> tuple[str, ...]:
+    with np.load(file, allow_pickle=False) as arrays:
         return tuple(map(str, arrays["classes"]))
 
 

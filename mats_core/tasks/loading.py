@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import InputError, existing, parsing, read_yaml, regular
+from ..errors import InputError, existing, parsing, read_yaml, regular, undisturbed
 from ..system import recall, require_memory, state_of
 from . import description, folders, harness, images, rows
 from .sources import of_source
@@ -62,10 +62,14 @@ def arrays(name: str, path: Path) -> Task:
     thing = f"task '{path}'"
     regular(thing, path)
     with parsing(thing, "an .npz file of plain arrays"):
-        with zipfile.ZipFile(path) as archive:
-            require_memory(thing, sum(_unpacked(archive, name) for name in archive.namelist()))
-        with np.load(path, allow_pickle=False) as found:
-            return Task.from_arrays(name, {key: found[key] for key in ARRAYS if key in found})
+        return Task.from_arrays(name, undisturbed(lambda: _arrays(thing, path)))
+
+
+def _arrays(thing: str, path: Path) -> dict[str, np.ndarray]:
+    with zipfile.ZipFile(path) as archive:
+        require_memory(thing, sum(_unpacked(archive, name) for name in archive.namelist()))
+    with np.load(path, allow_pickle=False) as found:
+        return {key: found[key] for key in ARRAYS if key in found}
 
 
 def _unpacked(archive: zipfile.ZipFile, name: str) -> int:

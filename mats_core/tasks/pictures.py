@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from ..checkpoints import staged_file
-from ..errors import InputError, MachineError, needed, regular
+from ..errors import InputError, MachineError, needed, regular, undisturbed
 from ..errors import size as size_of
 from ..system import cache_folder
 
@@ -143,7 +143,7 @@ def decoded(files: Sequence[Source], size: int | None, look: Look) -> np.ndarray
             _decode(files, size, look, place)
         except MachineError:  # a cache that cannot be written costs memory, not the task
             return np.stack([_picture(file, size, look) for file in files])
-    return np.load(place, mmap_mode="r", allow_pickle=False)
+    return undisturbed(lambda: np.load(place, mmap_mode="r", allow_pickle=False))
 
 
 def one_picture(content: bytes) -> np.ndarray:

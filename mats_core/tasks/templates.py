@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import InputError, member
+from ..errors import InputError, member, undisturbed
 from . import classes, tables
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def _parsed(text: str) -> Any:
         return None
     for read in (json.loads, ast.literal_eval):
         try:
-            return read(text)
+            return undisturbed(lambda read=read: read(text))
         except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
             continue
     return None

@@ -196,16 +196,27 @@ def opened(page: Any) -> None:
     settle(page)
 
 
-def choose(page: Any, label: str, place: int) -> None:
-    """Choose from a list, which closes with the page's next run where it is open by then."""
-    box, options = page.get_by_role("combobox", name=label), page.get_by_role("option")
+def choose(page: Any, label: str, what: int | str) -> None:
+    """Choose from a list by place or by name.
+
+    A run of the page closes a list that is open, and draws its options anew.
+    """
+    from playwright.sync_api import TimeoutError as Late
+
+    box, options = page.get_by_role("combobox", name=label, exact=True), page.get_by_role("option")
     for _ in range(20):
         if box.get_attribute("aria-expanded") != "true":
             box.click()
+            if isinstance(what, str):
+                box.press_sequentially(what)  # a long list shows a part of it
         page.wait_for_timeout(500)
-        if options.count() > place:
-            options.nth(place).click()
-            return
+        place = (
+            options.nth(what) if isinstance(what, int) else options.get_by_text(what, exact=True)
+        )
+        if place.count():
+            with contextlib.suppress(Late):
+                place.first.click(timeout=3000)
+                return
     raise AssertionError(f"'{label}' stays closed")
 
 

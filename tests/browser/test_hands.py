@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from tests.browser.conftest import Visitor, opened, settle
+from tests.browser.conftest import Visitor, choose, opened, settle
 
 pytestmark = pytest.mark.browser
 PAGES = ("Compare", "Inside", "Subspaces", "Family", "Learn", "Export")
@@ -128,11 +128,7 @@ def test_formulas_are_seen_whole(browser: Any, address: str, width: int):
         names = page.get_by_role("option").all_inner_texts()
         page.keyboard.press("Escape")
         for name in names:
-            option = page.get_by_role("option", name=name, exact=True)
-            method.click()
-            if not option.is_visible():
-                method.press("ArrowDown")
-            option.click()
+            choose(page, "Method", name)
             settle(page)
             needs = page.get_by_text(f"{name} needs")
             if not needs.is_visible():

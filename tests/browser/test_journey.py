@@ -43,9 +43,7 @@ def test_merge_from_the_opening_to_the_accuracy(visitor: Visitor):
     page.get_by_text(SHIPPED).wait_for()
     visitor.picture("merge-opening")
 
-    method = page.get_by_role("combobox", name="Method", exact=True)
-    method.click()
-    page.get_by_role("option", name="Essential Subspace Merging").click()
+    choose(page, "Method", "Essential Subspace Merging")
     level = page.get_by_role("slider", name="Power of 3 · layers")
     level.focus()
     for _ in range(4):
@@ -214,8 +212,7 @@ def test_a_reload_finds_the_runs_and_a_link_opens_one(visitor: Visitor, address:
     page.goto(address)
     page.get_by_role("heading", name="2 · Sequential").wait_for()
     visitor.picture("merge-earlier")
-    page.get_by_role("combobox", name="Showing").click()
-    page.get_by_role("option", name="3 · ESM").click()
+    choose(page, "Showing", "3 · ESM")
     page.get_by_role("heading", name="3 · ESM").wait_for()
     assert normalised(page) > 0
     page.goto(link)

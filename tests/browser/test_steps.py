@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.browser.conftest import Visitor, opened, settle
+from tests.browser.conftest import Visitor, choose, opened, settle
 
 pytestmark = pytest.mark.browser
 
@@ -38,10 +38,7 @@ def fresh(browser: Any, address: str) -> Visitor:
 def method(page: Any, group: str, name: str) -> None:
     page.get_by_text(group, exact=True).first.click()
     settle(page)
-    box = page.get_by_role("combobox", name="Method", exact=True)
-    box.click()
-    box.press_sequentially(name)  # a long list shows a part of it
-    page.get_by_role("option", name=name, exact=True).click()
+    choose(page, "Method", name)
     settle(page)
 
 
@@ -178,8 +175,7 @@ def test_b10_a_pin_reaches_merge_and_outlives_a_reload(visitor: Visitor):
     second = merged(visitor)
     visitor.go("Compare")
     settle(page)
-    page.get_by_role("combobox", name="With run").click()
-    page.get_by_role("option", name=first, exact=True).click()
+    choose(page, "With run", first)
     settle(page)
     page.get_by_role("button", name="Pin as baseline").click()
     settle(page)

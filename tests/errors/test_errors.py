@@ -18,6 +18,7 @@ from mats_core.errors import (
     read_json,
     read_yaml,
     sentences,
+    undisturbed,
     validated,
 )
 from mats_core.errors.beginnings import BEGINNINGS
@@ -177,3 +178,21 @@ def test_a_broken_package_is_not_called_missing(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ModuleNotFoundError, match="no_such_module_anywhere"):
         needed("a table", "broken_package", "broken", "data")
+
+
+def test_a_parser_that_another_thread_disturbs_is_asked_again():
+    asked = []
+
+    def read(says: str = "AST constructor recursion depth mismatch (before=48, after=45)"):
+        asked.append(says)
+        if len(asked) < 3:
+            raise SystemError(says)
+        return len(asked)
+
+    assert undisturbed(read) == 3
+    asked.clear()
+    with pytest.raises(SystemError, match="something else"):
+        undisturbed(lambda: read("something else"))
+    assert len(asked) == 1
+    with pytest.raises(ZeroDivisionError):
+        undisturbed(lambda: 1 / 0)

@@ -37,6 +37,8 @@ LLAMAS = (
     llama("30B", 60, 6656, 17920),
     llama("70B", 80, 8192, 28672, keys=1024),
 )
+# What no single machine of ours holds, and `cluster.py` simulates.
+GIANTS = (LLAMAS[-1], llama("405B", 126, 16384, 53248, keys=1024))
 
 
 def side_bytes(size: int, rank: int | None) -> int:

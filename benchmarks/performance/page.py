@@ -10,6 +10,7 @@ from typing import Any
 
 from mats_core.checkpoints import write_atomically
 
+from . import cluster
 from .base import Line
 from .readings import HEAD, READINGS, TAIL
 from .results import ROOT, load
@@ -17,7 +18,8 @@ from .rows import ROWS
 
 PAGE = ROOT / "docs" / "performance.md"
 PLOT = ROOT / "docs" / "performance" / "ratios.svg"
-APART = ("scaling", "estimate", "wide")  # rows with a table of their own
+MANY = PLOT.with_name("cluster.svg")
+APART = ("scaling", "estimate", "wide", "cluster")  # rows with a table of their own
 
 
 def write() -> None:
@@ -25,6 +27,8 @@ def write() -> None:
     kept = load()
     PLOT.parent.mkdir(exist_ok=True)
     plot(PLOT, kept)
+    if lines := kept.get("cluster", {}).get("lines"):
+        cluster.plot(MANY, [_line(line) for line in lines])
     write_atomically(PAGE, page(kept).encode())
 
 

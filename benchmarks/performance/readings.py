@@ -125,6 +125,14 @@ how much the Gram may be off. Hours are operations counted at the rates of the l
 machine, for four experts, without reading and writing; embeddings and output are averaged and not
 counted. ESM grows fastest: it projects on as many directions as there are outputs, 4 d_out² d_in
 operations.""",
+    "cluster": """\
+![Hours over workers](performance/cluster.svg)
+
+What it says is read on [Beyond one machine](distributed.md#how-far-it-goes). Measured on this
+machine are the first line and the real merges, on a machine as busy as its load says; assumed are
+links of 1.25 GB/s a worker, a file system of 10 GB/s for all, and workers a hundred times as fast
+as a core. Four experts, bfloat16; Grams of K-FAC in factors of 128 rows; embedding and output are
+left out. A case names what is busy longest while the tasks run.""",
     "ray": "One thread a process, on two cores. See [Beyond one machine](distributed.md).",
 }
 

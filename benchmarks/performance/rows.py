@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from . import (
+    cluster,
     disk,
     distributed,
     equal_error,
@@ -29,6 +30,7 @@ ROWS: tuple[Row, ...] = (
     *scaling.ROWS,
     *wide.ROWS,
     *distributed.ROWS,
+    *cluster.ROWS,
 )
 
 

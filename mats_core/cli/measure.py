@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from .shared import ADAPTERS_BASE, base_of, noted
+from .shared import ADAPTERS_BASE, base_of, line, noted
 
 
 def add(commands: Any) -> None:
@@ -53,6 +55,11 @@ def add(commands: Any) -> None:
         help="what the sums may take, such as 4GB; above it, several passes [half of what is free]",
     )
     command.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
+    command.add_argument(
+        "--engine", choices=("local", "ray"), default="local",
+        help="measure one expert after the other in this process, or side by side on the Ray "
+        "cluster at RAY_ADDRESS (a local one where none is named) [local]",
+    )  # fmt: skip
     command.add_argument("--force", action="store_true", help="replace existing statistics files")
     command.set_defaults(run=_measure)
 
@@ -62,7 +69,7 @@ def _measure(arguments: argparse.Namespace) -> None:
     from ..adapters import open_expert
     from ..checkpoints import hub
     from ..recipes import load_family
-    from ..statistics import MeasureSettings, measuring_to_file, require_output
+    from ..statistics import MeasureSettings, Member, measuring_to_file, require_output
     from ..system import bar, choose_device, drain, parse_bytes, part
 
     if (arguments.model is None) == (arguments.family is None):
@@ -84,7 +91,8 @@ def _measure(arguments: argparse.Namespace) -> None:
         members = []
         for name, path, reference in collection.members(with_base=True):
             task = tasks.load(reference, root=collection.folder)
-            members.append((path, task, arguments.out / f"{name}.stats.safetensors"))
+            file = arguments.out / f"{name}.stats.safetensors"
+            members.append(Member(name, path, base, task, file))
         if not members:
             raise InputError(
                 f"family '{arguments.family}'",
@@ -96,19 +104,51 @@ def _measure(arguments: argparse.Namespace) -> None:
         if not arguments.task:
             raise InputError("measure", expected="--task", found="none")
         model, base = hub.locate(arguments.model), base_of(arguments)
-        members = [(model, tasks.load(arguments.task), arguments.out)]
-    for path, _, out in members:
-        require_output(out, [("the model", path)], force=arguments.force)
+        members = [Member(model.name, model, base, tasks.load(arguments.task), arguments.out)]
+    for one in members:
+        require_output(one.file, [("the model", one.model)], force=arguments.force)
     named = ("examples", "batch_size", "labels", "seed", "blocks", "rank")
     given = {name: getattr(arguments, name) for name in named}
     settings = MeasureSettings(**given, device=device)
-    for path, task, out in members:
-        steps = measuring_to_file(open_expert(path, base), task, out, settings, memory=budget)
+    if arguments.engine == "ray":
+        _on_ray(members, settings, budget)
+        return
+    for one in members:
+        steps = measuring_to_file(
+            open_expert(one.model, base), one.task, one.file, settings, memory=budget
+        )
         with noted(), bar() as show:
-            statistics = drain(part(steps, said=f"{task.name}: {{}}"), show)
-        print(f"{out}: {len(statistics.layers)} layers, {statistics.metadata['examples']} examples")
-        for note in statistics.notes:
-            print(f"note: {note}")
+            statistics = drain(part(steps, said=f"{one.task.name}: {{}}"), show)
+        print(_told(one, statistics))
+
+
+def _on_ray(members: Sequence[Any], settings: Any, budget: float | None) -> None:
+    from ..statistics import ClusterReady, MemberDone, Statistics, measuring_on_ray
+    from ..system import bar, drain
+
+    begun, start, work = time.perf_counter(), 0.0, 0.0
+    with noted(), bar() as show:
+
+        def see(event: Any) -> None:
+            nonlocal start, work
+            if show is not None:
+                show(event)
+            if isinstance(event, ClusterReady):
+                start = event.seconds
+            if isinstance(event, MemberDone):
+                work += event.seconds
+                line(_told(event.member, Statistics.open(event.member.file)))
+
+        drain(measuring_on_ray(members, settings, memory=budget), see)
+    took = time.perf_counter() - begun
+    print(f"{took:.1f} s, {start:.1f} s of them until the cluster was there; "
+          f"{work:.1f} s of work in its workers")  # fmt: skip
+
+
+def _told(one: Any, statistics: Any) -> str:
+    lines = [f"{one.file}: {len(statistics.layers)} layers, "
+             f"{statistics.metadata['examples']} examples"]  # fmt: skip
+    return "\n".join([*lines, *(f"note: {note}" for note in statistics.notes)])
 
 
 def _from_optimizer(arguments: argparse.Namespace) -> None:
@@ -122,6 +162,12 @@ def _from_optimizer(arguments: argparse.Namespace) -> None:
             expected="a model, and neither --task nor --family",
             found="--task" if arguments.task else "--family",
             remedy="A family names the file of each expert: `optimizer: FILE` in its family.yaml.",
+        )
+    if arguments.engine != "local":
+        raise InputError(
+            "measure --optimizer",
+            expected="--engine local: a file is read, nothing is measured",
+            found=f"--engine {arguments.engine}",
         )
     model = hub.locate(arguments.model)
     reads = [("the model", model), ("the optimiser's state", arguments.optimizer)]

@@ -27,6 +27,13 @@ def note(text: str) -> None:
     tqdm.write(text, file=sys.stderr)
 
 
+def line(text: str) -> None:
+    """Print a line of the result, above the bar where there is one."""
+    from tqdm import tqdm
+
+    tqdm.write(text, file=sys.stdout)
+
+
 @contextlib.contextmanager
 def noted() -> Iterator[None]:
     """A context that prints the library's warnings as lines `note: …` when it ends."""

@@ -13,14 +13,10 @@ second pass, further rounds' measuring, evaluation.  Nothing is told of a solve 
 from __future__ import annotations
 
 import contextlib
-import importlib
-import os
-import secrets
 import socket
-import sys
 import uuid
 from collections import deque
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,24 +25,22 @@ import torch
 
 from ..errors import InputError
 from ..recipes import Plan, Recipe, Unit, open_inputs, prepare
+from ..system import cluster
 from .engine import Engine, merge_layer
 from .sinks import MemorySink
 from .sizes import layer_bytes
 from .workspace import Done, Place, place_of_worker
 
-RETRIES = 3  # of a layer whose worker was lost
 AHEAD = 2  # layers asked for, for each that the cluster can merge at once
 HELD = 8  # times as many that may be merged while an earlier one is not
-GRACE = 1.0  # seconds that tasks have to end by themselves when a merge is stopped
-PATIENCE = 10.0  # seconds between looks whether some machine can still merge what is waited for
-ROOT = Path(__file__).resolve().parents[2]
+OTHERWISE = "merge again; with --resume a merge that fails keeps the layers that it has done."
 
 
 def require(recipe: Recipe) -> None:
     """Raise `InputError` where a recipe asks for a cluster that cannot do it."""
     if recipe.engine != "ray":
         return
-    _ray()
+    cluster.require_ray()
     if recipe.rounds > 1:
         raise InputError(
             f"'rounds' {recipe.rounds} with engine 'ray'",
@@ -62,7 +56,7 @@ def on_ray(folder: Path | None, shard_bytes: int) -> Engine:
     def merge(
         plan: Plan, todo: Sequence[Unit], survey: Any, place: Place
     ) -> Generator[Done, None, None]:
-        ray = _connected()
+        ray, _ = cluster.connected()
         recipe = plan.recipe.model_copy(update={"device": plan.device})  # `auto` is decided here
         family = plan.inputs.family
         contents = family.tied_to, family.roles  # what the preflight read every file for
@@ -70,25 +64,25 @@ def on_ray(folder: Path | None, shard_bytes: int) -> Engine:
         shared = ray.put((key, recipe, plan.keep, survey, folder, shard_bytes, contents))
         threads = torch.get_num_threads()  # another number could round differently
         gpus = 1 if plan.device == "cuda" else 0
-        task = ray.remote(max_retries=RETRIES)(_merge)
+        task = ray.remote(max_retries=cluster.RETRIES)(_merge)
         under_way: deque[Any] = deque()
         most = AHEAD * max(1, int(ray.cluster_resources().get("CPU", 1) // threads))
         held = HELD * most
         try:
             for unit in todo:
                 needs = {"CPU": threads, "GPU": gpus, "memory": int(layer_bytes(plan, unit))}
-                _require_machine(ray, unit, needs)
+                cluster.require_machine(ray, f"layer '{unit.name}'", needs)
                 asked = task.options(num_cpus=threads, num_gpus=gpus, memory=needs["memory"])
                 under_way.append((unit, needs, asked.remote(shared, unit, threads)))
                 while len(busy := _unfinished(ray, under_way)) >= most or len(under_way) >= held:
                     late = under_way[0][2] in busy and len(under_way) < held
-                    if late and ray.wait(busy, num_returns=1, timeout=PATIENCE)[0]:
+                    if late and ray.wait(busy, num_returns=1, timeout=cluster.PATIENCE)[0]:
                         continue  # a worker is free, though the first layer is not there yet
                     yield _taken(ray, place, under_way)
             while under_way:
                 yield _taken(ray, place, under_way)
         finally:
-            _cancel(ray, [reference for _, _, reference in under_way])
+            cluster.cancel(ray, [reference for _, _, reference in under_way])
 
     return merge
 
@@ -98,61 +92,17 @@ def _unfinished(ray: Any, under_way: deque[Any]) -> list[Any]:
     return ray.wait(references, num_returns=len(references), timeout=0)[1]
 
 
-def _cancel(ray: Any, references: Sequence[Any]) -> None:
-    """End tasks, and wait for it: none may write where somebody else begins.
-
-    What is about to end is left to: Ray (2.60) aborts a process that cancels a task in the very
-    moment in which it ends ("Tried to complete task that was not pending").
-    """
-    if not references:
-        return
-    _, left = ray.wait(references, num_returns=len(references), timeout=GRACE)
-    for reference in left:
-        ray.cancel(reference, force=True)
-    if left:
-        ray.wait(left, num_returns=len(left), timeout=PATIENCE)
-
-
-def _require_machine(ray: Any, unit: Unit, needs: Mapping[str, int]) -> None:
-    """Ray waits for ever for what no machine has: say so instead."""
-    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    if any(all(has.get(what, 0) >= n for what, n in needs.items()) for has in machines):
-        return
-
-    def told(of: Mapping[str, float]) -> str:
-        gpus = f", {of.get('GPU', 0):g} GPUs" if needs["GPU"] else ""
-        return f"{of.get('CPU', 0):g} CPUs{gpus} and {of.get('memory', 0) / 1e9:.3g} GB"
-
-    raise InputError(
-        f"layer '{unit.name}' on the Ray cluster",
-        expected=f"a machine with {told(needs)}",
-        found="; ".join(sorted({told(has) for has in machines})) or "no machine",
-        remedy="Use fewer threads (OMP_NUM_THREADS), or start larger machines first.",
-    )
-
-
 def _taken(ray: Any, place: Place, under_way: deque[Any]) -> Done:
     """The layer that was asked for first, which the driver's own files know of now.
 
     Until it is here it is among those to cancel.
     """
     unit, needs, reference = under_way[0]
-    try:
-        timeout = 0.0
-        while not ray.wait([reference], timeout=timeout)[0]:
-            _require_machine(ray, unit, needs)  # again and again: machines may be lost meanwhile
-            timeout = PATIENCE
-        done = ray.get(reference)
-    except ray.exceptions.RayTaskError as error:
-        raise error.cause from None  # an `InputError` is one here as well
-    except ray.exceptions.RayError as error:
-        raise InputError(
-            f"layer '{unit.name}' on the Ray cluster",
-            expected=f"a worker that lives until it is merged, within {RETRIES + 1} attempts",
-            found=str(error).strip().splitlines()[0],
-            remedy="Look for what ended the workers (memory, most often), then merge again; with "
-            "--resume a merge that fails keeps the layers that it has done.",
-        ) from None
+    thing, timeout = f"layer '{unit.name}'", 0.0
+    while not ray.wait([reference], timeout=timeout)[0]:
+        cluster.require_machine(ray, thing, needs)  # again: machines may be lost meanwhile
+        timeout = cluster.PATIENCE
+    done = cluster.answer(ray, reference, thing, "merged", OTHERWISE)
     place.take(done)
     under_way.popleft()
     return done
@@ -200,39 +150,3 @@ def _plan(key: str, recipe: Recipe, keep: Sequence[int], contents: Any) -> Plan:
         inputs = replace(inputs, family=family, looked_through=True)
         _JOBS[key] = prepare(recipe, inputs, keep)
     return _JOBS[key]
-
-
-# Ray ----------------------------------------------------------------------------------------------
-
-
-def _ray() -> Any:
-    if "ray" not in sys.modules and not os.environ.get("RAY_ADDRESS"):
-        # A cluster listens on all interfaces: only who knows this process's token may call ours.
-        # Ray reads both when it is imported; set later they would reach its new processes alone,
-        # which then would not answer this one.
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
-        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    try:
-        return importlib.import_module("ray")
-    except ImportError:
-        raise InputError(
-            "engine 'ray'",
-            expected="the package ray",
-            found="none",
-            remedy='Install it with: python -m pip install "ray>=2.52,<3"',
-        ) from None
-
-
-def _connected() -> Any:
-    """Ray, connected to the cluster at RAY_ADDRESS, or to one on this machine."""
-    ray = _ray()
-    if not ray.is_initialized():
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-        quiet = {"log_to_driver": False, "configure_logging": False}
-        if os.environ.get("RAY_ADDRESS"):
-            ray.init(runtime_env={"env_vars": {"PYTHONPATH": path}}, **quiet)
-        else:
-            os.environ["PYTHONPATH"] = path  # which a cluster of our own inherits
-            ray.init(include_dashboard=False, **quiet)
-    return ray

@@ -19,8 +19,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from .. import tasks
 from ..adapters import open_expert
 from ..checkpoints import Weights, hub
-from ..errors import existing, listing, read_yaml, validated
-from ..statistics import MeasureSettings, cached_path, measuring_once
+from ..errors import existing, listing, member, read_yaml, validated
+from ..statistics import (
+    MeasureSettings,
+    Member,
+    cached_path,
+    measuring_on_ray,
+    measuring_once,
+)
 from ..system import Event, Shown, part, watched
 from .recipe import Recipe, parse_recipe
 from .sections import ExpertEntry
@@ -125,13 +131,22 @@ def load_family(path: str | Path) -> FamilyFile:
 
 
 def measuring_all(
-    collection: FamilyFile, settings: MeasureSettings, *, with_base: bool = True
+    collection: FamilyFile,
+    settings: MeasureSettings,
+    *,
+    with_base: bool = True,
+    engine: Literal["local", "ray"] = "local",
 ) -> Generator[Event, None, dict[str, Path]]:
     """Statistics of every member, measured where the machine's cache has none: name → file.
 
     `settings`: examples, labels, seed and device, as `measuring_once` takes them.  An event before
-    each member, and after each batch of those that are measured.
+    each member, and after each batch of those that are measured.  `engine`: one after the other in
+    this process, or side by side on a Ray cluster, which sees the cache under the same path; there
+    an event when the cluster is ready, and after each member.
     """
+    member("engine", engine, ("local", "ray"))
+    if engine == "ray":
+        return (yield from _measuring_on_ray(collection, settings, with_base))
     members = collection.members(with_base=with_base)
     files: dict[str, Path] = {}
     for index, (name, path, reference) in enumerate(members):
@@ -144,20 +159,39 @@ def measuring_all(
     return files
 
 
+def _measuring_on_ray(
+    collection: FamilyFile, settings: MeasureSettings, with_base: bool
+) -> Generator[Event, None, dict[str, Path]]:
+    files: dict[str, Path] = {}
+    missing: dict[Path, Member] = {}  # two names of one expert and task are one file
+    base = collection.model_path(collection.base)
+    for name, path, reference in collection.members(with_base=with_base):
+        yield Event(text=f"Looking for the statistics of {name}")
+        task = tasks.load(reference, root=collection.folder)
+        file = files[name] = cached_path(collection.open(path), task, settings)
+        if not file.is_file():
+            missing.setdefault(file, Member(name, path, base, task, file, keep=True))
+    if missing:
+        yield from measuring_on_ray(list(missing.values()), settings)
+    return files
+
+
 def measure_all(
     collection: FamilyFile,
     *,
     with_base: bool = True,
+    engine: Literal["local", "ray"] = "local",
     progress: bool | None = None,
     **settings: Any,
 ) -> dict[str, Path]:
     """Statistics of every member, measured where the machine's cache has none: name → file.
 
     `settings`: `examples`, `labels`, `seed` and the other fields of `MeasureSettings`.
+    `engine`: `ray` measures members side by side on a Ray cluster (docs/distributed.md).
     `progress`: whether a bar is shown; by default in notebooks and terminals.
     """
     how = MeasureSettings(**settings)
-    return watched(measuring_all(collection, how, with_base=with_base), progress)
+    return watched(measuring_all(collection, how, with_base=with_base, engine=engine), progress)
 
 
 def missing_statistics(collection: FamilyFile, *, examples: int = 256, seed: int = 0) -> list[str]:

@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from . import memory, speeds
+    from . import cluster, memory, speeds
     from .bars import bar, in_notebook, watched
     from .devices import Device, available_devices, choose_device, existing_device
     from .folders import LONGEST_NAME, FolderName, cache_folder, folder_name, results_folder
@@ -27,7 +27,7 @@ __all__ = [
     "LONGEST_NAME", "SETTLED", "UNMEASURED", "Device", "Event", "FolderName", "Memo", "Rates",
     "Shown", "Work",
     "ahead", "available_devices", "available_memory", "bar", "beside", "cache_folder", "changed",
-    "choose_device", "drain", "drained", "existing_device", "folder_name", "forgetful",
+    "choose_device", "cluster", "drain", "drained", "existing_device", "folder_name", "forgetful",
     "in_notebook", "memory", "nbytes", "parse_bytes", "part", "recall", "remembered",
     "require_memory", "results_folder", "set_waiting", "shares", "speeds", "state_of",
     "taking_threads", "uncollected", "watched",

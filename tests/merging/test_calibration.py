@@ -150,7 +150,7 @@ def test_one_that_was_stopped_goes_on_to_the_same_bytes(tiny_family, tmp_path, m
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_refused_at_the_door(tiny_family, monkeypatch, change, says):
-    monkeypatch.setattr("mats_core.merging.ray._ray", lambda: None)
+    monkeypatch.setattr("mats_core.system.cluster.require_ray", lambda: None)
     content = family_recipe(tiny_family, "sequential", evaluate=False)
     change(content)
     with pytest.raises(InputError, match=says):

@@ -14,10 +14,18 @@ import pytest
 import ray
 import torch
 
+from mats_core.cli.main import main
 from mats_core.errors import InputError
 from mats_core.merging import pipeline
 from mats_core.merging import ray as distributed
+from mats_core.recipes.family_file import load_family, measure_all, measuring_all
 from mats_core.recipes.recipe import parse_recipe
+from mats_core.statistics import ray as apart
+from mats_core.statistics.ray import Member, MemberDone, measuring_on_ray
+from mats_core.statistics.settings import MeasureSettings
+from mats_core.system import cluster
+from mats_core.system.stream import drain
+from mats_core.tasks.loading import load
 from tests.conftest import family_recipe
 from tests.layer_cases import raw_recipe
 
@@ -25,12 +33,12 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module", autouse=True)
-def cluster(tmp_path_factory):
-    flags = tmp_path_factory.mktemp("flags")
+def flags(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("flags")
     with pytest.MonkeyPatch.context() as patch:  # the workers inherit it
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("PYTHONPATH", str(ROOT))
-        patch.setenv("MATS_TEST_FLAGS", str(flags))
+        patch.setenv("MATS_TEST_FLAGS", str(folder))
         patch.delenv("RAY_ADDRESS", raising=False)
         ray.init(
             address="local",  # also where some cluster runs already
@@ -40,7 +48,7 @@ def cluster(tmp_path_factory):
             configure_logging=False,
             object_store_memory=80 * 2**20,
         )
-        yield flags
+        yield folder
         ray.shutdown()
 
 
@@ -93,10 +101,10 @@ def dying_once(shared, unit, threads):
 ORIGINAL = distributed._merge
 
 
-def test_layers_of_a_killed_worker_are_merged_again(tiny_family, tmp_path, cluster, monkeypatch):
+def test_layers_of_a_killed_worker_are_merged_again(tiny_family, tmp_path, flags, monkeypatch):
     monkeypatch.setattr(distributed, "_merge", dying_once)
     merged(tiny_family, tmp_path / "together", "kfac", "ray")
-    assert (cluster / "died").exists()
+    assert (flags / "died").exists()
     monkeypatch.undo()
     merged(tiny_family, tmp_path / "alone", "kfac", "local")
     assert digests(tmp_path / "alone") == digests(tmp_path / "together")
@@ -110,7 +118,7 @@ def test_a_layer_that_ends_every_worker_is_told_and_can_be_resumed(
     tiny_family, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(distributed, "_merge", always_dying)
-    monkeypatch.setattr(distributed, "RETRIES", 0)
+    monkeypatch.setattr(cluster, "RETRIES", 0)
     with pytest.raises(InputError, match=r"on the Ray cluster.*--resume"):
         merged(tiny_family, tmp_path / "out", "average", "ray")
     assert not (tmp_path / "out").exists()
@@ -211,13 +219,13 @@ def test_whoever_stops_ends_the_tasks_under_way(tiny_family, tmp_path, monkeypat
     def interrupted(*of):
         raise KeyboardInterrupt
 
-    ended, cancel = [], distributed._cancel
+    ended, cancel = [], cluster.cancel
     monkeypatch.setattr(distributed, "_merge", stuck)
-    monkeypatch.setattr(distributed, "GRACE", 0.0)
-    monkeypatch.setattr(distributed, "PATIENCE", 2.0)
+    monkeypatch.setattr(cluster, "GRACE", 0.0)
+    monkeypatch.setattr(cluster, "PATIENCE", 2.0)
     monkeypatch.setattr(distributed, "_taken", interrupted)
     monkeypatch.setattr(
-        distributed, "_cancel", lambda ray, them: ended.extend(them) or cancel(ray, them)
+        cluster, "cancel", lambda ray, them: ended.extend(them) or cancel(ray, them)
     )
     with pytest.raises(KeyboardInterrupt):
         merged(tiny_family, tmp_path / "out", "average", "ray")
@@ -239,3 +247,103 @@ def test_further_rounds_stay_in_one_process(tiny_family, tmp_path):
 def test_an_unknown_engine_is_refused(tiny_family):
     with pytest.raises(InputError, match="engine"):
         parse_recipe(family_recipe(tiny_family, "average", engine="rya"), tiny_family)
+
+
+# Measuring shares the cluster, whose start takes longer than all of this -------------------------
+
+
+def test_the_cluster_measures_what_one_process_measures(tiny_family, tmp_path, capsys):
+    def measure(engine):
+        out = tmp_path / engine
+        command = ["measure", "--family", str(tiny_family), "--out", str(out), "--engine", engine]
+        assert main([*command, "--examples", "8", "--blocks", "20", "--labels", "true"]) == 0
+        return digests(out), capsys.readouterr().out
+
+    (alone, said), (together, told) = measure("local"), measure("ray")
+    assert together == alone
+    assert len(alone) == 4
+    of_each = sorted(line.replace(str(tmp_path / "ray"), "") for line in told.splitlines())
+    lines = sorted(line.replace(str(tmp_path / "local"), "") for line in said.splitlines())
+    assert [line for line in of_each if line.startswith("/")] == lines
+    assert "until the cluster was there" in told
+    assert not list((tmp_path / "ray").glob(".*"))
+
+
+def test_a_family_is_measured_once_on_either_engine(tiny_family, tmp_path, monkeypatch):
+    monkeypatch.setenv("MATS_CACHE", str(tmp_path / "cache"))
+    family, seen = load_family(tiny_family), []
+    steps = measuring_all(family, MeasureSettings(examples=6), engine="ray")
+    files = drain(steps, seen.append)
+    done = [event for event in seen if isinstance(event, MemberDone)]
+    assert {event.member.name for event in done} == set(files) == {"e0", "e1", "e2", "base"}
+    assert done[-1].fraction == 1
+    assert all(event.seconds > 0 for event in done)
+    before = {name: file.read_bytes() for name, file in files.items()}
+    assert measure_all(family, examples=6) == files  # nothing is measured again
+    for file in files.values():
+        file.unlink()
+    measure_all(family, examples=6)
+    assert {name: file.read_bytes() for name, file in files.items()} == before
+
+
+def test_a_worker_refuses_in_the_sentence_of_one_process(tiny_family, tmp_path, capsys):
+    def said(engine):
+        command = ["measure", str(tiny_family / "e0"), "--task", "sample:news"]
+        out = str(tmp_path / "out.safetensors")
+        assert main([*command, "--out", out, "--engine", engine]) == 2
+        return capsys.readouterr().err
+
+    assert said("ray") == said("local")
+    assert not list(tmp_path.iterdir())
+
+
+def dead(*of):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def sleeping(*of):
+    time.sleep(600)
+
+
+@pytest.fixture
+def members(tiny_family, tmp_path):
+    task = load(tiny_family / "t0.npz")
+    return [Member(n, tiny_family / n, None, task, tmp_path / n) for n in ("e0", "e1", "e2")]
+
+
+def test_measuring_that_ends_every_worker_is_told(members, tmp_path, monkeypatch):
+    monkeypatch.setattr(apart, "_measure", dead)
+    monkeypatch.setattr(cluster, "RETRIES", 0)
+    with pytest.raises(InputError, match=r"measuring 'e\d' on the Ray cluster.*measure again"):
+        drain(measuring_on_ray(members, MeasureSettings(examples=4)))
+    assert not list(tmp_path.iterdir())
+
+
+def test_measuring_that_is_stopped_leaves_nothing(members, tmp_path, monkeypatch):
+    ended, cancel = [], cluster.cancel
+    monkeypatch.setattr(apart, "_measure", sleeping)
+    monkeypatch.setattr(cluster, "GRACE", 0.0)
+    monkeypatch.setattr(cluster, "PATIENCE", 1.0)
+    monkeypatch.setattr(
+        cluster, "cancel", lambda ray, them: ended.extend(them) or cancel(ray, them)
+    )
+    looks = []
+
+    def looked(ray, thing, needs):
+        looks.append(thing)
+        if len(looks) > len(members):  # the first look after all are under way
+            assert len(list(tmp_path.glob(".mats-measure-*"))) == len(members)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(cluster, "require_machine", looked)
+    with pytest.raises(KeyboardInterrupt):
+        drain(measuring_on_ray(members, MeasureSettings(examples=4)))
+    assert len(ended) == len(members)
+    assert not ray.wait(ended, num_returns=len(ended), timeout=0)[1]
+    assert not list(tmp_path.iterdir())
+
+
+def test_measuring_that_no_machine_has_room_for_is_refused(members, monkeypatch):
+    monkeypatch.setattr(apart, "_bytes", lambda *of: 10**15)
+    with pytest.raises(InputError, match=r"measuring 'e0' on the Ray cluster.*1e\+06 GB"):
+        drain(measuring_on_ray(members, MeasureSettings(examples=4)))

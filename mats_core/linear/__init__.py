@@ -5,6 +5,7 @@ Task subspaces are operators on a weight's natural shape (`operators.py`); `cg.p
 arithmetic of a merge.  A numerical failure is a `Status`, never an exception.
 """
 
+from .apart import as_apart, host, is_apart
 from .bases import Pair, core_bases, knots_basis, knots_basis_of_factors
 from .branches import discriminant, input_gate, output_branch, worth_factors
 from .cg import Apply, Solution, Status, cg
@@ -38,12 +39,14 @@ from .operators import (
     Kronecker,
     Operator,
     Spectral,
+    Stacked,
     WeightedSum,
     damped,
     damped_products,
     effective_dimension,
     regularised,
     regularised_gram,
+    stacked,
     truncated,
 )
 from .preconditioners import Eigen, jacobi, kronecker, kronecker_inverse
@@ -55,13 +58,13 @@ from .updates import Updates, norm, weighted_sum
 __all__ = [
     "BLOCK", "JOINT_SHARE", "JOINT_STEPS", "WORTH", "Apply", "Dense", "Diagonal", "Eigen",
     "Factors", "Gram", "Identity", "InputGram", "JointBasis", "Kronecker", "LowRank", "Operator",
-    "Pair", "Solution", "Spectral", "Status", "Triples", "Updates", "WeightedSum", "cg",
-    "core_bases", "damped", "damped_products", "discriminant", "effective_dimension", "eigenvalues",
-    "eigh", "eigh_descending", "essential_directions", "exact", "factored_kronecker_inverse",
-    "input_gate", "jacobi", "joint", "joint_basis", "knots_basis", "knots_basis_of_factors",
-    "kronecker", "kronecker_inverse", "largest_triples", "left_directions", "like", "matrix",
-    "norm", "noted", "output_branch", "polar", "pseudo_solve", "regularised", "regularised_gram",
-    "rounding_of", "singular_values", "solve_factored", "solve_positive", "streamed_thresholds",
-    "svd", "symmetric", "truncated", "two_factors", "two_models", "update_gram", "weighted_sum",
-    "worth_factors",
+    "Pair", "Solution", "Spectral", "Stacked", "Status", "Triples", "Updates", "WeightedSum",
+    "as_apart", "cg", "core_bases", "damped", "damped_products", "discriminant",
+    "effective_dimension", "eigenvalues", "eigh", "eigh_descending", "essential_directions",
+    "exact", "factored_kronecker_inverse", "host", "input_gate", "is_apart", "jacobi", "joint",
+    "joint_basis", "knots_basis", "knots_basis_of_factors", "kronecker", "kronecker_inverse",
+    "largest_triples", "left_directions", "like", "matrix", "norm", "noted", "output_branch",
+    "polar", "pseudo_solve", "regularised", "regularised_gram", "rounding_of", "singular_values",
+    "solve_factored", "solve_positive", "stacked", "streamed_thresholds", "svd", "symmetric",
+    "truncated", "two_factors", "two_models", "update_gram", "weighted_sum", "worth_factors",
 ]  # fmt: skip

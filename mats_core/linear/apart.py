@@ -1,0 +1,58 @@
+"""Tensors on a device that works apart from this processor, and numbers read from there.
+
+A GPU works off a queue.  To read a number from it waits until the queue is empty, and nothing is
+queued meanwhile: an iteration that reads seven numbers runs at the speed of the reads.  Scalars
+therefore stay on the device, and `host` reads many of them at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class Reads:
+    """How often `host` and `copied` have read from the device."""
+
+    count: int = 0
+
+
+_AS_APART: ContextVar[Reads | None] = ContextVar("the processor taken for a GPU", default=None)
+
+
+def is_apart(value: Tensor) -> bool:
+    """Whether reading a number of `value` waits for a queue: on every device but the CPU."""
+    return value.device.type != "cpu" or _AS_APART.get() is not None
+
+
+@contextlib.contextmanager
+def as_apart() -> Iterator[Reads]:
+    """Inside of the block tensors of the CPU take the ways that those of a GPU take, and what
+    `host` reads is counted: how these ways are tested, and their reads counted, without a GPU."""
+    reads = Reads()
+    before = _AS_APART.set(reads)
+    try:
+        yield reads
+    finally:
+        _AS_APART.reset(before)
+
+
+def host(rows: Sequence[Sequence[Tensor]]) -> list[list[float]]:
+    """The numbers of 0-dimensional tensors of one dtype, in rows of equal lengths, in one read."""
+    if (reads := _AS_APART.get()) is not None:
+        reads.count += 1
+    flat = torch.stack([value for row in rows for value in row])
+    return flat.reshape(len(rows), -1).tolist()
+
+
+def copied(value: Tensor) -> Tensor:
+    """A tensor on this processor, in one read where it is not there yet."""
+    if (reads := _AS_APART.get()) is not None:
+        reads.count += 1
+    return value.cpu()

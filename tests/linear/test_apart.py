@@ -7,13 +7,25 @@ import torch
 
 from benchmarks.performance import drawn
 from benchmarks.performance.counting import counted, of_iteration, of_layer
-from mats_core.linear import as_apart, is_apart, streamed_thresholds
+from mats_core.errors import InputError
+from mats_core.linear import (
+    as_apart,
+    decompositions,
+    eigh_descending,
+    is_apart,
+    largest_triples,
+    largest_triples_each,
+    noted,
+    polar,
+    streamed_thresholds,
+)
 from mats_core.linear.apart import copied, host
 from mats_core.linear.cg import UNREAD, Solution, Status, cg
 from mats_core.linear.operators import Kronecker, Stacked, WeightedSum, stacked
 from mats_core.linear.preconditioners import jacobi
 from mats_core.linear.selection_apart import ColumnApart
 from mats_core.methods import METHODS
+from mats_core.methods.essential_directions import essential_subspaces
 from tests.layer_cases import close, enough, merged, random_case
 from tests.linear.test_cg import problem
 from tests.method_cases import CASES
@@ -194,3 +206,92 @@ def test_counting_sees_kernels_and_reads():
     assert counted(lambda: value.mT.reshape(2, 2, 4)[0]).kernels == 0
     assert counted(lambda: host([[value.sum()]])).reads == 1
     assert counted(lambda: host([[value.sum()]]), apart=False).reads == 0
+
+
+# Decompositions of all tasks ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(12, 8), (8, 12), (9, 9)])
+def test_triples_of_all_are_those_of_each(monkeypatch, shape):
+    generator = torch.Generator().manual_seed(0)
+    matrices = [torch.randn(shape, generator=generator) for _ in range(3)]
+    # One of zeros and one too ill-conditioned for its Gram go the slow way.
+    matrices += [torch.zeros(shape), torch.ones(shape)]
+    expected = [largest_triples(matrix, 3) for matrix in matrices]
+    with as_apart():
+        found = largest_triples_each(matrices, 3)
+        monkeypatch.setattr(decompositions, "AT_ONCE", 2 * matrices[0].numel())
+        parts = largest_triples_each(matrices, 3)
+    assert [own.by for own in expected] == ["Gram"] * 3 + ["SVD"] * 2
+    for own, part, slow in zip(found, parts, expected, strict=True):
+        assert own.by == part.by == slow.by
+        assert own.values.shape == slow.values.shape
+        assert torch.allclose(own.values, slow.values, atol=1e-6)
+        product = (slow.left * slow.values) @ slow.right
+        assert torch.allclose((own.left * own.values) @ own.right, product, atol=1e-5)
+        assert torch.allclose((part.left * part.values) @ part.right, product, atol=1e-5)
+
+
+def test_a_polar_factor_with_rows_of_zeros_or_none():
+    generator = torch.Generator().manual_seed(0)
+    for rows in (0, 2, 6):
+        matrix = torch.randn(6, 4, generator=generator)
+        matrix[:rows] = 0
+        expected = polar(matrix)
+        with as_apart():
+            found = polar(matrix)
+        assert found.by == expected.by
+        close(found.factor, expected.factor, 1e-5)
+        assert torch.allclose(found.values, expected.values, atol=1e-6)
+
+
+@pytest.mark.parametrize("broken", [float("nan"), float("inf")])
+def test_what_is_not_finite_in_a_batch_is_refused(broken):
+    matrices = torch.stack([torch.eye(3), torch.eye(3) * broken])
+    with pytest.raises(InputError, match="finite"):
+        eigh_descending(matrices)
+
+
+def test_a_matrix_of_a_batch_that_fails_is_taken_by_another_routine(monkeypatch):
+    once = torch.linalg.eigh
+    refused: list[int] = []
+
+    def eigh(matrix):
+        if matrix.ndim > 2:
+            refused.append(1)
+            raise RuntimeError("no batch today")
+        return once(matrix)
+
+    monkeypatch.setattr(torch.linalg, "eigh", eigh)
+    batch = torch.stack([positive(4, 1), positive(4, 2)])
+    with noted() as notes:
+        values, vectors = eigh_descending(batch)
+    assert refused
+    assert notes == ["eigh of each matrix by itself"]
+    close((vectors * values[:, None]) @ vectors.mT, batch, 1e-12)
+
+
+@pytest.mark.parametrize("shape", [(24, 16), (16, 24)])
+@pytest.mark.parametrize("centre", [False, True])
+def test_essential_subspaces_of_all_are_those_of_each(monkeypatch, shape, centre):
+    layer = drawn.layer(drawn.Wideness(*shape, tasks=4))
+    grams = layer.grams("input_gram")
+    assert grams is not None
+    generator = torch.Generator().manual_seed(0)
+    means = tuple(0.1 * torch.randn(shape[1], generator=generator) for _ in grams)
+    asked = layer.updates, grams, 4, means if centre else None
+    expected = essential_subspaces(*asked)
+    with as_apart():
+        found = essential_subspaces(*asked)
+        monkeypatch.setattr(decompositions, "AT_ONCE", 1)
+        parts = essential_subspaces(*asked)
+    for slow, *others in zip(expected, found, parts, strict=True):
+        for directions, values in others:
+            assert torch.allclose(values, slow[1], rtol=1e-4, atol=1e-9)
+            projector = slow[0] @ slow[0].mT
+            assert torch.allclose(directions @ directions.mT, projector, atol=1e-3)
+
+
+@pytest.mark.parametrize(("method", "reads"), [("tsv_m", 12), ("essential", 12)])
+def test_a_layer_of_decompositions(layer, method, reads):
+    assert of_layer(layer, method).reads <= reads

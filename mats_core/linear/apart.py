@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -56,3 +57,16 @@ def copied(value: Tensor) -> Tensor:
     if (reads := _AS_APART.get()) is not None:
         reads.count += 1
     return value.cpu()
+
+
+def as_numbers(mask: Tensor, reference: Tensor) -> Tensor:
+    """A mask of this processor as ones and zeros, with the dtype and on the device of `reference`.
+
+    One bit an entry travels to the device, not one number.
+    """
+    if not is_apart(reference):
+        return mask.to(reference.dtype)
+    bits = torch.from_numpy(np.packbits(mask.reshape(-1).numpy(), bitorder="little"))
+    places = torch.arange(8, dtype=torch.uint8, device=reference.device)
+    each = (bits.to(reference.device)[:, None] >> places) & 1
+    return each.reshape(-1)[: mask.numel()].reshape(mask.shape).to(reference.dtype)

@@ -10,6 +10,7 @@ from benchmarks.performance.counting import counted, of_iteration, of_layer
 from mats_core.errors import InputError
 from mats_core.linear import (
     as_apart,
+    as_numbers,
     decompositions,
     eigh_descending,
     is_apart,
@@ -295,3 +296,24 @@ def test_essential_subspaces_of_all_are_those_of_each(monkeypatch, shape, centre
 @pytest.mark.parametrize(("method", "reads"), [("tsv_m", 12), ("essential", 12)])
 def test_a_layer_of_decompositions(layer, method, reads):
     assert of_layer(layer, method).reads <= reads
+
+
+# Masks --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (8,), (3, 7), (0, 4)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_masks_travel_as_bits(shape, dtype):
+    mask = torch.rand(shape, generator=torch.Generator().manual_seed(0)) > 0.5
+    with as_apart():
+        found = as_numbers(mask, torch.empty(0, dtype=dtype))
+    assert found.dtype == dtype
+    assert torch.equal(found, mask.to(dtype))
+
+
+@pytest.mark.parametrize("method", ["dare", "della"])
+def test_what_is_dropped_is_the_same_there(method):
+    layer = random_case(1, d_out=12, d_in=9).layer
+    with as_apart():
+        found = merged(layer, method, seed=3)
+    assert torch.equal(found.value, merged(layer, method, seed=3).value)

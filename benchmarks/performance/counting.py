@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -47,13 +46,10 @@ class _Counted(TorchDispatchMode):
 
 
 def counted(work: Callable[[], object], *, apart: bool = True) -> Counts:
-    """What `work` asks for, on the ways that tensors of a GPU take, or on those of the CPU.
-
-    On the CPU's ways the reads of `host` are not among them.
-    """
-    with as_apart() if apart else contextlib.nullcontext() as reads, _Counted() as seen:
+    """What `work` asks for, on the ways that tensors of a GPU take, or on those of the CPU."""
+    with as_apart(apart) as reads, _Counted() as seen:
         work()
-    return Counts(seen.kernels, seen.reads + (reads.count if reads else 0))
+    return Counts(seen.kernels, seen.reads + reads.count)
 
 
 def of_layer(layer: Layer, method: str, *, apart: bool = True, **options: Any) -> Counts:

@@ -19,24 +19,29 @@ from torch import Tensor
 
 @dataclass
 class Reads:
-    """How often `host` and `copied` have read from the device."""
+    """How often `host` and `copied` have read, and whether from tensors that are taken as apart."""
 
+    apart: bool
     count: int = 0
 
 
-_AS_APART: ContextVar[Reads | None] = ContextVar("the processor taken for a GPU", default=None)
+_AS_APART: ContextVar[Reads | None] = ContextVar(
+    "reads, and whether the CPU is taken for a GPU", default=None
+)
 
 
 def is_apart(value: Tensor) -> bool:
     """Whether reading a number of `value` waits for a queue: on every device but the CPU."""
-    return value.device.type != "cpu" or _AS_APART.get() is not None
+    reads = _AS_APART.get()
+    return value.device.type != "cpu" or (reads is not None and reads.apart)
 
 
 @contextlib.contextmanager
-def as_apart() -> Iterator[Reads]:
+def as_apart(apart: bool = True) -> Iterator[Reads]:
     """Inside of the block tensors of the CPU take the ways that those of a GPU take, and what
-    `host` reads is counted: how these ways are tested, and their reads counted, without a GPU."""
-    reads = Reads()
+    `host` reads is counted: how these ways are tested, and their reads counted, without a GPU.
+    With `apart` false they take their usual ways, and are counted all the same."""
+    reads = Reads(apart)
     before = _AS_APART.set(reads)
     try:
         yield reads

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         folder_of_process,
         folder_under_way,
         lock,
+        temporary_file,
         temporary_folder,
     )
 
@@ -40,7 +41,7 @@ __all__ = [
     "folder_of_process", "folder_under_way", "forgetful", "in_notebook", "lock",
     "memory", "nbytes", "parse_bytes", "part", "recall", "remembered", "require_memory",
     "results_folder", "set_waiting", "shares", "speeds", "state_of", "taking_threads",
-    "temporary_folder", "uncollected", "watched",
+    "temporary_file", "temporary_folder", "uncollected", "watched",
 ]  # fmt: skip
 
 _HOMES = {
@@ -56,7 +57,7 @@ _HOMES = {
     "stream": ("Event", "ahead", "beside", "changed", "drain", "drained", "part", "shares"),
     "threads": ("set_waiting", "taking_threads"),
     "under_way": ("beside_under_way", "file_under_way", "folder_of_process", "folder_under_way",
-                  "lock", "temporary_folder"),
+                  "lock", "temporary_file", "temporary_folder"),
 }  # fmt: skip
 
 

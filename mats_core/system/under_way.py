@@ -59,6 +59,11 @@ def folder_under_way(place: Path) -> Iterator[Path]:
             os.close(handle)
 
 
+def temporary_file(called: str) -> contextlib.AbstractContextManager[Path]:
+    """An empty file among the temporary ones of the system, as `file_under_way`."""
+    return file_under_way(Path(tempfile.gettempdir()) / f"mats-{called}")
+
+
 def temporary_folder(called: str) -> contextlib.AbstractContextManager[Path]:
     """An empty folder among the temporary ones of the system, as `folder_under_way`."""
     return folder_under_way(Path(tempfile.gettempdir()) / f"mats-{called}")

@@ -146,6 +146,26 @@ def harmless(value: Any, without: Container[str] = ()) -> Any:
     }
 
 
+def built_from(config: Any) -> str:
+    """A text that is the same for configurations, as a file's text or parsed, from which the same
+    module is built: of the names of classes only their number counts."""
+    if isinstance(config, str):
+        try:
+            content = json.loads(config)
+        except ValueError:  # no JSON: refused where it is read
+            return config
+    else:
+        content = config
+    if not isinstance(content, dict):
+        return str(config)
+    content = dict(content)
+    names, numbers = content.get("id2label"), content.get("label2id")
+    if isinstance(names, dict) and isinstance(numbers, dict) and len(names) == len(numbers):
+        content["id2label"] = len(names)
+        del content["label2id"]
+    return json.dumps(content, sort_keys=True, default=str)
+
+
 def depths(settings: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
     """The name and the number of every count of layers in a configuration, and in its parts."""
     for name, value in settings.items():

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import tempfile
 import time
 import warnings
 from collections.abc import Generator, Sequence
@@ -22,7 +21,7 @@ import torch
 
 from ..adapters import open_expert
 from ..checkpoints import Weights
-from ..system import Event, available_memory, cluster, drain
+from ..system import Event, available_memory, cluster, drain, folder_under_way
 from ..tasks import Task
 from .passes import SHARE, WIDTH, measuring_to_file, statistics_bytes
 from .settings import MeasureSettings
@@ -97,8 +96,7 @@ def measuring_on_ray(
                 needs = {"CPU": threads, "GPU": gpus, "memory": size}
                 cluster.require_machine(ray, _thing(one), needs)
                 one.file.parent.mkdir(parents=True, exist_ok=True)
-                beside = tempfile.TemporaryDirectory(prefix=".mats-measure-", dir=one.file.parent)
-                place = Path(folders.enter_context(beside)) / one.file.name
+                place = folders.enter_context(folder_under_way(one.file)) / one.file.name
                 asked = task.options(num_cpus=threads, num_gpus=gpus, memory=size)
                 reference = asked.remote(one, place, settings, memory, share, threads)
                 waiting[reference] = one, place, needs

@@ -15,9 +15,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
+from ..errors import InputError, reason
 
 RETRIES = 3  # of work whose worker was lost
+STARTS = 3  # of a cluster on this machine, at most
 GRACE = 1.0  # seconds that tasks have to end by themselves when work is stopped
 PATIENCE = 10.0  # seconds between looks whether some machine can still do what is waited for
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,19 +45,42 @@ def require_ray() -> Any:
 
 def connected() -> tuple[Any, float]:
     """Ray, connected to the cluster at RAY_ADDRESS, or to one on this machine, and the seconds that
-    it took: next to none where this process is connected already."""
+    it took: next to none where this process is connected already.
+
+    Raises `InputError` where there is none, or where it does not start.
+    """
     begun = time.perf_counter()
     ray = require_ray()
     if not ray.is_initialized():
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-        quiet = {"log_to_driver": False, "configure_logging": False}
-        if os.environ.get("RAY_ADDRESS"):
-            ray.init(runtime_env={"env_vars": {"PYTHONPATH": path}}, **quiet)
+        quiet: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
+        if address := os.environ.get("RAY_ADDRESS"):
+            quiet |= {"runtime_env": {"env_vars": {"PYTHONPATH": path}}}
+            _begin(ray, f"at '{address}'", 1, **quiet)
         else:
             os.environ["PYTHONPATH"] = path  # which a cluster of our own inherits
-            ray.init(include_dashboard=False, **quiet)
+            # It waits half a minute for its processes, too short for a machine that is busy.
+            _begin(ray, "on this machine", STARTS, include_dashboard=False, **quiet)
     return ray, time.perf_counter() - begun
+
+
+def _begin(ray: Any, where: str, attempts: int, **settings: Any) -> None:
+    """Connect to a cluster, or start one, tried so often."""
+    for left in reversed(range(attempts)):
+        try:
+            ray.init(**settings)
+            return
+        except Exception as error:  # it raises bare ones, too
+            ray.shutdown()
+            if not left:
+                raise InputError(
+                    f"the Ray cluster {where}",
+                    expected="one that starts and answers",
+                    found=reason(error),
+                    remedy="See what `ray status` says, try again on a less busy machine, or "
+                    "go on with `engine: local`.",
+                ) from error
 
 
 def machines(ray: Any) -> list[Mapping[str, float]]:

@@ -45,6 +45,7 @@ def _told(summary: str, source: str, fields: Sequence[Any]) -> None:
     print(textwrap.indent(textwrap.fill(summary, 94), "  "))
     print(f"  source: {source}")
     for field in fields:
-        print(f"    {field.name} = {field.default}   [{reference.bounds(field)}]")
+        few = "".join(f", {value} of {count} experts" for count, value in field.by_experts)
+        print(f"    {field.name} = {field.default}{few}   [{reference.bounds(field)}]")
         print(textwrap.indent(textwrap.fill(field.help, 88), "        "))
     print()

@@ -286,7 +286,8 @@ def under_base_names(statistics: Statistics, on: Weights) -> Statistics:
 def prepare(recipe: Recipe, inputs: Inputs | None = None, keep: Sequence[int] = ()) -> Plan:
     """The plan of a merge, ready to run; raises `InputError` for all that can be wrong with it."""
     inputs = inputs or open_inputs(recipe)
-    method, options = METHODS[recipe.method], recipe.parsed_options()
+    before = len(inputs.earlier.experts) if inputs.earlier is not None else 0
+    method, options = METHODS[recipe.method], recipe.parsed_options(before)
     if inputs.vectors is not None:
         options = _with_blocks(method, options, inputs)
     device, reason = choose_device(recipe.device)

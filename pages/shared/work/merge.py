@@ -144,7 +144,9 @@ def require_no_paths(method: str, *options: Any) -> None:
 def require_statistics(request: Request) -> None:
     """Raise `InputError` for a method that needs statistics of experts that name no task."""
     why = lacking(request.collection, request.experts)
-    options = parse_options(request.method, request.options, request.collection.folder)
+    options = parse_options(
+        request.method, request.options, request.collection.folder, len(request.experts)
+    )
     if why and METHODS[request.method].requires(options):
         raise InputError(
             f"method '{request.method}'",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
+import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,6 +29,7 @@ from .order import representative
 from .scores import Score, TaskResult
 
 ROUND = 64  # examples of a task between two looks at the interval, at most
+QUIET = 1.0  # seconds that a round may take without a look, where none could end it
 LEAST = 8  # at least
 MARGIN = 1.03  # of the width that is expected: another round costs more than a few examples
 QUICK = 0.03  # half the interval of a first answer, of the page and of a panel alike
@@ -132,6 +134,7 @@ class Exam:
         }
         far, most = 0.0, ROUND
         while True:
+            begun = time.perf_counter()
             for index, examiner in enumerate(self.examiners):
                 so_far = found[index] or before.get(examiner.expert.name)
                 found[index] = examiner.ask(moved, so_far, most)
@@ -143,6 +146,8 @@ class Exam:
                         return asked.results
             if precision is not None:
                 most = _next_round(asked, precision)
+            elif time.perf_counter() - begun < QUIET:
+                most *= 2  # what each call costs beside its examples is saved
 
     def _asked(
         self, found: Sequence[Score | None], whole_round: bool, precision: float | None, far: float

@@ -406,5 +406,5 @@ def run() -> Sequence[Line]:
 
 ROWS = (
     Row("cluster", "70B and 405B on 8, 64 and 512 workers, simulated", "one and two real workers",
-        run, minutes=4, needs="ray"),
+        run, minutes=3, needs="ray"),
 )  # fmt: skip

@@ -8,6 +8,7 @@ from . import (
     distributed,
     equal_error,
     essential,
+    explorer,
     gpu,
     iterations,
     kfac,
@@ -31,6 +32,7 @@ ROWS: tuple[Row, ...] = (
     *wide.ROWS,
     *distributed.ROWS,
     *cluster.ROWS,
+    *explorer.ROWS,
 )
 
 

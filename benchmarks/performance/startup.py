@@ -86,8 +86,8 @@ def commands() -> Sequence[Line]:
              for words, goal in QUICK.items()]  # fmt: skip
     with folder() as place:
         recipe = load_family(FAMILY).recipe("average", evaluate=False)
-        recipe = recipe.model_copy(update={"output": place / "merged"})
-        (place / "recipe.yaml").write_text(dump_recipe(recipe), "utf-8")
+        recipe = recipe.model_copy(update={"output": str(place / "merged")})
+        (place / "recipe.yaml").write_text(dump_recipe(recipe, absolute=True), "utf-8")
         _ran("-m", "mats_core", "merge", str(place / "recipe.yaml"))
         words = ("-m", "mats_core", "evaluate", str(place / "merged"))
         first = _ran(*words).cpu

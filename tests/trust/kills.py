@@ -373,9 +373,10 @@ def tried(
     works = [work for work in works if not kinds or work.kind in kinds]
     scratch, tallies = _made(folder / "scratch"), dict[str, Tally]()
     # Most for what is killed before every operation, as far as it goes.
-    groups = [[one for one in works if one.every is every] for every in (False, True)]
+    every = [[one for one in works if one.every is every] for every in (False, True)]
+    groups = [group for group in every if group]
     left = kills
-    for group, part in zip(groups, (0.4, 1.0), strict=True):
+    for group, part in zip(groups, (0.4, 1.0)[-len(groups) :], strict=True):
         rest = max(len(group), round(part * left))
         for number, work in enumerate(sorted(group, key=lambda one: one.most)):
             share = min(work.most, max(1, round(rest / (len(group) - number))), left)

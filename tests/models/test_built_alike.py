@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from typing import Any
 
 import pytest
 import torch
@@ -32,17 +33,15 @@ def test_they_share_one_module_and_answer_as_their_own(twins, monkeypatch):
     shell = modules._Shell
     monkeypatch.setattr(modules, "_Shell", lambda *said: built.append(said) or shell(*said))
     generator = torch.Generator().manual_seed(0)
-    asked = set()
     for folder in twins:
         tensors = tensors_of(Checkpoint.open(folder))
         tensors = {n: v + torch.randn(v.shape, generator=generator) for n, v in tensors.items()}
         module = build(folder, tensors)
-        size = module.config.image_size
-        pixels = torch.randn(2, module.config.num_channels, size, size, generator=generator)
+        settings: Any = module.config
+        shape = (settings.num_channels, settings.image_size, settings.image_size)
+        pixels = torch.randn(2, *shape, generator=generator)
         said = forward(folder, tensors)(tensors, {"pixel_values": pixels})
         torch.testing.assert_close(said, module(pixel_values=pixels).logits)
-        asked.add(folder)
-    assert len(asked) == 2
     assert len(built) <= 1  # none where an earlier test had such a model built
 
 

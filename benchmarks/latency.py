@@ -64,7 +64,7 @@ def silent(fraction: float, text: str, partial: object = None) -> None:
 
 def timed(request: merge.Request, prepared: prepare.Prepared) -> tuple[float, float, merge.Outcome]:
     wall, cpu = time.perf_counter(), time.process_time()
-    outcome = merge.merge(request, lambda: prepared, silent)
+    outcome = merge.merge(request, lambda: prepared, silent, carried=True)
     return time.perf_counter() - wall, time.process_time() - cpu, outcome
 
 

@@ -137,6 +137,17 @@ how much the Gram may be off. Hours are operations counted at the rates of the l
 machine, for four experts, without reading and writing; embeddings and output are averaged and not
 counted. ESM grows fastest: it projects on as many directions as there are outputs, 4 d_out² d_in
 operations.""",
+    "page": """\
+The setting before was tested to its end, as the page does in the background; then the knob is
+turned. Known answers of the setting before, plus the mean difference on the examples that both were
+asked, are the estimate that the page shows, marked as one, until the other examples are asked. Its
+interval holds for the population that the examples were drawn from, as all others do. The forwards
+at the rate of all examples are the floor that is left beside the merge itself.""",
+    "fairness": """\
+In the app's own worker. A long merge lets those pass that are expected to take less than what is
+left of it, between its layers and iterations; the other sessions come at different moments of it.
+CPU seconds are of the whole process from the press to the number, so those of the K-FAC before it
+steps aside are among them; where a machine is busy with other work, they say more than seconds.""",
     "ray": "One thread a process, on two cores. See [Beyond one machine](distributed.md).",
 }
 

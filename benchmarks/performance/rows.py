@@ -7,6 +7,7 @@ from . import (
     distributed,
     equal_error,
     essential,
+    explorer,
     gpu,
     iterations,
     kfac,
@@ -29,6 +30,7 @@ ROWS: tuple[Row, ...] = (
     *scaling.ROWS,
     *wide.ROWS,
     *distributed.ROWS,
+    *explorer.ROWS,
 )
 
 

@@ -15,11 +15,11 @@ import torch
 
 from mats_core.system import cache_folder
 
-from . import evidence, forecast, foretold, frontier, page, way
+from . import evidence, forecast, foretold, frontier, page, scalings, way
 from .questions import SECTIONS, one_solve
 from .trials import Bench, Store
 
-FIRST = ("search", "table", "frontier", "way", "predicted", "foretold")
+FIRST = ("search", "table", "frontier", "way", "predicted", "foretold", "scalings")
 ALL = [*FIRST, *(section for section in SECTIONS if section not in FIRST)]
 SAMPLE = Path(__file__).resolve().parents[2] / "sample_models/drawn"
 RESULTS = Path(__file__).parent / "results"
@@ -50,7 +50,10 @@ def main() -> None:
             answer(Bench(folder, apart, device=options.device), ["frontier"])
         if "foretold" in options.sections:
             foretold.run(bench, RESULTS, options.name)
-        apart = ("frontier", "foretold")
+        if "scalings" in options.sections:
+            scalings.run(bench, RESULTS, options.name, "validation")
+            scalings.run(bench, RESULTS, options.name, "test")
+        apart = ("frontier", "foretold", "scalings")
         answer(bench, [one for one in options.sections if one not in apart])
 
 

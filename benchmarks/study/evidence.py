@@ -35,9 +35,9 @@ def made(results: Path) -> list[dict[str, Any]]:
         store = Store(frontier.place(results, name))
         found += _rows(name, _trials(store), frontier.ASKED)
     known = [_key(row) for row in found]
-    for name in ("text", "vision"):
+    for name in KINDS:
         trials = _trials(Store.of(results, name))
-        family = name if name == "text" else "vision, first build"
+        family = "vision, first build" if name == "vision" else name
         of_table = _rows(family, [t for t in trials if t["trial"]["split"] == "test"], None)
         found += [row for row in of_table if _key(row) not in known]
         fewer = [t for t in trials if 1 < _count(t) < ALL and not t["trial"]["weights"]]
@@ -60,8 +60,8 @@ def _count(result: Mapping[str, Any]) -> int:
 
 
 def _key(row: Mapping[str, Any]) -> tuple[str, ...]:
-    parts = ("family", "method", "options", "rounds", "routed", "experts")
-    return tuple(json.dumps(row[part], sort_keys=True) for part in parts)
+    parts = ("family", "method", "options", "rounds", "routed", "after", "experts")
+    return tuple(json.dumps(row.get(part), sort_keys=True) for part in parts)
 
 
 def _rows(family: str, trials: Iterable[Mapping[str, Any]], asked: int | None) -> list[Any]:
@@ -72,6 +72,7 @@ def _rows(family: str, trials: Iterable[Mapping[str, Any]], asked: int | None) -
         if trial["examples"] == 256 and trial["labels"] == "empirical":
             plain = [trial[part] for part in ("method", "options")]
             parts = [*plain, trial.get("rounds", 1), trial.get("routed") or {}, _count(result)]
+            parts.append(trial.get("after") or [])
             groups.setdefault(json.dumps(parts, sort_keys=True), []).append(result)
     found = (_row(family, group, asked) for group in groups.values())
     return [row for row in found if row["validation"] or row["test"]]
@@ -89,6 +90,7 @@ def _row(family: str, group: Results, asked: int | None) -> dict[str, Any]:
         **plain,
         "rounds": rounds,
         "routed": {"by": "discriminant", **routed} if routed else {},
+        **({"after": list(trial["after"])} if trial.get("after") else {}),
         **_needs(Trial(**plain, rounds=rounds), routed),
         "validation": _scores(_of(group, "validation", asked)),
         "test": _scores(_of(group, "test", TEST_ASKED)),

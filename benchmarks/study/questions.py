@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from mats_core.methods import describe
+
 from .trials import Bench, Trial
 
 TRIALS = 6
@@ -206,15 +208,20 @@ def levels(bench: Bench) -> list[Trial]:
     return [Trial("essential", options, asked=ASKED) for options in found]
 
 
+def of_eight(method: str) -> dict[str, Any]:
+    """The defaults of eight experts, where fewer have others."""
+    return {own.name: own.default for own in describe(method) if own.by_experts}
+
+
 def number(bench: Bench) -> list[Trial]:
-    """2, 4, 6 and 8 tasks, in two random orders."""
+    """2, 4, 6 and 8 tasks, in two random orders, with the defaults of eight."""
     found = []
     for seed in (0, 1):
         order = [bench.names[i] for i in np.random.default_rng(seed).permutation(len(bench.names))]
         for count in (2, 4, 6):
             experts = tuple(name for name in bench.names if name in order[:count])
             for method in ("average", "task_arithmetic", "tsv_m", "essential", "regmean", "kfac"):
-                found.append(Trial(method, experts=experts, asked=ASKED))
+                found.append(Trial(method, of_eight(method), experts=experts, asked=ASKED))
     return found
 
 

@@ -103,7 +103,7 @@ def with_values(recipe: Recipe, knobs: Sequence[Knob], values: Mapping[str, Any]
     steps: dict[str, dict[str, Any]] = {}
     rules: dict[tuple[float, float], Any] = {}
     more: dict[str, Any] = {}
-    defaults = {one.name: one.default for one in describe(recipe.method)}
+    defaults = {one.name: one.default for one in describe(recipe.method, len(recipe.experts))}
     for knob in knobs:
         if knob.name not in values:
             continue
@@ -145,7 +145,7 @@ def with_values(recipe: Recipe, knobs: Sequence[Knob], values: Mapping[str, Any]
 
 def as_it_is(recipe: Recipe, knobs: Sequence[Knob]) -> dict[str, Any]:
     """Where the knobs stand in the recipe; without those that cannot be turned there."""
-    defaults = {one.name: one.default for one in describe(recipe.method)}
+    defaults = {one.name: one.default for one in describe(recipe.method, len(recipe.experts))}
     weights = {entry.name: entry.weight for entry in recipe.experts}
     found: dict[str, Any] = {}
     for knob in knobs:
@@ -192,7 +192,8 @@ def _switches(knob: Knob) -> bool:
 
 
 def _options(recipe: Recipe, wanted: Sequence[str] | None) -> list[Knob]:
-    fields = {one.name: one for one in describe(recipe.method) if _can(one)}
+    there = describe(recipe.method, len(recipe.experts))
+    fields = {one.name: one for one in there if _can(one)}
     if wanted is None:
         wanted = [n for n, one in fields.items() if not one.more and one.default is not None]
     found = []

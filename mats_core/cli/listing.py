@@ -31,7 +31,8 @@ def _told(one: Told) -> Iterator[str]:
     yield textwrap.indent(textwrap.fill(one["summary"], 94), "  ")
     yield f"  source: {one['source']}"
     for field, values in zip(one["options"], one["values"], strict=True):
-        yield f"    {field['name']} = {field['default']}   [{values}]"
+        few = "".join(f", {value} of {count} experts" for count, value in field["by_experts"])
+        yield f"    {field['name']} = {field['default']}{few}   [{values}]"
         yield textwrap.indent(textwrap.fill(field["help"], 88), "        ")
     yield ""
 
@@ -57,11 +58,17 @@ def markdown(catalogue: Catalogue) -> str:
 def _rows(one: Told) -> list[str]:
     """The table of some options, where there are any."""
     rows = [
-        f"| `{field['name']}` | `{_value(field['default'])}` | {values} | {field['help']} "
+        f"| `{field['name']}` | {_defaults(field)} | {values} | {field['help']} "
         f"| {field['source']} |"
         for field, values in zip(one["options"], one["values"], strict=True)
     ]
     return ["\n".join([TABLE, *rows])] if rows else []
+
+
+def _defaults(field: Told) -> str:
+    """The default, and those of other numbers of experts."""
+    few = (f"`{_value(value)}` of {count}" for count, value in field["by_experts"])
+    return ", ".join([f"`{_value(field['default'])}`", *few])
 
 
 def _value(value: Any) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ..errors import duration, listing, size
-from ..methods import METHODS
+from ..methods import METHODS, describe
 from ..tasks import SplitName
 from .evidence import MEASURED, Choice, Evidence, of_number
 from .merge_cost import Estimate
@@ -213,7 +213,7 @@ def too_large(dropped: Iterable[Choice]) -> str:
     return f"Passed over, as the memory is not there for it: {names}."
 
 
-def notes(known: Situation, scaling: Mapping[str, Mapping[int, float]]) -> tuple[str, ...]:
+def notes(known: Situation) -> tuple[str, ...]:
     """What else to know before the merge."""
     found = []
     if known.barrier:
@@ -233,15 +233,15 @@ def notes(known: Situation, scaling: Mapping[str, Mapping[int, float]]) -> tuple
             "blocks): it belongs to the heads. To keep it apart, name it and the heads under "
             f'`heads`: ["{module}.*", …].'
         )
-    fitted = {
-        METHODS[name].title: by[known.experts]
-        for name, by in scaling.items()
-        if known.experts in by
-    }
-    if fitted:
-        said = ", ".join(f"{title} {value:g}" for title, value in fitted.items())
+    few = [
+        f"{method.title} {field.default:g}"
+        for method in METHODS.values()
+        for field in describe(method.name, known.experts)
+        if known.experts in dict(field.by_experts)
+    ]
+    if few:
         found.append(
-            f"Default scalings are of eight experts. For {number(known.experts)} of them the "
-            f"sample family wants: {said}."
+            f"For {number(known.experts)} experts some methods have another scaling by default "
+            f"than for eight, as the sample family wants it: {', '.join(few)}."
         )
     return tuple(found)

@@ -21,15 +21,7 @@ OTHERS = 4  # alternatives of the same data that are named
 CLEAR = 0.1  # points that further data must have brought to be spoken of
 FAMILY = "family.yaml"
 MEASURED_AT = 256  # examples of the study's middle rows
-# What a scaling should be for few experts, by their number: best of the subsets of the sample
-# family that were tried on validation data.  Of other numbers the default is kept.
-SCALING: Mapping[str, Mapping[int, float]] = {
-    "task_arithmetic": {2: 0.7, 3: 0.7},
-    "essential": {2: 0.75, 3: 1.0},
-    "iso_c": dict.fromkeys(range(2, 6), 3.0),
-    "iso_cts": dict.fromkeys(range(2, 6), 3.0),
-    "tsv_m": dict.fromkeys(range(2, 6), 1.5),
-}
+FEW = 5  # experts at most, of which a scaling that was searched for eight says nothing
 
 
 def advise(
@@ -97,7 +89,7 @@ def advise_on(
         Suggestion.of(way, _options(way, known, pile), words.behind(way, first), costs[way.recipe])
         for way in (first, *_shown(others))
     ]
-    notes = words.notes(known, SCALING)
+    notes = words.notes(known)
     if dropped := [way for way in ways if way not in left]:
         notes = (words.too_large(dropped), *notes)
     reasons = words.reasons(known, first, evidence(), costs[first.recipe], timed=rates is not None)
@@ -123,7 +115,7 @@ def _outside(known: Situation) -> Advice:
         method = "fisher" if known.needs.labels or known.needs.measured else "average"
         why = words.VECTORS
     suggestion = Suggestion(method, {}, why)
-    return Advice(suggestion, known, (words.there(known), why), notes=words.notes(known, {}))
+    return Advice(suggestion, known, (words.there(known), why), notes=words.notes(known))
 
 
 def _distinct(choices: list[Choice]) -> list[Choice]:
@@ -142,15 +134,17 @@ def _shown(others: list[Choice]) -> list[Choice]:
 
 
 def _options(way: Choice, known: Situation, pile: str | None) -> dict[str, Any]:
-    """The options of a row, with as many examples as are there, and a scaling for few experts."""
+    """The options of a row, with as many examples as are there; of few experts its scaling is the
+    default of so many."""
     row, there = way.rows[0], known.needs.examples
     options = dict(row.options)
     if row.method == "sequential" and options.get("examples") == FEWEST and there < MEASURED_AT:
         options["examples"] = there
     if options.get("inputs") == "pile" and pile:
         options["pile"] = pile
-    scaling = SCALING.get(row.method, {}).get(known.experts)
-    return options if scaling is None else {**options, "scaling": scaling}
+    if known.experts <= FEW:
+        options.pop("scaling", None)
+    return options
 
 
 def _fits(

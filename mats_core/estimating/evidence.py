@@ -54,6 +54,7 @@ class Evidence:
     test         what it kept on the test halves; None where it was not run there
     cpu          seconds of a processor for the merge and its test
     size         of the model, as a multiple of a static merge
+    after        steps after the merge, as in a recipe
     """
 
     family: str
@@ -70,11 +71,12 @@ class Evidence:
     test: Kept | None
     cpu: float | None
     size: float
+    after: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def recipe(self) -> str:
         """Everything of the merge that a recipe says, as one text: rows with the same are alike."""
-        parts = [self.method, dict(self.options), self.rounds, dict(self.routed)]
+        parts = [self.method, dict(self.options), self.rounds, dict(self.routed), [*self.after]]
         return json.dumps(parts, sort_keys=True)
 
     def on(self, split: str) -> Kept | None:
@@ -160,17 +162,18 @@ def _row(content: dict[str, Any]) -> Evidence:
         split: Kept(**content[split]) if content[split] else None
         for split in ("validation", "test")
     }
-    return Evidence(**{**content, **scores})
+    return Evidence(**{**content, **scores, "after": tuple(content.get("after", ()))})
 
 
 def choose(rows: Iterable[Evidence], kind: str, needs: Needs) -> list[Choice]:
     """Ways of merging that need no more than there is, the best first.
 
+    Ways with a step after the merge are none of them, as they were tried on one family alone.
     Judged on validation examples by the families whose inputs are of this kind, by all families
     where none is: of the ways that were tried on each of them, the one that stays least behind the
     best of each, in tenths of a point; of equal ones the quicker.
     """
-    tried = [row for row in rows if row.validation and row.experts == MEASURED]
+    tried = [r for r in rows if r.validation and r.experts == MEASURED and not r.after]
     own = [row for row in tried if row.kind == kind] or tried
     allowed = [row for row in own if needs.allow(row)]
     families = list(dict.fromkeys(row.family for row in own))

@@ -5,6 +5,7 @@ differ and whether that could be chance.
 """
 
 from . import confusion, evaluate, examiner, kept, metrics
+from .carried import Before, carry
 from .comparison import (
     Comparison,
     Difference,
@@ -28,9 +29,9 @@ from .scores import (
 )
 
 __all__ = [
-    "KEPT", "NOT_ASKED", "QUICK", "ROUND", "Asked", "Changes", "Comparison", "Difference", "Exam",
-    "Examiner", "Score", "TaskResult", "compare", "confusion", "evaluate", "exam", "examiner",
-    "examining", "gap_recovered", "going_on", "half_width", "kept", "metrics",
-    "normalised_accuracy", "normalised_interval", "on_same_examples", "score_of_loader",
-    "scoring_loader", "share", "told_nothing", "with_head",
+    "KEPT", "NOT_ASKED", "QUICK", "ROUND", "Asked", "Before", "Changes", "Comparison",
+    "Difference", "Exam", "Examiner", "Score", "TaskResult", "carry", "compare", "confusion",
+    "evaluate", "exam", "examiner", "examining", "gap_recovered", "going_on", "half_width",
+    "kept", "metrics", "normalised_accuracy", "normalised_interval", "on_same_examples",
+    "score_of_loader", "scoring_loader", "share", "told_nothing", "with_head",
 ]  # fmt: skip

@@ -25,12 +25,14 @@ from ..families import Expert, Family
 from ..system import Event, ahead, drained, nbytes, part, recall
 from ..tasks import Split, SplitName
 from . import evaluate, scores
+from .carried import Before, carry
 from .order import representative
 from .scores import Score, TaskResult
 
 ROUND = 64  # examples of a task between two looks at the interval, at most
 QUIET = 1.0  # seconds that a round may take without a look, where none could end it
 LEAST = 8  # at least
+FEW = 16  # examples of a task in the first round, where an earlier merge's answers are known
 MARGIN = 1.03  # of the width that is expected: another round costs more than a few examples
 QUICK = 0.03  # half the interval of a first answer, of the page and of a panel alike
 TESTING = "Testing on every task"
@@ -118,28 +120,33 @@ class Exam:
         *,
         precision: float | None = None,
         known: Sequence[TaskResult] = (),
+        before: Before | None = None,
     ) -> Generator[Asked, None, tuple[TaskResult, ...]]:
         """States of an examination in rounds over all tasks; the last one is `done`.  Returns the
         results.
 
         precision   stop once half the 95 % interval of the normalised accuracy is at most this
         known       results of the same encoder on some of the same examples
+        before      another merge with all its answers, from which scores are estimated where that
+                    reaches `precision` with fewer examples (see `carried.py`)
         """
-        before = {result.name: result.merged for result in known}
+        had = {result.name: result.merged for result in known}
         found: list[Score | None] = [None] * len(self.examiners)
         device = self.examiners[0].device if self.examiners else "cpu"
         moved = {  # once, not at every batch
             name: value.to(device, torch.float32 if value.is_floating_point() else None)
             for name, value in encoder.items()
         }
-        far, most = 0.0, ROUND
+        before = before if precision is not None else None
+        far, most = 0.0, ROUND if before is None else FEW
         while True:
             begun = time.perf_counter()
             for index, examiner in enumerate(self.examiners):
-                so_far = found[index] or before.get(examiner.expert.name)
+                so_far = found[index] or had.get(examiner.expert.name)
                 found[index] = examiner.ask(moved, so_far, most)
                 if all(s is not None for s in found):
-                    asked = self._asked(found, index == len(found) - 1, precision, far)
+                    last = index == len(found) - 1
+                    asked = self._asked(found, last, precision, far, before)
                     far = asked.fraction
                     yield asked
                     if asked.done:
@@ -150,13 +157,19 @@ class Exam:
                 most *= 2  # what each call costs beside its examples is saved
 
     def _asked(
-        self, found: Sequence[Score | None], whole_round: bool, precision: float | None, far: float
+        self,
+        found: Sequence[Score | None],
+        whole_round: bool,
+        precision: float | None,
+        far: float,
+        before: Before | None,
     ) -> Asked:
         results = tuple(
             TaskResult(examiner.expert.name, score, *pair)
             for examiner, score, pair in zip(self.examiners, found, self.baselines, strict=True)
             if score is not None
         )
+        results = carry(results, before)
         half = scores.half_width(results)
         asked = sum(r.merged.examples for r in results)
         total = sum(len(examiner.split) for examiner in self.examiners)

@@ -23,6 +23,20 @@ WRONG = -2  # as a predicted class: another than the right one, nobody knows whi
 
 
 @dataclass(frozen=True)
+class Carried:
+    """An estimate of a score from few answers and those of an earlier merge (see `carried.py`).
+
+    value      the estimated share of right answers
+    variance   of the estimate
+    label      what the earlier merge is called
+    """
+
+    value: float
+    variance: float
+    label: str
+
+
+@dataclass(frozen=True)
 class Score:
     """The answers of one model on one task, counted, and the task's metric where it is another.
 
@@ -36,6 +50,8 @@ class Score:
     said      example by example what the metric is made of: the predicted class, or the summed
               loss and the number of tokens; None where an example was not asked
     nothing   answers that were NaN, which count as wrong; not written into files
+    carried   an estimate that stands for the share of right answers until all examples are asked;
+              not written into files
 
     A language task has no right answers: `correct` is 0 and says nothing.
     """
@@ -48,6 +64,7 @@ class Score:
     limits: tuple[float, float] | None = None
     said: tuple[Any, ...] = field(default=(), repr=False)
     nothing: int = field(default=0, repr=False, compare=False)
+    carried: Carried | None = field(default=None, repr=False)
 
     @property
     def accuracy(self) -> float:
@@ -57,11 +74,16 @@ class Score:
     @property
     def value(self) -> float:
         """The value of the metric: what is compared, normalised and drawn."""
+        if self.carried is not None:
+            return self.carried.value
         return self.accuracy if self.measured is None else self.measured
 
     @property
     def interval(self) -> tuple[float, float]:
         """The 95 % interval of `value`."""
+        if self.carried is not None:
+            half = Z * math.sqrt(self.carried.variance)
+            return max(0.0, self.carried.value - half), min(1.0, self.carried.value + half)
         return wilson(self.correct, self.examples) if self.limits is None else self.limits
 
     @property
@@ -72,6 +94,8 @@ class Score:
     @property
     def variance(self) -> float:
         """The variance of `value`; a proportion counts as (k + 1) / (n + 2), so it is never 0."""
+        if self.carried is not None:
+            return self.carried.variance
         if self.limits is None:
             p = (self.correct + 1) / (self.examples + 2)
             return p * (1 - p) / self.examples

@@ -85,7 +85,9 @@ def asking_plan(
     settings = plan.recipe.evaluate
     if not isinstance(settings, Evaluation) or not exam.examiners:
         return ()
-    results = yield from exam.take(encoder, precision=settings.precision, known=known)
+    results = yield from exam.take(
+        encoder, precision=settings.precision, known=known, before=plan.before
+    )
     for index, result in enumerate(results):
         yield TaskDone(result, index, len(results), fraction=1.0, text=f"Tested on {result.name}")
     return results

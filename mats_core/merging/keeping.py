@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from ..errors import InputError, listing
-from ..methods import METHODS
+from ..methods import METHODS, describe
 from ..recipes import ExpertEntry, KeptSums, Plan, Recipe, dump_recipe, require_same_layers, units
 from .directory import pinned
 from .reading import treated_as_matrix
@@ -31,7 +31,12 @@ def require(plan: Plan) -> None:
         raise InputError(thing, expected=expected, found=found)
     if earlier is None:
         return
-    earlier.require({k: v for k, v in identity(plan).items() if k != "base"})
+    mine = {k: v for k, v in identity(plan).items() if k != "base"}
+    # Fewer experts had other defaults, of options that do not enter the sums.
+    other = {own.name for own in describe(recipe.method) if own.by_experts} - {*recipe.options}
+    theirs = earlier.identity.get("options", {})
+    mine["options"] |= {name: value for name, value in theirs.items() if name in other}
+    earlier.require(mine)
     before = {entry.name for entry in earlier.experts}
     twice = [entry.name for entry in recipe.experts if entry.name in before]
     if twice:

@@ -55,6 +55,7 @@ class ConsensusOptions(Options):
         0.3,
         "λ, the factor of what is left of the sum",
         source="validation split of the sample family",
+        by_experts={2: 1.0, 3: 1.0, 4: 0.5},
     )
     space: InSpace = "full"
 

@@ -68,7 +68,7 @@ SYMBOLS = {
 class EssentialOptions(Options):
     """Options of Essential Subspace Merging."""
 
-    scaling: Signed = option(1.5, SCALING, source=MEASURED)
+    scaling: Signed = option(1.5, SCALING, source=MEASURED, by_experts={2: 1.0, 3: 1.0, 4: 1.25})
     gram: InputSource = "measured"
     task_power: Level = option(
         2.0,

@@ -20,7 +20,15 @@ from .tsv_m import MEASURED, SCALING, said
 
 
 class IsoOptions(Options):
-    scaling: float = option(2.0, SCALING, low=-5, high=5, step=0.05, source=MEASURED)
+    scaling: float = option(
+        2.0,
+        SCALING,
+        low=-5,
+        high=5,
+        step=0.05,
+        source=MEASURED,
+        by_experts={2: 3.0, 3: 3.0, 4: 3.0},
+    )
     space: InSpace = "full"
 
 

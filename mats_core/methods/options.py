@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Literal
 
@@ -39,6 +40,7 @@ def option(
     task: bool = False,
     base_statistics: str = "",
     vectors: str = "",
+    by_experts: Mapping[int, Any] | None = None,
 ) -> Any:
     """One option, declared once: YAML schema, command line, widgets and reference derive from it.
 
@@ -59,11 +61,15 @@ def option(
     base_statistics  the value with which a recipe must name the base's statistics
     vectors          the value that it has, unless the recipe sets it, where (IA)³ vectors are
                      merged; each vector's full block must then be measured
+    by_experts       number of experts → the value that it has where so many are merged, unless the
+                     recipe sets it; of any other number it has `default`.  Such an option must
+                     not enter the sums that a merge keeps for later (`Sums`)
     """
     declared: dict[str, Any] = {
         "step": step, "source": source, "label": label, "more": more, "switch": switch,
         "section": asdict(section) if section else None, "checkpoint": checkpoint,
         "task": task, "base_statistics": base_statistics, "vectors": vectors,
+        "by_experts": tuple(sorted((by_experts or {}).items())),
     }  # fmt: skip
     extra = {key: value for key, value in declared.items() if value}
     known = {"description": help, "ge": low, "le": high, "gt": above}

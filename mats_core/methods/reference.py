@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import types
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
@@ -44,6 +44,8 @@ class OptionField:
     task             whether it names a task
     base_statistics  the value with which a recipe must name the base's statistics
     vectors          the value that it has by default where (IA)³ vectors are merged
+    by_experts       (number of experts, default where so many are merged), of those numbers that
+                     have another default
     """
 
     name: str
@@ -65,6 +67,7 @@ class OptionField:
     task: bool = False
     base_statistics: str = ""
     vectors: str = ""
+    by_experts: tuple[tuple[int, Any], ...] = ()
 
     @property
     def words(self) -> str:
@@ -105,10 +108,16 @@ class OptionField:
         return sorted(map(kind, chosen))
 
 
-def describe(method: str) -> tuple[OptionField, ...]:
-    """All options of a method, read off its declaration."""
+def describe(method: str, experts: int | None = None) -> tuple[OptionField, ...]:
+    """All options of a method, read off its declaration.
+
+    experts   how many are merged: each field's `default` is then the one for so many; None: many
+    """
     member("method", method, METHODS)
-    return fields_of(METHODS[method].options)
+    fields = fields_of(METHODS[method].options)
+    if experts is None:
+        return fields
+    return tuple(replace(f, default=dict(f.by_experts).get(experts, f.default)) for f in fields)
 
 
 def fields_of(options: type[Options]) -> tuple[OptionField, ...]:

@@ -21,7 +21,8 @@ def lines(request: Request, folder: Path | None, names: tuple[str, ...], *, read
     names    all experts that there are
     reads    whether the method reads statistics
     """
-    defaults = {field.name: field.default for field in describe(request.method)}
+    fields = describe(request.method, len(request.experts))
+    defaults = {field.name: field.default for field in fields}
     changed = {name: value for name, value in request.options if value != defaults[name]}
     fewer = request.experts if request.experts != names else ()
     told = _told(request, reads=reads)

@@ -68,6 +68,7 @@ class Knobs:
     changed   called without arguments after every change
     looks     makes its widgets
     options   what they say at first; those that are not named have their defaults
+    experts   how many there are, by which some defaults differ
     """
 
     def __init__(
@@ -76,8 +77,9 @@ class Knobs:
         changed: Callable[[], None],
         looks: Looks,
         options: Mapping[str, Any] | None = None,
+        experts: int | None = None,
     ) -> None:
-        self.fields = {field.name: field for field in describe(method)}
+        self.fields = {field.name: field for field in describe(method, experts)}
         self.method, self.looks = method, looks
         self._changed, self._quiet = changed, False
         self.widgets = {name: self._widget(field) for name, field in self.fields.items()}

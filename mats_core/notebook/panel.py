@@ -52,7 +52,8 @@ class Panel(Board):
         self._lock = threading.RLock()
         measured, files = explored.measures, explored.folder is not None
         super().__init__(first, begin.view, measured=measured, files=files)
-        self.knobs = Knobs(first.method, self._ask, self.looks, dict(first.options))
+        count = len(explored.names)
+        self.knobs = Knobs(first.method, self._ask, self.looks, dict(first.options), count)
         if first.layer:  # then what is explored is open already
             self._see(explored.inputs(explored.names).family, first.layer)
         self._show_method()
@@ -199,7 +200,8 @@ class Panel(Board):
     def _new_method(self, _: Any) -> None:
         name = self.method.value
         first = METHODS[name].exploring
-        before, self.knobs = self.knobs, Knobs(name, self._ask, self.looks, first)
+        count = len(self._subject.names)
+        before, self.knobs = self.knobs, Knobs(name, self._ask, self.looks, first, count)
         self._show_method()
         before.close()
         self._ask()

@@ -55,7 +55,11 @@ def start(
     given = {**begun, **(options or {})}
     request = Request(
         name,
-        tuple(parse_options(name, given, explored.folder or Path()).model_dump().items()),
+        tuple(
+            parse_options(name, given, explored.folder or Path(), len(explored.names))
+            .model_dump()
+            .items()
+        ),
         explored.names,
         tuple(weights_of(weights, explored.names).items()),
         member("device", device, board.devices()),

@@ -18,6 +18,7 @@ from ..adapters import VectorFamily, open_expert, vector_family, why_not
 from ..aligning import align, aligned_statistics
 from ..checkpoints import Buffers, Checkpoint, InMemory, Weights, original
 from ..errors import InputError, listing
+from ..evaluation import Before
 from ..families import Expert, Family, examine, look_inside
 from ..methods import (
     METHODS,
@@ -107,6 +108,7 @@ class Plan:
     buffers   memory into which the next piece of a large tensor is read
     local     what the recipe's rules say of a layer, by its name
     factor    of the update, in the plan of one layer (see `at`)
+    before    a merge that was asked every example, which a test that stops early may start from
     """
 
     recipe: Recipe
@@ -124,6 +126,7 @@ class Plan:
     buffers: Buffers = field(default_factory=Buffers, compare=False, repr=False)
     local: Mapping[str, Local] = field(default_factory=dict, repr=False)
     factor: float = 1.0
+    before: Before | None = field(default=None, compare=False, repr=False)
 
     def at(self, name: str) -> Plan:
         """The plan with the weights and options of one layer, where rules give it its own."""
@@ -286,7 +289,8 @@ def under_base_names(statistics: Statistics, on: Weights) -> Statistics:
 def prepare(recipe: Recipe, inputs: Inputs | None = None, keep: Sequence[int] = ()) -> Plan:
     """The plan of a merge, ready to run; raises `InputError` for all that can be wrong with it."""
     inputs = inputs or open_inputs(recipe)
-    method, options = METHODS[recipe.method], recipe.parsed_options()
+    before = len(inputs.earlier.experts) if inputs.earlier is not None else 0
+    method, options = METHODS[recipe.method], recipe.parsed_options(before)
     if inputs.vectors is not None:
         options = _with_blocks(method, options, inputs)
     device, reason = choose_device(recipe.device)

@@ -122,9 +122,13 @@ class Recipe(Shown, BaseModel):
             )
         return hub.locate(reference, self.folder)
 
-    def parsed_options(self) -> Options:
-        """The method's options, validated, with defaults filled in."""
-        return parse_options(self.method, self.options, self.folder)
+    def parsed_options(self, earlier: int = 0) -> Options:
+        """The method's options, validated, with defaults filled in.
+
+        earlier   experts of the merge that these are added to
+        """
+        experts = len(self.experts) + earlier
+        return parse_options(self.method, self.options, self.folder, experts)
 
     def steps(self) -> tuple[Applied, ...]:
         """The steps of `after`, validated, with defaults filled in."""
@@ -144,8 +148,12 @@ def _step(item: Mapping[str, Mapping[str, Any]]) -> Applied:
     return Applied(step, validated(f"options of the step '{name}'", step.options, options))
 
 
-def parse_options(method: str, options: Mapping[str, Any], folder: Path = Path()) -> Options:
-    """Validated options of a method.
+def parse_options(
+    method: str, options: Mapping[str, Any], folder: Path = Path(), experts: int | None = None
+) -> Options:
+    """Validated options of a method, with defaults filled in.
+
+    experts   how many are merged, by which some defaults differ; None: many
 
     Raises `InputError` for an unknown method or option (naming the nearest) or a bad value.
     """
@@ -159,7 +167,12 @@ def parse_options(method: str, options: Mapping[str, Any], folder: Path = Path()
                 expected=f"one of {', '.join(names)}, or the path of a checkpoint",
                 found=f"'{path}'",
             )
-    return parsed
+    left = {
+        own.name: own.default
+        for own in describe(method, experts)
+        if own.by_experts and own.name not in options
+    }
+    return parsed.model_copy(update=left) if left else parsed
 
 
 def parse_recipe(content: Any, folder: str | Path = ".") -> Recipe:

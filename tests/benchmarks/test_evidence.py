@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.study import evidence as module
+from benchmarks.study.trials import Store
+from mats_core.estimating import choose, evidence
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/advice.md"
 
@@ -26,6 +28,18 @@ def test_the_choice_is_within_one_point_of_the_best_that_the_data_allow(split):
     lost = {(one.family, one.needs): one.lost for one in found if not one.place}
     assert len(lost) >= 20
     assert all(0 <= points <= 1.0 for points in lost.values()), lost
+
+
+def test_every_method_and_every_step_of_the_sample_family_is_among_what_the_choice_is_judged_by():
+    rows = [row for row in evidence() if row.family == "sample" and row.experts == module.ALL]
+    store = Store.of(module.RESULTS, "sample")
+    run = [result["trial"] for result in store.content["results"].values()]
+    assert {trial["method"] for trial in run} <= {row.method for row in rows}
+    steps = {name for trial in run for step in trial.get("after", ()) for name in step}
+    assert steps == {name for row in rows for step in row.after for name in step}
+    assert len(steps) >= 3
+    # A way with a step was tried on one family alone: it judges the choice, and is none.
+    assert not any(way.rows[0].after for way in choose(rows, "image", module.Needs()))
 
 
 def test_the_page_shows_how_far_the_choice_stays_behind():

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
-from benchmarks.study import frontier, questions
+from benchmarks.study import frontier, questions, scalings
 from benchmarks.study.trials import Bench, Store, Trial
 from benchmarks.study.way import coefficient
 from mats_core.errors import validated
@@ -158,3 +159,22 @@ def test_the_coefficient_is_where_the_predicted_loss_is_least():
         return total
 
     assert loss(found) < min(loss(found - 0.01), loss(found + 0.01))
+
+
+@pytest.mark.parametrize("method", ["task_arithmetic", "essential", "consensus"])
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_the_scaling_of_few_experts_is_what_validation_examples_want(method, count):
+    results = Path(scalings.__file__).parent / "results"
+    store = Store(scalings.file(results, "sample"))
+    assert scalings.usual(method, count) == scalings.wanted(store, method, count)
+    tried = scalings.means(store, "validation", method, count)
+    assert tried[scalings.usual(method, count)] > tried[scalings.usual(method, 8)]
+
+
+def test_subsets_hold_every_expert_equally_often():
+    names = tuple("abcdefgh")
+    for count, number in ((2, 4), (4, 2), (3, 8)):
+        found = scalings.subsets(names, count, number, seed=0)
+        assert len(set(found)) == number
+        times = [sum(name in one for one in found) for name in names]
+        assert set(times) == {count * number // len(names)}

@@ -124,7 +124,7 @@ def test_an_advice_says_what_is_there_what_it_rests_on_and_what_would_make_more_
     assert any("256 unlabelled examples" in said for said in found.more)
     assert any(one.rows[0].data == "none" for one in found.alternatives)
     assert all(one.method != "kfac" or "gram" in one.options for one in found.alternatives)
-    assert any("TSV-M 1.5" in said for said in found.notes)
+    assert any("Task arithmetic 0." in said for said in found.notes)
     parse_recipe({**family_recipe(tiny_family, "average"), **found.recipe}, tiny_family)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import filecmp
+import functools
 import json
 import shutil
 from pathlib import Path
@@ -68,6 +69,21 @@ def test_added_on_disk_it_is_the_merge_of_all_at_once(tiny_family, kept, tmp_pat
     moved = tensors(kept / method)
     assert any(not torch.allclose(moved[n], v, atol=1e-4) for n, v in whole.items())
     assert [x.method for x in report.layers] == [x.method for x in at_once.layers]
+
+
+def test_a_default_by_the_number_of_experts_is_that_of_all_of_them(tiny_family, tmp_path):
+    usual = {"options": {}}
+    make = functools.partial(recipe_of, tiny_family, method="task_arithmetic", **usual)
+    first = merge(make(slice(2), output=tmp_path / "kept", keep_sums=True))
+    at_once = merge(make(slice(3), output=tmp_path / "at once"))
+    added = merge(make(slice(2, 3), output=tmp_path / "later", adds_to=str(tmp_path / "kept")))
+    assert first.options["scaling"] != at_once.options["scaling"] == added.options["scaling"]
+    whole, later = tensors(tmp_path / "at once"), tensors(tmp_path / "later")
+    for name, value in whole.items():
+        torch.testing.assert_close(later[name], value, rtol=3e-7, atol=1e-8)
+    named = make(slice(2, 3), adds_to=str(tmp_path / "kept"), output=tmp_path / "other")
+    with pytest.raises(InputError, match="scaling"):  # another one, by name, is another merge
+        merge(named.model_copy(update={"options": {"scaling": 0.1}}))
 
 
 def test_the_report_and_what_lies_beside_are_those_of_all_experts(tiny_family, kept, tmp_path):

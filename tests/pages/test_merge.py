@@ -51,6 +51,22 @@ def test_first_merge_is_essential_and_shows_accuracy_against_expert_and_base(ope
     assert len(run.report.tasks) == 3
 
 
+def test_a_scaling_follows_the_number_of_experts_until_it_is_turned(open_app: Open):
+    app = open_app()
+
+    def choose(*names: str) -> None:
+        next(one for one in app.button_group if one.label == "Experts").set_value([*names]).run()
+
+    (all_three, one) = (describe("essential", count)[0].default for count in (3, 1))
+    assert all_three != one
+    assert labelled(app, "Scaling").value == all_three
+    choose("e0")
+    assert labelled(app, "Scaling").value == one
+    labelled(app, "Scaling").set_value(0.4).run()
+    choose("e0", "e1", "e2")
+    assert labelled(app, "Scaling").value == 0.4
+
+
 def test_second_run_stands_beside_the_first_with_what_differs(open_app: Open):
     app = merge(open_app())
     labelled(app, "3 · layers").set_value(False).run()

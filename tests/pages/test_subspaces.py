@@ -301,6 +301,8 @@ def test_a_layer_leads_to_merge_with_less_of_its_task_there(open_app: Open):
     assert sentences(merging) == ""
     told = show.plain(f"{layer}: {task} × 0.5")
     assert any(told in one.value for one in merging.markdown)
+    panel = next(one for one in merging.expander if one.label == "Weights by depth")
+    assert panel.proto.expanded  # a rule that counts is seen
     request = merging.session_state["standing"]
     assert request.recipe().by[0].weight == {task: 0.5}
     merging.switch_page("pages/subspaces.py").run()

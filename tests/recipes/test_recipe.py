@@ -48,6 +48,26 @@ def test_the_contracts_recipe(tmp_path):
     )  # fmt: skip
 
 
+BY_EXPERTS = [
+    (method, field) for method in METHODS for field in describe(method) if field.by_experts
+]
+
+
+@pytest.mark.parametrize(("method", "field"), BY_EXPERTS, ids=lambda one: getattr(one, "name", one))
+def test_what_is_not_named_has_the_default_of_as_many_experts_as_are_merged(method, field):
+    few = dict(field.by_experts)
+    for count in (1, *few, 8, 20):
+        experts = [{"name": f"e{i}", "model": "m"} for i in range(count)]
+        content = {"base": "base", "experts": experts, "method": method}
+        wanted = few.get(count, field.default)
+        assert getattr(parse_recipe(content).parsed_options(), field.name) == wanted
+        shown = next(one for one in describe(method, count) if one.name == field.name)
+        assert shown.default == wanted
+        named = {**content, "options": {field.name: 0.05}}
+        assert getattr(parse_recipe(named).parsed_options(), field.name) == 0.05
+    assert 8 not in few  # what the study was made with stays
+
+
 FULL = {
     **MINIMAL,
     "experts": [

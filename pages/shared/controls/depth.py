@@ -44,7 +44,10 @@ def rules(method: str, experts: Sequence[str], depths: Sequence[float]) -> Rules
     bands = _bands(depths)
     _settle(experts, bands)
     kept: Rules = tuple(state.value(keys.rules(), ()))
-    with st.expander("Weights by depth", icon=":material/stacked_line_chart:"):
+    # Open where settings brought rules or a curve: what counts is not to be hidden.
+    named = [keys.curve(name, i) for name in (ALL, *experts) for i in range(len(bands))]
+    moved = any(state.value(knob, 1.0) != 1.0 for knob in named)
+    with st.expander("Weights by depth", bool(kept) or moved, icon=":material/stacked_line_chart:"):
         if kept:
             _told(kept)
         if not bands:

@@ -82,7 +82,7 @@ def take_over(collection: FamilyFile) -> None:
     widgets.reset()
     if wanted.method not in METHODS:
         return
-    _put_method(wanted)
+    _put_method(wanted, len(wanted.experts or collection.experts))
     _put_experts(wanted, collection)
     after.put(wanted.after)
     depth.put(wanted.by)
@@ -95,14 +95,15 @@ def take_over(collection: FamilyFile) -> None:
     further.put(wanted)
 
 
-def _put_method(wanted: Wanted) -> None:
+def _put_method(wanted: Wanted, experts: int) -> None:
     group = METHODS[wanted.method].group
     state.put(keys.group(), group)
     state.put(keys.method(group), wanted.method)
     # What is not named has its default, whatever the widgets begin with.
     begun = METHODS[wanted.method].exploring
-    for field in describe(wanted.method):
-        if field.name in wanted.options or field.name in begun:
+    for field in describe(wanted.method, experts):
+        # Those that differ by the number of experts are drawn before these are chosen.
+        if field.name in wanted.options or field.name in begun or field.by_experts:
             widgets.put(field, wanted.method, wanted.options.get(field.name, field.default))
 
 
@@ -127,7 +128,8 @@ def controls(collection: FamilyFile, method: str, depths: Sequence[float] = ()) 
     depths   of the family's blocks, once it is open
     """
     names = [expert.name for expert in collection.experts]
-    options = widgets.options(method)
+    picked = state.value(keys.experts(collection.name)) or names
+    options = widgets.options(method, len(picked))
     again = st.container(gap="xsmall")  # filled once it is known whom to merge
     steps = after.steps(method)
     layered = st.container(gap="xsmall")
@@ -235,11 +237,10 @@ def changed(request: merge.Request, recipe: Recipe) -> list[str]:
     if request.method != recipe.method:
         found.append(METHODS[request.method].title)
     else:
-        for field in describe(request.method):
-            now, then = (
-                options.get(field.name, field.default)
-                for options in (request.options, recipe.options)
-            )
+        both = (request.options, len(request.experts)), (recipe.options, len(recipe.experts))
+        sides = [(options, describe(request.method, count)) for options, count in both]
+        for place, field in enumerate(describe(request.method)):
+            now, then = (o.get(field.name, fields[place].default) for o, fields in sides)
             if now != then:
                 title = field.label or field.words
                 found.append(f"{title} {_short(then)} → {_short(now)}")

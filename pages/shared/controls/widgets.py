@@ -73,17 +73,23 @@ def _link(source: str) -> str:
     return "; ".join(parts)
 
 
-def options(name: str) -> dict[str, Any]:
-    """A widget for every option of a method; returns their values."""
+def options(name: str, experts: int | None = None) -> dict[str, Any]:
+    """A widget for every option of a method; returns their values.
+
+    experts   how many are merged, by which some defaults differ; None: many
+    """
     values: dict[str, Any] = {}
     headings = set()
-    for field in leading(name):
+    fields = _begun(name, experts)
+    for field in fields:
+        _follow(field, name, experts)
+    for field in (field for field in fields if not field.more):
         if field.section and field.section.title not in headings:
             headings.add(field.section.title)
             st.header(field.section.title, anchor=False)
             st.caption(field.section.sentence)
         values[field.name] = widget(field, name)
-    rest = [field for field in _begun(name) if field.more]
+    rest = [field for field in fields if field.more]
     if rest:
         with st.expander("More settings", icon=":material/tune:"):
             for field in rest:
@@ -91,17 +97,22 @@ def options(name: str) -> dict[str, Any]:
     return values
 
 
-def leading(name: str) -> list[OptionField]:
-    """The options of a method that are not behind "More settings", as declared."""
-    return [field for field in _begun(name) if not field.more]
-
-
-def _begun(name: str) -> list[OptionField]:
+def _begun(name: str, experts: int | None) -> list[OptionField]:
     """The options of a method, with the values that its widgets begin with."""
-    first = METHODS[name].exploring
-    return [
-        replace(field, default=first.get(field.name, field.default)) for field in describe(name)
-    ]
+    first, fields = METHODS[name].exploring, describe(name, experts)
+    return [replace(field, default=first.get(field.name, field.default)) for field in fields]
+
+
+def _follow(field: OptionField, owner: str, experts: int | None) -> None:
+    """Give a knob that stands at its default the one of as many experts as are chosen now."""
+    if not field.by_experts:
+        return
+    key = keys.option(owner, field.name)
+    counted = keys.counted_by(key)
+    before = state.value(counted, None)
+    state.put(counted, field.default)
+    if before not in (None, field.default) and state.value(key, None) == before:
+        state.put(key, field.default)
 
 
 def put(field: OptionField, owner: str, value: Any) -> None:

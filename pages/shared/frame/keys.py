@@ -45,6 +45,11 @@ def switch(knob: str) -> str:
     return f"{knob} on"
 
 
+def counted_by(knob: str) -> str:
+    """The default of a knob, where it differs by the number of experts."""
+    return f"{knob} by experts"
+
+
 def number(knob: str) -> str:
     """The number beside a choice that offers one."""
     return f"{knob} number"

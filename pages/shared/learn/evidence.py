@@ -52,7 +52,8 @@ def matches(run: Run, setup: Setup) -> bool:
     """Whether a run is of this setup: its options, every other at its default, all experts."""
     if run.recipe.method != setup.method or len(run.recipe.experts) < run.family_size:
         return False
-    usual = {option.name: option.default for option in describe(setup.method)}
+    fields = describe(setup.method, len(run.recipe.experts))
+    usual = {option.name: option.default for option in fields}
     # An option that is younger than the run was at its default.
     return usual | dict(run.report.options) == usual | setup.options
 

@@ -14,7 +14,7 @@ from mats_core.system import choose_device
 
 from ..controls import presets
 from ..frame import Slot, browser, session, show, shown, tracked
-from ..work import Job, Run, merge, prepare, shipped
+from ..work import Job, Run, merge, prepare, shipped, tested
 
 
 def is_new(request: merge.Request) -> bool:
@@ -86,7 +86,10 @@ def collect() -> None:
 def told(run: Run) -> str:
     """A finished merge in a few words."""
     kept = run.report.normalised_accuracy
-    return run.label if kept is None else f"{run.label}: {figures.percent(kept)} of the experts"
+    if kept is None:
+        return run.label
+    about = "estimated " if tested.estimated_from(run.report) else ""
+    return f"{run.label}: {about}{figures.percent(kept)} of the experts"
 
 
 def _finished(job: Job) -> None:

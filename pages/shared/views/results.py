@@ -13,7 +13,7 @@ from mats_core.recipes import Report
 
 from ..controls import settings
 from ..frame import Wanted, caches, keys, session, show, shown, tabs
-from ..work import Job, Prepared, Request, Run, merge, runs, shipped
+from ..work import Job, Prepared, Request, Run, merge, runs, shipped, tested
 from . import comparison, conflict, convergence, final, layers, spectra, why
 
 NUMBERS = {
@@ -44,7 +44,7 @@ def pick(family: str) -> tuple[Run, Run | None]:
     if session.beside_run not in kept:
         session.beside_run = runs.pinned(family) if runs.pinned(family) in kept else None
     if len(kept) < 2:
-        return next(iter(kept.values())), None
+        return tested.with_estimates(next(iter(kept.values()))), None
     left, right, pin = st.columns([4, 4, 3], vertical_alignment="bottom")
     names = {id: run.label for id, run in kept.items()}
     newest_first = list(reversed(kept))
@@ -64,7 +64,7 @@ def pick(family: str) -> tuple[Run, Run | None]:
     )  # fmt: skip
     run, beside = shown.run(family), shown.beside(family)
     assert run is not None
-    return run, beside if beside is not run else None
+    return tested.with_estimates(run), beside if beside is not run else None
 
 
 def _pin(family: str) -> None:
@@ -148,6 +148,10 @@ def _tested(report: Report, following: bool) -> str:
     half = 100 * half_width(report.tasks)
     asked = sum(task.merged.examples for task in report.tasks)
     left = report.left
+    if label := tested.estimated_from(report):
+        text = f"Estimated from the run before, {label}: normalised accuracy to ± {half:.1f} points"
+        rest = "follow and replace it" if following else "were not asked; merge again to ask them"
+        return f"{text}, by {asked:,} {report.split} examples. The other {left:,} {rest}."
     text = f"Normalised accuracy is known to ± {half:.1f} points: {asked:,} {report.split} examples"
     if left and following:
         return f"{text} so far, the other {left:,} follow in the background."

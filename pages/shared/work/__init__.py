@@ -3,7 +3,18 @@
 Long work is a `Job`: it is handed to the one worker, tells how far it is, and can be cancelled.
 """
 
-from . import bringing, confusion, drafts, final, leaderboard, lesson, predicted_loss, shipped, why
+from . import (
+    bringing,
+    confusion,
+    drafts,
+    final,
+    leaderboard,
+    lesson,
+    predicted_loss,
+    shipped,
+    tested,
+    why,
+)
 from .between import walk
 from .chosen import chosen, chosen_examples
 from .conflict import ConflictRequest, forecast_conflicts, measure_conflicts
@@ -38,6 +49,6 @@ __all__ = [
     "drafts", "draw_map", "export", "film", "final", "finish_map", "follow", "forecast_conflicts",
     "journal", "leaderboard", "lesson", "load", "look_around", "measure_conflicts",
     "measure_donations", "merge", "picture", "predicted_loss", "prepare", "run_ladder",
-    "run_search", "run_sizes", "run_sweep", "runs", "shipped", "step_through", "tabulate", "walk",
-    "why",
+    "run_search", "run_sizes", "run_sweep", "runs", "shipped", "step_through", "tabulate", "tested",
+    "walk", "why",
 ]  # fmt: skip

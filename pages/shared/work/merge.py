@@ -33,7 +33,7 @@ from mats_core.recipes import (
 
 from .. import policy
 from ..policy import Act
-from . import again, runs
+from . import again, runs, tested
 from .following import told
 from .further import STATIC, Further, in_memory
 from .jobs import Job, Tell
@@ -144,7 +144,9 @@ def require_no_paths(method: str, *options: Any) -> None:
 def require_statistics(request: Request) -> None:
     """Raise `InputError` for a method that needs statistics of experts that name no task."""
     why = lacking(request.collection, request.experts)
-    options = parse_options(request.method, request.options, request.collection.folder)
+    options = parse_options(
+        request.method, request.options, request.collection.folder, len(request.experts)
+    )
     if why and METHODS[request.method].requires(options):
         raise InputError(
             f"method '{request.method}'",
@@ -172,7 +174,8 @@ def job(request: Request, preparing: Job, name: str = "") -> Job:
         title, name = "Testing on the remaining examples", finer(outcome.run)
         return Job(request, title, todo, background=True, lasting=True, name=name)
 
-    return Job(request, title, partial(merge, request, ready), lasting=True, then=then, name=name)
+    work = partial(merge, request, ready, carried=True)
+    return Job(request, title, work, lasting=True, then=then, name=name)
 
 
 def finer(run: runs.Run) -> str:
@@ -190,11 +193,19 @@ def _kept(request: Request, recipe: Recipe, report: Report) -> runs.Run:
     return runs.add(home.name, len(home.experts), recipe, report, draft=request.draft)
 
 
-def merge(request: Request, ready: Callable[[], Prepared], tell: Tell) -> Outcome:
-    """Run the request's recipe to its end; `ready` is asked when the merge's turn has come."""
+def merge(
+    request: Request, ready: Callable[[], Prepared], tell: Tell, *, carried: bool = False
+) -> Outcome:
+    """Run the request's recipe to its end; `ready` is asked when the merge's turn has come.
+
+    carried   whether a quick test may estimate the scores from those of the run before
+    """
     prepared = ready()
     recipe = request.recipe(prepared.files)
     plan = planned(in_memory(recipe), again.of_family(prepared, recipe))
+    if carried:
+        known = tested.before(request.collection.name, request.method, request.experts)
+        plan = replace(plan, before=known)
     expected = judge(plan, examples=counts(prepared), speeds=None)
     shares = Shares()
     said = {part: shares.merging * expected.share_of(part) for part in ("refining", "branching")}
@@ -202,6 +213,7 @@ def merge(request: Request, ready: Callable[[], Prepared], tell: Tell) -> Outcom
     solving = _Solving()
     finished = told(run_plan(plan, shares=shares), tell, solving.see)
     run = _kept(request, recipe, finished.report)
+    tested.hold(run, finished.report)
     tensors = again.remembered(run, {**finished.tensors, **finished.branches})
     return Outcome(recipe, finished.report, run, tensors)
 

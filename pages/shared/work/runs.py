@@ -99,7 +99,8 @@ class Run:
         if self.title:
             return self.title
         method = METHODS[self.recipe.method]
-        defaults = {option.name: option.default for option in describe(method.name)}
+        fields = describe(method.name, len(self.recipe.experts))
+        defaults = {option.name: option.default for option in fields}
         changed = [
             f"{name.replace('_', ' ')} {value}"
             for name, value in self.report.options.items()
@@ -345,7 +346,8 @@ def remove(run: Run) -> None:
 
 def defaults(run: Run) -> dict[str, str]:
     """What the options of a run's method are when nobody touches them, by title."""
-    found = {_title(f.name): _text(f.default) for f in describe(run.recipe.method)}
+    fields = describe(run.recipe.method, len(run.recipe.experts))
+    found = {_title(f.name): _text(f.default) for f in fields}
     found |= {ROUNDS: "1"} if _in_rounds(run) else {}
     return found | dict.fromkeys(Further.of(run.recipe).words, "no")
 

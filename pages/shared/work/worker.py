@@ -25,7 +25,7 @@ from .jobs import Job
 
 log = logging.getLogger(__name__)
 MOST_SHARED = 1 << 28  # bytes of results that the worker keeps; the newest stays in any case
-SLICE = 1.0  # seconds after which a job lets shorter ones pass
+SLICE = 0.05  # seconds after which a job lets shorter ones pass
 SHORT = 1.0  # seconds that a job is expected to take of whose kind none has ended yet
 DEEPEST = 8  # jobs that have begun and wait for shorter ones, at most
 REST = 2.0  # seconds that work in the background rests at most while a page is drawn

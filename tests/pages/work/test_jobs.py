@@ -259,3 +259,19 @@ def test_a_page_that_hangs_stops_no_work_for_good(worker, monkeypatch):
     desk.attend(1)
     job = Job(None, "few", lambda tell: [tell(0.5, "working") for _ in range(3)], background=True)
     assert ended(desk.submit(job)).snapshot().state == "done"
+
+
+def test_a_short_merge_passes_a_long_one_that_has_just_begun(worker):
+    long = Gate([], "long")
+    running = Desk(worker).submit(Job(0, "long", lambda tell: _slowly(long, tell)))
+    assert long.entered.wait(WAIT)
+    short = Desk(worker).submit(Job(1, "short", lambda tell: "short"))
+    assert ended(short).outcome() == "short"
+    assert running.active
+    long.open.set()
+    assert ended(running).outcome() == "long"
+
+
+def _slowly(gate: Gate, tell: Tell) -> str:
+    """Work of which a hundredth is done: far more is left than a short job takes."""
+    return gate(lambda fraction, text, partial=None: tell(0.01, text, partial))

@@ -16,6 +16,7 @@ from mats_core.linear.operators import (
     Kronecker,
     Operator,
     Spectral,
+    Stacked,
     WeightedSum,
     truncated,
 )
@@ -62,6 +63,9 @@ OPERATORS: dict[str, Callable[[], Operator]] = {
     "dense": lambda: Dense(positive(12, 7)),
     "sum of kroneckers": lambda: WeightedSum(
         (Kronecker(B, A), Kronecker(positive(4, 8), positive(3, 9))), (0.3, 2.0)
+    ),
+    "stacked": lambda: Stacked(
+        torch.cat([0.3 * B, 2.0 * positive(4, 8)], 1), torch.stack([A, positive(3, 9)])
     ),
     "sum of a mixture": lambda: WeightedSum(
         (InputGram(A, 4), Diagonal(_diagonal(10)), truncated(Kronecker(B, A), 3)),

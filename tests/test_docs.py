@@ -15,7 +15,9 @@ import torch
 import yaml
 
 from mats_core.checkpoints import hub
-from mats_core.methods import METHODS, reference
+from mats_core.cli.catalogue import declared
+from mats_core.cli.listing import markdown
+from mats_core.methods import METHODS
 from mats_core.recipes.recipe import load_recipe
 from mats_core.tasks.description import Description
 from mats_core.tasks.task import KINDS
@@ -60,7 +62,7 @@ def exists(dotted: str) -> bool:
 
 def test_the_reference_is_the_declaration():
     committed = (ROOT / "docs" / "methods.md").read_text("utf-8")
-    assert committed == reference.markdown(), (
+    assert committed == markdown(declared()), (
         "docs/methods.md is stale: python -m mats_core methods --markdown > docs/methods.md"
     )
 

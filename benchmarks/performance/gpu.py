@@ -1,4 +1,4 @@
-"""The two rows that need a GPU; without one they say so."""
+"""The two rows that need a GPU; without one they say so.  One counts what a GPU would be asked."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from collections.abc import Sequence
 
 import torch
 
-from mats_core.methods import KfacOptions, Layer, LayerStatistics, kfac
+from mats_core.methods import METHODS, KfacOptions, Layer, LayerStatistics, kfac
 
-from . import drawn, essential
+from . import counting, drawn, essential
 from .base import CannotRun, Line, Row, timed
 
 ITERATIONS = 50
+COUNTED = drawn.Wideness(96, 64, tasks=8)  # counts do not depend on the sizes
 
 
 def _require_gpu() -> None:
@@ -85,7 +86,36 @@ def esm() -> Sequence[Line]:
     return essential.merge("cuda")
 
 
+def counts() -> Sequence[Line]:
+    """Kernels and reads of an iteration of K-FAC, and of a layer of other methods, of 8 experts."""
+    layer = drawn.layer(COUNTED)
+    lines: list[Line] = []
+
+    def add(case: str, ours: counting.Counts, theirs: counting.Counts | None) -> None:
+        for unit in ("kernels", "reads"):
+            other = None if theirs is None else getattr(theirs, unit)
+            lines.append(Line(case, getattr(ours, unit), other, unit=unit))
+
+    for kind in ("none", "kronecker", "joint"):
+        far = {"preconditioner": kind, "between": (4, 12)}
+        both = (counting.of_iteration(layer, "kfac", apart=apart, **far) for apart in (True, False))
+        add(f"K-FAC, an iteration, preconditioner {kind}", *both)
+    for method in ("tsv_m", "essential"):
+        both = (counting.of_layer(layer, method, apart=apart) for apart in (True, False))
+        add(f"{METHODS[method].title}, a layer", *both)
+    for method in ("ties", "dare"):  # on the CPU partly in NumPy, which is not counted
+        add(f"{METHODS[method].title}, a layer", counting.of_layer(layer, method), None)
+    return lines
+
+
 ROWS = (
+    Row(
+        "gpu-counts",
+        "GPU, counted on the CPU: kernels that are begun, and reads that wait for them",
+        "the ways that tensors of the CPU take",
+        counts,
+        minutes=0.2,
+    ),
     Row(
         "gpu-kfac",
         "GPU: K-FAC with 50 iterations on every layer",

@@ -17,6 +17,7 @@ from .rows import ROWS
 
 PAGE = ROOT / "docs" / "performance.md"
 PLOT = ROOT / "docs" / "performance" / "ratios.svg"
+COUNTED = ("gpu-counts",)  # nothing of which is a time
 APART = ("scaling", "estimate", "wide")  # rows with a table of their own
 
 
@@ -172,7 +173,7 @@ def plot(file: Path, kept: Mapping[str, Any]) -> None:
     cases = [
         (f"{row.name}: {line.case}", line)
         for row in ROWS
-        if row.name in kept and row.name not in APART
+        if row.name in kept and row.name not in (*APART, *COUNTED)
         for line in map(_line, kept[row.name]["lines"])
         if line.ratio is not None and not line.at_most
     ]

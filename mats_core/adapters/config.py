@@ -7,11 +7,8 @@ The names of the classes are not saved, so the head of an adapter has `LABEL_0`,
 
 from __future__ import annotations
 
-import atexit
 import hashlib
 import json
-import shutil
-import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +17,7 @@ from .. import models
 from ..checkpoints import Entry, Weights, carry, config_files, read_config, staged_directory
 from ..errors import MachineError
 from ..families import HEAD_MODULES
-from ..system import cache_folder
+from ..system import cache_folder, folder_of_process
 from .settings import CONFIG, Settings
 
 OUTPUT = ("lm_head.weight", "embed_out.weight")
@@ -93,8 +90,7 @@ def model_folder(path: Path, base: Weights, config: Mapping[str, Any]) -> Path |
             with staged_directory(folder, allow=lambda place: None) as staging:  # of the cache
                 _fill(staging, files, text)
         except MachineError:  # a full cache: a folder that goes with this process
-            folder = Path(tempfile.mkdtemp(prefix="mats-explorer-"))
-            atexit.register(shutil.rmtree, folder, True)
+            folder = folder_of_process("adapter")
             _fill(folder, files, text)
     return folder
 

@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import time
-import zlib
 from collections.abc import Hashable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import cast
 
 import torch
+from zlib_ng.zlib_ng import crc32
 
 from ..errors import InputError, MachineError, foreseen, read_json
 from ..system import SETTLED, cache_folder, recall
@@ -150,10 +150,13 @@ def _read(entry: TensorEntry) -> Contents:
 
 
 def checksum(entry: TensorEntry) -> int:
-    """CRC-32 of a tensor's bytes, as `writer.TensorFileWriter.checksum` took it."""
+    """CRC-32 of a tensor's bytes, as `writer.TensorFileWriter.checksum` took it.
+
+    zlib-ng's is the number of zlib, in a fifth to a fifteenth of the time.
+    """
     found = 0
     for part in _blocks(entry):
-        found = zlib.crc32(part, found)
+        found = crc32(part, found)
     return found
 
 

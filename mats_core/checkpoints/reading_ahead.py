@@ -19,6 +19,7 @@ class Wanted:
     elements   length of each vector
     dtype      type of their numbers
     fill       writes them, in another thread: it touches nothing but files and the vectors it gets
+    pinned     whether they are to lie where a CUDA device fetches them while both go on
     """
 
     key: Hashable
@@ -26,11 +27,12 @@ class Wanted:
     elements: int
     dtype: torch.dtype
     fill: Callable[[list[Tensor]], object]
+    pinned: bool = False
 
     @property
     def contents(self) -> Hashable:
         """What two requests have in common if one's vectors serve the other."""
-        return self.key, self.count, self.elements, self.dtype
+        return self.key, self.count, self.elements, self.dtype, self.pinned
 
 
 class Buffers:
@@ -57,6 +59,17 @@ class Buffers:
             self._sets[self._latest].read(wanted)
         return self._sets[self._latest].rows(wanted)
 
+    def sent(self, wanted: Wanted, device: str) -> list[Tensor]:
+        """The vectors of a request on a CUDA device, in memory of their own.
+
+        The device fetches them when its queue gets there.  Until then nothing is read over them:
+        whatever is read into them next waits for it, in its thread.
+        """
+        rows = self.filled(wanted)
+        found = [row.to(device, non_blocking=True, copy=True) for row in rows]
+        self._sets[self._latest].fetched = queued()
+        return found
+
     def ahead(self, wanted: Wanted) -> None:
         """Begin to read the next request; if that fails, `filled` reads again and raises."""
         self._wait()
@@ -76,14 +89,33 @@ class _Set:
     def __init__(self) -> None:
         self.held = torch.empty(0, 0)
         self.contents: Hashable = None
+        self.pinned = False
+        self.fetched: Callable[[], object] | None = None  # waits until a device has them
 
     def rows(self, wanted: Wanted) -> list[Tensor]:
         return [row[: wanted.elements] for row in self.held[: wanted.count]]
 
     def read(self, wanted: Wanted) -> None:
         held, self.contents = self.held, None  # in case that reading fails
+        if self.fetched is not None:
+            self.fetched()
+            self.fetched = None
         enough = len(held) >= wanted.count and held.shape[1] >= wanted.elements
-        if held.dtype != wanted.dtype or not enough:
-            self.held = torch.empty(wanted.count, wanted.elements, dtype=wanted.dtype)
+        if held.dtype != wanted.dtype or not enough or self.pinned != wanted.pinned:
+            make = pinned if wanted.pinned else torch.empty
+            self.held = make(wanted.count, wanted.elements, dtype=wanted.dtype)
+            self.pinned = wanted.pinned
         wanted.fill(self.rows(wanted))
         self.contents = wanted.contents
+
+
+def pinned(count: int, elements: int, *, dtype: torch.dtype) -> Tensor:
+    """Memory (count, elements) that the system leaves where it is, for a CUDA device to fetch."""
+    return torch.empty(count, elements, dtype=dtype, pin_memory=True)
+
+
+def queued() -> Callable[[], object]:
+    """A function that waits until the current CUDA device has done what is queued by now."""
+    event = torch.cuda.Event()
+    event.record()
+    return event.synchronize

@@ -2,6 +2,7 @@
 
 What they replace is moved aside first and removed last, and nothing is removed that was not made
 here: a folder under way carries `MARK`, and whether a finished one may go is asked of the caller.
+A complete one loses its mark under a third name, that ends in `READY`: so no output ever has one.
 """
 
 from __future__ import annotations
@@ -14,21 +15,15 @@ import os
 import shutil
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ..errors import InputError, foreseen, listing
+from ..system import beside_under_way, file_under_way, lock
 from .place import refuse_existing
 
-try:
-    import fcntl
-except ImportError:
-    fcntl = None
-
 MARK = ".mats-unfinished"
-UNDER_WAY = ".mats-part"  # how the name of a file ends that is being written
-MOMENT = 5.0  # seconds between making a file and locking it, at most
+READY = ".mats-ready"  # how the name of a folder ends that is complete, and takes its name now
 EXCHANGE, HERE = 2, -100  # RENAME_EXCHANGE and AT_FDCWD of Linux' renameat2
 
 
@@ -56,7 +51,7 @@ def staged_directory(
         stack.enter_context(foreseen(f"output '{target}'"))
         target.parent.mkdir(parents=True, exist_ok=True)
         stack.enter_context(_alone_in(staging, target))
-        _recover(target, allow)
+        _recover(target, staging, allow, resume)
         allow(target)  # another process, that was waited for, may have made it
         if not resume or not _unfinished(staging):
             _require_unfinished(staging, allow)
@@ -80,30 +75,37 @@ def _alone_in(folder: Path, target: Path) -> Iterator[None]:
             found="a link" if folder.is_symlink() else "a file",
             remedy="Move it away, or choose another output.",
         )
-    made = not folder.exists()
-    folder.mkdir(exist_ok=True)
-    if fcntl is None:  # no such locks on Windows
-        yield
-        return
-    try:
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError:  # of descriptors there may be none left
-        if made:
-            folder.rmdir()
-        raise
-    try:
+    while True:
+        made = not folder.exists()
+        folder.mkdir(exist_ok=True)
+        if os.name == "nt":  # where no folder can be opened
+            yield
+            return
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(
-                f"output '{target}'",
-                expected="an output that no other merge is writing",
-                found="one that another merge is writing",
-                remedy="Wait for it, or choose another output.",
-            ) from None
+            handle = os.open(folder, os.O_RDONLY)
+        except OSError:  # of descriptors there may be none left
+            if made:
+                folder.rmdir()
+            raise
+        holder = lock(handle, folder)
+        if holder != "gone":
+            break
+        os.close(handle)  # it took its name in that moment, or was removed
+    try:
+        if holder == "theirs":
+            raise _busy(target)
         yield
     finally:
         os.close(handle)
+
+
+def _busy(target: Path) -> InputError:
+    return InputError(
+        f"output '{target}'",
+        expected="an output that no other merge is writing",
+        found="one that another merge is writing",
+        remedy="Wait for it, or choose another output.",
+    )
 
 
 def _unfinished(folder: Path) -> bool:
@@ -138,25 +140,40 @@ def _take_name(staging: Path, target: Path) -> None:
     for place in (*staging.rglob("*"), staging):
         if not place.is_symlink() and (place.is_file() or place.is_dir()):
             on_disk(place)
-    if not target.exists():
-        os.rename(staging, target)
-        (target / MARK).unlink()
-        on_disk(target.parent)
-        return
-    old = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".old", dir=target.parent))
-    if _exchanged(staging, target):
-        os.rename(staging, old / "old")
-    else:
-        os.rename(target, old / "old")
-        try:
-            os.rename(staging, target)
-        except BaseException:
-            os.rename(old / "old", target)
-            old.rmdir()
-            raise
-    (target / MARK).unlink()
+    # By its number it is told from what stood there, which may have this name in a moment.
+    ready = target.with_name(f".{target.name}.{staging.stat().st_ino}{READY}")
+    try:
+        os.rename(staging, ready)
+        (ready / MARK).unlink()
+        on_disk(ready)
+        old = _exchange(ready, target)
+    except BaseException:
+        if ready.exists():
+            (ready / MARK).touch()
+            os.rename(ready, staging)
+        raise
     on_disk(target.parent)
-    shutil.rmtree(old)
+    if old is not None:
+        with contextlib.suppress(FileNotFoundError):  # another process may be at it as well
+            shutil.rmtree(old)
+
+
+def _exchange(ready: Path, target: Path) -> Path | None:
+    """Name a complete folder `target`; where what stood there lies now, None where nothing did."""
+    if not target.exists():
+        os.rename(ready, target)
+        return None
+    if _exchanged(ready, target):
+        return ready
+    old = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".old", dir=target.parent))
+    os.rename(target, old / "old")
+    try:
+        os.rename(ready, target)
+    except BaseException:
+        os.rename(old / "old", target)
+        old.rmdir()
+        raise
+    return old
 
 
 def _exchanged(one: Path, other: Path) -> bool:
@@ -170,7 +187,7 @@ def _exchanged(one: Path, other: Path) -> bool:
     return exchange(HERE, os.fsencode(one), HERE, os.fsencode(other), EXCHANGE) == 0
 
 
-def _recover(target: Path, allow: Callable[[Path], None]) -> None:
+def _recover(target: Path, staging: Path, allow: Callable[[Path], None], resume: bool) -> None:
     """Finish what a process left that was killed while it replaced `target`."""
     for aside in target.parent.glob(f".{glob.escape(target.name)}.*.old"):
         old = aside / "old"
@@ -187,7 +204,20 @@ def _recover(target: Path, allow: Callable[[Path], None]) -> None:
             with contextlib.suppress(InputError):
                 allow(old)
                 shutil.rmtree(aside)
-    (target / MARK).unlink(missing_ok=True)
+    for left, holder in beside_under_way(target, READY):
+        if holder == "theirs":  # it takes its name this moment
+            raise _busy(target)
+        if left.name != f".{target.name}.{left.stat().st_ino}{READY}":  # what stood there
+            with contextlib.suppress(InputError):
+                allow(left)
+                shutil.rmtree(left)
+        elif resume:
+            (staging / MARK).touch()
+            for entry in left.iterdir():
+                os.rename(entry, staging / entry.name)
+            left.rmdir()
+        else:
+            shutil.rmtree(left)
 
 
 def _umask() -> int:
@@ -205,49 +235,12 @@ def staged_file(file: Path) -> Iterator[Path]:
     """
     with foreseen(f"'{file}'"):
         file.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(file)
-        handle, name = tempfile.mkstemp(prefix=f".{file.name}.", suffix=UNDER_WAY, dir=file.parent)
-        try:
-            _locked(handle)
-            yield Path(name)
-            os.chmod(name, 0o666 & ~_umask())
-            on_disk(Path(name))
-            os.replace(name, file)
+        with file_under_way(file) as draft:
+            yield draft
+            os.chmod(draft, 0o666 & ~_umask())
+            on_disk(draft)
+            os.replace(draft, file)
             on_disk(file.parent)
-        finally:
-            os.close(handle)
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(name)
-
-
-def _sweep(file: Path) -> None:
-    """Remove the unfinished files of one name whose processes have ended."""
-    for left in file.parent.glob(f".{glob.escape(file.name)}.*{UNDER_WAY}"):
-        if fcntl is None or left.is_symlink() or not left.is_file():
-            continue
-        with contextlib.suppress(OSError):
-            handle = os.open(left, os.O_RDONLY)
-            try:
-                # One that was made this moment may have no lock yet, but then it is empty.
-                if _locked(handle) and (os.fstat(handle).st_size or _is_old(handle)):
-                    os.unlink(left)
-            finally:
-                os.close(handle)
-
-
-def _is_old(handle: int) -> bool:
-    return time.time() - os.fstat(handle).st_mtime > MOMENT
-
-
-def _locked(handle: int) -> bool:
-    """Whether this process holds the lock of an open file now; True where there are no locks."""
-    if fcntl is None:  # no such locks on Windows
-        return True
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:  # another process has it, or a file system without locks
-        return False
-    return True
 
 
 def on_disk(place: Path) -> None:

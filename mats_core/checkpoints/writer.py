@@ -9,21 +9,19 @@ import contextlib
 import json
 import math
 import os
-import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Self
 
 import torch
 from torch import Tensor
+from zlib_ng.zlib_ng import crc32
 
 from ..errors import foreseen, listing
 from .contents import DTYPE_NAMES, TensorEntry
 from .folder import INDEX, PICKLES, SAFE, STEMS
 
-WORTH_A_THREAD = 1 << 18  # bytes of which the checksum is taken while they are written
 SHARD_BYTES = 5_000_000_000  # the Hugging Face default
 
 Spec = tuple[torch.dtype, tuple[int, ...]]
@@ -82,7 +80,6 @@ class TensorFileWriter(_Closed):
         self._file = file
         self._specs, self._missing = dict(specs), set(specs).difference(done)
         self._sums: dict[str, int] = {}
-        self._thread = ThreadPoolExecutor(1, "write")
         head = len(raw).to_bytes(8, "little") + raw
         self._start = len(head)
         self._handle = file.open("r+b" if done else "wb")
@@ -109,13 +106,8 @@ class TensorFileWriter(_Closed):
         raw = data.reshape(-1).view(torch.uint8).numpy().data if data.numel() else b""
         begun = self._sums.get(name, 0) if start else 0
         with foreseen(f"'{self._file}'"):
-            if len(raw) < WORTH_A_THREAD:
-                self._handle.write(raw)
-                self._sums[name] = zlib.crc32(raw, begun)
-            else:  # the checksum takes longer than the writing, and both let others run
-                writing = self._thread.submit(self._handle.write, raw)
-                self._sums[name] = zlib.crc32(raw, begun)
-                writing.result()
+            self._handle.write(raw)
+        self._sums[name] = crc32(raw, begun)
         self._dirty = True
         if end == elements:
             self._missing.discard(name)
@@ -139,7 +131,6 @@ class TensorFileWriter(_Closed):
 
     def discard(self) -> None:
         """Close a file that is not wanted any more, as it is, also where its disk is full."""
-        self._thread.shutdown()
         with contextlib.suppress(OSError):
             self._handle.close()
 

@@ -28,13 +28,14 @@ def add(commands: Any) -> None:
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
-    from ..evaluation import evaluate
-    from ..merging import evaluating_output
-    from ..system import bar, drain
-
     if arguments.task:
         _evaluate_one(arguments)
         return
+    with uncollected():
+        from ..evaluation import evaluate
+        from ..merging import evaluating_output
+    from ..system import bar, drain
+
     with noted(), bar() as show:
         results = drain(evaluating_output(Path(arguments.model), arguments.split), show)
     if arguments.json:

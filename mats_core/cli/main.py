@@ -9,11 +9,9 @@ happen inside the commands, so that `--help` and `methods` answer at once.
 from __future__ import annotations
 
 import argparse
-import platform
 import signal
 import sys
 import textwrap
-import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -67,6 +65,7 @@ def parser() -> argparse.ArgumentParser:
     )
     about: dict[str, Any] = {"action": "store_true", "help": "show the traceback of what fails"}
     top.add_argument("--debug", **about)
+    top.add_argument("--version", action="version", version=f"MaTS Explorer {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     making, looking = (merge, search, soup, donors, align), (measure, evaluate, inspect, methods)
@@ -92,6 +91,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise
     except BaseException as error:  # a panic of a library in Rust is no `Exception`
         if options.debug:
+            import traceback
+
             traceback.print_exception(error)
         code, text = _told(error)
         print(textwrap.fill(text, 100, break_long_words=False), file=sys.stderr)
@@ -111,6 +112,8 @@ def _told(error: BaseException) -> tuple[int, str]:
     known = error if isinstance(error, InputError) else machine_error("this command", error)
     if known is not None:
         return REFUSED, f"error: {known}"
+    import platform
+
     versions = f"{__version__}, Python {platform.python_version()}, {platform.system()}"
     return FAULT, (
         f"error: this is a fault of MaTS Explorer, not of yours: {type(error).__name__}: "

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError, plain_yaml
+from ..errors import InputError
 from ..system import uncollected
 from .shared import note, noted, task_table
 
@@ -168,6 +168,8 @@ def _merge(arguments: argparse.Namespace) -> None:
 
 
 def _assignments(pairs: Iterable[str], before: str = "--set ") -> dict[str, Any]:
+    from ..errors import plain_yaml
+
     found: dict[str, Any] = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")

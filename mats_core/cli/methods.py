@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import textwrap
-from collections.abc import Sequence
 from typing import Any
+
+JSON = ("name", "title", "needs", "summary", "formula", "source", "weighted", "options", "schema")
 
 
 def add(commands: Any) -> None:
@@ -20,31 +20,17 @@ def add(commands: Any) -> None:
 
 def _methods(arguments: argparse.Namespace) -> None:
     from ..errors import member
-    from ..methods import METHODS, STEPS, describe, fields_of, reference
+    from . import catalogue, listing
 
+    known = catalogue.known()
+    methods = known["methods"]
     if arguments.markdown:
-        print(reference.markdown(), end="")
+        print(listing.markdown(known), end="")
         return
-    names = [member("method", arguments.name, METHODS)] if arguments.name else list(METHODS)
+    names = [member("method", arguments.name, methods)] if arguments.name else list(methods)
     if arguments.json:
-        content = [reference.as_dict(name) for name in names]
+        content = [{key: methods[name][key] for key in JSON} for name in names]
         print(json.dumps(content, indent=2, ensure_ascii=False))
         return
-    for name in names:
-        method = METHODS[name]
-        print(f"{name} — {method.title} (needs {method.group})")
-        _told(method.summary, method.source, describe(name))
-    for name, step in ({} if arguments.name else STEPS).items():
-        print(f"after: {name} — {step.title} (a step after any merge)")
-        _told(step.summary, step.source, fields_of(step.options))
-
-
-def _told(summary: str, source: str, fields: Sequence[Any]) -> None:
-    from ..methods import reference
-
-    print(textwrap.indent(textwrap.fill(summary, 94), "  "))
-    print(f"  source: {source}")
-    for field in fields:
-        print(f"    {field.name} = {field.default}   [{reference.bounds(field)}]")
-        print(textwrap.indent(textwrap.fill(field.help, 88), "        "))
-    print()
+    steps = {} if arguments.name else known["steps"]
+    print("\n".join(listing.plain([methods[name] for name in names], steps)))

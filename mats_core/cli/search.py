@@ -6,8 +6,6 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ..system import uncollected
 from .shared import noted
 
@@ -131,6 +129,8 @@ def _names(text: str) -> tuple[str, ...]:
 
 def _values(text: str) -> tuple[str, tuple[Any, ...]]:
     """`damping=[0.01, 0.1]` as a name and its values."""
+    import yaml
+
     from ..errors import InputError
 
     name, _, told = text.partition("=")

@@ -2,7 +2,14 @@
 
 Every error a user can cause is an `InputError`: it names the thing, what was expected, what was
 found and how to mend it.  The inside of the library trusts its inputs.
+
+What reads YAML and models is imported when it is first used, for pydantic and PyYAML take most of
+the time in which a command line answers `--help`.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 from .beginnings import BEGIN, beginning
 from .machine import (
@@ -29,8 +36,10 @@ from .sentences import (
     reason,
     shown,
 )
-from .texts import plain_yaml, read_yaml, typed, validated
 from .wording import duration, size
+
+if TYPE_CHECKING:
+    from .texts import plain_yaml, read_yaml, typed, validated
 
 __all__ = [
     "BEGIN", "InputError", "MachineError", "beginning", "code_span", "cut", "duration", "existing",
@@ -39,3 +48,13 @@ __all__ = [
     "refusal", "regular", "shell", "shown", "size", "typed", "undisturbed",
     "validated",
 ]  # fmt: skip
+
+_OF_TEXTS = ("plain_yaml", "read_yaml", "typed", "validated")
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _OF_TEXTS:
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    from . import texts
+
+    return getattr(texts, name)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
+import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,6 +30,7 @@ from .order import representative
 from .scores import Score, TaskResult
 
 ROUND = 64  # examples of a task between two looks at the interval, at most
+QUIET = 1.0  # seconds that a round may take without a look, where none could end it
 LEAST = 8  # at least
 FEW = 16  # examples of a task in the first round, where an earlier merge's answers are known
 MARGIN = 1.03  # of the width that is expected: another round costs more than a few examples
@@ -138,6 +140,7 @@ class Exam:
         before = before if precision is not None else None
         far, most = 0.0, ROUND if before is None else FEW
         while True:
+            begun = time.perf_counter()
             for index, examiner in enumerate(self.examiners):
                 so_far = found[index] or had.get(examiner.expert.name)
                 found[index] = examiner.ask(moved, so_far, most)
@@ -150,6 +153,8 @@ class Exam:
                         return asked.results
             if precision is not None:
                 most = _next_round(asked, precision)
+            elif time.perf_counter() - begun < QUIET:
+                most *= 2  # what each call costs beside its examples is saved
 
     def _asked(
         self,

@@ -5,6 +5,7 @@ Task subspaces are operators on a weight's natural shape (`operators.py`); `cg.p
 arithmetic of a merge.  A numerical failure is a `Status`, never an exception.
 """
 
+from .apart import as_apart, as_numbers, copied, host, is_apart
 from .bases import Pair, core_bases, knots_basis, knots_basis_of_factors
 from .branches import discriminant, input_gate, output_branch, worth_factors
 from .cg import Apply, Solution, Status, cg
@@ -13,7 +14,9 @@ from .decompositions import (
     eigh_descending,
     exact,
     largest_triples,
+    largest_triples_each,
     like,
+    parts_at_once,
     polar,
     pseudo_solve,
     solve_positive,
@@ -38,30 +41,33 @@ from .operators import (
     Kronecker,
     Operator,
     Spectral,
+    Stacked,
     WeightedSum,
     damped,
     damped_products,
     effective_dimension,
     regularised,
     regularised_gram,
+    stacked,
     truncated,
 )
 from .preconditioners import Eigen, jacobi, kronecker, kronecker_inverse
 from .selection import BLOCK, streamed_thresholds
 from .truncating import Factors, rounding_of, two_factors
 from .two_models import two_models
-from .updates import Updates, norm, weighted_sum
+from .updates import Updates, norm, norms, weighted_sum
 
 __all__ = [
     "BLOCK", "JOINT_SHARE", "JOINT_STEPS", "WORTH", "Apply", "Dense", "Diagonal", "Eigen",
     "Factors", "Gram", "Identity", "InputGram", "JointBasis", "Kronecker", "LowRank", "Operator",
-    "Pair", "Solution", "Spectral", "Status", "Triples", "Updates", "WeightedSum", "cg",
-    "core_bases", "damped", "damped_products", "discriminant", "effective_dimension", "eigenvalues",
-    "eigh", "eigh_descending", "essential_directions", "exact", "factored_kronecker_inverse",
-    "input_gate", "jacobi", "joint", "joint_basis", "knots_basis", "knots_basis_of_factors",
-    "kronecker", "kronecker_inverse", "largest_triples", "left_directions", "like", "matrix",
-    "norm", "noted", "output_branch", "polar", "pseudo_solve", "regularised", "regularised_gram",
-    "rounding_of", "singular_values", "solve_factored", "solve_positive", "streamed_thresholds",
-    "svd", "symmetric", "truncated", "two_factors", "two_models", "update_gram", "weighted_sum",
-    "worth_factors",
+    "Pair", "Solution", "Spectral", "Stacked", "Status", "Triples", "Updates", "WeightedSum",
+    "as_apart", "as_numbers", "cg", "copied", "core_bases", "damped", "damped_products",
+    "discriminant", "effective_dimension", "eigenvalues", "eigh", "eigh_descending",
+    "essential_directions", "exact", "factored_kronecker_inverse", "host", "input_gate", "is_apart",
+    "jacobi", "joint", "joint_basis", "knots_basis", "knots_basis_of_factors", "kronecker",
+    "kronecker_inverse", "largest_triples", "largest_triples_each", "left_directions", "like",
+    "matrix", "norm", "norms", "noted", "output_branch", "parts_at_once", "polar", "pseudo_solve",
+    "regularised", "regularised_gram", "rounding_of", "singular_values", "solve_factored",
+    "solve_positive", "stacked", "streamed_thresholds", "svd", "symmetric", "truncated",
+    "two_factors", "two_models", "update_gram", "weighted_sum", "worth_factors",
 ]  # fmt: skip

@@ -6,16 +6,21 @@ a value with a reason (`Status`), never an exception and never silent.
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 import torch
 from torch import Tensor
 
+from .apart import host, is_apart
+
 Apply = Callable[[Tensor], Tensor]
 GROWTH = 1000.0  # CG's residual may rise by the square root of the condition number before it falls
+UNREAD = 8  # iterations at most that run on a GPU before their numbers are looked at, together
+FEW = 2  # of them while the residual has not fallen yet
 
 
 class Status(StrEnum):
@@ -84,48 +89,49 @@ def cg(
     X is near.  Of a preconditioner that takes small eigenvalues for larger ones the estimate is too
     small.  Without a preconditioner there is none, and `tolerance` holds.
     `callback(iteration, relative residual)` is called after each; what it raises ends the solve.
+    On a GPU numbers are read of several iterations at once, and what ran past the end is dropped:
+    the answer, the trace and the number of iterations are those of a look after each.
     """
     wanted = set(keep)
-    scale = float(rhs.norm()) or 1.0
     # Below four times the rounding of the arithmetic no residual can go.
     rounding = 4 * torch.finfo(rhs.dtype).eps
     seen_from = None if preconditioner is None else origin
     goal = (error or 0.0) if seen_from is not None else 0.0
     enough = rounding if goal else max(tolerance, rounding)
-    x = start.clone()
-    r = rhs - matvec(x) if residual is None else residual
-    best, best_residual = x, float(r.norm()) / scale
+    steps = _steps(matvec, rhs, start, preconditioner, residual, seen_from)
+    (x, numbers), *_ = _read(steps, 1)
+    scale = numbers[0] or 1.0
+    best, best_residual = x, numbers[1] / scale
     residuals, distances = [best_residual], [0.0]
-    objectives = [_objective(x, r, rhs)]
+    objectives = [-0.5 * numbers[2]]
+    errors = [] if seen_from is None else [_error(*numbers[3:])]
     iterates = {0: x.clone()} if 0 in wanted else {}
     status = Status.CONVERGED if best_residual <= enough else Status.ITERATION_LIMIT
-    z = preconditioner(r) if preconditioner else r
-    errors = [] if seen_from is None else [_error(z, x, seen_from)]
-    p, rz = r, 1.0
     size = 0.0  # the largest ‖K p‖ / ‖p‖ so far, a lower bound of ‖K‖
-    for iteration in range(1, 1 if status == Status.CONVERGED else iterations + 1):
-        rz, previous = float((r * z).sum()), rz
-        p = z + (rz / previous) * p if iteration > 1 else z
-        q = matvec(p)
-        curvature, length = float((p * q).sum()), float(p.norm())
-        size = max(size, float(q.norm()) / length) if length else size
+
+    def unread() -> int:
+        if not is_apart(rhs):
+            return 1
+        return _ahead(errors, goal) if goal else _ahead(residuals, enough)
+
+    limit = 0 if status == Status.CONVERGED else iterations
+    for iteration, (moved, numbers) in enumerate(_looked_at(steps, limit, unread), 1):
+        rz, curvature, length, product, norm, inner, distance, *sizes = numbers
+        size = max(size, product / length) if length else size
         if not (curvature > 0 and rz > 0):  # zero, NaN or rounding: stuck; below that: no norm
             negative = curvature < -rounding * size * length**2 or rz < 0
             status = Status.NOT_POSITIVE if negative else Status.STAGNATED
             break
-        alpha = rz / curvature
-        x = x + alpha * p
-        r = r - alpha * q
-        relative = float(r.norm()) / scale
+        relative = norm / scale
         if not math.isfinite(relative) or relative > GROWTH * residuals[0]:
             status = Status.STAGNATED
             break
+        x = moved
         residuals.append(relative)
-        objectives.append(_objective(x, r, rhs))
-        distances.append(float((x - start).norm()))
-        z = preconditioner(r) if preconditioner else r
+        objectives.append(-0.5 * inner)
+        distances.append(distance)
         if seen_from is not None:
-            errors.append(_error(z, x, seen_from))
+            errors.append(_error(*sizes))
         if callback is not None:
             callback(iteration, relative)
         if iteration in wanted:
@@ -140,12 +146,88 @@ def cg(
     return Solution(value, status, *trace, iterates)
 
 
-def _error(z: Tensor, x: Tensor, origin: Tensor) -> float:
+Step = tuple[Tensor, list[Tensor]]  # X, and numbers of it that are still on its device
+
+
+def _steps(
+    matvec: Apply,
+    rhs: Tensor,
+    start: Tensor,
+    preconditioner: Apply | None,
+    residual: Tensor | None,
+    origin: Tensor | None,
+) -> Iterator[Step]:
+    """The start with ‖b‖, ‖r‖ and ⟨x, b + r⟩, then iterate after iterate with ⟨r, z⟩, ⟨p, q⟩, ‖p‖,
+    ‖q‖, ‖r‖, ⟨x, b + r⟩ and ‖x − x₀‖; with an origin ‖z‖ and ‖x − origin‖ as well.
+
+    Without a look at a number: what comes after a breakdown is not meant to be used.
+    """
+
+    def seen() -> list[Tensor]:
+        return [] if origin is None else [z.norm(), (x - origin).norm()]
+
+    x = start.clone()
+    r = rhs - matvec(x) if residual is None else residual
+    z = preconditioner(r) if preconditioner else r
+    yield x, [rhs.norm(), r.norm(), _inner(x, rhs + r), *seen()]
+    p, rz = z, _inner(r, z)
+    while True:
+        q = matvec(p)
+        curvature = _inner(p, q)
+        told = [rz, curvature, p.norm(), q.norm()]
+        alpha = rz / curvature
+        x = _moved(x, alpha, p)
+        r = _moved(r, -alpha, q)
+        z = preconditioner(r) if preconditioner else r
+        yield x, [*told, r.norm(), _inner(x, rhs + r), (x - start).norm(), *seen()]
+        rz, previous = _inner(r, z), rz
+        p = _moved(z, rz / previous, p)
+
+
+def _inner(one: Tensor, other: Tensor) -> Tensor:
+    # One pass on a GPU; on the CPU the product first, whose sum is the more exact one.
+    if is_apart(one):
+        return torch.dot(one.reshape(-1), other.reshape(-1))
+    return (one * other).sum()
+
+
+def _moved(value: Tensor, factor: Tensor, direction: Tensor) -> Tensor:
+    if is_apart(value):
+        return torch.addcmul(value, factor, direction)
+    return value + factor * direction
+
+
+def _looked_at(
+    steps: Iterator[Step], limit: int, unread: Callable[[], int]
+) -> Iterator[tuple[Tensor, list[float]]]:
+    """At most `limit` steps with their numbers, read together as many as `unread` says each time"""
+    done = 0
+    while done < limit:
+        count = min(unread(), limit - done)
+        yield from _read(steps, count)
+        done += count
+
+
+def _read(steps: Iterator[Step], count: int) -> list[tuple[Tensor, list[float]]]:
+    taken = list(itertools.islice(steps, count))
+    return [(x, row) for (x, _), row in zip(taken, host([n for _, n in taken]), strict=True)]
+
+
+def _ahead(values: Sequence[float], goal: float) -> int:
+    """How many iterations are run before the next look: half of those that are left at the rate so
+    far, `UNREAD` at most.  What was run past the goal is thrown away."""
+    first, last = values[0], values[-1]
+    if not 0 < goal < last < first:
+        return 1 if len(values) == 1 else FEW
+    left = (len(values) - 1) * math.log(last / goal) / math.log(first / last)
+    return max(1, min(UNREAD, int(left / 2)))
+
+
+def _error(z: float, x: float) -> float:
     # K e = r with K near P: e is about P⁻¹r.
-    size = float((x - origin).norm())
-    return float(z.norm()) / size if size else math.nan
+    return z / x if x else math.nan
 
 
 def _objective(x: Tensor, r: Tensor, rhs: Tensor) -> float:
     # ½⟨X, K X⟩ − ⟨b, X⟩ with K X = b − r: no further product with K.
-    return -0.5 * float((x * (rhs + r)).sum())
+    return -0.5 * float(_inner(x, rhs + r))

@@ -7,17 +7,20 @@ of the merge: the systems here have condition numbers of 1e5 and more, and float
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from .apart import host, is_apart
 from .fallbacks import eigh, thin_svd
 
 GRAM_CONDITION = 1e4  # σ_max/σ_min up to which eps · (σ_max/σ_min)² stays below float32's rounding
 # The polar factor bears more: rounding the matrix itself to float32 moves it by 6e-8 κ, the Gram by
 # 2e-16 κ², which is 4e-9 κ of that and at most 2e-6.
 POLAR_CONDITION = 1e5
+AT_ONCE = 1 << 25  # elements of matrices that are decomposed together: 256 MB
 RANK_TOLERANCE = 1e-10  # singular values below this share of the largest count as zero, in float64
 
 
@@ -46,7 +49,8 @@ def symmetric(matrix: Tensor) -> Tensor:
 
 
 def eigh_descending(matrix: Tensor, rank: int | None = None) -> tuple[Tensor, Tensor]:
-    """Eigenvalues (rank,), largest first, and eigenvectors (d, rank) of a symmetric matrix."""
+    """Eigenvalues (rank,), largest first, and eigenvectors (d, rank) of a symmetric matrix, or of
+    each of a batch (M, d, d)."""
     values, vectors = _descending(exact(matrix), rank)
     return like(values, matrix), like(vectors, matrix)
 
@@ -95,7 +99,9 @@ def polar(matrix: Tensor, floor: float = 0.0) -> Polar:
     Where the smallest singular value allows it (`POLAR_CONDITION`), `(X Xᵀ)^(-1/2) X` of an
     eigendecomposition in float64 gives the same in less than half the time.
     """
-    found = _polar_by_gram(matrix, floor) if _may_use_gram(matrix) else None
+    # On a GPU a matrix of zeros is noticed without a read of its own.
+    suits = matrix.dtype != torch.float64 if is_apart(matrix) else _may_use_gram(matrix)
+    found = _polar_by_gram(matrix, floor) if suits else None
     if found is not None:
         return found
     left, values, right = thin_svd(exact(matrix))
@@ -124,6 +130,47 @@ def largest_triples(matrix: Tensor, rank: int) -> Triples:
     return _triples(*cut, matrix, "SVD")
 
 
+def largest_triples_each(matrices: Sequence[Tensor], rank: int) -> list[Triples]:
+    """`largest_triples` of each matrix; on a GPU, of those of one shape all at once.
+
+    On the CPU a batch is a loop over its matrices, and its copies are in vain.
+    """
+    first = matrices[0]
+    alike = all(one.shape == first.shape and one.dtype == first.dtype for one in matrices)
+    if not (alike and is_apart(first)) or first.dtype == torch.float64:
+        return [largest_triples(matrix, rank) for matrix in matrices]
+    return [
+        triples
+        for part in parts_at_once(len(matrices), first.numel())
+        for triples in _triples_together(matrices[part], rank)
+    ]
+
+
+def parts_at_once(count: int, elements: int) -> list[slice]:
+    """The places of `count` tensors of so many elements, in parts of at most `AT_ONCE` elements or
+    one tensor: what a GPU decomposes together."""
+    size = max(1, AT_ONCE // max(1, elements))
+    return [slice(start, start + size) for start in range(0, count, size)]
+
+
+def _triples_together(matrices: Sequence[Tensor], rank: int) -> list[Triples]:
+    tall = matrices[0].shape[0] > matrices[0].shape[1]
+    wide = torch.stack([exact(matrix) for matrix in matrices])
+    values, vectors = _descending(wide.mT @ wide if tall else wide @ wide.mT, rank)
+    ends = host([[own[0], own[-1]] for own in values])
+    sigma = values.clamp_min(0).sqrt()
+    other = (wide @ vectors if tall else wide.mT @ vectors) / sigma[:, None]
+    left, right = (other, vectors) if tall else (vectors, other)
+    found: list[Triples] = []
+    for index, (largest, smallest) in enumerate(ends):
+        if smallest > largest / GRAM_CONDITION**2:
+            own = left[index].contiguous(), sigma[index].clone(), right[index].mT.contiguous()
+            found.append(_triples(*own, matrices[index], "Gram"))
+        else:
+            found.append(largest_triples(matrices[index], rank))
+    return found
+
+
 def _triples(left: Tensor, sigma: Tensor, right: Tensor, matrix: Tensor, by: str) -> Triples:
     return Triples(like(left, matrix), like(sigma, matrix), like(right, matrix), by)
 
@@ -140,23 +187,30 @@ def _polar_by_gram(matrix: Tensor, floor: float) -> Polar | None:
     """
     wide = exact(matrix)
     rows, columns = wide.any(1), wide.any(0)
-    inner = wide[rows][:, columns]
+    # Numbers are picked by a read of where they are: on a GPU, only where there are zeros at all.
+    whole = is_apart(wide) and bool(rows.all() & columns.all())
+    inner = wide if whole else wide[rows][:, columns]
+    if not inner.numel():
+        return None
     tall = inner.shape[0] > inner.shape[1]
     values, vectors = _descending(inner.mT @ inner if tall else inner @ inner.mT)
-    smallest = float(values[-1])
-    if smallest <= float(values[0]) / POLAR_CONDITION**2 or smallest <= floor**2:
+    ((largest, smallest),) = host([[values[0], values[-1]]])
+    if smallest <= largest / POLAR_CONDITION**2 or smallest <= floor**2:
         return None
     sigma = values.sqrt()
     root = (vectors / sigma) @ vectors.mT
+    made = inner @ root if tall else root @ inner
+    if whole:
+        return Polar(like(made, matrix), like(sigma, matrix), "Gram")
     factor = torch.zeros_like(wide)
-    factor[rows.nonzero(), columns.nonzero().mT] = inner @ root if tall else root @ inner
+    factor[rows.nonzero(), columns.nonzero().mT] = made
     values = torch.nn.functional.pad(sigma, (0, min(matrix.shape) - len(sigma)))
     return Polar(like(factor, matrix), like(values, matrix), "Gram")
 
 
 def _descending(matrix: Tensor, rank: int | None = None) -> tuple[Tensor, Tensor]:
     values, vectors = eigh(symmetric(matrix))
-    return values.flip(0)[:rank], vectors.flip(1)[:, :rank]
+    return values.flip(-1)[..., :rank], vectors.flip(-1)[..., :rank]
 
 
 def solve_positive(matrix: Tensor, right: Tensor) -> Tensor | None:

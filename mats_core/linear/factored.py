@@ -139,13 +139,16 @@ def essential_directions(update: Tensor, gram: LowRank, rank: int) -> tuple[Tens
 
 
 def left_directions(y: Tensor, rank: int, floor: float) -> tuple[Tensor, Tensor]:
-    """The leading eigenvalues (rank,) and eigenvectors (m, rank) of `Y Yᵀ` for Y (m, n), m > n.
+    """The leading eigenvalues (rank,) and eigenvectors (m, rank) of `Y Yᵀ` for Y (m, n), m > n, or
+    for each of a batch (M, m, n).
 
     They are Y v / √λ for the eigenvectors v of Yᵀ Y, with an error of 1e-16 λ_max/λ; shares of the
     largest eigenvalue below `floor` are too small for a direction.  Beyond n nothing is left: zero.
     """
     values, right = eigh_descending(y.mT @ y, rank)
-    vectors = y @ right / values.clamp_min(floor * float(values[0]) or 1.0).sqrt()
-    missing = rank - len(values)
+    least = floor * values[..., :1]
+    least = torch.where(least == 0, torch.ones_like(least), least)
+    vectors = y @ right / torch.maximum(values, least).sqrt()[..., None, :]
+    missing = rank - values.shape[-1]
     pad = torch.nn.functional.pad
     return pad(values, (0, missing)), pad(vectors, (0, missing))

@@ -36,7 +36,8 @@ def noted() -> Iterator[list[str]]:
 
 
 def eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """Eigenvalues (d,), ascending, and eigenvectors (d, d) of a symmetric matrix (d, d).
+    """Eigenvalues (d,), ascending, and eigenvectors (d, d) of a symmetric matrix (d, d), or of each
+    of a batch (M, d, d), which is looked at once.
 
     Raises `InputError` for NaN and infinity, and where every routine gives up.
     """
@@ -46,8 +47,15 @@ def eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
         ("eigh by QR iterations", lambda a: _scipy_eigh(a, "ev")),
         ("eigh with jitter", lambda a: torch.linalg.eigh(_jittered(a))),
     ]
+    if matrix.ndim > 2:
+        ways[1:] = [("eigh of each matrix by itself", _each_eigh)]
     values, vectors = _first("eigenvalues", matrix, ways)
     return values, vectors
+
+
+def _each_eigh(matrices: Tensor) -> tuple[Tensor, Tensor]:
+    found = [eigh(matrix) for matrix in matrices]
+    return torch.stack([values for values, _ in found]), torch.stack([own for _, own in found])
 
 
 def thin_svd(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -11,6 +11,7 @@ never flattened by hand.
     Spectral       X ↦ Q_B (Λ ∘ (Q_Bᵀ X Q_A)) Q_Aᵀ    its truncation
     Dense          vec X ↦ C vec X                    full block of a small parameter
     WeightedSum    X ↦ Σ_m α_m C_m X
+    Stacked        X ↦ Σ_m (α_m B_m) X A_m            K-FAC blocks in two products, for a GPU
 
 All are frozen, one level deep; `dense()` is for tests and small parameters (row-major `vec`).
 """
@@ -25,6 +26,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .apart import is_apart
 from .decompositions import eigh_descending
 from .lowrank import Gram, LowRank, matrix
 from .updates import weighted_sum
@@ -215,6 +217,54 @@ class WeightedSum(Operator):
         return torch.stack(
             [w * term.dense() for w, term in zip(self.weights, self.terms, strict=True)]
         ).sum(0)
+
+
+@dataclass(frozen=True)
+class Stacked(Operator):
+    """X ↦ Σ_m (α_m B_m) X A_m: the sum of K-FAC blocks as one batch of products and one product.
+
+    b   the matrices α_m B_m side by side (d_out, M d_out)
+    a   the matrices A_m (M, d_in, d_in)
+
+    A GPU begins two kernels an application where `WeightedSum` begins 3 M; the order of the sums is
+    another one.
+    """
+
+    b: Tensor
+    a: Tensor
+
+    def apply(self, x: Tensor) -> Tensor:
+        right = torch.bmm(x.expand(len(self.a), *x.shape), self.a)
+        return self.b @ right.reshape(-1, right.shape[-1])
+
+    def diagonal(self) -> Tensor:
+        return self._of_tasks().diagonal(dim1=1, dim2=2).mT @ self.a.diagonal(dim1=1, dim2=2)
+
+    def spectrum(self) -> Tensor:
+        return eigh_descending(self.dense())[0]
+
+    def dense(self) -> Tensor:
+        pairs = zip(self._of_tasks(), self.a, strict=True)
+        return torch.stack([torch.kron(b.contiguous(), a) for b, a in pairs]).sum(0)
+
+    def _of_tasks(self) -> Tensor:
+        return self.b.reshape(len(self.b), len(self.a), -1).transpose(0, 1)
+
+
+def stacked(operator: WeightedSum) -> Operator:
+    """The operator as `Stacked` where all its terms are K-FAC blocks of matrices on a device apart
+    from this processor, for a copy of the matrices; else as it is."""
+    grams: list[tuple[Tensor, Tensor]] = []
+    for term in operator.terms:
+        if not isinstance(term, Kronecker):
+            return operator
+        if isinstance(term.a, LowRank) or isinstance(term.b, LowRank):
+            return operator
+        grams.append((term.b, term.a))
+    if not grams or not is_apart(grams[0][0]):
+        return operator
+    scaled = [b * weight for (b, _), weight in zip(grams, operator.weights, strict=True)]
+    return Stacked(torch.cat(scaled, 1), torch.stack([a for _, a in grams]))
 
 
 # Regularised forms: of the factors, separately for A and B ----------------------------------------

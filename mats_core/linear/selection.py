@@ -5,6 +5,8 @@ says between which patterns the threshold must lie, almost surely; one pass over
 those above and holds what lies between, a few in a hundred, among which the threshold is then
 selected.  What is too much to hold goes into a histogram, whose bin is the window of another pass;
 where the sample misled, the next window is everything.  The answer is exact always.
+
+On a GPU the entries stay there (`selection_apart`), but for the sample.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .apart import copied, host, is_apart
+from .selection_apart import ColumnApart
 from .updates import Updates
 
 HELD = 1 << 20  # entries of a column between the bounds; more of them go into bins
@@ -35,16 +39,34 @@ def streamed_thresholds(chunks: Chunks, density: float) -> tuple[float, ...]:
 
     Neither holds nor sorts a column: one pass over `chunks`, as a rule, after one for the sample.
     """
-    columns = [_Column(*window) for window in _windows(chunks, density)]
-    while any(column.found is None for column in columns):
+    columns = _columns(chunks, density)
+    while left := [column for column in columns if column.found is None]:
         for chunk in chunks():
             for index, column in enumerate(columns):
-                if column.found is None:
+                if column.found is not None:
+                    continue
+                if isinstance(column, ColumnApart):
+                    column.count(chunk[index].reshape(-1))
+                else:
                     column.count(_blocks(chunk, index))
-        for column in columns:
-            if column.found is None:
-                column.narrow(density)
-    return tuple(column.value for column in columns)
+        _narrow(left, density)
+    return tuple(_value(column.found, column.wide) for column in columns)
+
+
+def _narrow(columns: Sequence[_Column | ColumnApart], density: float) -> None:
+    """The next window of each column; the numbers of those on a device are read together."""
+    there = [column for column in columns if isinstance(column, ColumnApart)]
+    numbers = host([column.numbers(density) for column in there]) if there else []
+    for column, row in zip(there, numbers, strict=True):
+        column.narrow(*map(int, row))
+    for column in columns:
+        if isinstance(column, _Column):
+            column.narrow(density)
+
+
+def _value(pattern: int | None, wide: bool) -> float:
+    integer, real = (np.int64, np.float64) if wide else (np.int32, np.float32)
+    return float(np.array(pattern, dtype=integer).view(real))
 
 
 class _Column:
@@ -56,7 +78,8 @@ class _Column:
     """
 
     def __init__(self, wide: bool, low: int, high: int) -> None:
-        self.wide, self.found = wide, None
+        self.wide = wide
+        self.found: int | None = None
         self._begin(low, high)
 
     def _begin(self, low: int, high: int) -> None:
@@ -65,11 +88,6 @@ class _Column:
         self.held: list[np.ndarray] = []
         self.counts: np.ndarray | None = None
         self.shift = max(0, (high - low - 1).bit_length() - (BINS.bit_length() - 1))
-
-    @property
-    def value(self) -> float:
-        integer, real = (np.int64, np.float64) if self.wide else (np.int32, np.float32)
-        return float(np.array(self.found, dtype=integer).view(real))
 
     def count(self, blocks: Iterable[np.ndarray]) -> None:
         """Look at more entries of the column."""
@@ -117,7 +135,7 @@ class _Column:
 
 def _blocks(chunk: Sequence[Tensor], index: int) -> Iterator[np.ndarray]:
     """One column of a chunk, flat, in blocks that hold until the next one is asked for."""
-    if isinstance(chunk, Updates) and chunk.base.device.type == "cpu":
+    if isinstance(chunk, Updates):
         ours, theirs = (one.reshape(-1).numpy() for one in (chunk.base, chunk.experts[index]))
         room = np.empty_like(ours[:BLOCK])
         for start in range(0, len(ours), BLOCK):
@@ -125,7 +143,7 @@ def _blocks(chunk: Sequence[Tensor], index: int) -> Iterator[np.ndarray]:
             left = ours[place]
             yield np.subtract(theirs[place], left, out=room[: len(left)])
     else:
-        values = chunk[index].reshape(-1).cpu().numpy()
+        values = chunk[index].reshape(-1).numpy()
         yield from (values[start : start + BLOCK] for start in range(0, len(values), BLOCK))
 
 
@@ -139,14 +157,14 @@ def _patterns(values: np.ndarray) -> np.ndarray:
 # The sample ---------------------------------------------------------------------------------------
 
 
-def _windows(chunks: Chunks, density: float) -> list[tuple[bool, int, int]]:
-    """(whether float64, low, high) of each column, from a sample of it."""
+def _columns(chunks: Chunks, density: float) -> list[_Column | ColumnApart]:
+    """The columns, each with the window that a sample of it leaves."""
     drawn: list[Tensor] = []
     size, stride = 0, STRIDE
     for turn, chunk in enumerate(chunks()):
         # Another phase in every chunk: a stride that shares a factor with the rows meets them all.
         some = _every(chunk, stride, 7919 * turn % stride)
-        drawn = drawn or [values.new_empty(2 * DRAWN, device="cpu") for values in some]
+        drawn = drawn or [values.new_empty(2 * DRAWN) for values in some]
         for start in range(0, len(some[0]), DRAWN):
             parts = [values[start : start + DRAWN] for values in some]
             for own, values in zip(drawn, parts, strict=True):
@@ -156,7 +174,14 @@ def _windows(chunks: Chunks, density: float) -> list[tuple[bool, int, int]]:
                 for own in drawn:
                     own[: (size + 1) // 2] = own[:size:2].clone()
                 size, stride = (size + 1) // 2, 2 * stride
-    return [(own.dtype == torch.float64, *_window(own[:size], density)) for own in drawn]
+    columns: list[_Column | ColumnApart] = []
+    for own in drawn:
+        wide, window = own.dtype == torch.float64, _window(copied(own[:size]), density)
+        if is_apart(own):
+            columns.append(ColumnApart(wide, *window, own.device))
+        else:
+            columns.append(_Column(wide, *window))
+    return columns
 
 
 def _every(chunk: Sequence[Tensor], stride: int, phase: int) -> Sequence[Tensor]:

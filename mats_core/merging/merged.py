@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -30,7 +29,7 @@ from ..evaluation import evaluate
 from ..families import Expert
 from ..names import part_name, weight_and_part
 from ..recipes import Finished, Inputs, LoraOutput, Recipe, Report, prepare, saved_names_of
-from ..system import Shown, drain
+from ..system import Shown, drain, temporary_folder
 from . import as_lora
 from .directory import finish_directory, require_output
 
@@ -200,8 +199,8 @@ class Merge(Shown):
 
         The one call of this library that sends anything away; nothing else calls it.
         """
-        with tempfile.TemporaryDirectory() as folder:
-            return hub.push(self.save(Path(folder) / "merged"), name, private=private)
+        with temporary_folder("push") as folder:
+            return hub.push(self.save(folder / "merged"), name, private=private)
 
     @property
     def tasks(self) -> tuple[str, ...]:

@@ -27,7 +27,7 @@ from typing import Any
 
 import torch
 
-from ..errors import InputError
+from ..errors import InputError, reason
 from ..recipes import Plan, Recipe, Unit, open_inputs, prepare
 from .engine import Engine, merge_layer
 from .sinks import MemorySink
@@ -35,6 +35,7 @@ from .sizes import layer_bytes
 from .workspace import Done, Place, place_of_worker
 
 RETRIES = 3  # of a layer whose worker was lost
+STARTS = 3  # of a cluster on this machine, at most
 AHEAD = 2  # layers asked for, for each that the cluster can merge at once
 HELD = 8  # times as many that may be merged while an earlier one is not
 GRACE = 1.0  # seconds that tasks have to end by themselves when a merge is stopped
@@ -224,15 +225,38 @@ def _ray() -> Any:
 
 
 def _connected() -> Any:
-    """Ray, connected to the cluster at RAY_ADDRESS, or to one on this machine."""
+    """Ray, connected to the cluster at RAY_ADDRESS, or to one on this machine.
+
+    Raises `InputError` where there is none, or where it does not start.
+    """
     ray = _ray()
     if not ray.is_initialized():
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-        quiet = {"log_to_driver": False, "configure_logging": False}
-        if os.environ.get("RAY_ADDRESS"):
-            ray.init(runtime_env={"env_vars": {"PYTHONPATH": path}}, **quiet)
+        quiet: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
+        if address := os.environ.get("RAY_ADDRESS"):
+            quiet |= {"runtime_env": {"env_vars": {"PYTHONPATH": path}}}
+            _begin(ray, f"at '{address}'", 1, **quiet)
         else:
             os.environ["PYTHONPATH"] = path  # which a cluster of our own inherits
-            ray.init(include_dashboard=False, **quiet)
+            # It waits half a minute for its processes, too short for a machine that is busy.
+            _begin(ray, "on this machine", STARTS, include_dashboard=False, **quiet)
     return ray
+
+
+def _begin(ray: Any, where: str, attempts: int, **settings: Any) -> None:
+    """Connect to a cluster, or start one, tried so often."""
+    for left in reversed(range(attempts)):
+        try:
+            ray.init(**settings)
+            return
+        except Exception as error:  # it raises bare ones, too
+            ray.shutdown()
+            if not left:
+                raise InputError(
+                    f"the Ray cluster {where}",
+                    expected="one that starts and answers",
+                    found=reason(error),
+                    remedy="See what `ray status` says, try again on a less busy machine, or "
+                    "merge with `engine: local`.",
+                ) from error

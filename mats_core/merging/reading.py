@@ -177,11 +177,14 @@ def _read_piece(
         return tuple(one.part(unit.name, start, stop, **how) for one in checkpoints)
 
     read = forgetful if plan.inputs.in_memory else remember
-    if (memo.limit and not plan.inputs.in_memory) or plan.device != "cpu":
+    ahead = plan.device in ("cpu", "cuda")
+    if (memo.limit and not plan.inputs.in_memory) or not ahead:
         base = read("base", lambda: parts(bases)) if bases else ()
         found = (*base, *read("experts", lambda: parts(experts)))
     else:
-        found = plan.buffers.filled(_wanted(plan, unit, bases + experts, start, stop))
+        wanted = _wanted(plan, unit, bases + experts, start, stop)
+        there = plan.device != "cpu"
+        found = plan.buffers.sent(wanted, plan.device) if there else plan.buffers.filled(wanted)
         for span in following:
             plan.buffers.ahead(_wanted(plan, unit, bases + experts, *span))
     return Layer(
@@ -206,7 +209,8 @@ def _wanted(
         for checkpoint, value in zip(checkpoints, values, strict=True):
             checkpoint.fill(unit.name, start, value)
 
-    return Wanted((unit, start), len(checkpoints), stop - start, plan.dtype, fill)
+    place = (unit, start), len(checkpoints), stop - start, plan.dtype
+    return Wanted(*place, fill, pinned=plan.device == "cuda")
 
 
 def _tensor(plan: Plan, checkpoint: Weights, unit: Unit) -> Tensor:

@@ -100,9 +100,12 @@ def open_place(plan: Plan, folder: Path | None, *, shard_bytes: int, resume: boo
             )
             opened.callback(writer.discard)
             done = {e.report.name for e in entries.values() if e.norm is not None}
-            waiting = any(entry.stage == "spooled" for entry in entries.values())
-            if not waiting and not (folder / SPOOL).exists():
-                done = set()  # all of it was written: the spool was removed before the papers came
+            # What was written is not spooled again, and no spool is made for nothing.
+            if all(name in entries and entries[name].stage == "written" for name in spooled):
+                (folder / SPOOL).unlink(missing_ok=True)
+                spooled = []
+            elif not (folder / SPOOL).exists():
+                done = set()  # it was removed once all was written, of which some is damaged now
             spool = Spool(plan, spooled, folder, done)
             opened.callback(spool.discard)
             journal = Journal(folder / NAME, header, past, lambda: _sync(writer, spool))

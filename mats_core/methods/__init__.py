@@ -9,11 +9,10 @@ from . import reference
 from .cost import Cost, Shape, calls, operations, passes, selection, svd_bytes, two_factors
 from .essential import (
     EssentialOptions,
-    essential_subspace,
     essential_update,
     relative_power,
-    shift_covariance,
 )
+from .essential_directions import essential_subspace, shift_covariance
 from .kfac import kfac
 from .kfac_options import KfacOptions
 from .ladders import LADDERS, Ladder, Rung

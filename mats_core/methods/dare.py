@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ..linear import weighted_sum
+from ..linear import as_numbers, weighted_sum
 from .cost import Cost, Shape, scattered
 from .layer import Layer, Merged
 from .method import Method, every_tensor
@@ -72,10 +72,11 @@ def keep_mask(
 ) -> Tensor:
     """Ones with probability 1 − p, drawn on the CPU from (seed, tensor, expert, piece).
 
-    The draw depends on neither the device nor the order of layers, experts and pieces.
+    The draw depends on neither the device nor the order of layers, experts and pieces: a GPU's
+    generator draws other numbers from the same seed, so the bits are drawn here and sent there.
     """
     uniform = drawn(tuple(update.shape), seed, name, label, offset)
-    return (uniform >= drop).to(device=update.device, dtype=update.dtype)
+    return as_numbers(uniform >= drop, update)
 
 
 def drawn(shape: tuple[int, ...], seed: int, name: str, label: str, offset: int = 0) -> Tensor:

@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..linear import Triples, largest_triples, polar
+from ..linear import Triples, largest_triples_each, polar
 from .cost import Cost, Shape, gemm, polar_factor, svd_bytes
 from .cost import averaged as averaged_cost
 from .cost import largest_triples as triples_cost
@@ -108,7 +108,7 @@ def dc_update(
     Directions with a singular value at or under `floor` are left out.
     """
     rank = max(1, min(updates[0].shape) // len(updates))
-    triples = [above(largest_triples(update, rank), floor) for update in updates]
+    triples = above(largest_triples_each(updates, rank), floor)
     if smoothing is not None:
         triples = [own._replace(values=smoothed(own.values, smoothing)) for own in triples]
     show("kept", ((own.left * own.values) @ own.right for own in triples))

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from ..linear import as_numbers
 from .combining import COMBINED, Elect, Normalise, combined
 from .cost import Cost, Shape, scattered
 from .dare import drawn
@@ -77,7 +78,7 @@ def della(layer: Layer, options: DellaOptions, survey: Any = None) -> Merged:
         if layer.watch is not None:
             layer.watch("probability", index, share.to(update.dtype), layer.offset or 0)
         uniform = drawn(tuple(update.shape), seed, layer.name, label, layer.offset or 0)
-        mask = (uniform < share).to(device=update.device, dtype=update.dtype)
+        mask = as_numbers(uniform < share, update)
         left.append(_rescaled(update, mask, share, options.rescale))
     layer.show("rescaled", left)
     found = combined(left, layer, elect=options.elect, normalise=options.normalise)

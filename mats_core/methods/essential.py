@@ -7,9 +7,9 @@ the norms of all layers and runs as a second pass (`layer_factors`).
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import repeat
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -17,19 +17,16 @@ from torch import Tensor
 from ..linear import (
     Gram,
     LowRank,
-    eigh_descending,
-    essential_directions,
-    exact,
-    left_directions,
-    like,
+    copied,
     matrix,
-    norm,
+    norms,
     polar,
 )
 from ..names import group_of
 from ..system import Work, forgetful
 from .cost import EXACT, Cost, Shape, eigenbasis, gemm, passes, polar_factor, svd_bytes
 from .cost import averaged as averaged_cost
+from .essential_directions import Remember, essential_subspaces, shift_covariance
 from .grams import INPUT, InputSource, costing, with_grams
 from .grams import said as said_of
 from .layer import Layer, Merged, Show, mean_task_vector, unseen
@@ -66,7 +63,6 @@ SYMBOLS = {
     "e": "the mean singular value of the directions of all tasks side by side",
     "c": "the mean singular value of the coordinates C",
 }
-SHIFT_TOLERANCE = 1e-6  # of the largest eigenvalue: below it is the rounding of a float32 Gram
 
 
 class EssentialOptions(Options):
@@ -118,51 +114,10 @@ class EssentialOptions(Options):
 
 def relative_power(values: Tensor, power: float) -> Tensor:
     """`(v / mean v)^power`; all ones where the mean is zero (nothing moved) or power is 0."""
-    mean = values.mean()
-    if power == 0 or not float(mean) > 0:
+    if power == 0:
         return torch.ones_like(values)
-    return (values / mean).clamp_min(0) ** power
-
-
-def shift_covariance(update: Tensor, gram: Tensor, mean: Tensor | None = None) -> Tensor:
-    """`Δ A Δᵀ`, the second moment of the output shift `Δ x` (its covariance, given the mean).
-
-    The published N/(N − 1) changes neither directions nor relative eigenvalues and is left out.
-    """
-    if mean is not None:
-        gram = gram - torch.outer(mean, mean)
-    return update @ gram @ update.mT
-
-
-def essential_subspace(
-    update: Tensor, gram: Gram, rank: int, mean: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """E_t (d_out, r) and eigenvalues λ (r,): the principal directions of the output shift.
-
-    The expected squared error of `E Eᵀ Δ x` against `Δ x` is the sum of the discarded eigenvalues
-    (the paper's theorem).  Directions in which no output moves (d_out > d_in, few tokens) are
-    zero: rounding alone would choose them, and the 0.15th power would make it visible.
-    """
-    if mean is None and isinstance(gram, LowRank):
-        values, vectors = essential_directions(update, gram, rank)
-    else:
-        values, vectors = _whole(exact(update), exact(matrix(gram)), rank, mean)
-    moves = values > SHIFT_TOLERANCE * values[:1]
-    return like(vectors * moves, update), like(values * moves, update)
-
-
-def _whole(delta: Tensor, second: Tensor, rank: int, mean: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Eigenvalues and eigenvectors of `Δ A Δᵀ`, A less its mean's part where that is given.
-
-    For d_out > d_in by two decompositions of size d_in instead of one of d_out: with A = H Hᵀ they
-    are the left directions of Δ H.
-    """
-    if mean is not None:
-        second = second - torch.outer(exact(mean), exact(mean))
-    if delta.shape[0] <= delta.shape[1]:
-        return eigh_descending(shift_covariance(delta, second), rank)
-    scale, basis = eigh_descending(second)
-    return left_directions(delta @ (basis * scale.clamp_min(0).sqrt()), rank, SHIFT_TOLERANCE)
+    mean = values.mean()
+    return torch.where(mean > 0, (values / mean).clamp_min(0) ** power, torch.ones_like(values))
 
 
 def essential_update(
@@ -170,7 +125,7 @@ def essential_update(
     grams: Sequence[Gram],
     means: tuple[Tensor, ...] | None,
     options: EssentialOptions,
-    remember: Callable[[Hashable, Callable[[], Any]], Any] = forgetful,
+    remember: Remember = forgetful,
     show: Show = unseen,
 ) -> tuple[Tensor, dict[str, list[float]], str]:
     """Steps 1–6: the merged update of one layer, the weights that tasks and dimensions got, and how
@@ -179,16 +134,12 @@ def essential_update(
     subspace = (options.rank, options.centre, options.gram)
     d_out = updates[0].shape[0]
     rank = min(options.rank or max(1, d_out // len(updates)), d_out)
-    norms = torch.tensor([norm(update) for update in updates], dtype=torch.float64)
-    task_weights = relative_power(norms, options.task_power).tolist()  # 2
+    sizes = torch.tensor(norms(updates), dtype=torch.float64)
+    task_weights = relative_power(sizes, options.task_power).tolist()  # 2
     moments: list[Tensor] = []
     directions, coordinates = [], []
-    for index, (update, gram) in enumerate(zip(updates, grams, strict=True)):
-        mean = means[index] if means else None
-        e, eigenvalues = remember(  # 1
-            ("essential subspace", index, subspace),
-            functools.partial(essential_subspace, update, gram, rank, mean),
-        )
+    found = essential_subspaces(updates, grams, rank, means, remember, subspace)  # 1
+    for index, (update, (e, eigenvalues)) in enumerate(zip(updates, found, strict=True)):
         moments.append(eigenvalues)
         s = relative_power(eigenvalues, options.eigenvalue_power)  # 3
         s = s / s.mean()
@@ -196,13 +147,16 @@ def essential_update(
         coordinates.append((e.mT @ update) * task_weights[index] * s[:, None])
     _show(show, updates, grams, means, moments)
     show("directions", directions)
-    show("task weight", map(norms.new_tensor, task_weights))
+    show("task weight", map(sizes.new_tensor, task_weights))
     e_cat, c_cat = torch.cat(directions, 1), torch.cat(coordinates, 0)  # 4
     dimension_weights = relative_power(c_cat.norm(dim=0), options.dimension_power)
     c_cat = c_cat * dimension_weights  # 5
     show("dimension weights", [dimension_weights])
     show("coordinates", [c_cat])
-    details = {"task_weights": task_weights, "dimension_weights": dimension_weights.tolist()}
+    details = {
+        "task_weights": task_weights,
+        "dimension_weights": copied(dimension_weights).tolist(),
+    }
     if not options.orthogonal:
         return e_cat @ c_cat, details, said([])
     e_o = remember(  # 6

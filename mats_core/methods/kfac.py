@@ -121,9 +121,6 @@ def _solve(
     if layer.negative:
         require_diagonal(layer, operator.diagonal() + shift, "K-FAC merging")
 
-    def matvec(x: Tensor) -> Tensor:
-        return operator.apply(x) + shift * x if shift else operator.apply(x)
-
     blocks = [term for term in operator.terms if isinstance(term, Kronecker)]
     in_factors = any(block.in_factors for block in blocks)
     if len(blocks) == 2 and not shift and not in_factors:
@@ -138,6 +135,11 @@ def _solve(
         mean = _products(layer, options, operator, "average", [start] * len(operator.terms))
         how["residual"] = right - mean - shift * start
     how["origin"] = layer.base
+    quick = linear.stacked(operator)
+
+    def matvec(x: Tensor) -> Tensor:
+        return quick.apply(x) + shift * x if shift else quick.apply(x)
+
     solution = linear.cg(matvec, right, start, preconditioner=preconditioner, **how)
     if preconditioner and solution.status in (Status.STAGNATED, Status.NOT_POSITIVE):
         named = "kronecker" if options.preconditioner == "auto" else options.preconditioner

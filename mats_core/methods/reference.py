@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -190,12 +190,6 @@ NEEDS = {
     "task vectors": "the base and the experts",
     "statistics": "the experts' statistics (`measure`)",
 }
-AFTER = (
-    "`after:` of a recipe is a list of them, applied in its order to the merged update of every "
-    "layer ([how](recipes.md#after-the-merge))."
-)
-TABLE = """| option | default | values | meaning | why this default |
-| --- | --- | --- | --- | --- |"""
 
 
 def needs(name: str) -> str:
@@ -247,32 +241,32 @@ def bounds(field: OptionField) -> str:
     return text + (" (or null)" if field.optional else "")
 
 
-def markdown() -> str:
-    """`docs/methods.md`: every method with its formula, source and options."""
-    parts = [
-        "# Methods and their options",
-        "Generated from the declarations in `mats_core/methods/` by "
-        "`python -m mats_core methods --markdown`; a test compares the two.",
-    ]
-    for name, method in METHODS.items():
-        said = f"Needs {needs(name)}. Task weights: {_weights(method)}."
-        parts += [f"## `{name}`: {method.title}", method.summary, f"$${method.formula}$$"]
-        parts += [f"{said} Source: {method.source}."]
-        parts += _rows(describe(name))
-    parts += ["# Steps after any merge", AFTER]
-    for name, step in STEPS.items():
-        parts += [f"## `{name}`: {step.title}", step.summary, f"$${step.formula}$$"]
-        parts += [f"Source: {step.source}.", *_rows(fields_of(step.options))]
-    return "\n\n".join(parts) + "\n"
-
-
-def _rows(fields: Sequence[OptionField]) -> list[str]:
-    """The table of some options, where there are any."""
-    rows = [
-        f"| `{f.name}` | `{_plain(f.default)}` | {bounds(f)} | {f.help} | {f.source} |"
-        for f in fields
-    ]
-    return ["\n".join([TABLE, *rows])] if rows else []
+def catalogue() -> dict[str, dict[str, dict[str, Any]]]:
+    """All that is declared of methods and of steps after a merge, as plain values by their names:
+    `as_dict` of each method; in words what it needs, how it takes the tasks' weights, and the
+    values of each option."""
+    return {
+        "methods": {
+            name: {
+                **as_dict(name),
+                "needed": needs(name),
+                "weights": _weights(method),
+                "values": [bounds(field) for field in describe(name)],
+            }
+            for name, method in METHODS.items()
+        },
+        "steps": {
+            name: {
+                "title": step.title,
+                "summary": step.summary,
+                "formula": step.formula,
+                "source": step.source,
+                "options": [asdict(field) for field in fields_of(step.options)],
+                "values": [bounds(field) for field in fields_of(step.options)],
+            }
+            for name, step in STEPS.items()
+        },
+    }
 
 
 def _weights(method: Method) -> str:
@@ -282,9 +276,3 @@ def _weights(method: Method) -> str:
     if method.experts is not None:
         return f"not used; exactly {method.experts} experts"
     return "only their signs are used" if signed else "not used, tasks are treated alike"
-
-
-def _plain(value: Any) -> str:
-    if value is None:
-        return "null"
-    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -23,7 +23,7 @@ from typing import Annotated, Any, Literal
 import torch
 from torch import Tensor
 
-from ..linear import core_bases, knots_basis, knots_basis_of_factors, like, norm
+from ..linear import core_bases, knots_basis, knots_basis_of_factors, like, norms
 from .cost import Cost, Shape, eigenbasis, gemm, operations, svd_bytes, thin_svd
 from .layer import Layer, Merged
 from .method import Counterpart, Method
@@ -84,7 +84,7 @@ def rounding(layer: Layer, terms: int = 1) -> float:
     Errors of several terms add up in squares.
     """
     m, n = layer.base.shape
-    largest = max(layer.rounded_at, *map(norm, (layer.base, *layer.experts)))
+    largest = max(layer.rounded_at, *norms((layer.base, *layer.experts)))
     each = torch.finfo(torch.float32).eps / 2 * largest * (m**-0.5 + n**-0.5)
     return each * terms**0.5
 
@@ -122,7 +122,7 @@ def _found(layer: Layer, space: Space) -> tuple[Tensor, tuple[Tensor, ...], Tens
     else:
         # Of updates in dense form, what rounding left beside their rank is no direction.
         left, updates = knots_basis(layer.updates, rounding(layer, len(layer.experts)))
-        rounded = max(map(norm, (layer.base, *layer.experts)))
+        rounded = max(norms((layer.base, *layer.experts)))
     inner = tuple(like(update, layer.base) for update in updates)
     outer = None if right is None else like(right, layer.base)
     return like(left, layer.base), inner, outer, rounded

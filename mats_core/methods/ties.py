@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..linear import BLOCK, streamed_thresholds
+from ..linear import BLOCK, host, is_apart, streamed_thresholds
 from .cost import Cost, Shape, passes, selection
 from .layer import Layer, Merged
 from .method import Counterpart, Method, SurveyScope, every_tensor, never, small_pieces
@@ -94,7 +94,7 @@ def ties(layer: Layer, options: TiesOptions, survey: Sequence[float] | None = No
     value, kept = layer.base.new_empty(layer.base.shape), [0] * len(limits)
     below = [before(limit, value.dtype) for limit in limits]
     # A dozen operations on each entry: on blocks that stay in a processor's cache meanwhile.
-    size = BLOCK if value.device.type == "cpu" else value.numel()
+    size = max(1, value.numel()) if is_apart(value) else BLOCK
     base, *experts = (one.reshape(-1).split(size) for one in (layer.base, *layer.experts))
     for ours, merged, *theirs in zip(base, value.view(-1).split(size), *experts, strict=True):
         trimmed = merged.new_empty(len(theirs), len(merged))
@@ -123,14 +123,15 @@ def _show(layer: Layer, below: Sequence[float]) -> None:
 
 def _nonzero(rows: Tensor) -> list[int]:
     """How many entries of each row are not zero."""
-    if rows.device.type != "cpu":
-        return torch.count_nonzero(rows, 1).tolist()
+    if is_apart(rows):
+        return list(map(int, host([list(torch.count_nonzero(rows, 1))])[0]))
     return [int(np.count_nonzero(row != 0)) for row in rows.numpy()]  # a third of the time
 
 
 def before(limit: float, dtype: torch.dtype) -> float:
     """The largest number of a dtype that is below `limit`."""
-    return float(torch.nextafter(torch.tensor(limit, dtype=dtype), torch.tensor(-1.0, dtype=dtype)))
+    real = np.float64 if dtype == torch.float64 else np.float32
+    return float(np.nextafter(real(limit), real(-1)))
 
 
 def thresholds(layers: Callable[[], Iterable[Layer]], options: TiesOptions) -> tuple[float, ...]:

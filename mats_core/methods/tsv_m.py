@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..linear import Triples, largest_triples, polar
+from ..linear import Triples, host, largest_triples_each, polar
 from .cost import Cost, Shape, gemm, polar_factor, svd_bytes
 from .cost import averaged as averaged_cost
 from .cost import largest_triples as triples_cost
@@ -60,7 +60,7 @@ def tsv_update(
     found (`said`).
     """
     rank = max(1, min(updates[0].shape) // len(updates))
-    triples = [above(largest_triples(update, rank), floor) for update in updates]
+    triples = above(largest_triples_each(updates, rank), floor)
     show("kept", ((own.left * own.values) @ own.right for own in triples))
     left = torch.cat([own.left for own in triples], 1)
     values = torch.cat([own.values for own in triples])
@@ -75,10 +75,13 @@ def tsv_update(
     return (first.factor * values) @ second.factor, said([*ways, first.by, second.by])
 
 
-def above(found: Triples, floor: float) -> Triples:
-    """The triples with a singular value above `floor`."""
-    kept = int((found.values > floor).sum())
-    return Triples(found.left[:, :kept], found.values[:kept], found.right[:kept], found.by)
+def above(found: Sequence[Triples], floor: float) -> list[Triples]:
+    """Of each task the triples with a singular value above `floor`."""
+    counts = map(int, host([[(own.values > floor).sum() for own in found]])[0])
+    return [
+        Triples(own.left[:, :kept], own.values[:kept], own.right[:kept], own.by)
+        for own, kept in zip(found, counts, strict=True)
+    ]
 
 
 def said(ways: Sequence[str]) -> str:

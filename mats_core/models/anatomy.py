@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +12,7 @@ from torch import nn
 from ..checkpoints import InMemory, Weights, inside, original
 from ..families import Anatomy
 from ..system import recall
-from .architecture import depths, harmless, quiet
+from .architecture import built_from, depths, harmless, quiet
 
 SIZE = 1 << 18  # bytes that the names of one model count as
 DEEPEST = 512  # layers that are built whatever the file holds
@@ -32,7 +31,7 @@ def anatomy(weights: Weights) -> Anatomy | None:
         content["architectures"] = [type(inside(source.module)).__name__]
     if not content.get("model_type") or not _plausible(content, len(weights.tensors)):
         return None
-    key = ("anatomy", json.dumps(content, sort_keys=True, default=str))
+    key = ("anatomy", built_from(content))
     return recall(key, lambda: _built(content), lambda found: SIZE)
 
 

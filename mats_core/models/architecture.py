@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import tempfile
 from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from torch import nn
 
 from ..checkpoints import Weights, read_config, unquantised
 from ..errors import InputError, foreseen, parsing, plain_json, read_json
-from ..system import uncollected
+from ..system import temporary_folder, uncollected
 
 # Settings of how a model is run, which may fetch compiled code, and the ones that are harmless.
 RUNNERS = ("implementation", "implementation_internal", "use_kernels", "kernel_config")
@@ -113,9 +112,9 @@ def _configuration(file: Path) -> Any:
     with parsing(f"'{file}'", "a model type and settings that transformers knows"), quiet():
         if file.is_file() and settings == read_json(file) and _plain(file):
             return _from(file.parent)
-        with tempfile.TemporaryDirectory() as folder:
-            (Path(folder) / "config.json").write_text(json.dumps(settings), "utf-8")
-            return _from(Path(folder))
+        with temporary_folder("configuration") as folder:
+            (folder / "config.json").write_text(json.dumps(settings), "utf-8")
+            return _from(folder)
 
 
 def _plain(file: Path) -> bool:
@@ -145,6 +144,26 @@ def harmless(value: Any, without: Container[str] = ()) -> Any:
         for key, one in value.items()
         if key not in without and (one in HARMLESS or not str(key).endswith(RUNNERS))
     }
+
+
+def built_from(config: Any) -> str:
+    """A text that is the same for configurations, as a file's text or parsed, from which the same
+    module is built: of the names of classes only their number counts."""
+    if isinstance(config, str):
+        try:
+            content = json.loads(config)
+        except ValueError:  # no JSON: refused where it is read
+            return config
+    else:
+        content = config
+    if not isinstance(content, dict):
+        return str(config)
+    content = dict(content)
+    names, numbers = content.get("id2label"), content.get("label2id")
+    if isinstance(names, dict) and isinstance(numbers, dict) and len(names) == len(numbers):
+        content["id2label"] = len(names)
+        del content["label2id"]
+    return json.dumps(content, sort_keys=True, default=str)
 
 
 def depths(settings: Mapping[str, Any]) -> Iterator[tuple[str, int]]:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from ..checkpoints import Tensors, Weights
 from ..errors import InputError, listing, parsing
 from ..system import Device, recall
-from .architecture import architecture, file_text, padding_token, quiet
+from .architecture import architecture, built_from, file_text, padding_token, quiet
 from .choosing import routed_by
 from .routing import parted
 from .sizes import fitted, shapes_of
@@ -102,7 +102,7 @@ def forward(directory: Path | None, tensors: Tensors, *, device: Device = "cpu")
     The module is built once for each configuration and holds no weights itself; tensors are
     used where they lie, in their own dtype as float32.  Raises `InputError` as `build` does.
     """
-    return _shell(directory, tensors, device).logits
+    return functools.partial(_shell(directory, tensors, device).logits, directory)
 
 
 def features(
@@ -115,13 +115,14 @@ def features(
     Of a head that reads every token their mean, padding left out.  Raises `InputError` as `build`
     does, and where no module is made of the head alone.
     """
-    return functools.partial(_shell(directory, tensors, device).features, frozenset(head))
+    shell = _shell(directory, tensors, device)
+    return functools.partial(shell.features, directory, frozenset(head))
 
 
 def _shell(directory: Path | None, tensors: Tensors, device: Device) -> _Shell:
     if directory is None:
         architecture(directory)  # raises
-    config = file_text(directory, "config.json")
+    config = built_from(file_text(directory, "config.json"))
     shapes = tuple(shapes_of(tensors).items())
     return recall(
         ("forward", config, shapes, str(device)),
@@ -131,12 +132,15 @@ def _shell(directory: Path | None, tensors: Tensors, device: Device) -> _Shell:
 
 
 class _Shell:
-    """A module without weights, which takes those of each call by the names of the file."""
+    """A module without weights, which takes those of each call by the names of the file.
+
+    It serves all models that are built alike; `directory` of a call is the model's that is asked.
+    """
 
     def __init__(
         self, directory: Path | None, shapes: Mapping[str, tuple[int, ...]], device: str
     ) -> None:
-        self._directory, self._device = directory, device
+        self._device = device
         names = list(shapes)
         module = _numbered(directory, shapes, device=device)
         self._names = _read_off(module, names, buffers=True)
@@ -148,34 +152,37 @@ class _Shell:
         # The call puts the tensors into the module: one thread at a time.
         self._alone = threading.Lock()
 
-    def logits(self, tensors: Tensors, inputs: Tensors) -> Tensor:
-        return self._called(tensors, inputs).logits
+    def logits(self, directory: Path | None, tensors: Tensors, inputs: Tensors) -> Tensor:
+        return self._called(directory, tensors, inputs).logits
 
-    def features(self, head: frozenset[str], tensors: Tensors, inputs: Tensors) -> Tensor:
+    def features(
+        self, directory: Path | None, head: frozenset[str], tensors: Tensors, inputs: Tensors
+    ) -> Tensor:
         read: list[Tensor] = []
 
         def note(module: nn.Module, given: tuple[Any, ...]) -> None:
             if not read and given and isinstance(given[0], Tensor):
                 read.append(given[0].detach())
 
-        self._called(tensors, inputs, head, note)
+        self._called(directory, tensors, inputs, head, note)
         if not read:
             raise InputError(
-                f"model '{self._directory}'", expected="a head that reads features", found="none"
+                f"model '{directory}'", expected="a head that reads features", found="none"
             )
         return _pooled(read[0], inputs.get("attention_mask"))
 
     def _called(
         self,
+        directory: Path | None,
         tensors: Tensors,
         inputs: Tensors,
         head: frozenset[str] = frozenset(),
         note: Callable[[nn.Module, tuple[Any, ...]], None] | None = None,
     ) -> Any:
         """What the model returns; `note` is called with what each module of the head reads."""
-        thing, remedy = f"model '{self._directory}'", "Do config.json and weights agree?"
+        thing, remedy = f"model '{directory}'", "Do config.json and weights agree?"
         asking = (thing, "inputs that it takes", remedy)
-        module = self._module or build(self._directory, tensors, device=self._device)
+        module = self._module or build(directory, tensors, device=self._device)
         with self._alone, contextlib.ExitStack() as stack:
             if note is not None:
                 for own in _of_head(module, self._names, head):

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from collections.abc import Generator
 from pathlib import Path
 
 from ..checkpoints import Weights
 from ..models import settings_digest
-from ..system import cache_folder
+from ..system import cache_folder, folder_under_way
 from ..tasks import Task
 from .collect import BatchDone
 from .passes import measuring_to_file
@@ -38,8 +37,8 @@ def measuring_once(
     if path.is_file():
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".mats-measure-", dir=path.parent) as folder:
-        measured = Path(folder) / path.name
+    with folder_under_way(path) as folder:
+        measured = folder / path.name
         yield from measuring_to_file(checkpoint, task, measured, settings)
         if not path.is_file():
             measured.replace(path)

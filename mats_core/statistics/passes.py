@@ -10,14 +10,13 @@ to itself.  The model and its activations come on top.
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..checkpoints import Weights
 from ..linear import WORTH
 from ..names import is_matrix, module_of
-from ..system import available_memory, part
+from ..system import available_memory, folder_under_way, part
 from ..tasks import Task
 from .collect import Steps
 from .of_task import measuring_task
@@ -50,13 +49,13 @@ def measuring_to_file(
         (yield from measuring_task(checkpoint, task, settings)).save(path)
         return Statistics.open(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".mats-measure-", dir=path.parent) as folder:
+    with folder_under_way(path) as folder:
         parts = []
         for index, names in enumerate(groups):
             steps = measuring_task(checkpoint, task, settings, only=names)
             of_all = (index / len(groups), (index + 1) / len(groups))
             found = yield from part(steps, *of_all, f"{{}}, pass {index + 1} of {len(groups)}")
-            file = Path(folder) / f"{index}.safetensors"
+            file = folder / f"{index}.safetensors"
             if found.shapes:
                 found.save(file)
                 parts.append(Statistics.open(file))

@@ -12,7 +12,6 @@ a stage is reached by running its block again up to there.
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from ..models import MASK, by_example
+from ..system import temporary_folder
 from .stages import Block, Seen, Stage, first
 
 Call = tuple[tuple[Any, ...], Mapping[str, Any]]  # a module's arguments
@@ -50,8 +50,8 @@ class Room:
 @contextlib.contextmanager
 def room(budget: float) -> Iterator[Room]:
     """A place for tensors, whose files are removed at the end."""
-    with tempfile.TemporaryDirectory(prefix="mats-streams-") as folder:
-        yield Room(budget, Path(folder))
+    with temporary_folder("streams") as folder:
+        yield Room(budget, folder)
 
 
 class Stream:

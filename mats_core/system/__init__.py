@@ -22,15 +22,26 @@ if TYPE_CHECKING:
     from .state import SETTLED, state_of
     from .stream import Event, ahead, beside, changed, drain, drained, part, shares
     from .threads import set_waiting, taking_threads
+    from .under_way import (
+        beside_under_way,
+        file_under_way,
+        folder_of_process,
+        folder_under_way,
+        lock,
+        temporary_file,
+        temporary_folder,
+    )
 
 __all__ = [
     "LONGEST_NAME", "SETTLED", "UNMEASURED", "Device", "Event", "FolderName", "Memo", "Rates",
     "Shown", "Work",
-    "ahead", "available_devices", "available_memory", "bar", "beside", "cache_folder", "changed",
-    "choose_device", "drain", "drained", "existing_device", "folder_name", "forgetful",
-    "in_notebook", "memory", "nbytes", "parse_bytes", "part", "recall", "remembered",
-    "require_memory", "results_folder", "set_waiting", "shares", "speeds", "state_of",
-    "taking_threads", "uncollected", "watched",
+    "ahead", "available_devices", "available_memory", "bar", "beside", "beside_under_way",
+    "cache_folder", "changed",
+    "choose_device", "drain", "drained", "existing_device", "file_under_way", "folder_name",
+    "folder_of_process", "folder_under_way", "forgetful", "in_notebook", "lock",
+    "memory", "nbytes", "parse_bytes", "part", "recall", "remembered", "require_memory",
+    "results_folder", "set_waiting", "shares", "speeds", "state_of", "taking_threads",
+    "temporary_file", "temporary_folder", "uncollected", "watched",
 ]  # fmt: skip
 
 _HOMES = {
@@ -45,7 +56,9 @@ _HOMES = {
     "state": ("SETTLED", "state_of"),
     "stream": ("Event", "ahead", "beside", "changed", "drain", "drained", "part", "shares"),
     "threads": ("set_waiting", "taking_threads"),
-}
+    "under_way": ("beside_under_way", "file_under_way", "folder_of_process", "folder_under_way",
+                  "lock", "temporary_file", "temporary_folder"),
+}  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import atexit
 import functools
 import os
 import re
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import AfterValidator
+
+from .under_way import folder_of_process
 
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # on Windows
 LONGEST_NAME = 200  # bytes; beside it lies a longer one while it is written
@@ -72,6 +71,4 @@ def _writable(folder: Path) -> Path:
             return folder
     except (OSError, ValueError):
         pass
-    other = tempfile.mkdtemp(prefix="mats-explorer-")
-    atexit.register(shutil.rmtree, other, True)
-    return Path(other)
+    return folder_of_process("cache")

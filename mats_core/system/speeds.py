@@ -2,20 +2,31 @@
 
 The work of a merge is counted first, as a `Work`: operations of products and of decompositions,
 bytes that pass through memory, and calls.  `Rates`, measured here in less than half a second and
-once a process, turn the count into seconds.  They are medians of several short runs: what else the
+once an hour, turn the count into seconds.  They are medians of several short runs: what else the
 machine does just then slows both.
 """
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import json
+import math
+import os
+import platform
 import statistics
+import tempfile
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import astuple, dataclass
+from dataclasses import asdict, astuple, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
+
+from ..errors import InputError, lenient_json, typed
+from .folders import cache_folder
 
 AROUND = 2.0  # the Python around a call takes as long as the call; measured on the sample family
 CACHE = 1 << 21  # bytes that stay in a processor's cache: passing over them is the call alone
@@ -94,16 +105,55 @@ UNMEASURED = Rates("none", 1.0, 1.0, 1.0, 1.0)
 
 # Measuring ----------------------------------------------------------------------------------------
 
+KEPT = 3600.0  # seconds for which other processes take what one has measured
 _LOCK = threading.Lock()
 _MEASURED: dict[str, Rates] = {}  # five numbers a device of this machine: no more than a few
 
 
 def rates(device: str = "cpu") -> Rates:
-    """The speeds of a device, measured when first asked for (about 0.4 s on a quiet CPU)."""
+    """The speeds of a device, measured when first asked for (about 0.4 s on a quiet CPU), or by
+    another process within the last hour."""
     with _LOCK:  # two threads that measured at once would measure each other
         if device not in _MEASURED:
-            _MEASURED[device] = measured_rates(device)
+            file = _file(device)
+            found = _read(file)
+            if found is None:
+                found = measured_rates(device)
+                _write(file, found)
+            _MEASURED[device] = found
         return _MEASURED[device]
+
+
+def _file(device: str) -> Path:
+    """Where the rates of this machine lie, as PyTorch uses it now."""
+    named = torch.cuda.get_device_name() if device == "cuda" else platform.machine()
+    parts = (device, named, platform.node(), os.cpu_count(), torch.__version__,
+             torch.get_num_threads(), torch.backends.cpu.get_cpu_capability())  # fmt: skip
+    name = hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+    return cache_folder() / "rates" / f"{name}.json"
+
+
+def _read(file: Path) -> Rates | None:
+    """Rates that were measured within the last hour; None where there are none, or none whole."""
+    try:
+        if not 0 <= time.time() - file.stat().st_mtime < KEPT:
+            return None
+        found = typed(Rates, lenient_json(file))
+    except (OSError, ValueError, TypeError, AttributeError):
+        return None  # it is only a cache
+    usable = all(math.isfinite(rate) and rate > 0 for rate in astuple(found)[1:])
+    return found if usable else None
+
+
+def _write(file: Path, found: Rates) -> None:
+    """Keep rates for the next process; failing to costs only time."""
+    with contextlib.suppress(OSError, InputError):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(
+            "w", dir=file.parent, suffix=".draft", delete=False
+        ) as draft:
+            json.dump(asdict(found), draft)
+        os.replace(draft.name, file)
 
 
 def measured_rates(device: str) -> Rates:

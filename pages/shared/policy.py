@@ -11,7 +11,6 @@ link.  Nothing here loads PyTorch or Streamlit.
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import functools
 import math
@@ -26,17 +25,11 @@ from enum import StrEnum
 from pathlib import Path
 
 from mats_core.errors import InputError, size
-from mats_core.system import results_folder
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
+from mats_core.system import folder_of_process, results_folder
 
 SWITCH = "MATS_DEMO"
 OFF = ("", "0", "false", "no", "off")
 SAMPLES = Path(__file__).resolve().parents[2] / "sample_models"
-PREFIX = "mats-demo-"  # of the folder in which a process keeps those of its sessions
 MEGABYTE = 1_000_000
 
 
@@ -269,24 +262,4 @@ def kept_folder() -> Path:
 def _home() -> Path:
     """The folder of this process, which goes with it; those of processes that were killed go now,
     told by their locks."""
-    for other in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
-        with contextlib.suppress(OSError):
-            _hold(other)
-            shutil.rmtree(other, ignore_errors=True)
-    folder = Path(tempfile.mkdtemp(prefix=PREFIX))
-    with contextlib.suppress(OSError):
-        _hold(folder, make=True)
-    atexit.register(shutil.rmtree, folder, True)
-    return folder
-
-
-def _hold(folder: Path, *, make: bool = False) -> None:
-    """Hold the lock of a folder while this process lives; `OSError` where another one does."""
-    if fcntl is None:  # no such locks on Windows, where no folder is taken for left behind
-        raise OSError
-    handle = os.open(folder / "lock", os.O_RDWR | (os.O_CREAT if make else 0), 0o600)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(handle)
-        raise
+    return folder_of_process("demo")

@@ -210,14 +210,18 @@ def choose(page: Any, label: str, what: int | str) -> None:
             if isinstance(what, str):
                 box.press_sequentially(what)  # a long list shows a part of it
         page.wait_for_timeout(500)
-        place = (
-            options.nth(what) if isinstance(what, int) else options.get_by_text(what, exact=True)
-        )
+        place = options.nth(what) if isinstance(what, int) else _named(options, what)
         if place.count():
             with contextlib.suppress(Late):
                 place.first.click(timeout=3000)
                 return
     raise AssertionError(f"'{label}' stays closed")
+
+
+def _named(options: Any, name: str) -> Any:
+    """The options of a name, else those whose names contain it: TIES beside Consensus TIES."""
+    whole = options.get_by_text(name, exact=True)
+    return whole if whole.count() else options.filter(has_text=name)
 
 
 def settle(page: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import zlib
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from safetensors.torch import save_file
 from mats_core.checkpoints import contents
 from mats_core.checkpoints.contents import DTYPE_NAMES, Contents
 from mats_core.checkpoints.files import Checkpoint
+from mats_core.checkpoints.writer import TensorFileWriter
 from mats_core.system import remember
 from mats_core.system.folders import cache_folder
 from mats_core.system.remember import Memory
@@ -41,6 +43,21 @@ def file(tmp_path, monkeypatch):
 def forget():
     """As another process: what is in memory is gone."""
     remember.memory().clear()
+
+
+def test_checksums_are_those_of_zlib_of_which_journals_are_full(tmp_path):
+    specs = {name: (value.dtype, tuple(value.shape)) for name, value in TENSORS.items()}
+    with TensorFileWriter(tmp_path / "y.safetensors", specs) as writer:
+        for name, value in TENSORS.items():
+            if name == "a":  # in pieces
+                writer.add(name, value.reshape(-1)[:11], 0)
+                writer.add(name, value.reshape(-1)[11:], 11)
+            else:
+                writer.add(name, value)
+    written = Checkpoint.open(tmp_path / "y.safetensors")
+    for name, value in TENSORS.items():
+        right = zlib.crc32(value.reshape(-1).view(torch.uint8).numpy().tobytes())
+        assert writer.checksum(name) == contents.checksum(written.tensors[name]) == right
 
 
 def refuse_to_read(monkeypatch):

@@ -133,7 +133,7 @@ def test_what_stood_there_comes_back_if_the_last_rename_fails(tmp_path, monkeypa
     rename = os.rename
 
     def fails_for_the_new_one(source, destination):
-        if str(source).endswith(".partial"):
+        if str(source).endswith(staging.READY) and destination == target:
             raise OSError("no")
         rename(source, destination)
 
@@ -166,7 +166,7 @@ def replaced_until(step, target, monkeypatch):
             (folder / "a").write_text("new")
 
 
-@pytest.mark.parametrize("step", [0, 1])
+@pytest.mark.parametrize("step", [0, 1, 2])
 @pytest.mark.parametrize("exchanges", [False, True])
 def test_a_process_that_is_killed_while_it_replaces(tmp_path, monkeypatch, exchanges, step):
     target = tmp_path / "out"
@@ -174,7 +174,7 @@ def test_a_process_that_is_killed_while_it_replaces(tmp_path, monkeypatch, excha
         (folder / "a").write_text("old")
     if not exchanges:  # as on other systems
         monkeypatch.setattr(staging, "_exchanged", lambda one, other: False)
-    if (exchanges, step) == (True, 1):  # there is but one renaming then
+    if exchanges and step > 0:  # there is but one renaming then
         replaced_until(step, target, monkeypatch)
     else:
         with pytest.raises(Killed):
@@ -187,6 +187,46 @@ def test_a_process_that_is_killed_while_it_replaces(tmp_path, monkeypatch, excha
     assert (target / "a").read_text() == "last"
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
     assert [p.name for p in target.iterdir()] == ["a"]
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_complete_folder_that_has_not_taken_its_name_yet(tmp_path, resume):
+    ready = tmp_path / "made"
+    ready.mkdir()
+    (ready / "a").write_text("whole")
+    ready = ready.rename(tmp_path / f".out.{ready.stat().st_ino}{staging.READY}")
+    with staged_directory(tmp_path / "out", resume=resume) as folder:
+        assert (folder / "a").exists() == resume
+        (folder / "b").write_text("")
+    left = sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*"))
+    assert left == ["out", *(["out/a"] if resume else []), "out/b"]
+
+
+def test_a_folder_that_takes_its_name_this_moment_is_waited_for(tmp_path):
+    fcntl = pytest.importorskip("fcntl")
+    ready = tmp_path / f".out.1{staging.READY}"
+    ready.mkdir()
+    handle = os.open(ready, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        with pytest.raises(InputError, match="another merge"), staged_directory(tmp_path / "out"):
+            pass
+        assert ready.exists()
+    finally:
+        os.close(handle)
+
+
+def test_what_was_replaced_is_removed_by_leave_only(tmp_path):
+    old = tmp_path / f".out.1{staging.READY}"  # another number than its own
+    old.mkdir()
+
+    def never(place):
+        if place == old:
+            raise InputError("it", expected="nothing", found="something")
+
+    for allow, stays in ((never, True), (replacing, False)):
+        with staged_directory(tmp_path / "out", allow=allow):
+            assert old.exists() == stays
 
 
 def test_what_lies_aside_comes_back_where_the_output_is_gone(tmp_path):

@@ -150,11 +150,33 @@ def test_a_recipe_may_say_how_precise(tiny_family, monkeypatch):
         return list(run(parse_recipe(content, tiny_family)))
 
     everything, rough = events(), events(precision=0.3)
-    assert len([e for e in rough if isinstance(e, Asked)]) < len(
-        [e for e in everything if isinstance(e, Asked)]
-    )
-    report = next(e for e in rough if isinstance(e, Finished)).report
+    assert any(isinstance(event, Asked) for event in rough)
+    whole, report = (next(e for e in told if isinstance(e, Finished)).report
+                     for told in (everything, rough))  # fmt: skip
+    asked, all_of_them = (sum(t.merged.examples for t in r.tasks) for r in (report, whole))
+    assert asked < all_of_them
     assert half_width(report.tasks) <= 0.3
+
+
+@pytest.mark.parametrize(("quiet", "looks"), [(0.0, 8), (1e9, 4)])
+def test_rounds_grow_while_they_are_short_and_nothing_could_end_them(
+    quiet, looks, inputs, encoder, tiny_family, monkeypatch
+):
+    monkeypatch.setattr(examiner, "ROUND", 8)
+    monkeypatch.setattr(examiner, "QUIET", quiet)
+    found = exam(inputs.family, tiny_family, "test")
+    rounds = [0] * len(found.examiners)
+    ask = Examiner.ask
+
+    def counted(self, *said):
+        rounds[found.examiners.index(self)] += 1
+        return ask(self, *said)
+
+    monkeypatch.setattr(Examiner, "ask", counted)
+    *_, last = found.take(encoder)
+    assert last.done
+    assert [r.merged.examples for r in last.results] == [60] * 3
+    assert set(rounds) == {looks}  # of 60 examples: 8 each time, or 8, 16, 32, 4
 
 
 def test_experts_of_other_names_are_not_mixed_up(tiny_family):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 
 import pytest
 import torch
 
 import mats_core
+from mats_core.checkpoints import reading_ahead
 from mats_core.checkpoints.files import Checkpoint
 from mats_core.checkpoints.reading_ahead import Buffers, Wanted
 from mats_core.checkpoints.renamed import Renamed
@@ -176,6 +178,58 @@ def test_the_next_piece_is_read_while_one_is_merged(tmp_path, monkeypatch):
     assert set(first) == {threading.current_thread().name}
     assert ahead
     assert all(name.startswith("read ahead") for name in ahead)
+
+
+def test_a_cuda_device_fetches_pieces_from_pinned_memory_before_others_are_read_over_them(
+    tmp_path, monkeypatch
+):
+    """Without such a device: the queue is this list, and memory is pinned in name."""
+    monkeypatch.setattr(reading, "PIECE", 10)
+    made, waited, waits = [], [], []
+
+    def pinned(count, elements, *, dtype):
+        made.append((count, elements))
+        return torch.empty(count, elements, dtype=dtype)
+
+    def queued():
+        number = len(waits)
+        waits.append(number)
+        return lambda: waited.append((number, threading.current_thread().name))
+
+    sent = Buffers.sent
+    monkeypatch.setattr(reading_ahead, "pinned", pinned)
+    monkeypatch.setattr(reading_ahead, "queued", queued)
+    monkeypatch.setattr(Buffers, "sent", lambda self, wanted, device: sent(self, wanted, "cpu"))
+    job = prepare(family(tmp_path, "average", {}))
+    unit = next(unit for unit in units(job) if len(pieces(job, unit)) > 3)
+    whole = read_layer(job, unit, with_statistics=False)
+    there = replace(job, device="cuda", buffers=Buffers())
+    every = list(read_pieces(there, unit))  # none is overwritten by the next
+    for layer in every:
+        place = slice(layer.offset, layer.offset + layer.experts[0].numel())
+        for piece, tensor in zip(layer.experts, whole.experts, strict=True):
+            assert torch.equal(piece, tensor.reshape(-1)[place])
+    assert made == [(len(job.weights), 10)] * 2  # two sets serve all pieces
+    assert waits == list(range(len(every)))
+    # Before a piece is read into a set, the one that was fetched from it, two before, is waited for
+    assert [number for number, _ in waited] == list(range(len(every) - 2))
+    assert all(name.startswith("read ahead") for _, name in waited)
+
+
+def test_what_is_read_over_waits_even_where_nothing_was_read_ahead(monkeypatch):
+    waited: list[str] = []
+    monkeypatch.setattr(reading_ahead, "queued", lambda: lambda: waited.append("fetched"))
+    buffers = Buffers()
+
+    def wanted(key):
+        return Wanted(key, 1, 3, torch.float32, lambda values: values[0].fill_(len(key)))
+
+    first = buffers.sent(wanted("a"), "cpu")
+    second = buffers.sent(wanted("bb"), "cpu")
+    assert waited == []
+    buffers.filled(wanted("ccc"))
+    assert waited == ["fetched"]
+    assert [v.tolist() for v in (*first, *second)] == [[1.0] * 3, [2.0] * 3]
 
 
 def test_matrices_of_other_methods_stay_whole(tmp_path, monkeypatch):

@@ -11,7 +11,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
+from safetensors.torch import save_file
 
 from mats_core.checkpoints.staging import partial_of
 from mats_core.cli.main import main
@@ -20,6 +22,7 @@ from mats_core.evaluation import examiner
 from mats_core.merging import engine, journal, pipeline
 from mats_core.merging.journal import Entry, Journal, layers_done, read_past
 from mats_core.merging.pipeline import merge, run
+from mats_core.merging.sinks import SPOOL
 from mats_core.recipes.events import LayerDone
 from mats_core.recipes.recipe import Recipe, parse_recipe
 from mats_core.recipes.report import LayerReport
@@ -266,9 +269,17 @@ def test_a_stop_after_the_second_pass_needs_its_spool_no_more(
         patch.setattr(pipeline, "finish_directory", full)
         with pytest.raises(MachineError, match="--resume goes on"):
             merge(recipe, resume=True)
-    assert not list(partial_of(tmp_path / "out").glob(".spool*"))
+    partial = partial_of(tmp_path / "out")
+    assert not (partial / SPOOL).exists()
+    save_file({"a": torch.zeros(1)}, partial / SPOOL)  # as of a stop before it was removed
+
+    def opened(*args, **settings):
+        raise AssertionError("a spool was opened")
+
+    monkeypatch.setattr("mats_core.merging.sinks.TensorFileWriter", opened)
     merge(recipe, resume=True)
     assert same_model(tmp_path / "out", whole / "essential")
+    assert not (tmp_path / "out" / SPOOL).exists()
 
 
 def test_answers_of_another_merge_do_not_count(tiny_family, tmp_path):

@@ -17,10 +17,12 @@ from safetensors.torch import load_file
 from streamlit.testing.v1 import AppTest
 
 from mats_core.cli import main
+from mats_core.cli.catalogue import declared
+from mats_core.cli.listing import markdown
 from mats_core.errors import InputError
 from mats_core.estimating import estimate
 from mats_core.merging import merge
-from mats_core.methods import METHODS, reference
+from mats_core.methods import METHODS
 from mats_core.recipes import open_inputs, parse_recipe
 from mats_core.system import UNMEASURED
 from tests.conftest import family_recipe
@@ -135,7 +137,7 @@ def test_the_command_line_lists_it_and_merges_by_it(raw_family: Path, tmp_path: 
 
 
 def test_the_reference_page_has_its_formula_and_options():
-    text = reference.markdown()
+    text = markdown(declared())
     assert "## `toy`: Toy method" in text
     assert r"$$W = W_0 + s\, \bar\Delta$$" in text
     assert "| `scaling` | `0.5` | 0 … 2 | share of the mean update that is kept | a guess |" in text

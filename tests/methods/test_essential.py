@@ -12,12 +12,11 @@ import torch
 from mats_core.merging.pipeline import run
 from mats_core.methods.essential import (
     EssentialOptions,
-    essential_subspace,
     layer_factors,
     reads,
     relative_power,
-    shift_covariance,
 )
+from mats_core.methods.essential_directions import essential_subspace, shift_covariance
 from mats_core.recipes.events import Finished
 from tests.layer_cases import SEEDS, close, merged, random_case, raw_recipe, value
 from tests.methods.test_tsv_m import tsv_m

@@ -349,9 +349,8 @@ def test_what_ends_one_sessions_job_ends_no_others(demo, monkeypatch, end):
 
 
 def test_what_a_killed_server_left_goes_and_a_living_ones_stays(demo, tmp_path):
-    dead = tmp_path / f"{policy.PREFIX}dead"
-    dead.mkdir()
-    (dead / "lock").touch()
+    dead = tmp_path / ".mats-demo.dead.mats-part"
+    (dead / "session").mkdir(parents=True)
     living = policy._home()
     assert not dead.exists()
     policy._home.cache_clear()

@@ -53,7 +53,7 @@ def test_the_decomposition_is_not_computed_again_for_a_new_scaling(tiny_family, 
     def never(*arguments):
         raise AssertionError("decomposed again")
 
-    monkeypatch.setattr("mats_core.methods.essential.essential_subspace", never)
+    monkeypatch.setattr("mats_core.methods.essential_directions.essential_subspace", never)
     monkeypatch.setattr("mats_core.methods.essential.polar", never)
     tensors(recipe(scaling=0.5, layer_power=1.0), inputs)
     with pytest.raises(AssertionError, match="again"):

@@ -312,7 +312,7 @@ def crowd(
     said = app.log.read_text("utf-8")
     if "Traceback" in said:
         found.wrong.append(f"the server's log: {said[said.index('Traceback') :][:800]}")
-    if left := [file.name for file in folder.glob("mats-demo-*")]:
+    if left := [file.name for file in folder.glob(".mats-*")]:
         found.wrong.append(f"left behind: {left}")
     return found
 

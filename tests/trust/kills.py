@@ -6,7 +6,7 @@ A process is ended by SIGKILL before its nth operation on the folder of outputs 
 opened for writing, made, renamed or removed), or after a random time.  What was there must then be
 there as it was, or what was to be made be there whole.  The same work, started again, must give the
 bytes of one that was never killed, and leave nothing beside them.  The same is tried with files
-that may not grow any further, as on a full disk.
+that may not grow any further, as on a full disk: work ends with code 2 and one sentence then.
 
 What is killed are merges by every method, over an earlier output (`--force`) and not, resumed and
 not, with sums, as a LoRA, sequential, routed, refined, tested, on Ray; measuring, a soup,
@@ -16,6 +16,7 @@ not, with sums, as a LoRA, sequential, routed, refined, tested, on Ray; measurin
 from __future__ import annotations
 
 import argparse
+import fcntl
 import importlib.util
 import io
 import os
@@ -25,8 +26,9 @@ import shutil
 import signal
 import sys
 import time
+import traceback
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -42,13 +44,14 @@ from mats_core.merging import merge, planned
 from mats_core.recipes import LoraOutput, Recipe, save_family
 from pages.shared.work import runs
 
-from .campaign import alone
+from .campaign import LONGEST, alone
 from .model_shelves import REFINED, base_of_images
 from .shelves import FAMILY, family
-from .table import write_table
+from .table import in_one_thread, write_table
 
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 OPERATIONS = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.chmod")
+PIPE = 1 << 20  # bytes of what a child says that are kept
 TOLD_OF_TIME = ("report.json", "README.md")  # hold how long it took
 
 
@@ -97,51 +100,90 @@ def changing(event: str, told: tuple[Any, ...], folder: str) -> bool:
     return event in OPERATIONS and str(told[0]).startswith(folder)
 
 
+@dataclass(frozen=True)
+class Ended:
+    """How a child ended: 0; 2 after an `InputError`; 3 after what should not be raised; else as of
+    `waitpid`.  And what it said where errors are told."""
+
+    code: int
+    said: str
+
+    def wrong(self) -> str:
+        """What is wrong with it where nothing but a kill or a full disk was met; else nothing."""
+        if self.code in (-signal.SIGKILL, 0):
+            return ""
+        if self.code != 2:
+            return f"ended with {self.code}: {self.said[-300:]}"
+        told = " ".join(self.said.split())
+        if "Traceback" in told or not 0 < len(told) <= LONGEST:
+            return f"not one sentence: {told[:300]}"
+        return "" if "room to write" in told else f"not what the disk refused: {told[:300]}"
+
+
 def child(
     work: Work, *, before: int = 0, after: float = 0.0, most_bytes: int = 0,
     count: Path | None = None,
-) -> int:  # fmt: skip
-    """How a child ended that did some work: 0; 2 after an `InputError`; else as of `waitpid`.
+) -> Ended:  # fmt: skip
+    """How a child ended that did some work.
 
     before       the operation on a file before which it is killed
     after        seconds after which it is
     most_bytes   that a file may have
     count        a file that is told how many operations there were
     """
+    # A pipe, and no file: it may grow where files may not.
+    ours, theirs = os.pipe()
+    fcntl.fcntl(theirs, fcntl.F_SETPIPE_SZ, PIPE)
+    os.set_blocking(ours, False)
+    os.set_blocking(theirs, False)
     pid = os.fork()
-    if pid:
-        if after:
-            time.sleep(after)
-            os.kill(pid, signal.SIGKILL)
-        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    try:
-        done, folder = 0, str(work.place)
-
-        def hook(event: str, told: tuple[Any, ...]) -> None:
-            nonlocal done
-            if changing(event, told, folder):
-                done += 1
-                if done == before:
-                    os.kill(os.getpid(), signal.SIGKILL)
-
-        sys.addaudithook(hook)
-        if most_bytes:
-            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-            resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, most_bytes))
-        sys.stdout = open(os.devnull, "w")
-        code = work.run()
-        if isinstance(code, int) and code:  # of a command
+    if not pid:
+        code = 3
+        try:
+            code = _child(work, theirs, before, most_bytes, count)
+        finally:  # whatever happens: beyond this lie the parent's files, and their removal
             os._exit(code)
-        if count is not None:
-            count.write_text(str(done))
-    except InputError:
-        os._exit(2)
-    except BaseException:
-        import traceback
+    os.close(theirs)
+    if after:
+        time.sleep(after)
+        os.kill(pid, signal.SIGKILL)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    said = b""
+    with os.fdopen(ours, "rb", buffering=0) as pipe:
+        while part := pipe.read(PIPE):
+            said += part
+    return Ended(code, said.decode("utf-8", "replace"))
 
+
+def _child(work: Work, told: int, before: int, most_bytes: int, count: Path | None) -> int:
+    """The exit code of some work, done in a child; `told`: where it says what was wrong."""
+    os.dup2(told, 2)
+    sys.stderr = open(2, "w", closefd=False, buffering=1)
+    sys.stdout = open(os.devnull, "w")
+    done, folder = 0, str(work.place)
+
+    def hook(event: str, told: tuple[Any, ...]) -> None:
+        nonlocal done
+        if changing(event, told, folder):
+            done += 1
+            if done == before:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(hook)
+    if most_bytes:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, most_bytes))
+    try:
+        code = work.run()
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except BaseException:
         traceback.print_exc()
-        os._exit(3)
-    os._exit(0)
+        return 3
+    if count is not None:
+        count.write_text(str(done))
+    return code if isinstance(code, int) else 0  # of a command
 
 
 def state(work: Work) -> dict[str, bytes]:
@@ -172,8 +214,8 @@ def killed(work: Work, seed: int, kills: int, scratch: Path, tally: Tally) -> No
     restore(work)
     was, count = state(work), scratch / "count"
     begun = time.monotonic()
-    if child(work, count=count):
-        tally.wrong.append(f"{work.name}: it does not work")
+    if (first := child(work, count=count)).code:
+        tally.wrong.append(f"{work.name}: it does not work: {first.said[-300:]}")
         return
     seconds, operations, new = time.monotonic() - begun, int(count.read_text()), state(work)
     rng = random.Random(f"{seed} {work.name}")
@@ -192,13 +234,14 @@ def killed(work: Work, seed: int, kills: int, scratch: Path, tally: Tally) -> No
         said = f"{work.name}, {way}"
         ended = child(work, **way)
         tally.tried += 1
-        tally.stopped += ended != 0
-        if ended not in (-signal.SIGKILL, 0, 2):
-            tally.wrong.append(f"{said}: ended with {ended}")
+        tally.stopped += ended.code != 0
+        if wrong := ended.wrong():
+            tally.wrong.append(f"{said}: {wrong}")
         if state(work) not in (was, new):
             tally.wrong.append(f"{said}: neither as it was nor whole")
-        if (again := child(work)) or state(work) != new:
-            tally.wrong.append(f"{said}: another start gives something else ({again})")
+        if (again := child(work)).code or state(work) != new:
+            why = f"{again.code}: {again.said[-300:]}"
+            tally.wrong.append(f"{said}: another start gives something else ({why})")
         left = [f for f in work.place.rglob(".*") if f.name not in work.beside]
         if left:
             tally.wrong.append(f"{said}: left {[f.name for f in left][:5]}")
@@ -314,28 +357,36 @@ def of_models(folder: Path, ray: bool) -> list[Work]:
     return found
 
 
-def tried(folder: Path, seed: int, kills: int, *, models: bool = True) -> dict[str, Tally]:
+def tried(
+    folder: Path, seed: int, kills: int, *, models: bool = True, kinds: Collection[str] = ()
+) -> dict[str, Tally]:
     """What came of so many kills, by kinds of work.
 
     folder   an empty one, in which the files are made
     models   whether there is work on models, too, which takes longer
+    kinds    rows of the table; none: all
     """
     works = of_weights(_made(folder / "weights"))
     if models:
         has_ray = importlib.util.find_spec("ray") is not None
         works += of_models(_made(folder / "models"), has_ray)
+    works = [work for work in works if not kinds or work.kind in kinds]
     scratch, tallies = _made(folder / "scratch"), dict[str, Tally]()
     # Most for what is killed before every operation, as far as it goes.
-    groups = [[one for one in works if one.every is every] for every in (False, True)]
+    every = [[one for one in works if one.every is every] for every in (False, True)]
+    groups = [group for group in every if group]
     left = kills
-    for group, part in zip(groups, (0.4, 1.0), strict=True):
+    for group, part in zip(groups, (0.4, 1.0)[-len(groups) :], strict=True):
         rest = max(len(group), round(part * left))
         for number, work in enumerate(sorted(group, key=lambda one: one.most)):
             share = min(work.most, max(1, round(rest / (len(group) - number))), left)
             tally = tallies.setdefault(work.kind, Tally())
+            known = len(tally.wrong)
             killed(work, seed, share, scratch, tally)
             tally.works.add(work.name)
             print(f"{work.name}: {share} kills", flush=True)
+            for said in tally.wrong[known:]:
+                print(f"FAULT {said}", flush=True)
             rest, left = rest - share, left - share
     return tallies
 
@@ -351,10 +402,13 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=300)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--quick", action="store_true", help="no work on models")
+    parser.add_argument("--kind", action="append", default=[], help="a row of the table, alone")
     parser.add_argument("--write", action="store_true", help="the table of docs/trust.md")
     asked = parser.parse_args()
+    in_one_thread("tests.trust.kills")
     with alone() as place:
-        found = tried(place, asked.seed, asked.kills, models=not asked.quick)
+        models = not asked.quick
+        found = tried(place, asked.seed, asked.kills, models=models, kinds=asked.kind)
     heads = ("work", "kinds", "operations on files", "tried", "stopped", "faults")
     lines = [f"| {' | '.join(heads)} |", f"|{' --- |' * len(heads)}"]
     for kind, one in found.items():
@@ -366,7 +420,7 @@ def main() -> int:
         [said for one in found.values() for said in one.wrong],
     )
     said = f"{stopped} stopped of {tried_}, {len(wrong)} faults"
-    print("\n".join([*wrong, *lines, said]))
+    print("\n".join([*lines, said]))
     if asked.write:
         write_table(
             "kills", [*lines, "", f"{tried_} of seed {asked.seed}, {stopped} were stopped."]

@@ -23,7 +23,7 @@ from tests import text_cases
 from tests.conftest import class_names, make_task, vit
 
 from . import damage
-from .shelves import Door, Kind, merge_of
+from .shelves import Door, Kind, merge_of, quiz_of_the_harness
 
 REFINED = {"epochs": 1, "examples": 8, "batch": 8, "validation": 8}
 
@@ -198,22 +198,8 @@ def merge_of_resumed(recipe: Any) -> Any:
 
 def harness(folder: Path) -> Mapping[str, Kind]:
     """A task of lm-evaluation-harness in a file, and its rows; nothing without the package."""
-    import importlib.util
-
-    if importlib.util.find_spec("lm_eval") is None:
+    if not quiz_of_the_harness(folder):
         return {}
-    import os
-
-    os.environ["HF_DATASETS_OFFLINE"] = "1"
-    rows = [{"q": f"is it {i}", "opts": ["yes", "no", "maybe"], "gold": i % 3} for i in range(6)]
-    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    told = {
-        "task": "quiz", "dataset_path": "json", "training_split": "train", "test_split": "test",
-        "dataset_kwargs": {"data_files": {"train": "rows.jsonl", "test": "rows.jsonl"}},
-        "output_type": "multiple_choice", "doc_to_text": "{{q}} ?", "doc_to_choice": "{{opts}}",
-        "doc_to_target": "gold",
-    }  # fmt: skip
-    (folder / "quiz.yaml").write_text(yaml.safe_dump(told))
 
     def door(where: Path) -> None:
         repr(tasks.load(where / "quiz.yaml"))

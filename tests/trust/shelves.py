@@ -7,8 +7,10 @@ against plain numpy, and raises `AssertionError` where that is another one.
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import json
+import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -430,6 +432,9 @@ def tables(folder: Path) -> Mapping[str, Kind]:
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / "rows.csv.gz").write_bytes(gzip.compress((folder / "rows.csv").read_bytes()))
     (folder / "classes.json").write_text(json.dumps(["n", "y"]))
+    (folder / "warm").mkdir()
+    if quiz_of_the_harness(folder / "warm"):  # damage may ask for it, and it takes long to import
+        _task(folder / "warm" / "quiz.yaml")
     kinds = {}
     for ending, hurt in (
         ("csv", damage.TABLE), ("tsv", damage.TABLE), ("json", damage.JSON),
@@ -472,6 +477,24 @@ def _task(file: Path) -> None:
     task = tasks.load(file)
     assert len(task.test) > 0 or len(task.train) > 0
     repr(task)
+
+
+def quiz_of_the_harness(folder: Path) -> bool:
+    """Write a task in the form of lm-evaluation-harness, `quiz.yaml`, and its rows; whether the
+    package is installed."""
+    if importlib.util.find_spec("lm_eval") is None:
+        return False
+    os.environ["HF_DATASETS_OFFLINE"] = "1"
+    rows = [{"q": f"is it {i}", "opts": ["yes", "no", "maybe"], "gold": i % 3} for i in range(6)]
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    told = {
+        "task": "quiz", "dataset_path": "json", "training_split": "train", "test_split": "test",
+        "dataset_kwargs": {"data_files": {"train": "rows.jsonl", "test": "rows.jsonl"}},
+        "output_type": "multiple_choice", "doc_to_text": "{{q}} ?", "doc_to_choice": "{{opts}}",
+        "doc_to_target": "gold",
+    }  # fmt: skip
+    (folder / "quiz.yaml").write_text(yaml.safe_dump(told))
+    return True
 
 
 def pictures(folder: Path) -> Mapping[str, Kind]:

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 import zipfile
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
@@ -32,7 +33,7 @@ from mats_core.tasks import pictures
 from pages.shared.work import jobs, runs
 from pages.shared.work.worker import Worker
 
-from . import campaign
+from . import campaign, kills
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -56,7 +57,7 @@ def test_damaged_files_are_taken_or_refused_in_a_sentence():
     assert found.share("refused") > 1 / 5
 
 
-def test_the_campaign_sees_faults(tmp_path):
+def test_the_campaign_sees_faults(tmp_path, monkeypatch):
     def fails(folder: Path) -> None:
         raise KeyError("x")
 
@@ -72,7 +73,36 @@ def test_the_campaign_sees_faults(tmp_path):
         while True:
             sum(range(1000))
 
-    assert campaign.outcome(hangs, tmp_path, 0.2) == "no answer within 0.2 s"
+    assert campaign.outcome(hangs, tmp_path, 0.2).startswith("no answer within 0.2 s")
+    # A door that waits takes nothing of a processor.
+    assert campaign.outcome(lambda folder: time.sleep(0.3), tmp_path, 0.2) == "taken"
+    monkeypatch.setattr(campaign, "WALL", 0.2)
+    assert campaign.outcome(lambda folder: time.sleep(60), tmp_path).startswith("no answer")
+
+
+def test_a_child_that_is_killed_at_work_says_how_it_ended(tmp_path):
+    def full() -> None:
+        staged = tmp_path / "a"
+        with staged_file(staged) as place:
+            place.write_bytes(b"x" * 100)
+
+    def fails() -> None:
+        raise KeyError("x" * 5000)  # more than a file may hold then
+
+    def refuses() -> int:
+        print("error: something else", file=sys.stderr)
+        return 2
+
+    def ended(run: Callable[[], object], most: int = 0) -> kills.Ended:
+        return kills.child(kills.Work("a", "a", tmp_path, run), most_bytes=most)
+
+    assert ended(full).code == 0
+    assert ended(full, 10).code == 2
+    assert ended(full, 10).wrong() == ""
+    assert ended(fails, 10).code == 3
+    assert "KeyError" in ended(fails, 10).said
+    assert ended(fails, 10).wrong().startswith("ended with 3")
+    assert "not what the disk refused" in ended(refuses).wrong()
 
 
 def test_a_merge_that_is_killed_goes_on_to_the_same_bytes():

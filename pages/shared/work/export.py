@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from mats_core.errors import InputError, parsing, read_json
 from mats_core.export import Finished, Reopened, recipe_yaml, reopening
 from mats_core.merging import lora_bytes, output_specs, planned, run_plan
 from mats_core.recipes import FINAL, Evaluation, FamilyFile, LoraOutput, Plan, Recipe, Report
+from mats_core.system import temporary_file
 
 from .. import policy
 from ..policy import Act
@@ -188,10 +188,9 @@ def zipped(run: Run, folder: Path, place: str, lora: LoraOutput | None = None) -
     held = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     policy.current().require_size("the model", held, most_bytes())
     merge = finished(run, lora)
-    handle, name = tempfile.mkstemp(prefix="mats-", suffix=".zip")
-    try:
-        # Weights do not shrink: stored as they are, which is quick.
-        with os.fdopen(handle, "wb") as stream, zipfile.ZipFile(stream, "w") as archive:
+    # Weights do not shrink: stored as they are, which is quick.
+    with temporary_file("download") as draft:
+        with zipfile.ZipFile(draft, "w") as archive:
             for file in sorted(p for p in folder.rglob("*") if p.is_file()):
                 inner = file.relative_to(folder)
                 info = zipfile.ZipInfo(f"{merge.stem}/{inner.as_posix()}", LONG_AGO)
@@ -203,9 +202,7 @@ def zipped(run: Run, folder: Path, place: str, lora: LoraOutput | None = None) -
                 with file.open("rb") as source, archive.open(info, "w") as target:
                     while block := source.read(1 << 20):
                         target.write(block)
-        return open(name, "rb")
-    finally:
-        os.unlink(name)
+        return draft.open("rb")
 
 
 def read_back(data: bytes, families: Sequence[FamilyFile], tell: Tell) -> Reopened:

@@ -188,7 +188,7 @@ def _ended(job: Job) -> None:
 
 ROWS = (
     Row("page", "The page, from a knob to its number (± 3 points)", "the goal in CPU seconds",
-        knobs, minutes=0.5),
+        knobs, minutes=0.4),
     Row("fairness", "A short merge beside other sessions' K-FAC merges (50 iterations)",
-        "the goal in seconds", fairness, minutes=0.5),
+        "the goal in seconds", fairness, minutes=0.3),
 )  # fmt: skip

@@ -105,7 +105,7 @@ def counts() -> Sequence[Line]:
         add(f"{METHODS[method].title}, a layer", *both)
     for method in ("ties", "dare"):  # on the CPU partly in NumPy, which is not counted
         add(f"{METHODS[method].title}, a layer", counting.of_layer(layer, method), None)
-    return lines
+    return sorted(lines, key=lambda line: (line.theirs is None, line.unit))
 
 
 ROWS = (

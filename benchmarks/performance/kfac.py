@@ -184,6 +184,6 @@ ROWS = (
         "K-FAC of two models",
         "150 iterations of the published CG",
         two_models,
-        minutes=0.5,
+        minutes=0.2,
     ),
 )

@@ -122,13 +122,14 @@ Counted by PyTorch's dispatcher on the CPU, with its tensors taken for those of 
 experts; nothing here ran on a GPU, and none of it says how long anything takes there. A read is
 what the processor waits for, a number or many at once. An iteration of K-FAC took 9 reads and 47
 to 50 kernels before (7 and 42 without a preconditioner), a layer of TSV-M 65 reads, of ESM 58.
-Numbers of an iteration stay on the device and are read for up to eight iterations at once; what
-is run past the end is dropped, half of what the residual has left to fall at most. Blocks are
-stacked, which takes a copy of A and B on the device. TIES reads a sample of at most 2¹⁹ numbers
-an expert, and three numbers an expert and pass; before, all entries of all experts went to the
-CPU. DARE draws on the CPU, for one seed is to mean one mask wherever a merge runs, and PyTorch's
-generators of other devices draw other numbers; what travels is a bit an entry, not a number.
-cuSOLVER's waits inside of a decomposition are not seen here. TF32 is never switched on.""",
+Numbers of an iteration stay on the device and are read for up to eight iterations at once, and at
+most for half of those that are left at the rate of the residual so far; what is run past the end
+is dropped. Blocks are stacked, which takes a copy of A and B on the device, where that is 512 MB
+in float32 at most. TIES reads a sample of at most 2¹⁹ numbers an expert, and three numbers an
+expert and pass; before, all entries of all experts went to the CPU. DARE draws on the CPU, for
+one seed is to mean one mask wherever a merge runs, and PyTorch's generators of other devices draw
+other numbers; what travels is a bit an entry, not a number. cuSOLVER's waits inside of a
+decomposition are not seen here. TF32 is never switched on.""",
     "wide": """\
 Matrices are merged one at a time, so memory is that of the largest and does not grow with the
 model; statistics do. As matrices, A and B of one expert take more than its weights in bfloat16; K

@@ -31,6 +31,8 @@ from .decompositions import eigh_descending
 from .lowrank import Gram, LowRank, matrix
 from .updates import weighted_sum
 
+STACKED = 1 << 27  # elements of matrices that are copied side by side: 512 MB in float32
+
 
 class Operator(ABC):
     """A symmetric positive semi-definite linear operator C on weights of one shape."""
@@ -253,7 +255,10 @@ class Stacked(Operator):
 
 def stacked(operator: WeightedSum) -> Operator:
     """The operator as `Stacked` where all its terms are K-FAC blocks of matrices on a device apart
-    from this processor, for a copy of the matrices; else as it is."""
+    from this processor, for a copy of the matrices; else as it is.
+
+    Also where they have more than `STACKED` elements: such products keep a GPU busy one by one.
+    """
     grams: list[tuple[Tensor, Tensor]] = []
     for term in operator.terms:
         if not isinstance(term, Kronecker):
@@ -261,7 +266,8 @@ def stacked(operator: WeightedSum) -> Operator:
         if isinstance(term.a, LowRank) or isinstance(term.b, LowRank):
             return operator
         grams.append((term.b, term.a))
-    if not grams or not is_apart(grams[0][0]):
+    elements = sum(b.numel() + a.numel() for b, a in grams)
+    if not grams or elements > STACKED or not is_apart(grams[0][0]):
         return operator
     scaled = [b * weight for (b, _), weight in zip(grams, operator.weights, strict=True)]
     return Stacked(torch.cat(scaled, 1), torch.stack([a for _, a in grams]))

@@ -11,6 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+AT_ONCE = 1 << 24  # entries looked at together: a few times 128 MB beside them
 BELOW = 4096  # bins of what lies outside of the window: in one, all would wait for one another
 
 
@@ -37,10 +38,14 @@ class ColumnApart:
 
     def count(self, values: Tensor) -> None:
         """Look at more entries of the column, flat."""
+        for part in values.contiguous().split(AT_ONCE):
+            self._count(part)
+
+    def _count(self, values: Tensor) -> None:
         if self.wide:
-            bits = values.contiguous().view(torch.int64) & ((1 << 63) - 1)
+            bits = values.view(torch.int64) & ((1 << 63) - 1)
         else:
-            bits = (values.contiguous().view(torch.int32) & ((1 << 31) - 1)).long()
+            bits = (values.view(torch.int32) & ((1 << 31) - 1)).long()
         last = self.high - 1  # of float64 the end itself is no whole number of 64 bits
         inside = (bits >= self.low) & (bits <= last)
         elsewhere = self.bins + torch.arange(len(bits), device=self.device) % BELOW

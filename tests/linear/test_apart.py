@@ -17,6 +17,7 @@ from mats_core.linear import (
     largest_triples,
     largest_triples_each,
     noted,
+    operators,
     polar,
     streamed_thresholds,
 )
@@ -140,7 +141,7 @@ def test_little_is_run_past_the_end():
 # The operator -------------------------------------------------------------------------------------
 
 
-def test_blocks_are_stacked_where_all_are_matrices_on_such_a_device():
+def test_blocks_are_stacked_where_all_are_matrices_on_such_a_device(monkeypatch):
     blocks = Kronecker(B, A), Kronecker(positive(4, 8), positive(3, 9))
     operator = WeightedSum(blocks, (0.3, 2.0))
     mixed = WeightedSum((blocks[0], Kronecker(B, in_factors(3, 13))), (1.0, 1.0))
@@ -148,6 +149,8 @@ def test_blocks_are_stacked_where_all_are_matrices_on_such_a_device():
     with as_apart():
         found = stacked(operator)
         assert stacked(mixed) is mixed
+        monkeypatch.setattr(operators, "STACKED", 49)
+        assert stacked(operator) is operator
     assert isinstance(found, Stacked)
     close(found.dense(), operator.dense(), 1e-12)
 

@@ -206,6 +206,7 @@ def test_a_cuda_device_fetches_pieces_from_pinned_memory_before_others_are_read_
     there = replace(job, device="cuda", buffers=Buffers())
     every = list(read_pieces(there, unit))  # none is overwritten by the next
     for layer in every:
+        assert layer.offset is not None
         place = slice(layer.offset, layer.offset + layer.experts[0].numel())
         for piece, tensor in zip(layer.experts, whole.experts, strict=True):
             assert torch.equal(piece, tensor.reshape(-1)[place])

@@ -166,7 +166,7 @@ def test_presets_set_every_knob(opened, tiny_family):
         panel.preset.value = preset.title
         assert panel.wait(PATIENCE)
         assert panel.method.value == preset.method
-        wanted = {f.name: f.default for f in describe(preset.method)} | preset.options
+        wanted = {f.name: f.default for f in describe(preset.method, 3)} | preset.options
         assert panel.options == wanted
         assert panel.request().rounds == preset.rounds
         assert panel.report is not None
@@ -494,7 +494,7 @@ def test_a_panel_begins_with_what_is_asked_for(tiny_family, name):
         recipe = panel.recipe()
         method = preset.method if preset else given.get("method", "essential")
         assert recipe.method == method
-        wanted = {f.name: f.default for f in describe(method)}
+        wanted = {f.name: f.default for f in describe(method, 3)}
         begun = preset.options if preset else METHODS[method].exploring
         wanted |= {**begun, **given.get("options", {})}
         assert panel.options == wanted

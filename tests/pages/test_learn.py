@@ -316,7 +316,9 @@ def test_a_run_matches_a_setup_only_with_all_its_settings(open_app: Open):
     found = evidence.evidence(lessons.LESSONS[3], [run])
     assert "run 1" in found
     assert "**12 directions**: not merged yet" in found
-    younger = replace(run, report=replace(run.report, options={"scaling": 1.5}))
+    younger = replace(
+        run, report=replace(run.report, options={"scaling": run.report.options["scaling"]})
+    )
     assert evidence.matches(younger, published), (
         "an option that it does not know was at its default"
     )
@@ -376,7 +378,7 @@ def score(right: int, of: int = 400) -> Score:
 
 def fake(run: Run, setup: lessons.Setup, right: list[int]) -> Run:
     """A run of a setup with so many right answers of 400 on each of its tasks."""
-    usual = {field.name: field.default for field in describe(setup.method)}
+    usual = {field.name: field.default for field in describe(setup.method, len(run.recipe.experts))}
     tasks = tuple(
         TaskResult(f"e{m}", score(n), score(400), score(100)) for m, n in enumerate(right)
     )

@@ -370,6 +370,8 @@ def tried(
     if models:
         has_ray = importlib.util.find_spec("ray") is not None
         works += of_models(_made(folder / "models"), has_ray)
+    if unknown := set(kinds) - {work.kind for work in works}:
+        raise SystemExit(f"no kind of work: {', '.join(sorted(unknown))}")
     works = [work for work in works if not kinds or work.kind in kinds]
     scratch, tallies = _made(folder / "scratch"), dict[str, Tally]()
     # Most for what is killed before every operation, as far as it goes.

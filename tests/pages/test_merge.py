@@ -341,9 +341,9 @@ def test_a_merge_whose_page_is_reloaded_is_found_again_and_kept(
     gate = threading.Event()
     merging = work.merge
 
-    def held(*arguments: Any) -> Any:
+    def held(*arguments: Any, **settings: Any) -> Any:
         gate.wait(60)
-        return merging(*arguments)
+        return merging(*arguments, **settings)
 
     monkeypatch.setattr(work, "merge", held)
     app = settle(open_app(), "preparation")

@@ -2,8 +2,8 @@
 
 W is W₀ plus the scaling times something that does not depend on it, so that two merges tell all.
 Tried on validation examples of the sample family, over subsets in which every expert stands about
-alike often; the test halves see other subsets, once, with what became the default for so few and
-the one for eight.
+alike often; the test halves see subsets that were drawn anew, once, with what became the default
+for so few and the one for eight.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ GRIDS: Mapping[str, tuple[float, ...]] = {
 COUNTS: Mapping[int, int] = {2: 4, 4: 2, 3: 2}  # experts → subsets on validation
 ASKED = 128  # validation examples a task
 POINT = 0.01
+SPLITS = ("validation", "test")
 Encoder = Mapping[str, Tensor]
 
 
@@ -122,6 +123,17 @@ def wanted(store: Store, method: str, count: int) -> float:
     return min(scaling for scaling, kept in found.items() if kept >= max(found.values()) - POINT)
 
 
+def _again(store: Store) -> str:
+    """In words, how many of the subsets on the test halves were seen on validation examples too."""
+    seen = {split: store.content.get(split, {}).get("task_arithmetic", {}) for split in SPLITS}
+    both = {
+        count: sum(key in seen["validation"].get(count, {}) for key in rows)
+        for count, rows in seen["test"].items()
+    }
+    told = [f"{n} of {len(seen['test'][count])} of {count}" for count, n in both.items() if n]
+    return f"; {', '.join(told)} came out as on validation examples" if told else ""
+
+
 def table(results: Path, name: str) -> str:
     """What the defaults keep, of eight experts and of as few as are merged, beside the best."""
     store = Store(file(results, name))
@@ -144,6 +156,7 @@ def table(results: Path, name: str) -> str:
     said = (
         "Normalised accuracy by scaling, means over subsets of the sample family "
         f"({', '.join(f'{n} of {count}' for count, n in sorted(COUNTS.items()))}): on {ASKED} "
-        "validation examples a task, and behind the stroke on the test halves, with other subsets."
+        "validation examples a task, and behind the stroke on the test halves, with subsets that "
+        f"were drawn anew{_again(store)}."
     )
     return "\n".join([head, "|" + " --- |" * 5, *lines]) + "\n\n" + said

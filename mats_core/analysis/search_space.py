@@ -99,21 +99,29 @@ def knobs_of(recipe: Recipe, inputs: Inputs, space: Space) -> tuple[Knob, ...]:
 
 def with_values(recipe: Recipe, knobs: Sequence[Knob], values: Mapping[str, Any]) -> Recipe:
     """The recipe with its knobs at these values, by their names; those without one stay."""
-    options, weights, after = dict(recipe.options), dict[str, float](), list(recipe.after)
+    weights = {
+        knob.key: values[knob.name]
+        for knob in knobs
+        if knob.turns == "weight" and knob.name in values
+    }
+    experts = tuple(
+        entry.model_copy(update={"weight": weights.get(entry.name, entry.weight)})
+        for entry in recipe.experts
+    )
+    recipe = recipe.model_copy(update={"experts": experts})
+    options, after = dict(recipe.options), list(recipe.after)
     steps: dict[str, dict[str, Any]] = {}
     rules: dict[tuple[float, float], Any] = {}
     more: dict[str, Any] = {}
-    defaults = {one.name: one.default for one in describe(recipe.method, len(recipe.experts))}
+    defaults = {one.name: one.default for one in describe(recipe.method, recipe.count)}
     for knob in knobs:
-        if knob.name not in values:
+        if knob.name not in values or knob.turns == "weight":
             continue
         value = values[knob.name]
         if knob.turns == "option":
             options.pop(knob.key, None)
             if value != defaults[knob.key]:
                 options[knob.key] = value
-        elif knob.turns == "weight":
-            weights[knob.key] = value
         elif knob.turns == "depth":
             expert, bands = knob.key
             for band in bands if value != 1 else ():
@@ -129,23 +137,18 @@ def with_values(recipe: Recipe, knobs: Sequence[Knob], values: Mapping[str, Any]
         else:
             own = getattr(recipe, knob.key)
             more[knob.key] = own.model_copy(update={"rank": value})
-    experts = tuple(
-        entry.model_copy(update={"weight": weights.get(entry.name, entry.weight)})
-        for entry in recipe.experts
-    )
     by = [Rule(depth=band, weight=weight) for band, weight in sorted(rules.items())]
     after += [{name: chosen} for name, chosen in steps.items()]
     return recipe.model_copy(
         update={
-            "options": options, "experts": experts, "by": (*recipe.by, *by),
-            "after": tuple(after), **more,
+            "options": options, "by": (*recipe.by, *by), "after": tuple(after), **more,
         }
     )  # fmt: skip
 
 
 def as_it_is(recipe: Recipe, knobs: Sequence[Knob]) -> dict[str, Any]:
     """Where the knobs stand in the recipe; without those that cannot be turned there."""
-    defaults = {one.name: one.default for one in describe(recipe.method, len(recipe.experts))}
+    defaults = {one.name: one.default for one in describe(recipe.method, recipe.count)}
     weights = {entry.name: entry.weight for entry in recipe.experts}
     found: dict[str, Any] = {}
     for knob in knobs:
@@ -192,7 +195,7 @@ def _switches(knob: Knob) -> bool:
 
 
 def _options(recipe: Recipe, wanted: Sequence[str] | None) -> list[Knob]:
-    there = describe(recipe.method, len(recipe.experts))
+    there = describe(recipe.method, recipe.count)
     fields = {one.name: one for one in there if _can(one)}
     if wanted is None:
         wanted = [n for n, one in fields.items() if not one.more and one.default is not None]

@@ -127,8 +127,12 @@ class Recipe(Shown, BaseModel):
 
         earlier   experts of the merge that these are added to
         """
-        experts = len(self.experts) + earlier
-        return parse_options(self.method, self.options, self.folder, experts)
+        return parse_options(self.method, self.options, self.folder, self.count + earlier)
+
+    @property
+    def count(self) -> int:
+        """How many experts take part: one of weight zero is left out."""
+        return sum(entry.weight != 0 for entry in self.experts)
 
     def steps(self) -> tuple[Applied, ...]:
         """The steps of `after`, validated, with defaults filled in."""

@@ -259,7 +259,7 @@ def test_esm_shows_directions_energy_and_levels(tiny_family: Path):
     expect(found.seen["dimension weights"][0], torch.tensor(layer.details["dimension_weights"]))
     factor = found.seen["layer weight"][0].number or 0.0
     assert factor == pytest.approx(layer.details["layer_weight"])
-    update = (finished.tensors[NAME] - base) / (1.5 * factor)
+    update = (finished.tensors[NAME] - base) / (finished.report.options["scaling"] * factor)
     expect(found.seen["sum"][0], update, 1e-4)
 
 

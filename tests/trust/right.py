@@ -38,8 +38,8 @@ def average(name: str, base: Arrays, experts: Sequence[Arrays]) -> np.ndarray:
 
 
 def arithmetic(name: str, base: Arrays, experts: Sequence[Arrays]) -> np.ndarray:
-    """The base and 0.3 of the sum of what each expert has changed."""
-    return base[name] + 0.3 * sum(one[name] - base[name] for one in experts)
+    """The base and 0.8 of the sum of what each of two experts has changed."""
+    return base[name] + 0.8 * sum(one[name] - base[name] for one in experts)
 
 
 def regmean(

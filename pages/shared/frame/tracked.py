@@ -54,9 +54,10 @@ def start(
     work: Callable[..., Any],
     *,
     background: bool = False,
+    after: Job | None = None,
 ) -> Job:
     """A job in a slot, handed to the worker; the one that was there is cancelled."""
-    return put(slot, Job(request, title, work, background=background))
+    return put(slot, Job(request, title, work, background=background, after=after))
 
 
 def press(

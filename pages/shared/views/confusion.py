@@ -55,7 +55,8 @@ def _ask(shelf: Shelf, run: Run, task: str, preparing: Job) -> None:
     slots = ((Slot.LOOKING, [task], False), (Slot.LOOKING_AHEAD, everything, True))
     for slot, names, background in slots:
         todo = partial(confusion.look, shelf, run, names, preparing.outcome)
-        tracked.start(slot, wanted, "Looking inside the merge", todo, background=background)
+        title = "Looking inside the merge"
+        tracked.start(slot, wanted, title, todo, background=background, after=preparing)
 
 
 def _check(run: Run, answers: Answers) -> None:

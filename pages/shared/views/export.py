@@ -148,7 +148,7 @@ def _beside(run: Run) -> str:
 
 def _write(run: Run, preparing: Job, lora: LoraOutput | None) -> None:
     todo = partial(takeaway.write, run, preparing.outcome, lora=lora)
-    tracked.pressed(Slot.WRITING, Job(run.id, "Writing the model", todo))
+    tracked.pressed(Slot.WRITING, Job(run.id, "Writing the model", todo, after=preparing))
 
 
 def _written(run: Run, found: Written, lora: LoraOutput | None) -> None:

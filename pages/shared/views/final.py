@@ -59,7 +59,8 @@ def _ask(run: Run, preparing: Job) -> None:
     """A callback: hand the test of a run to the worker."""
     shelf = session.inside_shelf = session.inside_shelf or Shelf()
     todo = partial(final.ask, shelf, run, preparing.outcome)
-    tracked.pressed(Slot.FINISHING, Job(run.id, "Asking the test examples", todo))
+    job = Job(run.id, "Asking the test examples", todo, after=preparing)
+    tracked.pressed(Slot.FINISHING, job)
 
 
 def collect() -> None:

@@ -82,7 +82,8 @@ def job(request: BoardRequest, preparing: Job, name: str) -> Job:
     def work(tell: Tell) -> dict[str, str]:
         return fill(request, ready(), tell)
 
-    return Job(request, "Merging by all methods", work, background=True, name=name, shared=True)
+    title = "Merging by all methods"
+    return Job(request, title, work, background=True, after=preparing, name=name, shared=True)
 
 
 def fill(request: BoardRequest, prepared: Prepared, tell: Tell) -> dict[str, str]:

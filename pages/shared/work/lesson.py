@@ -18,7 +18,9 @@ def job(requests: Sequence[Request], preparing: Job, name: str) -> Job:
     def work(tell: Tell) -> int:
         return run_all(requests, ready, tell)
 
-    return Job(tuple(requests), "Running the lesson", work, lasting=True, name=name)
+    return Job(
+        tuple(requests), "Running the lesson", work, lasting=True, after=preparing, name=name
+    )
 
 
 def run_all(requests: Sequence[Request], ready: Callable[[], Prepared], tell: Tell) -> int:

@@ -172,10 +172,10 @@ def job(request: Request, preparing: Job, name: str = "") -> Job:
             return None
         todo = partial(refine, request, outcome, ready)
         title, name = "Testing on the remaining examples", finer(outcome.run)
-        return Job(request, title, todo, background=True, lasting=True, name=name)
+        return Job(request, title, todo, background=True, lasting=True, after=preparing, name=name)
 
     work = partial(merge, request, ready, carried=True)
-    return Job(request, title, work, lasting=True, then=then, name=name)
+    return Job(request, title, work, lasting=True, after=preparing, then=then, name=name)
 
 
 def finer(run: runs.Run) -> str:

@@ -78,7 +78,9 @@ def job(collection: FamilyFile, preparing: Job) -> Job:
     """The job that checks them.  It lasts: what it finds is kept, whichever tab is closed."""
     todo = partial(check, collection, preparing.outcome)
     title, name = "Checking the shipped merges", f"{collection.name} shipped"
-    return Job(collection.name, title, todo, background=True, lasting=True, name=name)
+    return Job(
+        collection.name, title, todo, background=True, lasting=True, after=preparing, name=name
+    )
 
 
 def check(collection: FamilyFile, ready: Callable[[], Prepared], tell: Tell) -> None:

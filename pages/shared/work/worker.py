@@ -151,9 +151,10 @@ class Worker:
     def _next(self, *, background: bool) -> Job | None:
         """Take the next job out of the queue, if there is one."""
         self._waiting = [job for job in self._waiting if job.active]
-        first = next((job for job in self._waiting if not job.background), None)
+        ready = [job for job in self._waiting if job.ready]
+        first = next((job for job in ready if not job.background), None)
         if first is None and background:
-            first = next(iter(self._waiting), None)
+            first = next(iter(ready), None)
         if first is not None:
             self._waiting.remove(first)
         return first
@@ -202,7 +203,7 @@ class Worker:
     def _shorter(self, seconds: float) -> Job | None:
         """The shortest job that waits, out of the queue, if it takes less than so long."""
         with self._changed:
-            waiting = [one for one in self._waiting if one.active and not one.background]
+            waiting = [one for one in self._waiting if one.ready and not one.background]
             first = min(waiting, key=self._expected, default=None)
             if first is None or self._expected(first) >= seconds:
                 return None

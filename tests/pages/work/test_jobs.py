@@ -272,6 +272,18 @@ def test_a_short_merge_passes_a_long_one_that_has_just_begun(worker):
     assert ended(running).outcome() == "long"
 
 
+def test_what_takes_the_result_of_another_job_does_not_pass_it(worker):
+    gate, desk = Gate([], "prepared"), Desk(worker)
+    preparing = desk.submit(Job(0, "preparing", lambda tell: _slowly(gate, tell)))
+    assert gate.entered.wait(WAIT)
+    merging = desk.submit(Job(1, "merging", lambda tell: preparing.outcome(), after=preparing))
+    passing = Desk(worker).submit(Job(2, "passing", lambda tell: "passed"))
+    assert ended(passing).outcome() == "passed"
+    assert merging.snapshot().state == "waiting"
+    gate.open.set()
+    assert ended(merging).outcome() == "prepared"
+
+
 def _slowly(gate: Gate, tell: Tell) -> str:
     """Work of which a hundredth is done: far more is left than a short job takes."""
     return gate(lambda fraction, text, partial=None: tell(0.01, text, partial))

@@ -146,6 +146,15 @@ ROWS: tuple[Row, ...] = (
         _goal(97, 90, 95),
     ),
     Row(
+        "inputs, labels, gradients: sequential, 1,024 a task",
+        {
+            "sequential": product(
+                curvature=("measured", "answers"), examples=(1024,), damping=(0.03,)
+            ),
+        },
+        _goal(97, 90, 95),
+    ),
+    Row(
         "inputs without labels; routed, rank 8",
         {"tsv_m": product(scaling=(1.25,))},
         {},

@@ -113,6 +113,15 @@ def visitor(browser: Any, address: str) -> Iterator[Visitor]:
     visitor.leave()
 
 
+def _nodes(page: Any) -> list[dict[str, Any]]:
+    """What axe finds on the page as it is, but for Streamlit's."""
+    return [
+        node
+        for node in page.evaluate(SCAN, [TAGS])
+        if not any((node["rule"], name) in STREAMLITS for name in node["around"])
+    ]
+
+
 def violations(visitor: Visitor, scene: str) -> list[str]:
     """What axe finds in a scene under every look, but for Streamlit's."""
     page, told = visitor.page, []
@@ -121,8 +130,9 @@ def violations(visitor: Visitor, scene: str) -> list[str]:
         page.emulate_media(color_scheme=scheme)
         page.mouse.move(2, 2)  # nothing is hovered
         settle(page)
-        for node in page.evaluate(SCAN, [TAGS]):
-            if not any((node["rule"], name) in STREAMLITS for name in node["around"]):
+        if _nodes(page):
+            page.wait_for_timeout(2000)  # a busy machine may have been changing the colours
+            for node in _nodes(page):
                 where = next((name for name in node["around"] if name), "?")
                 told.append(
                     f"{scene} · {scheme} {width} · {node['rule']} in {where}: {node['html']}\n"

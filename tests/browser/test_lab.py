@@ -165,7 +165,7 @@ def test_a_panel_in_jupyterlab(lab: tuple[str, Path], browser: Any) -> None:
     before = number.inner_text()
     handle = page.locator(".widget-slider", has_text="Scaling").locator(".noUi-handle").first
     handle.focus()
-    page.keyboard.press("Home")
+    page.keyboard.press("End")  # far enough to tell by a few examples
     expect(number).not_to_have_text(before)
     assert page.locator(".mats-live [aria-live=polite] .mats-number").count() == 1
 

@@ -84,15 +84,20 @@ def prepare(collection: FamilyFile, key: Hashable, tell: Tell) -> Prepared:
     return recall(("prepared", key), lambda: told(_preparing(collection), tell), size)
 
 
-def _preparing(collection: FamilyFile) -> Generator[Event, None, Prepared]:
-    """Import what is slow, check the files, measure what is missing, rate the experts."""
-    yield Event(text="Loading PyTorch and transformers, once")
+def libraries() -> None:
+    """Import plotly and transformers, with the model that the sample family is."""
     with uncollected():
         import plotly.graph_objects  # noqa: F401  (warmed for the page)
         import transformers
 
         _ = transformers.AutoConfig, transformers.ViTForImageClassification
     gc.freeze()  # the libraries' 400,000 objects live for ever: no collection need look at them
+
+
+def _preparing(collection: FamilyFile) -> Generator[Event, None, Prepared]:
+    """Import what is slow, check the files, measure what is missing, rate the experts."""
+    yield Event(text="Loading PyTorch and transformers, once")
+    libraries()
     yield Event(fraction=0.05, text="Checking that the experts fit their base")
     inputs = open_inputs(collection.recipe("average"), Memo.of_process())
     yield Event(fraction=0.1, text="Reading the tasks")

@@ -180,10 +180,9 @@ TSV-M and Iso-CTS take half the time, TIES and the first K-FAC merge two thirds;
 setting takes as long as before or a little longer, for its preconditioner costs two products an
 iteration where the eigenbases of an earlier setting used to be at hand.
 
-*Floor of a moved knob.* Task arithmetic asks 640 examples for ± 3 points at a tenth of the
-answers changed; at 0.7 ms an example, the rate of all examples at once, these forwards are 0.45
-CPU s of the 0.57 that a move costs (0.63 to 0.71 before a file's state was looked at once a
-fingerprint). A goal of 0.3 needs fewer examples: by their margins, which no run keeps so far. A
-moved knob of `sequential` changes every layer behind the first, so that the merge's stream, its
-Grams and its solves, about 4 CPU s by their products, come anew whatever is remembered of the
-experts."""
+*Floor of a moved knob.* Task arithmetic asks 640 examples for ± 3 points; at 0.7 ms an example,
+the rate of all examples at once, these forwards are 0.45 CPU s of the 0.57 that a move costs
+(0.63 to 0.71 before a file's state was looked at once a fingerprint). A goal of 0.3 needs fewer
+examples. A moved knob of `sequential` changes every layer behind the first, so that the merge's
+stream, its Grams and its solves, about 4 CPU s by their products, come anew whatever is
+remembered of the experts."""

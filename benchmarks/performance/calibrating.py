@@ -111,8 +111,10 @@ def _merge_operations(report: Report, shapes: Shapes, experts: int) -> float:
 def _film_operations(report: Report, shapes: Shapes, experts: int) -> float:
     recorded = FeatureErrors.recorded(report)
     assert recorded is not None
-    frames = len(recorded.streams)
-    return forward(shapes) * experts * (2 * EXAMPLES + frames * ASKED)
+    blocks = len(recorded.streams) - 1
+    # The start merge, and of each frame the block that it changes and those behind it.
+    passes = (blocks + sum(range(1, blocks + 1))) / blocks
+    return forward(shapes) * experts * (2 * EXAMPLES + passes * ASKED)
 
 
 def _layer(report: Report, name: str) -> Any:

@@ -166,10 +166,10 @@ stage anew took 54. Targets of layers with a residual stream are one product and
 one: 17 to 22 products of d², 43 before; B of a layer with more outputs than inputs stays in
 factors. The whole merge took 20.5 CPU s before and 12.6 after, imports of 2.4 s included, in one
 hour on a busy machine. Eight seconds on two cores, film included, are 16 CPU seconds, and the
-products of both take about ten (654 GFLOP of a merge as counted here, 704 by PyTorch's own
+products of both take about nine (654 GFLOP of a merge as counted here, 704 by PyTorch's own
 counter, with every block's forward exactly once a stream): what lies above them is attention,
-activations, norms, Cholesky factors, and vector operations of CG. The film's five frames are each
-tested from their first block on; begun where they differ they would take 14 blocks for 20.""",
+activations, norms, Cholesky factors, and vector operations of CG. Of the film's frames each runs
+the block that it changes and those behind it, 14 blocks where five whole models are 20.""",
     "ray": "One thread a process, on two cores. See [Beyond one machine](distributed.md).",
 }
 

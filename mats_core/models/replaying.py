@@ -160,7 +160,8 @@ class Again:
         total = hashlib.sha256()
         for name, value in sorted(inputs.items()):
             total.update(f"{name} {value.dtype} {list(value.shape)}".encode())
-            total.update(value.detach().cpu().contiguous().view(torch.uint8).numpy())
+            flat = value.detach().cpu().contiguous().reshape(-1)
+            total.update(flat.view(torch.uint8).numpy().tobytes())
         key = id(module), total.digest()
         outputs = self._known.setdefault(key, Outputs(self._budget))
         owners = {own.rpartition(".")[0] for own, name in names.items() if name in self.changing}
@@ -175,7 +176,10 @@ def _may_be_copied(value: Any) -> bool:
 def _copied(value: Any) -> Any:
     if isinstance(value, Tensor):
         return value.clone()
-    return type(value)(map(_copied, value)) if isinstance(value, tuple | list) else value
+    if isinstance(value, tuple | list):
+        parts = [_copied(part) for part in value]
+        return parts if isinstance(value, list) else tuple(parts)
+    return value
 
 
 def tensors_in(value: Any) -> list[Tensor] | None:

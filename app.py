@@ -7,7 +7,7 @@ import sys
 
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
-from mats_core.system import set_waiting, uncollected
+from mats_core.system import uncollected
 from pages.shared import policy
 from pages.shared.frame import first_sight, navigation
 
@@ -15,7 +15,6 @@ if __name__ == "__main__":  # not in a process that multiprocessing starts besid
     if get_script_run_ctx(suppress_warning=True) is None:
         sys.exit("Start the explorer with: streamlit run app.py")
     policy.begin()
-    set_waiting()
     page = navigation.frame()
     navigation.enter()
     # In every run: what follows would move, and what was opened in it by then would close.

@@ -300,6 +300,7 @@ def calibrated(
     """
     size = None if bias is not None else -1
     whole = weight if bias is None else torch.cat([weight, bias[:, None]], 1)
+    assert seen.cross is not None
     gram, cross = (one[:size, :size].to(weight) for one in (seen.gram, seen.cross))
     ridge = damping * float(gram.diagonal().mean()) * torch.eye(len(gram)).to(weight)
     target = whole @ (cross + ridge)

@@ -15,11 +15,11 @@ import torch
 
 from mats_core.system import cache_folder
 
-from . import evidence, forecast, foretold, frontier, page, scalings, way
+from . import beside, evidence, forecast, foretold, frontier, page, scalings, way
 from .questions import SECTIONS, one_solve
 from .trials import Bench, Store
 
-FIRST = ("search", "table", "frontier", "way", "predicted", "foretold", "scalings")
+FIRST = ("search", "table", "frontier", "way", "predicted", "foretold", "scalings", "beside")
 ALL = [*FIRST, *(section for section in SECTIONS if section not in FIRST)]
 SAMPLE = Path(__file__).resolve().parents[2] / "sample_models/drawn"
 RESULTS = Path(__file__).parent / "results"
@@ -68,6 +68,9 @@ def answer(bench: Bench, sections: list[str]) -> None:
     for section in sections:
         if section == "way":
             way.walk(bench, lambda line: print("way:", line, flush=True))
+            continue
+        if section == "beside":
+            beside.run(bench, lambda line: print(line, flush=True))
             continue
         if section == "predicted":
             forecast.run(bench)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from statistics import mean
 from typing import Any
 
 from scipy.stats import spearmanr
 
 from mats_core.methods import METHODS
 
-from . import plots, questions
-from .cells import DOCS, TITLES, Stores, on_test, settings
+from . import numbered, plots, questions
+from .cells import DOCS, EVERY, TITLES, Stores, on_test, settings
 from .trials import Store, Trial
 
 FIGURES = DOCS / "study"
@@ -26,7 +25,7 @@ def _points(
 
 
 def _picture(name: str, panels: Mapping[str, Any], draw: Callable[..., None], **how: Any) -> str:
-    shown = {TITLES[key]: value for key, value in panels.items() if value}
+    shown = {EVERY[key]: value for key, value in panels.items() if value}
     if not shown:
         return ""
     draw(FIGURES / f"{name}.svg", shown, **how)
@@ -190,27 +189,15 @@ def _levels(stores: Stores) -> str:
 
 
 def _number(stores: Stores) -> str:
-    def series(store: Store) -> dict[str, list[tuple[float, float]]]:
-        found: dict[str, dict[int, list[float]]] = {}
-        for result in store.content["results"].values():
-            trial = result["trial"]
-            whole = len(result["tasks"])
-            if trial["split"] != "validation" or trial["asked"] != questions.ASKED:
-                continue
-            usual = trial["options"] in ({}, questions.of_eight(trial["method"]))
-            plain = usual and trial["examples"] == 256
-            if trial["weights"] or not plain or trial["labels"] != "empirical":
-                continue
-            title = METHODS[trial["method"]].title
-            found.setdefault(title, {}).setdefault(whole, []).append(100 * result["normalised"])
-        shown = ("average", "task_arithmetic", "tsv_m", "essential", "regmean", "kfac")
-        points = {
-            METHODS[m].title: [(n, mean(v)) for n, v in found.get(METHODS[m].title, {}).items()]
-            for m in shown
-        }
-        return {title: line for title, line in points.items() if len(line) > 2}
-
-    return _lines("number", stores, series, x="tasks merged")
+    """Means over the orders in which tasks are added, of numbers of which every order was run."""
+    found = {name: numbered.curves(store) for name, store in stores.items()}
+    panels = {
+        name: {way.title: [(n, value) for n, (value, _) in cells.items()] for way, cells in ways}
+        for name, ways in found.items()
+    }
+    picture = _picture("number", panels, plots.lines, x="tasks merged", y="normalised accuracy, %")
+    tables = [numbered.table(EVERY[name], ways) for name, ways in found.items() if ways]
+    return "\n\n".join(part for part in (picture, *tables) if part)
 
 
 def _pairs(stores: Stores) -> str:

@@ -12,6 +12,7 @@ from .trials import Store, Trial
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 TITLES = {"text": "text (MiniLM-L6)", "vision": "vision (small ViT)"}
+EVERY = {**TITLES, "sample": "sample family"}
 Stores = Mapping[str, Store]
 
 

@@ -28,8 +28,7 @@ Results = Sequence[Mapping[str, Any]]
 
 def made(results: Path) -> list[dict[str, Any]]:
     """The rows of `evidence.json`: what the frontier's trials reached in each family, and what the
-    tables of methods add to it; further rows of the first build of the vision family, whose base
-    differs by rounding."""
+    tables of methods and the curves over the number of tasks add to it."""
     found: list[dict[str, Any]] = []
     for name in KINDS:
         store = Store(frontier.place(results, name))
@@ -37,11 +36,10 @@ def made(results: Path) -> list[dict[str, Any]]:
     known = [_key(row) for row in found]
     for name in KINDS:
         trials = _trials(Store.of(results, name))
-        family = "vision, first build" if name == "vision" else name
-        of_table = _rows(family, [t for t in trials if t["trial"]["split"] == "test"], None)
+        of_table = _rows(name, [t for t in trials if t["trial"]["split"] == "test"], None)
         found += [row for row in of_table if _key(row) not in known]
         fewer = [t for t in trials if 1 < _count(t) < ALL and not t["trial"]["weights"]]
-        found += _rows(family, fewer, SEVERAL)
+        found += _rows(name, fewer, SEVERAL)
     return sorted(found, key=lambda row: json.dumps(row, sort_keys=True))
 
 
@@ -85,7 +83,7 @@ def _row(family: str, group: Results, asked: int | None) -> dict[str, Any]:
     cpu = [result["cpu"] for result in group if "cpu" in result]
     return {
         "family": family,
-        "kind": KINDS[family.partition(",")[0]],
+        "kind": KINDS[family],
         "experts": _count(group[0]),
         **plain,
         "rounds": rounds,

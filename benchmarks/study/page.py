@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
+from statistics import mean
 
 from mats_core.methods import METHODS
 
-from . import foretold, frontier, questions, scalings
+from . import beside, foretold, frontier, questions, scalings
 from .answers import ANSWERS, TITLE_OF
-from .cells import DOCS, TITLES, Stores, on_test, settings
+from .cells import DOCS, EVERY, TITLES, Stores, on_test, settings
 from .readings import READINGS
 from .trials import Store
 
@@ -18,20 +18,19 @@ def write(results: Path) -> None:
     """Write the page and its plots; what was not run is said to be missing."""
     stores = {name: Store.of(results, name) for name in TITLES}
     stores = {name: store for name, store in stores.items() if store.content["results"]}
-    titles = {**TITLES, "sample": "sample family"}
-    reached = frontier.table({n: Store(frontier.place(results, n)) for n in titles}, titles)
-    tables = {n: Store.of(results, n) for n in titles}
+    reached = frontier.table({n: Store(frontier.place(results, n)) for n in EVERY}, EVERY)
+    tables = {n: Store.of(results, n) for n in EVERY}
     parts = [
         INTRODUCTION,
         _families(stores),
-        _table(tables, titles),
-        _steps(tables, titles),
+        _table(tables),
+        _steps(tables),
         reached,
     ]
     for name, section in ANSWERS.items():
-        body = section(stores)
+        body = section(tables if name == "number" else stores)
         if name == "pairs":
-            body = "\n\n".join(part for part in (body, foretold.table(results, titles)) if part)
+            body = "\n\n".join(part for part in (body, foretold.table(results, EVERY)) if part)
         if name == "number":
             body = "\n\n".join(part for part in (body, scalings.table(results, "sample")) if part)
         if body:
@@ -70,17 +69,20 @@ def _families(stores: Stores) -> str:
     return "\n".join(lines).rstrip()
 
 
-def _table(stores: Stores, titles: Mapping[str, str]) -> str:
+def _table(stores: Stores) -> str:
     parts = ["## Every method, default and searched (test halves)"]
     for name, store in stores.items():
         rows = [_row(store, method) for method in questions.SEARCH]
         rows = [row for row in rows if row]
         if not rows:
             continue
+        kinds = [beside.COLUMNS[kind] for kind in beside.columns(store)]
+        rows += [_reference(store, each) for each in (beside.EXPERTS, beside.PRETRAINED) if kinds]
+        heads = ["method", "default: normalised", "gap", "searched: normalised", "gap",
+                 "found by the search", *kinds]  # fmt: skip
         parts += [
-            f"### {titles[name]}",
-            "| method | default: normalised | gap | searched: normalised | gap | found by the "
-            "search |\n| --- | --- | --- | --- | --- | --- |\n" + "\n".join(rows),
+            f"### {EVERY[name]}",
+            "\n".join([f"| {' | '.join(heads)} |", "|" + " --- |" * len(heads), *rows]),
         ]
         if READINGS.get(f"table {name}"):
             parts.append(READINGS[f"table {name}"])
@@ -89,12 +91,12 @@ def _table(stores: Stores, titles: Mapping[str, str]) -> str:
         "± is half a 95 % interval over the test examples, the experts' accuracies taken as given; "
         f"in brackets the standard deviation over {seeds} seeds of calibration data, for methods "
         f"that read any. {questions.TRIALS} trials a method, the defaults among them, on "
-        f"{questions.ASKED} validation examples a task."
+        f"{questions.ASKED} validation examples a task. {beside.SAID}"
     )
     return "\n\n".join(parts)
 
 
-def _steps(stores: Stores, titles: Mapping[str, str]) -> str:
+def _steps(stores: Stores) -> str:
     """Steps after a merge on the test halves, each with the best of its options on validation."""
     lines = []
     for name, store in stores.items():
@@ -110,7 +112,7 @@ def _steps(stores: Stores, titles: Mapping[str, str]) -> str:
                     continue
                 options = settings(best.after[0][step])
                 title = METHODS[method].title
-                cells = [titles[name], title, *bare, f"`{step}`, {options}", *on_test(store, best)]
+                cells = [EVERY[name], title, *bare, f"`{step}`, {options}", *on_test(store, best)]
                 lines.append("| " + " | ".join(cells) + " |")
     if not lines:
         return ""
@@ -131,5 +133,18 @@ def _row(store: Store, method: str) -> str:
         return ""  # nothing but what it was chosen on
     cells = [METHODS[method].title, *on_test(store, first), *on_test(store, best)]
     changed = {k: v for k, v in best.options.items() if first.options.get(k, ...) != v}
-    cells.append(settings(changed) or "the defaults")
+    cells += [settings(changed) or "the defaults", *beside.cells(store, method)]
+    return "| " + " | ".join(cells) + " |"
+
+
+def _reference(store: Store, name: str) -> str:
+    """The experts, or the encoder that they come from, in the place of a method."""
+    results = store.content["results"].values()
+    known = next(r["tasks"].values() for r in results if r["trial"]["split"] == "test")
+    kept = mean(base / expert for _, expert, base, _ in known)
+    title, normalised, gap = {
+        beside.EXPERTS: ("*the experts, each on its task*", "100", "100 %"),
+        beside.PRETRAINED: ("*the base with their heads*", f"{100 * kept:.1f}", "0 %"),
+    }[name]
+    cells = [title, normalised, gap, "", "", "", *beside.cells(store, name)]
     return "| " + " | ".join(cells) + " |"

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from mats_core.methods import describe
+from mats_core.methods import METHODS
 
 from .trials import Bench, Trial
 
@@ -208,21 +208,57 @@ def levels(bench: Bench) -> list[Trial]:
     return [Trial("essential", options, asked=ASKED) for options in found]
 
 
-def of_eight(method: str) -> dict[str, Any]:
-    """The defaults of eight experts, where fewer have others."""
-    return {own.name: own.default for own in describe(method) if own.by_experts}
+COUNTS = (2, 3, 4, 5, 6, 7, 8)  # tasks that are merged
+STARTS = (0, 3, 6)  # places of one drawn order of tasks at which an order begins
+
+
+@dataclass(frozen=True)
+class Numbered:
+    """A way of merging whose curve over the number of tasks is drawn.
+
+    Its options are the defaults, which for some methods depend on the number of experts.
+    """
+
+    title: str
+    method: str
+    routed: Mapping[str, Any] = field(default_factory=dict)
+
+    def of(self, experts: tuple[str, ...]) -> Trial:
+        """The trial that merges these experts; all of them for an empty tuple."""
+        return Trial(self.method, experts=experts, asked=ASKED, routed=self.routed)
+
+
+NUMBERED = (
+    *(
+        Numbered(METHODS[method].title, method)
+        for method in ("average", "task_arithmetic", "tsv_m", "regmean", "kfac", "sequential")
+    ),
+    Numbered("TSV-M, routed, rank 32", "tsv_m", {"by": "first_pass", "rank": 32, "examples": 256}),
+)
+
+
+def added(names: Iterable[str], count: int) -> list[tuple[str, ...]]:
+    """The first so many tasks of each order; one empty tuple for all of them.
+
+    The orders go round the same circle, which is drawn with a seed, from other places: no two of
+    them begin with the same tasks.
+    """
+    known = sorted(names)
+    if count == len(known):
+        return [()]
+    circle = np.random.default_rng(0).permutation(known)
+    firsts = (np.roll(circle, -start)[:count] for start in STARTS)
+    return [tuple(sorted(map(str, first))) for first in firsts]
 
 
 def number(bench: Bench) -> list[Trial]:
-    """2, 4, 6 and 8 tasks, in two random orders, with the defaults of eight."""
-    found = []
-    for seed in (0, 1):
-        order = [bench.names[i] for i in np.random.default_rng(seed).permutation(len(bench.names))]
-        for count in (2, 4, 6):
-            experts = tuple(name for name in bench.names if name in order[:count])
-            for method in ("average", "task_arithmetic", "tsv_m", "essential", "regmean", "kfac"):
-                found.append(Trial(method, of_eight(method), experts=experts, asked=ASKED))
-    return found
+    """From two tasks to all, in random orders; the even numbers first."""
+    return [
+        one.of(experts)
+        for count in sorted(COUNTS, key=lambda count: (count % 2, count))
+        for one in NUMBERED
+        for experts in added(bench.names, count)
+    ]
 
 
 def pairs(bench: Bench) -> list[Trial]:

@@ -166,10 +166,16 @@ def _by_number(known: Situation, first: Choice, rows: Sequence[Evidence]) -> tup
             f"The study has no row of {number(count)} experts: its figures are of "
             f"{number(MEASURED)}.",
         )
-    said = ", ".join(f"{METHODS[row.method].title} {row.kept.normalised:.1f}" for row in alike)
+    said = [
+        f"on {FAMILIES.get(family, family)}: "
+        + ", ".join(
+            f"{named(row)} {row.kept.normalised:.1f}" for row in alike if row.family == family
+        )
+        for family in dict.fromkeys(row.family for row in alike)
+    ]
     tried = any(row.recipe == first.recipe for row in alike)
     return (
-        f"Of {number(count)} experts the study has, in percent: {said}."
+        f"Of {number(count)} experts the study has, in percent, {'; '.join(said)}."
         + ("" if tried else f" {named(first.rows[0])} was not among these."),
     )
 

@@ -168,7 +168,7 @@ def _row(content: dict[str, Any]) -> Evidence:
 def choose(rows: Iterable[Evidence], kind: str, needs: Needs) -> list[Choice]:
     """Ways of merging that need no more than there is, the best first.
 
-    Ways with a step after the merge are none of them, as they were tried on one family alone.
+    Ways with a step after the merge are none of them: their figures are of the test halves alone.
     Judged on validation examples by the families whose inputs are of this kind, by all families
     where none is: of the ways that were tried on each of them, the one that stays least behind the
     best of each, in tenths of a point; of equal ones the quicker.

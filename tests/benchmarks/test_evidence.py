@@ -38,7 +38,7 @@ def test_every_method_and_every_step_of_the_sample_family_is_among_what_the_choi
     steps = {name for trial in run for step in trial.get("after", ()) for name in step}
     assert steps == {name for row in rows for step in row.after for name in step}
     assert len(steps) >= 3
-    # A way with a step was tried on one family alone: it judges the choice, and is none.
+    # A way with a step is known on the test halves alone: it judges the choice there, and is none.
     assert not any(way.rows[0].after for way in choose(rows, "image", module.Needs()))
 
 

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from benchmarks.study import frontier, questions, scalings
+from benchmarks.study import beside, frontier, numbered, questions, scalings
 from benchmarks.study.trials import Bench, Store, Trial
 from benchmarks.study.way import coefficient
 from mats_core.errors import validated
+from mats_core.evaluation import evaluate, examiner
 from mats_core.merging import pipeline
 from mats_core.methods import STEPS
+from mats_core.models import tensors_of
 from mats_core.recipes.recipe import parse_options
+from mats_core.tasks import Split
 from tests.layer_cases import random_case
 from tests.method_cases import CASES
 
@@ -178,3 +183,85 @@ def test_subsets_hold_every_expert_equally_often():
         assert len(set(found)) == number
         times = [sum(name in one for one in found) for name in names]
         assert set(times) == {count * number // len(names)}
+
+
+# The number of tasks ------------------------------------------------------------------------------
+
+
+def test_each_order_adds_a_task_to_those_before_and_all_are_merged_once():
+    names = tuple("abcdefgh")
+    assert questions.added(names, 8) == [()]
+    orders = [questions.added(names, count) for count in questions.COUNTS[:-1]]
+    for few, more in itertools.pairwise(orders):
+        assert all(set(a) < set(b) for a, b in zip(few, more, strict=True))
+    assert all(len(set(one)) == len(questions.STARTS) for one in orders)
+    assert all(list(experts) == sorted(experts) for one in orders for experts in one)
+
+
+def test_a_point_of_the_curve_is_the_mean_of_all_orders_or_missing(tmp_path):
+    store, (way, *_) = Store(tmp_path / "sample.json"), questions.NUMBERED
+    names = tuple("abcdefgh")
+
+    def put(experts: tuple[str, ...], value: float) -> None:
+        store.put(way.of(experts), {"normalised": value, "tasks": dict.fromkeys(experts or names)})
+
+    put((), 0.7)
+    for experts, value in zip(questions.added(names, 2), (0.8, 0.9, 1.0), strict=True):
+        put(experts, value)
+    put(questions.added(names, 4)[0], 0.5)
+    ((found, curve),) = numbered.curves(store)
+    assert found == way
+    assert curve == {2: (pytest.approx(90), None), 8: (pytest.approx(70), None)}
+    assert "| Average | 90.0 | 70.0 |" in numbered.table("sample", [(way, curve)])
+
+
+# Corrupted inputs, and the base's task ------------------------------------------------------------
+
+
+def test_noise_and_blur_are_those_of_their_formulas():
+    flat = np.full((40, 24, 24, 3), 128, np.uint8)
+    noisy = beside.noise(flat, np.random.default_rng(0)).astype(float) - 128
+    assert noisy.std() == pytest.approx(255 * beside.NOISE, rel=0.02)
+    assert abs(noisy.mean()) < 0.5
+    point = np.zeros((1, 25, 25, 1), np.uint8)
+    point[0, 12, 12] = 250
+    places = np.arange(25) - 12.0
+    bell = np.exp(-(places**2) / (2 * beside.BLUR**2))
+    bell = np.where(abs(places) <= 4 * beside.BLUR, bell, 0)  # where the library cuts it
+    bell /= bell.sum()
+    expected = 250 * bell[:, None] * bell[None]
+    found = beside.blur(point, np.random.default_rng(0))[0, :, :, 0]
+    assert abs(found - expected).max() <= 0.51  # rounded to whole numbers
+    assert found.dtype == np.uint8
+
+
+def test_typing_errors_change_some_long_words_by_one_slip():
+    text = "the quick brown foxes jumped over a lazy dog " * 40
+    (found,) = beside.typos(np.array([[text]], dtype=object), np.random.default_rng(0))[0]
+    pairs = list(zip(text.split(" "), found.split(" "), strict=True))
+    assert all(a == b for a, b in pairs if len(a) < beside.LEAST)
+    longer = [(a, b) for a, b in pairs if len(a) >= beside.LEAST]
+    changed = [(a, b) for a, b in longer if a != b]
+    assert 0.2 < len(changed) / len(longer) < 0.4
+    for before, after in changed:
+        assert abs(len(before) - len(after)) <= 1
+        head = next(k for k in range(len(before)) if before[k : k + 1] != after[k : k + 1])
+        assert before[head + 2 :] == after[head + 2 + len(after) - len(before) :]
+
+
+def test_the_shares_are_of_the_experts_on_clean_inputs_and_of_the_base(bench, monkeypatch):
+    monkeypatch.setattr(beside, "TEST_ASKED", 30)
+    asking = beside.Asking.of(bench)
+    exam = examiner.exam(asking.family, bench.collection.folder, "test", 30)
+    encoder = tensors_of(asking.family.base)
+    shares = asking.shares(encoder)
+    assert set(shares) == {"noise", "blur"}
+    for one, (expert, _) in zip(exam.examiners, exam.baselines, strict=True):
+        changed = beside.corrupted(one.split, "noise")
+        score = evaluate.evaluate_expert(encoder, asking.family, one.expert, changed)
+        assert shares["noise"][one.expert.name] == score.accuracy / expert.accuracy
+        again = beside.corrupted(one.split, "noise")
+        assert isinstance(again, Split)
+        assert (again.inputs == changed.inputs).all()
+        assert (changed.inputs != one.split.inputs).any()
+    assert asking.remembered(encoder) == (1.0 if bench.collection.base_task else None)

@@ -120,12 +120,29 @@ def test_an_advice_says_what_is_there_what_it_rests_on_and_what_would_make_more_
     first, second, *_ = found.reasons
     assert first.startswith("Three experts, trained in full, on images")
     assert all(f"{row.kept.normalised:.1f}" in second for row in found.suggestion.rows)
-    assert any("no row of three experts" in said for said in found.reasons)
     assert any("256 unlabelled examples" in said for said in found.more)
     assert any(one.rows[0].data == "none" for one in found.alternatives)
     assert all(one.method != "kfac" or "gram" in one.options for one in found.alternatives)
     assert any("Task arithmetic 0." in said for said in found.notes)
     parse_recipe({**family_recipe(tiny_family, "average"), **found.recipe}, tiny_family)
+
+
+def test_rows_of_as_few_experts_are_told_where_there_are_any(tiny_family, monkeypatch):
+    rows = [row for row in evidence() if row.experts == 8]
+    monkeypatch.setattr(module, "evidence", lambda: rows)
+    assert "no row of three experts" in of(tiny_family).reasons[-1]
+    first = of(tiny_family).suggestion
+    assert first is not None
+    plain = next(row for row in rows if row.method == "average" and row.family == "vision")
+    rows += [replace(row, experts=3) for row in (plain, replace(plain, family="sample"))]
+    kept, way = f"{plain.kept.normalised:.1f}", "Sequential calibration"
+    said = of(tiny_family).reasons[-1]
+    assert said.startswith("Of three experts the study has, in percent, on images (small ViT): ")
+    assert f"Average {kept}; on the sample family: Average {kept}. {way}" in said
+    assert said.endswith("was not among these.")
+    rows += [replace(row, experts=3) for row in first.rows]
+    assert way in of(tiny_family).reasons[-1]
+    assert "among" not in of(tiny_family).reasons[-1]
 
 
 def test_without_tasks_weights_and_a_pool_are_left(copied):

@@ -28,7 +28,7 @@ ROWS = 200  # of each task's validation and of its test half
 SPACES = ("full", "knots", "core")
 # Scalings that are tried: each method's own order of magnitude, wide enough for every space.
 SCALINGS = (0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0)
-LARGER = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0)
+LARGER = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 6.0, 8.0, 12.0)
 METHODS: dict[str, tuple[Mapping[str, Any], Sequence[float]]] = {
     "task_arithmetic": ({}, SCALINGS),
     "ties": ({"scope": "tensor"}, SCALINGS),

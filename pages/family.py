@@ -24,7 +24,7 @@ preparing = families.preparation(collection)
 progress.bar(Slot.PREPARATION)
 if preparing.snapshot().state == "failed":
     estimate.compatibility(collection, checked=False)
-prepared = families.prepared(preparing)
+prepared = families.opened(preparing)
 if prepared is None:
     st.info("The experts appear here as soon as their files are checked.")
     st.stop()
@@ -50,8 +50,11 @@ if models.open:
             )
 if before.open:
     with before:
-        advice.card(prepared, elsewhere=True)
-        estimate.view(prepared)
+        if preparing.active:
+            st.info("What each method costs is said as soon as the statistics are measured.")
+        else:
+            advice.card(prepared, elsewhere=True)
+            estimate.view(prepared)
 if fit.open:
     with fit:
         st.header("Every expert beside the base", anchor=False)

@@ -62,7 +62,7 @@ with right:
     if prepared and prepared.problem:
         show.warnings([f"Without statistics: {prepared.problem}"])
     if shown.run(collection.name) is None:
-        welcome.section(collection, prepared)
+        welcome.section(collection, families.opened(preparing))
     else:
         run, beside = results.pick(collection.name)
         results.changed(request, run)

@@ -20,6 +20,9 @@ import numpy as np
 from . import tasks
 
 LOOK = 0.02  # seconds between two looks for a file
+# Arrays of ten megabytes come and go by the hundred: what the process has got it keeps, and does
+# not have the system clear it again each time: a quarter less time with the C library of GNU.
+KEEPING = {"MALLOC_MMAP_THRESHOLD_": str(1 << 30), "MALLOC_TRIM_THRESHOLD_": str(1 << 32)}
 _AT_WORK: dict[Path, subprocess.Popen[bytes]] = {}  # by folder
 _LOCK = threading.Lock()
 
@@ -54,6 +57,7 @@ def _started(files: Sequence[Path], names: Sequence[str]) -> subprocess.Popen[by
         return subprocess.Popen(
             [sys.executable, "-m", __name__, *pairs],
             cwd=above,
+            env=os.environ | KEEPING,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -28,7 +28,9 @@ TOKENS = 128  # of an example, where the configuration does not say
 TYPICAL = 0.8  # accuracy, for the number of examples that an interval needs
 MEASURED = 64  # examples of a batch that is measured
 ACTIVATION = 5.0  # bytes that are moved in the time of one transcendental function
-WALKED = 6.6  # forward passes of a walk: 2 models, (0.2 + 0.5 + 0.6 + 1 + 1) of each block
+# Forward passes of a walk, of one model: with the outputs of the parts of a block kept, and without
+# (0.2 + 0.5 + 0.6 + 1 + 1 of each block).
+WALKED, AGAIN = 1.1, 3.3
 EIGEN = 9.0  # operations of a symmetric eigendecomposition, as a multiple of its cube
 BUILDING = 2_000.0  # operations, whatever their size, to build a model for each matrix in it
 
@@ -170,9 +172,9 @@ def branching(plan: Plan) -> Cost:
     if routed is None or routed.rank == 0:
         return Cost("merged")
     forward, experts = Forward(plan), len(plan.inputs.family.experts)
-    work, nbytes = _walk(forward, routed.samples, experts)
+    work, nbytes = _walk(forward, routed.samples, experts, routed=True)
     if not routed.fits:
-        work, nbytes = work * 0.5, nbytes / 2
+        work, nbytes = work * (AGAIN / (AGAIN + WALKED)), nbytes / 2
     fits = sum(n**3 / 3 + 2 * n * n * m for m, n in forward.matrices) if routed.fits else 0.0
     cut = sum(EIGEN * (n**3 + min(m, n) ** 3) for m, n in forward.matrices)
     work += operations(experts * (fits + cut), "float64")
@@ -194,19 +196,25 @@ def factoring(plan: Plan) -> Cost:
     return Cost("merged", work, lora_bytes(plan) + largest)
 
 
-def _walk(forward: Forward, each: int, experts: int) -> tuple[Work, float]:
+def _walk(forward: Forward, each: int, experts: int, *, routed: bool = False) -> tuple[Work, float]:
     """The work of passing so many examples of each expert through two models, stage by stage, and
-    the bytes of what lies in front of a block and of one batch."""
+    the bytes of what lies in front of a block, of what parts of it gave, and of one batch.
+
+    routed   the merge's model notes how it routes, which it does whenever it runs
+    """
     count, number = each * experts, math.ceil(each / MEASURED) * experts
     sums = 2.0 * forward.tokens * sum(2 * n * n + m * n for m, n in forward.matrices)
-    work = forward.values(count) * WALKED + forward.batches(MEASURED, number) * WALKED
-    work += operations(sums * count, "float32") + calls(BUILDING * len(forward.matrices))
     width = max((min(shape) for shape in forward.matrices), default=0)
+    widest = max((n for _, n in forward.matrices), default=0)
+    streams, parts = (4.0 * count * forward.tokens * d for d in (2 * width, 3 * width + widest))
+    kept = streams + parts <= streams_budget()
+    passes = (AGAIN if routed or not kept else WALKED) + (WALKED if kept else AGAIN)
+    work = forward.values(count) * passes + forward.batches(MEASURED, number) * passes
+    work += operations(sums * count, "float32") + calls(BUILDING * len(forward.matrices))
     seen = sum(shape[0] for shape in forward.matrices) // max(1, len(forward.matrices))
     alive = 4 * MEASURED * (forward.tokens * 8 * seen + 3 * forward.pixels)
     inputs = 4 * each * forward.pixels  # of one expert at a time
-    streams = min(2 * 4 * count * forward.tokens * width, streams_budget())
-    return work, streams + inputs + alive
+    return work, min(streams + parts, streams_budget()) + inputs + alive
 
 
 def statistics_bytes(plan: Plan) -> int:

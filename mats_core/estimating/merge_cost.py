@@ -159,6 +159,9 @@ def estimate_plan(
     branches = most_bytes(plan)
     # Of a LoRA the whole merge lies beside it until it is complete.
     written = output + branches + lora_bytes(plan) if plan.recipe.output else 0
+    # The pieces that a stopped merge goes on from, beside the branches or beside an adapter; where
+    # the latter lies the whole merge does not any more.
+    kept = branches + max(0, lora_bytes(plan) - output)
     searched = (plan.recipe.search or {}).values()
     merges = 1 + math.prod(len(values) for values in searched) if searched else 1
     tested = testing(plan, examples)
@@ -191,7 +194,9 @@ def estimate_plan(
         device=plan.device,
         memory_bytes=round(sum(peak.values())),
         device_bytes=device,
-        disk_bytes=written + _beside(plan) + round(layers.spool + layers.sums) if written else 0,
+        disk_bytes=written + kept + _beside(plan) + round(layers.spool + layers.sums)
+        if written
+        else 0,
         seconds=sum(parts.values()),
         flops=merges * (flops + tested.work.flops)
         + trained.work.flops

@@ -52,6 +52,7 @@ from .operators import (
     truncated,
 )
 from .preconditioners import Eigen, jacobi, kronecker, kronecker_inverse
+from .products import self_product
 from .selection import BLOCK, streamed_thresholds
 from .truncating import Factors, rounding_of, two_factors
 from .two_models import two_models
@@ -67,7 +68,8 @@ __all__ = [
     "jacobi", "joint", "joint_basis", "knots_basis", "knots_basis_of_factors", "kronecker",
     "kronecker_inverse", "largest_triples", "largest_triples_each", "left_directions", "like",
     "matrix", "norm", "norms", "noted", "output_branch", "parts_at_once", "polar", "pseudo_solve",
-    "regularised", "regularised_gram", "rounding_of", "singular_values", "solve_factored",
+    "regularised", "regularised_gram", "rounding_of", "self_product", "singular_values",
+    "solve_factored",
     "solve_positive", "stacked", "streamed_thresholds", "svd", "symmetric", "truncated",
     "two_factors", "two_models", "update_gram", "weighted_sum", "worth_factors",
 ]  # fmt: skip

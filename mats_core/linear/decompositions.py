@@ -15,11 +15,15 @@ from torch import Tensor
 
 from .apart import host, is_apart
 from .fallbacks import eigh, thin_svd
+from .products import self_product
 
 GRAM_CONDITION = 1e4  # σ_max/σ_min up to which eps · (σ_max/σ_min)² stays below float32's rounding
 # The polar factor bears more: rounding the matrix itself to float32 moves it by 6e-8 κ, the Gram by
 # 2e-16 κ², which is 4e-9 κ of that and at most 2e-6.
 POLAR_CONDITION = 1e5
+# Of a Gram's largest eigenvalue, below which directions are left to an SVD of their own: rounding
+# turns the stronger ones by 2e-16 over it.
+WEAK = 1e-9
 AT_ONCE = 1 << 25  # elements of matrices that are decomposed together: 256 MB
 RANK_TOLERANCE = 1e-10  # singular values below this share of the largest count as zero, in float64
 
@@ -66,7 +70,8 @@ class Polar(NamedTuple):
 
     factor   `U Vᵀ` (m, n)
     values   all singular values (min(m, n),), largest first
-    by       how it was computed: `Gram` or `SVD`
+    by       how it was computed: `Gram`, `SVD`, or `both`: the strong directions by the Gram and
+             the weak ones by an SVD
     """
 
     factor: Tensor
@@ -97,7 +102,8 @@ def polar(matrix: Tensor, floor: float = 0.0) -> Polar:
     the largest, and above `floor`.  Published code keeps what the SVD routine returns.
 
     Where the smallest singular value allows it (`POLAR_CONDITION`), `(X Xᵀ)^(-1/2) X` of an
-    eigendecomposition in float64 gives the same in less than half the time.
+    eigendecomposition in float64 gives the same in less than half the time.  Where most of them do,
+    only the weak directions are left to an SVD.
     """
     # On a GPU a matrix of zeros is noticed without a read of its own.
     suits = matrix.dtype != torch.float64 if is_apart(matrix) else _may_use_gram(matrix)
@@ -118,7 +124,7 @@ def largest_triples(matrix: Tensor, rank: int) -> Triples:
     wide = exact(matrix)
     if _may_use_gram(matrix):
         tall = wide.shape[0] > wide.shape[1]
-        values, vectors = _descending(wide.mT @ wide if tall else wide @ wide.mT, rank)
+        values, vectors = _descending(self_product(wide if tall else wide.mT), rank)
         if float(values[-1]) > float(values[0]) / GRAM_CONDITION**2:
             sigma = values.sqrt()
             other = (wide @ vectors if tall else wide.mT @ vectors) / sigma
@@ -181,7 +187,7 @@ def _may_use_gram(matrix: Tensor) -> bool:
 
 
 def _polar_by_gram(matrix: Tensor, floor: float) -> Polar | None:
-    """The decomposition, or None where the matrix is too ill-conditioned for its Gram.
+    """The decomposition, or None where most of the matrix is too weak for its Gram.
 
     Rows and columns of zeros are left out: they are zero in the factor as well.
     """
@@ -193,19 +199,50 @@ def _polar_by_gram(matrix: Tensor, floor: float) -> Polar | None:
     if not inner.numel():
         return None
     tall = inner.shape[0] > inner.shape[1]
-    values, vectors = _descending(inner.mT @ inner if tall else inner @ inner.mT)
+    values, vectors = _descending(self_product(inner if tall else inner.mT))
     ((largest, smallest),) = host([[values[0], values[-1]]])
+    by = "Gram"
     if smallest <= largest / POLAR_CONDITION**2 or smallest <= floor**2:
-        return None
-    sigma = values.sqrt()
-    root = (vectors / sigma) @ vectors.mT
-    made = inner @ root if tall else root @ inner
+        least = max(WEAK * largest, floor**2)
+        split = _split(inner if tall else inner.mT, values, vectors, least, floor)
+        if split is None:
+            return None
+        by, (made, sigma) = "both", split
+        made = made if tall else made.mT
+    else:
+        sigma = values.sqrt()
+        root = (vectors / sigma) @ vectors.mT
+        made = inner @ root if tall else root @ inner
     if whole:
-        return Polar(like(made, matrix), like(sigma, matrix), "Gram")
+        return Polar(like(made, matrix), like(sigma, matrix), by)
     factor = torch.zeros_like(wide)
     factor[rows.nonzero(), columns.nonzero().mT] = made
     values = torch.nn.functional.pad(sigma, (0, min(matrix.shape) - len(sigma)))
-    return Polar(like(factor, matrix), like(values, matrix), "Gram")
+    return Polar(like(factor, matrix), like(values, matrix), by)
+
+
+def _split(
+    tall: Tensor, values: Tensor, vectors: Tensor, least: float, floor: float
+) -> tuple[Tensor, Tensor] | None:
+    """The polar factor and the singular values of X (m, n), m ≥ n, from the eigenvalues λ, largest
+    first, and eigenvectors of XᵀX; None where more than half of them are at most `least`.
+
+    The strong directions are those of the Gram.  X on the weak ones is a thin matrix, whose SVD is
+    exact; rounding turned its columns towards the strong ones, out of which they are taken twice.
+    """
+    count = int((values > least).sum())
+    if 2 * count < len(values):
+        return None
+    strong, weak = vectors[:, :count], vectors[:, count:]
+    sigma = values[:count].sqrt()
+    left = tall @ (strong / sigma)
+    rest = tall @ weak
+    for _ in range(2):
+        rest = rest - left @ (left.mT @ rest)
+    own_left, own, own_right = thin_svd(rest)
+    kept = (own > RANK_TOLERANCE * sigma[0]) & (own > floor)
+    factor = left @ strong.mT + own_left[:, kept] @ (own_right[kept] @ weak.mT)
+    return factor, torch.cat([sigma, own]).sort(descending=True).values
 
 
 def _descending(matrix: Tensor, rank: int | None = None) -> tuple[Tensor, Tensor]:

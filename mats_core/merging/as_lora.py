@@ -6,6 +6,7 @@ its arithmetic; what is tested, and what the output holds in the end, is the bas
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
@@ -19,13 +20,15 @@ from ..adapters import most_bytes as bytes_of
 from ..checkpoints import Checkpoint, hub
 from ..errors import InputError, listing
 from ..families import Family
+from ..linear import Factors
 from ..recipes import IN_MEMORY, LoraOutput, Plan, Recipe
 from ..system import Event, nbytes
 from .asking import has_tasks
-from .journal import NAME as JOURNAL
+from .later import Later, Piece, checksum_of
 from .workspace import Place
 
 Read = Callable[[str], Tensor]
+FRESH = ".adapter"  # the folder of an adapter that has not its names yet
 
 
 def require(plan: Plan) -> None:
@@ -73,21 +76,24 @@ def made(
         return None, encoder
     names = place.sink.specs
     read = encoder.__getitem__ if encoder else Checkpoint.open(place.folder or Path()).read
-    adapter = yield from factoring(plan, names, read)
+    adapter = yield from factoring(plan, names, read, place.later)
     needed = place.folder is None or has_tasks(plan)
     return adapter, {name: adapter.merged(name) for name in names} if needed else {}
 
 
-def factoring(plan: Plan, names: Mapping[str, Any], read: Read) -> Generator[Event, None, Lora]:
+def factoring(
+    plan: Plan, names: Mapping[str, Any], read: Read, later: Later | None = None
+) -> Generator[Event, None, Lora]:
     """The adapter of a merge, an event before each matrix.
 
     names   of the merged tensors
     read    one of them, by the base's name
+    later   where the factors are kept that are made
 
     Raises `InputError` where the merge is the base, or has no matrix that differs from it.
     """
     assert plan.recipe.lora is not None
-    on = {"dtype": plan.dtype, "device": plan.device}
+    on = {"dtype": plan.dtype, "device": plan.device, "later": later or Later()}
     return (yield from factoring_of(plan.inputs.family, plan.recipe.lora, names, read, **on))
 
 
@@ -99,9 +105,10 @@ def factoring_of(
     *,
     dtype: torch.dtype,
     device: str,
+    later: Later | None = None,
 ) -> Generator[Event, None, Lora]:
     """`factoring` without a plan."""
-    base = family.base
+    base, later = family.base, later or Later()
     energies: dict[str, float] = {}
 
     def changed(name: str) -> bool:
@@ -116,11 +123,15 @@ def factoring_of(
     yield Event(text="Looking for what the merge has changed")
     places = Places.of(family, called, lambda name: name in names and changed(name))
     factors: dict[str, Any] = {}
+
+    def factor(name: str, own: Tensor) -> Factors:
+        bounds = {"rank": wanted.rank, "energy": wanted.energy, "dtype": dtype, "device": device}
+        return factored(family, name, own, **bounds)
+
     for index, name in enumerate(places.modules):
         text = f"Factoring matrix {index + 1} of {len(places.modules)}"
         yield Event(fraction=index / len(places.modules), text=text)
-        bounds = {"rank": wanted.rank, "energy": wanted.energy, "dtype": dtype, "device": device}
-        found = factored(family, name, read(name), **bounds)
+        found = _kept(later, name, read(name), factor)
         if found.rank:
             factors[name] = found
     if not factors:
@@ -136,6 +147,21 @@ def factoring_of(
     lost = {name: energies[name] for name in places.nowhere}
     moved = sum(energies.get(name, 0.0) for name in kept)
     return Lora(family, factors, kept, places, lost, moved)
+
+
+def _kept(
+    later: Later, name: str, merged: Tensor, factor: Callable[[str, Tensor], Factors]
+) -> Factors:
+    """The factors of a merged matrix, made unless they are kept."""
+    key = f"factors {name} {checksum_of(merged):08x}" if later.keeps else ""
+
+    def made() -> Piece:
+        found = factor(name, merged)
+        factors = {"left": found.left, "right": found.right}
+        return Piece(factors, {"lost": found.lost, "energy": found.energy})
+
+    piece = later.piece(key, made)
+    return Factors(**piece.tensors, **piece.told)
 
 
 def told(wanted: LoraOutput, lora: Lora) -> dict[str, Any]:
@@ -202,6 +228,7 @@ def called(recipe: Recipe) -> str:
 
 def clear(folder: Path) -> None:
     """Remove the adapter that a merge which was stopped at its end has left in its folder."""
+    shutil.rmtree(folder / FRESH, ignore_errors=True)
     for name in (CONFIG, WEIGHTS):
         (folder / name).unlink(missing_ok=True)
 
@@ -209,10 +236,15 @@ def clear(folder: Path) -> None:
 def put(plan: Plan, lora: Lora, folder: Path) -> None:
     """Write the adapter in the place of the weights of an unfinished output.
 
-    The journal goes first: without these weights a merge that is stopped begins again.
+    It takes its names last: a merge that is stopped before has its weights, and one that is stopped
+    later merges its layers again, and has its factors.
     """
-    (folder / JOURNAL).unlink(missing_ok=True)
-    for file in folder.glob("*.safetensors*"):
+    fresh = folder / FRESH
+    fresh.mkdir()
+    lora.write(fresh, called(plan.recipe))
+    for file in folder.glob("[!.]*.safetensors*"):
         file.unlink()
     shutil.rmtree(folder / "adapter", ignore_errors=True)
-    lora.write(folder, called(plan.recipe))
+    for file in list(fresh.iterdir()):
+        os.replace(file, folder / file.name)
+    fresh.rmdir()

@@ -6,13 +6,9 @@ examples, and the head and settings of each expert.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Generator, Mapping, Sequence
 
-import torch
 from torch import Tensor
-from zlib_ng.zlib_ng import crc32
 
 from .. import models
 from ..evaluation import Asked, Exam, TaskResult
@@ -20,6 +16,7 @@ from ..recipes import Plan
 from ..system import Event, changed
 from .asking import asking_plan
 from .journal import Journal
+from .later import digest_of
 
 
 def asking_on(
@@ -52,11 +49,4 @@ def _key(exam: Exam, encoder: Mapping[str, Tensor]) -> str:
         )
         for one in exam.examiners
     ]
-    tensors = [(name, _checksum(value)) for name, value in sorted(encoder.items())]
-    return hashlib.sha256(json.dumps([asked, tensors]).encode()).hexdigest()
-
-
-def _checksum(value: Tensor) -> int:
-    """CRC-32 of a tensor's bytes."""
-    plain = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-    return crc32(plain.numpy().data)
+    return digest_of(asked, encoder)

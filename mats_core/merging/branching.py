@@ -7,7 +7,7 @@ branches, and the next stage is asked with them in place.  `routing.py` says in 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,21 +20,28 @@ from ..errors import InputError
 from ..evaluation import with_head
 from ..families import Expert
 from ..linear import discriminant, input_gate, output_branch, solve_positive, worth_factors
-from ..models import Router, Routing, mean_token, noting
+from ..models import Router, Routing, joined, mean_token, noting, parted
 from ..names import bias_of, module_of
 from ..recipes import Plan, Routed
 from ..statistics import Block, Moments, Stage, Stream, blocks_of, moments, stage_inputs
 from . import calibration_inputs
+from .later import Later, Piece, digest_of
 from .reading import treated_as_matrix
 from .side_by_side import Pair, apart, base_names, few, put_into
 
 Parts = dict[str, Tensor]
+RIGHTLY = "branches taken rightly"  # the key of a piece
 
 
 def rank_of(routed: Routed, rows: int, columns: int) -> int:
     """The rank of a branch of a matrix, which its sides bound."""
     whole = min(rows, columns)
     return whole if routed.rank == "full" else min(routed.rank, whole)
+
+
+def stage_key(stage: Stage) -> str:
+    """The key of the piece that holds the branches of a stage."""
+    return f"branches of {stage.layers[0]}"
 
 
 @dataclass(frozen=True)
@@ -58,8 +65,8 @@ class Work:
     names    the module of a layer that is merged as a matrix → its weight, by the base's name
     """
 
-    def __init__(self, plan: Plan, routed: Routed, encoder: Tensors) -> None:
-        self.plan, self.routed, self.encoder = plan, routed, encoder
+    def __init__(self, plan: Plan, routed: Routed, encoder: Tensors, later: Later) -> None:
+        self.plan, self.routed, self.encoder, self.later = plan, routed, encoder, later
         self.beside: dict[str, Parts] = {}
         family, first = plan.inputs.family, plan.inputs.family.experts[0]
         tensors = with_head(encoder, family, first)
@@ -71,6 +78,7 @@ class Work:
         batch = self._inputs(first)[0] if routed.samples else self._probe(first, tensors)
         self.blocks = blocks_of(self.model, few(batch), self.names)
         self.routing = Routing()
+        self._made_from = self._digest() if later.keeps else ""
         self._hits: dict[str, list[tuple[int, int]]] = defaultdict(list)
         if not any(map(self.routes, (stage for one in self.blocks for stage in one.stages))):
             raise InputError(
@@ -88,6 +96,29 @@ class Work:
         drawn, _ = calibration_inputs.of_task(self.plan, expert, self.routed.samples)
         tensors = with_head(self.encoder, self.plan.inputs.family, expert)
         return calibration_inputs.batches(self.plan, expert, [drawn.split], tensors)
+
+    def _digest(self) -> str:
+        """Of all that the branches are made from and the journal does not say."""
+        experts = self.plan.inputs.family.experts if self.routed.samples else ()
+        drawn = (calibration_inputs.of_task(self.plan, e, self.routed.samples) for e in experts)
+        return digest_of([one.split.digest for one, _ in drawn], self.encoder)
+
+    def kept(self, key: str, make: Callable[[], Piece]) -> Piece:
+        """A piece of these branches, made unless it is kept."""
+        return self.later.piece(f"{key} {self._made_from}", make)
+
+    def known(self, key: str) -> bool:
+        """Whether a piece was made by a merge that this one goes on from."""
+        return self.later.has(f"{key} {self._made_from}")
+
+    def keys(self) -> list[str]:
+        """The pieces that examples are read for."""
+        stages = [stage for block in self.blocks for stage in map(self.routes, block.stages)]
+        return [*(stage_key(stage) for stage in stages if stage is not None), RIGHTLY]
+
+    def complete(self) -> bool:
+        """Whether no example has to be read any more."""
+        return all(map(self.known, self.keys()))
 
     def name(self, pair: Pair) -> str:
         """The name of the expert whose examples a pair of streams carries."""
@@ -123,6 +154,19 @@ class Work:
 
     def add(self, block: Block, stage: Stage, streams: Sequence[Pair]) -> None:
         """Make the branches of a stage's layers and their router, and put them into the model."""
+        piece = self.kept(
+            stage_key(stage), lambda: Piece(joined(self._made(block, stage, streams)))
+        )
+        beside = parted(piece.tensors)[1]
+        for layer in stage.layers:
+            name = self.names[layer]
+            self.beside[name] = beside[name]
+            self.routing.add(layer, {n: v.to(self.plan.device) for n, v in beside[name].items()})
+            self.routing.added(self.model, layer)
+
+    def _made(self, block: Block, stage: Stage, streams: Sequence[Pair]) -> dict[str, Parts]:
+        """A weight → its parts, as they will be read from the file: what is tested now is what is
+        tested then."""
         seen = [self._seen(pair, block, stage) for pair in streams]
         dtype = self.encoder[self.names[stage.layers[0]]].dtype
         router = {name: value.to(dtype) for name, value in self._router(stage, seen).items()}
@@ -131,13 +175,12 @@ class Work:
         if self.routed.by == "smile":
             router["top"] = torch.tensor(min(self.routed.top, len(self.plan.inputs.family.experts)))
         router["stage"] = torch.tensor(len(self.routing.routers))
+        made: dict[str, Parts] = {}
         for layer in stage.layers:
             parts = {name: v.to(dtype) for name, v in self._branches(layer, seen).items()}
-            # As they will be read from the file: what is tested now is what is tested then.
-            self.beside[self.names[layer]] = kept = {**on_cpu(parts), **router}
-            self.routing.add(layer, {n: v.to(self.plan.device) for n, v in kept.items()})
-            self.routing.added(self.model, layer)
+            made[self.names[layer]] = {**on_cpu(parts), **router}
             router = {"stage": router["stage"]}  # which lies beside the first of its layers
+        return made
 
     def _seen(self, pair: Pair, block: Block, stage: Stage) -> _Seen:
         means: list[Tensor] = []
@@ -237,8 +280,12 @@ class Work:
             self._become(pair.expert, block.module)
             pair.own.go_on(block.module)
 
-    def rightly(self) -> dict[str, float]:
+    def told(self) -> dict[str, float]:
         """What `Built.rightly` says."""
+        return dict(self.kept(RIGHTLY, lambda: Piece(told=self.rightly())).told)
+
+    def rightly(self) -> dict[str, float]:
+        """The share of each expert's examples that take its branch."""
         sums = {name: map(sum, zip(*hits, strict=True)) for name, hits in self._hits.items()}
         return {name: right / asked for name, (right, asked) in sums.items()}
 
@@ -253,6 +300,7 @@ def calibrated(
     """
     size = None if bias is not None else -1
     whole = weight if bias is None else torch.cat([weight, bias[:, None]], 1)
+    assert seen.cross is not None
     gram, cross = (one[:size, :size].to(weight) for one in (seen.gram, seen.cross))
     ridge = damping * float(gram.diagonal().mean()) * torch.eye(len(gram)).to(weight)
     target = whole @ (cross + ridge)

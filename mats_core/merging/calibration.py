@@ -23,7 +23,7 @@ from ..checkpoints import SHARD_BYTES, Checkpoint
 from ..errors import InputError, listing
 from ..evaluation import with_head
 from ..families import Expert
-from ..methods import Layer, LayerStatistics, SequentialOptions
+from ..methods import Layer, LayerStatistics, SequentialOptions, measured_at_once
 from ..names import module_of
 from ..recipes import BLOCK, INPUTS, STAGE, STREAMS, FeatureErrors, InputsChosen, Plan, Unit, units
 from ..statistics import (
@@ -195,7 +195,8 @@ def _seen(
         matched = f"{walk.said(number)}: matching {listing(stage.layers, 1)}"
         yield Event(text=f"{matched} with {walk.name(pair)}")
         walk.become(pair.expert, block.module)
-        found.append(moments(pair.merge, pair.own, block, stage))
+        at_once = walk.at_once(stage)
+        found.append(moments(pair.merge, pair.own, block, stage, at_once=at_once))
     return found
 
 
@@ -323,6 +324,17 @@ class _Walk:
         put_into(model, self.names, family, expert, "")
         return answer_grams(model, self.units, batches, self.plan.recipe.seed)
 
+    def at_once(self, stage: Stage) -> list[str]:
+        """The layers of a stage whose target is measured at once, their bias being a part of it."""
+        found = []
+        for layer in stage.streams:
+            unit, module = self.units[layer], self.expert.get_submodule(layer)
+            options: Any = self.plan.at(unit.name).options
+            whole = (unit.bias is None) == (getattr(module, "bias", None) is None)
+            if whole and measured_at_once(options):
+                found.append(layer)
+        return found
+
     def become(self, index: int, block: str) -> None:
         """Put an expert's weights into the expert's model, of one block ("" for all)."""
         family = self.plan.inputs.family
@@ -349,14 +361,15 @@ def _measured(
     own = known.statistics or (LayerStatistics(),) * len(seen)
     statistics = []
     for before, found, pair in zip(own, seen, streams, strict=True):
-        lost, turned = found.lost.get(name), pair.turns.get(name)
-        before_b = before.output_gradient_gram
+        turned, before_b = pair.turns.get(name), before.output_gradient_gram
+        cross, lost, target = found.cross, found.lost.get(name), found.wanted.get(name)
         statistics.append(
             replace(
                 before,
                 input_gram=found.gram[:size, :size].to(known.base),
-                cross_gram=found.cross[:size, :size].to(known.base),
+                cross_gram=None if cross is None else cross[:size, :size].to(known.base),
                 lost=None if lost is None else lost[:, :size].to(known.base),
+                target=None if target is None else target[:, :size].to(known.base),
                 output_gradient_gram=turned.to(known.base) if turned is not None else before_b,
                 examples=pair.taken.known,
             )

@@ -47,9 +47,11 @@ from ..tasks import names_file
 from . import card
 from .beside import Beside
 from .journal import NAME as JOURNAL
+from .journal import PIECES
+from .training_state import FILE as TRAINING
 
 HEAD_FILES = ("head.safetensors", "config.json")
-UNLISTED = frozenset({"report.json", JOURNAL, MARK})
+UNLISTED = frozenset({"report.json", JOURNAL, MARK, PIECES, TRAINING})
 
 
 def finish_directory(
@@ -168,7 +170,8 @@ def files_in(folder: Path) -> dict[str, int]:
     """Bytes of every file of an output by its name, but for the report that lists them."""
     files = sorted(file for file in folder.rglob("*") if not file.is_dir())
     names = {file.relative_to(folder).as_posix(): file for file in files}
-    return {name: file.lstat().st_size for name, file in names.items() if name not in UNLISTED}
+    listed = {name for name in names if name.partition("/")[0] not in UNLISTED}
+    return {name: file.lstat().st_size for name, file in names.items() if name in listed}
 
 
 def require_output(

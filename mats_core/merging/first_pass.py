@@ -18,12 +18,15 @@ from torch import Tensor
 from .. import models
 from ..checkpoints import Tensors
 from ..linear import discriminant, output_branch, worth_factors
+from ..models import joined, parted
 from ..names import bias_of
 from ..recipes import Plan, Routed
 from ..statistics import Block, Stage, Stream, moments
-from .branching import Parts, Work, calibrated, on_cpu, rank_of
+from .branching import Parts, Work, calibrated, on_cpu, rank_of, stage_key
+from .later import Later, Piece
 from .side_by_side import Pair, values_of
 
+ROUTERS = "routers of the first pass"  # the key of a piece
 FOLDS = 2  # of the examples, for the share that is rightly routed
 MIXED = 0.25  # what is lost by the mean of two experts, as a share of what a wrong one loses
 
@@ -42,13 +45,13 @@ class FirstPass(Work):
     leads   the layers in front of which the routers ask
     """
 
-    def __init__(self, plan: Plan, routed: Routed, encoder: Tensors) -> None:
-        super().__init__(plan, routed, encoder)
+    def __init__(self, plan: Plan, routed: Routed, encoder: Tensors, later: Later) -> None:
+        super().__init__(plan, routed, encoder, later)
         stages = [stage for block in self.blocks for stage in block.stages]
         reading = [stage for stage in stages if len(stage.streams) < len(stage.layers)]
         self.leads = [stage.layers[0] for stage in reading or stages]
         self._means: list[Tensor] = []
-        self._rightly: list[float] = []
+        self._rightly: dict[str, float] = {}
         inside = {self.names[layer] for stage in stages for layer in stage.layers}
         inside |= set(map(bias_of, inside))
         known = set(self.named.values())
@@ -69,9 +72,15 @@ class FirstPass(Work):
         where = {"dtype": self.plan.dtype, "device": self.plan.device}
         experts = self.plan.inputs.family.experts
         updates = [expert.checkpoint.read(name, **where) - wide for expert in experts]
-        if any(map(torch.any, updates)):
-            rows = as_matrix(merged.shape)
-            self._keep(name, self._factored([update.reshape(rows) for update in updates], []))
+        if not any(map(torch.any, updates)):
+            return
+        rows = as_matrix(merged.shape)
+        key, changes = f"branch of {name}", [update.reshape(rows) for update in updates]
+
+        def made() -> Piece:
+            return Piece(joined({name: self._as_read(name, self._factored(changes, []))}))
+
+        self._keep(self.kept(key, made))
 
     def _factored(self, updates: Sequence[Tensor], grams: Sequence[Tensor]) -> Parts:
         """The parts of matrices (rows, columns), one an expert: factors where they are smaller."""
@@ -84,11 +93,15 @@ class FirstPass(Work):
         left, right = (torch.stack(factors) for factors in zip(*pairs, strict=True))
         return {"left": left, "right": right}
 
-    def _keep(self, name: str, parts: Mapping[str, Tensor]) -> None:
-        """Put parts beside a tensor, as they will be read from the file."""
+    def _as_read(self, name: str, parts: Mapping[str, Tensor]) -> Parts:
+        """The parts beside a tensor as they will be read from the file."""
         dtype = self.encoder[name].dtype
-        kept = on_cpu({part: value.to(dtype) for part, value in parts.items()})
-        self.beside.setdefault(name, {}).update(kept)
+        return on_cpu({part: value.to(dtype) for part, value in parts.items()})
+
+    def _keep(self, piece: Piece) -> None:
+        """Put the parts of a piece beside their tensors."""
+        for name, parts in parted(piece.tensors)[1].items():
+            self.beside.setdefault(name, {}).update(parts)
 
     # The first pass ------------------------------------------------------------------------------
 
@@ -96,9 +109,10 @@ class FirstPass(Work):
         """What the routers see of an expert's examples is noted; then as of `Work`, with the
         expert's branches in the model.  None where nothing is calibrated."""
         batches = self._inputs(self.plan.inputs.family.experts[index])
-        self._as(None, "")
-        seen = [models.mean_inputs(self.model, batch, self.leads) for batch in batches]
-        self._means.append(torch.cat([torch.cat(list(one.values()), 1).cpu() for one in seen]))
+        if not self.known(ROUTERS):
+            self._as(None, "")
+            seen = [models.mean_inputs(self.model, batch, self.leads) for batch in batches]
+            self._means.append(torch.cat([torch.cat(list(one.values()), 1).cpu() for one in seen]))
         if self.expert is None:
             return None
         self._as(index, "")
@@ -108,14 +122,28 @@ class FirstPass(Work):
 
     def ready(self) -> None:
         """Fit the routers, when all examples were seen."""
+        routers = self.kept(ROUTERS, self._routers)
+        self._keep(routers)
+        self._rightly = dict(routers.told)
+
+    def keys(self) -> list[str]:
+        return [*super().keys(), ROUTERS]
+
+    def _routers(self) -> Piece:
+        """The parts of the routers; an expert → the share of its examples that choose it, when
+        routers are fitted to the others of them."""
         directions, offsets = _fitted(self._means)
-        self._rightly, margin = _held_out(self._means)
+        shares, margin = _held_out(self._means)
         each = directions.split([self._width(lead) for lead in self.leads], 1)
+        found: dict[str, Parts] = {}
         for lead, part in zip(self.leads, each, strict=True):
-            first = lead == self.leads[0]
-            taken = offsets if first else torch.zeros_like(offsets)
-            self._keep(self.names[lead], {"prototypes": part.contiguous(), "offsets": taken})
-        self._keep(self.names[self.leads[0]], {"margin": torch.tensor(margin)})
+            first, name = lead == self.leads[0], self.names[lead]
+            parts = {"prototypes": part.contiguous()}
+            parts["offsets"] = offsets if first else torch.zeros_like(offsets)
+            parts |= {"margin": torch.tensor(margin)} if first else {}
+            found[name] = self._as_read(name, parts)
+        names = [expert.name for expert in self.plan.inputs.family.experts]
+        return Piece(joined(found), dict(zip(names, shares, strict=True)) if shares else {})
 
     def _width(self, layer: str) -> int:
         return self.plan.inputs.family.shape(self.names[layer])[1]
@@ -124,15 +152,17 @@ class FirstPass(Work):
         return [float(index == n) for n in range(len(self.plan.inputs.family.experts))]
 
     def rightly(self) -> dict[str, float]:
-        """An expert → the share of its examples that choose it, when routers are fitted to the
-        others of them."""
-        names = [expert.name for expert in self.plan.inputs.family.experts]
-        return dict(zip(names, self._rightly, strict=True)) if self._rightly else {}
+        return self._rightly
 
     # The second ----------------------------------------------------------------------------------
 
     def add(self, block: Block, stage: Stage, streams: Sequence[Pair]) -> None:
         """Make the branches of a stage's layers."""
+        made = self.kept(stage_key(stage), lambda: Piece(joined(self._made(block, stage, streams))))
+        self._keep(made)
+
+    def _made(self, block: Block, stage: Stage, streams: Sequence[Pair]) -> dict[str, Parts]:
+        found: dict[str, Parts] = {}
         seen = []
         for pair in streams:
             self._as(pair.expert, block.module)
@@ -151,9 +181,11 @@ class FirstPass(Work):
                 updates.append(weight - self._merged(name))
                 shifts += [] if shift is None else [shift - self._merged(bias)]
             grams = [one.gram[:-1, :-1].to(updates[0]) for one in seen]
-            self._keep(name, self._in_layout(name, self._factored(updates, grams)))
+            parts = self._in_layout(name, self._factored(updates, grams))
+            found[name] = self._as_read(name, parts)
             if shifts:
-                self._keep(bias, {"right": torch.stack(shifts)})
+                found[bias] = self._as_read(bias, {"right": torch.stack(shifts)})
+        return found
 
     def _in_layout(self, name: str, parts: Parts) -> Parts:
         """Parts of (d_out, d_in) as those of the tensor that its file holds."""

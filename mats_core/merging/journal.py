@@ -9,6 +9,7 @@ do not have the checksum of its line is merged again.
     {"survey": [...]}                                          thresholds of a first pass over all
     {"layer": name, "stage": "spooled", "norm": …, "report": {…}, "checksums": {tensor: crc}}
     {"layer": name, "stage": "written", "report": {…}, "checksums": {tensor: crc}}
+    {"piece": key, "file": name, "checksums": {tensor: crc}, "told": {…}}   (see `later.py`)
     {"asked": sha256 of what was asked (`asked.py`), "tasks": [{…}, …]}   results so far
 """
 
@@ -28,6 +29,7 @@ from ..evaluation import TaskResult
 from ..recipes import LayerReport, layer_dict, layer_of, task_dict, task_of_dict
 
 NAME = ".journal.jsonl"
+PIECES = ".pieces"  # the folder of what is made after the layers (`later.py`)
 FORMAT = "mats-journal-2"
 UNCHECKED = "mats-journal-1"  # its lines have no check sums
 CHECK = "check"  # of a line: the CRC-32 of what stands before it
@@ -48,12 +50,23 @@ class Entry:
 
 
 @dataclass(frozen=True)
+class KeptPiece:
+    """What a stage after the layers has made: the file that holds it, and what is told with it."""
+
+    key: str
+    file: str
+    checksums: Mapping[str, int] = field(default_factory=dict)
+    told: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Past:
     """What an earlier, unfinished merge has done; `length` is that of its whole lines."""
 
     entries: Mapping[str, Entry] = field(default_factory=dict)
     survey: Any = None
     asked: Mapping[str, Sequence[TaskResult]] = field(default_factory=dict)
+    pieces: Mapping[str, KeptPiece] = field(default_factory=dict)
     length: int = 0
 
 
@@ -94,6 +107,7 @@ def _parse(file: Path) -> tuple[dict[str, Any] | None, Past]:
     first: dict[str, Any] | None = None
     entries: dict[str, Entry] = {}
     asked: dict[str, Sequence[TaskResult]] = {}
+    pieces: dict[str, KeptPiece] = {}
     survey, length = None, 0
     for line in raw.splitlines(keepends=True):
         try:
@@ -111,6 +125,12 @@ def _parse(file: Path) -> tuple[dict[str, Any] | None, Past]:
                 survey = content["survey"]
             elif "asked" in content:
                 asked[str(content["asked"])] = tuple(map(_result, content["tasks"]))
+            elif "piece" in content:
+                key = content.pop("piece")
+                piece = typed(KeptPiece, {**content, "key": key})
+                if Path(piece.file).name != piece.file:
+                    break
+                pieces[piece.key] = piece
             else:
                 name, report = content.pop("layer"), layer_of(content.pop("report"))
                 entry = typed(Entry, {**content, "report": report})
@@ -120,7 +140,7 @@ def _parse(file: Path) -> tuple[dict[str, Any] | None, Past]:
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             break  # torn by what killed the merge: this line and all after it do not count
         length += len(line)
-    return first, Past(entries, survey, asked, length)
+    return first, Past(entries, survey, asked, pieces, length)
 
 
 def _check(content: Mapping[str, Any]) -> int:
@@ -193,6 +213,13 @@ class Journal:
         """What was answered so far to what a key stands for."""
         tasks = [{**task_dict(one), "nothing": one.merged.nothing} for one in results]
         self._note({"asked": key, "tasks": tasks})
+        if time.monotonic() - self._flushed >= INTERVAL:
+            self.flush()
+
+    def piece(self, piece: KeptPiece) -> None:
+        """A piece is made; its file is on the disk."""
+        told = {"checksums": dict(piece.checksums), "told": dict(piece.told)}
+        self._note({"piece": piece.key, "file": piece.file, **told})
         if time.monotonic() - self._flushed >= INTERVAL:
             self.flush()
 

@@ -50,8 +50,10 @@ from .directory import finish_directory, require_output
 from .engine import Engine, Layers, here, merge_layers
 from .journal import NAME as JOURNAL
 from .journal import layers_done
+from .later import remove_pieces
 from .reporting import report_of
-from .sinks import MemorySink, Sink, fold_vectors, take_over
+from .sinks import MemorySink, Sink, fold_vectors, rewrite, take_over
+from .training_state import remove_state
 from .workspace import Place, open_place
 
 SHARES = Shares()  # where no estimate says more
@@ -191,13 +193,11 @@ def _run_plan(
         layers = yield from stages.next(merging, shares.merging, _in_round(recipe))
         left = require_merged(plan, layers)
         encoder = _encoder(plan, place, folder)
-        refined = None
-        if recipe.refine is not None:
-            steps = refining.train(plan, encoder, folder, shard_bytes, resume=resume)
-            encoder, refined = yield from stages.next(steps, shares.refining)
+        training = refining.train(plan, encoder, folder, resume=resume)
+        encoder, refined = yield from stages.next(training, shares.refining)
         factoring = as_lora.made(plan, place, encoder)
         adapter, encoder = yield from stages.next(factoring, shares.factoring)
-        building = routing.building(plan, encoder)
+        building = routing.building(plan, encoder, place.later)
         built = yield from stages.next(building, shares.branching, _in_round(recipe))
         asking = asking_on(plan, exam, {**encoder, **built.tensors}, place.journal)
         results = yield from stages.next(asking, (1 - REFERENCES) * shares.testing)
@@ -217,8 +217,12 @@ def _run_plan(
         report = replace(report, inputs=tuple(chosen), refined=refined, routed=told)
         if adapter is not None:
             report = replace(report, lora=as_lora.finish(plan, adapter, folder))
+        elif folder is not None and refined is not None and refined.best:
+            rewrite(plan, folder, encoder, shard_bytes=shard_bytes)
         if folder is not None:
             report = finish_directory(plan, folder, report, built.tensors, began)
+            remove_pieces(folder)
+            remove_state(folder)
     if target is not None:
         (target / JOURNAL).unlink(missing_ok=True)  # last: until here a merge can be resumed
     tensors = {} if target is not None else encoder

@@ -33,8 +33,7 @@ from ..recipes import Epoch, EpochDone, Plan, Refine, Refined
 from ..statistics import drawn_rows
 from ..system import Event
 from ..tasks import Split
-from .sinks import rewrite
-from .training_state import NOTHING, State, begun, read_state, remove_state, save_state
+from .training_state import NOTHING, State, begun, read_state, save_state
 
 Keep = Callable[[State], None]
 Training = Generator[Event, None, tuple[dict[str, Tensor], Refined]]
@@ -62,23 +61,16 @@ def require(plan: Plan) -> None:
 
 
 def train(
-    plan: Plan,
-    encoder: Mapping[str, Tensor],
-    folder: Path | None,
-    shard_bytes: int,
-    *,
-    resume: bool,
-) -> Generator[Event, None, tuple[Mapping[str, Tensor], Refined]]:
-    """Train the merge further, and write it in the place of what was merged."""
+    plan: Plan, encoder: Mapping[str, Tensor], folder: Path | None, *, resume: bool
+) -> Generator[Event, None, tuple[Mapping[str, Tensor], Refined | None]]:
+    """The tensors of a merge, trained further where its recipe says so; the state after each epoch
+    is kept in an unfinished output, until this is complete."""
+    if plan.recipe.refine is None:
+        return encoder, None
     if folder is None:
         return (yield from refining(plan, encoder))
     past = read_state(folder) if resume else NOTHING
-    steps = refining(plan, encoder, past, lambda state: save_state(state, folder))
-    encoder, refined = yield from steps
-    if refined.best:
-        rewrite(plan, folder, encoder, shard_bytes=shard_bytes)
-    remove_state(folder)
-    return encoder, refined
+    return (yield from refining(plan, encoder, past, lambda state: save_state(state, folder)))
 
 
 def refining(
@@ -96,7 +88,8 @@ def refining(
     settings = plan.recipe.refine
     assert settings is not None
     terms: list[_Term] = []
-    experts = plan.inputs.family.experts
+    ended = bool(past.history) and past.ended(settings)
+    experts = () if ended else plan.inputs.family.experts  # who has nothing more to say
     for index, expert in enumerate(experts):
         yield Event(text=f"Asking the expert {expert.name} ({index + 1} of {len(experts)})")
         terms.append(_term(plan, expert, settings))

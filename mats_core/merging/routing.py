@@ -24,6 +24,7 @@ from ..statistics import room
 from ..system import Event, nbytes
 from .branching import Parts, Work, rank_of
 from .first_pass import FirstPass, as_matrix
+from .later import Later
 from .reading import treated_as_matrix
 from .side_by_side import Pair, streams_budget
 
@@ -130,20 +131,24 @@ def most_bytes(plan: Plan) -> int:
     return total
 
 
-def building(plan: Plan, encoder: Tensors) -> Generator[Event, None, Built]:
+def building(plan: Plan, encoder: Tensors, later: Later) -> Generator[Event, None, Built]:
     """The branches from a merge back to the experts of a plan, an event before each stage; none,
     and no event, of a merge that stays static.
 
     encoder   the merged tensors by the base's names
+    later     where the branches of each stage are kept that are made
     """
     routed = plan.recipe.routed
     if routed is None or routed.rank == 0:
         return Built({}, {})
     yield Event(text="Looking for the layers that are routed")
-    work = (FirstPass if routed.by == "first_pass" else Work)(plan, routed, encoder)
+    work = (FirstPass if routed.by == "first_pass" else Work)(plan, routed, encoder, later)
+    whole = work.complete()  # nothing is left to be fitted: no example is read
     with room(streams_budget()) as kept:
         streams: list[Pair] = []
-        for index, expert in enumerate(plan.inputs.family.experts if routed.samples else ()):
+        for index, expert in enumerate(
+            plan.inputs.family.experts if routed.samples and not whole else ()
+        ):
             yield Event(text=f"Reading the calibration inputs of {expert.name}")
             pair = work.pair(index, kept)
             streams += [pair] if pair else []
@@ -157,4 +162,4 @@ def building(plan: Plan, encoder: Tensors) -> Generator[Event, None, Built]:
             for pair in streams:
                 yield Event(fraction=far, text=f"{said}: going on with {work.name(pair)}")
                 work.go_on(block, pair)
-    return Built(work.beside, work.rightly())
+    return Built(work.beside, work.told())

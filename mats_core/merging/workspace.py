@@ -17,6 +17,7 @@ from ..recipes import VERSION, KeptSums, Plan, units
 from ..statistics import Statistics
 from .directory import pinned
 from .journal import NAME, Entry, Journal, Past, identity, read_past
+from .later import Later
 from .reading import treated_as_matrix
 from .sinks import SPOOL, MemorySink, Sink, Spool, output_specs
 
@@ -28,6 +29,7 @@ class Place:
     past     the layers that an earlier merge has left there
     folder   of the output; None: memory
     sums     over the experts, where they are kept
+    later    what the stages after the layers make
     """
 
     sink: Sink
@@ -37,6 +39,7 @@ class Place:
     past: Mapping[str, Entry]
     folder: Path | None = None
     sums: KeptSums | None = None
+    later: Later = field(default_factory=Later)
 
     def finish(self) -> None:
         """All tensors are written: put them on the disk."""
@@ -122,7 +125,7 @@ def open_place(plan: Plan, folder: Path | None, *, shard_bytes: int, resume: boo
             remedy="Start again with --force and without --resume.",
         ) from None
 
-    return Place(writer, writer, spool, journal, entries, folder, sums)
+    return Place(writer, writer, spool, journal, entries, folder, sums, Later(journal, folder))
 
 
 def _sync(writer: CheckpointWriter, spool: Spool) -> None:
@@ -151,7 +154,8 @@ def _verified(past: Past, folder: Path) -> dict[str, Entry]:
     """The layers whose bytes are those that the journal speaks of."""
     if not past.entries:
         return {}
-    written = Checkpoint.open(folder).tensors
+    # An adapter may have taken the place of the weights.
+    written = Checkpoint.open(folder).tensors if any(folder.glob("[!.]*.safetensors")) else {}
     spooled = Checkpoint.open(folder / SPOOL).tensors if (folder / SPOOL).exists() else {}
     places: Mapping[str, Mapping[str, TensorEntry]] = {"written": written, "spooled": spooled}
     return {

@@ -29,7 +29,14 @@ from .reference import (
     options_of_the_base,
 )
 from .running import merge_running, running_cost
-from .sequential import DECIDED, INPUT_WIDTH, STEADIED, SequentialOptions, share_of_update
+from .sequential import (
+    DECIDED,
+    INPUT_WIDTH,
+    STEADIED,
+    SequentialOptions,
+    measured_at_once,
+    share_of_update,
+)
 from .spaces import space_of
 from .stages import PLAIN, Stage
 from .starts import STARTS
@@ -42,7 +49,8 @@ __all__ = [
     "Earlier", "EssentialOptions", "KfacOptions", "Ladder", "Layer", "LayerStatistics", "Merged",
     "Method", "OptionField", "Options", "Preset", "Rung", "SequentialOptions", "Shape", "Solve",
     "Stage", "Step", "Sums", "Treatment", "Watch", "as_mapping", "calls", "describe",
-    "essential_subspace", "essential_update", "fields_of", "kfac", "merge_running",
+    "essential_subspace", "essential_update", "fields_of", "kfac", "measured_at_once",
+    "merge_running",
     "named_checkpoints", "named_tasks", "operations", "options_of_the_base", "passes", "reference",
     "relative_power", "running_cost", "selection", "share_of_update", "shift_covariance",
     "space_of", "stretched", "svd_bytes", "two_factors", "with_steps",

@@ -36,6 +36,8 @@ class LayerStatistics:
     cross_gram             E[x̃_e x̃_sᵀ] of the expert's inputs and the merge's, whose Gram is
                            `input_gram` then (`sequential`)
     lost                   E[(r_e − r_s) x̃_sᵀ] (d_out, d_in), what the residual stream has lost
+    target                 E[(W̃ x̃_e + r_e − r_s) x̃_sᵀ] (d_out, d_in) with the expert's weights W̃,
+                           in the place of `cross_gram` and `lost` where it was measured at once
     examples               how many examples of the expert's task these are of, copies not
                            counted; 0: they are of no task of it (`sequential`)
     """
@@ -47,6 +49,7 @@ class LayerStatistics:
     block: Tensor | None = None
     cross_gram: Tensor | None = None
     lost: Tensor | None = None
+    target: Tensor | None = None
     examples: int | None = None
 
 

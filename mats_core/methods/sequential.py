@@ -193,7 +193,8 @@ def sequential(layer: Layer, options: SequentialOptions, survey: Any = None) -> 
     if options.curvature == "identity":
         found = _least_squares(layer, ready, targets, start.value, how)
         return replace(found, details=details)
-    damped = [matrix(regularised_gram(b, damping=options.damping, normalise=True)) for b in outputs]
+    # In factors as they are: an update with more outputs than inputs has no other directions.
+    damped = [regularised_gram(b, damping=options.damping, normalise=True) for b in outputs]
     blocks = tuple(Kronecker(b, a) for b, a in zip(damped, ready, strict=True))
     operator = WeightedSum(blocks, layer.shares)
     each = (b @ target for b, target in zip(damped, targets, strict=True))
@@ -246,13 +247,15 @@ def _side(
     own, expert = layer.statistics[index], layer.experts[index]
     share = share_of_update(own, options)
     scale = (1 - share) / float(gram.diagonal().sum())
-    cross = gram if own.cross_gram is None else own.cross_gram
-    mixed = options.expert_inputs * cross + (1 - options.expert_inputs) * gram
     a = gram * scale
     if share:
         a = a + share * _of_update(layer.updates[index])
     formed = regularised_gram(a, off_diagonal=options.off_diagonal, damping=options.damping)
     ready = matrix(formed)
+    if own.target is not None:
+        return ready, own.target * scale + expert @ (ready - gram * scale)
+    cross = gram if own.cross_gram is None else own.cross_gram
+    mixed = options.expert_inputs * cross + (1 - options.expert_inputs) * gram
     target = expert @ (mixed * scale + (ready - gram * scale))
     if options.residual and own.lost is not None:
         target = target + scale * own.lost
@@ -290,8 +293,14 @@ def _effective(grams: Sequence[Any], options: SequentialOptions) -> list[float]:
     return [round(effective_dimension(matrix(gram), options.damping), 2) for gram in grams]
 
 
+def measured_at_once(options: SequentialOptions) -> bool:
+    """Whether the target of a layer with a stream can be measured as it is, in one product."""
+    return options.expert_inputs == 1 and options.residual
+
+
 def _told(layer: Layer, options: SequentialOptions) -> str:
-    corrected = options.residual and any(own.lost is not None for own in layer.statistics)
+    seen = ((own.lost, own.target) for own in layer.statistics)
+    corrected = options.residual and any(one is not None for pair in seen for one in pair)
     shares = sorted({share_of_update(own, options) for own in layer.statistics})
     told = ["residual stream corrected"] if corrected else []
     if any(shares):

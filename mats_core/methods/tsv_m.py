@@ -86,7 +86,7 @@ def above(found: Sequence[Triples], floor: float) -> list[Triples]:
 
 def said(ways: Sequence[str]) -> str:
     """The status of a layer whose decompositions were found in these ways."""
-    by_gram = sum(way == "Gram" for way in ways)
+    by_gram = sum(way != "SVD" for way in ways)
     if not by_gram:
         return "exact"
     return f"exact, {by_gram} of {len(ways)} decompositions by their Gram"

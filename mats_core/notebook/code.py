@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..methods import METHODS, describe
-from ..recipes import TRIED
+from ..recipes import TRIED, taking_part
 from .subjects import Request
 
 PLAIN = Request("", (), ())  # what needs no words
@@ -21,7 +21,7 @@ def lines(request: Request, folder: Path | None, names: tuple[str, ...], *, read
     names    all experts that there are
     reads    whether the method reads statistics
     """
-    fields = describe(request.method, len(request.experts))
+    fields = describe(request.method, taking_part(request.experts, dict(request.weights)))
     defaults = {field.name: field.default for field in fields}
     changed = {name: value for name, value in request.options if value != defaults[name]}
     fewer = request.experts if request.experts != names else ()

@@ -17,7 +17,7 @@ from ..errors import InputError
 from ..families import Family
 from ..merging import Merge
 from ..methods import METHODS, PRESETS
-from ..recipes import Recipe, Report
+from ..recipes import Recipe, Report, taking_part
 from ..system import in_notebook
 from . import code, controls, render
 from .answers import Answers, Run, State
@@ -52,7 +52,7 @@ class Panel(Board):
         self._lock = threading.RLock()
         measured, files = explored.measures, explored.folder is not None
         super().__init__(first, begin.view, measured=measured, files=files)
-        count = len(explored.names)
+        count = taking_part(first.experts, dict(first.weights))
         self.knobs = Knobs(first.method, self._ask, self.looks, dict(first.options), count)
         if first.layer:  # then what is explored is open already
             self._see(explored.inputs(explored.names).family, first.layer)
@@ -200,7 +200,9 @@ class Panel(Board):
     def _new_method(self, _: Any) -> None:
         name = self.method.value
         first = METHODS[name].exploring
-        count = len(self._subject.names)
+        chosen = [one for one, box in self.experts.items() if box.value]
+        given = {one: float(self.weights[one].value) for one in chosen if METHODS[name].weighted}
+        count = taking_part(chosen, given)
         before, self.knobs = self.knobs, Knobs(name, self._ask, self.looks, first, count)
         self._show_method()
         before.close()

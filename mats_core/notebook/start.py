@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import InputError, listing, member
 from ..methods import METHODS, PRESETS, PROPOSED, WITHOUT_DATA, Preset
-from ..recipes import Recipe, parse_options, weights_of
+from ..recipes import Recipe, parse_options, taking_part, weights_of
 from ..system import drain
 from . import board, controls, render
 from .picture import matrices
@@ -53,15 +53,13 @@ def start(
     name = _method(explored, known.method if known else method)
     begun = known.options if known else METHODS[name].exploring
     given = {**begun, **(options or {})}
+    weighted = weights_of(weights, explored.names)
+    count = taking_part(explored.names, weighted)
     request = Request(
         name,
-        tuple(
-            parse_options(name, given, explored.folder or Path(), len(explored.names))
-            .model_dump()
-            .items()
-        ),
+        tuple(parse_options(name, given, explored.folder or Path(), count).model_dump().items()),
         explored.names,
-        tuple(weights_of(weights, explored.names).items()),
+        tuple(weighted.items()),
         member("device", device, board.devices()),
         rounds or (known.rounds if known else 1),
         _layer(explored, layer),

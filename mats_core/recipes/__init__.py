@@ -70,6 +70,7 @@ from .recipe import (
     parse_options,
     parse_recipe,
     pinned_models,
+    taking_part,
 )
 from .refined import Epoch, Refined
 from .report import (
@@ -107,7 +108,7 @@ __all__ = [
     "open_source", "parse_options", "parse_recipe", "patterns", "pinned_models", "plain_name",
     "prepare", "proposal", "proposed_base", "read_branches", "recipe_of", "reference",
     "remove_family", "require_recipe", "require_same_layers", "save_family", "saved_names_of",
-    "settings_of", "statistics_of", "still_tuned", "task_dict", "task_of", "task_of_dict",
-    "tuning_notes", "under_base_names", "units", "weights_of", "with_statistics",
+    "settings_of", "statistics_of", "still_tuned", "taking_part", "task_dict", "task_of",
+    "task_of_dict", "tuning_notes", "under_base_names", "units", "weights_of", "with_statistics",
     "write_branches",
 ]  # fmt: skip

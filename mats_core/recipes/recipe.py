@@ -6,7 +6,7 @@ A recipe is a YAML file (see `docs/recipes.md`).  Relative paths in it start at 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -132,11 +132,17 @@ class Recipe(Shown, BaseModel):
     @property
     def count(self) -> int:
         """How many experts take part: one of weight zero is left out."""
-        return sum(entry.weight != 0 for entry in self.experts)
+        weights = {entry.name: entry.weight for entry in self.experts}
+        return taking_part(weights, weights)
 
     def steps(self) -> tuple[Applied, ...]:
         """The steps of `after`, validated, with defaults filled in."""
         return tuple(map(_step, self.after))
+
+
+def taking_part(experts: Iterable[str], weights: Mapping[str, float]) -> int:
+    """How many of the experts have a weight other than 0; one that is not named has weight 1."""
+    return sum(weights.get(name, 1.0) != 0 for name in experts)
 
 
 def _step(item: Mapping[str, Mapping[str, Any]]) -> Applied:

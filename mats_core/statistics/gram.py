@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-MIRRORED = 384  # numbers of a token from which half a product in several calls is the quicker one
+from ..linear import self_product
 
 
 def tokens_of(values: Tensor, examples: int, mask: Tensor | None = None) -> Tensor:
@@ -29,23 +29,7 @@ def token_count(tokens: Tensor, mask: Tensor | None = None) -> int:
 
 def gram_sum(tokens: Tensor) -> Tensor:
     """Σ_n v_n v_nᵀ over the rows of (examples, tokens, d): (d, d)."""
-    rows = tokens.reshape(-1, tokens.shape[-1])
-    total = rows.new_empty(rows.shape[1], rows.shape[1])
-    _fill(total, rows)
-    return total
-
-
-def _fill(total: Tensor, rows: Tensor) -> None:
-    """`total` = rowsᵀ rows; of a large one the blocks below the diagonal are mirrored, not made."""
-    size = rows.shape[1]
-    if size < MIRRORED:
-        torch.mm(rows.T, rows, out=total)
-        return
-    half = size // 2
-    _fill(total[:half, :half], rows[:, :half])
-    _fill(total[half:, half:], rows[:, half:])
-    torch.mm(rows[:, :half].T, rows[:, half:], out=total[:half, half:])
-    total[half:, :half] = total[:half, half:].T
+    return self_product(tokens.reshape(-1, tokens.shape[-1]))
 
 
 def with_bias(gram: Tensor, mean: Tensor) -> Tensor:

@@ -87,15 +87,41 @@ def test_polar_by_gram_of_a_badly_conditioned_matrix_is_as_good_as_its_entries()
     assert apart < moved / 20
 
 
-def test_an_ill_conditioned_matrix_is_left_to_the_svd():
-    matrix = conditioned(12, 30, condition=1e6).float()
+def test_a_matrix_that_is_mostly_weak_is_left_to_the_svd():
+    matrix = conditioned(12, 30, condition=1e12).float()
     assert decompositions.polar(matrix).by == "SVD"
     assert decompositions.largest_triples(matrix, 12).by == "SVD"
     assert (
         decompositions.largest_triples(matrix, 4).by == "Gram"
     )  # the large ones alone are no trouble
-    small = conditioned(12, 30, condition=10).float()
-    assert decompositions.polar(small, floor=0.2).by == "SVD"  # some directions are to be left out
+
+
+@pytest.mark.parametrize("shape", [(40, 90), (90, 40), (60, 60)])
+@pytest.mark.parametrize(("condition", "floor"), [(1e6, 0.0), (1e8, 0.0), (10.0, 0.2)])
+def test_weak_directions_of_a_polar_factor_by_an_svd_of_their_own(shape, condition, floor):
+    matrix = conditioned(*shape, condition=condition).float()
+    matrix[:, 4], matrix[7] = 0, 0
+    found = decompositions.polar(matrix, floor)
+    assert found.by == "both"
+    u, s, vt = np.linalg.svd(matrix.double().numpy(), full_matrices=False)
+    kept = (s > 1e-10 * s[0]) & (s > floor)
+    close(found.factor.double(), torch.from_numpy(u[:, kept] @ vt[kept]), 1e-6)
+    values = torch.from_numpy(s)[: len(found.values)]
+    torch.testing.assert_close(found.values.double(), values, rtol=1e-6, atol=1e-12)
+    exactly = decompositions.polar(matrix.double(), floor)
+    assert exactly.by == "SVD"
+    close(found.factor.double(), exactly.factor, 1e-6)
+
+
+def test_a_matrix_of_low_rank_has_a_partial_isometry_by_its_gram_too():
+    generator = torch.Generator().manual_seed(2)
+    whole = torch.randint(-8, 9, (30, 20), generator=generator).float()
+    matrix = torch.cat([whole, whole[:, :5]], 1)  # no rounding
+    found = decompositions.polar(matrix)
+    assert found.by == "both"
+    singular = torch.linalg.svdvals(found.factor.double())
+    assert singular.tolist() == pytest.approx([1] * 20 + [0] * 5, abs=1e-6)
+    close(found.factor.double(), decompositions.polar(matrix.double()).factor, 1e-6)
 
 
 @pytest.mark.parametrize("shape", [(12, 30), (30, 12)])

@@ -140,7 +140,7 @@ def test_in_memory_it_is_the_same(tiny_family, whole):
     assert all(torch.equal(found[name], value) for name, value in written.items())
 
 
-@pytest.mark.parametrize("after", [0, 1])
+@pytest.mark.parametrize("after", [0, 1, 2])
 def test_resumed_after_an_epoch_it_gives_the_same_bytes(tiny_family, whole, tmp_path, after):
     recipe, epochs = recipe_of(tiny_family, tmp_path / "out"), []
     events = run(recipe, resume=True)
@@ -150,9 +150,12 @@ def test_resumed_after_an_epoch_it_gives_the_same_bytes(tiny_family, whole, tmp_
             break
     partial = tmp_path / ".out.partial"
     assert (partial / training_state.FILE).exists() == bool(after)
+    asked = 0
     for event in run(recipe, resume=True):
+        asked += event.text.startswith("Asking the expert")
         if isinstance(event, EpochDone):
             epochs.append(event.epoch.number)
+    assert asked == (0 if after == 2 else 3)  # of a training that has ended nothing is left
     assert epochs == [after, *range(after + 1, 3)]
     assert same_model(whole, tmp_path / "out")
     written = {path.name for path in (tmp_path / "out").iterdir()}

@@ -20,7 +20,7 @@ from mats_core.cli.main import main
 from mats_core.errors import InputError, MachineError
 from mats_core.evaluation import examiner
 from mats_core.merging import engine, journal, pipeline
-from mats_core.merging.journal import Entry, Journal, layers_done, read_past
+from mats_core.merging.journal import Entry, Journal, KeptPiece, layers_done, read_past
 from mats_core.merging.pipeline import merge, run
 from mats_core.merging.sinks import SPOOL
 from mats_core.recipes.events import LayerDone
@@ -280,6 +280,59 @@ def test_a_stop_after_the_second_pass_needs_its_spool_no_more(
     merge(recipe, resume=True)
     assert same_model(tmp_path / "out", whole / "essential")
     assert not (tmp_path / "out" / SPOOL).exists()
+
+
+ROUTED = {"examples": 8, "rank": 2}
+LATER = {
+    "a LoRA": {"lora": {"rank": 2}},
+    "branches": {"routed": {"by": "updates", **ROUTED}},
+    "branches of a first pass": {"routed": {"by": "first_pass", **ROUTED}},
+}
+
+
+def weights_in(folder: Path) -> dict[str, bytes]:
+    files = [*folder.rglob("*.safetensors"), *folder.rglob("manifest.json")]
+    return {file.relative_to(folder).as_posix(): file.read_bytes() for file in files}
+
+
+@pytest.mark.parametrize("stage", LATER)
+def test_what_a_later_stage_has_made_is_taken(tiny_family, tmp_path, monkeypatch, stage):
+    """Stopped before its last piece, of which one is damaged meanwhile: these two are made."""
+    straight = recipe_of(tiny_family, "average", tmp_path / "straight", **LATER[stage])
+    recipe = straight.model_copy(update={"output": str(tmp_path / "out")})
+    note, made, layers = Journal.piece, list[KeptPiece](), list[str]()
+    merged, most = engine._report, [0]
+
+    def noted(self: Journal, piece: KeptPiece) -> None:
+        note(self, piece)
+        made.append(piece)
+        if len(made) == most[0]:
+            raise MachineError("disk", expected="room", found="none")
+
+    def counted(plan, unit, *rest):
+        layers.append(unit.name)
+        return merged(plan, unit, *rest)
+
+    monkeypatch.setattr(Journal, "piece", noted)
+    monkeypatch.setattr(engine, "_report", counted)
+    report = merge(straight)
+    keys = [piece.key for piece in made]
+    made.clear()
+    most[0] = len(keys) - 1
+    with pytest.raises(MachineError, match="--resume goes on"):
+        merge(recipe, resume=True)
+    assert [piece.key for piece in made] == keys[:-1]
+    file = partial_of(tmp_path / "out") / journal.PIECES / made[1].file
+    data = file.read_bytes()
+    file.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    made.clear()
+    layers.clear()
+    again = merge(recipe, resume=True)
+    assert [piece.key for piece in made] == [keys[1], keys[-1]]
+    assert layers == []
+    assert weights_in(tmp_path / "out") == weights_in(tmp_path / "straight")
+    assert (again.routed, again.lora) == (report.routed, report.lora)
+    assert not list((tmp_path / "out").glob(".*"))
 
 
 def test_answers_of_another_merge_do_not_count(tiny_family, tmp_path):

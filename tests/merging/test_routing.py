@@ -239,7 +239,8 @@ def test_its_size_is_estimated_and_never_too_low(tiny_family, tmp_path, routed):
     static = estimate(routed.inputs, recipe_of(tiny_family, None, output=str(tmp_path / "a")))
     found = estimate(routed.inputs, recipe_of(tiny_family, FEW, output=str(tmp_path / "b")))
     beside = routed.report.routed["bytes"]
-    assert beside <= found.disk_bytes - static.disk_bytes < 4 * beside
+    # Twice: whole, and in the pieces that a merge which is stopped goes on from.
+    assert 2 * beside <= found.disk_bytes - static.disk_bytes < 6 * beside
     assert found.memory["merged model"] - static.memory["merged model"] >= beside
 
 

@@ -16,15 +16,17 @@ SOLVED = {"iterations": 2000, "tolerance": 0.0, "damping": 0.0}
 FIT = {**SOLVED, "curvature": "identity"}
 
 
-def streams(seed, *, experts=3, tokens=60, apart=1.0):
+def streams(seed, *, experts=3, tokens=60, apart=1.0, d_out=6):
     """A case, and each task's tokens (x_s, x_e, r_e − r_s), measured into the layer."""
-    case = random_case(seed, experts=experts, tokens=tokens)
+    case = random_case(seed, experts=experts, tokens=tokens, d_out=d_out)
     random = torch.Generator().manual_seed(seed)
 
     def noise(*shape):
         return torch.randn(*shape, dtype=torch.float64, generator=random)
 
-    seen = [(x + apart * 0.3 * noise(*x.shape), x, apart * noise(len(x), 6)) for x in case.inputs]
+    seen = [
+        (x + apart * 0.3 * noise(*x.shape), x, apart * noise(len(x), d_out)) for x in case.inputs
+    ]
     statistics = tuple(
         LayerStatistics(
             input_gram=x_s.T @ x_s / len(x_s), cross_gram=x_e.T @ x_s / len(x_s),
@@ -84,6 +86,36 @@ def test_with_curvature_the_gradient_of_the_objective_vanishes(curvature):
         size = size + float((np.abs(y) ** 2).sum()) / float((x_s**2).sum())
     (gradient,) = torch.autograd.grad(total, w)
     assert float(gradient.norm()) < 1e-7 * float(size)
+
+
+def test_a_target_that_is_measured_at_once_is_the_same():
+    layer, seen = streams(12)
+    at_once = [
+        replace(own, cross_gram=None, lost=None, target=torch.from_numpy(y.T @ s[0] / len(y)))
+        for own, y, s in zip(layer.statistics, targets(layer, seen), seen, strict=True)
+    ]
+    other = merged(replace(layer, statistics=tuple(at_once)), "sequential", damping=0.03)
+    one = merged(layer, "sequential", damping=0.03)
+    close(other.value, one.value, 1e-9)
+    assert other.status == one.status
+
+
+def test_more_outputs_than_inputs_give_the_solution_of_the_whole_system():
+    """B = Δ Δᵀ of rank 5 among 14, damped, is never formed; here it is."""
+    layer, seen = streams(13, d_out=14)
+    delta = 0.05
+    system, right = np.zeros((70, 70)), np.zeros(70)
+    for (x, _, _), y, own, expert in zip(
+        seen, targets(layer, seen), layer.updates, layer.experts, strict=True
+    ):
+        b = own.numpy() @ own.numpy().T
+        b = b / np.trace(b) + delta / 14 * np.eye(14)
+        a, c = x.T @ x / (x**2).sum(), y.T @ x / (x**2).sum()
+        damped, c = a + delta / 5 * np.eye(5), c + delta / 5 * expert.numpy()
+        system += np.kron(b, damped)
+        right += (b @ c).reshape(-1)
+    expected = np.linalg.solve(system, right).reshape(14, 5)
+    close(value(layer, "sequential", **{**SOLVED, "damping": delta}), expected, 1e-8)
 
 
 @pytest.mark.parametrize("curvature", ["measured", "update", "answers", "identity"])

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from mats_core.errors import InputError
 from mats_core.methods.presets import PRESETS, Preset
 from mats_core.methods.reference import describe
 from mats_core.methods.table import METHODS
@@ -18,7 +19,7 @@ from mats_core.recipes.recipe import parse_options
 from mats_core.system.folders import results_folder
 from pages.shared.frame import Wanted
 from pages.shared.work import merge as work
-from pages.shared.work.jobs import Job
+from pages.shared.work.jobs import Cancelled, Job
 from pages.shared.work.runs import pinned, settings
 from tests.pages.driving import (
     button,
@@ -462,12 +463,26 @@ def test_no_expert_at_all_is_a_sentence(open_app: Open):
     assert button(app, "Merge").disabled
 
 
-def test_cancelled_merge_leaves_nothing_behind(open_app: Open):
-    app = press(open_app(), "Merge")
-    app.session_state["merging"].cancel()
-    settle(app, "merging")
-    assert sentences(app) == ""
-    assert any("cancelled" in info.value for info in app.info) or not kept()
+@pytest.mark.parametrize("why", [Cancelled(), InputError("the disk", found="it is full")])
+@pytest.mark.parametrize("shown", [True, False])
+def test_what_did_not_come_of_a_merge_is_not_named_by_the_address(
+    why: Exception, shown: bool, open_app: Open, monkeypatch: pytest.MonkeyPatch
+):
+    app = settle(open_app(), "preparation")
+    if shown:
+        merge(app)
+        labelled(app, "Scaling").set_value(0.0).run()
+
+    def stopped(*args: Any, **more: Any) -> Any:
+        raise why
+
+    monkeypatch.setattr("pages.shared.work.merge.merge", stopped)
+    settle(press(app, "Merge"), "merging")
+    told = sentences(app) + " ".join(info.value for info in app.info)
+    assert ("cancelled" if isinstance(why, Cancelled) else "the disk") in told
+    assert len(kept()) == shown
+    named = app.query_params.get("run", [])
+    assert ([named] if isinstance(named, str) else named) == [run.id for run in kept()]
 
 
 def test_the_headline_asks_why_and_leads_to_the_answer(open_app: Open):

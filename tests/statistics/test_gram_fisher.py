@@ -21,7 +21,7 @@ def test_gram_sum_counts_every_token():
 
 
 def test_a_large_gram_is_mirrored(monkeypatch):
-    monkeypatch.setattr(gram, "MIRRORED", 3)
+    monkeypatch.setattr("mats_core.linear.products.MIRRORED", 3)
     tokens = draw(2, 4, 13)
     rows = tokens.reshape(8, 13)
     found = gram.gram_sum(tokens)

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from mats_core.statistics import Seen, Stream, blocks_of, moments, room
+from mats_core.statistics.replaying import Ahead
 from tests.architectures import ARCHITECTURES, config, inputs
 
 CLASSES = {"image": "ViTForImageClassification", "text": "BertForSequenceClassification"}
@@ -159,6 +160,89 @@ def test_moments_are_those_of_plain_passes(differently, budget):
                     torch.testing.assert_close(found.lost[layer], expected, rtol=1e-4, atol=1e-6)
             for stream in streams:
                 stream.go_on(block.module)
+
+
+def walked(budget, changed=lambda model: None):
+    """The moments of a walk in whose course the layers of the merge get other weights, and how
+    often each linear layer of the merge and of the expert ran."""
+    merge, expert = net(), net()
+    for model in (merge, expert):
+        changed(model)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in expert.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    batches = [{"x": torch.randn(3, 5, 4)}, {"x": torch.randn(2, 5, 4)}]
+    blocks, runs, found = blocks_of(merge, batches[0], linear(merge)), {}, []
+    with room(budget) as place:
+        left = place.left
+        streams = [Stream(model, blocks[0].module, batches, place) for model in (merge, expert)]
+        held = left - place.left
+        for number, model in enumerate((merge, expert)):
+            for name in [layer for b in blocks for s in b.stages for layer in s.layers]:
+                counted(model.get_submodule(name), (number, name), runs)
+        for block in blocks:
+            for stage in block.stages:
+                found.append(moments(streams[0], streams[1], block, stage, at_once=stage.streams))
+                with torch.no_grad():
+                    for layer in stage.layers:
+                        merge.get_parameter(f"{layer}.weight").mul_(0.9)
+            for stream in streams:
+                stream.go_on(block.module)
+        assert left - place.left == held  # nothing is kept of a block that is behind
+    return found, runs, [args[0] for args, _ in (*streams[0].calls, *streams[1].calls)]
+
+
+def counted(module, key, runs):
+    plain = module.forward
+
+    def forward(x):
+        runs[key] = runs.get(key, 0) + 1
+        return plain(x)
+
+    module.forward = forward
+
+
+def hooked(model):
+    """What a layer gives is changed by a hook."""
+    for block in model.blocks:
+        block.left.register_forward_hook(lambda m, a, o: o.mul_(1.5))
+
+
+@pytest.mark.parametrize("changed", [lambda model: None, hooked])
+def test_a_walk_that_keeps_what_parts_gave_is_the_same_and_runs_each_layer_once(changed):
+    (plain, again, ends), (kept, once, others) = (walked(size, changed) for size in (0.0, 1e9))
+    for one, other in zip(plain, kept, strict=True):
+        assert one.error == other.error
+        assert one.cross is None if other.cross is None else torch.equal(one.cross, other.cross)
+        assert torch.equal(one.gram, other.gram)
+        assert one.wanted.keys() == other.wanted.keys()
+        assert all(torch.equal(value, other.wanted[n]) for n, value in one.wanted.items())
+    assert all(torch.equal(*pair) for pair in zip(ends, others, strict=True))
+    every = {key: n for key, n in once.items() if changed is not hooked or "left" not in key[1]}
+    assert max(every.values()) == 2 < max(again.values())  # of two batches
+
+
+def test_an_output_that_is_written_into_later_is_not_given_again():
+    class Changing(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.two = nn.Linear(4, 4), nn.Linear(4, 4)
+
+        def forward(self, x):
+            y = self.one(x)
+            z = self.two(y.clone())
+            return y.add_(z)
+
+    model, batch = nn.Sequential(Changing(), Changing()), {"input": torch.randn(2, 4)}
+    expected = model[0](batch["input"]).detach()
+    with room(1e9) as place:
+        stream = Stream(model, "0", [batch], place)
+        seen = [Seen("0.two", "output")]
+        for _ in range(2):
+            stream.caught("0", 0, seen, Ahead(["0.two"]), whole=True)
+        stream.go_on("0")
+    torch.testing.assert_close(stream.calls[0][0][0], expected)
 
 
 def width(stage):

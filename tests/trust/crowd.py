@@ -35,6 +35,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from playwright.async_api import TimeoutError as Late
 
 from mats_core import merge
 from mats_core.evaluation import QUICK
@@ -53,7 +54,7 @@ ACTIONS = {
 PLACES = ("Compare", "Inside", "Subspaces", "Family", "Learn", "Export")
 GROUPS = {"weights": "Weights", "task vectors": "Task vectors", "statistics": "Statistics"}
 GROWTH = 300e6  # bytes by which the server may grow after the first third of the time
-PATIENCE = 600_000  # milliseconds: ten browsers may share two cores with others
+PATIENCE = 300_000  # milliseconds: ten browsers may share two cores with others
 AT_REST = """() => document.querySelector('[data-testid=stApp]')?.dataset.testScriptState
  === 'notRunning' && !document.querySelector('[data-testid=stSkeleton]')
  && !document.querySelector('[data-testid=stProgress]')
@@ -184,6 +185,9 @@ class Guest:
             await self.look(name)
         except Exception as error:
             self.wrong.append(f"{name}: {type(error).__name__}: {str(error)[:300]}")
+            with contextlib.suppress(Exception):  # what it stood before
+                stood = await self.page.inner_text("body", timeout=5_000)
+                self.wrong[-1] += f"; on the page: {stood[:600]!r}"
             with contextlib.suppress(Exception):
                 await self.close(others)
         self.done[name] += 1
@@ -219,6 +223,21 @@ class Guest:
         await self.page.get_by_role("heading", name=title, level=1, exact=True).wait_for()
         await self.rest()
 
+    async def choose(self, label: str, name: str) -> None:
+        """Choose from a list by name: a run of the page closes a list that is open, and draws its
+        options anew."""
+        box = self.page.get_by_role("combobox", name=label, exact=True)
+        option = self.page.get_by_role("option", name=name, exact=True)
+        for _ in range(20):
+            if await box.get_attribute("aria-expanded") != "true":
+                await box.click()
+            await self.page.wait_for_timeout(500)
+            if await option.count():
+                with contextlib.suppress(Late):
+                    await option.click(timeout=10_000)
+                    return
+        raise AssertionError(f"'{label}' stays closed")
+
     async def press_merge(self) -> None:
         """Choose a method of the pool and press Merge."""
         await self.go("Merge")
@@ -227,9 +246,7 @@ class Guest:
         group = self.page.get_by_test_id("stButtonGroup")
         await group.get_by_text(GROUPS[method.group], exact=True).first.click()
         await self.rest()
-        box = self.page.get_by_role("combobox", name="Method", exact=True)
-        await box.click()
-        await self.page.get_by_role("option", name=method.title, exact=True).click()
+        await self.choose("Method", method.title)
         await self.rest()
         button = self.page.get_by_test_id("stButton")
         await button.get_by_role("button", name="Merge", exact=True).click()

@@ -335,7 +335,12 @@ def of_models(folder: Path, ray: bool) -> list[Work]:
     changes: dict[str, tuple[str, dict[str, Any]]] = {
         "sequential": ("sequential merges", {"method": "sequential", "options": small}),
         "routed": ("routed merges", {"routed": {"by": "prototypes", "rank": 2, **small}}),
+        "routed in a first pass": (
+            "routed merges",
+            {"routed": {"by": "first_pass", "rank": 2, **small}},
+        ),
         "refined": ("refined merges", {"refine": REFINED}),
+        "refined LoRA": ("refined merges", {"refine": REFINED, "lora": {"rank": 2}}),
         "tested": ("tested merges", {"evaluate": small}),
         "tested LoRA": ("tested merges", {"evaluate": small, "lora": {"rank": 2}}),
     }

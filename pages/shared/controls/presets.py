@@ -50,7 +50,7 @@ def _same(request: merge.Request, preset: Preset) -> bool:
         return False
     if request.further != Further():
         return False
-    fields = describe(preset.method, len(request.experts))
+    fields = describe(preset.method, request.count)
     now, then = (
         [options.get(field.name, field.default) for field in fields]
         for options in (request.options, preset.options)

@@ -12,7 +12,7 @@ import streamlit as st
 from mats_core.errors import InputError, member, parsing
 from mats_core.evaluation import QUICK
 from mats_core.methods import METHODS, describe
-from mats_core.recipes import FamilyFile, Recipe, parse_options, settings_of
+from mats_core.recipes import FamilyFile, Recipe, parse_options, settings_of, taking_part
 from mats_core.system import available_devices, choose_device
 
 from ..frame import Wanted, browser, keys, session, show, state
@@ -82,7 +82,8 @@ def take_over(collection: FamilyFile) -> None:
     widgets.reset()
     if wanted.method not in METHODS:
         return
-    _put_method(wanted, len(wanted.experts or collection.experts))
+    names = wanted.experts or [expert.name for expert in collection.experts]
+    _put_method(wanted, taking_part(names, wanted.weights))
     _put_experts(wanted, collection)
     after.put(wanted.after)
     depth.put(wanted.by)
@@ -129,7 +130,9 @@ def controls(collection: FamilyFile, method: str, depths: Sequence[float] = ()) 
     """
     names = [expert.name for expert in collection.experts]
     picked = state.value(keys.experts(collection.name)) or names
-    options = widgets.options(method, len(picked))
+    weighted = METHODS[method].weighted
+    given = {name: state.value(keys.weight(name), 1.0) for name in picked if weighted}
+    options = widgets.options(method, taking_part(picked, given))
     again = st.container(gap="xsmall")  # filled once it is known whom to merge
     steps = after.steps(method)
     layered = st.container(gap="xsmall")
@@ -237,7 +240,7 @@ def changed(request: merge.Request, recipe: Recipe) -> list[str]:
     if request.method != recipe.method:
         found.append(METHODS[request.method].title)
     else:
-        both = (request.options, len(request.experts)), (recipe.options, len(recipe.experts))
+        both = (request.options, request.count), (recipe.options, recipe.count)
         sides = [(options, describe(request.method, count)) for options, count in both]
         for place, field in enumerate(describe(request.method)):
             now, then = (o.get(field.name, fields[place].default) for o, fields in sides)

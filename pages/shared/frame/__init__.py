@@ -9,6 +9,7 @@ from .state import Slot, Wanted, session
 
 if TYPE_CHECKING:
     from . import (
+        ahead,
         browser,
         caches,
         families,
@@ -22,9 +23,11 @@ if TYPE_CHECKING:
         surveys,
         tabs,
         tracked,
+        window,
     )
 
 __all__ = [
-    "Slot", "Wanted", "browser", "caches", "families", "first_sight", "keys", "navigation",
+    "Slot", "Wanted", "ahead", "browser", "caches", "families", "first_sight", "keys", "navigation",
     "progress", "session", "show", "shown", "state", "surveys", "tabs", "tracked",
+    "window",
 ]  # fmt: skip

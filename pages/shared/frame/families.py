@@ -177,13 +177,16 @@ def current() -> FamilyFile:
 
 
 def preparation(collection: FamilyFile) -> Job:
-    """The job that prepares the family; started when it is first asked for."""
+    """The job that prepares the family, `after` the one that opens it; both are started when it is
+    first asked for, and begun when the page is drawn: it shows what came with the family first."""
     key = _signature(collection)
     job = state.job(Slot.PREPARATION)
     if job is not None and job.request == key:
         return job
-    todo = partial(prepare.prepare, collection, key)
-    return tracked.start(Slot.PREPARATION, key, "Preparing the family", todo)
+    todo = partial(prepare.opened, collection, key)
+    first = tracked.start(Slot.OPENING, key, "Opening the family", todo, patient=True)
+    more = partial(prepare.whole, first.outcome, key)
+    return tracked.start(Slot.PREPARATION, key, "Preparing the family", more, after=first)
 
 
 def _signature(collection: FamilyFile) -> tuple[object, ...]:
@@ -212,10 +215,16 @@ def prepared(job: Job) -> prepare.Prepared | None:
     return job.snapshot().result
 
 
+def opened(job: Job) -> prepare.Prepared | None:
+    """The family as far as it is known: prepared, or opened only, without statistics."""
+    found = prepared(job)
+    return found or (job.after.snapshot().result if job.after is not None else None)
+
+
 def block_depths(job: Job) -> tuple[float, ...]:
-    """The relative depths of the blocks of a family that is prepared; empty before, without blocks,
+    """The relative depths of the blocks of a family that is open; empty before, without blocks,
     and of adapters whose vectors are merged."""
-    found: prepare.Prepared | None = job.snapshot().result
+    found: prepare.Prepared | None = (job.after or job).snapshot().result
     if found is None or found.inputs.vectors is not None:
         return ()
     return tuple(names.block_depths(found.inputs.family.shared))

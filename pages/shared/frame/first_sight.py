@@ -7,7 +7,6 @@ shows the same ones.  Nothing that is imported here loads PyTorch.
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from typing import Any
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from . import folders
+from . import ahead, folders
 from .state import session
 
 RESULTS = "results.json"  # as `mats_core.merging.ship_results` writes it
@@ -49,11 +48,6 @@ def place() -> DeltaGenerator:
     return st.empty()
 
 
-def loading() -> bool:
-    """Whether PyTorch is still to be loaded."""
-    return "torch" not in sys.modules
-
-
 @contextmanager
 def shown(page: str, place: DeltaGenerator) -> Iterator[None]:
     """Meanwhile the figures of the family's merges, on the page that opens with them."""
@@ -62,6 +56,7 @@ def shown(page: str, place: DeltaGenerator) -> Iterator[None]:
             st.title(page, anchor=False)
             _draw(found)
         with st.spinner("Loading PyTorch, once"):
+            ahead.wait()
             yield
     place.empty()
 

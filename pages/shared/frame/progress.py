@@ -30,7 +30,9 @@ def bar(
     live     draws what the job tells as its partial result
     name     of the bar, where a page has another one
     """
-    jobs = [job for slot in slots if (job := state.job(slot)) is not None]
+    held = [job for slot in slots if (job := state.job(slot)) is not None]
+    before = [job.after for job in held if job.after is not None]  # seen while they are waited for
+    jobs = list(dict.fromkeys([*before, *held]))
     watched = [*jobs, *quiet]
     polled = False
 

@@ -51,8 +51,15 @@ def follow_link(collection: FamilyFile) -> str | None:
                 f"The link names the run '{wanted[:40]}', which was not made {_here()}. Ask its "
                 "author for the recipe, and load it on the page Export.",
             )
-    one = run(collection.name)
-    if one is None or state.job(Slot.MERGING) is not None:
+    one, merging = run(collection.name), state.job(Slot.MERGING)
+    ended = merging is not None and merging.snapshot().state in ("failed", "cancelled")
+    if merging is not None and not ended:  # the address names the run that it will be
+        return wanted
+    if one is None and ended:  # of which nothing is kept
+        st.query_params.pop(LINK, None)
+        session.followed = None
+        return None
+    if one is None:
         return wanted
     session.followed = one.id
     return one.id

@@ -76,7 +76,8 @@ class Wanted:
 class Slot(StrEnum):
     """The places of a session's jobs.  A job stays in its slot until it is collected."""
 
-    PREPARATION = "preparation"  # opens, measures and tests the family; stays while it is valid
+    OPENING = "opening"  # opens and tests the family; stays while it is valid
+    PREPARATION = "preparation"  # what follows: its statistics; stays as long
     MERGING = "merging"  # the merge that the page Merge waits for
     CHECKING = "checking shipped"  # merges that came with the family, made again; stays
     FINISHING = "final figure"  # a run's test examples, asked once

@@ -55,9 +55,11 @@ def start(
     *,
     background: bool = False,
     after: Job | None = None,
+    patient: bool = False,
 ) -> Job:
     """A job in a slot, handed to the worker; the one that was there is cancelled."""
-    return put(slot, Job(request, title, work, background=background, after=after))
+    job = Job(request, title, work, background=background, after=after, patient=patient)
+    return put(slot, job)
 
 
 def press(

@@ -60,6 +60,7 @@ class Job:
     background   nobody waits for it (a sweep, a finer evaluation); others go first
     lasting      its work keeps what it makes: it goes on when the tab that asked for it is closed
     after        the job whose result it takes: before that has ended it is not begun
+    patient      it is begun when no page is being drawn: what a page shows first comes first
     then         the job that follows from its result, if one does; the worker takes it up
     name         by which another session finds it (see `Worker.named`)
     shared       any session may ask for what it measures: it lasts, and the worker keeps its
@@ -79,13 +80,14 @@ class Job:
         background: bool = False,
         lasting: bool = False,
         after: Job | None = None,
+        patient: bool = False,
         then: Callable[[Any], Job | None] = lambda result: None,
         name: str = "",
         shared: bool = False,
     ) -> None:
         self.request, self.title, self.background = request, title, background
         self.lasting, self.name, self._then = lasting or shared, name, then
-        self.shared, self.work, self._after = shared, work, after
+        self.shared, self.work, self.after, self.patient = shared, work, after, patient
         self.visitor: Visitor | None = None
         self.next: Job | None = None
         self._lock, self._stop = threading.Lock(), threading.Event()
@@ -98,7 +100,7 @@ class Job:
     @property
     def ready(self) -> bool:
         """Whether it can be begun, or go on."""
-        return self.active and (self._after is None or not self._after.active)
+        return self.active and (self.after is None or not self.after.active)
 
     @property
     def worked(self) -> float:

@@ -29,6 +29,7 @@ from mats_core.recipes import (
     Tuned,
     parse_options,
     still_tuned,
+    taking_part,
 )
 
 from .. import policy
@@ -60,6 +61,11 @@ class Request:
     draft: bool = False  # whether it was Live that asked
     further: Further = STATIC
     tuned: Tuned | None = None  # of settings that a search chose, as long as they are these
+
+    @property
+    def count(self) -> int:
+        """How many experts take part, as `Recipe.count`."""
+        return taking_part(self.experts, dict(self.weights))
 
     def recipe(self, files: dict[str, Path] | None = None) -> Recipe:
         """The recipe; raises `InputError` for anything wrong with method and options, and for what
@@ -145,7 +151,7 @@ def require_statistics(request: Request) -> None:
     """Raise `InputError` for a method that needs statistics of experts that name no task."""
     why = lacking(request.collection, request.experts)
     options = parse_options(
-        request.method, request.options, request.collection.folder, len(request.experts)
+        request.method, request.options, request.collection.folder, request.count
     )
     if why and METHODS[request.method].requires(options):
         raise InputError(
@@ -164,6 +170,7 @@ def estimated(request: Request, prepared: Prepared) -> Estimate:
 
 def job(request: Request, preparing: Job, name: str = "") -> Job:
     """The job that merges, keeps the run, and is followed by the finer test."""
+    preparing = _enough(request, preparing)
     ready = preparing.outcome
     title = f"Merging by {METHODS[request.method].title}"
 
@@ -176,6 +183,17 @@ def job(request: Request, preparing: Job, name: str = "") -> Job:
 
     work = partial(merge, request, ready, carried=True)
     return Job(request, title, work, lasting=True, after=preparing, then=then, name=name)
+
+
+def _enough(request: Request, preparing: Job) -> Job:
+    """The job that a merge waits for: that the family is open is enough for a plain merge by a
+    method that reads no statistics."""
+    opening = preparing.after
+    if opening is None or not preparing.active or request.further != STATIC:
+        return preparing
+    more = request.rounds > 1 or request.after or request.by
+    reads = METHODS[request.method].reads(request.recipe().parsed_options())
+    return preparing if more or reads else opening
 
 
 def finer(run: runs.Run) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import gc
 import math
-from collections.abc import Generator, Hashable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Hashable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +15,17 @@ from mats_core import tasks
 from mats_core.errors import InputError
 from mats_core.evaluation import TaskResult, evaluate
 from mats_core.merging import Event
-from mats_core.recipes import TRIED, FamilyFile, Inputs, measuring_all, open_inputs, with_statistics
+from mats_core.recipes import (
+    TRIED,
+    FamilyFile,
+    Inputs,
+    measuring_all,
+    missing_statistics,
+    open_inputs,
+    with_statistics,
+)
 from mats_core.statistics import MeasureSettings
-from mats_core.system import Memo, choose_device, nbytes, part, recall, speeds, uncollected
+from mats_core.system import Memo, choose_device, drain, nbytes, part, recall, speeds, uncollected
 
 from .. import policy
 from .following import told
@@ -51,7 +59,8 @@ class TaskCard:
 class Prepared:
     """A family, opened, measured and evaluated before any merge.
 
-    `problem` is a sentence where statistics could not be measured; methods without them still work.
+    `files` are those of the statistics; empty as long as they are not measured.  `problem` is a
+    sentence where they could not be; methods without them still work.
     `notes` are what users should know about the files, about experts and about their tasks; `data`
     are the digests of these.
     """
@@ -72,39 +81,80 @@ _Tested = tuple[tuple[TaskResult, ...], dict[str, TaskCard], list[str], tuple[st
 
 
 def prepare(collection: FamilyFile, key: Hashable, tell: Tell) -> Prepared:
-    """The prepared family, from another window that has prepared the same files (`key`) or new.
+    """The prepared family: `opened`, and then `whole`."""
+
+    def first(fraction: float, text: str, partial: object = None) -> None:
+        tell(fraction / 2, text, partial)
+
+    def then(fraction: float, text: str, partial: object = None) -> None:
+        tell((1 + fraction) / 2, text, partial)
+
+    found = opened(collection, key, first)
+    return whole(lambda: found, key, then)
+
+
+def opened(collection: FamilyFile, key: Hashable, tell: Tell) -> Prepared:
+    """The family with what experts and base reach, from another window that has opened the same
+    files (`key`) or new; with statistics where this machine has those of all members already."""
+    policy.current().require_family(collection.folder)
+    return recall(("opened", key), lambda: told(_opening(collection), tell), _room)
+
+
+def whole(ready: Callable[[], Prepared], key: Hashable, tell: Tell) -> Prepared:
+    """The family that `ready` has opened, with its statistics; what is missing is measured.
 
     One with a problem is not kept: its cause may lie outside of the files.
     """
-    policy.current().require_family(collection.folder)
-
-    def size(prepared: Prepared) -> int | None:
-        return None if prepared.problem else OPENED + nbytes(prepared.cards)
-
-    return recall(("prepared", key), lambda: told(_preparing(collection), tell), size)
+    first = ready()
+    return recall(("prepared", key), lambda: told(_completing(first), tell), _room)
 
 
-def _preparing(collection: FamilyFile) -> Generator[Event, None, Prepared]:
-    """Import what is slow, check the files, measure what is missing, rate the experts."""
-    yield Event(text="Loading PyTorch and transformers, once")
+def _room(prepared: Prepared) -> int | None:
+    return None if prepared.problem else OPENED + nbytes(prepared.cards)
+
+
+def libraries() -> None:
+    """Import plotly and transformers, with the model that the sample family is."""
     with uncollected():
         import plotly.graph_objects  # noqa: F401  (warmed for the page)
         import transformers
 
         _ = transformers.AutoConfig, transformers.ViTForImageClassification
     gc.freeze()  # the libraries' 400,000 objects live for ever: no collection need look at them
-    yield Event(fraction=0.05, text="Checking that the experts fit their base")
+
+
+def _opening(collection: FamilyFile) -> Generator[Event, None, Prepared]:
+    """Import what is slow, check the files, rate the experts."""
+    yield Event(text="Loading PyTorch and transformers, once")
+    libraries()
+    yield Event(fraction=0.1, text="Checking that the experts fit their base")
     inputs = open_inputs(collection.recipe("average"), Memo.of_process())
-    yield Event(fraction=0.1, text="Reading the tasks")
-    files, problem = yield from part(_measuring(collection), 0.1, 0.7)
-    if files:
-        inputs = with_statistics(inputs, collection.recipe("average", statistics=files))
-    baselines, cards, said, data = yield from part(_testing(collection, inputs), 0.7)
-    yield Event(fraction=1.0, text="Timing this machine, once")
-    speeds.rates(choose_device("auto")[0])
+    yield Event(fraction=0.2, text="Reading the tasks")
+    baselines, cards, said, data = yield from part(_testing(collection, inputs), 0.2)
     own = _base_card(collection)
     notes = tuple(dict.fromkeys((*inputs.notes, *said)))
-    return Prepared(collection, inputs, files, baselines, cards, problem, own, notes, data)
+    found = Prepared(collection, inputs, {}, baselines, cards, "", own, notes, data)
+    with contextlib.suppress(InputError):  # said when they are to be measured
+        if not missing_statistics(collection):
+            return _with_files(found, drain(_measuring(collection), lambda event: None)[0])
+    return found
+
+
+def _completing(first: Prepared) -> Generator[Event, None, Prepared]:
+    """Measure the statistics that are missing, and time the machine."""
+    files, problem = first.files, ""
+    if not files:
+        files, problem = yield from part(_measuring(first.collection), 0.0, 0.95)
+    yield Event(fraction=0.95, text="Timing this machine, once")
+    speeds.rates(choose_device("auto")[0])
+    return replace(_with_files(first, files), problem=problem)
+
+
+def _with_files(opened: Prepared, files: dict[str, Path]) -> Prepared:
+    if not files or files == opened.files:
+        return opened
+    recipe = opened.collection.recipe("average", statistics=files)
+    return replace(opened, inputs=with_statistics(opened.inputs, recipe), files=files)
 
 
 def _testing(collection: FamilyFile, inputs: Inputs) -> Generator[Event, None, _Tested]:

@@ -99,7 +99,7 @@ class Run:
         if self.title:
             return self.title
         method = METHODS[self.recipe.method]
-        defaults = {o.name: o.default for o in describe(method.name, len(self.recipe.experts))}
+        defaults = {o.name: o.default for o in describe(method.name, self.recipe.count)}
         changed = [
             f"{name.replace('_', ' ')} {value}"
             for name, value in self.report.options.items()
@@ -346,7 +346,7 @@ def remove(run: Run) -> None:
 def defaults(run: Run) -> dict[str, str]:
     """What the options of a run's method are when nobody touches them, by title."""
     recipe = run.recipe
-    found = {_title(f.name): _text(f.default) for f in describe(recipe.method, len(recipe.experts))}
+    found = {_title(f.name): _text(f.default) for f in describe(recipe.method, recipe.count)}
     found |= {ROUNDS: "1"} if _in_rounds(run) else {}
     return found | dict.fromkeys(Further.of(run.recipe).words, "no")
 

@@ -29,6 +29,7 @@ SLICE = 0.05  # seconds after which a job lets shorter ones pass
 SHORT = 1.0  # seconds that a job is expected to take of whose kind none has ended yet
 DEEPEST = 8  # jobs that have begun and wait for shorter ones, at most
 REST = 2.0  # seconds that work in the background rests at most while a page is drawn
+PATIENT = 10.0  # seconds that a patient job waits at most for pages that are drawn
 Shared = tuple[Visitor | None, str]  # whose it is alone, where sessions are apart, and its name
 PATIENCE = 5.0  # seconds that the running job has to end by itself when the process does
 
@@ -151,7 +152,7 @@ class Worker:
     def _next(self, *, background: bool) -> Job | None:
         """Take the next job out of the queue, if there is one."""
         self._waiting = [job for job in self._waiting if job.active]
-        ready = [job for job in self._waiting if job.ready]
+        ready = [job for job in self._waiting if job.ready and not self._holds_back(job)]
         first = next((job for job in ready if not job.background), None)
         if first is None and background:
             first = next(iter(ready), None)
@@ -159,12 +160,17 @@ class Worker:
             self._waiting.remove(first)
         return first
 
+    def _holds_back(self, job: Job) -> bool:
+        """Whether a patient job lets a page be drawn first."""
+        return job.patient and self._pages > 0 and job.worked < PATIENT
+
     def _loop(self) -> None:
         _leave_a_core()
         while True:
             with self._changed:
                 while not self._ended and (job := self._next(background=True)) is None:
-                    self._changed.wait()
+                    # A page that hangs holds nothing back for good.
+                    self._changed.wait(REST if self._waiting else None)
                 if self._ended:
                     return
             self._run(job)

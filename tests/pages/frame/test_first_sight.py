@@ -57,7 +57,7 @@ def test_the_page_stands_where_it_will_stand_once_pytorch_is_loaded(open_app, mo
     """Streamlit tells panels apart by their places: one that moves is another, and closed."""
     places = []
     for loading in (True, False):
-        monkeypatch.setattr("pages.shared.frame.first_sight.loading", lambda is_so=loading: is_so)
+        monkeypatch.setattr("pages.shared.frame.ahead.loading", lambda is_so=loading: is_so)
         app = open_app()
         places.append({place: node.type for place, node in app.main.children.items()})
         assert app.expander, "there are panels to open"

@@ -23,7 +23,7 @@ import torch
 from zlib_ng.zlib_ng import crc32
 
 from ..errors import InputError, MachineError, foreseen, read_json
-from ..system import SETTLED, cache_folder, recall
+from ..system import SETTLED, Stamp, cache_folder, recall, stamp_of
 from .source import Entry, all_finite
 from .staging import staged_file
 
@@ -45,8 +45,6 @@ WORTH = 1 << 23  # bytes of a file whose contents are remembered for the next pr
 KNOWN = 1 << 15  # bytes that what is known of a file counts as: a hundred tensors, say
 FILES = 1024  # files that are remembered; a few kB each
 FORMAT = "mats-contents-1"
-
-Stamp = tuple[int, int, int, int]  # inode, size, time of modification, time of change
 
 
 @dataclass(frozen=True)
@@ -143,8 +141,7 @@ def look_through(entries: Iterable[TensorEntry], held: Held) -> None:
 
 def _stamp(file: Path) -> Stamp:
     with foreseen(f"'{file}'"):
-        found = os.stat(file)
-    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+        return stamp_of(os.stat(file))
 
 
 def _read(entry: TensorEntry) -> Contents:

@@ -169,8 +169,9 @@ class Again:
 
 
 def _may_be_copied(value: Any) -> bool:
-    plain = value is None or isinstance(value, Tensor | int | float | str)
-    return plain or (type(value) in (tuple, list) and all(map(_may_be_copied, value)))
+    if type(value) is tuple or type(value) is list:
+        return all(map(_may_be_copied, value))
+    return value is None or isinstance(value, Tensor | int | float | str)
 
 
 def _copied(value: Any) -> Any:

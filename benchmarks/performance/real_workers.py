@@ -2,6 +2,10 @@
 
 Bytes and operations are counted as an estimate counts them; the speeds of one worker and the
 seconds of a task are measured.
+
+What is measured are CPU seconds, of this process and of its workers, each of one thread: what they
+would take on cores of their own.  Seconds on the wall are longer on a busy machine for what takes
+long, and not for the short bursts by which speeds are measured.
 """
 
 from __future__ import annotations
@@ -34,11 +38,12 @@ FIXED: dict[str, dict[str, Any]] = {"kfac": {"iterations": 4, "tolerance": 0.0}}
 REAL = memory.Size(blocks=2, hidden=512, inner=1024, keys=128, vocabulary=512)
 FEW, MANY = (memory.Size(n, hidden=16, inner=32, keys=16, vocabulary=64) for n in (1, 9))
 TURNS = 3
+PARTS = ("driver", "workers")
 
 
 @dataclass(frozen=True)
 class Speeds:
-    """What is measured here.
+    """What is measured here, in CPU seconds.
 
     rates    of one worker's arithmetic
     read     bytes a second of a worker from a file in the page cache; `write`, synced
@@ -65,7 +70,7 @@ def measured(place: Path) -> Speeds:
     recipe = load_recipe(memory.recipe(family, "average", {}, statistics=False))
     files = [Checkpoint.open(family / name) for name in ("base", *map("e{}".format, range(4)))]
     nbytes = sum(4.0 * torch.Size(e.shape).numel() for f in files for e in f.tensors.values())
-    look, _ = timed(lambda: open_inputs(recipe))
+    look = _spent(lambda: open_inputs(recipe))
     read = _median(lambda: [f.read(name) for f in files for name in f.tensors])
     value = torch.ones(1 << 24)
 
@@ -79,7 +84,7 @@ def measured(place: Path) -> Speeds:
     layer = _layer(2048)
     survey = _median(lambda: ties.survey(lambda: [layer], ties.options()))  # type: ignore[misc]
     return Speeds(
-        rates=machine.measured_rates("cpu"),
+        rates=machine.measured_rates("cpu", time.process_time),
         read=nbytes / read,
         write=value.nbytes / _median(write),
         look=nbytes / look,
@@ -87,9 +92,16 @@ def measured(place: Path) -> Speeds:
     )
 
 
+def _spent(work: Any) -> float:
+    """CPU seconds of this process."""
+    begun = time.process_time()
+    work()
+    return max(time.process_time() - begun, 1e-9)
+
+
 def _median(work: Any) -> float:
     work()
-    return statistics.median(timed(work)[0] for _ in range(TURNS))
+    return statistics.median(_spent(work) for _ in range(TURNS))
 
 
 def _layer(size: int) -> Any:
@@ -126,8 +138,30 @@ def _made(place: Path, name: str, size: memory.Size, method: str) -> Any:
     return load_recipe(file).model_copy(update={"engine": "ray"})
 
 
-def _merge(recipe: Any) -> float:
-    return timed(lambda: pipeline.merge(recipe, force=True))[0]
+@dataclass(frozen=True)
+class Took:
+    """What a real merge took: seconds on the wall, and CPU seconds of driver and workers."""
+
+    wall: float
+    driver: float
+    workers: float
+
+
+def _merge(recipe: Any) -> Took:
+    before, own = _workers_cpu(), time.process_time()
+    wall = timed(lambda: pipeline.merge(recipe, force=True))[0]
+    return Took(wall, time.process_time() - own, _workers_cpu() - before)
+
+
+def _workers_cpu() -> float:
+    """CPU seconds that the workers of this process's cluster have taken so far."""
+    import psutil
+
+    return sum(
+        sum(one.cpu_times()[:2])
+        for one in psutil.Process().children(recursive=True)
+        if one.name().startswith("ray::")
+    )
 
 
 def _tasks(plan: Any, speeds: Speeds) -> list[Task]:
@@ -141,33 +175,33 @@ def _tasks(plan: Any, speeds: Speeds) -> list[Task]:
     return found
 
 
-def expected(recipe: Any, speeds: Speeds, count: int) -> float:
-    """Seconds that the simulation gives a real merge of known files."""
+def expected(recipe: Any, speeds: Speeds, count: int) -> tuple[float, float]:
+    """Seconds that the simulation gives a real merge of known files by so many workers, and CPU
+    seconds of all of them: what one worker would take."""
     plan = planned(recipe)
     site = Site(link=speeds.read, storage=float("inf"), driver=speeds.driver)
     survey = 0.0
     if recipe.method == "ties":
         survey = sum(shape_of(plan, unit).nbytes for unit in units(plan)) * EXPERTS / speeds.survey
-    return speeds.merge + survey + simulate(_tasks(plan, speeds), count, site).seconds
+    tasks, before = _tasks(plan, speeds), speeds.merge + survey
+    apart = simulate(tasks, 1, replace(site, driver=0.0)).seconds + site.driver * len(tasks)
+    return before + simulate(tasks, count, site).seconds, before + apart
 
 
 def overheads(place: Path) -> dict[str, float]:
-    """Seconds of a task, of the driver for a task, and of a merge, from two tiny families."""
+    """CPU seconds of a task, of the driver for a task, and of a merge, from two tiny families."""
     found = []
     for name, size in (("few", FEW), ("many", MANY)):
         recipe = _made(place, name, size, "average")
         _merge(recipe)
-        walls, drivers = [], []
-        for _ in range(TURNS):
-            before = time.process_time()
-            walls.append(_merge(recipe))
-            drivers.append(time.process_time() - before)
-        count = len(units(planned(recipe)))
-        found.append((count, statistics.median(walls), statistics.median(drivers)))
-    (few, wall, cpu), (many, longer, more) = found
-    task = max(0.0, (longer - wall) / (many - few))
-    driver = min(task, max(0.0, (more - cpu) / (many - few)))
-    return {"task": task - driver, "driver": driver, "merge": max(0.0, wall - few * task)}
+        took = [_merge(recipe) for _ in range(TURNS)]
+        each = (statistics.median(getattr(one, name) for one in took) for name in PARTS)
+        found.append((len(units(planned(recipe))), *each))
+    (few, driver, workers), (many, more, longer) = found
+    task = max(0.0, (longer - workers) / (many - few))
+    handing = max(0.0, (more - driver) / (many - few))
+    rest = driver + workers - few * (task + handing)
+    return {"task": task, "driver": handing, "merge": max(0.0, rest)}
 
 
 def checked(place: Path) -> tuple[list[Line], Speeds]:
@@ -182,13 +216,17 @@ def checked(place: Path) -> tuple[list[Line], Speeds]:
                 _merge(recipe)  # workers start, and files become known
                 pairs = []
                 for _ in range(TURNS):  # in turns: others' work changes both
-                    now = replace(speeds, rates=machine.measured_rates("cpu"))
-                    pairs.append((expected(recipe, now, count), _merge(recipe)))
-                told, took = (statistics.median(pair[k] for pair in pairs) for k in (0, 1))
+                    now = replace(speeds, rates=machine.measured_rates("cpu", time.process_time))
+                    seconds, told = expected(recipe, now, count)
+                    took = _merge(recipe)
+                    pairs.append((told, took.driver + took.workers, seconds, took.wall))
+                told, took, seconds, wall = map(statistics.median, zip(*pairs, strict=True))
                 lines.append(Line(
                     f"{method}, workers: {count}", max(told, took), min(told, took), at_most=True,
-                    checks={"seconds measured": took, "seconds simulated": told,
+                    unit="CPU s",
+                    checks={"CPU seconds measured": took, "CPU seconds simulated": told,
                             "simulated / measured": told / took,
+                            "seconds on the wall": wall, "simulated": seconds,
                             "start of the cluster, s": start},
                 ))  # fmt: skip
     return lines, speeds

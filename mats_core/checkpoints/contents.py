@@ -8,11 +8,12 @@ A file has changed if its inode, size, time of modification or time of change ha
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
 import time
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,7 +62,7 @@ class TensorEntry(Entry):
     dtype: torch.dtype
     shape: tuple[int, ...]
 
-    @property
+    @functools.cached_property
     def key(self) -> str:
         """Text that tells the tensors of one file apart, as a key of a JSON file."""
         return f"{self.offset} {DTYPE_NAMES[self.dtype]} {list(self.shape)}"
@@ -100,6 +101,16 @@ def contents(entry: TensorEntry, held: Held) -> Contents:
             return found
         known[entry.key] = found
     return known[entry.key]
+
+
+def contents_of_all(entries: Mapping[str, TensorEntry], held: Held) -> dict[str, Contents]:
+    """`contents` of each of these tensors by its name, for one look at the state of every file."""
+    files = {entry.file for entry in entries.values()}
+    known = {file: _facts(file, _stamp(file), held).tensors for file in files}
+    return {
+        name: known[entry.file].get(entry.key) or contents(entry, held)
+        for name, entry in entries.items()
+    }
 
 
 def digests(file: Path, held: Held) -> dict[str, str]:

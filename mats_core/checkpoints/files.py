@@ -29,6 +29,7 @@ from .contents import (
     TensorEntry,
     checksum,
     contents,
+    contents_of_all,
     digests,
     look_through,
 )
@@ -133,6 +134,10 @@ class Checkpoint(Weights):
     def digest(self, name: str) -> str:
         """SHA-256 of one tensor's dtype, shape and bytes."""
         return contents(self.tensors[name], self._known).digest
+
+    def digests(self) -> dict[str, str]:
+        found = contents_of_all(self.tensors, self._known)
+        return {name: one.digest for name, one in found.items()}
 
     def finite(self, name: str) -> bool:
         """Whether all numbers of a tensor are finite."""

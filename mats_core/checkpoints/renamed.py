@@ -79,6 +79,10 @@ class Renamed(View):
     def digest(self, name: str) -> str:
         return self.source.digest(self.own_names[name])
 
+    def digests(self) -> dict[str, str]:
+        each = self.source.digests()
+        return {name: each[self.own_names[name]] for name in self.tensors}
+
     def finite(self, name: str) -> bool:
         return self.source.finite(self.own_names[name])
 

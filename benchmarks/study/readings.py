@@ -133,7 +133,7 @@ The quadratic form of the statistics, which the page showed before, has 0.8 on t
 0.31 to 0.39 on text; but it knows only which tasks are fragile: with each task's mean taken off it
 has 0.2 to 0.3 and 0.0 to 0.2, where the answers moved by TSV-M have 0.6 to 0.8 on the sample
 family, and on text 0.55 for TSV-M and nothing for the average. Over methods and tasks of one merge
-of eight on vision it has 0.08, and between -0.14 and 0.24 within one merge. So it has left the page
+of eight on vision it has 0.08, and between -0.14 and 0.12 within one merge. So it has left the page
 as a forecast of pairs, and stays where it tells which layers a finished merge has moved far.
 
 The forecast costs a merge of two and 2 × 64 forward passes, and reads neither labels nor

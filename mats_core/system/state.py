@@ -22,7 +22,7 @@ _alone = threading.Lock()
 
 def stamp_of(found: os.stat_result) -> Stamp:
     """What the system says of a state of a file: all of `state_of` for one that is not young, and
-    for those who read the contents themselves."""
+    for callers that read the contents themselves."""
     return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 

@@ -40,14 +40,15 @@ types: $(VENV)/.dev
 sample: $(VENV)/.app
 	$(BIN)/python -m sample_models.build
 
-# Runs what is missing of the study on both families, and its first table on the sample family, and
+# Runs what is missing of the study on both families, and its tables on the sample family, and
 # writes docs/study.md.  The families are built before, by `python -m benchmarks.families
 # text|vision`; all of it takes hours.
 study: $(VENV)/.app
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt
 	$(BIN)/python -m benchmarks.study run text
 	$(BIN)/python -m benchmarks.study run vision
-	$(BIN)/python -m benchmarks.study run sample --sections frontier
+	$(BIN)/python -m benchmarks.study run sample --sections frontier \
+		search table steps steps_table number beside
 	$(BIN)/python -m benchmarks.study write
 
 # Measures what docs/performance.md tells, in about half an hour on two cores; what lies in

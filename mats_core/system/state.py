@@ -21,8 +21,8 @@ _alone = threading.Lock()
 
 
 def stamp_of(found: os.stat_result) -> Stamp:
-    """What the system says of a state of a file: all of `state_of` for one that is not young, and
-    where the contents are read beside it."""
+    """What the system says of the state of a file, without its contents: enough where these are
+    read anyway."""
     return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 

@@ -11,6 +11,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
@@ -362,7 +363,7 @@ def test_a_search_on_the_cluster_is_that_of_one_process(tiny_family):
     recipe = parse_recipe(family_recipe(tiny_family, "kfac"), tiny_family)
     values = {"damping": (0.01, 0.1), "iterations": (1, 2, 3)}
     space = Space(options=("damping", "iterations"), values=values)
-    settings = {"trials": 5, "examples": 8, "at_once": 2}
+    settings: dict[str, Any] = {"trials": 5, "examples": 8, "at_once": 2}
     alone = drain(searching(recipe, space, **settings))
     seen = []
     together = drain(searching(recipe, space, engine="ray", **settings), seen.append)
@@ -377,7 +378,7 @@ def test_a_search_on_the_cluster_is_that_of_one_process(tiny_family):
 def test_a_stopped_search_ends_its_trials_and_goes_on_here(tiny_family, tmp_path, monkeypatch):
     recipe = parse_recipe(family_recipe(tiny_family, "average"), tiny_family)
     space = Space(weights=True)
-    settings = {"trials": 4, "examples": 8}
+    settings: dict[str, Any] = {"trials": 4, "examples": 8}
     ended, cancel = [], cluster.cancel
     monkeypatch.setattr(
         cluster, "cancel", lambda ray, them: ended.extend(them) or cancel(ray, them)

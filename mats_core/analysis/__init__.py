@@ -33,19 +33,9 @@ from .own_example import BASE, OwnAnswers, answering, fields
 from .predicted_loss import Interference, interference, predicting
 from .protection import SUBSPACES, Protection, Subspace, layer_protection
 from .reasons import TRAITS, Trait, reasons, traits
-from .search import (
-    OBJECTIVES,
-    TRIALS,
-    Objective,
-    Searched,
-    SearchTrial,
-    SearchTrialDone,
-    pareto,
-    recipe_of,
-    search,
-    searching,
-)
+from .search import TRIALS, Searched, pareto, recipe_of, search, searching
 from .search_space import Knob, Space, bands, knobs_of, with_values
+from .search_trials import OBJECTIVES, Objective, SearchTrial, SearchTrialDone
 from .sizes import RANKS, Sized, SizeDone, sizing
 from .soup import GreedySoup, Ingredient, IngredientDone, greedy_soup
 from .spectra import (

@@ -12,22 +12,19 @@ several objectives MOTPE (Ozaki et al., GECCO 2020).  Importance: fANOVA (Hutter
 from __future__ import annotations
 
 import hashlib
-import math
-import time
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import InputError, listing, member
-from ..evaluation import normalised_interval, share
 from ..merging import Event
 from ..methods import METHODS
 from ..recipes import (
     FamilyFile,
     Inputs,
     Recipe,
-    Report,
     as_tuned,
     dump_recipe,
     load_family,
@@ -36,61 +33,19 @@ from ..recipes import (
     open_inputs,
     prepare,
 )
-from ..system import Memo, part, watched
-from .attempt import attempt, quietly
-from .search_space import Knob, Space, as_it_is, knobs_of, points, with_values
+from ..system import Memo, watched
+from .attempt import quietly
+from .search_ray import connecting
+from .search_ray import require as require_cluster
+from .search_space import Knob, Space, as_it_is, knobs_of, with_values
 from .search_study import Study
+from .search_trials import OBJECTIVES, Here, Objective, SearchTrial, known_trials, trying
 from .sweep import EXAMPLES
 
-Objective = Literal["mean", "worst", "size"]
-OBJECTIVES: dict[Objective, str] = {
-    "mean": "mean normalised accuracy",
-    "worst": "normalised accuracy of the worst task",
-    "size": "size as a multiple of the base",
-}
+Engine = Literal["local", "ray"]
+ENGINES: tuple[Engine, ...] = ("local", "ray")
 TRIALS = 40
-REDRAWN = 3  # times that a point that was tried before is drawn again
 FAMILY = "family.yaml"
-
-
-@dataclass(frozen=True)
-class SearchTrial:
-    """One merge of a search.
-
-    number      from 1
-    values      of the knobs that were turned, by their names
-    accuracy    mean normalised accuracy on validation examples; None where the merge failed
-    low, high   ends of its 95 % interval
-    worst       normalised accuracy of the worst task
-    task        the name of the worst task
-    size        as a multiple of the base
-    reason      why the merge failed; empty where it did not
-    again       the number of the trial with the same values whose result this is; 0: a new merge
-    seconds     that it took
-    """
-
-    number: int
-    values: Mapping[str, Any]
-    accuracy: float | None = None
-    low: float = 0.0
-    high: float = 1.0
-    worst: float | None = None
-    task: str = ""
-    size: float | None = None
-    reason: str = ""
-    again: int = 0
-    seconds: float = 0.0
-
-    def value(self, objective: Objective) -> float | None:
-        """What an objective is of it; None where the merge failed."""
-        return {"mean": self.accuracy, "worst": self.worst, "size": self.size}[objective]
-
-
-@dataclass(frozen=True)
-class SearchTrialDone(Event):
-    """Event: `trial` of a search is finished."""
-
-    trial: SearchTrial
 
 
 @dataclass(frozen=True)
@@ -150,6 +105,8 @@ def searching(
     journal: str | Path | None = None,
     resume: bool = False,
     inputs: Inputs | None = None,
+    engine: Engine = "local",
+    at_once: int | None = None,
 ) -> Generator[Event, None, Searched]:
     """Events of a search, the merges' and a `SearchTrialDone` after each, those of the journal
     first; returns what it came to.
@@ -163,6 +120,10 @@ def searching(
     journal      a file that holds every trial when it is done
     resume       go on with the journal's search
     inputs       files that are open already
+    engine       one merge after the other in this process, or trials side by side on a Ray cluster
+    at_once      trials that are under way together: each is drawn as those before it are known that
+                 ended so many before.  By default 1, on Ray as many as the cluster can merge; of a
+                 journal what it was begun with
 
     Raises `InputError` before any work for what cannot be searched or budgeted, for experts without
     tasks, for a journal that is there already or is of another search, and at the end where no
@@ -171,12 +132,17 @@ def searching(
     space = space or Space()
     wanted = _objectives(objectives)
     most = _budget(trials, minutes)
+    member("engine", engine, ENGINES)
+    if at_once is not None and at_once < 1:
+        raise InputError("trials at once", expected="at least 1", found=str(at_once))
     inputs = inputs or open_inputs(recipe, Memo.of_process())
     if not any(expert.can_be_asked for expert in inputs.family.experts):
         raise InputError("search", expected="experts with tasks, for validation data", found="none")
     knobs = knobs_of(recipe, inputs, space)
     plain = quietly(recipe, examples)
-    prepare(plain, inputs)
+    plan = prepare(plain, inputs)
+    if engine == "ray":
+        require_cluster(plan)
     about = {
         "recipe": _digest(recipe), "files": dict(inputs.family.fingerprints),
         "knobs": {knob.name: list(knob.values) for knob in knobs},
@@ -184,9 +150,17 @@ def searching(
     }  # fmt: skip
     first = as_it_is(recipe, knobs)
     downwards = [objective == "size" for objective in wanted]
-    study = Study.open(knobs, downwards, about, first, journal, resume=resume)
-    ended = yield from _trials(study, plain, inputs, knobs, wanted, most, minutes)
-    done = _known(study)
+    with ExitStack() as stack:
+        merging, most_at_once = Here(inputs), 1
+        if engine == "ray":
+            merging, most_at_once = yield from connecting(plan)
+        stack.callback(merging.close)
+        study = Study.open(
+            knobs, downwards, about, first, journal,
+            resume=resume, at_once=at_once, otherwise=most_at_once,
+        )  # fmt: skip
+        ended = yield from trying(study, plain, knobs, wanted, most, minutes, merging)
+    done = known_trials(study)
     found = Searched(recipe, knobs, wanted, done, study.importance(), examples, ended)
     if not found.front:
         why = next((trial.reason for trial in done), "the budget allowed none")
@@ -208,7 +182,8 @@ def search(
                measured where the method reads some
     method     in the place of the recipe's, with its default options
     space      what is turned; the method's options by default
-    settings   objectives, trials, minutes, examples, seed, journal, resume, inputs (`searching`)
+    settings   objectives, trials, minutes, examples, seed, journal, resume, inputs, engine, at_once
+               (`searching`)
     progress   whether a bar is shown; by default in notebooks and terminals
     """
     return watched(searching(recipe_of(what, method), space, **settings), progress)
@@ -254,96 +229,6 @@ def _marks(trial: SearchTrial, objectives: Sequence[Objective]) -> tuple[float, 
     """Its objectives, each the better the higher."""
     values = [(objective, trial.value(objective)) for objective in objectives]
     return tuple((-1 if o == "size" else 1) * (0.0 if v is None else v) for o, v in values)
-
-
-# The trials ---------------------------------------------------------------------------------------
-
-
-def _trials(
-    study: Study,
-    plain: Recipe,
-    inputs: Inputs,
-    knobs: Sequence[Knob],
-    objectives: Sequence[Objective],
-    most: int | None,
-    minutes: float | None,
-) -> Generator[Event, None, str]:
-    """Merge trial after trial until the budget is spent; returns what ended it."""
-    began, there = time.monotonic(), points(knobs)
-    limit = math.inf if minutes is None else 60 * minutes
-    known = {_point(trial): trial for trial in reversed(_known(study)) if not trial.again}
-    for trial in _known(study):
-        fraction = _share(trial.number, most, 0.0, limit)
-        yield SearchTrialDone(
-            trial, fraction=fraction, text=f"Trial {trial.number} was done before"
-        )
-    mine = 0
-    while True:
-        done, spent = len(study.records), time.monotonic() - began
-        if most is not None and done >= most:
-            return "trials"
-        if spent >= limit or (mine and spent + spent / mine > limit):
-            return "minutes"
-        if len(known) >= there:
-            return "points"
-        start = _share(done, most, spent, limit)
-        number = done + 1
-        drawn = study.draw(number, lambda values: _key(values) in known, REDRAWN)
-        before = known.get(_key(drawn))
-        if before is not None:
-            found = SearchTrial(**{**vars(before), "number": number, "again": before.number})
-        else:
-            stop = _share(number, most, spent + (spent / mine if mine else 0.0), limit)
-            whole = f" of {most}" if most is not None else ""
-            trial = with_values(plain, knobs, drawn)
-            at = time.monotonic()
-            merging = part(attempt(trial, inputs), start, stop, f"Trial {number}{whole}: {{}}")
-            report, reason = yield from merging
-            found = _tried(number, drawn, report, reason, time.monotonic() - at)
-            known[_point(found)] = found
-        results = [found.value(objective) for objective in objectives]
-        study.tell(vars(found) | {"values": dict(found.values)}, results)
-        mine += 1
-        done, spent = len(study.records), time.monotonic() - began
-        fraction = max(start, _share(done, most, spent, limit))
-        yield SearchTrialDone(found, fraction=fraction, text=f"Trial {number} is done")
-
-
-def _share(done: int, most: int | None, spent: float, limit: float) -> float:
-    """Of the budget that is spent: of that part of it of which more is."""
-    by_trials = 0.0 if most is None else done / most
-    return min(1.0, max(by_trials, spent / limit))
-
-
-def _tried(
-    number: int, values: Mapping[str, Any], report: Report | None, reason: str, seconds: float
-) -> SearchTrial:
-    if report is None:
-        return SearchTrial(number, dict(values), reason=reason, seconds=seconds)
-    low, high = normalised_interval(report.tasks)
-    worst = min(report.tasks, key=share)
-    size = float(report.lora["size"]) if report.lora else report.size
-    return SearchTrial(
-        number, dict(values), report.normalised_accuracy, low, high, share(worst), worst.name, size,
-        seconds=seconds,
-    )  # fmt: skip
-
-
-def _known(study: Study) -> tuple[SearchTrial, ...]:
-    """The trials that the journal holds."""
-    names = {one.name for one in fields(SearchTrial)}
-    return tuple(
-        SearchTrial(**{name: value for name, value in record.items() if name in names})
-        for record in study.records
-    )
-
-
-def _point(trial: SearchTrial) -> str:
-    return _key(trial.values)
-
-
-def _key(values: Mapping[str, Any]) -> str:
-    return repr(sorted(values.items()))
 
 
 # What is asked ------------------------------------------------------------------------------------

@@ -1,7 +1,9 @@
 """Optuna's study behind a search: draws, results, and the journal that outlives the process.
 
 The sampler of a trial is new, with a seed made of the search's and the trial's number.  It sees the
-trials before it, and so a search that goes on from its journal draws what it would have drawn.
+trials that were told before it was drawn, and takes those that are under way for bad ones (the
+constant liar).  A search that goes on from its journal has the same trials under way, and so it
+draws what it would have drawn.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from .search_space import Knob
 
 NAME = "search"
 ABOUT, RECORD = "about", "record"  # attributes of the study, and of a trial that counts
+DRAWN, AT_ONCE = "drawn", "at once"  # the number of a trial that has all its values; in `ABOUT`
 STARTUP = 10  # trials that are drawn at random before the sampler learns
 
 
@@ -34,6 +37,8 @@ class Study:
     seed      of all draws
     first     where the knobs stand at the first trial
     records   what was told of the trials that count, in their order
+    at_once   trials that are under way together
+    pending   number → values of the trials that were under way when the search was stopped
     """
 
     optuna: Any
@@ -42,7 +47,9 @@ class Study:
     seed: int
     first: Mapping[str, Any]
     records: list[dict[str, Any]] = field(default_factory=list)
-    _asked: Any = None
+    at_once: int = 1
+    pending: dict[int, dict[str, Any]] = field(default_factory=dict)
+    _places: dict[int, int] = field(default_factory=dict)  # a trial's number → Optuna's
 
     @classmethod
     def open(
@@ -54,11 +61,14 @@ class Study:
         journal: str | Path | None,
         *,
         resume: bool,
+        at_once: int | None = None,
+        otherwise: int = 1,
     ) -> Study:
         """A study, new or that of a journal.
 
         downwards   for each objective, whether less is better
         about       what decides on the search; that of a journal must be the same
+        at_once     as of the study, which decides, too; None: as of the journal, else `otherwise`
 
         Raises `InputError` for a journal that is there already, is not there to go on with, cannot
         be read, or is of another search.
@@ -71,7 +81,7 @@ class Study:
                 storage=storage, study_name=NAME, directions=directions, load_if_exists=resume
             )
             own = cls(optuna, study, knobs, int(about["seed"]), first)
-            own._go_on(json.loads(json.dumps(about)), journal)
+            own._go_on(json.loads(json.dumps(about)), journal, at_once, otherwise)
         return own
 
     def draw(
@@ -80,30 +90,34 @@ class Study:
         """The values of the next trial, drawn again so often at most while they are `known`."""
         with _quiet():
             for turn in range(times + 1):
-                self._ask(number, turn)
-                values = self._values(self._asked)
+                asked = self._ask(number, turn)
+                values = self._values(asked)
                 if turn == times or not known(values):
+                    asked.set_user_attr(DRAWN, number)
+                    self._places[number] = asked.number
                     return values
-                self._left(self._asked.number)
+                self._left(asked.number)
         raise AssertionError
 
-    def _ask(self, number: int, turn: int) -> None:
-        """Have the sampler begin a trial."""
+    def _ask(self, number: int, turn: int) -> Any:
+        """A trial that the sampler begins."""
         self.study.sampler = self.optuna.samplers.TPESampler(
-            seed=_seed(self.seed, number, turn), n_startup_trials=STARTUP
+            seed=_seed(self.seed, number, turn), n_startup_trials=STARTUP, constant_liar=True
         )
         waiting = self.optuna.trial.TrialState.WAITING
         if number == 1 and not turn and not self.study.get_trials(states=(waiting,)):
             here = [knob for knob in self.knobs if knob.name in self.first]
             places = {one.name: one.values.index(self.first[one.name]) for one in here}
             self.study.enqueue_trial(places)
-        self._asked = self.study.ask()
+        return self.study.ask()
 
     def tell(self, record: Mapping[str, Any], results: Sequence[float | None]) -> None:
-        """Write down what a trial gave: `record` for us, `results` for the sampler."""
+        """Write down what a trial gave: `record`, with its number, for us; `results` for the
+        sampler."""
+        place = self._places.pop(record["number"])
         with _quiet():
-            self._asked.set_user_attr(RECORD, dict(record))
-            self._end(self._asked.number, results)
+            self.study.set_user_attr(f"{RECORD} {place}", dict(record))
+            self._end(place, results)
         self.records.append(dict(record))
 
     def importance(self) -> dict[str, float]:
@@ -145,12 +159,24 @@ class Study:
                 on[knob.key] = found[name]
         return found
 
-    def _go_on(self, about: dict[str, Any], journal: str | Path | None) -> None:
+    def _go_on(
+        self,
+        about: dict[str, Any],
+        journal: str | Path | None,
+        at_once: int | None,
+        otherwise: int,
+    ) -> None:
         """Take over what the journal holds."""
-        before = self.study.user_attrs.get(ABOUT)
+        kept = self.study.user_attrs
+        before = kept.get(ABOUT)
+        held = otherwise if before is None else before.get(AT_ONCE, 1)
+        self.at_once = at_once or held
+        if self.at_once != 1:
+            about = {**about, AT_ONCE: self.at_once}
         if before is None:
             self.study.set_user_attr(ABOUT, about)
         elif before != about:
+            about = {**dict.fromkeys(before), **about}
             differ = [key for key in about if before.get(key) != about[key]]
             raise InputError(
                 f"journal '{journal}'",
@@ -160,12 +186,21 @@ class Study:
             )
         running = self.optuna.trial.TrialState.RUNNING
         for trial in self.study.get_trials(deepcopy=False):
-            record = trial.user_attrs.get(RECORD)
+            record = kept.get(f"{RECORD} {trial.number}", trial.user_attrs.get(RECORD))
             if record is not None:
                 self.records.append(record)
-            if trial.state == running:  # the process ended during it: it counts if it was done
+            number = trial.user_attrs.get(DRAWN)
+            if trial.state == running and record is None and number is not None:
+                self._places[number] = trial.number
+                self.pending[number] = self._drawn(trial.params)
+            elif trial.state == running:  # the process ended during it: it counts if it was done
                 results = None if record is None else _results(record, about["objectives"])
                 self._end(trial.number, results or (None,))
+
+    def _drawn(self, places: Mapping[str, int]) -> dict[str, Any]:
+        """The values at the places that a trial has drawn."""
+        named = [knob for knob in self.knobs if knob.name in places]
+        return {knob.name: knob.values[places[knob.name]] for knob in named}
 
     def _end(self, number: int, results: Sequence[float | None]) -> None:
         if any(result is None for result in results):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import time
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,14 @@ def add(commands: Any) -> None:
     command.add_argument("--minutes", type=float, metavar="M", help="after which none begins")
     command.add_argument("--examples", type=int, metavar="N", help="of each task (default: 150)")
     command.add_argument("--seed", type=int, default=0, help="of what is drawn")
+    command.add_argument(
+        "--engine", choices=("local", "ray"), default="local",
+        help="trials one after the other in this process (default), or side by side on Ray",
+    )  # fmt: skip
+    command.add_argument(
+        "--at-once", type=int, metavar="N",
+        help="trials under way together (default: 1; on Ray, as many as it can merge)",
+    )  # fmt: skip
     command.add_argument("--pick", type=int, metavar="TRIAL", help="write this trial's recipe")
     command.add_argument("--resume", action="store_true", help="go on with the journal's search")
     command.add_argument("--force", action="store_true", help="replace recipe and journal")
@@ -58,9 +67,10 @@ def add(commands: Any) -> None:
 
 def _search(arguments: argparse.Namespace) -> None:
     with uncollected():
-        from ..analysis import EXAMPLES, Space, recipe_of, searching
+        from ..analysis import EXAMPLES, SearchTrialDone, Space, recipe_of, searching
     from ..errors import InputError
     from ..recipes import dump_recipe
+    from ..statistics import ClusterReady
     from ..system import bar, drain
 
     journal = _journal(arguments)
@@ -76,8 +86,27 @@ def _search(arguments: argparse.Namespace) -> None:
             recipe, space, objectives=objectives, trials=arguments.trials,
             minutes=arguments.minutes, examples=arguments.examples or EXAMPLES,
             seed=arguments.seed, journal=journal, resume=arguments.resume,
+            engine=arguments.engine, at_once=arguments.at_once,
         )  # fmt: skip
-        found = drain(events, show)
+        begun, start = time.perf_counter(), 0.0
+        before = set[int]()
+
+        def see(event: Any) -> None:
+            nonlocal start
+            if show is not None:
+                show(event)
+            if isinstance(event, ClusterReady):
+                start = event.seconds
+            if isinstance(event, SearchTrialDone) and event.before:
+                before.add(event.trial.number)
+
+        found = drain(events, see)
+    if arguments.engine == "ray":
+        took = time.perf_counter() - begun
+        mine = [one for one in found.trials if one.number not in before and not one.again]
+        work = sum(one.seconds for one in mine)
+        print(f"{took:.1f} s, {start:.1f} s of them until the cluster was there; "
+              f"{work:.1f} s of work in its workers")  # fmt: skip
     print("\n".join(_table(found)))
     chosen = found.best
     if arguments.pick is not None:

@@ -156,15 +156,18 @@ def _write(file: Path, found: Rates) -> None:
         os.replace(draft.name, file)
 
 
-def measured_rates(device: str) -> Rates:
-    """The speeds of a device as they are now; others' work on a shared machine changes them."""
+def measured_rates(device: str, clock: Callable[[], float] = time.perf_counter) -> Rates:
+    """The speeds of a device as they are now; others' work on a shared machine changes them.
+
+    clock   seconds; `time.process_time` for those of one thread on a core of its own
+    """
     generator = torch.Generator().manual_seed(0)
 
     def draw(rows: int, columns: int) -> torch.Tensor:
         return torch.randn(rows, columns, generator=generator)
 
     def timed(work: Callable[[], Any], repeats: int) -> float:
-        return _median(work, repeats, device)
+        return _median(work, repeats, device, clock)
 
     scale = 1 if device == "cpu" else 8
     m, n, k = 1024 * scale, 512 * scale, 256 * scale  # tall, as of a layer with many tokens
@@ -184,15 +187,17 @@ def measured_rates(device: str) -> Rates:
     )
 
 
-def _median(work: Callable[[], Any], repeats: int, device: str) -> float:
+def _median(
+    work: Callable[[], Any], repeats: int, device: str, clock: Callable[[], float]
+) -> float:
     work()  # the first call also loads kernels
     found = []
     for _ in range(repeats):
         _wait(device)
-        started = time.perf_counter()
+        started = clock()
         work()
         _wait(device)
-        found.append(time.perf_counter() - started)
+        found.append(clock() - started)
     return max(statistics.median(found), 1e-9)
 
 

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Generator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import yaml
@@ -27,6 +27,7 @@ from mats_core.analysis import (
     with_values,
 )
 from mats_core.analysis.search_space import as_it_is, ladder, points
+from mats_core.analysis.search_trials import Here, Tried
 from mats_core.errors import InputError
 from mats_core.evaluation import Score, TaskResult, normalised_interval, share
 from mats_core.merging import Event, merge
@@ -45,7 +46,7 @@ from mats_core.recipes import (
 from mats_core.system import drain
 from tests.conftest import family_recipe
 
-MODULE = importlib.import_module("mats_core.analysis.search")
+MODULE = importlib.import_module("mats_core.analysis.search_trials")
 RIGHT = 100_000  # examples of a toy's task, so that its accuracy is nearly any number
 
 
@@ -240,13 +241,14 @@ def test_one_seed_gives_one_search(recipe: Recipe, inputs: Inputs, toy):
     assert one[0].values == other[0].values  # the recipe as it is
 
 
+@pytest.mark.parametrize("at_once", [1, 3])
 def test_a_search_that_was_killed_goes_on_as_if_it_had_not_been(
-    recipe: Recipe, inputs: Inputs, toy, tmp_path: Path
+    recipe: Recipe, inputs: Inputs, toy, tmp_path: Path, at_once: int
 ):
     tried = toy(lambda recipe: "no such merge" if recipe.options.get("scope") else hill(recipe))
     settings: dict[str, Any] = {"trials": 14, "objectives": ("mean", "worst"), "inputs": inputs}
     space, journal = Space(after=("stretch",)), tmp_path / "search.journal"
-    events = searching(recipe, space, journal=journal, **settings)
+    events = searching(recipe, space, journal=journal, at_once=at_once, **settings)
     copies, whole = list[Path](), None
     while whole is None:
         try:
@@ -274,6 +276,39 @@ def test_a_search_that_was_killed_goes_on_as_if_it_had_not_been(
     assert not tried  # it is done
 
 
+def test_what_is_drawn_depends_on_what_was_told_and_not_on_what_ended(
+    recipe: Recipe, inputs: Inputs, toy
+):
+    """As long as all is drawn at random, it is what one after the other draws."""
+    toy(hill)
+    one, four = (
+        drain(searching(recipe, trials=16, at_once=count, inputs=inputs)).trials for count in (1, 4)
+    )
+    assert plain(one)[:10] == plain(four)[:10]
+    assert plain(one) != plain(four)
+    numbers = list[int]()
+
+    class Turned(Here):
+        """Merges as soon as a trial is begun: later ones have ended before they are told."""
+
+        results: ClassVar[dict[int, Tried]] = {}
+
+        def begin(self, number: int, recipe: Recipe) -> None:
+            super().begin(number, recipe)
+            self.results[number] = drain(super().ended(number))
+            numbers.append(number)
+
+        def ended(self, number: int) -> Generator[Event, None, Tried]:
+            yield Event()
+            return self.results.pop(number)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(importlib.import_module("mats_core.analysis.search"), "Here", Turned)
+        again = drain(searching(recipe, trials=16, at_once=4, inputs=inputs)).trials
+    assert plain(again) == plain(four)
+    assert numbers == [trial.number for trial in four if not trial.again]
+
+
 def test_a_journal_of_another_search_is_refused(recipe: Recipe, inputs: Inputs, toy, tmp_path):
     toy(hill)
     journal = tmp_path / "search.journal"
@@ -283,7 +318,8 @@ def test_a_journal_of_another_search_is_refused(recipe: Recipe, inputs: Inputs, 
         next(searching(recipe, **settings))
     for other, message in (({"seed": 3}, "seed"), ({"examples": 9}, "examples"),
                            ({"space": Space(weights=True)}, "knobs"),
-                           ({"objectives": ("worst",)}, "objectives")):  # fmt: skip
+                           ({"objectives": ("worst",)}, "objectives"),
+                           ({"at_once": 2}, "at once")):  # fmt: skip
         with pytest.raises(InputError, match=message):
             next(searching(recipe, resume=True, **{**settings, **other}))
     changed = recipe.model_copy(update={"seed": 5})
@@ -397,6 +433,8 @@ def test_what_was_chosen_stays_true_as_long_as_it_is_not_changed(
         ({"objectives": ("size",)}, "besides which 'size'"),
         ({"objectives": ("meen",)}, "Did you mean 'mean'"),
         ({"trials": 0}, "at least 1"),
+        ({"at_once": 0}, "at least 1"),
+        ({"engine": "rey"}, "Did you mean 'ray'"),
         ({"minutes": 0.0}, "more than 0"),
     ],
 )

@@ -1,4 +1,5 @@
-"""Layers on a local Ray cluster of two workers: the same bytes as one process."""
+"""Layers, experts that are measured and trials of a search on a local Ray cluster of two workers:
+the same as in one process."""
 
 from __future__ import annotations
 
@@ -8,20 +9,24 @@ import os
 import signal
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import ray
 import torch
 
+from mats_core.analysis import SearchTrialDone, Space, searching
+from mats_core.checkpoints import InMemory
 from mats_core.cli.main import main
 from mats_core.errors import InputError
 from mats_core.merging import pipeline
 from mats_core.merging import ray as distributed
 from mats_core.recipes.family_file import load_family, measure_all, measuring_all
+from mats_core.recipes.plan import open_inputs
 from mats_core.recipes.recipe import parse_recipe
 from mats_core.statistics import ray as apart
-from mats_core.statistics.ray import Member, MemberDone, measuring_on_ray
+from mats_core.statistics.ray import ClusterReady, Member, MemberDone, measuring_on_ray
 from mats_core.statistics.settings import MeasureSettings
 from mats_core.system import cluster
 from mats_core.system.stream import drain
@@ -40,7 +45,10 @@ def flags(tmp_path_factory):
         patch.setenv("PYTHONPATH", str(ROOT))
         patch.setenv("MATS_TEST_FLAGS", str(folder))
         patch.delenv("RAY_ADDRESS", raising=False)
-        ray.init(
+        cluster._begin(  # as often as a user's cluster on a busy machine
+            ray,
+            "of the tests",
+            cluster.STARTS,
             address="local",  # also where some cluster runs already
             num_cpus=2,
             include_dashboard=False,
@@ -347,3 +355,50 @@ def test_measuring_that_no_machine_has_room_for_is_refused(members, monkeypatch)
     monkeypatch.setattr(apart, "_bytes", lambda *of: 10**15)
     with pytest.raises(InputError, match=r"measuring 'e0' on the Ray cluster.*1e\+06 GB"):
         drain(measuring_on_ray(members, MeasureSettings(examples=4)))
+
+
+def test_a_search_on_the_cluster_is_that_of_one_process(tiny_family):
+    """Trial by trial; the cluster's start is told before any work."""
+    recipe = parse_recipe(family_recipe(tiny_family, "kfac"), tiny_family)
+    values = {"damping": (0.01, 0.1), "iterations": (1, 2, 3)}
+    space = Space(options=("damping", "iterations"), values=values)
+    settings = {"trials": 5, "examples": 8, "at_once": 2}
+    alone = drain(searching(recipe, space, **settings))
+    seen = []
+    together = drain(searching(recipe, space, engine="ray", **settings), seen.append)
+    assert [replace(one, seconds=0.0) for one in together.trials] == [
+        replace(one, seconds=0.0) for one in alone.trials
+    ]
+    assert len({one.accuracy for one in alone.trials}) > 1
+    assert all(one.seconds > 0 for one in together.trials)
+    assert isinstance(seen[0], ClusterReady)
+
+
+def test_a_stopped_search_ends_its_trials_and_goes_on_here(tiny_family, tmp_path, monkeypatch):
+    recipe = parse_recipe(family_recipe(tiny_family, "average"), tiny_family)
+    space = Space(weights=True)
+    settings = {"trials": 4, "examples": 8}
+    ended, cancel = [], cluster.cancel
+    monkeypatch.setattr(
+        cluster, "cancel", lambda ray, them: ended.extend(them) or cancel(ray, them)
+    )
+    events = searching(
+        recipe, space, engine="ray", at_once=3, journal=tmp_path / "journal", **settings
+    )
+    done = next(event for event in events if isinstance(event, SearchTrialDone))
+    events.close()
+    assert done.trial.number == 1
+    assert len(ended) == 2
+    assert not ray.wait(ended, num_returns=len(ended), timeout=0)[1]
+    resumed = searching(recipe, space, journal=tmp_path / "journal", resume=True, **settings)
+    whole = drain(searching(recipe, space, at_once=3, **settings))
+    assert [one.values for one in drain(resumed).trials] == [one.values for one in whole.trials]
+
+
+def test_a_search_over_models_in_memory_stays_here(tiny_family):
+    recipe = parse_recipe(family_recipe(tiny_family, "average"), tiny_family)
+    inputs = open_inputs(recipe)
+    held = InMemory.of({n: inputs.family.base.read(n) for n in inputs.family.base.tensors}, "base")
+    inputs = replace(inputs, family=replace(inputs.family, base=held))
+    with pytest.raises(InputError, match="models in memory: the base"):
+        drain(searching(recipe, Space(weights=True), engine="ray", inputs=inputs))

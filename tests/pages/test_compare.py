@@ -452,7 +452,7 @@ def test_a_soup_is_kept_as_a_run_like_any_other(open_app: Open):
     line = next(t for chart in charts for t in chart if t.get("name") == "the average so far")
     assert line["y"][-1] == pytest.approx(best)
     press(app, "Show it on Merge")
-    assert app.session_state["shown_run"] == run.id
+    assert app.session_state["shown run"] == run.id
 
 
 # Accuracy against size ----------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from mats_core.analysis import Ingredient
 from mats_core.recipes import FamilyFile
 
 from ..controls import grid
-from ..frame import Slot, show, shown, state, tracked
+from ..frame import Slot, browser, show, shown, state, tracked
 from ..work import Job, Prepared, Run, Souped, SoupRequest, run_soup
 from . import trials
 
@@ -83,11 +83,12 @@ def _finished(job: Job) -> None:
     members = [one.name for one in tried if one.kept]
     st.markdown(
         f"**{len(members)} of {len(tried)} experts stay.** Their average is among the finished "
-        f"merges as {show.plain(result.run.label)}."
+        f"merges as {show.plain(result.run.label)}, tested on the tasks of its own experts; the "
+        "figures here are over all tasks."
     )
     if st.button("Show it on Merge", type="primary", icon=":material/merge:", key="soup show"):
         shown.show(result.run)
-        st.switch_page("pages/merge.py")
+        browser.go("merge")
 
 
 def _steps(tried: Sequence[Ingredient], request: SoupRequest, key: str) -> None:

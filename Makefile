@@ -5,7 +5,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 PORT ?= 8501
 
-.PHONY: app notebook test coverage lint types sample study bench trust lock clean
+# Files in the order of tests/conftest.py, the longest first; xdist's own would be by their numbers of
+# tests, which leaves the browser for the end, and a core without work.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+.PHONY: app notebook test suite coverage lint types sample study bench trust lock clean
 
 app: $(VENV)/.app
 	$(BIN)/streamlit run app.py --server.port $(PORT)
@@ -14,12 +18,16 @@ app: $(VENV)/.app
 notebook: $(VENV)/.notebook
 	$(BIN)/jupyter lab notebooks/00_five_lines.ipynb
 
-test: lint types
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+# Types are checked beside the tests, which wait for a browser at times; both have to pass.
+test: lint
+	$(MAKE) --jobs=2 --keep-going types suite
+
+suite: $(VENV)/.dev
+	$(PYTEST)
 
 # The same tests and how much of the library they run: at least 95 %.  Some minutes longer.
 coverage: $(VENV)/.dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term --cov-fail-under=95
+	$(PYTEST) --cov --cov-report=term --cov-fail-under=95
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

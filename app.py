@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 import streamlit as st
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
-from mats_core.system import set_waiting, uncollected
+from mats_core.system import uncollected
 from pages.shared import policy
 from pages.shared.frame import ahead, first_sight, navigation, window
 
@@ -23,7 +23,6 @@ async def started(server: st.App) -> AsyncIterator[None]:
     """While the server runs: its libraries are loaded before the first visitor asks for them."""
     del server
     policy.begin()
-    set_waiting()
     ahead.begin(ROOMS)
     window.open_soon()
     yield
@@ -33,7 +32,6 @@ if __name__ == "__main__":  # not in a process that multiprocessing starts besid
     if get_script_run_ctx(suppress_warning=True) is None:
         sys.exit("Start the explorer with: streamlit run app.py")
     policy.begin()
-    set_waiting()
     page = navigation.frame()
     navigation.enter()
     # In every run: what follows would move, and what was opened in it by then would close.

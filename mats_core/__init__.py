@@ -21,7 +21,8 @@
     Statistics, measure_task      statistics of an expert on its task
     InputError                    what bad input raises
 
-Names are imported when they are first used: `import mats_core` is quick.
+Names are imported when they are first used: `import mats_core` is quick.  Where PyTorch is not
+loaded yet, it says how OpenMP's threads wait (`system/threads.py`), unless the environment does.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from .system import uncollected
+from .system import set_waiting, uncollected
 
 if TYPE_CHECKING:
     from .aligning import align
@@ -50,6 +51,8 @@ __all__ = [
     "measure_task", "merge", "merge_models", "optimizer_statistics", "parse_recipe", "run",
     "search",
 ]  # fmt: skip
+
+set_waiting()
 
 _HOMES = {
     "FamilyFile": "recipes",

@@ -5,12 +5,10 @@ from __future__ import annotations
 import sys
 
 from .cli import main as run
-from .system import set_waiting
 
 
 def main() -> int:
     """The exit code of one command; also the console script `mats`."""
-    set_waiting()  # before anything imports PyTorch
     return run()
 
 

@@ -17,6 +17,7 @@ from pages.shared.views import (
     predicted_loss,
     search,
     sizes,
+    soup,
     sweep,
     ticked,
     why,
@@ -32,7 +33,7 @@ collection = families.header(
 )
 preparing = families.preparation(collection)
 collected = (
-    sweep, search, intermediate, ladder, sizes, leaderboard, final, predicted_loss, why,
+    sweep, search, soup, intermediate, ladder, sizes, leaderboard, final, predicted_loss, why,
 )  # fmt: skip
 for part in collected:
     part.collect()
@@ -51,7 +52,7 @@ if not kept:
     st.page_link("pages/merge.py", label="Go to Merge", icon=":material/arrow_forward:")
 mine = (
     Slot.EXPLAINING, Slot.PREDICTING, Slot.SWEEPING, Slot.SEARCHING, Slot.DONATING, Slot.DONATED,
-    Slot.CLIMBING, Slot.SIZING, Slot.RANKING, Slot.FINISHING,
+    Slot.CLIMBING, Slot.SIZING, Slot.SOUPING, Slot.RANKING, Slot.FINISHING,
 )  # fmt: skip
 progress.bar(Slot.PREPARATION, *mine, cancel=mine)
 looks = figures.looks(expert.name for expert in collection.experts)
@@ -63,6 +64,7 @@ parts = (
     (intermediate, drawn, "What a donor does for a target"),
     (sweep, (collection, kept, prepared), "Every pair of two settings"),
     (search, (collection, kept, prepared), "Many settings at once"),
+    (soup, (collection, kept, prepared), "Which experts to average"),
 )
 shown = [
     tabs.Tab(part.VIEW, partial(part.section, *given), heading) for part, given, heading in parts

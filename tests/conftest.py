@@ -20,6 +20,32 @@ from mats_core.tasks.loading import load
 from tests.layer_cases import write_raw
 
 CLASSES = (3, 4, 5)  # of the three tasks
+# Files that take long (CPU seconds, all processes counted) begin before all others: of two workers
+# none should end with a long one.  The first two fill the cache with what the app would measure at
+# its start.  `test_journey` counts the runs of an app that others use after it.
+LONGEST = (
+    "test_docs.py",
+    "notebooks/test_notebooks.py",
+    "browser/test_journey.py",
+    "browser/test_accessibility.py",
+    "browser/test_steps.py",
+    "browser/test_hands.py",
+    "browser/test_questions.py",
+    "browser/test_learn.py",
+    "browser/test_lab.py",
+    "browser/test_new_family.py",
+    "browser/test_keyboard.py",
+    "merging/test_ray.py",
+    "test_sample_models.py",
+    "tasks/test_harness.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The tests of long files come first; all others, and those within a file, stay in order."""
+    places = {Path(__file__).parent / name: place for place, name in enumerate(LONGEST)}
+    assert all(file.is_file() for file in places), "LONGEST names a file that is not here"
+    items.sort(key=lambda item: places.get(item.path, len(places)))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -81,7 +81,9 @@ for the leading eigenvectors only is not faster than PyTorch's complete `eigh` h
 against 0.15 s, 1,536: 2.3 against 1.0 s on one thread).""",
     "esm": """\
 Polar factors come from the eigendecomposition of a Gram in float64 where the condition allows it
-(below 1e5, a third of the time of an SVD), from the SVD elsewhere; the layer's status says which.
+(below 1e5, a third of the time of an SVD); elsewhere the strong directions do, and the weak ones
+have an SVD of their own (768×3072 at a condition of 1e6: 0.47 CPU s for 1.64, 1536×1536: 1.29 for
+2.7, within 1e-6 of the SVD's). This row was measured before that. The layer's status says which.
 Where the goal is missed, the limit is one decomposition: of a block's time two fifths are the polar
 factor of the 3072×3072 matrix of all tasks' output directions, and most of that is `eigh` in
 float64, at 55 of the 70 GFLOP/s that products reach here. What was considered and counted instead:
@@ -157,6 +159,17 @@ In the app's own worker. A long merge lets those pass that are expected to take 
 left of it, between its layers and iterations; the other sessions come at different moments of it.
 CPU seconds are of the whole process from the press to the number, so those of the K-FAC before it
 steps aside are among them; where a machine is busy with other work, they say more than seconds.""",
+    "sequential": """\
+The second merge in a process, on one thread, in CPU seconds. Every part of a model that has its
+final weights runs once a block: 24 products of d² a token in both streams where reaching every
+stage anew took 54. Targets of layers with a residual stream are one product and Grams half of
+one: 17 to 22 products of d², 43 before; B of a layer with more outputs than inputs stays in
+factors. The whole merge took 20.5 CPU s before and 12.6 after, imports of 2.4 s included, in one
+hour on a busy machine. Eight seconds on two cores, film included, are 16 CPU seconds, and the
+products of both take about nine (654 GFLOP of a merge as counted here, 704 by PyTorch's own
+counter, with every block's forward exactly once a stream): what lies above them is attention,
+activations, norms, Cholesky factors, and vector operations of CG. Of the film's frames each runs
+the block that it changes and those behind it, 14 blocks where five whole models are 20.""",
     "ray": "One thread a process, on two cores. See [Beyond one machine](distributed.md).",
 }
 
@@ -165,4 +178,11 @@ TAIL = """## The explorer
 [What a changed knob costs on the page](latency.md), before this work and after it. First merges by
 TSV-M and Iso-CTS take half the time, TIES and the first K-FAC merge two thirds; a further K-FAC
 setting takes as long as before or a little longer, for its preconditioner costs two products an
-iteration where the eigenbases of an earlier setting used to be at hand."""
+iteration where the eigenbases of an earlier setting used to be at hand.
+
+*Floor of a moved knob.* Task arithmetic asks 640 examples for ± 3 points; at 0.7 ms an example,
+the rate of all examples at once, these forwards are 0.45 CPU s of the 0.57 that a move costs
+(0.63 to 0.71 before a file's state was looked at once a fingerprint). A goal of 0.3 needs fewer
+examples. A moved knob of `sequential` changes every layer behind the first, so that the merge's
+stream, its Grams and its solves, about 4 CPU s by their products, come anew whatever is
+remembered of the experts."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from . import (
+    calibrating,
     cluster,
     disk,
     distributed,
@@ -25,6 +26,7 @@ ROWS: tuple[Row, ...] = (
     *kfac.ROWS,
     *essential.ROWS,
     *measuring.ROWS,
+    *calibrating.ROWS,
     *disk.ROWS,
     *startup.ROWS,
     *gpu.ROWS,

@@ -14,6 +14,7 @@ from typing import Any
 
 from mats_core.methods import PRESETS
 
+from .cells import EVERY, of_other_build
 from .questions import SEEDS, Grid, product
 from .readings import READINGS
 from .trials import Bench, Store, Trial
@@ -229,8 +230,11 @@ def cost(row: Row, store: Store) -> str:
     return f"{result['cpu']:.0f}" if result and "cpu" in result else "–"
 
 
-def table(stores: Mapping[str, Store], titles: Mapping[str, str]) -> str:
-    """The section of the page: all rows over these families; empty where nothing was run."""
+def table(stores: Mapping[str, Store], above: Mapping[str, Store]) -> str:
+    """The section of the page: all rows over these families; empty where nothing was run.
+
+    above   the results of the tables above it, which may be of another build of a family
+    """
     rows = []
     for row in ROWS:
         found = [cells(row, name, store) for name, store in stores.items()]
@@ -240,17 +244,18 @@ def table(stores: Mapping[str, Store], titles: Mapping[str, str]) -> str:
         rows.append(" | ".join([row.needs, *(cell for pair in found for cell in pair), seconds]))
     if not rows:
         return ""
-    heads = " | ".join(f"{titles[name]} | gap" for name in stores)
+    heads = " | ".join(f"{EVERY[name]} | gap" for name in stores)
     count = 2 + 2 * len(stores)
     head = f"| what a user has | {heads} | CPU seconds |\n|" + " --- |" * count
+    apart = [of_other_build(name, store, above[name]) for name, store in stores.items()]
     parts = [
         "## What is reached with what a user has (test halves)",
         "\n".join([head, *(f"| {row} |" for row in rows)]),
         f"± as above; in brackets the standard deviation over {len(SEEDS)} seeds of calibration "
         f"data (none: one seed, or nothing is read). Options were chosen on {ASKED} validation "
         "examples a task with the first seed. CPU seconds are of one merge with its evaluation, "
-        "statistics read from disk, in the order of the columns. The vision family was built again "
-        "for this table: its base differs by rounding, and so the rows differ from those above.",
+        "statistics read from disk, in the order of the columns.",
+        *apart,
         READINGS.get("frontier", ""),
     ]
     return "\n\n".join(part for part in parts if part)

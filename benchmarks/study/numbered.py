@@ -11,21 +11,21 @@ Curve = dict[int, tuple[float, float | None]]  # tasks → normalised accuracy, 
 
 
 def curves(store: Store) -> list[tuple[questions.Numbered, Curve]]:
-    """The curve of every way with a point at least; a point is the mean over all orders in which
+    """The curve of every way with two points at least; a point is the mean over all orders in which
     tasks are added."""
     results = store.content["results"].values()
     names = next((r["tasks"] for r in results if not r["trial"]["experts"]), ())
     found = []
     for way in questions.NUMBERED:
         curve: Curve = {}
-        for count in questions.COUNTS:
+        for count in sorted(questions.COUNTS):
             tried = [store.get(way.of(experts)) for experts in questions.added(names, count)]
             known = [result for result in tried if result]
             if known and len(known) == len(tried):
                 sizes = [result["size"] for result in known if "size" in result]
                 value = 100 * mean(result["normalised"] for result in known)
                 curve[count] = value, mean(sizes) if sizes else None
-        if curve:
+        if len(curve) > 1:
             found.append((way, curve))
     return found
 

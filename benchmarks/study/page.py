@@ -9,7 +9,7 @@ from mats_core.methods import METHODS
 
 from . import beside, foretold, frontier, questions, scalings
 from .answers import ANSWERS, TITLE_OF
-from .cells import DOCS, EVERY, TITLES, Stores, on_test, settings
+from .cells import DOCS, EVERY, TITLES, Stores, latest, on_test, settings
 from .readings import READINGS
 from .trials import Store
 
@@ -18,8 +18,8 @@ def write(results: Path) -> None:
     """Write the page and its plots; what was not run is said to be missing."""
     stores = {name: Store.of(results, name) for name in TITLES}
     stores = {name: store for name, store in stores.items() if store.content["results"]}
-    reached = frontier.table({n: Store(frontier.place(results, n)) for n in EVERY}, EVERY)
     tables = {n: Store.of(results, n) for n in EVERY}
+    reached = frontier.table({n: Store(frontier.place(results, n)) for n in EVERY}, tables)
     parts = [
         INTRODUCTION,
         _families(stores),
@@ -28,7 +28,8 @@ def write(results: Path) -> None:
         reached,
     ]
     for name, section in ANSWERS.items():
-        body = section(tables if name == "number" else stores)
+        shown, said = latest(results, name, tables if name == "number" else stores)
+        body = "\n\n".join(part for part in (section(shown), said) if part)
         if name == "pairs":
             body = "\n\n".join(part for part in (body, foretold.table(results, EVERY)) if part)
         if name == "number":

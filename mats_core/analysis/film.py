@@ -12,12 +12,14 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from .. import models
 from ..errors import InputError
 from ..evaluation import TaskResult, examining, normalised_accuracy
-from ..merging import walking_beside
+from ..merging import streams_budget, walking_beside
 from ..methods import METHODS
 from ..names import bias_of
 from ..recipes import FeatureErrors, Inputs, Recipe, Report, prepare
+from ..statistics import room
 from ..system import Event, part
 from ..tasks import SplitName
 
@@ -99,13 +101,21 @@ def filming(
     assert started is not None
     exam = yield from part(examining(inputs.family, recipe.folder, split, examples), WALKED, ASKED)
     frames: list[Frame] = []
-    for block in range(len(recorded.streams)):
-        low, high = (ASKED + (1 - ASKED) * (block + k) / len(recorded.streams) for k in (0, 1))
-        encoder = assemble(start, merged, recorded, block)
-        said = f"{block} of {len(recorded.streams) - 1} blocks calibrated: {{}}"
-        results = yield from part(exam.take(encoder), low, high, said)
-        frames.append(Frame(block, tuple(results)))
-        yield FrameDone(frames[-1], fraction=high, text=said.format("tested"))
+    with room(streams_budget()) as kept:
+        again = models.Again(kept)
+        for block in range(len(recorded.streams)):
+            low, high = (ASKED + (1 - ASKED) * (block + k) / len(recorded.streams) for k in (0, 1))
+            encoder = assemble(start, merged, recorded, block)
+            # What lies in front of the block that the next frame changes runs once.
+            written = assemble({}, merged, recorded, block + 1).keys()
+            fixed = assemble({}, merged, recorded, block).keys()
+            again.changing = frozenset(
+                expert.own(name) for expert in inputs.family.experts for name in written - fixed
+            )
+            said = f"{block} of {len(recorded.streams) - 1} blocks calibrated: {{}}"
+            results = yield from part(exam.take(encoder, again=again), low, high, said)
+            frames.append(Frame(block, tuple(results)))
+            yield FrameDone(frames[-1], fraction=high, text=said.format("tested"))
     return Film(tuple(frames), recorded, started, split, examples)
 
 

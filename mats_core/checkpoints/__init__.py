@@ -27,10 +27,11 @@ from .permuted import Ordering, Permuted
 from .place import refuse_existing, require_file, require_folder, what_lies
 from .quantised import left_over, quantisation, require_numbers, unquantised
 from .reading_ahead import Buffers, Wanted
-from .renamed import Renamed, original, stem_of
+from .renamed import Renamed, stem_of
 from .search import Limits, ListedModel, ModelSearch, search_models
 from .source import Entry, Shaped, Tensors, Weights, all_finite
 from .staging import MARK, partial_of, staged_directory, staged_file, write_atomically
+from .view import original
 from .wrappers import inside, unwrapped
 from .writer import (
     SHARD_BYTES,

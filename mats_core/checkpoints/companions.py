@@ -19,8 +19,8 @@ from pathlib import Path
 from ..errors import InputError, listing, plain_json, read_json
 from .files import Checkpoint
 from .folder import ADAPTER, PICKLES, SAFE, STATE, is_weights
-from .renamed import original
 from .source import Weights
+from .view import original
 
 LARGE = 32_000_000  # bytes of a file that is no part of a tokenizer
 MANY = 1000  # files of a subfolder

@@ -8,11 +8,12 @@ A file has changed if its inode, size, time of modification or time of change ha
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
 import time
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +23,7 @@ import torch
 from zlib_ng.zlib_ng import crc32
 
 from ..errors import InputError, MachineError, foreseen, read_json
-from ..system import SETTLED, cache_folder, recall
+from ..system import SETTLED, Stamp, cache_folder, recall, stamp_of
 from .source import Entry, all_finite
 from .staging import staged_file
 
@@ -45,8 +46,6 @@ KNOWN = 1 << 15  # bytes that what is known of a file counts as: a hundred tenso
 FILES = 1024  # files that are remembered; a few kB each
 FORMAT = "mats-contents-1"
 
-Stamp = tuple[int, int, int, int]  # inode, size, time of modification, time of change
-
 
 @dataclass(frozen=True)
 class TensorEntry(Entry):
@@ -63,7 +62,7 @@ class TensorEntry(Entry):
     dtype: torch.dtype
     shape: tuple[int, ...]
 
-    @property
+    @functools.cached_property
     def key(self) -> str:
         """Text that tells the tensors of one file apart, as a key of a JSON file."""
         return f"{self.offset} {DTYPE_NAMES[self.dtype]} {list(self.shape)}"
@@ -104,6 +103,16 @@ def contents(entry: TensorEntry, held: Held) -> Contents:
     return known[entry.key]
 
 
+def contents_of_all(entries: Mapping[str, TensorEntry], held: Held) -> dict[str, Contents]:
+    """`contents` of each of these tensors by its name, for one look at the state of every file."""
+    files = {entry.file for entry in entries.values()}
+    known = {file: _facts(file, _stamp(file), held).tensors for file in files}
+    return {
+        name: known[entry.file].get(entry.key) or contents(entry, held)
+        for name, entry in entries.items()
+    }
+
+
 def digests(file: Path, held: Held) -> dict[str, str]:
     """What a checkpoint has learnt of a file's tensors, by their keys: the digest of each."""
     found: dict[str, str] = {}
@@ -132,8 +141,7 @@ def look_through(entries: Iterable[TensorEntry], held: Held) -> None:
 
 def _stamp(file: Path) -> Stamp:
     with foreseen(f"'{file}'"):
-        found = os.stat(file)
-    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+        return stamp_of(os.stat(file))
 
 
 def _read(entry: TensorEntry) -> Contents:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ..errors import BEGIN, InputError, beginning, existing, foreseen, listing, parsing, regular
-from ..system import Device
+from ..system import Device, Stamp, stamp_of
 from .configuration import read_config
 from .contents import (
     DTYPE_NAMES,
@@ -29,6 +29,7 @@ from .contents import (
     TensorEntry,
     checksum,
     contents,
+    contents_of_all,
     digests,
     look_through,
 )
@@ -59,7 +60,7 @@ class Checkpoint(Weights):
     tensors: Mapping[str, TensorEntry]
     metadata: Mapping[str, str] = field(default_factory=dict)
     stem: str = STEMS[0]
-    states: Mapping[Path, State] = field(default_factory=dict, repr=False, compare=False)
+    states: Mapping[Path, Stamp] = field(default_factory=dict, repr=False, compare=False)
     _known: Held = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
@@ -73,9 +74,9 @@ class Checkpoint(Weights):
         tensors: dict[str, TensorEntry] = {}
         metadata: dict[str, str] = {}
         weights = weight_files(path)
-        promised, states = weights.promised, dict[Path, State]()
+        promised, states = weights.promised, dict[Path, Stamp]()
         for file in weights.files:
-            states[file] = _state(os.stat(file))
+            states[file] = stamp_of(os.stat(file))
             entries, file_metadata = read_header(file)
             twice = sorted(tensors.keys() & entries.keys())
             if twice:
@@ -134,6 +135,10 @@ class Checkpoint(Weights):
         """SHA-256 of one tensor's dtype, shape and bytes."""
         return contents(self.tensors[name], self._known).digest
 
+    def digests(self) -> dict[str, str]:
+        found = contents_of_all(self.tensors, self._known)
+        return {name: one.digest for name, one in found.items()}
+
     def finite(self, name: str) -> bool:
         """Whether all numbers of a tensor are finite."""
         entry = self.tensors[name]
@@ -147,7 +152,7 @@ class Checkpoint(Weights):
         """
         for file, opened in self.states.items():
             with foreseen(f"'{file}'"):
-                now = _state(os.stat(file))
+                now = stamp_of(os.stat(file))
             if now == opened:
                 continue
             known = digests(file, self._known) if now[:3] == opened[:3] else {}
@@ -168,15 +173,8 @@ class Checkpoint(Weights):
         look_through(self.tensors.values(), self._known)
 
 
-State = tuple[int, int, int, int]  # inode, size, times of modification and of change
-
-
-def _state(found: os.stat_result) -> State:
-    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
-
-
 def _fill(
-    name: str, entry: TensorEntry, start: int, value: Tensor, opened: State | None = None
+    name: str, entry: TensorEntry, start: int, value: Tensor, opened: Stamp | None = None
 ) -> None:
     """Read in place where the dtype stays; else converted block by block, never as a whole."""
     if not len(value):
@@ -187,7 +185,7 @@ def _fill(
             raise _changed(
                 name, entry, f"{entry.nbytes} bytes", "fewer: it changed while it was open"
             )
-        if opened is not None and _state(now)[:3] != opened[:3]:
+        if opened is not None and stamp_of(now)[:3] != opened[:3]:
             raise _changed(name, entry, "the file that was opened", "one that has changed since")
         handle.seek(entry.offset + start * entry.dtype.itemsize)
         if value.dtype == entry.dtype:

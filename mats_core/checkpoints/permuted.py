@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, final
+from typing import final
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from torch import Tensor
 from ..system import Device
 from .in_memory import contents_of
 from .source import Entry, Weights
+from .view import View
 
 Moves = Mapping[str, Mapping[int, Tensor]]  # tensor → axis → which of its entries stands where
 
@@ -42,7 +43,7 @@ class Ordering:
 
 @final
 @dataclass(frozen=True)
-class Permuted(Weights):
+class Permuted(View):
     """The weights of `source` in the order that makes its units those of another model.
 
     path      that of `source`
@@ -68,19 +69,6 @@ class Permuted(Weights):
     def ordering(self) -> Ordering:
         """Where the units are put; found on first use."""
         return self._find()
-
-    @property
-    def directory(self) -> Path | None:
-        return self.source.directory
-
-    @functools.cached_property
-    def config(self) -> dict[str, Any]:
-        """The source's configuration, empty where it has none."""
-        return self.source.config
-
-    @property
-    def form(self) -> str:
-        return self.source.form
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -120,9 +108,3 @@ class Permuted(Weights):
 
     def finite(self, name: str) -> bool:
         return self.source.finite(name)
-
-    def look_through(self) -> None:
-        self.source.look_through()
-
-    def require_unchanged(self) -> None:
-        self.source.require_unchanged()

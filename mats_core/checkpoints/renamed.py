@@ -6,7 +6,7 @@ import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import final
 
 import torch
 from torch import Tensor
@@ -14,13 +14,13 @@ from torch import Tensor
 from ..system import Device
 from .files import Checkpoint
 from .folder import STEMS
-from .permuted import Permuted
 from .source import Entry, Weights
+from .view import View, original
 
 
 @final
 @dataclass(frozen=True)
-class Renamed(Weights):
+class Renamed(View):
     """The weights of `source` under the names of its base: a view, which holds and copies nothing.
 
     path        that of `source`
@@ -51,23 +51,6 @@ class Renamed(Weights):
         tensors = {name: source.tensors[own] for name, own in sorted(names.items())}
         return cls(source.path, tensors, source.metadata, source, names, frozenset(copies))
 
-    @property
-    def directory(self) -> Path | None:
-        return self.source.directory
-
-    @functools.cached_property
-    def config(self) -> dict[str, Any]:
-        """The source's configuration, empty where it has none."""
-        return self.source.config
-
-    @property
-    def form(self) -> str:
-        return self.source.form
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        return self.source.notes
-
     @functools.cached_property
     def aliases(self) -> Mapping[str, str]:
         """Names of one and the same memory → the first of them, as the base calls them."""
@@ -96,21 +79,12 @@ class Renamed(Weights):
     def digest(self, name: str) -> str:
         return self.source.digest(self.own_names[name])
 
+    def digests(self) -> dict[str, str]:
+        each = self.source.digests()
+        return {name: each[self.own_names[name]] for name in self.tensors}
+
     def finite(self, name: str) -> bool:
         return self.source.finite(self.own_names[name])
-
-    def look_through(self) -> None:
-        self.source.look_through()
-
-    def require_unchanged(self) -> None:
-        self.source.require_unchanged()
-
-
-def original(weights: Weights) -> Weights:
-    """The weights under a renamed or permuted view, or under several; others as they are."""
-    while isinstance(weights, Renamed | Permuted):
-        weights = weights.source
-    return weights
 
 
 def stem_of(weights: Weights) -> str:

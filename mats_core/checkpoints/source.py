@@ -155,6 +155,10 @@ class Weights(Protocol):
         for start in range(0, elements, size):
             yield self.part(name, start, min(start + size, elements))
 
+    def digests(self) -> dict[str, str]:
+        """The digest of every tensor by its name."""
+        return {name: self.digest(name) for name in self.tensors}
+
     def own(self, name: str) -> str:
         """The name of a tensor in its source; only a renamed view's differs."""
         return name
@@ -175,9 +179,9 @@ class Weights(Protocol):
         """SHA-256 over names and contents: the same for any sharding, file order, metadata, and in
         the wrappers of training."""
         self.look_through()
-        total = hashlib.sha256()
+        total, each = hashlib.sha256(), self.digests()
         for plain, name in sorted((p, n) for n, p in unwrapped(self.tensors).items()):
-            total.update(f"{plain}\0{self.digest(name)}\n".encode())
+            total.update(f"{plain}\0{each[name]}\n".encode())
         return total.hexdigest()
 
 

@@ -16,8 +16,11 @@ change (Agresti & Coull, The American Statistician 52, 119–126, 1998).
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+
+import numpy as np
 
 from .scores import NOT_ASKED, Carried, Score, TaskResult, half_width
 
@@ -50,17 +53,21 @@ class _Pair:
         plain = self.now.measured is None and self.before.measured is None
         return plain and len(rows[0]) == len(rows[1]) > 0 and NOT_ASKED not in rows[1]
 
-    @property
+    @functools.cached_property
     def gained(self) -> int:
         return self._count("1", "0")
 
-    @property
+    @functools.cached_property
     def lost(self) -> int:
         return self._count("0", "1")
 
     def _count(self, now: str, before: str) -> int:
-        pairs = zip(self.now.answers, self.before.answers, strict=True)
-        return sum(pair == (now, before) for pair in pairs)
+        ours, theirs = _letters(self.now.answers), _letters(self.before.answers)
+        return int(((ours == ord(now)) & (theirs == ord(before))).sum())
+
+
+def _letters(answers: str) -> np.ndarray:
+    return np.frombuffer(answers.encode("utf-32-le", "replace"), dtype=np.uint32)
 
 
 def _pairs(results: Sequence[TaskResult], before: Before) -> list[_Pair] | None:

@@ -69,19 +69,27 @@ class Examiner:
         """Of what is held ready."""
         return nbytes(self.head) + self.rows.nbytes + nbytes(self.split)
 
-    def logits(self, encoder: Tensors, places: np.ndarray) -> Tensor:
+    def logits(
+        self, encoder: Tensors, places: np.ndarray, again: models.Again | None = None
+    ) -> Tensor:
         """The answers of an encoder to the examples at `places`, in this order."""
         tensors = {**evaluate.for_expert(encoder, self.family, self.expert), **self.head}
-        forward = models.forward(self.directory, tensors, device=self.device)
+        forward = models.forward(self.directory, tensors, device=self.device, again=again)
         return evaluate.logits(forward, tensors, self.rows, self.split, places)
 
-    def ask(self, encoder: Tensors, known: Score | None = None, most: int | None = None) -> Score:
+    def ask(
+        self,
+        encoder: Tensors,
+        known: Score | None = None,
+        most: int | None = None,
+        again: models.Again | None = None,
+    ) -> Score:
         """The score `known`, with at most `most` more examples asked (all others by default)."""
         marks = scores.marks(self.split, known)
         left = self.order[~scores.asked(marks)[self.order]][:most]
         nothing = known.nothing if known else 0
         if len(left):
-            said = self.logits(encoder, left)
+            said = self.logits(encoder, left, again)
             marks[left] = evaluate.marks(said, self.split)
             nothing += scores.nothing(said, self.split)
         return replace(scores.score(self.split, marks), nothing=nothing)
@@ -121,6 +129,7 @@ class Exam:
         precision: float | None = None,
         known: Sequence[TaskResult] = (),
         before: Before | None = None,
+        again: models.Again | None = None,
     ) -> Generator[Asked, None, tuple[TaskResult, ...]]:
         """States of an examination in rounds over all tasks; the last one is `done`.  Returns the
         results.
@@ -129,6 +138,7 @@ class Exam:
         known       results of the same encoder on some of the same examples
         before      another merge with all its answers, from which scores are estimated where that
                     reaches `precision` with fewer examples (see `carried.py`)
+        again       of encoders that are asked one after the other, what need not run again
         """
         had = {result.name: result.merged for result in known}
         found: list[Score | None] = [None] * len(self.examiners)
@@ -143,7 +153,7 @@ class Exam:
             begun = time.perf_counter()
             for index, examiner in enumerate(self.examiners):
                 so_far = found[index] or had.get(examiner.expert.name)
-                found[index] = examiner.ask(moved, so_far, most)
+                found[index] = examiner.ask(moved, so_far, most, again)
                 if all(s is not None for s in found):
                     last = index == len(found) - 1
                     asked = self._asked(found, last, precision, far, before)

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ..checkpoints import Renamed, Weights
+from ..errors import listing
+from ..names import is_buffer
 from .anatomy import Anatomy, Ask, unknown
 from .expert import Expert, aligned
 from .heads import head_names
@@ -64,7 +66,36 @@ def set_apart(
         for name, table in ties.items()
     ]
     found = frozenset(names | lone.of("head"))
-    return Apart(base, experts, found, spares, ties, (*notes, *lone.notes))
+    told = {name for name, kind in lone.names.items() if kind != "buffer"}
+    by_name = frozenset(names) - told if heads is None else frozenset()
+    few = _of_few(base, experts, by_name, spares.buffers - told)
+    return Apart(base, experts, found, spares, ties, (*notes, *lone.notes, *few))
+
+
+def _of_few(
+    base: Weights, experts: Sequence[Expert], heads: frozenset[str], buffers: frozenset[str]
+) -> list[str]:
+    """Sentences on what is set apart in some experts, while the others and the base have none.
+
+    What a name calls a buffer is left out: versions of one library differ by these.
+    """
+    notes = []
+    for expert in experts:
+        entries = expert.checkpoint.tensors
+        lone = {
+            name
+            for name in (heads | buffers) & entries.keys() - base.tensors.keys()
+            if any(name not in other.checkpoint.tensors for other in experts)
+            and not is_buffer(name, entries[name].shape)
+        }
+        for some, said in (
+            (lone & heads, "taken for its head, and kept apart"),
+            (lone & buffers, "taken for what the model computes itself, and left out"),
+        ):
+            if some:
+                what = f"{listing(sorted(some), 4)} of expert '{expert.name}'"
+                notes.append(f"{what}, not in every file: {said}")
+    return notes
 
 
 def _once(ask: Ask) -> Ask:

@@ -32,6 +32,7 @@ from .reasons import reasons_figure, reasons_verdict
 from .scaling import dimension_weights, task_weights
 from .search import search_front, search_history, search_importance
 from .sizes import accuracy_by_size
+from .soup import soup_steps
 from .spectra import energy_curves, spectra
 from .stages import CHOSEN, stage_matrix, stages_words
 from .style import HEIGHT, PALETTE, Figure, Look, look, looks, percent, safe, short_names, to_csv
@@ -52,8 +53,8 @@ __all__ = [
     "looks", "own_answers", "pair_matrix", "percent", "picture", "plotly_script", "points",
     "predicted_against_measured", "protection_along", "protection_maps", "reasons_figure",
     "reasons_verdict", "residual_curves", "run_lines", "safe", "script_json", "search_front",
-    "search_history", "search_importance", "short_names", "solve_at", "spectra", "stage_matrix",
-    "stages_words", "sweep_map", "task_weights", "to_csv", "to_json", "toy_losses", "toy_polar",
-    "toy_progress", "toy_scaling", "trajectory_curves", "trajectory_tasks", "verdict",
+    "search_history", "search_importance", "short_names", "solve_at", "soup_steps", "spectra",
+    "stage_matrix", "stages_words", "sweep_map", "task_weights", "to_csv", "to_json", "toy_losses",
+    "toy_polar", "toy_progress", "toy_scaling", "trajectory_curves", "trajectory_tasks", "verdict",
     "way_between", "why_explained", "why_layers", "why_tasks", "worth_showing",
 ]  # fmt: skip

@@ -93,57 +93,95 @@ def cg(
     the answer, the trace and the number of iterations are those of a look after each.
     """
     wanted = set(keep)
-    # Below four times the rounding of the arithmetic no residual can go.
-    rounding = 4 * torch.finfo(rhs.dtype).eps
     seen_from = None if preconditioner is None else origin
     goal = (error or 0.0) if seen_from is not None else 0.0
-    enough = rounding if goal else max(tolerance, rounding)
+    # Below four times the rounding of the arithmetic no residual can go.
+    rounding = 4 * torch.finfo(rhs.dtype).eps
     steps = _steps(matvec, rhs, start, preconditioner, residual, seen_from)
-    (x, numbers), *_ = _read(steps, 1)
-    scale = numbers[0] or 1.0
-    best, best_residual = x, numbers[1] / scale
-    residuals, distances = [best_residual], [0.0]
-    objectives = [-0.5 * numbers[2]]
-    errors = [] if seen_from is None else [_error(*numbers[3:])]
-    iterates = {0: x.clone()} if 0 in wanted else {}
-    status = Status.CONVERGED if best_residual <= enough else Status.ITERATION_LIMIT
-    size = 0.0  # the largest ‖K p‖ / ‖p‖ so far, a lower bound of ‖K‖
-
-    def unread() -> int:
-        if not is_apart(rhs):
-            return 1
-        return _ahead(errors, goal) if goal else _ahead(residuals, enough)
-
-    limit = 0 if status == Status.CONVERGED else iterations
-    for iteration, (moved, numbers) in enumerate(_looked_at(steps, limit, unread), 1):
-        rz, curvature, length, product, norm, inner, distance, *sizes = numbers
-        size = max(size, product / length) if length else size
-        if not (curvature > 0 and rz > 0):  # zero, NaN or rounding: stuck; below that: no norm
-            negative = curvature < -rounding * size * length**2 or rz < 0
-            status = Status.NOT_POSITIVE if negative else Status.STAGNATED
+    solve = _Solve(*_read(steps, 1)[0], rounding, rounding if goal else tolerance, goal)
+    iterates = {0: solve.x.clone()} if 0 in wanted else {}
+    limit = 0 if solve.reached() else iterations
+    unread = solve.unread if is_apart(rhs) else _one
+    for iteration, (x, numbers) in enumerate(_looked_at(steps, limit, unread), 1):
+        if not solve.take(x, numbers):
             break
-        relative = norm / scale
-        if not math.isfinite(relative) or relative > GROWTH * residuals[0]:
-            status = Status.STAGNATED
-            break
-        x = moved
-        residuals.append(relative)
-        objectives.append(-0.5 * inner)
-        distances.append(distance)
-        if seen_from is not None:
-            errors.append(_error(*sizes))
         if callback is not None:
-            callback(iteration, relative)
+            callback(iteration, solve.residuals[-1])
         if iteration in wanted:
             iterates[iteration] = x.clone()
-        if relative < best_residual:
-            best, best_residual = x, relative
-        if relative <= enough or (goal and errors[-1] <= goal):
-            status = Status.CONVERGED
+        if solve.reached():
             break
-    value = best if status in (Status.STAGNATED, Status.NOT_POSITIVE) else x
-    trace = tuple(residuals), tuple(objectives), tuple(distances), tuple(errors)
-    return Solution(value, status, *trace, iterates)
+    return solve.solution(iterates)
+
+
+class _Solve:
+    """A solve under way: where it is, the best so far, and the trace.
+
+    numbers    of the start, as `_steps` yields them
+    rounding   of the arithmetic, on the scale of relative residuals
+    enough     the relative residual at which it ends; `goal`, the estimate of the error, if not 0
+    """
+
+    def __init__(
+        self, x: Tensor, numbers: list[float], rounding: float, enough: float, goal: float
+    ) -> None:
+        bound, norm, inner, *sizes = numbers
+        self.scale = bound or 1.0
+        self.x = self.best = x
+        self.rounding, self.enough, self.goal = rounding, max(enough, rounding), goal
+        self.residuals, self.distances = [norm / self.scale], [0.0]
+        self.objectives = [-0.5 * inner]
+        self.errors = [_error(*sizes)] if sizes else []
+        self.best_residual = self.residuals[0]
+        self.status = Status.ITERATION_LIMIT
+        self.size = 0.0  # the largest ‖K p‖ / ‖p‖ so far, a lower bound of ‖K‖
+
+    def take(self, x: Tensor, numbers: list[float]) -> bool:
+        """Whether an iteration counts; one that broke down does not, and is the status."""
+        rz, curvature, length, product, norm, inner, distance, *sizes = numbers
+        self.size = max(self.size, product / length) if length else self.size
+        if not (curvature > 0 and rz > 0):  # zero, NaN or rounding: stuck; below that: no norm
+            negative = curvature < -self.rounding * self.size * length**2 or rz < 0
+            self.status = Status.NOT_POSITIVE if negative else Status.STAGNATED
+            return False
+        relative = norm / self.scale
+        if not math.isfinite(relative) or relative > GROWTH * self.residuals[0]:
+            self.status = Status.STAGNATED
+            return False
+        self.x = x
+        self.residuals.append(relative)
+        self.objectives.append(-0.5 * inner)
+        self.distances.append(distance)
+        self.errors += [_error(*sizes)] if sizes else []
+        if relative < self.best_residual:
+            self.best, self.best_residual = x, relative
+        return True
+
+    def reached(self) -> bool:
+        """Whether it is where it should come to; then that is the status."""
+        near = len(self.residuals) > 1 and bool(self.goal) and self.errors[-1] <= self.goal
+        if self.residuals[-1] <= self.enough or near:
+            self.status = Status.CONVERGED
+        return self.status == Status.CONVERGED
+
+    def unread(self) -> int:
+        """How many iterations may run on a GPU before the next look."""
+        if self.goal:
+            return _ahead(self.errors, self.goal)
+        return _ahead(self.residuals, self.enough)
+
+    def solution(self, iterates: dict[int, Tensor]) -> Solution:
+        """Where it ended: at the best so far, if it broke down."""
+        broken = self.status in (Status.STAGNATED, Status.NOT_POSITIVE)
+        return Solution(
+            self.best if broken else self.x, self.status, tuple(self.residuals),
+            tuple(self.objectives), tuple(self.distances), tuple(self.errors), iterates,
+        )  # fmt: skip
+
+
+def _one() -> int:
+    """A look after each iteration."""
+    return 1
 
 
 Step = tuple[Tensor, list[Tensor]]  # X, and numbers of it that are still on its device

@@ -31,12 +31,7 @@ def require(plan: Plan) -> None:
         raise InputError(thing, expected=expected, found=found)
     if earlier is None:
         return
-    mine = {k: v for k, v in identity(plan).items() if k != "base"}
-    # Fewer experts had other defaults, of options that do not enter the sums.
-    other = {own.name for own in describe(recipe.method) if own.by_experts} - {*recipe.options}
-    theirs = earlier.identity.get("options", {})
-    mine["options"] |= {name: value for name, value in theirs.items() if name in other}
-    earlier.require(mine)
+    earlier.require({k: v for k, v in identity(plan).items() if k != "base"})
     before = {entry.name for entry in earlier.experts}
     twice = [entry.name for entry in recipe.experts if entry.name in before]
     if twice:
@@ -88,12 +83,16 @@ def _against_plan(plan: Plan) -> Iterator[tuple[str, str]]:
 
 
 def identity(plan: Plan) -> dict[str, Any]:
-    """What two merges must have in common for their sums to add up; `base` reads its contents."""
+    """What two merges must have in common for their sums to add up; `base` reads its contents.
+
+    Options whose defaults go by the number of experts do not enter the sums (`option`).
+    """
     recipe = plan.recipe
+    later = {own.name for own in describe(recipe.method) if own.by_experts}
     return {
         "base": plan.inputs.family.base.fingerprint,
         "method": recipe.method,
-        "options": plan.options.model_dump(mode="json"),
+        "options": plan.options.model_dump(mode="json", exclude=later),
         "dtype": recipe.dtype,
         "weighting": recipe.weighting,
         "heads": None if recipe.heads is None else list(recipe.heads),

@@ -23,6 +23,7 @@ from .modules import (
     with_names,
 )
 from .probing import probe
+from .replaying import Again, Ahead, Outputs
 from .routing import MASK, Branches, Router, Routing, by_example, joined, mean_token, noting, parted
 from .saving import save_settings
 from .settings import settings_digest
@@ -30,12 +31,12 @@ from .sizes import shapes_of
 from .tokens import IGNORED
 
 __all__ = [
-    "BATCH", "IGNORED", "MASK", "Asking", "Branches", "Choosing", "Forward", "Router", "Routing",
-    "Rows", "anatomy", "ask", "batches", "build", "by_example", "change", "check", "class_for",
-    "depth_notes", "encode", "facts_of", "features", "forward", "joined", "mean_inputs",
-    "mean_token", "noting", "parameter_names", "parted", "pixel_values", "probe", "reads_of",
-    "save_settings", "saved_names", "settings_digest", "shapes_of", "tensors_of",
-    "ties_word_embeddings", "with_names",
+    "BATCH", "IGNORED", "MASK", "Again", "Ahead", "Asking", "Branches", "Choosing", "Forward",
+    "Outputs", "Router", "Routing", "Rows", "anatomy", "ask", "batches", "build", "by_example",
+    "change", "check", "class_for", "depth_notes", "encode", "facts_of", "features", "forward",
+    "joined", "mean_inputs", "mean_token", "noting", "parameter_names", "parted", "pixel_values",
+    "probe", "reads_of", "save_settings", "saved_names", "settings_digest", "shapes_of",
+    "tensors_of", "ties_word_embeddings", "with_names",
 ]  # fmt: skip
 
 # Of bars that transformers would draw in a notebook without ipywidgets; this library's need none.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -15,6 +16,7 @@ from ..system import recall
 from .architecture import built_from, depths, harmless, quiet
 
 SIZE = 1 << 18  # bytes that the names of one model count as
+NAMES = 1 << 14  # of tensors whose new names are remembered, of one model
 DEEPEST = 512  # layers that are built whatever the file holds
 LEFT_OUT = ("quantization_config", "auto_map")  # need other packages, or fetch code
 
@@ -78,11 +80,13 @@ def _described(model: Any, encoder: nn.Module) -> Anatomy:
     prefix = str(model.base_model_prefix or "")
     state = model.state_dict()
 
+    @functools.lru_cache(NAMES)
     def renamed(name: str) -> str:
         for one in renamings:
             name, _ = one.rename_source_key(name)
         return name
 
+    @functools.lru_cache(NAMES)
     def loaded(name: str) -> str:
         name = renamed(name)
         for one in converters:

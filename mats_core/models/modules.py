@@ -23,6 +23,7 @@ from ..errors import InputError, listing, parsing
 from ..system import Device, recall
 from .architecture import architecture, built_from, file_text, padding_token, quiet
 from .choosing import routed_by
+from .replaying import Again
 from .routing import parted
 from .sizes import fitted, shapes_of
 from .unplaced import Unplaced
@@ -95,14 +96,20 @@ MODULE = 1 << 20  # bytes of a module without its weights, which is what is reme
 Forward = Callable[[Tensors, Tensors], Tensor]
 
 
-def forward(directory: Path | None, tensors: Tensors, *, device: Device = "cpu") -> Forward:
+def forward(
+    directory: Path | None,
+    tensors: Tensors,
+    *,
+    device: Device = "cpu",
+    again: Again | None = None,
+) -> Forward:
     """A function (tensors, inputs) → logits for tensors with these names and shapes; inputs are
-    the model's keyword arguments.
+    the model's keyword arguments.  `again`: what need not run again of models before it.
 
     The module is built once for each configuration and holds no weights itself; tensors are
     used where they lie, in their own dtype as float32.  Raises `InputError` as `build` does.
     """
-    return functools.partial(_shell(directory, tensors, device).logits, directory)
+    return functools.partial(_shell(directory, tensors, device).logits, directory, again=again)
 
 
 def features(
@@ -152,8 +159,14 @@ class _Shell:
         # The call puts the tensors into the module: one thread at a time.
         self._alone = threading.Lock()
 
-    def logits(self, directory: Path | None, tensors: Tensors, inputs: Tensors) -> Tensor:
-        return self._called(directory, tensors, inputs).logits
+    def logits(
+        self,
+        directory: Path | None,
+        tensors: Tensors,
+        inputs: Tensors,
+        again: Again | None = None,
+    ) -> Tensor:
+        return self._called(directory, tensors, inputs, again=again).logits
 
     def features(
         self, directory: Path | None, head: frozenset[str], tensors: Tensors, inputs: Tensors
@@ -178,6 +191,7 @@ class _Shell:
         inputs: Tensors,
         head: frozenset[str] = frozenset(),
         note: Callable[[nn.Module, tuple[Any, ...]], None] | None = None,
+        again: Again | None = None,
     ) -> Any:
         """What the model returns; `note` is called with what each module of the head reads."""
         thing, remedy = f"model '{directory}'", "Do config.json and weights agree?"
@@ -193,6 +207,8 @@ class _Shell:
             if beside := parted(tensors)[1]:
                 for handle in routed_by(beside, self._names).attached(module):
                     stack.callback(handle.remove)
+            if again is not None and not beside:
+                stack.enter_context(again.used(module, self._names, inputs))
             held = ((name, tensors[source]) for name, source in self._names.items())
             values = {n: v.float() if v.is_floating_point() else v for n, v in held}
             stack.enter_context(parsing(*asking))

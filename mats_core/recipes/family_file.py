@@ -145,35 +145,36 @@ def measuring_all(
     an event when the cluster is ready, and after each member.
     """
     member("engine", engine, ("local", "ray"))
-    if engine == "ray":
-        return (yield from _measuring_on_ray(collection, settings, with_base))
     members = collection.members(with_base=with_base)
     files: dict[str, Path] = {}
+    together: dict[Path, Member] = {}  # two names of one expert and task are one file
     for index, (name, path, reference) in enumerate(members):
         start, stop = index / len(members), (index + 1) / len(members)
         whose = f"statistics of {name} ({index + 1} of {len(members)})"
-        yield Event(fraction=start, text=f"Looking for the {whose}")
-        task = tasks.load(reference, root=collection.folder)
-        steps = measuring_once(collection.open(path), task, settings)
-        files[name] = yield from part(steps, start, stop, f"Measuring {whose}, once")
+        begun = start if engine == "local" else 0.0  # the cluster counts from the start
+        yield Event(fraction=begun, text=f"Looking for the {whose}")
+        one = _looked_up(collection, settings, name, path, reference)
+        files[name] = one.file
+        if one.file.is_file():
+            continue
+        if engine == "ray":
+            together.setdefault(one.file, one)
+        else:
+            steps = measuring_once(collection.open(path), one.task, settings)
+            yield from part(steps, start, stop, f"Measuring {whose}, once")
+    if together:
+        yield from measuring_on_ray(list(together.values()), settings)
     return files
 
 
-def _measuring_on_ray(
-    collection: FamilyFile, settings: MeasureSettings, with_base: bool
-) -> Generator[Event, None, dict[str, Path]]:
-    files: dict[str, Path] = {}
-    missing: dict[Path, Member] = {}  # two names of one expert and task are one file
+def _looked_up(
+    collection: FamilyFile, settings: MeasureSettings, name: str, path: Path, reference: str
+) -> Member:
+    """A member with its task, and where its statistics lie in this machine's cache, or will."""
+    task = tasks.load(reference, root=collection.folder)
+    file = cached_path(collection.open(path), task, settings)
     base = collection.model_path(collection.base)
-    for name, path, reference in collection.members(with_base=with_base):
-        yield Event(text=f"Looking for the statistics of {name}")
-        task = tasks.load(reference, root=collection.folder)
-        file = files[name] = cached_path(collection.open(path), task, settings)
-        if not file.is_file():
-            missing.setdefault(file, Member(name, path, base, task, file, keep=True))
-    if missing:
-        yield from measuring_on_ray(list(missing.values()), settings)
-    return files
+    return Member(name, path, base, task, file, keep=True)
 
 
 def measure_all(
@@ -196,10 +197,7 @@ def measure_all(
 
 def missing_statistics(collection: FamilyFile, *, examples: int = 256, seed: int = 0) -> list[str]:
     """Names of the members that `measure_all` would have to measure."""
-    missing = []
-    for name, path, reference in collection.members(with_base=True):
-        task = tasks.load(reference, root=collection.folder)
-        settings = MeasureSettings(examples=examples, seed=seed)
-        if not cached_path(collection.open(path), task, settings).is_file():
-            missing.append(name)
-    return missing
+    settings = MeasureSettings(examples=examples, seed=seed)
+    members = collection.members(with_base=True)
+    looked_up = (_looked_up(collection, settings, *one) for one in members)
+    return [one.name for one in looked_up if not one.file.is_file()]

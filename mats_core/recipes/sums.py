@@ -113,9 +113,14 @@ class EarlierMerge:
                 raise _changed(file)
 
     def require(self, identity: Mapping[str, Any]) -> None:
-        """Raise `InputError` where a merge has another base, method or options than this one."""
+        """Raise `InputError` where a merge has another base, method or options than this one.
+
+        Of what a name holds by keys, only those of `identity` count.
+        """
         for name, value in identity.items():
             kept = self.identity.get(name)
+            if isinstance(kept, Mapping) and isinstance(value, Mapping):
+                kept = {key: kept.get(key) for key in value}
             if kept != value:
                 what, then, now = _difference(name, kept, value)
                 raise InputError(

@@ -8,7 +8,7 @@ Y            E[(y_e + r_e − r_s) x̃_sᵀ] with the expert's output y_e: W̃_t
 
 What lies in front of a block is kept, in memory up to a budget and beyond it on disk; a stage is
 reached by running its block again up to there.  What is left of the budget holds the outputs of
-those parts of a block that need not run again (`replaying.py`).
+those parts of a block that need not run again (`models.Outputs`).
 """
 
 from __future__ import annotations
@@ -22,10 +22,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..models import MASK, by_example
+from ..models import MASK, Ahead, Outputs, by_example
 from ..system import temporary_folder
 from .gram import gram_sum
-from .replaying import Ahead, Outputs
 from .stages import Block, Seen, Stage, first
 
 Call = tuple[tuple[Any, ...], Mapping[str, Any]]  # a module's arguments

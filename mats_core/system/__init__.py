@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .remember import Memo, forgetful, nbytes, recall, remembered
     from .showing import Shown
     from .speeds import UNMEASURED, Rates, Work
-    from .state import SETTLED, state_of
+    from .state import SETTLED, Stamp, stamp_of, state_of
     from .stream import Event, ahead, beside, changed, drain, drained, part, shares
     from .threads import set_waiting, taking_threads
     from .under_way import (
@@ -34,14 +34,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LONGEST_NAME", "SETTLED", "UNMEASURED", "Device", "Event", "FolderName", "Memo", "Rates",
-    "Shown", "Work",
+    "Shown", "Stamp", "Work",
     "ahead", "available_devices", "available_memory", "bar", "beside", "beside_under_way",
     "cache_folder", "changed",
     "choose_device", "cluster", "drain", "drained", "existing_device", "file_under_way",
     "folder_name",
     "folder_of_process", "folder_under_way", "forgetful", "in_notebook", "lock",
     "memory", "nbytes", "parse_bytes", "part", "recall", "remembered", "require_memory",
-    "results_folder", "set_waiting", "shares", "speeds", "state_of", "taking_threads",
+    "results_folder", "set_waiting", "shares", "speeds", "stamp_of", "state_of",
+    "taking_threads",
     "temporary_file", "temporary_folder", "uncollected", "watched",
 ]  # fmt: skip
 
@@ -54,7 +55,7 @@ _HOMES = {
     "remember": ("Memo", "forgetful", "nbytes", "recall", "remembered"),
     "showing": ("Shown",),
     "speeds": ("UNMEASURED", "Rates", "Work", "eigh_flops", "svd_flops"),
-    "state": ("SETTLED", "state_of"),
+    "state": ("SETTLED", "Stamp", "stamp_of", "state_of"),
     "stream": ("Event", "ahead", "beside", "changed", "drain", "drained", "part", "shares"),
     "threads": ("set_waiting", "taking_threads"),
     "under_way": ("beside_under_way", "file_under_way", "folder_of_process", "folder_under_way",

@@ -14,9 +14,16 @@ SETTLED = 2.0  # seconds after which another change of a file must show in its t
 
 KEPT = 1 << 12  # files that were young when they were asked for, of which digests are remembered
 
+Stamp = tuple[int, int, int, int]  # inode, size, time of modification, time of change
 State = tuple[str, int, int, int, int, str]
 _digests: OrderedDict[tuple[str, int, int, int, int], tuple[str, bool]] = OrderedDict()
 _alone = threading.Lock()
+
+
+def stamp_of(found: os.stat_result) -> Stamp:
+    """What the system says of a state of a file: all of `state_of` for one that is not young, and
+    for those who read the contents themselves."""
+    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def state_of(file: str | Path) -> State:
@@ -29,7 +36,7 @@ def state_of(file: str | Path) -> State:
     """
     try:
         found = os.stat(file)
-        key = (str(file), found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+        key = (str(file), *stamp_of(found))
         return (*key, _young_digest(file, key, found))
     except (OSError, ValueError):
         return str(file), 0, 0, 0, 0, ""

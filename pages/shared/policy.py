@@ -156,7 +156,7 @@ DEMO = Policy(
     work=frozenset({
         "between", "chosen", "confusion", "conflict", "convergence", "export", "feature_map",
         "film", "final", "intermediate", "ladder", "layers", "leaderboard", "lesson", "loading",
-        "merge", "own_example", "predicted_loss", "prepare", "search", "sizes", "stepping",
+        "merge", "own_example", "predicted_loss", "prepare", "search", "sizes", "soup", "stepping",
         "survey", "sweep", "why",
     }),
 )  # fmt: skip

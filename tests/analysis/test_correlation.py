@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from scipy.stats import rankdata, spearmanr
 
+from mats_core.analysis import correlation
 from mats_core.analysis.correlation import (
     Correlation,
     clear_among,
@@ -53,6 +55,13 @@ def test_of_many_numbers_chance_is_near_that_of_the_t_distribution():
     assert found.chance == pytest.approx(spearmanr(x, y)[1], abs=0.015)
 
 
+@pytest.fixture
+def orders_drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They depend on the number of values alone, and take most of the time."""
+    monkeypatch.setattr(correlation, "_orders", functools.cache(correlation._orders))
+
+
+@pytest.mark.usefixtures("orders_drawn_once")
 def test_the_interval_covers_the_truth_nineteen_times_in_twenty():
     generator, true, covered = np.random.default_rng(0), 0.6, 0
     of_ranks = 6 / math.pi * math.asin(true / 2)  # Spearman's ρ of a normal pair
@@ -99,6 +108,7 @@ def test_what_is_unknown_is_passed_over():
     assert (found.value, found.count, found.low, found.high) == (pytest.approx(0.5), 3, -1, 1)
 
 
+@pytest.mark.usefixtures("orders_drawn_once")
 def test_pairs_of_unrelated_tasks_are_clear_one_time_in_twenty_and_related_ones_always():
     generator, clear = np.random.default_rng(3), 0
     first = np.zeros((7, 7))

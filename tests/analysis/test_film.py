@@ -10,6 +10,7 @@ import torch
 from mats_core.analysis import Film, FrameDone, filming
 from mats_core.analysis.film import assemble
 from mats_core.errors import InputError
+from mats_core.evaluation import exam
 from mats_core.merging import run
 from mats_core.recipes import Evaluation, FeatureErrors, Finished
 from mats_core.recipes.recipe import parse_recipe
@@ -74,6 +75,15 @@ def test_a_frame_has_the_calibrated_blocks_and_the_start_behind(tiny_family, mad
             assert torch.equal(value, expected[name]), (name, blocks)
     whole = assemble(start, merge.tensors, film.calibrated, 2)
     assert all(torch.equal(whole[name], value) for name, value in merge.tensors.items())
+
+
+def test_a_frame_is_that_of_a_merge_of_which_nothing_is_kept(tiny_family, made):
+    merge, film, _ = made
+    start = finished(recipe_of(tiny_family, "average")).tensors
+    asked = exam(merge.inputs.family, tiny_family, "validation", 15)
+    for frame in film.frames:
+        tensors = assemble(start, merge.tensors, film.calibrated, frame.block)
+        assert drain(asked.take(tensors), lambda event: None) == frame.results
 
 
 def test_what_was_not_calibrated_has_no_film(tiny_family, made):

@@ -6,8 +6,10 @@ import itertools
 
 import pytest
 
-from benchmarks.performance.cluster import GIANTS, RANK, Site, Speeds, Task, simulate, tasks_of
-from benchmarks.performance.models import statistics_bytes
+from benchmarks.performance.cluster import RANK, tasks_of
+from benchmarks.performance.models import GIANTS, statistics_bytes
+from benchmarks.performance.real_workers import Speeds
+from benchmarks.performance.simulated import Site, Task, simulate
 from mats_core.system.speeds import Rates
 
 FREE = Site(link=float("inf"), storage=float("inf"))

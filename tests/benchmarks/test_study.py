@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.study import beside, frontier, numbered, questions, scalings
+from benchmarks.study import beside, cells, frontier, numbered, questions, scalings
 from benchmarks.study.trials import Bench, Store, Trial
 from benchmarks.study.way import coefficient
 from mats_core.errors import validated
@@ -144,6 +144,32 @@ def test_a_row_shows_the_best_of_validation_and_nothing_half_done(tmp_path):
     assert frontier.cost(row, store) == "7"
 
 
+def test_rows_of_another_build_are_said_to_be(tmp_path):
+    stores = [Store(tmp_path / f"{place}.json") for place in range(3)]
+    for store, accuracy in zip(stores, (0.8, 0.8, 0.9), strict=True):
+        tasks = {"a": [0.5, accuracy, 0.3, 400], "b": [0.5, 1.0, 0.3, 400]}
+        store.put(Trial("average").on_test(), {"normalised": 0.5, "tasks": tasks})
+    first, same, other = stores
+    assert cells.of_other_build("vision", same, first) == ""
+    said = cells.of_other_build("vision", other, first)
+    assert "right about 95.0 % of" in said
+    assert "methods about 90.0 %," in said
+
+
+def test_a_section_that_was_not_run_again_shows_the_earlier_build(tmp_path):
+    later, earlier = Store(tmp_path / "vision.json"), Store(tmp_path / "earlier/vision.json")
+    for store, accuracy in ((later, 0.8), (earlier, 0.9)):
+        tasks = {"a": [0.5, accuracy, 0.3, 400]}
+        store.put(Trial("average").on_test(), {"normalised": 0.5, "tasks": tasks})
+    earlier.content["sections"] = ["way"]
+    earlier.save()
+    for section, build in (("way", 0.9), ("rank", 0.8)):
+        used, said = cells.latest(tmp_path, section, {"vision": later, "text": later})
+        assert cells.builds(used["vision"]) == {(("a", build),)}
+        assert ("another build" in said) == (section == "way")
+        assert used["text"] is later
+
+
 def test_the_coefficient_is_where_the_predicted_loss_is_least():
     layer = random_case(0).layer
     update = layer.mean_update
@@ -191,7 +217,7 @@ def test_subsets_hold_every_expert_equally_often():
 def test_each_order_adds_a_task_to_those_before_and_all_are_merged_once():
     names = tuple("abcdefgh")
     assert questions.added(names, 8) == [()]
-    orders = [questions.added(names, count) for count in questions.COUNTS[:-1]]
+    orders = [questions.added(names, count) for count in sorted(questions.COUNTS)[:-1]]
     for few, more in itertools.pairwise(orders):
         assert all(set(a) < set(b) for a, b in zip(few, more, strict=True))
     assert all(len(set(one)) == len(questions.STARTS) for one in orders)

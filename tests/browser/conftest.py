@@ -7,6 +7,7 @@ With `MATS_SCREENSHOTS=folder` the journeys leave pictures there.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
 import shutil
@@ -125,17 +126,30 @@ def browser(chromium: str) -> Iterator[Any]:
         browser.close()
 
 
+@functools.cache
+def _tabs(browser: Any) -> Any:
+    """Where visitors have their tabs: they share what the browser keeps of Streamlit's scripts."""
+    return browser.new_context()
+
+
 class Visitor:
-    """A window on the app that remembers what was asked outside, and what the console said."""
+    """A tab with the app that remembers what was asked outside, and what the console said.
+
+    `alone`: in a browser that has not been here before.
+    """
 
     def __init__(
-        self, browser: Any, address: str, width: int = 1360, scheme: str = "light"
+        self,
+        browser: Any,
+        address: str,
+        width: int = 1360,
+        scheme: str = "light",
+        *,
+        alone: bool = False,
     ) -> None:
-        height = 1000 if width > 600 else 844
-        self.page = browser.new_page(
-            viewport={"width": width, "height": height}, color_scheme=scheme,
-            accept_downloads=True,
-        )  # fmt: skip
+        self.page = browser.new_page() if alone else _tabs(browser).new_page()
+        self.page.set_viewport_size({"width": width, "height": 1000 if width > 600 else 844})
+        self.page.emulate_media(color_scheme=scheme)
         self.address, self.name, self.narrow = address, f"{scheme}-{width}", width < 600
         self.page.set_default_timeout(PATIENCE)
         self.outside: list[str] = []
@@ -231,6 +245,7 @@ def settle(page: Any) -> None:
         "() => document.querySelector('[data-testid=stApp]')?.dataset.testScriptState"
         " === 'notRunning' && !document.querySelector('[data-testid=stSkeleton]')"
         " && !document.querySelector('[data-testid=stProgress]')"
-        " && !document.querySelector('[data-stale=true]')"
+        " && !document.querySelector('[data-stale=true]')",
+        polling=100,  # milliseconds; asked at every frame, the page would draw without need
     )
     page.wait_for_timeout(250)

@@ -28,8 +28,8 @@ def visitor(browser: Any, tiny: str) -> Iterator[Visitor]:
     visitor.leave()
 
 
-def fresh(browser: Any, address: str) -> Visitor:
-    visitor = Visitor(browser, address)
+def fresh(browser: Any, address: str, *, alone: bool = False) -> Visitor:
+    visitor = Visitor(browser, address, alone=alone)
     visitor.page.goto(address)
     opened(visitor.page)
     return visitor
@@ -116,7 +116,7 @@ def test_b4_links_open_their_run_and_b13_a_new_visitor_sees_none(
         other.go("Merge")
         assert shown(other) == first, title
         other.leave()
-    new = fresh(browser, tiny)
+    new = fresh(browser, tiny, alone=True)
     assert not new.page.get_by_test_id("stMetric").count()
     assert not new.page.get_by_text("Settings changed since this run").count()
     new.leave()

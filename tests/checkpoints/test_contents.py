@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from mats_core.checkpoints import contents
 from mats_core.checkpoints.contents import DTYPE_NAMES, Contents
 from mats_core.checkpoints.files import Checkpoint
+from mats_core.checkpoints.renamed import Renamed
 from mats_core.checkpoints.writer import TensorFileWriter
 from mats_core.system import remember
 from mats_core.system.folders import cache_folder
@@ -157,3 +158,18 @@ def test_a_checkpoint_reads_its_files_once_whatever_the_process_remembers(file, 
     assert checkpoint.fingerprint == checkpoint.fingerprint
     assert [checkpoint.finite(name) for name in TENSORS]
     assert len(read) == len(set(read)) == len(TENSORS)
+
+
+def test_all_digests_are_those_of_each_tensor_for_one_look_at_the_file(file, monkeypatch):
+    opened = Checkpoint.open(file)
+    each = {name: opened.digest(name) for name in TENSORS}
+    looks: list[object] = []
+    seen = contents._stamp
+    monkeypatch.setattr(contents, "_stamp", lambda one: looks.append(one) or seen(one))
+    assert opened.digests() == each
+    assert looks == [file]
+    view = Renamed.of(opened, {f"x.{name}": name for name in TENSORS})
+    assert view.digests() == {f"x.{name}": digest for name, digest in each.items()}
+    save_file({**TENSORS, "c": TENSORS["c"] + 1}, file)
+    changed = {name for name, digest in opened.digests().items() if digest != each[name]}
+    assert changed == {"c"}

@@ -263,3 +263,38 @@ def test_factors_of_adapters_are_refused_by_name(names, kind):
         looked_at(factors, factors)
     with pytest.raises(InputError, match=rf"expert 'e0'.*a {kind} adapter inside of a model"):
         looked_at(BODY, {**BODY, **dict(list(factors.items())[:1])})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        (
+            "adapter.weight",
+            torch.arange(12.0).view(3, 4),
+            ["taken for a head, and kept apart: adapter of the"],
+        ),
+        (
+            "fc.weight",
+            torch.randn(3, 4),
+            ["fc.weight of expert 'e0', not in every file: taken for"],
+        ),
+        ("gate.value", torch.ones(4), ["gate.value of expert 'e0', not in every file: taken for"]),
+        ("position_ids", torch.arange(4), []),  # versions of a library differ by such
+    ],
+)
+def test_what_one_expert_alone_has_is_told(raw_family, tmp_path, name, value, told):
+    """Whatever decided on it: the place of its module, its name, or its numbers."""
+    files = {one: load_file(raw_family / f"{one}.safetensors") for one in ("base", "e0", "e1")}
+    files = {
+        one: {key: value for key, value in tensors.items() if key != "position_ids"}
+        for one, tensors in files.items()
+    }
+    files["e0"][name] = value
+    for one, tensors in files.items():
+        save_file(tensors, tmp_path / f"{one}.safetensors")
+    base, *experts = (Checkpoint.open(tmp_path / f"{one}.safetensors") for one in files)
+    family = examine(base, [Expert(f"e{m}", own) for m, own in enumerate(experts)])
+    notes = [note for note in family.notes if name.split(".")[0] in note]
+    assert len(notes) == len(told)
+    assert all(note.startswith(start) for note, start in zip(notes, told, strict=True))
+    assert family.roles.get(name, "head") == "head"  # nothing of it is merged

@@ -81,9 +81,21 @@ def test_a_default_by_the_number_of_experts_is_that_of_all_of_them(tiny_family, 
     whole, later = tensors(tmp_path / "at once"), tensors(tmp_path / "later")
     for name, value in whole.items():
         torch.testing.assert_close(later[name], value, rtol=3e-7, atol=1e-8)
-    named = make(slice(2, 3), adds_to=str(tmp_path / "kept"), output=tmp_path / "other")
-    with pytest.raises(InputError, match="scaling"):  # another one, by name, is another merge
-        merge(named.model_copy(update={"options": {"scaling": 0.1}}))
+
+
+def test_what_does_not_enter_the_sums_may_be_another(tiny_family, tmp_path):
+    """λ scales the sum of the task vectors when all are in it."""
+
+    def make(experts: slice, output: str, **settings: Any) -> Recipe:
+        return recipe_of(tiny_family, experts, "task_arithmetic", tmp_path / output, **settings)
+
+    merge(make(slice(2), "kept", keep_sums=True))
+    other = {"scaling": 0.1}
+    merge(make(slice(3), "at once", options=other))
+    merge(make(slice(2, 3), "later", adds_to=str(tmp_path / "kept"), options=other))
+    whole, later = tensors(tmp_path / "at once"), tensors(tmp_path / "later")
+    for name, value in whole.items():
+        torch.testing.assert_close(later[name], value, rtol=3e-7, atol=1e-8)
 
 
 def test_the_report_and_what_lies_beside_are_those_of_all_experts(tiny_family, kept, tmp_path):

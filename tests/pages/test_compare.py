@@ -68,7 +68,7 @@ def test_without_runs_the_page_says_what_to_do_and_still_sweeps(open_app: Open):
     assert sentences(app) == ""
     assert "no finished merge of this family yet" in texts(app)
     names = ["All methods", "Step by step", "Accuracy against size", "Intermediate tasks", SWEEP]
-    names += ["Search"]
+    names += ["Search", "Greedy soup"]
     assert [tab.label for tab in app.tabs] == names
 
 
@@ -429,6 +429,30 @@ def test_the_number_of_examples_is_drawn_as_it_becomes_known(open_app: Open):
     box(app, "Step").set_value(2).run()
     press(app, "Use these settings")
     assert box(app, "Method").value == "sequential"
+
+
+# Greedy soup --------------------------------------------------------------------------------------
+
+
+def test_a_soup_is_kept_as_a_run_like_any_other(open_app: Open):
+    app = view(settle(open_app("compare"), "preparation"), "Greedy soup")
+    settle(press(app, "Choose experts"), "souping")
+    assert sentences(app) == ""
+    found = app.session_state["soup"].snapshot().result
+    tried = found.soup.ingredients
+    assert {one.name for one in tried} == {"e0", "e1", "e2"}
+    (run,) = kept()
+    assert [entry.name for entry in run.recipe.experts] == [
+        entry.name for entry in found.soup.recipe.experts
+    ]
+    assert run.recipe.tuned is not None
+    assert run.recipe.tuned.trials == 5
+    best = max(one.together for one in tried if one.kept)
+    charts = [spec(app, place)["data"] for place in range(len(app.get("plotly_chart")))]
+    line = next(t for chart in charts for t in chart if t.get("name") == "the average so far")
+    assert line["y"][-1] == pytest.approx(best)
+    press(app, "Show it on Merge")
+    assert app.session_state["shown_run"] == run.id
 
 
 # Accuracy against size ----------------------------------------------------------------------------

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from mats_core.models import Ahead
 from mats_core.statistics import Seen, Stream, blocks_of, moments, room
-from mats_core.statistics.replaying import Ahead
 from tests.architectures import ARCHITECTURES, config, inputs
 
 CLASSES = {"image": "ViTForImageClassification", "text": "BertForSequenceClassification"}

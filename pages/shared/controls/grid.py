@@ -10,7 +10,7 @@ import streamlit as st
 from mats_core.analysis import Axis, knobs, suggested
 from mats_core.errors import InputError
 from mats_core.methods import METHODS, PROPOSED, OptionField
-from mats_core.recipes import FamilyFile, parse_options
+from mats_core.recipes import FamilyFile, Recipe, parse_options
 
 from ..frame import show
 from ..work import Prepared, Run, SweepRequest
@@ -43,13 +43,25 @@ def controls(
             "All other settings", [None, *labels], key=f"sweep like {method} {len(same)}",
             format_func=lambda i: "by default" if i is None else f"as in {labels[i]}",
         )  # fmt: skip
-    examples = st.segmented_control(
-        "Validation examples a task", SIZES, default=SIZES[1], required=True,
-        key="sweep examples", persist_state="session",
-        help="More examples tell close points apart, and take longer.",
-    )  # fmt: skip
+    asked = examples("sweep")
     run = next((run for run in same if run.id == like), None)
-    return _request(collection, method, (x, y), fields, run, int(examples or SIZES[1]), prepared)
+    return _request(collection, method, (x, y), fields, run, asked, prepared)
+
+
+def examples(owner: str) -> int:
+    """Validation examples of each task that a trial is asked."""
+    chosen = st.segmented_control(
+        "Validation examples a task", SIZES, default=SIZES[1], required=True,
+        key=f"{owner} examples", persist_state="session",
+        help="More examples tell close trials apart, and take longer.",
+    )  # fmt: skip
+    return int(chosen or SIZES[1])
+
+
+def seconds_of(recipe: Recipe, kept: Sequence[Run]) -> list[float]:
+    """What finished merges of a recipe's kind took."""
+    wanted = recipe.method, recipe.rounds
+    return [r.report.seconds for r in kept if (r.recipe.method, r.recipe.rounds) == wanted]
 
 
 def _axis(
@@ -129,14 +141,3 @@ def _parsed(method: str, field: OptionField, texts: Sequence[str]) -> Axis:
         parse_options(method, {field.name: value})
     names = sorted((v for v in values if isinstance(v, str)), key=field.choices.index)
     return Axis(field.name, (*names, *sorted(v for v in values if not isinstance(v, str))))
-
-
-def estimate(request: SweepRequest, kept: list[Run]) -> None:
-    points = len(request.x.values) * len(request.y.values)
-    text = f"{points} merges"
-    wanted = (request.recipe.method, request.recipe.rounds)
-    times = [r.report.seconds for r in kept if (r.recipe.method, r.recipe.rounds) == wanted]
-    if times:
-        seconds = points * times[-1]
-        text += f", about {seconds:.0f} s" if seconds < 90 else f", about {seconds / 60:.0f} min"
-    st.caption(f"{text}. Other merges go first; this page need not stay open.")

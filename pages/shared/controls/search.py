@@ -14,7 +14,7 @@ from mats_core.recipes import FamilyFile, dump_recipe
 
 from ..frame import show
 from ..work import Prepared, Run, SearchRequest
-from .grid import SIZES
+from . import grid
 
 WEIGHTS, DEPTHS = "Experts' weights", "Weights by depth"
 PARTS = 2  # of the depth
@@ -49,11 +49,7 @@ def controls(
         "Minutes", 0.0, 1440.0, 0.0, 5.0, key="search minutes", persist_state="session",
         format="%g", help="After which no trial begins; 0: as long as the trials take.",
     )  # fmt: skip
-    examples = st.segmented_control(
-        "Validation examples a task", SIZES, default=SIZES[1], required=True,
-        key="search examples", persist_state="session",
-        help="More examples tell close trials apart, and take longer.",
-    )  # fmt: skip
+    asked = grid.examples("search")
     seed = st.number_input("Seed", 0, key="search seed", persist_state="session")
     if prepared is None:
         return None, ""
@@ -65,7 +61,6 @@ def controls(
     except InputError as error:
         return None, str(error)
     objectives: tuple[Objective, ...] = tuple(one for one in offered if one in wanted)
-    asked = int(examples or SIZES[1])
     titles = {knob.name: knob.title for knob in knobs}
     told = (dump_recipe(recipe), str(space), objectives, asked, int(seed or 0),
             sorted(prepared.inputs.family.fingerprints.items()))  # fmt: skip
@@ -117,16 +112,3 @@ def _space(method: str, like: Run | None) -> Space:
         options=tuple(options), weights=WEIGHTS in besides, depths=PARTS * (DEPTHS in besides),
         after=tuple(name for title, name in steps.items() if title in besides), rank=sized,
     )  # fmt: skip
-
-
-def estimate(request: SearchRequest, kept: list[Run]) -> None:
-    """How long it will take, where a merge of its kind was made."""
-    text = f"Up to {request.trials} merges"
-    wanted = (request.recipe.method, request.recipe.rounds)
-    times = [r.report.seconds for r in kept if (r.recipe.method, r.recipe.rounds) == wanted]
-    if times:
-        minutes = request.trials * times[-1] / 60
-        text += f", about {minutes:.0f} min" if minutes >= 1.5 else f", about {60 * minutes:.0f} s"
-    if request.minutes is not None:
-        text += f", and {request.minutes:g} min at most"
-    st.caption(f"{text}. Other merges go first; this page need not stay open.")

@@ -90,6 +90,7 @@ class Slot(StrEnum):
     DONATED = "donated"  # the test examples of one target, asked once
     CLIMBING = "climbing"  # a method step by step, until its end was said (`session.ladder` stays)
     SIZING = "sizing"  # a merge at every size, until its end was said (`session.sizes` stays)
+    SOUPING = "souping"  # experts of an average, until its end was said (`session.soup` stays)
     RANKING = "ranking"  # all methods, until its end was said (`session.board` stays)
     CONFLICTING = "conflicting"  # pairs of tasks, or all but one, merged in the background
     LOOKING = "looking"  # one task's examples, asked of a merge that is made again
@@ -197,6 +198,8 @@ class Session:
     """The last ladder, whose figure stays."""
     sizes: Held[Job | None] = Held(None)
     """The last curve of accuracy against size, whose figure stays."""
+    soup: Held[Job | None] = Held(None)
+    """The last greedy soup, whose steps stay."""
     board: Held[Job | None] = Held(None)
     """The last job that merged by all methods; it says which failed."""
     inside_shelf: Held[Shelf | None] = Held(None)

@@ -36,7 +36,7 @@ def drawing() -> Iterator[None]:
 def begin() -> None:
     """Write down which jobs have ended, before anything of a page is drawn."""
     jobs = (*map(state.job, Slot), *session.refining, session.sweep, session.search, session.ladder,
-            session.sizes, session.board)  # fmt: skip
+            session.sizes, session.soup, session.board)  # fmt: skip
     # Weak: the result of a job that is collected now would live until the next run of the page.
     session.known_ended = WeakSet(job for job in jobs if job is not None and not job.active)
 

@@ -36,6 +36,7 @@ from .runs import Run
 from .search import SearchRequest, journal, run_search
 from .shelf import Answers, Shelf
 from .sizes import SizesRequest, run_sizes
+from .soup import Souped, SoupRequest, run_soup
 from .stepping import step_through
 from .survey import look_around
 from .sweep import SweepRequest, run_sweep
@@ -44,11 +45,12 @@ from .worker import Desk, Worker
 __all__ = [
     "EXAMPLES", "Answers", "ConflictRequest", "Desk", "DonationRequest", "Draft", "Further", "Job",
     "LadderRequest", "Prepared", "Request", "Residuals", "Run", "SearchRequest", "Shelf",
-    "SizesRequest", "Snapshot", "SweepRequest", "TaskCard", "Tell", "Worker", "Written",
-    "ask_finally", "ask_own", "bringing", "chosen", "chosen_examples", "clipped", "confusion",
+    "SizesRequest", "Snapshot", "SoupRequest", "Souped", "SweepRequest", "TaskCard", "Tell",
+    "Worker", "Written", "ask_finally", "ask_own", "bringing", "chosen", "chosen_examples",
+    "clipped", "confusion",
     "drafts", "draw_map", "export", "film", "final", "finish_map", "follow", "forecast_conflicts",
     "journal", "leaderboard", "lesson", "load", "look_around", "measure_conflicts",
     "measure_donations", "merge", "picture", "predicted_loss", "prepare", "run_ladder",
-    "run_search", "run_sizes", "run_sweep", "runs", "shipped", "step_through", "tabulate", "tested",
-    "walk", "why",
+    "run_search", "run_sizes", "run_soup", "run_sweep", "runs", "shipped", "step_through",
+    "tabulate", "tested", "walk", "why",
 ]  # fmt: skip

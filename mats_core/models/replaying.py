@@ -9,10 +9,12 @@ that lies in another one whose output is kept nothing is.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 
 
@@ -50,8 +52,12 @@ class _Output:
 
     @property
     def untouched(self) -> bool:
-        found = tensors_in(self.value)
-        return found is not None and tuple(t._version for t in found) == self.versions
+        found = tensors_in(self.value) or ()
+        return not self.versions or tuple(t._version for t in found) == self.versions
+
+    def given(self) -> Any:
+        """The value, or a copy of it where nobody would notice that it is written into."""
+        return self.value if self.versions else _copied(self.value)
 
 
 class Outputs:
@@ -84,7 +90,7 @@ class Outputs:
                 self._drop(name)
         with contextlib.ExitStack() as undo:
             for name in [one for one in self._known if not _holds_any(one, watched)]:
-                undo.enter_context(_giving(modules[name], self._known[name].value))
+                undo.enter_context(_giving(modules[name], self._known[name].given()))
             if ahead is not None:
                 self._note(model, modules, ahead, undo)
             yield
@@ -126,8 +132,50 @@ class Outputs:
         size = sum(tensor.untyped_storage().nbytes() for tensor in found)
         for inner in [one for one in self._known if _holds(name, one)]:
             self._drop(inner)
-        if self._budget.take(size):
-            self._known[name] = _Output(value, tuple(tensor._version for tensor in found), size)
+        counted = not any(tensor.is_inference() for tensor in found)
+        if (counted or _may_be_copied(value)) and self._budget.take(size):
+            versions = tuple(tensor._version for tensor in found) if counted else ()
+            self._known[name] = _Output(value if counted else _copied(value), versions, size)
+
+
+class Again:
+    """Models that are asked the same one after the other, each with more of its final weights than
+    the one before: what has them already runs once.
+
+    changing   names of the tensors that the next model has differently; all others stay
+    """
+
+    def __init__(self, budget: Budget) -> None:
+        self.changing: frozenset[str] = frozenset()
+        self._budget = budget
+        self._known: dict[tuple[int, bytes], Outputs] = {}
+
+    def used(
+        self, module: nn.Module, names: Mapping[str, str], inputs: Mapping[str, Tensor]
+    ) -> contextlib.AbstractContextManager[None]:
+        """A context in which the module is called with these inputs.
+
+        names   the tensor's name for each parameter of the module
+        """
+        total = hashlib.sha256()
+        for name, value in sorted(inputs.items()):
+            total.update(f"{name} {value.dtype} {list(value.shape)}".encode())
+            total.update(value.detach().cpu().contiguous().view(torch.uint8).numpy())
+        key = id(module), total.digest()
+        outputs = self._known.setdefault(key, Outputs(self._budget))
+        owners = {own.rpartition(".")[0] for own, name in names.items() if name in self.changing}
+        return outputs.used(module, "", (), Ahead((), owners) if owners else None)
+
+
+def _may_be_copied(value: Any) -> bool:
+    plain = value is None or isinstance(value, Tensor | int | float | str)
+    return plain or (type(value) in (tuple, list) and all(map(_may_be_copied, value)))
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.clone()
+    return type(value)(map(_copied, value)) if isinstance(value, tuple | list) else value
 
 
 def tensors_in(value: Any) -> list[Tensor] | None:

@@ -19,7 +19,7 @@ from mats_core.methods import METHODS, Shape
 from .base import CannotRun, Line, Row, threads
 from .disk import folder
 from .models import GIANTS, Decoder, side_bytes
-from .real_workers import CASES, EXPERTS, Speeds, checked
+from .real_workers import CASES, EXPERTS, Speeds, checked, looking
 from .simulated import Site, Task, simulate
 
 RANK, HELD = 128, 2  # HELD: bytes of a number of a checkpoint in bfloat16
@@ -42,10 +42,12 @@ def tasks_of(model: Decoder, method: str, speeds: Speeds, faster: float) -> list
     """Every matrix of the decoder's layers, layer by layer."""
     options, layer = METHODS[method].options(), []
     for rows, columns, count in model.shapes:
-        cost = METHODS[method].cost(shape(method, rows, columns), options)
+        own = shape(method, rows, columns)
+        cost = METHODS[method].cost(own, options)
         sides = side_bytes(rows, RANK) + side_bytes(columns, RANK) if method == "kfac" else 0
         read = rows * columns * HELD * (EXPERTS + 1) + EXPERTS * sides
-        seconds = speeds.rates.seconds(cost.work) / faster + speeds.task
+        arithmetic = speeds.rates.seconds(cost.work) + looking(own, speeds)
+        seconds = arithmetic / faster + speeds.task
         layer += [Task(read, seconds, rows * columns * HELD)] * count
     return layer * model.layers
 

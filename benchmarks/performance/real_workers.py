@@ -23,9 +23,18 @@ import torch
 
 from benchmarks import memory
 from mats_core.checkpoints import Checkpoint, TensorFileWriter
-from mats_core.merging import cost_of, inputs_bytes, pipeline, planned, shape_of
-from mats_core.methods import METHODS
+from mats_core.merging import (
+    cost_of,
+    gram_sides,
+    inputs_bytes,
+    pipeline,
+    planned,
+    shape_of,
+    statistics_sizes,
+)
+from mats_core.methods import METHODS, Shape, passes
 from mats_core.recipes import load_recipe, open_inputs, units
+from mats_core.system import Work
 from mats_core.system import cluster as ray_cluster
 from mats_core.system import speeds as machine
 
@@ -49,6 +58,7 @@ class Speeds:
     read     bytes a second of a worker from a file in the page cache; `write`, synced
     look     bytes a second of the driver's first look through files that it never saw
     survey   bytes (float32) a second of the driver's count over the whole model for TIES
+    look_at  operations a second of the Cholesky factorisations by which Grams are looked at
     task     seconds of a task beside that, worker and driver together; `driver`, the driver's part
     merge    seconds of a merge beside its tasks
     """
@@ -58,6 +68,7 @@ class Speeds:
     write: float
     look: float
     survey: float
+    look_at: float
     task: float = 0.0
     driver: float = 0.0
     merge: float = 0.0
@@ -82,6 +93,8 @@ def measured(place: Path) -> Speeds:
     ties = METHODS["ties"]
     assert ties.survey is not None
     layer = _layer(2048)
+    gram = layer.base @ layer.base.mT
+    cholesky = _median(lambda: torch.linalg.cholesky_ex(gram))
     survey = _median(lambda: ties.survey(lambda: [layer], ties.options()))  # type: ignore[misc]
     return Speeds(
         rates=machine.measured_rates("cpu", time.process_time),
@@ -89,6 +102,7 @@ def measured(place: Path) -> Speeds:
         write=value.nbytes / _median(write),
         look=nbytes / look,
         survey=4 * EXPERTS * 2048**2 / survey,
+        look_at=2048**3 / 3 / cholesky,
     )
 
 
@@ -170,9 +184,18 @@ def _tasks(plan: Any, speeds: Speeds) -> list[Task]:
     for unit in units(plan):
         shape = shape_of(plan, unit)
         seconds = speeds.rates.seconds(cost_of(plan, unit, shape).work) + speeds.task
+        seconds += looking(shape, speeds)
         slower = shape.nbytes * speeds.read / speeds.write  # written bytes at the speed of reading
         found.append(Task(inputs_bytes(plan, shape), seconds, slower))
     return found
+
+
+def looking(shape: Shape, speeds: Speeds) -> float:
+    """Seconds in which the statistics of a matrix are looked at: that Grams are symmetric and
+    positive semi-definite, and all numbers finite (passes as the estimate counts them)."""
+    cubes = sum(count * side**3 / 3 for side, count in gram_sides(shape))
+    seen = sum((passes(4 * n, 10.0 * count) for n, count in statistics_sizes(shape)), Work())
+    return cubes / speeds.look_at + speeds.rates.seconds(seen)
 
 
 def expected(recipe: Any, speeds: Speeds, count: int) -> tuple[float, float]:

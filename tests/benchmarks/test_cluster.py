@@ -65,7 +65,7 @@ def test_more_workers_never_take_longer_and_nothing_beats_its_bounds():
 
 
 def test_the_tasks_of_a_model_read_all_of_it():
-    speeds = Speeds(Rates("cpu", 6e10, 3e9, 8e9, 5e-6), 1e9, 1e9, 1e9, 1e9)
+    speeds = Speeds(Rates("cpu", 6e10, 3e9, 8e9, 5e-6), 1e9, 1e9, 1e9, 1e9, 1e9)
     largest = GIANTS[-1]
     # Published: 405.85e9 less embedding and output (2 × 128256 × 16384).
     assert largest.parameters == pytest.approx(405.85e9 - 2 * 128256 * 16384, rel=1e-3)

@@ -233,9 +233,9 @@ def test_what_was_answered_before_a_stop_is_not_asked_again(tiny_family, tmp_pat
     asked: list[int] = []
     logits = examiner.Examiner.logits
 
-    def counted(self, encoder, places):
+    def counted(self, encoder, places, *more):
         asked.append(len(places))
-        return logits(self, encoder, places)
+        return logits(self, encoder, places, *more)
 
     def full(*args, **settings):
         raise MachineError("disk", expected="room", found="none")

@@ -54,7 +54,8 @@ ACTIONS = {
 PLACES = ("Compare", "Inside", "Subspaces", "Family", "Learn", "Export")
 GROUPS = {"weights": "Weights", "task vectors": "Task vectors", "statistics": "Statistics"}
 GROWTH = 300e6  # bytes by which the server may grow after the first third of the time
-PATIENCE = 300_000  # milliseconds: ten browsers may share two cores with others
+PATIENCE = 600_000  # milliseconds: ten browsers may share two cores with others
+QUIET = 3  # looks, half a second apart, at which a page has to be at rest
 AT_REST = """() => document.querySelector('[data-testid=stApp]')?.dataset.testScriptState
  === 'notRunning' && !document.querySelector('[data-testid=stSkeleton]')
  && !document.querySelector('[data-testid=stProgress]')
@@ -174,9 +175,13 @@ class Guest:
             self.wrong.append(f"asked outside: {request.url}")
 
     async def rest(self) -> None:
-        """Wait until nothing of this session is under way."""
-        await self.page.wait_for_timeout(300)
-        await self.page.wait_for_function(AT_REST)
+        """Wait until nothing of this session is under way, for a while: between the end of a job
+        and the page that shows it there is a moment of rest too."""
+        quiet = 0
+        while quiet < QUIET:
+            await self.page.wait_for_timeout(500)
+            await self.page.wait_for_function(AT_REST)
+            quiet = quiet + 1 if await self.page.evaluate(f"({AT_REST})()") else 0
 
     async def act(self, name: str, others: list[Guest]) -> None:
         """One click of the list, and a look at what came of it."""
@@ -284,6 +289,7 @@ class Guest:
         Image.fromarray(pixels.astype(np.uint8)).save(data, "PNG")
         file = {"name": "own.png", "mimeType": "image/png", "buffer": data.getvalue()}
         await drop.first.set_input_files(files=[file])
+        await self.page.get_by_text("own.png").first.wait_for()
         await self.rest()
         await self.page.get_by_role("button", name="Ask all models").click()
 
@@ -329,6 +335,9 @@ def crowd(
     said = app.log.read_text("utf-8")
     if "Traceback" in said:
         found.wrong.append(f"the server's log: {said[said.index('Traceback') :][:800]}")
+    if list(folder.glob(".mats-*")):  # it was ended at work: the next start removes that
+        with server(folder):
+            pass
     if left := [file.name for file in folder.glob(".mats-*")]:
         found.wrong.append(f"left behind: {left}")
     return found

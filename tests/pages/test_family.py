@@ -203,7 +203,7 @@ def test_a_card_says_which_method_to_take_and_leads_to_its_settings(open_app: Op
     app = view(app, "Before a merge")
     text = words(app)
     assert "stayed least behind the best in the study" in text
-    assert "no row of three experts" in text
+    assert "Of three experts the study has, in percent, on" in text
     before: Any = advise(
         Path(app.session_state["preparation"].outcome().collection.folder), timed=False
     )

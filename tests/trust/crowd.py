@@ -177,11 +177,14 @@ class Guest:
     async def rest(self) -> None:
         """Wait until nothing of this session is under way, for a while: between the end of a job
         and the page that shows it there is a moment of rest too."""
-        quiet = 0
+        quiet, until = 0, time.monotonic() + PATIENCE / 1000
         while quiet < QUIET:
             await self.page.wait_for_timeout(500)
-            await self.page.wait_for_function(AT_REST)
+            # Asked from here: of pages that it does not draw a browser runs no animation frames,
+            # in which `wait_for_function` would look.
             quiet = quiet + 1 if await self.page.evaluate(f"({AT_REST})()") else 0
+            if time.monotonic() > until:
+                raise Late(f"not at rest after {PATIENCE / 1000:.0f} s")
 
     async def act(self, name: str, others: list[Guest]) -> None:
         """One click of the list, and a look at what came of it."""

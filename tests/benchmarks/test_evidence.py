@@ -29,8 +29,13 @@ def test_the_choice_is_within_one_point_of_the_best_that_the_data_allow(split):
     assert len(lost) > 2 / 3 * len(found)
     assert all(points >= 0 for points in lost.values())
     far = {case for case, points in lost.items() if points > 1.0}
-    assert far == {case for case in far if not _one_way_serves(*case, split)}, lost
-    assert {needs for _, needs in far} <= {"weights, and a pool of anything"}, lost
+    served = {case for case in far if _one_way_serves(*case, split)}
+    assert {needs for _, needs in far - served} <= {"weights, and a pool of anything"}, lost
+    # Chosen on validation examples, the test halves may prefer another one: by what they cannot
+    # tell apart, and seldom.
+    assert len(served) <= (1 if split == "test" else 0), lost
+    widths = {(one.family, one.needs): one.best.on(split) for one in found}
+    assert all((kept := widths[case]) and lost[case] < kept.half_width for case in served), lost
 
 
 def _one_way_serves(family: str, words: str, split: str) -> bool:

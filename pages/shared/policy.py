@@ -174,8 +174,9 @@ def begin() -> None:
     goes with the process unless a folder is named for it."""
     if current().apart:
         os.environ["HF_HUB_OFFLINE"] = "1"
+        own = _home()  # what servers left that were killed goes now, and not with the first visitor
         if not os.environ.get("MATS_CACHE"):
-            os.environ["MATS_CACHE"] = str(_home() / "cache")
+            os.environ["MATS_CACHE"] = str(own / "cache")
 
 
 # Sessions -----------------------------------------------------------------------------------------

@@ -55,6 +55,7 @@ PLACES = ("Compare", "Inside", "Subspaces", "Family", "Learn", "Export")
 GROUPS = {"weights": "Weights", "task vectors": "Task vectors", "statistics": "Statistics"}
 GROWTH = 300e6  # bytes by which the server may grow after the first third of the time
 PATIENCE = 600_000  # milliseconds: ten browsers may share two cores with others
+SECOND_LOOK = 10_000  # milliseconds until what differs is wrong
 QUIET = 3  # looks, half a second apart, at which a page has to be at rest
 AT_REST = """() => document.querySelector('[data-testid=stApp]')?.dataset.testScriptState
  === 'notRunning' && !document.querySelector('[data-testid=stSkeleton]')
@@ -207,24 +208,35 @@ class Guest:
             box = self.page.get_by_test_id(broken)
             if await box.count():
                 self.wrong.append(f"after {after}: {(await box.first.inner_text())[:300]}")
+        wrong = await self._differs()
+        if wrong:  # a busy machine may take its time between two runs of a page
+            await self.page.wait_for_timeout(SECOND_LOOK)
+            await self.rest()
+            wrong = await self._differs()
+        self.wrong += [f"after {after}: {said}" for said in wrong]
+
+    async def _differs(self) -> list[str]:
+        """What of the run that the address names is not what this browser has asked for."""
         shown = re.search(r"[?&]run=([0-9a-f]{10})", self.page.url)
         title = await self.page.get_by_role("heading", level=1).first.inner_text()
         if shown is None or shown[1] not in self.expected or title != "Merge":
-            return
-        known = self.expected[shown[1]]
+            return []
+        known, wrong = self.expected[shown[1]], []
         if await self.page.get_by_text("not made in this session").count():
-            return
+            return []
         text = " ".join(await self.page.get_by_role("heading", level=2).all_inner_texts())
         tile = self.page.get_by_test_id("stMetric").filter(has_text="Normalised accuracy").first
         found = re.search(r"(\d+\.\d) %", await tile.inner_text())
+        estimated = await self.page.get_by_text("Estimated from the run before").count()
         self.checked += 1
         if shown[1] not in self.asked and known.method != "average":  # which came with the family
-            self.wrong.append(f"after {after}: {known.method} was not asked for here")
+            wrong.append(f"{known.method} was not asked for here")
         if known.name not in text:
-            self.wrong.append(f"after {after}: {text!r} where {known.name!r} was merged")
-        if found is None or found[1] not in known.accuracy:
+            wrong.append(f"{text!r} where {known.name!r} was merged")
+        if not estimated and (found is None or found[1] not in known.accuracy):
             said = found and found[1]
-            self.wrong.append(f"after {after}: {said} % by {known.method}: {set(known.accuracy)}")
+            wrong.append(f"{said} % by {known.method}: {set(known.accuracy)}")
+        return wrong
 
     async def go(self, title: str) -> None:
         await self.page.get_by_role("link", name=title, exact=True).first.click()

@@ -356,3 +356,12 @@ def test_what_a_killed_server_left_goes_and_a_living_ones_stays(demo, tmp_path):
     policy._home.cache_clear()
     assert policy._home() != living
     assert living.exists()
+
+
+def test_what_a_killed_server_left_goes_at_the_start_of_the_next(demo, tmp_path, monkeypatch):
+    monkeypatch.setenv("MATS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    dead = tmp_path / ".mats-demo.dead.mats-part"
+    (dead / "session").mkdir(parents=True)
+    policy.begin()
+    assert not dead.exists()

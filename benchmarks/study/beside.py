@@ -21,8 +21,6 @@ from torch import Tensor
 from mats_core import models, tasks
 from mats_core.evaluation import Examiner, evaluate, examiner
 from mats_core.families import Family
-from mats_core.merging import pipeline
-from mats_core.recipes import Finished
 from mats_core.tasks import Split
 
 from . import questions
@@ -175,11 +173,7 @@ def run(bench: Bench, report: Callable[[str], None] = print) -> None:
 
 
 def _merged(bench: Bench, trial: Trial) -> Encoder:
-    recipe = bench.recipe(trial).model_copy(update={"evaluate": False})
-    for event in pipeline.run(recipe, inputs=bench.inputs(trial)):
-        if isinstance(event, Finished):
-            return {name: value.float() for name, value in event.tensors.items()}
-    raise RuntimeError("the pipeline ended without a report")
+    return {name: value.float() for name, value in bench.merged(trial).items()}
 
 
 def _keep(bench: Bench, name: str, asking: Asking, encoder: Encoder) -> None:

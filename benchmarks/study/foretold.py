@@ -21,10 +21,9 @@ from mats_core import models, tasks
 from mats_core.analysis import predicted_loss
 from mats_core.evaluation import evaluate
 from mats_core.families import Expert, Family
-from mats_core.merging import run as merge
 from mats_core.methods import METHODS
 from mats_core.names import module_of
-from mats_core.recipes import Finished, Inputs
+from mats_core.recipes import Inputs
 from mats_core.statistics import drawn_rows
 
 from .trials import Bench, Trial
@@ -199,10 +198,8 @@ def _cross(inputs: Inputs, known: Mapping[str, Known], t: str, s: str) -> float:
 
 
 def _merged(bench: Bench, method: str, experts: tuple[str, ...]) -> dict[str, Tensor]:
-    recipe = bench.recipe(Trial(method, MERGES[method], experts=experts))
-    events = merge(recipe.model_copy(update={"evaluate": False}))
-    (finished,) = [event for event in events if isinstance(event, Finished)]
-    return {name: value.float() for name, value in finished.tensors.items()}
+    merged = bench.merged(Trial(method, MERGES[method], experts=experts))
+    return {name: value.float() for name, value in merged.items()}
 
 
 def _candidates(

@@ -17,9 +17,7 @@ import numpy as np
 from torch import Tensor
 
 from mats_core.evaluation import examiner, normalised_accuracy
-from mats_core.merging import pipeline
 from mats_core.methods import METHODS, describe
-from mats_core.recipes import Finished
 from mats_core.tasks import SplitName
 
 from .trials import TEST_ASKED, Bench, Store, Trial
@@ -77,12 +75,8 @@ def scored(bench: Bench, trial: Trial, scalings: list[float]) -> dict[str, float
     inputs = bench.inputs(trial)
     ends = []
     for scaling in (0.0, 1.0):
-        recipe = bench.recipe(
-            Trial(trial.method, {"scaling": scaling}, experts=trial.experts, split=trial.split)
-        ).model_copy(update={"evaluate": False})
-        for event in pipeline.run(recipe, inputs=inputs):
-            if isinstance(event, Finished):
-                ends.append(event.tensors)
+        end = Trial(trial.method, {"scaling": scaling}, experts=trial.experts, split=trial.split)
+        ends.append(bench.merged(end, inputs))
     none, one = ends
     asked = ASKED if trial.split == "validation" else TEST_ASKED
     exam = examiner.exam(inputs.family, bench.collection.folder, trial.split, asked, bench.device)

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from mats_core.analysis import follow
 from mats_core.evaluation import TaskResult, gap_recovered, half_width, normalised_accuracy
 from mats_core.merging import pipeline
@@ -170,14 +172,18 @@ class Bench:
         if known is None:
             inputs = self.inputs(trial)
             started, worked = time.perf_counter(), time.process_time()
-            for event in pipeline.run(self.recipe(trial), inputs=inputs):
-                if isinstance(event, Finished):
-                    worked = time.process_time() - worked
-                    result = summary(event, time.perf_counter() - started)
-                    self.store.put(trial, {**result, "cpu": round(worked, 2)})
+            finished = drain(pipeline.run(self.recipe(trial), inputs=inputs))
+            worked = time.process_time() - worked
+            result = summary(finished, time.perf_counter() - started)
+            self.store.put(trial, {**result, "cpu": round(worked, 2)})
             known = self.store.get(trial)
             assert known is not None
         return known
+
+    def merged(self, trial: Trial, inputs: Inputs | None = None) -> Mapping[str, Tensor]:
+        """The tensors of a trial's merge, which is not tested; `inputs`: other files than its."""
+        recipe = self.recipe(trial).model_copy(update={"evaluate": False})
+        return drain(pipeline.run(recipe, inputs=inputs or self.inputs(trial))).tensors
 
     def along(self, trials: Sequence[Trial]) -> None:
         """Score trials that differ in `iterations` alone, as iterates of one solve.

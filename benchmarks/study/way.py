@@ -12,9 +12,9 @@ from torch import Tensor
 
 from mats_core.evaluation import examiner
 from mats_core.linear import Kronecker, WeightedSum, regularised, weighted_sum
-from mats_core.merging import pipeline, read_layer, rounds
+from mats_core.merging import read_layer, rounds
 from mats_core.methods import Layer
-from mats_core.recipes import Evaluation, Finished, Inputs, Plan, Recipe, prepare, units
+from mats_core.recipes import Evaluation, Inputs, Plan, Recipe, prepare, units
 from mats_core.tasks import SplitName
 
 from .questions import ASKED
@@ -75,10 +75,7 @@ class Walker:
     def merge(
         self, method: str, options: Mapping[str, Any], inputs: Inputs | None = None
     ) -> Encoder:
-        for event in pipeline.run(self.recipe(method, options), inputs=inputs or self.inputs):
-            if isinstance(event, Finished):
-                return event.tensors
-        raise RuntimeError("the pipeline ended without a report")
+        return self.bench.merged(Trial(method, options), inputs or self.inputs)
 
     def best(
         self, options: Mapping[str, Any], inputs: Inputs | None = None

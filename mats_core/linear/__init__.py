@@ -69,7 +69,6 @@ __all__ = [
     "kronecker_inverse", "largest_triples", "largest_triples_each", "left_directions", "like",
     "matrix", "norm", "norms", "noted", "output_branch", "parts_at_once", "polar", "pseudo_solve",
     "regularised", "regularised_gram", "rounding_of", "self_product", "singular_values",
-    "solve_factored",
-    "solve_positive", "stacked", "streamed_thresholds", "svd", "symmetric", "truncated",
-    "two_factors", "two_models", "update_gram", "weighted_sum", "worth_factors",
+    "solve_factored", "solve_positive", "stacked", "streamed_thresholds", "svd", "symmetric",
+    "truncated", "two_factors", "two_models", "update_gram", "weighted_sum", "worth_factors",
 ]  # fmt: skip

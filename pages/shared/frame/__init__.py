@@ -28,6 +28,5 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Slot", "Wanted", "ahead", "browser", "caches", "families", "first_sight", "keys", "navigation",
-    "progress", "session", "show", "shown", "state", "surveys", "tabs", "tracked",
-    "window",
+    "progress", "session", "show", "shown", "state", "surveys", "tabs", "tracked", "window",
 ]  # fmt: skip

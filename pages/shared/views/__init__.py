@@ -58,6 +58,5 @@ __all__ = [
     "intermediate", "ladder", "layer_table", "leaderboard", "loading", "merging", "models",
     "new_family", "new_members", "new_tasks", "one_layer", "overlap", "own_example", "picks",
     "predicted_loss", "protection", "recipe", "results", "runs", "search", "shipped", "sizes",
-    "soup",
-    "spectra", "stepping", "survey", "sweep", "ticked", "trials", "welcome", "why",
+    "soup", "spectra", "stepping", "survey", "sweep", "ticked", "trials", "welcome", "why",
 ]  # fmt: skip

@@ -127,16 +127,13 @@ def _text(value: Any) -> str:
     return "on" if value is True else f"{value:g}" if isinstance(value, int | float) else str(value)
 
 
-def _left(count: int) -> str:
-    return f"The search was stopped after {count} trials, which are kept."
-
-
 FRAME: trials.Frame[SearchRequest] = trials.Frame(
     "search", Slot.SEARCHING, ":material/travel_explore:",
     "Choose what may be turned, and press Search. The first merge is the one to begin with; ten "
     "are drawn at random, and then each goes where those before it say that the best lie. Every "
     "merge is tested on validation examples, in the background, and kept in a journal: a search "
     "that was stopped goes on.",
-    _start, _live, _finished, _left,
+    _start, _live, _finished,
+    "The search was stopped after {count} trials, which are kept.",
 )  # fmt: skip
 collect = FRAME.collect

@@ -109,11 +109,14 @@ def _steps(tried: Sequence[Ingredient], request: SoupRequest, key: str) -> None:
     st.table(pd.DataFrame(rows).set_index("expert"))
 
 
-def _left(count: int) -> str:
-    return f"The soup was left after {count} experts; nothing was kept."
-
-
 FRAME: trials.Frame[SoupRequest] = trials.Frame(
-    "soup", Slot.SOUPING, ":material/soup_kitchen:", BEFORE, _start, _live, _finished, _left
+    "soup",
+    Slot.SOUPING,
+    ":material/soup_kitchen:",
+    BEFORE,
+    _start,
+    _live,
+    _finished,
+    "The soup was left after {count} experts; nothing was kept.",
 )
 collect = FRAME.collect

@@ -104,15 +104,12 @@ def taken(request: SweepRequest, cell: Cell) -> Recipe:
     return request.recipe.model_copy(update={"options": options})
 
 
-def _left(count: int) -> str:
-    return f"The sweep was stopped after {count} points."
-
-
 FRAME: trials.Frame[SweepRequest] = trials.Frame(
     "sweep", Slot.SWEEPING, ":material/grid_on:",
     "Choose a method and two of its settings, and press Sweep. Every pair of values is merged and "
     "tested on validation examples, in the background; nothing is kept until you take a point over "
     "to Merge.",
-    start, _live, _finished, _left,
+    start, _live, _finished,
+    "The sweep was stopped after {count} points.",
 )  # fmt: skip
 collect = FRAME.collect

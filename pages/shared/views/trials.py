@@ -41,7 +41,7 @@ class Frame(Generic[R]):
     before    what there is to know before the first
     start     hands a request over a prepared family to the worker
     live      draws what is known of a job that runs; finished: of one that has ended
-    left      a sentence for one that was cancelled after so many
+    left      a sentence for one that was cancelled after `{count}` of them
     """
 
     name: str
@@ -51,7 +51,7 @@ class Frame(Generic[R]):
     start: Callable[[R, Prepared], None]
     live: Callable[[Job], None]
     finished: Callable[[Job], None]
-    left: Callable[[int], str]
+    left: str
 
     def section(
         self,
@@ -97,7 +97,7 @@ class Frame(Generic[R]):
         """Say how the last one ended, once; what it found stays."""
         job: Job | None = getattr(session, self.name)
         so_far = (job.snapshot().partial if job else None) or ()
-        tracked.collect(self.slot, cancelled=self.left(len(so_far)))
+        tracked.collect(self.slot, cancelled=self.left.format(count=len(so_far)))
 
 
 def estimated(text: str, merges: int, seconds: Sequence[float], more: str = "") -> None:

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.families text|vision [--data FOLDER] [--out FOLDER]`."""
+"""`python -m benchmarks.families NAME [--data FOLDER] [--out FOLDER]`."""
 
 from __future__ import annotations
 
@@ -17,11 +17,10 @@ set_waiting()
 from mats_core.errors import InputError
 from mats_core.system import cache_folder
 
+from . import text, vision
 from .build import PROCESSES, build
-from .text import Text
-from .vision import Vision
 
-KINDS = {"text": Text, "vision": Vision}
+KINDS = {kind.name: kind for kind in (text.Text(), vision.Vision(), text.ALL, vision.ALL)}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -44,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
                 "data folder", expected="--data FOLDER or the variable MATS_DATA", found="neither"
             )
         build(
-            KINDS[chosen.family](),
+            KINDS[chosen.family],
             Path(data),
             out,
             processes=chosen.processes,

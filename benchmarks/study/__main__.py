@@ -16,6 +16,7 @@ import torch
 from mats_core.system import cache_folder
 
 from . import beside, evidence, forecast, foretold, frontier, page, scalings, way
+from .cells import NAMED
 from .questions import SECTIONS, one_solve
 from .trials import Bench, Store
 
@@ -29,7 +30,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.study", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="run what is missing of a family")
-    run.add_argument("name", choices=("text", "vision", "sample"))
+    run.add_argument("name", choices=tuple(NAMED))
     run.add_argument("folder", type=Path, nargs="?", help="of the family (else in the cache)")
     run.add_argument("--sections", nargs="+", default=ALL, choices=ALL)
     run.add_argument("--device", default="cpu")

@@ -11,7 +11,7 @@ from scipy.stats import spearmanr
 from mats_core.methods import METHODS
 
 from . import numbered, plots, questions
-from .cells import DOCS, EVERY, TITLES, Stores, on_test, settings
+from .cells import DOCS, NAMED, TITLES, Stores, on_test, settings
 from .trials import Store, Trial
 
 FIGURES = DOCS / "study"
@@ -25,7 +25,7 @@ def _points(
 
 
 def _picture(name: str, panels: Mapping[str, Any], draw: Callable[..., None], **how: Any) -> str:
-    shown = {EVERY[key]: value for key, value in panels.items() if value}
+    shown = {NAMED[key]: value for key, value in panels.items() if value}
     if not shown:
         return ""
     draw(FIGURES / f"{name}.svg", shown, **how)
@@ -196,7 +196,7 @@ def _number(stores: Stores) -> str:
         for name, ways in found.items()
     }
     picture = _picture("number", panels, plots.lines, x="tasks merged", y="normalised accuracy, %")
-    tables = [numbered.table(EVERY[name], ways) for name, ways in found.items() if ways]
+    tables = [numbered.table(NAMED[name], ways) for name, ways in found.items() if ways]
     return "\n\n".join(part for part in (picture, *tables) if part)
 
 

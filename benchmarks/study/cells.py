@@ -13,6 +13,8 @@ from .trials import TEST_ASKED, Store, Trial
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 TITLES = {"text": "text (MiniLM-L6)", "vision": "vision (small ViT)"}
 EVERY = {**TITLES, "sample": "sample family"}
+LARGER = {"text_all": "text, eleven tasks", "vision_all": "images, twelve tasks"}  # `number` alone
+NAMED = {**EVERY, **LARGER}
 Stores = Mapping[str, Store]
 
 

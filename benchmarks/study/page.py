@@ -9,7 +9,7 @@ from mats_core.methods import METHODS
 
 from . import beside, foretold, frontier, questions, scalings
 from .answers import ANSWERS, TITLE_OF
-from .cells import DOCS, EVERY, TITLES, Stores, latest, on_test, settings
+from .cells import DOCS, EVERY, LARGER, TITLES, Stores, latest, on_test, settings
 from .readings import READINGS
 from .trials import Store
 
@@ -19,6 +19,7 @@ def write(results: Path) -> None:
     stores = {name: Store.of(results, name) for name in TITLES}
     stores = {name: store for name, store in stores.items() if store.content["results"]}
     tables = {n: Store.of(results, n) for n in EVERY}
+    larger = {n: Store.of(results, n) for n in LARGER}
     reached = frontier.table({n: Store(frontier.place(results, n)) for n in EVERY}, tables)
     parts = [
         INTRODUCTION,
@@ -28,7 +29,7 @@ def write(results: Path) -> None:
         reached,
     ]
     for name, section in ANSWERS.items():
-        shown, said = latest(results, name, tables if name == "number" else stores)
+        shown, said = latest(results, name, {**tables, **larger} if name == "number" else stores)
         body = "\n\n".join(part for part in (section(shown), said) if part)
         if name == "pairs":
             body = "\n\n".join(part for part in (body, foretold.table(results, EVERY)) if part)

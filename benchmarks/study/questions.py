@@ -208,7 +208,7 @@ def levels(bench: Bench) -> list[Trial]:
     return [Trial("essential", options, asked=ASKED) for options in found]
 
 
-COUNTS = (2, 8, 4, 6, 3, 5, 7)  # tasks that are merged, in the order in which they are run
+COUNTS = (2, 8, 12, 11, 4, 6, 10, 3, 5, 7, 9)  # tasks that are merged, in the order of the runs
 STARTS = (0, 3, 6)  # places of one drawn order of tasks at which an order begins
 
 
@@ -238,12 +238,14 @@ NUMBERED = (
 
 
 def added(names: Iterable[str], count: int) -> list[tuple[str, ...]]:
-    """The first so many tasks of each order; one empty tuple for all of them.
+    """The first so many tasks of each order; one empty tuple for all of them, none for more.
 
     The orders go round the same circle, which is drawn with a seed, from other places: no two of
     them begin with the same tasks.
     """
     known = sorted(names)
+    if count > len(known):
+        return []
     if count == len(known):
         return [()]
     circle = np.random.default_rng(0).permutation(known)

@@ -25,6 +25,7 @@ from mats_core.errors import InputError
 from mats_core.families.examine import examine
 from mats_core.families.expert import Expert
 from mats_core.merging.pipeline import merge
+from mats_core.models import tokens
 from mats_core.recipes.family_file import load_family
 
 WORDS = ("the", "a", "good", "fine", "bad", "poor", "film", "book", "very", "not", "cat", "dog")
@@ -235,6 +236,28 @@ def test_the_text_tasks_are_described_beside_their_data(data, text, tmp_path):
     for half in ("train", "test"):
         original = data / "text" / f"pets.{half}.jsonl.gz"
         assert (tmp_path / "tasks" / described[half]).read_bytes() == original.read_bytes()
+
+
+def test_pairs_of_sentences_are_trained_on_as_the_library_tests_them(data, text, tmp_path):
+    pairs = [{"text": "good good", "text_b": "cat", "label": 0},
+             {"text": "bad", "text_b": "dog dog dog", "label": 1}] * 5  # fmt: skip
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "both.classes.json").write_text('["first", "second"]')
+    for half in ("train", "test"):
+        with gzip.open(tmp_path / "text" / f"both.{half}.jsonl.gz", "wt") as file:
+            file.writelines(json.dumps(pair) + "\n" for pair in pairs)
+    text = replace(text, tasks=("both",))
+    base = tmp_path / "base"
+    text.write_base(data, base)
+    task = tasks.load(str(tmp_path / text.write_tasks(tmp_path, tmp_path)["both"]))
+    known = tokens.tokenised(task.split("test"), base)
+    expected = tokens.padding(known.texts[:2], known.pad)
+    part = text.read(tmp_path, "both")
+    batch, _ = text._batch(text._encode(base, part.test), part.test, np.arange(2))
+    assert set(batch) == set(expected)
+    for name, found in batch.items():
+        np.testing.assert_array_equal(found, expected[name])
+    assert int(batch["token_type_ids"].sum()) == 6  # the second texts and their ends
 
 
 def test_what_is_finished_is_not_trained_again(data, seen, monkeypatch):

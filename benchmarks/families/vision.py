@@ -16,6 +16,7 @@ from torch import Tensor
 
 from . import training
 from .data import Data, Examples, read_images
+from .muon import Muon
 
 Batch = tuple[dict[str, Tensor], Tensor]
 
@@ -148,7 +149,7 @@ class Vision:
         inner = {id(p) for p in matrices}
         others = [p for p in model.parameters() if id(p) not in inner]
         return [
-            torch.optim.Muon(matrices, lr=self.base_matrix_rate, weight_decay=0.05),
+            Muon(matrices, lr=self.base_matrix_rate, weight_decay=0.05),
             torch.optim.AdamW(others, lr=self.base_rate, weight_decay=0.05),
         ]
 

@@ -17,6 +17,7 @@ from benchmarks.families import data as reading
 from benchmarks.families import text as text_module
 from benchmarks.families import training, vision
 from benchmarks.families.build import build
+from benchmarks.families.muon import Muon, orthogonalised
 from benchmarks.families.text import Text
 from benchmarks.families.vision import Vision
 from mats_core import tasks
@@ -258,6 +259,24 @@ def test_pairs_of_sentences_are_trained_on_as_the_library_tests_them(data, text,
     for name, found in batch.items():
         np.testing.assert_array_equal(found, expected[name])
     assert int(batch["token_type_ids"].sum()) == 6  # the second texts and their ends
+
+
+@pytest.mark.parametrize("shape", [(6, 10), (10, 6), (8, 8)])
+def test_muon_goes_the_way_of_pytorchs_own_which_multiplies_in_bfloat16(shape):
+    start = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+
+    def after(kind: type[torch.optim.Optimizer]) -> torch.Tensor:
+        value = torch.nn.Parameter(start.clone())
+        optimiser = kind([value], lr=0.02, weight_decay=0.05)  # type: ignore[call-arg]
+        for step in range(3):
+            value.grad = torch.sin((step + 1) * value.detach())
+            optimiser.step()
+        return value.detach() - start
+
+    expected, found = after(torch.optim.Muon), after(Muon)
+    assert float((found - expected).norm() / expected.norm()) < 0.03
+    values = torch.linalg.svdvals(orthogonalised(start))
+    assert torch.all((values > 0.6) & (values < 1.3))
 
 
 def test_what_is_finished_is_not_trained_again(data, seen, monkeypatch):

@@ -13,7 +13,7 @@ from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from mats_core.system import uncollected
 from pages.shared import policy
-from pages.shared.frame import ahead, first_sight, navigation, window
+from pages.shared.frame import ahead, ending, first_sight, navigation, window
 
 ROOMS = ("pages.shared.frame", "pages.shared.views")  # what every page takes, and all below
 
@@ -26,6 +26,7 @@ async def started(server: st.App) -> AsyncIterator[None]:
     ahead.begin(ROOMS)
     window.open_soon()
     yield
+    ending.clean_up()
 
 
 if __name__ == "__main__":  # not in a process that multiprocessing starts beside a page

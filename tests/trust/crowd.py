@@ -158,6 +158,7 @@ class Guest:
     done: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
     checked: int = 0
+    console: list[str] = field(default_factory=list)  # errors that the browser has logged
 
     async def open(self, query: str = "") -> None:
         """A new session: what was merged before is forgotten."""
@@ -167,6 +168,7 @@ class Guest:
             self.page.set_default_timeout(PATIENCE)
             self.page.on("request", self._request)
             self.page.on("pageerror", lambda error: self.wrong.append(f"script: {error}"))
+            self.page.on("console", self._console)
         await self.page.goto(f"{self.server.address}/{query}")
         await self.page.get_by_test_id("stMetric").first.wait_for()
         await self.rest()
@@ -174,6 +176,18 @@ class Guest:
     def _request(self, request: Any) -> None:
         if not OURS.match(request.url):
             self.wrong.append(f"asked outside: {request.url}")
+
+    def _console(self, message: Any) -> None:
+        if message.type == "error":
+            self.console.append(message.text[:300])
+
+    async def _told(self) -> str:
+        """What stands on the page, and what the browser has logged last."""
+        stood = "nothing that answers"
+        with contextlib.suppress(Exception):
+            stood = await self.page.inner_text("body", timeout=5_000)
+            stood += "; ".join(await self.page.get_by_role("dialog").all_inner_texts())
+        return f"; on the page: …{stood[-600:]!r}; logged: {self.console[-3:]}"
 
     async def rest(self) -> None:
         """Wait until nothing of this session is under way, for a while: between the end of a job
@@ -194,9 +208,7 @@ class Guest:
             await self.look(name)
         except Exception as error:
             self.wrong.append(f"{name}: {type(error).__name__}: {str(error)[:300]}")
-            with contextlib.suppress(Exception):  # what it stood before
-                stood = await self.page.inner_text("body", timeout=5_000)
-                self.wrong[-1] += f"; on the page: {stood[:600]!r}"
+            self.wrong[-1] += await self._told()
             with contextlib.suppress(Exception):
                 await self.close(others)
         self.done[name] += 1
@@ -214,6 +226,8 @@ class Guest:
             await self.rest()
             wrong = await self._differs()
         self.wrong += [f"after {after}: {said}" for said in wrong]
+        if wrong:
+            self.wrong[-1] += await self._told()
 
     async def _differs(self) -> list[str]:
         """What of the run that the address names is not what this browser has asked for."""

@@ -9,6 +9,8 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import pytest
+from streamlit.runtime.scriptrunner import ScriptRunContext
 from streamlit.testing.v1 import AppTest
 
 from pages.shared.frame import caches, tracked
@@ -28,6 +30,20 @@ def settle(app: AppTest, *jobs: str) -> AppTest:
             return app.run()
         time.sleep(0.1)
     raise AssertionError(f"jobs {jobs} did not end in {PATIENCE} s")
+
+
+def go_back(app: AppTest, **names: str) -> AppTest:
+    """Run the page as for a browser that has gone back to an address with these names."""
+    reset = ScriptRunContext.reset
+
+    def of_history(*given: Any, **named: Any) -> None:
+        reset(*given, **{**named, "is_history_navigation": True})
+
+    for name, value in names.items():
+        app.query_params[name] = value
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ScriptRunContext, "reset", of_history)
+        return app.run()
 
 
 def press(app: AppTest, label: str) -> AppTest:

@@ -15,7 +15,7 @@ from mats_core.estimating import advise
 from mats_core.methods.reference import describe
 from mats_core.methods.table import METHODS
 from mats_core.system import memory
-from tests.pages.driving import sentences, settle
+from tests.pages.driving import go_back, sentences, settle
 
 Open = Callable[..., AppTest]
 
@@ -146,8 +146,7 @@ def test_a_family_without_tasks_has_cards_and_no_accuracy(
 
 def test_a_link_opens_its_family_and_every_page_keeps_it(open_app: Open, two: Path):
     app = open_app("merge", two)
-    app.query_params["family"] = "two"
-    app.run()
+    go_back(app, family="two")
     assert chooser(app).value == "two"
     app.switch_page("pages/family.py").run()
     assert chooser(app).value == "two"
@@ -161,8 +160,7 @@ def test_a_link_to_a_family_that_is_not_here_opens_the_default(
     open_app: Open, two: Path, foreign: str
 ):
     app = open_app("family", two)
-    app.query_params["family"] = foreign
-    app.run()
+    go_back(app, family=foreign)
     assert sentences(app) == ""
     assert chooser(app).value == "one"
     assert app.query_params["family"] in ("one", ["one"])

@@ -23,6 +23,7 @@ from pages.shared.work.jobs import Cancelled, Job
 from pages.shared.work.runs import pinned, settings
 from tests.pages.driving import (
     button,
+    go_back,
     kept,
     labelled,
     merge,
@@ -334,6 +335,29 @@ def test_the_link_of_every_page_opens_its_run(open_app: Open, page: str):
     else:
         assert labelled(fresh, "Run").value == first.id
     assert second.id != first.id
+
+
+def test_a_busy_browser_that_still_names_the_run_before_does_not_bring_it_back(open_app: Open):
+    """It asks with the address that it had when the app had put another one into it already."""
+    app = merge(open_app())
+    labelled(app, "Scaling").set_value(0.5).run()
+    merge(app)
+    first, second = kept()
+    app.query_params["run"] = first.id
+    app.run()
+    assert sentences(app) == ""
+    assert app.session_state["shown run"] == second.id
+    assert labelled(app, "Scaling").value == 0.5
+
+
+def test_back_in_the_browser_brings_the_run_before(open_app: Open):
+    app = merge(open_app())
+    labelled(app, "Scaling").set_value(0.5).run()
+    merge(app)
+    first, _ = kept()
+    go_back(app, run=first.id)
+    assert app.session_state["shown run"] == first.id
+    assert labelled(app, "Scaling").value != 0.5
 
 
 def test_a_merge_whose_page_is_reloaded_is_found_again_and_kept(

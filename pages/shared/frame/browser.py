@@ -15,6 +15,7 @@ from pathlib import Path
 
 import streamlit as st
 from streamlit.components.v2 import component
+from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from .state import session
 
@@ -44,18 +45,32 @@ def name(names: Mapping[str, str | None]) -> None:
         st.query_params.update(changed)  # at once: each change is a step back in the browser
 
 
+def given(name: str, followed: str | None) -> str | None:
+    """What the address names by this name where the visitor has opened it or gone back to it; else
+    `followed`, what it named last.
+
+    All other changes are the app's.  While they are on their way to a browser that is busy, it
+    still asks with the address as it was: by that, a merge that was just asked for would give way
+    to the run that was shown before.
+    """
+    context = get_script_run_ctx(suppress_warning=True)
+    if followed is None or getattr(context, "is_history_navigation", True):
+        return st.query_params.get(name)
+    return followed
+
+
 def handed(name: str) -> str | None:
     """What the address hands over by this name; None where it was taken already.
 
     Once the address is without it, the same can be handed over again.
     """
-    given = st.query_params.get(name)
-    if given is None:
+    value = st.query_params.get(name)
+    if value is None:
         del session.taken
-    if given is None or session.taken == given:
+    if value is None or session.taken == value:
         return None
-    session.taken = given
-    return given
+    session.taken = value
+    return value
 
 
 def say(text: str, *, look: bool = False) -> None:

@@ -96,7 +96,7 @@ def _follow_link(families: dict[str, Path]) -> None:
     Not the widget's own binding: that writes the title that is shown, and only if it is not the
     first one; a link has to name the folder, on any machine.
     """
-    wanted = st.query_params.get(LINK)
+    wanted = browser.given(LINK, session.followed_family)
     if wanted is None or session.followed_family == wanted:
         return
     session.followed_family = wanted

@@ -13,7 +13,7 @@ from mats_core.recipes import FamilyFile
 
 from .. import policy
 from ..work import Run, runs
-from . import caches, state
+from . import browser, caches, state
 from . import show as notices
 from .state import Slot, Wanted, session
 
@@ -38,7 +38,7 @@ def follow_link(collection: FamilyFile) -> str | None:
 
     A run that is being made is taken over from the worker, whose page was closed or reloaded.
     """
-    wanted = st.query_params.get(LINK)
+    wanted = browser.given(LINK, session.followed)
     if wanted is not None and session.followed != wanted:
         session.followed = wanted
         named = _named(collection.name, wanted)

@@ -101,7 +101,7 @@ def of_address(slot: Slot, link: str, now: Job | None) -> Job | None:
     """The job that the session shows, or the one that the address names by `link` since: the tab
     was reloaded, the address was handed on, or Back was pressed.  One that is under way is put into
     the slot."""
-    wanted = st.query_params.get(link)
+    wanted = browser.given(link, session.linked.get(link))
     if wanted is None or session.linked.get(link) == wanted:
         return now
     job = caches.worker().named(f"{link} {wanted}")

@@ -1,7 +1,8 @@
 """The branches of a routed merge whose expert is chosen in a first pass, for the whole input.
 
 The static merge itself is what chooses, so that its routers see what they are fitted to: one linear
-discriminant of the mean inputs of all layers that read the residual stream.  Behind the choice
+discriminant of the mean inputs of all layers that read the residual stream, and of their deviations
+over an example's tokens where that tells more of held-out examples rightly.  Behind the choice
 nothing stays merged: norms, biases and what else has no matrix lie whole in a branch, matrices and
 embeddings in factors.  Calibrated, a walk through the model fits each stage's branches to what is
 left on the inputs that they get behind the branches before them, an expert's examples at a time.
@@ -50,7 +51,7 @@ class FirstPass(Work):
         stages = [stage for block in self.blocks for stage in block.stages]
         reading = [stage for stage in stages if len(stage.streams) < len(stage.layers)]
         self.leads = [stage.layers[0] for stage in reading or stages]
-        self._means: list[Tensor] = []
+        self._seen: list[Tensor] = []  # (examples, leads × 2 d), an expert
         self._rightly: dict[str, float] = {}
         inside = {self.names[layer] for stage in stages for layer in stage.layers}
         inside |= set(map(bias_of, inside))
@@ -111,8 +112,8 @@ class FirstPass(Work):
         batches = self._inputs(self.plan.inputs.family.experts[index])
         if not self.known(ROUTERS):
             self._as(None, "")
-            seen = [models.mean_inputs(self.model, batch, self.leads) for batch in batches]
-            self._means.append(torch.cat([torch.cat(list(one.values()), 1).cpu() for one in seen]))
+            seen = [models.seen_inputs(self.model, batch, self.leads) for batch in batches]
+            self._seen.append(torch.cat([torch.cat(list(one.values()), 1).cpu() for one in seen]))
         if self.expert is None:
             return None
         self._as(index, "")
@@ -132,9 +133,10 @@ class FirstPass(Work):
     def _routers(self) -> Piece:
         """The parts of the routers; an expert → the share of its examples that choose it, when
         routers are fitted to the others of them."""
-        directions, offsets = _fitted(self._means)
-        shares, margin = _held_out(self._means)
-        each = directions.split([self._width(lead) for lead in self.leads], 1)
+        seen, widths = readable(self._seen, [self._width(lead) for lead in self.leads])
+        directions, offsets = _fitted(seen)
+        shares, margin = _held_out(seen)
+        each = directions.split(widths, 1)
         found: dict[str, Parts] = {}
         for lead, part in zip(self.leads, each, strict=True):
             first, name = lead == self.leads[0], self.names[lead]
@@ -214,6 +216,20 @@ class FirstPass(Work):
                 if index is not None and "right" in parts:
                     value = value + models.change(parts, self._only(index), value)
                 held[own].copy_(value)
+
+
+def readable(groups: Sequence[Tensor], widths: Sequence[int]) -> tuple[list[Tensor], list[int]]:
+    """What routers read of each example, and how many numbers of it belong to each layer: the mean
+    inputs alone, unless their deviations help to tell held-out examples rightly.
+
+    groups   of T experts, (n_t, Σ 2 d): for each layer the mean input, then its deviations
+    widths   d of each layer
+    """
+    mean = torch.cat([torch.arange(2 * width) < width for width in widths])
+    means = [group[:, mean] for group in groups]
+    if sum(_held_out(groups)[0]) > sum(_held_out(means)[0]):
+        return list(groups), [2 * width for width in widths]
+    return means, list(widths)
 
 
 def _fitted(groups: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

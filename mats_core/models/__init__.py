@@ -8,7 +8,7 @@ import warnings
 from . import batches
 from .anatomy import anatomy
 from .architecture import class_for, saved_names, ties_word_embeddings
-from .choosing import Choosing, change, mean_inputs
+from .choosing import Choosing, change, seen_inputs
 from .fitting import Asking, check, depth_notes
 from .images import pixel_values
 from .inputs import BATCH, Rows, ask, encode
@@ -34,8 +34,8 @@ __all__ = [
     "BATCH", "IGNORED", "MASK", "Again", "Ahead", "Asking", "Branches", "Choosing", "Forward",
     "Outputs", "Router", "Routing", "Rows", "anatomy", "ask", "batches", "build", "by_example",
     "change", "check", "class_for", "depth_notes", "encode", "facts_of", "features", "forward",
-    "joined", "mean_inputs", "mean_token", "noting", "parameter_names", "parted", "pixel_values",
-    "probe", "reads_of", "save_settings", "saved_names", "settings_digest", "shapes_of",
+    "joined", "mean_token", "noting", "parameter_names", "parted", "pixel_values", "probe",
+    "reads_of", "save_settings", "saved_names", "seen_inputs", "settings_digest", "shapes_of",
     "tensors_of", "ties_word_embeddings", "with_names",
 ]  # fmt: skip
 

@@ -3,9 +3,10 @@
 A first pass through the merge as it is asks routers in front of its layers l; their scores add up,
 and the whole example takes the expert t with the largest sum,
 
-    t = argmax_t Σ_l (mean_n x_{l,n} · p_{l,t} − o_{l,t}),        W = M + left_t right_t,
+    t = argmax_t Σ_l (z_l · p_{l,t} − o_{l,t}),        W = M + left_t right_t,
 
-with x_{l,n} the tokens of one example in front of layer l, padding left out.  A second pass runs
+with z_l the mean over the tokens of one example in front of layer l, padding left out, or that mean
+and then the standard deviation of every number over the same tokens.  A second pass runs
 with that expert's W for every tensor M that has a branch, norms, biases and embeddings included:
 two forward passes, the first up to its last router.  An example whose two best sums are nearer to
 each other than `margin` runs with the mean of the two experts.  Examples that choose alike run
@@ -16,7 +17,8 @@ experts stand one below the other in each:
 
     left (T, rows, r), right (T, r, columns) of a tensor seen as a matrix of so many rows or,
     without left, right (T, …) the whole difference
-    prototypes (T, d_in), offsets (T,) beside the weights in front of which the router asks
+    prototypes (T, d_in), or (T, 2 d_in) with deviations, and offsets (T,) beside the weights in
+    front of which the router asks
     margin () beside one of them
 """
 
@@ -84,8 +86,12 @@ class Choosing:
 
     def shares(self, model: nn.Module, plain: Forward, args: Any, kwargs: Any) -> Tensor:
         """The shares (n, T) of the experts with which each example of a call runs."""
-        means = _means_before(model, plain, (args, kwargs), self.routers)
-        scores = [router.scores(means[name][:, None]) for name, router in self.routers.items()]
+        seen = _seen_before(model, plain, (args, kwargs), self.routers)
+        scores = []
+        for name, router in self.routers.items():
+            assert router.prototypes is not None  # `of` takes no other ones
+            read = seen[name][:, : router.prototypes.shape[1]]
+            scores.append(router.scores(read[:, None]))
         return shares_of(torch.stack(scores).sum(0), self.margin)
 
     def _forward(self, model: nn.Module, plain: Forward, *args: Any, **kwargs: Any) -> Any:
@@ -160,25 +166,29 @@ def _leaf(name: str) -> str:
     return name.rpartition(".")[2]
 
 
-def mean_inputs(
+def seen_inputs(
     model: nn.Module, inputs: Mapping[str, Tensor], modules: Sequence[str]
 ) -> dict[str, Tensor]:
-    """Mean token (n, d) of each example of a batch in front of modules, in their order."""
-    found = _means_before(model, model.forward, ((), inputs), modules)
+    """Mean and standard deviation (n, 2 d) over the tokens of each example of a batch, in front of
+    modules, in their order."""
+    found = _seen_before(model, model.forward, ((), inputs), modules)
     return {name: found[name] for name in modules}
 
 
-def _means_before(
+def _seen_before(
     model: nn.Module, plain: Forward, call: tuple[Any, Any], modules: Collection[str]
 ) -> dict[str, Tensor]:
-    """Mean tokens in front of modules in one call, which ends when all of them were reached."""
+    """What `seen_inputs` returns, of one call, which ends when all modules were reached."""
     count, mask = batch_of(inspect.signature(plain), *call)
     found: dict[str, Tensor] = {}
 
     def noting(name: str) -> Any:
         def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
             x = next(iter((*args, *kwargs.values())))
-            found[name] = mean_token(*by_example(x, count, mask))
+            tokens, there = by_example(x, count, mask)
+            mean = mean_token(tokens, there)
+            spread = mean_token((tokens - mean[:, None]).square(), there).sqrt()
+            found[name] = torch.cat([mean, spread], 1)
             if len(found) == len(modules):
                 raise _Stop
 

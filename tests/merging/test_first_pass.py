@@ -12,7 +12,7 @@ from mats_core import models, tasks
 from mats_core.estimating import estimate
 from mats_core.evaluation import evaluate
 from mats_core.merging import Merge, evaluate_output
-from mats_core.merging.first_pass import as_matrix
+from mats_core.merging.first_pass import as_matrix, readable
 from mats_core.recipes import parse_recipe
 from tests import routed_cases, text_cases
 from tests.conftest import family_recipe
@@ -108,6 +108,20 @@ def test_calibrated_branches_of_low_rank_come_nearer_to_the_experts(tiny_family)
         return sum(sums)
 
     assert apart(calibrated=True) < apart()
+
+
+@pytest.mark.parametrize("deviations", [True, False])
+def test_routers_read_deviations_where_these_alone_tell_experts_apart(deviations):
+    """Of two layers, 3 and 2 wide; the other half of the numbers is alike for all experts."""
+    draw = torch.Generator().manual_seed(0)
+    telling = torch.zeros(10)
+    telling[[3, 4, 5, 8, 9] if deviations else [0, 1, 2]] = 3
+    groups = [torch.randn(60, 10, generator=draw) + expert * telling for expert in range(3)]
+    seen, widths = readable(groups, [3, 2])
+    assert widths == ([6, 4] if deviations else [3, 2])
+    columns = list(range(10)) if deviations else [0, 1, 2, 6, 7]
+    for one, group in zip(seen, groups, strict=True):
+        assert torch.equal(one, group[:, columns])
 
 
 def test_its_size_is_estimated_and_never_too_low(tiny_family, tmp_path, chosen):

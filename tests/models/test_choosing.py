@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mats_core.models import Choosing, Routing, change, mean_inputs, noting
+from mats_core.models import Choosing, Router, Routing, change, noting, seen_inputs
 from mats_core.models.choosing import routed_by
 
 T, D, OUT, WORDS = 3, 5, 4, 11
@@ -57,7 +57,7 @@ def choosing():
     torch.manual_seed(0)
     model = Tiny()
     router = BESIDE["one.weight"]  # with offsets by which every expert is chosen by some
-    means = mean_inputs(model, {"words": words()}, ["one"])["one"]
+    means = seen_inputs(model, {"words": words()}, ["one"])["one"][:, :D]
     router["offsets"] = (means @ router["prototypes"].mT).mean(0)
     (handle,) = routed_by(BESIDE, NAMES).attached(model)
     yield model
@@ -72,7 +72,7 @@ def test_each_example_is_answered_by_the_expert_that_it_chooses(choosing):
     assert len(chosen.unique()) == T
     torch.manual_seed(0)
     plain = Tiny()
-    means = mean_inputs(plain, {"words": x}, ["one"])["one"]
+    means = seen_inputs(plain, {"words": x}, ["one"])["one"][:, :D]
     router = BESIDE["one.weight"]
     assert torch.equal(chosen, (means @ router["prototypes"].mT - router["offsets"]).argmax(1))
     for expert in range(T):
@@ -88,6 +88,29 @@ def test_each_example_is_answered_by_the_expert_that_it_chooses(choosing):
         torch.testing.assert_close(found["states"][0][rows], expected["states"][0])
     torch.testing.assert_close(found["loss"], found["logits"].square().mean())
     assert found["cache"] is None
+
+
+def test_wide_routers_read_the_deviations_of_the_tokens_too():
+    """One word twice, or two words whose mean it is: the deviation alone tells them apart."""
+    torch.manual_seed(0)
+    model = Tiny()
+    with torch.no_grad():
+        model.table.weight[1] = torch.arange(float(D))
+        model.table.weight[2] = model.table.weight[1] + torch.linspace(-1, 1, D).double()
+        model.table.weight[3] = model.table.weight[1] - torch.linspace(-1, 1, D).double()
+        model.norm = nn.Identity()
+    prototypes = torch.zeros(2, 2 * D).double()
+    prototypes[1, D:] = 1.0
+    router = Router(prototypes, offsets=torch.tensor([0.0, 0.5]))
+    choosing = Choosing({"one.weight": {"right": drawn(2, D, D)}}, {"one": router})
+    x = torch.tensor([[1, 1, 7], [2, 3, 7], [1, 1, 1]])
+    mask = torch.tensor([[1, 1, 0], [1, 1, 0], [1, 1, 1]])
+    call = {"words": x, "attention_mask": mask}
+    shares = choosing.shares(model, model.forward, (), call)
+    assert shares.argmax(1).tolist() == [0, 1, 0]
+    seen = seen_inputs(model, call, ["one"])["one"]
+    torch.testing.assert_close(seen[:, :D], model.table.weight[1].detach().expand(3, D))
+    torch.testing.assert_close(seen[1, D:], torch.linspace(-1, 1, D).double().abs())
 
 
 def test_an_example_by_itself_in_any_order_or_padded_is_answered_the_same(choosing):

@@ -27,10 +27,9 @@ with right:
     convergence.collect()
     guide.collect()
     checking = shipped.open_with(collection, preparing)
-    picked = None
-    if shown.run(collection.name) is not None:
-        picked = results.pick(collection.name)
-        remarks = st.container()
+    picked = results.pick(collection.name) if shown.run(collection.name) else None
+    remarks = st.container()
+    if picked is not None:
         results.headline(*picked, preparing)
     below = st.container()
 with left, st.container(border=True, key="settings"):  # style.css knows it

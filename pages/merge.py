@@ -53,7 +53,7 @@ with left, st.container(border=True, key="settings"):  # style.css knows it
     )
     with cost:
         merging.cost(request, preparing)
-with news.container():
+with news.container(key="progress-place"):  # style.css knows it, too
     if clicked or (at_once and merging.is_new(request)):
         merging.start(request, preparing, pressed=clicked)
     show.notices()

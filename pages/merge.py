@@ -7,22 +7,31 @@ import streamlit as st
 from mats_core import figures
 from mats_core.methods import PROPOSED, WITHOUT_DATA
 from pages.shared.controls import presets, settings, widgets
-from pages.shared.frame import Slot, families, progress, session, show, shown
+from pages.shared.frame import Slot, families, first_sight, progress, session, show, shown
 from pages.shared.learn import guide
 from pages.shared.views import convergence, final, merging, results, shipped, welcome
 from pages.shared.work import merge
 
-collection = families.header(
-    "Merge",
-    "Several models were fine-tuned from one base, one for each task. Merge them into a single "
-    "encoder that serves them all, and see what each task keeps.",
-)
+collection = families.header("Merge", first_sight.LEAD)
 preparing = families.preparation(collection)
 settings.follow_link(collection)
 shipped.begin_with(collection)
 settings.take_over(collection)
 lesson = st.container()  # filled at the end: its answer quotes the run that has just finished
 left, right = st.columns([5, 11], gap="medium")
+# What is known comes first, so that its numbers are seen while knobs and figures are drawn.
+with right:
+    news = progress.place(preparing)
+    merging.collect()
+    final.collect()
+    convergence.collect()
+    guide.collect()
+    checking = shipped.open_with(collection, preparing)
+    picked = results.pick(collection.name) if shown.run(collection.name) else None
+    remarks = st.container()
+    if picked is not None:
+        results.headline(*picked, preparing)
+    below = st.container()
 with left, st.container(border=True, key="settings"):  # style.css knows it
     lacking = merge.lacking(collection)
     method = widgets.method(WITHOUT_DATA if lacking else PROPOSED, lacking)
@@ -44,16 +53,11 @@ with left, st.container(border=True, key="settings"):  # style.css knows it
     )
     with cost:
         merging.cost(request, preparing)
-with right:
+with news.container(key="progress-place"):  # style.css knows it, too
     if clicked or (at_once and merging.is_new(request)):
         merging.start(request, preparing, pressed=clicked)
-    merging.collect()
-    final.collect()
-    convergence.collect()
-    guide.collect()
     show.notices()
     mine = (Slot.MERGING, Slot.FINISHING, Slot.TRACING, Slot.LESSON)
-    checking = shipped.open_with(collection, preparing)
     progress.bar(
         Slot.PREPARATION, *mine, Slot.SURVEYING, cancel=mine, quiet=(*session.refining, *checking),
         live=convergence.live,
@@ -61,19 +65,20 @@ with right:
     prepared = families.prepared(preparing)
     if prepared and prepared.problem:
         show.warnings([f"Without statistics: {prepared.problem}"])
-    if shown.run(collection.name) is None:
-        welcome.section(collection, families.opened(preparing))
-    else:
-        run, beside = results.pick(collection.name)
+if picked is not None:
+    run, beside = picked
+    with remarks:
         results.changed(request, run)
         if prepared:
             known = run.report.warnings
             show.warnings([note for note in prepared.notes if note not in known])
-        results.headline(run, beside, preparing)
-        if prepared:
-            results.details(run, beside, prepared)
-        else:
-            looks = figures.looks(expert.name for expert in collection.experts)
-            results.accuracy(run, beside, looks)
+with below:
+    if picked is None:
+        welcome.section(collection, families.opened(preparing))
+    elif prepared:
+        results.details(run, beside, prepared)
+    else:
+        looks = figures.looks(expert.name for expert in collection.experts)
+        results.accuracy(run, beside, looks)
 with lesson:
     guide.banner("Merge")

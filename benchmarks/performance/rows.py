@@ -16,6 +16,7 @@ from . import (
     measuring,
     scaling,
     startup,
+    visitor,
     wide,
 )
 from .base import Row
@@ -35,6 +36,7 @@ ROWS: tuple[Row, ...] = (
     *distributed.ROWS,
     *cluster.ROWS,
     *explorer.ROWS,
+    *visitor.ROWS,
 )
 
 

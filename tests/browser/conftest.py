@@ -84,17 +84,19 @@ def served(log: Path, **variables: str) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def started(log: Path, **variables: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """The same with the app's process, whatever its log says."""
+def started(
+    log: Path, folder: Path = ROOT, **variables: str
+) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """The same with the app's process, whatever its log says; started in a folder."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     environment = {key: value for key, value in os.environ.items() if key != "MATS_FAMILIES"}
     with log.open("w") as stream:
         app = subprocess.Popen(
-            [sys.executable, "-m", "streamlit", "run", "app.py", "--server.headless", "true",
-             "--server.port", str(port)],
-            cwd=ROOT, env=environment | variables, stdout=stream, stderr=subprocess.STDOUT,
+            [sys.executable, "-m", "streamlit", "run", os.path.relpath(ROOT / "app.py", folder),
+             "--server.headless", "true", "--server.port", str(port)],
+            cwd=folder, env=environment | variables, stdout=stream, stderr=subprocess.STDOUT,
         )  # fmt: skip
     try:
         _wait(f"http://127.0.0.1:{port}/_stcore/health", log)

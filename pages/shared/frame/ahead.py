@@ -10,6 +10,7 @@ Nothing that is imported here loads PyTorch.
 from __future__ import annotations
 
 import importlib
+import inspect
 import logging
 import pkgutil
 import sys
@@ -54,5 +55,9 @@ def _load(rooms: Sequence[str]) -> None:
                 package = importlib.import_module(room)
                 for module in pkgutil.iter_modules(package.__path__, f"{room}."):
                     importlib.import_module(module.name)
+            # The first thing that Streamlit draws looks through the stack (`env_util.is_repl`,
+            # 1.67), where `inspect` asks which module a page is, which is none: it finds the real
+            # paths of all, and remembers them.
+            inspect.getmodule(compile("", "of no module", "exec"))
     except Exception:  # the first page imports them again, and says what is wrong
         log.exception("The libraries could not be loaded ahead")

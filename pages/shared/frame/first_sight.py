@@ -19,6 +19,11 @@ from streamlit.delta_generator import DeltaGenerator
 from . import ahead, folders
 from .state import session
 
+LEAD = (  # of the page Merge
+    "Several models were fine-tuned from one base, one for each task. Merge them into a single "
+    "encoder that serves them all, and see what each task keeps."
+)
+PICKED = 76  # pixels: where the page has its choice of runs
 RESULTS = "results.json"  # as `mats_core.merging.ship_results` writes it
 NAMES = ("family", "run")  # of what an address may name
 
@@ -52,10 +57,9 @@ def place() -> DeltaGenerator:
 def shown(page: str, place: DeltaGenerator) -> Iterator[None]:
     """Meanwhile the figures of the family's merges, on the page that opens with them."""
     with place.container():
-        if page == "Merge" and (found := _of_the_address()) is not None:
-            st.title(page, anchor=False)
-            _draw(found)
-        with st.spinner("Loading PyTorch, once"):
+        found = _of_the_address() if page == "Merge" else None
+        above = _draw(page, found) if found is not None else st.container()
+        with above, st.spinner("Loading PyTorch, once"):
             ahead.wait()
             yield
     place.empty()
@@ -86,7 +90,22 @@ def sight(folder: Path) -> Sight | None:
         return None
 
 
-def _draw(found: Sight) -> None:
+def _draw(page: str, found: Sight) -> DeltaGenerator:
+    """Draw the title and the numbers where the page will have them; returns the place of the
+    progress above them."""
+    left, _ = st.columns([11, 4], gap="large", vertical_alignment="bottom")
+    with left:
+        st.title(page, anchor=False)
+        st.markdown(LEAD)
+    _, right = st.columns([5, 11], gap="medium")
+    with right:
+        above = st.container()
+        st.space(PICKED)
+        _numbers(found)
+    return above
+
+
+def _numbers(found: Sight) -> None:
     st.header(f"{_title(found.method)}, as it came with the family", anchor=False)
     with st.container(horizontal=True, gap="medium"):
         st.metric(
@@ -96,7 +115,11 @@ def _draw(found: Sight) -> None:
         )  # fmt: skip
         if found.gap is not None:
             st.metric("Gap recovered", f"{100 * found.gap:.1f} %", width="content")
-    st.caption(f"On {found.split} examples. The page follows when PyTorch is loaded.")
+    # In words, too: the browser draws them at once, and loads what draws metrics.
+    st.caption(
+        f"Normalised accuracy {100 * found.normalised:.1f} %, on {found.split} examples. The page "
+        "follows when PyTorch is loaded."
+    )
 
 
 def _title(method: str) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from ..work import Job, Snapshot
 from . import caches, state, tracked
@@ -58,6 +59,17 @@ def bar(
 
     busy = any(job.active for job in watched) or tracked.news(watched)
     st.fragment(poll, run_every=POLL if busy else None)()
+
+
+def place(job: Job) -> DeltaGenerator:
+    """A place for the bar above what is drawn before it; meanwhile the progress of this job and the
+    one before it, so that nothing moves when the bar comes."""
+    found = st.empty()
+    first = _first([one for one in (job.after, job) if one is not None])
+    if first is not None:
+        now = first.snapshot()
+        found.progress(now.fraction, text=plain(_where(first, now)))
+    return found
 
 
 def _first(jobs: Sequence[Job]) -> Job | None:

@@ -142,17 +142,22 @@ def headline(run: Run, beside: Run | None, preparing: Job) -> None:
 
 
 def _tested(report: Report, following: bool) -> str:
-    """How sure the numbers are; `following`: whether a job asks the examples that are left."""
-    if not report.tasks:
+    """The number and how sure it is; `following`: whether a job asks the examples that are left.
+
+    A plain sentence is seen at once, where metrics wait until the browser has loaded what draws
+    them, and with it Plotly.
+    """
+    if not report.tasks or report.normalised_accuracy is None:
         return ""
-    half = 100 * half_width(report.tasks)
+    half = f"± {100 * half_width(report.tasks):.1f} points"
+    number = f"{figures.percent(report.normalised_accuracy)} {half}"
     asked = sum(task.merged.examples for task in report.tasks)
     left = report.left
     if label := tested.estimated_from(report):
-        text = f"Estimated from the run before, {label}: normalised accuracy to ± {half:.1f} points"
+        text = f"Estimated from the run before, {label}: normalised accuracy {number}"
         rest = "follow and replace it" if following else "were not asked; merge again to ask them"
         return f"{text}, by {asked:,} {report.split} examples. The other {left:,} {rest}."
-    text = f"Normalised accuracy is known to ± {half:.1f} points: {asked:,} {report.split} examples"
+    text = f"Normalised accuracy {number}, by {asked:,} {report.split} examples"
     if left and following:
         return f"{text} so far, the other {left:,} follow in the background."
     if left:

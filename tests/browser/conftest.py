@@ -85,7 +85,7 @@ def served(log: Path, **variables: str) -> Iterator[str]:
 
 @contextlib.contextmanager
 def started(
-    log: Path, folder: Path = ROOT, **variables: str
+    log: Path, folder: Path = ROOT, /, **variables: str
 ) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """The same with the app's process, whatever its log says; started in a folder."""
     with socket.socket() as probe:

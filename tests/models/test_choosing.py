@@ -98,7 +98,7 @@ def test_wide_routers_read_the_deviations_of_the_tokens_too():
         model.table.weight[1] = torch.arange(float(D))
         model.table.weight[2] = model.table.weight[1] + torch.linspace(-1, 1, D).double()
         model.table.weight[3] = model.table.weight[1] - torch.linspace(-1, 1, D).double()
-        model.norm = nn.Identity()
+        model.add_module("norm", nn.Identity())
     prototypes = torch.zeros(2, 2 * D).double()
     prototypes[1, D:] = 1.0
     router = Router(prototypes, offsets=torch.tensor([0.0, 0.5]))

@@ -21,7 +21,10 @@ lesson = st.container()  # filled at the end: its answer quotes the run that has
 left, right = st.columns([5, 11], gap="medium")
 # What is known comes first, so that its numbers are seen while knobs and figures are drawn.
 with right:
-    news = progress.place(preparing)
+    # A page reader tells what changes in an element that was there; style.css knows it, too.
+    news = st.container(key="progress-place")
+    with news:
+        meanwhile = progress.meanwhile(preparing)
     merging.collect()
     final.collect()
     convergence.collect()
@@ -53,7 +56,8 @@ with left, st.container(border=True, key="settings"):  # style.css knows it
     )
     with cost:
         merging.cost(request, preparing)
-with news.container(key="progress-place"):  # style.css knows it, too
+with news:
+    meanwhile.empty()
     if clicked or (at_once and merging.is_new(request)):
         merging.start(request, preparing, pressed=clicked)
     show.notices()

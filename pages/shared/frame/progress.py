@@ -61,9 +61,9 @@ def bar(
     st.fragment(poll, run_every=POLL if busy else None)()
 
 
-def place(job: Job) -> DeltaGenerator:
-    """A place for the bar above what is drawn before it; meanwhile the progress of this job and the
-    one before it, so that nothing moves when the bar comes."""
+def meanwhile(job: Job) -> DeltaGenerator:
+    """The progress of this job and the one before it, until the bar takes its place: what is drawn
+    below before the bar does not move then.  To be emptied."""
     found = st.empty()
     first = _first([one for one in (job.after, job) if one is not None])
     if first is not None:

@@ -20,6 +20,7 @@ M = TypeVar("M", bound=pydantic.BaseModel)
 R = TypeVar("R")
 # What a text of YAML may ask for: bytes to read, values in each other, and values in all.
 BYTES, DEEPEST, VALUES = 500_000, 100, 100_000
+BITS = 1023  # of a whole number: more is no number of floating point, and Python may not write it
 
 
 def read_yaml(thing: str, path: str | Path, *models: type[pydantic.BaseModel]) -> dict[str, Any]:
@@ -94,6 +95,15 @@ class _Bounded(yaml.SafeLoader):
         made = super().compose_node(parent, index)
         self._depth -= 1
         return made
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        value: int = super().construct_yaml_int(node)
+        if value.bit_length() > BITS:
+            raise yaml.YAMLError(f"a whole number of {value.bit_length()} binary digits")
+        return value
+
+
+_Bounded.add_constructor("tag:yaml.org,2002:int", _Bounded.construct_yaml_int)
 
 
 def _count(node: yaml.Node, known: dict[int, int]) -> int:

@@ -17,6 +17,7 @@ from ..errors import InputError, lenient_json, listing
 from .mergekit_names import EACH, KEYS, There
 
 BLOCKS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")  # in a configuration
+MOST_BLOCKS = 10_000  # each becomes a rule of a gradient
 Condition = tuple[str | None, Any]  # a filter, or None for every tensor, and its value
 
 
@@ -213,6 +214,9 @@ def _stated(file: File, name: str, setting: Any) -> Iterator[Condition]:
 def _value(file: File, name: str, value: Any) -> Any:
     """A number or a truth value, or a gradient of more than one number."""
     if isinstance(value, list):
+        if not value or any(isinstance(one, list) for one in value):
+            raise InputError(f"gradient of {name} in {file.thing}", expected="one or more numbers",
+                             found=str(value))  # fmt: skip
         numbers = [_value(file, name, one) for one in value]
         return numbers if len(set(numbers)) > 1 else numbers[0]
     if isinstance(value, str):
@@ -233,8 +237,14 @@ def blocks_of(file: File) -> int:
     inner = found.get("text_config")
     for own in (found, inner if isinstance(inner, dict) else {}):
         for key in BLOCKS:
-            if isinstance(own.get(key), int):
-                return own[key]
+            count = own.get(key)
+            if count is None:
+                continue
+            if type(count) is int and 0 < count <= MOST_BLOCKS:
+                return count
+            raise InputError(f"'{key}' in the config.json of '{file.base}'",
+                             expected=f"a number of layers, at most {MOST_BLOCKS}",
+                             found=str(count))  # fmt: skip
     raise InputError(
         f"base '{file.base}'",
         expected=f"a config.json that says how many layers there are ({listing(BLOCKS)}), which "

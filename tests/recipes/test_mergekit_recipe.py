@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -330,3 +331,33 @@ def test_the_page_has_every_row():
     text = DOCS.read_text("utf-8")
     lines = [line for line in text.splitlines() if line.startswith("| `")]
     assert lines == [row for table in rows().values() for row in table]
+
+
+# What no merge can be made of ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "gradient", [[[0.1, 0.2], [0.3]], [[]], [{"filter": "mlp", "value": []}, {"value": 1.0}]]
+)
+def test_a_gradient_that_holds_no_numbers_is_refused(folder, gradient):
+    content = config("task_arithmetic")
+    content["models"][0]["parameters"]["weight"] = gradient
+    with pytest.raises(InputError, match="gradient of weight"):
+        from_mergekit(content, folder)
+
+
+@pytest.mark.parametrize("said", [0, -5, 50_000_000, True, "3"])
+def test_a_gradient_counts_in_layers_that_a_model_can_have(folder, tmp_path, said):
+    shutil.copytree(folder, tmp_path / "models")
+    (tmp_path / "models/base/config.json").write_text(json.dumps({"num_hidden_layers": said}))
+    content = config("task_arithmetic")
+    content["models"][0]["parameters"]["weight"] = [0.0, 1.0]
+    with pytest.raises(InputError, match=re.escape(f"found {said}") if said != "3" else "found"):
+        from_mergekit(content, tmp_path / "models")
+
+
+@pytest.mark.parametrize("number", ["0x" + "f" * 5000, "0b" + "1" * 5000, "1" + "0" * 400])
+def test_a_number_that_no_arithmetic_takes_is_refused_where_it_is_read(tmp_path, number):
+    (tmp_path / "merge.yaml").write_text(f"merge_method: linear\nparameters: {{weight: {number}}}")
+    with pytest.raises(InputError, match=r"whole number of .* binary digits"):
+        load_recipe(tmp_path / "merge.yaml")

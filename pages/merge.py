@@ -23,12 +23,9 @@ left, right = st.columns([5, 11], gap="medium")
 with right:
     # A page reader tells what changes in an element that was there; style.css knows it, too.
     news = st.container(key="progress-place")
-    with news:
-        meanwhile = progress.meanwhile(preparing)
-    merging.collect()
-    final.collect()
-    convergence.collect()
-    guide.collect()
+    meanwhile = progress.meanwhile(news, preparing)
+    for view in (merging, final, convergence, guide):
+        view.collect()
     checking = shipped.open_with(collection, preparing)
     picked = results.pick(collection.name) if shown.run(collection.name) else None
     remarks = st.container()

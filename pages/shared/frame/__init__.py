@@ -12,6 +12,7 @@ if TYPE_CHECKING:
         ahead,
         browser,
         caches,
+        ending,
         families,
         first_sight,
         keys,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
-    "Slot", "Wanted", "ahead", "browser", "caches", "families", "first_sight", "keys", "navigation",
-    "progress", "session", "show", "shown", "state", "surveys", "tabs", "tracked", "window",
+    "Slot", "Wanted", "ahead", "browser", "caches", "ending", "families", "first_sight", "keys",
+    "navigation", "progress", "session", "show", "shown", "state", "surveys", "tabs", "tracked",
+    "window",
 ]  # fmt: skip

@@ -61,10 +61,10 @@ def bar(
     st.fragment(poll, run_every=POLL if busy else None)()
 
 
-def meanwhile(job: Job) -> DeltaGenerator:
+def meanwhile(place: DeltaGenerator, job: Job) -> DeltaGenerator:
     """The progress of this job and the one before it, until the bar takes its place: what is drawn
     below before the bar does not move then.  To be emptied."""
-    found = st.empty()
+    found = place.empty()
     first = _first([one for one in (job.after, job) if one is not None])
     if first is not None:
         now = first.snapshot()

@@ -50,16 +50,18 @@ def actmat(deltas):
     return above @ np.linalg.pinv(sum(grams), rcond=1e-12)
 
 
-def powered(gram, power):
-    values, vectors = np.linalg.eigh(gram)
-    return (vectors * np.maximum(values, 0) ** power) @ vectors.T if power != 1 else gram
+def powered(update, power):
+    """`(ΔᵀΔ)^power` by the singular values of Δ: the eigenvalues of ΔᵀΔ that should be zero are
+    1e-17 of either sign, and their roots are not small."""
+    _, values, rows = np.linalg.svd(update, full_matrices=False)
+    return (rows.T * values ** (2 * power)) @ rows
 
 
 def by_curvature(deltas, damping, inputs=None, power=1):
     """The solution X of `Σ B X A = Σ B Δ A` by its dense matrix."""
     sides = [
-        (normed(powered(d @ d.T, power), damping),
-         normed(powered(d.T @ d, power) if inputs is None else inputs[m], damping))
+        (normed(powered(d.T, power), damping),
+         normed(powered(d, power) if inputs is None else inputs[m], damping))
         for m, d in enumerate(deltas)
     ]  # fmt: skip
     left = sum(np.kron(b, a) for b, a in sides)

@@ -28,8 +28,8 @@ from .options import Options, option
 from .slerp import NOTHING, inner
 from .stages import TASK_MATRIX, UPDATE, Stage, outcome
 
-# Length below which the mean of directions has none, and sine below which an arc has: both are roots
-# of sums that cancel, known to the root of the rounding (1.5e-8) and no further.
+# Length below which the mean of directions has none, and sine below which an arc has: both are
+# roots of sums that cancel, known to the root of the rounding (1.5e-8) and no further.
 OPPOSITE = 1e-7
 SHARES = {
     "sₜ": "the factor of expert t: its coefficient in the mean direction, times the mean length of "

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import InputError, listing, member
-from ..merging import Event
+from ..merging import Event, reads_of
 from ..methods import METHODS
 from ..recipes import (
     FamilyFile,
@@ -104,6 +104,7 @@ def searching(
     seed: int = 0,
     journal: str | Path | None = None,
     resume: bool = False,
+    force: bool = False,
     inputs: Inputs | None = None,
     engine: Engine = "local",
     at_once: int | None = None,
@@ -119,6 +120,7 @@ def searching(
     seed         of what is drawn
     journal      a file that holds every trial when it is done
     resume       go on with the journal's search
+    force        begin anew where the journal has a search
     inputs       files that are open already
     engine       one merge after the other in this process, or trials side by side on a Ray cluster
     at_once      trials that are under way together: each is drawn as those before it are known that
@@ -157,7 +159,8 @@ def searching(
         stack.callback(merging.close)
         study = Study.open(
             knobs, downwards, about, first, journal,
-            resume=resume, at_once=at_once, otherwise=most_at_once,
+            resume=resume, force=force, reads=reads_of(recipe), at_once=at_once,
+            otherwise=most_at_once,
         )  # fmt: skip
         ended = yield from trying(study, plain, knobs, wanted, most, minutes, merging)
     done = known_trials(study)
@@ -182,8 +185,8 @@ def search(
                measured where the method reads some
     method     in the place of the recipe's, with its default options
     space      what is turned; the method's options by default
-    settings   objectives, trials, minutes, examples, seed, journal, resume, inputs, engine, at_once
-               (`searching`)
+    settings   objectives, trials, minutes, examples, seed, journal, resume, force, inputs, engine,
+               at_once (`searching`)
     progress   whether a bar is shown; by default in notebooks and terminals
     """
     return watched(searching(recipe_of(what, method), space, **settings), progress)

@@ -12,18 +12,23 @@ import contextlib
 import hashlib
 import json
 import logging
+import os
 import warnings
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError, listing, needed
+from ..checkpoints import require_file
+from ..errors import InputError, foreseen, listing, needed, parsing, regular
 from .search_space import Knob
 
 NAME = "search"
+FIRST = b'{"op_code":0,'  # how Optuna begins a journal
 ABOUT, RECORD = "about", "record"  # attributes of the study, and of a trial that counts
 DRAWN, AT_ONCE = "drawn", "at once"  # the number of a trial that has all its values; in `ABOUT`
+JOURNAL, OTHER = "one that a search has written", "Name another file."
 STARTUP = 10  # trials that are drawn at random before the sampler learns
 
 
@@ -61,6 +66,8 @@ class Study:
         journal: str | Path | None,
         *,
         resume: bool,
+        force: bool = False,
+        reads: Iterable[tuple[str, Path]] = (),
         at_once: int | None = None,
         otherwise: int = 1,
     ) -> Study:
@@ -68,13 +75,16 @@ class Study:
 
         downwards   for each objective, whether less is better
         about       what decides on the search; that of a journal must be the same
+        resume      go on with the journal's search
+        force       begin anew where the journal has a search
+        reads       what is read, with its path: nothing of it may be the journal
         at_once     as of the study, which decides, too; None: as of the journal, else `otherwise`
 
         Raises `InputError` for a journal that is there already, is not there to go on with, cannot
         be read, or is of another search.
         """
         optuna = needed("search", "optuna", "optuna", "search")
-        storage = _storage(optuna, journal, resume=resume)
+        storage = _storage(optuna, journal, reads, resume=resume, force=force)
         directions = ["minimize" if down else "maximize" for down in downwards]
         with _quiet(), _readable(journal):
             study = optuna.create_study(
@@ -188,7 +198,7 @@ class Study:
         for trial in self.study.get_trials(deepcopy=False):
             record = kept.get(f"{RECORD} {trial.number}", trial.user_attrs.get(RECORD))
             if record is not None:
-                self.records.append(record)
+                self.records.append(self._possible(record))
             number = trial.user_attrs.get(DRAWN)
             if trial.state == running and record is None and number is not None:
                 self._places[number] = trial.number
@@ -196,6 +206,14 @@ class Study:
             elif trial.state == running:  # the process ended during it: it counts if it was done
                 results = None if record is None else _results(record, about["objectives"])
                 self._end(trial.number, results or (None,))
+
+    def _possible(self, record: Any) -> dict[str, Any]:
+        """A record of the journal; raises `ValueError` where it turns what no knob has."""
+        values = {knob.name: json.loads(json.dumps(list(knob.values))) for knob in self.knobs}
+        for name, value in record["values"].items():
+            if value not in values[name]:
+                raise ValueError(f"a trial with another {name}")
+        return dict(record)
 
     def _drawn(self, places: Mapping[str, int]) -> dict[str, Any]:
         """The values at the places that a trial has drawn."""
@@ -223,22 +241,51 @@ def _seed(seed: int, number: int, turn: int) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
 
 
-def _storage(optuna: Any, journal: str | Path | None, *, resume: bool) -> Any:
+def _is_journal(path: Path) -> bool:
+    """Whether a file begins as a search's journal does, be it in the midst of its first line."""
+    try:
+        with regular(f"journal '{path}'", path).open("rb") as handle:
+            line = handle.readline(1 << 16)
+        if not line.endswith(b"\n"):
+            return FIRST.startswith(line[: len(FIRST)])
+        first = json.loads(line)
+        return first["op_code"] == 0 and first["study_name"] == NAME
+    except (InputError, OSError, ValueError, KeyError, TypeError, RecursionError):
+        return False
+
+
+def _storage(
+    optuna: Any,
+    journal: str | Path | None,
+    reads: Iterable[tuple[str, Path]],
+    *,
+    resume: bool,
+    force: bool,
+) -> Any:
     """Where the trials are kept: in a file, or with this process."""
     if journal is None:
         return optuna.storages.InMemoryStorage()
     path = Path(journal)
-    there = path.is_file() and path.stat().st_size > 0
-    if there and not resume:
-        raise InputError(
-            f"journal '{path}'",
-            expected="no such file yet",
-            found="one",
-            remedy="Go on with its search by resuming, or name another file.",
-        )
-    if there:
-        _whole_lines(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if os.path.lexists(path):
+        thing = f"journal '{path}'"
+        full = regular(thing, path).stat().st_size > 0
+        require_file(path, reads, force=True, kind="journal", ours=True)
+        if full and not _is_journal(path):
+            raise InputError(thing, expected=JOURNAL, found="another file", remedy=OTHER)
+        if full and not (resume or force):
+            raise InputError(
+                thing,
+                expected="no such file yet",
+                found="one",
+                remedy="Go on with its search by resuming, or name another file.",
+            )
+        with foreseen(thing):
+            if resume:
+                _whole_lines(path)
+            else:
+                path.unlink()
+    with foreseen(f"journal '{path}'"):
+        path.parent.mkdir(parents=True, exist_ok=True)
     with _readable(path):
         journals = optuna.storages.journal  # its lock of a file works on every system
         lock = journals.JournalFileOpenLock(str(path))
@@ -247,26 +294,16 @@ def _storage(optuna: Any, journal: str | Path | None, *, resume: bool) -> Any:
 
 def _whole_lines(path: Path) -> None:
     """Cut off a line that was being written when the process ended."""
-    content = path.read_bytes()
-    whole = content[: content.rfind(b"\n") + 1]
-    if whole != content:
-        path.write_bytes(whole)
+    with path.open("r+b") as handle:
+        whole = sum(len(line) for line in handle if line.endswith(b"\n"))
+        handle.truncate(whole)
 
 
-@contextlib.contextmanager
-def _readable(journal: str | Path | None) -> Generator[None, None, None]:
+def _readable(journal: str | Path | None) -> AbstractContextManager[None]:
     """A context in which a journal that is none is an `InputError`."""
-    try:
-        yield
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        if isinstance(error, InputError) or journal is None:
-            raise
-        raise InputError(
-            f"journal '{journal}'",
-            expected="one that a search has written",
-            found=f"another file ({type(error).__name__})",
-            remedy="Name another file.",
-        ) from None
+    if journal is None:
+        return nullcontext()
+    return parsing(f"journal '{journal}'", JOURNAL, OTHER)
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal, Protocol
 
+from ..errors import parsing, typed
 from ..evaluation import normalised_interval, share
 from ..merging import Event
 from ..recipes import Inputs, Recipe, Report
@@ -208,10 +209,11 @@ def _tried(
 def known_trials(study: Study) -> tuple[SearchTrial, ...]:
     """The trials that the journal holds."""
     names = {one.name for one in fields(SearchTrial)}
-    return tuple(
-        SearchTrial(**{name: value for name, value in record.items() if name in names})
-        for record in study.records
-    )
+    with parsing("journal of the search", "trials as a search writes them", "Name another file."):
+        return tuple(
+            typed(SearchTrial, {name: value for name, value in record.items() if name in names})
+            for record in study.records
+        )
 
 
 def _key(values: Mapping[str, Any]) -> str:

@@ -22,7 +22,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import InputError, existing, foreseen, listing, machine_error, reason, shell, size
+from ..errors import (
+    InputError,
+    existing,
+    foreseen,
+    listing,
+    machine_error,
+    parsing,
+    reason,
+    shell,
+    size,
+)
 from ..system import require_memory
 from .files import Checkpoint
 from .folder import SAFE
@@ -32,6 +42,7 @@ WITHIN = ("optimizer", "optimizer_state_dict", "optim", "optimizer_states")  # o
 LEADS = ("optim.state.", "optimizer.state.", "state.")
 BETA2 = 0.999  # of Adam, where a safetensors file says nothing
 MOST_PLAIN = 1 << 26  # bytes of a pickle beside its tensors; a model of 2,000 has 1 MB
+KINDS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 OTHERS = {
     "momentum_buffer": "SGD with momentum",
     "square_avg": "RMSprop",
@@ -95,9 +106,8 @@ class SecondMoments:
                 found="a directory",
                 remedy=f"Name the file in it, such as '{place / 'optimizer.pt'}'.",
             )
-        groups, names = _of_safetensors(thing, place) if _is_safe(place) else _of_pickle(
-            thing, place
-        )  # fmt: skip
+        with parsing(thing, "the state of Adam or AdamW"):  # in whichever way another one is built
+            groups, names = (_of_safetensors if _is_safe(place) else _of_pickle)(thing, place)
         if not any(moment for group in groups for moment in group):
             raise InputError(thing, expected="second moments of parameters", found="none")
         with foreseen(thing), place.open("rb") as handle:
@@ -141,11 +151,13 @@ def _plain(name: str) -> str:
     return next((name.removeprefix(lead) for lead in LEADS if name.startswith(lead)), name)
 
 
-def _number(thing: str, text: str) -> float:
+def _number(thing: str, said: Any, expected: str = "a number") -> float:
     try:
-        return float(text)
-    except ValueError:
-        raise InputError(thing, expected="a number", found=f"'{text}'") from None
+        return float(said)
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        kind = "" if isinstance(said, str | int | float) else f"{type(said).__name__} "
+        found = f"{kind}'{said}'" if isinstance(said, str) else kind.strip() or "too large a number"
+        raise InputError(thing, expected=expected, found=found) from None
 
 
 # Pickles of tensors -------------------------------------------------------------------------------
@@ -254,10 +266,10 @@ def _beta2(whose: str, group: Mapping[str, Any]) -> float:
         raise InputError(
             whose,
             expected="'betas', as Adam and AdamW have them",
-            found="none" if betas is None else repr(betas)[:60],
+            found="none" if betas is None else f"another {type(betas).__name__}",
             remedy="The state of other optimisers has no second moments.",
         )
-    return float(betas[1])
+    return _number(f"β₂ of {whose}", betas[1])
 
 
 def _names(whose: str, said: Any, count: int) -> tuple[str, ...]:
@@ -271,10 +283,13 @@ def _names(whose: str, said: Any, count: int) -> tuple[str, ...]:
 
 
 def _entry(thing: str, entries: Mapping[Any, Any], key: Any, beta2: float) -> Moment | None:
+    if not isinstance(key, int | str):
+        kind = type(key).__name__
+        raise InputError(thing, expected="parameters by numbers or names", found=f"a {kind}")
     entry = entries.get(key)
-    if not entry:
-        return None
     whose = f"parameter {key} of {thing}"
+    if entry is None or (isinstance(entry, Mapping) and not entry):
+        return None
     value = entry.get(SECOND) if isinstance(entry, Mapping) else None
     if not isinstance(value, Tensor):
         held = listing(map(str, entry)) if isinstance(entry, Mapping) else type(entry).__name__
@@ -290,12 +305,7 @@ def _entry(thing: str, entries: Mapping[Any, Any], key: Any, beta2: float) -> Mo
 
 def _moment(whose: str, value: Tensor, step: Any, beta2: float) -> Moment:
     """A moment that a training can have left; raises `InputError` for any other."""
-    try:
-        count = float(step)
-    except (TypeError, ValueError, RuntimeError):
-        raise InputError(
-            f"step of {whose}", expected="the number of updates", found=f"{step!r}"[:60]
-        ) from None
+    count = _number(f"step of {whose}", step, "the number of updates")
     wrong: Iterator[tuple[str, str]] = (
         (expected, found) for expected, found, bad in _conditions(value, count, beta2) if bad()
     )
@@ -313,11 +323,15 @@ def _conditions(
         f"{step:g}",
         lambda: not (step >= 1 and math.isfinite(step) and step == int(step)),
     )
-    kind = f"{value.dtype}, {value.layout}"
     yield (
-        "a dense tensor of floating-point numbers",
-        kind,
-        lambda: value.layout != torch.strided or not value.is_floating_point() or value.is_meta,
+        f"a dense tensor of {listing(map(str, KINDS))}",
+        f"{value.dtype}, {value.layout}",
+        lambda: value.layout != torch.strided or value.dtype not in KINDS or value.is_meta,
+    )
+    yield (
+        "a tensor whose numbers are all stored",
+        f"{value.numel()} numbers in {value.untyped_storage().nbytes()} bytes",
+        lambda: value.untyped_storage().nbytes() < value.numel() * value.element_size(),
     )
     yield (
         "finite squares, none below zero",

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..system import uncollected
-from .shared import noted
+from .shared import noted, require_recipe_file, write_recipe
 
 
 def add(commands: Any) -> None:
@@ -41,17 +41,13 @@ def _donors(arguments: argparse.Namespace) -> None:
             recipe_of,
         )
     from ..errors import InputError
-    from ..recipes import dump_recipe
     from ..system import bar, drain
 
-    if arguments.output and arguments.output.exists() and not arguments.force:
-        raise InputError(
-            f"output '{arguments.output}'", expected="no such file yet", found="one",
-            remedy="Choose another name, or replace it with --force.",
-        )  # fmt: skip
+    require_recipe_file(arguments, replace=arguments.force)  # before statistics are measured
     weights = _numbers(arguments.weights) if arguments.weights else LAMBDAS
     with noted(), bar() as show:
         recipe = recipe_of(arguments.recipe, arguments.method)
+        require_recipe_file(arguments, recipe, replace=arguments.force)
         found = drain(
             donating(
                 recipe, targets=_names(arguments.targets), donors=_names(arguments.donors),
@@ -84,8 +80,8 @@ def _donors(arguments: argparse.Namespace) -> None:
             f"%, difference {_points(gained(result))}"
         )
     if arguments.output:
-        arguments.output.write_text(dump_recipe(found.recipe_for(best), absolute=True), "utf-8")
-        print(f"{best.target} with {best.donor} is written to {arguments.output}")
+        told = f"{best.target} with {best.donor} is written"
+        write_recipe(arguments.output, found.recipe_for(best), told)
 
 
 def _points(gain: Any) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..system import uncollected
-from .shared import noted
+from .shared import noted, require_recipe_file, write_recipe
 
 JOURNAL = ".journal"  # beside the recipe that is written
 
@@ -69,11 +69,12 @@ def _search(arguments: argparse.Namespace) -> None:
     with uncollected():
         from ..analysis import EXAMPLES, SearchTrialDone, Space, recipe_of, searching
     from ..errors import InputError
-    from ..recipes import dump_recipe
     from ..statistics import ClusterReady
     from ..system import bar, drain
 
+    replace = arguments.force or arguments.resume  # a search that goes on writes it again
     journal = _journal(arguments)
+    require_recipe_file(arguments, replace=replace)  # before statistics are measured
     space = Space(
         options=None if arguments.options is None else _names(arguments.options),
         weights=arguments.weights, depths=arguments.depths, after=_names(arguments.after),
@@ -82,10 +83,11 @@ def _search(arguments: argparse.Namespace) -> None:
     objectives: Any = _names(arguments.objectives)
     with noted(), bar() as show:
         recipe = recipe_of(arguments.recipe, arguments.method)
+        require_recipe_file(arguments, recipe, replace=replace)
         events = searching(
             recipe, space, objectives=objectives, trials=arguments.trials,
             minutes=arguments.minutes, examples=arguments.examples or EXAMPLES,
-            seed=arguments.seed, journal=journal, resume=arguments.resume,
+            seed=arguments.seed, journal=journal, resume=arguments.resume, force=arguments.force,
             engine=arguments.engine, at_once=arguments.at_once,
         )  # fmt: skip
         begun, start = time.perf_counter(), 0.0
@@ -117,12 +119,8 @@ def _search(arguments: argparse.Namespace) -> None:
                 found=str(arguments.pick),
             )  # fmt: skip
         chosen = good[arguments.pick]
-    text = dump_recipe(found.recipe_of(chosen), absolute=True)
-    if arguments.output:
-        arguments.output.write_text(text, "utf-8")
-        print(f"trial {chosen.number} is written to {arguments.output}")
-    else:
-        print(f"\n{text}", end="")
+    told = f"trial {chosen.number} is written"
+    write_recipe(arguments.output, found.recipe_of(chosen), told)
 
 
 def _journal(arguments: argparse.Namespace) -> Path | None:
@@ -136,18 +134,11 @@ def _journal(arguments: argparse.Namespace) -> Path | None:
             )
         return None
     journal = arguments.output.with_name(arguments.output.name + JOURNAL)
-    if arguments.force and not arguments.resume:
-        journal.unlink(missing_ok=True)
-    elif journal.exists() and not arguments.resume:
+    if journal.exists() and not arguments.resume and not arguments.force:
         raise InputError(
             f"output '{arguments.output}'", expected="no search that was begun",
             found="its journal",
             remedy="Go on with it by --resume, or begin again by --force.",
-        )  # fmt: skip
-    elif arguments.output.exists() and not arguments.resume:
-        raise InputError(
-            f"output '{arguments.output}'", expected="no such file yet", found="one",
-            remedy="Choose another name, or replace it with --force.",
         )  # fmt: skip
     return journal
 
@@ -158,14 +149,12 @@ def _names(text: str) -> tuple[str, ...]:
 
 def _values(text: str) -> tuple[str, tuple[Any, ...]]:
     """`damping=[0.01, 0.1]` as a name and its values."""
-    import yaml
-
-    from ..errors import InputError
+    from ..errors import InputError, plain_yaml
 
     name, _, told = text.partition("=")
     try:
-        values = yaml.safe_load(told)
-    except yaml.YAMLError:
+        values = plain_yaml(f"--values '{name}'", told)
+    except InputError:
         values = None
     if not isinstance(values, list) or not values:
         raise InputError(

@@ -1,4 +1,5 @@
-"""What several commands share: the base of an adapter, lines beside a bar, the table of tasks."""
+"""What several commands share: the base of an adapter, the recipe that is written, lines beside a
+bar, the table of tasks."""
 
 from __future__ import annotations
 
@@ -18,6 +19,40 @@ def base_of(arguments: argparse.Namespace) -> Path | None:
     from ..checkpoints import hub
 
     return hub.locate(arguments.base) if arguments.base else None
+
+
+def require_recipe_file(
+    arguments: argparse.Namespace, recipe: Any = None, *, replace: bool
+) -> None:
+    """Raise `InputError` where --output, a recipe's file, cannot be written without a loss: over
+    what is read, as far as the `recipe` is known, or over what is no recipe."""
+    from ..checkpoints import require_file
+    from ..errors import InputError
+    from ..merging import reads_of
+    from ..recipes import load_recipe
+
+    target = arguments.output
+    if target is None:
+        return
+    try:
+        ours = load_recipe(target) is not None
+    except InputError:
+        ours = False
+    reads = [("the recipe", arguments.recipe), *(reads_of(recipe) if recipe else ())]
+    require_file(target, reads, force=replace, kind="recipe", ours=ours)
+
+
+def write_recipe(target: Path | None, recipe: Any, told: str) -> None:
+    """Write a recipe with the places of its files, and say so; print it where no file is named."""
+    from ..checkpoints import write_atomically
+    from ..recipes import dump_recipe
+
+    text = dump_recipe(recipe, absolute=True)
+    if target is None:
+        print(f"\n{text}", end="")
+        return
+    write_atomically(target.resolve(), text.encode())
+    print(f"{told} to {target}")
 
 
 def note(text: str) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..system import uncollected
-from .shared import noted
+from .shared import noted, require_recipe_file, write_recipe
 
 
 def add(commands: Any) -> None:
@@ -29,18 +29,12 @@ def add(commands: Any) -> None:
 def _soup(arguments: argparse.Namespace) -> None:
     with uncollected():
         from ..analysis import EXAMPLES, greedy_soup
-    from ..checkpoints import write_atomically
-    from ..errors import InputError
-    from ..recipes import dump_recipe, load_recipe
+    from ..recipes import load_recipe
     from ..system import bar, drain
 
-    if arguments.output and arguments.output.exists() and not arguments.force:
-        raise InputError(
-            f"output '{arguments.output}'", expected="no such file yet", found="one",
-            remedy="Choose another name, or replace it with --force.",
-        )  # fmt: skip
     with noted():
         recipe = load_recipe(arguments.recipe)
+    require_recipe_file(arguments, recipe, replace=arguments.force)
     with noted(), bar() as show:
         found = drain(greedy_soup(recipe, examples=arguments.examples or EXAMPLES), show)
     width = max(len(one.name) for one in found.ingredients)
@@ -48,9 +42,4 @@ def _soup(arguments: argparse.Namespace) -> None:
     for one in found.ingredients:
         kept = "stays" if one.kept else "left out"
         print(f"{one.name:<{width}} {100 * one.alone:>7.1f}% {100 * one.together:>8.1f}%  {kept}")
-    text = dump_recipe(found.recipe, absolute=True)
-    if arguments.output:
-        write_atomically(arguments.output, text.encode())
-        print(f"written to {arguments.output}")
-    else:
-        print(f"\n{text}", end="")
+    write_recipe(arguments.output, found.recipe, "written")

@@ -14,7 +14,7 @@ from .as_lora import most_bytes as lora_bytes
 from .asking import evaluate_output, evaluating_output
 from .calibration import calibrating_one, walking_beside
 from .calibration_inputs import source_of
-from .directory import require_output
+from .directory import reads_of, require_output
 from .engine import merge_one
 from .journal import layers_done
 from .keeping import no_sums
@@ -50,8 +50,8 @@ __all__ = [
     "differing", "evaluate_output", "evaluating_output", "examples_of", "family_record",
     "gram_sides", "inputs_bytes", "inputs_of_last_round", "kept", "layers_done", "lora_bytes",
     "merge", "merge_one", "most_bytes", "no_sums", "output_specs", "pieces", "pipeline",
-    "planned", "read_layer", "recipe_record", "require_output", "rounds", "run", "run_plan",
-    "shape_of", "ship_results", "shipped_results", "source_of", "statistics_sizes",
+    "planned", "read_layer", "reads_of", "recipe_record", "require_output", "rounds", "run",
+    "run_plan", "shape_of", "ship_results", "shipped_results", "source_of", "statistics_sizes",
     "streams_budget", "task_digests", "together", "walking_beside", "weights_record",
 ]  # fmt: skip
 

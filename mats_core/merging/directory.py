@@ -183,7 +183,9 @@ def require_output(
     reads, one that contains the recipe, and one that does not hold what a merge wrote and nothing
     else.  `inputs`: with them the places are those of the files that were opened.
     """
-    reads = [*_named(recipe), *(() if inputs is None else _opened(inputs))]
+    # The recipe itself stands in its folder under a name of no importance.
+    reads = [("the recipe", recipe.folder / "recipe.yaml"), *reads_of(recipe)]
+    reads += () if inputs is None else _opened(inputs)
     require_folder(target, reads, force=force, foreign=foreign)
 
 
@@ -218,12 +220,9 @@ def _by_name(folder: Path, report: Report, present: dict[str, int]) -> dict[str,
     return {n: size for n, size in present.items() if n in known or weights.fullmatch(n)}
 
 
-def _named(recipe: Recipe) -> Iterator[tuple[str, Path]]:
-    """What a recipe reads on this machine, with what it is; models that are hub ids are left out.
-
-    The recipe itself stands in its folder under a name of no importance.
-    """
-    yield "the recipe", recipe.folder / "recipe.yaml"
+def reads_of(recipe: Recipe) -> Iterator[tuple[str, Path]]:
+    """What a merge reads on this machine beside its recipe, with what it is; models that are hub
+    ids are left out."""
     named = [("the merge that is added to", recipe.adds_to), ("the base", recipe.base)]
     named += [("the statistics of the base", recipe.base_statistics)]
     for entry in recipe.experts:

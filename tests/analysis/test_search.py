@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
+import os
 import random
 import shutil
 import sys
@@ -27,10 +28,11 @@ from mats_core.analysis import (
     with_values,
 )
 from mats_core.analysis.search_space import as_it_is, ladder, points
+from mats_core.analysis.search_study import Study
 from mats_core.analysis.search_trials import Here, Tried
 from mats_core.errors import InputError
 from mats_core.evaluation import Score, TaskResult, normalised_interval, share
-from mats_core.merging import Event, merge
+from mats_core.merging import Event, merge, reads_of
 from mats_core.methods import METHODS, describe
 from mats_core.recipes import (
     Evaluation,
@@ -325,10 +327,66 @@ def test_a_journal_of_another_search_is_refused(recipe: Recipe, inputs: Inputs, 
     changed = recipe.model_copy(update={"seed": 5})
     with pytest.raises(InputError, match="recipe"):
         next(searching(changed, resume=True, **settings))
-    for content in ("no journal\n", "{}\n", "[1]\n"):
+    for content in ("no journal\n", "{}\n", "[1]\n", f"{'[' * 50_000}\n"):
         journal.write_text(content)
-        with pytest.raises(InputError, match="that a search has written"):
-            next(searching(recipe, resume=True, **settings))
+        for how in ("resume", "force"):
+            with pytest.raises(InputError, match="that a search has written"):
+                next(searching(recipe, **{how: True}, **settings))
+        assert journal.read_text() == content
+
+
+def test_a_search_that_begins_anew_replaces_its_journal_when_all_else_is_right(
+    recipe: Recipe, inputs: Inputs, toy, tmp_path: Path
+):
+    toy(hill)
+    journal = tmp_path / "search.journal"
+    settings: dict[str, Any] = {"trials": 2, "inputs": inputs, "journal": journal}
+    drain(searching(recipe, **settings))
+    written = journal.read_bytes()
+    with pytest.raises(InputError, match="nonsense"):
+        next(searching(recipe, Space(options=("nonsense",)), force=True, **settings))
+    assert journal.read_bytes() == written
+    again = drain(searching(recipe, seed=3, force=True, **settings))
+    assert len(again.trials) == 2
+    assert drain(searching(recipe, seed=3, resume=True, **settings)).trials == again.trials
+
+
+def test_a_journal_is_a_file_apart_from_all_that_is_read(recipe: Recipe, toy, tmp_path: Path):
+    toy(hill)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)  # which would be waited for, without end
+    with pytest.raises(InputError, match="a pipe"):
+        next(searching(recipe, trials=2, journal=pipe))
+    held = recipe.model_copy(update={"base_statistics": str(tmp_path / "held")})
+    (tmp_path / "held").touch()
+    about: dict[str, Any] = {"seed": 0}
+    with pytest.raises(InputError, match="found the statistics of the base"):
+        Study.open((), (False,), about, {}, tmp_path / "held", resume=True, reads=reads_of(held))
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ('"number":1', '"number":[1]'), ('"accuracy":', '"accuracy":{},"x":'),
+        ('"values":{"density"', '"values":{"nonsense"'), ('"values":{', '"values":3,"x":{'),
+        ('"record 0":{', '"record 0":["a"],"x":{'), ('"op_code":2', '"op_code":"2"'),
+        ('"op_code":2', '"op_code":99'), ('"worker_id"', '"worker"'),
+    ],
+)  # fmt: skip
+def test_a_damaged_journal_is_refused_in_a_sentence(
+    recipe: Recipe, inputs: Inputs, toy, tmp_path: Path, before: str, after: str
+):
+    toy(hill)
+    journal = tmp_path / "search.journal"
+    settings: dict[str, Any] = {"trials": 2, "inputs": inputs, "journal": journal}
+    settings["space"] = Space(options=("density",))
+    drain(searching(recipe, **settings))
+    first, _, rest = journal.read_text().partition("\n")
+    changed = rest.replace(": ", ":").replace(before, after)
+    assert changed != rest.replace(": ", ":")
+    journal.write_text(f"{first}\n{changed}")
+    with pytest.raises(InputError, match=r"journal .*expected (one that|trials)"):
+        drain(searching(recipe, resume=True, **settings))
 
 
 def test_the_budget_is_kept(recipe: Recipe, inputs: Inputs, toy, monkeypatch: pytest.MonkeyPatch):

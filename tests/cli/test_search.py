@@ -39,6 +39,36 @@ def test_a_search_writes_a_recipe_and_goes_on(file: Path, tmp_path: Path, capsys
     assert "1 trials" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("command", ["search", "soup", "donors"])
+def test_what_is_read_or_is_no_recipe_is_never_replaced(
+    file: Path, tiny_family: Path, tmp_path: Path, capsys, command: str
+):
+    notes = tmp_path / "notes.yaml"
+    notes.write_text("milk: 2\n")
+    link = tmp_path / "link.yaml"
+    link.symlink_to(file)
+    for output, message in ((file, "found the recipe"), (link, "found the recipe"),
+                            (notes, "a file of another kind"), (tmp_path, "a folder with"),
+                            (tiny_family / "e0" / "model.safetensors", "of another kind")):  # fmt: skip
+        before = output.read_bytes() if output.is_file() else b""
+        assert main([command, str(file), "--output", str(output), "--force"]) == 2
+        assert message in " ".join(capsys.readouterr().err.split())
+        assert not output.is_file() or output.read_bytes() == before
+
+
+def test_a_search_that_cannot_begin_keeps_the_journal_of_the_last(file: Path, tmp_path: Path):
+    out = tmp_path / "best.yaml"
+    words = ["search", str(file), "--output", str(out), "--examples", "5", "--trials", "1"]
+    assert main(words) == 0
+    journal = tmp_path / "best.yaml.journal"
+    before = journal.read_bytes(), out.read_bytes()
+    assert main([*words, "--force", "--options", "nonsense"]) == 2
+    assert (journal.read_bytes(), out.read_bytes()) == before
+    out.write_text("milk: 2\n")
+    assert main([*words, "--resume"]) == 2
+    assert out.read_text() == "milk: 2\n"
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

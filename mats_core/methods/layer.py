@@ -190,10 +190,21 @@ class Layer:
         Without an earlier merge it is the value itself.
         """
         if self.earlier is not None and share:
-            value = value + share * self.earlier.sums[name]
+            before = self.earlier.sums.get(name)
+            if before is None or before.shape != value.shape:
+                raise self._other_sums(name, value, before)
+            value = value + share * before
         if self.hand_on is not None:
             self.hand_on(name, value)
         return value
+
+    def _other_sums(self, name: str, value: Tensor, before: Tensor | None) -> InputError:
+        return InputError(
+            f"sum '{name}' of '{self.name}' that a merge kept",
+            expected=f"a tensor of shape {list(value.shape)}",
+            found="none" if before is None else f"one of {list(before.shape)}",
+            remedy="Merge all experts at once.",
+        )
 
     def lacks(self, name: str) -> bool:
         """Whether there is an earlier merge, and it left no such sum of this layer."""
@@ -224,6 +235,10 @@ class Layer:
         values = [getattr(own, kind) for own in (*kept, *self.statistics)]
         if not values or any(value is None for value in values):
             return None
+        for value in values[: len(kept)]:
+            before, own = value.diagonal(), values[-1].diagonal()
+            if before.shape != own.shape:
+                raise self._other_sums(kind, own, before)
         in_factors = all(isinstance(value, LowRank) for value in values)
         return tuple(values if in_factors else map(matrix, values))
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,10 +24,11 @@ import torch
 from torch import Tensor
 
 from ..checkpoints import Checkpoint, write_tensors
-from ..errors import InputError, listing, read_json
+from ..errors import InputError, listing, parsing, read_json
 from ..families import Family
 from ..linear import LowRank
 from ..methods import Earlier, LayerStatistics
+from ..statistics import impossible
 from .sections import ExpertEntry
 
 FOLDER = "sums"
@@ -93,12 +95,13 @@ class EarlierMerge:
                 folder,
                 content["identity"],
                 tuple(ExpertEntry(**entry) for entry in content["experts"]),
-                tuple(content["weights"]),
+                tuple(map(_weight, content["weights"])),
                 {layer.name: layer for layer in layers},
                 tuple(content["heads"]),
                 digest,
             )
             beside = all(Path(layer.file).name == layer.file for layer in layers)
+            beside = beside and len(found.weights) == len(found.experts)
         except (AttributeError, LookupError, TypeError, ValueError):
             raise _changed(file) from None
         if content.get("format") != FORMAT or _digest_of(content) != digest or not beside:
@@ -138,23 +141,37 @@ class EarlierMerge:
 
     def layer(self, name: str, like: Mapping[str, Any]) -> Earlier:
         """What is kept of a layer; `like`: the dtype and device that it is read to."""
-        checkpoint = Checkpoint.open(self.folder / FOLDER / self.layers[name].file)
+        file = self.folder / FOLDER / self.layers[name].file
+        checkpoint = Checkpoint.open(file)
         tensors = {key: checkpoint.read(key, **like) for key in checkpoint.tensors}
         labels = tuple(entry.name for entry in self.experts)
         kinds = {key.split(".")[0] for key in tensors if "." in key}
-        grams = [
-            {kind: _gram(tensors, f"{kind}.{index}") for kind in kinds}
-            for index in range(len(labels))
-        ]
+        with parsing(f"sums '{file}'", "finite sums, and a Gram of every expert", REMEDY):
+            if not all(value.isfinite().all() for value in tensors.values()):
+                raise ValueError("NaN or infinity")
+            grams = [
+                LayerStatistics(**{kind: _gram(tensors, kind, index) for kind in kinds})
+                for index in range(len(labels))
+            ]
         sums = {key: value for key, value in tensors.items() if "." not in key}
-        return Earlier(self.weights, labels, sums, tuple(LayerStatistics(**own) for own in grams))
+        return Earlier(self.weights, labels, sums, tuple(grams))
 
 
-def _gram(tensors: Mapping[str, Tensor], key: str) -> Any:
-    """A Gram, in factors where it was kept so."""
-    if key in tensors:
-        return tensors[key]
-    return LowRank(tensors[f"{key}.factor"], tensors[f"{key}.rest"])
+def _gram(tensors: Mapping[str, Tensor], kind: str, index: int) -> Any:
+    """A Gram of one expert, in factors where it was kept so."""
+    key = f"{kind}.{index}"
+    if key not in tensors:
+        return LowRank(tensors[f"{key}.factor"], tensors[f"{key}.rest"])
+    wrong = impossible(kind, tensors[key])
+    if wrong is not None:
+        raise ValueError(f"{wrong[1]} in place of {wrong[0]}")
+    return tensors[key]
+
+
+def _weight(said: Any) -> float:
+    if not isinstance(said, int | float) or not math.isfinite(said):
+        raise ValueError("no weight")
+    return float(said)
 
 
 def _difference(name: str, kept: Any, value: Any) -> tuple[str, Any, Any]:

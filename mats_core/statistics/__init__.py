@@ -25,6 +25,7 @@ from .of_loader import Loss, measuring_loader
 from .of_task import batches_of, drawn, drawn_rows, measure_task, measuring_task
 from .optimizer import optimizer_statistics, origins, with_optimizer
 from .passes import measuring_to_file
+from .possible import impossible
 from .ray import ClusterReady, Member, MemberDone, measuring_on_ray
 from .settings import EXAMPLES, Labels, MeasureSettings
 from .sketch import Sketch
@@ -37,7 +38,7 @@ __all__ = [
     "Labels", "Loss", "MeasureSettings", "Member", "MemberDone", "Moments", "Seen", "Sketch",
     "Stage", "Statistics", "Steps", "Stream",
     "answer_grams", "answers", "batches_of", "blocks_of", "cached_path", "drawn", "drawn_rows",
-    "feature_error", "measure", "measure_task", "measuring", "measuring_loader",
+    "feature_error", "impossible", "measure", "measure_task", "measuring", "measuring_loader",
     "measuring_on_ray", "measuring_once",
     "measuring_task", "measuring_to_file", "moments", "optimizer_statistics", "origins",
     "require_output", "room", "stage_inputs", "told_apart", "whole_name", "with_bias",

@@ -6,6 +6,7 @@ import filecmp
 import functools
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from mats_core.merging.pipeline import merge, planned, run
 from mats_core.recipes.events import LayerDone
 from mats_core.recipes.recipe import Recipe, load_recipe, parse_recipe
 from mats_core.recipes.report import Report
-from mats_core.recipes.sums import _digest_of
+from mats_core.recipes.sums import _digest_of, digest_of_file
 from tests.conftest import family_recipe
 
 EXACT = {"iterations": 100, "tolerance": 0}
@@ -262,6 +263,47 @@ def test_sums_that_were_changed_since_are_refused(tiny_family, kept, tmp_path, h
     to = str(tmp_path / "changed")
     recipe = recipe_of(tiny_family, slice(2, 3), "average", tmp_path / "out", adds_to=to)
     with pytest.raises(InputError, match="changed since, or none"):
+        merge(recipe)
+    assert not (tmp_path / "out").exists()
+
+
+def digested_anew(folder: Path, change: Callable[[dict[str, Any], dict[str, Any]], Any]) -> None:
+    """Change the manifest and the tensors of the sums, and let all digests fit again."""
+    sums = folder / "sums"
+    content = json.loads((sums / "manifest.json").read_text())
+    for layer in content["layers"]:
+        file = sums / layer["file"]
+        values = load_file(file)
+        change(content, values)
+        save_file(values, file)
+        layer["digest"] = digest_of_file(file)
+    content["digest"] = _digest_of({k: v for k, v in content.items() if k != "digest"})
+    (sums / "manifest.json").write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("method", "change", "words"),
+    [
+        ("average", lambda m, t: m.update(weights=["x", 1.0]), "changed since"),
+        ("average", lambda m, t: m.update(weights=[float("nan"), 1.0]), "changed since"),
+        ("average", lambda m, t: m.update(weights=[1.0]), "changed since"),
+        ("average", lambda m, t: t.update({k: v * torch.nan for k, v in t.items()}), "NaN"),
+        ("average", lambda m, t: t.clear(), "found none"),
+        ("average", lambda m, t: t.update({k: v.reshape(-1)[:1] for k, v in t.items()}), "shape"),
+        ("regmean", lambda m, t: t.pop("gram", None), "found none"),
+        ("kfac", lambda m, t: t.pop("input_gram.0", None), "a Gram of every expert"),
+        ("kfac", lambda m, t: t.update({k: -v for k, v in t.items()}), "at least 0"),
+        ("kfac", lambda m, t: t.update({k: torch.eye(2) for k in t if "gram" in k}), "shape"),
+    ],
+)
+def test_sums_that_are_none_are_refused_whatever_their_digest(
+    tiny_family, kept, tmp_path, method, change, words
+):
+    shutil.copytree(kept / method, tmp_path / "changed")
+    digested_anew(tmp_path / "changed", change)
+    to = str(tmp_path / "changed")
+    recipe = recipe_of(tiny_family, slice(2, 3), method, tmp_path / "out", adds_to=to)
+    with pytest.raises(InputError, match=words):
         merge(recipe)
     assert not (tmp_path / "out").exists()
 

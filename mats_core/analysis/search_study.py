@@ -206,6 +206,9 @@ class Study:
             elif trial.state == running:  # the process ended during it: it counts if it was done
                 results = None if record is None else _results(record, about["objectives"])
                 self._end(trial.number, results or (None,))
+        numbers = [*sorted(record["number"] for record in self.records), *sorted(self.pending)]
+        if numbers != [*range(1, len(numbers) + 1)]:  # the next one would be one of them for ever
+            raise ValueError("trials that are missing, or there twice")
 
     def _possible(self, record: Any) -> dict[str, Any]:
         """A record of the journal; raises `ValueError` where it turns what no knob has."""

@@ -338,3 +338,9 @@ def _conditions(
         "NaN, infinity or a negative number",
         lambda: bool(value.numel()) and not (value.isfinite().all() and float(value.min()) >= 0),
     )
+    largest = float(value.max()) / (1 - beta2**step) if value.numel() else 0.0
+    yield (
+        "squares that float32 holds without the bias of their start",
+        f"{largest:.3g}",
+        lambda: largest > torch.finfo(torch.float32).max,
+    )

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from ..checkpoints import Checkpoint, write_tensors
-from ..errors import InputError, listing, parsing, read_json
+from ..errors import InputError, listing, parsing, read_json, typed
 from ..families import Family
 from ..linear import LowRank
 from ..methods import Earlier, LayerStatistics
@@ -90,14 +90,14 @@ class EarlierMerge:
         content = read_json(file)
         try:
             digest = content.pop("digest")
-            layers = [KeptLayer(**layer) for layer in content["layers"]]
+            layers = [typed(KeptLayer, layer) for layer in content["layers"]]
             found = cls(
                 folder,
-                content["identity"],
+                dict(content["identity"]),
                 tuple(ExpertEntry(**entry) for entry in content["experts"]),
                 tuple(map(_weight, content["weights"])),
                 {layer.name: layer for layer in layers},
-                tuple(content["heads"]),
+                tuple(head for head in content["heads"] if isinstance(head, str)),
                 digest,
             )
             beside = all(Path(layer.file).name == layer.file for layer in layers)

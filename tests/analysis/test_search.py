@@ -367,7 +367,8 @@ def test_a_journal_is_a_file_apart_from_all_that_is_read(recipe: Recipe, toy, tm
 @pytest.mark.parametrize(
     ("before", "after"),
     [
-        ('"number":1', '"number":[1]'), ('"accuracy":', '"accuracy":{},"x":'),
+        ('"number":1', '"number":[1]'), ('"number":1', '"number":7'),
+        ('"accuracy":', '"accuracy":{},"x":'),
         ('"values":{"density"', '"values":{"nonsense"'), ('"values":{', '"values":3,"x":{'),
         ('"record 0":{', '"record 0":["a"],"x":{'), ('"op_code":2', '"op_code":"2"'),
         ('"op_code":2', '"op_code":99'), ('"worker_id"', '"worker"'),

@@ -224,6 +224,7 @@ def broken(**changes: Any) -> dict[str, Any]:
         (broken(exp_avg_sq=None, momentum_buffer=torch.zeros(2, 2)), "SGD"),
         (broken(exp_avg_sq=-torch.ones(2, 2)), "none below zero"),
         (broken(exp_avg_sq=torch.full((2, 2), torch.nan)), "NaN"),
+        (broken(exp_avg_sq=torch.full((2, 2), 1e38)), "that float32 holds"),
         (broken(exp_avg_sq=torch.ones(3, 3)), r"shape \[3, 3\]"),
         (broken(step=torch.tensor(0.0)), "at least one update"),
         (broken(step="many"), "number of updates"),

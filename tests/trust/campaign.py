@@ -40,7 +40,7 @@ import torch
 
 from mats_core import InputError
 
-from . import model_shelves, shelves
+from . import model_shelves, shelves, state_shelves
 from .shelves import FAMILY, Kind, family
 from .table import in_one_thread, write_table
 
@@ -61,6 +61,7 @@ SHELVES: Mapping[str, Callable[[Path], Mapping[str, Kind]]] = {
     "language models": model_shelves.speech,
     "models of images": model_shelves.sight,
     "lm-evaluation-harness": model_shelves.harness,
+    "states": state_shelves.states,
 }
 
 __all__ = ["FAMILY", "LONGEST", "SHELVES", "alone", "campaign", "family", "outcome"]

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import torch
 import yaml
 
 Damage = Callable[[bytes, random.Random], bytes]
@@ -221,6 +222,37 @@ def _safetensors(content: bytes, rng: random.Random, only: str = "") -> bytes:
     return struct.pack("<Q", len(told)) + told + bytes(rest)
 
 
+def _state(content: bytes, rng: random.Random) -> bytes:
+    """What `torch.save` wrote: other plain values, or a tensor of another kind somewhere."""
+    found: Any = torch.load(io.BytesIO(content), weights_only=True)
+    if rng.random() < 0.5:
+        found = values(found, rng)
+    else:
+        entry = rng.choice(list(found["state"].values()))
+        entry["exp_avg_sq"] = _tensor(entry["exp_avg_sq"], rng)
+    place = io.BytesIO()
+    torch.save(found, place)
+    return place.getvalue()
+
+
+def _tensor(value: torch.Tensor, rng: random.Random) -> torch.Tensor:
+    ways: list[Callable[[], torch.Tensor]] = [
+        lambda: value * 1.5,
+        lambda: value.double(),
+        lambda: value.bfloat16(),
+        lambda: value * 0,
+        lambda: -value,
+        lambda: value * torch.inf,
+        lambda: value.to(rng.choice([torch.float8_e4m3fn, torch.int8, torch.complex64])),
+        lambda: value.reshape(-1),
+        lambda: value.reshape(-1)[:1].expand(10**9),
+        lambda: value.to_sparse(),
+        lambda: value.mT.contiguous().mT if value.dim() > 1 else value[:0],
+        lambda: torch.empty(0),
+    ]
+    return rng.choice(ways)()
+
+
 def _npz(content: bytes, rng: random.Random) -> bytes:
     with np.load(io.BytesIO(content)) as found:
         arrays = dict(found)
@@ -367,6 +399,7 @@ def tensors(only: str = "") -> Damage:
 
 JSON, YAML, JSONL, LINES = map(or_bytes, (_json, _yaml, _lines_of_json, _lines))
 TABLE, NPZ, ZIP, PARQUET, PICTURE = map(or_bytes, (_table, _npz, _zip, _parquet, _picture))
+STATE = or_bytes(_state)
 
 
 def front(content: bytes, rng: random.Random) -> bytes:

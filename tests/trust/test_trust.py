@@ -51,7 +51,7 @@ def family(tmp_path, monkeypatch) -> Path:
 
 
 def test_damaged_files_are_taken_or_refused_in_a_sentence():
-    found = campaign.campaign(7, 150, ["weights and statistics", "pictures and arrays"])
+    found = campaign.campaign(7, 150, ["weights and statistics", "pictures and arrays", "states"])
     assert not found.faults
     assert found.share("taken") > 1 / 3
     assert found.share("refused") > 1 / 5

@@ -25,12 +25,12 @@ from .merging import (
     Merge,
     evaluating_output,
     family_record,
-    layers_done,
     planned,
     recipe_record,
     require_output,
     run_plan,
     weights_record,
+    work_done,
 )
 from .recipes import (
     Examined,
@@ -375,12 +375,12 @@ def refuse(recipe: Recipe, *, force: bool = False, resume: bool = False) -> None
         return
     target = recipe.path(recipe.output)
     require_output(target, recipe, force=force)
-    done = 0 if resume or force else layers_done(partial_of(target))
+    done = "" if resume or force else work_done(partial_of(target))
     if done:
         raise InputError(
             f"output '{target}'",
             expected="no unfinished merge beside it",
-            found=f"one that has done {done} layers",
+            found=f"one that has done {done}",
             remedy="Pass --resume to go on with it, or --force to start again (resume=True or "
             "force=True in Python).",
         )

@@ -194,9 +194,11 @@ def estimate_plan(
         device=plan.device,
         memory_bytes=round(sum(peak.values())),
         device_bytes=device,
-        disk_bytes=written + kept + _beside(plan) + round(layers.spool + layers.sums)
-        if written
-        else 0,
+        disk_bytes=(
+            written + kept + _beside(plan) + round(layers.spool + layers.sums) + _of_rounds(plan)
+            if written
+            else 0
+        ),
         seconds=sum(parts.values()),
         flops=merges * (flops + tested.work.flops)
         + trained.work.flops
@@ -213,6 +215,13 @@ def estimate_plan(
         examples=examples,
         speeds=speeds,
     )
+
+
+def _of_rounds(plan: Plan) -> int:
+    """Bytes of the statistics that rounds measure, which are kept until the merge is done."""
+    own = [one for one in plan.inputs.statistics if one is not None]
+    elements = sum(math.prod(shape) for one in own for shape in one.shapes.values())
+    return 4 * elements * (plan.recipe.rounds - 1)
 
 
 def _beside(plan: Plan) -> int:

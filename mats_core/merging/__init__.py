@@ -27,6 +27,7 @@ from .pipeline import (
     planned,
     run,
     run_plan,
+    work_done,
 )
 from .reading import pieces, read_layer
 from .records import family_record, recipe_record, weights_record
@@ -53,6 +54,7 @@ __all__ = [
     "planned", "read_layer", "reads_of", "recipe_record", "require_output", "rounds", "run",
     "run_plan", "shape_of", "ship_results", "shipped_results", "source_of", "statistics_sizes",
     "streams_budget", "task_digests", "together", "walking_beside", "weights_record",
+    "work_done",
 ]  # fmt: skip
 
 

@@ -46,12 +46,12 @@ from ..recipes import (
 from ..tasks import names_file
 from . import card
 from .beside import Beside
+from .journal import BEFORE, BEFORE_PIECES, PIECES
 from .journal import NAME as JOURNAL
-from .journal import PIECES
 from .training_state import FILE as TRAINING
 
 HEAD_FILES = ("head.safetensors", "config.json")
-UNLISTED = frozenset({"report.json", JOURNAL, MARK, PIECES, TRAINING})
+UNLISTED = frozenset({"report.json", JOURNAL, MARK, PIECES, TRAINING, BEFORE, BEFORE_PIECES})
 
 
 def finish_directory(

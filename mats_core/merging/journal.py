@@ -30,6 +30,7 @@ from ..recipes import LayerReport, layer_dict, layer_of, task_dict, task_of_dict
 
 NAME = ".journal.jsonl"
 PIECES = ".pieces"  # the folder of what is made after the layers (`later.py`)
+BEFORE, BEFORE_PIECES = ".before.jsonl", ".before"  # of what is done before them (`before.py`)
 FORMAT = "mats-journal-2"
 UNCHECKED = "mats-journal-1"  # its lines have no check sums
 CHECK = "check"  # of a line: the CRC-32 of what stands before it
@@ -80,12 +81,17 @@ def layers_done(folder: Path) -> int:
     return len(_parse(folder / NAME)[1].entries)
 
 
-def read_past(folder: Path, header: Mapping[str, Any]) -> Past:
+def pieces_done(file: Path) -> int:
+    """How many pieces a journal speaks of; 0 where there is none."""
+    return len(_parse(file)[1].pieces)
+
+
+def read_past(folder: Path, header: Mapping[str, Any], name: str = NAME) -> Past:
     """What there is to go on from; nothing, where nothing was begun.
 
     Raises `InputError` where the journal is that of another merge.
     """
-    first, past = _parse(folder / NAME)
+    first, past = _parse(folder / name)
     if first is None:
         return Past()
     if first != header:

@@ -1,9 +1,9 @@
-"""What the stages after the layers have made, piece by piece, in an unfinished output.
+"""What stages beside the layers have made, piece by piece, in an unfinished output.
 
-The factors of a LoRA, the branches of a routed merge: each piece is a file of its own, on the disk
-before the journal has a line of it, with the checksum of every tensor.  A merge that goes on takes
-the pieces whose bytes are those of their lines, and makes the others.  What a piece was made from
-stands in its key, as far as the journal's first line does not say it.
+The factors of a LoRA, the branches of a routed merge, the statistics of a round: each piece is a
+file of its own, on the disk before the journal has a line of it, with the checksum of every tensor.
+A merge that goes on takes the pieces whose bytes are those of their lines, and makes the others.
+What a piece was made from stands in its key, as far as the journal's first line does not say it.
 """
 
 from __future__ import annotations
@@ -37,12 +37,15 @@ class Piece:
 class Later:
     """The pieces of a merge; without a folder, or a journal that is written, none is kept.
 
-    folder   the unfinished output
+    folder   the unfinished output, and
+    name     of the folder in it that holds the pieces
     """
 
-    def __init__(self, journal: Journal | None = None, folder: Path | None = None) -> None:
+    def __init__(
+        self, journal: Journal | None = None, folder: Path | None = None, name: str = PIECES
+    ) -> None:
         self._journal = journal or Journal()
-        self._folder = folder / PIECES if folder is not None and self._journal.writes else None
+        self._folder = folder / name if folder is not None and self._journal.writes else None
         self._whole: dict[str, KeptPiece] = {}
         if self._folder is None:
             return
@@ -75,6 +78,10 @@ class Later:
             write_tensors(self._folder / file, made.tensors)
         self._journal.piece(KeptPiece(key, file, sums, made.told))
         return made
+
+    def flush(self) -> None:
+        """Have on the disk what the journal says of the pieces so far."""
+        self._journal.flush()
 
 
 def remove_pieces(folder: Path) -> None:

@@ -40,8 +40,8 @@ from ..recipes import (
     prepare,
     tuning_notes,
 )
-from ..system import Event, Memo, changed, drain
-from . import as_lora, calibration, keeping, ray, refining, rounds, routing
+from ..system import Event, changed, drain
+from . import as_lora, before, calibration, keeping, ray, refining, rounds, routing
 from .asked import asking_on
 from .asking import REFERENCES, examining_plan, has_tasks
 from .beside import Beside
@@ -50,7 +50,7 @@ from .directory import finish_directory, require_output
 from .engine import Engine, Layers, here, merge_layers
 from .journal import NAME as JOURNAL
 from .journal import layers_done
-from .later import remove_pieces
+from .later import Later, Piece, remove_pieces
 from .reporting import report_of
 from .sinks import MemorySink, Sink, fold_vectors, rewrite, take_over
 from .training_state import remove_state
@@ -135,11 +135,17 @@ def kept(recipe: Recipe, *, resume: bool) -> str:
     """What is left of a merge that was stopped, and how to go on, in a sentence or two."""
     if not recipe.output:
         return ""
-    done = layers_done(partial_of(recipe.path(recipe.output))) if resume else 0
+    done = work_done(partial_of(recipe.path(recipe.output))) if resume else ""
     if done:
-        return f"The {done} layers that are done are kept: --resume goes on from there."
+        return f"The {done} that are done are kept: --resume goes on from there."
     keeping = "" if resume else " Started with --resume, a merge keeps what it has done."
     return f"Nothing was written to '{recipe.output}'.{keeping}"
+
+
+def work_done(folder: Path) -> str:
+    """What an unfinished merge in this folder has done, such as `5 layers`; "" for nothing."""
+    layers, steps = layers_done(folder), before.done(folder)
+    return f"{layers} layers" if layers else f"{steps} trials and rounds" if steps else ""
 
 
 def _run_plan(
@@ -169,14 +175,6 @@ def _run_plan(
     trials: tuple[Trial, ...] = ()
     # First, so that an expert that is none is told before hours of merging.
     exam = yield from stages.next(examining_plan(plan), REFERENCES * shares.testing)
-    if points:
-        recipe, trials = yield from _search(recipe, inputs, points, stages)
-    inputs = yield from _rounds_before(recipe, inputs, stages)
-    if recipe is plan.recipe:
-        plan = replace(plan, inputs=inputs)
-    else:  # the best of a search
-        plan = prepare(recipe, inputs, plan.keep)
-    keeping.require_layers(plan)
     with contextlib.ExitStack() as stack:
         folder = began = None
         if target is not None:
@@ -184,6 +182,15 @@ def _run_plan(
             folder = stack.enter_context(staged)
             as_lora.clear(folder)
             began = Beside.of(inputs.family)
+        with before.opened(folder, resume=resume) as earlier:
+            if points:
+                recipe, trials = yield from _search(recipe, inputs, points, stages, earlier)
+            inputs = yield from _rounds_before(recipe, inputs, stages, earlier)
+        if recipe is plan.recipe:
+            plan = replace(plan, inputs=inputs)
+        else:  # the best of a search
+            plan = prepare(recipe, inputs, plan.keep)
+        keeping.require_layers(plan)
         place = open_place(plan, folder, shard_bytes=shard_bytes, resume=resume)
         stack.callback(place.discard)  # whatever happens: an open file cannot be removed everywhere
         stack.enter_context(contextlib.closing(place.journal))
@@ -222,6 +229,7 @@ def _run_plan(
         if folder is not None:
             report = finish_directory(plan, folder, report, built.tensors, began)
             remove_pieces(folder)
+            before.clear(folder)
             remove_state(folder)
     if target is not None:
         (target / JOURNAL).unlink(missing_ok=True)  # last: until here a merge can be resumed
@@ -286,22 +294,24 @@ def inputs_of_last_round(recipe: Recipe, inputs: Inputs) -> Generator[Event, Non
     """Events of all rounds but the last; returns the inputs with the statistics that the last one
     merges with.  Of a recipe of one round these are the inputs as they are.
     """
-    return (yield from _rounds_before(recipe, inputs, Stages(Shares(), recipe.rounds)))
+    return (yield from _rounds_before(recipe, inputs, Stages(Shares(), recipe.rounds), Later()))
 
 
 def _rounds_before(
-    recipe: Recipe, inputs: Inputs, stages: Stages
+    recipe: Recipe, inputs: Inputs, stages: Stages, earlier: Later
 ) -> Generator[Event, None, Inputs]:
+    key = ""
     for number in range(2, recipe.rounds + 1):
-        inputs = yield from _measured_again(recipe, inputs, number, stages)
+        silent = prepare(_silent(recipe), inputs)
+        key = before.key_of("round", silent, key) if earlier.keeps else ""
+        making = _measured_again(recipe, silent, number, stages)
+        inputs = before.with_piece(inputs, (yield from before.once(earlier, key, making)))
     return inputs
 
 
-def _measured_again(
-    recipe: Recipe, inputs: Inputs, number: int, stages: Stages
-) -> Generator[Event, None, Inputs]:
-    """Merge in memory and measure there (see `rounds`): the inputs of round `number`."""
-    silent = recipe.model_copy(
+def _silent(recipe: Recipe) -> Recipe:
+    """The recipe of one round's layers alone."""
+    return recipe.model_copy(
         update={
             "evaluate": False,
             "output": None,
@@ -312,19 +322,24 @@ def _measured_again(
             "lora": None,
         }
     )
+
+
+def _measured_again(
+    recipe: Recipe, silent: Plan, number: int, stages: Stages
+) -> Generator[Event, None, Piece]:
+    """Merge in memory and measure there (see `rounds`): the statistics of round `number`."""
     said = _in_round(recipe, number - 1)
     merging = changed(
-        run_plan(prepare(silent, inputs)),
+        run_plan(silent),
         lambda event: None if isinstance(event, Finished) else event,
     )
     finished = yield from stages.next(merging, stages.shares.merging, said)
     text = said.format("measuring statistics at the merge")
     yield RoundDone(number - 1, recipe.rounds, fraction=stages.done, text=text)
     device = finished.report.device
-    steps = rounds.measuring_at(inputs, finished.tensors, recipe.folder, device=device)
+    steps = rounds.measuring_at(silent.inputs, finished.tensors, recipe.folder, device=device)
     again = yield from stages.next(steps, stages.shares.measuring, said)
-    # Nothing is merged with these statistics again: there is nothing to remember.
-    return replace(again, memo=Memo())
+    return before.as_piece(again.statistics)
 
 
 def _in_round(recipe: Recipe, number: int | None = None) -> str:
@@ -345,7 +360,11 @@ def grid(recipe: Recipe) -> list[dict[str, Any]]:
 
 
 def _search(
-    recipe: Recipe, inputs: Inputs, points: Sequence[dict[str, Any]], stages: Stages
+    recipe: Recipe,
+    inputs: Inputs,
+    points: Sequence[dict[str, Any]],
+    stages: Stages,
+    earlier: Later,
 ) -> Generator[Event, None, tuple[Recipe, tuple[Trial, ...]]]:
     """Try the points on validation data; returns the best recipe and the table of trials."""
     if not any(expert.task for expert in inputs.family.experts):
@@ -362,14 +381,11 @@ def _search(
     for index, point in enumerate(points):
         options = {**recipe.options, **point}
         trial = prepare(recipe.model_copy(update={**still, "options": options}), inputs)
-        # Layers and tasks of a trial are none of the merge's: only how far it is, is said.
-        events = changed(run_plan(trial), lambda e: Event(fraction=e.fraction, text=e.text))
         said = f"Trial {index + 1} of {len(points)}: {{}}"
-        finished = yield from stages.next(events, stages.whole, said)
-        accuracy = finished.report.normalised_accuracy
-        if accuracy is None:
-            raise InputError("search", expected="tasks that can be evaluated", found="none")
-        trials.append(Trial(point, accuracy))
+        key = before.key_of("trial", trial) if earlier.keeps else ""
+        making = before.once(earlier, key, _tried(trial))
+        piece = yield from stages.next(making, stages.whole, said)
+        trials.append(Trial(point, piece.told["accuracy"]))
         text = f"Trial {index + 1} of {len(points)} is done"
         yield TrialDone(trials[-1], index, len(points), fraction=stages.done, text=text)
     best = max(trials, key=lambda trial: trial.normalised_accuracy)
@@ -377,3 +393,13 @@ def _search(
         update={"options": {**recipe.options, **best.options}, "search": None}
     )
     return chosen, tuple(trials)
+
+
+def _tried(trial: Plan) -> Generator[Event, None, Piece]:
+    """A trial, and its normalised accuracy.  Its layers and tasks are none of the merge's: only how
+    far it is, is said."""
+    events = changed(run_plan(trial), lambda e: Event(fraction=e.fraction, text=e.text))
+    accuracy = (yield from events).report.normalised_accuracy
+    if accuracy is None:
+        raise InputError("search", expected="tasks that can be evaluated", found="none")
+    return Piece(told={"accuracy": accuracy})

@@ -87,7 +87,7 @@ def open_place(plan: Plan, folder: Path | None, *, shard_bytes: int, resume: boo
     specs, spooled = output_specs(plan), _spooled(plan)
     if folder is None:
         return Place(MemorySink(specs), None, Spool(plan, spooled, None), Journal(), {})
-    header = _identity(plan, shard_bytes)
+    header = identity({**identity_of(plan), "shard_bytes": shard_bytes})
     past = read_past(folder, header) if resume else Past()
     entries = _verified(past, folder)
     sums = None
@@ -168,8 +168,8 @@ def _verified(past: Past, folder: Path) -> dict[str, Entry]:
     }
 
 
-def _identity(plan: Plan, shard_bytes: int) -> dict[str, Any]:
-    """What makes two merges the same: whoever resumes must have all of it."""
+def identity_of(plan: Plan) -> dict[str, Any]:
+    """What makes two merges the same: one that goes on with another must have all of it."""
     # Where the inputs lie does not matter, what is in them does; nor does what comes after.
     without = {"base", "base_statistics", "output", "evaluate", "search", "device", "experts",
                "engine"}  # fmt: skip
@@ -178,18 +178,15 @@ def _identity(plan: Plan, shard_bytes: int) -> dict[str, Any]:
     if plan.method.calibrates or recipe.refine is not None:  # on the inputs of these
         kept.add("task")
     inputs = plan.inputs
-    return identity(
-        {
-            **recipe.model_dump(mode="json", exclude=without),
-            "experts": [e.model_dump(mode="json", include=kept) for e in recipe.experts],
-            "statistics": [_file_of(s) for s in (*inputs.statistics, inputs.base_statistics)],
-            "start": plan.start.fingerprint if plan.start else None,
-            **({"added to": inputs.earlier.digest} if inputs.earlier else {}),
-            "device": plan.device,
-            "shard_bytes": shard_bytes,
-            "versions": {"mats_core": VERSION, "torch": torch.__version__},
-        }
-    )
+    return {
+        **recipe.model_dump(mode="json", exclude=without),
+        "experts": [e.model_dump(mode="json", include=kept) for e in recipe.experts],
+        "statistics": [_file_of(s) for s in (*inputs.statistics, inputs.base_statistics)],
+        "start": plan.start.fingerprint if plan.start else None,
+        **({"added to": inputs.earlier.digest} if inputs.earlier else {}),
+        "device": plan.device,
+        "versions": {"mats_core": VERSION, "torch": torch.__version__},
+    }
 
 
 def _file_of(statistics: Statistics | None) -> Any:

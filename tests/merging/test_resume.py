@@ -9,19 +9,22 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import yaml
 from safetensors.torch import save_file
 
+from mats_core import api
 from mats_core.checkpoints.staging import partial_of
 from mats_core.cli.main import main
 from mats_core.errors import InputError, MachineError
+from mats_core.estimating import estimate_plan
 from mats_core.evaluation import examiner
 from mats_core.merging import engine, journal, pipeline
 from mats_core.merging.journal import Entry, Journal, KeptPiece, layers_done, read_past
-from mats_core.merging.pipeline import merge, run
+from mats_core.merging.pipeline import merge, planned, run
 from mats_core.merging.sinks import SPOOL
 from mats_core.recipes.events import LayerDone
 from mats_core.recipes.recipe import Recipe, parse_recipe
@@ -341,3 +344,105 @@ def test_answers_of_another_merge_do_not_count(tiny_family, tmp_path):
         json.dumps({"format": journal.FORMAT}) + "\n" + json.dumps({"asked": "a", "tasks": past})
     )
     assert read_past(tmp_path, {"format": journal.FORMAT}).asked == {}
+
+
+# What is done before the layers -------------------------------------------------------------------
+
+
+def report_files(folder: Path) -> list[str]:
+    return sorted(json.loads((folder / "report.json").read_text())["files"])
+
+
+BEFORE: dict[str, dict[str, Any]] = {
+    "rounds": {"method": "kfac", "rounds": 3, "options": {"iterations": 2}},
+    "a search": {"method": "task_arithmetic", "search": {"scaling": [0.2, 0.5, 0.8]}},
+    "both": {"method": "regmean", "rounds": 2, "search": {"damping": [0.01, 0.3]}},
+}
+
+
+@pytest.mark.parametrize("stage", BEFORE)
+def test_what_was_done_before_the_layers_is_taken(tiny_family, tmp_path, monkeypatch, stage):
+    """Stopped on the way, and the statistics of the last round are damaged meanwhile: those and
+    what was not done yet are done, and nothing else."""
+    content = {**family_recipe(tiny_family, BEFORE[stage]["method"]), **BEFORE[stage]}
+    straight = parse_recipe({**content, "output": str(tmp_path / "straight")}, tiny_family)
+    recipe = straight.model_copy(update={"output": str(tmp_path / "out")})
+    note, made, merges = Journal.piece, list[KeptPiece](), list[str]()
+    merged, stop_at = pipeline.merge_layers, [0]
+
+    def noted(self: Journal, piece: KeptPiece) -> None:
+        note(self, piece)
+        made.append(piece)
+        if len(made) == stop_at[0]:
+            raise MachineError("disk", expected="room", found="none")
+
+    def counted(plan, *rest):
+        merges.append(plan.recipe.method)
+        return merged(plan, *rest)
+
+    monkeypatch.setattr(Journal, "piece", noted)
+    monkeypatch.setattr(pipeline, "merge_layers", counted)
+    report = merge(straight)
+    keys, all_merges = [piece.key for piece in made], len(merges)
+    assert len(set(keys)) == len(keys) >= 2
+    made.clear()
+    stop_at[0] = done = len(keys) if stage == "both" else 2
+    with pytest.raises(MachineError, match=rf"The {done} trials and rounds .* --resume goes on"):
+        merge(recipe, resume=True)
+    with pytest.raises(InputError, match=f"one that has done {done} trials and rounds"):
+        api.merge(recipe)
+    partial = partial_of(tmp_path / "out")
+    if stage != "a search":  # whose trials are all told in the journal
+        file = partial / journal.BEFORE_PIECES / made[-1].file
+        data = file.read_bytes()
+        file.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    taken = [piece.key for piece in (made if stage == "a search" else made[:-1])]
+    made.clear()
+    merges.clear()
+    stop_at[0] = 0
+    again = merge(recipe, resume=True)
+    assert [piece.key for piece in made] == [key for key in keys if key not in taken]
+    assert len(merges) < all_merges
+    assert weights_in(tmp_path / "out") == weights_in(tmp_path / "straight")
+    assert again.search == report.search
+    assert again.tasks == report.tasks
+    assert report_files(tmp_path / "out") == report_files(tmp_path / "straight")
+    assert not list((tmp_path / "out").glob(".*"))
+
+
+def test_rounds_of_other_inputs_are_made_again(tiny_family, tmp_path, monkeypatch):
+    content = {**family_recipe(tiny_family, "kfac"), **BEFORE["rounds"], "evaluate": False}
+    recipe = parse_recipe({**content, "output": str(tmp_path / "out")}, tiny_family)
+    made = list[str]()
+    note = Journal.piece
+
+    def noted(self: Journal, piece: KeptPiece) -> None:
+        note(self, piece)
+        made.append(piece.key)
+        if len(made) == 2:
+            raise MachineError("disk", expected="room", found="none")
+
+    monkeypatch.setattr(Journal, "piece", noted)
+    with pytest.raises(MachineError):
+        merge(recipe, resume=True)
+    other = recipe.model_copy(update={"options": {"iterations": 3}})
+    before = [*made]
+    merge(other, resume=True)
+    assert len(made) == 4
+    assert not set(made[2:]) & set(before)
+    straight = other.model_copy(update={"output": str(tmp_path / "straight")})
+    merge(straight)
+    assert weights_in(tmp_path / "out") == weights_in(tmp_path / "straight")
+
+
+def test_an_estimate_counts_the_statistics_of_rounds(tiny_family, tmp_path):
+    content = {**family_recipe(tiny_family, "kfac"), **BEFORE["rounds"], "evaluate": False}
+    recipe = parse_recipe({**content, "output": str(tmp_path / "out")}, tiny_family)
+    most = 0
+    for event in run(recipe, resume=True):
+        if isinstance(event, LayerDone):
+            lie = (partial_of(tmp_path / "out") / journal.BEFORE_PIECES).glob("*")
+            most = max(most, sum(file.stat().st_size for file in lie))
+    once = recipe.model_copy(update={"rounds": 1})
+    counted, without = (estimate_plan(planned(one)).disk_bytes for one in (recipe, once))
+    assert counted - without == pytest.approx(most, rel=0.25)

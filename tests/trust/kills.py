@@ -9,8 +9,9 @@ bytes of one that was never killed, and leave nothing beside them.  The same is 
 that may not grow any further, as on a full disk: work ends with code 2 and one sentence then.
 
 What is killed are merges by every method, over an earlier output (`--force`) and not, resumed and
-not, with sums, as a LoRA, sequential, routed, refined, tested, on Ray; measuring, a soup,
-`Merge.save`, a family's file, a run of the page and an archive that is unpacked.
+not, with sums, as a LoRA, sequential, routed, refined, tested, after a search or in rounds, on
+Ray; measuring, a soup, `Merge.save`, a family's file, a run of the page and an archive that is
+unpacked.
 """
 
 from __future__ import annotations
@@ -37,7 +38,15 @@ from typing import Any
 import torch
 import yaml
 
-from mats_core import METHODS, InputError, load_family, load_recipe, merge_models, parse_recipe
+from mats_core import (
+    METHODS,
+    InputError,
+    load_family,
+    load_recipe,
+    measure,
+    merge_models,
+    parse_recipe,
+)
 from mats_core.checkpoints import Dropped, receive
 from mats_core.cli.main import main as command
 from mats_core.merging import merge, planned
@@ -332,12 +341,25 @@ def of_models(folder: Path, ray: bool) -> list[Work]:
     told |= {"method": "average", "output": "outputs/out"}
     merge(parse_recipe({**told, "output": "earlier/out", "seed": 9}, folder))
     small = {"examples": 8}
+    measured = []
+    for m, entry in enumerate(entries):
+        own = measure(folder / f"e{m}", str(folder / f"t{m}.npz"), examples=8, progress=False)
+        own.save(folder / f"e{m}.stats.safetensors")
+        measured.append({**entry, "statistics": f"e{m}.stats.safetensors"})
     changes: dict[str, tuple[str, dict[str, Any]]] = {
         "sequential": ("sequential merges", {"method": "sequential", "options": small}),
         "routed": ("routed merges", {"routed": {"by": "prototypes", "rank": 2, **small}}),
         "routed in a first pass": (
             "routed merges",
             {"routed": {"by": "first_pass", "rank": 2, **small}},
+        ),
+        "searched": (
+            "merges after trials or rounds",
+            {"method": "task_arithmetic", "search": {"scaling": [0.2, 0.5]}, "evaluate": small},
+        ),
+        "in rounds": (
+            "merges after trials or rounds",
+            {"method": "regmean", "rounds": 3, "experts": measured},
         ),
         "refined": ("refined merges", {"refine": REFINED}),
         "refined LoRA": ("refined merges", {"refine": REFINED, "lora": {"rank": 2}}),

@@ -396,7 +396,7 @@ def outputs(folder: Path) -> Mapping[str, Kind]:
         )
         for method in whole
         for file in sorted((folder / method).iterdir())
-        if file.stat().st_size and not file.name.startswith(".journal")
+        if file.is_file() and file.stat().st_size and file.suffix != ".jsonl"
     }
     return {
         **journals,

@@ -1,10 +1,12 @@
 """The shelf of what other programs and earlier commands leave beside models: the states of
-optimisers, journals of searches, sums whose digests were made again, and what is remembered."""
+optimisers, journals of searches and of trials, sums whose digests were made again, and what is
+remembered."""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from unittest.mock import patch
@@ -13,8 +15,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mats_core.analysis import Space, searching
-from mats_core.checkpoints import contents
-from mats_core.merging import merge
+from mats_core.checkpoints import contents, partial_of
+from mats_core.merging import merge, run
+from mats_core.merging.journal import BEFORE
 from mats_core.recipes import load_recipe, open_inputs, parse_recipe, sums
 from mats_core.statistics import optimizer_statistics
 from mats_core.system import drain, speeds
@@ -33,6 +36,7 @@ def states(folder: Path) -> Mapping[str, Kind]:
     return {
         **_optimisers(folder),
         "journal of a search": Kind("search.journal", damage.JSONL, _search(folder), 0.7),
+        "journal of trials": Kind(f"half/{BEFORE}", damage.JSONL, _tried(folder), 0.7),
         **_sums(folder),
         "contents remembered": Kind("contents.json", damage.JSON, _contents(folder)),
         "rates remembered": Kind("rates.json", damage.JSON, _rates(folder), 0.5),
@@ -89,6 +93,31 @@ def _search(folder: Path) -> Door:
         assert 0 <= found.front[0].low <= found.front[0].high
 
     door(folder)
+    return door
+
+
+def _tried(folder: Path) -> Door:
+    """A merge after a search that was stopped as its trials were done."""
+    experts = [{"name": f"e{m}", "model": f"e{m}", "task": f"t{m}.npz"} for m in range(2)]
+    told = {"base": "base", "experts": experts, "method": "task_arithmetic", "device": "cpu"}
+    told |= {"search": {"scaling": [0.2, 0.5]}, "evaluate": {"examples": 6}, "output": "out"}
+    recipe = parse_recipe(told, folder)
+    merge(recipe)
+    whole = (folder / "out" / "model.safetensors").read_bytes()
+    shutil.rmtree(folder / "out")
+    events = run(recipe, resume=True)
+    while type(next(events)).__name__ != "LayerDone":
+        pass
+    events.close()
+    partial_of(folder / "out").rename(folder / "half")
+
+    def door(where: Path) -> None:
+        shutil.rmtree(where / "out", ignore_errors=True)
+        shutil.copytree(where / "half", partial_of(where / "out"), dirs_exist_ok=True)
+        drain(run(recipe, resume=True))
+        same = (where / "out" / "model.safetensors").read_bytes() == whole
+        assert same, "another model than without a stop"
+
     return door
 
 

@@ -128,10 +128,21 @@ def browser(chromium: str) -> Iterator[Any]:
         browser.close()
 
 
+# Spinners and transitions, drawn without a GPU, take a seventh of a browser's time of a processor.
+STILL = """document.addEventListener('DOMContentLoaded', () => {
+  const style = document.createElement('style');
+  style.textContent = '*, *::before, *::after {animation: none !important; '
+    + 'transition: none !important}';
+  document.head.append(style);
+})"""
+
+
 @functools.cache
 def _tabs(browser: Any) -> Any:
     """Where visitors have their tabs: they share what the browser keeps of Streamlit's scripts."""
-    return browser.new_context()
+    tabs = browser.new_context()
+    tabs.add_init_script(STILL)
+    return tabs
 
 
 class Visitor:

@@ -18,6 +18,7 @@ import pytest
 from tests.browser.conftest import Visitor, choose, opened, settle
 
 pytestmark = pytest.mark.browser
+LONG = 6  # presses from one iteration of K-FAC to ten, several times as long as a reload takes
 
 
 @pytest.fixture
@@ -127,7 +128,12 @@ def test_b6_a_reload_finds_the_running_merge_and_its_result(browser: Any, addres
     page = visitor.page
     page.get_by_role("button", name="Presets").click()
     page.get_by_role("menuitem", name="MaTS as published").click()
-    page.get_by_role("slider", name="CG iterations").wait_for()
+    iterations = page.get_by_role("slider", name="CG iterations")
+    iterations.focus()
+    iterations.press("Home")
+    for _ in range(LONG):
+        iterations.press("ArrowRight")
+    settle(page)
     before = page.url  # of a merge that came with the family
     visitor.merge()
     page.wait_for_url(lambda url: "run=" in url and url != before)

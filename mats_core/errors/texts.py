@@ -286,13 +286,18 @@ def _switches(
     """A sentence on every true or false where a number is wanted, for which pydantic takes 1, 0."""
     for name, field in model.model_fields.items():
         value = content.get(name)
-        numbers = _parts(field.annotation) & {int, float, bool}
         for place, one in enumerate(value if isinstance(value, list | tuple) else [value]):
-            if isinstance(one, bool) and numbers and bool not in numbers:
+            if isinstance(one, bool) and _takes_numbers(field):
                 yield f"'{where}{name}': expected a number, found {str(one).lower()}."
             elif isinstance(one, Mapping) and (inner := _models_in(field)):
                 at = f"{name}.{place}." if isinstance(value, list | tuple) else f"{name}."
                 yield from _switches(inner[0], one, where + at)
+
+
+def _takes_numbers(field: pydantic.fields.FieldInfo) -> bool:
+    """Whether it takes numbers, and neither true nor false."""
+    parts = _parts(field.annotation)
+    return bool(parts & {int, float}) and bool not in parts
 
 
 def _where(loc: Iterable[int | str], fields: Iterable[str]) -> str:

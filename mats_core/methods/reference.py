@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import types
 from collections.abc import Mapping
@@ -120,6 +121,7 @@ def describe(method: str, experts: int | None = None) -> tuple[OptionField, ...]
     return tuple(replace(f, default=dict(f.by_experts).get(experts, f.default)) for f in fields)
 
 
+@functools.cache  # a page asks a hundred times a run
 def fields_of(options: type[Options]) -> tuple[OptionField, ...]:
     """All options of a class of options, read off its declaration."""
     return tuple(_field(name, info) for name, info in options.model_fields.items())

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Callable, Hashable, Mapping
+from functools import lru_cache, partial
 from pathlib import Path
 
 import streamlit as st
@@ -149,10 +149,20 @@ def choose(file: Path) -> None:
     session.family = next(label for label, other in found().items() if other.samefile(file))
 
 
+def _read(file: Path) -> FamilyFile:
+    """What a family's file says now: a run of a page asks for it several times."""
+    return _parsed(file, state_of(file))
+
+
+@lru_cache(maxsize=64)
+def _parsed(file: Path, state: Hashable) -> FamilyFile:
+    return load_family(file)
+
+
 def title_of(file: Path) -> str:
     """What a family is called; its folder where it cannot be read."""
     try:
-        return load_family(file).name
+        return _read(file).name
     except InputError:
         return file.parent.name
 
@@ -170,7 +180,7 @@ def current() -> FamilyFile:
         st.stop()
     file = families.get(str(session.family)) or next(iter(families.values()))
     try:
-        return load_family(file)
+        return _read(file)
     except InputError as error:
         show.problem(str(error))
         st.stop()

@@ -102,7 +102,7 @@ class EarlierMerge:
             )
             beside = all(Path(layer.file).name == layer.file for layer in layers)
             beside = beside and len(found.weights) == len(found.experts)
-        except (AttributeError, LookupError, TypeError, ValueError):
+        except (AttributeError, LookupError, TypeError, ValueError, ArithmeticError):
             raise _changed(file) from None
         if content.get("format") != FORMAT or _digest_of(content) != digest or not beside:
             raise _changed(file)

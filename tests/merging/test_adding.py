@@ -286,6 +286,8 @@ def digested_anew(folder: Path, change: Callable[[dict[str, Any], dict[str, Any]
     [
         ("average", lambda m, t: m.update(weights=["x", 1.0]), "changed since"),
         ("average", lambda m, t: m.update(weights=[float("nan"), 1.0]), "changed since"),
+        ("average", lambda m, t: m.update(weights=[10**400, 1.0]), "changed since"),
+        ("average", lambda m, t: m.update(identity="x"), "changed since"),
         ("average", lambda m, t: m.update(weights=[1.0]), "changed since"),
         ("average", lambda m, t: t.update({k: v * torch.nan for k, v in t.items()}), "NaN"),
         ("average", lambda m, t: t.clear(), "found none"),

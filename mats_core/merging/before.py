@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import models, tasks
-from ..recipes import Inputs, Plan
+from ..recipes import Inputs, Plan, Recipe
 from ..statistics import Statistics
 from ..system import Event, Memo
 from .journal import BEFORE, BEFORE_PIECES, Journal, identity, pieces_done, read_past
@@ -86,6 +86,21 @@ def once(
     kept.piece(key, lambda: made)
     kept.flush()  # it took a whole merge
     return made
+
+
+def silent(recipe: Recipe) -> Recipe:
+    """The recipe of the layers of one round alone."""
+    return recipe.model_copy(
+        update={
+            "evaluate": False,
+            "output": None,
+            "search": None,
+            "rounds": 1,
+            "refine": None,
+            "routed": None,
+            "lora": None,
+        }
+    )
 
 
 def as_piece(statistics: Sequence[Statistics | None]) -> Piece:

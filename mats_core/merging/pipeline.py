@@ -302,26 +302,11 @@ def _rounds_before(
 ) -> Generator[Event, None, Inputs]:
     key = ""
     for number in range(2, recipe.rounds + 1):
-        silent = prepare(_silent(recipe), inputs)
+        silent = prepare(before.silent(recipe), inputs)
         key = before.key_of("round", silent, key) if earlier.keeps else ""
         making = _measured_again(recipe, silent, number, stages)
         inputs = before.with_piece(inputs, (yield from before.once(earlier, key, making)))
     return inputs
-
-
-def _silent(recipe: Recipe) -> Recipe:
-    """The recipe of one round's layers alone."""
-    return recipe.model_copy(
-        update={
-            "evaluate": False,
-            "output": None,
-            "search": None,
-            "rounds": 1,
-            "refine": None,
-            "routed": None,
-            "lora": None,
-        }
-    )
 
 
 def _measured_again(

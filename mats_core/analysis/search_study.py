@@ -195,10 +195,11 @@ class Study:
                 remedy="Name another file, or search what it was begun for.",
             )
         running = self.optuna.trial.TrialState.RUNNING
+        values = {knob.name: json.loads(json.dumps(list(knob.values))) for knob in self.knobs}
         for trial in self.study.get_trials(deepcopy=False):
             record = kept.get(f"{RECORD} {trial.number}", trial.user_attrs.get(RECORD))
             if record is not None:
-                self.records.append(self._possible(record))
+                self.records.append(_possible(record, values))
             number = trial.user_attrs.get(DRAWN)
             if trial.state == running and record is None and number is not None:
                 self._places[number] = trial.number
@@ -209,14 +210,6 @@ class Study:
         numbers = [*sorted(record["number"] for record in self.records), *sorted(self.pending)]
         if numbers != [*range(1, len(numbers) + 1)]:  # the next one would be one of them for ever
             raise ValueError("trials that are missing, or there twice")
-
-    def _possible(self, record: Any) -> dict[str, Any]:
-        """A record of the journal; raises `ValueError` where it turns what no knob has."""
-        values = {knob.name: json.loads(json.dumps(list(knob.values))) for knob in self.knobs}
-        for name, value in record["values"].items():
-            if value not in values[name]:
-                raise ValueError(f"a trial with another {name}")
-        return dict(record)
 
     def _drawn(self, places: Mapping[str, int]) -> dict[str, Any]:
         """The values at the places that a trial has drawn."""
@@ -232,6 +225,15 @@ class Study:
     def _left(self, number: int) -> None:
         """End a trial of which the sampler learns nothing."""
         self.study.tell(number, state=self.optuna.trial.TrialState.FAIL)
+
+
+def _possible(record: Any, values: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
+    """A record of the journal; raises `ValueError` where it turns a knob to none of its `values`,
+    as JSON writes them."""
+    for name, value in record["values"].items():
+        if value not in values[name]:
+            raise ValueError(f"a trial with another {name}")
+    return dict(record)
 
 
 def _results(record: Mapping[str, Any], objectives: Sequence[str]) -> list[float | None]:

@@ -8,8 +8,6 @@ in its key, and one of another recipe or of other inputs is not taken.
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import shutil
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
@@ -21,7 +19,7 @@ from ..recipes import Inputs, Plan, Recipe
 from ..statistics import Statistics
 from ..system import Event, Memo
 from .journal import BEFORE, BEFORE_PIECES, Journal, identity, pieces_done, read_past
-from .later import Later, Piece
+from .later import Later, Piece, digest_of
 from .workspace import identity_of
 
 
@@ -57,18 +55,18 @@ def key_of(what: str, plan: Plan, before: str = "") -> str:
     statistics come from, where they are in no file."""
     inputs, recipe = plan.inputs, plan.recipe
     asked = recipe.evaluate
-    told = [
-        what,
-        before,
-        identity_of(plan),
-        asked if isinstance(asked, bool) else asked.model_dump(mode="json"),
-        [
-            (models.settings_digest(e.checkpoint.directory), _digest(e.task, recipe.folder))
-            for e in inputs.family.experts
-        ],
-    ]
-    text = json.dumps(told, sort_keys=True, default=str)
-    return f"{what} {hashlib.sha256(text.encode()).hexdigest()}"
+    told = identity(
+        {
+            "before": before,
+            "merge": identity_of(plan),
+            "evaluate": asked if isinstance(asked, bool) else asked.model_dump(mode="json"),
+            "experts": [
+                (models.settings_digest(e.checkpoint.directory), _digest(e.task, recipe.folder))
+                for e in inputs.family.experts
+            ],
+        }
+    )
+    return f"{what} {digest_of(told, {})}"
 
 
 def _digest(task: Any, root: Path) -> str | None:

@@ -27,6 +27,12 @@ from .model_shelves import base_of_images
 from .shelves import Door, Kind, merge_of
 
 TRIALS = 2
+TESTED = {
+    "base": "base",
+    "experts": [{"name": f"e{m}", "model": f"e{m}", "task": f"t{m}.npz"} for m in range(2)],
+    "method": "task_arithmetic",
+    "device": "cpu",
+}
 
 
 def states(folder: Path) -> Mapping[str, Kind]:
@@ -78,9 +84,7 @@ def _optimisers(folder: Path) -> Mapping[str, Kind]:
 
 def _search(folder: Path) -> Door:
     """A search that is done, gone on with: what its journal lacks is merged and asked again."""
-    experts = [{"name": f"e{m}", "model": f"e{m}", "task": f"t{m}.npz"} for m in range(2)]
-    told = {"base": "base", "experts": experts, "method": "task_arithmetic", "device": "cpu"}
-    recipe = parse_recipe({**told, "seed": 0}, folder)
+    recipe = parse_recipe({**TESTED, "seed": 0}, folder)
     inputs = open_inputs(recipe)
 
     def door(where: Path) -> None:
@@ -98,10 +102,8 @@ def _search(folder: Path) -> Door:
 
 def _tried(folder: Path) -> Door:
     """A merge after a search that was stopped as its trials were done."""
-    experts = [{"name": f"e{m}", "model": f"e{m}", "task": f"t{m}.npz"} for m in range(2)]
-    told = {"base": "base", "experts": experts, "method": "task_arithmetic", "device": "cpu"}
-    told |= {"search": {"scaling": [0.2, 0.5]}, "evaluate": {"examples": 6}, "output": "out"}
-    recipe = parse_recipe(told, folder)
+    told = {"search": {"scaling": [0.2, 0.5]}, "evaluate": {"examples": 6}, "output": "out"}
+    recipe = parse_recipe({**TESTED, **told}, folder)
     merge(recipe)
     whole = (folder / "out" / "model.safetensors").read_bytes()
     shutil.rmtree(folder / "out")

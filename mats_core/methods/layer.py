@@ -160,6 +160,8 @@ class Layer:
     def shares(self) -> tuple[float, ...]:
         """α_m normalised to sum one."""
         total = sum(self.weights)
+        if not total:  # as those of sums that were kept may say
+            raise InputError(f"weights of '{self.name}'", expected="a sum above zero", found="zero")
         return tuple(weight / total for weight in self.weights)
 
     @property
